@@ -1,0 +1,1 @@
+//! What an operator can ask over HTTP: metrics, health, readiness, status.

@@ -1,0 +1,19 @@
+//! Binds, accepts, and decides what a failed accept means.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::snapshot::PolicySpec;
+
+/// A listener as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// The listener's name: its identity over reloads, in logs and in metrics.
+    pub name: Arc<str>,
+    /// Where it listens; IPv6 sockets are v6-only. No address twice in a configuration, but for port 0.
+    pub binds: Vec<SocketAddr>,
+    /// Connections the kernel may hold before they are accepted. Default 4096.
+    pub backlog: u32,
+    /// What happens to its connections.
+    pub policy: PolicySpec,
+}

@@ -1,0 +1,12 @@
+//! Facts to verdict, pure: which pool a connection belongs to.
+
+use crate::wire::ServerName;
+
+pub mod pattern;
+
+/// What the first bytes of a connection told us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The server name the client asked for, if it sent one.
+    pub server_name: Option<ServerName>,
+}

@@ -1,0 +1,87 @@
+//! One address type for both ends of a connection: TCP or a Unix socket.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Where a socket listens or connects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Address {
+    /// An IPv4 or IPv6 address with its port.
+    Tcp(SocketAddr),
+    /// A Unix stream socket by its path.
+    Unix(Arc<Path>),
+}
+
+impl Address {
+    /// The IP address and port, or `None` for a Unix socket.
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why a text is not an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddressFault {
+    /// Neither `IP:PORT` nor `unix:/PATH`.
+    #[error("an address is IP:PORT, [IPv6]:PORT or unix:/absolute/path")]
+    Form,
+    /// A Unix path must be absolute and fit into `sockaddr_un` (107 bytes).
+    #[error("a Unix socket needs an absolute path of at most 107 bytes")]
+    UnixPath,
+}
+
+impl FromStr for Address {
+    type Err = AddressFault;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            if !path.starts_with('/') || path.len() > 107 || path.contains('\0') {
+                return Err(AddressFault::UnixPath);
+            }
+            return Ok(Self::Unix(Path::new(path).into()));
+        }
+        text.parse().map(Self::Tcp).map_err(|_| AddressFault::Form)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, AddressFault>) {
+        let found = text.parse::<Address>().map(|a| a.to_string());
+        assert_eq!(found, expected.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        check("10.0.0.1:443", Ok("10.0.0.1:443"));
+        check("[::1]:443", Ok("[::1]:443"));
+        check("unix:/run/x.sock", Ok("unix:/run/x.sock"));
+        check("unix:x.sock", Err(AddressFault::UnixPath));
+        check("10.0.0.1", Err(AddressFault::Form));
+        check("mail.example.com:443", Err(AddressFault::Form));
+        check("::1:443:x", Err(AddressFault::Form));
+    }
+}

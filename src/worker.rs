@@ -1,0 +1,1 @@
+//! One thread: its runtime, its connections, its pipes and its inbox.
