@@ -1,0 +1,188 @@
+//! Listening sockets: bind, listen, accept.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::{Address, retry, socket};
+
+/// What accepted sockets inherit from the listening one, so that no connection pays for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOptions {
+    /// Connections the kernel may hold before they are accepted.
+    pub backlog: u32,
+    /// TCP keepalive: idle time before the first probe.
+    pub keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Tries whether an address is free, so that a clash shows in spite of SO_REUSEPORT.
+///
+/// # Errors
+///
+/// `AddrInUse` when another socket listens there; `PermissionDenied` for a port below 1024 without
+/// the capability; `AddrNotAvailable` when it is no address of this host.
+pub fn try_bind(address: SocketAddr) -> io::Result<()> {
+    bind(address, Sharing::Alone).map(drop)
+}
+
+/// Binds and listens, sharing the port with the other workers.
+///
+/// # Errors
+///
+/// As [`try_bind`], and those of `listen`.
+pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = bind(address, Sharing::WithWorkers)?;
+    apply(&socket, options)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Sets the inherited options of a socket that already listens; connections accepted from now on have them.
+///
+/// # Errors
+///
+/// Those of `setsockopt` and `listen`.
+pub fn reconfigure(fd: impl AsFd, options: &ListenOptions) -> io::Result<()> {
+    let fd = fd.as_fd();
+    let socket = SockRef::from(&fd);
+    apply(&socket, options)?;
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Alone,
+    WithWorkers,
+}
+
+fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0 and [::] can both be bound.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    if sharing == Sharing::WithWorkers {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn apply(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // An urgent byte is then one of the stream, in its place, instead of being left out.
+    socket.set_out_of_band_inline(true)?;
+    match options.keepalive {
+        Some(idle) => socket::set_keepalive(socket, idle)?,
+        None => socket.set_keepalive(false)?,
+    }
+    socket.set_tcp_user_timeout(options.user_timeout.or(Some(Duration::ZERO)))
+}
+
+/// A connection fresh from the kernel's queue, not yet in the reactor.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The socket, non-blocking, with the listener's options.
+    pub socket: OwnedFd,
+    /// The client.
+    pub peer: Address,
+}
+
+/// A listening socket in the reactor of one worker.
+pub struct Listening {
+    io: AsyncFd<OwnedFd>,
+}
+
+impl Listening {
+    /// Registers a listening socket with the reactor of the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of `epoll_ctl`.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O.
+    pub fn register(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it
+        // is dropped, and nothing here ever closes or replaces it.
+        #[allow(unsafe_code)]
+        let io = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        Ok(Self { io: io.map_err(io::Error::from)? })
+    }
+
+    /// Waits for a connection and takes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of `accept4`; never `WouldBlock`. After any error the listener is still good.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, no connection was taken.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        loop {
+            let mut guard = self.io.readable().await?;
+            match accept(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return result,
+            }
+        }
+    }
+
+    /// Takes a connection that is already there.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when there is none; otherwise as [`Listening::accept`].
+    pub fn try_accept(&self) -> io::Result<Accepted> {
+        self.io.try_io(Interest::READABLE, |fd| accept(fd))
+    }
+}
+
+impl AsFd for Listening {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+/// Takes a connection from a listening socket, with the peer's address in the same call.
+///
+/// # Errors
+///
+/// Those of `accept4`, `WouldBlock` included.
+pub fn accept(fd: impl AsFd) -> io::Result<Accepted> {
+    let listening = fd.as_fd().as_raw_fd();
+    let (raw, peer) = retry(|| accept4(listening))?;
+    // SAFETY: accept4 has just returned this descriptor; nobody else knows it.
+    #[allow(unsafe_code)]
+    let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    let peer = match peer.as_socket() {
+        Some(address) => Address::Tcp(address),
+        None => Address::Unix(std::path::Path::new("").into()),
+    };
+    Ok(Accepted { socket, peer })
+}
+
+fn accept4(listening: i32) -> io::Result<(i32, SockAddr)> {
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: the closure passes accept4 the storage and the length it was given, both valid for the
+    // call, and accept4 fills the storage with an address of that length or fails.
+    #[allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
+    unsafe {
+        SockAddr::try_init(|storage, length| match libc::accept4(listening, storage.cast(), length, flags) {
+            -1 => Err(io::Error::last_os_error()),
+            raw => Ok(raw),
+        })
+    }
+}

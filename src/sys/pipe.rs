@@ -1,0 +1,114 @@
+//! A kernel pipe that carries spliced bytes from one socket to another.
+//!
+//! A pipe is a number of slots, not of bytes: with small packets it is full long before its bytes
+//! are. So it is filled only while empty, and emptied before it is filled again; then a splice that
+//! would block can only mean the socket.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
+
+use super::retry;
+
+/// The size a pipe has when it is new: 16 slots of a page.
+const DEFAULT_CAPACITY: usize = 64 * 1024;
+
+/// A pipe and the number of bytes in it. Never registered with epoll: both ends are ours.
+#[derive(Debug)]
+pub struct Pipe {
+    read: OwnedFd,
+    write: OwnedFd,
+    capacity: usize,
+    held: usize,
+}
+
+impl Pipe {
+    /// Opens a pipe of `wanted` bytes, or a quarter of it where the kernel does not grant that much.
+    ///
+    /// # Errors
+    ///
+    /// Out of descriptors; or `PermissionDenied` when the user's pipe memory (`fs.pipe-user-pages-soft`)
+    /// is used up and the kernel gives less than the default of 64 KiB.
+    pub fn open(wanted: usize) -> io::Result<Self> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        let granted = [wanted, wanted / 4].into_iter().find_map(|size| resize(&write, size).ok());
+        let capacity = match granted {
+            Some(capacity) => capacity,
+            None => usize::try_from(fcntl(&write, FcntlArg::F_GETPIPE_SZ)?).unwrap_or(0),
+        };
+        if capacity < DEFAULT_CAPACITY.min(wanted) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(Self { read, write, capacity, held: 0 })
+    }
+
+    /// Bytes it can hold if each slot is full.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes in it now.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.held == 0
+    }
+
+    /// Moves bytes from a socket into the pipe; 0 is the end of the stream.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when the socket has none (if the pipe was empty); `InvalidInput` when the kernel
+    /// cannot splice here.
+    pub fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        let moved = retry(|| self.splice(&socket, &self.write))?;
+        self.held += moved;
+        Ok(moved)
+    }
+
+    /// Moves bytes from the pipe into a socket.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when the socket takes none.
+    pub fn empty_into(&mut self, socket: impl AsFd) -> io::Result<usize> {
+        let moved = retry(|| self.splice(&self.read, &socket))?;
+        self.held = self.held.saturating_sub(moved);
+        Ok(moved)
+    }
+
+    /// Takes the bytes out, for a relay that is stopped while it holds some.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`; the pipe must then be thrown away.
+    pub fn take_bytes(&mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.held];
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match retry(|| Ok(nix::unistd::read(&self.read, &mut bytes[taken..])?))? {
+                0 => break,
+                n => taken += n,
+            }
+        }
+        bytes.truncate(taken);
+        self.held = 0;
+        Ok(bytes)
+    }
+
+    fn splice(&self, from: impl AsFd, to: impl AsFd) -> io::Result<usize> {
+        let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+        let most = if self.held == 0 { self.capacity } else { self.held };
+        Ok(splice(from, None, to, None, most, flags)?)
+    }
+}
+
+fn resize(pipe: &OwnedFd, size: usize) -> io::Result<usize> {
+    let size = i32::try_from(size).unwrap_or(i32::MAX);
+    let granted = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(size))?;
+    Ok(usize::try_from(granted).unwrap_or(0))
+}

@@ -1,0 +1,101 @@
+//! What the kernel says of this process and grants it.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Raises the soft limit of descriptors to the hard one and returns it.
+///
+/// # Errors
+///
+/// When the limit cannot be read.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
+        return Ok(hard);
+    }
+    Ok(soft)
+}
+
+/// Descriptors open now.
+///
+/// # Errors
+///
+/// When /proc is not there.
+pub fn open_descriptors() -> io::Result<u64> {
+    // The directory being read is itself one of them.
+    let entries = std::fs::read_dir("/proc/self/fd")?.count();
+    Ok(u64::try_from(entries).unwrap_or(u64::MAX).saturating_sub(1))
+}
+
+/// The most connections the kernel queues on a listening socket, whatever the backlog says.
+pub fn longest_backlog() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
+}
+
+/// Processor time, memory and the like, as far as /proc tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// User and system time since the start, in seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory, in bytes.
+    pub resident_bytes: u64,
+    /// Open descriptors.
+    pub open_descriptors: u64,
+    /// The limit of descriptors.
+    pub descriptor_limit: u64,
+    /// Start, in seconds since the Unix epoch.
+    pub started_at: f64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// Reads the figures of this process.
+///
+/// # Errors
+///
+/// When /proc is not there or says something unexpected.
+pub fn figures() -> io::Result<Figures> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name may hold spaces and brackets; the fields behind its last bracket start with the state.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let field = |n: usize| -> u64 { fields.get(n).and_then(|text| text.parse().ok()).unwrap_or(0) };
+    let ticks = clock_ticks();
+    Ok(Figures {
+        cpu_seconds: (field(11) + field(12)) as f64 / ticks,
+        threads: field(17),
+        started_at: booted_at()? + field(19) as f64 / ticks,
+        resident_bytes: field(21) * page_size(),
+        open_descriptors: open_descriptors()?,
+        descriptor_limit: getrlimit(Resource::RLIMIT_NOFILE)?.0,
+    })
+}
+
+fn booted_at() -> io::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    Ok(line.and_then(|text| text.trim().parse().ok()).unwrap_or(0.0))
+}
+
+fn clock_ticks() -> f64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64
+}
+
+fn page_size() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    u64::try_from(size).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_plausible() {
+        let figures = figures().unwrap();
+        assert!(figures.resident_bytes > 100_000, "{figures:?}");
+        assert!(figures.threads >= 1, "{figures:?}");
+        assert!(figures.open_descriptors >= 3 && figures.open_descriptors <= figures.descriptor_limit);
+        assert!(figures.started_at > 1.7e9, "{figures:?}");
+    }
+}

@@ -1,0 +1,148 @@
+//! Sockets before and outside the reactor: connect, first bytes, options.
+//!
+//! A fresh connection often ends within a few system calls, so the first read after accept and the
+//! first write after connect work on a bare descriptor, before anything is registered with epoll.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::socket::MsgFlags;
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+use super::{Address, Stream, retry};
+
+/// Starts to connect and does not wait.
+///
+/// On loopback and on a near network the socket can often be written at once.
+///
+/// # Errors
+///
+/// What `socket` or `connect` say at once: out of descriptors, no route, no free port. A refusal
+/// usually comes later, from the first write or from [`Stream::connected`].
+pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
+    let (domain, protocol, target) = match address {
+        Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
+        Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
+    };
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    match retry(|| socket.connect(&target)) {
+        Ok(()) => Ok(socket.into()),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Connects and waits until it is done.
+///
+/// # Errors
+///
+/// The reason for which the connection could not be made.
+///
+/// # Cancel safety
+///
+/// Dropped half-way, the attempt is given up and its socket closed.
+pub async fn connect(address: &Address) -> io::Result<Stream> {
+    let stream = Stream::register(start_connect(address)?)?;
+    stream.connected().await?;
+    Ok(stream)
+}
+
+/// Reads what is there.
+///
+/// # Errors
+///
+/// `WouldBlock` when nothing is there yet; otherwise what the peer or the kernel did.
+pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = fd.as_fd();
+    retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?))
+}
+
+/// Writes what fits.
+///
+/// # Errors
+///
+/// `WouldBlock` when nothing fits, also while the connection is not yet made.
+pub fn send(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    let fd = fd.as_fd();
+    retry(|| Ok(nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?))
+}
+
+/// Sends small writes at once instead of waiting to fill a segment. Nothing happens on a Unix socket.
+///
+/// # Errors
+///
+/// Those of `setsockopt`, for instance on a connection that was reset.
+pub fn set_nodelay(fd: impl AsFd) -> io::Result<()> {
+    ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_nodelay(true))
+}
+
+/// Probes a silent peer after `idle`, then every quarter of it (at least a second), four times.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn set_keepalive(fd: impl AsFd, idle: Duration) -> io::Result<()> {
+    let between = (idle / 4).max(Duration::from_secs(1));
+    let keepalive = TcpKeepalive::new()
+        .with_time(idle.max(Duration::from_secs(1)))
+        .with_interval(between)
+        .with_retries(4);
+    ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_keepalive(&keepalive))
+}
+
+/// Gives a connection up whose sent bytes stay unacknowledged for so long.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
+    ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_user_timeout(Some(timeout)))
+}
+
+/// Makes the next close a reset: what is unsent is thrown away and the peer sees `ECONNRESET`.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn reset_on_close(fd: impl AsFd) -> io::Result<()> {
+    SockRef::from(&fd.as_fd()).set_linger(Some(Duration::ZERO))
+}
+
+/// The address a socket is bound to.
+///
+/// # Errors
+///
+/// Those of `getsockname`; `InvalidInput` when it is not an IP socket.
+pub fn local_address(fd: impl AsFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(&fd.as_fd()).local_addr()?;
+    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Bytes written but not yet acknowledged by the peer's kernel.
+///
+/// # Errors
+///
+/// Those of `ioctl(SIOCOUTQ)`.
+pub fn unacknowledged(fd: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let fd: BorrowedFd<'_> = fd.as_fd();
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which is
+    // valid for the call, and the descriptor is borrowed and so open.
+    #[allow(unsafe_code)]
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
+}
+
+/// TCP options on a Unix socket are not supported, and not needed.
+fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,212 @@
+//! A connected socket in the reactor, TCP or Unix alike.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use std::net::Shutdown;
+use tokio::io::Interest;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+
+use super::{Pipe, socket};
+
+/// A stream socket registered with the worker's epoll, edge-triggered, once for its whole life.
+///
+/// A read that fills less than its buffer means that the socket is drained, so readiness is
+/// cleared without a second read; urgent data is the exception, because it ends a read early.
+pub struct Stream {
+    io: AsyncFd<OwnedFd>,
+}
+
+impl Stream {
+    /// Registers a socket with the reactor of the current runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of `epoll_ctl`, for instance at the limit of watches.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O.
+    pub fn register(fd: OwnedFd) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it
+        // is dropped or gives it back, and nothing here ever closes or replaces it.
+        #[allow(unsafe_code)]
+        let io = unsafe { AsyncFd::register_with_interest(fd, interest) };
+        Ok(Self { io: io.map_err(io::Error::from)? })
+    }
+
+    /// Takes the socket out of the reactor.
+    pub fn into_fd(self) -> OwnedFd {
+        self.io.into_inner()
+    }
+
+    /// Waits until a started connect has ended.
+    ///
+    /// # Errors
+    ///
+    /// Why the connection could not be made.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; call it again.
+    pub async fn connected(&self) -> io::Result<()> {
+        let mut guard = self.io.writable().await?;
+        guard.retain_ready();
+        match SockRef::from(&self.io.as_fd()).take_error()? {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until the peer has reset the connection, or it failed otherwise.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; call it again.
+    pub async fn failed(&self) {
+        if let Ok(mut guard) = self.io.ready(Interest::ERROR).await {
+            guard.retain_ready();
+        }
+    }
+
+    /// Whether the reactor has already reported an error on this socket. Costs no system call.
+    pub fn has_error(&self) -> bool {
+        self.io.try_io(Interest::ERROR, |_| Ok(())).is_ok()
+    }
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// What the peer or the kernel did; never `WouldBlock`.
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            match socket::recv(&self.io, buffer) {
+                Ok(n) => {
+                    if n > 0 && n < buffer.len() && !self.has_urgent() {
+                        guard.clear_ready();
+                    }
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Reads what is there; 0 is the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_recv`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was read.
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
+    }
+
+    /// Writes what fits.
+    ///
+    /// # Errors
+    ///
+    /// What the peer or the kernel did; never `WouldBlock`.
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(cx))?;
+            match socket::send(&self.io, bytes) {
+                Ok(n) => {
+                    clear_if_short(&mut guard, n < bytes.len());
+                    return Poll::Ready(Ok(n));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Writes what fits, at least one byte.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_send`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, nothing was written.
+    pub async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
+    }
+
+    /// Fills an empty pipe from this socket; 0 is the end.
+    ///
+    /// The pipe must be empty, so that a splice that would block can only mean this socket.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_recv`]; `InvalidInput` when the kernel cannot splice from this socket.
+    pub fn poll_fill(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        debug_assert!(pipe.is_empty(), "a splice into a pipe that holds bytes can block on either end");
+        loop {
+            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            match pipe.fill_from(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Empties a pipe into this socket, as far as it goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_send`].
+    pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.io.poll_write_ready(cx))?;
+            match pipe.empty_into(&self.io) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Sends our FIN: the peer reads the end after everything written before.
+    ///
+    /// # Errors
+    ///
+    /// `NotConnected` when the peer has already reset.
+    pub fn finish(&self) -> io::Result<()> {
+        SockRef::from(&self.io.as_fd()).shutdown(Shutdown::Write)
+    }
+
+    /// Whether urgent data has ever been announced on this socket: then a short read may stop at its
+    /// mark with more bytes behind it.
+    fn has_urgent(&self) -> bool {
+        self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Stream").field(&self.io.as_fd()).finish()
+    }
+}
+
+/// A short write means a full send buffer, so the next attempt waits for the kernel's word.
+fn clear_if_short(guard: &mut AsyncFdReadyGuard<'_, OwnedFd>, short: bool) {
+    if short {
+        guard.clear_ready();
+    }
+}
