@@ -2,4 +2,4 @@
 
 pub mod server_name;
 
-pub use server_name::ServerName;
+pub use server_name::{NameFault, ServerName};
