@@ -1,5 +1,7 @@
 //! Bytes to values and values to bytes, pure: no sockets, no clocks, no logging.
 
+pub mod alert;
 pub mod server_name;
 
+pub use alert::Alert;
 pub use server_name::{NameFault, ServerName};
