@@ -1,7 +1,9 @@
 //! Bytes to values and values to bytes, pure: no sockets, no clocks, no logging.
 
 pub mod alert;
+pub mod client_hello;
 pub mod server_name;
 
 pub use alert::Alert;
+pub use client_hello::{ClientHello, HelloFault, HelloReader};
 pub use server_name::{NameFault, ServerName};

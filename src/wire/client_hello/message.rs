@@ -1,0 +1,134 @@
+//! Walks through the body of a ClientHello (RFC 8446, section 4.1.2), each length held to its parent's.
+//!
+//! The walk over the extensions is our own: a walk that stops at contents it dislikes would lose the
+//! server name behind them, and clients send their extensions in any order. Contents that do not matter
+//! here are passed over unread; the length around them is always checked.
+
+use tls_parser::{SNIType, TlsExtensionType, parse_tls_extension_sni_hostname};
+
+use super::{HelloFault, Malformed};
+use crate::wire::server_name::ServerName;
+
+/// The longest session id (RFC 8446, section 4.1.2).
+const MAX_SESSION_ID: usize = 32;
+
+/// The server name that the hello with this body asks for, or `None` if it asks for none.
+///
+/// The structure is judged to its end before the name is: a name in a broken hello is not looked at.
+pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault> {
+    let Some(content) = server_name_extension(body).map_err(HelloFault::Malformed)? else {
+        return Ok(None);
+    };
+    let name = host_name(content).map_err(HelloFault::Malformed)?;
+    ServerName::from_client(name).map(Some).map_err(HelloFault::BadName)
+}
+
+/// The content of the server name extension, if the hello has one.
+fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let Some(block) = extensions(body)? else { return Ok(None) };
+    let mut fields = Fields(block);
+    let mut seen = TypeSet::new();
+    let mut found = None;
+    while !fields.is_empty() {
+        let kind = fields.number().ok_or(Malformed::Extension)?;
+        let content = fields.vector16().ok_or(Malformed::Extension)?;
+        if !seen.insert(kind) {
+            return Err(Malformed::DuplicateExtension);
+        }
+        if kind == TlsExtensionType::ServerName.0 {
+            found = Some(content);
+        }
+    }
+    Ok(found)
+}
+
+/// The block of extensions; `None` if the hello ends before it, as those of old clients do.
+fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    let mut fields = Fields(body);
+    fields.bytes(2 + 32).ok_or(Malformed::Random)?;
+    let session_id = fields.vector8().ok_or(Malformed::SessionId)?;
+    if session_id.len() > MAX_SESSION_ID {
+        return Err(Malformed::SessionId);
+    }
+    let suites = fields.vector16().ok_or(Malformed::CipherSuites)?;
+    if suites.is_empty() || suites.len() % 2 != 0 {
+        return Err(Malformed::CipherSuites);
+    }
+    let compression = fields.vector8().ok_or(Malformed::Compression)?;
+    if compression.is_empty() {
+        return Err(Malformed::Compression);
+    }
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    let block = fields.vector16().ok_or(Malformed::Extensions)?;
+    if fields.is_empty() { Ok(Some(block)) } else { Err(Malformed::TrailingBytes) }
+}
+
+/// The one host name in a server name extension (RFC 6066, section 3).
+///
+/// The list must hold one entry, of type `host_name`. An entry of another type cannot be skipped, since
+/// its length has no defined place; like OpenSSL, and unlike rustls, we refuse it, so that no backend
+/// finds a name where we saw none.
+fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
+    let mut fields = Fields(content);
+    let list = fields.vector16().filter(|_| fields.is_empty()).ok_or(Malformed::ServerName)?;
+    match parse_tls_extension_sni_hostname(list) {
+        Ok(([], (SNIType::HostName, name))) => Ok(name),
+        _ => Err(Malformed::ServerName),
+    }
+}
+
+/// What is left to read of a piece of the message. Every method answers `None` when too little is left.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (bytes, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    /// A number of two bytes.
+    fn number(&mut self) -> Option<u16> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u16::from_be_bytes(*bytes))
+    }
+
+    /// A vector behind its length of one byte.
+    fn vector8(&mut self) -> Option<&'a [u8]> {
+        let (&length, rest) = self.0.split_first()?;
+        self.0 = rest;
+        self.bytes(usize::from(length))
+    }
+
+    /// A vector behind its length of two bytes.
+    fn vector16(&mut self) -> Option<&'a [u8]> {
+        let length = self.number()?;
+        self.bytes(usize::from(length))
+    }
+}
+
+/// A set of extension types: a bit for each, 8 KiB on the stack. So thousands of extensions in one hello
+/// cost neither an allocation nor a search.
+struct TypeSet([u64; 1024]);
+
+impl TypeSet {
+    fn new() -> TypeSet {
+        TypeSet([0; 1024])
+    }
+
+    /// Adds a type; false if it was there already.
+    fn insert(&mut self, kind: u16) -> bool {
+        let word = &mut self.0[usize::from(kind / 64)];
+        let bit = 1 << (kind % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        new
+    }
+}

@@ -1,0 +1,669 @@
+use std::io::Cursor;
+use std::iter;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::*;
+
+type Answer = Result<Option<ClientHello>, HelloFault>;
+
+/// One row of [`FIXTURES`].
+macro_rules! fixture {
+    ($file:literal, $name:expr) => {
+        (
+            $file,
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/hello/", $file, ".bin")),
+            $name,
+        )
+    };
+}
+/// What clients really sent, each with the name it was asked to ask for, folded. See the README there.
+const FIXTURES: [(&str, &[u8], Option<&str>); 13] = [
+    fixture!("chromium", Some("shop.example.com")),
+    fixture!("curl", Some("www.example.org")),
+    fixture!("gnutls", Some("imap.example.net")),
+    fixture!("java", Some("java.example.com")),
+    fixture!("node", Some("node.example.com")),
+    fixture!("openssl-early-data", Some("early.example.com")),
+    fixture!("openssl-no-name", None),
+    fixture!("openssl-records", Some("records.example.com")),
+    fixture!("openssl-tls12", Some("mail.example.com")),
+    fixture!("openssl-tls13", Some("mail.example.com")),
+    fixture!("openssl-upper", Some("mail.example.com")),
+    fixture!("psql", Some("db.example.com")),
+    fixture!("python", Some("py.example.com")),
+];
+
+fn read(raw: &[u8]) -> Answer {
+    HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(raw)
+}
+
+/// Reads `raw` as it grows to each of `ends`, and stops at the first answer, which must then stay.
+fn read_pieces(mut reader: HelloReader, raw: &[u8], ends: impl IntoIterator<Item = usize>) -> Answer {
+    for end in ends.into_iter().chain([raw.len()]) {
+        let answer = reader.read(&raw[..end]);
+        if answer != Ok(None) {
+            assert_eq!(reader.read(raw), answer, "asked again");
+            return answer;
+        }
+        let header_at_most = end.min(reader.max_raw()) - reader.position;
+        assert!(header_at_most < RECORD_HEADER, "only a partial record header is ever read again");
+    }
+    Ok(None)
+}
+
+/// Wraps a handshake message in records with fragments of the given lengths, and one for the rest.
+fn records(message: &[u8], lengths: impl IntoIterator<Item = usize>) -> Vec<u8> {
+    let mut raw = Vec::new();
+    let mut rest = message;
+    for length in lengths.into_iter().chain(iter::repeat(usize::from(MAX_FRAGMENT))) {
+        let (fragment, next) = rest.split_at(length.min(rest.len()));
+        raw.extend([22, 3, 1]);
+        raw.extend((fragment.len() as u16).to_be_bytes());
+        raw.extend(fragment);
+        rest = next;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    raw
+}
+
+fn record(message: &[u8]) -> Vec<u8> {
+    records(message, [])
+}
+
+/// The handshake bytes of a fixture's hello, without its records.
+fn message_of(raw: &[u8]) -> Vec<u8> {
+    let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    let size = reader.read(raw).unwrap().unwrap().size;
+    reader.message(raw, size).into_owned()
+}
+
+fn vector8(content: &[u8]) -> Vec<u8> {
+    [&[content.len() as u8], content].concat()
+}
+
+fn vector16(content: &[u8]) -> Vec<u8> {
+    [&(content.len() as u16).to_be_bytes(), content].concat()
+}
+
+fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
+    [&kind.to_be_bytes(), vector16(content).as_slice()].concat()
+}
+
+/// An entry in the list of server names.
+fn entry(kind: u8, name: &[u8]) -> Vec<u8> {
+    [&[kind], vector16(name).as_slice()].concat()
+}
+
+fn sni(name: &[u8]) -> Vec<u8> {
+    extension(0, &vector16(&entry(0, name)))
+}
+
+/// A handshake message of the type of a hello.
+fn message(body: &[u8]) -> Vec<u8> {
+    [&[1], &(body.len() as u32).to_be_bytes()[1..], body].concat()
+}
+
+/// The fields before the extensions.
+fn preamble() -> Vec<u8> {
+    [&[3, 3], [7; 32].as_slice(), &vector8(&[9; 32]), &vector16(&[0x13, 1, 0x13, 2]), &vector8(&[0])].concat()
+}
+
+fn hello(extensions: &[u8]) -> Vec<u8> {
+    message(&[preamble(), vector16(extensions)].concat())
+}
+
+/// Checks the answer to the bytes as a whole and in one-byte segments.
+#[track_caller]
+fn check(raw: impl AsRef<[u8]>, expected: Result<Option<&str>, HelloFault>) {
+    let raw = raw.as_ref();
+    let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    let answer = read(raw);
+    assert_eq!(read_pieces(reader, raw, 1..=raw.len()), answer, "in one-byte segments");
+    let hello = answer.map(|hello| hello.expect("the bytes decide"));
+    assert_eq!(hello.as_ref().map(name_of).map_err(|fault| *fault), expected);
+}
+
+fn name_of(hello: &ClientHello) -> Option<&str> {
+    hello.server_name.as_ref().map(ServerName::as_str)
+}
+
+#[track_caller]
+fn check_malformed(raw: impl AsRef<[u8]>, which: Malformed) {
+    check(raw, Err(HelloFault::Malformed(which)));
+}
+
+#[track_caller]
+fn check_incomplete(raw: &[u8]) {
+    let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    assert_eq!(read_pieces(reader, raw, 1..=raw.len()), Ok(None));
+    assert_eq!(read(raw), Ok(None));
+}
+
+#[test]
+fn names_are_read() {
+    check(record(&hello(&sni(b"mail.example.com"))), Ok(Some("mail.example.com")));
+    check(record(&hello(&sni(b"MAIL.example.com."))), Ok(Some("mail.example.com")));
+    check(record(&hello(&[])), Ok(None));
+    check(record(&hello(&extension(16, b"\0\x03\x02h2"))), Ok(None));
+    check(record(&message(&preamble())), Ok(None));
+}
+
+#[test]
+fn a_name_is_found_behind_odd_extensions() {
+    let odd = [0x17, 0x1c, 0x0f, 0x01, 0x16, 0x10, 0x0b, 0xffce, 0x2d, 0xff01, 0x31, 0x0a, 0x0d, 0x33];
+    for kind in odd {
+        for content in [&[][..], &[0xff], &[0xff; 7]] {
+            let extensions = [extension(kind, content), sni(b"a.example")].concat();
+            check(record(&hello(&extensions)), Ok(Some("a.example")));
+        }
+    }
+}
+
+#[test]
+fn the_version_is_not_looked_at() {
+    for minor in [0, 1, 4, 255] {
+        let mut raw = record(&hello(&sni(b"a.example")));
+        raw[2] = minor;
+        raw[10] = minor;
+        check(raw, Ok(Some("a.example")));
+    }
+}
+
+#[test]
+fn bytes_behind_the_hello_are_left_alone() {
+    let hello = hello(&sni(b"a.example"));
+    let early_data = [record(&hello), vec![20, 3, 3, 0, 1, 1], vec![0xff; 9]].concat();
+    check(early_data, Ok(Some("a.example")));
+    check(record(&[hello.clone(), vec![11, 0, 0, 0]].concat()), Ok(Some("a.example")));
+    check(record(&[hello.clone(), vec![0xff]].concat()), Ok(Some("a.example")));
+    let endless = [record(&hello), vec![0; 7 * HelloReader::DEFAULT_MAX_SIZE]].concat();
+    assert_eq!(read(&endless).unwrap().as_ref().map(name_of), Some(Some("a.example")));
+}
+
+#[test]
+fn what_is_not_tls_is_known_at_once() {
+    check("G", Err(HelloFault::NotTls));
+    check("SSH-2.0-OpenSSH_9.2\r\n", Err(HelloFault::NotTls));
+    check([0x80], Err(HelloFault::NotTls));
+    check([0x80, 0x2e, 0x01, 0x03, 0x01], Err(HelloFault::NotTls));
+    check([0], Err(HelloFault::NotTls));
+    check([21, 3, 3, 0, 2, 2, 40], Err(HelloFault::NotTls));
+    check([23], Err(HelloFault::NotTls));
+    check([22, 2], Err(HelloFault::NotTls));
+    check([22, 0xfe, 0xfd], Err(HelloFault::NotTls));
+    check_incomplete(&[]);
+    check_incomplete(&[22]);
+    check_incomplete(&[22, 3]);
+}
+
+#[test]
+fn records_are_judged() {
+    let hello = hello(&sni(b"a.example"));
+    let first = record(&hello[..20]);
+    check_malformed([&first[..], &[21]].concat(), Malformed::RecordType);
+    check_malformed([&first[..], &[23, 3, 3]].concat(), Malformed::RecordType);
+    check_malformed([&first[..], &[22, 2]].concat(), Malformed::RecordVersion);
+    check_malformed([&first[..], &[22, 3, 3, 0, 0]].concat(), Malformed::EmptyRecord);
+    check_malformed([22, 3, 1, 0, 0], Malformed::EmptyRecord);
+    check_malformed([22, 3, 1, 0x40, 1], Malformed::LongRecord);
+    check_malformed([22, 3, 1, 0xff, 0xff], Malformed::LongRecord);
+    check_incomplete(&[22, 3, 1, 0x40, 0]);
+    check_malformed(record(&[2, 0, 0, 40]), Malformed::MessageType);
+    check_malformed(record(&[0]), Malformed::MessageType);
+    // The first fault in the order of the bytes is the answer.
+    check_malformed([&record(&[2])[..], &[21]].concat(), Malformed::MessageType);
+}
+
+#[test]
+fn fields_are_judged() {
+    let malformed = |body: &[&[u8]], which| check_malformed(record(&message(&body.concat())), which);
+    let random = [3; 34];
+    malformed(&[], Malformed::Random);
+    malformed(&[&random[1..]], Malformed::Random);
+    malformed(&[&random], Malformed::SessionId);
+    malformed(&[&random, &[2, 0]], Malformed::SessionId);
+    malformed(&[&random, &[33], &[0; 80]], Malformed::SessionId);
+    malformed(&[&random, &[0], &[0]], Malformed::CipherSuites);
+    malformed(&[&random, &[0], &[0, 0, 1, 0]], Malformed::CipherSuites);
+    malformed(&[&random, &[0], &[0, 3, 1, 2, 3, 1, 0]], Malformed::CipherSuites);
+    malformed(&[&random, &[0], &[0, 4, 1, 2, 3]], Malformed::CipherSuites);
+    malformed(&[&random, &[0], &[0, 2, 1, 2]], Malformed::Compression);
+    malformed(&[&random, &[0], &[0, 2, 1, 2, 0]], Malformed::Compression);
+    malformed(&[&random, &[0], &[0, 2, 1, 2, 2, 0]], Malformed::Compression);
+    let preamble = preamble();
+    malformed(&[&preamble, &[0]], Malformed::Extensions);
+    malformed(&[&preamble, &[0, 1]], Malformed::Extensions);
+    malformed(&[&preamble, &[0, 0, 0]], Malformed::TrailingBytes);
+    malformed(&[&preamble, &vector16(&sni(b"a.example")), &[0]], Malformed::TrailingBytes);
+}
+
+#[test]
+fn extensions_are_judged() {
+    let malformed =
+        |extensions: &[&[u8]], which| check_malformed(record(&hello(&extensions.concat())), which);
+    let name = sni(b"a.example");
+    malformed(&[&name, &[0]], Malformed::Extension);
+    malformed(&[&name, &[0, 7]], Malformed::Extension);
+    malformed(&[&name, &[0, 7, 0]], Malformed::Extension);
+    malformed(&[&name, &[0, 7, 0, 2, 1]], Malformed::Extension);
+    malformed(&[&name, &name], Malformed::DuplicateExtension);
+    malformed(&[&name, &sni(b"b.example")], Malformed::DuplicateExtension);
+    malformed(&[&extension(0xfafa, &[]), &name, &extension(0xfafa, &[1])], Malformed::DuplicateExtension);
+    // A name that is bad too does not hide that the structure is broken.
+    malformed(&[&sni(b"1.2.3.4"), &[0]], Malformed::Extension);
+}
+
+#[test]
+fn the_server_name_extension_is_judged() {
+    let malformed =
+        |content: &[u8]| check_malformed(record(&hello(&extension(0, content))), Malformed::ServerName);
+    let one = entry(0, b"a.example");
+    malformed(&[]);
+    malformed(&[0]);
+    malformed(&[0, 0]);
+    malformed(&vector16(&[0]));
+    malformed(&vector16(&[0, 0]));
+    malformed(&vector16(&one[..11]));
+    malformed(&[vector16(&one), vec![0]].concat());
+    malformed(&vector16(&one)[..11]);
+    malformed(&vector16(&[one.clone(), vec![0]].concat()));
+    malformed(&vector16(&[one.clone(), one.clone()].concat()));
+    malformed(&vector16(&[one.clone(), entry(1, b"x")].concat()));
+    malformed(&vector16(&entry(1, b"a.example")));
+    malformed(&vector16(&[entry(255, b""), one].concat()));
+}
+
+#[test]
+fn names_are_judged() {
+    let bad = |name: &[u8], fault| check(record(&hello(&sni(name))), Err(HelloFault::BadName(fault)));
+    bad(b"", NameFault::Empty);
+    bad(b"a.example\0", NameFault::Nul);
+    bad(b"192.0.2.1", NameFault::IpLiteral);
+    bad(b"2001:db8::1", NameFault::IpLiteral);
+    bad(b"*.example", NameFault::Wildcard);
+    bad(&[b'a'; 254], NameFault::TooLong);
+    bad(&[b'a'; 16_000], NameFault::TooLong);
+}
+
+#[test]
+fn size_is_bounded_by_the_limit() {
+    let padded = |padding: usize| hello(&[sni(b"a.example"), extension(21, &vec![0; padding])].concat());
+    let fits = padded(HelloReader::DEFAULT_MAX_SIZE - padded(0).len());
+    let answer = ClientHello {
+        server_name: Some("a.example".parse().unwrap()),
+        records: 1,
+        size: HelloReader::DEFAULT_MAX_SIZE,
+    };
+    assert_eq!(read(&record(&fits)), Ok(Some(answer.clone())));
+    let smallest = records(&fits, iter::repeat(1));
+    assert_eq!(smallest.len(), HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).max_raw());
+    let in_each = ClientHello { records: HelloReader::DEFAULT_MAX_SIZE as u32, ..answer };
+    assert_eq!(read(&smallest), Ok(Some(in_each.clone())));
+    let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    assert_eq!(read_pieces(reader, &smallest, 1..=smallest.len()), Ok(Some(in_each)));
+    let over = padded(HelloReader::DEFAULT_MAX_SIZE - padded(0).len() + 1);
+    check(&record(&over)[..9], Err(HelloFault::TooLarge));
+    check(record(&over), Err(HelloFault::TooLarge));
+    check(records(&[1, 0xff, 0xff, 0xff], [1, 1, 1]), Err(HelloFault::TooLarge));
+    check_incomplete(&record(&over)[..8]);
+}
+
+/// Feeds bytes without end to a reader and answers how many it took to stop it, and its fault.
+fn feed(max_size: usize, endless: impl IntoIterator<Item = u8>) -> (usize, HelloFault) {
+    let mut reader = HelloReader::new(max_size);
+    let mut raw = Vec::new();
+    for byte in endless {
+        raw.push(byte);
+        match reader.read(&raw) {
+            Ok(None) => assert!(raw.len() < reader.max_raw(), "more than max_raw bytes are asked for"),
+            Ok(Some(hello)) => panic!("a hello in endless bytes: {hello:?}"),
+            Err(fault) => return (raw.len(), fault),
+        }
+    }
+    panic!("the bytes ended");
+}
+
+#[test]
+fn an_endless_hello_is_stopped() {
+    let tiny_records =
+        |message: Vec<u8>| message.into_iter().chain(iter::repeat(7)).flat_map(|byte| [22, 3, 1, 0, 1, byte]);
+    let random = HelloFault::Malformed(Malformed::SessionId);
+    let (bytes, fault) = feed(16_384, tiny_records(vec![1, 0, 0x3f, 0xfc]));
+    assert_eq!((bytes, fault), (6 * 16_384, HelloFault::Malformed(Malformed::CipherSuites)));
+    assert_eq!(feed(16_384, tiny_records(vec![1, 0, 0x3f, 0xfd])), (24, HelloFault::TooLarge));
+    assert_eq!(feed(40, tiny_records(vec![1, 0, 0, 36, 3, 3])).0, 240);
+    assert_eq!(feed(40, tiny_records(vec![1, 0, 0, 35, 3, 3])), (39 * 6, random));
+    assert_eq!(feed(3, tiny_records(vec![1])), (18, HelloFault::TooLarge));
+    assert_eq!(feed(16_384, iter::repeat(22)).0, 2);
+    assert_eq!(feed(16_384, [22, 3, 1, 0].into_iter().cycle()).0, 6);
+}
+
+#[test]
+fn faults_get_their_alerts() {
+    let malformed = |which| HelloFault::Malformed(which).alert();
+    assert_eq!(HelloFault::NotTls.alert(), None);
+    assert_eq!(HelloFault::TooLarge.alert(), Some(Alert::DecodeError));
+    assert_eq!(HelloFault::BadName(NameFault::Nul).alert(), Some(Alert::UnrecognizedName));
+    assert_eq!(malformed(Malformed::RecordType), Some(Alert::UnexpectedMessage));
+    assert_eq!(malformed(Malformed::MessageType), Some(Alert::UnexpectedMessage));
+    assert_eq!(malformed(Malformed::LongRecord), Some(Alert::RecordOverflow));
+    assert_eq!(malformed(Malformed::EmptyRecord), Some(Alert::DecodeError));
+    assert_eq!(malformed(Malformed::Extensions), Some(Alert::DecodeError));
+}
+
+#[test]
+fn captures_give_their_names() {
+    for (file, raw, name) in FIXTURES {
+        let hello = read(raw).unwrap().expect(file);
+        assert_eq!(name_of(&hello), name, "{file}");
+        assert_eq!(hello.records, if file == "openssl-records" { 3 } else { 1 }, "{file}");
+    }
+}
+
+#[test]
+fn every_prefix_of_a_capture_is_incomplete() {
+    for (file, raw, _) in FIXTURES {
+        let hello = read(raw);
+        let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+        let end = (1..=raw.len()).find(|&end| reader.read(&raw[..end]) != Ok(None)).expect(file);
+        for prefix in 0..end {
+            assert_eq!(read(&raw[..prefix]), Ok(None), "{file} up to {prefix}");
+        }
+        for prefix in end..=raw.len() {
+            assert_eq!(read(&raw[..prefix]), hello, "{file} up to {prefix}");
+        }
+        assert_eq!(end == raw.len(), file != "openssl-early-data", "{file} ends at {end}");
+    }
+}
+
+#[test]
+fn every_cut_of_a_capture_gives_the_same_answer() {
+    for (file, raw, _) in FIXTURES {
+        let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+        for cut in 0..raw.len() {
+            assert_eq!(read_pieces(reader.clone(), raw, [cut]), read(raw), "{file} cut at {cut}");
+        }
+        assert_eq!(read_pieces(reader, raw, 1..=raw.len()), read(raw), "{file} byte by byte");
+    }
+}
+
+#[test]
+fn every_record_split_of_a_capture_gives_the_same_name() {
+    for (file, raw, name) in FIXTURES {
+        let message = message_of(raw);
+        for cut in 1..message.len() {
+            let hello = read(&records(&message, [cut])).unwrap().expect(file);
+            assert_eq!((name_of(&hello), hello.records), (name, 2), "{file} split at {cut}");
+        }
+        let hello = read(&records(&message, iter::repeat(1))).unwrap().expect(file);
+        assert_eq!((name_of(&hello), hello.records as usize), (name, message.len()), "{file}");
+    }
+}
+
+/// No changed byte may move a hello to another name, except one of the name itself. A few make the name
+/// disappear in a hello that is still well-formed: those of its extension's type, and lengths that grow
+/// just so far that one extension swallows others whole. There rustls must not see a name either.
+#[test]
+fn every_changed_byte_of_a_capture_is_a_fault_or_keeps_the_name() {
+    for (file, raw, name) in FIXTURES {
+        let place = name.map(|name| place_of(raw, name)).unwrap_or_default();
+        let mut changed = raw.to_vec();
+        let mut vanished = 0;
+        for (at, byte) in (0..raw.len()).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+            changed[at] = byte;
+            let answer = read(&changed);
+            if place.contains(&at) {
+                let expected = ServerName::from_client(&changed[place.clone()]).map_err(HelloFault::BadName);
+                assert_eq!(answer.map(|hello| hello.unwrap().server_name.unwrap()), expected, "{file}");
+            } else if let Ok(Some(hello)) = answer
+                && name_of(&hello) != name
+            {
+                assert_eq!(name_of(&hello), None, "{file}: {byte} at {at}");
+                compare_with_rustls(&changed).unwrap();
+                vanished += 1;
+            }
+            changed[at] = raw[at];
+        }
+        // All other values of the two bytes of the type, less types that are there already.
+        let expected = if name.is_some() { 400..=600 } else { 0..=0 };
+        assert!(expected.contains(&vanished), "{file}: {vanished} of the changes hide the name");
+    }
+}
+
+/// Where a capture's name stands in its bytes.
+fn place_of(raw: &[u8], name: &str) -> std::ops::Range<usize> {
+    let mut windows = raw.windows(name.len());
+    let start = windows.position(|window| window.eq_ignore_ascii_case(name.as_bytes())).unwrap();
+    let length = usize::from(u16::from_be_bytes([raw[start - 2], raw[start - 1]]));
+    start..start + length
+}
+
+/// What rustls makes of the same bytes.
+#[derive(Debug, PartialEq)]
+enum Oracle {
+    Accepts(Option<String>),
+    Waits,
+    Rejects,
+}
+
+fn ask_rustls(raw: &[u8]) -> Oracle {
+    let mut acceptor = rustls::server::Acceptor::default();
+    let mut bytes = Cursor::new(raw);
+    loop {
+        let Ok(count) = acceptor.read_tls(&mut bytes) else { return Oracle::Rejects };
+        match acceptor.accept() {
+            Ok(Some(accepted)) => {
+                return Oracle::Accepts(accepted.client_hello().server_name().map(str::to_owned));
+            }
+            Ok(None) if count == 0 => return Oracle::Waits,
+            Ok(None) => (),
+            Err(_) => return Oracle::Rejects,
+        }
+    }
+}
+
+/// Holds our answer against rustls's: where it accepts, we read the same name or say a fault from the
+/// list below, and where it waits for more, we have a hello only if its last record is still to end: we
+/// do not wait for what stands behind the hello. It checks much that does not concern us (contents of
+/// other extensions), so where it rejects, nothing is claimed.
+fn compare_with_rustls(raw: &[u8]) -> Result<(), TestCaseError> {
+    let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    let ours = reader.read(raw);
+    match ask_rustls(raw) {
+        Oracle::Accepts(theirs) => match ours {
+            Ok(Some(hello)) => {
+                // rustls leaves the trailing dot on.
+                let theirs = theirs.as_deref().map(|name| name.strip_suffix('.').unwrap_or(name));
+                prop_assert_eq!(name_of(&hello), theirs);
+            }
+            Ok(None) => prop_assert!(false, "rustls has a whole hello where we wait"),
+            Err(fault) => prop_assert!(is_stricter(fault, theirs.as_deref()), "{fault:?}, not {theirs:?}"),
+        },
+        Oracle::Waits => {
+            let cut_off = reader.position == raw.len() && reader.fragment > 0;
+            prop_assert!(!matches!(ours, Ok(Some(_))) || cut_off, "rustls waits, we read {ours:?}");
+        }
+        Oracle::Rejects => (),
+    }
+    Ok(())
+}
+
+/// Where we refuse on purpose what rustls accepts.
+fn is_stricter(fault: HelloFault, theirs: Option<&str>) -> bool {
+    match fault {
+        // rustls takes an IP address in the extension for no name at all.
+        HelloFault::BadName(NameFault::IpLiteral) => theirs.is_none(),
+        // rustls stops reading the list at an entry of unknown type, and keeps what stood before it.
+        HelloFault::Malformed(Malformed::ServerName) => true,
+        _ => false,
+    }
+}
+
+/// A capture's hello with another server name extension in place of its own.
+fn with_server_name(raw: &[u8], name: &str, content: &[u8]) -> Vec<u8> {
+    let message = message_of(raw);
+    let place = place_of(&message, name);
+    let mut rest = message.clone();
+    rest.splice(place.start - 9..place.end, extension(0, content));
+    let grown = rest.len() as isize - message.len() as isize;
+    let body = rest.len() - MESSAGE_HEADER;
+    rest[1..4].copy_from_slice(&(body as u32).to_be_bytes()[1..]);
+    let session = MESSAGE_HEADER + 34;
+    let suites = session + 1 + usize::from(rest[session]);
+    let compression = suites + 2 + usize::from(u16::from_be_bytes([rest[suites], rest[suites + 1]]));
+    let block = compression + 1 + usize::from(rest[compression]);
+    let length = u16::from_be_bytes([rest[block], rest[block + 1]]).wrapping_add_signed(grown as i16);
+    rest[block..block + 2].copy_from_slice(&length.to_be_bytes());
+    record(&rest)
+}
+
+#[test]
+fn rustls_agrees_on_captures() {
+    let mut accepted = 0;
+    for (file, raw, name) in FIXTURES {
+        compare_with_rustls(raw).unwrap();
+        let theirs = ask_rustls(raw);
+        accepted += usize::from(matches!(theirs, Oracle::Accepts(_)));
+        if let Some(name) = name {
+            let changed = with_server_name(raw, name, &vector16(&entry(0, b"Other.Example")));
+            assert_eq!(read(&changed).unwrap().as_ref().map(name_of), Some(Some("other.example")), "{file}");
+            compare_with_rustls(&changed).unwrap();
+        }
+    }
+    assert_eq!(accepted, FIXTURES.len());
+}
+
+fn a_fixture() -> impl Strategy<Value = (&'static str, &'static [u8], Option<&'static str>)> {
+    prop::sample::select(FIXTURES.to_vec())
+}
+
+/// One change to some bytes: overwrite, insert, remove, or say a stretch twice.
+#[derive(Clone, Debug)]
+enum Change {
+    Set(Index, u8),
+    Insert(Index, u8),
+    Remove(Index),
+    Repeat(Index, usize),
+}
+
+impl Change {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Change::Set(at, byte) => *at.get_mut(bytes) = *byte,
+            Change::Insert(at, byte) => bytes.insert(at.index(bytes.len()), *byte),
+            Change::Remove(at) if bytes.len() > 1 => drop(bytes.remove(at.index(bytes.len()))),
+            Change::Remove(_) => (),
+            Change::Repeat(at, length) => {
+                let start = at.index(bytes.len());
+                let end = bytes.len().min(start + length);
+                bytes.extend_from_within(start..end);
+                bytes[start..].rotate_right(end - start);
+            }
+        }
+    }
+}
+
+fn a_change() -> impl Strategy<Value = Change> {
+    let at = any::<Index>;
+    let byte = || prop_oneof![any::<u8>(), 0..4u8];
+    prop_oneof![
+        4 => (at(), byte()).prop_map(|(at, byte)| Change::Set(at, byte)),
+        1 => (at(), byte()).prop_map(|(at, byte)| Change::Insert(at, byte)),
+        1 => at().prop_map(Change::Remove),
+        1 => (at(), 1..40usize).prop_map(|(at, length)| Change::Repeat(at, length)),
+    ]
+}
+
+/// Names that are nearly right, and the contents of server name extensions that are nearly right.
+fn a_server_name_content() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![
+        "[a-zA-Z0-9._-]{0,20}",
+        "[0-9]{1,3}(\\.[0-9]{1,3}){0,3}",
+        "(0x[0-9a-f]{0,3}\\.?){1,2}",
+        "[a-z]{60,64}(\\.[a-z]{58,64}){0,4}\\.?",
+        "\\PC{1,6}",
+    ];
+    let entries = prop::collection::vec((prop_oneof![9 => Just(0), 1 => any::<u8>()], name), 0..3);
+    entries.prop_map(|entries| {
+        vector16(&entries.iter().flat_map(|(kind, name)| entry(*kind, name.as_bytes())).collect::<Vec<_>>())
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_segmentation_and_record_split_gives_the_same_answer(
+        (_, raw, name) in a_fixture(),
+        change in prop::option::of(a_change()),
+        lengths in prop::collection::vec(prop_oneof![1..8usize, 1..600usize], 0..400),
+        steps in prop::collection::vec(prop_oneof![1..8usize, 1..600usize], 0..400),
+    ) {
+        let mut message = message_of(raw);
+        if let Some(change) = &change {
+            change.apply(&mut message);
+        }
+        let whole = read(&record(&message));
+        let split = records(&message, lengths);
+        let ends = steps.iter().scan(0, |end, step| {
+            *end += step;
+            Some(*end)
+        });
+        let ends = ends.take_while(|&end| end <= split.len());
+        let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+        let answer = read_pieces(reader, &split, ends);
+        prop_assert_eq!(&answer, &read(&split));
+        let named = |answer: Answer| answer.map(|hello| hello.map(|hello| (hello.server_name, hello.size)));
+        prop_assert_eq!(named(answer), named(whole.clone()));
+        if change.is_none() {
+            let whole = whole.unwrap();
+            prop_assert_eq!(whole.as_ref().map(name_of), Some(name));
+        }
+    }
+
+    #[test]
+    fn any_bytes_give_the_same_answer_in_one_byte_segments(
+        mut raw in prop::collection::vec(any::<u8>(), 0..200),
+        start in prop::sample::select(vec![&[][..], &[22, 3, 1], &[22, 3, 1, 0, 150, 1, 0, 0], &[22, 3, 3, 0, 1, 1]]),
+    ) {
+        raw.splice(0..0, start.iter().copied());
+        let reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+        prop_assert_eq!(read_pieces(reader, &raw, 1..=raw.len()), read(&raw));
+    }
+
+    #[test]
+    fn rustls_agrees_on_changed_captures(
+        (_, raw, _) in a_fixture(),
+        changes in prop::collection::vec(a_change(), 1..4),
+    ) {
+        let mut raw = raw.to_vec();
+        for change in &changes {
+            change.apply(&mut raw);
+        }
+        compare_with_rustls(&raw)?;
+    }
+
+    #[test]
+    fn rustls_agrees_on_changed_messages(
+        (_, raw, _) in a_fixture(),
+        changes in prop::collection::vec(a_change(), 1..4),
+        lengths in prop::collection::vec(1..600usize, 0..4),
+    ) {
+        let mut message = message_of(raw);
+        for change in &changes {
+            change.apply(&mut message);
+        }
+        compare_with_rustls(&records(&message, lengths))?;
+    }
+
+    #[test]
+    fn rustls_agrees_on_other_names(
+        (_, raw, name) in a_fixture(),
+        content in a_server_name_content(),
+    ) {
+        let Some(name) = name else { return Ok(()) };
+        compare_with_rustls(&with_server_name(raw, name, &content))?;
+    }
+}
