@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+pub mod close_reason;
+
+pub use close_reason::{CloseReason, Phase, Who};
+
 /// Which way bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {

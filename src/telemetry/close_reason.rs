@@ -1,0 +1,383 @@
+//! Why connections end: the one list from which the metric label, the access-log word and the
+//! documentation come.
+//!
+//! It only names what was decided elsewhere; it decides nothing.
+
+use std::fmt::{self, Write as _};
+
+/// Why a connection ended. Every connection ends with exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum CloseReason {
+    /// Both sides finished, the client first.
+    ClientFin,
+    /// Both sides finished, the backend first.
+    BackendFin,
+    /// The client reset a relayed connection.
+    ClientReset,
+    /// The backend reset a relayed connection.
+    BackendReset,
+    /// The client stopped answering: keepalive or TCP_USER_TIMEOUT ran out.
+    ClientVanished,
+    /// The backend stopped answering: keepalive or TCP_USER_TIMEOUT ran out.
+    BackendVanished,
+    /// No byte moved either way for the idle timeout.
+    IdleTimeout,
+    /// One side had finished and the other sent nothing for the half-closed timeout.
+    HalfClosedTimeout,
+    /// The client left without a byte where a hello was expected.
+    NoData,
+    /// The client left in the middle of its hello.
+    HelloTruncated,
+    /// No first byte in time.
+    FirstByteTimeout,
+    /// A first byte, but no whole hello in time.
+    HelloTimeout,
+    /// The first bytes are not TLS.
+    NotTls,
+    /// The hello breaks the rules of TLS.
+    HelloMalformed,
+    /// The hello is larger than allowed.
+    HelloTooLarge,
+    /// The server name is not a host name.
+    BadName,
+    /// No server name, and the listener rejects such clients.
+    NoSni,
+    /// No route for the server name, and the listener rejects such clients.
+    UnmatchedSni,
+    /// The process holds as many bytes of unfinished hellos as it may.
+    HelloMemory,
+    /// The client left while a backend was being connected.
+    ClientGone,
+    /// No backend of the pool is available.
+    NoBackend,
+    /// Every backend tried refused; the last word was a refusal.
+    ConnectRefused,
+    /// No backend tried answered in time; the last word was a timeout.
+    ConnectTimeout,
+    /// No backend could be connected, for another reason.
+    ConnectFailed,
+    /// The listener has as many connections as it may.
+    ListenerFull,
+    /// The process has as many connections as it may.
+    ProcessFull,
+    /// The drain ended before the connection did.
+    DrainDeadline,
+    /// A fault of ours.
+    Internal,
+}
+
+/// Who ended a connection: the side that acted, or that stopped answering at the level of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Who {
+    /// The client.
+    Client,
+    /// The backend.
+    Backend,
+    /// This program, by a rule, a bound or a deadline of its own.
+    Pointsman,
+}
+
+/// How far a connection had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Phase {
+    /// Accepted, nothing read yet.
+    Accept,
+    /// The first bytes are being read.
+    Hello,
+    /// A backend is being chosen and connected.
+    Dial,
+    /// Bytes move.
+    Relay,
+}
+
+/// What is known of a reason, one row of the table in [`CloseReason::row`].
+struct Row {
+    word: &'static str,
+    who: Who,
+    phase: Phase,
+    rejection: bool,
+    meaning: &'static str,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
+    pub const ALL: [Self; 28] = [
+        Self::ClientFin,
+        Self::BackendFin,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::ClientVanished,
+        Self::BackendVanished,
+        Self::IdleTimeout,
+        Self::HalfClosedTimeout,
+        Self::NoData,
+        Self::HelloTruncated,
+        Self::FirstByteTimeout,
+        Self::HelloTimeout,
+        Self::NotTls,
+        Self::HelloMalformed,
+        Self::HelloTooLarge,
+        Self::BadName,
+        Self::NoSni,
+        Self::UnmatchedSni,
+        Self::HelloMemory,
+        Self::ClientGone,
+        Self::NoBackend,
+        Self::ConnectRefused,
+        Self::ConnectTimeout,
+        Self::ConnectFailed,
+        Self::ListenerFull,
+        Self::ProcessFull,
+        Self::DrainDeadline,
+        Self::Internal,
+    ];
+
+    /// The word in metric labels, in the access log and in the documentation.
+    pub const fn word(self) -> &'static str {
+        self.row().word
+    }
+
+    /// Whose side it was.
+    pub const fn who(self) -> Who {
+        self.row().who
+    }
+
+    /// How far the connection had come. [`DrainDeadline`](Self::DrainDeadline) and
+    /// [`Internal`](Self::Internal) may strike anywhere; they are filed under the relay, where
+    /// connections spend their lives.
+    pub const fn phase(self) -> Phase {
+        self.row().phase
+    }
+
+    /// One sentence for an operator.
+    pub const fn meaning(self) -> &'static str {
+        self.row().meaning
+    }
+
+    /// Whether this program turned the connection away before any backend was asked.
+    pub const fn is_rejection(self) -> bool {
+        self.row().rejection
+    }
+
+    /// The table itself: everything that is said of a reason stands in its row.
+    const fn row(self) -> Row {
+        use Phase::{Accept, Dial, Hello, Relay};
+        use Who::{Backend, Client, Pointsman};
+        match self {
+            Self::ClientFin => row("client_fin", Client, Relay, "Both sides finished, the client first."),
+            Self::BackendFin => row("backend_fin", Backend, Relay, "Both sides finished, the backend first."),
+            Self::ClientReset => {
+                row("client_reset", Client, Relay, "The client reset the connection; so was the backend's.")
+            }
+            Self::BackendReset => {
+                row("backend_reset", Backend, Relay, "The backend reset the connection; so was the client's.")
+            }
+            Self::ClientVanished => row(
+                "client_vanished",
+                Client,
+                Relay,
+                "The client no longer answered: keepalive or `TCP_USER_TIMEOUT` ran out.",
+            ),
+            Self::BackendVanished => row(
+                "backend_vanished",
+                Backend,
+                Relay,
+                "The backend no longer answered: keepalive or `TCP_USER_TIMEOUT` ran out.",
+            ),
+            Self::IdleTimeout => {
+                row("idle_timeout", Pointsman, Relay, "No byte moved either way for the idle timeout.")
+            }
+            Self::HalfClosedTimeout => row(
+                "half_closed_timeout",
+                Pointsman,
+                Relay,
+                "One side had finished, and the other sent nothing for the half-closed timeout.",
+            ),
+            Self::NoData => {
+                row("no_data", Client, Hello, "The client closed or reset without having sent a byte.")
+            }
+            Self::HelloTruncated => row(
+                "hello_truncated",
+                Client,
+                Hello,
+                "The client closed or reset in the middle of its hello.",
+            ),
+            Self::FirstByteTimeout => {
+                rejection("first_byte_timeout", Hello, "The client sent nothing for the first-byte timeout.")
+            }
+            Self::HelloTimeout => rejection(
+                "hello_timeout",
+                Hello,
+                "The hello was not whole when the hello timeout, begun at its first byte, ran out.",
+            ),
+            Self::NotTls => rejection("not_tls", Hello, "The first bytes are not TLS."),
+            Self::HelloMalformed => rejection("hello_malformed", Hello, "The hello breaks the rules of TLS."),
+            Self::HelloTooLarge => {
+                rejection("hello_too_large", Hello, "The hello is larger than the listener allows.")
+            }
+            Self::BadName => rejection("bad_name", Hello, "The server name is not a valid host name."),
+            Self::NoSni => {
+                rejection("no_sni", Hello, "The client sent no server name, and the listener rejects that.")
+            }
+            Self::UnmatchedSni => rejection(
+                "unmatched_sni",
+                Hello,
+                "No route matches the server name, and the listener rejects that.",
+            ),
+            Self::HelloMemory => rejection(
+                "hello_memory",
+                Hello,
+                "The process held as many bytes of unfinished hellos as it may.",
+            ),
+            Self::ClientGone => {
+                row("client_gone", Client, Dial, "The client left while a backend was being connected.")
+            }
+            Self::NoBackend => rejection("no_backend", Dial, "No backend of the pool was available."),
+            Self::ConnectRefused => row(
+                "connect_refused",
+                Backend,
+                Dial,
+                "No backend could be connected; the last one tried refused the connection.",
+            ),
+            Self::ConnectTimeout => row(
+                "connect_timeout",
+                Backend,
+                Dial,
+                "No backend could be connected; the last one tried did not answer in time.",
+            ),
+            Self::ConnectFailed => row(
+                "connect_failed",
+                Backend,
+                Dial,
+                "No backend could be connected; the last one tried was unreachable or failed otherwise.",
+            ),
+            Self::ListenerFull => {
+                rejection("listener_full", Accept, "The listener had as many connections as it may.")
+            }
+            Self::ProcessFull => {
+                rejection("process_full", Accept, "The process had as many connections as it may.")
+            }
+            Self::DrainDeadline => row(
+                "drain_deadline",
+                Pointsman,
+                Relay,
+                "The drain of the process or of a removed listener ended before the connection did.",
+            ),
+            Self::Internal => row(
+                "internal",
+                Pointsman,
+                Relay,
+                "A fault of pointsman itself, in any phase; the log says more.",
+            ),
+        }
+    }
+}
+
+const fn row(word: &'static str, who: Who, phase: Phase, meaning: &'static str) -> Row {
+    Row { word, who, phase, rejection: false, meaning }
+}
+
+const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> Row {
+    Row { word, who: Who::Pointsman, phase, rejection: true, meaning }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+impl Who {
+    /// The word in the access log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Pointsman => "pointsman",
+        }
+    }
+}
+
+impl Phase {
+    /// The word in the access log.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Hello => "hello",
+            Self::Dial => "dial",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// The reasons as a Markdown table, one row each, as the README shows it.
+pub fn markdown_table() -> String {
+    let mut table =
+        String::from("| `close` | ended by | phase | rejected | meaning |\n|---|---|---|---|---|\n");
+    for reason in CloseReason::ALL {
+        let rejected = if reason.is_rejection() { "yes" } else { "" };
+        let (word, who, phase) = (reason.word(), reason.who().word(), reason.phase().word());
+        _ = writeln!(table, "| `{word}` | {who} | {phase} | {rejected} | {} |", reason.meaning());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_order_of_all_is_the_order_of_the_declaration() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(index, reason as usize, "{reason}");
+        }
+        assert_eq!(CloseReason::ALL.len(), CloseReason::Internal as usize + 1, "the last one is in the list");
+    }
+
+    #[test]
+    fn words_are_unique_and_snake_case_and_follow_the_variant() {
+        let words: HashSet<_> = CloseReason::ALL.map(CloseReason::word).into();
+        assert_eq!(words.len(), CloseReason::ALL.len());
+        for reason in CloseReason::ALL {
+            let snake = format!("{reason:?}").chars().fold(String::new(), |mut snake, c| {
+                if c.is_ascii_uppercase() && !snake.is_empty() {
+                    snake.push('_');
+                }
+                snake.push(c.to_ascii_lowercase());
+                snake
+            });
+            assert_eq!(reason.word(), snake);
+        }
+    }
+
+    #[test]
+    fn meanings_are_sentences_that_fit_a_table() {
+        for reason in CloseReason::ALL {
+            let meaning = reason.meaning();
+            assert!(meaning.len() > 20 && meaning.ends_with('.'), "{reason}: {meaning}");
+            assert!(!meaning.contains(['|', '\n']), "{reason}: {meaning}");
+        }
+    }
+
+    #[test]
+    fn a_rejection_is_ours_and_comes_before_the_relay() {
+        let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
+        assert_eq!(rejections.len(), 12);
+        for reason in rejections {
+            assert_eq!(reason.who(), Who::Pointsman, "{reason}");
+            assert_ne!(reason.phase(), Phase::Relay, "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_row_for_every_reason() {
+        let table = markdown_table();
+        assert_eq!(table.lines().count(), CloseReason::ALL.len() + 2);
+        for reason in CloseReason::ALL {
+            assert!(table.contains(&format!("| `{}` |", reason.word())), "{reason}");
+        }
+    }
+}
