@@ -1,10 +1,18 @@
 //! What happened: every metric, the access log, the reasons for which connections end.
+//!
+//! It counts and writes what it is told and takes no decision. Label values come from the configuration
+//! or from the enums here, never from a client.
 
-use std::path::PathBuf;
-
+pub mod access_log;
 pub mod close_reason;
+pub mod record;
 
+pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
 pub use close_reason::{CloseReason, Phase, Who};
+pub use record::{ClientAddr, Record};
+
+/// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.
+pub use ::metrics::{Counter, Gauge, Histogram};
 
 /// Which way bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +21,19 @@ pub enum Direction {
     FromClient,
     /// From the backend to the client.
     FromBackend,
+}
+
+impl Direction {
+    /// Both, in the order of the declaration.
+    pub const ALL: [Self; 2] = [Self::FromClient, Self::FromBackend];
+
+    /// The value of the label `direction`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::FromClient => "from_client",
+            Self::FromBackend => "from_backend",
+        }
+    }
 }
 
 /// What moved the bytes.
@@ -24,31 +45,15 @@ pub enum Engine {
     Spliced,
 }
 
-/// Where the access log goes and in which form.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLogSpec {
-    /// The destination.
-    pub to: AccessLogTarget,
-    /// The form of a line.
-    pub format: AccessLogFormat,
-}
+impl Engine {
+    /// Both, in the order of the declaration.
+    pub const ALL: [Self; 2] = [Self::Copied, Self::Spliced];
 
-/// The destination of access-log lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogTarget {
-    /// No access log.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to; opened again on SIGUSR1.
-    File(PathBuf),
-}
-
-/// The form of an access-log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    /// One JSON object a line.
-    Json,
-    /// `key=value` pairs.
-    Text,
+    /// The value of the label `engine`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Copied => "copied",
+            Self::Spliced => "spliced",
+        }
+    }
 }

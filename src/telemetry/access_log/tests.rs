@@ -1,0 +1,372 @@
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::AtomicU64;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::*;
+use crate::sys::Address;
+use crate::telemetry::{ClientAddr, CloseReason};
+
+/// Long enough for a loaded machine; nothing here waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn record(id: u64) -> Record {
+    Record {
+        id,
+        accepted: UNIX_EPOCH,
+        client: ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap())),
+        listener: "l".into(),
+        sni: None,
+        route: None,
+        pool: None,
+        backend: None,
+        backend_address: None,
+        attempts: 0,
+        from_client: 0,
+        from_backend: 0,
+        dropped: 0,
+        hello: None,
+        connect: None,
+        total: Duration::ZERO,
+        close: CloseReason::ClientFin,
+    }
+}
+
+/// A log with its two counters.
+struct Rig {
+    log: AccessLog,
+    written: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Rig {
+    fn on(sink: Sink, limit: usize) -> Self {
+        let (written, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
+        let log = AccessLog::start_on(sink, AccessLogFormat::Text, counters.0, counters.1, limit).unwrap();
+        Self { log, written, dropped }
+    }
+
+    fn with(destination: impl Write + Send + 'static, limit: usize) -> Self {
+        Self::on(Sink::new(Box::new(destination), None), limit)
+    }
+
+    fn push(&self, ids: std::ops::Range<u64>) {
+        ids.for_each(|id| self.log.push(record(id)));
+    }
+
+    /// `(written, dropped)` after a clean end.
+    fn finish(self) -> (u64, u64) {
+        assert_eq!(self.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
+        (self.written.load(Ordering::Acquire), self.dropped.load(Ordering::Acquire))
+    }
+}
+
+/// Reports each write and takes it when it is told to.
+struct Gate {
+    arrived: Sender<Vec<u8>>,
+    pass: Receiver<()>,
+}
+
+impl Gate {
+    fn new() -> (Self, Receiver<Vec<u8>>, Sender<()>) {
+        let (arrived, arrivals) = channel();
+        let (key, pass) = channel();
+        (Self { arrived, pass }, arrivals, key)
+    }
+}
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        _ = self.arrived.send(bytes.to_vec());
+        // A lost key opens the gate for good.
+        _ = self.pass.recv();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Follows a script, then takes everything.
+struct Script {
+    steps: VecDeque<Step>,
+    taken: Arc<Mutex<Vec<u8>>>,
+}
+
+#[derive(Clone, Copy)]
+enum Step {
+    Take(usize),
+    Fail(ErrorKind),
+}
+
+impl Script {
+    fn new(steps: &[Step]) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let taken = Arc::new(Mutex::new(Vec::new()));
+        (Self { steps: steps.iter().copied().collect(), taken: Arc::clone(&taken) }, taken)
+    }
+}
+
+impl Write for Script {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = match self.steps.pop_front() {
+            Some(Step::Fail(kind)) => return Err(kind.into()),
+            Some(Step::Take(count)) => count.min(bytes.len()),
+            None => bytes.len(),
+        };
+        self.taken.lock().unwrap().extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines of one record each, as `id=N` only.
+fn ids(bytes: &[u8]) -> Vec<u64> {
+    let text = std::str::from_utf8(bytes).unwrap();
+    text.lines().map(|line| line.split(' ').nth(1).unwrap()[3..].parse().unwrap()).collect()
+}
+
+/// Each batch of the script's sink: how many lines it took; then all the bytes it has.
+fn check_sink(steps: &[Step], batches: &[&str], lines: &[u64], taken: &str) {
+    let (script, bytes) = Script::new(steps);
+    let mut sink = Sink::new(Box::new(script), None);
+    let found: Vec<_> = batches.iter().map(|batch| sink.write_lines(batch.as_bytes()).lines).collect();
+    assert_eq!(found, lines);
+    assert_eq!(String::from_utf8(bytes.lock().unwrap().clone()).unwrap(), taken);
+}
+
+#[test]
+fn a_torn_line_is_closed_before_the_next_one() {
+    use ErrorKind::{Interrupted, StorageFull};
+    use Step::{Fail, Take};
+    check_sink(&[], &["a\nb\n", "c\n"], &[2, 1], "a\nb\nc\n");
+    check_sink(&[Take(1), Take(2), Take(1)], &["a\nb\n"], &[2], "a\nb\n");
+    check_sink(&[Fail(Interrupted)], &["a\n"], &[1], "a\n");
+    check_sink(&[Fail(StorageFull)], &["a\n", "b\n"], &[0, 1], "b\n");
+    check_sink(&[Take(0)], &["a\n", "b\n"], &[0, 1], "b\n");
+    check_sink(&[Take(3), Fail(StorageFull)], &["a\nbb\n", "c\n"], &[1, 1], "a\nb\nc\n");
+    check_sink(&[Take(2), Fail(StorageFull)], &["a\nbb\n", "c\n"], &[1, 1], "a\nc\n");
+    check_sink(
+        &[Take(3), Fail(StorageFull), Fail(StorageFull)],
+        &["aaa\naaa\n", "b\n", "c\n"],
+        &[0, 0, 1],
+        "aaa\nc\n",
+    );
+    check_sink(
+        &[Take(2), Fail(StorageFull), Take(1), Fail(StorageFull)],
+        &["aaa\n", "b\n", "c\n"],
+        &[0, 0, 1],
+        "aa\nc\n",
+    );
+}
+
+#[test]
+fn an_absent_log_wants_nothing_and_counts_nothing() {
+    let spec = AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json };
+    let log = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap();
+    assert!(!log.is_on());
+    log.push(record(1));
+    log.reopen();
+    assert_eq!(log.shutdown(Instant::now()), Flushed::All);
+}
+
+#[test]
+fn records_become_lines_in_their_order_and_in_batches() {
+    let (gate, arrivals, key) = Gate::new();
+    let rig = Rig::with(gate, 100);
+    rig.push(0..1);
+    let first = arrivals.recv().unwrap();
+    rig.push(1..50);
+    drop(key);
+    assert_eq!(rig.finish(), (50, 0));
+    let rest: Vec<_> = arrivals.iter().collect();
+    assert_eq!(rest.len(), 1, "49 waiting records make one write");
+    assert_eq!(ids(&[first, rest.concat()].concat()), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_full_queue_drops_and_counts() {
+    let (gate, arrivals, key) = Gate::new();
+    let rig = Rig::with(gate, 4);
+    rig.push(0..1);
+    let first = arrivals.recv().unwrap();
+    rig.push(1..101);
+    assert_eq!(rig.dropped.load(Ordering::Acquire), 96, "four wait, the others are lost at once");
+    drop(key);
+    assert_eq!(rig.finish(), (5, 96));
+    let rest: Vec<_> = arrivals.iter().flatten().collect();
+    assert_eq!(ids(&[first, rest].concat()), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_stuck_destination_does_not_hold_up_the_end() {
+    let (gate, arrivals, key) = Gate::new();
+    let rig = Rig::with(gate, 4);
+    rig.push(0..1);
+    arrivals.recv().unwrap();
+    rig.push(1..11);
+    let other = rig.log.clone();
+    assert_eq!(rig.log.shutdown(Instant::now()), Flushed::Abandoned);
+    drop(key);
+    assert_eq!(other.clone().shutdown(Instant::now() + PATIENCE), Flushed::All);
+    other.push(record(11));
+    assert_eq!(rig.written.load(Ordering::Acquire), 5);
+    assert_eq!(rig.dropped.load(Ordering::Acquire), 7);
+}
+
+#[test]
+fn no_record_is_lost_silently_when_the_end_comes_in_between() {
+    let (script, taken) = Script::new(&[]);
+    let rig = Rig::with(script, 64);
+    let pushers: Vec<_> = (0..4)
+        .map(|_| {
+            let log = rig.log.clone();
+            thread::spawn(move || (0..2000).for_each(|id| log.push(record(id))))
+        })
+        .collect();
+    assert_eq!(rig.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
+    pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+    let (written, dropped) = (rig.written.load(Ordering::Acquire), rig.dropped.load(Ordering::Acquire));
+    assert_eq!(written + dropped, 8000);
+    assert_eq!(ids(&taken.lock().unwrap()).len() as u64, written);
+}
+
+#[test]
+fn a_failing_destination_is_tried_again() {
+    let (script, taken) = Script::new(&[Step::Take(10), Step::Fail(ErrorKind::BrokenPipe)]);
+    let rig = Rig::with(script, 8);
+    rig.push(0..1);
+    // The first line is lost before the second is pushed: they are two batches.
+    wait_for(&rig.dropped, 1);
+    rig.push(1..2);
+    assert_eq!(rig.finish(), (1, 1));
+    let taken = taken.lock().unwrap();
+    let (torn, whole) = taken.split_at(11);
+    assert_eq!(torn, b"time=1970-\n");
+    assert_eq!(ids(whole), [1]);
+}
+
+#[test]
+fn a_full_disk_loses_lines_and_counts_them() {
+    let spec = AccessLogSpec { to: AccessLogTarget::File("/dev/full".into()), format: AccessLogFormat::Json };
+    let dropped = Arc::new(AtomicU64::new(0));
+    let log = AccessLog::start(&spec, Counter::from_arc(Arc::clone(&dropped)), Counter::noop()).unwrap();
+    (0..100).for_each(|id| log.push(record(id)));
+    assert_eq!(log.shutdown(Instant::now() + PATIENCE), Flushed::All);
+    assert_eq!(dropped.load(Ordering::Acquire), 100);
+}
+
+#[test]
+fn a_panic_of_the_writer_is_told_and_counted() {
+    struct Trap;
+    impl Write for Trap {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            panic!("the trap of this test")
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let rig = Rig::with(Trap, 8);
+    rig.push(0..3);
+    assert_eq!(rig.finish(), (0, 3));
+}
+
+#[test]
+fn the_writer_ends_with_the_last_clone() {
+    let (script, taken) = Script::new(&[]);
+    let Rig { log, .. } = Rig::with(script, 8);
+    let shared = Arc::clone(&log.0.as_ref().unwrap().shared);
+    log.push(record(1));
+    drop(log);
+    let ended = shared.ended.lock().unwrap();
+    let (ended, _) = shared.end.wait_timeout_while(ended, PATIENCE, |ended| !*ended).unwrap();
+    assert!(*ended);
+    assert_eq!(ids(&taken.lock().unwrap()), [1]);
+}
+
+/// A directory of its own, removed at the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("pointsman-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn wait_for(counter: &AtomicU64, value: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while counter.load(Ordering::Acquire) < value {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_is_appended_to_and_opened_again_by_name() {
+    let directory = Directory::new("access-log");
+    let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
+    let rig = Rig::on(Sink::file(&path).unwrap(), 8);
+    let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode & !0o640, 0, "{mode:o}: a strict umask may only take bits away");
+    rig.push(0..1);
+    wait_for(&rig.written, 1);
+    fs::rename(&path, &rotated).unwrap();
+    rig.push(1..2);
+    wait_for(&rig.written, 2);
+    rig.log.reopen();
+    rig.push(2..3);
+    assert_eq!(rig.finish(), (3, 0));
+    assert_eq!(ids(&fs::read(&rotated).unwrap()), [0, 1]);
+    assert_eq!(ids(&fs::read(&path).unwrap()), [2]);
+
+    let again = Rig::on(Sink::file(&path).unwrap(), 8);
+    again.push(3..4);
+    assert_eq!(again.finish(), (1, 0));
+    assert_eq!(ids(&fs::read(&path).unwrap()), [2, 3]);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_again_is_kept() {
+    let directory = Directory::new("access-log-kept");
+    let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
+    let rig = Rig::on(Sink::file(&path).unwrap(), 8);
+    fs::rename(&path, &rotated).unwrap();
+    fs::create_dir(&path).unwrap();
+    rig.log.reopen();
+    rig.push(0..1);
+    assert_eq!(rig.finish(), (1, 0));
+    assert_eq!(ids(&fs::read(&rotated).unwrap()), [0]);
+    assert!(Sink::file(&path).is_err());
+}
+
+#[test]
+fn a_torn_file_opened_again_unrotated_gets_its_line_end() {
+    let directory = Directory::new("access-log-torn");
+    let path = directory.0.join("access.log");
+    let mut sink = Sink::file(&path).unwrap();
+    sink.write_lines(b"torn");
+    sink.reopen().unwrap();
+    sink.write_lines(b"a\n");
+    sink.write_lines(b"torn");
+    fs::rename(&path, directory.0.join("access.log.1")).unwrap();
+    sink.reopen().unwrap();
+    sink.write_lines(b"b\n");
+    assert_eq!(fs::read(&path).unwrap(), b"b\n");
+    assert_eq!(fs::read(directory.0.join("access.log.1")).unwrap(), b"torn\na\ntorn");
+}

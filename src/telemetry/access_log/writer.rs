@@ -1,0 +1,204 @@
+//! The writer's thread: waits for one record, takes what else is there, writes it all at once.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::{Arc, PoisonError};
+
+use metrics::Counter;
+
+use super::sink::{Outcome, Sink};
+use super::{AccessLogFormat, Order, Queued, Shared};
+
+/// Bytes after which a batch is written: large enough to make a write cheap, small enough that a file's
+/// reader sees lines soon.
+const BATCH_LIMIT: usize = 64 * 1024;
+
+/// What the thread owns. The order counts: the queue is dropped before the end is told, so that by then
+/// every record in it has been counted.
+pub(super) struct Writer {
+    orders: Receiver<Order>,
+    sink: Sink,
+    format: AccessLogFormat,
+    written: Counter,
+    /// The lines of one batch; reused.
+    batch: String,
+    /// How many they are.
+    lines: u64,
+    failures: Streak,
+    side: WriterSide,
+}
+
+/// The writer's hold on what is shared with the doors: letting go of it, even in a panic, tells the end.
+struct WriterSide(Arc<Shared>);
+
+/// What the writer does next.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Batch,
+    End,
+}
+
+impl Writer {
+    pub(super) fn new(
+        orders: Receiver<Order>,
+        shared: Arc<Shared>,
+        sink: Sink,
+        format: AccessLogFormat,
+        written: Counter,
+    ) -> Self {
+        let batch = String::with_capacity(BATCH_LIMIT);
+        Self {
+            orders,
+            sink,
+            format,
+            written,
+            batch,
+            lines: 0,
+            failures: Streak::default(),
+            side: WriterSide(shared),
+        }
+    }
+
+    /// Runs until told to stop, or until nobody is left who could push.
+    pub(super) fn run(mut self) {
+        while self.collect() == Next::Batch {
+            self.reopen_if_asked();
+            self.write();
+        }
+    }
+
+    /// Fills the batch, waiting for its first record only.
+    fn collect(&mut self) -> Next {
+        while self.batch.len() < BATCH_LIMIT {
+            // Read before the queue is: all that was pushed before the stop is then seen there.
+            let stopping = self.side.0.stop.load(Ordering::Acquire);
+            let order = match self.orders.try_recv() {
+                Ok(order) => order,
+                Err(_) if self.lines > 0 => return Next::Batch,
+                Err(TryRecvError::Empty) if !stopping => {
+                    self.reopen_if_asked();
+                    let Ok(order) = self.orders.recv() else { return Next::End };
+                    order
+                }
+                Err(_) => return Next::End,
+            };
+            if let Order::Write(queued) = order {
+                self.add(queued);
+            }
+        }
+        Next::Batch
+    }
+
+    fn add(&mut self, mut queued: Queued) {
+        if let Some(record) = queued.record.take() {
+            record.write(self.format, &mut self.batch);
+            self.batch.push('\n');
+            self.lines += 1;
+        }
+    }
+
+    fn write(&mut self) {
+        let Outcome { lines, fault } = self.sink.write_lines(self.batch.as_bytes());
+        let lost = self.lines - lines;
+        self.written.increment(lines);
+        self.side.0.dropped.increment(lost);
+        match fault {
+            Some(fault) => self.report_loss(lost, &fault),
+            None => self.report_recovery(),
+        }
+        self.batch.clear();
+        self.lines = 0;
+    }
+
+    fn report_loss(&mut self, lost: u64, fault: &io::Error) {
+        if self.failures.add(lost) == Heard::New {
+            tracing::warn!(
+                to = self.sink.name(),
+                error = %fault,
+                hint = "free space on the disk, or restart the reader of the pipe; \
+                    connections go on, and pointsman_access_log_dropped_total counts the lines lost",
+                "access log: cannot write, lines are lost until it works again"
+            );
+        }
+    }
+
+    fn report_recovery(&mut self) {
+        if let Some(lost) = self.failures.end() {
+            tracing::info!(to = self.sink.name(), lost, "access log: writing again");
+        }
+    }
+
+    fn reopen_if_asked(&mut self) {
+        if !self.side.0.reopen.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        match self.sink.reopen() {
+            Ok(()) => tracing::info!(to = self.sink.name(), "access log: opened again"),
+            Err(fault) => tracing::warn!(
+                to = self.sink.name(),
+                error = %fault,
+                hint = "check that the directory exists and is writable, then send SIGUSR1 again",
+                "access log: cannot open the file again, the old one stays in use"
+            ),
+        }
+    }
+}
+
+/// Failures in a row, so that the log hears of them once and not once per batch.
+#[derive(Default)]
+struct Streak {
+    /// Lines lost since the last batch that was written whole.
+    lost: u64,
+}
+
+/// Whether a failure is news.
+#[derive(Debug, PartialEq, Eq)]
+enum Heard {
+    New,
+    Before,
+}
+
+impl Streak {
+    /// A batch lost so many lines, at least one.
+    fn add(&mut self, lost: u64) -> Heard {
+        let heard = if self.lost == 0 { Heard::New } else { Heard::Before };
+        self.lost += lost;
+        heard
+    }
+
+    /// A batch was written whole; the lines lost before it, if there was a streak.
+    fn end(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.lost)).filter(|lost| *lost > 0)
+    }
+}
+
+impl Drop for Writer {
+    /// Only a panic leaves lines in the batch.
+    fn drop(&mut self) {
+        self.side.0.dropped.increment(self.lines);
+    }
+}
+
+impl Drop for WriterSide {
+    fn drop(&mut self) {
+        *self.0.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.0.end.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_streak_is_news_once_and_ends_with_its_sum() {
+        let mut failures = Streak::default();
+        assert_eq!(failures.end(), None);
+        assert_eq!(failures.add(3), Heard::New);
+        assert_eq!(failures.add(4), Heard::Before);
+        assert_eq!(failures.end(), Some(7));
+        assert_eq!(failures.end(), None);
+        assert_eq!(failures.add(1), Heard::New);
+    }
+}
