@@ -5,10 +5,17 @@
 
 pub mod access_log;
 pub mod close_reason;
+pub mod exposition;
+pub mod metrics;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
 pub use close_reason::{CloseReason, Phase, Who};
+pub use exposition::{Exposition, ProcessFigures};
+pub use metrics::{
+    ActiveConnection, ConnectOutcome, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
+    ProcessMetrics, ReloadOutcome,
+};
 pub use record::{ClientAddr, Record};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

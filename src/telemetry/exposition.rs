@@ -1,0 +1,173 @@
+//! The text format of Prometheus, for numbers that live elsewhere and are read at each scrape: backends,
+//! which come and go, and what the kernel says of the process. The families are in
+//! [`metrics::families`](super::metrics::families) like all others.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::metrics::{MetricDoc, families};
+
+/// A text being written: each family's head once, then its samples.
+#[derive(Debug, Default)]
+pub struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    /// Continues a text that ends with a whole line, such as [`Metrics::render`](super::Metrics::render)'s.
+    pub fn after(text: String) -> Self {
+        Self { text }
+    }
+
+    /// Begins a family: its HELP and TYPE. A family may be begun once only, and its samples must follow
+    /// before the next one.
+    pub fn family(&mut self, metric: &'static MetricDoc) -> Family<'_> {
+        let MetricDoc { name, kind, meaning, .. } = metric;
+        let help = meaning.replace('\\', "\\\\").replace('\n', "\\n");
+        _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
+        Family { text: &mut self.text, metric }
+    }
+
+    /// The text.
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+/// A family whose samples are being written.
+#[derive(Debug)]
+pub struct Family<'a> {
+    text: &'a mut String,
+    metric: &'static MetricDoc,
+}
+
+impl Family<'_> {
+    /// One sample, with the family's labels in their order. Label values may hold anything; whole numbers
+    /// up to 2^53 are exact.
+    pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.metric.labels), "{labels:?}");
+        self.text.push_str(self.metric.name);
+        for (index, (name, label)) in labels.iter().enumerate() {
+            self.text.push(if index == 0 { '{' } else { ',' });
+            _ = write!(self.text, "{name}=\"");
+            push_label(self.text, label);
+            self.text.push('"');
+        }
+        let end = if labels.is_empty() { "" } else { "}" };
+        _ = writeln!(self.text, "{end} {value}");
+        self
+    }
+}
+
+/// The format escapes these three and takes all else as UTF-8.
+fn push_label(text: &mut String, label: &str) {
+    for c in label.chars() {
+        match c {
+            '\\' => text.push_str("\\\\"),
+            '"' => text.push_str("\\\""),
+            '\n' => text.push_str("\\n"),
+            _ => text.push(c),
+        }
+    }
+}
+
+/// What the kernel says of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessFigures {
+    /// Processor time used, user and system.
+    pub cpu: Duration,
+    /// Bytes in RAM.
+    pub resident_memory: u64,
+    /// Descriptors open.
+    pub open_descriptors: u64,
+    /// The soft limit of descriptors.
+    pub max_descriptors: u64,
+    /// When the process started.
+    pub started: SystemTime,
+    /// Threads.
+    pub threads: u64,
+}
+
+impl ProcessFigures {
+    /// Appends the `process_*` families.
+    pub fn write(&self, exposition: &mut Exposition) {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut one = |metric: &'static MetricDoc, value: f64| {
+            exposition.family(metric).sample(&[], value);
+        };
+        one(&families::CPU_SECONDS, self.cpu.as_secs_f64());
+        one(&families::RESIDENT_MEMORY, self.resident_memory as f64);
+        one(&families::OPEN_FDS, self.open_descriptors as f64);
+        one(&families::MAX_FDS, self.max_descriptors as f64);
+        one(&families::START_TIME, started.as_secs_f64());
+        one(&families::THREADS, self.threads as f64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::families::{BACKEND_UP, HASH_TABLE_INFO};
+    use super::*;
+
+    fn check(label: &str, expected: &str) {
+        let mut exposition = Exposition::default();
+        exposition.family(&HASH_TABLE_INFO).sample(&[("pool", label), ("digest", "0a")], 1.0);
+        let text = exposition.finish();
+        let sample = text.lines().nth(2).unwrap();
+        assert_eq!(sample, format!("pointsman_hash_table_info{{pool=\"{expected}\",digest=\"0a\"}} 1"));
+        assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        check("mail", "mail");
+        check("a\"b", r#"a\"b"#);
+        check("a\\b\\\\", r"a\\b\\\\");
+        check("a\nb", r"a\nb");
+        check("unix:/run/é", "unix:/run/é");
+    }
+
+    #[test]
+    fn a_text_is_continued() {
+        let mut exposition = Exposition::after("first 1\n".to_owned());
+        exposition
+            .family(&BACKEND_UP)
+            .sample(&[("pool", "p"), ("backend", "a")], 1.0)
+            .sample(&[("pool", "p"), ("backend", "b")], 0.0);
+        let expected = concat!(
+            "first 1\n",
+            "# HELP pointsman_backend_up 1 if the backend takes connections, 0 if it is down.\n",
+            "# TYPE pointsman_backend_up gauge\n",
+            "pointsman_backend_up{pool=\"p\",backend=\"a\"} 1\n",
+            "pointsman_backend_up{pool=\"p\",backend=\"b\"} 0\n",
+        );
+        assert_eq!(exposition.finish(), expected);
+    }
+
+    #[test]
+    fn large_and_small_numbers_are_exact() {
+        let figures = ProcessFigures {
+            cpu: Duration::from_millis(1250),
+            resident_memory: 1 << 53,
+            open_descriptors: 12,
+            max_descriptors: 1_048_576,
+            started: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+            threads: 5,
+        };
+        let mut exposition = Exposition::default();
+        figures.write(&mut exposition);
+        let text = exposition.finish();
+        let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "process_cpu_seconds_total 1.25",
+                "process_resident_memory_bytes 9007199254740992",
+                "process_open_fds 12",
+                "process_max_fds 1048576",
+                "process_start_time_seconds 1700000000.5",
+                "process_threads 5",
+            ]
+        );
+    }
+}

@@ -1,0 +1,359 @@
+//! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
+//! README's table all come from here.
+
+use std::fmt::Write as _;
+
+use Kind::{Counter, Gauge, Histogram};
+
+/// One family of series.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MetricDoc {
+    /// The name, by the rules of Prometheus: base units, `_total` for counters.
+    pub name: &'static str,
+    /// What its numbers are.
+    pub kind: Kind,
+    /// The names of its labels, in the order in which they are written.
+    pub labels: &'static [&'static str],
+    /// One line for an operator; also the HELP text.
+    pub meaning: &'static str,
+}
+
+/// What the numbers of a family are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Only grows, from 0 at the start of the process.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations sorted into buckets; these are their upper bounds, ascending, in the base unit.
+    /// Kept here because a histogram without them would be rendered as a summary, which cannot be added
+    /// up over machines.
+    Histogram(&'static [f64]),
+}
+
+impl Kind {
+    /// The word in a TYPE line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram(_) => "histogram",
+        }
+    }
+}
+
+/// A hello comes within a round trip or two, or hits its timeouts (5 s and 60 s by default).
+const HELLO_BOUNDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// A connect is a round trip: 0.1 ms in a rack, 1 s and 3 s where a SYN was lost, at most its timeout.
+const CONNECT_BOUNDS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+/// From one request to connections that live for days.
+const CONNECTION_BOUNDS: &[f64] =
+    &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
+/// A reload reads a file and builds tables.
+const RELOAD_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+const fn doc(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    meaning: &'static str,
+) -> MetricDoc {
+    MetricDoc { name, kind, labels, meaning }
+}
+
+// The process.
+
+pub(crate) const BUILD_INFO: MetricDoc =
+    doc("pointsman_build_info", Gauge, &["version"], "Always 1; the label says which version runs.");
+pub(crate) const WORKERS: MetricDoc =
+    doc("pointsman_workers", Gauge, &[], "Threads that accept and serve connections.");
+pub(crate) const CONNECTIONS_LIMIT: MetricDoc =
+    doc("pointsman_connections_limit", Gauge, &[], "Connections the process may have open at once.");
+pub(crate) const HELLO_MEMORY: MetricDoc =
+    doc("pointsman_hello_memory_bytes", Gauge, &[], "Memory held by hellos that are not yet whole.");
+pub(crate) const PIPES_OPEN: MetricDoc =
+    doc("pointsman_pipes_open", Gauge, &[], "Kernel pipes open for splicing, in use or pooled.");
+pub(crate) const PIPE_FALLBACKS: MetricDoc = doc(
+    "pointsman_pipe_fallbacks_total",
+    Counter,
+    &["reason"],
+    "Times a relay wanted a pipe and copied instead: limit (descriptors), size (the kernel gave too small a pipe), \
+     einval or eperm (splice refused), other.",
+);
+pub(crate) const ACCESS_LOG_WRITTEN: MetricDoc =
+    doc("pointsman_access_log_written_total", Counter, &[], "Lines of the access log that were written.");
+pub(crate) const ACCESS_LOG_DROPPED: MetricDoc = doc(
+    "pointsman_access_log_dropped_total",
+    Counter,
+    &[],
+    "Records that became no line: the queue was full, or the write failed.",
+);
+pub(crate) const RELOADS: MetricDoc = doc(
+    "pointsman_config_reloads_total",
+    Counter,
+    &["result"],
+    "Reloads of the configuration: ok, or failed (the running one stayed).",
+);
+pub(crate) const RELOAD_SECONDS: MetricDoc = doc(
+    "pointsman_config_reload_seconds",
+    Histogram(RELOAD_BOUNDS),
+    &[],
+    "Time a reload took, from reading the file to the swap or the failure.",
+);
+pub(crate) const LAST_RELOAD_SUCCESS: MetricDoc = doc(
+    "pointsman_config_last_reload_success",
+    Gauge,
+    &[],
+    "1 if the last start or reload took its configuration, 0 if it failed.",
+);
+pub(crate) const LAST_RELOAD_TIMESTAMP: MetricDoc = doc(
+    "pointsman_config_last_reload_timestamp_seconds",
+    Gauge,
+    &[],
+    "When the last start or reload ended, well or not, in Unix time.",
+);
+pub(crate) const PANICS: MetricDoc = doc(
+    "pointsman_panics_total",
+    Counter,
+    &[],
+    "Connections ended by a fault of pointsman itself; the log has each.",
+);
+
+// The listeners.
+
+pub(crate) const CONNECTIONS: MetricDoc =
+    doc("pointsman_connections_total", Counter, &["listener"], "Connections accepted.");
+pub(crate) const CONNECTIONS_ACTIVE: MetricDoc =
+    doc("pointsman_connections_active", Gauge, &["listener"], "Connections open now.");
+pub(crate) const CONNECTIONS_CLOSED: MetricDoc = doc(
+    "pointsman_connections_closed_total",
+    Counter,
+    &["listener", "reason"],
+    "Connections ended, each with its one close reason.",
+);
+pub(crate) const CONNECTIONS_REJECTED: MetricDoc = doc(
+    "pointsman_connections_rejected_total",
+    Counter,
+    &["listener", "reason"],
+    "Those of the closed connections that were turned away before a backend was asked.",
+);
+pub(crate) const CONNECTION_SECONDS: MetricDoc = doc(
+    "pointsman_connection_seconds",
+    Histogram(CONNECTION_BOUNDS),
+    &["listener"],
+    "Time from the accept to the end of a connection.",
+);
+pub(crate) const CLIENT_HELLO: MetricDoc = doc(
+    "pointsman_client_hello_total",
+    Counter,
+    &["listener", "outcome"],
+    "Reads of a ClientHello: sni, no_sni, not_tls, malformed, too_large, truncated, timeout, bad_name.",
+);
+pub(crate) const CLIENT_HELLO_SECONDS: MetricDoc = doc(
+    "pointsman_client_hello_seconds",
+    Histogram(HELLO_BOUNDS),
+    &["listener"],
+    "Time from the accept to the end of reading a ClientHello.",
+);
+pub(crate) const BYTES: MetricDoc = doc(
+    "pointsman_bytes_total",
+    Counter,
+    &["listener", "direction", "engine"],
+    "Bytes relayed, from_client or from_backend, copied or spliced; also of connections still open.",
+);
+pub(crate) const BYTES_DROPPED: MetricDoc = doc(
+    "pointsman_bytes_dropped_total",
+    Counter,
+    &["listener"],
+    "Bytes read that could not be delivered, as the other side was gone.",
+);
+pub(crate) const ACCEPT_PAUSES: MetricDoc = doc(
+    "pointsman_accept_pauses_total",
+    Counter,
+    &["listener"],
+    "Pauses in accepting because descriptors or memory had run out.",
+);
+pub(crate) const ACCEPT_ERRORS: MetricDoc = doc(
+    "pointsman_accept_errors_total",
+    Counter,
+    &["listener"],
+    "Errors of accept, those that led to a pause included.",
+);
+
+// The pools.
+
+pub(crate) const CONNECT_SECONDS: MetricDoc = doc(
+    "pointsman_connect_seconds",
+    Histogram(CONNECT_BOUNDS),
+    &["pool"],
+    "Time of a successful attempt to connect to a backend.",
+);
+pub(crate) const CONNECT_ATTEMPTS: MetricDoc = doc(
+    "pointsman_connect_attempts_total",
+    Counter,
+    &["pool", "outcome"],
+    "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (no port or descriptor of ours left), \
+     aborted (the client left), other.",
+);
+pub(crate) const NO_BACKEND: MetricDoc = doc(
+    "pointsman_no_backend_total",
+    Counter,
+    &["pool"],
+    "Connections that found no backend of the pool available.",
+);
+
+// The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
+
+pub(crate) const BACKEND_UP: MetricDoc = doc(
+    "pointsman_backend_up",
+    Gauge,
+    &["pool", "backend"],
+    "1 if the backend takes connections, 0 if it is down.",
+);
+pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
+    "pointsman_backend_connections_active",
+    Gauge,
+    &["pool", "backend"],
+    "Connections to the backend open now, those being opened included.",
+);
+pub(crate) const BACKEND_CONNECTIONS: MetricDoc = doc(
+    "pointsman_backend_connections_total",
+    Counter,
+    &["pool", "backend"],
+    "Connections to the backend established.",
+);
+pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
+    "pointsman_backend_checks_total",
+    Counter,
+    &["pool", "backend", "result"],
+    "Health checks of the backend: ok or failed.",
+);
+pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
+    "pointsman_hash_table_info",
+    Gauge,
+    &["pool", "digest"],
+    "Always 1; nodes whose digests of a pool agree send a key to the same backend.",
+);
+pub(crate) const HASH_TABLE_ENTRIES: MetricDoc = doc(
+    "pointsman_hash_table_entries",
+    Gauge,
+    &["pool", "backend"],
+    "Entries of the pool's hash table that name the backend.",
+);
+
+// The process as the kernel sees it, under the names that all Prometheus clients use.
+
+pub(crate) const CPU_SECONDS: MetricDoc =
+    doc("process_cpu_seconds_total", Counter, &[], "Processor time used, user and system.");
+pub(crate) const RESIDENT_MEMORY: MetricDoc =
+    doc("process_resident_memory_bytes", Gauge, &[], "Memory of the process that is in RAM.");
+pub(crate) const OPEN_FDS: MetricDoc = doc("process_open_fds", Gauge, &[], "Descriptors open.");
+pub(crate) const MAX_FDS: MetricDoc =
+    doc("process_max_fds", Gauge, &[], "Descriptors that may be open (soft limit).");
+pub(crate) const START_TIME: MetricDoc =
+    doc("process_start_time_seconds", Gauge, &[], "When the process started, in Unix time.");
+pub(crate) const THREADS: MetricDoc = doc("process_threads", Gauge, &[], "Threads of the process.");
+
+/// Every metric, in the order of the README's table.
+pub const METRICS: &[MetricDoc] = &[
+    CONNECTIONS,
+    CONNECTIONS_ACTIVE,
+    CONNECTIONS_CLOSED,
+    CONNECTIONS_REJECTED,
+    CONNECTION_SECONDS,
+    CLIENT_HELLO,
+    CLIENT_HELLO_SECONDS,
+    BYTES,
+    BYTES_DROPPED,
+    ACCEPT_PAUSES,
+    ACCEPT_ERRORS,
+    CONNECT_SECONDS,
+    CONNECT_ATTEMPTS,
+    NO_BACKEND,
+    BACKEND_UP,
+    BACKEND_CONNECTIONS_ACTIVE,
+    BACKEND_CONNECTIONS,
+    BACKEND_CHECKS,
+    HASH_TABLE_INFO,
+    HASH_TABLE_ENTRIES,
+    CONNECTIONS_LIMIT,
+    WORKERS,
+    HELLO_MEMORY,
+    PIPES_OPEN,
+    PIPE_FALLBACKS,
+    ACCESS_LOG_WRITTEN,
+    ACCESS_LOG_DROPPED,
+    RELOADS,
+    RELOAD_SECONDS,
+    LAST_RELOAD_SUCCESS,
+    LAST_RELOAD_TIMESTAMP,
+    PANICS,
+    BUILD_INFO,
+    CPU_SECONDS,
+    RESIDENT_MEMORY,
+    OPEN_FDS,
+    MAX_FDS,
+    START_TIME,
+    THREADS,
+];
+
+/// The metrics as a Markdown table, one row each, as the README shows it.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for MetricDoc { name, kind, labels, meaning } in METRICS {
+        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        _ = writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.word());
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_follow_the_rules_of_prometheus() {
+        let mut names = HashSet::new();
+        for metric in METRICS {
+            let MetricDoc { name, kind, .. } = metric;
+            assert!(names.insert(name), "{name} twice");
+            assert!(name.starts_with("pointsman_") || name.starts_with("process_"), "{name}");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            for part in ["_ms", "_milliseconds", "_kb", "_percent", "_duration", "_count", "_sum", "_bucket"]
+            {
+                assert!(!name.contains(part), "{name}: {part}");
+            }
+            if name.contains("byte") {
+                assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
+            }
+        }
+        assert_eq!(names.len(), 39);
+    }
+
+    #[test]
+    fn histograms_are_in_seconds_with_ascending_bounds() {
+        let mut seen = 0;
+        for metric in METRICS {
+            let Kind::Histogram(bounds) = metric.kind else { continue };
+            seen += 1;
+            assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert!(!bounds.is_empty() && bounds.is_sorted_by(|a, b| a < b), "{}", metric.name);
+        }
+        assert_eq!(seen, 4);
+    }
+
+    #[test]
+    fn meanings_are_one_line_and_fit_a_table() {
+        for metric in METRICS {
+            assert!(metric.meaning.ends_with('.'), "{}", metric.name);
+            assert!(!metric.meaning.contains(['\n', '|', '\\']), "{}", metric.name);
+            assert!(!metric.meaning.contains("  "), "{}", metric.name);
+        }
+        assert_eq!(markdown_table().lines().count(), METRICS.len() + 2);
+    }
+}

@@ -1,0 +1,153 @@
+//! What is counted for each listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::{Registry, families};
+use crate::telemetry::{CloseReason, Direction, Engine};
+
+/// What came of reading a ClientHello. "Could not be read" is never "has no name".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum HelloOutcome {
+    /// A whole hello with a valid server name.
+    Sni,
+    /// A whole hello without a server name.
+    NoSni,
+    /// The first bytes are not TLS.
+    NotTls,
+    /// TLS, but against its rules.
+    Malformed,
+    /// Larger than allowed.
+    TooLarge,
+    /// The client left before it was whole.
+    Truncated,
+    /// Not whole in time.
+    Timeout,
+    /// A whole hello whose server name is not a host name.
+    BadName,
+}
+
+impl HelloOutcome {
+    /// Every outcome, in the order of the declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Sni,
+        Self::NoSni,
+        Self::NotTls,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Truncated,
+        Self::Timeout,
+        Self::BadName,
+    ];
+
+    /// The value of the label `outcome`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Sni => "sni",
+            Self::NoSni => "no_sni",
+            Self::NotTls => "not_tls",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Truncated => "truncated",
+            Self::Timeout => "timeout",
+            Self::BadName => "bad_name",
+        }
+    }
+}
+
+/// The metrics of one listener. Shared by all workers.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    /// Pauses in accepting because descriptors or memory had run out.
+    pub accept_pauses: Counter,
+    /// Errors of accept, those that led to a pause included.
+    pub accept_errors: Counter,
+    /// Bytes read that could not be delivered.
+    pub bytes_dropped: Counter,
+    /// From the accept to the end of reading a ClientHello; record a `Duration`.
+    pub hello_seconds: Histogram,
+    connections: Counter,
+    active: Gauge,
+    closed: [Counter; CloseReason::ALL.len()],
+    /// Those of reasons that are no rejection lead nowhere.
+    rejected: [Counter; CloseReason::ALL.len()],
+    connection_seconds: Histogram,
+    hellos: [Counter; HelloOutcome::ALL.len()],
+    bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(registry: &Registry, name: &str) -> Self {
+        let own = &[("listener", name)];
+        let closed = |reason: CloseReason| {
+            let labels = [("listener", name), ("reason", reason.word())];
+            registry.counter(&families::CONNECTIONS_CLOSED, &labels)
+        };
+        let rejected = |reason: CloseReason| {
+            let labels = [("listener", name), ("reason", reason.word())];
+            match reason.is_rejection() {
+                true => registry.counter(&families::CONNECTIONS_REJECTED, &labels),
+                false => Counter::noop(),
+            }
+        };
+        let hello = |outcome: HelloOutcome| {
+            registry.counter(&families::CLIENT_HELLO, &[("listener", name), ("outcome", outcome.word())])
+        };
+        let bytes = |direction: Direction, engine: Engine| {
+            let labels = [("listener", name), ("direction", direction.word()), ("engine", engine.word())];
+            registry.counter(&families::BYTES, &labels)
+        };
+        Self {
+            accept_pauses: registry.counter(&families::ACCEPT_PAUSES, own),
+            accept_errors: registry.counter(&families::ACCEPT_ERRORS, own),
+            bytes_dropped: registry.counter(&families::BYTES_DROPPED, own),
+            hello_seconds: registry.histogram(&families::CLIENT_HELLO_SECONDS, own),
+            connections: registry.counter(&families::CONNECTIONS, own),
+            active: registry.gauge(&families::CONNECTIONS_ACTIVE, own),
+            closed: CloseReason::ALL.map(closed),
+            rejected: CloseReason::ALL.map(rejected),
+            connection_seconds: registry.histogram(&families::CONNECTION_SECONDS, own),
+            hellos: HelloOutcome::ALL.map(hello),
+            bytes: Direction::ALL.map(|direction| Engine::ALL.map(|engine| bytes(direction, engine))),
+        }
+    }
+
+    /// Counts an accepted connection, and as active for as long as what is returned lives.
+    pub fn accepted(self: &Arc<Self>) -> ActiveConnection {
+        self.connections.increment(1);
+        self.active.increment(1.0);
+        ActiveConnection(Arc::clone(self))
+    }
+
+    /// Counts an ended connection: its reason, and as rejected if the reason is a rejection; `total` is its
+    /// time since the accept. To be called exactly once for each that was [`accepted`](Self::accepted).
+    pub fn closed(&self, reason: CloseReason, total: Duration) {
+        self.closed[reason as usize].increment(1);
+        self.rejected[reason as usize].increment(1);
+        self.connection_seconds.record(total);
+    }
+
+    /// Counts what came of reading a ClientHello.
+    pub fn hello(&self, outcome: HelloOutcome) {
+        self.hellos[outcome as usize].increment(1);
+    }
+
+    /// The counter of bytes moved one way by one engine.
+    pub fn bytes(&self, direction: Direction, engine: Engine) -> &Counter {
+        &self.bytes[direction as usize][engine as usize]
+    }
+}
+
+/// A connection that counts as active until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropped, the connection no longer counts as active"]
+pub struct ActiveConnection(Arc<ListenerMetrics>);
+
+impl Drop for ActiveConnection {
+    fn drop(&mut self) {
+        self.0.active.decrement(1.0);
+    }
+}

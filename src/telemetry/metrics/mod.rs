@@ -1,0 +1,134 @@
+//! Every metric that is counted as it happens, with its handle.
+//!
+//! All series of a listener or a pool exist, at 0, from the moment it is first named: rates and alerts then
+//! see the first event. A handle is looked up once and kept; whoever counts holds the struct it is in.
+//! Series cannot be removed, so those of a listener or pool that a reload took away stay until the process
+//! ends, and what comes and goes (backends) is not here: see [`super::exposition`].
+
+pub mod families;
+mod listener;
+mod pool;
+mod process;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+pub use self::families::{Kind, METRICS, MetricDoc, markdown_table};
+pub use self::listener::{ActiveConnection, HelloOutcome, ListenerMetrics};
+pub use self::pool::{ConnectOutcome, PoolMetrics};
+pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
+
+/// Where a metric is registered from; the recorder keeps it for filters, which we do not use.
+const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);
+
+/// The metrics of a process. There is no global recorder: two of these, in two tests, share nothing.
+pub struct Metrics {
+    registry: Registry,
+    handle: PrometheusHandle,
+    process: ProcessMetrics,
+    /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
+    listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
+    pools: Mutex<HashMap<Box<str>, Arc<PoolMetrics>>>,
+}
+
+impl Metrics {
+    /// The metrics of the process, at 0; no listener and no pool yet.
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let handle = registry.recorder.handle();
+        let process = ProcessMetrics::new(&registry);
+        Arc::new(Self { registry, handle, process, listeners: Mutex::default(), pools: Mutex::default() })
+    }
+
+    /// What belongs to no listener and no pool.
+    pub fn process(&self) -> &ProcessMetrics {
+        &self.process
+    }
+
+    /// The metrics of a listener, the same for the same name. `name` must come from the configuration.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name))
+    }
+
+    /// The metrics of a pool, the same for the same name. `name` must come from the configuration.
+    pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
+        named(&self.pools, name, || PoolMetrics::new(&self.registry, name))
+    }
+
+    /// All of it in the text format of Prometheus; families of backends and of the kernel's figures are
+    /// appended with an [`Exposition`](super::Exposition). Costs milliseconds at ten thousand series: not
+    /// for a worker's thread.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Sorts the observations of histograms into their buckets. Until then each holds 16 bytes, so this
+    /// must be called every few seconds (5 is right), also where nobody scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn named<T>(known: &Mutex<HashMap<Box<str>, Arc<T>>>, name: &str, new: impl FnOnce() -> T) -> Arc<T> {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(new())))
+}
+
+/// Hands out handles of the families in [`METRICS`].
+struct Registry {
+    recorder: PrometheusRecorder,
+}
+
+/// The labels of one series.
+type Labels<'a> = &'a [(&'static str, &'a str)];
+
+impl Registry {
+    fn new() -> Self {
+        let mut builder = PrometheusBuilder::new();
+        for metric in METRICS {
+            if let Kind::Histogram(bounds) = metric.kind {
+                builder = builder
+                    .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
+                    .expect("a test holds that every histogram has bounds");
+            }
+        }
+        Self { recorder: builder.build_recorder() }
+    }
+
+    fn counter(&self, metric: &MetricDoc, labels: Labels<'_>) -> Counter {
+        debug_assert_eq!(metric.kind, Kind::Counter);
+        self.recorder.describe_counter(metric.name.into(), None, metric.meaning.into());
+        self.recorder.register_counter(&key(metric, labels), &METADATA)
+    }
+
+    fn gauge(&self, metric: &MetricDoc, labels: Labels<'_>) -> Gauge {
+        debug_assert_eq!(metric.kind, Kind::Gauge);
+        self.recorder.describe_gauge(metric.name.into(), None, metric.meaning.into());
+        self.recorder.register_gauge(&key(metric, labels), &METADATA)
+    }
+
+    fn histogram(&self, metric: &MetricDoc, labels: Labels<'_>) -> Histogram {
+        debug_assert!(matches!(metric.kind, Kind::Histogram(_)));
+        self.recorder.describe_histogram(metric.name.into(), None, metric.meaning.into());
+        self.recorder.register_histogram(&key(metric, labels), &METADATA)
+    }
+}
+
+fn key(metric: &MetricDoc, labels: Labels<'_>) -> Key {
+    debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{}: {labels:?}", metric.name);
+    let labels: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
+    Key::from_parts(metric.name, labels)
+}
+
+#[cfg(test)]
+mod tests;

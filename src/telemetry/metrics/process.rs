@@ -1,0 +1,134 @@
+//! What is counted for the process as a whole.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::{Registry, families};
+
+/// Why a relay copied where it would have spliced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PipeFallback {
+    /// No descriptor for a pipe (EMFILE, ENFILE), or the pool's own bound.
+    Limit,
+    /// The kernel gave a smaller pipe than is worth having (`fs.pipe-user-pages-soft`).
+    Size,
+    /// splice does not work on this pair of descriptors.
+    Einval,
+    /// splice or a pipe is forbidden here (seccomp, a security module).
+    Eperm,
+    /// Anything else.
+    Other,
+}
+
+impl PipeFallback {
+    /// Every reason, in the order of the declaration.
+    pub const ALL: [Self; 5] = [Self::Limit, Self::Size, Self::Einval, Self::Eperm, Self::Other];
+
+    /// The value of the label `reason`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Limit => "limit",
+            Self::Size => "size",
+            Self::Einval => "einval",
+            Self::Eperm => "eperm",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// How a reload ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ReloadOutcome {
+    /// The new configuration is in force.
+    Ok,
+    /// It is not; the running one stayed.
+    Failed,
+}
+
+impl ReloadOutcome {
+    /// Both, in the order of the declaration.
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Failed];
+
+    /// The value of the label `result`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// The metrics that belong to no listener and no pool.
+#[derive(Debug)]
+pub struct ProcessMetrics {
+    /// Threads that serve.
+    pub workers: Gauge,
+    /// Connections the process may have open at once.
+    pub connections_limit: Gauge,
+    /// Bytes of memory held by hellos that are not yet whole.
+    pub hello_memory: Gauge,
+    /// Kernel pipes open, in use or pooled.
+    pub pipes_open: Gauge,
+    /// Lines of the access log that were written.
+    pub access_log_written: Counter,
+    /// Records that became no line.
+    pub access_log_dropped: Counter,
+    /// Connections ended by a panic.
+    pub panics: Counter,
+    pipe_fallbacks: [Counter; PipeFallback::ALL.len()],
+    reloads: [Counter; ReloadOutcome::ALL.len()],
+    reload_seconds: Histogram,
+    last_reload_success: Gauge,
+    last_reload_timestamp: Gauge,
+}
+
+impl ProcessMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        registry.gauge(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        let fallback =
+            |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);
+        let reload =
+            |outcome: ReloadOutcome| registry.counter(&families::RELOADS, &[("result", outcome.word())]);
+        Self {
+            workers: registry.gauge(&families::WORKERS, &[]),
+            connections_limit: registry.gauge(&families::CONNECTIONS_LIMIT, &[]),
+            hello_memory: registry.gauge(&families::HELLO_MEMORY, &[]),
+            pipes_open: registry.gauge(&families::PIPES_OPEN, &[]),
+            access_log_written: registry.counter(&families::ACCESS_LOG_WRITTEN, &[]),
+            access_log_dropped: registry.counter(&families::ACCESS_LOG_DROPPED, &[]),
+            panics: registry.counter(&families::PANICS, &[]),
+            pipe_fallbacks: PipeFallback::ALL.map(fallback),
+            reloads: ReloadOutcome::ALL.map(reload),
+            reload_seconds: registry.histogram(&families::RELOAD_SECONDS, &[]),
+            last_reload_success: registry.gauge(&families::LAST_RELOAD_SUCCESS, &[]),
+            last_reload_timestamp: registry.gauge(&families::LAST_RELOAD_TIMESTAMP, &[]),
+        }
+    }
+
+    /// Counts a relay that copied where it would have spliced.
+    pub fn pipe_fallback(&self, reason: PipeFallback) {
+        self.pipe_fallbacks[reason as usize].increment(1);
+    }
+
+    /// Notes the configuration of the start, which is no reload.
+    pub fn started(&self, at: SystemTime) {
+        self.last_reload_success.set(1.0);
+        self.last_reload_timestamp.set(unix_seconds(at));
+    }
+
+    /// Notes a reload that ended `at` this time and took so long.
+    pub fn reloaded(&self, outcome: ReloadOutcome, at: SystemTime, took: Duration) {
+        self.reloads[outcome as usize].increment(1);
+        self.reload_seconds.record(took);
+        self.last_reload_success.set(f64::from(u8::from(outcome == ReloadOutcome::Ok)));
+        self.last_reload_timestamp.set(unix_seconds(at));
+    }
+}
+
+/// A clock before 1970 gives 0.
+fn unix_seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
