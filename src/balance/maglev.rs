@@ -1,0 +1,295 @@
+//! Consistent hashing by a Maglev table (Eisenbud et al., NSDI 2016, section 3.4), with weights.
+//!
+//! Every node that is given the same members and the same key builds the same table, whatever the order of
+//! the members, so nodes agree on a connection's backend without speaking to each other. The table is made
+//! from the *configured* members; who can take a connection now is asked at the pick, so a key whose owner
+//! is accepted never moves, and a key that moved comes back.
+//!
+//! # The contract
+//!
+//! What follows decides who owns a key. Changing any of it moves connections in every fleet that is being
+//! upgraded: it is a breaking change, and the golden vectors in the tests are there to notice.
+//!
+//! Hashes are SipHash-2-4 under the shared key. A message is the bytes `4d 01`, one byte of purpose, and the
+//! fields; integers are little-endian.
+//!
+//! | purpose | fields |
+//! |---|---|
+//! | `01` offset | the identity |
+//! | `02` skip | the identity |
+//! | `03` draw | k (1 byte), the connection's key (8) |
+//! | `04` start | the connection's key (8) |
+//! | `05` digest | M (8); the number of members (8); of each member its identity's length (8), its identity, its weight (4); the rank in each slot (4) |
+//!
+//! - M is the least prime above the least power of two that is at least 65,536 and at least 100 times the
+//!   number of members with a weight: 65537 up to 655 of them.
+//! - Members stand in the order of their identities, compared as bytes; a member's *rank* is its place among
+//!   those with a weight.
+//! - A member's walk through the table is `(offset mod M + j * (skip mod (M-1) + 1)) mod M` for j = 0, 1, ...
+//! - In round r = 1, 2, ... each member in order of rank takes the next free slot of its walk, if `r * weight`
+//!   is at least its target; its target begins at 0 and grows by the largest weight with every turn.
+//! - Draw k is the member in slot `draw mod M`. Draw 0 is the key's owner. Draws 0 to 31 are tried, then all
+//!   members in order of rank from rank `start mod (number of members with a weight)` on, going round.
+//!
+//! M grows by doubling rather than with each member: a new M moves nearly every key, and should come only
+//! when a pool has outgrown its table, not with each backend that joins a large pool.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+use super::Member;
+use super::indices::{Asked, Indices};
+
+/// The size up to 655 members: the paper's, and every peer's, so that shares differ by at most 1 %.
+const SMALLEST_POWER: u64 = 1 << 16;
+
+/// Slots per member that keep the shares within 1 % of each other (paper, section 5.3).
+const SLOTS_PER_MEMBER: u64 = 100;
+
+/// Draws before the scan. With half of the members refused, 32 draws all fail once in four thousand million.
+const DRAWS: u8 = 32;
+
+/// No member yet, while a table is being filled.
+const FREE: u32 = u32::MAX;
+
+/// A table that says for every key which member owns it, and who comes next when the owner is refused.
+#[derive(Clone)]
+pub struct Maglev {
+    hash: KeyedHash,
+    /// The member in each slot; empty when no member has a weight.
+    slots: Indices,
+    /// The members with a weight, by rank.
+    ranked: Indices,
+    /// How many members were given.
+    members: usize,
+    digest: u64,
+}
+
+impl Maglev {
+    /// Builds the table in O(M log M). The key is the one that all nodes share.
+    ///
+    /// Identities should be distinct. Members that share one share a walk too: the table is valid, but then
+    /// it depends on their order.
+    ///
+    /// # Panics
+    ///
+    /// With 2^32 members or more.
+    pub fn build(members: &[Member<'_>], key: &[u8; 16]) -> Self {
+        let hash = KeyedHash(SipHasher24::new_with_key(key));
+        let count = u32::try_from(members.len()).expect("fewer than 2^32 members");
+        let mut sorted: Vec<u32> = (0..count).collect();
+        sorted.sort_by_key(|&position| members[position as usize].identity);
+        let ranked: Vec<u32> =
+            sorted.iter().copied().filter(|&position| members[position as usize].weight > 0).collect();
+
+        let by_rank: Vec<Member<'_>> = ranked.iter().map(|&position| members[position as usize]).collect();
+        let mut slots = fill(&by_rank, &hash);
+        let digest = digest(sorted.iter().map(|&position| members[position as usize]), &slots, &hash);
+        for slot in &mut slots {
+            *slot = ranked[*slot as usize];
+        }
+        Self {
+            hash,
+            slots: Indices::new(slots),
+            ranked: Indices::new(ranked),
+            members: members.len(),
+            digest,
+        }
+    }
+
+    /// The first accepted member in the key's order, or `None` when all with a weight are refused.
+    ///
+    /// `accept` is asked about the key's owner first, and about no member twice. O(1) when the owner is
+    /// accepted; after that a draw costs one hash, and only where 32 draws find nobody are all members asked.
+    pub fn pick(&self, key: u64, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+        let owner = self.owner(key)?;
+        if accept(owner) { Some(owner) } else { self.pick_other(key, owner, accept) }
+    }
+
+    fn pick_other(&self, key: u64, owner: usize, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+        let mut asked = Asked::new(self.members);
+        asked.insert(owner);
+        let draws = (1..DRAWS).map(|k| self.draw(key, k));
+        draws.chain(self.scan(key)).find(|&member| asked.insert(member) && accept(member))
+    }
+
+    /// The member that a key goes to while that member is accepted; `None` when no member has a weight.
+    pub fn owner(&self, key: u64) -> Option<usize> {
+        (self.size() > 0).then(|| self.draw(key, 0))
+    }
+
+    /// A number that is equal on every node whose members, weights and shared key are equal.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// How many slots each member owns, in the order given to `build`. Walks the whole table.
+    pub fn entries(&self) -> Vec<u32> {
+        let mut entries = vec![0; self.members];
+        for member in self.slots.iter() {
+            entries[member] += 1;
+        }
+        entries
+    }
+
+    /// The number of slots: a prime of at least 65537, or 0 when no member has a weight.
+    pub fn size(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn draw(&self, key: u64, k: u8) -> usize {
+        self.slots.at(remainder(self.hash.draw(k, key), self.slots.len()))
+    }
+
+    /// Every member with a weight once. Each key starts elsewhere, so no member inherits them all.
+    fn scan(&self, key: u64) -> impl Iterator<Item = usize> + '_ {
+        let count = self.ranked.len();
+        let start = remainder(self.hash.start(key), count);
+        (start..count).chain(0..start).map(|rank| self.ranked.at(rank))
+    }
+}
+
+impl fmt::Debug for Maglev {
+    /// Leaves out the table, which is long, and the key, which is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maglev")
+            .field("members", &self.members)
+            .field("size", &self.size())
+            .field("digest", &format_args!("{:016x}", self.digest))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The hashes of the contract above.
+#[derive(Clone)]
+struct KeyedHash(SipHasher24);
+
+impl KeyedHash {
+    fn offset(&self, identity: &[u8]) -> u64 {
+        self.identity(1, identity)
+    }
+
+    fn skip(&self, identity: &[u8]) -> u64 {
+        self.identity(2, identity)
+    }
+
+    fn identity(&self, purpose: u8, identity: &[u8]) -> u64 {
+        let mut message = self.message(purpose);
+        message.write(identity);
+        message.finish()
+    }
+
+    fn draw(&self, k: u8, key: u64) -> u64 {
+        let [a, b, c, d, e, f, g, h] = key.to_le_bytes();
+        self.0.hash(&[0x4d, 1, 3, k, a, b, c, d, e, f, g, h])
+    }
+
+    fn start(&self, key: u64) -> u64 {
+        let [a, b, c, d, e, f, g, h] = key.to_le_bytes();
+        self.0.hash(&[0x4d, 1, 4, a, b, c, d, e, f, g, h])
+    }
+
+    /// A message to go on writing to, with `write` alone: it adds bytes and nothing else on any platform.
+    fn message(&self, purpose: u8) -> SipHasher24 {
+        let mut message = self.0;
+        message.write(&[0x4d, 1, purpose]);
+        message
+    }
+}
+
+/// A member's way through the table.
+struct Walk {
+    next: u64,
+    skip: u64,
+    weight: u64,
+    turns: u64,
+}
+
+impl Walk {
+    fn new(member: &Member<'_>, size: u64, hash: &KeyedHash) -> Self {
+        Self {
+            next: hash.offset(member.identity) % size,
+            skip: hash.skip(member.identity) % (size - 1) + 1,
+            weight: u64::from(member.weight),
+            turns: 0,
+        }
+    }
+
+    /// Takes the next free slot for `rank`. The size is prime, so a walk passes every slot before it repeats.
+    fn take(&mut self, slots: &mut [u32], rank: u32) {
+        let size = slots.len() as u64;
+        loop {
+            let slot = &mut slots[self.next as usize];
+            self.next += self.skip;
+            if self.next >= size {
+                self.next -= size;
+            }
+            if *slot == FREE {
+                *slot = rank;
+                self.turns += 1;
+                return;
+            }
+        }
+    }
+
+    /// The first round after `round` in which `round * weight` reaches `turns * heaviest`.
+    fn next_round(&self, round: u64, heaviest: u64) -> u64 {
+        (self.turns * heaviest).div_ceil(self.weight).max(round + 1)
+    }
+}
+
+/// The rank in each slot. The heap holds each member's next round, so rounds in which a light member would
+/// only wait cost nothing.
+fn fill(by_rank: &[Member<'_>], hash: &KeyedHash) -> Vec<u32> {
+    let Some(heaviest) = by_rank.iter().map(|member| u64::from(member.weight)).max() else {
+        return Vec::new();
+    };
+    let size = table_size(by_rank.len() as u64);
+    let mut walks: Vec<Walk> = by_rank.iter().map(|member| Walk::new(member, size, hash)).collect();
+    let mut due: BinaryHeap<_> = (0u32..).zip(by_rank).map(|(rank, _)| Reverse((1, rank))).collect();
+    let mut slots = vec![FREE; usize::try_from(size).expect("a table fits into memory")];
+    for _ in 0..size {
+        let mut first = due.peek_mut().expect("as many entries as members, and there is one");
+        let Reverse((round, rank)) = *first;
+        let walk = &mut walks[rank as usize];
+        walk.take(&mut slots, rank);
+        *first = Reverse((walk.next_round(round, heaviest), rank));
+    }
+    slots
+}
+
+fn digest<'a>(sorted: impl ExactSizeIterator<Item = Member<'a>>, slots: &[u32], hash: &KeyedHash) -> u64 {
+    let mut message = hash.message(5);
+    message.write(&(slots.len() as u64).to_le_bytes());
+    message.write(&(sorted.len() as u64).to_le_bytes());
+    for member in sorted {
+        message.write(&(member.identity.len() as u64).to_le_bytes());
+        message.write(member.identity);
+        message.write(&member.weight.to_le_bytes());
+    }
+    for rank in slots {
+        message.write(&rank.to_le_bytes());
+    }
+    message.finish()
+}
+
+fn table_size(members: u64) -> u64 {
+    let power = (members * SLOTS_PER_MEMBER).next_power_of_two().max(SMALLEST_POWER);
+    (power + 1..).find(|&candidate| is_prime(candidate)).expect("there is always a larger prime")
+}
+
+fn is_prime(candidate: u64) -> bool {
+    candidate >= 2 && (2..).take_while(|d| d * d <= candidate).all(|d| !candidate.is_multiple_of(d))
+}
+
+/// A hash's place among `count` places. The bias of a remainder is below 2^-32 for any table that fits.
+fn remainder(hash: u64, count: usize) -> usize {
+    (hash % count as u64) as usize
+}
+
+#[cfg(test)]
+mod tests;
