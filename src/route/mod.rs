@@ -3,6 +3,10 @@
 use crate::wire::ServerName;
 
 pub mod pattern;
+pub mod table;
+
+pub use pattern::{NamePattern, PatternFault};
+pub use table::{DuplicateRoute, RouteId, RouteTable};
 
 /// What the first bytes of a connection told us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,10 @@
 //! The names an operator writes in a route.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::wire::ServerName;
+use crate::wire::server_name::NameFault;
 
 /// A name in a route: exact, or everything below a suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -13,11 +15,93 @@ pub enum NamePattern {
     Below(ServerName),
 }
 
+/// Why a text is not a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternFault {
+    /// A star that is not the whole first label, or nothing but a star.
+    #[error("a star stands only at the front and for whole labels, as in `*.example.com`")]
+    Star,
+    /// The name, or what follows `*.`, is not a host name.
+    #[error(transparent)]
+    Name(#[from] NameFault),
+}
+
+impl FromStr for NamePattern {
+    type Err = PatternFault;
+
+    /// Reads `mail.example.com` or `*.apps.example.com`.
+    ///
+    /// # Errors
+    ///
+    /// `Star` for a star anywhere but in a leading `*.`, otherwise what the name's own reader finds.
+    fn from_str(text: &str) -> Result<Self, PatternFault> {
+        let (suffix, name) = match text.strip_prefix("*.") {
+            Some(suffix) => (true, suffix),
+            None => (false, text),
+        };
+        if name.contains('*') {
+            return Err(PatternFault::Star);
+        }
+        let name = name.parse()?;
+        Ok(if suffix { Self::Below(name) } else { Self::Exact(name) })
+    }
+}
+
 impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(name) => name.fmt(f),
             Self::Below(suffix) => write!(f, "*.{suffix}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exact(name: &str) -> Result<NamePattern, PatternFault> {
+        Ok(NamePattern::Exact(name.parse().unwrap()))
+    }
+
+    fn below(name: &str) -> Result<NamePattern, PatternFault> {
+        Ok(NamePattern::Below(name.parse().unwrap()))
+    }
+
+    #[test]
+    fn patterns_are_read() {
+        fn check(text: &str, expected: Result<NamePattern, PatternFault>) {
+            assert_eq!(text.parse::<NamePattern>(), expected, "{text:?}");
+        }
+        check("mail.example.com", exact("mail.example.com"));
+        check("Mail.Example.COM", exact("mail.example.com"));
+        check("mail.example.com.", exact("mail.example.com"));
+        check("localhost", exact("localhost"));
+        check("*.apps.example.com", below("apps.example.com"));
+        check("*.Apps.example.com.", below("apps.example.com"));
+        check("*.com", below("com"));
+        check("*", Err(PatternFault::Star));
+        check("**.example.com", Err(PatternFault::Star));
+        check("*.*.example.com", Err(PatternFault::Star));
+        check("*example.com", Err(PatternFault::Star));
+        check("a*.example.com", Err(PatternFault::Star));
+        check("a.*.example.com", Err(PatternFault::Star));
+        check("example.*", Err(PatternFault::Star));
+        check("", Err(PatternFault::Name(NameFault::Empty)));
+        check("*.", Err(PatternFault::Name(NameFault::Empty)));
+    }
+
+    #[test]
+    fn names_that_no_client_may_send_are_refused() {
+        for text in ["10.0.0.1", "*.10.0.0.1", "::1", "*..example.com", "a b", "a..b", "*. example.com"] {
+            assert!(matches!(text.parse::<NamePattern>(), Err(PatternFault::Name(_))), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_shows_as_it_is_written() {
+        for text in ["mail.example.com", "*.apps.example.com"] {
+            assert_eq!(text.parse::<NamePattern>().unwrap().to_string(), text);
         }
     }
 }
