@@ -1,0 +1,194 @@
+//! The 64-bit key of a connection, from which a hash balancer draws its backend.
+//!
+//! All nodes with the same `hash_key` must come to the same key, whatever their version, so the bytes
+//! that are hashed (SipHash-2-4) are a contract, pinned by golden vectors:
+//!
+//! | what           | bytes                                                                  |
+//! |----------------|------------------------------------------------------------------------|
+//! | source network | `0x11`, then the 16-byte address with the bits behind the prefix zeroed |
+//! | source         | `0x12`, then the 16-byte address, then the port, big-endian              |
+//! | server name    | `0x13`, then the name, lower-case ASCII without a trailing dot          |
+//! | no address     | `0x14`                                                                 |
+//!
+//! The first byte's high half is the layout's version, its low half keeps the kinds apart. An IPv4
+//! address is written IPv4-mapped (`::ffff:a.b.c.d`), so a client that comes over a dual-stack socket
+//! keeps its key, and is cut by the IPv4 prefix. Flow labels and scopes do not count.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+
+use siphasher::sip::SipHasher24;
+
+use super::{HashOn, PoolSpec, SourcePrefix};
+use crate::wire::ServerName;
+
+const NETWORK: u8 = 0x11;
+const SOURCE: u8 = 0x12;
+const NAME: u8 = 0x13;
+const NO_ADDRESS: u8 = 0x14;
+
+/// The bits in front of the IPv4 part of a mapped address.
+const MAPPED_BITS: u8 = 96;
+
+/// The key of a connection in `pool`.
+///
+/// `source` is `None` for a client without an IP address (a Unix socket): all of those share one key.
+/// [`HashOn::Sni`] falls back to the source's network where no name was sent.
+pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(&pool.hash_key);
+    match (pool.hash_on, server_name, source) {
+        (HashOn::Sni, Some(name), _) => {
+            hasher.write(&[NAME]);
+            hasher.write(name.as_str().as_bytes());
+        }
+        (_, _, None) => hasher.write(&[NO_ADDRESS]),
+        (HashOn::SourceIpPort, _, Some(source)) => {
+            hasher.write(&[SOURCE]);
+            hasher.write(&mapped(source.ip()).to_be_bytes());
+            hasher.write(&source.port().to_be_bytes());
+        }
+        (HashOn::SourceIp | HashOn::Sni, _, Some(source)) => {
+            hasher.write(&[NETWORK]);
+            hasher.write(&network(source.ip(), pool.source_prefix).to_be_bytes());
+        }
+    }
+    hasher.finish()
+}
+
+/// The 16-byte form of an address, IPv4 as IPv4-mapped.
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The address with the bits behind its prefix zeroed.
+fn network(address: IpAddr, prefix: SourcePrefix) -> u128 {
+    let bits = match address.to_canonical() {
+        IpAddr::V4(_) => MAPPED_BITS.saturating_add(prefix.v4),
+        IpAddr::V6(_) => prefix.v6,
+    };
+    let behind = 128_u32.saturating_sub(u32::from(bits));
+    mapped(address) & u128::MAX.checked_shl(behind).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::balance::Algorithm;
+    use crate::pool::DialSpec;
+
+    fn pool(hash_on: HashOn, v4: u8, v6: u8) -> PoolSpec {
+        PoolSpec {
+            name: "p".into(),
+            algorithm: Algorithm::Maglev,
+            hash_on,
+            source_prefix: SourcePrefix { v4, v6 },
+            hash_key: *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f",
+            backends: Vec::new(),
+            health: None,
+            dial: DialSpec::default(),
+        }
+    }
+
+    /// `source` and `name` are written as text; empty is none.
+    fn key_of(hash_on: HashOn, prefix: (u8, u8), source: &str, name: &str) -> u64 {
+        let source = (!source.is_empty()).then(|| source.parse().unwrap());
+        let name = (!name.is_empty()).then(|| name.parse().unwrap());
+        key(&pool(hash_on, prefix.0, prefix.1), source, name.as_ref())
+    }
+
+    fn check(hash_on: HashOn, prefix: (u8, u8), source: &str, name: &str, expected: u64) {
+        let found = key_of(hash_on, prefix, source, name);
+        assert_eq!(found, expected, "{hash_on:?} {prefix:?} {source} {name}: {found:#x}");
+    }
+
+    /// Computed from the layout by another SipHash. A change here moves clients of every cluster that
+    /// is upgraded node by node: it is a breaking change.
+    #[test]
+    fn golden_vectors() {
+        use HashOn::{Sni, SourceIp, SourceIpPort};
+        let default = (32, 64);
+        check(SourceIp, default, "192.0.2.7:4711", "", 0x8620_d2d3_48cd_714b);
+        check(SourceIp, default, "192.0.2.7:1", "mail.example.com", 0x8620_d2d3_48cd_714b);
+        check(SourceIp, default, "[::ffff:192.0.2.7]:4711", "", 0x8620_d2d3_48cd_714b);
+        check(SourceIp, (24, 64), "192.0.2.7:4711", "", 0xa40f_f87e_5fcb_a782);
+        check(SourceIp, (24, 64), "[::ffff:192.0.2.9]:4711", "", 0xa40f_f87e_5fcb_a782);
+        check(SourceIp, default, "[2001:db8:1:2:3:4:5:6]:4711", "", 0x029d_0ac2_5202_b116);
+        check(SourceIpPort, default, "192.0.2.7:4711", "", 0xfa02_e33e_f432_407c);
+        check(SourceIpPort, default, "[::ffff:192.0.2.7]:4711", "", 0xfa02_e33e_f432_407c);
+        check(SourceIpPort, default, "[2001:db8:1:2:3:4:5:6]:4711", "", 0xff2e_08a9_d9b8_fc2b);
+        check(Sni, default, "192.0.2.7:4711", "mail.example.com", 0x28d9_1ca8_184b_69ab);
+        check(Sni, default, "", "mail.example.com", 0x28d9_1ca8_184b_69ab);
+        check(Sni, default, "192.0.2.7:4711", "", 0x8620_d2d3_48cd_714b);
+        for hash_on in [SourceIp, SourceIpPort, Sni] {
+            check(hash_on, default, "", "", 0x33e5_7faa_ef46_1c19);
+        }
+    }
+
+    #[test]
+    fn the_hash_key_matters() {
+        let mut other = pool(HashOn::SourceIp, 32, 64);
+        let source = Some("192.0.2.7:1".parse().unwrap());
+        let before = key(&other, source, None);
+        other.hash_key[15] ^= 1;
+        assert_ne!(key(&other, source, None), before);
+    }
+
+    #[test]
+    fn a_scope_does_not_count() {
+        let address = "fe80::1".parse().unwrap();
+        let pool = pool(HashOn::SourceIpPort, 32, 128);
+        let keys = [(0, 0), (7, 2)]
+            .map(|(flow, scope)| key(&pool, Some(SocketAddrV6::new(address, 1, flow, scope).into()), None));
+        assert_eq!(keys[0], keys[1]);
+    }
+
+    fn of_source(hash_on: HashOn, v4: u8, v6: u8, address: IpAddr, port: u16) -> u64 {
+        key(&pool(hash_on, v4, v6), Some(SocketAddr::new(address, port)), None)
+    }
+
+    proptest! {
+        #[test]
+        fn one_v6_network_is_one_key(address: u128, other: u128, bits in 1_u8..=128, ports: (u16, u16)) {
+            let outside = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            let neighbour = (address & outside) | (other & !outside);
+            // Addresses that turn out IPv4-mapped follow the other prefix.
+            prop_assume!(Ipv6Addr::from(address).to_ipv4_mapped().is_none());
+            prop_assume!(Ipv6Addr::from(neighbour).to_ipv4_mapped().is_none());
+            let [one, two] = [(address, ports.0), (neighbour, ports.1)]
+                .map(|(bits_of, port)| of_source(HashOn::SourceIp, 32, bits, Ipv6Addr::from(bits_of).into(), port));
+            prop_assert_eq!(one, two);
+            let beyond = address ^ (1 << (128 - bits));
+            prop_assert_ne!(one, of_source(HashOn::SourceIp, 32, bits, Ipv6Addr::from(beyond).into(), 1));
+        }
+
+        #[test]
+        fn one_v4_network_is_one_key(address: u32, other: u32, bits in 1_u8..=32, ports: (u16, u16)) {
+            let outside = u32::MAX << (32 - bits);
+            let neighbour = Ipv4Addr::from((address & outside) | (other & !outside));
+            let address = Ipv4Addr::from(address);
+            let one = of_source(HashOn::SourceIp, bits, 64, address.into(), ports.0);
+            prop_assert_eq!(one, of_source(HashOn::SourceIp, bits, 64, neighbour.into(), ports.1));
+            prop_assert_eq!(one, of_source(HashOn::SourceIp, bits, 1, neighbour.to_ipv6_mapped().into(), 1));
+            let beyond = Ipv4Addr::from_bits(address.to_bits() ^ (1 << (32 - bits)));
+            prop_assert_ne!(one, of_source(HashOn::SourceIp, bits, 64, beyond.into(), 1));
+        }
+
+        #[test]
+        fn any_prefix_is_taken(v4: u8, v6: u8, address: IpAddr) {
+            of_source(HashOn::SourceIp, v4, v6, address, 1);
+        }
+
+        #[test]
+        fn with_the_port_each_source_has_its_own(address: IpAddr, port: u16, flip in 0..16_u32) {
+            let one = of_source(HashOn::SourceIpPort, 32, 64, address, port);
+            prop_assert_ne!(one, of_source(HashOn::SourceIpPort, 32, 64, address, port ^ (1_u16 << flip)));
+        }
+    }
+}
