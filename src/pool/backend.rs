@@ -39,7 +39,7 @@ impl Backend {
             name: Arc::clone(&spec.name),
             address: spec.address.clone(),
             weight: spec.weight,
-            traffic: Arc::default(),
+            traffic: Arc::new(Traffic::new()),
             vitals: Arc::new(Vitals::new(now)),
         }
     }
@@ -121,6 +121,11 @@ impl Backend {
         self.vitals.not_made.load(Ordering::Relaxed)
     }
 
+    /// Its number in this process, by which its connections are found; kept over reloads.
+    pub fn number(&self) -> u64 {
+        self.traffic.number
+    }
+
     /// Whether both are one server with one history, perhaps under two weights.
     pub fn is_same(&self, other: &Backend) -> bool {
         Arc::ptr_eq(&self.traffic, &other.traffic)
@@ -163,10 +168,21 @@ pub(super) enum Found {
 }
 
 /// What goes on at a backend, written by the connections of all workers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Traffic {
+    number: u64,
     active: AtomicU64,
     connections: AtomicU64,
+}
+
+/// The number of the next backend; 0 is none.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+impl Traffic {
+    fn new() -> Self {
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { number, active: AtomicU64::new(0), connections: AtomicU64::new(0) }
+    }
 }
 
 const UP: u8 = 0;

@@ -63,11 +63,13 @@ pub struct Change {
 }
 
 /// What moved a backend to another state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Reason {
     /// Enough checks passed in a row.
+    #[error("checks passed")]
     ChecksPassed,
     /// Enough checks failed in a row; this is the last one's fault.
+    #[error("checks failed: {0}")]
     ChecksFailed(CheckFault),
 }
 
