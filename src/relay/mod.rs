@@ -1,6 +1,29 @@
 //! Moves bytes both ways until both sides are done.
+//!
+//! A [`Relay`] owns the two sockets and is two [`flow`]s, one per direction, polled in one task. It
+//! knows no names, no TLS and no pools. It holds no timer: its worker's sweep notices silence and
+//! tells it through its [`live::Entry`](crate::live::Entry).
+//!
+//! Ends are exact. A FIN is passed on behind the last byte, and the other direction goes on. A reset
+//! is passed on as a reset ([`broken`]). What was read and could not be delivered is counted.
 
+pub mod broken;
+pub mod flow;
+pub mod pipe_pool;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+
+use crate::live::{Command, Registered};
+use crate::sys::{Stream, socket};
+use crate::telemetry::Direction;
+use broken::Broken;
+pub use flow::{Engines, Stage};
+use flow::{Flow, Place};
+pub use pipe_pool::PipePool;
 
 /// How a relay works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +36,13 @@ pub struct RelayOptions {
     pub half_closed_timeout: Duration,
     /// After a reset: how long what was already read may still be delivered. Default 1 s.
     pub reset_linger: Duration,
+    /// TCP keepalive of the backend's socket: idle time before the first probe, and a quarter of it
+    /// between probes. Default 60 s; `None` is off, and then a vanished peer is noticed only by the
+    /// idle timeout. The client's socket has it from its listener.
+    pub keepalive: Option<Duration>,
+    /// TCP_USER_TIMEOUT of the backend's socket: how long sent bytes may stay unacknowledged.
+    /// Default 60 s; `None` leaves the kernel's own limit of about 15 minutes.
+    pub user_timeout: Option<Duration>,
 }
 
 /// Which engine moves the bytes.
@@ -33,6 +63,250 @@ impl Default for RelayOptions {
             idle_timeout: Duration::from_secs(3600),
             half_closed_timeout: Duration::from_secs(60),
             reset_linger: Duration::from_secs(1),
+            keepalive: Some(Duration::from_secs(60)),
+            user_timeout: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+/// The two sides of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Who connected to us.
+    Client,
+    /// Whom we connected to.
+    Backend,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Both sides finished.
+    Finished {
+        /// Who finished first.
+        first: Side,
+    },
+    /// A side reset the connection; the other was reset in turn.
+    Reset {
+        /// Who did.
+        by: Side,
+    },
+    /// A side does not answer any more: keepalive or unacknowledged bytes ran out of time.
+    Vanished {
+        /// Who.
+        side: Side,
+    },
+    /// No byte moved for too long.
+    Idle,
+    /// One side had finished and the other was silent for too long.
+    HalfClosed,
+    /// The worker said so.
+    Closed,
+}
+
+/// What a stopped relay gives back; [`Relay::resume`] goes on with it.
+#[derive(Debug)]
+pub struct Parts {
+    /// The client's socket.
+    pub client: Stream,
+    /// The backend's socket.
+    pub backend: Stream,
+    /// Bytes read from the client and not yet written, and how far that direction had come.
+    pub from_client: (Vec<u8>, Stage),
+    /// Bytes read from the backend and not yet written, and how far that direction had come.
+    pub from_backend: (Vec<u8>, Stage),
+}
+
+/// Two sockets and the bytes between them.
+pub struct Relay {
+    client: Stream,
+    backend: Stream,
+    from_client: Flow,
+    from_backend: Flow,
+    /// Who finished first, once somebody has.
+    first: Option<Side>,
+    /// Whether the backend's socket still lacks its late options.
+    options_due: bool,
+    options: Arc<RelayOptions>,
+    engines: Rc<Engines>,
+}
+
+/// What stopped the two directions.
+enum Steady {
+    Finished(Side),
+    Broken(Broken),
+    Told(Command),
+}
+
+impl Relay {
+    /// A relay between two fresh sockets. `first_bytes_sent` says that the backend has already been
+    /// written to.
+    pub fn new(
+        client: Stream,
+        backend: Stream,
+        first_bytes_sent: bool,
+        options: Arc<RelayOptions>,
+        engines: Rc<Engines>,
+    ) -> Self {
+        let mut from_client = Flow::new(Direction::FromClient, options.engine);
+        from_client.writes = u8::from(first_bytes_sent);
+        let from_backend = Flow::new(Direction::FromBackend, options.engine);
+        Self { client, backend, from_client, from_backend, first: None, options_due: true, options, engines }
+    }
+
+    /// A relay that goes on where another was stopped.
+    pub fn resume(parts: Parts, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Self {
+        let mut relay = Self::new(parts.client, parts.backend, true, options, engines);
+        relay.from_client.resume(parts.from_client.0, parts.from_client.1);
+        relay.from_backend.resume(parts.from_backend.0, parts.from_backend.1);
+        relay.first = match (relay.from_client.is_done(), relay.from_backend.is_done()) {
+            (true, _) => Some(Side::Client),
+            (_, true) => Some(Side::Backend),
+            _ => None,
+        };
+        relay
+    }
+
+    /// Stops and gives everything back, between two polls of [`Relay::run`].
+    ///
+    /// # Errors
+    ///
+    /// When the bytes in a pipe cannot be read back; the connection is then lost.
+    pub fn stop(self) -> io::Result<Parts> {
+        Ok(Parts {
+            from_client: self.from_client.stop()?,
+            from_backend: self.from_backend.stop()?,
+            client: self.client,
+            backend: self.backend,
+        })
+    }
+
+    /// Moves bytes until the connection has ended, and closes nothing before that: dropping the relay does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken,
+    /// cancelling cuts short what was still to be delivered.
+    pub async fn run(&mut self, entry: &Registered) -> End {
+        let limit =
+            if self.first.is_some() { self.options.half_closed_timeout } else { self.options.idle_timeout };
+        entry.expire_after(limit);
+        entry.wants_tick(self.options_due);
+        let mut broken = match std::future::poll_fn(|cx| self.poll_steady(cx, entry)).await {
+            Steady::Finished(first) => return End::Finished { first },
+            Steady::Broken(broken) => broken,
+            Steady::Told(command) => return self.cut(command, entry),
+        };
+        // Rare, and too large to be carried by every idle connection.
+        let dropped = Box::pin(broken::pass_on(self, &mut broken, entry)).await;
+        entry.dropped(dropped);
+        broken.end()
+    }
+
+    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Steady> {
+        while let Poll::Ready(command) = entry.poll_command(cx) {
+            match command {
+                Command::Tick => {
+                    if let Some(broken) = self.look_after(entry) {
+                        return Poll::Ready(Steady::Broken(broken));
+                    }
+                }
+                command => return Poll::Ready(Steady::Told(command)),
+            }
+        }
+        for side in [Side::Client, Side::Backend] {
+            let (flow, place) = self.parts(side, entry);
+            if flow.is_done() {
+                continue;
+            }
+            match flow.poll(cx, place) {
+                Poll::Ready(Ok(())) => self.finished(side, entry),
+                Poll::Ready(Err(fault)) => return Poll::Ready(Steady::Broken(Broken::new(side, fault))),
+                Poll::Pending => {}
+            }
+        }
+        match self.first {
+            Some(first) if self.from_client.is_done() && self.from_backend.is_done() => {
+                Poll::Ready(Steady::Finished(first))
+            }
+            _ => {
+                entry.wants_tick(self.options_due || self.is_blocked());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// The direction that reads from a side, and where it works.
+    fn parts<'a>(&'a mut self, from: Side, entry: &'a Registered) -> (&'a mut Flow, Place<'a>) {
+        let engines = &*self.engines;
+        let (client, backend) = (&self.client, &self.backend);
+        match from {
+            Side::Client => (&mut self.from_client, Place { source: client, sink: backend, engines, entry }),
+            Side::Backend => {
+                (&mut self.from_backend, Place { source: backend, sink: client, engines, entry })
+            }
+        }
+    }
+
+    fn finished(&mut self, side: Side, entry: &Registered) {
+        if self.first.is_none() {
+            self.first = Some(side);
+            entry.expire_after(self.options.half_closed_timeout);
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        self.from_client.is_blocked() || self.from_backend.is_blocked()
+    }
+
+    /// The housekeeping of a connection that has lived for a while.
+    ///
+    /// A direction whose sink is blocked does not read, so it does not hear that its source was reset;
+    /// here it is asked.
+    fn look_after(&mut self, entry: &Registered) -> Option<Broken> {
+        if self.options_due {
+            self.options_due = false;
+            self.set_late_options();
+        }
+        entry.wants_tick(self.is_blocked());
+        [Side::Client, Side::Backend].into_iter().find_map(|side| {
+            let (flow, place) = self.parts(side, entry);
+            (flow.is_blocked() && place.source.has_error()).then(|| Broken::noticed(side))
+        })
+    }
+
+    /// Short connections end before they need these, and so never pay for them.
+    fn set_late_options(&self) {
+        let result = self
+            .options
+            .keepalive
+            .map_or(Ok(()), |idle| socket::set_keepalive(&self.backend, idle))
+            .and_then(|()| {
+                self.options
+                    .user_timeout
+                    .map_or(Ok(()), |limit| socket::set_user_timeout(&self.backend, limit))
+            })
+            .and_then(|()| socket::set_nodelay(&self.backend));
+        if let Err(error) = result {
+            tracing::debug!(%error, "socket options of a backend connection were not set");
+        }
+    }
+
+    /// Ends the connection on our own decision.
+    ///
+    /// A side that still expected bytes is reset, so that a transfer cut short never looks complete.
+    fn cut(&mut self, command: Command, entry: &Registered) -> End {
+        let waiting = self.from_client.abandon() + self.from_backend.abandon();
+        entry.dropped(waiting as u64);
+        let half_closed = self.first.is_some();
+        if waiting > 0 || half_closed || command == Command::Close {
+            let _ = socket::reset_on_close(&self.client);
+            let _ = socket::reset_on_close(&self.backend);
+        }
+        match command {
+            Command::Close => End::Closed,
+            _ if half_closed => End::HalfClosed,
+            _ => End::Idle,
         }
     }
 }

@@ -140,13 +140,22 @@ impl Listening {
         }
     }
 
-    /// Takes a connection that is already there.
+    /// Takes a connection if the reactor has reported one.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when there is none; otherwise as [`Listening::accept`].
     pub fn try_accept(&self) -> io::Result<Accepted> {
         self.io.try_io(Interest::READABLE, |fd| accept(fd))
+    }
+
+    /// Takes a connection if the kernel has one, whatever the reactor knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listening::try_accept`].
+    pub fn accept_now(&self) -> io::Result<Accepted> {
+        accept(&self.io)
     }
 }
 

@@ -1,0 +1,106 @@
+//! What happens when a side breaks: a reset is passed on as a reset.
+//!
+//! Bytes that the broken side had sent before are still delivered, under back-pressure, until the
+//! other side's kernel has acknowledged them or `reset_linger` is over. Then the other side is reset.
+//! Without that a transfer cut short would look complete to whoever receives it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::flow::{self, Flow, FlowEnd, Place};
+use super::{End, Relay, Side};
+use crate::live::Registered;
+use crate::sys::socket;
+
+/// The first and the longest pause between two looks at the peer's acknowledgements.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// A side that broke.
+#[derive(Debug)]
+pub(super) struct Broken {
+    side: Side,
+    vanished: bool,
+    /// Whether its last bytes may still be unread.
+    unread: bool,
+}
+
+impl Broken {
+    /// A direction reading from `from` reported a fault.
+    pub(super) fn new(from: Side, fault: flow::Broken) -> Self {
+        let (side, unread) = match (from, fault.end) {
+            (side, FlowEnd::Source) => (side, false),
+            (Side::Client, FlowEnd::Sink) => (Side::Backend, true),
+            (Side::Backend, FlowEnd::Sink) => (Side::Client, true),
+        };
+        Self { side, vanished: is_vanished(&fault.error), unread }
+    }
+
+    /// The reactor saw an error on a side that is not being read.
+    pub(super) fn noticed(side: Side) -> Self {
+        Self { side, vanished: false, unread: true }
+    }
+
+    /// The end that the relay reports.
+    pub(super) fn end(&self) -> End {
+        if self.vanished { End::Vanished { side: self.side } } else { End::Reset { by: self.side } }
+    }
+}
+
+/// Delivers what the broken side still had to say, then resets the other. Returns the bytes dropped.
+///
+/// A side that had finished before it broke has said all it wanted: that is not cut short after
+/// `reset_linger`, but gets the time of any half-closed connection.
+pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Registered) -> u64 {
+    let other = match broken.side {
+        Side::Client => Side::Backend,
+        Side::Backend => Side::Client,
+    };
+    // Nobody is there to receive these.
+    let mut dropped = relay.parts(other, entry).0.abandon();
+    let options = Arc::clone(&relay.options);
+    let (flow, place) = relay.parts(broken.side, entry);
+    let finished = flow.has_ended();
+    let patience = if finished { options.half_closed_timeout } else { options.reset_linger };
+    tokio::select! {
+        _ = timeout(patience, deliver(flow, place, broken, finished)) => {}
+        () = entry.closed() => {}
+    }
+    dropped += flow.abandon();
+    let _ = socket::reset_on_close(place.sink);
+    dropped as u64
+}
+
+async fn deliver(flow: &mut Flow, place: Place<'_>, broken: &mut Broken, finished: bool) {
+    while broken.unread || flow.is_blocked() || (finished && !flow.is_done()) {
+        let polled = if finished {
+            std::future::poll_fn(|cx| flow.poll(cx, place)).await
+        } else {
+            std::future::poll_fn(|cx| flow.poll_to_end(cx, place)).await
+        };
+        match polled {
+            Ok(()) => broken.unread = false,
+            Err(fault) if fault.end == FlowEnd::Sink => return,
+            Err(fault) => {
+                broken.vanished |= is_vanished(&fault.error);
+                broken.unread = false;
+            }
+        }
+    }
+    let mut pause = FIRST_PAUSE;
+    while socket::unacknowledged(place.sink).is_ok_and(|bytes| bytes > 0) {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Whether an error means silence and not a reset.
+fn is_vanished(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}

@@ -1,0 +1,332 @@
+//! One direction of a relay: read here, write there, until the end is passed on.
+//!
+//! Small things go through a buffer that the whole worker shares, at two system calls a message; what
+//! streams goes through a pipe and is never copied to this process. A direction that waits for its
+//! source holds neither. One that waits for its sink keeps what it has read, and reads no more.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::EngineChoice;
+use super::pipe_pool::{Lent, PipePool};
+use crate::live::Entry;
+use crate::sys::Stream;
+use crate::telemetry::{Direction, Engine, PipeFallback};
+
+/// The buffer that the copying directions of a worker share.
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// How much is read at once until a direction has shown that it streams: so much it may have to keep
+/// when its sink is blocked.
+const FIRST_CHUNK: usize = 16 * 1024;
+
+/// A direction streams from here on. Measured: splice is cheaper above about 16 KiB at hand.
+const STREAMS: usize = 48 * 1024;
+
+/// A direction that spliced copies again below this.
+const TRICKLES: usize = 16 * 1024;
+
+/// A direction that has moved so much gives the other connections of its worker a turn.
+const TURN: usize = 512 * 1024;
+
+/// What the directions of one worker share.
+pub struct Engines {
+    buffer: RefCell<Box<[u8]>>,
+    /// The worker's pipes.
+    pub pipes: Rc<PipePool>,
+}
+
+impl Engines {
+    /// A buffer and a pool of pipes.
+    pub fn new(pipes: PipePool) -> Self {
+        Self { buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()), pipes: Rc::new(pipes) }
+    }
+}
+
+/// One end of the connection failed while bytes moved.
+#[derive(Debug)]
+pub(super) struct Broken {
+    /// Which end: where it was read, or where it was written.
+    pub(super) end: FlowEnd,
+    /// What the kernel said.
+    pub(super) error: io::Error,
+}
+
+/// The two ends of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FlowEnd {
+    Source,
+    Sink,
+}
+
+/// How far a direction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Bytes may come.
+    Open,
+    /// The source has ended; what is held goes out, then the end.
+    Ending,
+    /// The end was passed on, or the direction given up.
+    Done,
+}
+
+/// What was read and not yet written.
+enum Held {
+    Nothing,
+    Bytes(Box<Leftover>),
+    Pipe(Lent),
+}
+
+struct Leftover {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// One direction.
+pub(super) struct Flow {
+    direction: Direction,
+    choice: EngineChoice,
+    stage: Stage,
+    splicing: bool,
+    /// Writes to the sink so far, saturating: the second one is the moment for TCP_NODELAY.
+    pub(super) writes: u8,
+    /// Bytes moved lately, halved each time the source runs dry.
+    streak: usize,
+    held: Held,
+}
+
+/// Where a direction reads and writes and whom it tells.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) source: &'a Stream,
+    pub(super) sink: &'a Stream,
+    pub(super) engines: &'a Engines,
+    pub(super) entry: &'a Entry,
+}
+
+impl Flow {
+    pub(super) fn new(direction: Direction, choice: EngineChoice) -> Self {
+        let splicing = choice == EngineChoice::Splice;
+        Self { direction, choice, stage: Stage::Open, splicing, writes: 0, streak: 0, held: Held::Nothing }
+    }
+
+    /// Takes over bytes that were read before, and whether the source had ended behind them.
+    pub(super) fn resume(&mut self, bytes: Vec<u8>, stage: Stage) {
+        if !bytes.is_empty() {
+            self.held = Held::Bytes(Box::new(Leftover { bytes, written: 0 }));
+        }
+        self.stage = stage;
+    }
+
+    /// Gives up and hands out the bytes it holds.
+    pub(super) fn stop(self) -> io::Result<(Vec<u8>, Stage)> {
+        let bytes = match self.held {
+            Held::Nothing => Vec::new(),
+            Held::Bytes(leftover) => leftover.bytes[leftover.written..].to_vec(),
+            Held::Pipe(mut pipe) => pipe.take_bytes()?,
+        };
+        Ok((bytes, self.stage))
+    }
+
+    /// Whether the end was passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Whether the source has ended, orderly.
+    pub(super) fn has_ended(&self) -> bool {
+        self.stage != Stage::Open
+    }
+
+    /// Whether bytes wait for the sink.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.held() > 0
+    }
+
+    /// Bytes read and not yet written.
+    pub(super) fn held(&self) -> usize {
+        match &self.held {
+            Held::Nothing => 0,
+            Held::Bytes(leftover) => leftover.bytes.len() - leftover.written,
+            Held::Pipe(pipe) => pipe.held(),
+        }
+    }
+
+    /// Gives the direction up and throws away what it holds; says how much that was.
+    pub(super) fn abandon(&mut self) -> usize {
+        let lost = self.held();
+        self.held = Held::Nothing;
+        self.stage = Stage::Done;
+        lost
+    }
+
+    /// Moves what can be moved now. Ready when the end was passed on, or an end broke.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+        ready!(self.poll_to_end(cx, place))?;
+        self.finish(place);
+        Poll::Ready(Ok(()))
+    }
+
+    /// As [`Flow::poll`], but leaves it to the caller to pass the end on.
+    pub(super) fn poll_to_end(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+        let mut turn = 0;
+        while self.stage != Stage::Done {
+            ready!(self.poll_flush(cx, place))?;
+            if self.stage == Stage::Ending {
+                break;
+            }
+            if turn >= TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.poll_move(cx, place) {
+                Poll::Ready(Ok(0)) => self.stage = Stage::Ending,
+                Poll::Ready(Ok(moved)) => {
+                    turn += moved;
+                    self.streak = self.streak.saturating_add(moved);
+                    self.choose();
+                }
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Pending => {
+                    self.ran_dry();
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what is held until nothing is.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+        while self.is_blocked() {
+            self.before_write(place.sink);
+            let (written, engine) = match &mut self.held {
+                Held::Nothing => break,
+                Held::Bytes(leftover) => {
+                    let written = ready!(place.sink.poll_send(cx, &leftover.bytes[leftover.written..]));
+                    if let Ok(n) = written {
+                        leftover.written += n;
+                    }
+                    (written, Engine::Copied)
+                }
+                Held::Pipe(pipe) => (ready!(place.sink.poll_drain(cx, pipe)), Engine::Spliced),
+            };
+            let written = written.map_err(|error| Broken { end: FlowEnd::Sink, error })?;
+            self.wrote(place, engine, written);
+        }
+        if matches!(self.held, Held::Bytes(_)) {
+            self.held = Held::Nothing;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held. 0 is the end of the source.
+    fn poll_move(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
+        if self.splicing
+            && let Some(mut pipe) = self.take_pipe(place.engines)
+        {
+            let filled = place.source.poll_fill(cx, &mut pipe);
+            self.held = Held::Pipe(pipe);
+            return match ready!(filled) {
+                Ok(moved) => Poll::Ready(Ok(moved)),
+                Err(error) => match unsupported(&error) {
+                    Some(why) => {
+                        self.never_splice_again(place.engines, why);
+                        self.poll_copy(cx, place)
+                    }
+                    None => Poll::Ready(Err(Broken { end: FlowEnd::Source, error })),
+                },
+            };
+        }
+        self.poll_copy(cx, place)
+    }
+
+    fn poll_copy(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
+        let mut buffer = place.engines.buffer.borrow_mut();
+        let chunk = if self.streak < STREAMS { FIRST_CHUNK } else { BUFFER_SIZE };
+        let read = ready!(place.source.poll_recv(cx, &mut buffer[..chunk]))
+            .map_err(|error| Broken { end: FlowEnd::Source, error })?;
+        if read == 0 {
+            return Poll::Ready(Ok(0));
+        }
+        self.before_write(place.sink);
+        let written = match place.sink.poll_send(cx, &buffer[..read]) {
+            Poll::Ready(Ok(written)) => written,
+            Poll::Ready(Err(error)) => {
+                // The bytes are kept so that they are counted as dropped.
+                self.held = Held::Bytes(Box::new(Leftover { bytes: buffer[..read].to_vec(), written: 0 }));
+                return Poll::Ready(Err(Broken { end: FlowEnd::Sink, error }));
+            }
+            Poll::Pending => 0,
+        };
+        if written > 0 {
+            self.wrote(place, Engine::Copied, written);
+        }
+        if written < read {
+            let bytes = buffer[written..read].to_vec();
+            self.held = Held::Bytes(Box::new(Leftover { bytes, written: 0 }));
+        }
+        Poll::Ready(Ok(read))
+    }
+
+    /// Passes the end on. A sink that is already gone shows itself to the other direction.
+    fn finish(&mut self, place: Place<'_>) {
+        if self.stage == Stage::Ending {
+            self.held = Held::Nothing;
+            let _ = place.sink.finish();
+            self.stage = Stage::Done;
+        }
+    }
+
+    /// The pipe in hand, or one from the pool.
+    fn take_pipe(&mut self, engines: &Engines) -> Option<Lent> {
+        match std::mem::replace(&mut self.held, Held::Nothing) {
+            Held::Pipe(pipe) => Some(pipe),
+            _ => engines.pipes.lend(),
+        }
+    }
+
+    /// The source has nothing more for now: what is in hand is empty and goes back.
+    fn ran_dry(&mut self) {
+        self.held = Held::Nothing;
+        self.streak /= 2;
+        self.choose();
+    }
+
+    /// Splices what streams, copies what trickles.
+    fn choose(&mut self) {
+        if self.choice == EngineChoice::Auto {
+            self.splicing = self.streak >= if self.splicing { TRICKLES } else { STREAMS };
+        }
+    }
+
+    fn never_splice_again(&mut self, engines: &Engines, why: PipeFallback) {
+        engines.pipes.fell_back(why);
+        self.held = Held::Nothing;
+        self.choice = EngineChoice::Copy;
+        self.splicing = false;
+    }
+
+    /// TCP_NODELAY comes before the second write to a socket that we opened; the first leaves at once anyway.
+    fn before_write(&mut self, sink: &Stream) {
+        if self.direction == Direction::FromClient && self.writes == 1 {
+            let _ = crate::sys::socket::set_nodelay(sink);
+        }
+        self.writes = self.writes.saturating_add(1);
+    }
+
+    fn wrote(&mut self, place: Place<'_>, engine: Engine, bytes: usize) {
+        place.entry.moved(self.direction, engine, bytes as u64);
+    }
+}
+
+/// Why splice does not work here at all, if that is what an error says.
+fn unsupported(error: &io::Error) -> Option<PipeFallback> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput => Some(PipeFallback::Einval),
+        io::ErrorKind::PermissionDenied => Some(PipeFallback::Eperm),
+        _ => None,
+    }
+}
