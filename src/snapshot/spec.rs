@@ -1,4 +1,4 @@
-//! One immutable view of what is configured and alive: a policy per listener, the pools.
+//! What a listener is meant to do: plain values that the configuration fills and checks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,6 @@ pub struct PolicySpec {
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.
     pub max_connections: Option<u64>,
-    /// Options of the client's and the backend's sockets.
-    pub sockets: SocketSpec,
 }
 
 /// The protocol of a listener.
@@ -76,22 +74,5 @@ impl Default for HelloSpec {
             hello_timeout: Duration::from_secs(5),
             max_size: 16 * 1024,
         }
-    }
-}
-
-/// Socket options of both sides of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketSpec {
-    /// TCP keepalive: idle time before the first probe, and the time between probes is a quarter of it.
-    /// Default 60 s; `None` is off, and then a vanished peer is noticed only by the idle timeout.
-    pub keepalive: Option<Duration>,
-    /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged. Default 60 s; `None` leaves the
-    /// kernel's own limit of about 15 minutes.
-    pub user_timeout: Option<Duration>,
-}
-
-impl Default for SocketSpec {
-    fn default() -> Self {
-        Self { keepalive: Some(Duration::from_secs(60)), user_timeout: Some(Duration::from_secs(60)) }
     }
 }

@@ -1,0 +1,129 @@
+//! One immutable view of what is configured and alive: a policy per socket, the pools.
+//!
+//! Whoever builds a new one swaps it in whole. A connection loads it once, takes the policy of the
+//! socket it came through, and lets go of that when its backend is connected.
+
+pub mod spec;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::limit::Gate;
+use crate::pool::Pool;
+use crate::relay::RelayOptions;
+use crate::route::{RouteId, RouteTable};
+use crate::telemetry::{ListenerMetrics, PoolMetrics};
+use crate::wire::ServerName;
+pub use spec::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+
+/// The identity of a listening socket: its address, and for a port that the kernel chooses also the
+/// listener and its place there, because several may be written alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(Arc<str>);
+
+impl SocketId {
+    /// The identity of the `place`-th address of a listener.
+    pub fn new(listener: &str, place: usize, address: SocketAddr) -> Self {
+        match address.port() {
+            0 => Self(format!("{address} {listener}#{place}").into()),
+            _ => Self(address.to_string().into()),
+        }
+    }
+}
+
+impl std::fmt::Display for SocketId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is configured and alive.
+#[derive(Default)]
+pub struct Snapshot {
+    /// What happens to the connections of a socket.
+    pub policies: HashMap<SocketId, Arc<Policy>>,
+    /// The pools by name.
+    pub pools: BTreeMap<Arc<str>, Arc<Served>>,
+}
+
+/// A pool with its metrics.
+pub struct Served {
+    /// The pool.
+    pub pool: Pool,
+    /// Its fixed series.
+    pub metrics: Arc<PoolMetrics>,
+}
+
+/// What a listener does with its connections.
+pub struct Policy {
+    /// The listener's name.
+    pub listener: Arc<str>,
+    /// The listener's number, by which its connections are found; kept over reloads.
+    pub number: u64,
+    /// Whether and how the first bytes are read, and where connections go.
+    pub protocol: Protocol,
+    /// How bytes are moved.
+    pub relay: Arc<RelayOptions>,
+    /// The listener's places; outlives reloads.
+    pub gate: Arc<Gate>,
+    /// The listener's series; outlive reloads.
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// The protocol of a listener.
+pub enum Protocol {
+    /// Nothing is read before the backend is connected.
+    Tcp(Arc<Served>),
+    /// The ClientHello is read for its server name.
+    Tls(Box<TlsPolicy>),
+}
+
+/// Where connections with and without a server name go.
+pub struct TlsPolicy {
+    /// Names to places in `targets`.
+    pub table: RouteTable,
+    /// The routes' words and pools, by [`RouteId`].
+    pub targets: Vec<Target>,
+    /// Clients that send no name; `None` rejects.
+    pub no_sni: Option<Target>,
+    /// Clients whose name no route matches; `None` rejects.
+    pub unmatched: Option<Target>,
+    /// The bounds of reading a hello.
+    pub hello: HelloSpec,
+}
+
+/// A pool and the words of the route that leads there.
+#[derive(Clone)]
+pub struct Target {
+    /// The route as written, or the key that stands for it.
+    pub route: Arc<str>,
+    /// Where it leads.
+    pub served: Arc<Served>,
+}
+
+/// Why a name leads nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unrouted {
+    /// The client sent no name, and that is rejected.
+    NoSni,
+    /// No route matches the name, and that is rejected.
+    Unmatched,
+}
+
+impl TlsPolicy {
+    /// The target of a client.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub fn target(&self, name: Option<&ServerName>) -> Result<&Target, Unrouted> {
+        let Some(name) = name else {
+            return self.no_sni.as_ref().ok_or(Unrouted::NoSni);
+        };
+        match self.table.find(name) {
+            Some(RouteId(route)) => Ok(&self.targets[route as usize]),
+            None => self.unmatched.as_ref().ok_or(Unrouted::Unmatched),
+        }
+    }
+}
