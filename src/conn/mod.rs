@@ -1,1 +1,161 @@
 //! One connection, from accept to close.
+//!
+//! [`admit`] runs in the accept loop and refuses before anything is allocated. [`serve`] is the
+//! journey: read, route, dial, relay. It decides nothing by itself: each step says how the connection
+//! goes on or with which [`CloseReason`] it ends, and [`story::Story`] writes that down exactly once.
+//!
+//! The journey has two tasks. The first reads and dials, and is gone when the second, the relay, starts:
+//! a connection that idles for days keeps none of its beginnings.
+
+mod dial;
+mod sniff;
+mod story;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::limit::{Gate, Permit, Refusal};
+use crate::live::Registry;
+use crate::relay::{End, Engines, Relay, Side};
+use crate::snapshot::{Policy, Protocol, Served, Snapshot, Target, Unrouted};
+use crate::sys::listen::Accepted;
+use crate::sys::socket;
+use crate::telemetry::{AccessLog, CloseReason, Metrics};
+use sniff::Sniffed;
+use story::Story;
+
+/// What the connections of one worker share.
+pub struct Surroundings {
+    /// The living configuration.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The worker's connections.
+    pub registry: Rc<Registry>,
+    /// The worker's buffer and pipes.
+    pub engines: Rc<Engines>,
+    /// The places and the memory of the process.
+    pub bounds: Arc<Bounds>,
+    /// Where records go.
+    pub access_log: AccessLog,
+    /// The process's metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What all connections of the process share.
+pub struct Bounds {
+    /// Open connections.
+    pub connections: Arc<Gate>,
+    /// Bytes of hellos that are not yet whole.
+    pub hello_memory: Arc<Gate>,
+    /// The number of the next connection.
+    pub next_id: AtomicU64,
+}
+
+/// Lets a connection in and starts its journey, or refuses it with a reset.
+pub fn admit(accepted: Accepted, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+    let id = around.bounds.next_id.fetch_add(1, Ordering::Relaxed);
+    let permit = Permit::ask(&around.bounds.connections, &policy.gate);
+    let entry = around.registry.register(id, policy.number, Arc::clone(&policy.metrics));
+    let story = Story::begin(accepted.peer, policy, entry, around);
+    match permit {
+        Ok(permit) => {
+            tokio::task::spawn_local(serve(
+                accepted.socket,
+                permit,
+                Arc::clone(policy),
+                story,
+                Rc::clone(around),
+            ));
+        }
+        Err(refusal) => {
+            let _ = socket::reset_on_close(&accepted.socket);
+            story.close(match refusal {
+                Refusal::ListenerFull => CloseReason::ListenerFull,
+                Refusal::ProcessFull => CloseReason::ProcessFull,
+            });
+        }
+    }
+}
+
+/// The first half of the journey: from accept to a connected backend.
+async fn serve(
+    client: OwnedFd,
+    permit: Permit,
+    policy: Arc<Policy>,
+    mut story: Story,
+    around: Rc<Surroundings>,
+) {
+    story.hold(permit);
+    let entry = story.entry().share();
+    let prepared = tokio::select! {
+        biased;
+        prepared = prepare(client, &policy, &mut story, &around) => prepared,
+        () = entry.closed() => Err(CloseReason::DrainDeadline),
+    };
+    drop(policy);
+    match prepared {
+        Ok(relay) => {
+            tokio::task::spawn_local(carry(relay, story));
+        }
+        Err(reason) => story.close(reason),
+    }
+}
+
+/// The second half: moves bytes to the end.
+async fn carry(mut relay: Relay, story: Story) {
+    let end = relay.run(story.entry()).await;
+    drop(relay);
+    story.close(match end {
+        End::Finished { first: Side::Client } => CloseReason::ClientFin,
+        End::Finished { first: Side::Backend } => CloseReason::BackendFin,
+        End::Reset { by: Side::Client } => CloseReason::ClientReset,
+        End::Reset { by: Side::Backend } => CloseReason::BackendReset,
+        End::Vanished { side: Side::Client } => CloseReason::ClientVanished,
+        End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
+        End::Idle => CloseReason::IdleTimeout,
+        End::HalfClosed => CloseReason::HalfClosedTimeout,
+        End::Closed => CloseReason::DrainDeadline,
+    });
+}
+
+/// Reads what the client wants, finds where that is, and connects.
+async fn prepare(
+    client: OwnedFd,
+    policy: &Policy,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Relay, CloseReason> {
+    let sniffed = match &policy.protocol {
+        Protocol::Tcp(_) => Sniffed::nothing(client)?,
+        Protocol::Tls(tls) => sniff::client_hello(client, &tls.hello, story, around).await?,
+    };
+    let served = match route(&policy.protocol, &sniffed, story) {
+        Ok(served) => served,
+        Err(reason) => return Err(sniffed.refuse(reason)),
+    };
+    let dialled = match dial::dial(&served, &sniffed, story).await {
+        Ok(dialled) => dialled,
+        Err(reason) => return Err(sniffed.refuse(reason)),
+    };
+    let engines = Rc::clone(&around.engines);
+    Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))
+}
+
+/// Finds the pool, and notes which route led there.
+fn route(protocol: &Protocol, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
+    let tls = match protocol {
+        Protocol::Tcp(served) => return Ok(Arc::clone(served)),
+        Protocol::Tls(tls) => tls,
+    };
+    match tls.target(sniffed.facts.server_name.as_ref()) {
+        Ok(Target { route, served }) => {
+            story.routed(route);
+            Ok(Arc::clone(served))
+        }
+        Err(Unrouted::NoSni) => Err(CloseReason::NoSni),
+        Err(Unrouted::Unmatched) => Err(CloseReason::UnmatchedSni),
+    }
+}

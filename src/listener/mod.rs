@@ -1,9 +1,16 @@
 //! Binds, accepts, and decides what a failed accept means.
 
+mod accept;
+mod bind;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub use accept::accept_until;
+pub use bind::{BindFault, Bound, bind};
+
 use crate::snapshot::PolicySpec;
+use crate::sys::listen::ListenOptions;
 
 /// A listener as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,4 +23,15 @@ pub struct ListenerSpec {
     pub backlog: u32,
     /// What happens to its connections.
     pub policy: PolicySpec,
+}
+
+impl ListenerSpec {
+    /// What its sockets are set to.
+    pub fn options(&self) -> ListenOptions {
+        ListenOptions {
+            backlog: self.backlog,
+            keepalive: self.policy.relay.keepalive,
+            user_timeout: self.policy.relay.user_timeout,
+        }
+    }
 }

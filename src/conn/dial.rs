@@ -1,0 +1,142 @@
+//! Picks a backend and connects; on failure another one, until the attempts or the time are used up.
+//!
+//! The client's first bytes are sent with the connect. Only before the connection is made is another
+//! backend tried: what a backend has received must not go to a second one.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::sniff::Sniffed;
+use super::story::Story;
+use crate::pool::{Backend, Lease};
+use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
+use crate::snapshot::Served;
+use crate::sys::{Address, Stream, socket};
+use crate::telemetry::{CloseReason, ConnectOutcome};
+
+/// A connected backend, and how many of the client's first bytes it has.
+pub(super) struct Dialled {
+    backend: Stream,
+    sent: usize,
+}
+
+impl Dialled {
+    /// The relay between the client and this backend, beginning with what is not yet sent.
+    pub(super) fn relay(self, sniffed: Sniffed, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Relay {
+        let Sniffed { client, mut bytes, .. } = sniffed;
+        bytes.drain(..self.sent);
+        if bytes.is_empty() {
+            return Relay::new(client, self.backend, self.sent > 0, options, engines);
+        }
+        let parts = Parts {
+            client,
+            backend: self.backend,
+            from_client: (bytes, Stage::Open),
+            from_backend: (Vec::new(), Stage::Open),
+        };
+        Relay::resume(parts, options, engines)
+    }
+}
+
+/// Connects a client to a backend of its pool.
+pub(super) async fn dial(
+    served: &Served,
+    sniffed: &Sniffed,
+    story: &mut Story,
+) -> Result<Dialled, CloseReason> {
+    let spec = &served.pool.spec().dial;
+    story.asked(&served.pool.spec().name);
+    let deadline = Instant::now() + spec.dial_timeout;
+    let mut tried: Vec<Arc<Backend>> = Vec::new();
+    let mut last = CloseReason::NoBackend;
+    for _ in 0..spec.attempts {
+        let name = sniffed.facts.server_name.as_ref();
+        let Some(lease) = served.pool.pick(story.client().tcp(), name, &tried) else { break };
+        story.attempted();
+        let began = Instant::now();
+        let by = deadline.min(began + spec.connect_timeout);
+        let address = lease.backend().address();
+        let attempt = tokio::select! {
+            biased;
+            attempt = timeout_at(by, attempt(address, &sniffed.bytes)) => attempt,
+            () = sniffed.client.failed() => {
+                served.metrics.connect(ConnectOutcome::Aborted);
+                return Err(CloseReason::ClientGone);
+            }
+        };
+        let failure = match attempt {
+            Ok(Ok(dialled)) => return Ok(connected(dialled, lease, began.elapsed(), served, story)),
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_) => Failure::TIMEOUT,
+        };
+        tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
+        served.metrics.connect(failure.outcome);
+        last = failure.reason;
+        if Instant::now() >= deadline {
+            break;
+        }
+        tried.push(Arc::clone(lease.backend()));
+    }
+    if last == CloseReason::NoBackend {
+        served.metrics.no_backend.increment(1);
+    }
+    Err(last)
+}
+
+fn connected(dialled: Dialled, lease: Lease, took: Duration, served: &Served, story: &mut Story) -> Dialled {
+    served.metrics.connect(ConnectOutcome::Ok);
+    served.metrics.connect_seconds.record(took);
+    lease.connected();
+    story.connected(lease, took);
+    dialled
+}
+
+/// One attempt at one backend.
+async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
+    let fd = socket::start_connect(address)?;
+    if first.is_empty() {
+        let backend = Stream::register(fd)?;
+        backend.connected().await?;
+        return Ok(Dialled { backend, sent: 0 });
+    }
+    // On a near network the connection is made by now. If not, the kernel says so and is asked again
+    // when the socket is writable; the write tells then whether it worked.
+    match socket::send(&fd, first) {
+        Ok(sent) => Ok(Dialled { backend: Stream::register(fd)?, sent }),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let backend = Stream::register(fd)?;
+            let sent = backend.send(first).await?;
+            Ok(Dialled { backend, sent })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What a failed attempt means.
+struct Failure {
+    outcome: ConnectOutcome,
+    reason: CloseReason,
+}
+
+impl Failure {
+    const TIMEOUT: Self = Self { outcome: ConnectOutcome::Timeout, reason: CloseReason::ConnectTimeout };
+
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        match error.kind() {
+            Kind::ConnectionRefused | Kind::ConnectionReset | Kind::BrokenPipe => {
+                Self { outcome: ConnectOutcome::Refused, reason: CloseReason::ConnectRefused }
+            }
+            Kind::TimedOut => Self::TIMEOUT,
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NotFound => {
+                Self { outcome: ConnectOutcome::Unreachable, reason: CloseReason::ConnectFailed }
+            }
+            // Out of descriptors, memory or free ports: no backend's fault.
+            _ => Self { outcome: ConnectOutcome::Local, reason: CloseReason::ConnectFailed },
+        }
+    }
+}

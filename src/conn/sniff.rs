@@ -1,0 +1,261 @@
+//! Reads the first bytes of a client, as far as its listener wants to know.
+//!
+//! The bytes are read and kept, not peeked at: the backend gets them verbatim.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::Surroundings;
+use super::story::Story;
+use crate::limit::Pass;
+use crate::route::Facts;
+use crate::snapshot::HelloSpec;
+use crate::sys::{Stream, socket};
+use crate::telemetry::{CloseReason, HelloOutcome};
+use crate::wire::{Alert, ClientHello, HelloFault, HelloReader};
+
+/// A hello of today's browsers with its post-quantum key share fits.
+const FIRST_READ: usize = 2048;
+
+/// How long a client whose hello was refused may still send before its socket is closed: closing with
+/// unread bytes would reset the connection and with it the alert.
+const ALERT_LINGER: Duration = Duration::from_secs(1);
+
+/// How much of it is read.
+const ALERT_DISCARD: usize = 256 * 1024;
+
+/// A client and what it has said so far.
+pub(super) struct Sniffed {
+    pub(super) client: Stream,
+    /// To be sent to the backend first.
+    pub(super) bytes: Vec<u8>,
+    pub(super) facts: Facts,
+    /// Whether the client speaks TLS, so that a refusal can be said in its words.
+    speaks_tls: bool,
+}
+
+impl Sniffed {
+    /// A client that nothing was read from.
+    pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
+        let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+        Ok(Self { client, bytes: Vec::new(), facts: Facts::default(), speaks_tls: false })
+    }
+
+    /// Closes a client that cannot be served: by an alert if it speaks TLS, else by a reset.
+    pub(super) fn refuse(self, reason: CloseReason) -> CloseReason {
+        let alert = match reason {
+            CloseReason::NoSni => Alert::MissingExtension,
+            CloseReason::UnmatchedSni => Alert::UnrecognizedName,
+            _ => Alert::InternalError,
+        };
+        if self.speaks_tls {
+            let _ = socket::send(&self.client, &alert.record());
+        } else {
+            let _ = socket::reset_on_close(&self.client);
+        }
+        reason
+    }
+}
+
+/// Reads a whole ClientHello, within the listener's bounds.
+pub(super) async fn client_hello(
+    client: OwnedFd,
+    spec: &HelloSpec,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Sniffed, CloseReason> {
+    let mut reading = Reading::new(spec, around)?;
+    // It is nearly always there already.
+    let first = match reading.recv_now(&client) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
+    };
+    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let hello = match reading.read(&client, first, spec, story).await {
+        Ok(hello) => hello,
+        Err(stopped) => {
+            story.not_heard(stopped.outcome());
+            return Err(stopped.close(&client).await);
+        }
+    };
+    story.heard(hello.server_name.as_ref());
+    let facts = Facts { server_name: hello.server_name };
+    Ok(Sniffed { client, bytes: reading.into_bytes(), facts, speaks_tls: true })
+}
+
+/// Why a hello did not become whole.
+enum Stopped {
+    /// The client ended before its first byte.
+    NoData,
+    /// The client ended within its hello.
+    Truncated,
+    /// The client reset the connection.
+    Reset,
+    /// No first byte came in time.
+    FirstByteTimeout,
+    /// The rest did not come in time.
+    HelloTimeout,
+    /// What came is no acceptable hello.
+    Fault(HelloFault),
+    /// The process holds as many bytes of half-read hellos as it may.
+    Memory,
+}
+
+impl Stopped {
+    fn outcome(&self) -> Option<HelloOutcome> {
+        Some(match self {
+            Self::NoData | Self::Reset | Self::Memory => return None,
+            Self::Truncated => HelloOutcome::Truncated,
+            Self::FirstByteTimeout | Self::HelloTimeout => HelloOutcome::Timeout,
+            Self::Fault(HelloFault::NotTls) => HelloOutcome::NotTls,
+            Self::Fault(HelloFault::Malformed(_)) => HelloOutcome::Malformed,
+            Self::Fault(HelloFault::TooLarge) => HelloOutcome::TooLarge,
+            Self::Fault(HelloFault::BadName(_)) => HelloOutcome::BadName,
+        })
+    }
+
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::NoData => CloseReason::NoData,
+            Self::Truncated => CloseReason::HelloTruncated,
+            Self::Reset => CloseReason::ClientReset,
+            Self::FirstByteTimeout => CloseReason::FirstByteTimeout,
+            Self::HelloTimeout => CloseReason::HelloTimeout,
+            Self::Fault(HelloFault::NotTls) => CloseReason::NotTls,
+            Self::Fault(HelloFault::Malformed(_)) => CloseReason::HelloMalformed,
+            Self::Fault(HelloFault::TooLarge) => CloseReason::HelloTooLarge,
+            Self::Fault(HelloFault::BadName(_)) => CloseReason::BadName,
+            Self::Memory => CloseReason::HelloMemory,
+        }
+    }
+
+    fn alert(&self) -> Option<Alert> {
+        match self {
+            Self::NoData | Self::Reset | Self::FirstByteTimeout => None,
+            Self::Truncated | Self::HelloTimeout => Some(Alert::DecodeError),
+            Self::Fault(fault) => fault.alert(),
+            Self::Memory => Some(Alert::InternalError),
+        }
+    }
+
+    /// Says the fitting alert and waits, briefly, until it can be read.
+    async fn close(self, client: &Stream) -> CloseReason {
+        let reason = self.reason();
+        if let Some(alert) = self.alert()
+            && socket::send(client, &alert.record()).is_ok()
+        {
+            let _ = client.finish();
+            let _ = timeout(ALERT_LINGER, discard(client)).await;
+        }
+        reason
+    }
+}
+
+/// Reads and forgets until the client ends.
+async fn discard(client: &Stream) {
+    let mut buffer = [0; 1024];
+    let mut discarded = 0;
+    while let Ok(n) = client.recv(&mut buffer).await {
+        discarded += n;
+        if n == 0 || discarded > ALERT_DISCARD {
+            return;
+        }
+    }
+}
+
+/// A hello on its way in.
+struct Reading {
+    /// As large as it may get without asking for more memory; the first `used` bytes are the client's.
+    buffer: Vec<u8>,
+    used: usize,
+    reader: HelloReader,
+    /// The buffer's share of the memory that all half-read hellos may take.
+    memory: Pass,
+}
+
+impl Reading {
+    fn new(spec: &HelloSpec, around: &Surroundings) -> Result<Self, CloseReason> {
+        let memory =
+            around.bounds.hello_memory.enter_with(FIRST_READ as u64).ok_or(CloseReason::HelloMemory)?;
+        Ok(Self { buffer: vec![0; FIRST_READ], used: 0, reader: HelloReader::new(spec.max_size), memory })
+    }
+
+    /// Reads from the first byte to the last of the hello.
+    async fn read(
+        &mut self,
+        client: &Stream,
+        first: Option<io::Result<usize>>,
+        spec: &HelloSpec,
+        story: &Story,
+    ) -> Result<ClientHello, Stopped> {
+        let first = match first {
+            Some(read) => read,
+            None => {
+                let patience = spec.first_byte_timeout.saturating_sub(story.age());
+                timeout(patience, self.recv(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
+            }
+        };
+        if first.map_err(|_| Stopped::Reset)? == 0 {
+            return Err(Stopped::NoData);
+        }
+        if let Some(hello) = self.parse()? {
+            return Ok(hello);
+        }
+        // Absolute: a byte now and then does not buy more time.
+        let deadline = Instant::now() + spec.hello_timeout;
+        timeout_at(deadline, self.read_rest(client)).await.map_err(|_| Stopped::HelloTimeout)?
+    }
+
+    async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, Stopped> {
+        loop {
+            self.make_room()?;
+            match self.recv(client).await {
+                Ok(0) => return Err(Stopped::Truncated),
+                Ok(_) => {}
+                Err(_) => return Err(Stopped::Reset),
+            }
+            if let Some(hello) = self.parse()? {
+                return Ok(hello);
+            }
+        }
+    }
+
+    fn parse(&mut self) -> Result<Option<ClientHello>, Stopped> {
+        self.reader.read(&self.buffer[..self.used]).map_err(Stopped::Fault)
+    }
+
+    /// Doubles a full buffer, up to what a hello may take, if the process has room for that.
+    fn make_room(&mut self) -> Result<(), Stopped> {
+        let size = self.buffer.len();
+        if self.used < size {
+            return Ok(());
+        }
+        // The reader refuses whatever is longer than its bound, so there is room below it.
+        let wanted = (size * 2).min(self.reader.max_raw().max(size + 1));
+        if !self.memory.grow((wanted - size) as u64) {
+            return Err(Stopped::Memory);
+        }
+        self.buffer.resize(wanted, 0);
+        Ok(())
+    }
+
+    fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
+        let read = socket::recv(client, &mut self.buffer[self.used..])?;
+        self.used += read;
+        Ok(read)
+    }
+
+    async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
+        let read = client.recv(&mut self.buffer[self.used..]).await?;
+        self.used += read;
+        Ok(read)
+    }
+
+    fn into_bytes(mut self) -> Vec<u8> {
+        self.buffer.truncate(self.used);
+        self.buffer
+    }
+}

@@ -1,0 +1,133 @@
+//! The accept loop: takes connections in small batches and never dies of one bad accept.
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::time::sleep;
+
+use crate::conn::{self, Surroundings};
+use crate::snapshot::{Policy, SocketId};
+use crate::sys::Listening;
+use crate::sys::listen::Accepted;
+
+/// So many connections are taken before those that are open get a turn: what new ones cost the old.
+const BATCH: usize = 16;
+
+/// How long nothing is accepted when descriptors or memory have run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until `stop`, then empties the kernel's queue, so that no connection that the kernel had
+/// accepted is lost, and closes the socket.
+pub async fn accept_until(
+    stop: impl Future<Output = ()>,
+    listening: Listening,
+    id: SocketId,
+    mut policy: Arc<Policy>,
+    around: Rc<Surroundings>,
+) {
+    tokio::select! {
+        biased;
+        () = stop => {}
+        () = accept_all(&listening, &id, &mut policy, &around) => {}
+    }
+    while let Ok(accepted) = listening.accept_now() {
+        conn::admit(accepted, &policy, &around);
+    }
+}
+
+async fn accept_all(
+    listening: &Listening,
+    id: &SocketId,
+    policy: &mut Arc<Policy>,
+    around: &Rc<Surroundings>,
+) {
+    let mut trouble = Trouble::default();
+    loop {
+        let first = listening.accept().await;
+        let mut batch = 0;
+        let mut next = Some(first);
+        while let Some(result) = next {
+            batch += 1;
+            match result {
+                Ok(accepted) => {
+                    trouble.over(id);
+                    enter(accepted, id, policy, around);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => trouble.handle(&error, id, policy).await,
+            }
+            next = (batch < BATCH).then(|| listening.try_accept());
+        }
+        if batch >= BATCH {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The living policy of this socket; the last one known, if the socket is being taken away right now.
+fn enter(accepted: Accepted, id: &SocketId, policy: &mut Arc<Policy>, around: &Rc<Surroundings>) {
+    if let Some(current) = around.snapshot.load().policies.get(id)
+        && !Arc::ptr_eq(current, policy)
+    {
+        *policy = Arc::clone(current);
+    }
+    conn::admit(accepted, policy, around);
+}
+
+/// What accept keeps failing with, said once.
+#[derive(Default)]
+struct Trouble {
+    paused: bool,
+}
+
+impl Trouble {
+    async fn handle(&mut self, error: &io::Error, id: &SocketId, policy: &Policy) {
+        policy.metrics.accept_errors.increment(1);
+        if !is_ours(error) {
+            // A connection that died in the queue: nobody else is concerned.
+            tracing::debug!(%error, socket = %id, "a connection ended before it was accepted");
+            return;
+        }
+        policy.metrics.accept_pauses.increment(1);
+        if !self.paused {
+            self.paused = true;
+            tracing::warn!(
+                %error, socket = %id, listener = %policy.listener,
+                "new connections wait: descriptors or memory have run out; raise LimitNOFILE or lower max_connections"
+            );
+        }
+        sleep(PAUSE).await;
+    }
+
+    fn over(&mut self, id: &SocketId) {
+        if self.paused {
+            self.paused = false;
+            tracing::info!(socket = %id, "connections are accepted again");
+        }
+    }
+}
+
+/// Whether an accept failed for want of something of ours, so that the next would fail alike.
+///
+/// accept(2) also passes on errors of the connection it was about to hand over; those concern one client.
+fn is_ours(error: &io::Error) -> bool {
+    let of_one_client = [
+        Errno::ECONNABORTED,
+        Errno::EPROTO,
+        Errno::EPERM,
+        Errno::ENETDOWN,
+        Errno::ENOPROTOOPT,
+        Errno::EHOSTDOWN,
+        Errno::ENONET,
+        Errno::EHOSTUNREACH,
+        Errno::EOPNOTSUPP,
+        Errno::ENETUNREACH,
+        Errno::ETIMEDOUT,
+        Errno::ECONNRESET,
+    ];
+    !error.raw_os_error().is_some_and(|code| of_one_client.contains(&Errno::from_raw(code)))
+}
