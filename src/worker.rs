@@ -1,1 +1,283 @@
 //! One thread: its runtime, its connections, its pipes and its inbox.
+//!
+//! Workers share nothing on the byte path. A worker that ends in any way but the ordered one takes the
+//! process with it: a listener without its worker would leave connections waiting for ever.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::thread;
+
+use arc_swap::ArcSwap;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::conn::{Bounds, Surroundings};
+use crate::listener::accept_until;
+use crate::live::{Registry, TICK};
+use crate::relay::{Engines, PipePool};
+use crate::snapshot::{Policy, Snapshot, SocketId};
+use crate::sys::Listening;
+use crate::sys::listen::{self, ListenOptions};
+use crate::telemetry::{AccessLog, Metrics};
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Accept connections of this socket.
+    Listen {
+        /// The socket's identity.
+        id: SocketId,
+        /// The socket, listening.
+        socket: OwnedFd,
+    },
+    /// Change what newly accepted connections of a socket inherit.
+    Reconfigure {
+        /// The socket's identity.
+        id: SocketId,
+        /// The options.
+        options: ListenOptions,
+    },
+    /// Empty the socket's queue and close it.
+    StopListening {
+        /// The socket's identity.
+        id: SocketId,
+    },
+    /// Close the connections of groups that are gone: listeners and backends by their numbers.
+    CloseGroups(Arc<[u64]>),
+    /// Close every connection.
+    CloseAll,
+    /// End when every listener has stopped and every connection has ended.
+    Finish,
+}
+
+/// What every worker is given at its start.
+#[derive(Clone)]
+pub struct Supplies {
+    /// The living configuration.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The bounds of the process.
+    pub bounds: Arc<Bounds>,
+    /// Where records go.
+    pub access_log: AccessLog,
+    /// The process's metrics.
+    pub metrics: Arc<Metrics>,
+    /// Pipes each worker may have open.
+    pub pipes: usize,
+}
+
+/// A running worker.
+pub struct Worker {
+    inbox: mpsc::UnboundedSender<Order>,
+    beats: Arc<AtomicU64>,
+    /// Says how the worker ended; an error of the channel itself means that it panicked.
+    ended: oneshot::Receiver<io::Result<()>>,
+}
+
+impl Worker {
+    /// Starts a thread that serves.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub fn start(number: usize, supplies: Supplies) -> io::Result<Self> {
+        let (inbox, orders) = mpsc::unbounded_channel();
+        let (tell_end, ended) = oneshot::channel();
+        let beats = Arc::new(AtomicU64::new(0));
+        let beating = Arc::clone(&beats);
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let _ = tell_end.send(run(supplies, orders, &beating));
+        })?;
+        Ok(Self { inbox, beats, ended })
+    }
+
+    /// Gives an order; a worker that has ended ignores it.
+    pub fn order(&self, order: Order) {
+        let _ = self.inbox.send(order);
+    }
+
+    /// A number that rises with every [`TICK`] in which the worker is alive.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
+    /// Ready when the worker has ended, with an error if that was not in order: a panic, for instance.
+    /// Once it was ready the worker must not be asked again.
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = ready!(Pin::new(&mut self.ended).poll(cx));
+        Poll::Ready(ended.unwrap_or_else(|_| Err(io::Error::other("it panicked"))))
+    }
+
+    /// Waits until the worker has ended; as [`Worker::poll_ended`].
+    ///
+    /// # Errors
+    ///
+    /// Why it ended without an order.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn ended(&mut self) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await
+    }
+}
+
+fn run(supplies: Supplies, orders: mpsc::UnboundedReceiver<Order>, beats: &AtomicU64) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(work(supplies, orders, beats))
+}
+
+async fn work(
+    supplies: Supplies,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    beats: &AtomicU64,
+) -> io::Result<()> {
+    let mut desk = Desk::new(supplies);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Finish) | None => break,
+                Some(order) => desk.obey(order)?,
+            },
+            _ = tick.tick() => {
+                desk.sweep();
+                desk.check_listeners()?;
+                beats.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    desk.finish(&mut orders, &mut tick, beats).await
+}
+
+/// A socket that is accepted from.
+struct Post {
+    /// Dropped to stop.
+    stop: oneshot::Sender<()>,
+    accepting: JoinHandle<()>,
+    /// A second handle on the socket, for its options.
+    socket: OwnedFd,
+}
+
+/// What a worker works with.
+struct Desk {
+    around: Rc<Surroundings>,
+    posts: HashMap<SocketId, Post>,
+    /// Accept loops that empty their queues.
+    leaving: Vec<JoinHandle<()>>,
+}
+
+impl Desk {
+    fn new(supplies: Supplies) -> Self {
+        let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
+        let around = Surroundings {
+            snapshot: supplies.snapshot,
+            registry: Registry::new(),
+            engines: Rc::new(Engines::new(pipes)),
+            bounds: supplies.bounds,
+            access_log: supplies.access_log,
+            metrics: supplies.metrics,
+        };
+        Self { around: Rc::new(around), posts: HashMap::new(), leaving: Vec::new() }
+    }
+
+    fn sweep(&self) {
+        self.around.registry.sweep();
+        self.around.engines.pipes.sweep();
+    }
+
+    fn obey(&mut self, order: Order) -> io::Result<()> {
+        match order {
+            Order::Listen { id, socket } => self.listen(id, socket)?,
+            Order::Reconfigure { id, options } => {
+                if let Some(post) = self.posts.get(&id)
+                    && let Err(error) = listen::reconfigure(&post.socket, &options)
+                {
+                    tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
+                }
+            }
+            Order::StopListening { id } => self.stop_listening(&id),
+            Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
+            Order::CloseAll => self.around.registry.close_all(),
+            Order::Finish => {}
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, id: SocketId, socket: OwnedFd) -> io::Result<()> {
+        let Some(policy) = self.policy(&id) else {
+            tracing::warn!(socket = %id, "a socket came without a policy and is closed");
+            return Ok(());
+        };
+        let again = socket.try_clone()?;
+        let listening = Listening::register(socket)?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let around = Rc::clone(&self.around);
+        let accepting =
+            tokio::task::spawn_local(accept_until(stopped, listening, id.clone(), policy, around));
+        self.posts.insert(id, Post { stop, accepting, socket: again });
+        Ok(())
+    }
+
+    fn policy(&self, id: &SocketId) -> Option<Arc<Policy>> {
+        self.around.snapshot.load().policies.get(id).map(Arc::clone)
+    }
+
+    fn stop_listening(&mut self, id: &SocketId) {
+        if let Some(post) = self.posts.remove(id) {
+            drop(post.stop);
+            self.leaving.push(post.accepting);
+        }
+    }
+
+    /// An accept loop ends only when it is told to, or by a panic.
+    fn check_listeners(&mut self) -> io::Result<()> {
+        let dead = self.posts.values().any(|post| post.accepting.is_finished());
+        self.leaving.retain(|accepting| !accepting.is_finished());
+        if dead {
+            return Err(io::Error::other("an accept loop panicked"));
+        }
+        Ok(())
+    }
+
+    /// Empties and closes the listeners, then waits until every connection has ended.
+    async fn finish(
+        mut self,
+        orders: &mut mpsc::UnboundedReceiver<Order>,
+        tick: &mut tokio::time::Interval,
+        beats: &AtomicU64,
+    ) -> io::Result<()> {
+        let ids: Vec<_> = self.posts.keys().cloned().collect();
+        for id in ids {
+            self.stop_listening(&id);
+        }
+        for accepting in std::mem::take(&mut self.leaving) {
+            let _ = accepting.await;
+        }
+        let registry = Rc::clone(&self.around.registry);
+        let emptied = registry.emptied();
+        tokio::pin!(emptied);
+        loop {
+            tokio::select! {
+                () = &mut emptied => return Ok(()),
+                Some(order) = orders.recv() => self.obey(order)?,
+                _ = tick.tick() => {
+                    self.sweep();
+                    beats.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
