@@ -1,6 +1,7 @@
 //! The words in the file to checked specs, all faults at once.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::listener::ListenerSpec;
@@ -22,6 +23,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSpec>,
     /// The pools, sorted by name.
     pub pools: Vec<PoolSpec>,
+    /// The program's own log.
+    pub log: LogSpec,
     /// How the process ends.
     pub shutdown: ShutdownSpec,
 }
@@ -33,4 +36,26 @@ pub struct ShutdownSpec {
     pub grace: Duration,
     /// How long open connections may then go on. Default 30 s.
     pub drain: Duration,
+}
+
+/// The program's own log, on standard error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSpec {
+    /// What is worth a line.
+    pub level: String,
+}
+pub struct Faults;
+impl Faults {
+    pub fn render(&self, _c: bool) -> String {
+        String::new()
+    }
+}
+pub struct Warnings;
+impl Warnings {
+    pub fn summaries(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+pub fn load(_p: &Path) -> Result<(Config, Warnings), Faults> {
+    Err(Faults)
 }

@@ -1,1 +1,161 @@
 //! The life of the process: start, signals, reload, stop.
+//!
+//! [`Server::start`] binds and starts everything or nothing; [`Server::run`] is the control loop, on a
+//! thread and runtime of its own, so that no check, scrape or reload delays a byte. It alone applies
+//! changes: what checks found, new configurations, the end.
+
+mod build;
+mod notify;
+mod reload;
+mod run;
+mod view;
+
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+pub use build::BuildFault;
+pub use reload::{Changes, ReloadFault};
+pub use run::Signals;
+pub use view::{Life, Remote, View};
+
+use crate::config::Config;
+use crate::conn::Bounds;
+use crate::limit::Gate;
+use crate::listener::BindFault;
+use crate::snapshot::Snapshot;
+use crate::sys::process;
+use crate::telemetry::{AccessLog, Metrics};
+use crate::worker::{Supplies, Worker};
+use reload::Sockets;
+use view::Request;
+
+/// Descriptors kept for everything that is not a connection: listeners, epoll, checks, files, admin.
+const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
+/// bytes are in it.
+const MOST_PIPES: u64 = 256;
+
+/// Bytes of hellos that are not yet whole, for the whole process.
+const HELLO_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// Why the server could not start. Nothing stays bound.
+#[derive(Debug, thiserror::Error)]
+pub enum StartFault {
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindFault),
+    /// The configuration cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildFault),
+    /// The access log cannot be opened.
+    #[error(
+        "cannot open the access log {path}: {source}; check the directory and its permissions, or set access_log.to = \"off\""
+    )]
+    AccessLog {
+        /// Its destination as configured.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread or a runtime could not be started.
+    #[error("cannot start to serve: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A server whose workers serve already.
+pub struct Server {
+    config: Config,
+    view: Arc<View>,
+    access_log: AccessLog,
+    sockets: Sockets,
+    workers: Vec<Worker>,
+    remote: Remote,
+    requests: mpsc::UnboundedReceiver<Request>,
+}
+
+impl Server {
+    /// Binds every address, starts the workers and lets connections in.
+    ///
+    /// # Errors
+    ///
+    /// What could not be bound, opened or started.
+    pub fn start(config: Config) -> Result<Self, StartFault> {
+        let metrics = Metrics::new();
+        let (connections, pipes) = divide_descriptors(process::raise_descriptor_limit()?, &config);
+        let bounds = Arc::new(Bounds {
+            connections: Gate::new(connections),
+            hello_memory: Gate::new(HELLO_MEMORY),
+            next_id: AtomicU64::new(1),
+        });
+        let mut sockets = Sockets::default();
+        let plan = sockets.plan(&config, config.workers)?;
+        let snapshot = build::snapshot(&config, &Snapshot::default(), &metrics)?;
+        let access_log = open_access_log(&config, &metrics)?;
+        let view = Arc::new(View {
+            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+            bounds: Arc::clone(&bounds),
+            metrics: Arc::clone(&metrics),
+            started: SystemTime::now(),
+            workers: config.workers,
+            life: AtomicU8::new(Life::Serving as u8),
+            addresses: Mutex::default(),
+        });
+        let supplies = Supplies {
+            snapshot: Arc::clone(&view.snapshot),
+            bounds,
+            access_log: access_log.clone(),
+            metrics: Arc::clone(&metrics),
+            pipes,
+        };
+        let workers = (0..config.workers)
+            .map(|number| Worker::start(number, supplies.clone()))
+            .collect::<io::Result<Vec<_>>>()?;
+        sockets.carry_out(plan, &workers);
+        view.set_addresses(sockets.addresses());
+        metrics.process().workers.set(config.workers as f64);
+        metrics.process().connections_limit.set(connections as f64);
+        metrics.process().started(view.started);
+        let (sender, requests) = mpsc::unbounded_channel();
+        let remote = Remote::new(sender, Arc::clone(&view));
+        Ok(Self { config, view, access_log, sockets, workers, remote, requests })
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        self.remote.clone()
+    }
+}
+
+/// Connections of the process and pipes of each worker.
+fn divide_descriptors(limit: u64, config: &Config) -> (u64, usize) {
+    let workers = config.workers as u64;
+    let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
+    // Each worker holds every listening socket twice.
+    let pipes = MOST_PIPES.min(limit / 16).max(workers);
+    let reserved = RESERVED_DESCRIPTORS + 2 * sockets * workers + 2 * pipes;
+    let most = (limit.saturating_sub(reserved) / 2).max(1);
+    let connections = config.max_connections.unwrap_or(most);
+    if connections > most {
+        tracing::warn!(
+            max_connections = connections,
+            descriptors = limit,
+            enough_for = most,
+            "the descriptors do not suffice for max_connections; raise LimitNOFILE"
+        );
+    }
+    (connections, usize::try_from((pipes / workers).max(1)).unwrap_or(1))
+}
+
+fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {
+    let process = metrics.process();
+    let (dropped, written) = (process.access_log_dropped.clone(), process.access_log_written.clone());
+    AccessLog::start(&config.access_log, dropped, written)
+        .map_err(|source| StartFault::AccessLog { path: config.access_log.to.to_string(), source })
+}

@@ -1,0 +1,53 @@
+//! What systemd is told: ready, reloading, stopping, and that every worker is alive.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use crate::worker::Worker;
+
+/// Tells systemd of a stage; does nothing where there is no systemd.
+pub(super) fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!(%error, "systemd could not be told");
+    }
+}
+
+/// The watchdog that systemd asks for by WATCHDOG_USEC.
+pub(super) struct Watchdog {
+    interval: Option<Interval>,
+    beats: Vec<u64>,
+}
+
+impl Watchdog {
+    pub(super) fn new() -> Self {
+        let interval = sd_notify::watchdog_enabled().map(|limit| {
+            let mut interval = interval((limit / 2).max(Duration::from_millis(100)));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        Self { interval, beats: Vec::new() }
+    }
+
+    /// Waits until it is time to say something; for ever without a watchdog.
+    pub(super) async fn due(&mut self) {
+        match &mut self.interval {
+            Some(interval) => {
+                interval.tick().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says that all is well if every worker has moved since the last time.
+    pub(super) fn beat(&mut self, workers: &[Worker]) {
+        let beats: Vec<_> = workers.iter().map(Worker::beats).collect();
+        let stuck = self.beats.iter().zip(&beats).position(|(before, now)| before == now);
+        match stuck {
+            Some(worker) => tracing::error!(worker, "a worker does not move; the watchdog is not fed"),
+            None => tell(&[NotifyState::Watchdog]),
+        }
+        self.beats = beats;
+    }
+}

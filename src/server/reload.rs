@@ -1,0 +1,186 @@
+//! Sockets and snapshots from one configuration to the next, all or nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::build::BuildFault;
+use crate::config::Config;
+use crate::listener::{self, BindFault, Bound};
+use crate::snapshot::{Snapshot, SocketId};
+use crate::sys::listen::ListenOptions;
+use crate::worker::{Order, Worker};
+
+/// Why a reload did not happen; the running configuration stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadFault {
+    /// A new address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindFault),
+    /// The configuration cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildFault),
+    /// The file is not good.
+    #[error("the configuration has faults:\n{0}")]
+    File(String),
+    /// The process is about to end.
+    #[error("the server is stopping")]
+    Stopping,
+}
+
+/// What a reload changed, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Listeners and pools that are new, as `listener NAME` or `pool NAME`.
+    pub added: Vec<String>,
+    /// Those that are gone; their connections drain.
+    pub removed: Vec<String>,
+    /// Those that are different.
+    pub changed: Vec<String>,
+    /// What only a restart can change, and so stayed.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Changes {
+    /// Compares two configurations.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        let named = |config: &Config| -> BTreeMap<String, String> {
+            let listeners =
+                config.listeners.iter().map(|spec| (format!("listener {}", spec.name), format!("{spec:?}")));
+            let pools = config.pools.iter().map(|spec| (format!("pool {}", spec.name), format!("{spec:?}")));
+            listeners.chain(pools).collect()
+        };
+        let (before, after) = (named(old), named(new));
+        for (name, spec) in &after {
+            match before.get(name) {
+                None => changes.added.push(name.clone()),
+                Some(was) if was != spec => changes.changed.push(name.clone()),
+                Some(_) => {}
+            }
+        }
+        changes.removed = before.into_keys().filter(|name| !after.contains_key(name)).collect();
+        let restarts = [
+            ("workers", old.workers != new.workers),
+            ("admin", old.admin != new.admin),
+            ("access_log", old.access_log != new.access_log),
+            ("log", old.log != new.log),
+        ];
+        changes.needs_restart =
+            restarts.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
+        changes
+    }
+
+    /// Whether nothing is different.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("nothing changed");
+        }
+        let mut separator = "";
+        for (word, names) in [("added", &self.added), ("removed", &self.removed), ("changed", &self.changed)]
+        {
+            if !names.is_empty() {
+                write!(f, "{separator}{word} {}", names.join(", "))?;
+                separator = "; ";
+            }
+        }
+        if !self.needs_restart.is_empty() {
+            write!(f, "{separator}a restart is needed for {}", self.needs_restart.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// A listening socket that the workers have.
+#[derive(Clone, Debug)]
+struct Socket {
+    listener: Arc<str>,
+    address: SocketAddr,
+    options: ListenOptions,
+}
+
+/// The listening sockets of the process.
+#[derive(Default)]
+pub(super) struct Sockets {
+    open: BTreeMap<SocketId, Socket>,
+}
+
+/// What becomes of the sockets when a new configuration comes into force.
+pub(super) struct SocketPlan {
+    next: BTreeMap<SocketId, Socket>,
+    /// Bound already; dropped with the plan, they are closed.
+    fresh: Vec<(SocketId, Bound)>,
+}
+
+impl Sockets {
+    /// Binds what is new. Nothing that runs is touched.
+    pub(super) fn plan(&self, config: &Config, workers: usize) -> Result<SocketPlan, BindFault> {
+        let mut plan = SocketPlan { next: BTreeMap::new(), fresh: Vec::new() };
+        for spec in &config.listeners {
+            let options = spec.options();
+            for (place, wanted) in spec.binds.iter().enumerate() {
+                let id = SocketId::new(&spec.name, place, *wanted);
+                let address = match self.open.get(&id) {
+                    Some(socket) => socket.address,
+                    None => {
+                        let bound = listener::bind(*wanted, workers, &options)?;
+                        let address = bound.address;
+                        plan.fresh.push((id.clone(), bound));
+                        address
+                    }
+                };
+                plan.next.insert(id, Socket { listener: Arc::clone(&spec.name), address, options });
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Hands new sockets to the workers and takes old ones away. The snapshot must be in force already.
+    pub(super) fn carry_out(&mut self, plan: SocketPlan, workers: &[Worker]) {
+        let old = std::mem::replace(&mut self.open, plan.next);
+        for (id, bound) in plan.fresh {
+            for (worker, socket) in workers.iter().zip(bound.sockets) {
+                worker.order(Order::Listen { id: id.clone(), socket });
+            }
+        }
+        for (id, was) in old {
+            let now = self.open.get(&id).map(|socket| socket.options);
+            for worker in workers {
+                let id = id.clone();
+                match now {
+                    None => worker.order(Order::StopListening { id }),
+                    Some(options) if options != was.options => {
+                        worker.order(Order::Reconfigure { id, options })
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+
+    /// Where each listener listens.
+    pub(super) fn addresses(&self) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+        let mut addresses: BTreeMap<Arc<str>, Vec<SocketAddr>> = BTreeMap::new();
+        for socket in self.open.values() {
+            addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address);
+        }
+        addresses
+    }
+}
+
+/// The numbers of all listeners and backends of a snapshot, by which their connections are found.
+pub(super) fn groups(snapshot: &Snapshot) -> std::collections::HashSet<u64> {
+    let listeners = snapshot.policies.values().map(|policy| policy.number);
+    let backends = snapshot
+        .pools
+        .values()
+        .flat_map(|served| served.pool.backends().iter().map(|backend| backend.number()));
+    listeners.chain(backends).collect()
+}

@@ -1,0 +1,404 @@
+//! The control loop.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant as StdInstant, SystemTime};
+
+use sd_notify::NotifyState;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+
+use super::notify::{Watchdog, tell};
+use super::reload::{Changes, ReloadFault, groups};
+use super::view::Request;
+use super::{Life, Server, build};
+use crate::config::{self, Config};
+use crate::pool::{CheckReport, Checks, State};
+use crate::telemetry::ReloadOutcome;
+use crate::worker::Order;
+
+/// Time between two upkeeps of the histograms, which hold every sample until then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Reports of checks that may wait; then the checks wait.
+const REPORTS: usize = 1024;
+
+/// How long connections may take to close once they were told to.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How long the access log may take to write what is queued when the process ends.
+const LAST_RECORDS: Duration = Duration::from_secs(2);
+
+/// Whether signals are obeyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// They are somebody else's.
+    Ignore,
+    /// SIGTERM and SIGINT drain, SIGHUP reloads the file, SIGUSR1 opens the access log again.
+    Obey {
+        /// The file that SIGHUP reads; `None` when there is none.
+        file: Option<PathBuf>,
+    },
+}
+
+/// What the control loop wakes for.
+enum Event {
+    Request(Request),
+    Report(CheckReport),
+    Signal(SignalKind),
+    Worker(usize, io::Result<()>),
+    Upkeep,
+    Watchdog,
+    Overdue,
+}
+
+impl Server {
+    /// Serves until it is told to stop and has drained. `also` runs beside on the same runtime: the
+    /// admin listener.
+    ///
+    /// # Errors
+    ///
+    /// When a worker ended on its own, or connections did not end in spite of everything.
+    pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let access_log = self.access_log.clone();
+        let result = runtime.block_on(async {
+            let control = Control::new(self, signals)?;
+            tokio::pin!(also);
+            let mut served = std::pin::pin!(control.serve());
+            tokio::select! {
+                result = &mut served => result,
+                // The admin listener does not end by itself; if it does, serving goes on.
+                () = &mut also => served.await,
+            }
+        });
+        let _ = access_log.shutdown(StdInstant::now() + LAST_RECORDS);
+        result
+    }
+}
+
+/// Connections of what a reload took away, and when they are closed.
+struct Leaving {
+    at: Instant,
+    groups: Vec<u64>,
+}
+
+/// The server in its control loop.
+struct Control {
+    server: Server,
+    file: Option<PathBuf>,
+    signals: Vec<(SignalKind, Signal)>,
+    checks: HashMap<Arc<str>, Checks>,
+    reports: mpsc::Receiver<CheckReport>,
+    report_to: mpsc::Sender<CheckReport>,
+    leaving: Vec<Leaving>,
+    upkeep: tokio::time::Interval,
+    watchdog: Watchdog,
+}
+
+impl Control {
+    fn new(server: Server, signals: Signals) -> io::Result<Self> {
+        let (file, kinds): (_, &[SignalKind]) = match signals {
+            Signals::Ignore => (None, &[]),
+            Signals::Obey { file } => (
+                file,
+                &[
+                    SignalKind::terminate(),
+                    SignalKind::interrupt(),
+                    SignalKind::hangup(),
+                    SignalKind::user_defined1(),
+                ],
+            ),
+        };
+        let signals = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?))).collect::<io::Result<Vec<_>>>()?;
+        let (report_to, reports) = mpsc::channel(REPORTS);
+        let mut upkeep = interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut control = Self {
+            server,
+            file,
+            signals,
+            checks: HashMap::new(),
+            reports,
+            report_to,
+            leaving: Vec::new(),
+            upkeep,
+            watchdog: Watchdog::new(),
+        };
+        control.follow_pools();
+        Ok(control)
+    }
+
+    async fn serve(mut self) -> io::Result<()> {
+        tell(&[NotifyState::Ready]);
+        tracing::info!(workers = self.server.workers.len(), listeners = ?self.server.view.addresses(), "serving");
+        loop {
+            match self.next().await {
+                Event::Request(Request::Stop) => return self.stop().await,
+                Event::Signal(kind) if ends(kind) => return self.stop().await,
+                Event::Worker(number, result) => return Err(lost(number, result)),
+                event => self.handle(event),
+            }
+        }
+    }
+
+    /// What to do besides ending.
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Request(Request::Reload(config, reply)) => {
+                let _ = reply.send(self.reload(|| Ok(*config)));
+            }
+            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file(),
+            Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
+            Event::Report(report) => self.apply(&report),
+            Event::Upkeep => self.server.view.metrics.upkeep(),
+            Event::Watchdog => self.watchdog.beat(&self.server.workers),
+            Event::Overdue => self.close_overdue(),
+            Event::Request(Request::Stop) | Event::Signal(_) | Event::Worker(..) => {}
+        }
+    }
+
+    async fn next(&mut self) -> Event {
+        let overdue = self.leaving.iter().map(|leaving| leaving.at).min();
+        tokio::select! {
+            Some(request) = self.server.requests.recv() => Event::Request(request),
+            Some(report) = self.reports.recv() => Event::Report(report),
+            kind = any_signal(&mut self.signals) => Event::Signal(kind),
+            (number, result) = any_worker(&mut self.server.workers) => Event::Worker(number, result),
+            _ = self.upkeep.tick() => Event::Upkeep,
+            () = self.watchdog.due() => Event::Watchdog,
+            () = at(overdue) => Event::Overdue,
+        }
+    }
+
+    fn apply(&mut self, report: &CheckReport) {
+        let snapshot = self.server.view.snapshot.load();
+        let Some(served) = snapshot.pools.get(&report.pool) else { return };
+        if let Some(change) = served.pool.apply(report, StdInstant::now()) {
+            let (pool, backend) = (&report.pool, report.backend.name());
+            match change.to {
+                State::Up => tracing::info!(%pool, %backend, reason = %change.reason, "backend is up"),
+                State::Down => tracing::warn!(%pool, %backend, reason = %change.reason, "backend is down"),
+            }
+        }
+    }
+
+    /// Starts the checks of new backends and ends those of gone ones.
+    fn follow_pools(&mut self) {
+        let snapshot = self.server.view.snapshot.load();
+        self.checks.retain(|name, _| snapshot.pools.contains_key(name));
+        for (name, served) in &snapshot.pools {
+            self.checks.entry(Arc::clone(name)).or_default().follow(
+                &served.pool,
+                &self.report_to,
+                build::random(),
+            );
+        }
+    }
+
+    fn reload_file(&mut self) {
+        let Some(path) = self.file.clone() else {
+            tracing::warn!("SIGHUP reloads a file, and this process was started without one");
+            return;
+        };
+        tell(&[NotifyState::Reloading]);
+        let _ = self.reload(|| read(&path));
+        tell(&[NotifyState::Ready]);
+    }
+
+    /// Puts a configuration in force, or leaves everything as it is; either is logged and counted.
+    fn reload(&mut self, read: impl FnOnce() -> Result<Config, ReloadFault>) -> Result<Changes, ReloadFault> {
+        let began = StdInstant::now();
+        let result = read().and_then(|config| self.replace(config));
+        let outcome = match &result {
+            Ok(changes) => {
+                tracing::info!(%changes, "reloaded");
+                ReloadOutcome::Ok
+            }
+            Err(error) => {
+                tracing::error!(%error, "not reloaded; the running configuration stays");
+                ReloadOutcome::Failed
+            }
+        };
+        self.server.view.metrics.process().reloaded(outcome, SystemTime::now(), began.elapsed());
+        result
+    }
+
+    fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+        let server = &mut self.server;
+        let changes = Changes::between(&server.config, &config);
+        let old = server.view.snapshot.load_full();
+        let plan = server.sockets.plan(&config, server.workers.len())?;
+        let snapshot = Arc::new(build::snapshot(&config, &old, &server.view.metrics)?);
+        let gone: Vec<u64> = groups(&old).difference(&groups(&snapshot)).copied().collect();
+        server.view.snapshot.store(snapshot);
+        server.sockets.carry_out(plan, &server.workers);
+        server.view.set_addresses(server.sockets.addresses());
+        if !gone.is_empty() {
+            self.leaving.push(Leaving { at: Instant::now() + config.shutdown.drain, groups: gone });
+        }
+        server.config = config;
+        self.follow_pools();
+        Ok(changes)
+    }
+
+    /// Closes what is still open of listeners and backends that a reload took away, unless they are back.
+    fn close_overdue(&mut self) {
+        let now = Instant::now();
+        let back = groups(&self.server.view.snapshot.load());
+        for leaving in self.leaving.extract_if(.., |leaving| leaving.at <= now) {
+            let gone: Arc<[u64]> = leaving.groups.into_iter().filter(|group| !back.contains(group)).collect();
+            for worker in &self.server.workers {
+                worker.order(Order::CloseGroups(Arc::clone(&gone)));
+            }
+        }
+    }
+
+    /// Turns new connections away, lets the open ones finish, and closes the rest at the deadline.
+    async fn stop(mut self) -> io::Result<()> {
+        let spec = self.server.config.shutdown;
+        self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
+        tell(&[NotifyState::Stopping]);
+        tracing::info!(grace = ?spec.grace, drain = ?spec.drain, "stopping");
+        self.wait(spec.grace).await?;
+        for worker in &self.server.workers {
+            worker.order(Order::Finish);
+        }
+        if self.wait_for_workers(spec.drain).await? {
+            tracing::info!("every connection has ended");
+            return Ok(());
+        }
+        let open = self.server.view.bounds.connections.inside();
+        tracing::warn!(open, "the time for draining is over; closing what is open");
+        for worker in &self.server.workers {
+            worker.order(Order::CloseAll);
+        }
+        match timeout(CLOSING, self.all_workers()).await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::other("connections did not end")),
+        }
+    }
+
+    /// Goes on for a while; a second request to stop cuts it short.
+    async fn wait(&mut self, time: Duration) -> io::Result<()> {
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            let event = tokio::select! {
+                event = self.next() => event,
+                () = sleep_until(until) => return Ok(()),
+            };
+            match event {
+                Event::Request(Request::Stop) => return Ok(()),
+                Event::Signal(kind) if ends(kind) => return Ok(()),
+                Event::Worker(number, result) => return Err(lost(number, result)),
+                event => self.handle_while_stopping(event),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the workers have ended, which is true, or the time is over or cut short.
+    async fn wait_for_workers(&mut self, time: Duration) -> io::Result<bool> {
+        let until = Instant::now() + time;
+        loop {
+            let event = tokio::select! {
+                event = self.next() => event,
+                () = sleep_until(until) => return Ok(false),
+            };
+            match event {
+                Event::Request(Request::Stop) => return Ok(false),
+                Event::Signal(kind) if ends(kind) => return Ok(false),
+                Event::Worker(number, result) => {
+                    result.map_err(|error| lost(number, Err(error)))?;
+                    drop(self.server.workers.remove(number));
+                    if self.server.workers.is_empty() {
+                        return Ok(true);
+                    }
+                }
+                event => self.handle_while_stopping(event),
+            }
+        }
+    }
+
+    fn handle_while_stopping(&mut self, event: Event) {
+        match event {
+            Event::Request(Request::Reload(_, reply)) => {
+                let _ = reply.send(Err(ReloadFault::Stopping));
+            }
+            Event::Signal(kind) if kind == SignalKind::hangup() => {
+                tracing::warn!("not reloaded: the process is stopping");
+            }
+            event => self.handle(event),
+        }
+    }
+
+    async fn all_workers(&mut self) -> io::Result<()> {
+        for worker in &mut self.server.workers {
+            worker.ended().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a file for a reload.
+fn read(path: &Path) -> Result<Config, ReloadFault> {
+    match config::load(path) {
+        Ok((config, warnings)) => {
+            for line in warnings.summaries() {
+                tracing::warn!("{line}");
+            }
+            Ok(config)
+        }
+        Err(faults) => Err(ReloadFault::File(faults.render(false))),
+    }
+}
+
+fn ends(kind: SignalKind) -> bool {
+    kind == SignalKind::terminate() || kind == SignalKind::interrupt()
+}
+
+fn lost(number: usize, result: io::Result<()>) -> io::Error {
+    let why = match result {
+        Ok(()) => "it ended without an order".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    tracing::error!(worker = number, %why, "a worker is lost, and with it its listeners; ending");
+    io::Error::other(format!("worker {number} is lost: {why}"))
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
+    std::future::poll_fn(|cx| {
+        for (kind, signal) in signals.iter_mut() {
+            if signal.poll_recv(cx).is_ready() {
+                return std::task::Poll::Ready(*kind);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
+    std::future::poll_fn(|cx| {
+        for (number, worker) in workers.iter_mut().enumerate() {
+            if let std::task::Poll::Ready(result) = worker.poll_ended(cx) {
+                return std::task::Poll::Ready((number, result));
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

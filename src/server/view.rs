@@ -1,0 +1,103 @@
+//! What others may see of the running server, and ask of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+
+use super::reload::{Changes, ReloadFault};
+use crate::config::Config;
+use crate::conn::Bounds;
+use crate::snapshot::Snapshot;
+use crate::telemetry::Metrics;
+
+/// The stages of a process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Life {
+    /// It serves.
+    Serving,
+    /// It was told to stop: new connections are turned away soon or already.
+    Draining,
+}
+
+/// The server as the admin listener and tests see it. Shared; it outlives the server harmlessly.
+pub struct View {
+    /// The living configuration.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The bounds of the process and how far they are used.
+    pub bounds: Arc<Bounds>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// When the process started to serve.
+    pub started: SystemTime,
+    /// Threads that serve.
+    pub workers: usize,
+    pub(super) life: AtomicU8,
+    /// Where the listeners listen. Locked for a moment by a reload and by who asks.
+    pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<SocketAddr>>>,
+}
+
+impl View {
+    /// The stage of life.
+    pub fn life(&self) -> Life {
+        if self.life.load(Ordering::Relaxed) == Life::Serving as u8 { Life::Serving } else { Life::Draining }
+    }
+
+    /// Where each listener listens, by name.
+    pub fn addresses(&self) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>) {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}
+
+/// What can be asked of a running server.
+pub(super) enum Request {
+    Reload(Box<Config>, oneshot::Sender<Result<Changes, ReloadFault>>),
+    Stop,
+}
+
+/// A handle on a running server, for other threads.
+#[derive(Clone)]
+pub struct Remote {
+    pub(super) requests: mpsc::UnboundedSender<Request>,
+    view: Arc<View>,
+}
+
+impl Remote {
+    pub(super) fn new(requests: mpsc::UnboundedSender<Request>, view: Arc<View>) -> Self {
+        Self { requests, view }
+    }
+
+    /// The server as others see it.
+    pub fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Puts a new configuration in force, all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why the running configuration stays.
+    ///
+    /// # Panics
+    ///
+    /// Within an asynchronous context: it blocks.
+    pub fn reload(&self, config: Config) -> Result<Changes, ReloadFault> {
+        let (tell, told) = oneshot::channel();
+        let _ = self.requests.send(Request::Reload(Box::new(config), tell));
+        told.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
+    }
+
+    /// Tells the server to drain and end; told again, it cuts the drain short.
+    pub fn stop(&self) {
+        let _ = self.requests.send(Request::Stop);
+    }
+}
