@@ -1,0 +1,173 @@
+//! A server to test, and peers for it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pointsman::balance::Algorithm;
+use pointsman::config::{Config, LogSpec, ShutdownSpec};
+use pointsman::listener::ListenerSpec;
+use pointsman::pool::{BackendSpec, DialSpec, HashOn, PoolSpec, SourcePrefix};
+use pointsman::relay::{EngineChoice, RelayOptions};
+use pointsman::server::{Remote, Server, Signals};
+use pointsman::snapshot::{PolicySpec, ProtocolSpec};
+use pointsman::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running server; stopped when it is dropped.
+pub(crate) struct Proxy {
+    pub(crate) remote: Remote,
+    thread: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl Proxy {
+    pub(crate) fn start(config: Config) -> Self {
+        let server = Server::start(config).expect("the server starts");
+        let remote = server.remote();
+        let thread = thread::spawn(move || server.run(Signals::Ignore, std::future::pending()));
+        Self { remote, thread: Some(thread) }
+    }
+
+    /// A `tcp` listener named `main` in front of these backends.
+    pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Self {
+        Self::start(tcp(backends, engine))
+    }
+
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        self.remote.view().addresses()[listener][0]
+    }
+
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address("main")).expect("the proxy accepts");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// The value of a series, by its name and labels as they are rendered.
+    pub(crate) fn metric(&self, series: &str) -> f64 {
+        let text = self.remote.view().metrics.render();
+        let line =
+            text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        let Some(line) = line else { panic!("no series {series} in\n{text}") };
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Waits until a series has a value.
+    pub(crate) fn wait_for_metric(&self, series: &str, value: f64) {
+        wait_for(&format!("{series} = {value}"), || self.metric(series) == value);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.remote.stop();
+        self.remote.stop();
+        let result = self.thread.take().unwrap().join();
+        if !thread::panicking() {
+            result.expect("the control loop does not panic").expect("the server ends in order");
+        }
+    }
+}
+
+/// A configuration with one `tcp` listener named `main` and its pool.
+pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
+    Config {
+        workers: 2,
+        max_connections: None,
+        admin: None,
+        access_log: AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json },
+        log: LogSpec { level: "info".into() },
+        listeners: vec![ListenerSpec {
+            name: "main".into(),
+            binds: vec!["127.0.0.1:0".parse().unwrap()],
+            backlog: 4096,
+            policy: PolicySpec {
+                protocol: ProtocolSpec::Tcp { pool: "main".into() },
+                relay: RelayOptions { engine, ..RelayOptions::default() },
+                max_connections: None,
+            },
+        }],
+        pools: vec![PoolSpec {
+            name: "main".into(),
+            algorithm: Algorithm::Maglev,
+            hash_on: HashOn::SourceIp,
+            source_prefix: SourcePrefix::default(),
+            hash_key: [7; 16],
+            backends: backends
+                .iter()
+                .map(|address| BackendSpec {
+                    name: address.to_string().into(),
+                    address: (*address).into(),
+                    weight: 1,
+                })
+                .collect(),
+            health: None,
+            dial: DialSpec::default(),
+        }],
+        shutdown: ShutdownSpec { grace: Duration::ZERO, drain: Duration::from_secs(10) },
+    }
+}
+
+/// Waits until something is true. Panics with its name when it does not become so.
+pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        thread::yield_now();
+        thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A backend that serves every connection by a function, each on a thread.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+}
+
+impl Backend {
+    pub(crate) fn serve(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::serve_on("127.0.0.1:0", serve)
+    }
+
+    pub(crate) fn serve_on(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(stream) = stream else { return };
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || serve(stream));
+            }
+        });
+        Self { address }
+    }
+
+    /// Sends back what it gets, and the end behind it.
+    pub(crate) fn echo() -> Self {
+        Self::serve(|mut stream| {
+            let mut buffer = vec![0; 64 * 1024];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..n]).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+/// Bytes that tell a displaced, lost or repeated block from a right one.
+pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        bytes.extend_from_slice(&(state ^ (state >> 29)).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
