@@ -1,12 +1,40 @@
 //! The words in the file to checked specs, all faults at once.
+//!
+//! The text becomes a document (`document`), the document becomes written words (`file`, by way of `read`),
+//! the words become specs (`check`). Each step adds its faults and goes on with what is left. Nothing is
+//! bound, opened or resolved here: a configuration is right or wrong by its words alone. A new key is a
+//! line in `file`, its use in `check`, and a line in `config.example.toml`.
+
+mod address;
+mod check;
+mod code;
+mod document;
+mod fault;
+mod file;
+mod findings;
+mod load;
+mod read;
+mod render;
+mod words;
+
+#[cfg(test)]
+mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::telemetry::AccessLogSpec;
+
+pub use code::{Code, Level};
+pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
+pub use load::{load, one_liner, parse};
+
+/// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.
+pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";
 
 /// A whole configuration, checked: every reference resolves, every value is in range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,14 +47,60 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     /// The access log.
     pub access_log: AccessLogSpec,
+    /// The program's own log.
+    pub log: LogSpec,
     /// The listeners, sorted by name.
     pub listeners: Vec<ListenerSpec>,
     /// The pools, sorted by name.
     pub pools: Vec<PoolSpec>,
-    /// The program's own log.
-    pub log: LogSpec,
     /// How the process ends.
     pub shutdown: ShutdownSpec,
+}
+
+/// The program's own log, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSpec {
+    /// The least important level that is written. Default [`LogLevel::Info`].
+    pub level: LogLevel,
+    /// The form of a line. Default [`LogFormat::Text`].
+    pub format: LogFormat,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What went wrong and needs someone.
+    Error,
+    /// What looks wrong.
+    Warn,
+    /// What happens to the process as a whole.
+    Info,
+    /// What happens to single connections.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as it is written in the file and as a log filter.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// How the process ends after SIGTERM.
@@ -36,26 +110,4 @@ pub struct ShutdownSpec {
     pub grace: Duration,
     /// How long open connections may then go on. Default 30 s.
     pub drain: Duration,
-}
-
-/// The program's own log, on standard error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogSpec {
-    /// What is worth a line.
-    pub level: String,
-}
-pub struct Faults;
-impl Faults {
-    pub fn render(&self, _c: bool) -> String {
-        String::new()
-    }
-}
-pub struct Warnings;
-impl Warnings {
-    pub fn summaries(&self) -> Vec<String> {
-        Vec::new()
-    }
-}
-pub fn load(_p: &Path) -> Result<(Config, Warnings), Faults> {
-    Err(Faults)
 }

@@ -350,8 +350,8 @@ impl Control {
 fn read(path: &Path) -> Result<Config, ReloadFault> {
     match config::load(path) {
         Ok((config, warnings)) => {
-            for line in warnings.summaries() {
-                tracing::warn!("{line}");
+            if !warnings.is_empty() {
+                tracing::warn!("the configuration is good, but:\n{}", warnings.render(false));
             }
             Ok(config)
         }

@@ -1,4 +1,6 @@
 //! Integration tests: the whole server in this process, on real sockets, with ports that the kernel chooses.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
+
 mod relay;
 mod support;

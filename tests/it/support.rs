@@ -6,14 +6,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pointsman::balance::Algorithm;
-use pointsman::config::{Config, LogSpec, ShutdownSpec};
-use pointsman::listener::ListenerSpec;
-use pointsman::pool::{BackendSpec, DialSpec, HashOn, PoolSpec, SourcePrefix};
-use pointsman::relay::{EngineChoice, RelayOptions};
+use pointsman::config::{self, Config};
+use pointsman::relay::EngineChoice;
 use pointsman::server::{Remote, Server, Signals};
-use pointsman::snapshot::{PolicySpec, ProtocolSpec};
-use pointsman::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -74,43 +69,36 @@ impl Drop for Proxy {
     }
 }
 
-/// A configuration with one `tcp` listener named `main` and its pool.
-pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
-    Config {
-        workers: 2,
-        max_connections: None,
-        admin: None,
-        access_log: AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json },
-        log: LogSpec { level: "info".into() },
-        listeners: vec![ListenerSpec {
-            name: "main".into(),
-            binds: vec!["127.0.0.1:0".parse().unwrap()],
-            backlog: 4096,
-            policy: PolicySpec {
-                protocol: ProtocolSpec::Tcp { pool: "main".into() },
-                relay: RelayOptions { engine, ..RelayOptions::default() },
-                max_connections: None,
-            },
-        }],
-        pools: vec![PoolSpec {
-            name: "main".into(),
-            algorithm: Algorithm::Maglev,
-            hash_on: HashOn::SourceIp,
-            source_prefix: SourcePrefix::default(),
-            hash_key: [7; 16],
-            backends: backends
-                .iter()
-                .map(|address| BackendSpec {
-                    name: address.to_string().into(),
-                    address: (*address).into(),
-                    weight: 1,
-                })
-                .collect(),
-            health: None,
-            dial: DialSpec::default(),
-        }],
-        shutdown: ShutdownSpec { grace: Duration::ZERO, drain: Duration::from_secs(10) },
+/// A configuration from its text.
+pub(crate) fn config(text: &str) -> Config {
+    match config::parse("test.toml", text) {
+        Ok((config, _)) => config,
+        Err(faults) => panic!("{}", faults.render(false)),
     }
+}
+
+/// A configuration with one `tcp` listener named `main` and its pool, without checks.
+pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
+    let engine = match engine {
+        EngineChoice::Auto => "auto",
+        EngineChoice::Splice => "splice",
+        EngineChoice::Copy => "copy",
+    };
+    let backends: Vec<_> = backends.iter().map(SocketAddr::to_string).collect();
+    config(&format!(
+        r#"
+        workers = 2
+        access_log.to = "off"
+        shutdown.drain = "10s"
+        [listener.main]
+        bind = "127.0.0.1:0"
+        pool = "main"
+        engine = "{engine}"
+        [pool.main]
+        backends = {backends:?}
+        health.check = "off"
+        "#
+    ))
 }
 
 /// Waits until something is true. Panics with its name when it does not become so.

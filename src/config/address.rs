@@ -1,0 +1,126 @@
+//! Addresses as operators write them: where to bind, where backends are.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::code::Code;
+use super::fault::Diagnostic;
+use super::findings::Findings;
+use super::read::{Path, Read, Value, wrong_type};
+use super::words::string;
+use crate::sys::Address;
+
+/// What `bind` takes; `:443` is both families.
+#[derive(Clone, Debug)]
+pub(super) struct Bind(pub(super) Vec<SocketAddr>);
+
+impl Read for Bind {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if let Some(port) = value.get_ref().as_integer() {
+            wrong_type(value, path, &format!("an address such as \":{port}\""), found);
+            return None;
+        }
+        let text = string(value, path, "an address such as \":443\"", found)?;
+        let binds = match text.strip_prefix(':').and_then(port) {
+            Some(port) => Ok(both_families(port)),
+            None => one_address(text).map(|address| vec![address]),
+        };
+        binds.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// What `admin.listen` takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AdminAddress(pub(super) SocketAddr);
+
+impl Read for AdminAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "an address such as \"127.0.0.1:9100\"", found)?;
+        let address = match text.strip_prefix(':').and_then(port) {
+            Some(port) => Err(format!("one address: write \"127.0.0.1:{port}\"")),
+            None => one_address(text),
+        };
+        address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// What a backend's address is.
+#[derive(Clone, Debug)]
+pub(super) struct BackendAddress(pub(super) Address);
+
+impl Read for BackendAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "an address such as \"10.0.0.1:443\"", found)?;
+        let address = match text.parse::<Address>() {
+            Ok(address) if address.tcp().is_some_and(|tcp| tcp.port() == 0) => {
+                Err("a backend needs a port from 1 to 65535".to_owned())
+            }
+            Ok(address) => Ok(address),
+            Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
+            Err(_) => Err(hint(text)),
+        };
+        address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+fn bad_address(value: &Value<'_>, path: Path<'_>, text: &str, hint: &str) -> Diagnostic {
+    let message = format!("{text:?} is not an address that `{path}` can use");
+    Diagnostic::new(Code::BadAddress, path, message).label(value.span().into(), hint)
+}
+
+fn both_families(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+}
+
+/// An address to bind, or a hint.
+fn one_address(text: &str) -> Result<SocketAddr, String> {
+    if text.starts_with("unix:") {
+        return Err("listeners bind IP addresses, not Unix sockets".to_owned());
+    }
+    let address: SocketAddr = text.parse().map_err(|_| hint(text))?;
+    match address.ip() {
+        // An IPv6 socket is v6-only here, so the kernel would refuse it.
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => Err(format!("write \"{ip}:{}\"", address.port())),
+            None => Ok(address),
+        },
+        IpAddr::V4(_) => Ok(address),
+    }
+}
+
+/// What someone who wrote `text` probably needs to know.
+fn hint(text: &str) -> String {
+    if let Some(port) = port(text) {
+        return format!("write \":{port}\" for every local address, or \"IP:{port}\"");
+    }
+    if let Some((host, written)) = text.rsplit_once(':')
+        && host.parse::<Ipv6Addr>().is_ok()
+    {
+        return format!("an IPv6 address needs brackets: \"[{host}]:{written}\"");
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return format!("the port is missing, as in \"{}\"", SocketAddr::new(ip, 443));
+    }
+    let Some((host, written)) = text.rsplit_once(':') else {
+        return "an address is \"IP:PORT\" or \"[IPV6]:PORT\"".to_owned();
+    };
+    let Some(port) = port(written) else {
+        return format!("{written:?} is not a port from 0 to 65535");
+    };
+    if host.is_empty() {
+        return format!("the IP address is missing: \"127.0.0.1:{port}\"");
+    }
+    if host == "*" {
+        return format!("write \":{port}\"");
+    }
+    if host == "localhost" {
+        return format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"");
+    }
+    if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains([':', '[', '/']) {
+        return "a host name; this version does not resolve names: write the IP address".to_owned();
+    }
+    format!("{host:?} is not an IP address")
+}
+
+fn port(text: &str) -> Option<u16> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}

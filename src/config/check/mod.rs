@@ -1,0 +1,117 @@
+//! Written words to checked specs: applies the defaults and judges how the words fit together.
+//!
+//! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
+//! was found.
+
+mod listener;
+mod pool;
+mod pools;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::code::Code;
+use super::fault::{Diagnostic, Span};
+use super::file::File;
+use super::findings::Findings;
+use super::read::Key;
+use super::{Config, DEFAULT_HASH_KEY, LogFormat, LogLevel, LogSpec, ShutdownSpec};
+use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
+
+/// Fills a configuration from a file.
+pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
+    let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
+    let (pools, mut known) = pool::pools(&file.pool, hash_key, found);
+    let mut binds = Binds::default();
+    let admin = admin(file, &mut binds, found);
+    let listeners = listener::listeners(&file.listener, &mut known, &mut binds, found);
+    known.warn_of_unused(found);
+    Config {
+        workers: workers(file),
+        max_connections: file.max_connections.value().map(|number| number.0),
+        admin,
+        access_log: access_log(file),
+        log: log(file),
+        listeners,
+        pools,
+        shutdown: shutdown(file),
+    }
+}
+
+fn workers(file: &File) -> usize {
+    match file.workers.value() {
+        Some(number) if number.0 > 0 => usize::try_from(number.0).unwrap_or(1),
+        _ => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+fn access_log(file: &File) -> AccessLogSpec {
+    let words = file.access_log.value();
+    AccessLogSpec {
+        to: words
+            .and_then(|words| words.to.value())
+            .map_or(AccessLogTarget::Stdout, |target| target.0.clone()),
+        format: words.and_then(|words| words.format.value()).map_or(AccessLogFormat::Json, |choice| choice.0),
+    }
+}
+
+fn log(file: &File) -> LogSpec {
+    let words = file.log.value();
+    LogSpec {
+        level: words.and_then(|words| words.level.value()).map_or(LogLevel::Info, |choice| choice.0),
+        format: words.and_then(|words| words.format.value()).map_or(LogFormat::Text, |choice| choice.0),
+    }
+}
+
+fn shutdown(file: &File) -> ShutdownSpec {
+    let words = file.shutdown.value();
+    ShutdownSpec {
+        grace: words.and_then(|words| words.grace.value()).map_or(Duration::ZERO, |time| time.0),
+        drain: words.and_then(|words| words.drain.value()).map_or(Duration::from_secs(30), |time| time.0),
+    }
+}
+
+fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Option<SocketAddr> {
+    let listen = file.admin.value()?.listen.entry()?;
+    let address = listen.value.0;
+    let path = "admin.listen";
+    binds.add(&[address], listen.at, path, found);
+    if !address.ip().is_loopback() {
+        found.add(
+            Diagnostic::new(Code::OpenAdmin, path, "the admin listener may be reached from other machines")
+                .label(listen.at, "not a loopback address")
+                .help(
+                    "it asks nobody for a password: use \"127.0.0.1\", or keep strangers from this address",
+                ),
+        );
+    }
+    Some(address)
+}
+
+/// Every address that is bound, with its place, to find those bound twice.
+#[derive(Default)]
+struct Binds(HashMap<SocketAddr, Span>);
+
+impl Binds {
+    /// Adds the addresses of one written word; at most one fault for them.
+    fn add(&mut self, addresses: &[SocketAddr], at: Span, path: &str, found: &mut Findings<'_>) {
+        let mut is_told = false;
+        for address in addresses.iter().filter(|address| address.port() != 0) {
+            match self.0.insert(*address, at) {
+                Some(first) if !is_told => {
+                    is_told = true;
+                    let message = format!("{address} is bound twice");
+                    let fault = Diagnostic::new(Code::DoubledBind, path, message);
+                    found.add(fault.label(at, "bound here").label(first, "and bound here"));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The written value or the default.
+fn or<T, U: Copy>(key: &Key<T>, value: impl Fn(&T) -> U, default: U) -> U {
+    key.value().map_or(default, value)
+}

@@ -1,0 +1,94 @@
+//! The pools of a configuration as listeners refer to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::findings::{Findings, did_you_mean};
+use crate::config::read::Entry;
+
+/// How many names a hint lists.
+const LISTED: usize = 10;
+
+/// Every pool by name, sorted, whether its own words are right or not.
+pub(super) struct Pools {
+    sorted: Vec<Known>,
+    by_name: HashMap<Arc<str>, usize>,
+}
+
+/// What a reference needs to know of a pool.
+pub(super) struct Known {
+    pub(super) name: Arc<str>,
+    /// Its header.
+    pub(super) place: Span,
+    /// The `hash_on` of a pool that hashes the server name.
+    pub(super) hashes_sni: Option<Span>,
+    is_used: bool,
+}
+
+impl Known {
+    pub(super) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
+        Self { name, place, hashes_sni, is_used: false }
+    }
+}
+
+impl Pools {
+    pub(super) fn new(sorted: Vec<Known>) -> Self {
+        let by_name = sorted.iter().enumerate().map(|(at, pool)| (Arc::clone(&pool.name), at)).collect();
+        Self { sorted, by_name }
+    }
+
+    /// The pool that a key names, or a fault.
+    pub(super) fn refer(
+        &mut self,
+        written: &Entry<String>,
+        path: impl Fn() -> String,
+        found: &mut Findings<'_>,
+    ) -> Option<&Known> {
+        let Some(at) = self.by_name.get(written.value.as_str()) else {
+            found.add(self.unknown(written, path(), found));
+            return None;
+        };
+        let pool = &mut self.sorted[*at];
+        pool.is_used = true;
+        Some(pool)
+    }
+
+    fn unknown(&self, written: &Entry<String>, path: String, found: &Findings<'_>) -> Diagnostic {
+        let name = &written.value;
+        let fault = Diagnostic::new(Code::UnknownPool, path, format!("there is no pool {name:?}"));
+        if found.is_full() {
+            return fault;
+        }
+        let names = || self.sorted.iter().map(|pool| pool.name.as_ref());
+        let label = match did_you_mean(name, names()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => "not defined".to_owned(),
+        };
+        let fault = fault.label(written.at, label);
+        if self.sorted.is_empty() {
+            return fault.help("this file defines no pool; add: [pool.NAME] with backends = [\"IP:PORT\"]");
+        }
+        let listed = names().take(LISTED).collect::<Vec<_>>().join(", ");
+        let more = match self.sorted.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        fault.help(format!("pools in this file: {listed}{more}"))
+    }
+
+    /// Warns of each pool that nothing refers to. Beside faults it says nothing: the reference may be in
+    /// what could not be read.
+    pub(super) fn warn_of_unused(&self, found: &mut Findings<'_>) {
+        if found.has_faults() {
+            return;
+        }
+        for pool in self.sorted.iter().filter(|pool| !pool.is_used) {
+            let message = format!("pool `{}` is never used", pool.name);
+            let path = format!("pool.{}", pool.name);
+            let warning = Diagnostic::new(Code::UnusedPool, path, message);
+            found.add(warning.label(pool.place, "no listener and no route names it"));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The rules of a configuration, each with its stable word.
+
+macro_rules! codes {
+    ($( #[doc = $meaning:literal] $code:ident = $word:literal, )*) => {
+        /// Which rule was broken. The words (`C0102`) are stable: scripts and documentation may name them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $( #[doc = $meaning] $code, )*
+        }
+
+        impl Code {
+            /// Every rule, in the order of the words.
+            pub const ALL: &[Self] = &[$( Self::$code ),*];
+
+            /// The stable word, such as `C0102`.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $( Self::$code => $word, )*
+                }
+            }
+
+            /// What the rule is about, as a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self {
+                    $( Self::$code => $meaning.trim_ascii_start(), )*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The file cannot be opened or read, or is too large.
+    Unreadable = "C0100",
+    /// The text is not TOML.
+    Syntax = "C0101",
+    /// A key that this table does not take.
+    UnknownKey = "C0102",
+    /// A key or table that is written twice.
+    DuplicateKey = "C0103",
+    /// A string where a number belongs, and the like.
+    WrongType = "C0104",
+    /// A key or table that must be there.
+    MissingKey = "C0105",
+    /// A string that is none of the words the key takes.
+    UnknownWord = "C0201",
+    /// A string that is not a duration.
+    BadDuration = "C0202",
+    /// A number or duration outside of its range.
+    OutOfRange = "C0203",
+    /// A string that is not an address, or one that cannot be used here.
+    BadAddress = "C0204",
+    /// A string that is neither a host name nor a pattern of host names.
+    BadServerName = "C0205",
+    /// A name of a listener, pool or backend with unfit characters or length.
+    BadName = "C0206",
+    /// A `hash_key` that is not 32 hexadecimal digits.
+    BadHashKey = "C0207",
+    /// A pool that no table defines.
+    UnknownPool = "C0301",
+    /// Two routes of one listener for the same name.
+    EqualRoutes = "C0302",
+    /// A pool hashes the server name, but a listener without server names uses it.
+    HashWithoutKey = "C0303",
+    /// Every backend of a pool has weight 0.
+    NoWeight = "C0304",
+    /// A pool without backends.
+    NoBackends = "C0305",
+    /// Two backends of one pool with the same identity.
+    DoubledBackend = "C0306",
+    /// One address bound twice.
+    DoubledBind = "C0307",
+    /// A key that belongs to listeners of the other protocol.
+    MisplacedKey = "C0308",
+    /// A listener that would reject every client.
+    RejectsAll = "C0309",
+    /// A configuration without listeners.
+    NoListener = "C0310",
+    /// A timeout that can never pass because another one ends first.
+    TimeoutOrder = "C0311",
+    /// A pool that nothing uses.
+    UnusedPool = "C0401",
+    /// A setting without effect beside the others.
+    IdleSetting = "C0402",
+    /// An admin listener that others than this machine may reach.
+    OpenAdmin = "C0403",
+}
+
+impl Code {
+    /// Whether it stops the start or only deserves a look.
+    pub fn level(self) -> Level {
+        match self {
+            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin => Level::Warning,
+            _ => Level::Fault,
+        }
+    }
+
+    /// Whether the written word itself is wrong, however the rest of the file reads. The other rules
+    /// judge what is missing or how words fit together, which a half-read file cannot tell.
+    pub(super) fn is_about_a_word(self) -> bool {
+        matches!(
+            self,
+            Self::UnknownKey
+                | Self::WrongType
+                | Self::UnknownWord
+                | Self::BadDuration
+                | Self::OutOfRange
+                | Self::BadAddress
+                | Self::BadServerName
+                | Self::BadName
+                | Self::BadHashKey
+        )
+    }
+}
+
+/// What a diagnostic means for the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The configuration cannot be used.
+    Fault,
+    /// It can be used, but this is hardly meant.
+    Warning,
+}

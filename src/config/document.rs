@@ -1,0 +1,119 @@
+//! Text to a TOML document with the place of every key and value, however broken the text is.
+
+use toml::de::{DeTable, DeValue};
+
+use super::code::Code;
+use super::fault::{Diagnostic, Span};
+use super::findings::Findings;
+
+/// What the parser says of a key that is there already.
+const DUPLICATE: &str = "duplicate key";
+
+/// For how many doubled keys the first place is looked for: each look goes through the whole document.
+const MOST_LOOKS: usize = 20;
+
+/// Parses what can be parsed and adds a fault for each place that cannot.
+pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> {
+    let text = found.text();
+    let (document, faults) = DeTable::parse_recoverable(text);
+    let mut looks = 0;
+    for fault in faults {
+        let span = fault.span().map_or(Span::default(), Span::from);
+        let diagnostic = if fault.message() == DUPLICATE && looks < MOST_LOOKS {
+            looks += 1;
+            duplicate(text, document.get_ref(), span)
+        } else {
+            syntax(fault.message(), span)
+        };
+        found.add(diagnostic);
+    }
+    let span = document.span();
+    toml::Spanned::new(span, DeValue::Table(document.into_inner()))
+}
+
+/// The parser guesses what an unquoted word was meant to be; the likely slip is the missing quotes.
+fn syntax(message: &str, span: Span) -> Diagnostic {
+    let code = if message == DUPLICATE { Code::DuplicateKey } else { Code::Syntax };
+    let fault = Diagnostic::new(code, "", message).label(span, "");
+    let guesses =
+        ["invalid boolean", "invalid float", "invalid integer", "invalid datetime", "string values must"];
+    if guesses.iter().any(|guess| message.starts_with(guess)) {
+        return fault.help("words, addresses and durations stand in quotes: \"tcp\", \":443\", \"2s\"");
+    }
+    fault
+}
+
+fn duplicate(text: &str, document: &DeTable<'_>, span: Span) -> Diagnostic {
+    let written = text.get(span.start..span.end).unwrap_or_default();
+    let line = line_around(text, span.start);
+    let is_header = line.trim_start().starts_with('[');
+    let (message, first) = if is_header {
+        (format!("table {} is written twice", header(line)), first_header(text, line, span.start))
+    } else {
+        (format!("key `{written}` is written twice"), first_key(text, document, written, span.start))
+    };
+    let diagnostic = Diagnostic::new(Code::DuplicateKey, written, message).label(span, "again here");
+    match first {
+        Some(first) => diagnostic.label(first, "first here"),
+        None => diagnostic,
+    }
+}
+
+fn line_around(text: &str, at: usize) -> &str {
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    text[start..].lines().next().unwrap_or_default()
+}
+
+/// `[pool.mail]` without what follows on its line.
+fn header(line: &str) -> &str {
+    let line = line.trim_start();
+    line.find(']').map_or(line, |end| &line[..=end])
+}
+
+/// The parser forgets the first of two equal headers, so it is looked for in the text.
+fn first_header(text: &str, line: &str, before: usize) -> Option<Span> {
+    let wanted = header(line);
+    let mut at = 0;
+    for line in text[..before].split_inclusive('\n') {
+        if line.trim_start().starts_with('[') && header(line) == wanted {
+            let start = at + line.len() - line.trim_start().len();
+            return Some(Span { start, end: start + wanted.len() });
+        }
+        at += line.len();
+    }
+    None
+}
+
+/// The key of the same name in the table that holds the place `at`.
+fn first_key(text: &str, document: &DeTable<'_>, written: &str, at: usize) -> Option<Span> {
+    let name = written.trim_matches(['"', '\'']);
+    let (key, _) = innermost(text, document, at).get_key_value(name)?;
+    Some(key.span().into()).filter(|first: &Span| first.start < at)
+}
+
+/// The table a key at `at` was written into: the smallest inline table around it, or else the table with
+/// the last header before it. Both are the last to start among those that hold the place.
+fn innermost<'d, 'i>(text: &str, document: &'d DeTable<'i>, at: usize) -> &'d DeTable<'i> {
+    let mut best = (0, document);
+    let mut values: Vec<&toml::Spanned<DeValue<'i>>> = document.values().collect();
+    while let Some(value) = values.pop() {
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                let span = value.span();
+                let holds = match text.as_bytes().get(span.start) {
+                    Some(b'[') => span.end <= at,
+                    Some(b'{') => span.contains(&at),
+                    // Tables made by dotted keys are only names on the way.
+                    _ => false,
+                };
+                if holds && span.start >= best.0 {
+                    best = (span.start, table);
+                }
+                values.extend(table.values());
+            }
+            DeValue::Array(items) => values.extend(items.iter()),
+            _ => {}
+        }
+    }
+    best.1
+}

@@ -1,0 +1,151 @@
+//! From a file, a text or a command line to a configuration.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::ops::Range;
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::code::Code;
+use super::fault::{self, Diagnostic, Faults, Warnings};
+use super::findings::Findings;
+use super::read::{self, Read as _, Value};
+use super::{Config, check, document, file};
+
+/// The largest file that is read: room for more than a million routes, and an end for what is no file.
+const LARGEST_FILE: u64 = 256 * 1024 * 1024;
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+///
+/// All faults of the file at once; one if it cannot be read, is larger than 256 MiB or is not UTF-8.
+pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
+    let name = path.display().to_string();
+    let bytes = read_bytes(path).map_err(|error| unreadable(&name, &error))?;
+    match String::from_utf8(bytes) {
+        Ok(text) => parse(&name, &text),
+        Err(error) => Err(not_utf8(&name, &error)),
+    }
+}
+
+/// Checks the text of a configuration; `source_name` stands for its path in messages.
+///
+/// # Errors
+///
+/// All faults of the text at once.
+pub fn parse(source_name: &str, text: &str) -> Result<(Config, Warnings), Faults> {
+    let mut found = Findings::new(text);
+    let document = document::parse(&mut found);
+    settle(source_name, &document, found)
+}
+
+/// The configuration of a command line: one `tcp` listener `main` at all of `listen`, one pool `main` of
+/// all of `backends`, everything else as by default.
+///
+/// # Errors
+///
+/// All faults of the arguments at once, shown as the command line they came from.
+pub fn one_liner(listen: &[String], backends: &[String]) -> Result<Config, Faults> {
+    let mut line = CommandLine::default();
+    let listen: Vec<_> = listen.iter().map(|argument| line.push("--listen", argument)).collect();
+    let backends: Vec<_> = backends.iter().map(|argument| line.push("--backend", argument)).collect();
+    let all = 0..line.text.len();
+
+    let string = |at: &Range<usize>| Spanned::new(at.clone(), text_value(&line.text[at.clone()]));
+    let array = |places: &[Range<usize>]| {
+        let mut items = DeArray::new();
+        places.iter().for_each(|at| items.push(string(at)));
+        DeValue::Array(items)
+    };
+    let main = |table| one_key("main", table, &all);
+    let mut listener = one_table("bind", array(&listen), &all);
+    listener.insert(spanned("pool".into(), &all), spanned(text_value("main"), &all));
+    let pool = one_table("backends", array(&backends), &all);
+    let mut document = one_table("listener", main(listener), &all);
+    document.insert(spanned("pool".into(), &all), spanned(main(pool), &all));
+
+    let document = spanned(DeValue::Table(document), &all);
+    settle("arguments", &document, Findings::new(&line.text)).map(|(config, _)| config)
+}
+
+fn settle(
+    source_name: &str,
+    document: &Value<'_>,
+    mut found: Findings<'_>,
+) -> Result<(Config, Warnings), Faults> {
+    let file = file::File::read(document, read::Path::ROOT, &mut found);
+    let config = file.map(|file| check::check(&file, &mut found));
+    let warnings = found.conclude(source_name)?;
+    Ok((config.expect("a document is a table, and a table without faults has a configuration"), warnings))
+}
+
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 256 MiB"));
+    }
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Faults {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    };
+    let diagnostic =
+        Diagnostic::new(Code::Unreadable, "", format!("the configuration cannot be read: {why}"));
+    fault::about_text(name, String::new(), diagnostic)
+}
+
+fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Faults {
+    let good = error.utf8_error().valid_up_to();
+    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+    let replaced = char::REPLACEMENT_CHARACTER.len_utf8();
+    let diagnostic = Diagnostic::new(Code::Unreadable, "", "the configuration is not UTF-8")
+        .label((good..good + replaced).into(), "this byte begins no character");
+    fault::about_text(name, text, diagnostic)
+}
+
+/// Arguments joined to one line, so that faults have a text to point into.
+#[derive(Default)]
+struct CommandLine {
+    text: String,
+}
+
+impl CommandLine {
+    /// Adds an option and answers the place of its argument.
+    fn push(&mut self, option: &str, argument: &str) -> Range<usize> {
+        if !self.text.is_empty() {
+            self.text.push(' ');
+        }
+        self.text.push_str(option);
+        self.text.push(' ');
+        let start = self.text.len();
+        self.text.push_str(argument);
+        start..self.text.len()
+    }
+}
+
+fn text_value(text: &str) -> DeValue<'_> {
+    DeValue::String(text.into())
+}
+
+fn spanned<T>(value: T, at: &Range<usize>) -> Spanned<T> {
+    Spanned::new(at.clone(), value)
+}
+
+fn one_table<'i>(key: &'i str, value: DeValue<'i>, at: &Range<usize>) -> DeTable<'i> {
+    let mut table = DeTable::new();
+    table.insert(spanned(key.into(), at), spanned(value, at));
+    table
+}
+
+fn one_key<'i>(key: &'i str, table: DeTable<'i>, at: &Range<usize>) -> DeValue<'i> {
+    DeValue::Table(one_table(key, DeValue::Table(table), at))
+}

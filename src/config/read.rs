@@ -1,0 +1,312 @@
+//! How the values of a document become written words: every value is read, every fault is added, and
+//! reading goes on with the next.
+
+use std::fmt;
+
+use toml::de::{DeTable, DeValue};
+
+use super::code::Code;
+use super::fault::{Diagnostic, Span};
+use super::findings::{Findings, did_you_mean};
+
+/// A value with its place.
+pub(super) type Value<'i> = toml::Spanned<DeValue<'i>>;
+
+/// Something that can stand in the file.
+pub(super) trait Read: Sized {
+    /// Reads a value, or adds at least one fault and answers `None`.
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self>;
+}
+
+/// Where a value stands, as a chain of steps through the tables that hold it.
+#[derive(Clone, Copy)]
+pub(super) struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+    /// The place of the key that led here; for items of an array, of the item.
+    pub(super) key: Span,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Path<'a> {
+    pub(super) const ROOT: Self = Self { parent: None, step: Step::Root, key: Span { start: 0, end: 0 } };
+
+    fn key(&'a self, name: &'a str, key: Span) -> Self {
+        Self { parent: Some(self), step: Step::Key(name), key }
+    }
+
+    fn index(&'a self, index: usize, item: Span) -> Self {
+        Self { parent: Some(self), step: Step::Index(index), key: item }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        let at_root = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
+        match self.step {
+            Step::Root => Ok(()),
+            Step::Key(name) if at_root => write!(f, "{name}"),
+            Step::Key(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+/// A key of a table: not there, there but wrong (and the fault told), or there.
+#[derive(Debug, Default)]
+pub(super) enum Key<T> {
+    #[default]
+    Absent,
+    Wrong,
+    Good(Entry<T>),
+}
+
+/// A key and its value with their places.
+#[derive(Debug)]
+pub(super) struct Entry<T> {
+    pub(super) key: Span,
+    pub(super) at: Span,
+    pub(super) value: T,
+}
+
+impl<T> Key<T> {
+    pub(super) fn entry(&self) -> Option<&Entry<T>> {
+        match self {
+            Self::Good(entry) => Some(entry),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+
+    pub(super) fn value(&self) -> Option<&T> {
+        self.entry().map(|entry| &entry.value)
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// The place of the key, if it is there and right.
+    pub(super) fn place(&self) -> Option<Span> {
+        self.entry().map(|entry| entry.key)
+    }
+}
+
+/// An array of values, each with its place.
+#[derive(Debug)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<Item<T>>,
+    /// Whether every item could be read. If not, what seems to be missing may be among the others.
+    pub(super) complete: bool,
+}
+
+/// A value in an array.
+#[derive(Debug)]
+pub(super) struct Item<T> {
+    pub(super) at: Span,
+    pub(super) value: T,
+}
+
+impl<T: Read> Read for List<T> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let DeValue::Array(array) = value.get_ref() else {
+            wrong_type(value, path, "an array in [ ]", found);
+            return None;
+        };
+        let mut items = Vec::with_capacity(array.len());
+        for (index, item) in array.iter().enumerate() {
+            let at = Span::from(item.span());
+            let read = T::read(item, path.index(index, at), found);
+            items.extend(read.map(|value| Item { at, value }));
+        }
+        let complete = items.len() == array.len();
+        Some(Self { items, complete })
+    }
+}
+
+/// An array of values, or one without the brackets.
+#[derive(Debug)]
+pub(super) struct OneOrMany<T>(pub(super) List<T>);
+
+impl<T: Read> Read for OneOrMany<T> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if let DeValue::Array(_) = value.get_ref() {
+            return List::read(value, path, found).map(Self);
+        }
+        let item = Item { at: value.span().into(), value: T::read(value, path, found)? };
+        Some(Self(List { items: vec![item], complete: true }))
+    }
+}
+
+/// Tables by a name of the operator's choice, such as `[pool.mail]`, sorted by name.
+#[derive(Debug)]
+pub(super) struct Named<T>(pub(super) Vec<NamedTable<T>>);
+
+/// A table with its name.
+#[derive(Debug)]
+pub(super) struct NamedTable<T> {
+    pub(super) name: String,
+    /// The place to show for the table as a whole: its header, or its name.
+    pub(super) place: Span,
+    /// `None` if it is not a table; what refers to it is right all the same.
+    pub(super) table: Option<T>,
+}
+
+impl<T: Read> Read for Named<T> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let DeValue::Table(tables) = value.get_ref() else {
+            wrong_type(value, path, "named tables", found);
+            return None;
+        };
+        let named = tables.iter().map(|(name, value)| {
+            let key = Span::from(name.span());
+            let path = path.key(name.get_ref(), key);
+            let place = place_of(value, path, found);
+            NamedTable { name: name.get_ref().to_string(), place, table: T::read(value, path, found) }
+        });
+        Some(Self(named.collect()))
+    }
+}
+
+/// The header of a table that has one, else the key that holds it.
+fn place_of(value: &Value<'_>, path: Path<'_>, found: &Findings<'_>) -> Span {
+    let span = Span::from(value.span());
+    match found.text().as_bytes().get(span.start) {
+        Some(b'[') => span,
+        _ => path.key,
+    }
+}
+
+/// Declares written tables. Each is a struct, the reader that fills it, and the schema that describes it,
+/// from one list of keys, so that the three cannot differ. The text before `struct` is what messages call
+/// it; doc comments become the descriptions in the schema.
+macro_rules! tables {
+    ($(
+        $(#[$meta:meta])*
+        $noun:literal struct $name:ident {
+            $( $(#[$doc:meta])* $key:ident: $word:ty, )*
+        }
+    )*) => { $(
+        #[derive(Debug, Default)]
+        #[cfg_attr(test, derive(schemars::JsonSchema), schemars(deny_unknown_fields, default))]
+        $(#[$meta])*
+        pub(super) struct $name {
+            $( $(#[$doc])* pub(super) $key: $crate::config::read::Key<$word>, )*
+        }
+
+        impl $crate::config::read::Read for $name {
+            fn read(
+                value: &$crate::config::read::Value<'_>,
+                path: $crate::config::read::Path<'_>,
+                found: &mut $crate::config::findings::Findings<'_>,
+            ) -> Option<Self> {
+                use $crate::config::read::{open_table, read_key, refuse_others};
+                const KEYS: &[&str] = &[$( stringify!($key) ),*];
+                let table = open_table(value, path, $noun, KEYS, found)?;
+                let read = Self { $( $key: read_key(table, stringify!($key), path, found), )* };
+                refuse_others(value, path, $noun, KEYS, found);
+                Some(read)
+            }
+        }
+    )* };
+}
+pub(super) use tables;
+
+/// The table in a value; `noun` says what it should be, such as `a pool`.
+pub(super) fn open_table<'v, 'i>(
+    value: &'v Value<'i>,
+    path: Path<'_>,
+    noun: &str,
+    keys: &[&str],
+    found: &mut Findings<'_>,
+) -> Option<&'v DeTable<'i>> {
+    let table = value.get_ref().as_table();
+    if table.is_none() {
+        let fault = type_fault(value, path, "a table");
+        found.add(fault.help(format!("{noun} takes: {}", keys.join(", "))));
+    }
+    table
+}
+
+/// Reads the value of one key of a table.
+pub(super) fn read_key<T: Read>(
+    table: &DeTable<'_>,
+    name: &str,
+    path: Path<'_>,
+    found: &mut Findings<'_>,
+) -> Key<T> {
+    let Some((key, value)) = table.get_key_value(name) else { return Key::Absent };
+    let key = Span::from(key.span());
+    match T::read(value, path.key(name, key), found) {
+        Some(read) => Key::Good(Entry { key, at: value.span().into(), value: read }),
+        None => Key::Wrong,
+    }
+}
+
+/// Adds a fault for every key of a table that is not among `known`.
+pub(super) fn refuse_others(
+    value: &Value<'_>,
+    path: Path<'_>,
+    noun: &str,
+    known: &[&str],
+    found: &mut Findings<'_>,
+) {
+    let keys = value.get_ref().as_table().into_iter().flat_map(DeTable::keys);
+    for key in keys.filter(|key| !known.contains(&key.get_ref().as_ref())) {
+        let name: &str = key.get_ref();
+        let meant = did_you_mean(name, known.iter().copied());
+        if let Some(meant) = meant {
+            found.misspelt(path.key(meant, path.key).to_string());
+        }
+        if found.is_full() {
+            found.add(Diagnostic::new(Code::UnknownKey, "", ""));
+            continue;
+        }
+        let key = Span::from(key.span());
+        let label = match meant {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "not known here".to_owned(),
+        };
+        let message = match path.step {
+            Step::Root => format!("unknown key `{name}`"),
+            _ => format!("unknown key `{name}` in `{path}`"),
+        };
+        let mut fault = Diagnostic::new(Code::UnknownKey, path.key(name, key), message).label(key, label);
+        let place = place_of(value, path, found);
+        if !matches!(path.step, Step::Root) && place != key {
+            fault = fault.label(place, "");
+        }
+        found.add(fault.help(format!("{noun} takes: {}", known.join(", "))));
+    }
+}
+
+/// Adds the fault that a value is not what its key takes.
+pub(super) fn wrong_type(value: &Value<'_>, path: Path<'_>, expected: &str, found: &mut Findings<'_>) {
+    found.add(type_fault(value, path, expected));
+}
+
+fn type_fault(value: &Value<'_>, path: Path<'_>, expected: &str) -> Diagnostic {
+    let message = format!("`{path}` takes {expected}, not {}", kind(value.get_ref()));
+    let fault = Diagnostic::new(Code::WrongType, path, message);
+    fault.label(value.span().into(), format!("expected {expected}"))
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

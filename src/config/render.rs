@@ -1,0 +1,144 @@
+//! Diagnostics to text, in the form of rustc's, by annotate-snippets.
+
+use annotate_snippets::normalize_untrusted_str;
+use annotate_snippets::{AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet};
+
+use super::code::Level;
+use super::fault::{Diagnostic, Label, Report, Span};
+
+/// Places further apart than this are shown as two pieces instead of one with a gap: the renderer works
+/// through every line between.
+const GAP: usize = 500;
+
+/// Renders the whole report; the empty string when there is nothing to say.
+pub(super) fn render(report: &Report, color: bool) -> String {
+    if report.diagnostics.is_empty() && report.untold == 0 {
+        return String::new();
+    }
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let page = Page::new(&report.source_name, &report.text);
+    let mut out = String::new();
+    for diagnostic in &report.diagnostics {
+        out.push_str(&renderer.render(&[page.group(diagnostic)]));
+        out.push_str("\n\n");
+    }
+    out.push_str(&summary(report));
+    out.push('\n');
+    out
+}
+
+/// Such as `pointsman.toml: 3 faults, 1 warning`.
+fn summary(report: &Report) -> String {
+    let faults = report.diagnostics.iter().filter(|d| d.code.level() == Level::Fault).count();
+    let warnings = report.diagnostics.len() - faults;
+    let counted = [(faults, "fault"), (warnings, "warning"), (report.untold, "more not shown")];
+    let parts: Vec<String> = counted
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| match (count, noun) {
+            (1, _) | (_, "more not shown") => format!("{count} {noun}"),
+            _ => format!("{count} {noun}s"),
+        })
+        .collect();
+    format!("{}: {}", normalize_untrusted_str(&report.source_name), parts.join(", "))
+}
+
+/// A text with its lines counted once for all diagnostics.
+struct Page<'r> {
+    name: String,
+    text: &'r str,
+    /// Where each line starts.
+    lines: Vec<usize>,
+}
+
+impl<'r> Page<'r> {
+    fn new(name: &str, text: &'r str) -> Self {
+        let after_newlines =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self {
+            name: normalize_untrusted_str(name),
+            text,
+            lines: std::iter::once(0).chain(after_newlines).collect(),
+        }
+    }
+
+    fn group(&self, diagnostic: &Diagnostic) -> Group<'r> {
+        let level = match diagnostic.code.level() {
+            Level::Fault => Title::ERROR,
+            Level::Warning => Title::WARNING,
+        };
+        let title = level.primary_title(diagnostic.message.clone()).id(diagnostic.code.as_str());
+        let mut group = match diagnostic.labels.split_first() {
+            Some((first, others)) => title.elements(self.snippets(first, others)),
+            None => title.element(Origin::path(self.name.clone())),
+        };
+        for help in &diagnostic.help {
+            group = group.element(Title::HELP.message(normalize_untrusted_str(help)));
+        }
+        group
+    }
+
+    /// The lines around the labels, in one piece where they are close together.
+    fn snippets(
+        &self,
+        first: &Label,
+        others: &[Label],
+    ) -> Vec<Snippet<'r, annotate_snippets::Annotation<'r>>> {
+        let line = |label: &Label| self.line_of(label.span.start);
+        let all = || std::iter::once(first).chain(others);
+        let (top, bottom) = (all().map(line).min().unwrap_or(0), all().map(line).max().unwrap_or(0));
+        if bottom - top <= GAP {
+            let marks = all().map(|label| (label, kind(label, first))).collect();
+            return vec![self.piece(top, bottom, marks)];
+        }
+        all().map(|label| self.piece(line(label), line(label), vec![(label, kind(label, first))])).collect()
+    }
+
+    fn piece(
+        &self,
+        top: usize,
+        bottom: usize,
+        marks: Vec<(&Label, AnnotationKind)>,
+    ) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
+        let start = self.lines[top];
+        let end = self.line_end(bottom);
+        let annotations = marks.into_iter().map(|(label, kind)| {
+            let span = self.on_one_line(label.span);
+            let text = (!label.text.is_empty()).then(|| normalize_untrusted_str(&label.text));
+            kind.span(span.start - start..span.end - start).label(text)
+        });
+        Snippet::source(&self.text[start..end])
+            .line_start(top + 1)
+            .path(self.name.clone())
+            .annotations(annotations)
+    }
+
+    fn line_of(&self, at: usize) -> usize {
+        self.lines.partition_point(|start| *start <= at.min(self.text.len())) - 1
+    }
+
+    /// Where the line's text ends, before its line break.
+    fn line_end(&self, line: usize) -> usize {
+        let next = self.lines.get(line + 1).map_or(self.text.len(), |start| start - 1);
+        if self.text[..next].ends_with('\r') && next > self.lines[line] { next - 1 } else { next }
+    }
+
+    /// The part of a span on its first line, at the boundaries of characters.
+    fn on_one_line(&self, span: Span) -> Span {
+        let line = self.line_of(span.start);
+        let limit = self.line_end(line);
+        let mut start = span.start.min(limit);
+        while !self.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let mut end = span.end.clamp(start, limit);
+        while !self.text.is_char_boundary(end) {
+            end += 1;
+        }
+        Span { start, end }
+    }
+}
+
+fn kind(label: &Label, first: &Label) -> AnnotationKind {
+    if std::ptr::eq(label, first) { AnnotationKind::Primary } else { AnnotationKind::Context }
+}

@@ -1,0 +1,148 @@
+//! The JSON Schema of the file, for editors. Made in tests only: the program never needs it.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::Value;
+
+use super::address::{AdminAddress, BackendAddress, Bind};
+use super::file::{Backend, BackendWords, File};
+use super::read::{Key, List, Named, OneOrMany};
+use super::words::{Choice, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+
+const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
+const NAME: &str = r"^[A-Za-z0-9._-]{1,64}$";
+
+/// How a kind of word is described; the words stand inline, under the description of their key.
+macro_rules! described {
+    ($( impl [$($generics:tt)*] $type:ty = |$generator:ident| $schema:expr; )*) => { $(
+        impl<$($generics)*> JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema($generator: &mut SchemaGenerator) -> Schema {
+                let _ = &$generator;
+                $schema
+            }
+        }
+    )* };
+}
+
+described! {
+    impl [T: JsonSchema] Key<T> = |made| made.subschema_for::<T>();
+    impl [T: JsonSchema] List<T> = |made| json_schema!({ "type": "array", "items": made.subschema_for::<T>() });
+    impl [T: JsonSchema] OneOrMany<T> = |made| {
+        let one = made.subschema_for::<T>();
+        json_schema!({ "anyOf": [one.clone(), { "type": "array", "items": one, "minItems": 1 }] })
+    };
+    impl [T: JsonSchema] Named<T> = |made| json_schema!({
+        "type": "object",
+        "propertyNames": { "pattern": NAME },
+        "additionalProperties": made.subschema_for::<T>(),
+    });
+    impl [] BackendWords = |made| json_schema!({
+        "anyOf": [made.subschema_for::<BackendAddress>(), made.subschema_for::<Backend>()],
+    });
+    impl [T: Word] Choice<T> = |_made| {
+        let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
+        json_schema!({ "type": "string", "enum": words })
+    };
+    impl [const MIN: u64, const MAX: u64] Number<MIN, MAX> = |_made| json_schema!({
+        "type": "integer", "minimum": MIN, "maximum": MAX,
+    });
+    impl [const MIN: u64, const MAX: u64] Time<MIN, MAX> = |_made| json_schema!({
+        "type": "string", "pattern": DURATION,
+    });
+    impl [const MIN: u64, const MAX: u64] TimeOrOff<MIN, MAX> = |_made| json_schema!({
+        "anyOf": [{ "type": "string", "pattern": DURATION }, { "const": "off" }],
+    });
+    impl [] HashKey = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f]{32}$" });
+    impl [] Name = |_made| json_schema!({ "type": "string", "pattern": NAME });
+    impl [] SniPattern = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
+    impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(.*):[0-9]+$" });
+    impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });
+    impl [] BackendAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
+}
+
+/// The schema of draft 7, which editors' TOML plug-ins know, without references.
+fn schema() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
+    unwrap_lines(&mut schema);
+    schema
+}
+
+/// Descriptions are broken into lines for the source only.
+fn unwrap_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            for (key, value) in object {
+                match value {
+                    Value::String(text) if key == "description" => *text = text.replace('\n', " "),
+                    _ => unwrap_lines(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_lines),
+        _ => {}
+    }
+}
+
+/// Calls `visit` with the path and the schema of every key; names of the operator's choice are `*`.
+fn each_key(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
+    for (key, value) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        visit(&path, value);
+        each_key(value, &path, visit);
+    }
+    let inner = schema["anyOf"].as_array().into_iter().flatten().chain(schema.get("items"));
+    inner.for_each(|inner| each_key(inner, path, visit));
+    if schema["additionalProperties"].is_object() {
+        each_key(&schema["additionalProperties"], &format!("{path}.*"), visit);
+    }
+}
+
+/// Every key the file can have, such as `listener.*.bind`.
+pub(super) fn keys() -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    each_key(&schema(), "", &mut |path, _| {
+        keys.insert(path.to_owned());
+    });
+    keys
+}
+
+#[test]
+fn the_committed_schema_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config.schema.json");
+    let current = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+    if std::env::var_os("UPDATE_SCHEMA").is_some() {
+        std::fs::write(path, &current).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == current,
+        "config.schema.json is out of date; run: UPDATE_SCHEMA=1 cargo test --lib config::"
+    );
+}
+
+#[test]
+fn every_key_of_the_schema_is_described() {
+    let mut seen = 0;
+    each_key(&schema(), "", &mut |path, schema| {
+        let description = schema["description"].as_str().unwrap_or_default();
+        assert!(description.ends_with('.'), "{path}: {description:?}");
+        let is_value = schema["properties"].is_null() && schema["additionalProperties"].is_null();
+        let is_told = ["Default", "(default)", "Needed"].iter().any(|word| description.contains(word));
+        assert!(!is_value || is_told, "{path} says no default: {description:?}");
+        seen += 1;
+    });
+    assert!(seen > 40, "only {seen} keys");
+}

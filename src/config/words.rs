@@ -1,0 +1,259 @@
+//! The kinds of words a configuration is made of: numbers, durations, names, choices.
+
+use std::time::Duration;
+
+use toml::de::{DeInteger, DeValue};
+
+use super::code::Code;
+use super::fault::Diagnostic;
+use super::findings::{Findings, did_you_mean};
+use super::read::{Path, Read, Value, wrong_type};
+use crate::route::pattern::NamePattern;
+use crate::telemetry::AccessLogTarget;
+
+/// The longest name of a listener, pool or backend: names are metric labels and stand in every log line.
+const LONGEST_NAME: usize = 64;
+
+/// The string of a value; `expected` is what the key takes.
+pub(super) fn string<'v>(
+    value: &'v Value<'_>,
+    path: Path<'_>,
+    expected: &str,
+    found: &mut Findings<'_>,
+) -> Option<&'v str> {
+    let text = value.get_ref().as_str();
+    if text.is_none() {
+        wrong_type(value, path, expected, found);
+    }
+    text
+}
+
+impl Read for String {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        string(value, path, "a string", found).map(str::to_owned)
+    }
+}
+
+/// An integer from `MIN` to `MAX`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Number<const MIN: u64, const MAX: u64>(pub(super) u64);
+
+impl<const MIN: u64, const MAX: u64> Read for Number<MIN, MAX> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let Some(integer) = value.get_ref().as_integer() else {
+            wrong_type(value, path, "an integer", found);
+            return None;
+        };
+        let number = number(integer).filter(|number| (MIN..=MAX).contains(number));
+        if number.is_none() {
+            let message = format!("`{path}` = {integer} is out of range");
+            let range = format!("{MIN} to {MAX}");
+            found.add(Diagnostic::new(Code::OutOfRange, path, message).label(value.span().into(), range));
+        }
+        number.map(Self)
+    }
+}
+
+fn number(integer: &DeInteger<'_>) -> Option<u64> {
+    u64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// A duration from `MIN` to `MAX` milliseconds, written as `"2s"`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time<const MIN: u64, const MAX: u64>(pub(super) Duration);
+
+impl<const MIN: u64, const MAX: u64> Read for Time<MIN, MAX> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        duration(value, path, Bounds { min: MIN, max: MAX, or: "" }, found).map(Self)
+    }
+}
+
+/// As [`Time`], or `"off"`, which is `None`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TimeOrOff<const MIN: u64, const MAX: u64>(pub(super) Option<Duration>);
+
+impl<const MIN: u64, const MAX: u64> Read for TimeOrOff<MIN, MAX> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if value.get_ref().as_str() == Some("off") {
+            return Some(Self(None));
+        }
+        duration(value, path, Bounds { min: MIN, max: MAX, or: ", or \"off\"" }, found)
+            .map(|time| Self(Some(time)))
+    }
+}
+
+/// What a duration may be, in milliseconds, and what may stand in its stead.
+struct Bounds {
+    min: u64,
+    max: u64,
+    or: &'static str,
+}
+
+fn duration(value: &Value<'_>, path: Path<'_>, bounds: Bounds, found: &mut Findings<'_>) -> Option<Duration> {
+    let or = bounds.or;
+    let at = value.span().into();
+    let text = match value.get_ref() {
+        DeValue::String(text) => text,
+        DeValue::Integer(number) => {
+            let message = format!("`{path}` takes a duration with its unit, not an integer");
+            let fault = Diagnostic::new(Code::WrongType, path, message);
+            found.add(fault.label(at, format!("for seconds write \"{number}s\"")));
+            return None;
+        }
+        _ => {
+            wrong_type(value, path, &format!("a duration such as \"2s\"{or}"), found);
+            return None;
+        }
+    };
+    let Ok(time) = humantime::parse_duration(text) else {
+        let message = format!("{text:?} is not a duration");
+        let help = format!("a duration is a number with its unit: \"500ms\", \"2s\", \"1h 30m\"{or}");
+        let label =
+            if number_alone(text) { format!("did you mean \"{}s\"?", text.trim()) } else { String::new() };
+        found.add(Diagnostic::new(Code::BadDuration, path, message).label(at, label).help(help));
+        return None;
+    };
+    let (min, max) = (Duration::from_millis(bounds.min), Duration::from_millis(bounds.max));
+    if time < min || time > max {
+        let message = format!("`{path}` = {text:?} is out of range");
+        let label = format!("{} to {}{or}", humantime::format_duration(min), humantime::format_duration(max));
+        found.add(Diagnostic::new(Code::OutOfRange, path, message).label(at, label));
+        return None;
+    }
+    Some(time)
+}
+
+fn number_alone(text: &str) -> bool {
+    let text = text.trim();
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// An enum whose values have words.
+pub(super) trait Word: Copy + 'static {
+    /// Every word with its value.
+    const WORDS: &'static [(&'static str, Self)];
+}
+
+/// One of a few words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice<T>(pub(super) T);
+
+impl<T: Word> Read for Choice<T> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let words = || T::WORDS.iter().map(|(word, _)| *word);
+        let text = string(value, path, &format!("one of {}", quoted(words())), found)?;
+        let choice = T::WORDS.iter().find(|(word, _)| *word == text);
+        if choice.is_none() {
+            let fault = unknown_word(value, path, text, words());
+            found.add(fault.help(format!("it takes {}", quoted(words()))));
+        }
+        choice.map(|(_, value)| Self(*value))
+    }
+}
+
+fn unknown_word<'w>(
+    value: &Value<'_>,
+    path: Path<'_>,
+    text: &str,
+    words: impl IntoIterator<Item = &'w str>,
+) -> Diagnostic {
+    let label = match did_you_mean(text, words) {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => String::new(),
+    };
+    let message = format!("`{path}` does not know {text:?}");
+    Diagnostic::new(Code::UnknownWord, path, message).label(value.span().into(), label)
+}
+
+fn quoted<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+}
+
+/// A name of a backend.
+#[derive(Clone, Debug)]
+pub(super) struct Name(pub(super) String);
+
+impl Read for Name {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let name = string(value, path, "a name", found)?;
+        if let Some(fault) = name_fault(name, path) {
+            found.add(fault.label(value.span().into(), ""));
+            return None;
+        }
+        Some(Self(name.to_owned()))
+    }
+}
+
+/// Why a text cannot name a listener, pool or backend, without its place.
+pub(super) fn name_fault(name: &str, path: impl std::fmt::Display) -> Option<Diagnostic> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= LONGEST_NAME && name.chars().all(fits) {
+        return None;
+    }
+    let fault = Diagnostic::new(Code::BadName, path, format!("{name:?} cannot be a name"));
+    Some(fault.help(format!("a name has 1 to {LONGEST_NAME} ASCII letters, digits or `-_.`")))
+}
+
+/// The key of the hash balancers: 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HashKey(pub(super) [u8; 16]);
+
+impl Read for HashKey {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "32 hexadecimal digits in quotes", found)?;
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let key = if is_hex { u128::from_str_radix(text, 16).ok() } else { None };
+        if key.is_none() {
+            let fault =
+                Diagnostic::new(Code::BadHashKey, path, format!("`{path}` is not 32 hexadecimal digits"));
+            let fault = fault.label(value.span().into(), format!("{} characters", text.chars().count()));
+            found.add(fault.help("make one with: openssl rand -hex 16; every node needs the same"));
+        }
+        key.map(|key| Self(key.to_be_bytes()))
+    }
+}
+
+/// A host name, or `*.` and the name below which every name matches.
+#[derive(Clone, Debug)]
+pub(super) struct SniPattern(pub(super) NamePattern);
+
+impl Read for SniPattern {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a host name", found)?;
+        match text.parse::<NamePattern>() {
+            Ok(pattern) => Some(Self(pattern)),
+            Err(fault) => {
+                let message = format!("{text:?} is not a server name");
+                let fault = Diagnostic::new(Code::BadServerName, path, message)
+                    .label(value.span().into(), fault.to_string());
+                found.add(
+                    fault.help("write \"mail.example.com\", or \"*.example.com\" for every name below it"),
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug)]
+pub(super) struct LogTarget(pub(super) AccessLogTarget);
+
+impl Read for LogTarget {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "\"stdout\", \"off\" or a path", found)?;
+        match text {
+            "stdout" => Some(Self(AccessLogTarget::Stdout)),
+            "off" => Some(Self(AccessLogTarget::Off)),
+            // A slash is asked for so that a misspelt word does not become a file.
+            _ if text.contains('/') && !text.ends_with('/') && !text.contains('\0') => {
+                Some(Self(AccessLogTarget::File(text.into())))
+            }
+            _ => {
+                let fault = unknown_word(value, path, text, ["stdout", "off"]);
+                found.add(fault.help("it takes \"stdout\", \"off\" or a file's path with a slash in it"));
+                None
+            }
+        }
+    }
+}
