@@ -3,9 +3,9 @@
 //! [`metrics::families`](super::metrics::families) like all others.
 
 use std::fmt::Write as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::metrics::{MetricDoc, families};
+use crate::sys::process::Figures;
 
 /// A text being written: each family's head once, then its samples.
 #[derive(Debug, Default)]
@@ -26,6 +26,19 @@ impl Exposition {
         let help = meaning.replace('\\', "\\\\").replace('\n', "\\n");
         _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
         Family { text: &mut self.text, metric }
+    }
+
+    /// The `process_*` families.
+    pub fn process(&mut self, figures: &Figures) {
+        let mut one = |metric: &'static MetricDoc, value: f64| {
+            self.family(metric).sample(&[], value);
+        };
+        one(&families::CPU_SECONDS, figures.cpu_seconds);
+        one(&families::RESIDENT_MEMORY, figures.resident_bytes as f64);
+        one(&families::OPEN_FDS, figures.open_descriptors as f64);
+        one(&families::MAX_FDS, figures.descriptor_limit as f64);
+        one(&families::START_TIME, figures.started_at);
+        one(&families::THREADS, figures.threads as f64);
     }
 
     /// The text.
@@ -71,39 +84,6 @@ fn push_label(text: &mut String, label: &str) {
     }
 }
 
-/// What the kernel says of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProcessFigures {
-    /// Processor time used, user and system.
-    pub cpu: Duration,
-    /// Bytes in RAM.
-    pub resident_memory: u64,
-    /// Descriptors open.
-    pub open_descriptors: u64,
-    /// The soft limit of descriptors.
-    pub max_descriptors: u64,
-    /// When the process started.
-    pub started: SystemTime,
-    /// Threads.
-    pub threads: u64,
-}
-
-impl ProcessFigures {
-    /// Appends the `process_*` families.
-    pub fn write(&self, exposition: &mut Exposition) {
-        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut one = |metric: &'static MetricDoc, value: f64| {
-            exposition.family(metric).sample(&[], value);
-        };
-        one(&families::CPU_SECONDS, self.cpu.as_secs_f64());
-        one(&families::RESIDENT_MEMORY, self.resident_memory as f64);
-        one(&families::OPEN_FDS, self.open_descriptors as f64);
-        one(&families::MAX_FDS, self.max_descriptors as f64);
-        one(&families::START_TIME, started.as_secs_f64());
-        one(&families::THREADS, self.threads as f64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::families::{BACKEND_UP, HASH_TABLE_INFO};
@@ -146,16 +126,16 @@ mod tests {
 
     #[test]
     fn large_and_small_numbers_are_exact() {
-        let figures = ProcessFigures {
-            cpu: Duration::from_millis(1250),
-            resident_memory: 1 << 53,
+        let figures = Figures {
+            cpu_seconds: 1.25,
+            resident_bytes: 1 << 53,
             open_descriptors: 12,
-            max_descriptors: 1_048_576,
-            started: UNIX_EPOCH + Duration::from_millis(1_700_000_000_500),
+            descriptor_limit: 1_048_576,
+            started_at: 1_700_000_000.5,
             threads: 5,
         };
         let mut exposition = Exposition::default();
-        figures.write(&mut exposition);
+        exposition.process(&figures);
         let text = exposition.finish();
         let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(

@@ -11,7 +11,7 @@ pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
 pub use close_reason::{CloseReason, Phase, Who};
-pub use exposition::{Exposition, ProcessFigures};
+pub use exposition::Exposition;
 pub use metrics::{
     ActiveConnection, ConnectOutcome, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
     ProcessMetrics, ReloadOutcome,

@@ -228,7 +228,7 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     "pointsman_backend_checks_total",
     Counter,
     &["pool", "backend", "result"],
-    "Health checks of the backend: ok or failed.",
+    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left).",
 );
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",

@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
-use crate::telemetry::{CloseReason, Direction, Engine, Exposition, ProcessFigures};
+use crate::sys::process::Figures;
+use crate::telemetry::{CloseReason, Direction, Engine, Exposition};
 
 /// What a scrape gives with one listener, one pool and one backend.
 fn whole(metrics: &Metrics) -> String {
@@ -13,18 +14,11 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS).sample(&backend, 0.0);
-    text.family(&families::BACKEND_CHECKS).sample(&[("pool", "p"), ("backend", "b"), ("result", "ok")], 0.0);
+    text.family(&families::BACKEND_CHECKS)
+        .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
     text.family(&families::HASH_TABLE_ENTRIES).sample(&backend, 0.0);
-    let figures = ProcessFigures {
-        cpu: Duration::ZERO,
-        resident_memory: 0,
-        open_descriptors: 0,
-        max_descriptors: 0,
-        started: UNIX_EPOCH,
-        threads: 0,
-    };
-    figures.write(&mut text);
+    text.process(&Figures::default());
     text.finish()
 }
 
