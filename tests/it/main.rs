@@ -2,5 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod admin;
 mod relay;
 mod support;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use pointsman::admin;
 use pointsman::config::{self, Config};
 use pointsman::relay::EngineChoice;
 use pointsman::server::{Remote, Server, Signals};
@@ -25,6 +26,17 @@ impl Proxy {
         let remote = server.remote();
         let thread = thread::spawn(move || server.run(Signals::Ignore, std::future::pending()));
         Self { remote, thread: Some(thread) }
+    }
+
+    /// The same with an admin listener beside it, whose address is returned.
+    pub(crate) fn start_with_admin(config: Config) -> (Self, SocketAddr) {
+        let listener = admin::bind("127.0.0.1:0".parse().unwrap()).expect("a free port");
+        let address = listener.local_addr().unwrap();
+        let server = Server::start(config).expect("the server starts");
+        let remote = server.remote();
+        let view = Arc::clone(remote.view());
+        let thread = thread::spawn(move || server.run(Signals::Ignore, admin::serve(listener, view)));
+        (Self { remote, thread: Some(thread) }, address)
     }
 
     /// A `tcp` listener named `main` in front of these backends.

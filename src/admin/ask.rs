@@ -1,0 +1,172 @@
+//! Asks a running pointsman, over a plain blocking socket: one GET, one answer, the end.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
+/// should something else listen at that address.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Bytes asked of the kernel at once.
+const CHUNK: usize = 64 * 1024;
+
+/// Asks for `path` at the admin address and returns the status code and the body. All of it may take
+/// `timeout`. Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this host.
+///
+/// # Errors
+///
+/// Those of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/` or has
+/// spaces, controls or anything beyond ASCII; `UnexpectedEof` for an answer that is cut off, which is also
+/// what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
+/// UTF-8 or not HTTP.
+pub fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path"));
+    }
+    let deadline = Instant::now() + timeout;
+    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    // With HTTP/1.0 the answer comes in one piece and ends with the connection.
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).map_err(timed_out)?;
+    let answer = read(&mut stream, deadline)?;
+    parse(&answer)
+}
+
+/// What is left until the deadline, more than nothing.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
+}
+
+/// Reads to the end, the deadline or the bound.
+fn read(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(answer),
+            Ok(count) if answer.len() + count > LARGEST_ANSWER => {
+                return Err(invalid("the answer is too large"));
+            }
+            Ok(count) => answer.extend_from_slice(&chunk[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(timed_out(error)),
+        }
+    }
+}
+
+/// The kernel says `WouldBlock` when the timeout of a blocking socket is over.
+fn timed_out(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
+        _ => error,
+    }
+}
+
+fn invalid(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+fn parse(answer: &[u8]) -> io::Result<(u16, String)> {
+    let cut_off = || io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is cut off");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(cut_off)?;
+    let head = str::from_utf8(&answer[..end]).map_err(|_| invalid("the answer is not HTTP"))?;
+    let body = &answer[end + 4..];
+    let mut lines = head.split("\r\n");
+    let code = lines.next().and_then(status_code).ok_or_else(|| invalid("the answer is not HTTP"))?;
+    if lines.find_map(content_length).is_some_and(|length| body.len() < length) {
+        return Err(cut_off());
+    }
+    let body = str::from_utf8(body).map_err(|_| invalid("the answer is not UTF-8"))?;
+    Ok((code, body.to_owned()))
+}
+
+fn status_code(line: &str) -> Option<u16> {
+    let mut words = line.strip_prefix("HTTP/1.")?.split(' ');
+    words.next()?;
+    words.next()?.parse().ok().filter(|code| (100..600).contains(code))
+}
+
+fn content_length(line: &str) -> Option<usize> {
+    let (name, value) = line.split_once(':')?;
+    name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(answer: &[u8], expected: Result<(u16, &str), io::ErrorKind>) {
+        let expected = expected.map(|(code, body)| (code, body.to_owned()));
+        let found = parse(answer).map_err(|error| error.kind());
+        assert_eq!(found, expected, "{:?}", String::from_utf8_lossy(answer));
+    }
+
+    #[test]
+    fn answers_are_understood() {
+        use io::ErrorKind::{InvalidData, UnexpectedEof};
+        check(b"HTTP/1.0 200 OK\r\n\r\n", Ok((200, "")));
+        check(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\ndraining\n", Ok((503, "draining\n")));
+        check(b"HTTP/1.0 204\r\n\r\n", Ok((204, "")));
+        check(b"HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", Ok((200, "abc")));
+        check(b"HTTP/1.0 200 OK\r\ncontent-length: 4\r\n\r\nabc", Err(UnexpectedEof));
+        check(b"HTTP/1.0 200 OK\r\n", Err(UnexpectedEof));
+        check(b"", Err(UnexpectedEof));
+        check(b"SSH-2.0-x\r\n\r\n", Err(InvalidData));
+        check(b"HTTP/1.0 2000 OK\r\n\r\n", Err(InvalidData));
+        check(b"HTTP/1.0 x\r\n\r\n", Err(InvalidData));
+        check(b"HTTP/1.0 200 OK\r\n\r\n\xff", Err(InvalidData));
+        check(b"\xff\r\n\r\n", Err(InvalidData));
+    }
+
+    /// Asks a stranger that sends `answer` and then keeps the connection open until the client ends it.
+    fn ask_a_stranger(answer: &'static [u8], path: &str, timeout: Duration) -> io::ErrorKind {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            while stream.write_all(answer).is_ok() && !answer.is_empty() {}
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        ask(address, path, timeout).unwrap_err().kind()
+    }
+
+    #[test]
+    fn a_stranger_is_not_waited_for() {
+        let timeout = Duration::from_millis(100);
+        assert_eq!(ask_a_stranger(b"", "/ready", timeout), io::ErrorKind::TimedOut);
+        assert_eq!(ask_a_stranger(b"x", "/ready", timeout), io::ErrorKind::TimedOut);
+        assert_eq!(ask_a_stranger(b"", "/ready", Duration::ZERO), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn an_endless_answer_is_cut() {
+        let answer = ask_a_stranger(&[b'x'; 1 << 20], "/metrics", Duration::from_secs(60));
+        assert_eq!(answer, io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_path_cannot_forge_a_request() {
+        for path in ["", "ready", "/a b", "/a\r\nB: c", "/é"] {
+            let kind = ask("127.0.0.1:1".parse().unwrap(), path, Duration::from_secs(1)).unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::InvalidInput, "{path:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_panics(head in "HTTP/1.[01] [0-9]{0,4}[ a-z\r\n:]{0,40}", body in any::<Vec<u8>>()) {
+            let _ = parse(&body);
+            let _ = parse(&[head.as_bytes(), b"\r\n\r\n", &body].concat());
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Lets admin connections in and bounds each: how many at once, how many bytes a request may have, how
+//! long the request and the answer may take.
+//!
+//! The bounds are in the socket as the HTTP library sees it: a read or a write after the deadline fails,
+//! and the library then gives the connection up. So they hold whatever the client sends or leaves unread.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep, sleep};
+
+use crate::limit::{Gate, Pass};
+
+/// Admin connections at once; more are closed unanswered. A few scrapers and operators need a handful,
+/// and the descriptors that are kept from the connections' limit suffice for these.
+pub const MOST_CONNECTIONS: u64 = 64;
+
+/// The time from the accept to the answer's first byte, which the request and the rendering share. It is
+/// also the default of Prometheus for a whole scrape.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// The time for the whole answer: megabytes over a slow line, but not for ever.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes that are read of a client, the head of its request and what follows. A request here has a few
+/// hundred; proxies and browsers add cookies and the like.
+const REQUEST_SIZE: usize = 16 * 1024;
+
+/// The rest after an accept that failed for want of descriptors or memory.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What one client may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Connections at once.
+    pub(super) connections: u64,
+    /// From the accept to the answer's first byte.
+    pub(super) request_time: Duration,
+    /// From there to the answer's end.
+    pub(super) answer_time: Duration,
+    /// Bytes read.
+    pub(super) request_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: MOST_CONNECTIONS,
+            request_time: REQUEST_TIME,
+            answer_time: ANSWER_TIME,
+            request_size: REQUEST_SIZE,
+        }
+    }
+}
+
+/// The listening socket of admin.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    limits: Limits,
+    /// So that a lasting lack of descriptors is logged once.
+    failing: bool,
+}
+
+impl Door {
+    /// Registers a non-blocking listening socket with the current runtime.
+    pub(super) fn open(listener: std::net::TcpListener, limits: Limits) -> io::Result<Self> {
+        let listener = TcpListener::from_std(listener)?;
+        Ok(Self { listener, gate: Gate::new(limits.connections), limits, failing: false })
+    }
+
+    async fn pause(&mut self, error: io::Error) {
+        if is_of_the_client(&error) {
+            return;
+        }
+        if !self.failing {
+            tracing::warn!(%error, "admin cannot accept; trying on");
+        }
+        self.failing = true;
+        sleep(PAUSE).await;
+    }
+}
+
+/// Whether the accept failed because the client had left already.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+impl axum::serve::Listener for Door {
+    type Io = Visit;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Visit, SocketAddr) {
+        loop {
+            let (stream, peer) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    self.pause(error).await;
+                    continue;
+                }
+            };
+            self.failing = false;
+            match self.gate.enter() {
+                Some(pass) => return (Visit::new(stream, pass, &self.limits), peer),
+                None => tracing::debug!(%peer, "too many admin connections"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The request comes, or its answer is made, which will then have so long.
+    Asking(Duration),
+    /// The answer goes out.
+    Answering,
+}
+
+/// One admin connection. Its reads and writes fail when its time or its bytes are used up.
+#[derive(Debug)]
+pub(super) struct Visit {
+    stream: TcpStream,
+    stage: Stage,
+    /// The end of the stage.
+    deadline: Pin<Box<Sleep>>,
+    /// Bytes that may still be read; a read that begins within them may pass them by one buffer.
+    left: usize,
+    _pass: Pass,
+}
+
+impl Visit {
+    fn new(stream: TcpStream, pass: Pass, limits: &Limits) -> Self {
+        Self {
+            stream,
+            stage: Stage::Asking(limits.answer_time),
+            deadline: Box::pin(sleep(limits.request_time)),
+            left: limits.request_size,
+            _pass: pass,
+        }
+    }
+
+    /// Fails when the time is over; else the task is woken when it is.
+    fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// A first byte is to be written: from here the answer's own time counts.
+    fn answer(&mut self) {
+        if let Stage::Asking(answer_time) = self.stage {
+            self.stage = Stage::Answering;
+            self.deadline.as_mut().reset(Instant::now() + answer_time);
+        }
+    }
+}
+
+impl AsyncRead for Visit {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_time(cx)?;
+        if self.left == 0 {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request is too large")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.left = self.left.saturating_sub(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Visit {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.answer();
+        self.check_time(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.answer();
+        self.check_time(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpStream as StdStream};
+    use std::thread;
+
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::*;
+
+    /// Long enough for a whole exchange on this host, short enough to wait for.
+    const SHORT: Duration = Duration::from_millis(300);
+    const LONG: Duration = Duration::from_secs(60);
+    /// More bytes than the buffers of two sockets hold.
+    const LARGE: usize = 64 << 20;
+
+    fn limits() -> Limits {
+        Limits { request_time: LONG, answer_time: LONG, ..Limits::default() }
+    }
+
+    /// Runs a door whose answer at `/` is one line and at `/large` has [`LARGE`] bytes.
+    fn open(limits: Limits) -> SocketAddr {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let large = || async { "x".repeat(LARGE) };
+                let router = Router::new().route("/", get("answer\n")).route("/large", get(large));
+                let _ = axum::serve(Door::open(listener, limits).unwrap(), router).await;
+            });
+        });
+        address
+    }
+
+    /// What comes after `request` until the connection ends, one way or the other.
+    fn answer(stream: &mut StdStream, request: &[u8]) -> String {
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        // The door may close before it has read all.
+        let _ = stream.write_all(request);
+        let mut answer = Vec::new();
+        match stream.read_to_end(&mut answer) {
+            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("not closed: {error}"),
+            _ => String::from_utf8(answer).unwrap(),
+        }
+    }
+
+    fn check(limits: Limits, request: &[u8], answered: bool) {
+        let mut stream = StdStream::connect(open(limits)).unwrap();
+        let answer = answer(&mut stream, request);
+        assert_eq!(answer.ends_with("answer\n"), answered, "{answer:?}");
+    }
+
+    #[test]
+    fn a_request_is_answered() {
+        check(limits(), b"GET / HTTP/1.0\r\n\r\n", true);
+    }
+
+    #[test]
+    fn who_says_nothing_or_half_a_request_is_closed() {
+        let limits = Limits { request_time: SHORT, ..limits() };
+        check(limits, b"", false);
+        check(limits, b"GET / HTTP/1.0\r\n", false);
+        check(limits, b"GET / HTTP/1.0\r\nA: ", false);
+    }
+
+    #[test]
+    fn an_answered_connection_does_not_stay_for_ever() {
+        check(Limits { answer_time: SHORT, ..limits() }, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
+    }
+
+    #[test]
+    fn a_large_request_is_closed() {
+        let mut request = b"GET / HTTP/1.0\r\n".to_vec();
+        for n in 0..40 {
+            request.extend(format!("Cookie-{n}: {}\r\n", "c".repeat(1024)).into_bytes());
+        }
+        request.extend(b"\r\n");
+        check(limits(), &request, false);
+        check(Limits { request_size: 1 << 20, ..limits() }, &request, true);
+    }
+
+    #[test]
+    fn who_does_not_read_is_closed() {
+        let limits = Limits { connections: 1, answer_time: SHORT, ..limits() };
+        let address = open(limits);
+        let mut deaf = StdStream::connect(address).unwrap();
+        deaf.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
+        // The one place is free again once it was closed, with most of its answer unsent.
+        while answer(&mut StdStream::connect(address).unwrap(), b"GET / HTTP/1.0\r\n\r\n").is_empty() {}
+        let length = answer(&mut deaf, b"").len();
+        assert!(length < LARGE, "{length} bytes came");
+    }
+
+    #[test]
+    fn no_more_than_the_limit_are_let_in() {
+        let address = open(Limits { connections: 2, ..limits() });
+        let silent = [StdStream::connect(address).unwrap(), StdStream::connect(address).unwrap()];
+        assert_eq!(answer(&mut StdStream::connect(address).unwrap(), b""), "");
+        for stream in &silent {
+            stream.shutdown(Shutdown::Both).unwrap();
+        }
+        while answer(&mut StdStream::connect(address).unwrap(), b"GET / HTTP/1.0\r\n\r\n").is_empty() {}
+    }
+}

@@ -1,0 +1,352 @@
+//! What an operator asks over HTTP, from a server that runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use pointsman::admin;
+use pointsman::balance::Algorithm;
+use pointsman::config::Config;
+use pointsman::pool::{CheckKind, HealthSpec};
+use pointsman::relay::EngineChoice;
+use pointsman::telemetry::metrics::METRICS;
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::{Backend, PATIENCE, Proxy, tcp, wait_for};
+
+fn start() -> (Proxy, SocketAddr, Backend) {
+    let backend = Backend::echo();
+    let (proxy, address) = Proxy::start_with_admin(tcp(&[backend.address], EngineChoice::Auto));
+    (proxy, address, backend)
+}
+
+fn ask(address: SocketAddr, path: &str) -> (u16, String) {
+    admin::ask(address, path, PATIENCE).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn check(address: SocketAddr, path: &str, code: u16, body: &str) {
+    assert_eq!(ask(address, path), (code, body.to_owned()), "{path}");
+}
+
+/// The whole answer to these bytes, or what came of it before the connection was closed.
+fn raw(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("not closed: {error}"),
+        _ => String::from_utf8(answer).unwrap(),
+    }
+}
+
+fn check_raw(address: SocketAddr, request: &str, first_line: &str) -> String {
+    let answer = raw(address, request);
+    assert_eq!(answer.lines().next(), Some(first_line), "{request:?} gave {answer:?}");
+    answer
+}
+
+/// A client that is connected through the proxy to its end.
+fn connect_through(proxy: &Proxy) -> TcpStream {
+    let mut client = proxy.connect();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    client
+}
+
+fn status(address: SocketAddr) -> Value {
+    let (code, body) = ask(address, "/api/v1/status");
+    assert_eq!(code, 200);
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
+}
+
+/// The samples of /metrics by name and labels, once the text was found well-formed: each sample is in the
+/// family whose HELP and TYPE precede it, no family and no series comes twice.
+fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
+    let (code, text) = ask(address, "/metrics");
+    assert_eq!(code, 200);
+    assert!(text.ends_with('\n'));
+    let mut families = BTreeSet::new();
+    let mut samples = BTreeMap::new();
+    let (mut family, mut helped, mut kind) = (String::new(), String::new(), String::new());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            helped = rest.split_once(' ').expect("a help text").0.to_owned();
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, word) = rest.split_once(' ').unwrap();
+            assert_eq!(name, helped, "HELP stands before TYPE");
+            assert!(["counter", "gauge", "histogram"].contains(&word), "{line}");
+            assert!(families.insert(name.to_owned()), "{name} comes twice");
+            (family, kind) = (name.to_owned(), word.to_owned());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("no value: {line}"));
+        let name = series.split('{').next().unwrap();
+        let suffix = name.strip_prefix(&family).unwrap_or_else(|| panic!("{line} in the family {family}"));
+        match kind.as_str() {
+            "histogram" => assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}"),
+            _ => assert_eq!(suffix, "", "{line}"),
+        }
+        let labels = &series[name.len()..];
+        assert!(labels.is_empty() || labels.starts_with('{') && labels.ends_with("\"}"), "{line}");
+        let value = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
+        assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
+    }
+    let documented: BTreeSet<_> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
+    assert_eq!(families, documented);
+    samples
+}
+
+#[test]
+fn health_and_readiness() {
+    let (_proxy, address, _backend) = start();
+    check(address, "/healthz", 200, "ok\n");
+    check(address, "/ready", 200, "ready\n");
+}
+
+#[test]
+fn ready_turns_when_it_stops_and_goes_on_being_answered() {
+    let backend = Backend::echo();
+    let mut config = tcp(&[backend.address], EngineChoice::Auto);
+    config.shutdown.grace = PATIENCE;
+    let (proxy, address) = Proxy::start_with_admin(config);
+    check(address, "/ready", 200, "ready\n");
+    proxy.remote.stop();
+    wait_for("draining", || ask(address, "/ready") == (503, "draining\n".to_owned()));
+    check(address, "/healthz", 200, "ok\n");
+    assert_eq!(status(address)["life"], "draining");
+    connect_through(&proxy);
+}
+
+#[test]
+fn status_tells_what_is_there() {
+    let (proxy, address, backend) = start();
+    let client = connect_through(&proxy);
+    let mut status = status(address);
+    let (_, text) = ask(address, "/api/v1/status");
+    let started = status["started"].take();
+    assert!(started.as_str().unwrap().ends_with('Z'), "{started}");
+    assert!(status["uptime_seconds"].take().is_u64());
+    assert!(status["connections"]["limit"].take().as_u64() > Some(0));
+    assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
+    let digest = status["pools"][0]["digest"].take();
+    assert_eq!(digest.as_str().unwrap().len(), 16, "{digest}");
+    let expected = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started": null,
+        "uptime_seconds": null,
+        "life": "serving",
+        "workers": 2,
+        "connections": { "open": 1, "limit": null },
+        "listeners": [{
+            "name": "main",
+            "addresses": [proxy.address("main")],
+            "protocol": "tcp",
+            "connections": { "open": 1 },
+        }],
+        "pools": [{
+            "name": "main",
+            "balance": "maglev",
+            "digest": null,
+            "backends": [{
+                "name": backend.address.to_string(),
+                "address": backend.address.to_string(),
+                "weight": 1,
+                "state": "up",
+                "since_seconds": null,
+                "connections": { "active": 1, "total": 1 },
+                "checks": { "passed": 0, "failed": 0, "not_made": 0 },
+            }],
+        }],
+    });
+    assert_eq!(status, expected);
+    let places: Vec<_> = ["version", "started", "life", "workers", "connections", "listeners", "pools"]
+        .map(|key| text.find(&format!("\n  \"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}")))
+        .into();
+    assert!(places.is_sorted(), "the keys have one order: {text}");
+    drop(client);
+}
+
+#[test]
+fn names_from_the_configuration_stay_in_their_strings() {
+    let backend = Backend::echo();
+    let mut config = tcp(&[backend.address], EngineChoice::Auto);
+    let name = "a\"b\\c\nd";
+    config.pools[0].backends[0].name = name.into();
+    let (_proxy, address) = Proxy::start_with_admin(config);
+    assert_eq!(status(address)["pools"][0]["backends"][0]["name"], name);
+    assert_eq!(metrics(address)[r#"pointsman_backend_up{pool="main",backend="a\"b\\c\nd"}"#], 1.0);
+}
+
+#[test]
+fn metrics_are_well_formed_and_have_the_backends() {
+    let (proxy, address, backend) = start();
+    let client = connect_through(&proxy);
+    let (digest, samples) = (status(address)["pools"][0]["digest"].clone(), metrics(address));
+    let of_backend =
+        |family: &str| samples[&format!("{family}{{pool=\"main\",backend=\"{}\"}}", backend.address)];
+    assert_eq!(of_backend("pointsman_backend_up"), 1.0);
+    assert_eq!(of_backend("pointsman_backend_connections_active"), 1.0);
+    assert_eq!(of_backend("pointsman_backend_connections_total"), 1.0);
+    assert_eq!(of_backend("pointsman_hash_table_entries"), 65537.0);
+    let digest = digest.as_str().unwrap();
+    assert_eq!(samples[&format!("pointsman_hash_table_info{{pool=\"main\",digest=\"{digest}\"}}")], 1.0);
+    assert_eq!(samples["pointsman_hello_memory_bytes"], 0.0);
+    assert_eq!(samples[r#"pointsman_connections_active{listener="main"}"#], 1.0);
+    assert!(samples["process_resident_memory_bytes"] > 1e5);
+    assert!(samples["process_open_fds"] > 3.0);
+    drop(client);
+}
+
+#[test]
+fn checks_are_counted_by_their_result() {
+    let alive = Backend::echo();
+    let (_held, gone) = closed_port();
+    let mut config = tcp(&[alive.address, gone], EngineChoice::Auto);
+    config.pools[0].health = Some(HealthSpec {
+        check: CheckKind::Tcp,
+        interval: Duration::from_millis(20),
+        timeout: Duration::from_secs(5),
+        rise: 2,
+        fall: 3,
+    });
+    let (_proxy, address) = Proxy::start_with_admin(config);
+    let series = |backend: SocketAddr, result: &str| {
+        format!(r#"pointsman_backend_checks_total{{pool="main",backend="{backend}",result="{result}"}}"#)
+    };
+    wait_for("checks", || {
+        let samples = metrics(address);
+        samples[&series(alive.address, "passed")] > 1.0 && samples[&series(gone, "failed")] > 1.0
+    });
+    let samples = metrics(address);
+    assert_eq!(samples[&series(alive.address, "failed")], 0.0);
+    assert_eq!(samples[&series(gone, "passed")], 0.0);
+    assert_eq!(samples[&series(gone, "not_made")], 0.0);
+    assert_eq!(samples[&format!(r#"pointsman_backend_up{{pool="main",backend="{gone}"}}"#)], 0.0);
+    let state = |at: usize| status(address)["pools"][0]["backends"][at]["state"].clone();
+    assert_eq!((state(0), state(1)), (json!("up"), json!("down")));
+}
+
+/// An address where nothing listens, and nothing can while the socket is held.
+fn closed_port() -> (Socket, SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
+#[test]
+fn series_of_removed_backends_go() {
+    let (first, second) = (Backend::echo(), Backend::echo());
+    let config = |address| -> Config {
+        let mut config = tcp(&[address], EngineChoice::Auto);
+        config.pools[0].algorithm = Algorithm::RoundRobin;
+        config
+    };
+    let (proxy, address) = Proxy::start_with_admin(config(first.address));
+    let backends = || -> Vec<String> {
+        metrics(address).into_keys().filter(|series| series.starts_with("pointsman_backend_up")).collect()
+    };
+    let only = |address| vec![format!(r#"pointsman_backend_up{{pool="main",backend="{address}"}}"#)];
+    assert_eq!(backends(), only(first.address));
+    proxy.remote.reload(config(second.address)).unwrap();
+    assert_eq!(backends(), only(second.address));
+    let pool = &status(address)["pools"][0];
+    assert_eq!((&pool["balance"], &pool["digest"]), (&json!("round-robin"), &Value::Null));
+}
+
+#[test]
+fn answers_have_their_headers() {
+    let (_proxy, address, _backend) = start();
+    let check = |path: &str, kind: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let answer = check_raw(address, &request, "HTTP/1.1 200 OK").to_ascii_lowercase();
+        assert!(answer.contains(&format!("\r\ncontent-type: {kind}\r\n")), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    };
+    check("/metrics", "text/plain; version=0.0.4; charset=utf-8");
+    check("/api/v1/status", "application/json");
+    check("/healthz", "text/plain; charset=utf-8");
+}
+
+#[test]
+fn what_is_not_there_is_told() {
+    let (_proxy, address, _backend) = start();
+    for path in ["/", "/metrics/", "/api/v2/status", "/%2e%2e/etc/passwd"] {
+        let (code, body) = ask(address, path);
+        assert_eq!(code, 404, "{path}");
+        for endpoint in ["/metrics", "/healthz", "/ready", "/api/v1/status"] {
+            assert!(body.contains(endpoint), "{endpoint} is not in {body}");
+        }
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx");
+        let answer = check_raw(address, &request, "HTTP/1.1 405 Method Not Allowed");
+        assert!(answer.to_ascii_lowercase().contains("\r\nallow: get,head\r\n"), "{answer}");
+    }
+    let head = check_raw(address, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 OK");
+    assert!(head.ends_with("\r\n\r\n"), "a HEAD has no body: {head}");
+    check_raw(address, "nonsense\r\n\r\n", "HTTP/1.1 400 Bad Request");
+}
+
+#[test]
+fn a_name_that_a_web_page_can_have_is_refused() {
+    let (_proxy, address, _backend) = start();
+    let get = |host: &str| format!("GET /api/v1/status HTTP/1.1\r\n{host}\r\n");
+    for host in ["", "Host: localhost\r\n", "Host: 127.0.0.1:9100\r\n", "Host: [::1]:9100\r\n"] {
+        check_raw(address, &get(host), "HTTP/1.1 200 OK");
+    }
+    for host in ["Host: evil.example\r\n", "Host: localhost\r\nHost: evil.example\r\n"] {
+        let answer = check_raw(address, &get(host), "HTTP/1.1 421 Misdirected Request");
+        assert!(!answer.contains("pools"), "{answer}");
+    }
+}
+
+#[test]
+fn who_says_nothing_blocks_nobody() {
+    let (_proxy, address, _backend) = start();
+    let most = usize::try_from(admin::MOST_CONNECTIONS).unwrap();
+    let connect = || TcpStream::connect(address).unwrap();
+    let mut silent: Vec<_> = (1..most).map(|_| connect()).collect();
+    check(address, "/healthz", 200, "ok\n");
+    // With every place taken, one more is closed; places that are given back are taken again. The one
+    // that was asked just now may still be leaving.
+    wait_for("a full house", || {
+        silent.push(connect());
+        admin::ask(address, "/healthz", PATIENCE).is_err()
+    });
+    drop(silent);
+    wait_for("room", || admin::ask(address, "/healthz", PATIENCE).is_ok());
+}
+
+#[test]
+fn a_clash_names_the_address() {
+    let (_proxy, address, _backend) = start();
+    let message = admin::bind(address).unwrap_err().to_string();
+    assert!(message.contains(&address.to_string()), "{message}");
+    assert!(message.contains("another program listens there"), "{message}");
+}
+
+#[test]
+#[ignore = "needs promtool"]
+fn promtool_takes_the_metrics() {
+    let (proxy, address, _backend) = start();
+    connect_through(&proxy);
+    let (_, text) = ask(address, "/metrics");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool runs");
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
