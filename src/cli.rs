@@ -1,8 +1,198 @@
-//! The command line.
+//! The command line: arguments to calls, results to exit codes.
+//!
+//! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
+// Talking to whoever typed the command is what this module is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use std::future;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::admin;
+use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
+use crate::server::{Server, Signals};
+
+/// How long `health` and `status` wait for the admin listener.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The JSON Schema of the configuration file.
+const SCHEMA: &str = include_str!("../config.schema.json");
+
+/// A failure while running.
+const FAILED: u8 = 1;
+
+/// A fault in the configuration or the usage.
+const FAULTY: u8 = 2;
+
+/// A layer-4 TCP and TLS-passthrough load balancer: reads the server name, never decrypts.
+#[derive(Parser)]
+#[command(name = "pointsman", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve, by a configuration file or by --listen and --backend
+    Run(RunArgs),
+    /// Check a configuration file and say everything that is wrong with it; binds nothing
+    Check {
+        /// The configuration file
+        file: PathBuf,
+    },
+    /// Ask a running pointsman whether it is alive; the exit code is the answer
+    Health {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Ask whether it takes new connections instead
+        #[arg(long)]
+        ready: bool,
+    },
+    /// Print what a running pointsman says of its listeners, pools and backends, as JSON
+    Status {
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Print the JSON Schema of the configuration file
+    Schema,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// The configuration file; SIGHUP reads it again
+    #[arg(required_unless_present = "listen", conflicts_with_all = ["listen", "backends"])]
+    file: Option<PathBuf>,
+    /// Without a file: listen here, as `:5432` or `127.0.0.1:5432`; may be repeated
+    #[arg(long, value_name = "ADDRESS", requires = "backends")]
+    listen: Vec<String>,
+    /// Without a file: a backend, as `10.0.0.1:5432`; may be repeated
+    #[arg(long = "backend", value_name = "ADDRESS", requires = "listen")]
+    backends: Vec<String>,
+}
+
+#[derive(Args)]
+struct AdminArgs {
+    /// The address of its admin listener
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+    admin: SocketAddr,
+}
 
 /// Reads the arguments and does what they say.
 pub fn run() -> ExitCode {
-    ExitCode::SUCCESS
+    match Cli::parse().command {
+        Command::Run(args) => serve(&args),
+        Command::Check { file } => check(&file),
+        Command::Health { admin, ready } => ask(admin.admin, if ready { "/ready" } else { "/healthz" }),
+        Command::Status { admin } => ask(admin.admin, "/api/v1/status"),
+        Command::Schema => {
+            print!("{SCHEMA}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn check(file: &Path) -> ExitCode {
+    match read(Some(file), &[], &[]) {
+        Ok(config) => {
+            println!(
+                "{}: good: {} listeners, {} pools, {} backends",
+                file.display(),
+                config.listeners.len(),
+                config.pools.len(),
+                config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+/// Reads a configuration; its faults and warnings go to standard error.
+fn read(file: Option<&Path>, listen: &[String], backends: &[String]) -> Result<Config, ExitCode> {
+    let read = match file {
+        Some(file) => config::load(file),
+        None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
+    };
+    let color = io::stderr().is_terminal();
+    match read {
+        Ok((config, warnings)) => {
+            if !warnings.is_empty() {
+                eprintln!("{}", warnings.render(color));
+            }
+            Ok(config)
+        }
+        Err(faults) => {
+            eprintln!("{}", faults.render(color));
+            Err(ExitCode::from(FAULTY))
+        }
+    }
+}
+
+fn serve(args: &RunArgs) -> ExitCode {
+    let config = match read(args.file.as_deref(), &args.listen, &args.backends) {
+        Ok(config) => config,
+        Err(code) => return code,
+    };
+    start_log(config.log);
+    match serve_config(config, args.file.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Wires the admin listener to the server, and serves until the end.
+fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+    let admin = config.admin.map(admin::bind).transpose()?;
+    let server = Server::start(config)?;
+    let view = std::sync::Arc::clone(server.remote().view());
+    let also = async move {
+        match admin {
+            Some(listener) => admin::serve(listener, view).await,
+            None => future::pending().await,
+        }
+    };
+    Ok(server.run(Signals::Obey { file }, also)?)
+}
+
+/// Starts the program's own log, on standard error: standard output may carry the access log.
+fn start_log(spec: LogSpec) {
+    let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(spec.level.word()));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    match spec.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+fn ask(address: SocketAddr, path: &str) -> ExitCode {
+    match admin::ask(address, path, PATIENCE) {
+        Ok((200, body)) => {
+            println!("{}", body.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok((status, body)) => {
+            eprintln!("{address} answered {status}: {}", body.trim_end());
+            ExitCode::from(FAILED)
+        }
+        Err(error) => {
+            eprintln!(
+                "cannot ask {address}: {error}; is pointsman running, and is [admin] listen set to this address?"
+            );
+            ExitCode::from(FAILED)
+        }
+    }
 }
