@@ -1,8 +1,8 @@
 //! One connection, from accept to close.
 //!
-//! [`admit`] runs in the accept loop and refuses before anything is allocated. [`serve`] is the
-//! journey: read, route, dial, relay. It decides nothing by itself: each step says how the connection
-//! goes on or with which [`CloseReason`] it ends, and [`story::Story`] writes that down exactly once.
+//! [`admit`] runs in the accept loop and starts the journey in `serve`: read, route, dial, relay. It
+//! decides nothing by itself: each step says how the connection goes on or with which [`CloseReason`]
+//! it ends, and a `Story` writes that down exactly once.
 //!
 //! The journey has two tasks. The first reads and dials, and is gone when the second, the relay, starts:
 //! a connection that idles for days keeps none of its beginnings.
