@@ -41,10 +41,14 @@ fn main() -> Anything<()> {
     let remote = server.remote();
     let view = Arc::clone(remote.view());
     let serving = thread::spawn(move || {
-        server.run(Signals::Obey { file: None }, admin::serve(admin_listener, view)).map_err(|e| e.to_string())
+        server
+            .run(Signals::Obey { file: None }, admin::serve(admin_listener, view))
+            .map_err(|e| e.to_string())
     });
 
-    println!("pointsman listens on {listen}, in front of three TLS backends, with this configuration:\n\n{text}");
+    println!(
+        "pointsman listens on {listen}, in front of three TLS backends, with this configuration:\n\n{text}"
+    );
     println!("1. By name: each connection goes where its server name says, still encrypted.");
     for color in COLORS {
         authority.show(listen, &format!("{color}.demo.test"));
@@ -169,7 +173,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let certificate: CertificateDer<'static> = params.signed_by(&key, &self.issuer)?.into();
         let key = PrivateKeyDer::try_from(key.serialize_der())?;
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key)?;
+        let config =
+            ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key)?;
         Ok(Arc::new(config))
     }
 
@@ -182,7 +187,8 @@ impl Authority {
     }
 
     fn ask(&self, at: SocketAddr, name: &str) -> Anything<String> {
-        let session = ClientConnection::new(Arc::clone(&self.client), ServerName::try_from(name.to_owned())?)?;
+        let session =
+            ClientConnection::new(Arc::clone(&self.client), ServerName::try_from(name.to_owned())?)?;
         let socket = TcpStream::connect(at)?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         let mut stream = StreamOwned::new(session, socket);

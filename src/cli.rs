@@ -166,7 +166,8 @@ fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std
 
 /// Starts the program's own log, on standard error: standard output may carry the access log.
 fn start_log(spec: LogSpec) {
-    let filter = EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(spec.level.word()));
+    let filter =
+        EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(spec.level.word()));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -30,7 +30,7 @@ pub(super) struct Story {
     client: Address,
     listener: Arc<str>,
     metrics: Arc<ListenerMetrics>,
-    /// Everything that only some connections have, or only the log wants.
+    /// What only the access log wants; `None` where there is no log.
     told: Option<Box<Told>>,
     around: Rc<Surroundings>,
 }
@@ -85,12 +85,10 @@ impl Story {
         self.metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         let took = self.age();
         self.metrics.hello_seconds.record(took);
-        self.told().hello = Some(took);
-        if let Some(name) = name
-            && self.around.access_log.is_on()
-        {
-            self.told().sni = Some(name.as_str().into());
-        }
+        self.tell(|told| {
+            told.hello = Some(took);
+            told.sni = name.map(|name| name.as_str().into());
+        });
     }
 
     /// No whole hello came.
@@ -101,21 +99,20 @@ impl Story {
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>) {
-        self.told().route = Some(Arc::clone(route));
+        self.tell(|told| told.route = Some(Arc::clone(route)));
     }
 
     pub(super) fn asked(&mut self, pool: &Arc<str>) {
-        self.told().pool = Some(Arc::clone(pool));
+        self.tell(|told| told.pool = Some(Arc::clone(pool)));
     }
 
     pub(super) fn attempted(&mut self) {
-        let told = self.told();
-        told.attempts = told.attempts.saturating_add(1);
+        self.tell(|told| told.attempts = told.attempts.saturating_add(1));
     }
 
     pub(super) fn connected(&mut self, lease: Lease, took: Duration) {
         self.entry().join(lease.backend().number());
-        self.told().connect = Some(took);
+        self.tell(|told| told.connect = Some(took));
         self.lease = Some(lease);
     }
 
@@ -129,8 +126,11 @@ impl Story {
         self.finish(reason);
     }
 
-    fn told(&mut self) -> &mut Told {
-        self.told.get_or_insert_default()
+    /// Notes something for the access log, if there is one.
+    fn tell(&mut self, note: impl FnOnce(&mut Told)) {
+        if self.around.access_log.is_on() {
+            note(self.told.get_or_insert_default());
+        }
     }
 
     fn finish(&mut self, reason: CloseReason) {
