@@ -20,9 +20,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::conn::{Bounds, Surroundings};
+use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::listener::accept_until;
-use crate::live::{Registry, TICK};
+use crate::live::{Loads, Registry, TICK};
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::Listening;
@@ -72,7 +72,14 @@ pub struct Supplies {
     pub metrics: Arc<Metrics>,
     /// Pipes each worker may have open.
     pub pipes: usize,
+    /// The ways to all workers.
+    pub doors: Arc<Doors>,
+    /// How much each worker has to do.
+    pub loads: Arc<Loads>,
 }
+
+/// Ticks between two looks at whether streams should move to another worker.
+const REBALANCE: u64 = 4;
 
 /// A running worker.
 pub struct Worker {
@@ -88,13 +95,18 @@ impl Worker {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub fn start(number: usize, supplies: Supplies) -> io::Result<Self> {
+    pub fn start(
+        number: usize,
+        supplies: Supplies,
+        parcels: mpsc::UnboundedReceiver<Parcel>,
+    ) -> io::Result<Self> {
         let (inbox, orders) = mpsc::unbounded_channel();
         let (tell_end, ended) = oneshot::channel();
         let beats = Arc::new(AtomicU64::new(0));
         let beating = Arc::clone(&beats);
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let _ = tell_end.send(run(supplies, orders, &beating));
+            let inbox = Inbox { orders, parcels };
+            let _ = tell_end.send(run(number, supplies, inbox, &beating));
         })?;
         Ok(Self { inbox, beats, ended })
     }
@@ -130,33 +142,38 @@ impl Worker {
     }
 }
 
-fn run(supplies: Supplies, orders: mpsc::UnboundedReceiver<Order>, beats: &AtomicU64) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(work(supplies, orders, beats))
+/// What reaches a worker from outside.
+struct Inbox {
+    orders: mpsc::UnboundedReceiver<Order>,
+    parcels: mpsc::UnboundedReceiver<Parcel>,
 }
 
-async fn work(
-    supplies: Supplies,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    beats: &AtomicU64,
-) -> io::Result<()> {
-    let mut desk = Desk::new(supplies);
+fn run(number: usize, supplies: Supplies, inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(work(number, supplies, inbox, beats))
+}
+
+async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
+    let mut desk = Desk::new(number, supplies);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            order = orders.recv() => match order {
+            order = inbox.orders.recv() => match order {
                 Some(Order::Finish) | None => break,
                 Some(order) => desk.obey(order)?,
             },
+            Some(parcel) = inbox.parcels.recv() => conn::take_over(parcel, &desk.around),
             _ = tick.tick() => {
                 desk.sweep();
                 desk.check_listeners()?;
-                beats.fetch_add(1, Ordering::Relaxed);
+                if beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(REBALANCE) {
+                    desk.around.registry.give_streams_away();
+                }
             }
         }
     }
-    desk.finish(&mut orders, &mut tick, beats).await
+    desk.finish(&mut inbox, &mut tick, beats).await
 }
 
 /// A socket that is accepted from.
@@ -177,15 +194,16 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(supplies: Supplies) -> Self {
+    fn new(number: usize, supplies: Supplies) -> Self {
         let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
         let around = Surroundings {
             snapshot: supplies.snapshot,
-            registry: Registry::new(),
+            registry: Registry::new(supplies.loads, number),
             engines: Rc::new(Engines::new(pipes)),
             bounds: supplies.bounds,
             access_log: supplies.access_log,
             metrics: supplies.metrics,
+            doors: supplies.doors,
         };
         Self { around: Rc::new(around), posts: HashMap::new(), leaving: Vec::new() }
     }
@@ -255,7 +273,7 @@ impl Desk {
     /// Empties and closes the listeners, then waits until every connection has ended.
     async fn finish(
         mut self,
-        orders: &mut mpsc::UnboundedReceiver<Order>,
+        inbox: &mut Inbox,
         tick: &mut tokio::time::Interval,
         beats: &AtomicU64,
     ) -> io::Result<()> {
@@ -267,17 +285,27 @@ impl Desk {
             let _ = accepting.await;
         }
         let registry = Rc::clone(&self.around.registry);
-        let emptied = registry.emptied();
-        tokio::pin!(emptied);
-        loop {
+        let mut closing = false;
+        // A seat is taken before its parcel is sent, so nothing is on its way when none is taken.
+        while registry.seats_taken() {
             tokio::select! {
-                () = &mut emptied => return Ok(()),
-                Some(order) = orders.recv() => self.obey(order)?,
+                () = registry.emptied() => {}
+                Some(order) = inbox.orders.recv() => {
+                    closing |= matches!(order, Order::CloseAll);
+                    self.obey(order)?;
+                }
+                Some(parcel) = inbox.parcels.recv() => {
+                    conn::take_over(parcel, &self.around);
+                    if closing {
+                        registry.close_all();
+                    }
+                }
                 _ = tick.tick() => {
                     self.sweep();
                     beats.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
+        Ok(())
     }
 }

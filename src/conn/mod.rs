@@ -8,6 +8,7 @@
 //! a connection that idles for days keeps none of its beginnings.
 
 mod dial;
+mod parcel;
 mod sniff;
 mod story;
 
@@ -20,12 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::limit::{Gate, Permit, Refusal};
-use crate::live::Registry;
+use crate::live::{Registry, Seat};
 use crate::relay::{End, Engines, Relay, Side};
-use crate::snapshot::{Policy, Protocol, Served, Snapshot, Target, Unrouted};
+use crate::snapshot::{Policy, Protocol, Served, Snapshot, SocketId, Target, Unrouted};
 use crate::sys::listen::Accepted;
 use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
+use parcel::{Content, Luggage};
+pub use parcel::{Doors, Parcel};
 use sniff::Sniffed;
 use story::Story;
 
@@ -43,6 +46,8 @@ pub struct Surroundings {
     pub access_log: AccessLog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
+    /// The ways to the other workers.
+    pub doors: Arc<Doors>,
 }
 
 /// What all connections of the process share.
@@ -55,11 +60,41 @@ pub struct Bounds {
     pub next_id: AtomicU64,
 }
 
+/// Takes a connection in: here, or in a worker that has far fewer.
+pub fn receive(accepted: Accepted, socket: &SocketId, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+    let Some((worker, seat)) = around.registry.seat_elsewhere() else {
+        return admit(accepted, around.registry.seat(), policy, around);
+    };
+    let parcel = Parcel { seat, content: Content::Accepted(accepted, socket.clone()) };
+    match around.doors.send(worker, parcel) {
+        Err(Parcel { content: Content::Accepted(accepted, _), .. }) => {
+            admit(accepted, around.registry.seat(), policy, around);
+        }
+        _ => around.metrics.process().accepted_moved.increment(1),
+    }
+}
+
+/// Goes on with what another worker sent.
+pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
+    match parcel.content {
+        Content::Accepted(accepted, socket) => match around.snapshot.load().policies.get(&socket) {
+            Some(policy) => admit(accepted, parcel.seat, policy, around),
+            // A reload took the listener away at this very moment.
+            None => drop(socket::reset_on_close(&accepted.socket)),
+        },
+        Content::Relay(luggage) => {
+            if let Some((relay, story)) = luggage.unpack(parcel.seat, around) {
+                tokio::task::spawn_local(carry(relay, story));
+            }
+        }
+    }
+}
+
 /// Lets a connection in and starts its journey, or refuses it with a reset.
-pub fn admit(accepted: Accepted, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+pub fn admit(accepted: Accepted, seat: Seat, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
     let id = around.bounds.next_id.fetch_add(1, Ordering::Relaxed);
     let permit = Permit::ask(&around.bounds.connections, &policy.gate);
-    let entry = around.registry.register(id, policy.number, Arc::clone(&policy.metrics));
+    let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
     let story = Story::begin(accepted.peer, policy, entry, around);
     match permit {
         Ok(permit) => {
@@ -114,9 +149,24 @@ async fn serve(
 )]
 fn carry(mut relay: Relay, story: Story) -> impl Future<Output = ()> {
     async move {
-        let end = relay.run(story.entry()).await;
-        drop(relay);
-        story.close(reason(end));
+        match relay.run(story.entry()).await {
+            End::Moved { to } => send(to, relay, story),
+            end => {
+                drop(relay);
+                story.close(reason(end));
+            }
+        }
+    }
+}
+
+/// Sends a connection to another worker; if that has ended, it goes on here.
+fn send(worker: usize, relay: Relay, story: Story) {
+    let around = story.around();
+    let Some(luggage) = Luggage::pack(relay, story) else { return };
+    let parcel = Parcel { seat: around.registry.seat_at(worker), content: Content::Relay(luggage) };
+    match around.doors.send(worker, parcel) {
+        Err(Parcel { content, .. }) => take_over(Parcel { seat: around.registry.seat(), content }, &around),
+        Ok(()) => around.metrics.process().streams_moved.increment(1),
     }
 }
 
@@ -131,7 +181,7 @@ fn reason(end: End) -> CloseReason {
         End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
         End::Idle => CloseReason::IdleTimeout,
         End::HalfClosed => CloseReason::HalfClosedTimeout,
-        End::Closed => CloseReason::DrainDeadline,
+        End::Closed | End::Moved { .. } => CloseReason::DrainDeadline,
     }
 }
 

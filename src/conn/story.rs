@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Surroundings;
 use crate::limit::Permit;
-use crate::live::Registered;
+use crate::live::{Left, Registered, Seat};
 use crate::pool::Lease;
 use crate::snapshot::Policy;
 use crate::sys::Address;
@@ -20,8 +20,27 @@ use crate::wire::ServerName;
 /// However the connection ends, that is counted and logged exactly once: by [`Story::close`], or when
 /// the story is dropped because its task panicked or its worker ended.
 pub(super) struct Story {
-    /// Only `finish` takes it.
-    entry: Option<Registered>,
+    /// Only the end of the story takes it.
+    open: Option<Open>,
+    around: Rc<Surroundings>,
+}
+
+/// A story that has not ended.
+struct Open {
+    entry: Registered,
+    plot: Plot,
+}
+
+const OPEN: &str = "only the end of a story takes it";
+
+/// What a story takes along when it goes on in another worker.
+pub(super) struct Packed {
+    left: Left,
+    plot: Plot,
+}
+
+/// What is known of a connection, and what it holds.
+struct Plot {
     _active: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
@@ -32,7 +51,6 @@ pub(super) struct Story {
     metrics: Arc<ListenerMetrics>,
     /// What only the access log wants; `None` where there is no log.
     told: Option<Box<Told>>,
-    around: Rc<Surroundings>,
 }
 
 #[derive(Default)]
@@ -52,9 +70,8 @@ impl Story {
         entry: Registered,
         around: &Rc<Surroundings>,
     ) -> Self {
-        Self {
+        let plot = Plot {
             _active: policy.metrics.accepted(),
-            entry: Some(entry),
             permit: None,
             lease: None,
             began: Instant::now(),
@@ -63,28 +80,53 @@ impl Story {
             listener: Arc::clone(&policy.listener),
             metrics: Arc::clone(&policy.metrics),
             told: None,
-            around: Rc::clone(around),
-        }
+        };
+        Self { open: Some(Open { entry, plot }), around: Rc::clone(around) }
+    }
+
+    /// Leaves this worker.
+    pub(super) fn pack(mut self) -> Packed {
+        let Open { entry, plot } = self.open.take().expect(OPEN);
+        Packed { left: entry.leave(), plot }
+    }
+
+    /// Goes on in this worker.
+    pub(super) fn unpack(packed: Packed, seat: Seat, around: &Rc<Surroundings>) -> Self {
+        let entry = around.registry.readmit(packed.left, seat);
+        Self { open: Some(Open { entry, plot: packed.plot }), around: Rc::clone(around) }
     }
 
     /// The connection among those of its worker.
     pub(super) fn entry(&self) -> &Registered {
-        self.entry.as_ref().expect("only the end of the story takes the entry")
+        &self.open.as_ref().expect(OPEN).entry
+    }
+
+    pub(super) fn around(&self) -> Rc<Surroundings> {
+        Rc::clone(&self.around)
+    }
+
+    fn plot(&self) -> &Plot {
+        &self.open.as_ref().expect(OPEN).plot
+    }
+
+    fn plot_mut(&mut self) -> &mut Plot {
+        &mut self.open.as_mut().expect(OPEN).plot
     }
 
     pub(super) fn client(&self) -> &Address {
-        &self.client
+        &self.plot().client
     }
 
     pub(super) fn hold(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+        self.plot_mut().permit = Some(permit);
     }
 
     /// A whole hello came, with or without a name.
     pub(super) fn heard(&mut self, name: Option<&ServerName>) {
-        self.metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         let took = self.age();
-        self.metrics.hello_seconds.record(took);
+        let metrics = &self.plot().metrics;
+        metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
+        metrics.hello_seconds.record(took);
         self.tell(|told| {
             told.hello = Some(took);
             told.sni = name.map(|name| name.as_str().into());
@@ -94,7 +136,7 @@ impl Story {
     /// No whole hello came.
     pub(super) fn not_heard(&mut self, outcome: Option<HelloOutcome>) {
         if let Some(outcome) = outcome {
-            self.metrics.hello(outcome);
+            self.plot().metrics.hello(outcome);
         }
     }
 
@@ -113,12 +155,12 @@ impl Story {
     pub(super) fn connected(&mut self, lease: Lease, took: Duration) {
         self.entry().join(lease.backend().number());
         self.tell(|told| told.connect = Some(took));
-        self.lease = Some(lease);
+        self.plot_mut().lease = Some(lease);
     }
 
     /// How long ago the connection was accepted.
     pub(super) fn age(&self) -> Duration {
-        self.began.elapsed()
+        self.plot().began.elapsed()
     }
 
     /// Ends the story.
@@ -129,24 +171,24 @@ impl Story {
     /// Notes something for the access log, if there is one.
     fn tell(&mut self, note: impl FnOnce(&mut Told)) {
         if self.around.access_log.is_on() {
-            note(self.told.get_or_insert_default());
+            note(self.plot_mut().told.get_or_insert_default());
         }
     }
 
     fn finish(&mut self, reason: CloseReason) {
-        let Some(entry) = self.entry.take() else { return };
-        let total = self.began.elapsed();
-        self.metrics.closed(reason, total);
+        let Some(Open { entry, plot }) = self.open.take() else { return };
+        let total = plot.began.elapsed();
+        plot.metrics.closed(reason, total);
         if !self.around.access_log.is_on() {
             return;
         }
-        let told = self.told.take().map(|told| *told).unwrap_or_default();
-        let backend = self.lease.as_ref().map(Lease::backend);
+        let told = plot.told.map(|told| *told).unwrap_or_default();
+        let backend = plot.lease.as_ref().map(Lease::backend);
         self.around.access_log.push(Record {
             id: entry.id(),
-            accepted: self.accepted,
-            client: ClientAddr(self.client.clone()),
-            listener: Arc::clone(&self.listener),
+            accepted: plot.accepted,
+            client: ClientAddr(plot.client),
+            listener: plot.listener,
             sni: told.sni,
             route: told.route,
             pool: told.pool,
@@ -166,12 +208,10 @@ impl Story {
 
 impl Drop for Story {
     fn drop(&mut self) {
-        if self.entry.is_none() {
-            return;
-        }
+        let Some(Open { plot, .. }) = &self.open else { return };
         if std::thread::panicking() {
             self.around.metrics.process().panics.increment(1);
-            tracing::error!(client = %self.client, listener = %self.listener, "a connection panicked; the others live on");
+            tracing::error!(client = %plot.client, listener = %plot.listener, "a connection panicked; the others live on");
             self.finish(CloseReason::Internal);
         } else {
             self.finish(CloseReason::DrainDeadline);

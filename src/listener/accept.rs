@@ -35,7 +35,7 @@ pub async fn accept_until(
         () = accept_all(&listening, &id, &mut policy, &around) => {}
     }
     while let Ok(accepted) = listening.accept_now() {
-        conn::admit(accepted, &policy, &around);
+        conn::admit(accepted, around.registry.seat(), &policy, &around);
     }
 }
 
@@ -75,7 +75,7 @@ fn enter(accepted: Accepted, id: &SocketId, policy: &mut Arc<Policy>, around: &R
     {
         *policy = Arc::clone(current);
     }
-    conn::admit(accepted, policy, around);
+    conn::receive(accepted, id, policy, around);
 }
 
 /// What accept keeps failing with, said once.

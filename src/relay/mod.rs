@@ -102,6 +102,11 @@ pub enum End {
     HalfClosed,
     /// The worker said so.
     Closed,
+    /// It is to go on in another worker: [`Relay::stop`] it.
+    Moved {
+        /// The worker's number.
+        to: usize,
+    },
 }
 
 /// What a stopped relay gives back; [`Relay::resume`] goes on with it.
@@ -167,6 +172,11 @@ impl Relay {
         relay
     }
 
+    /// How it works.
+    pub fn options(&self) -> Arc<RelayOptions> {
+        Arc::clone(&self.options)
+    }
+
     /// Stops and gives everything back, between two polls of [`Relay::run`].
     ///
     /// # Errors
@@ -195,6 +205,7 @@ impl Relay {
         let mut broken = match std::future::poll_fn(|cx| self.poll_steady(cx, entry)).await {
             Steady::Finished(first) => return End::Finished { first },
             Steady::Broken(broken) => broken,
+            Steady::Told(Command::Move(to)) => return End::Moved { to },
             Steady::Told(command) => return self.cut(command, entry),
         };
         // Rare, and too large to be carried by every idle connection.

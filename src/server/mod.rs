@@ -24,9 +24,10 @@ pub use run::Signals;
 pub use view::{Life, Remote, View};
 
 use crate::config::Config;
-use crate::conn::Bounds;
+use crate::conn::{Bounds, Doors};
 use crate::limit::Gate;
 use crate::listener::BindFault;
+use crate::live::Loads;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
@@ -107,15 +108,20 @@ impl Server {
             life: AtomicU8::new(Life::Serving as u8),
             addresses: Mutex::default(),
         });
+        let (doors, parcels) = Doors::new(config.workers);
         let supplies = Supplies {
             snapshot: Arc::clone(&view.snapshot),
             bounds,
             access_log: access_log.clone(),
             metrics: Arc::clone(&metrics),
             pipes,
+            doors,
+            loads: Loads::new(config.workers),
         };
-        let workers = (0..config.workers)
-            .map(|number| Worker::start(number, supplies.clone()))
+        let workers = parcels
+            .into_iter()
+            .enumerate()
+            .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
         sockets.carry_out(plan, &workers);
         view.set_addresses(sockets.addresses());

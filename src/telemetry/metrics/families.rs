@@ -114,6 +114,13 @@ pub(crate) const LAST_RELOAD_TIMESTAMP: MetricDoc = doc(
     &[],
     "When the last start or reload ended, well or not, in Unix time.",
 );
+pub(crate) const CONNECTIONS_MOVED: MetricDoc = doc(
+    "pointsman_connections_moved_total",
+    Counter,
+    &["what"],
+    "Connections that another worker took over because theirs had too much to do: accepted (new ones) or stream \
+     (running ones).",
+);
 pub(crate) const PANICS: MetricDoc = doc(
     "pointsman_panics_total",
     Counter,
@@ -289,6 +296,7 @@ pub const METRICS: &[MetricDoc] = &[
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
     LAST_RELOAD_TIMESTAMP,
+    CONNECTIONS_MOVED,
     PANICS,
     BUILD_INFO,
     CPU_SECONDS,

@@ -76,6 +76,10 @@ pub struct ProcessMetrics {
     pub access_log_written: Counter,
     /// Records that became no line.
     pub access_log_dropped: Counter,
+    /// New connections that another worker took over.
+    pub accepted_moved: Counter,
+    /// Running relays that another worker took over.
+    pub streams_moved: Counter,
     /// Connections ended by a panic.
     pub panics: Counter,
     pipe_fallbacks: [Counter; PipeFallback::ALL.len()],
@@ -99,6 +103,8 @@ impl ProcessMetrics {
             pipes_open: registry.gauge(&families::PIPES_OPEN, &[]),
             access_log_written: registry.counter(&families::ACCESS_LOG_WRITTEN, &[]),
             access_log_dropped: registry.counter(&families::ACCESS_LOG_DROPPED, &[]),
+            accepted_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "accepted")]),
+            streams_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "stream")]),
             panics: registry.counter(&families::PANICS, &[]),
             pipe_fallbacks: PipeFallback::ALL.map(fallback),
             reloads: ReloadOutcome::ALL.map(reload),

@@ -4,6 +4,10 @@
 //! per connection would do: it adds the bytes moved to the shared metrics, notices silence, and wakes
 //! a relay only when there is something for it to do. Drain deadlines and closing go through the
 //! command slots.
+//!
+//! A worker that has much more to do than another gives connections away, by what [`loads`] tells.
+
+mod loads;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -12,9 +16,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::telemetry::{Direction, Engine, ListenerMetrics};
+pub use loads::{Loads, Seat};
 
 /// Time between two sweeps: how exact idle timeouts are, and how soon late socket options come.
 pub const TICK: Duration = Duration::from_millis(500);
+
+/// A connection that moves so many bytes in a tick is worth moving itself: about 0.5 MiB/s.
+const STREAM: u64 = 256 * 1024;
 
 /// What a connection is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +33,8 @@ pub enum Command {
     Expire,
     /// The time for draining is over.
     Close,
+    /// Go on in another worker, by its number.
+    Move(usize),
 }
 
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
@@ -38,6 +48,8 @@ pub struct Entry {
     dropped: Cell<u64>,
     /// Bytes moved and not yet added to the shared metrics, by direction and engine.
     unflushed: [[Cell<u64>; 2]; 2],
+    /// Bytes of the last tick.
+    recent: Cell<u64>,
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     wants_tick: Cell<bool>,
@@ -55,6 +67,7 @@ impl Entry {
             totals: Default::default(),
             dropped: Cell::new(0),
             unflushed: Default::default(),
+            recent: Cell::new(0),
             quiet: Cell::new(0),
             quiet_limit: Cell::new(u32::MAX),
             wants_tick: Cell::new(false),
@@ -143,52 +156,94 @@ impl Entry {
         }
     }
 
-    /// Adds what moved to the shared counters; says whether anything did.
-    fn flush(&self) -> bool {
-        let mut any = false;
+    /// Adds what moved to the shared counters; says how much that was.
+    fn flush(&self) -> u64 {
+        let mut sum = 0;
         for direction in Direction::ALL {
             for engine in Engine::ALL {
                 let bytes = self.unflushed[direction as usize][engine as usize].take();
                 if bytes > 0 {
                     self.metrics.bytes(direction, engine).increment(bytes);
-                    any = true;
+                    sum += bytes;
                 }
             }
         }
-        any
+        sum
     }
 
-    fn sweep(&self) {
-        let quiet = if self.flush() { 0 } else { self.quiet.get().saturating_add(1) };
+    /// Returns the bytes since the last sweep.
+    fn sweep(&self) -> u64 {
+        let moved = self.flush();
+        self.recent.set(moved);
+        let quiet = if moved > 0 { 0 } else { self.quiet.get().saturating_add(1) };
         self.quiet.set(quiet);
         if quiet >= self.quiet_limit.get() {
             self.tell(Command::Expire);
         } else if self.wants_tick.get() {
             self.tell(Command::Tick);
         }
+        moved
     }
 }
 
 /// The connections of one worker.
-#[derive(Default)]
 pub struct Registry {
     entries: RefCell<Vec<Rc<Entry>>>,
+    loads: Arc<Loads>,
+    worker: usize,
     emptied: tokio::sync::Notify,
 }
 
 impl Registry {
-    /// An empty registry.
-    pub fn new() -> Rc<Self> {
-        Rc::default()
+    /// The empty registry of a worker.
+    pub fn new(loads: Arc<Loads>, worker: usize) -> Rc<Self> {
+        Rc::new(Self { entries: RefCell::default(), loads, worker, emptied: tokio::sync::Notify::new() })
+    }
+
+    /// A place at this worker.
+    pub fn seat(&self) -> Seat {
+        Seat::take(&self.loads, self.worker)
+    }
+
+    /// A place at another worker, if this one has too many connections.
+    pub fn seat_elsewhere(&self) -> Option<(usize, Seat)> {
+        let worker = self.loads.less_crowded(self.worker)?;
+        Some((worker, self.seat_at(worker)))
+    }
+
+    /// A place at a worker, by its number.
+    pub fn seat_at(&self, worker: usize) -> Seat {
+        Seat::take(&self.loads, worker)
     }
 
     /// Adds a connection of a listener, by the listener's number; it leaves when the guard is dropped.
-    pub fn register(self: &Rc<Self>, id: u64, group: u64, metrics: Arc<ListenerMetrics>) -> Registered {
-        let entry = Rc::new(Entry::new(id, group, metrics));
+    pub fn register(
+        self: &Rc<Self>,
+        id: u64,
+        group: u64,
+        seat: Seat,
+        metrics: Arc<ListenerMetrics>,
+    ) -> Registered {
+        self.enter(Entry::new(id, group, metrics), seat)
+    }
+
+    /// Adds a connection that comes from another worker.
+    pub fn readmit(self: &Rc<Self>, left: Left, seat: Seat) -> Registered {
+        let entry = Entry::new(left.id, 0, left.metrics);
+        entry.groups.set(left.groups);
+        entry.dropped.set(left.dropped);
+        for (total, before) in entry.totals.iter().zip(left.totals) {
+            total.set(before);
+        }
+        self.enter(entry, seat)
+    }
+
+    fn enter(self: &Rc<Self>, entry: Entry, seat: Seat) -> Registered {
+        let entry = Rc::new(entry);
         let mut entries = self.entries.borrow_mut();
         entry.slot.set(entries.len());
         entries.push(Rc::clone(&entry));
-        Registered { registry: Rc::clone(self), entry }
+        Registered { registry: Rc::clone(self), entry, _seat: seat }
     }
 
     /// Open connections.
@@ -203,8 +258,22 @@ impl Registry {
 
     /// Looks after every connection once; the worker calls it on each [`TICK`].
     pub fn sweep(&self) {
+        let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
+        self.loads.moved(self.worker, moved);
+    }
+
+    /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
+    ///
+    /// A stream goes only if it does not carry more than what evens both workers out, so the only
+    /// stream of a worker stays, and nothing goes back and forth.
+    pub fn give_streams_away(&self) {
+        let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
-            entry.sweep();
+            let recent = entry.recent.get();
+            if recent >= STREAM && recent <= surplus && entry.command.get().is_none() {
+                surplus -= recent;
+                entry.tell(Command::Move(worker));
+            }
         }
     }
 
@@ -224,15 +293,18 @@ impl Registry {
         }
     }
 
-    /// Waits until nobody is here.
+    /// Whether somebody is here or on the way here.
+    pub fn seats_taken(&self) -> bool {
+        self.loads.connections(self.worker) > 0
+    }
+
+    /// Waits until the last connection that is here has left.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost; call it again.
+    /// Nothing is lost; look whether somebody is here and call it again.
     pub async fn emptied(&self) {
-        while !self.is_empty() {
-            self.emptied.notified().await;
-        }
+        self.emptied.notified().await;
     }
 
     fn remove(&self, entry: &Entry) {
@@ -252,9 +324,31 @@ impl Registry {
 pub struct Registered {
     registry: Rc<Registry>,
     entry: Rc<Entry>,
+    _seat: Seat,
+}
+
+/// What a connection takes along when it leaves a worker for another.
+#[derive(Debug)]
+pub struct Left {
+    id: u64,
+    groups: [u64; 2],
+    totals: [u64; 2],
+    dropped: u64,
+    metrics: Arc<ListenerMetrics>,
 }
 
 impl Registered {
+    /// Leaves this worker.
+    pub fn leave(self) -> Left {
+        Left {
+            id: self.entry.id,
+            groups: self.entry.groups.get(),
+            totals: [0, 1].map(|at: usize| self.entry.totals[at].get()),
+            dropped: self.entry.dropped.get(),
+            metrics: Arc::clone(&self.entry.metrics),
+        }
+    }
+
     /// A second handle on the entry, which does not keep the connection in the registry.
     pub fn share(&self) -> Rc<Entry> {
         Rc::clone(&self.entry)
@@ -290,11 +384,15 @@ mod tests {
         }
     }
 
+    fn one() -> (Rc<Registry>, Registered) {
+        let registry = Registry::new(Loads::new(1), 0);
+        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        (registry, entry)
+    }
+
     #[test]
     fn silence_expires_and_bytes_prolong() {
-        let metrics = Metrics::new().listener("l");
-        let registry = Registry::new();
-        let entry = registry.register(1, 1, metrics);
+        let (registry, entry) = one();
         entry.expire_after(TICK * 2);
         registry.sweep();
         assert_eq!(command(&entry), None);
@@ -310,8 +408,9 @@ mod tests {
     #[test]
     fn entries_leave_in_any_order() {
         let metrics = Metrics::new().listener("l");
-        let registry = Registry::new();
-        let mut all: Vec<_> = (0..5).map(|id| registry.register(id, 1, Arc::clone(&metrics))).collect();
+        let registry = Registry::new(Loads::new(1), 0);
+        let mut all: Vec<_> =
+            (0..5).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
         for victim in [0, 2, 0, 1, 0] {
             drop(all.remove(victim));
             registry.close_all();
@@ -325,14 +424,60 @@ mod tests {
 
     #[test]
     fn a_close_is_not_overwritten_by_a_tick() {
-        let metrics = Metrics::new().listener("l");
-        let registry = Registry::new();
-        let entry = registry.register(1, 1, metrics);
+        let (registry, entry) = one();
         entry.wants_tick(true);
         registry.close_all();
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Close));
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Tick));
+    }
+
+    #[test]
+    fn streams_leave_until_both_workers_are_even() {
+        let metrics = Metrics::new().listener("l");
+        let loads = Loads::new(2);
+        let registry = Registry::new(Arc::clone(&loads), 0);
+        let streams: Vec<_> =
+            (0..8).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
+        let idle = registry.register(9, 1, registry.seat(), metrics);
+        for stream in &streams {
+            stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
+        }
+        registry.sweep();
+        registry.give_streams_away();
+        let moving = streams.iter().filter(|entry| command(entry) == Some(Command::Move(1))).count();
+        assert_eq!(moving, 4);
+        assert_eq!(command(&idle), None);
+        registry.give_streams_away();
+        drop(streams);
+    }
+
+    #[test]
+    fn the_only_stream_stays() {
+        let loads = Loads::new(2);
+        let registry = Registry::new(loads, 0);
+        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        entry.moved(Direction::FromClient, Engine::Spliced, 100 * loads::BUSY);
+        registry.sweep();
+        registry.give_streams_away();
+        assert_eq!(command(&entry), None);
+    }
+
+    #[test]
+    fn what_leaves_one_worker_arrives_whole_at_another() {
+        let loads = Loads::new(2);
+        let (here, there) = (Registry::new(Arc::clone(&loads), 0), Registry::new(Arc::clone(&loads), 1));
+        let entry = here.register(7, 3, here.seat(), Metrics::new().listener("l"));
+        entry.join(4);
+        entry.moved(Direction::FromClient, Engine::Copied, 10);
+        entry.dropped(2);
+        let seat = here.seat_at(1);
+        let entry = there.readmit(entry.leave(), seat);
+        assert_eq!((here.len(), there.len()), (0, 1));
+        assert_eq!((loads.connections(0), loads.connections(1)), (0, 1));
+        assert_eq!((entry.id(), entry.total(Direction::FromClient), entry.total_dropped()), (7, 10, 2));
+        there.close_groups(&[4]);
+        assert_eq!(command(&entry), Some(Command::Close));
     }
 }

@@ -1,0 +1,116 @@
+//! What the workers know of each other: how many connections each has and how much it moved lately.
+//!
+//! The kernel spreads connections over the workers blindly. By these figures a worker that has too much
+//! gives some away: new connections by their number, streams by their bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A worker has this many connections more than another before a new one goes there instead.
+///
+/// Below it a connection is cheaper served where it was accepted than carried across.
+const CROWDED: u64 = 32;
+
+/// A worker that moves so many bytes more in a tick than another gives streams away: about 16 MiB/s,
+/// a small part of what one can move.
+pub(super) const BUSY: u64 = 8 * 1024 * 1024;
+
+/// How much each worker has to do. Shared by all workers of a process.
+#[derive(Debug)]
+pub struct Loads {
+    workers: Box<[Load]>,
+}
+
+/// One worker's load, alone on its cache lines: it changes with every connection.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Load {
+    connections: AtomicU64,
+    /// Bytes of the last tick.
+    bytes: AtomicU64,
+}
+
+impl Loads {
+    /// The loads of so many workers, all idle.
+    pub fn new(workers: usize) -> Arc<Self> {
+        Arc::new(Self { workers: (0..workers).map(|_| Load::default()).collect() })
+    }
+
+    /// Open connections of a worker, those on their way to it included.
+    pub fn connections(&self, worker: usize) -> u64 {
+        self.workers[worker].connections.load(Ordering::Relaxed)
+    }
+
+    /// The worker that a new connection of `from` should go to, if that is another.
+    ///
+    /// That is when `from` has [`CROWDED`] and a quarter more than the one with the fewest.
+    pub fn less_crowded(&self, from: usize) -> Option<usize> {
+        let own = self.connections(from);
+        if own < CROWDED {
+            return None;
+        }
+        let (fewest, worker) =
+            (0..self.workers.len()).map(|worker| (self.connections(worker), worker)).min()?;
+        (own > fewest + fewest / 4 + CROWDED).then_some(worker)
+    }
+
+    /// Says how many bytes a worker moved in its last tick.
+    pub(super) fn moved(&self, worker: usize, bytes: u64) {
+        self.workers[worker].bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The worker that streams of `from` should move to, and how many bytes a tick would even both out.
+    pub(super) fn less_busy(&self, from: usize) -> Option<(usize, u64)> {
+        let bytes = |worker: usize| self.workers[worker].bytes.load(Ordering::Relaxed);
+        let (least, worker) = (0..self.workers.len()).map(|worker| (bytes(worker), worker)).min()?;
+        let own = bytes(from);
+        (own > 2 * least + BUSY).then_some((worker, (own - least) / 2))
+    }
+}
+
+/// A connection's place at a worker; given back on drop.
+#[derive(Debug)]
+pub struct Seat {
+    loads: Arc<Loads>,
+    worker: usize,
+}
+
+impl Seat {
+    /// Takes a place at a worker.
+    pub fn take(loads: &Arc<Loads>, worker: usize) -> Self {
+        loads.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
+        Self { loads: Arc::clone(loads), worker }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.loads.workers[self.worker].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_connection_goes_where_there_are_far_fewer() {
+        let check = |counts: [u64; 3], expected: Option<usize>| {
+            let loads = Loads::new(3);
+            let seats: Vec<_> = (0..3)
+                .flat_map(|at| (0..counts[at]).map(move |_| at))
+                .map(|at| Seat::take(&loads, at))
+                .collect();
+            assert_eq!(loads.less_crowded(0), expected, "{counts:?}");
+            drop(seats);
+            assert_eq!(loads.connections(0), 0);
+        };
+        check([0, 0, 0], None);
+        check([CROWDED, 0, 0], None);
+        check([CROWDED + 1, 5, 0], Some(2));
+        check([CROWDED + 1, 0, 5], Some(1));
+        check([500, 400, 400], None);
+        check([533, 400, 401], Some(1));
+        check([1, 900, 900], None);
+    }
+}

@@ -1,0 +1,76 @@
+//! Work spreads over the workers, and nothing is lost on the way.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+
+use pointsman::relay::EngineChoice;
+
+use crate::support::{Backend, PATIENCE, Proxy, pattern};
+
+const MOVED: &str = r#"pointsman_connections_moved_total{what="stream"}"#;
+
+/// Sends one block over and over, for as long as somebody reads.
+fn endless(block: &[u8]) -> impl Fn(TcpStream) + Send + Sync + 'static {
+    let block = block.to_vec();
+    move |mut stream| while stream.write_all(&block).is_ok() {}
+}
+
+/// Reads blocks, each of which must be the same, until told to stop.
+fn read_blocks(mut stream: TcpStream, block: &[u8], enough: impl Fn() -> bool) {
+    let mut buffer = vec![0; block.len()];
+    while !enough() {
+        for _ in 0..16 {
+            stream.read_exact(&mut buffer).unwrap();
+            assert!(buffer == block, "a block was changed");
+        }
+    }
+    for _ in 0..64 {
+        stream.read_exact(&mut buffer).unwrap();
+        assert!(buffer == block, "a block was changed behind the move");
+    }
+}
+
+/// The kernel decides which worker gets a connection, so now and then all three are at one, and then
+/// one of them has to move.
+#[test]
+fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
+    for engine in [EngineChoice::Copy, EngineChoice::Auto] {
+        let block = pattern(256 * 1024 - 1, 3);
+        let backend = Backend::serve(endless(&block));
+        let proxy = Proxy::tcp(&[backend.address], engine);
+        let begun = std::time::Instant::now();
+        while proxy.metric(MOVED) == 0.0 {
+            assert!(begun.elapsed() < 5 * PATIENCE, "no stream moved");
+            let round = std::time::Instant::now();
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    let (stream, proxy, block) = (proxy.connect(), &proxy, &block);
+                    let enough = move || {
+                        proxy.metric(MOVED) > 0.0 || round.elapsed() > std::time::Duration::from_secs(4)
+                    };
+                    scope.spawn(move || read_blocks(stream, block, enough));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_crowd_at_one_worker_overflows_to_the_others() {
+    let backend = Backend::echo();
+    let proxy = Proxy::tcp(&[backend.address], EngineChoice::Auto);
+    // Whichever worker the kernel prefers, no two may differ by much more than the bound.
+    let mut clients: Vec<_> = (0..400).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        client.write_all(b"here").unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"here");
+    }
+    for client in &mut clients {
+        client.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    }
+    proxy.wait_for_metric(r#"pointsman_connections_active{listener="main"}"#, 0.0);
+}
