@@ -6,13 +6,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use tokio::time::sleep;
 
 use crate::conn::{self, Surroundings};
 use crate::snapshot::{Policy, SocketId};
-use crate::sys::Listening;
 use crate::sys::listen::Accepted;
+use crate::sys::{Listening, fault};
 
 /// So many connections are taken before those that are open get a turn: what new ones cost the old.
 const BATCH: usize = 16;
@@ -87,8 +86,8 @@ struct Trouble {
 impl Trouble {
     async fn handle(&mut self, error: &io::Error, id: &SocketId, policy: &Policy) {
         policy.metrics.accept_errors.increment(1);
-        if !is_ours(error) {
-            // A connection that died in the queue: nobody else is concerned.
+        if fault::is_of_one_client(error) {
+            // It died in the queue: nobody else is concerned.
             tracing::debug!(%error, socket = %id, "a connection ended before it was accepted");
             return;
         }
@@ -109,25 +108,4 @@ impl Trouble {
             tracing::info!(socket = %id, "connections are accepted again");
         }
     }
-}
-
-/// Whether an accept failed for want of something of ours, so that the next would fail alike.
-///
-/// accept(2) also passes on errors of the connection it was about to hand over; those concern one client.
-fn is_ours(error: &io::Error) -> bool {
-    let of_one_client = [
-        Errno::ECONNABORTED,
-        Errno::EPROTO,
-        Errno::EPERM,
-        Errno::ENETDOWN,
-        Errno::ENOPROTOOPT,
-        Errno::EHOSTDOWN,
-        Errno::ENONET,
-        Errno::EHOSTUNREACH,
-        Errno::EOPNOTSUPP,
-        Errno::ENETUNREACH,
-        Errno::ETIMEDOUT,
-        Errno::ECONNRESET,
-    ];
-    !error.raw_os_error().is_some_and(|code| of_one_client.contains(&Errno::from_raw(code)))
 }

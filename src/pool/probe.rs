@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Backend, CheckFault, CheckKind, CheckOutcome, HealthSpec, Pool};
+use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
 
 /// How one check of one backend ended.
@@ -134,10 +135,6 @@ async fn check(address: &Address, spec: &HealthSpec) -> CheckOutcome {
     }
 }
 
-/// The errors of Linux for "too many open files", in the system and in the process, and for "no
-/// buffer space", which have no stable [`io::ErrorKind`].
-const OUT_OF_RESOURCES: [i32; 3] = [23, 24, 105];
-
 /// Whose fault a failed connect is.
 ///
 /// Only what passes by itself and hits any address alike is our own ([`CheckFault::Local`]). A
@@ -145,8 +142,8 @@ const OUT_OF_RESOURCES: [i32; 3] = [23, 24, 105];
 fn fault(error: &io::Error) -> CheckFault {
     use io::ErrorKind as Kind;
     match error.kind() {
-        _ if error.raw_os_error().is_some_and(|code| OUT_OF_RESOURCES.contains(&code)) => CheckFault::Local,
-        Kind::AddrNotAvailable | Kind::OutOfMemory => CheckFault::Local,
+        _ if is_out_of_resources(error) => CheckFault::Local,
+        Kind::AddrNotAvailable => CheckFault::Local,
         // A Unix socket's path without a socket is a closed port.
         Kind::ConnectionRefused | Kind::NotFound => CheckFault::Refused,
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => CheckFault::Unreachable,

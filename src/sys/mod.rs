@@ -8,6 +8,7 @@
 //! as `Poll::Pending`.
 
 pub mod address;
+pub mod fault;
 pub mod listen;
 pub mod pipe;
 pub mod process;

@@ -1,0 +1,70 @@
+//! What errors of the kernel mean, where [`io::ErrorKind`] does not say.
+
+use std::io;
+
+use nix::errno::Errno;
+
+/// Whether something ran out that all of the process or the host share: descriptors, buffers, memory.
+/// The peer of the failed call has nothing to do with it, and the next call would fail alike.
+pub fn is_out_of_resources(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM])
+}
+
+/// Whether a failed accept concerns only the connection it was about to hand over.
+///
+/// accept(2) passes on errors that the network had for that connection; the next one may be good.
+/// Whatever is not known to be of that kind is not: to try again at once would spin.
+pub fn is_of_one_client(error: &io::Error) -> bool {
+    is_one_of(
+        error,
+        &[
+            Errno::ECONNABORTED,
+            Errno::EPROTO,
+            Errno::EPERM,
+            Errno::ENETDOWN,
+            Errno::ENOPROTOOPT,
+            Errno::EHOSTDOWN,
+            Errno::ENONET,
+            Errno::EHOSTUNREACH,
+            Errno::EOPNOTSUPP,
+            Errno::ENETUNREACH,
+            Errno::ETIMEDOUT,
+            Errno::ECONNRESET,
+        ],
+    )
+}
+
+fn is_one_of(error: &io::Error, list: &[Errno]) -> bool {
+    error.raw_os_error().is_some_and(|code| list.contains(&Errno::from_raw(code)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(errno: Errno, out_of_resources: bool, of_one_client: bool) {
+        let error = io::Error::from(errno);
+        assert_eq!(is_out_of_resources(&error), out_of_resources, "{errno}");
+        assert_eq!(is_of_one_client(&error), of_one_client, "{errno}");
+    }
+
+    #[test]
+    fn each_error_concerns_one_client_or_all() {
+        check(Errno::EMFILE, true, false);
+        check(Errno::ENFILE, true, false);
+        check(Errno::ENOBUFS, true, false);
+        check(Errno::ENOMEM, true, false);
+        check(Errno::ECONNABORTED, false, true);
+        check(Errno::EPERM, false, true);
+        check(Errno::EAGAIN, false, false);
+        check(Errno::EINVAL, false, false);
+        check(Errno::ECONNREFUSED, false, false);
+        check(Errno::UnknownErrno, false, false);
+    }
+
+    #[test]
+    fn an_error_without_a_number_is_neither() {
+        let error = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert!(!is_out_of_resources(&error) && !is_of_one_client(&error));
+    }
+}
