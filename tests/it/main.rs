@@ -5,4 +5,5 @@
 mod admin;
 mod relay;
 mod support;
+mod tidy;
 mod workers;

@@ -1,0 +1,301 @@
+//! Guards over the source itself: what a compiler does not hold together.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use pointsman::telemetry::{close_reason, metrics};
+
+/// Lines of code a file may have; at 400 it is time to look for its second idea.
+const WALL: usize = 500;
+
+/// A file of the crate.
+struct Source {
+    /// From the crate's root on.
+    path: String,
+    /// The module of `lib.rs` it belongs to; `lib` and `main` for the roots themselves.
+    module: String,
+    /// Its lines without comments and blank ones.
+    code: Vec<String>,
+    /// How many of them stand before the tests; none in a file of tests.
+    untested: usize,
+}
+
+impl Source {
+    fn read(root: &Path, path: &Path) -> Self {
+        let inside = path.strip_prefix(root.join("src")).unwrap();
+        let module = inside.components().next().unwrap().as_os_str().to_str().unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        let code: Vec<_> = text
+            .lines()
+            .map(|line| line.split(" // ").next().unwrap_or_default().trim().to_owned())
+            .filter(|line| !line.is_empty() && !line.starts_with("//"))
+            .collect();
+        let tests = code.windows(2).position(|pair| {
+            pair[0] == "#[cfg(test)]"
+                && (pair[1].starts_with("mod tests") || pair[1].starts_with("pub mod tests"))
+        });
+        let is_tests = inside.ends_with("tests.rs");
+        let untested = if is_tests { 0 } else { tests.unwrap_or(code.len()) };
+        Self {
+            path: format!("src/{}", inside.display()),
+            module: module.trim_end_matches(".rs").to_owned(),
+            code,
+            untested,
+        }
+    }
+
+    /// What is not a test.
+    fn work(&self) -> &[String] {
+        &self.code[..self.untested]
+    }
+
+    /// The modules of the crate it names, tests included.
+    fn imports(&self, modules: &[String]) -> BTreeSet<String> {
+        let code = self.code.join(" ");
+        let mut imports = BTreeSet::new();
+        for path in code.split("crate::").skip(1) {
+            imports.extend(first_names(path));
+        }
+        // Straight below the root, `super` is another way to say `crate`.
+        let below_root = format!("src/{}.rs", self.module) == self.path
+            || format!("src/{}/mod.rs", self.module) == self.path;
+        if below_root {
+            imports.extend(
+                code.split("super::").skip(1).flat_map(first_names).filter(|name| modules.contains(name)),
+            );
+        }
+        imports
+    }
+}
+
+/// The names a path begins with: several for a group in braces.
+fn first_names(path: &str) -> Vec<String> {
+    let word = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+    };
+    let Some(group) = path.strip_prefix('{') else { return vec![word(path)] };
+    let mut names = vec![word(group)];
+    let mut depth = 1;
+    for (at, letter) in group.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => names.push(word(&group[at + 1..])),
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources() -> Vec<Source> {
+    let root = root();
+    let mut folders = vec![root.join("src")];
+    let mut sources = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources.push(Source::read(&root, &path));
+            }
+        }
+    }
+    assert!(sources.len() > 60, "only {} files seen", sources.len());
+    assert!(sources.iter().map(|source| source.work().len()).sum::<usize>() > 5000);
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    sources
+}
+
+/// The modules in the order of `lib.rs`.
+fn modules() -> Vec<String> {
+    let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
+    let modules: Vec<_> = text
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("pub mod ")?.strip_suffix(';')?.to_owned()))
+        .collect();
+    assert_eq!(modules.first().map(String::as_str), Some("sys"));
+    assert_eq!(modules.last().map(String::as_str), Some("cli"));
+    assert!(modules.len() >= 17, "{modules:?}");
+    modules
+}
+
+/// Panics with all of them, if there are any.
+fn assert_none(faults: &[String], rule: &str) {
+    assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
+}
+
+/// The lines in which one of these words stands by itself.
+fn lines_with(lines: &[String], words: &[&str]) -> Vec<String> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let has = |line: &str, word: &str| {
+        line.match_indices(word).any(|(at, _)| {
+            let before = line[..at].chars().next_back();
+            let after = line[at + word.len()..].chars().next();
+            !before.is_some_and(is_part) && (word.ends_with(':') || !after.is_some_and(is_part))
+        })
+    };
+    lines.iter().filter(|line| words.iter().any(|word| has(line, word))).cloned().collect()
+}
+
+#[test]
+fn names_are_found_in_paths() {
+    let check = |path: &str, expected: &[&str]| assert_eq!(first_names(path), expected, "{path}");
+    check("sys::socket;", &["sys"]);
+    check("sys;", &["sys"]);
+    check("{sys, pool::{Lease, Pool}, wire::Alert};", &["sys", "pool", "wire"]);
+    check("{ sys::{self}, };", &["sys"]);
+    check("worker::Worker { a, b }", &["worker"]);
+}
+
+#[test]
+fn words_are_found_in_lines() {
+    let check = |line: &str, word: &str, expected: bool| {
+        assert_eq!(!lines_with(&[line.to_owned()], &[word]).is_empty(), expected, "{word} in {line}");
+    };
+    check("use nix::errno::Errno;", "nix::", true);
+    check("use std::os::unix::fs;", "nix::", false);
+    check("unsafe { x }", "unsafe", true);
+    check("#![allow(unsafe_code)]", "unsafe", false);
+    check("#![allow(unsafe_code)]", "unsafe_code", true);
+}
+
+#[test]
+fn a_module_uses_only_what_stands_above_it() {
+    let modules = modules();
+    let rank = |name: &str| modules.iter().position(|module| module == name);
+    let (mut faults, mut seen, mut from) = (Vec::new(), 0, BTreeSet::new());
+    for source in sources() {
+        let Some(own) = rank(&source.module) else {
+            assert!(["lib", "main"].contains(&source.module.as_str()), "{} is not in lib.rs", source.path);
+            continue;
+        };
+        from.insert(source.module.clone());
+        for import in source.imports(&modules) {
+            seen += 1;
+            match rank(&import) {
+                Some(rank) if rank <= own => {}
+                Some(_) => faults.push(format!("{} uses {import}, which stands below it", source.path)),
+                None => faults.push(format!("{} uses {import}, which is no module", source.path)),
+            }
+        }
+    }
+    assert!(seen > 100, "only {seen} imports seen");
+    assert_eq!(from.len(), modules.len(), "each module has a file: {from:?}");
+    assert_none(&faults, "the order of modules in src/lib.rs");
+}
+
+#[test]
+fn only_sys_knows_the_kernel() {
+    let words = [
+        "unsafe",
+        "unsafe_code",
+        "nix::",
+        "libc",
+        "libc::",
+        "RawFd",
+        "AsRawFd",
+        "FromRawFd",
+        "IntoRawFd",
+        "from_raw_fd",
+        "as_raw_fd",
+        "into_raw_fd",
+        "rustix::",
+    ];
+    let (mut faults, mut in_sys) = (Vec::new(), 0);
+    for source in sources() {
+        let lines = lines_with(&source.code, &words);
+        if source.module == "sys" {
+            in_sys += lines.len();
+        } else {
+            faults.extend(lines.iter().map(|line| format!("{}: {line}", source.path)));
+        }
+    }
+    assert!(in_sys > 20, "only {in_sys} such lines seen in sys");
+    assert_none(&faults, "unsafe, raw descriptors and the kernel's names are for src/sys alone");
+}
+
+#[test]
+fn pure_modules_do_no_io_and_have_no_clock() {
+    let words = [
+        "tokio",
+        "tokio::",
+        "tracing",
+        "tracing::",
+        "metrics::",
+        "Instant",
+        "SystemTime",
+        "std::fs",
+        "std::fs::",
+        "std::env",
+        "std::env::",
+        "std::thread",
+        "std::thread::",
+        "File",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "UnixStream",
+        "socket2::",
+        "std::io::",
+        "println!",
+    ];
+    let (mut faults, mut files) = (Vec::new(), 0);
+    for source in sources() {
+        if !["wire", "route", "balance"].contains(&source.module.as_str()) {
+            continue;
+        }
+        files += usize::from(!source.work().is_empty());
+        faults
+            .extend(lines_with(source.work(), &words).iter().map(|line| format!("{}: {line}", source.path)));
+    }
+    assert!(files >= 10, "only {files} files seen");
+    assert_none(&faults, "wire, route and balance are pure");
+}
+
+#[test]
+fn files_stay_below_the_wall() {
+    let sources = sources();
+    let faults: Vec<_> = sources
+        .iter()
+        .filter(|source| source.work().len() > WALL)
+        .map(|source| format!("{}: {} lines of code", source.path, source.work().len()))
+        .collect();
+    assert!(sources.iter().any(|source| source.work().len() > 200), "no long file seen at all");
+    assert_none(&faults, "a file has at most 500 lines of code before its tests");
+}
+
+/// Compares what stands between two markers with a table; with UPDATE_README=1, writes it there.
+fn check_table(marker: &str, table: &str) {
+    let path = root().join("README.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (open, close) = (format!("<!-- {marker} -->\n"), format!("<!-- /{marker} -->"));
+    let start = text.find(&open).unwrap_or_else(|| panic!("no {open} in README.md")) + open.len();
+    let length = text[start..].find(&close).unwrap_or_else(|| panic!("no {close} in README.md"));
+    let written = &text[start..start + length];
+    assert!(table.lines().count() > 20, "{marker}: {table}");
+    if written == table {
+        return;
+    }
+    if env::var_os("UPDATE_README").is_some() {
+        fs::write(&path, format!("{}{table}{}", &text[..start], &text[start + length..])).unwrap();
+        return;
+    }
+    panic!("README.md: {marker} are not current; run: UPDATE_README=1 cargo test --test it tidy");
+}
+
+/// One test for both, as both may write the file.
+#[test]
+fn tables_in_the_readme_are_current() {
+    check_table("close-reasons", &close_reason::markdown_table());
+    check_table("metrics", &metrics::markdown_table());
+}
