@@ -4,6 +4,7 @@
 //! process with it: a listener without its worker would leave connections waiting for ever.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -50,6 +51,8 @@ pub enum Order {
     StopListening {
         /// The socket's identity.
         id: SocketId,
+        /// Dropped when the socket is closed: its address is free then.
+        closed: mpsc::Sender<Infallible>,
     },
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
@@ -179,10 +182,16 @@ async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &Atomi
 /// A socket that is accepted from.
 struct Post {
     /// Dropped to stop.
-    stop: oneshot::Sender<()>,
+    _stop: oneshot::Sender<()>,
     accepting: JoinHandle<()>,
-    /// A second handle on the socket, for its options.
-    socket: OwnedFd,
+    /// Shared with the accept loop, for its options. Not a descriptor of its own: to make one could fail.
+    listening: Rc<Listening>,
+}
+
+/// Waits until an accept loop has emptied its queue and closed its socket, and tells by dropping `closed`.
+async fn leave(accepting: JoinHandle<()>, closed: mpsc::Sender<Infallible>) {
+    let _ = accepting.await;
+    drop(closed);
 }
 
 /// What a worker works with.
@@ -218,12 +227,16 @@ impl Desk {
             Order::Listen { id, socket } => self.listen(id, socket)?,
             Order::Reconfigure { id, options } => {
                 if let Some(post) = self.posts.get(&id)
-                    && let Err(error) = listen::reconfigure(&post.socket, &options)
+                    && let Err(error) = listen::reconfigure(&*post.listening, &options)
                 {
                     tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
                 }
             }
-            Order::StopListening { id } => self.stop_listening(&id),
+            Order::StopListening { id, closed } => {
+                if let Some(accepting) = self.stop_listening(&id) {
+                    self.leaving.push(tokio::task::spawn_local(leave(accepting, closed)));
+                }
+            }
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
             Order::CloseAll => self.around.registry.close_all(),
             Order::Finish => {}
@@ -236,16 +249,15 @@ impl Desk {
             tracing::warn!(socket = %id, "a socket came without a policy and is closed");
             return Ok(());
         };
-        let again = socket.try_clone()?;
-        let listening = Listening::register(socket)?;
+        let listening = Rc::new(Listening::register(socket)?);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move {
             let _ = stopped.await;
         };
         let around = Rc::clone(&self.around);
-        let accepting =
-            tokio::task::spawn_local(accept_until(stopped, listening, id.clone(), policy, around));
-        self.posts.insert(id, Post { stop, accepting, socket: again });
+        let until = accept_until(stopped, Rc::clone(&listening), id.clone(), policy, around);
+        let accepting = tokio::task::spawn_local(until);
+        self.posts.insert(id, Post { _stop: stop, accepting, listening });
         Ok(())
     }
 
@@ -253,11 +265,9 @@ impl Desk {
         self.around.snapshot.load().policies.get(id).map(Arc::clone)
     }
 
-    fn stop_listening(&mut self, id: &SocketId) {
-        if let Some(post) = self.posts.remove(id) {
-            drop(post.stop);
-            self.leaving.push(post.accepting);
-        }
+    /// Tells an accept loop to end; when it has, the socket is closed.
+    fn stop_listening(&mut self, id: &SocketId) -> Option<JoinHandle<()>> {
+        self.posts.remove(id).map(|post| post.accepting)
     }
 
     /// An accept loop ends only when it is told to, or by a panic.
@@ -278,10 +288,8 @@ impl Desk {
         beats: &AtomicU64,
     ) -> io::Result<()> {
         let ids: Vec<_> = self.posts.keys().cloned().collect();
-        for id in ids {
-            self.stop_listening(&id);
-        }
-        for accepting in std::mem::take(&mut self.leaving) {
+        let last: Vec<_> = ids.iter().filter_map(|id| self.stop_listening(id)).collect();
+        for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
             let _ = accepting.await;
         }
         let registry = Rc::clone(&self.around.registry);

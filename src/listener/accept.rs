@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// accepted is lost, and closes the socket.
 pub async fn accept_until(
     stop: impl Future<Output = ()>,
-    listening: Listening,
+    listening: Rc<Listening>,
     id: SocketId,
     mut policy: Arc<Policy>,
     around: Rc<Surroundings>,

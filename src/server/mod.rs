@@ -123,7 +123,8 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
-        sockets.carry_out(plan, &workers);
+        // Nothing was open before, so nothing is closed.
+        let _closed = sockets.carry_out(plan, &workers);
         view.set_addresses(sockets.addresses());
         metrics.process().workers.set(config.workers as f64);
         metrics.process().connections_limit.set(connections as f64);
@@ -143,9 +144,8 @@ impl Server {
 fn divide_descriptors(limit: u64, config: &Config) -> (u64, usize) {
     let workers = config.workers as u64;
     let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-    // Each worker holds every listening socket twice.
     let pipes = MOST_PIPES.min(limit / 16).max(workers);
-    let reserved = RESERVED_DESCRIPTORS + 2 * sockets * workers + 2 * pipes;
+    let reserved = RESERVED_DESCRIPTORS + sockets * workers + 2 * pipes;
     let most = (limit.saturating_sub(reserved) / 2).max(1);
     let connections = config.max_connections.unwrap_or(most);
     if connections > most {

@@ -1,9 +1,12 @@
 //! Sockets and snapshots from one configuration to the next, all or nothing.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use tokio::sync::mpsc;
 
 use super::build::BuildFault;
 use crate::config::Config;
@@ -143,7 +146,9 @@ impl Sockets {
     }
 
     /// Hands new sockets to the workers and takes old ones away. The snapshot must be in force already.
-    pub(super) fn carry_out(&mut self, plan: SocketPlan, workers: &[Worker]) {
+    /// What it returns ends when those taken away are closed.
+    pub(super) fn carry_out(&mut self, plan: SocketPlan, workers: &[Worker]) -> mpsc::Receiver<Infallible> {
+        let (closed, all_closed) = mpsc::channel(1);
         let old = std::mem::replace(&mut self.open, plan.next);
         for (id, bound) in plan.fresh {
             for (worker, socket) in workers.iter().zip(bound.sockets) {
@@ -155,7 +160,7 @@ impl Sockets {
             for worker in workers {
                 let id = id.clone();
                 match now {
-                    None => worker.order(Order::StopListening { id }),
+                    None => worker.order(Order::StopListening { id, closed: closed.clone() }),
                     Some(options) if options != was.options => {
                         worker.order(Order::Reconfigure { id, options })
                     }
@@ -163,6 +168,7 @@ impl Sockets {
                 }
             }
         }
+        all_closed
     }
 
     /// Where each listener listens.

@@ -32,6 +32,10 @@ const REPORTS: usize = 1024;
 /// How long connections may take to close once they were told to.
 const CLOSING: Duration = Duration::from_secs(5);
 
+/// How long the workers may take to close the sockets that a reload took away; they need no more than
+/// their turn of other work.
+const UNLISTENING: Duration = Duration::from_secs(1);
+
 /// How long the access log may take to write what is queued when the process ends.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
@@ -143,18 +147,18 @@ impl Control {
                 Event::Request(Request::Stop) => return self.stop().await,
                 Event::Signal(kind) if ends(kind) => return self.stop().await,
                 Event::Worker(number, result) => return Err(lost(number, result)),
-                event => self.handle(event),
+                event => self.handle(event).await,
             }
         }
     }
 
     /// What to do besides ending.
-    fn handle(&mut self, event: Event) {
+    async fn handle(&mut self, event: Event) {
         match event {
             Event::Request(Request::Reload(config, reply)) => {
-                let _ = reply.send(self.reload(|| Ok(*config)));
+                let _ = reply.send(self.reload(|| Ok(*config)).await);
             }
-            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file(),
+            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
             Event::Report(report) => self.apply(&report),
             Event::Upkeep => self.server.view.metrics.upkeep(),
@@ -202,20 +206,26 @@ impl Control {
         }
     }
 
-    fn reload_file(&mut self) {
+    async fn reload_file(&mut self) {
         let Some(path) = self.file.clone() else {
             tracing::warn!("SIGHUP reloads a file, and this process was started without one");
             return;
         };
         tell(&[NotifyState::Reloading]);
-        let _ = self.reload(|| read(&path));
+        let _ = self.reload(|| read(&path)).await;
         tell(&[NotifyState::Ready]);
     }
 
     /// Puts a configuration in force, or leaves everything as it is; either is logged and counted.
-    fn reload(&mut self, read: impl FnOnce() -> Result<Config, ReloadFault>) -> Result<Changes, ReloadFault> {
+    async fn reload(
+        &mut self,
+        read: impl FnOnce() -> Result<Config, ReloadFault>,
+    ) -> Result<Changes, ReloadFault> {
         let began = StdInstant::now();
-        let result = read().and_then(|config| self.replace(config));
+        let result = match read() {
+            Ok(config) => self.replace(config).await,
+            Err(fault) => Err(fault),
+        };
         let outcome = match &result {
             Ok(changes) => {
                 tracing::info!(%changes, "reloaded");
@@ -230,7 +240,7 @@ impl Control {
         result
     }
 
-    fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+    async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
         let server = &mut self.server;
         let changes = Changes::between(&server.config, &config);
         let old = server.view.snapshot.load_full();
@@ -238,13 +248,15 @@ impl Control {
         let snapshot = Arc::new(build::snapshot(&config, &old, &server.view.metrics)?);
         let gone: Vec<u64> = groups(&old).difference(&groups(&snapshot)).copied().collect();
         server.view.snapshot.store(snapshot);
-        server.sockets.carry_out(plan, &server.workers);
+        let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses());
         if !gone.is_empty() {
             self.leaving.push(Leaving { at: Instant::now() + config.shutdown.drain, groups: gone });
         }
         server.config = config;
         self.follow_pools();
+        // An address that was taken away is free when the reload is over: the next may bind it again.
+        let _ = timeout(UNLISTENING, closed.recv()).await;
         Ok(changes)
     }
 
@@ -297,7 +309,7 @@ impl Control {
                 Event::Request(Request::Stop) => return Ok(()),
                 Event::Signal(kind) if ends(kind) => return Ok(()),
                 Event::Worker(number, result) => return Err(lost(number, result)),
-                event => self.handle_while_stopping(event),
+                event => self.handle_while_stopping(event).await,
             }
         }
         Ok(())
@@ -321,12 +333,12 @@ impl Control {
                         return Ok(true);
                     }
                 }
-                event => self.handle_while_stopping(event),
+                event => self.handle_while_stopping(event).await,
             }
         }
     }
 
-    fn handle_while_stopping(&mut self, event: Event) {
+    async fn handle_while_stopping(&mut self, event: Event) {
         match event {
             Event::Request(Request::Reload(_, reply)) => {
                 let _ = reply.send(Err(ReloadFault::Stopping));
@@ -334,7 +346,7 @@ impl Control {
             Event::Signal(kind) if kind == SignalKind::hangup() => {
                 tracing::warn!("not reloaded: the process is stopping");
             }
-            event => self.handle(event),
+            event => self.handle(event).await,
         }
     }
 
