@@ -56,7 +56,7 @@ pub(super) async fn dial(
     for _ in 0..spec.attempts {
         let name = sniffed.facts.server_name.as_ref();
         let Some(lease) = served.pool.pick(story.client().tcp(), name, &tried) else { break };
-        story.attempted();
+        story.attempted(lease.backend());
         let began = Instant::now();
         let by = deadline.min(began + spec.connect_timeout);
         let address = lease.backend().address();

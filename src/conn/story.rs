@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Surroundings;
 use crate::limit::Permit;
 use crate::live::{Left, Registered, Seat};
-use crate::pool::Lease;
+use crate::pool::{Backend, Lease};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::{
@@ -148,12 +148,13 @@ impl Story {
         self.tell(|told| told.pool = Some(Arc::clone(pool)));
     }
 
-    pub(super) fn attempted(&mut self) {
+    /// A backend is being connected. From now on the connection is one of those that end with it.
+    pub(super) fn attempted(&mut self, backend: &Backend) {
+        self.entry().join(backend.number());
         self.tell(|told| told.attempts = told.attempts.saturating_add(1));
     }
 
     pub(super) fn connected(&mut self, lease: Lease, took: Duration) {
-        self.entry().join(lease.backend().number());
         self.tell(|told| told.connect = Some(took));
         self.plot_mut().lease = Some(lease);
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 mod admin;
+mod life;
 mod relay;
 mod support;
 mod tidy;

@@ -1,8 +1,9 @@
 //! A server to test, and peers for it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -55,6 +56,17 @@ impl Proxy {
         stream
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits until it has ended, without telling it to, and says how.
+    pub(crate) fn end(mut self) -> std::io::Result<()> {
+        wait_for("the end of the server", || self.has_ended());
+        self.thread.take().unwrap().join().expect("the control loop does not panic")
+    }
+
     /// The value of a series, by its name and labels as they are rendered.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.remote.view().metrics.render();
@@ -72,9 +84,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.remote.stop();
-        self.remote.stop();
-        let result = self.thread.take().unwrap().join();
+        // One for each stage that can be cut short: the grace, the drain.
+        for _ in 0..3 {
+            self.remote.stop();
+        }
+        let Some(thread) = self.thread.take() else { return };
+        let result = thread.join();
         if !thread::panicking() {
             result.expect("the control loop does not panic").expect("the server ends in order");
         }
@@ -158,6 +173,17 @@ impl Backend {
             }
         })
     }
+}
+
+/// An address whose port nobody else binds, for what must be known before it is bound: the whole of
+/// 127.0.0.0/8 is this host, so that each test gets a corner of it for itself.
+pub(crate) fn own_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let process = std::process::id();
+    let [_, high, middle, low] = process.to_be_bytes();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let ip = Ipv4Addr::new(127, 128 | (high ^ middle), low, u8::try_from(number).expect("few are asked for"));
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Bytes that tell a displaced, lost or repeated block from a right one.
