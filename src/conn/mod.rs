@@ -60,28 +60,36 @@ pub struct Bounds {
     pub next_id: AtomicU64,
 }
 
+/// A connection fresh from a listener's queue.
+pub struct Arrival {
+    /// Its socket and client.
+    pub accepted: Accepted,
+    /// The socket it came through.
+    pub through: SocketId,
+    /// The policy of that socket.
+    pub policy: Arc<Policy>,
+}
+
 /// Takes a connection in: here, or in a worker that has far fewer.
-pub fn receive(accepted: Accepted, socket: &SocketId, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+pub fn receive(arrival: Arrival, around: &Rc<Surroundings>) {
     let Some((worker, seat)) = around.registry.seat_elsewhere() else {
-        return admit(accepted, around.registry.seat(), policy, around);
+        return receive_here(arrival, around);
     };
-    let parcel = Parcel { seat, content: Content::Accepted(accepted, socket.clone()) };
-    match around.doors.send(worker, parcel) {
-        Err(Parcel { content: Content::Accepted(accepted, _), .. }) => {
-            admit(accepted, around.registry.seat(), policy, around);
-        }
+    match around.doors.send(worker, Parcel { seat, content: Content::Arrival(arrival) }) {
+        Err(Parcel { content: Content::Arrival(arrival), .. }) => receive_here(arrival, around),
         _ => around.metrics.process().accepted_moved.increment(1),
     }
+}
+
+/// Takes a connection in, in this worker.
+pub fn receive_here(arrival: Arrival, around: &Rc<Surroundings>) {
+    admit(arrival, around.registry.seat(), around);
 }
 
 /// Goes on with what another worker sent.
 pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
     match parcel.content {
-        Content::Accepted(accepted, socket) => match around.snapshot.load().policies.get(&socket) {
-            Some(policy) => admit(accepted, parcel.seat, policy, around),
-            // A reload took the listener away at this very moment.
-            None => drop(socket::reset_on_close(&accepted.socket)),
-        },
+        Content::Arrival(arrival) => admit(arrival, parcel.seat, around),
         Content::Relay(luggage) => {
             if let Some((relay, story)) = luggage.unpack(parcel.seat, around) {
                 tokio::task::spawn_local(carry(relay, story));
@@ -91,20 +99,16 @@ pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
 }
 
 /// Lets a connection in and starts its journey, or refuses it with a reset.
-pub fn admit(accepted: Accepted, seat: Seat, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+fn admit(arrival: Arrival, seat: Seat, around: &Rc<Surroundings>) {
+    let Arrival { accepted, through, policy } = arrival;
     let id = around.bounds.next_id.fetch_add(1, Ordering::Relaxed);
     let permit = Permit::ask(&around.bounds.connections, &policy.gate);
     let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
-    let story = Story::begin(accepted.peer, policy, entry, around);
+    let mut story = Story::begin(accepted.peer, &policy, entry, around);
     match permit {
         Ok(permit) => {
-            tokio::task::spawn_local(serve(
-                accepted.socket,
-                permit,
-                Arc::clone(policy),
-                story,
-                Rc::clone(around),
-            ));
+            story.hold(permit);
+            tokio::task::spawn_local(serve(accepted.socket, through, policy, story, Rc::clone(around)));
         }
         Err(refusal) => {
             let _ = socket::reset_on_close(&accepted.socket);
@@ -119,19 +123,17 @@ pub fn admit(accepted: Accepted, seat: Seat, policy: &Arc<Policy>, around: &Rc<S
 /// The first half of the journey: from accept to a connected backend.
 async fn serve(
     client: OwnedFd,
-    permit: Permit,
+    through: SocketId,
     policy: Arc<Policy>,
     mut story: Story,
     around: Rc<Surroundings>,
 ) {
-    story.hold(permit);
     let entry = story.entry().share();
     let prepared = tokio::select! {
         biased;
-        prepared = prepare(client, &policy, &mut story, &around) => prepared,
+        prepared = prepare(client, &through, policy, &mut story, &around) => prepared,
         () = entry.closed() => Err(CloseReason::DrainDeadline),
     };
-    drop(policy);
     match prepared {
         Ok(relay) => {
             tokio::task::spawn_local(carry(relay, story));
@@ -188,13 +190,18 @@ fn reason(end: End) -> CloseReason {
 /// Reads what the client wants, finds where that is, and connects.
 async fn prepare(
     client: OwnedFd,
-    policy: &Policy,
+    through: &SocketId,
+    mut policy: Arc<Policy>,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Relay, CloseReason> {
     let sniffed = match &policy.protocol {
         Protocol::Tcp(_) => Sniffed::nothing(client)?,
-        Protocol::Tls(tls) => sniff::client_hello(client, &tls.hello, story, around).await?,
+        Protocol::Tls(tls) => {
+            let sniffed = sniff::client_hello(client, &tls.hello, story, around).await?;
+            refresh(&mut policy, through, around);
+            sniffed
+        }
     };
     let served = match route(&policy.protocol, &sniffed, story) {
         Ok(served) => served,
@@ -206,6 +213,16 @@ async fn prepare(
     };
     let engines = Rc::clone(&around.engines);
     Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))
+}
+
+/// Takes the policy that is in force now: a client may connect long before it speaks, and what was
+/// configured then may lead to backends that are gone. A listener that is gone keeps its last one.
+fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) {
+    if let Some(current) = around.snapshot.load().policies.get(through)
+        && current.number == policy.number
+    {
+        *policy = Arc::clone(current);
+    }
 }
 
 /// Finds the pool, and notes which route led there.

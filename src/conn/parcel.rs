@@ -6,12 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::Surroundings;
 use super::story::{Packed, Story};
+use super::{Arrival, Surroundings};
 use crate::live::Seat;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
-use crate::snapshot::SocketId;
-use crate::sys::listen::Accepted;
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
@@ -23,7 +21,7 @@ pub struct Parcel {
 
 pub(super) enum Content {
     /// Fresh from a listener's queue.
-    Accepted(Accepted, SocketId),
+    Arrival(Arrival),
     /// A stopped relay.
     Relay(Box<Luggage>),
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::conn::{self, Surroundings};
+use crate::conn::{self, Arrival, Surroundings};
 use crate::snapshot::{Policy, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
@@ -34,7 +34,8 @@ pub async fn accept_until(
         () = accept_all(&listening, &id, &mut policy, &around) => {}
     }
     while let Ok(accepted) = listening.accept_now() {
-        conn::admit(accepted, around.registry.seat(), &policy, &around);
+        let arrival = Arrival { accepted, through: id.clone(), policy: Arc::clone(&policy) };
+        conn::receive_here(arrival, &around);
     }
 }
 
@@ -74,7 +75,7 @@ fn enter(accepted: Accepted, id: &SocketId, policy: &mut Arc<Policy>, around: &R
     {
         *policy = Arc::clone(current);
     }
-    conn::receive(accepted, id, policy, around);
+    conn::receive(Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) }, around);
 }
 
 /// What accept keeps failing with, said once.
