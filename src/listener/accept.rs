@@ -33,9 +33,26 @@ pub async fn accept_until(
         () = stop => {}
         () = accept_all(&listening, &id, &mut policy, &around) => {}
     }
-    while let Ok(accepted) = listening.accept_now() {
-        let arrival = Arrival { accepted, through: id.clone(), policy: Arc::clone(&policy) };
-        conn::receive_here(arrival, &around);
+    empty(&listening, &id, &policy, &around);
+}
+
+/// Takes what the kernel's queue still holds.
+fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+    loop {
+        match listening.accept_now() {
+            Ok(accepted) => {
+                let arrival = Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) };
+                conn::receive_here(arrival, around);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => {
+                policy.metrics.accept_errors.increment(1);
+                if !fault::is_of_one_client(&error) {
+                    tracing::warn!(%error, socket = %id, "connections that waited to be accepted are lost");
+                    return;
+                }
+            }
+        }
     }
 }
 
