@@ -46,7 +46,7 @@ impl Backend {
 
     /// This backend, going on where its `old` self stands if both are one server.
     pub(super) fn succeed(mut self, old: &Arc<Backend>, found: Found) -> Arc<Self> {
-        if (&self.pool, &self.name, &self.address) != (&old.pool, &old.name, &old.address) {
+        if !self.is_at(old) {
             return Arc::new(self);
         }
         match found {
@@ -124,6 +124,11 @@ impl Backend {
     /// Its number in this process, by which its connections are found; kept over reloads.
     pub fn number(&self) -> u64 {
         self.traffic.number
+    }
+
+    /// Whether both stand for one server: the same pool, name and address.
+    pub(super) fn is_at(&self, other: &Backend) -> bool {
+        (&self.pool, &self.name, &self.address) == (&other.pool, &other.name, &other.address)
     }
 
     /// Whether both are one server with one history, perhaps under two weights.

@@ -72,6 +72,18 @@ impl Pool {
         Pool { spec, balancer, backends, by_name }
     }
 
+    /// Lets a backend that had left the pool go on with its number and counts, if the same server stands
+    /// here again under that name: the connections that are still open to it are its own. What checks had
+    /// found of it is not taken over; it has not been watched meanwhile.
+    pub fn take_back(&mut self, left: &Arc<Backend>) {
+        if let Some(&at) = self.by_name.get(left.name()) {
+            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now());
+            if again.is_at(left) {
+                self.backends[at] = again.succeed(left, Found::Forget);
+            }
+        }
+    }
+
     /// What it was built from.
     pub fn spec(&self) -> &PoolSpec {
         &self.spec

@@ -184,6 +184,30 @@ fn reports_about_what_is_gone_are_passed_over() {
 }
 
 /// Whether a change of the spec keeps the balancer.
+/// Backend `a` leaves and something stands in its place: whether that takes up where `a` was.
+fn check_take_back(again: (&str, &str, u16), taken: bool) {
+    let before = build(Algorithm::Maglev, &THREE);
+    take_down(&before, "a");
+    let left = Arc::clone(before.backend("a").unwrap());
+    left.hold();
+    let without = Pool::build(spec(Algorithm::Maglev, &THREE[1..]), Some(&before), 0);
+    let mut pool = Pool::build(spec(Algorithm::Maglev, &[again, THREE[1]]), Some(&without), 0);
+    pool.take_back(&left);
+    let found = &pool.backends()[0];
+    assert_eq!(found.is_same(&left), taken, "{again:?}");
+    assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
+    assert_eq!(found.state(), State::Up, "nobody watched it meanwhile");
+    assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
+}
+
+#[test]
+fn what_comes_back_goes_on() {
+    check_take_back(("a", "10.0.0.1:1", 1), true);
+    check_take_back(("a", "10.0.0.1:1", 7), true);
+    check_take_back(("a", "10.0.0.1:2", 1), false);
+    check_take_back(("d", "10.0.0.1:1", 1), false);
+}
+
 fn check_balancer(algorithm: Algorithm, new: PoolSpec, kept: bool) {
     let old = build(algorithm, &THREE);
     let new = Pool::build(new, Some(&old), 1);

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::leaving::Leaving;
 use crate::config::Config;
 use crate::limit::Gate;
 use crate::listener::ListenerSpec;
@@ -38,8 +39,10 @@ pub enum BuildFault {
 pub(super) fn snapshot(
     config: &Config,
     previous: &Snapshot,
+    leaving: &Leaving,
     metrics: &Metrics,
 ) -> Result<Snapshot, BuildFault> {
+    let mut returning = leaving.backends();
     let pools: BTreeMap<Arc<str>, Arc<Served>> = config
         .pools
         .iter()
@@ -47,18 +50,21 @@ pub(super) fn snapshot(
             let old = previous.pools.get(&spec.name);
             let served = match old {
                 Some(old) if old.pool.spec() == spec => Arc::clone(old),
-                _ => Arc::new(Served {
-                    pool: Pool::build(spec.clone(), old.map(|old| &old.pool), random()),
-                    metrics: metrics.pool(&spec.name),
-                }),
+                _ => {
+                    let mut pool = Pool::build(spec.clone(), old.map(|old| &old.pool), random());
+                    for backend in returning.remove(&*spec.name).unwrap_or_default() {
+                        pool.take_back(backend);
+                    }
+                    Arc::new(Served { pool, metrics: metrics.pool(&spec.name) })
+                }
             };
             (Arc::clone(&spec.name), served)
         })
         .collect();
     let mut policies = HashMap::new();
     for spec in &config.listeners {
-        let old = previous.policies.values().find(|policy| policy.listener == spec.name);
-        let policy = Arc::new(policy(spec, old, &pools, metrics)?);
+        let before = listener_before(&spec.name, previous, leaving);
+        let policy = Arc::new(policy(spec, before, &pools, metrics)?);
         for (place, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, place, *address), Arc::clone(&policy));
         }
@@ -66,16 +72,23 @@ pub(super) fn snapshot(
     Ok(Snapshot { policies, pools })
 }
 
+/// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
+fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> Option<(u64, Arc<Gate>)> {
+    let old = previous.policies.values().find(|policy| policy.listener == *name);
+    old.map(|policy| (policy.number, Arc::clone(&policy.gate)))
+        .or_else(|| leaving.listener(name).map(|left| (left.number, Arc::clone(&left.gate))))
+}
+
 fn policy(
     spec: &ListenerSpec,
-    old: Option<&Arc<Policy>>,
+    before: Option<(u64, Arc<Gate>)>,
     pools: &BTreeMap<Arc<str>, Arc<Served>>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
-    let gate = old.map_or_else(|| Gate::new(limit), |old| Arc::clone(&old.gate));
+    let (number, gate) =
+        before.unwrap_or_else(|| (NEXT_LISTENER.fetch_add(1, Ordering::Relaxed), Gate::new(limit)));
     gate.set_limit(limit);
-    let number = old.map_or_else(|| NEXT_LISTENER.fetch_add(1, Ordering::Relaxed), |old| old.number);
     Ok(Policy {
         listener: Arc::clone(&spec.name),
         number,

@@ -5,6 +5,7 @@
 //! changes: what checks found, new configurations, the end.
 
 mod build;
+mod leaving;
 mod notify;
 mod reload;
 mod run;
@@ -32,6 +33,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
+use leaving::Leaving;
 use reload::Sockets;
 use view::Request;
 
@@ -97,7 +99,7 @@ impl Server {
         });
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
-        let snapshot = build::snapshot(&config, &Snapshot::default(), &metrics)?;
+        let snapshot = build::snapshot(&config, &Snapshot::default(), &Leaving::default(), &metrics)?;
         let access_log = open_access_log(&config, &metrics)?;
         let view = Arc::new(View {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),

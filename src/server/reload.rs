@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::build::BuildFault;
 use crate::config::Config;
 use crate::listener::{self, BindFault, Bound};
-use crate::snapshot::{Snapshot, SocketId};
+use crate::snapshot::SocketId;
 use crate::sys::listen::ListenOptions;
 use crate::worker::{Order, Worker};
 
@@ -179,14 +179,4 @@ impl Sockets {
         }
         addresses
     }
-}
-
-/// The numbers of all listeners and backends of a snapshot, by which their connections are found.
-pub(super) fn groups(snapshot: &Snapshot) -> std::collections::HashSet<u64> {
-    let listeners = snapshot.policies.values().map(|policy| policy.number);
-    let backends = snapshot
-        .pools
-        .values()
-        .flat_map(|served| served.pool.backends().iter().map(|backend| backend.number()));
-    listeners.chain(backends).collect()
 }

@@ -14,8 +14,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::leaving::Leaving;
 use super::notify::{Watchdog, tell};
-use super::reload::{Changes, ReloadFault, groups};
+use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
@@ -87,12 +88,6 @@ impl Server {
     }
 }
 
-/// Connections of what a reload took away, and when they are closed.
-struct Leaving {
-    at: Instant,
-    groups: Vec<u64>,
-}
-
 /// The server in its control loop.
 struct Control {
     server: Server,
@@ -101,7 +96,7 @@ struct Control {
     checks: HashMap<Arc<str>, Checks>,
     reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
-    leaving: Vec<Leaving>,
+    leaving: Leaving,
     upkeep: tokio::time::Interval,
     watchdog: Watchdog,
 }
@@ -131,7 +126,7 @@ impl Control {
             checks: HashMap::new(),
             reports,
             report_to,
-            leaving: Vec::new(),
+            leaving: Leaving::default(),
             upkeep,
             watchdog: Watchdog::new(),
         };
@@ -169,7 +164,7 @@ impl Control {
     }
 
     async fn next(&mut self) -> Event {
-        let overdue = self.leaving.iter().map(|leaving| leaving.at).min();
+        let overdue = self.leaving.next();
         tokio::select! {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
@@ -245,14 +240,11 @@ impl Control {
         let changes = Changes::between(&server.config, &config);
         let old = server.view.snapshot.load_full();
         let plan = server.sockets.plan(&config, server.workers.len())?;
-        let snapshot = Arc::new(build::snapshot(&config, &old, &server.view.metrics)?);
-        let gone: Vec<u64> = groups(&old).difference(&groups(&snapshot)).copied().collect();
+        let snapshot = Arc::new(build::snapshot(&config, &old, &self.leaving, &server.view.metrics)?);
+        self.leaving.note(&old, &snapshot, Instant::now() + config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses());
-        if !gone.is_empty() {
-            self.leaving.push(Leaving { at: Instant::now() + config.shutdown.drain, groups: gone });
-        }
         server.config = config;
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
@@ -260,15 +252,11 @@ impl Control {
         Ok(changes)
     }
 
-    /// Closes what is still open of listeners and backends that a reload took away, unless they are back.
+    /// Closes what is still open of listeners and backends that reloads took away.
     fn close_overdue(&mut self) {
-        let now = Instant::now();
-        let back = groups(&self.server.view.snapshot.load());
-        for leaving in self.leaving.extract_if(.., |leaving| leaving.at <= now) {
-            let gone: Arc<[u64]> = leaving.groups.into_iter().filter(|group| !back.contains(group)).collect();
-            for worker in &self.server.workers {
-                worker.order(Order::CloseGroups(Arc::clone(&gone)));
-            }
+        let gone = self.leaving.overdue(Instant::now());
+        for worker in &self.server.workers {
+            worker.order(Order::CloseGroups(Arc::clone(&gone)));
         }
     }
 
