@@ -74,7 +74,9 @@ pub enum StartFault {
 
 /// A server whose workers serve already.
 pub struct Server {
+    /// What is in force; where a reload cannot change something, what was there at the start.
     config: Config,
+    descriptors: Descriptors,
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
@@ -91,7 +93,8 @@ impl Server {
     /// What could not be bound, opened or started.
     pub fn start(config: Config) -> Result<Self, StartFault> {
         let metrics = Metrics::new();
-        let (connections, pipes) = divide_descriptors(process::raise_descriptor_limit()?, &config);
+        let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
+        let connections = descriptors.connections(&config);
         let bounds = Arc::new(Bounds {
             connections: Gate::new(connections),
             hello_memory: Gate::new(HELLO_MEMORY),
@@ -116,7 +119,7 @@ impl Server {
             bounds,
             access_log: access_log.clone(),
             metrics: Arc::clone(&metrics),
-            pipes,
+            pipes: descriptors.pipes_of_a_worker(),
             doors,
             loads: Loads::new(config.workers),
         };
@@ -133,7 +136,7 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
-        Ok(Self { config, view, access_log, sockets, workers, remote, requests })
+        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests })
     }
 
     /// A handle for other threads.
@@ -142,23 +145,38 @@ impl Server {
     }
 }
 
-/// Connections of the process and pipes of each worker.
-fn divide_descriptors(limit: u64, config: &Config) -> (u64, usize) {
-    let workers = config.workers as u64;
-    let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-    let pipes = MOST_PIPES.min(limit / 16).max(workers);
-    let reserved = RESERVED_DESCRIPTORS + sockets * workers + 2 * pipes;
-    let most = (limit.saturating_sub(reserved) / 2).max(1);
-    let connections = config.max_connections.unwrap_or(most);
-    if connections > most {
-        tracing::warn!(
-            max_connections = connections,
-            descriptors = limit,
-            enough_for = most,
-            "the descriptors do not suffice for max_connections; raise LimitNOFILE"
-        );
+/// What the process may open, and how that is divided.
+#[derive(Clone, Copy)]
+struct Descriptors {
+    limit: u64,
+    workers: usize,
+}
+
+impl Descriptors {
+    fn pipes(self) -> u64 {
+        MOST_PIPES.min(self.limit / 16).max(self.workers as u64)
     }
-    (connections, usize::try_from((pipes / workers).max(1)).unwrap_or(1))
+
+    fn pipes_of_a_worker(self) -> usize {
+        usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
+    }
+
+    /// How many connections the process may have, by its configuration or by what is left for them.
+    fn connections(self, config: &Config) -> u64 {
+        let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
+        let reserved = RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes();
+        let most = (self.limit.saturating_sub(reserved) / 2).max(1);
+        let connections = config.max_connections.unwrap_or(most);
+        if connections > most {
+            tracing::warn!(
+                max_connections = connections,
+                descriptors = self.limit,
+                enough_for = most,
+                "the descriptors do not suffice for max_connections; raise LimitNOFILE"
+            );
+        }
+        connections
+    }
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

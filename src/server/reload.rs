@@ -39,7 +39,7 @@ pub struct Changes {
     pub added: Vec<String>,
     /// Those that are gone; their connections drain.
     pub removed: Vec<String>,
-    /// Those that are different.
+    /// Those that are different; also `max_connections` and `shutdown`.
     pub changed: Vec<String>,
     /// What only a restart can change, and so stayed.
     pub needs_restart: Vec<&'static str>,
@@ -64,6 +64,13 @@ impl Changes {
             }
         }
         changes.removed = before.into_keys().filter(|name| !after.contains_key(name)).collect();
+        let processes = [
+            ("max_connections", old.max_connections != new.max_connections),
+            ("shutdown", old.shutdown != new.shutdown),
+        ];
+        changes
+            .changed
+            .extend(processes.iter().filter(|(_, differs)| *differs).map(|(key, _)| (*key).to_owned()));
         let restarts = [
             ("workers", old.workers != new.workers),
             ("admin", old.admin != new.admin),

@@ -245,7 +245,10 @@ impl Control {
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses());
-        server.config = config;
+        let connections = server.descriptors.connections(&config);
+        server.view.bounds.connections.set_limit(connections);
+        server.view.metrics.process().connections_limit.set(connections as f64);
+        server.config = in_force(config, &server.config);
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
         let _ = timeout(UNLISTENING, closed.recv()).await;
@@ -343,6 +346,17 @@ impl Control {
             worker.ended().await?;
         }
         Ok(())
+    }
+}
+
+/// A new configuration, but for what only a restart can change; what [`Changes::needs_restart`] names.
+fn in_force(new: Config, running: &Config) -> Config {
+    Config {
+        workers: running.workers,
+        admin: running.admin,
+        access_log: running.access_log.clone(),
+        log: running.log,
+        ..new
     }
 }
 
