@@ -14,6 +14,15 @@ pub(super) fn tell(states: &[NotifyState<'_>]) {
     }
 }
 
+/// Tells systemd that a reload begins, and when: a unit of `Type=notify-reload` ends a service that
+/// leaves the moment out.
+pub(super) fn tell_of_reload() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
 /// The watchdog that systemd asks for by WATCHDOG_USEC.
 pub(super) struct Watchdog {
     interval: Option<Interval>,

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::leaving::Leaving;
-use super::notify::{Watchdog, tell};
+use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
@@ -206,7 +206,7 @@ impl Control {
             tracing::warn!("SIGHUP reloads a file, and this process was started without one");
             return;
         };
-        tell(&[NotifyState::Reloading]);
+        tell_of_reload();
         let _ = self.reload(|| read(&path)).await;
         tell(&[NotifyState::Ready]);
     }
