@@ -1,11 +1,9 @@
 //! The command line: arguments to calls, results to exit codes.
 //!
 //! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
-// Talking to whoever typed the command is what this module is for.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::future;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -91,25 +89,19 @@ pub fn run() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => ask(admin.admin, if ready { "/ready" } else { "/healthz" }),
         Command::Status { admin } => ask(admin.admin, "/api/v1/status"),
-        Command::Schema => {
-            print!("{SCHEMA}");
-            ExitCode::SUCCESS
-        }
+        Command::Schema => answer(SCHEMA),
     }
 }
 
 fn check(file: &Path) -> ExitCode {
     match read(Some(file), &[], &[]) {
-        Ok(config) => {
-            println!(
-                "{}: good: {} listeners, {} pools, {} backends",
-                file.display(),
-                config.listeners.len(),
-                config.pools.len(),
-                config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
-            );
-            ExitCode::SUCCESS
-        }
+        Ok(config) => answer(&format!(
+            "{}: good: {} listeners, {} pools, {} backends\n",
+            file.display(),
+            config.listeners.len(),
+            config.pools.len(),
+            config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
+        )),
         Err(code) => code,
     }
 }
@@ -124,12 +116,12 @@ fn read(file: Option<&Path>, listen: &[String], backends: &[String]) -> Result<C
     match read {
         Ok((config, warnings)) => {
             if !warnings.is_empty() {
-                eprintln!("{}", warnings.render(color));
+                complain(&warnings.render(color));
             }
             Ok(config)
         }
         Err(faults) => {
-            eprintln!("{}", faults.render(color));
+            complain(&faults.render(color));
             Err(ExitCode::from(FAULTY))
         }
     }
@@ -172,7 +164,9 @@ fn start_log(spec: LogSpec) {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
-        .with_target(false);
+        .with_target(false)
+        // It would report a full disk to standard error, which is the full disk, and panic.
+        .log_internal_errors(false);
     match spec.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -181,19 +175,33 @@ fn start_log(spec: LogSpec) {
 
 fn ask(address: SocketAddr, path: &str) -> ExitCode {
     match admin::ask(address, path, PATIENCE) {
-        Ok((200, body)) => {
-            println!("{}", body.trim_end());
-            ExitCode::SUCCESS
-        }
+        Ok((200, body)) => answer(&format!("{}\n", body.trim_end())),
         Ok((status, body)) => {
-            eprintln!("{address} answered {status}: {}", body.trim_end());
+            complain(&format!("{address} answered {status}: {}", body.trim_end()));
             ExitCode::from(FAILED)
         }
         Err(error) => {
-            eprintln!(
+            complain(&format!(
                 "cannot ask {address}: {error}; is pointsman running, and is [admin] listen set to this address?"
-            );
+            ));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Writes an answer to standard output, which may be a full disk or a pipe whose reader has left.
+fn answer(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Writes to standard error; if that fails there is nobody left to tell.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
