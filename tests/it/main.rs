@@ -4,6 +4,7 @@
 
 mod admin;
 mod life;
+mod process;
 mod relay;
 mod support;
 mod tidy;

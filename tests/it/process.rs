@@ -1,0 +1,585 @@
+//! The program as its operator meets it: arguments, exit codes, signals, logs.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::support::{Backend, PATIENCE, own_address, wait_for};
+
+/// A folder of its own for a test; gone when it is dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.args(arguments).stdin(Stdio::null());
+    for variable in ["POINTSMAN_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A run to its end.
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+fn check(arguments: &[&str], code: i32, stdout: &[&str], stderr: &[&str]) {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+    for (stream, expected) in [(output.stdout, stdout), (output.stderr, stderr)] {
+        let text = String::from_utf8(stream).unwrap();
+        assert!(!expected.is_empty() || text.is_empty(), "{arguments:?} said: {text}");
+        for part in expected {
+            assert!(text.contains(part), "{arguments:?}: no {part} in {text}");
+        }
+    }
+}
+
+/// The lines that a running program has written to one of its outputs.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Lines {
+    fn follow(source: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let written = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(source).lines().map_while(Result::ok) {
+                written.0.lock().unwrap().push(line);
+            }
+        });
+        lines
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// Waits for so many lines with this in them, and returns the last.
+    fn wait_for_nth(&self, nth: usize, part: &str) -> String {
+        let mut found = None;
+        let find = || {
+            found = self.all().into_iter().filter(|line| line.contains(part)).nth(nth - 1);
+            found.is_some()
+        };
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| wait_for(part, find)));
+        assert!(result.is_ok(), "no {part} ({nth} times) in\n{}", self.all().join("\n"));
+        found.unwrap()
+    }
+
+    fn wait_for(&self, part: &str) -> String {
+        self.wait_for_nth(1, part)
+    }
+}
+
+/// A running program; killed when it is dropped, if it has not ended.
+struct Program {
+    child: Child,
+    stderr: Lines,
+    stdout: Lines,
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = Lines::follow(child.stderr.take().unwrap());
+        let stdout = Lines::follow(child.stdout.take().unwrap());
+        Self { child, stderr, stdout }
+    }
+
+    /// `run` with a file, until it serves.
+    fn serve(file: &Path) -> Self {
+        let program = Self::start(command(&["run"]).arg(file));
+        program.stderr.wait_for("serving");
+        program
+    }
+
+    /// Where a listener listens, by the line that says so.
+    fn address(&self, listener: &str) -> SocketAddr {
+        let line = self.stderr.wait_for("serving");
+        let name = format!("\"{listener}\": [");
+        let rest = &line[line.find(&name).unwrap_or_else(|| panic!("no {name} in {line}")) + name.len()..];
+        rest[..rest.find([',', ']']).unwrap()].parse().unwrap_or_else(|error| panic!("{error} in {line}"))
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status().unwrap();
+        assert!(status.success());
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the end of the program", || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Told to end, it does so in order.
+    fn expect_end_by(&mut self, signal: &str) {
+        self.signal(signal);
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "{status}:\n{}", self.stderr.all().join("\n"));
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn file(process: &str, bind: &str, backend: SocketAddr) -> String {
+    format!(
+        r#"
+        {process}
+        workers = 2
+        [listener.main]
+        bind = "{bind}"
+        pool = "main"
+        [pool.main]
+        backends = ["{backend}"]
+        health.check = "off"
+        "#
+    )
+}
+
+const OFF: &str = "access_log.to = \"off\"";
+
+fn try_echo(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    echo_again(&mut stream)?;
+    Ok(stream)
+}
+
+fn echo_again(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"hello")?;
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer)?;
+    assert_eq!(&answer, b"hello");
+    Ok(())
+}
+
+/// A connection that works from end to end.
+fn echo(address: SocketAddr) -> TcpStream {
+    try_echo(address).unwrap_or_else(|error| panic!("{address}: {error}"))
+}
+
+// Without serving.
+
+#[test]
+fn help_version_and_schema_are_printed() {
+    check(&["--help"], 0, &["Usage: pointsman", "run", "check", "health", "status", "schema"], &[]);
+    check(&["run", "--help"], 0, &["SIGHUP", "--listen", "--backend"], &[]);
+    check(&["--version"], 0, &[concat!("pointsman ", env!("CARGO_PKG_VERSION"))], &[]);
+    let schema = run(&["schema"]);
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/config.schema.json");
+    assert!(schema.stdout == fs::read(committed).unwrap());
+    assert!(schema.status.success());
+}
+
+#[test]
+fn a_wrong_usage_is_2() {
+    check(&[], 2, &[], &["Usage"]);
+    check(&["serve"], 2, &[], &["unrecognized subcommand"]);
+    check(&["run"], 2, &[], &["required"]);
+    check(&["run", "--listen", ":0"], 2, &[], &["--backend"]);
+    check(&["run", "x.toml", "--listen", ":0", "--backend", "127.0.0.1:1"], 2, &[], &["cannot be used with"]);
+    check(&["run", "--listen", "nowhere", "--backend", "127.0.0.1:1"], 2, &[], &["nowhere", "^"]);
+    check(&["check"], 2, &[], &["FILE"]);
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_panic() {
+    for arguments in [&["schema"][..], &["--help"]] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = command(arguments).stdout(full).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("panicked"), "{arguments:?}: {text}");
+        if arguments == ["schema"] {
+            assert_eq!(output.status.code(), Some(1));
+            assert!(text.contains("No space left"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_good_file_is_good_and_nothing_is_bound() {
+    let folder = Folder::new("good");
+    // Whoever would bind this address would fail.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = file(OFF, &taken.local_addr().unwrap().to_string(), "127.0.0.1:1".parse().unwrap());
+    let path = folder.write("good.toml", &text);
+    check(&["check", path.to_str().unwrap()], 0, &["good", "1 listeners, 1 pools, 1 backends"], &[]);
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
+    check(&["check", example], 0, &["good"], &[]);
+}
+
+#[test]
+fn a_bad_file_is_2_with_all_its_faults() {
+    let folder = Folder::new("bad");
+    let own = own_address();
+    let text = format!(
+        r#"
+        [listener.good]
+        bind = "{own}"
+        pool = "main"
+        [listener.bad]
+        bnd = "127.0.0.1:0"
+        pool = "mian"
+        [pool.main]
+        backends = ["127.0.0.1:1", "nonsense"]
+        "#
+    );
+    let path = folder.write("bad.toml", &text);
+    let path = path.to_str().unwrap();
+    let faults = ["bad.toml:6", "`bnd`", "did you mean `bind`", "\"mian\"", "nonsense", "^^^", "3 faults"];
+    check(&["check", path], 2, &[], &faults);
+    check(&["run", path], 2, &[], &faults);
+}
+
+#[test]
+fn a_missing_file_is_2() {
+    let folder = Folder::new("missing");
+    let path = folder.path("nowhere.toml");
+    let path = path.to_str().unwrap();
+    check(&["check", path], 2, &[], &["nowhere.toml", "there is no such file"]);
+    check(&["run", path], 2, &[], &["nowhere.toml", "there is no such file"]);
+}
+
+#[test]
+fn a_port_in_use_is_1_and_named() {
+    let folder = Folder::new("in-use");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let path = folder.write("in-use.toml", &file(OFF, &address, "127.0.0.1:1".parse().unwrap()));
+    check(&["run", path.to_str().unwrap()], 1, &[], &[&address, "in use", "choose another port"]);
+    let one_liner = ["run", "--listen", &address, "--backend", "127.0.0.1:1"];
+    check(&one_liner, 1, &[], &[&address, "in use"]);
+    let admin = format!("{OFF}\nadmin.listen = \"{address}\"");
+    let path = folder.write("admin.toml", &file(&admin, "127.0.0.1:0", "127.0.0.1:1".parse().unwrap()));
+    check(&["run", path.to_str().unwrap()], 1, &[], &[&address, "in use"]);
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_1_and_named() {
+    let folder = Folder::new("no-log");
+    let log = "access_log.to = \"/nowhere/at/all.log\"";
+    let path = folder.write("no-log.toml", &file(log, "127.0.0.1:0", "127.0.0.1:1".parse().unwrap()));
+    check(&["run", path.to_str().unwrap()], 1, &[], &["/nowhere/at/all.log", "No such file"]);
+}
+
+#[test]
+fn nobody_there_is_not_healthy() {
+    let nobody = own_address().to_string();
+    check(&["health", "--admin", &nobody], 1, &[], &[&nobody, "is pointsman running"]);
+    check(&["health", "--ready", "--admin", &nobody], 1, &[], &[&nobody]);
+    check(&["status", "--admin", &nobody], 1, &[], &[&nobody]);
+}
+
+// Serving.
+
+#[test]
+fn a_one_liner_serves_and_writes_its_access_log_to_stdout() {
+    let (a, b) = (Backend::echo(), Backend::echo());
+    let backends = [a.address.to_string(), b.address.to_string()];
+    let arguments = ["run", "--listen", "127.0.0.1:0", "--backend", &backends[0], "--backend", &backends[1]];
+    let mut program = Program::start(&mut command(&arguments));
+    let address = program.address("main");
+    let client = echo(address);
+    let own = client.local_addr().unwrap().to_string();
+    drop(client);
+    drop(echo(address));
+    program.stdout.wait_for_nth(2, "\"listener\":\"main\"");
+    let line = program.stdout.wait_for(&own);
+    let record: serde_json::Value =
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!(record["client"], own);
+    for bytes in ["from_client_bytes", "from_backend_bytes"] {
+        assert_eq!(record[bytes], 5, "{line}");
+    }
+    assert!(backends.iter().any(|backend| record["backend"] == **backend), "{line}");
+    for line in program.stdout.all() {
+        assert!(serde_json::from_str::<serde_json::Value>(&line).unwrap().is_object());
+    }
+    program.signal("HUP");
+    program.stderr.wait_for("started without one");
+    drop(echo(address));
+    program.expect_end_by("TERM");
+}
+
+#[test]
+fn signals_to_end_drain_first() {
+    for signal in ["TERM", "INT"] {
+        let folder = Folder::new(signal);
+        let backend = Backend::echo();
+        let path = folder.write("drain.toml", &file(OFF, "127.0.0.1:0", backend.address));
+        let mut program = Program::serve(&path);
+        let address = program.address("main");
+        let mut open = echo(address);
+        program.signal(signal);
+        wait_for("refusal", || TcpStream::connect(address).is_err());
+        echo_again(&mut open).unwrap();
+        assert_eq!(program.child.try_wait().unwrap(), None, "it drains");
+        drop(open);
+        assert_eq!(program.end().code(), Some(0), "{signal}");
+        program.stderr.wait_for("every connection has ended");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_drain() {
+    let folder = Folder::new("second");
+    let backend = Backend::echo();
+    let process = format!("{OFF}\nshutdown.drain = \"1h\"");
+    let path = folder.write("second.toml", &file(&process, "127.0.0.1:0", backend.address));
+    let mut program = Program::serve(&path);
+    let mut open = echo(program.address("main"));
+    program.signal("TERM");
+    program.stderr.wait_for("stopping");
+    program.expect_end_by("TERM");
+    assert!(open.read(&mut [0]).is_err(), "what was open is reset");
+}
+
+#[test]
+fn a_hangup_reloads_the_file_and_a_bad_file_changes_nothing() {
+    let folder = Folder::new("reload");
+    let backend = Backend::echo();
+    let extra = own_address();
+    let one = file(OFF, "127.0.0.1:0", backend.address);
+    let two = format!("{one}\n[listener.extra]\nbind = \"{extra}\"\npool = \"main\"\n");
+    let path = folder.write("reload.toml", &one);
+    let mut program = Program::serve(&path);
+    let address = program.address("main");
+    let mut open = echo(address);
+
+    folder.write("reload.toml", &two);
+    program.signal("HUP");
+    let line = program.stderr.wait_for("reloaded");
+    assert!(line.contains("added listener extra"), "{line}");
+    drop(echo(extra));
+
+    for (nth, bad) in
+        [two.replace("pool = \"main\"", "pool = \"mian\""), "[listener".to_owned()].iter().enumerate()
+    {
+        folder.write("reload.toml", bad);
+        program.signal("HUP");
+        program.stderr.wait_for_nth(nth + 1, "not reloaded; the running configuration stays");
+        drop((echo(address), echo(extra)));
+    }
+    program.stderr.wait_for("mian");
+
+    fs::remove_file(&path).unwrap();
+    program.signal("HUP");
+    program.stderr.wait_for("there is no such file");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = taken.local_addr().unwrap().to_string();
+    folder.write("reload.toml", &two.replace(&extra.to_string(), &in_use));
+    program.signal("HUP");
+    program.stderr.wait_for(&in_use);
+    drop((echo(address), echo(extra)));
+
+    folder.write("reload.toml", &one);
+    program.signal("HUP");
+    program.stderr.wait_for("removed listener extra");
+    assert!(TcpStream::connect(extra).is_err());
+    echo_again(&mut open).unwrap();
+    drop((open, echo(address)));
+    program.expect_end_by("TERM");
+}
+
+#[test]
+fn a_rotated_access_log_is_opened_again() {
+    let folder = Folder::new("rotate");
+    let backend = Backend::echo();
+    let (log, old) = (folder.path("access.log"), folder.path("access.log.1"));
+    let process = format!("access_log.to = {log:?}");
+    let path = folder.write("rotate.toml", &file(&process, "127.0.0.1:0", backend.address));
+    let mut program = Program::serve(&path);
+    let address = program.address("main");
+    let lines = |path: &Path| fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    drop(echo(address));
+    wait_for("the first line", || lines(&log) == 1);
+    fs::rename(&log, &old).unwrap();
+    drop(echo(address));
+    wait_for("a line in the file of another name", || lines(&old) == 2);
+    program.signal("USR1");
+    program.stderr.wait_for("opened again");
+    drop(echo(address));
+    wait_for("a line in the new file", || lines(&log) == 1);
+    assert_eq!(lines(&old), 2);
+    drop(echo(address));
+    program.expect_end_by("TERM");
+    assert_eq!(lines(&log), 2, "the end writes what is queued");
+}
+
+#[test]
+fn a_full_disk_under_the_logs_stops_nobody() {
+    let folder = Folder::new("full");
+    let backend = Backend::echo();
+    let process = "access_log.to = \"/dev/full\"";
+    let path = folder.write("full.toml", &file(process, "127.0.0.1:0", backend.address));
+    let mut program = Program::serve(&path);
+    let address = program.address("main");
+    drop(echo(address));
+    let line = program.stderr.wait_for("access log: cannot write");
+    assert!(line.contains("No space left"), "{line}");
+    for _ in 0..20 {
+        drop(echo(address));
+    }
+    program.expect_end_by("TERM");
+}
+
+/// The program's own log may go to a file on that disk too.
+#[test]
+fn a_full_disk_under_standard_error_stops_nobody() {
+    let folder = Folder::new("full-stderr");
+    let backend = Backend::echo();
+    let bind = own_address();
+    let path = folder.write("full.toml", &file(OFF, &bind.to_string(), backend.address));
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let child = command(&["run"]).arg(&path).stdout(Stdio::null()).stderr(full).spawn().unwrap();
+    let mut program = Program { child, stderr: Lines::default(), stdout: Lines::default() };
+    let mut stream = None;
+    wait_for("service", || {
+        assert_eq!(program.child.try_wait().unwrap(), None, "it ended");
+        stream = try_echo(bind).ok();
+        stream.is_some()
+    });
+    // Each of these writes to the log.
+    program.signal("HUP");
+    program.signal("USR1");
+    for _ in 0..5 {
+        drop(echo(bind));
+    }
+    drop(stream);
+    program.expect_end_by("TERM");
+}
+
+// systemd.
+
+/// What a service manager hears.
+struct Manager {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Manager {
+    fn new(folder: &Folder) -> Self {
+        // The path of a socket has at most 108 bytes.
+        let path = std::env::temp_dir().join(format!(
+            "pm-{}-{}",
+            std::process::id(),
+            folder.0.file_name().unwrap().len()
+        ));
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, path }
+    }
+
+    fn hear(&self) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        let n = self.socket.recv(&mut buffer).expect("the program says something");
+        String::from_utf8(buffer[..n].to_vec()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// The next word that is not of the watchdog.
+    fn hear_but_watchdog(&self) -> Vec<String> {
+        loop {
+            let words = self.hear();
+            if words != ["WATCHDOG=1"] {
+                return words;
+            }
+        }
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn a_service_manager_hears_of_every_stage() {
+    let folder = Folder::new("notify");
+    let backend = Backend::echo();
+    let path = folder.write("notify.toml", &file(OFF, "127.0.0.1:0", backend.address));
+    let manager = Manager::new(&folder);
+    let mut program = Program::start(command(&["run"]).arg(&path).env("NOTIFY_SOCKET", &manager.path));
+    assert_eq!(manager.hear(), ["READY=1"]);
+    drop(echo(program.address("main")));
+    for text in [file(OFF, "127.0.0.1:0", backend.address), "broken".to_owned()] {
+        folder.write("notify.toml", &text);
+        program.signal("HUP");
+        let words = manager.hear();
+        assert_eq!(words[0], "RELOADING=1");
+        // A manager that waits for the end of a reload tells its signal from an earlier one by this.
+        let moment = words.get(1).and_then(|word| word.strip_prefix("MONOTONIC_USEC="));
+        let moment: u64 = moment.unwrap_or_else(|| panic!("no moment in {words:?}")).parse().unwrap();
+        assert!(moment > 0);
+        assert_eq!(manager.hear(), ["READY=1"], "also of a reload that failed");
+    }
+    program.signal("TERM");
+    assert_eq!(manager.hear(), ["STOPPING=1"]);
+    assert_eq!(program.end().code(), Some(0));
+}
+
+#[test]
+fn a_watchdog_is_fed_while_it_serves_and_drains() {
+    let folder = Folder::new("watchdog-of-a-service");
+    let backend = Backend::echo();
+    let path = folder.write("watchdog.toml", &file(OFF, "127.0.0.1:0", backend.address));
+    let manager = Manager::new(&folder);
+    let mut command = command(&["run"]);
+    command.arg(&path).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2500000");
+    let mut program = Program::start(&mut command);
+    assert_eq!(manager.hear(), ["READY=1"]);
+    for _ in 0..3 {
+        assert_eq!(manager.hear(), ["WATCHDOG=1"]);
+    }
+    let open = echo(program.address("main"));
+    program.signal("TERM");
+    assert_eq!(manager.hear_but_watchdog(), ["STOPPING=1"]);
+    for _ in 0..2 {
+        assert_eq!(manager.hear(), ["WATCHDOG=1"]);
+    }
+    drop(open);
+    assert_eq!(program.end().code(), Some(0));
+    let said = program.stderr.all().join("\n");
+    assert!(!said.contains("does not move"), "{said}");
+}
