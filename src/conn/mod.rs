@@ -205,11 +205,11 @@ async fn prepare(
     };
     let served = match route(&policy.protocol, &sniffed, story) {
         Ok(served) => served,
-        Err(reason) => return Err(sniffed.refuse(reason)),
+        Err(reason) => return Err(sniffed.refuse(reason).await),
     };
     let dialled = match dial::dial(&served, &sniffed, story).await {
         Ok(dialled) => dialled,
-        Err(reason) => return Err(sniffed.refuse(reason)),
+        Err(reason) => return Err(sniffed.refuse(reason).await),
     };
     let engines = Rc::clone(&around.engines);
     Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))

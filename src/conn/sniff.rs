@@ -20,8 +20,7 @@ use crate::wire::{Alert, ClientHello, HelloFault, HelloReader};
 /// A hello of today's browsers with its post-quantum key share fits.
 const FIRST_READ: usize = 2048;
 
-/// How long a client whose hello was refused may still send before its socket is closed: closing with
-/// unread bytes would reset the connection and with it the alert.
+/// How long a client that was told an alert may still send before its socket is closed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 
 /// How much of it is read.
@@ -45,14 +44,14 @@ impl Sniffed {
     }
 
     /// Closes a client that cannot be served: by an alert if it speaks TLS, else by a reset.
-    pub(super) fn refuse(self, reason: CloseReason) -> CloseReason {
+    pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
         let alert = match reason {
             CloseReason::NoSni => Alert::MissingExtension,
             CloseReason::UnmatchedSni => Alert::UnrecognizedName,
             _ => Alert::InternalError,
         };
         if self.speaks_tls {
-            let _ = socket::send(&self.client, &alert.record());
+            dismiss(&self.client, alert).await;
         } else {
             let _ = socket::reset_on_close(&self.client);
         }
@@ -141,16 +140,21 @@ impl Stopped {
         }
     }
 
-    /// Says the fitting alert and waits, briefly, until it can be read.
+    /// Says the fitting alert, if there is one.
     async fn close(self, client: &Stream) -> CloseReason {
-        let reason = self.reason();
-        if let Some(alert) = self.alert()
-            && socket::send(client, &alert.record()).is_ok()
-        {
-            let _ = client.finish();
-            let _ = timeout(ALERT_LINGER, discard(client)).await;
+        if let Some(alert) = self.alert() {
+            dismiss(client, alert).await;
         }
-        reason
+        self.reason()
+    }
+}
+
+/// Says an alert and waits, briefly, until it can be read: closing with unread bytes, such as early data
+/// behind a hello, would reset the connection and with it the alert.
+async fn dismiss(client: &Stream, alert: Alert) {
+    if socket::send(client, &alert.record()).is_ok() {
+        let _ = client.finish();
+        let _ = timeout(ALERT_LINGER, discard(client)).await;
     }
 }
 
