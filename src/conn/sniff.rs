@@ -87,12 +87,10 @@ pub(super) async fn client_hello(
 
 /// Why a hello did not become whole.
 enum Stopped {
-    /// The client ended before its first byte.
+    /// The client ended, by a FIN or a reset, before its first byte.
     NoData,
-    /// The client ended within its hello.
+    /// The client ended, by a FIN or a reset, within its hello.
     Truncated,
-    /// The client reset the connection.
-    Reset,
     /// No first byte came in time.
     FirstByteTimeout,
     /// The rest did not come in time.
@@ -106,7 +104,7 @@ enum Stopped {
 impl Stopped {
     fn outcome(&self) -> Option<HelloOutcome> {
         Some(match self {
-            Self::NoData | Self::Reset | Self::Memory => return None,
+            Self::NoData | Self::Memory => return None,
             Self::Truncated => HelloOutcome::Truncated,
             Self::FirstByteTimeout | Self::HelloTimeout => HelloOutcome::Timeout,
             Self::Fault(HelloFault::NotTls) => HelloOutcome::NotTls,
@@ -120,7 +118,6 @@ impl Stopped {
         match self {
             Self::NoData => CloseReason::NoData,
             Self::Truncated => CloseReason::HelloTruncated,
-            Self::Reset => CloseReason::ClientReset,
             Self::FirstByteTimeout => CloseReason::FirstByteTimeout,
             Self::HelloTimeout => CloseReason::HelloTimeout,
             Self::Fault(HelloFault::NotTls) => CloseReason::NotTls,
@@ -133,7 +130,7 @@ impl Stopped {
 
     fn alert(&self) -> Option<Alert> {
         match self {
-            Self::NoData | Self::Reset | Self::FirstByteTimeout => None,
+            Self::NoData | Self::FirstByteTimeout => None,
             Self::Truncated | Self::HelloTimeout => Some(Alert::DecodeError),
             Self::Fault(fault) => fault.alert(),
             Self::Memory => Some(Alert::InternalError),
@@ -202,7 +199,7 @@ impl Reading {
                 timeout(patience, self.recv(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
             }
         };
-        if first.map_err(|_| Stopped::Reset)? == 0 {
+        if first.map_err(|_| Stopped::NoData)? == 0 {
             return Err(Stopped::NoData);
         }
         if let Some(hello) = self.parse()? {
@@ -217,9 +214,8 @@ impl Reading {
         loop {
             self.make_room()?;
             match self.recv(client).await {
-                Ok(0) => return Err(Stopped::Truncated),
+                Ok(0) | Err(_) => return Err(Stopped::Truncated),
                 Ok(_) => {}
-                Err(_) => return Err(Stopped::Reset),
             }
             if let Some(hello) = self.parse()? {
                 return Ok(hello);
