@@ -54,7 +54,7 @@ pub struct Surroundings {
 pub struct Bounds {
     /// Open connections.
     pub connections: Arc<Gate>,
-    /// Bytes of hellos that are not yet whole.
+    /// Bytes of hellos that did not come with the first read, until a backend is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
     pub next_id: AtomicU64,

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Surroundings;
 use super::story::Story;
+use super::{Bounds, Surroundings};
 use crate::limit::Pass;
 use crate::route::Facts;
 use crate::snapshot::HelloSpec;
@@ -34,13 +34,15 @@ pub(super) struct Sniffed {
     pub(super) facts: Facts,
     /// Whether the client speaks TLS, so that a refusal can be said in its words.
     speaks_tls: bool,
+    /// What the bytes take of the memory of all hellos, if they did not come at once.
+    _memory: Option<Pass>,
 }
 
 impl Sniffed {
     /// A client that nothing was read from.
     pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
         let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-        Ok(Self { client, bytes: Vec::new(), facts: Facts::default(), speaks_tls: false })
+        Ok(Self { client, bytes: Vec::new(), facts: Facts::default(), speaks_tls: false, _memory: None })
     }
 
     /// Closes a client that cannot be served: by an alert if it speaks TLS, else by a reset.
@@ -66,9 +68,9 @@ pub(super) async fn client_hello(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(spec, around)?;
+    let mut reading = Reading::new(spec, &around.bounds);
     // It is nearly always there already.
-    let first = match reading.recv_now(&client) {
+    let first = match reading.recv_first_now(&client) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),
     };
@@ -82,7 +84,8 @@ pub(super) async fn client_hello(
     };
     story.heard(hello.server_name.as_ref());
     let facts = Facts { server_name: hello.server_name };
-    Ok(Sniffed { client, bytes: reading.into_bytes(), facts, speaks_tls: true })
+    let (bytes, memory) = reading.into_bytes();
+    Ok(Sniffed { client, bytes, facts, speaks_tls: true, _memory: memory })
 }
 
 /// Why a hello did not become whole.
@@ -157,9 +160,8 @@ async fn dismiss(client: &Stream, alert: Alert) {
 
 /// Reads and forgets until the client ends.
 async fn discard(client: &Stream) {
-    let mut buffer = [0; 1024];
     let mut discarded = 0;
-    while let Ok(n) = client.recv(&mut buffer).await {
+    while let Ok(n) = recv_on_stack(client, <[u8]>::len).await {
         discarded += n;
         if n == 0 || discarded > ALERT_DISCARD {
             return;
@@ -167,21 +169,31 @@ async fn discard(client: &Stream) {
     }
 }
 
+/// Reads once, through memory that is there only while there is something to read: a client that is
+/// waited for costs no buffer.
+async fn recv_on_stack<T>(client: &Stream, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
+    std::future::poll_fn(|cx| {
+        let mut buffer = [0; FIRST_READ];
+        client.poll_recv(cx, &mut buffer).map_ok(|n| take(&buffer[..n]))
+    })
+    .await
+}
+
 /// A hello on its way in.
-struct Reading {
+struct Reading<'a> {
     /// As large as it may get without asking for more memory; the first `used` bytes are the client's.
     buffer: Vec<u8>,
     used: usize,
     reader: HelloReader,
-    /// The buffer's share of the memory that all half-read hellos may take.
-    memory: Pass,
+    bounds: &'a Bounds,
+    /// The buffer's share of the memory that all half-read hellos may take. A hello that comes whole
+    /// with the first read needs none, so those who fill that memory slowly do not lock it out.
+    memory: Option<Pass>,
 }
 
-impl Reading {
-    fn new(spec: &HelloSpec, around: &Surroundings) -> Result<Self, CloseReason> {
-        let memory =
-            around.bounds.hello_memory.enter_with(FIRST_READ as u64).ok_or(CloseReason::HelloMemory)?;
-        Ok(Self { buffer: vec![0; FIRST_READ], used: 0, reader: HelloReader::new(spec.max_size), memory })
+impl<'a> Reading<'a> {
+    fn new(spec: &HelloSpec, bounds: &'a Bounds) -> Self {
+        Self { buffer: Vec::new(), used: 0, reader: HelloReader::new(spec.max_size), bounds, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.
@@ -196,7 +208,7 @@ impl Reading {
             Some(read) => read,
             None => {
                 let patience = spec.first_byte_timeout.saturating_sub(story.age());
-                timeout(patience, self.recv(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
+                timeout(patience, self.recv_first(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
             }
         };
         if first.map_err(|_| Stopped::NoData)? == 0 {
@@ -205,6 +217,8 @@ impl Reading {
         if let Some(hello) = self.parse()? {
             return Ok(hello);
         }
+        let share = self.bounds.hello_memory.enter_with(FIRST_READ as u64);
+        self.memory = Some(share.ok_or(Stopped::Memory)?);
         // Absolute: a byte now and then does not buy more time.
         let deadline = Instant::now() + spec.hello_timeout;
         timeout_at(deadline, self.read_rest(client)).await.map_err(|_| Stopped::HelloTimeout)?
@@ -213,9 +227,9 @@ impl Reading {
     async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, Stopped> {
         loop {
             self.make_room()?;
-            match self.recv(client).await {
+            match client.recv(&mut self.buffer[self.used..]).await {
                 Ok(0) | Err(_) => return Err(Stopped::Truncated),
-                Ok(_) => {}
+                Ok(read) => self.used += read,
             }
             if let Some(hello) = self.parse()? {
                 return Ok(hello);
@@ -235,27 +249,37 @@ impl Reading {
         }
         // The reader refuses whatever is longer than its bound, so there is room below it.
         let wanted = (size * 2).min(self.reader.max_raw().max(size + 1));
-        if !self.memory.grow((wanted - size) as u64) {
+        if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - size) as u64)) {
             return Err(Stopped::Memory);
         }
         self.buffer.resize(wanted, 0);
         Ok(())
     }
 
-    fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
-        let read = socket::recv(client, &mut self.buffer[self.used..])?;
-        self.used += read;
-        Ok(read)
+    fn recv_first_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
+        let mut buffer = [0; FIRST_READ];
+        let read = socket::recv(client, &mut buffer)?;
+        Ok(self.begin(&buffer[..read]))
     }
 
-    async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
-        let read = client.recv(&mut self.buffer[self.used..]).await?;
-        self.used += read;
-        Ok(read)
+    async fn recv_first(&mut self, client: &Stream) -> io::Result<usize> {
+        recv_on_stack(client, |bytes| self.begin(bytes)).await
     }
 
-    fn into_bytes(mut self) -> Vec<u8> {
+    /// Takes the first bytes into a buffer of its own.
+    fn begin(&mut self, bytes: &[u8]) -> usize {
+        if !bytes.is_empty() {
+            self.buffer.reserve_exact(FIRST_READ);
+            self.buffer.extend_from_slice(bytes);
+            self.buffer.resize(FIRST_READ, 0);
+            self.used = bytes.len();
+        }
+        self.used
+    }
+
+    /// All that was read, and its share of the memory of all hellos.
+    fn into_bytes(mut self) -> (Vec<u8>, Option<Pass>) {
         self.buffer.truncate(self.used);
-        self.buffer
+        (self.buffer, self.memory)
     }
 }
