@@ -91,7 +91,7 @@ fn connected(dialled: Dialled, lease: Lease, took: Duration, served: &Served, st
     served.metrics.connect(ConnectOutcome::Ok);
     served.metrics.connect_seconds.record(took);
     lease.connected();
-    story.connected(lease, took);
+    story.connected(lease, took, dialled.sent);
     dialled
 }
 

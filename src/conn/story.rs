@@ -11,7 +11,7 @@ use crate::pool::{Backend, Lease};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::{
-    ActiveConnection, ClientAddr, CloseReason, Direction, HelloOutcome, ListenerMetrics, Record,
+    ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, ListenerMetrics, Record,
 };
 use crate::wire::ServerName;
 
@@ -154,7 +154,9 @@ impl Story {
         self.tell(|told| told.attempts = told.attempts.saturating_add(1));
     }
 
-    pub(super) fn connected(&mut self, lease: Lease, took: Duration) {
+    /// A backend is connected and has so many of the first bytes.
+    pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
+        self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.tell(|told| told.connect = Some(took));
         self.plot_mut().lease = Some(lease);
     }
