@@ -6,13 +6,12 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::sniff::Sniffed;
 use super::story::Story;
-use crate::pool::{Backend, Lease};
+use crate::pool::Backend;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::{Address, Stream, socket};
@@ -50,15 +49,16 @@ pub(super) async fn dial(
 ) -> Result<Dialled, CloseReason> {
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
-    let deadline = Instant::now() + spec.dial_timeout;
+    let began = Instant::now();
+    let deadline = began + spec.dial_timeout;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
     for _ in 0..spec.attempts {
         let name = sniffed.facts.server_name.as_ref();
         let Some(lease) = served.pool.pick(story.client().tcp(), name, &tried) else { break };
-        story.attempted(lease.backend());
-        let began = Instant::now();
-        let by = deadline.min(began + spec.connect_timeout);
+        story.attempts(lease.backend());
+        let attempt_began = Instant::now();
+        let by = deadline.min(attempt_began + spec.connect_timeout);
         let address = lease.backend().address();
         let attempt = tokio::select! {
             biased;
@@ -69,7 +69,12 @@ pub(super) async fn dial(
             }
         };
         let failure = match attempt {
-            Ok(Ok(dialled)) => return Ok(connected(dialled, lease, began.elapsed(), served, story)),
+            Ok(Ok(dialled)) => {
+                served.metrics.connect(ConnectOutcome::Ok);
+                served.metrics.connect_seconds.record(attempt_began.elapsed());
+                story.connected(lease, began.elapsed(), dialled.sent);
+                return Ok(dialled);
+            }
             Ok(Err(error)) => Failure::of(&error),
             Err(_) => Failure::TIMEOUT,
         };
@@ -85,14 +90,6 @@ pub(super) async fn dial(
         served.metrics.no_backend.increment(1);
     }
     Err(last)
-}
-
-fn connected(dialled: Dialled, lease: Lease, took: Duration, served: &Served, story: &mut Story) -> Dialled {
-    served.metrics.connect(ConnectOutcome::Ok);
-    served.metrics.connect_seconds.record(took);
-    lease.connected();
-    story.connected(lease, took, dialled.sent);
-    dialled
 }
 
 /// One attempt at one backend.

@@ -59,6 +59,8 @@ struct Told {
     route: Option<Arc<str>>,
     pool: Option<Arc<str>>,
     attempts: u8,
+    /// The last backend tried, until one is connected: from then on the lease has it.
+    tried: Option<Arc<Backend>>,
     hello: Option<Duration>,
     connect: Option<Duration>,
 }
@@ -148,16 +150,23 @@ impl Story {
         self.tell(|told| told.pool = Some(Arc::clone(pool)));
     }
 
-    /// A backend is being connected. From now on the connection is one of those that end with it.
-    pub(super) fn attempted(&mut self, backend: &Backend) {
+    /// A backend is about to be tried. From now on the connection is one of those that end with it.
+    pub(super) fn attempts(&mut self, backend: &Arc<Backend>) {
         self.entry().join(backend.number());
-        self.tell(|told| told.attempts = told.attempts.saturating_add(1));
+        self.tell(|told| {
+            told.attempts = told.attempts.saturating_add(1);
+            told.tried = Some(Arc::clone(backend));
+        });
     }
 
-    /// A backend is connected and has so many of the first bytes.
+    /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
+        lease.connected();
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
-        self.tell(|told| told.connect = Some(took));
+        self.tell(|told| {
+            told.connect = Some(took);
+            told.tried = None;
+        });
         self.plot_mut().lease = Some(lease);
     }
 
@@ -186,7 +195,7 @@ impl Story {
             return;
         }
         let told = plot.told.map(|told| *told).unwrap_or_default();
-        let backend = plot.lease.as_ref().map(Lease::backend);
+        let backend = plot.lease.as_ref().map(Lease::backend).or(told.tried.as_ref());
         self.around.access_log.push(Record {
             id: entry.id(),
             accepted: plot.accepted,
