@@ -79,6 +79,9 @@ pub(super) async fn client_hello(
         Ok(hello) => hello,
         Err(stopped) => {
             story.not_heard(stopped.outcome());
+            if matches!(stopped, Stopped::Fault(HelloFault::BadName(_))) {
+                story.asked_badly(|| reading.sent_name());
+            }
             return Err(stopped.close(&client).await);
         }
     };
@@ -275,6 +278,10 @@ impl<'a> Reading<'a> {
             self.used = bytes.len();
         }
         self.used
+    }
+
+    fn sent_name(&self) -> Option<Box<[u8]>> {
+        self.reader.sent_name(&self.buffer[..self.used])
     }
 
     /// All that was read, and its share of the memory of all hellos.

@@ -10,6 +10,7 @@ use crate::live::{Left, Registered, Seat};
 use crate::pool::{Backend, Lease};
 use crate::snapshot::Policy;
 use crate::sys::Address;
+use crate::telemetry::record::raw_name;
 use crate::telemetry::{
     ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, ListenerMetrics, Record,
 };
@@ -140,6 +141,11 @@ impl Story {
         if let Some(outcome) = outcome {
             self.plot().metrics.hello(outcome);
         }
+    }
+
+    /// The hello asked for what is no host name. That is looked for only if it will be written down.
+    pub(super) fn asked_badly(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
+        self.tell(|told| told.sni = name().map(|name| raw_name(&name)));
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>) {

@@ -58,7 +58,7 @@ pub struct Record {
     pub from_backend: u64,
     /// Bytes, of both sides, that were read but could not be delivered.
     pub dropped: u64,
-    /// From the accept to the end of reading the hello; `None` where none was read whole.
+    /// From the accept to the end of reading the hello; `None` where no acceptable one was read.
     pub hello: Option<Duration>,
     /// From the choice of the first backend to a connected one; `None` if none was.
     pub connect: Option<Duration>,

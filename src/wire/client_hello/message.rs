@@ -16,11 +16,13 @@ const MAX_SESSION_ID: usize = 32;
 ///
 /// The structure is judged to its end before the name is: a name in a broken hello is not looked at.
 pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault> {
-    let Some(content) = server_name_extension(body).map_err(HelloFault::Malformed)? else {
-        return Ok(None);
-    };
-    let name = host_name(content).map_err(HelloFault::Malformed)?;
+    let Some(name) = sent_name(body).map_err(HelloFault::Malformed)? else { return Ok(None) };
     ServerName::from_client(name).map(Some).map_err(HelloFault::BadName)
+}
+
+/// The name in a hello with this body, whatever its bytes.
+pub(super) fn sent_name(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+    server_name_extension(body)?.map(host_name).transpose()
 }
 
 /// The content of the server name extension, if the hello has one.

@@ -165,9 +165,18 @@ impl HelloReader {
             return if raw.len() < self.max_raw() { Ok(None) } else { Err(HelloFault::TooLarge) };
         };
         let message = self.message(within, size);
-        let body = message.get(MESSAGE_HEADER..).unwrap_or_default();
-        let server_name = message::server_name(body)?;
+        let server_name = message::server_name(body(&message))?;
         Ok(Some(ClientHello { server_name, records: self.records, size }))
+    }
+
+    /// The name that a whole hello asks for, byte by byte as it was sent, so that it can be shown where
+    /// [`HelloReader::read`] answered [`HelloFault::BadName`]. It is hostile until proven otherwise.
+    ///
+    /// `raw` is what was last read. `None` if the hello is not whole, is malformed or asks for no name.
+    pub fn sent_name(&self, raw: &[u8]) -> Option<Box<[u8]>> {
+        let size = self.message_size().ok().flatten().filter(|&size| self.gathered >= size)?;
+        let message = self.message(raw, size);
+        message::sent_name(body(&message)).ok().flatten().map(Box::from)
     }
 
     /// Walks over records and fragments up to the end of the hello, and answers its size once it is
@@ -253,6 +262,11 @@ impl HelloReader {
         }
         Cow::Owned(message)
     }
+}
+
+/// A message without its header.
+fn body(message: &[u8]) -> &[u8] {
+    message.get(MESSAGE_HEADER..).unwrap_or_default()
 }
 
 impl HelloFault {

@@ -356,6 +356,26 @@ fn faults_get_their_alerts() {
 }
 
 #[test]
+fn a_name_can_be_had_as_it_was_sent() {
+    fn check(raw: &[u8], expected: Option<&[u8]>) {
+        let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+        let _ = reader.read(raw);
+        assert_eq!(reader.sent_name(raw).as_deref(), expected);
+    }
+    let name = b"A\r\n\0.example.";
+    let whole = hello(&[extension(21, &[0; 9]), sni(name)].concat());
+    check(&record(&whole), Some(name));
+    check(&records(&whole, [1, 2, 3, 40, 5]), Some(name));
+    check(&[record(&whole), vec![23, 3, 3, 0, 1, 0]].concat(), Some(name));
+    check(&record(&hello(&sni(b""))), Some(b""));
+    check(&record(&whole)[..record(&whole).len() - 1], None);
+    check(&record(&hello(&[])), None);
+    check(&record(&hello(&extension(0, &[]))), None);
+    check(b"", None);
+    check(b"GET /", None);
+}
+
+#[test]
 fn captures_give_their_names() {
     for (file, raw, name) in FIXTURES {
         let hello = read(raw).unwrap().expect(file);
