@@ -5,7 +5,10 @@
 mod admin;
 mod life;
 mod process;
+mod records;
 mod relay;
+mod routes;
 mod support;
 mod tidy;
+mod tls;
 mod workers;

@@ -1,5 +1,9 @@
 //! A server to test, and peers for it.
 
+pub(crate) mod hello;
+pub(crate) mod recorder;
+pub(crate) mod tls;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
