@@ -294,26 +294,37 @@ impl Desk {
         }
         let registry = Rc::clone(&self.around.registry);
         let mut closing = false;
-        // A seat is taken before its parcel is sent, so nothing is on its way when none is taken.
-        while registry.seats_taken() {
-            tokio::select! {
-                () = registry.emptied() => {}
-                Some(order) = inbox.orders.recv() => {
-                    closing |= matches!(order, Order::CloseAll);
-                    self.obey(order)?;
-                }
-                Some(parcel) = inbox.parcels.recv() => {
-                    conn::take_over(parcel, &self.around);
-                    if closing {
-                        registry.close_all();
+        // A seat is taken before its parcel is sent, so nothing is on its way when none is taken. Another
+        // worker may take one between that look and the end; once the door is shut it keeps its parcel,
+        // and what came before that is served.
+        loop {
+            while registry.seats_taken() {
+                tokio::select! {
+                    () = registry.emptied() => {}
+                    Some(order) = inbox.orders.recv() => {
+                        closing |= matches!(order, Order::CloseAll);
+                        self.obey(order)?;
+                    }
+                    Some(parcel) = inbox.parcels.recv() => self.take_over(parcel, closing),
+                    _ = tick.tick() => {
+                        self.sweep();
+                        beats.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                _ = tick.tick() => {
-                    self.sweep();
-                    beats.fetch_add(1, Ordering::Relaxed);
-                }
+            }
+            inbox.parcels.close();
+            match inbox.parcels.recv().await {
+                Some(parcel) => self.take_over(parcel, closing),
+                None => return Ok(()),
             }
         }
-        Ok(())
+    }
+
+    /// Goes on with what another worker sent while this one ends.
+    fn take_over(&self, parcel: Parcel, closing: bool) {
+        conn::take_over(parcel, &self.around);
+        if closing {
+            self.around.registry.close_all();
+        }
     }
 }
