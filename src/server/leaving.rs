@@ -5,12 +5,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::limit::Gate;
 use crate::pool::Backend;
 use crate::snapshot::Snapshot;
+
+/// After the deadline, when the same are closed once more: a connection that was just on its way from one
+/// worker to another, or just about to connect, heard nothing the first time.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that is leaving.
 #[derive(Default)]
@@ -22,6 +27,8 @@ pub(super) struct Leaving {
 struct Departure {
     /// When its connections are closed.
     deadline: Instant,
+    /// Whether they were closed already.
+    closed: bool,
     listeners: Vec<Listener>,
     backends: Vec<Arc<Backend>>,
 }
@@ -53,7 +60,7 @@ impl Leaving {
         listeners.dedup_by_key(|listener| listener.number);
         let backends =
             backends(old).filter(|backend| !staying.contains(&backend.number())).cloned().collect();
-        self.departures.push(Departure { deadline, listeners, backends });
+        self.departures.push(Departure { deadline, closed: false, listeners, backends });
         self.departures.retain_mut(|departure| {
             departure.listeners.retain(|listener| !staying.contains(&listener.number));
             departure.backends.retain(|backend| !staying.contains(&backend.number()));
@@ -80,13 +87,18 @@ impl Leaving {
         self.departures.iter().map(|departure| departure.deadline).min()
     }
 
-    /// Takes out those whose time is over: their numbers.
+    /// The numbers of those whose time is over.
     pub(super) fn overdue(&mut self, now: Instant) -> Arc<[u64]> {
         let mut numbers = Vec::new();
-        for departure in self.departures.extract_if(.., |departure| departure.deadline <= now) {
+        self.departures.retain_mut(|departure| {
+            if departure.deadline > now {
+                return true;
+            }
             numbers.extend(departure.listeners.iter().map(|listener| listener.number));
             numbers.extend(departure.backends.iter().map(|backend| backend.number()));
-        }
+            departure.deadline = now + AGAIN;
+            !std::mem::replace(&mut departure.closed, true)
+        });
         numbers.into()
     }
 }
@@ -99,4 +111,25 @@ fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
 fn numbers(snapshot: &Snapshot) -> HashSet<u64> {
     let listeners = snapshot.policies.values().map(|policy| policy.number);
     listeners.chain(backends(snapshot).map(|backend| backend.number())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_is_told_twice() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let gone = Listener { name: "l".into(), number: 7, gate: Gate::new(1) };
+        let departure =
+            Departure { deadline: at(5), closed: false, listeners: vec![gone], backends: Vec::new() };
+        let mut leaving = Leaving { departures: vec![departure] };
+        assert!(leaving.listener("l").is_some() && leaving.listener("m").is_none());
+        assert_eq!((leaving.next(), &*leaving.overdue(at(4))), (Some(at(5)), &[][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(5))), (Some(at(5)), &[7][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(6))), (Some(at(6)), &[7][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(7))), (None, &[][..]));
+        assert!(leaving.listener("l").is_none());
+    }
 }
