@@ -86,6 +86,7 @@ const REBALANCE: u64 = 4;
 
 /// A running worker.
 pub struct Worker {
+    number: usize,
     inbox: mpsc::UnboundedSender<Order>,
     beats: Arc<AtomicU64>,
     /// Says how the worker ended; an error of the channel itself means that it panicked.
@@ -111,7 +112,12 @@ impl Worker {
             let inbox = Inbox { orders, parcels };
             let _ = tell_end.send(run(number, supplies, inbox, &beating));
         })?;
-        Ok(Self { inbox, beats, ended })
+        Ok(Self { number, inbox, beats, ended })
+    }
+
+    /// Its number, from 0; as in the name of its thread.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// Gives an order; a worker that has ended ignores it.

@@ -1,5 +1,6 @@
 //! What systemd is told: ready, reloading, stopping, and that every worker is alive.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -26,7 +27,8 @@ pub(super) fn tell_of_reload() {
 /// The watchdog that systemd asks for by WATCHDOG_USEC.
 pub(super) struct Watchdog {
     interval: Option<Interval>,
-    beats: Vec<u64>,
+    /// The beats heard last, by the workers' numbers: in a drain they end one after the other.
+    beats: HashMap<usize, u64>,
 }
 
 impl Watchdog {
@@ -36,7 +38,7 @@ impl Watchdog {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Self { interval, beats: Vec::new() }
+        Self { interval, beats: HashMap::new() }
     }
 
     /// Waits until it is time to say something; for ever without a watchdog.
@@ -51,10 +53,9 @@ impl Watchdog {
 
     /// Says that all is well if every worker has moved since the last time.
     pub(super) fn beat(&mut self, workers: &[Worker]) {
-        let beats: Vec<_> = workers.iter().map(Worker::beats).collect();
-        let stuck = self.beats.iter().zip(&beats).position(|(before, now)| before == now);
-        match stuck {
-            Some(worker) => tracing::error!(worker, "a worker does not move; the watchdog is not fed"),
+        let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
+        match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
+            Some((worker, _)) => tracing::error!(worker, "a worker does not move; the watchdog is not fed"),
             None => tell(&[NotifyState::Watchdog]),
         }
         self.beats = beats;

@@ -57,6 +57,7 @@ enum Event {
     Request(Request),
     Report(CheckReport),
     Signal(SignalKind),
+    /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
     Upkeep,
     Watchdog,
@@ -141,7 +142,7 @@ impl Control {
             match self.next().await {
                 Event::Request(Request::Stop) => return self.stop().await,
                 Event::Signal(kind) if ends(kind) => return self.stop().await,
-                Event::Worker(number, result) => return Err(lost(number, result)),
+                Event::Worker(at, result) => return Err(lost(self.server.workers[at].number(), result)),
                 event => self.handle(event).await,
             }
         }
@@ -169,7 +170,7 @@ impl Control {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
-            (number, result) = any_worker(&mut self.server.workers) => Event::Worker(number, result),
+            (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
             () = self.watchdog.due() => Event::Watchdog,
             () = at(overdue) => Event::Overdue,
@@ -299,7 +300,7 @@ impl Control {
             match event {
                 Event::Request(Request::Stop) => return Ok(()),
                 Event::Signal(kind) if ends(kind) => return Ok(()),
-                Event::Worker(number, result) => return Err(lost(number, result)),
+                Event::Worker(at, result) => return Err(lost(self.server.workers[at].number(), result)),
                 event => self.handle_while_stopping(event).await,
             }
         }
@@ -317,9 +318,9 @@ impl Control {
             match event {
                 Event::Request(Request::Stop) => return Ok(false),
                 Event::Signal(kind) if ends(kind) => return Ok(false),
-                Event::Worker(number, result) => {
-                    result.map_err(|error| lost(number, Err(error)))?;
-                    drop(self.server.workers.remove(number));
+                Event::Worker(at, result) => {
+                    let worker = self.server.workers.remove(at);
+                    result.map_err(|error| lost(worker.number(), Err(error)))?;
                     if self.server.workers.is_empty() {
                         return Ok(true);
                     }
@@ -407,9 +408,9 @@ async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
 
 async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
     std::future::poll_fn(|cx| {
-        for (number, worker) in workers.iter_mut().enumerate() {
+        for (at, worker) in workers.iter_mut().enumerate() {
             if let std::task::Poll::Ready(result) = worker.poll_ended(cx) {
-                return std::task::Poll::Ready((number, result));
+                return std::task::Poll::Ready((at, result));
             }
         }
         std::task::Poll::Pending
