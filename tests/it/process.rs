@@ -471,14 +471,13 @@ fn a_full_disk_under_standard_error_stops_nobody() {
     let bind = own_address();
     let path = folder.write("full.toml", &file(OFF, &bind.to_string(), backend.address));
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let child = command(&["run"]).arg(&path).stdout(Stdio::null()).stderr(full).spawn().unwrap();
+    let manager = Manager::new(&folder);
+    let mut command = command(&["run"]);
+    command.arg(&path).env("NOTIFY_SOCKET", &manager.path).stdout(Stdio::null()).stderr(full);
+    let child = command.spawn().unwrap();
     let mut program = Program { child, stderr: Lines::default(), stdout: Lines::default() };
-    let mut stream = None;
-    wait_for("service", || {
-        assert_eq!(program.child.try_wait().unwrap(), None, "it ended");
-        stream = try_echo(bind).ok();
-        stream.is_some()
-    });
+    assert_eq!(manager.hear(), ["READY=1"]);
+    let stream = echo(bind);
     // Each of these writes to the log.
     program.signal("HUP");
     program.signal("USR1");
@@ -499,12 +498,9 @@ struct Manager {
 
 impl Manager {
     fn new(folder: &Folder) -> Self {
-        // The path of a socket has at most 108 bytes.
-        let path = std::env::temp_dir().join(format!(
-            "pm-{}-{}",
-            std::process::id(),
-            folder.0.file_name().unwrap().len()
-        ));
+        // Here and not in the target's folder, which may lie too deep: a socket's path has 108 bytes.
+        let path =
+            std::env::temp_dir().join(format!("pointsman-{}", folder.0.file_name().unwrap().display()));
         let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
