@@ -5,6 +5,7 @@
 mod admin;
 mod life;
 mod process;
+mod real;
 mod records;
 mod relay;
 mod routes;

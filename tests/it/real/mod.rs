@@ -1,0 +1,251 @@
+//! The program itself among programs of others: clients, servers, users and networks as it meets them.
+//!
+//! Each test needs something of the machine and says what; `.ci/run` installs it and runs them all. Every
+//! child ends with its guard, every directory and namespace goes with the test that made it.
+
+mod bulk;
+mod certificates;
+mod network;
+mod postgres;
+mod stopped;
+mod tls;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::support::{PATIENCE, wait_for};
+
+/// A new directory that all users may enter, removed when it is dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pointsman-real-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A child process, killed by its id when it is dropped.
+struct Guarded(Child);
+
+impl Guarded {
+    /// Starts a command; panics with the program's name when it is not there.
+    fn spawn(command: &mut Command) -> Self {
+        match command.spawn() {
+            Ok(child) => Self(child),
+            Err(error) => panic!("{command:?}: {error}"),
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
+    }
+
+    /// The exit status, which must come soon.
+    fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the end of a process", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Lines that a child writes, as they come.
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<Vec<String>>,
+    more: Condvar,
+}
+
+impl Lines {
+    fn follow(stream: impl Read + Send + 'static) -> Arc<Self> {
+        let lines = Arc::new(Self::default());
+        let shared = Arc::clone(&lines);
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                shared.lines.lock().unwrap().push(line);
+                shared.more.notify_all();
+            }
+        });
+        lines
+    }
+
+    fn have(&self, words: &str) -> bool {
+        self.lines.lock().unwrap().iter().any(|line| line.contains(words))
+    }
+
+    /// Waits for a line with these words and returns what stands behind them. Panics with all lines.
+    fn wait_for(&self, words: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut lines = self.lines.lock().unwrap();
+        loop {
+            if let Some((_, rest)) = lines.iter().find_map(|line| line.split_once(words)) {
+                return rest.to_owned();
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "no {words:?} in\n{}", lines.join("\n"));
+            lines = self.more.wait_timeout(lines, left).unwrap().0;
+        }
+    }
+}
+
+/// Runs a command to its end, which must be a good one, and returns what it wrote.
+fn run(command: &mut Command) -> String {
+    let output = finish(command, b"");
+    let said = said(&output);
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    said
+}
+
+/// Runs a command to any end, with this on its standard input.
+fn finish(command: &mut Command, input: &[u8]) -> Output {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match piped.spawn() {
+        Ok(child) => child,
+        Err(error) => panic!("{command:?}: {error}"),
+    };
+    // Who does not read its input closes it.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    child.wait_with_output().unwrap()
+}
+
+/// Both outputs, one behind the other.
+fn said(output: &Output) -> String {
+    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+}
+
+/// The program under test, running.
+struct Program {
+    process: Guarded,
+    log: Arc<Lines>,
+    admin: SocketAddr,
+    /// Its configuration and its access log.
+    directory: Directory,
+}
+
+impl Program {
+    fn start(config: &str) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_pointsman")), Directory::new(), config)
+    }
+
+    /// Starts it by a command that lacks only the arguments, with an admin listener and an access log.
+    fn start_by(mut command: Command, directory: Directory, config: &str) -> Self {
+        let file = directory.file("config.toml");
+        Self::write_config(&directory, config);
+        command.arg("run").arg(file).env_remove("POINTSMAN_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Guarded::spawn(&mut command);
+        let log = Lines::follow(process.0.stderr.take().unwrap());
+        let admin = log.wait_for("admin listens address=").parse().unwrap();
+        log.wait_for("serving");
+        Self { process, log, admin, directory }
+    }
+
+    fn write_config(directory: &Directory, config: &str) {
+        let access_log = directory.file("access.log");
+        let text = format!(
+            "workers = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\nto = {access_log:?}\n{config}"
+        );
+        directory.write("config.toml", text);
+    }
+
+    /// Puts another configuration into the file and has it read.
+    fn reload(&self, config: &str) {
+        Self::write_config(&self.directory, config);
+        self.process.signal("HUP");
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let (code, body) = pointsman::admin::ask(self.admin, path, PATIENCE).unwrap();
+        assert_eq!(code, 200, "{path}: {body}");
+        body
+    }
+
+    fn status(&self) -> Value {
+        serde_json::from_str(&self.ask("/api/v1/status")).unwrap()
+    }
+
+    /// Where a listener listens first.
+    fn address(&self, listener: &str) -> SocketAddr {
+        let status = self.status();
+        let mut listeners = status["listeners"].as_array().unwrap().iter();
+        let one = listeners.find(|one| one["name"] == listener).expect("the listener is there");
+        one["addresses"][0].as_str().unwrap().parse().unwrap()
+    }
+
+    /// The sum of a family, over all series with these words in their labels.
+    fn sum(&self, family: &str, label: &str) -> f64 {
+        sum(&self.ask("/metrics"), family, label)
+    }
+
+    /// Waits for the record of an ended connection for which something is true.
+    fn wait_for_record(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        wait_for_record(&self.directory.file("access.log"), what, is_it)
+    }
+
+    /// Ends it in order.
+    fn stop(mut self) {
+        self.process.signal("TERM");
+        assert_eq!(self.process.wait().code(), Some(0), "{:?}", self.log.lines);
+    }
+}
+
+fn sum(metrics: &str, family: &str, label: &str) -> f64 {
+    let of_family = metrics.lines().filter_map(|line| line.strip_prefix(family));
+    let values: Vec<f64> = of_family
+        .filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
+        .map(|rest| rest.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!(!values.is_empty(), "no series {family} with {label} in\n{metrics}");
+    values.iter().sum()
+}
+
+fn wait_for_record(access_log: &Path, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    let mut found = None;
+    wait_for(what, || {
+        let text = fs::read_to_string(access_log).unwrap_or_default();
+        // The last line may still be written.
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        found = whole.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record| is_it(record));
+        found.is_some()
+    });
+    found.unwrap()
+}

@@ -1,0 +1,186 @@
+//! PostgreSQL, and a service that speaks first, through a `tcp` listener.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Directory, Guarded, Lines, Program, finish, run};
+use crate::support::{Backend, PATIENCE, wait_for};
+
+/// A PostgreSQL with a fresh cluster, at a loopback port and a Unix socket.
+struct Postgres {
+    server: Guarded,
+    address: SocketAddr,
+    directory: Directory,
+}
+
+impl Postgres {
+    fn start() -> Self {
+        let programs = programs();
+        let directory = Directory::new();
+        // It refuses to run as root.
+        run(Command::new("chown").arg("postgres").arg(&directory.0));
+        let data = directory.file("data");
+        let mut initdb = as_postgres(&programs.join("initdb"));
+        run(initdb.args(["--auth=trust", "--no-sync", "--locale=C", "--username=postgres", "-D"]).arg(&data));
+        for _ in 0..5 {
+            // It cannot be given port 0; another program may take this one before it does.
+            let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut command = as_postgres(&programs.join("postgres"));
+            command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &free.port().to_string(), "-k"]);
+            command.arg(&directory.0).args(["-c", "fsync=off"]).stderr(Stdio::piped()).stdout(Stdio::null());
+            let mut server = Guarded::spawn(&mut command);
+            let log = Lines::follow(server.0.stderr.take().unwrap());
+            let mut ready = false;
+            wait_for("postgres", || {
+                ready = log.have("ready to accept");
+                ready || server.0.try_wait().unwrap().is_some()
+            });
+            if ready {
+                return Self { server, address: free, directory };
+            }
+        }
+        panic!("postgres found no port");
+    }
+
+    fn unix(&self) -> PathBuf {
+        self.directory.file(&format!(".s.PGSQL.{}", self.address.port()))
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Its children end with it only if it may end itself.
+        self.server.signal("INT");
+        self.server.wait();
+    }
+}
+
+/// Where Debian has the newest PostgreSQL.
+fn programs() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let newest = versions.map(|entry| entry.unwrap().path()).max().expect("PostgreSQL is installed");
+    newest.join("bin")
+}
+
+/// A command as the user postgres who replaces the one who becomes him: signals then reach the right one.
+fn as_postgres(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]).arg(program);
+    command
+}
+
+fn psql(address: SocketAddr) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1"]);
+    command.args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-U", "postgres"]);
+    command.arg("postgres");
+    command
+}
+
+fn configuration(backend: &str) -> String {
+    format!(
+        "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n[pool.main]\nbackends = [\"{backend}\"]\n"
+    )
+}
+
+#[test]
+#[ignore = "needs postgresql"]
+fn postgres_answers_and_takes_bulk() {
+    let postgres = Postgres::start();
+    let files = Directory::new();
+    let table = files.file("table");
+    let generate = "copy (select i, md5(i::text) from generate_series(1, 1300000) i) to stdout";
+    fs::write(&table, finish(psql(postgres.address).args(["-c", generate]), b"").stdout).unwrap();
+    assert!(fs::metadata(&table).unwrap().len() > 50_000_000);
+
+    let unix = format!("unix:{}", postgres.unix().display());
+    for backend in [postgres.address.to_string(), unix] {
+        for engine in ["auto", "splice", "copy"] {
+            let text = configuration(&backend).replace("pool =", &format!("engine = \"{engine}\"\npool ="));
+            let program = Program::start(&text);
+            let psql = || psql(program.address("main"));
+            assert_eq!(run(psql().args(["-c", "select 6 * 7"])), "42\n");
+            let back = files.file("back");
+            let copy = |words: &str, file: &Path| format!("\\copy t {words} '{}'", file.display());
+            run(psql().args(["-c", "create table t (i int, t text)", "-c", &copy("from", &table)]));
+            run(psql().args(["-c", &copy("to", &back), "-c", "drop table t"]));
+            assert_eq!(md5(&back), md5(&table), "{backend}, {engine}");
+            program.wait_for_record("a record of the bulk", |record| {
+                record["close"] == "client_fin" && record["from_client_bytes"].as_u64() > Some(50_000_000)
+            });
+            program.stop();
+        }
+    }
+}
+
+fn md5(file: &Path) -> String {
+    run(Command::new("md5sum").arg(file)).split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+#[ignore = "needs postgresql"]
+fn a_session_survives_reloads() {
+    let postgres = Postgres::start();
+    let text = configuration(&postgres.address.to_string());
+    let program = Program::start(&text);
+    let mut command = psql(program.address("main"));
+    let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut questions = session.0.stdin.take().unwrap();
+    let mut answers = BufReader::new(session.0.stdout.take().unwrap());
+    let mut ask = |question: &str| {
+        writeln!(questions, "{question}").unwrap();
+        let mut answer = String::new();
+        answers.read_line(&mut answer).unwrap();
+        answer
+    };
+    let process = ask("create temp table kept as select 7 as seven; select pg_backend_pid();");
+    let reloads = |result: &str| program.sum("pointsman_config_reloads_total", &format!("\"{result}\""));
+
+    // One that changes something else, one that is refused, and one that changes what it goes through.
+    program.reload(&format!("{text}\n[listener.other]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n"));
+    wait_for("a reload", || reloads("ok") == 1.0);
+    assert_eq!(ask("select seven from kept;"), "7\n");
+    program.reload("nonsense");
+    wait_for("a refused reload", || reloads("failed") == 1.0);
+    assert_eq!(ask("select seven from kept;"), "7\n");
+    program.reload(&text.replace("pool = \"main\"", "pool = \"main\"\nidle_timeout = \"20m\""));
+    wait_for("another reload", || reloads("ok") == 2.0);
+    assert_eq!(ask("select pg_backend_pid();"), process);
+
+    // A server may be stopped while the session goes on; it drains.
+    program.process.signal("TERM");
+    program.log.wait_for("stopping");
+    assert_eq!(ask("select seven from kept;"), "7\n");
+    drop(questions);
+    assert!(session.wait().success());
+    let Program { mut process, .. } = program;
+    assert_eq!(process.wait().code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn a_mail_client_is_greeted_first() {
+    let backend = Backend::serve(|mut stream| {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let mut say = |words: &str| stream.write_all(words.as_bytes()).is_ok();
+        say("220 mail.example.test ready\r\n");
+        while let Some(Ok(line)) = lines.next() {
+            match line.to_ascii_lowercase().get(..4) {
+                Some("ehlo") => say("250-mail.example.test\r\n250 8BITMIME\r\n"),
+                Some("quit") => say("221 until then\r\n"),
+                _ => say("250 noted\r\n"),
+            };
+        }
+    });
+    let program = Program::start(&configuration(&backend.address.to_string()));
+    let script = "import smtplib, sys\n\
+        with smtplib.SMTP('127.0.0.1', int(sys.argv[1]), timeout=20) as mail:\n    \
+            print(mail.ehlo()[0], mail.noop()[0])";
+    let port = program.address("main").port().to_string();
+    assert_eq!(run(Command::new("python3").args(["-c", script, &port])), "250 250\n");
+    program.stop();
+}
