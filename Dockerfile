@@ -3,10 +3,14 @@
 #   docker build -t pointsman .
 #   docker run -p 8443:8443 -p 127.0.0.1:9100:9100 -v ./config.toml:/etc/pointsman/config.toml:ro pointsman
 #
-# Bind ports from 1024 on in config.toml: the user in the image has no capabilities. To scrape and to
-# health-check, [admin] must listen on 0.0.0.0:9100 inside the container (published to loopback above).
+# Bind ports from 1024 on in config.toml: the user in the image has no capabilities. The health check asks
+# 127.0.0.1:9100 from inside the container, so config.toml needs an [admin] table whose `listen` is
+# "127.0.0.1:9100", or "0.0.0.0:9100" if it is also to be scraped from outside (published to loopback
+# above); without one the container serves but counts as unhealthy.
 
-FROM rust:1.95-slim AS build
+# Another image with cargo and a C linker can take its place: --build-arg BUILDER=...
+ARG BUILDER=docker.io/library/rust:1.95-slim
+FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
 ENV RUSTFLAGS="-C target-feature=+crt-static"
