@@ -336,8 +336,8 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
     let (mut stays, name) = meet(proxy.address("main"));
     assert_eq!(name, 'b');
     // As long as there is time, it goes on.
-    if began.elapsed() < Duration::from_millis(200) {
-        assert_eq!(ask(&mut on_a), 'a');
+    if let Err(error) = try_ask(&mut on_a) {
+        assert!(began.elapsed() >= Duration::from_millis(300), "too early: {error}");
     }
     expect_reset(on_a);
     expect_reset(on_extra);
@@ -353,7 +353,7 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
 #[test]
 fn what_comes_back_in_time_is_not_reset() {
     let (a, b) = (named(b'a'), named(b'b'));
-    let drain = r#"shutdown.drain = "200ms""#;
+    let drain = r#"shutdown.drain = "500ms""#;
     let with = || {
         layout(
             drain,
@@ -372,7 +372,7 @@ fn what_comes_back_in_time_is_not_reset() {
     let back = backend(&proxy, "p", a.address);
     assert_eq!((back.number(), back.active()), (number, 1));
     let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(400) {
+    while began.elapsed() < Duration::from_millis(700) {
         assert_eq!((ask(&mut on_a), ask(&mut on_extra)), ('a', 'b'));
     }
     // Gone again, and now for good.
