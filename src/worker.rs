@@ -82,7 +82,7 @@ pub struct Supplies {
 }
 
 /// Ticks between two looks at whether streams should move to another worker.
-const REBALANCE: u64 = 4;
+const REBALANCE: u64 = 2;
 
 /// A running worker.
 pub struct Worker {

@@ -31,8 +31,8 @@ fn read_blocks(mut stream: TcpStream, block: &[u8], enough: impl Fn() -> bool) {
     }
 }
 
-/// The kernel decides which worker gets a connection, so now and then all three are at one, and then
-/// one of them has to move.
+/// The kernel decides which worker gets a connection, so now and then nearly all are at one, and then
+/// some have to move.
 #[test]
 fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
     for engine in [EngineChoice::Copy, EngineChoice::Auto] {
@@ -44,10 +44,10 @@ fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
             assert!(begun.elapsed() < 5 * PATIENCE, "no stream moved");
             let round = std::time::Instant::now();
             thread::scope(|scope| {
-                for _ in 0..3 {
+                for _ in 0..5 {
                     let (stream, proxy, block) = (proxy.connect(), &proxy, &block);
                     let enough = move || {
-                        proxy.metric(MOVED) > 0.0 || round.elapsed() > std::time::Duration::from_secs(4)
+                        proxy.metric(MOVED) > 0.0 || round.elapsed() > std::time::Duration::from_millis(2200)
                     };
                     scope.spawn(move || read_blocks(stream, block, enough));
                 }
