@@ -24,6 +24,10 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// A connection that moves so many bytes in a tick is worth moving itself: about 0.5 MiB/s.
 const STREAM: u64 = 256 * 1024;
 
+/// A wait that no sweep has seen yet. The first sweep makes 0 of it, as after a byte: it may come at once,
+/// and a wait must not end before its time.
+const FRESH: u32 = u32::MAX;
+
 /// What a connection is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -50,6 +54,7 @@ pub struct Entry {
     unflushed: [[Cell<u64>; 2]; 2],
     /// Bytes of the last tick.
     recent: Cell<u64>,
+    /// Sweeps in a row that saw no byte; [`FRESH`] until the first one.
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     wants_tick: Cell<bool>,
@@ -68,7 +73,7 @@ impl Entry {
             dropped: Cell::new(0),
             unflushed: Default::default(),
             recent: Cell::new(0),
-            quiet: Cell::new(0),
+            quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
             wants_tick: Cell::new(false),
             command: Cell::new(None),
@@ -115,7 +120,7 @@ impl Entry {
     /// Starts a new wait for silence: [`Command::Expire`] comes after `limit` without a byte.
     pub fn expire_after(&self, limit: Duration) {
         let ticks = limit.as_millis().div_ceil(TICK.as_millis());
-        self.quiet.set(0);
+        self.quiet.set(FRESH);
         self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
@@ -175,7 +180,7 @@ impl Entry {
     fn sweep(&self) -> u64 {
         let moved = self.flush();
         self.recent.set(moved);
-        let quiet = if moved > 0 { 0 } else { self.quiet.get().saturating_add(1) };
+        let quiet = if moved > 0 { 0 } else { self.quiet.get().wrapping_add(1) };
         self.quiet.set(quiet);
         if quiet >= self.quiet_limit.get() {
             self.tell(Command::Expire);
@@ -403,6 +408,22 @@ mod tests {
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Expire));
         assert_eq!(entry.total(Direction::FromClient), 1);
+    }
+
+    /// A sweep may come right after the start of a wait; the time that it ends is not yet over.
+    #[test]
+    fn a_wait_is_never_shorter_than_its_limit() {
+        let registry = Registry::new(Loads::new(1), 0);
+        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        for ticks in 1..4 {
+            entry.expire_after(TICK * ticks);
+            for _ in 0..ticks {
+                registry.sweep();
+                assert_eq!(command(&entry), None, "{ticks}");
+            }
+            registry.sweep();
+            assert_eq!(command(&entry), Some(Command::Expire), "{ticks}");
+        }
     }
 
     #[test]
