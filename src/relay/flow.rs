@@ -230,6 +230,8 @@ impl Flow {
             let filled = place.source.poll_fill(cx, &mut pipe);
             self.held = Held::Pipe(pipe);
             return match ready!(filled) {
+                // Perhaps the end; a read knows.
+                Ok(0) => self.poll_copy(cx, place),
                 Ok(moved) => Poll::Ready(Ok(moved)),
                 Err(error) => match unsupported(&error) {
                     Some(why) => {
@@ -327,6 +329,7 @@ fn unsupported(error: &io::Error) -> Option<PipeFallback> {
     match error.kind() {
         io::ErrorKind::InvalidInput => Some(PipeFallback::Einval),
         io::ErrorKind::PermissionDenied => Some(PipeFallback::Eperm),
+        io::ErrorKind::Unsupported => Some(PipeFallback::Other),
         _ => None,
     }
 }

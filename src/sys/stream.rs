@@ -14,7 +14,8 @@ use super::{Pipe, socket};
 /// A stream socket registered with the worker's epoll, edge-triggered, once for its whole life.
 ///
 /// A read that fills less than its buffer means that the socket is drained, so readiness is
-/// cleared without a second read; urgent data is the exception, because it ends a read early.
+/// cleared without a second read; urgent data is the exception, because it ends a read early, and a
+/// splice for good.
 pub struct Stream {
     io: AsyncFd<OwnedFd>,
 }
@@ -143,17 +144,22 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
     }
 
-    /// Fills an empty pipe from this socket; 0 is the end.
+    /// Fills an empty pipe from this socket. 0 may be the end, and only [`Stream::poll_recv`] can tell:
+    /// it also comes, behind a FIN, when the next byte is urgent.
     ///
     /// The pipe must be empty, so that a splice that would block can only mean this socket.
     ///
     /// # Errors
     ///
-    /// As [`Stream::poll_recv`]; `InvalidInput` when the kernel cannot splice from this socket.
+    /// As [`Stream::poll_recv`]; `InvalidInput` when the kernel cannot splice from this socket;
+    /// `Unsupported` when urgent data was announced: splice never passes its mark.
     pub fn poll_fill(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         debug_assert!(pipe.is_empty(), "a splice into a pipe that holds bytes can block on either end");
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            if self.has_urgent() {
+                return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+            }
             match pipe.fill_from(&self.io) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 result => return Poll::Ready(result),
