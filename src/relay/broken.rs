@@ -26,6 +26,8 @@ pub(super) struct Broken {
     vanished: bool,
     /// Whether its last bytes may still be unread.
     unread: bool,
+    /// Whether it had finished before it broke, even if that is still unread.
+    finished: bool,
 }
 
 impl Broken {
@@ -36,12 +38,14 @@ impl Broken {
             (Side::Client, FlowEnd::Sink) => (Side::Backend, true),
             (Side::Backend, FlowEnd::Sink) => (Side::Client, true),
         };
-        Self { side, vanished: is_vanished(&fault.error), unread }
+        // The kernel answers a write so, and not with a reset, when a FIN had come before the reset.
+        let finished = fault.end == FlowEnd::Sink && fault.error.kind() == io::ErrorKind::BrokenPipe;
+        Self { side, vanished: is_vanished(&fault.error), unread, finished }
     }
 
     /// The reactor saw an error on a side that is not being read.
     pub(super) fn noticed(side: Side) -> Self {
-        Self { side, vanished: false, unread: true }
+        Self { side, vanished: false, unread: true, finished: false }
     }
 
     /// The end that the relay reports.
@@ -63,7 +67,7 @@ pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Regi
     let mut dropped = relay.parts(other, entry).0.abandon();
     let options = Arc::clone(&relay.options);
     let (flow, place) = relay.parts(broken.side, entry);
-    let finished = flow.has_ended();
+    let finished = broken.finished || flow.has_ended();
     let patience = if finished { options.half_closed_timeout } else { options.reset_linger };
     tokio::select! {
         _ = timeout(patience, deliver(flow, place, broken, finished)) => {}
