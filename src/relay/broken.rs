@@ -38,14 +38,15 @@ impl Broken {
             (Side::Client, FlowEnd::Sink) => (Side::Backend, true),
             (Side::Backend, FlowEnd::Sink) => (Side::Client, true),
         };
-        // The kernel answers a write so, and not with a reset, when a FIN had come before the reset.
-        let finished = fault.end == FlowEnd::Sink && fault.error.kind() == io::ErrorKind::BrokenPipe;
+        let finished = is_behind_end(&fault.error);
         Self { side, vanished: is_vanished(&fault.error), unread, finished }
     }
 
-    /// The reactor saw an error on a side that is not being read.
-    pub(super) fn noticed(side: Side) -> Self {
-        Self { side, vanished: false, unread: true, finished: false }
+    /// The reactor saw an error on a side that is not being read; `error` is what it was, if that is known.
+    pub(super) fn noticed(side: Side, error: Option<io::Error>) -> Self {
+        let vanished = error.as_ref().is_some_and(is_vanished);
+        let finished = error.as_ref().is_some_and(is_behind_end);
+        Self { side, vanished, unread: true, finished }
     }
 
     /// The end that the relay reports.
@@ -89,8 +90,9 @@ async fn deliver(flow: &mut Flow, place: Place<'_>, broken: &mut Broken, finishe
             Ok(()) => broken.unread = false,
             Err(fault) if fault.end == FlowEnd::Sink => return,
             Err(fault) => {
+                // It was read because nothing was held.
                 broken.vanished |= is_vanished(&fault.error);
-                broken.unread = false;
+                break;
             }
         }
     }
@@ -99,6 +101,12 @@ async fn deliver(flow: &mut Flow, place: Place<'_>, broken: &mut Broken, finishe
         sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether an error means that a FIN had come before the reset: the kernel then says so, instead of
+/// ECONNRESET, once, to a write or when it is asked.
+fn is_behind_end(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
 }
 
 /// Whether an error means silence and not a reset.

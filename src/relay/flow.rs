@@ -145,6 +145,11 @@ impl Flow {
         self.held() > 0
     }
 
+    /// Whether it does not read, and so does not hear of its source.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_blocked() || self.has_ended()
+    }
+
     /// Bytes read and not yet written.
     pub(super) fn held(&self) -> usize {
         match &self.held {

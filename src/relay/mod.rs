@@ -201,7 +201,7 @@ impl Relay {
         let limit =
             if self.first.is_some() { self.options.half_closed_timeout } else { self.options.idle_timeout };
         entry.expire_after(limit);
-        entry.wants_tick(self.options_due);
+        entry.wants_tick(self.wants_tick());
         let mut broken = match std::future::poll_fn(|cx| self.poll_steady(cx, entry)).await {
             Steady::Finished(first) => return End::Finished { first },
             Steady::Broken(broken) => broken,
@@ -241,7 +241,7 @@ impl Relay {
                 Poll::Ready(Steady::Finished(first))
             }
             _ => {
-                entry.wants_tick(self.options_due || self.is_blocked());
+                entry.wants_tick(self.wants_tick());
                 Poll::Pending
             }
         }
@@ -266,23 +266,25 @@ impl Relay {
         }
     }
 
-    fn is_blocked(&self) -> bool {
-        self.from_client.is_blocked() || self.from_backend.is_blocked()
+    /// Whether there is something to look after: an option to set, or a side that is not being read.
+    fn wants_tick(&self) -> bool {
+        self.options_due || self.from_client.is_deaf() || self.from_backend.is_deaf()
     }
 
     /// The housekeeping of a connection that has lived for a while.
     ///
-    /// A direction whose sink is blocked does not read, so it does not hear that its source was reset;
-    /// here it is asked.
+    /// A direction whose sink is blocked or whose source has ended does not read, so it does not hear
+    /// that its source was reset; here it is asked.
     fn look_after(&mut self, entry: &Registered) -> Option<Broken> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
         }
-        entry.wants_tick(self.is_blocked());
+        entry.wants_tick(self.wants_tick());
         [Side::Client, Side::Backend].into_iter().find_map(|side| {
             let (flow, place) = self.parts(side, entry);
-            (flow.is_blocked() && place.source.has_error()).then(|| Broken::noticed(side))
+            (flow.is_deaf() && place.source.has_error())
+                .then(|| Broken::noticed(side, place.source.take_error()))
         })
     }
 

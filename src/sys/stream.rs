@@ -78,6 +78,11 @@ impl Stream {
         self.io.try_io(Interest::ERROR, |_| Ok(())).is_ok()
     }
 
+    /// The error that waits on this socket, and would otherwise be the next call's.
+    pub fn take_error(&self) -> Option<io::Error> {
+        SockRef::from(&self.io.as_fd()).take_error().ok().flatten()
+    }
+
     /// Reads what is there; 0 is the end.
     ///
     /// # Errors
