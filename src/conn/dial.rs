@@ -137,3 +137,27 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    fn check(code: Errno, outcome: ConnectOutcome, reason: CloseReason) {
+        let failure = Failure::of(&io::Error::from(code));
+        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{code}");
+    }
+
+    #[test]
+    fn failures_have_their_words() {
+        check(Errno::ECONNREFUSED, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Errno::ECONNRESET, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Errno::ETIMEDOUT, ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
+        check(Errno::EHOSTUNREACH, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        check(Errno::ENETUNREACH, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        check(Errno::EADDRNOTAVAIL, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check(Errno::EMFILE, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check(Errno::ENOBUFS, ConnectOutcome::Local, CloseReason::ConnectFailed);
+    }
+}
