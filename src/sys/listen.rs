@@ -195,3 +195,44 @@ fn accept4(listening: i32) -> io::Result<(i32, SockAddr)> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// What a socket accepted from a listener with these options has.
+    fn check(options: ListenOptions) {
+        let listening = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = socket::local_address(&listening).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        let accepted = accept(&listening).unwrap();
+        assert_eq!(accepted.peer, Address::Tcp(client.local_addr().unwrap()));
+        let socket = SockRef::from(&accepted.socket);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert!(socket.out_of_band_inline().unwrap());
+        assert_eq!(socket.keepalive().unwrap(), options.keepalive.is_some());
+        if let Some(idle) = options.keepalive {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+        }
+        assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let (minute, half) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
+        check(ListenOptions { backlog: 4096, keepalive: minute, user_timeout: half });
+        check(ListenOptions { backlog: 1, keepalive: minute, user_timeout: None });
+        check(ListenOptions { backlog: 1, keepalive: None, user_timeout: half });
+    }
+
+    #[test]
+    fn a_taken_address_is_told_in_spite_of_sharing() {
+        let options = ListenOptions { backlog: 1, keepalive: None, user_timeout: None };
+        let first = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let address = socket::local_address(&first).unwrap();
+        assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        listen(address, &options).expect("workers share it");
+    }
+}

@@ -112,3 +112,48 @@ fn resize(pipe: &OwnedFd, size: usize) -> io::Result<usize> {
     let granted = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(size))?;
     Ok(usize::try_from(granted).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        (near, far)
+    }
+
+    #[test]
+    fn bytes_pass_and_are_counted() {
+        let ((mut from, source), (mut to, sink)) = (pair(), pair());
+        let mut pipe = Pipe::open(1 << 20).unwrap();
+        assert!(pipe.capacity() >= DEFAULT_CAPACITY);
+        let empty = pipe.fill_from(&source).unwrap_err();
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        from.write_all(b"some bytes").unwrap();
+        assert_eq!(pipe.fill_from(&source).unwrap(), 10);
+        assert_eq!((pipe.held(), pipe.is_empty()), (10, false));
+        assert_eq!(pipe.empty_into(&sink).unwrap(), 10);
+        assert!(pipe.is_empty());
+        let mut passed = [0; 10];
+        to.read_exact(&mut passed).unwrap();
+        assert_eq!(&passed, b"some bytes");
+        drop(from);
+        assert_eq!(pipe.fill_from(&source).unwrap(), 0);
+    }
+
+    #[test]
+    fn bytes_can_be_taken_out() {
+        let (mut from, source) = pair();
+        let mut pipe = Pipe::open(1 << 20).unwrap();
+        from.write_all(&[7; 100_000]).unwrap();
+        let moved = pipe.fill_from(&source).unwrap();
+        assert!(moved > 0);
+        assert_eq!(pipe.take_bytes().unwrap(), vec![7; moved]);
+        assert!(pipe.is_empty());
+        assert_eq!(pipe.take_bytes().unwrap(), Vec::<u8>::new());
+    }
+}
