@@ -323,3 +323,6 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

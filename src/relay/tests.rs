@@ -1,0 +1,385 @@
+//! Relays in a runtime of the test's own, whose ticks and interruptions the test gives.
+
+use std::cell::Cell;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use socket2::SockRef;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::task::{JoinHandle, spawn_local, yield_now};
+use tokio::time::timeout;
+
+use super::*;
+use crate::live::{Loads, Registry};
+use crate::telemetry::{Engine, Metrics};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ENGINES: [EngineChoice; 3] = [EngineChoice::Copy, EngineChoice::Splice, EngineChoice::Auto];
+
+fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+    runtime.block_on(async { timeout(PATIENCE, test).await.expect("the test hangs") })
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Tcp,
+    Unix,
+}
+
+/// Two ends of one connection, not yet in a reactor.
+fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
+    match kind {
+        Kind::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (far, _) = listener.accept().unwrap();
+            near.set_nonblocking(true).unwrap();
+            far.set_nonblocking(true).unwrap();
+            (near.into(), far.into())
+        }
+        Kind::Unix => {
+            let (near, far) = UnixStream::pair().unwrap();
+            near.set_nonblocking(true).unwrap();
+            far.set_nonblocking(true).unwrap();
+            (near.into(), far.into())
+        }
+    }
+}
+
+/// A worker's things, and a client and a backend that talk through a relay.
+struct Scene {
+    metrics: Arc<Metrics>,
+    registry: Rc<Registry>,
+    entry: Registered,
+    engines: Rc<Engines>,
+    options: Arc<RelayOptions>,
+    client: Rc<Stream>,
+    backend: Rc<Stream>,
+    /// Further handles on the relay's own sockets.
+    inner: [OwnedFd; 2],
+}
+
+impl Scene {
+    fn new(engine: EngineChoice, kind: Kind, pipes: usize) -> (Self, Relay) {
+        let metrics = Metrics::new();
+        let registry = Registry::new(Loads::new(1), 0);
+        let entry = registry.register(1, 1, registry.seat(), metrics.listener("l"));
+        let engines = Rc::new(Engines::new(PipePool::new(pipes, Arc::clone(&metrics))));
+        let options = Arc::new(RelayOptions { engine, ..RelayOptions::default() });
+        let (client, inner_client) = pair(kind);
+        let (inner_backend, backend) = pair(kind);
+        let inner = [inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()];
+        let relay = Relay::new(
+            Stream::register(inner_client).unwrap(),
+            Stream::register(inner_backend).unwrap(),
+            false,
+            Arc::clone(&options),
+            Rc::clone(&engines),
+        );
+        let client = Rc::new(Stream::register(client).unwrap());
+        let backend = Rc::new(Stream::register(backend).unwrap());
+        (Self { metrics, registry, entry, engines, options, client, backend, inner }, relay)
+    }
+
+    fn fallbacks(&self, reason: &str) -> f64 {
+        let series = format!("pointsman_pipe_fallbacks_total{{reason=\"{reason}\"}} ");
+        let text = self.metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    }
+}
+
+fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+fn send_all(to: &Rc<Stream>, bytes: Vec<u8>, chunk: usize) -> JoinHandle<()> {
+    let to = Rc::clone(to);
+    spawn_local(async move {
+        for chunk in bytes.chunks(chunk) {
+            let mut sent = 0;
+            while sent < chunk.len() {
+                sent += to.send(&chunk[sent..]).await.unwrap();
+            }
+        }
+        to.finish().unwrap();
+    })
+}
+
+fn read_all(from: &Rc<Stream>, buffer: usize) -> JoinHandle<Vec<u8>> {
+    let from = Rc::clone(from);
+    spawn_local(async move {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; buffer];
+        loop {
+            match from.recv(&mut buffer).await.unwrap() {
+                0 => return bytes,
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+            yield_now().await;
+        }
+    })
+}
+
+/// What one case of the property is about.
+#[derive(Clone, Debug)]
+struct Traffic {
+    engine: EngineChoice,
+    kind: Kind,
+    sizes: [usize; 2],
+    chunks: [usize; 2],
+    buffers: [usize; 2],
+    /// After how many turns of the runtime the relay is stopped, again and again.
+    turns: Vec<usize>,
+    pipes: usize,
+}
+
+fn traffic() -> impl Strategy<Value = Traffic> {
+    (
+        prop::sample::select(ENGINES.to_vec()),
+        prop::sample::select(vec![Kind::Tcp, Kind::Unix]),
+        [0..3_000_000_usize, 0..300_000],
+        [1000..200_000_usize, 1000..200_000],
+        [500..200_000_usize, 500..200_000],
+        prop::collection::vec(0..20_usize, 1..8),
+        0..3_usize,
+    )
+        .prop_map(|(engine, kind, sizes, chunks, buffers, turns, pipes)| Traffic {
+            engine,
+            kind,
+            sizes,
+            chunks,
+            buffers,
+            turns,
+            pipes,
+        })
+}
+
+/// Stops and resumes a relay under traffic until it has ended; says how often.
+async fn interrupt(case: &Traffic) -> usize {
+    let (scene, mut relay) = Scene::new(case.engine, case.kind, case.pipes);
+    let sent = [pattern(case.sizes[0], 1), pattern(case.sizes[1], 2)];
+    let writing = [
+        send_all(&scene.client, sent[0].clone(), case.chunks[0]),
+        send_all(&scene.backend, sent[1].clone(), case.chunks[1]),
+    ];
+    let reading = [read_all(&scene.backend, case.buffers[0]), read_all(&scene.client, case.buffers[1])];
+    let mut stops = 0;
+    let end = loop {
+        let turns = case.turns[stops % case.turns.len()];
+        let end = tokio::select! {
+            biased;
+            end = relay.run(&scene.entry) => Some(end),
+            () = async { for _ in 0..turns { yield_now().await } } => None,
+        };
+        if let Some(end) = end {
+            break end;
+        }
+        stops += 1;
+        let mut parts = relay.stop().unwrap();
+        for (held, _) in [&parts.from_client, &parts.from_backend] {
+            assert!(held.len() <= 1 << 20, "{} bytes held", held.len());
+        }
+        if stops.is_multiple_of(2) {
+            // As if another process went on.
+            parts.client = Stream::register(parts.client.into_fd()).unwrap();
+            parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
+        }
+        relay = Relay::resume(parts, Arc::clone(&scene.options), Rc::clone(&scene.engines));
+        // A case of no turns at all must leave the peers theirs.
+        yield_now().await;
+    };
+    assert!(matches!(end, End::Finished { .. }), "{end:?}");
+    drop(relay);
+    for (reading, sent) in reading.into_iter().zip(&sent) {
+        let received = reading.await.unwrap();
+        assert!(received == *sent, "{} of {} bytes, or others", received.len(), sent.len());
+    }
+    for writing in writing {
+        writing.await.unwrap();
+    }
+    let totals = [Direction::FromClient, Direction::FromBackend].map(|way| scene.entry.total(way));
+    // What a stop takes out of a pipe or buffer was read, and is counted when it is written.
+    assert_eq!(totals, sent.map(|bytes| bytes.len() as u64));
+    assert_eq!(scene.entry.total_dropped(), 0);
+    stops
+}
+
+#[test]
+fn a_relay_stopped_at_any_moment_loses_nothing() {
+    let stops = Cell::new(0);
+    let config = ProptestConfig { cases: 48, ..ProptestConfig::default() };
+    proptest!(config, |(case in traffic())| {
+        stops.set(stops.get() + run(interrupt(&case)));
+    });
+    assert!(stops.get() > 48, "stopped {} times only", stops.get());
+}
+
+/// A direction that has ended stays so over a stop, and the other goes on.
+#[test]
+fn a_half_closed_relay_goes_on_half_closed() {
+    for engine in ENGINES {
+        run(async {
+            let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
+            let mut buffer = [0; 16];
+            scene.client.finish().unwrap();
+            tokio::select! {
+                end = relay.run(&scene.entry) => panic!("{end:?}"),
+                ended = scene.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
+            }
+            let parts = relay.stop().unwrap();
+            assert_eq!(parts.from_client, (Vec::new(), Stage::Done));
+            assert_eq!(parts.from_backend, (Vec::new(), Stage::Open));
+            let mut relay = Relay::resume(parts, Arc::clone(&scene.options), Rc::clone(&scene.engines));
+            let sending = send_all(&scene.backend, b"answer".to_vec(), 3);
+            let reading = read_all(&scene.client, 4);
+            assert_eq!(relay.run(&scene.entry).await, End::Finished { first: Side::Client });
+            assert_eq!(reading.await.unwrap(), b"answer");
+            sending.await.unwrap();
+        });
+    }
+}
+
+/// The end of a stream is level-triggered for who asks; nobody may ask again and again.
+#[test]
+fn a_half_closed_relay_is_not_polled_without_reason() {
+    for engine in ENGINES {
+        for client_ends in [true, false] {
+            run(async {
+                let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
+                let (ender, other) = match client_ends {
+                    true => (&scene.client, &scene.backend),
+                    false => (&scene.backend, &scene.client),
+                };
+                ender.finish().unwrap();
+                let polls = Rc::new(Cell::new(0));
+                let counter = Rc::clone(&polls);
+                let entry = scene.entry;
+                // A task of its own is polled only when it was woken.
+                let running = spawn_local(async move {
+                    let mut running = pin!(relay.run(&entry));
+                    std::future::poll_fn(|cx| {
+                        counter.set(counter.get() + 1);
+                        running.as_mut().poll(cx)
+                    })
+                    .await
+                });
+                assert_eq!(other.recv(&mut [0]).await.unwrap(), 0);
+                for _ in 0..10_000 {
+                    yield_now().await;
+                }
+                assert!((1..10).contains(&polls.get()), "{} polls", polls.get());
+                other.finish().unwrap();
+                assert!(matches!(running.await.unwrap(), End::Finished { .. }));
+            });
+        }
+    }
+}
+
+/// Without pipes, or with fewer than directions, everything is copied that cannot be spliced, and counted.
+#[test]
+fn streams_are_copied_when_pipes_have_run_out() {
+    for (pipes, spliced) in [(0, false), (1, true)] {
+        run(async {
+            let (scene, mut relay) = Scene::new(EngineChoice::Splice, Kind::Tcp, pipes);
+            let sent = [pattern(3 << 20, 3), pattern(3 << 20, 4)];
+            let writing = [
+                send_all(&scene.client, sent[0].clone(), 100_000),
+                send_all(&scene.backend, sent[1].clone(), 100_000),
+            ];
+            let reading = [read_all(&scene.backend, 50_000), read_all(&scene.client, 50_000)];
+            let end = relay.run(&scene.entry).await;
+            assert!(matches!(end, End::Finished { .. }));
+            for (reading, sent) in reading.into_iter().zip(&sent) {
+                assert!(reading.await.unwrap() == *sent);
+            }
+            for writing in writing {
+                writing.await.unwrap();
+            }
+            assert!(scene.engines.pipes.open() <= pipes);
+            assert!(scene.fallbacks("limit") >= 1.0);
+            scene.registry.sweep();
+            let bytes = |engine| {
+                let text = scene.metrics.render();
+                let of_engine = format!("engine=\"{engine}\"");
+                let lines = text
+                    .lines()
+                    .filter(|line| line.starts_with("pointsman_bytes_total{") && line.contains(&of_engine));
+                lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
+            };
+            assert_eq!(bytes("copied") + bytes("spliced"), (6 << 20) as f64);
+            assert_eq!(bytes("spliced") > 0.0, spliced);
+            assert!(bytes("copied") > 0.0);
+        });
+    }
+    assert_eq!(Engine::ALL.len(), 2, "an engine that this test does not know");
+}
+
+/// The tick gives the backend's socket what a short connection never pays for.
+#[test]
+fn the_first_tick_sets_the_late_options() {
+    run(async {
+        let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let backend = SockRef::from(&scene.inner[1]);
+        let mut running = pin!(relay.run(&scene.entry));
+        let mut poll = async || {
+            tokio::select! {
+                biased;
+                end = &mut running => panic!("{end:?}"),
+                () = yield_now() => {}
+            }
+        };
+        poll().await;
+        assert!(!backend.keepalive().unwrap());
+        scene.registry.sweep();
+        poll().await;
+        assert!(backend.keepalive().unwrap());
+        assert_eq!(backend.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
+        assert_eq!(backend.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+        assert!(backend.tcp_nodelay().unwrap());
+    });
+}
+
+/// TCP_NODELAY comes with the second write to the backend, not with the first.
+#[test]
+fn the_second_write_to_a_backend_goes_without_delay() {
+    run(async {
+        let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let backend = SockRef::from(&scene.inner[1]);
+        for (round, nodelay) in [(1, false), (2, true)] {
+            scene.client.send(b"x").await.unwrap();
+            let mut buffer = [0; 16];
+            tokio::select! {
+                end = relay.run(&scene.entry) => panic!("{end:?}"),
+                read = scene.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+            assert_eq!(backend.tcp_nodelay().unwrap(), nodelay, "write {round}");
+        }
+    });
+}
+
+/// A close ordered while bytes wait resets both sides and counts what was lost.
+#[test]
+fn an_ordered_close_resets_both_sides() {
+    for engine in ENGINES {
+        run(async {
+            let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
+            scene.registry.close_all();
+            assert_eq!(relay.run(&scene.entry).await, End::Closed);
+            drop((relay, scene.inner));
+            for end in [&scene.client, &scene.backend] {
+                let error = end.recv(&mut [0]).await.expect_err("a reset");
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+        });
+    }
+}
