@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
+mod accept;
 mod admin;
+mod child;
+mod dial;
+mod ends;
 mod life;
+mod pressure;
 mod process;
 mod real;
 mod records;

@@ -1,6 +1,7 @@
 //! A server to test, and peers for it.
 
 pub(crate) mod hello;
+pub(crate) mod pair;
 pub(crate) mod recorder;
 pub(crate) mod tls;
 

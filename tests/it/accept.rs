@@ -1,0 +1,117 @@
+//! Who is let in, and what happens when nobody can be.
+
+use std::io::Write;
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use pointsman::relay::EngineChoice;
+
+use crate::child::Child;
+use crate::support::pair::{closed, expect_bytes, expect_end, expect_reset, with_each_engine};
+use crate::support::{Backend, Proxy, pattern, tcp, wait_for};
+
+const PAUSES: &str = r#"pointsman_accept_pauses_total{listener="main"}"#;
+const ACTIVE: &str = r#"pointsman_connections_active{listener="main"}"#;
+
+fn check_echo(mut client: &TcpStream) {
+    client.write_all(b"ping").unwrap();
+    expect_bytes(client, b"ping");
+}
+
+#[test]
+fn four_hundred_at_once_are_all_served() {
+    with_each_engine(|engine| {
+        let backend = Backend::echo();
+        let proxy = Proxy::tcp(&[backend.address], engine);
+        let clients: Vec<_> = (0..400).map(|_| proxy.connect()).collect();
+        for mut client in &clients {
+            client.write_all(b"ping").unwrap();
+        }
+        for client in &clients {
+            expect_bytes(client, b"ping");
+            client.shutdown(Shutdown::Write).unwrap();
+        }
+        clients.iter().for_each(expect_end);
+        proxy.wait_for_metric(&closed("client_fin"), 400.0);
+    });
+}
+
+/// Two are let in, the third is reset, and when one has left another comes in.
+fn check_limit(proxy: &Proxy, reason: &str) {
+    let first = proxy.connect();
+    let second = proxy.connect();
+    check_echo(&first);
+    check_echo(&second);
+    for surplus in 1..=5 {
+        expect_reset(&proxy.connect());
+        proxy.wait_for_metric(&closed(reason), f64::from(surplus));
+    }
+    check_echo(&first);
+    drop(second);
+    proxy.wait_for_metric(ACTIVE, 1.0);
+    // The place is given back a moment after the connection counts as closed.
+    wait_for("a place", || proxy.remote.view().bounds.connections.inside() == 1);
+    check_echo(&proxy.connect());
+}
+
+#[test]
+fn surplus_of_a_listener_is_reset() {
+    with_each_engine(|engine| {
+        let backend = Backend::echo();
+        let mut config = tcp(&[backend.address], engine);
+        config.listeners[0].policy.max_connections = Some(2);
+        check_limit(&Proxy::start(config), "listener_full");
+    });
+}
+
+#[test]
+fn surplus_of_the_process_is_reset() {
+    with_each_engine(|engine| {
+        let backend = Backend::echo();
+        let mut config = tcp(&[backend.address], engine);
+        config.max_connections = Some(2);
+        check_limit(&Proxy::start(config), "process_full");
+    });
+}
+
+/// Without a descriptor for the next client those that are open are served, nothing spins, streams are
+/// copied instead of spliced, and when descriptors return so does the service.
+#[test]
+fn a_listener_survives_without_descriptors() {
+    with_each_engine(|engine| {
+        let backend = Backend::echo();
+        // Two for each of four connections.
+        let child = Child::start(backend.address, engine, Some(8));
+        let mut open: Vec<_> = (0..4).map(|_| child.connect()).collect();
+        open.iter().for_each(check_echo);
+        // The kernel takes these; the server cannot.
+        let waiting: Vec<_> = (0..3).map(|_| child.connect()).collect();
+        for mut client in &waiting {
+            client.write_all(b"ping").unwrap();
+        }
+        wait_for("a pause", || child.metric(PAUSES) >= 1.0);
+        let (began, ticks, pauses) = (Instant::now(), child.cpu_ticks(), child.metric(PAUSES));
+        wait_for("five more pauses", || child.metric(PAUSES) >= pauses + 5.0);
+        let (used, passed) = (child.cpu_ticks() - ticks, began.elapsed());
+        // At 100 ticks a second, half of the processor.
+        assert!(u128::from(used) * 10 < passed.as_millis() / 2, "{used} ticks in {passed:?}");
+        assert!(passed > Duration::from_millis(400), "five pauses in {passed:?}");
+
+        let sent = pattern(1 << 20, 11);
+        std::thread::scope(|scope| {
+            let mut writer = &open[0];
+            let bytes = &sent;
+            scope.spawn(move || writer.write_all(bytes).unwrap());
+            expect_bytes(&open[0], &sent);
+        });
+        if engine != EngineChoice::Copy {
+            assert!(child.metric(r#"pointsman_pipe_fallbacks_total{reason="limit"}"#) > 0.0);
+        }
+
+        drop(open.split_off(1));
+        for client in &waiting {
+            expect_bytes(client, b"ping");
+        }
+        check_echo(&open[0]);
+    });
+}

@@ -1,0 +1,128 @@
+//! Backends that refuse, hang or come and go while a client waits.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use pointsman::relay::EngineChoice;
+
+use crate::child::Child;
+use crate::support::pair::{
+    BlackHole, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
+    with_each_engine,
+};
+use crate::support::{Backend, Proxy, tcp, wait_for};
+
+/// An address at which nobody listens.
+fn refusing() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn source(n: u16) -> IpAddr {
+    let [high, low] = n.to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(127, 77, high, low + 1))
+}
+
+fn attempts(outcome: &str) -> String {
+    format!(r#"pointsman_connect_attempts_total{{pool="main",outcome="{outcome}"}}"#)
+}
+
+#[test]
+fn a_backend_that_never_answers_ends_the_client_in_time() {
+    with_all_engines(|engine| {
+        let hole = BlackHole::new();
+        let mut config = tcp(&[hole.address], engine);
+        config.pools[0].dial.connect_timeout = Duration::from_millis(300);
+        let proxy = Proxy::start(config);
+        let began = Instant::now();
+        expect_reset(&proxy.connect());
+        assert!(began.elapsed() >= Duration::from_millis(300));
+        proxy.wait_for_metric(&closed("connect_timeout"), 1.0);
+        assert_eq!(proxy.metric(&attempts("timeout")), 1.0);
+    });
+}
+
+#[test]
+fn one_deadline_is_over_all_attempts() {
+    let holes: Vec<_> = (0..3).map(|_| BlackHole::new()).collect();
+    let addresses: Vec<_> = holes.iter().map(|hole| hole.address).collect();
+    let mut config = tcp(&addresses, EngineChoice::Auto);
+    config.pools[0].dial.connect_timeout = Duration::from_millis(400);
+    config.pools[0].dial.dial_timeout = Duration::from_millis(600);
+    let proxy = Proxy::start(config);
+    expect_reset(&proxy.connect());
+    proxy.wait_for_metric(&closed("connect_timeout"), 1.0);
+    assert_eq!(proxy.metric(&attempts("timeout")), 2.0, "no time was left for the third");
+}
+
+#[test]
+fn a_backend_that_never_answers_is_passed_over() {
+    with_all_engines(|engine| {
+        let hole = BlackHole::new();
+        let backend = Backend::echo();
+        let mut config = tcp(&[hole.address, backend.address], engine);
+        config.pools[0].dial.connect_timeout = Duration::from_millis(200);
+        let proxy = Proxy::start(config);
+        let clients: Vec<_> = (0..16).map(|n| connect_from(source(n), proxy.address("main"))).collect();
+        for mut client in clients {
+            client.write_all(b"x").unwrap();
+            expect_bytes(&client, b"x");
+        }
+        assert!(proxy.metric(&attempts("timeout")) > 0.0, "nobody was sent there");
+    });
+}
+
+#[test]
+fn a_backend_that_refuses_is_passed_over() {
+    with_each_engine(|engine| {
+        let backend = Backend::echo();
+        let proxy = Proxy::tcp(&[refusing(), backend.address], engine);
+        for n in 0..200 {
+            let mut client = connect_from(source(n), proxy.address("main"));
+            client.write_all(b"x").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            expect_bytes(&client, b"x");
+            expect_end(&client);
+        }
+        assert!(proxy.metric(&attempts("refused")) > 50.0, "nobody was sent there");
+        assert_eq!(proxy.metric(&attempts("ok")), 200.0);
+    });
+}
+
+#[test]
+fn a_client_is_reset_when_the_only_backend_refuses() {
+    with_each_engine(|engine| {
+        let proxy = Proxy::tcp(&[refusing()], engine);
+        for round in 1..=10 {
+            expect_reset(&proxy.connect());
+            proxy.wait_for_metric(&closed("connect_refused"), f64::from(round));
+        }
+    });
+}
+
+/// A backend that is gone and comes back at the same address.
+#[test]
+fn a_backend_that_returns_is_used_again() {
+    let address = refusing();
+    let proxy = Proxy::tcp(&[address], EngineChoice::Auto);
+    expect_reset(&proxy.connect());
+    let _backend = Backend::serve_on(&address.to_string(), |mut stream| {
+        let _ = stream.write_all(b"back");
+    });
+    let mut answer = Vec::new();
+    proxy.connect().read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"back");
+}
+
+#[test]
+fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
+    let hole = BlackHole::new();
+    let child = Child::start(hole.address, EngineChoice::Auto, None);
+    let (before, gone) = (child.descriptors(), child.metric(&closed("client_gone")));
+    let clients: Vec<_> = (0..30).map(|_| child.connect()).collect();
+    wait_for("thirty sockets towards the backend", || child.descriptors() >= before + 60);
+    clients.into_iter().for_each(reset);
+    // The connect timeout is 5 s; this comes at once.
+    child.wait_for_metric(&closed("client_gone"), gone + 30.0);
+    wait_for("the descriptors", || child.descriptors() == before);
+}

@@ -1,0 +1,175 @@
+//! Bounded memory, and everything given back.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use pointsman::relay::EngineChoice;
+
+use crate::child::Child;
+use crate::support::pair::{Pair, expect_bytes, expect_end, patient, reset, with_each_engine};
+use crate::support::{Backend, pattern, wait_for};
+
+const ACTIVE: &str = r#"pointsman_connections_active{listener="main"}"#;
+const PIPES: &str = "pointsman_pipes_open";
+
+/// What is taken while the reader stands still: what the kernel lets the four sockets on the way have, and
+/// what the proxy holds, which is less than the rest put on top here.
+fn most() -> usize {
+    let largest = |name: &str| -> usize {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
+        text.split_whitespace().last().unwrap().parse().unwrap()
+    };
+    // The standing reader's own receive buffer does not grow: nobody reads from it.
+    largest("tcp_rmem") + 2 * largest("tcp_wmem") + (2 << 20)
+}
+
+#[test]
+fn a_reader_that_stands_still_stops_the_writer() {
+    let bytes = pattern(most() + (8 << 20), 41);
+    with_each_engine(|engine| {
+        let pair = Pair::new(engine);
+        for server_sends in [true, false] {
+            let (client, server) = pair.another();
+            let (mut from, to) = if server_sends { (&server, &client) } else { (&client, &server) };
+            from.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let mut taken = 0;
+            while taken < bytes.len() {
+                match from.write(&bytes[taken..]) {
+                    Ok(n) => taken += n,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(taken < most(), "{taken} bytes were taken");
+            from.shutdown(Shutdown::Write).unwrap();
+            expect_bytes(to, &bytes[..taken]);
+            expect_end(to);
+        }
+    });
+}
+
+/// Whether the kernel's timer of a connection is that of keepalive, by /proc/net/tcp.
+fn has_keepalive_timer(local: SocketAddr, peer: SocketAddr) -> bool {
+    let hex = |address: SocketAddr| match address {
+        SocketAddr::V4(v4) => {
+            format!("{:08X}:{:04X}", u32::from_ne_bytes(v4.ip().octets()), v4.port())
+        }
+        SocketAddr::V6(_) => panic!("the tests use IPv4"),
+    };
+    let (local, peer) = (hex(local), hex(peer));
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let row = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields[1] == local && fields[2] == peer).then(|| fields[5].to_owned())
+    });
+    row.is_some_and(|timer| timer.starts_with("02:"))
+}
+
+/// The proxy's two sockets are those whose peers are the test's.
+#[test]
+fn both_sockets_have_keepalive() {
+    let pair = Pair::new(EngineChoice::Auto);
+    for end in [&pair.client, &pair.server] {
+        let (ours, theirs) = (end.local_addr().unwrap(), end.peer_addr().unwrap());
+        wait_for("the timer of keepalive", || has_keepalive_timer(theirs, ours));
+        assert!(!has_keepalive_timer(ours, theirs), "the test's own sockets have none");
+    }
+}
+
+/// A backend that does what the first byte says.
+fn obedient() -> Backend {
+    Backend::serve(|mut stream| {
+        let mut order = [0];
+        match stream.read(&mut order) {
+            Ok(1) => {}
+            _ => return,
+        }
+        match order[0] {
+            b'r' => reset(stream),
+            b's' => {
+                let _ = stream.write_all(&[b'x'; 300_000]);
+            }
+            b'e' => {
+                let _ = stream.write_all(b"answer");
+                let _ = stream.read(&mut order);
+            }
+            _ => {
+                let _ = stream.read(&mut order);
+            }
+        }
+    })
+}
+
+/// One connection that ends in one of many ways.
+fn end_somehow(way: usize, mut client: TcpStream) {
+    let mut rest = Vec::new();
+    match way % 8 {
+        0 => drop(client),
+        1 => reset(client),
+        2 => {
+            client.shutdown(Shutdown::Write).unwrap();
+            let _ = client.read_to_end(&mut rest);
+        }
+        3 => {
+            let _ = client.write_all(b"r");
+            let _ = client.read_to_end(&mut rest);
+        }
+        4 => {
+            client.write_all(b"s").unwrap();
+            client.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest.len(), 300_000);
+        }
+        5 => {
+            // Leaves in the middle of a stream.
+            client.write_all(b"s").unwrap();
+            client.read_exact(&mut [0; 1000]).unwrap();
+            drop(client);
+        }
+        6 => {
+            client.write_all(b"e").unwrap();
+            expect_bytes(&client, b"answer");
+            reset(client);
+        }
+        _ => {
+            client.write_all(b"w").unwrap();
+            let _ = client.write_all(&[0; 100_000]);
+            reset(client);
+        }
+    }
+}
+
+fn check_that_everything_comes_back(engine: EngineChoice, connections: usize) {
+    const THREADS: usize = 8;
+    let backend = obedient();
+    let child = Child::start(backend.address, engine, None);
+    wait_for("the pipes of the first connection", || child.metric(PIPES) == 0.0);
+    let before = child.descriptors();
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let child = &child;
+            scope.spawn(move || {
+                for way in 0..connections / THREADS {
+                    end_somehow(way + number, patient(child.connect()));
+                }
+            });
+        }
+    });
+    wait_for("the last end", || child.metric(ACTIVE) == 0.0);
+    wait_for("the pipes", || child.metric(PIPES) == 0.0);
+    wait_for("the descriptors", || child.descriptors() == before);
+    let accepted = child.metric(r#"pointsman_connections_total{listener="main"}"#);
+    assert!(accepted >= connections as f64, "{accepted}");
+}
+
+#[test]
+fn two_thousand_connections_leave_nothing_behind() {
+    with_each_engine(|engine| check_that_everything_comes_back(engine, 2000));
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_hundred_thousand_connections_leave_nothing_behind() {
+    check_that_everything_comes_back(EngineChoice::Auto, 100_000);
+}
