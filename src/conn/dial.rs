@@ -140,24 +140,25 @@ impl Failure {
 
 #[cfg(test)]
 mod tests {
-    use nix::errno::Errno;
+    use io::ErrorKind as Kind;
 
     use super::*;
 
-    fn check(code: Errno, outcome: ConnectOutcome, reason: CloseReason) {
-        let failure = Failure::of(&io::Error::from(code));
-        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{code}");
+    fn check(kind: Kind, outcome: ConnectOutcome, reason: CloseReason) {
+        let failure = Failure::of(&kind.into());
+        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{kind}");
     }
 
     #[test]
     fn failures_have_their_words() {
-        check(Errno::ECONNREFUSED, ConnectOutcome::Refused, CloseReason::ConnectRefused);
-        check(Errno::ECONNRESET, ConnectOutcome::Refused, CloseReason::ConnectRefused);
-        check(Errno::ETIMEDOUT, ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
-        check(Errno::EHOSTUNREACH, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
-        check(Errno::ENETUNREACH, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
-        check(Errno::EADDRNOTAVAIL, ConnectOutcome::Local, CloseReason::ConnectFailed);
-        check(Errno::EMFILE, ConnectOutcome::Local, CloseReason::ConnectFailed);
-        check(Errno::ENOBUFS, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check(Kind::ConnectionRefused, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::ConnectionReset, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::BrokenPipe, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::TimedOut, ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
+        check(Kind::HostUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        check(Kind::NetworkUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        // Every local port to this backend is taken.
+        check(Kind::AddrNotAvailable, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check(Kind::OutOfMemory, ConnectOutcome::Local, CloseReason::ConnectFailed);
     }
 }
