@@ -1,7 +1,7 @@
 //! Backends that refuse, hang or come and go while a client waits.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::time::{Duration, Instant};
 
 use pointsman::relay::EngineChoice;
@@ -11,12 +11,7 @@ use crate::support::pair::{
     BlackHole, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
     with_each_engine,
 };
-use crate::support::{Backend, Proxy, tcp, wait_for};
-
-/// An address at which nobody listens.
-fn refusing() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::support::{Backend, Proxy, own_address, tcp, wait_for};
 
 fn source(n: u16) -> IpAddr {
     let [high, low] = n.to_be_bytes();
@@ -76,7 +71,7 @@ fn a_backend_that_never_answers_is_passed_over() {
 fn a_backend_that_refuses_is_passed_over() {
     with_each_engine(|engine| {
         let backend = Backend::echo();
-        let proxy = Proxy::tcp(&[refusing(), backend.address], engine);
+        let proxy = Proxy::tcp(&[own_address(), backend.address], engine);
         for n in 0..200 {
             let mut client = connect_from(source(n), proxy.address("main"));
             client.write_all(b"x").unwrap();
@@ -92,7 +87,7 @@ fn a_backend_that_refuses_is_passed_over() {
 #[test]
 fn a_client_is_reset_when_the_only_backend_refuses() {
     with_each_engine(|engine| {
-        let proxy = Proxy::tcp(&[refusing()], engine);
+        let proxy = Proxy::tcp(&[own_address()], engine);
         for round in 1..=10 {
             expect_reset(&proxy.connect());
             proxy.wait_for_metric(&closed("connect_refused"), f64::from(round));
@@ -103,7 +98,7 @@ fn a_client_is_reset_when_the_only_backend_refuses() {
 /// A backend that is gone and comes back at the same address.
 #[test]
 fn a_backend_that_returns_is_used_again() {
-    let address = refusing();
+    let address = own_address();
     let proxy = Proxy::tcp(&[address], EngineChoice::Auto);
     expect_reset(&proxy.connect());
     let _backend = Backend::serve_on(&address.to_string(), |mut stream| {
