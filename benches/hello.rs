@@ -1,0 +1,65 @@
+//! What a connection pays for reading its hello, however the bytes are cut.
+#![allow(missing_docs)]
+
+mod inputs;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pointsman::wire::ServerName;
+
+/// What fits one segment on an Ethernet; a hello with a post-quantum key share does not.
+const SEGMENT: usize = 1448;
+
+/// One read finds all of it.
+fn whole(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hello/one_segment");
+    for (file, raw) in inputs::HELLOS {
+        group.bench_function(BenchmarkId::from_parameter(file), |b| {
+            b.iter(|| inputs::read_hello(black_box(raw), raw.len()));
+        });
+    }
+}
+
+fn cut(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hello/segments");
+    for (kind, file, step) in [
+        ("two", "chromium", SEGMENT),
+        ("one_byte", "chromium", 1),
+        ("one_byte", "openssl-tls13", 1),
+        ("one_byte", "openssl-records", 1),
+    ] {
+        let raw = inputs::hello(file);
+        group.bench_function(BenchmarkId::new(kind, file), |b| {
+            b.iter(|| inputs::read_hello(black_box(raw), step));
+        });
+    }
+}
+
+/// Three records are what a client was made to send, one byte in each is the worst that one can send.
+fn records(c: &mut Criterion) {
+    let mut group = c.benchmark_group("hello/records");
+    let three = inputs::hello("openssl-records");
+    group.bench_function("three", |b| b.iter(|| inputs::read_hello(black_box(three), three.len())));
+    for file in ["openssl-tls13", "chromium"] {
+        let raw = inputs::in_one_byte_records(inputs::hello(file));
+        group.bench_function(BenchmarkId::new("one_byte", file), |b| {
+            b.iter(|| inputs::read_hello(black_box(&raw), raw.len()));
+        });
+    }
+}
+
+fn server_name(c: &mut Criterion) {
+    let mut group = c.benchmark_group("server_name");
+    let longest = ["a".repeat(61).as_str(); 4].join(".");
+    for (kind, name) in [("lower", "mail.example.com"), ("upper", "MAIL.Example.COM."), ("long", &longest)] {
+        group.bench_function(kind, |b| b.iter(|| ServerName::from_client(black_box(name.as_bytes()))));
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = inputs::brief();
+    targets = whole, cut, records, server_name
+}
+criterion_main!(benches);

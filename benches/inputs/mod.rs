@@ -1,0 +1,165 @@
+//! What the benches measure on (captured hellos, sets of backends and routes, a pool, a record), and for how long.
+//!
+//! Times and instruction counts are taken on the same inputs, so one explains the other.
+#![allow(dead_code, reason = "no bench uses all of it")]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, UNIX_EPOCH};
+
+use criterion::Criterion;
+use pointsman::balance::{Algorithm, Member};
+use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix};
+use pointsman::route::{NamePattern, RouteId, RouteTable};
+use pointsman::sys::Address;
+use pointsman::telemetry::{ClientAddr, CloseReason, Record};
+use pointsman::wire::{ClientHello, HelloReader, ServerName};
+
+/// Short, so that all benches can be run at any time; `--measurement-time` and `--sample-size` make a run exacter.
+pub(crate) fn brief() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200))
+        .sample_size(30)
+        .nresamples(10_000)
+        .without_plots()
+}
+
+/// Any key will do: all cost the same.
+pub(crate) const HASH_KEY: [u8; 16] = [7; 16];
+
+/// One row of [`HELLOS`].
+macro_rules! hello {
+    ($file:literal) => {
+        ($file, include_bytes!(concat!("../../tests/fixtures/hello/", $file, ".bin")))
+    };
+}
+
+/// What clients really sent; the README beside the files tells which clients.
+pub(crate) const HELLOS: [(&str, &[u8]); 13] = [
+    hello!("chromium"),
+    hello!("curl"),
+    hello!("gnutls"),
+    hello!("java"),
+    hello!("node"),
+    hello!("openssl-early-data"),
+    hello!("openssl-no-name"),
+    hello!("openssl-records"),
+    hello!("openssl-tls12"),
+    hello!("openssl-tls13"),
+    hello!("openssl-upper"),
+    hello!("psql"),
+    hello!("python"),
+];
+
+/// The hello in `file`, without its ending.
+///
+/// # Panics
+///
+/// Without such a file.
+pub(crate) fn hello(file: &str) -> &'static [u8] {
+    HELLOS.iter().find(|(name, _)| *name == file).expect("a captured hello").1
+}
+
+/// Reads a hello that arrives `step` bytes at a time, as a connection does.
+///
+/// # Panics
+///
+/// If it is not a whole hello.
+pub(crate) fn read_hello(raw: &[u8], step: usize) -> ClientHello {
+    let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    let ends = (step..raw.len()).step_by(step).chain([raw.len()]);
+    let mut answers = ends.map(|end| reader.read(&raw[..end]).expect("a sound hello"));
+    answers.find_map(|hello| hello).expect("a whole hello")
+}
+
+/// The same hello in records that hold one byte each, the most records it can come in.
+pub(crate) fn in_one_byte_records(raw: &[u8]) -> Vec<u8> {
+    let (header, message) = raw.split_at(5);
+    message.iter().flat_map(|&byte| [header[0], header[1], header[2], 0, 1, byte]).collect()
+}
+
+/// A name that is known to be valid.
+pub(crate) fn name(text: &str) -> ServerName {
+    text.parse().expect("a valid name")
+}
+
+/// Addresses to tell members apart by, as a configuration without names has them.
+pub(crate) fn identities(count: usize) -> Vec<String> {
+    (0..count).map(|n| backend_address(n).to_string()).collect()
+}
+
+/// Weights differ, so that the round robin has a cycle of some length.
+pub(crate) fn members(identities: &[String]) -> Vec<Member<'_>> {
+    let weighted = identities.iter().zip((1..=5).cycle());
+    weighted.map(|(identity, weight)| Member { identity: identity.as_bytes(), weight }).collect()
+}
+
+/// A pool whose backends are all up and differ in weight.
+pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Pool {
+    let weights = (1..=5).cycle();
+    let backend = |(n, weight)| {
+        let address = Address::Tcp(backend_address(n));
+        BackendSpec { name: address.to_string().into(), address, weight }
+    };
+    let spec = PoolSpec {
+        name: "pool".into(),
+        algorithm,
+        hash_on,
+        source_prefix: SourcePrefix::default(),
+        hash_key: HASH_KEY,
+        backends: (0..backends).zip(weights).map(backend).collect(),
+        health: None,
+        dial: DialSpec::default(),
+    };
+    Pool::build(spec, None, 1)
+}
+
+fn backend_address(n: usize) -> SocketAddr {
+    let n = u32::try_from(n).expect("fewer backends than addresses");
+    SocketAddr::from((Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + n), 443))
+}
+
+/// The address of client number `n`.
+pub(crate) fn client(n: u64) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from_bits(n as u32), 50_000))
+}
+
+/// Names that clients ask for, enough of them to spread over a pool.
+pub(crate) fn names() -> Vec<ServerName> {
+    (0..1000).map(|n| name(&format!("host{n:03}.example.com"))).collect()
+}
+
+/// Half exact names (the even numbers), half wildcards.
+pub(crate) fn patterns(count: u32) -> Vec<(NamePattern, RouteId)> {
+    let pattern =
+        |n| if n % 2 == 0 { format!("host{n}.example.com") } else { format!("*.apps{n}.example.com") };
+    (0..count).map(|n| (pattern(n).parse().expect("a valid pattern"), RouteId(n))).collect()
+}
+
+/// The table of those patterns.
+pub(crate) fn routes(patterns: &[(NamePattern, RouteId)]) -> RouteTable {
+    RouteTable::build(patterns.iter().cloned()).expect("no pattern twice")
+}
+
+/// A record of an ordinary connection, nothing absent.
+pub(crate) fn record() -> Record {
+    Record {
+        id: 123_456,
+        accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
+        client: ClientAddr(Address::Tcp(client(0xC633_6407))),
+        listener: "tls".into(),
+        sni: Some("mail.example.com".into()),
+        route: Some("mail.example.com".into()),
+        pool: Some("mail".into()),
+        backend: Some("mail-1".into()),
+        backend_address: Some(Address::Tcp(backend_address(1))),
+        attempts: 1,
+        from_client: 5_170,
+        from_backend: 1_234_567,
+        dropped: 0,
+        hello: Some(Duration::from_micros(1_234)),
+        connect: Some(Duration::from_micros(987)),
+        total: Duration::from_millis(36_012),
+        close: CloseReason::ClientFin,
+    }
+}

@@ -1,0 +1,39 @@
+//! What a connection pays for its line in the access log.
+#![allow(missing_docs)]
+
+mod inputs;
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use pointsman::telemetry::record::raw_name;
+use pointsman::telemetry::{AccessLogFormat, Record};
+
+/// The line goes to the end of a batch that has room for it, as in the access log.
+fn write(c: &mut Criterion) {
+    let plain = inputs::record();
+    let bare =
+        Record { sni: None, route: None, pool: None, backend: None, backend_address: None, ..plain.clone() };
+    // A name that was refused is written too, and here every byte of it needs an escape.
+    let hostile = Record { sni: Some(raw_name(&[0xff; 255])), ..plain.clone() };
+    for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
+        let mut group = c.benchmark_group(format!("record/{format:?}"));
+        for (kind, record) in [("plain", &plain), ("bare", &bare), ("hostile", &hostile)] {
+            let mut batch = String::new();
+            group.bench_function(BenchmarkId::from_parameter(kind), |b| {
+                b.iter(|| {
+                    batch.clear();
+                    black_box(record).write(format, &mut batch);
+                    batch.len()
+                });
+            });
+        }
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = inputs::brief();
+    targets = write
+}
+criterion_main!(benches);
