@@ -1,0 +1,136 @@
+//! Single operations, to be counted in instructions: a count does not know how busy the machine is.
+//!
+//! With the name of a case and a number it does that case as often as the number says; without, it lists
+//! the cases. `.ci/instructions` counts what is done inside of [`repeat`], so neither the start of the
+//! process nor what a case sets up is in it, and compares that with `instructions.txt`.
+#![allow(missing_docs)]
+
+mod inputs;
+
+use std::hint::black_box;
+use std::process::ExitCode;
+
+use pointsman::balance::{Algorithm, Balancer};
+use pointsman::pool::HashOn;
+use pointsman::telemetry::{AccessLogFormat, Direction, Engine, Metrics};
+use pointsman::wire::ServerName;
+
+/// A name, and what does the operation a number of times.
+type Case = (&'static str, fn(u64));
+
+const CASES: &[Case] = &[
+    ("hello/openssl", |times| hello("openssl-tls13", usize::MAX, times)),
+    ("hello/chromium", |times| hello("chromium", usize::MAX, times)),
+    ("hello/one_byte_segments", |times| hello("openssl-tls13", 1, times)),
+    ("hello/one_byte_records", one_byte_records),
+    ("server_name", server_name),
+    ("pick/maglev", |times| pick(Algorithm::Maglev, 0, times)),
+    ("pick/maglev_10_refused", |times| pick(Algorithm::Maglev, 10, times)),
+    ("pick/round_robin", |times| pick(Algorithm::RoundRobin, 0, times)),
+    ("pool/source_ip", |times| pool(HashOn::SourceIp, times)),
+    ("pool/sni", |times| pool(HashOn::Sni, times)),
+    ("route/exact", |times| route(0, "", times)),
+    ("route/wildcard", |times| route(1, "a.b.", times)),
+    ("record/json", |times| record(AccessLogFormat::Json, times)),
+    ("record/text", |times| record(AccessLogFormat::Text, times)),
+    ("metrics/bytes", bytes),
+];
+
+fn main() -> ExitCode {
+    // Flags are meant for the benches beside this one; cargo itself passes `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let [wanted, times] = arguments.as_slice() else {
+        list();
+        return ExitCode::SUCCESS;
+    };
+    let case = CASES.iter().find(|(name, _)| name == wanted);
+    let (Some((_, run)), Ok(times)) = (case, times.parse()) else {
+        return ExitCode::from(2);
+    };
+    run(times);
+    ExitCode::SUCCESS
+}
+
+#[allow(clippy::print_stdout, reason = "it is what the program is asked for")]
+fn list() {
+    CASES.iter().for_each(|(name, _)| println!("{name}"));
+}
+
+/// Does `operation` for the numbers below `times`. Counting begins and ends with this function, which is
+/// found by its name.
+#[inline(never)]
+fn repeat<T>(times: u64, mut operation: impl FnMut(u64) -> T) {
+    for n in 0..times {
+        black_box(operation(black_box(n)));
+    }
+}
+
+fn hello(file: &str, step: usize, times: u64) {
+    let raw = inputs::hello(file);
+    repeat(times, |_| inputs::read_hello(black_box(raw), step.min(raw.len())));
+}
+
+fn one_byte_records(times: u64) {
+    let raw = inputs::in_one_byte_records(inputs::hello("openssl-tls13"));
+    repeat(times, |_| inputs::read_hello(black_box(&raw), raw.len()));
+}
+
+fn server_name(times: u64) {
+    repeat(times, |_| ServerName::from_client(black_box(b"mail.example.com")));
+}
+
+/// A pick among 100 where the first `refused` that are asked about are refused.
+fn pick(algorithm: Algorithm, refused: u32, times: u64) {
+    let identities = inputs::identities(100);
+    let balancer = Balancer::build(algorithm, &inputs::members(&identities), &inputs::HASH_KEY, 1);
+    repeat(times, |key| {
+        let mut left = black_box(refused);
+        let accept = |_| {
+            let accepted = left == 0;
+            left = left.saturating_sub(1);
+            accepted
+        };
+        balancer.pick(key, accept).expect("most are accepted")
+    });
+}
+
+/// The key that a connection is hashed by, a pick among 100, and a lease taken and given back.
+fn pool(hash_on: HashOn, times: u64) {
+    let pool = inputs::pool(Algorithm::Maglev, hash_on, 100);
+    let names = inputs::names();
+    repeat(times, |n| {
+        let name = &names[n as usize % names.len()];
+        pool.pick(Some(inputs::client(n)), Some(name), &[]).expect("all are up")
+    });
+}
+
+/// A look-up among 1000 routes. Each process hashes with keys of its own, so single names meet more or
+/// fewer strangers on their way; all names together always meet about as many.
+fn route(first: usize, prefix: &str, times: u64) {
+    let table = inputs::routes(&inputs::patterns(1000));
+    let name = |n| match first {
+        0 => inputs::name(&format!("{prefix}host{n}.example.com")),
+        _ => inputs::name(&format!("{prefix}apps{n}.example.com")),
+    };
+    let names: Vec<ServerName> = (first..1000).step_by(2).map(name).collect();
+    repeat(times, |n| table.find(&names[n as usize % names.len()]).expect("a route for each name"));
+}
+
+/// A line in a batch that has room for it, as in the access log.
+fn record(format: AccessLogFormat, times: u64) {
+    let record = inputs::record();
+    let mut batch = String::with_capacity(1024);
+    repeat(times, |_| {
+        batch.clear();
+        black_box(&record).write(format, &mut batch);
+        batch.len()
+    });
+}
+
+/// One counter found and added to, as the relay does at each tick.
+fn bytes(times: u64) {
+    let metrics = Metrics::new().listener("tls");
+    repeat(times, |n| {
+        metrics.bytes(black_box(Direction::FromBackend), black_box(Engine::Spliced)).increment(n)
+    });
+}
