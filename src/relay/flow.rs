@@ -170,7 +170,7 @@ impl Flow {
     /// Moves what can be moved now. Ready when the end was passed on, or an end broke.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
         ready!(self.poll_to_end(cx, place))?;
-        self.finish(place);
+        self.pass_end(place);
         Poll::Ready(Ok(()))
     }
 
@@ -279,7 +279,7 @@ impl Flow {
     }
 
     /// Passes the end on. A sink that is already gone shows itself to the other direction.
-    fn finish(&mut self, place: Place<'_>) {
+    pub(super) fn pass_end(&mut self, place: Place<'_>) {
         if self.stage == Stage::Ending {
             self.held = Held::Nothing;
             let _ = place.sink.finish();

@@ -230,21 +230,16 @@ impl Relay {
             if flow.is_done() {
                 continue;
             }
-            match flow.poll(cx, place) {
-                Poll::Ready(Ok(())) => self.finished(side, entry),
-                Poll::Ready(Err(fault)) => return Poll::Ready(Steady::Broken(Broken::new(side, fault))),
-                Poll::Pending => {}
+            match (flow.poll_to_end(cx, place), self.first) {
+                // The sockets are closed now, which sends the last end without a call of its own.
+                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(Steady::Finished(first)),
+                (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
+                (Poll::Ready(Err(fault)), _) => return Poll::Ready(Steady::Broken(Broken::new(side, fault))),
+                (Poll::Pending, _) => {}
             }
         }
-        match self.first {
-            Some(first) if self.from_client.is_done() && self.from_backend.is_done() => {
-                Poll::Ready(Steady::Finished(first))
-            }
-            _ => {
-                entry.wants_tick(self.wants_tick());
-                Poll::Pending
-            }
-        }
+        entry.wants_tick(self.wants_tick());
+        Poll::Pending
     }
 
     /// The direction that reads from a side, and where it works.
@@ -259,11 +254,11 @@ impl Relay {
         }
     }
 
-    fn finished(&mut self, side: Side, entry: &Registered) {
-        if self.first.is_none() {
-            self.first = Some(side);
-            entry.expire_after(self.options.half_closed_timeout);
-        }
+    fn pass_first_end(&mut self, side: Side, entry: &Registered) {
+        let (flow, place) = self.parts(side, entry);
+        flow.pass_end(place);
+        self.first = Some(side);
+        entry.expire_after(self.options.half_closed_timeout);
     }
 
     /// Whether there is something to look after: an option to set, or a side that is not being read.

@@ -1,6 +1,6 @@
 //! Relays in a runtime of the test's own, whose ticks and interruptions the test gives.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -61,7 +61,7 @@ struct Scene {
     client: Rc<Stream>,
     backend: Rc<Stream>,
     /// Further handles on the relay's own sockets.
-    inner: [OwnedFd; 2],
+    inner: RefCell<Vec<OwnedFd>>,
 }
 
 impl Scene {
@@ -73,7 +73,7 @@ impl Scene {
         let options = Arc::new(RelayOptions { engine, ..RelayOptions::default() });
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);
-        let inner = [inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()];
+        let inner = vec![inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()].into();
         let relay = Relay::new(
             Stream::register(inner_client).unwrap(),
             Stream::register(inner_backend).unwrap(),
@@ -84,6 +84,12 @@ impl Scene {
         let client = Rc::new(Stream::register(client).unwrap());
         let backend = Rc::new(Stream::register(backend).unwrap());
         (Self { metrics, registry, entry, engines, options, client, backend, inner }, relay)
+    }
+
+    /// Ends a relay as its task does: both sockets are closed.
+    fn close(&self, relay: Relay) {
+        self.inner.borrow_mut().clear();
+        drop(relay);
     }
 
     fn fallbacks(&self, reason: &str) -> f64 {
@@ -199,7 +205,7 @@ async fn interrupt(case: &Traffic) -> usize {
         yield_now().await;
     };
     assert!(matches!(end, End::Finished { .. }), "{end:?}");
-    drop(relay);
+    scene.close(relay);
     for (reading, sent) in reading.into_iter().zip(&sent) {
         let received = reading.await.unwrap();
         assert!(received == *sent, "{} of {} bytes, or others", received.len(), sent.len());
@@ -243,6 +249,7 @@ fn a_half_closed_relay_goes_on_half_closed() {
             let sending = send_all(&scene.backend, b"answer".to_vec(), 3);
             let reading = read_all(&scene.client, 4);
             assert_eq!(relay.run(&scene.entry).await, End::Finished { first: Side::Client });
+            scene.close(relay);
             assert_eq!(reading.await.unwrap(), b"answer");
             sending.await.unwrap();
         });
@@ -299,6 +306,7 @@ fn streams_are_copied_when_pipes_have_run_out() {
             let reading = [read_all(&scene.backend, 50_000), read_all(&scene.client, 50_000)];
             let end = relay.run(&scene.entry).await;
             assert!(matches!(end, End::Finished { .. }));
+            scene.close(relay);
             for (reading, sent) in reading.into_iter().zip(&sent) {
                 assert!(reading.await.unwrap() == *sent);
             }
@@ -329,7 +337,8 @@ fn streams_are_copied_when_pipes_have_run_out() {
 fn the_first_tick_sets_the_late_options() {
     run(async {
         let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let backend = SockRef::from(&scene.inner[1]);
+        let inner = scene.inner.borrow();
+        let backend = SockRef::from(&inner[1]);
         let mut running = pin!(relay.run(&scene.entry));
         let mut poll = async || {
             tokio::select! {
@@ -354,7 +363,8 @@ fn the_first_tick_sets_the_late_options() {
 fn the_second_write_to_a_backend_goes_without_delay() {
     run(async {
         let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let backend = SockRef::from(&scene.inner[1]);
+        let inner = scene.inner.borrow();
+        let backend = SockRef::from(&inner[1]);
         for (round, nodelay) in [(1, false), (2, true)] {
             scene.client.send(b"x").await.unwrap();
             let mut buffer = [0; 16];

@@ -28,10 +28,6 @@ pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
     };
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
-    if protocol.is_some() {
-        // As on the listening sockets: an urgent byte stays one of the stream.
-        socket.set_out_of_band_inline(true)?;
-    }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),

@@ -1,8 +1,9 @@
 //! A connected socket in the reactor, TCP or Unix alike.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockRef;
 use std::net::Shutdown;
@@ -91,9 +92,15 @@ impl Stream {
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            let urgent = self.has_urgent();
+            if urgent {
+                // An urgent byte is then one of the stream, in its place. Sockets that were accepted
+                // have this from their listener; for the others it is soon enough now.
+                let _ = SockRef::from(&self.io.as_fd()).set_out_of_band_inline(true);
+            }
             match socket::recv(&self.io, buffer) {
                 Ok(n) => {
-                    if n > 0 && n < buffer.len() && !self.has_urgent() {
+                    if n > 0 && n < buffer.len() && !urgent {
                         guard.clear_ready();
                     }
                     return Poll::Ready(Ok(n));
@@ -199,7 +206,18 @@ impl Stream {
     /// Whether urgent data has ever been announced on this socket: then a short read may stop at its
     /// mark with more bytes behind it.
     fn has_urgent(&self) -> bool {
-        self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+        // An end of the stream also answers to this interest, so then one has to look closer.
+        if self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
+            return false;
+        }
+        let ready = std::pin::pin!(self.io.ready(Interest::PRIORITY));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(mut guard)) => {
+                guard.retain_ready();
+                guard.ready().is_priority()
+            }
+            _ => false,
+        }
     }
 }
 
