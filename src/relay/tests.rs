@@ -337,7 +337,7 @@ fn streams_are_copied_when_pipes_have_run_out() {
 fn the_first_tick_sets_the_late_options() {
     run(async {
         let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let inner = scene.inner.borrow();
+        let inner = scene.inner.take();
         let backend = SockRef::from(&inner[1]);
         let mut running = pin!(relay.run(&scene.entry));
         let mut poll = async || {
@@ -363,7 +363,7 @@ fn the_first_tick_sets_the_late_options() {
 fn the_second_write_to_a_backend_goes_without_delay() {
     run(async {
         let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let inner = scene.inner.borrow();
+        let inner = scene.inner.take();
         let backend = SockRef::from(&inner[1]);
         for (round, nodelay) in [(1, false), (2, true)] {
             scene.client.send(b"x").await.unwrap();
