@@ -1,0 +1,176 @@
+//! Child processes that never outlive the run.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::de::DeserializeOwned;
+
+use crate::cpus::{self, Place};
+use crate::order::{Order, Outcome, RESTING};
+use crate::proc;
+
+/// How long a proxy may take to end when asked.
+const STOP: Duration = Duration::from_secs(2);
+
+/// A load process ends by itself, the longest one after a measured minute and all its waits; this is for
+/// one that does not.
+const SILENCE: Duration = Duration::from_secs(150);
+
+/// Held while a process is born. Who holds it for good, sees all there will ever be.
+static BIRTH: Mutex<()> = Mutex::new(());
+
+/// Allows no further child processes until it is dropped.
+pub(crate) fn no_more() -> MutexGuard<'static, ()> {
+    // It guards no value that a panic could have left half-done.
+    BIRTH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(mut command: Command, place: Place) -> io::Result<Child> {
+    let _birth = no_more();
+    cpus::at(place, || command.spawn())
+}
+
+/// Waits; nobody is served by this process, so nobody waits with it.
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
+/// A foreign program; asked to stop when dropped, and killed if it does not, descendants included.
+pub(crate) struct Program(Child);
+
+impl Program {
+    /// Starts it with its output, both kinds, in `log`.
+    pub(crate) fn start(mut command: Command, place: Place, log: &Path) -> io::Result<Self> {
+        let output = std::fs::File::create(log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        spawn(command, place).map(Self)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().ok().flatten()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(self.0.id(), signal);
+    }
+
+    /// Waits for its end until the deadline; `true` if it came.
+    pub(crate) fn ends_within(&mut self, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        while self.ended().is_none() {
+            if Instant::now() > until {
+                return false;
+            }
+            pause(Duration::from_millis(5));
+        }
+        true
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if self.ended().is_some() {
+            return;
+        }
+        let family = proc::tree(self.pid());
+        self.signal(Signal::SIGTERM);
+        if self.ends_within(STOP) {
+            return;
+        }
+        for pid in family {
+            send(pid, Signal::SIGKILL);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+fn send(pid: u32, signal: Signal) {
+    // One that has ended already is what is wanted.
+    let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+}
+
+/// This program in another role, that prints lines and ends when its standard input does.
+pub(crate) struct Role {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Role {
+    pub(crate) fn start(role: &str, argument: &str, place: Place) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args([role, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = spawn(command, place)?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("a child without output"))?;
+        let (sender, lines) = channel();
+        // It ends with the child, whose end closes the pipe.
+        thread::spawn(move || forward(BufReader::new(stdout), &sender));
+        Ok(Self { child, stdin, lines })
+    }
+
+    /// The next line it prints.
+    pub(crate) fn line(&self) -> io::Result<String> {
+        self.lines.recv_timeout(SILENCE).map_err(|_| io::Error::other("a child process did not answer"))
+    }
+
+    pub(crate) fn answer<T: DeserializeOwned>(&self) -> io::Result<T> {
+        Ok(serde_json::from_str(&self.line()?)?)
+    }
+
+    fn expect(&self, wanted: &str) -> io::Result<()> {
+        let line = self.line()?;
+        if line == wanted { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
+    }
+}
+
+fn forward(lines: impl BufRead, to: &std::sync::mpsc::Sender<String>) {
+    for line in lines.lines() {
+        let Ok(line) = line else { return };
+        if to.send(line).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs a load to its end.
+pub(crate) fn load(order: &Order, place: Place) -> io::Result<Outcome> {
+    Role::start(crate::LOAD, &serde_json::to_string(order)?, place)?.answer()
+}
+
+/// A load whose connections rest until they are released.
+pub(crate) struct Resting(Role);
+
+impl Resting {
+    /// Opens the connections.
+    pub(crate) fn start(order: &Order, place: Place) -> io::Result<Self> {
+        let role = Role::start(crate::LOAD, &serde_json::to_string(order)?, place)?;
+        role.expect(RESTING)?;
+        Ok(Self(role))
+    }
+
+    /// Closes them; an error is one that did not last until now.
+    pub(crate) fn release(mut self) -> io::Result<Outcome> {
+        self.0.stdin = None;
+        self.0.answer()
+    }
+}

@@ -1,0 +1,308 @@
+//! One connection of the load: from connect through hello to its work.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
+
+use crate::hello::{self, Command, REPLY_SIZE};
+use crate::order::{Order, Work};
+use crate::poller::{CHUNK, Interest, Moved, discard, give, take};
+
+/// Clients come from 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports, and
+/// hashing by source spreads them over the backends.
+const SOURCES: usize = 8;
+
+/// What all connections share.
+pub(crate) struct Kit {
+    work: Work,
+    to: SocketAddr,
+    hello: Vec<u8>,
+    room: Vec<u8>,
+    source: Vec<u8>,
+}
+
+impl Kit {
+    pub(crate) fn new(order: &Order) -> Self {
+        let command = match order.work {
+            Work::Connect | Work::Hold => Command::Reply(REPLY_SIZE as u64),
+            Work::PingPong(_) => Command::Echo,
+            Work::Down => Command::Stream(u64::MAX),
+            Work::Up => Command::Count,
+        };
+        Self {
+            work: order.work,
+            to: order.to,
+            hello: hello::build(command),
+            room: vec![0; CHUNK],
+            source: hello::filler(CHUNK + 256),
+        }
+    }
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    /// The hello is sent from this byte on.
+    Greeting(usize),
+    /// The message is sent from this byte on.
+    Asking(usize),
+    /// So many bytes of the answer have come.
+    Answer(usize),
+    Streaming,
+    /// The sending half is finished; so many bytes of the count have come.
+    Counted(usize),
+    Resting,
+}
+
+/// What an event led to.
+pub(crate) enum Step {
+    Wait,
+    /// So many bytes of a stream.
+    Moved(u64),
+    /// One operation; the connection goes on.
+    Done(Duration),
+    /// One operation; the connection is closed.
+    Closed(Duration),
+}
+
+/// One connection, or the place of one.
+pub(crate) struct Client {
+    place: usize,
+    socket: Option<TcpStream>,
+    phase: Phase,
+    interest: Interest,
+    /// When the operation in progress began, or the last bytes moved.
+    since: Instant,
+    sent: u64,
+    count: [u8; 8],
+}
+
+impl Client {
+    pub(crate) fn new(place: usize) -> Self {
+        Self {
+            place,
+            socket: None,
+            phase: Phase::Closed,
+            interest: Interest::Write,
+            since: Instant::now(),
+            sent: 0,
+            count: [0; 8],
+        }
+    }
+
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.socket.as_ref()
+    }
+
+    pub(crate) fn interest(&self) -> Interest {
+        self.interest
+    }
+
+    /// Whether it is not yet through its hello; one that shall rest also awaits its reply.
+    pub(crate) fn is_opening(&self, kit: &Kit) -> bool {
+        match self.phase {
+            Phase::Greeting(_) => true,
+            Phase::Answer(_) => kit.work == Work::Hold,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.socket = None;
+        self.phase = Phase::Closed;
+    }
+
+    /// Whether it has not moved anything since then, and should have.
+    pub(crate) fn stands_since(&self, then: Instant) -> bool {
+        self.socket.is_some() && self.phase != Phase::Resting && self.since < then
+    }
+
+    /// Begins a new connection, and tells what it waits for.
+    pub(crate) fn open(&mut self, kit: &mut Kit) -> io::Result<Interest> {
+        self.since = Instant::now();
+        let (socket, connected) = connect(kit.to, self.place)?;
+        if matches!(kit.work, Work::PingPong(_)) {
+            socket.set_nodelay(true)?;
+        }
+        self.socket = Some(socket);
+        self.phase = Phase::Greeting(0);
+        self.interest = Interest::Write;
+        // Loopback has usually connected already.
+        if connected {
+            self.greet(kit)?;
+        }
+        Ok(self.interest)
+    }
+
+    /// Goes on after an event.
+    pub(crate) fn advance(&mut self, kit: &mut Kit) -> io::Result<Step> {
+        match (self.phase, kit.work) {
+            (Phase::Closed, _) => Ok(Step::Wait),
+            (Phase::Greeting(_), _) => self.greet(kit).map(|()| Step::Wait),
+            (Phase::Asking(_), Work::PingPong(size)) => self.ask(kit, size).map(|()| Step::Wait),
+            (Phase::Answer(_), Work::PingPong(size)) => self.answer(kit, size),
+            (Phase::Answer(_), _) => self.reply(kit),
+            (Phase::Streaming, Work::Down) => self.pull(kit),
+            (Phase::Streaming, _) => self.push(kit),
+            (Phase::Counted(_), _) => self.counted(),
+            (Phase::Asking(_) | Phase::Resting, _) => match discard(self.stream()?, &mut kit.room)? {
+                Moved::Blocked => Ok(Step::Wait),
+                Moved::Bytes(_) => Err(io::Error::other("more bytes came than were asked for")),
+                Moved::End => Err(ended()),
+            },
+        }
+    }
+
+    /// Finishes the sending half of an upload.
+    pub(crate) fn finish_sending(&mut self) -> io::Result<()> {
+        self.stream()?.shutdown(Shutdown::Write)?;
+        (self.phase, self.interest) = (Phase::Counted(0), Interest::Read);
+        Ok(())
+    }
+
+    fn stream(&self) -> io::Result<&TcpStream> {
+        self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn greet(&mut self, kit: &mut Kit) -> io::Result<()> {
+        let Phase::Greeting(sent) = self.phase else { return Ok(()) };
+        let sent = sent + give(self.stream()?, &kit.hello[sent..])?;
+        if sent < kit.hello.len() {
+            self.phase = Phase::Greeting(sent);
+            return Ok(());
+        }
+        (self.phase, self.interest) = match kit.work {
+            Work::Connect | Work::Hold => (Phase::Answer(0), Interest::Read),
+            Work::Down => (Phase::Streaming, Interest::Read),
+            Work::Up => (Phase::Streaming, Interest::Write),
+            Work::PingPong(size) => return self.ask_anew(kit, size),
+        };
+        Ok(())
+    }
+
+    fn ask_anew(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
+        self.phase = Phase::Asking(0);
+        self.since = Instant::now();
+        self.ask(kit, size)
+    }
+
+    fn ask(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
+        let Phase::Asking(sent) = self.phase else { return Ok(()) };
+        let sent = sent + give(self.stream()?, &message(kit, self.place, size)[sent..])?;
+        (self.phase, self.interest) = if sent < size {
+            (Phase::Asking(sent), Interest::Write)
+        } else {
+            (Phase::Answer(0), Interest::Read)
+        };
+        Ok(())
+    }
+
+    fn answer(&mut self, kit: &mut Kit, size: usize) -> io::Result<Step> {
+        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
+        let count = match take(self.stream()?, &mut kit.room)? {
+            Moved::Bytes(count) => count,
+            Moved::Blocked => return Ok(Step::Wait),
+            Moved::End => return Err(ended()),
+        };
+        // Another connection's bytes would differ: each begins its message elsewhere.
+        if message(kit, self.place, size).get(got..got + count) != Some(&kit.room[..count]) {
+            return Err(io::Error::other("the echo differs from what was sent"));
+        }
+        if got + count < size {
+            self.phase = Phase::Answer(got + count);
+            return Ok(Step::Wait);
+        }
+        let latency = self.since.elapsed();
+        self.ask_anew(kit, size)?;
+        Ok(Step::Done(latency))
+    }
+
+    fn reply(&mut self, kit: &mut Kit) -> io::Result<Step> {
+        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
+        let got = match take(self.stream()?, &mut kit.room)? {
+            Moved::Bytes(count) => got + count,
+            Moved::Blocked => return Ok(Step::Wait),
+            Moved::End => return Err(ended()),
+        };
+        if got < REPLY_SIZE {
+            self.phase = Phase::Answer(got);
+            return Ok(Step::Wait);
+        }
+        let latency = self.since.elapsed();
+        if kit.work == Work::Hold {
+            self.phase = Phase::Resting;
+            return Ok(Step::Done(latency));
+        }
+        self.close();
+        Ok(Step::Closed(latency))
+    }
+
+    fn pull(&mut self, kit: &mut Kit) -> io::Result<Step> {
+        match discard(self.stream()?, &mut kit.room)? {
+            Moved::Bytes(count) => {
+                self.since = Instant::now();
+                Ok(Step::Moved(count as u64))
+            }
+            Moved::Blocked => Ok(Step::Wait),
+            Moved::End => Err(ended()),
+        }
+    }
+
+    fn push(&mut self, kit: &mut Kit) -> io::Result<Step> {
+        let count = give(self.stream()?, &kit.source[..CHUNK])? as u64;
+        if count > 0 {
+            self.since = Instant::now();
+        }
+        self.sent += count;
+        Ok(Step::Moved(count))
+    }
+
+    fn counted(&mut self) -> io::Result<Step> {
+        let Phase::Counted(got) = self.phase else { return Ok(Step::Wait) };
+        let mut rest = [0; 8];
+        match take(self.stream()?, &mut rest[got..])? {
+            Moved::Bytes(count) => {
+                self.count[got..got + count].copy_from_slice(&rest[got..got + count]);
+                self.phase = Phase::Counted(got + count);
+            }
+            Moved::Blocked => {}
+            Moved::End => return Err(ended()),
+        }
+        if self.phase == Phase::Counted(8) {
+            self.close();
+            if u64::from_be_bytes(self.count) != self.sent {
+                return Err(io::Error::other("not every byte of the upload arrived"));
+            }
+        }
+        Ok(Step::Wait)
+    }
+}
+
+fn message(kit: &Kit, place: usize, size: usize) -> &[u8] {
+    let at = place % 256;
+    &kit.source[at..at + size]
+}
+
+fn ended() -> io::Error {
+    io::Error::other("the connection ended early")
+}
+
+/// A new socket, and whether it is connected already.
+fn connect(to: SocketAddr, place: usize) -> io::Result<(TcpStream, bool)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+    // The port is chosen by connect, which may then take one that is in use towards other addresses.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    let source = Ipv4Addr::new(127, 0, 1, 1 + (place % SOURCES) as u8);
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    let connected = match socket.connect(&to.into()) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => false,
+        Err(error) => return Err(error),
+    };
+    Ok((socket.into(), connected))
+}

@@ -1,0 +1,175 @@
+//! Points to numbers: medians, ranges, and ratios that are made round by round.
+
+use crate::measure::{Figures, Flow, Point, Rest, Test};
+use crate::peers::Peer;
+
+/// The middle of some values, and how far they reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Spread {
+    /// `None` without a value.
+    pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        let (low, high) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Self { median, low, high })
+    }
+
+    /// As a cell of a table; without a range where it would not be seen.
+    pub(crate) fn show(self, decimals: usize) -> String {
+        let [median, low, high] =
+            [self.median, self.low, self.high].map(|value| format!("{value:.decimals$}"));
+        if low == high { median } else { format!("{median} [{low}-{high}]") }
+    }
+}
+
+/// What a test is about: idle connections are told apart by their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Subject {
+    pub(crate) test: Test,
+    pub(crate) connections: usize,
+}
+
+impl Subject {
+    pub(crate) fn of(point: &Point) -> Self {
+        let connections = match &point.figures {
+            Figures::Flow(_) => 0,
+            Figures::Rest(rest) => rest.connections,
+        };
+        Self { test: point.test, connections }
+    }
+}
+
+/// All points of a run.
+pub(crate) struct Results {
+    points: Vec<Point>,
+    /// The median pace of the run: calibrated times are those of a machine that is always like this.
+    pace: f64,
+}
+
+/// One number of a point.
+pub(crate) type Figure = fn(&Results, &Point) -> Option<f64>;
+
+impl Results {
+    pub(crate) fn new(points: Vec<Point>) -> Self {
+        let paces = points.iter().filter_map(|point| flow(point).map(|flow| flow.pace));
+        let pace = Spread::of(paces).map_or(1.0, |spread| spread.median);
+        Self { points, pace }
+    }
+
+    /// The errors of one peer in all tests.
+    pub(crate) fn errors(&self, peer: Peer) -> u64 {
+        self.points.iter().filter(|point| point.peer == peer).map(|point| point.errors).sum()
+    }
+
+    pub(crate) fn pace(&self) -> f64 {
+        self.pace
+    }
+
+    /// What was tested, in order.
+    pub(crate) fn subjects(&self) -> Vec<Subject> {
+        let mut subjects: Vec<Subject> = self.points.iter().map(Subject::of).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        subjects
+    }
+
+    /// Who was, in order.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        let mut peers: Vec<Peer> = self.points.iter().map(|point| point.peer).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        peers
+    }
+
+    fn of(&self, subject: Subject, peer: Peer) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(move |point| point.peer == peer && Subject::of(point) == subject)
+    }
+
+    pub(crate) fn spread(&self, subject: Subject, peer: Peer, figure: Figure) -> Option<Spread> {
+        Spread::of(self.of(subject, peer).filter_map(|point| figure(self, point)))
+    }
+
+    /// Against the reference of the same round, whose machine was most alike.
+    pub(crate) fn ratio(
+        &self,
+        subject: Subject,
+        peer: Peer,
+        reference: Peer,
+        figure: Figure,
+    ) -> Option<Spread> {
+        let ratio = |point: &Point| {
+            let beside = self.of(subject, reference).find(|other| other.round == point.round)?;
+            Some(figure(self, point)? / figure(self, beside)?)
+        };
+        Spread::of(self.of(subject, peer).filter_map(ratio))
+    }
+}
+
+pub(crate) fn flow(point: &Point) -> Option<&Flow> {
+    match &point.figures {
+        Figures::Flow(flow) => Some(flow),
+        Figures::Rest(_) => None,
+    }
+}
+
+pub(crate) fn rest(point: &Point) -> Option<&Rest> {
+    match &point.figures {
+        Figures::Flow(_) => None,
+        Figures::Rest(rest) => Some(rest),
+    }
+}
+
+/// Calibrated CPU seconds for one operation.
+pub(crate) fn cpu(results: &Results, point: &Point) -> Option<f64> {
+    let flow = flow(point)?;
+    Some(flow.cpu? / flow.pace * results.pace)
+}
+
+pub(crate) fn gigabits(_: &Results, point: &Point) -> Option<f64> {
+    Some(flow(point)?.rate * 8.0 / 1e9)
+}
+
+pub(crate) fn rate(_: &Results, point: &Point) -> Option<f64> {
+    Some(flow(point)?.rate)
+}
+
+pub(crate) fn cpu_per_gib(results: &Results, point: &Point) -> Option<f64> {
+    Some(cpu(results, point)? * f64::from(1 << 30))
+}
+
+pub(crate) fn cpu_micros(results: &Results, point: &Point) -> Option<f64> {
+    Some(cpu(results, point)? * 1e6)
+}
+
+pub(crate) fn p50(_: &Results, point: &Point) -> Option<f64> {
+    flow(point)?.p50
+}
+
+pub(crate) fn p99(_: &Results, point: &Point) -> Option<f64> {
+    flow(point)?.p99
+}
+
+pub(crate) fn pss(_: &Results, point: &Point) -> Option<f64> {
+    rest(point)?.pss
+}
+
+pub(crate) fn base(_: &Results, point: &Point) -> Option<f64> {
+    rest(point)?.base
+}
+
+pub(crate) fn descriptors(_: &Results, point: &Point) -> Option<f64> {
+    rest(point)?.descriptors
+}
+
+pub(crate) fn errors(_: &Results, point: &Point) -> Option<f64> {
+    Some(point.errors as f64)
+}

@@ -1,0 +1,253 @@
+//! The load: one process, one thread, many connections of one kind of work.
+//!
+//! It prints an [`Outcome`] as JSON, and stops by itself whatever the proxy does: a connection that stands
+//! still after the measured time becomes an error, not a wait.
+
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crate::client::{Client, Kit, Step};
+use crate::order::{Order, Outcome, RESTING, Work};
+use crate::poller::{Interest, Poller};
+use crate::proc;
+
+/// Connections that are being opened at the same time.
+const OPENING: usize = 64;
+
+/// From the start until every connection is open.
+const OPENING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection that does nothing for so long after the measured time has failed. A machine that is busy
+/// with other things may well stop for a second.
+const STILL: Duration = Duration::from_secs(10);
+
+/// How long uploads have to drain and to be counted.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// The parent needs some seconds to look at idle connections.
+const HOLD: Duration = Duration::from_secs(120);
+
+/// Latencies kept: some seconds at any rate that one core can serve.
+const LATENCIES: usize = 4_000_000;
+
+/// After so many errors there is nothing left to measure.
+const ERRORS: u64 = 1000;
+
+const STDIN: u64 = u64::MAX;
+
+/// Does what the order says.
+///
+/// # Errors
+/// When epoll or standard output fails; faults of connections are counted instead.
+pub(crate) fn run(order: Order) -> io::Result<()> {
+    let mut load = Load::new(order)?;
+    load.open_all()?;
+    let outcome = match load.order.work {
+        Work::Hold => load.hold()?,
+        _ => load.measure()?,
+    };
+    say(&serde_json::to_string(&outcome)?)
+}
+
+fn say(line: &str) -> io::Result<()> {
+    println!("{line}");
+    io::stdout().flush()
+}
+
+struct Load {
+    order: Order,
+    kit: Kit,
+    poller: Poller,
+    clients: Vec<Client>,
+    tokens: Vec<u64>,
+    latencies: Vec<u32>,
+    outcome: Outcome,
+}
+
+impl Load {
+    fn new(order: Order) -> io::Result<Self> {
+        Ok(Self {
+            kit: Kit::new(&order),
+            poller: Poller::new()?,
+            clients: Vec::with_capacity(order.connections),
+            tokens: Vec::new(),
+            latencies: Vec::new(),
+            outcome: Outcome::default(),
+            order,
+        })
+    }
+
+    /// Opens the connections a batch at a time, while those that are open already work.
+    fn open_all(&mut self) -> io::Result<()> {
+        let until = Instant::now() + OPENING_PATIENCE;
+        loop {
+            let opening = self.clients.iter().filter(|client| client.is_opening(&self.kit)).count();
+            let unopened = self.order.connections - self.clients.len();
+            if unopened == 0 && (opening == 0 || self.order.work == Work::Connect) {
+                break;
+            }
+            for _ in 0..unopened.min(OPENING.saturating_sub(opening)) {
+                self.clients.push(Client::new(self.clients.len()));
+                self.open(self.clients.len() - 1);
+            }
+            self.turn(Duration::from_millis(100))?;
+            if Instant::now() > until || self.outcome.errors > ERRORS {
+                self.fail("not every connection came up");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn go(&mut self, time: Duration) -> io::Result<()> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.outcome.errors > ERRORS {
+                return Ok(());
+            }
+            self.turn(left.min(Duration::from_millis(50)))?;
+        }
+    }
+
+    /// Waits once and serves what is ready; tells whether standard input was.
+    fn turn(&mut self, patience: Duration) -> io::Result<bool> {
+        let mut tokens = std::mem::take(&mut self.tokens);
+        self.poller.wait(patience, &mut tokens)?;
+        let mut told = false;
+        for token in &tokens {
+            if *token == STDIN {
+                told = true;
+            } else {
+                self.advance(*token as usize);
+            }
+        }
+        self.tokens = tokens;
+        Ok(told)
+    }
+
+    fn open(&mut self, place: usize) {
+        let opened = self.clients[place].open(&mut self.kit).and_then(|interest| {
+            let socket = self.clients[place].socket().ok_or(io::ErrorKind::NotConnected)?;
+            self.poller.add(socket, place as u64, interest)
+        });
+        if let Err(error) = opened {
+            self.lose(place, &error.to_string());
+        }
+    }
+
+    fn advance(&mut self, place: usize) {
+        let client = &mut self.clients[place];
+        let was = client.interest();
+        match client.advance(&mut self.kit) {
+            Ok(Step::Wait) => {}
+            Ok(Step::Moved(bytes)) => self.outcome.total += bytes,
+            Ok(Step::Done(latency)) => self.count(latency),
+            Ok(Step::Closed(latency)) => {
+                self.count(latency);
+                self.open(place);
+                return;
+            }
+            Err(error) => return self.lose(place, &error.to_string()),
+        }
+        let client = &self.clients[place];
+        if let Some(socket) = client.socket()
+            && client.interest() != was
+            && let Err(error) = self.poller.change(socket, place as u64, client.interest())
+        {
+            self.lose(place, &error.to_string());
+        }
+    }
+
+    fn count(&mut self, latency: Duration) {
+        self.outcome.total += 1;
+        if self.latencies.len() < LATENCIES {
+            self.latencies.push(u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+
+    fn fail(&mut self, why: &str) {
+        self.outcome.errors += 1;
+        self.outcome.fault.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// A failed connection is an error; short ones are made anew, the others stay away.
+    fn lose(&mut self, place: usize, why: &str) {
+        self.fail(why);
+        self.clients[place].close();
+        if self.order.work == Work::Connect && self.outcome.errors < ERRORS {
+            self.open(place);
+        }
+    }
+
+    fn measure(&mut self) -> io::Result<Outcome> {
+        // Listed before: to look through all processes takes time.
+        let watched = self.order.watch.map(proc::tree).unwrap_or_default();
+        self.go(self.order.warm)?;
+        self.latencies.clear();
+        let (before, cpu, began) = (self.outcome.total, proc::cpu_seconds(&watched), Instant::now());
+        self.go(self.order.measure)?;
+        self.outcome.seconds = began.elapsed().as_secs_f64();
+        self.outcome.cpu = proc::cpu_seconds(&watched) - cpu;
+        self.outcome.operations = self.outcome.total - before;
+        self.latencies.sort_unstable();
+        (self.outcome.p50, self.outcome.p99) = (self.percentile(50), self.percentile(99));
+        self.see_all_move()?;
+        if self.order.work == Work::Up {
+            self.collect()?;
+        }
+        Ok(self.outcome.clone())
+    }
+
+    /// Goes on until every connection has done something since now; those that do not are errors.
+    fn see_all_move(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let still = |clients: &[Client]| clients.iter().filter(|client| client.stands_since(now)).count();
+        while still(&self.clients) > 0 && now.elapsed() < STILL {
+            self.turn(Duration::from_millis(50))?;
+        }
+        for _ in 0..still(&self.clients) {
+            self.fail("a connection stands still");
+        }
+        Ok(())
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        for place in 0..self.clients.len() {
+            if let Err(error) = self.clients[place].finish_sending()
+                && self.clients[place].socket().is_some()
+            {
+                self.lose(place, &error.to_string());
+                continue;
+            }
+            if let Some(socket) = self.clients[place].socket() {
+                self.poller.change(socket, place as u64, Interest::Read)?;
+            }
+        }
+        let until = Instant::now() + DRAIN;
+        while self.clients.iter().any(|client| client.socket().is_some()) && Instant::now() < until {
+            self.turn(Duration::from_millis(50))?;
+        }
+        let uncounted = self.clients.iter().filter(|client| client.socket().is_some()).count();
+        for _ in 0..uncounted {
+            self.fail("the byte count did not come back after the half-close");
+        }
+        Ok(())
+    }
+
+    fn percentile(&self, percent: usize) -> u32 {
+        let place = (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
+        self.latencies.get(place).copied().unwrap_or(0)
+    }
+
+    /// Keeps everything open until standard input ends.
+    fn hold(&mut self) -> io::Result<Outcome> {
+        self.poller.add(io::stdin(), STDIN, Interest::Read)?;
+        say(RESTING)?;
+        let until = Instant::now() + HOLD;
+        while Instant::now() < until && !self.turn(Duration::from_millis(500))? {}
+        self.outcome.operations =
+            self.clients.iter().filter(|client| client.socket().is_some()).count() as u64;
+        Ok(self.outcome.clone())
+    }
+}

@@ -1,0 +1,180 @@
+//! A proxy that runs and has shown that it forwards.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::backend::ADDRESSES;
+use crate::child::{Program, Role, pause};
+use crate::cpus::Place;
+use crate::hello::{self, Command};
+use crate::peers::{Peer, Setup, Shape};
+
+/// A start that takes longer has failed.
+const START: Duration = Duration::from_secs(20);
+
+/// A port can be lost between choosing it and binding it.
+const ATTEMPTS: usize = 3;
+
+/// For one answer of the proof that it forwards.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A directory that is gone with its owner.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> io::Result<Self> {
+        let name = format!("pointsman-compare-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        // Left over from a process with our id that was killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The backend process, one port on all its addresses.
+pub(crate) struct Backend {
+    _role: Role,
+    pub(crate) port: u16,
+}
+
+impl Backend {
+    pub(crate) fn start(place: Place) -> io::Result<Self> {
+        let role = Role::start(crate::BACKEND, "", place)?;
+        let port = role.answer()?;
+        Ok(Self { _role: role, port })
+    }
+}
+
+/// What to start, and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan<'a> {
+    pub(crate) peer: Peer,
+    pub(crate) shape: Shape,
+    pub(crate) workers: usize,
+    pub(crate) place: Place,
+    pub(crate) backend_port: u16,
+    pub(crate) directory: &'a Path,
+}
+
+/// A proxy that runs; it is stopped when dropped.
+pub(crate) struct Proxy {
+    /// `None`: the backend itself stands in the proxy's place.
+    program: Option<Program>,
+    pub(crate) peer: Peer,
+    pub(crate) address: SocketAddr,
+    pub(crate) setup: Setup,
+    pub(crate) log: PathBuf,
+    /// From the start of the process to its first accepted connection.
+    pub(crate) start_up: Duration,
+}
+
+impl Proxy {
+    /// Starts it, waits until it accepts, and has it forward some bytes.
+    ///
+    /// # Errors
+    /// With the end of its log when it does not start, and when it does not forward.
+    pub(crate) fn start(plan: Plan<'_>) -> io::Result<Self> {
+        let mut failed = io::Error::other("no attempt was made");
+        for _ in 0..ATTEMPTS {
+            match Self::launch(plan) {
+                Ok(proxy) => {
+                    prove(proxy.address)?;
+                    return Ok(proxy);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn launch(plan: Plan<'_>) -> io::Result<Self> {
+        let setup = Setup {
+            port: free_port()?,
+            backend_port: plan.backend_port,
+            workers: plan.workers,
+            directory: plan.directory.to_owned(),
+        };
+        let log = plan.directory.join(format!("{}.log", plan.peer.name()));
+        let mut proxy = Self {
+            program: None,
+            peer: plan.peer,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
+            setup,
+            log,
+            start_up: Duration::ZERO,
+        };
+        if plan.peer == Peer::Direct {
+            proxy.address = SocketAddr::from((ADDRESSES[0], plan.backend_port));
+            return Ok(proxy);
+        }
+        let command = plan.peer.command(&proxy.setup, plan.shape)?;
+        let began = Instant::now();
+        let program = proxy.program.insert(Program::start(command, plan.place, &proxy.log)?);
+        while TcpStream::connect_timeout(&proxy.address, PATIENCE).is_err() {
+            if program.ended().is_some() || began.elapsed() > START {
+                return Err(io::Error::other(format!("it did not start: {}", end_of(&proxy.log))));
+            }
+            pause(Duration::from_millis(1));
+        }
+        proxy.start_up = began.elapsed();
+        Ok(proxy)
+    }
+
+    /// The process to look at, if there is one.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.program.as_ref().map(Program::pid)
+    }
+
+    pub(crate) fn program(&self) -> Option<&Program> {
+        self.program.as_ref()
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+fn end_of(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(5).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+}
+
+/// Sends a hello in two pieces and reads back what follows it.
+fn prove(address: SocketAddr) -> io::Result<()> {
+    let forward = || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let greeting = hello::build(Command::Echo);
+        let (first, second) = greeting.split_at(700);
+        stream.write_all(first)?;
+        stream.write_all(second)?;
+        for size in [1, 1000, 50_000] {
+            let message = hello::filler(size);
+            let mut echo = vec![0; size];
+            stream.write_all(&message)?;
+            stream.read_exact(&mut echo)?;
+            if echo != message {
+                return Err(io::Error::other("it returned other bytes"));
+            }
+        }
+        Ok(())
+    };
+    forward().map_err(|error: io::Error| io::Error::other(format!("it does not forward: {error}")))
+}

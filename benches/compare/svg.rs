@@ -1,0 +1,150 @@
+//! Plots as SVG, made by hand: bars for peers, lines for growth.
+
+use std::fmt::Write as _;
+
+use crate::figures::Spread;
+
+const WIDTH: f64 = 760.0;
+/// Colours that stay apart for colour-blind eyes, also in grey.
+const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
+
+/// Horizontal bars: a group for each peer, a bar for each series.
+pub(crate) struct Bars {
+    pub(crate) title: String,
+    pub(crate) unit: &'static str,
+    pub(crate) decimals: usize,
+    pub(crate) series: Vec<String>,
+    /// As many values as series.
+    pub(crate) groups: Vec<(String, Vec<Option<Spread>>)>,
+}
+
+impl Bars {
+    /// The file's text.
+    pub(crate) fn draw(&self) -> String {
+        const BAR: f64 = 16.0;
+        const LEFT: f64 = 120.0;
+        const TOP: f64 = 62.0;
+        let group = BAR * self.series.len() as f64 + 12.0;
+        let height = TOP + group * self.groups.len() as f64 + 10.0;
+        let spreads = self.groups.iter().flat_map(|(_, values)| values.iter().flatten());
+        let largest = spreads.map(|spread| spread.high).fold(f64::MIN_POSITIVE, f64::max);
+        let scale = (WIDTH - LEFT - 90.0) / largest;
+        let mut body = legend(&self.series, 46.0);
+        for (row, (name, values)) in self.groups.iter().enumerate() {
+            let top = TOP + group * row as f64;
+            let middle = top + BAR * self.series.len() as f64 / 2.0 + 4.0;
+            body.push_str(&text(LEFT - 8.0, middle, "end", name));
+            for (number, spread) in values.iter().enumerate() {
+                let Some(Spread { median, low, high }) = spread else { continue };
+                let y = top + BAR * number as f64;
+                let (length, from, to) = (median * scale, LEFT + low * scale, LEFT + high * scale);
+                let line = y + BAR / 2.0 - 1.0;
+                let _ = writeln!(
+                    body,
+                    r##"<rect x="{LEFT}" y="{y:.1}" width="{length:.1}" height="{:.1}" fill="{}"/><path d="M{from:.1} {line:.1}H{to:.1}" stroke="#222" stroke-width="1.5"/>"##,
+                    BAR - 2.0,
+                    COLOURS[number % COLOURS.len()],
+                );
+                let label = format!("{median:.*}", self.decimals);
+                body.push_str(&text(to.max(LEFT + length) + 5.0, y + BAR - 5.0, "start", &label));
+            }
+        }
+        page(&format!("{} ({})", self.title, self.unit), height, &body)
+    }
+}
+
+/// Lines over sizes that grow tenfold: the value relative to the smallest size.
+pub(crate) struct Lines {
+    pub(crate) title: String,
+    /// Name and points, size first.
+    pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+impl Lines {
+    const LEFT: f64 = 60.0;
+    const TOP: f64 = 90.0;
+    const PLOT: f64 = 260.0;
+
+    /// The file's text.
+    pub(crate) fn draw(&self) -> String {
+        let points = || self.series.iter().flat_map(|(_, points)| points.iter());
+        let decades = points().map(|(size, _)| decade(*size)).fold(1.0, f64::max).ceil();
+        let most = points().map(|(_, value)| *value).fold(2.0, f64::max).ceil();
+        let x = |size: f64| Self::LEFT + decade(size) / decades * (WIDTH - Self::LEFT - 30.0);
+        let y = |value: f64| Self::TOP + Self::PLOT * (1.0 - value / most);
+        let names: Vec<String> = self.series.iter().map(|(name, _)| name.clone()).collect();
+        let mut body = legend(&names, 46.0);
+        for power in 0..=decades as i32 {
+            let size = 10_f64.powi(power);
+            body.push_str(&text(x(size), Self::TOP + Self::PLOT + 18.0, "middle", &format!("{size}")));
+        }
+        for step in 0..=4 {
+            let value = most * f64::from(step) / 4.0;
+            body.push_str(&text(Self::LEFT - 8.0, y(value) + 4.0, "end", &format!("{value:.1}")));
+            let _ = writeln!(
+                body,
+                r##"<path d="M{} {:.1}H{}" stroke="#ddd"/>"##,
+                Self::LEFT,
+                y(value),
+                WIDTH - 30.0
+            );
+        }
+        for (number, (_, points)) in self.series.iter().enumerate() {
+            let colour = COLOURS[number % COLOURS.len()];
+            let places: Vec<String> =
+                points.iter().map(|(size, value)| format!("{:.1},{:.1}", x(*size), y(*value))).collect();
+            let _ = writeln!(
+                body,
+                r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#,
+                places.join(" ")
+            );
+            for (size, value) in points {
+                let _ = writeln!(
+                    body,
+                    r#"<circle cx="{:.1}" cy="{:.1}" r="3" fill="{colour}"/>"#,
+                    x(*size),
+                    y(*value)
+                );
+            }
+        }
+        page(&self.title, Self::TOP + Self::PLOT + 34.0, &body)
+    }
+}
+
+/// Zero has no logarithm, and stands where one does.
+fn decade(size: f64) -> f64 {
+    size.max(1.0).log10()
+}
+
+/// The names of the series, three in a row.
+fn legend(names: &[String], top: f64) -> String {
+    let mut body = String::new();
+    if names.len() < 2 {
+        return body;
+    }
+    for (number, name) in names.iter().enumerate() {
+        let (x, y) = (20.0 + 245.0 * (number % 3) as f64, top + 18.0 * (number / 3) as f64);
+        let colour = COLOURS[number % COLOURS.len()];
+        let _ =
+            writeln!(body, r#"<rect x="{x}" y="{:.1}" width="10" height="10" fill="{colour}"/>"#, y - 9.0);
+        body.push_str(&text(x + 15.0, y, "start", name));
+    }
+    body
+}
+
+fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
+    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n", escape(words))
+}
+
+fn page(title: &str, height: f64, body: &str) -> String {
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" \
+         font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" \
+         fill=\"#fff\"/>\n<text x=\"20\" y=\"24\" font-size=\"15\" font-weight=\"bold\">{}</text>\n{body}</svg>\n",
+        escape(title)
+    )
+}
+
+fn escape(words: &str) -> String {
+    words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
