@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockRef;
-use std::net::Shutdown;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
@@ -206,17 +207,17 @@ impl Stream {
     /// Whether urgent data has ever been announced on this socket: then a short read may stop at its
     /// mark with more bytes behind it.
     fn has_urgent(&self) -> bool {
-        // An end of the stream also answers to this interest, so then one has to look closer.
+        // This is cheap, but to tokio the end of the source is something urgent too.
         if self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
             return false;
         }
-        let ready = std::pin::pin!(self.io.ready(Interest::PRIORITY));
+        let ready = pin!(self.io.ready(Interest::PRIORITY));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(mut guard)) => {
                 guard.retain_ready();
                 guard.ready().is_priority()
             }
-            _ => false,
+            Poll::Ready(Err(_)) | Poll::Pending => false,
         }
     }
 }
@@ -237,5 +238,59 @@ impl std::fmt::Debug for Stream {
 fn clear_if_short(guard: &mut AsyncFdReadyGuard<'_, OwnedFd>, short: bool) {
     if short {
         guard.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    /// A peer, and the stream under test once the peer has done something.
+    fn after(act: impl FnOnce(&mut TcpStream)) -> (TcpStream, Stream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        SockRef::from(&socket).set_out_of_band_inline(true).unwrap();
+        act(&mut peer);
+        (peer, Stream::register(socket.into()).unwrap())
+    }
+
+    /// What the first splice from the stream gives.
+    fn check_fill(act: impl FnOnce(&mut TcpStream), expected: Result<usize, io::ErrorKind>) {
+        let runtime = Builder::new_current_thread().enable_io().build().unwrap();
+        let filled = runtime.block_on(async {
+            let (_peer, stream) = after(act);
+            let mut pipe = Pipe::open(1 << 16).unwrap();
+            std::future::poll_fn(|cx| stream.poll_fill(cx, &mut pipe)).await
+        });
+        assert_eq!(filled.map_err(|error| error.kind()), expected);
+    }
+
+    #[test]
+    fn only_an_urgent_byte_prevents_a_splice() {
+        let write = |peer: &mut TcpStream| peer.write_all(b"some bytes").unwrap();
+        check_fill(write, Ok(10));
+        // The end comes with the bytes, and is none of an urgent byte's doing.
+        let write_and_end = |peer: &mut TcpStream| {
+            write(peer);
+            peer.shutdown(Shutdown::Write).unwrap();
+        };
+        check_fill(write_and_end, Ok(10));
+        let urgent = |peer: &mut TcpStream| {
+            write(peer);
+            assert_eq!(SockRef::from(&*peer).send_out_of_band(b"!").unwrap(), 1);
+        };
+        check_fill(urgent, Err(io::ErrorKind::Unsupported));
+        let urgent_and_end = |peer: &mut TcpStream| {
+            urgent(peer);
+            peer.shutdown(Shutdown::Write).unwrap();
+        };
+        check_fill(urgent_and_end, Err(io::ErrorKind::Unsupported));
     }
 }
