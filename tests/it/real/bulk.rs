@@ -92,6 +92,7 @@ fn four_gibibytes_arrive_each_way() {
     assert_eq!((arrived, received), (sent.clone(), sent_back.clone()));
     assert_ne!(sent, sent_back);
     assert!(program.sum("pointsman_bytes_total", r#"engine="spliced""#) > 8e9);
+    assert_eq!(program.sum("pointsman_pipe_fallbacks_total", ""), 0.0, "{}", program.ask("/metrics"));
     let record = program.wait_for_record("the record", |_| true);
     let bytes = u64::from(u32::MAX) + 1;
     assert_eq!((&record["from_client_bytes"], &record["from_backend_bytes"]), (&bytes.into(), &bytes.into()));
