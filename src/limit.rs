@@ -18,15 +18,26 @@ impl Gate {
 
     /// Lets somebody in, or not. What is inside when the limit falls may stay.
     pub fn enter(self: &Arc<Self>) -> Option<Pass> {
-        self.enter_with(1)
+        self.admits(1).then(|| Pass(Arc::clone(self)))
     }
 
-    /// Lets `weight` in at once, or nothing.
-    pub fn enter_with(self: &Arc<Self>, weight: u64) -> Option<Pass> {
+    /// Gives a share of so much, or nothing.
+    pub fn share(self: &Arc<Self>, weight: u64) -> Option<Share> {
+        self.admits(weight).then(|| Share { gate: Arc::clone(self), weight })
+    }
+
+    /// Counts so much in, if there is room.
+    fn admits(&self, weight: u64) -> bool {
         let before = self.inside.fetch_add(weight, Ordering::Relaxed);
-        // The guard exists first, so that a refusal gives back what was just counted.
-        let pass = Pass { gate: Arc::clone(self), weight };
-        (before.saturating_add(weight) <= self.limit()).then_some(pass)
+        let fits = before.saturating_add(weight) <= self.limit();
+        if !fits {
+            self.leave(weight);
+        }
+        fits
+    }
+
+    fn leave(&self, weight: u64) {
+        self.inside.fetch_sub(weight, Ordering::Relaxed);
     }
 
     /// How much is inside now.
@@ -47,24 +58,35 @@ impl Gate {
 
 /// Somebody inside a gate; leaves on drop.
 #[derive(Debug)]
-pub struct Pass {
+pub struct Pass(Arc<Gate>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.leave(1);
+    }
+}
+
+/// A part of what a gate has to give; given back on drop.
+#[derive(Debug)]
+pub struct Share {
     gate: Arc<Gate>,
     weight: u64,
 }
 
-impl Pass {
-    /// Takes more room, or none: then the pass is as before.
+impl Share {
+    /// Takes more, or nothing: then the share is as before.
     pub fn grow(&mut self, by: u64) -> bool {
-        let Some(mut more) = self.gate.enter_with(by) else { return false };
-        self.weight += by;
-        more.weight = 0;
-        true
+        let grown = self.gate.admits(by);
+        if grown {
+            self.weight += by;
+        }
+        grown
     }
 }
 
-impl Drop for Pass {
+impl Drop for Share {
     fn drop(&mut self) {
-        self.gate.inside.fetch_sub(self.weight, Ordering::Relaxed);
+        self.gate.leave(self.weight);
     }
 }
 
@@ -117,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn a_pass_grows_within_the_limit() {
+    fn a_share_grows_within_the_limit() {
         let gate = Gate::new(100);
-        let mut pass = gate.enter_with(60).unwrap();
-        assert!(pass.grow(40));
-        assert!(!pass.grow(1));
+        let mut share = gate.share(60).unwrap();
+        assert!(share.grow(40));
+        assert!(!share.grow(1));
         assert_eq!(gate.inside(), 100);
-        drop(pass);
+        drop(share);
         assert_eq!(gate.inside(), 0);
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::story::Story;
 use super::{Bounds, Surroundings};
-use crate::limit::Pass;
+use crate::limit::Share;
 use crate::route::Facts;
 use crate::snapshot::HelloSpec;
 use crate::sys::{Stream, socket};
@@ -35,7 +35,7 @@ pub(super) struct Sniffed {
     /// Whether the client speaks TLS, so that a refusal can be said in its words.
     speaks_tls: bool,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
-    _memory: Option<Pass>,
+    _memory: Option<Share>,
 }
 
 impl Sniffed {
@@ -191,7 +191,7 @@ struct Reading<'a> {
     bounds: &'a Bounds,
     /// The buffer's share of the memory that all half-read hellos may take. A hello that comes whole
     /// with the first read needs none, so those who fill that memory slowly do not lock it out.
-    memory: Option<Pass>,
+    memory: Option<Share>,
 }
 
 impl<'a> Reading<'a> {
@@ -220,7 +220,7 @@ impl<'a> Reading<'a> {
         if let Some(hello) = self.parse()? {
             return Ok(hello);
         }
-        let share = self.bounds.hello_memory.enter_with(FIRST_READ as u64);
+        let share = self.bounds.hello_memory.share(FIRST_READ as u64);
         self.memory = Some(share.ok_or(Stopped::Memory)?);
         // Absolute: a byte now and then does not buy more time.
         let deadline = Instant::now() + spec.hello_timeout;
@@ -285,7 +285,7 @@ impl<'a> Reading<'a> {
     }
 
     /// All that was read, and its share of the memory of all hellos.
-    fn into_bytes(mut self) -> (Vec<u8>, Option<Pass>) {
+    fn into_bytes(mut self) -> (Vec<u8>, Option<Share>) {
         self.buffer.truncate(self.used);
         (self.buffer, self.memory)
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Surroundings;
 use crate::limit::Permit;
@@ -11,9 +11,7 @@ use crate::pool::{Backend, Lease};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
-use crate::telemetry::{
-    ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, ListenerMetrics, Record,
-};
+use crate::telemetry::{ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, Record};
 use crate::wire::ServerName;
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
@@ -42,14 +40,14 @@ pub(super) struct Packed {
 
 /// What is known of a connection, and what it holds.
 struct Plot {
-    _active: ActiveConnection,
+    /// Counts the connection as active; the way to its listener's metrics and name.
+    listener: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
     began: Instant,
-    accepted: SystemTime,
+    /// Milliseconds since 1970: half the size of a `SystemTime`.
+    accepted: u64,
     client: Address,
-    listener: Arc<str>,
-    metrics: Arc<ListenerMetrics>,
     /// What only the access log wants; `None` where there is no log.
     told: Option<Box<Told>>,
 }
@@ -74,14 +72,12 @@ impl Story {
         around: &Rc<Surroundings>,
     ) -> Self {
         let plot = Plot {
-            _active: policy.metrics.accepted(),
+            listener: policy.metrics.accepted(),
             permit: None,
             lease: None,
             began: Instant::now(),
-            accepted: SystemTime::now(),
+            accepted: unix_millis(),
             client,
-            listener: Arc::clone(&policy.listener),
-            metrics: Arc::clone(&policy.metrics),
             told: None,
         };
         Self { open: Some(Open { entry, plot }), around: Rc::clone(around) }
@@ -127,7 +123,7 @@ impl Story {
     /// A whole hello came, with or without a name.
     pub(super) fn heard(&mut self, name: Option<&ServerName>) {
         let took = self.age();
-        let metrics = &self.plot().metrics;
+        let metrics = &self.plot().listener;
         metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         metrics.hello_seconds.record(took);
         self.tell(|told| {
@@ -139,7 +135,7 @@ impl Story {
     /// No whole hello came.
     pub(super) fn not_heard(&mut self, outcome: Option<HelloOutcome>) {
         if let Some(outcome) = outcome {
-            self.plot().metrics.hello(outcome);
+            self.plot().listener.hello(outcome);
         }
     }
 
@@ -196,7 +192,7 @@ impl Story {
     fn finish(&mut self, reason: CloseReason) {
         let Some(Open { entry, plot }) = self.open.take() else { return };
         let total = plot.began.elapsed();
-        plot.metrics.closed(reason, total);
+        plot.listener.closed(reason, total);
         if !self.around.access_log.is_on() {
             return;
         }
@@ -204,9 +200,9 @@ impl Story {
         let backend = plot.lease.as_ref().map(Lease::backend).or(told.tried.as_ref());
         self.around.access_log.push(Record {
             id: entry.id(),
-            accepted: plot.accepted,
+            accepted: UNIX_EPOCH + Duration::from_millis(plot.accepted),
             client: ClientAddr(plot.client),
-            listener: plot.listener,
+            listener: Arc::clone(&plot.listener.name),
             sni: told.sni,
             route: told.route,
             pool: told.pool,
@@ -229,10 +225,16 @@ impl Drop for Story {
         let Some(Open { plot, .. }) = &self.open else { return };
         if std::thread::panicking() {
             self.around.metrics.process().panics.increment(1);
-            tracing::error!(client = %plot.client, listener = %plot.listener, "a connection panicked; the others live on");
+            tracing::error!(client = %plot.client, listener = %plot.listener.name, "a connection panicked; the others live on");
             self.finish(CloseReason::Internal);
         } else {
             self.finish(CloseReason::DrainDeadline);
         }
     }
+}
+
+/// The time of day; 0 where the clock stands before 1970.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

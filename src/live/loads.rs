@@ -43,7 +43,7 @@ impl Loads {
 
     /// The worker that a new connection of `from` should go to, if that is another.
     ///
-    /// That is when `from` has [`CROWDED`] and a quarter more than the one with the fewest.
+    /// That is when `from` has `CROWDED` (32) and a quarter more than the one with the fewest.
     pub fn less_crowded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {
@@ -52,6 +52,16 @@ impl Loads {
         let (fewest, worker) =
             (0..self.workers.len()).map(|worker| (self.connections(worker), worker)).min()?;
         (own > fewest + fewest / 4 + CROWDED).then_some(worker)
+    }
+
+    /// Counts a connection of a worker.
+    pub(super) fn arrive(&self, worker: usize) {
+        self.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts one less.
+    pub(super) fn leave(&self, worker: usize) {
+        self.workers[worker].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Says how many bytes a worker moved in its last tick.
@@ -78,14 +88,14 @@ pub struct Seat {
 impl Seat {
     /// Takes a place at a worker.
     pub fn take(loads: &Arc<Loads>, worker: usize) -> Self {
-        loads.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
+        loads.arrive(worker);
         Self { loads: Arc::clone(loads), worker }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.loads.workers[self.worker].connections.fetch_sub(1, Ordering::Relaxed);
+        self.loads.leave(self.worker);
     }
 }
 

@@ -5,7 +5,7 @@
 //! a relay only when there is something for it to do. Drain deadlines and closing go through the
 //! command slots.
 //!
-//! A worker that has much more to do than another gives connections away, by what [`loads`] tells.
+//! A worker that has much more to do than another gives connections away, by what `loads` tells.
 
 mod loads;
 
@@ -248,7 +248,10 @@ impl Registry {
         let mut entries = self.entries.borrow_mut();
         entry.slot.set(entries.len());
         entries.push(Rc::clone(&entry));
-        Registered { registry: Rc::clone(self), entry, _seat: seat }
+        // From now on the guard holds the place.
+        self.loads.arrive(self.worker);
+        drop(seat);
+        Registered { registry: Rc::clone(self), entry }
     }
 
     /// Open connections.
@@ -329,7 +332,6 @@ impl Registry {
 pub struct Registered {
     registry: Rc<Registry>,
     entry: Rc<Entry>,
-    _seat: Seat,
 }
 
 /// What a connection takes along when it leaves a worker for another.
@@ -372,6 +374,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         self.entry.flush();
         self.registry.remove(&self.entry);
+        self.registry.loads.leave(self.registry.worker);
     }
 }
 

@@ -23,10 +23,10 @@ const BUFFER_SIZE: usize = 64 * 1024;
 const FIRST_CHUNK: usize = 16 * 1024;
 
 /// A direction streams from here on. Measured: splice is cheaper above about 16 KiB at hand.
-const STREAMS: usize = 48 * 1024;
+const STREAMS: u32 = 48 * 1024;
 
 /// A direction that spliced copies again below this.
-const TRICKLES: usize = 16 * 1024;
+const TRICKLES: u32 = 16 * 1024;
 
 /// A direction that has moved so much gives the other connections of its worker a turn.
 const TURN: usize = 512 * 1024;
@@ -93,7 +93,7 @@ pub(super) struct Flow {
     /// Writes to the sink so far, saturating: the second one is the moment for TCP_NODELAY.
     pub(super) writes: u8,
     /// Bytes moved lately, halved each time the source runs dry.
-    streak: usize,
+    streak: u32,
     held: Held,
 }
 
@@ -190,7 +190,7 @@ impl Flow {
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ending,
                 Poll::Ready(Ok(moved)) => {
                     turn += moved;
-                    self.streak = self.streak.saturating_add(moved);
+                    self.streak = self.streak.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
                     self.choose();
                 }
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
@@ -229,9 +229,14 @@ impl Flow {
 
     /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held. 0 is the end of the source.
     fn poll_move(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
-        if self.splicing
-            && let Some(mut pipe) = self.take_pipe(place.engines)
-        {
+        if !self.splicing {
+            return self.poll_copy(cx, place);
+        }
+        // A source without anything to read borrows no pipe, and is not counted as one that got none.
+        if let Err(error) = ready!(place.source.poll_readable(cx)) {
+            return Poll::Ready(Err(Broken { end: FlowEnd::Source, error }));
+        }
+        if let Some(mut pipe) = self.take_pipe(place.engines) {
             let filled = place.source.poll_fill(cx, &mut pipe);
             self.held = Held::Pipe(pipe);
             return match ready!(filled) {

@@ -136,8 +136,10 @@ pub struct Relay {
     engines: Rc<Engines>,
 }
 
-/// What stopped the two directions.
-enum Steady {
+/// What stopped the two directions; [`Relay::end`] says what is to be done about it.
+pub struct Stopped(Why);
+
+enum Why {
     Finished(Side),
     Broken(Broken),
     Told(Command),
@@ -198,31 +200,50 @@ impl Relay {
     /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken,
     /// cancelling cuts short what was still to be delivered.
     pub async fn run(&mut self, entry: &Registered) -> End {
+        self.begin(entry);
+        let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
+        self.end(stopped, entry).await
+    }
+
+    /// Starts the wait for silence. To be called once before [`Relay::poll`].
+    pub fn begin(&self, entry: &Registered) {
         let limit =
             if self.first.is_some() { self.options.half_closed_timeout } else { self.options.idle_timeout };
         entry.expire_after(limit);
         entry.wants_tick(self.wants_tick());
-        let mut broken = match std::future::poll_fn(|cx| self.poll_steady(cx, entry)).await {
-            Steady::Finished(first) => return End::Finished { first },
-            Steady::Broken(broken) => broken,
-            Steady::Told(Command::Move(to)) => return End::Moved { to },
-            Steady::Told(command) => return self.cut(command, entry),
+    }
+
+    /// Does what is still to be done when the directions have stopped: passes a reset on, or cuts.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Relay::run`].
+    pub async fn end(&mut self, stopped: Stopped, entry: &Registered) -> End {
+        let mut broken = match stopped.0 {
+            Why::Finished(first) => return End::Finished { first },
+            Why::Broken(broken) => broken,
+            Why::Told(Command::Move(to)) => return End::Moved { to },
+            Why::Told(command) => return self.cut(command, entry),
         };
-        // Rare, and too large to be carried by every idle connection.
-        let dropped = Box::pin(broken::pass_on(self, &mut broken, entry)).await;
+        let dropped = broken::pass_on(self, &mut broken, entry).await;
         entry.dropped(dropped);
         broken.end()
     }
 
-    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Steady> {
+    /// Moves what can be moved now; ready when the directions have stopped.
+    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Stopped> {
+        self.poll_steady(cx, entry).map(Stopped)
+    }
+
+    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Why> {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 Command::Tick => {
                     if let Some(broken) = self.look_after(entry) {
-                        return Poll::Ready(Steady::Broken(broken));
+                        return Poll::Ready(Why::Broken(broken));
                     }
                 }
-                command => return Poll::Ready(Steady::Told(command)),
+                command => return Poll::Ready(Why::Told(command)),
             }
         }
         for side in [Side::Client, Side::Backend] {
@@ -232,9 +253,9 @@ impl Relay {
             }
             match (flow.poll_to_end(cx, place), self.first) {
                 // The sockets are closed now, which sends the last end without a call of its own.
-                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(Steady::Finished(first)),
+                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(Why::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
-                (Poll::Ready(Err(fault)), _) => return Poll::Ready(Steady::Broken(Broken::new(side, fault))),
+                (Poll::Ready(Err(fault)), _) => return Poll::Ready(Why::Broken(Broken::new(side, fault))),
                 (Poll::Pending, _) => {}
             }
         }

@@ -19,7 +19,7 @@ const WANTED_SIZE: usize = 1024 * 1024;
 pub struct PipePool {
     // A box keeps the idle relay small: it holds a pointer where a pipe may be.
     #[allow(clippy::vec_box)]
-    free: RefCell<Vec<Box<Pipe>>>,
+    free: RefCell<Vec<Box<Pooled>>>,
     open: Cell<usize>,
     limit: usize,
     /// The fewest free pipes since the last sweep: so many were not needed.
@@ -46,14 +46,15 @@ impl PipePool {
     pub fn lend(self: &Rc<Self>) -> Option<Lent> {
         let free = self.free.borrow_mut().pop();
         self.unused.set(self.unused.get().min(self.free.borrow().len()));
-        let pipe = match free {
+        let mut pipe = match free {
             Some(pipe) => pipe,
             None => self.open_one()?,
         };
-        Some(Lent { pipe: Some(pipe), pool: Rc::clone(self) })
+        pipe.home = Some(Rc::clone(self));
+        Some(Lent(Some(pipe)))
     }
 
-    fn open_one(&self) -> Option<Box<Pipe>> {
+    fn open_one(&self) -> Option<Box<Pooled>> {
         if self.refused.get() {
             return None;
         }
@@ -64,7 +65,7 @@ impl PipePool {
             Ok(pipe) => {
                 self.open.set(self.open.get() + 1);
                 self.metrics.process().pipes_open.increment(1.0);
-                Some(Box::new(pipe))
+                Some(Box::new(Pooled { pipe, home: None }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.refuse(PipeFallback::Size)
@@ -73,8 +74,8 @@ impl PipePool {
         }
     }
 
-    fn give_back(&self, pipe: Box<Pipe>) {
-        if pipe.is_empty() {
+    fn give_back(&self, pipe: Box<Pooled>) {
+        if pipe.pipe.is_empty() {
             self.free.borrow_mut().push(pipe);
         } else {
             self.closed(1);
@@ -107,7 +108,7 @@ impl PipePool {
         self.metrics.process().pipes_open.decrement(pipes as f64);
     }
 
-    fn refuse(&self, why: PipeFallback) -> Option<Box<Pipe>> {
+    fn refuse(&self, why: PipeFallback) -> Option<Box<Pooled>> {
         self.refused.set(true);
         self.fell_back(why);
         None
@@ -120,31 +121,39 @@ impl Drop for PipePool {
     }
 }
 
-/// A pipe on loan. Dropped, it goes back to its pool if it is empty; one that holds bytes is closed.
-pub struct Lent {
-    /// Always there; an option so that `drop` can move it out.
-    pipe: Option<Box<Pipe>>,
-    pool: Rc<PipePool>,
+/// A pipe of the pool, and the way back while it is lent.
+struct Pooled {
+    pipe: Pipe,
+    home: Option<Rc<PipePool>>,
 }
+
+/// A pipe on loan. Dropped, it goes back to its pool if it is empty; one that holds bytes is closed.
+///
+/// Always some; an option so that `drop` can move the pipe out.
+pub struct Lent(Option<Box<Pooled>>);
+
+const LENT: &str = "only drop takes the pipe out";
 
 impl Deref for Lent {
     type Target = Pipe;
 
     fn deref(&self) -> &Pipe {
-        self.pipe.as_ref().expect("only drop takes the pipe out")
+        &self.0.as_ref().expect(LENT).pipe
     }
 }
 
 impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut Pipe {
-        self.pipe.as_mut().expect("only drop takes the pipe out")
+        &mut self.0.as_mut().expect(LENT).pipe
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(pipe) = self.pipe.take() {
-            self.pool.give_back(pipe);
+        if let Some(mut pipe) = self.0.take()
+            && let Some(home) = pipe.home.take()
+        {
+            home.give_back(pipe);
         }
     }
 }

@@ -157,6 +157,16 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
     }
 
+    /// Ready when the reactor has reported something to read, the end included. Costs no system call.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime is ending.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.io.poll_read_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(()))
+    }
+
     /// Fills an empty pipe from this socket. 0 may be the end, and only [`Stream::poll_recv`] can tell:
     /// it also comes, behind a FIN, when the next byte is urgent.
     ///

@@ -61,6 +61,8 @@ impl HelloOutcome {
 /// The metrics of one listener. Shared by all workers.
 #[derive(Debug)]
 pub struct ListenerMetrics {
+    /// The listener's name.
+    pub name: Arc<str>,
     /// Pauses in accepting because descriptors or memory had run out.
     pub accept_pauses: Counter,
     /// Errors of accept, those that led to a pause included.
@@ -101,6 +103,7 @@ impl ListenerMetrics {
             registry.counter(&families::BYTES, &labels)
         };
         Self {
+            name: name.into(),
             accept_pauses: registry.counter(&families::ACCEPT_PAUSES, own),
             accept_errors: registry.counter(&families::ACCEPT_ERRORS, own),
             bytes_dropped: registry.counter(&families::BYTES_DROPPED, own),
@@ -145,6 +148,14 @@ impl ListenerMetrics {
 #[derive(Debug)]
 #[must_use = "dropped, the connection no longer counts as active"]
 pub struct ActiveConnection(Arc<ListenerMetrics>);
+
+impl std::ops::Deref for ActiveConnection {
+    type Target = Arc<ListenerMetrics>;
+
+    fn deref(&self) -> &Arc<ListenerMetrics> {
+        &self.0
+    }
+}
 
 impl Drop for ActiveConnection {
     fn drop(&mut self) {
