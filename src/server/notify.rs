@@ -1,11 +1,12 @@
 //! What systemd is told: ready, reloading, stopping, and that every worker is alive.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::live::TICK;
 use crate::worker::Worker;
 
 /// Tells systemd of a stage; does nothing where there is no systemd.
@@ -29,6 +30,8 @@ pub(super) struct Watchdog {
     interval: Option<Interval>,
     /// The beats heard last, by the workers' numbers: in a drain they end one after the other.
     beats: HashMap<usize, u64>,
+    /// When they were heard.
+    heard: Instant,
 }
 
 impl Watchdog {
@@ -38,7 +41,7 @@ impl Watchdog {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Self { interval, beats: HashMap::new() }
+        Self { interval, beats: HashMap::new(), heard: Instant::now() }
     }
 
     /// Waits until it is time to say something; for ever without a watchdog.
@@ -52,12 +55,19 @@ impl Watchdog {
     }
 
     /// Says that all is well if every worker has moved since the last time.
+    ///
+    /// A worker beats once in a [`TICK`], so a watchdog that is asked more often is answered by what was
+    /// heard last.
     pub(super) fn beat(&mut self, workers: &[Worker]) {
+        if self.heard.elapsed() < 2 * TICK {
+            return tell(&[NotifyState::Watchdog]);
+        }
         let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
         match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
             Some((worker, _)) => tracing::error!(worker, "a worker does not move; the watchdog is not fed"),
             None => tell(&[NotifyState::Watchdog]),
         }
         self.beats = beats;
+        self.heard = Instant::now();
     }
 }

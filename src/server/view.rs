@@ -96,7 +96,8 @@ impl Remote {
         told.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
     }
 
-    /// Tells the server to drain and end; told again, it cuts the drain short.
+    /// Tells the server to drain and end; told again, it cuts short what it waits
+    /// for then: first the grace, next the drain.
     pub fn stop(&self) {
         let _ = self.requests.send(Request::Stop);
     }

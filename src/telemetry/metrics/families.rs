@@ -71,8 +71,12 @@ pub(crate) const WORKERS: MetricDoc =
     doc("pointsman_workers", Gauge, &[], "Threads that accept and serve connections.");
 pub(crate) const CONNECTIONS_LIMIT: MetricDoc =
     doc("pointsman_connections_limit", Gauge, &[], "Connections the process may have open at once.");
-pub(crate) const HELLO_MEMORY: MetricDoc =
-    doc("pointsman_hello_memory_bytes", Gauge, &[], "Memory held by hellos that are not yet whole.");
+pub(crate) const HELLO_MEMORY: MetricDoc = doc(
+    "pointsman_hello_memory_bytes",
+    Gauge,
+    &[],
+    "Memory held by hellos that came in pieces, until their backend is connected.",
+);
 pub(crate) const PIPES_OPEN: MetricDoc =
     doc("pointsman_pipes_open", Gauge, &[], "Kernel pipes open for splicing, in use or pooled.");
 pub(crate) const PIPE_FALLBACKS: MetricDoc = doc(
