@@ -140,7 +140,9 @@ impl Sockets {
                 let address = match self.open.get(&id) {
                     Some(socket) => socket.address,
                     None => {
-                        let bound = listener::bind(*wanted, workers, &options)?;
+                        let ours = self.open.values().chain(plan.next.values());
+                        let ours = ours.map(|socket| socket.address);
+                        let bound = listener::bind(*wanted, ours, workers, &options)?;
                         let address = bound.address;
                         plan.fresh.push((id.clone(), bound));
                         address

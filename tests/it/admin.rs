@@ -329,7 +329,7 @@ fn a_clash_names_the_address() {
     let (_proxy, address, _backend) = start();
     let message = admin::bind(address).unwrap_err().to_string();
     assert!(message.contains(&address.to_string()), "{message}");
-    assert!(message.contains("another program listens there"), "{message}");
+    assert!(message.contains("something listens there already"), "{message}");
 }
 
 #[test]

@@ -317,6 +317,26 @@ fn a_removed_address_can_be_added_again_at_once() {
 }
 
 #[test]
+fn one_address_of_a_port_can_have_a_listener_beside_all_of_it() {
+    let (a, b) = (named(b'a'), named(b'b'));
+    let all = ("all", "0.0.0.0:0".to_owned(), "p");
+    let pools = [("p", &[a.address][..]), ("q", &[b.address][..])];
+    let idle = ("main", any(), "q");
+    let alone = || layout("", &[all.clone(), idle.clone()], &pools);
+    let proxy = Proxy::start(alone());
+    let port = proxy.address("all").port();
+    let (one, other) = ((own_address().ip(), port).into(), (own_address().ip(), port).into());
+    let beside =
+        || layout("", &[all.clone(), idle.clone(), ("one", SocketAddr::to_string(&one), "q")], &pools);
+    for _ in 0..3 {
+        assert_eq!((meet(one).1, meet(other).1), ('a', 'a'));
+        reload(&proxy, beside());
+        assert_eq!((meet(one).1, meet(other).1), ('b', 'a'));
+        reload(&proxy, alone());
+    }
+}
+
+#[test]
 fn what_was_removed_is_reset_when_its_time_is_over() {
     let (a, b) = (named(b'a'), named(b'b'));
     let drain = r#"shutdown.drain = "300ms""#;
