@@ -14,6 +14,7 @@ use super::story::Story;
 use crate::pool::Backend;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
+use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, Stream, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
@@ -129,12 +130,18 @@ impl Failure {
                 Self { outcome: ConnectOutcome::Refused, reason: CloseReason::ConnectRefused }
             }
             Kind::TimedOut => Self::TIMEOUT,
-            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NotFound => {
-                Self { outcome: ConnectOutcome::Unreachable, reason: CloseReason::ConnectFailed }
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::NotFound => {
+                Self::other(ConnectOutcome::Unreachable)
             }
-            // Out of descriptors, memory or free ports: no backend's fault.
-            _ => Self { outcome: ConnectOutcome::Local, reason: CloseReason::ConnectFailed },
+            // Out of free ports, descriptors or memory: no backend's fault.
+            Kind::AddrNotAvailable => Self::other(ConnectOutcome::Local),
+            _ if is_out_of_resources(error) => Self::other(ConnectOutcome::Local),
+            _ => Self::other(ConnectOutcome::Other),
         }
+    }
+
+    fn other(outcome: ConnectOutcome) -> Self {
+        Self { outcome, reason: CloseReason::ConnectFailed }
     }
 }
 
@@ -144,9 +151,14 @@ mod tests {
 
     use super::*;
 
-    fn check(kind: Kind, outcome: ConnectOutcome, reason: CloseReason) {
-        let failure = Failure::of(&kind.into());
-        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{kind}");
+    fn check(error: impl Into<io::Error>, outcome: ConnectOutcome, reason: CloseReason) {
+        let error = error.into();
+        let failure = Failure::of(&error);
+        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{error}");
+    }
+
+    fn check_number(errno: i32, outcome: ConnectOutcome) {
+        check(io::Error::from_raw_os_error(errno), outcome, CloseReason::ConnectFailed);
     }
 
     #[test]
@@ -159,6 +171,10 @@ mod tests {
         check(Kind::NetworkUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
         // Every local port to this backend is taken.
         check(Kind::AddrNotAvailable, ConnectOutcome::Local, CloseReason::ConnectFailed);
-        check(Kind::OutOfMemory, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check_number(24 /* EMFILE */, ConnectOutcome::Local);
+        check_number(12 /* ENOMEM */, ConnectOutcome::Local);
+        check(Kind::NetworkDown, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        // A rule of this host's firewall forbids it.
+        check(Kind::PermissionDenied, ConnectOutcome::Other, CloseReason::ConnectFailed);
     }
 }

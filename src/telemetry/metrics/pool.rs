@@ -14,13 +14,13 @@ pub enum ConnectOutcome {
     Refused,
     /// No answer in time (ours or ETIMEDOUT).
     Timeout,
-    /// No way there (EHOSTUNREACH, ENETUNREACH).
+    /// No way there (EHOSTUNREACH, ENETUNREACH, ENETDOWN, or no Unix socket at its path).
     Unreachable,
-    /// This machine could not: no port, descriptor or memory left, or the address is not allowed.
+    /// This machine could not: no port, descriptor or memory left.
     Local,
-    /// The client left meanwhile, or the process stopped.
+    /// The client left meanwhile.
     Aborted,
-    /// Anything else.
+    /// Anything else, such as a firewall's rule on this machine.
     Other,
 }
 
