@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::build::BuildFault;
-use crate::config::Config;
+use crate::config::{Config, Faults};
 use crate::listener::{self, BindFault, Bound};
 use crate::snapshot::SocketId;
 use crate::sys::listen::ListenOptions;
@@ -26,7 +26,7 @@ pub enum ReloadFault {
     Build(#[from] BuildFault),
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
-    File(String),
+    File(Faults),
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,

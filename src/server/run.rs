@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
+use humantime::format_duration;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -269,7 +270,8 @@ impl Control {
         let spec = self.server.config.shutdown;
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
         tell(&[NotifyState::Stopping]);
-        tracing::info!(grace = ?spec.grace, drain = ?spec.drain, "stopping");
+        let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
+        tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;
         for worker in &self.server.workers {
             worker.order(Order::Finish);
@@ -370,7 +372,7 @@ fn read(path: &Path) -> Result<Config, ReloadFault> {
             }
             Ok(config)
         }
-        Err(faults) => Err(ReloadFault::File(faults.render(false))),
+        Err(faults) => Err(ReloadFault::File(faults)),
     }
 }
 
