@@ -63,6 +63,8 @@ enum Command {
 }
 
 #[derive(Args)]
+#[command(override_usage = "pointsman run <FILE>
+       pointsman run --listen <ADDRESS>... --backend <ADDRESS>...")]
 struct RunArgs {
     /// The configuration file; SIGHUP reads it again
     #[arg(required_unless_present = "listen", conflicts_with_all = ["listen", "backends"])]
@@ -96,14 +98,19 @@ pub fn run() -> ExitCode {
 fn check(file: &Path) -> ExitCode {
     match read(Some(file), &[], &[]) {
         Ok(config) => answer(&format!(
-            "{}: good: {} listeners, {} pools, {} backends\n",
+            "{}: good: {}, {}, {}\n",
             file.display(),
-            config.listeners.len(),
-            config.pools.len(),
-            config.pools.iter().map(|pool| pool.backends.len()).sum::<usize>()
+            count(config.listeners.len(), "listener"),
+            count(config.pools.len(), "pool"),
+            count(config.pools.iter().map(|pool| pool.backends.len()).sum(), "backend")
         )),
         Err(code) => code,
     }
+}
+
+/// `1 pool`, `2 pools`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Reads a configuration; its faults and warnings go to standard error.

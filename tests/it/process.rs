@@ -243,7 +243,7 @@ fn a_good_file_is_good_and_nothing_is_bound() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let text = file(OFF, &taken.local_addr().unwrap().to_string(), "127.0.0.1:1".parse().unwrap());
     let path = folder.write("good.toml", &text);
-    check(&["check", path.to_str().unwrap()], 0, &["good", "1 listeners, 1 pools, 1 backends"], &[]);
+    check(&["check", path.to_str().unwrap()], 0, &[": good: 1 listener, 1 pool, 1 backend\n"], &[]);
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     check(&["check", example], 0, &["good"], &[]);
 }
