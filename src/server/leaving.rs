@@ -3,7 +3,7 @@
 //! What comes back in that time is the same again: a listener by its name, a backend by its pool, name
 //! and address. It goes on with its number and counts, and its connections are no longer to be closed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::limit::Gate;
 use crate::pool::Backend;
 use crate::snapshot::Snapshot;
 
-/// After the deadline, when the same are closed once more: a connection that was just on its way from one
-/// worker to another, or just about to connect, heard nothing the first time.
+/// After a moment at which connections are told to close, when they are told once more: one that was just
+/// on its way from one worker to another, or between two backends, heard nothing the first time.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that is leaving.
@@ -25,10 +25,8 @@ pub(super) struct Leaving {
 
 /// What one reload took away.
 struct Departure {
-    /// When its connections are closed.
-    deadline: Instant,
-    /// Whether they were closed already.
-    closed: bool,
+    /// When its connections are closed, in order; never empty.
+    moments: VecDeque<Instant>,
     listeners: Vec<Listener>,
     backends: Vec<Arc<Backend>>,
 }
@@ -42,8 +40,8 @@ pub(super) struct Listener {
 }
 
 impl Leaving {
-    /// Notes what `old` has and `new` has not, and forgets what is back.
-    pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, deadline: Instant) {
+    /// Notes what `old` has and `new` has not, to be closed after `drain`, and forgets what is back.
+    pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = numbers(new);
         let mut listeners: Vec<_> = old
             .policies
@@ -60,7 +58,7 @@ impl Leaving {
         listeners.dedup_by_key(|listener| listener.number);
         let backends =
             backends(old).filter(|backend| !staying.contains(&backend.number())).cloned().collect();
-        self.departures.push(Departure { deadline, closed: false, listeners, backends });
+        self.departures.push(Departure { moments: moments(old, now, drain), listeners, backends });
         self.departures.retain_mut(|departure| {
             departure.listeners.retain(|listener| !staying.contains(&listener.number));
             departure.backends.retain(|backend| !staying.contains(&backend.number()));
@@ -84,23 +82,36 @@ impl Leaving {
 
     /// When the next of them are to be closed.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.departures.iter().map(|departure| departure.deadline).min()
+        self.departures.iter().filter_map(|departure| departure.moments.front()).min().copied()
     }
 
     /// The numbers of those whose time is over.
     pub(super) fn overdue(&mut self, now: Instant) -> Arc<[u64]> {
         let mut numbers = Vec::new();
         self.departures.retain_mut(|departure| {
-            if departure.deadline > now {
+            if departure.moments.front().is_some_and(|moment| *moment > now) {
                 return true;
             }
+            departure.moments.pop_front();
             numbers.extend(departure.listeners.iter().map(|listener| listener.number));
             numbers.extend(departure.backends.iter().map(|backend| backend.number()));
-            departure.deadline = now + AGAIN;
-            !std::mem::replace(&mut departure.closed, true)
+            !departure.moments.is_empty()
         });
         numbers.into()
     }
+}
+
+/// When the connections of what a reload of now took away are closed. The last moment is behind all dials
+/// that began before it: they may still turn to a backend that is gone.
+fn moments(old: &Snapshot, now: Instant, drain: Duration) -> VecDeque<Instant> {
+    let dials = old.pools.values().map(|served| served.pool.spec().dial.dial_timeout);
+    let last_dial = now + dials.max().unwrap_or_default();
+    let deadline = now + drain;
+    let mut moments = VecDeque::from([deadline, deadline + AGAIN]);
+    if last_dial > deadline {
+        moments.push_back(last_dial + AGAIN);
+    }
+    moments
 }
 
 fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
@@ -118,12 +129,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_overdue_is_told_twice() {
+    fn what_is_overdue_is_told_again() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let gone = Listener { name: "l".into(), number: 7, gate: Gate::new(1) };
-        let departure =
-            Departure { deadline: at(5), closed: false, listeners: vec![gone], backends: Vec::new() };
+        let moments = [at(5), at(6)].into();
+        let departure = Departure { moments, listeners: vec![gone], backends: Vec::new() };
         let mut leaving = Leaving { departures: vec![departure] };
         assert!(leaving.listener("l").is_some() && leaving.listener("m").is_none());
         assert_eq!((leaving.next(), &*leaving.overdue(at(4))), (Some(at(5)), &[][..]));

@@ -243,7 +243,7 @@ impl Control {
         let old = server.view.snapshot.load_full();
         let plan = server.sockets.plan(&config, server.workers.len())?;
         let snapshot = Arc::new(build::snapshot(&config, &old, &self.leaving, &server.view.metrics)?);
-        self.leaving.note(&old, &snapshot, Instant::now() + config.shutdown.drain);
+        self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses());

@@ -443,6 +443,33 @@ fn a_client_that_waits_for_a_removed_backend_is_let_go_at_the_deadline() {
 }
 
 #[test]
+fn a_client_that_turns_to_a_removed_backend_late_is_let_go_too() {
+    let (full, a) = (Full::new(), named(b'a'));
+    let with = |backends: &str| {
+        config(&format!(
+            "workers = 2\naccess_log.to = \"off\"\nshutdown.drain = \"50ms\"\n\
+             [listener.main]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+             [pool.p]\nbackends = [{backends}]\nbalance = \"round-robin\"\nhealth.check = \"off\"\n\
+             connect_timeout = \"1500ms\"\ndial_timeout = \"3s\"\n"
+        ))
+    };
+    let stays = format!(r#"{{ address = "{}", weight = 2 }}"#, full.address);
+    let proxy = Proxy::start(with(&format!(r#"{stays}, "{}""#, a.address)));
+    // Of two that come in turn at least one waits for the backend that is full.
+    let mut clients = [(); 2].map(|()| connect(proxy.address("main")));
+    let waited_for = backend(&proxy, "p", full.address);
+    wait_for("the dial", || waited_for.active() > 0);
+    reload(&proxy, with(&stays));
+    for client in &mut clients {
+        match client.read(&mut [0]) {
+            Ok(0) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+            Ok(_) => panic!("nobody spoke"),
+        }
+    }
+}
+
+#[test]
 fn an_address_that_moves_to_another_listener_keeps_its_socket() {
     let (a, b) = (named(b'a'), named(b'b'));
     let address = own_address();
