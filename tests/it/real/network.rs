@@ -117,7 +117,9 @@ impl Client {
 
 const PROGRAM: &str = "TCP:10.77.1.1:9000";
 // One connection each, in one process: a child that talks to a vanished peer would outlive its parent.
-const ECHO: &[&str] = &["TCP4-LISTEN:9001,reuseaddr", "PIPE"];
+// In blocks of a page: a larger one does not always fit into a pipe that select calls writable, and socat
+// then waits for itself.
+const ECHO: &[&str] = &["-b", "4096", "TCP4-LISTEN:9001,reuseaddr", "PIPE"];
 const ENDLESS: &[&str] = &["-U", "TCP4-LISTEN:9001,reuseaddr", "OPEN:/dev/zero,rdonly"];
 
 #[test]
