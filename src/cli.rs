@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The JSON Schema of the configuration file.
 const SCHEMA: &str = include_str!("../config.schema.json");
 
+/// What POINTSMAN_LOG may say, as `log.level` in the file.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
 /// A failure while running.
 const FAILED: u8 = 1;
 
@@ -139,7 +142,9 @@ fn serve(args: &RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(code) => return code,
     };
-    start_log(config.log);
+    if let Err(code) = start_log(config.log) {
+        return code;
+    }
     match serve_config(config, args.file.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -164,9 +169,14 @@ fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std
 }
 
 /// Starts the program's own log, on standard error: standard output may carry the access log.
-fn start_log(spec: LogSpec) {
-    let filter =
-        EnvFilter::try_from_env("POINTSMAN_LOG").unwrap_or_else(|_| EnvFilter::new(spec.level.word()));
+fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
+    let level = std::env::var("POINTSMAN_LOG").unwrap_or_else(|_| spec.level.word().to_owned());
+    if !LEVELS.contains(&level.as_str()) {
+        // As a filter it would name a target, and silence everything else.
+        complain(&format!("POINTSMAN_LOG is {level:?}; it takes one of {}", LEVELS.join(", ")));
+        return Err(ExitCode::from(FAULTY));
+    }
+    let filter = EnvFilter::new(level);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -178,6 +188,7 @@ fn start_log(spec: LogSpec) {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
+    Ok(())
 }
 
 fn ask(address: SocketAddr, path: &str) -> ExitCode {

@@ -16,6 +16,9 @@ use crate::sys::{Listening, fault};
 /// So many connections are taken before those that are open get a turn: what new ones cost the old.
 const BATCH: usize = 16;
 
+/// More than an accept queue holds: clients that keep coming while a socket closes do not keep it open.
+const LONGEST_QUEUE: usize = 65_536;
+
 /// How long nothing is accepted when descriptors or memory have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,7 +41,7 @@ pub async fn accept_until(
 
 /// Takes what the kernel's queue still holds.
 fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
-    loop {
+    for _ in 0..LONGEST_QUEUE {
         match listening.accept_now() {
             Ok(accepted) => {
                 let arrival = Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) };

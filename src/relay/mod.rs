@@ -183,14 +183,17 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// When the bytes in a pipe cannot be read back; the connection is then lost.
+    /// When the bytes in a pipe cannot be read back; both sides are then reset.
     pub fn stop(self) -> io::Result<Parts> {
-        Ok(Parts {
-            from_client: self.from_client.stop()?,
-            from_backend: self.from_backend.stop()?,
-            client: self.client,
-            backend: self.backend,
-        })
+        let Self { client, backend, from_client, from_backend, .. } = self;
+        match from_client.stop().and_then(|from_client| Ok((from_client, from_backend.stop()?))) {
+            Ok((from_client, from_backend)) => Ok(Parts { client, backend, from_client, from_backend }),
+            Err(error) => {
+                let _ = socket::reset_on_close(&client);
+                let _ = socket::reset_on_close(&backend);
+                Err(error)
+            }
+        }
     }
 
     /// Moves bytes until the connection has ended, and closes nothing before that: dropping the relay does.

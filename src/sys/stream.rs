@@ -27,7 +27,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Those of `epoll_ctl`, for instance at the limit of watches.
+    /// Those of `epoll_ctl`, for instance at the limit of watches; the socket is then reset.
     ///
     /// # Panics
     ///
@@ -38,7 +38,13 @@ impl Stream {
         // is dropped or gives it back, and nothing here ever closes or replaces it.
         #[allow(unsafe_code)]
         let io = unsafe { AsyncFd::register_with_interest(fd, interest) };
-        Ok(Self { io: io.map_err(io::Error::from)? })
+        let io = io.map_err(|refused| {
+            let (fd, cause) = refused.into_parts();
+            // Nobody can serve it, so its peer must not take the end for an orderly one.
+            let _ = socket::reset_on_close(&fd);
+            cause
+        })?;
+        Ok(Self { io })
     }
 
     /// Takes the socket out of the reactor.

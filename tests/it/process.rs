@@ -223,6 +223,15 @@ fn a_wrong_usage_is_2() {
 }
 
 #[test]
+fn a_misspelt_log_level_is_2() {
+    let arguments = ["run", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:9"];
+    let output = command(&arguments).env("POINTSMAN_LOG", "warning").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("\"warning\"") && text.contains("error, warn, info"), "{text}");
+}
+
+#[test]
 fn output_that_nobody_reads_is_no_panic() {
     for arguments in [&["schema"][..], &["--help"]] {
         let full = File::options().write(true).open("/dev/full").unwrap();
