@@ -153,8 +153,12 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = ()> {
     async move {
         relay.begin(story.entry());
         let stopped = poll_fn(|cx| relay.poll(cx, story.entry())).await;
-        // Large, brief, and so not carried by every idle connection.
-        match Box::pin(relay.end(stopped, story.entry())).await {
+        let end = match relay.end(stopped, story.entry()) {
+            Ok(end) => end,
+            // Rare, and too large to be carried by every idle connection.
+            Err(breach) => Box::pin(relay.pass_on(breach, story.entry())).await,
+        };
+        match end {
             End::Moved { to } => send(to, relay, story),
             end => {
                 drop(relay);

@@ -40,8 +40,8 @@ pub(super) struct Luggage {
 pub struct Doors(Vec<mpsc::UnboundedSender<Parcel>>);
 
 impl Doors {
-    /// Opens a door for each worker. What waits behind one is bounded by the connections that may be
-    /// open.
+    /// Opens a door for each worker. What waits behind one is bounded by the seats taken there: a worker
+    /// is sent something only while it has fewer connections, or moves fewer bytes, than the sender.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::UnboundedReceiver<Parcel>>) {
         let (doors, parcels) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         (Arc::new(Self(doors)), parcels)

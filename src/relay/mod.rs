@@ -139,6 +139,9 @@ pub struct Relay {
 /// What stopped the two directions; [`Relay::end`] says what is to be done about it.
 pub struct Stopped(Why);
 
+/// A side that broke while bytes moved.
+pub struct Breach(Broken);
+
 enum Why {
     Finished(Side),
     Broken(Broken),
@@ -205,7 +208,10 @@ impl Relay {
     pub async fn run(&mut self, entry: &Registered) -> End {
         self.begin(entry);
         let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
-        self.end(stopped, entry).await
+        match self.end(stopped, entry) {
+            Ok(end) => end,
+            Err(breach) => self.pass_on(breach, entry).await,
+        }
     }
 
     /// Starts the wait for silence. To be called once before [`Relay::poll`].
@@ -216,18 +222,27 @@ impl Relay {
         entry.wants_tick(self.wants_tick());
     }
 
-    /// Does what is still to be done when the directions have stopped: passes a reset on, or cuts.
+    /// Ends the connection when its directions have stopped.
+    ///
+    /// # Errors
+    ///
+    /// A side broke: [`Relay::pass_on`] takes time to tell the other.
+    pub fn end(&mut self, stopped: Stopped, entry: &Registered) -> Result<End, Breach> {
+        match stopped.0 {
+            Why::Finished(first) => Ok(End::Finished { first }),
+            Why::Broken(broken) => Err(Breach(broken)),
+            Why::Told(Command::Move(to)) => Ok(End::Moved { to }),
+            Why::Told(command) => Ok(self.cut(command, entry)),
+        }
+    }
+
+    /// Passes a reset on, behind what was still to be delivered.
     ///
     /// # Cancel safety
     ///
     /// As [`Relay::run`].
-    pub async fn end(&mut self, stopped: Stopped, entry: &Registered) -> End {
-        let mut broken = match stopped.0 {
-            Why::Finished(first) => return End::Finished { first },
-            Why::Broken(broken) => broken,
-            Why::Told(Command::Move(to)) => return End::Moved { to },
-            Why::Told(command) => return self.cut(command, entry),
-        };
+    pub async fn pass_on(&mut self, breach: Breach, entry: &Registered) -> End {
+        let Breach(mut broken) = breach;
         let dropped = broken::pass_on(self, &mut broken, entry).await;
         entry.dropped(dropped);
         broken.end()
