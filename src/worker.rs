@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::thread;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
 
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
+use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::accept_until;
 use crate::live::{Loads, Registry, TICK};
 use crate::relay::{Engines, PipePool};
@@ -158,14 +158,12 @@ struct Inbox {
 }
 
 fn run(number: usize, supplies: Supplies, inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(work(number, supplies, inbox, beats))
+    Executor::new()?.block_on(work(number, supplies, inbox, beats))?
 }
 
 async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
     let mut desk = Desk::new(number, supplies);
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = sleep(Duration::ZERO);
     loop {
         tokio::select! {
             order = inbox.orders.recv() => match order {
@@ -173,7 +171,8 @@ async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &Atomi
                 Some(order) => desk.obey(order)?,
             },
             Some(parcel) = inbox.parcels.recv() => conn::take_over(parcel, &desk.around),
-            _ = tick.tick() => {
+            () = &mut tick => {
+                tick = sleep(TICK);
                 desk.sweep();
                 desk.check_listeners()?;
                 if beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(REBALANCE) {
@@ -189,13 +188,32 @@ async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &Atomi
 struct Post {
     /// Dropped to stop.
     _stop: oneshot::Sender<()>,
-    accepting: JoinHandle<()>,
+    accepting: Ended,
     /// Shared with the accept loop, for its options. Not a descriptor of its own: to make one could fail.
     listening: Rc<Listening>,
 }
 
+/// Tells when a task has ended, by an error if it panicked.
+type Ended = oneshot::Receiver<()>;
+
+/// Starts a task whose end matters.
+fn start(work: impl Future<Output = ()> + 'static) -> Ended {
+    let (tell, ended) = oneshot::channel();
+    executor::spawn(async {
+        work.await;
+        let _ = tell.send(());
+        Next::Done
+    });
+    ended
+}
+
+/// Whether a task has ended; if so, it must not be asked again.
+fn has_ended(task: &mut Ended) -> bool {
+    task.try_recv() != Err(TryRecvError::Empty)
+}
+
 /// Waits until an accept loop has emptied its queue and closed its socket, and tells by dropping `closed`.
-async fn leave(accepting: JoinHandle<()>, closed: mpsc::Sender<Infallible>) {
+async fn leave(accepting: Ended, closed: mpsc::Sender<Infallible>) {
     let _ = accepting.await;
     drop(closed);
 }
@@ -205,7 +223,7 @@ struct Desk {
     around: Rc<Surroundings>,
     posts: HashMap<SocketId, Post>,
     /// Accept loops that empty their queues.
-    leaving: Vec<JoinHandle<()>>,
+    leaving: Vec<Ended>,
 }
 
 impl Desk {
@@ -240,7 +258,7 @@ impl Desk {
             }
             Order::StopListening { id, closed } => {
                 if let Some(accepting) = self.stop_listening(&id) {
-                    self.leaving.push(tokio::task::spawn_local(leave(accepting, closed)));
+                    self.leaving.push(start(leave(accepting, closed)));
                 }
             }
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
@@ -262,7 +280,7 @@ impl Desk {
         };
         let around = Rc::clone(&self.around);
         let until = accept_until(stopped, Rc::clone(&listening), id.clone(), policy, around);
-        let accepting = tokio::task::spawn_local(until);
+        let accepting = start(until);
         self.posts.insert(id, Post { _stop: stop, accepting, listening });
         Ok(())
     }
@@ -272,14 +290,14 @@ impl Desk {
     }
 
     /// Tells an accept loop to end; when it has, the socket is closed.
-    fn stop_listening(&mut self, id: &SocketId) -> Option<JoinHandle<()>> {
+    fn stop_listening(&mut self, id: &SocketId) -> Option<Ended> {
         self.posts.remove(id).map(|post| post.accepting)
     }
 
     /// An accept loop ends only when it is told to, or by a panic.
     fn check_listeners(&mut self) -> io::Result<()> {
-        let dead = self.posts.values().any(|post| post.accepting.is_finished());
-        self.leaving.retain(|accepting| !accepting.is_finished());
+        let dead = self.posts.values_mut().any(|post| has_ended(&mut post.accepting));
+        self.leaving.retain_mut(|leaving| !has_ended(leaving));
         if dead {
             return Err(io::Error::other("an accept loop panicked"));
         }
@@ -287,12 +305,7 @@ impl Desk {
     }
 
     /// Empties and closes the listeners, then waits until every connection has ended.
-    async fn finish(
-        mut self,
-        inbox: &mut Inbox,
-        tick: &mut tokio::time::Interval,
-        beats: &AtomicU64,
-    ) -> io::Result<()> {
+    async fn finish(mut self, inbox: &mut Inbox, tick: &mut Sleep, beats: &AtomicU64) -> io::Result<()> {
         let ids: Vec<_> = self.posts.keys().cloned().collect();
         let last: Vec<_> = ids.iter().filter_map(|id| self.stop_listening(id)).collect();
         for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
@@ -312,7 +325,8 @@ impl Desk {
                         self.obey(order)?;
                     }
                     Some(parcel) = inbox.parcels.recv() => self.take_over(parcel, closing),
-                    _ = tick.tick() => {
+                    () = &mut *tick => {
+                        *tick = sleep(TICK);
                         self.sweep();
                         beats.fetch_add(1, Ordering::Relaxed);
                     }

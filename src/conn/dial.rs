@@ -6,11 +6,11 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-
-use tokio::time::{Instant, timeout_at};
+use std::time::Instant;
 
 use super::sniff::Sniffed;
 use super::story::Story;
+use crate::executor::timeout_at;
 use crate::pool::Backend;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
@@ -97,7 +97,7 @@ pub(super) async fn dial(
 async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
     let fd = socket::start_connect(address)?;
     if first.is_empty() {
-        let backend = Stream::register(fd)?;
+        let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         return Ok(Dialled { backend, sent: 0 });
     }
@@ -106,7 +106,7 @@ async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
     match socket::send(&fd, first) {
         Ok(sent) => Ok(Dialled { backend: Stream::register(fd)?, sent }),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            let backend = Stream::register(fd)?;
+            let backend = Stream::register_connecting(fd)?;
             let sent = backend.send(first).await?;
             Ok(Dialled { backend, sent })
         }

@@ -4,8 +4,8 @@
 //! decides nothing by itself: each step says how the connection goes on or with which [`CloseReason`]
 //! it ends, and a `Story` writes that down exactly once.
 //!
-//! The journey has two tasks. The first reads and dials, and is gone when the second, the relay, starts:
-//! a connection that idles for days keeps none of its beginnings.
+//! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
+//! in its place: a connection that idles for days keeps none of its beginnings.
 
 mod dial;
 mod parcel;
@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::executor::{self, Next};
 use crate::limit::{Gate, Permit, Refusal};
 use crate::live::{Registry, Seat};
 use crate::relay::{End, Engines, Relay, Side};
@@ -92,7 +93,7 @@ pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
         Content::Arrival(arrival) => admit(arrival, parcel.seat, around),
         Content::Relay(luggage) => {
             if let Some((relay, story)) = luggage.unpack(parcel.seat, around) {
-                tokio::task::spawn_local(carry(relay, story));
+                executor::spawn(carry(relay, story));
             }
         }
     }
@@ -108,7 +109,7 @@ fn admit(arrival: Arrival, seat: Seat, around: &Rc<Surroundings>) {
     match permit {
         Ok(permit) => {
             story.hold(permit);
-            tokio::task::spawn_local(serve(accepted.socket, through, policy, story, Rc::clone(around)));
+            executor::spawn(serve(accepted.socket, through, policy, story, Rc::clone(around)));
         }
         Err(refusal) => {
             let _ = socket::reset_on_close(&accepted.socket);
@@ -127,7 +128,7 @@ async fn serve(
     policy: Arc<Policy>,
     mut story: Story,
     around: Rc<Surroundings>,
-) {
+) -> Next {
     let entry = story.entry().share();
     let prepared = tokio::select! {
         biased;
@@ -135,10 +136,11 @@ async fn serve(
         () = entry.closed() => Err(CloseReason::DrainDeadline),
     };
     match prepared {
-        Ok(relay) => {
-            tokio::task::spawn_local(carry(relay, story));
+        Ok(relay) => Next::stage(carry(relay, story)),
+        Err(reason) => {
+            story.close(reason);
+            Next::Done
         }
-        Err(reason) => story.close(reason),
     }
 }
 
@@ -149,7 +151,7 @@ async fn serve(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
 )]
-fn carry(mut relay: Relay, story: Story) -> impl Future<Output = ()> {
+fn carry(mut relay: Relay, story: Story) -> impl Future<Output = Next> {
     async move {
         relay.begin(story.entry());
         let stopped = poll_fn(|cx| relay.poll(cx, story.entry())).await;
@@ -165,6 +167,7 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = ()> {
                 story.close(reason(end));
             }
         }
+        Next::Done
     }
 }
 

@@ -4,12 +4,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
-
-use tokio::time::{Instant, timeout, timeout_at};
+use std::time::{Duration, Instant};
 
 use super::story::Story;
 use super::{Bounds, Surroundings};
+use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
 use crate::route::Facts;
 use crate::snapshot::HelloSpec;

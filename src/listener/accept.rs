@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
-
 use crate::conn::{self, Arrival, Surroundings};
+use crate::executor::{sleep, yield_now};
 use crate::snapshot::{Policy, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
@@ -83,7 +82,7 @@ async fn accept_all(
             next = (batch < BATCH).then(|| listening.try_accept());
         }
         if batch >= BATCH {
-            tokio::task::yield_now().await;
+            yield_now().await;
         }
     }
 }

@@ -8,10 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
-
 use super::flow::{self, Flow, FlowEnd, Place};
 use super::{End, Relay, Side};
+use crate::executor::{sleep, timeout};
 use crate::live::Registered;
 use crate::sys::socket;
 

@@ -233,9 +233,7 @@ impl Flow {
             return self.poll_copy(cx, place);
         }
         // A source without anything to read borrows no pipe, and is not counted as one that got none.
-        if let Err(error) = ready!(place.source.poll_readable(cx)) {
-            return Poll::Ready(Err(Broken { end: FlowEnd::Source, error }));
-        }
+        ready!(place.source.poll_readable(cx));
         if let Some(mut pipe) = self.take_pipe(place.engines) {
             let filled = place.source.poll_fill(cx, &mut pipe);
             self.held = Held::Pipe(pipe);

@@ -2,18 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use socket2::SockRef;
-use tokio::runtime::{Builder, LocalOptions};
-use tokio::task::{JoinHandle, spawn_local, yield_now};
-use tokio::time::timeout;
+use tokio::sync::oneshot;
 
 use super::*;
+use crate::executor::{self, Executor, Next, timeout, yield_now};
 use crate::live::{Loads, Registry};
 use crate::telemetry::{Engine, Metrics};
 
@@ -21,8 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ENGINES: [EngineChoice; 3] = [EngineChoice::Copy, EngineChoice::Splice, EngineChoice::Auto];
 
 fn run<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
-    runtime.block_on(async { timeout(PATIENCE, test).await.expect("the test hangs") })
+    let executor = Executor::new().unwrap();
+    executor.block_on(async { timeout(PATIENCE, test).await.expect("the test hangs") }).unwrap()
+}
+
+/// Starts a task whose result comes later.
+fn start<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
+    let (tell, result) = oneshot::channel();
+    executor::spawn(async {
+        let _ = tell.send(work.await);
+        Next::Done
+    });
+    result
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,9 +117,9 @@ fn pattern(length: usize, seed: u64) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-fn send_all(to: &Rc<Stream>, bytes: Vec<u8>, chunk: usize) -> JoinHandle<()> {
+fn send_all(to: &Rc<Stream>, bytes: Vec<u8>, chunk: usize) -> oneshot::Receiver<()> {
     let to = Rc::clone(to);
-    spawn_local(async move {
+    start(async move {
         for chunk in bytes.chunks(chunk) {
             let mut sent = 0;
             while sent < chunk.len() {
@@ -121,9 +130,10 @@ fn send_all(to: &Rc<Stream>, bytes: Vec<u8>, chunk: usize) -> JoinHandle<()> {
     })
 }
 
-fn read_all(from: &Rc<Stream>, buffer: usize) -> JoinHandle<Vec<u8>> {
-    let from = Rc::clone(from);
-    spawn_local(async move {
+fn read_all(from: &Rc<Stream>, buffer: usize) -> oneshot::Receiver<Vec<u8>> {
+    // Another task may wait for the same stream.
+    let from = Stream::register(from.as_fd().try_clone_to_owned().unwrap()).unwrap();
+    start(async move {
         let mut bytes = Vec::new();
         let mut buffer = vec![0; buffer];
         loop {
@@ -272,7 +282,7 @@ fn a_half_closed_relay_is_not_polled_without_reason() {
                 let counter = Rc::clone(&polls);
                 let entry = scene.entry;
                 // A task of its own is polled only when it was woken.
-                let running = spawn_local(async move {
+                let running = start(async move {
                     let mut running = pin!(relay.run(&entry));
                     std::future::poll_fn(|cx| {
                         counter.set(counter.get() + 1);

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
+use super::reactor::{Readiness, Watch};
 use super::{Address, retry, socket};
 
 /// What accepted sockets inherit from the listening one, so that no connection pays for it.
@@ -98,13 +97,15 @@ pub struct Accepted {
     pub peer: Address,
 }
 
-/// A listening socket in the reactor of one worker.
+/// A listening socket in the reactor of one worker. One task at a time may wait for it.
 pub struct Listening {
-    io: AsyncFd<OwnedFd>,
+    /// Closed first: that takes it out of epoll.
+    fd: OwnedFd,
+    watch: Watch,
 }
 
 impl Listening {
-    /// Registers a listening socket with the reactor of the current runtime.
+    /// Registers a listening socket with the reactor of this thread.
     ///
     /// # Errors
     ///
@@ -112,13 +113,10 @@ impl Listening {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O.
+    /// On a thread without a reactor.
     pub fn register(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it
-        // is dropped, and nothing here ever closes or replaces it.
-        #[allow(unsafe_code)]
-        let io = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        Ok(Self { io: io.map_err(io::Error::from)? })
+        let watch = Watch::new(&fd, Readiness::NONE)?;
+        Ok(Self { fd, watch })
     }
 
     /// Waits for a connection and takes it.
@@ -132,9 +130,9 @@ impl Listening {
     /// Dropped before it is ready, no connection was taken.
     pub async fn accept(&self) -> io::Result<Accepted> {
         loop {
-            let mut guard = self.io.readable().await?;
-            match accept(&self.io) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::READABLE)).await;
+            match self.accept_reported() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
         }
@@ -146,7 +144,19 @@ impl Listening {
     ///
     /// `WouldBlock` when there is none; otherwise as [`Listening::accept`].
     pub fn try_accept(&self) -> io::Result<Accepted> {
-        self.io.try_io(Interest::READABLE, |fd| accept(fd))
+        if self.watch.is(Readiness::READABLE) {
+            self.accept_reported()
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    }
+
+    fn accept_reported(&self) -> io::Result<Accepted> {
+        let result = accept(&self.fd);
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.watch.clear(Readiness::READABLE);
+        }
+        result
     }
 
     /// Takes a connection if the kernel has one, whatever the reactor knows.
@@ -155,13 +165,13 @@ impl Listening {
     ///
     /// As [`Listening::try_accept`].
     pub fn accept_now(&self) -> io::Result<Accepted> {
-        accept(&self.io)
+        accept(&self.fd)
     }
 }
 
 impl AsFd for Listening {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.io.as_fd()
+        self.fd.as_fd()
     }
 }
 

@@ -12,6 +12,7 @@ pub mod fault;
 pub mod listen;
 pub mod pipe;
 pub mod process;
+pub mod reactor;
 pub mod socket;
 pub mod stream;
 

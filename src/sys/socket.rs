@@ -11,8 +11,10 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::socket::MsgFlags;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use super::{Address, Stream, retry};
+use super::{Address, retry};
 
 /// Starts to connect and does not wait.
 ///
@@ -21,7 +23,7 @@ use super::{Address, Stream, retry};
 /// # Errors
 ///
 /// What `socket` or `connect` say at once: out of descriptors, no route, no free port. A refusal
-/// usually comes later, from the first write or from [`Stream::connected`].
+/// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
     let (domain, protocol, target) = match address {
         Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
@@ -35,19 +37,31 @@ pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
     }
 }
 
-/// Connects and waits until it is done.
+/// Connects on a tokio runtime and waits until it is done.
 ///
 /// # Errors
 ///
 /// The reason for which the connection could not be made.
 ///
+/// # Panics
+///
+/// Outside of a tokio runtime with I/O.
+///
 /// # Cancel safety
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
-pub async fn connect(address: &Address) -> io::Result<Stream> {
-    let stream = Stream::register(start_connect(address)?)?;
-    stream.connected().await?;
-    Ok(stream)
+pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
+    let socket = start_connect(address)?;
+    // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
+    // dropped or gives it back, and nothing here ever closes or replaces it.
+    #[allow(unsafe_code)]
+    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
+    let socket = socket.map_err(io::Error::from)?;
+    socket.writable().await?.retain_ready();
+    match SockRef::from(socket.get_ref()).take_error()? {
+        Some(error) => Err(error),
+        None => Ok(socket.into_inner()),
+    }
 }
 
 /// Reads what is there.

@@ -1,29 +1,29 @@
 //! A connected socket in the reactor, TCP or Unix alike.
 
-use std::future::Future;
 use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
+use super::reactor::{Readiness, Watch};
 use super::{Pipe, socket};
 
-/// A stream socket registered with the worker's epoll, edge-triggered, once for its whole life.
+/// A stream socket registered with the reactor of its thread, once for its whole life.
 ///
-/// A read that fills less than its buffer means that the socket is drained, so readiness is
-/// cleared without a second read; urgent data is the exception, because it ends a read early, and a
-/// splice for good.
+/// A read that fills less than its buffer means that the socket is drained, so the next one waits
+/// for the kernel's word; urgent data is the exception, because it ends a read early, and a splice
+/// for good. One task at a time may wait for a stream.
 pub struct Stream {
-    io: AsyncFd<OwnedFd>,
+    /// Closed first: that takes it out of epoll.
+    fd: OwnedFd,
+    watch: Watch,
 }
 
 impl Stream {
-    /// Registers a socket with the reactor of the current runtime.
+    /// Registers a connected socket with the reactor of this thread. Bytes that are there already are
+    /// reported like those that come later.
     ///
     /// # Errors
     ///
@@ -31,25 +31,39 @@ impl Stream {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime with I/O.
+    /// On a thread without a reactor.
     pub fn register(fd: OwnedFd) -> io::Result<Self> {
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it
-        // is dropped or gives it back, and nothing here ever closes or replaces it.
-        #[allow(unsafe_code)]
-        let io = unsafe { AsyncFd::register_with_interest(fd, interest) };
-        let io = io.map_err(|refused| {
-            let (fd, cause) = refused.into_parts();
-            // Nobody can serve it, so its peer must not take the end for an orderly one.
-            let _ = socket::reset_on_close(&fd);
-            cause
-        })?;
-        Ok(Self { io })
+        Self::watched(fd, Readiness::WRITE)
+    }
+
+    /// Registers a socket whose connect has been started.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::register`].
+    ///
+    /// # Panics
+    ///
+    /// As [`Stream::register`].
+    pub fn register_connecting(fd: OwnedFd) -> io::Result<Self> {
+        Self::watched(fd, Readiness::NONE)
+    }
+
+    fn watched(fd: OwnedFd, known: Readiness) -> io::Result<Self> {
+        match Watch::new(&fd, known) {
+            Ok(watch) => Ok(Self { fd, watch }),
+            Err(error) => {
+                // Nobody can serve it, so its peer must not take the end for an orderly one.
+                let _ = socket::reset_on_close(&fd);
+                Err(error)
+            }
+        }
     }
 
     /// Takes the socket out of the reactor.
     pub fn into_fd(self) -> OwnedFd {
-        self.io.into_inner()
+        self.watch.remove(&self.fd);
+        self.fd
     }
 
     /// Waits until a started connect has ended.
@@ -62,12 +76,8 @@ impl Stream {
     ///
     /// Nothing is lost; call it again.
     pub async fn connected(&self) -> io::Result<()> {
-        let mut guard = self.io.writable().await?;
-        guard.retain_ready();
-        match SockRef::from(&self.io.as_fd()).take_error()? {
-            Some(error) => Err(error),
-            None => Ok(()),
-        }
+        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::WRITABLE)).await;
+        self.take_error().map_or(Ok(()), Err)
     }
 
     /// Waits until the peer has reset the connection, or it failed otherwise.
@@ -76,19 +86,17 @@ impl Stream {
     ///
     /// Nothing is lost; call it again.
     pub async fn failed(&self) {
-        if let Ok(mut guard) = self.io.ready(Interest::ERROR).await {
-            guard.retain_ready();
-        }
+        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ERROR)).await;
     }
 
     /// Whether the reactor has already reported an error on this socket. Costs no system call.
     pub fn has_error(&self) -> bool {
-        self.io.try_io(Interest::ERROR, |_| Ok(())).is_ok()
+        self.watch.is(Readiness::ERROR)
     }
 
     /// The error that waits on this socket, and would otherwise be the next call's.
     pub fn take_error(&self) -> Option<io::Error> {
-        SockRef::from(&self.io.as_fd()).take_error().ok().flatten()
+        SockRef::from(&self.fd).take_error().ok().flatten()
     }
 
     /// Reads what is there; 0 is the end.
@@ -98,21 +106,23 @@ impl Stream {
     /// What the peer or the kernel did; never `WouldBlock`.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            ready!(self.watch.poll(cx, Readiness::READABLE));
             let urgent = self.has_urgent();
             if urgent {
                 // An urgent byte is then one of the stream, in its place. Sockets that were accepted
                 // have this from their listener; for the others it is soon enough now.
-                let _ = SockRef::from(&self.io.as_fd()).set_out_of_band_inline(true);
+                let _ = SockRef::from(&self.fd).set_out_of_band_inline(true);
             }
-            match socket::recv(&self.io, buffer) {
+            match socket::recv(&self.fd, buffer) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() && !urgent {
-                        guard.clear_ready();
+                        self.watch.clear(Readiness::READ);
                     }
                     return Poll::Ready(Ok(n));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.clear(Readiness::READABLE);
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -138,13 +148,18 @@ impl Stream {
     /// What the peer or the kernel did; never `WouldBlock`.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match socket::send(&self.io, bytes) {
+            ready!(self.watch.poll(cx, Readiness::WRITABLE));
+            match socket::send(&self.fd, bytes) {
                 Ok(n) => {
-                    clear_if_short(&mut guard, n < bytes.len());
+                    if n < bytes.len() {
+                        // The send buffer is full.
+                        self.watch.clear(Readiness::WRITE);
+                    }
                     return Poll::Ready(Ok(n));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.clear(Readiness::WRITABLE);
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
@@ -164,13 +179,8 @@ impl Stream {
     }
 
     /// Ready when the reactor has reported something to read, the end included. Costs no system call.
-    ///
-    /// # Errors
-    ///
-    /// When the runtime is ending.
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.io.poll_read_ready(cx))?.retain_ready();
-        Poll::Ready(Ok(()))
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.watch.poll(cx, Readiness::READABLE)
     }
 
     /// Fills an empty pipe from this socket. 0 may be the end, and only [`Stream::poll_recv`] can tell:
@@ -185,12 +195,14 @@ impl Stream {
     pub fn poll_fill(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         debug_assert!(pipe.is_empty(), "a splice into a pipe that holds bytes can block on either end");
         loop {
-            let mut guard = ready!(self.io.poll_read_ready(cx))?;
+            ready!(self.watch.poll(cx, Readiness::READABLE));
             if self.has_urgent() {
                 return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
             }
-            match pipe.fill_from(&self.io) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            match pipe.fill_from(&self.fd) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.clear(Readiness::READABLE);
+                }
                 result => return Poll::Ready(result),
             }
         }
@@ -203,9 +215,11 @@ impl Stream {
     /// As [`Stream::poll_send`].
     pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         loop {
-            let mut guard = ready!(self.io.poll_write_ready(cx))?;
-            match pipe.empty_into(&self.io) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            ready!(self.watch.poll(cx, Readiness::WRITABLE));
+            match pipe.empty_into(&self.fd) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.watch.clear(Readiness::WRITABLE);
+                }
                 result => return Poll::Ready(result),
             }
         }
@@ -217,43 +231,25 @@ impl Stream {
     ///
     /// `NotConnected` when the peer has already reset.
     pub fn finish(&self) -> io::Result<()> {
-        SockRef::from(&self.io.as_fd()).shutdown(Shutdown::Write)
+        SockRef::from(&self.fd).shutdown(Shutdown::Write)
     }
 
     /// Whether urgent data has ever been announced on this socket: then a short read may stop at its
     /// mark with more bytes behind it.
     fn has_urgent(&self) -> bool {
-        // This is cheap, but to tokio the end of the source is something urgent too.
-        if self.io.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
-            return false;
-        }
-        let ready = pin!(self.io.ready(Interest::PRIORITY));
-        match ready.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(mut guard)) => {
-                guard.retain_ready();
-                guard.ready().is_priority()
-            }
-            Poll::Ready(Err(_)) | Poll::Pending => false,
-        }
+        self.watch.is(Readiness::URGENT)
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.io.as_fd()
+        self.fd.as_fd()
     }
 }
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Stream").field(&self.io.as_fd()).finish()
-    }
-}
-
-/// A short write means a full send buffer, so the next attempt waits for the kernel's word.
-fn clear_if_short(guard: &mut AsyncFdReadyGuard<'_, OwnedFd>, short: bool) {
-    if short {
-        guard.clear_ready();
+        f.debug_tuple("Stream").field(&self.fd).finish()
     }
 }
 
@@ -262,9 +258,10 @@ mod tests {
     use std::io::Write;
     use std::net::{TcpListener, TcpStream};
 
-    use tokio::runtime::Builder;
+    use std::task::Waker;
 
     use super::*;
+    use crate::sys::reactor::Reactor;
 
     /// A peer, and the stream under test once the peer has done something.
     fn after(act: impl FnOnce(&mut TcpStream)) -> (TcpStream, Stream) {
@@ -279,13 +276,13 @@ mod tests {
 
     /// What the first splice from the stream gives.
     fn check_fill(act: impl FnOnce(&mut TcpStream), expected: Result<usize, io::ErrorKind>) {
-        let runtime = Builder::new_current_thread().enable_io().build().unwrap();
-        let filled = runtime.block_on(async {
-            let (_peer, stream) = after(act);
-            let mut pipe = Pipe::open(1 << 16).unwrap();
-            std::future::poll_fn(|cx| stream.poll_fill(cx, &mut pipe)).await
-        });
-        assert_eq!(filled.map_err(|error| error.kind()), expected);
+        let reactor = Reactor::new().unwrap();
+        let _entered = reactor.enter();
+        let (_peer, stream) = after(act);
+        let mut pipe = Pipe::open(1 << 16).unwrap();
+        reactor.wait(None).unwrap();
+        let filled = stream.poll_fill(&mut Context::from_waker(Waker::noop()), &mut pipe);
+        assert_eq!(filled.map_err(|error| error.kind()), Poll::Ready(expected));
     }
 
     #[test]

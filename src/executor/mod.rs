@@ -1,0 +1,160 @@
+//! Runs the tasks of one thread: a worker's.
+//!
+//! One pass polls the tasks that were woken, fires the timers that are due and asks the kernel for news.
+//! A task that wakes itself has its next turn in the next pass, so nobody who always has something to
+//! do keeps the others waiting.
+//!
+//! It is small because it does little: tasks do not move between threads, and sockets, timers and wakers
+//! from other threads are all that can be waited for. A task may end in another, its [`Next`], which
+//! takes its place: the beginning of a connection leaves nothing behind in the memory of its middle.
+
+mod tasks;
+mod timers;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::sys::reactor::{Entered, Reactor};
+use tasks::{Tasks, Turn};
+use timers::Timers;
+pub use timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
+
+/// How a task goes on when its future is ready.
+pub enum Next {
+    /// It has ended.
+    Done,
+    /// It becomes another one, at once and in the same place.
+    Stage(Pin<Box<dyn Future<Output = Next>>>),
+}
+
+impl Next {
+    /// Goes on with `future`.
+    pub fn stage(future: impl Future<Output = Next> + 'static) -> Self {
+        Self::Stage(Box::pin(future))
+    }
+}
+
+/// The tasks of a thread, with its timers and its reactor.
+pub struct Executor {
+    core: Rc<Core>,
+    /// After the tasks, whose ends may still need both.
+    _reactor: Entered,
+    _current: Current,
+}
+
+/// What everything on the thread reaches.
+struct Core {
+    tasks: Tasks,
+    timers: Rc<Timers>,
+    reactor: Rc<Reactor>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// Keeps an executor the one of its thread; then the earlier one, if any, is it again.
+struct Current(Option<Rc<Core>>);
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        CURRENT.set(self.0.take());
+    }
+}
+
+impl Executor {
+    /// An executor for this thread, until it is dropped. Then all tasks are dropped.
+    ///
+    /// # Errors
+    ///
+    /// When descriptors or memory have run out.
+    pub fn new() -> io::Result<Self> {
+        let reactor = Reactor::new()?;
+        let tasks = Tasks::new(reactor.bell());
+        let core = Rc::new(Core { tasks, timers: Rc::default(), reactor: Rc::clone(&reactor) });
+        let current = Current(CURRENT.replace(Some(Rc::clone(&core))));
+        Ok(Self { core, _reactor: reactor.enter(), _current: current })
+    }
+
+    /// Runs `root` to its end, and the tasks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked for news.
+    ///
+    /// # Panics
+    ///
+    /// With what `root` panics with. A task's panic ends that task alone.
+    pub fn block_on<T>(&self, root: impl Future<Output = T>) -> io::Result<T> {
+        let Core { tasks, timers, reactor } = &*self.core;
+        let mut root = pin!(root);
+        let own = tasks.reserve();
+        loop {
+            for turn in tasks.begin_pass() {
+                match turn {
+                    Turn::Task(task) => task.run(),
+                    Turn::Reserved => {
+                        let mut cx = Context::from_waker(own.waker());
+                        if let Poll::Ready(result) = root.as_mut().poll(&mut cx) {
+                            return Ok(result);
+                        }
+                    }
+                }
+            }
+            timers.fire();
+            let patience = if tasks.is_idle() { timers.patience() } else { Some(Duration::ZERO) };
+            if reactor.wait(patience)? {
+                tasks.hear_others();
+            }
+        }
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.core.tasks.drop_all();
+    }
+}
+
+/// Starts a task on the executor of this thread; its first turn comes in this pass.
+///
+/// # Panics
+///
+/// On a thread without an executor.
+pub fn spawn(future: impl Future<Output = Next> + 'static) {
+    let work = Box::pin(future);
+    CURRENT.with_borrow(|core| core.as_ref().expect(NO_EXECUTOR).tasks.spawn(work));
+}
+
+const NO_EXECUTOR: &str = "the thread has an executor";
+
+/// Lets the others have their turn.
+///
+/// # Cancel safety
+///
+/// Nothing is lost.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The timers of this thread.
+fn timers() -> Rc<Timers> {
+    CURRENT.with_borrow(|core| Rc::clone(&core.as_ref().expect(NO_EXECUTOR).timers))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::*;
+
+fn run<T>(root: impl Future<Output = T>) -> T {
+    Executor::new().unwrap().block_on(root).unwrap()
+}
+
+/// A task that writes down each of its turns.
+async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> Next {
+    for _ in 0..turns {
+        diary.borrow_mut().push(name);
+        yield_now().await;
+    }
+    Next::Done
+}
+
+#[test]
+fn who_always_has_something_to_do_keeps_nobody_waiting() {
+    let diary = Rc::new(RefCell::new(String::new()));
+    run(async {
+        spawn(take_turns('a', 3, Rc::clone(&diary)));
+        spawn(take_turns('b', 2, Rc::clone(&diary)));
+        while Rc::strong_count(&diary) > 1 {
+            yield_now().await;
+        }
+    });
+    assert_eq!(*diary.borrow(), "ababa");
+}
+
+#[test]
+fn a_task_becomes_another() {
+    struct Told(Rc<Cell<u8>>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let (dropped, result) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
+    run(async {
+        let (first, seen) = (Told(Rc::clone(&dropped)), Rc::clone(&dropped));
+        let (tell, told) = oneshot::channel();
+        spawn(async move {
+            let _first = first;
+            Next::stage(async move {
+                let _ = tell.send(seen.get());
+                Next::Done
+            })
+        });
+        result.set(told.await.ok());
+    });
+    assert_eq!(result.get(), Some(1), "the first is gone when the second begins");
+}
+
+#[test]
+fn a_panic_ends_its_task_alone() {
+    let (tell, told) = oneshot::channel();
+    run(async {
+        spawn(async { panic!("on purpose") });
+        spawn(async {
+            yield_now().await;
+            let _ = tell.send(7);
+            Next::Done
+        });
+        assert_eq!(told.await, Ok(7));
+    });
+}
+
+#[test]
+fn another_thread_wakes_a_sleeping_one() {
+    let (asleep, wait) = mpsc::channel();
+    let (tell, told) = oneshot::channel();
+    let other = thread::spawn(move || {
+        wait.recv().unwrap();
+        tell.send(Instant::now()).unwrap();
+    });
+    let heard = run(async {
+        let mut told = pin!(told);
+        let mut polls = 0;
+        poll_fn(|cx| {
+            polls += 1;
+            let polled = told.as_mut().poll(cx);
+            let _ = asleep.send(());
+            polled
+        })
+        .await
+    });
+    assert!(heard.is_ok());
+    other.join().unwrap();
+}
+
+#[test]
+fn timers_fire_in_order_and_not_before_their_time() {
+    let began = Instant::now();
+    let order = Rc::new(RefCell::new(Vec::new()));
+    run(async {
+        for millis in [20, 5, 10] {
+            let order = Rc::clone(&order);
+            spawn(async move {
+                sleep(Duration::from_millis(millis)).await;
+                assert!(began.elapsed() >= Duration::from_millis(millis));
+                order.borrow_mut().push(millis);
+                Next::Done
+            });
+        }
+        let never = timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
+        assert_eq!(never, Err(Elapsed));
+        assert_eq!(timeout(Duration::MAX, async { 3 }).await, Ok(3));
+    });
+    assert_eq!(*order.borrow(), [5, 10, 20]);
+}
+
+#[test]
+fn a_sleep_that_is_dropped_is_forgotten() {
+    run(async {
+        for _ in 0..100 {
+            let mut sleep = sleep(Duration::from_secs(3600));
+            poll_fn(|cx| {
+                assert!(Pin::new(&mut sleep).poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert_eq!(timers().patience(), None);
+    });
+}
+
+#[test]
+fn tasks_are_dropped_with_their_executor() {
+    /// Starts another task when it is dropped.
+    struct Restless(Arc<AtomicUsize>);
+    impl Drop for Restless {
+        fn drop(&mut self) {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
+                let next = Restless(Arc::clone(&self.0));
+                spawn(async move {
+                    let _next = next;
+                    Next::Done
+                });
+            }
+        }
+    }
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let held = Restless(Arc::clone(&dropped));
+    run(async move {
+        spawn(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        yield_now().await;
+    });
+    assert_eq!(dropped.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_late_waker_does_no_harm() {
+    run(async {
+        let (tell, told) = oneshot::channel();
+        spawn(async move {
+            poll_fn(|cx| Poll::Ready(cx.waker().clone())).await.wake();
+            let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+            let _ = tell.send(waker);
+            Next::Done
+        });
+        let stale = told.await.unwrap();
+        stale.wake_by_ref();
+        let turns = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&turns);
+        spawn(async move {
+            poll_fn(|_| {
+                seen.set(seen.get() + 1);
+                if seen.get() < 2 { Poll::Pending } else { Poll::Ready(Next::Done) }
+            })
+            .await
+        });
+        stale.wake();
+        yield_now().await;
+        yield_now().await;
+        assert_eq!(turns.get(), 2, "the later task had the turn of the earlier one's waker");
+    });
+}

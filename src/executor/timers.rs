@@ -1,0 +1,152 @@
+//! Waiting for a moment.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Those who wait, by their moments; the number tells two with the same moment apart.
+#[derive(Default)]
+pub(super) struct Timers {
+    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    next: Cell<u64>,
+}
+
+impl Timers {
+    /// How long until the first is due; `None` if nobody waits.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let waiting = self.waiting.borrow();
+        let ((due, _), _) = waiting.first_key_value()?;
+        Some(due.saturating_duration_since(Instant::now()))
+    }
+
+    /// Wakes those that are due.
+    pub(super) fn fire(&self) {
+        if self.waiting.borrow().is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(waker) = self.take_due(now) {
+            waker.wake();
+        }
+    }
+
+    fn take_due(&self, now: Instant) -> Option<Waker> {
+        let mut waiting = self.waiting.borrow_mut();
+        let first = waiting.first_entry().filter(|first| first.key().0 <= now)?;
+        Some(first.remove())
+    }
+}
+
+/// Waits until a moment; made by [`sleep_until`].
+#[derive(Debug)]
+pub struct Sleep {
+    due: Instant,
+    /// Its place among the waiting, from the first poll on.
+    place: Option<Place>,
+}
+
+struct Place {
+    timers: Rc<Timers>,
+    key: (Instant, u64),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Place").field(&self.key).finish()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.timers.waiting.borrow_mut().remove(&self.key);
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if Instant::now() >= self.due {
+            return Poll::Ready(());
+        }
+        let due = self.due;
+        let Place { timers, key } = self.place.get_or_insert_with(|| {
+            let timers = super::timers();
+            let key = (due, timers.next.get());
+            timers.next.set(key.1 + 1);
+            Place { timers, key }
+        });
+        timers.waiting.borrow_mut().insert(*key, cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Waits until `due`, at most a millisecond longer than the thread is busy.
+///
+/// # Panics
+///
+/// When polled on a thread without an executor.
+///
+/// # Cancel safety
+///
+/// Nothing is lost.
+pub fn sleep_until(due: Instant) -> Sleep {
+    Sleep { due, place: None }
+}
+
+/// Waits for `time`; as [`sleep_until`]. What lies beyond the clock's end never comes.
+pub fn sleep(time: Duration) -> Sleep {
+    sleep_until(after(time))
+}
+
+/// The time was over first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the time is over")]
+pub struct Elapsed;
+
+/// Runs `future` until `due`.
+///
+/// # Errors
+///
+/// [`Elapsed`], if it is not ready by then; it is dropped.
+///
+/// # Panics
+///
+/// As [`sleep_until`].
+///
+/// # Cancel safety
+///
+/// That of `future`.
+pub async fn timeout_at<T>(due: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut future = pin!(future);
+    let mut over = sleep_until(due);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Ok(result)),
+        Poll::Pending => Pin::new(&mut over).poll(cx).map(|()| Err(Elapsed)),
+    })
+    .await
+}
+
+/// Runs `future` for `time` at most; as [`timeout_at`].
+///
+/// # Errors
+///
+/// [`Elapsed`], if it is not ready by then; it is dropped.
+///
+/// # Cancel safety
+///
+/// That of `future`.
+pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    timeout_at(after(time), future).await
+}
+
+/// Longer than any process lives, and within what every clock can tell.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+fn after(time: Duration) -> Instant {
+    Instant::now() + time.min(FAR)
+}
