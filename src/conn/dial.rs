@@ -15,7 +15,8 @@ use crate::pool::Backend;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::fault::is_out_of_resources;
-use crate::sys::{Address, Stream, socket};
+use crate::sys::socket::{self, First};
+use crate::sys::{Address, Stream};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
 /// A connected backend, and how many of the client's first bytes it has.
@@ -95,12 +96,13 @@ pub(super) async fn dial(
 
 /// One attempt at one backend.
 async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
-    let fd = socket::start_connect(address)?;
     if first.is_empty() {
+        let fd = socket::start_connect(address, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         return Ok(Dialled { backend, sent: 0 });
     }
+    let fd = socket::start_connect(address, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
     match socket::send(&fd, first) {

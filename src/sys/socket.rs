@@ -16,6 +16,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Address, retry};
 
+/// What is said on a connection first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// We have bytes to send at once: the last packet of the handshake goes with them instead of alone.
+    Ours,
+    /// Perhaps the peer speaks first; the handshake must not wait for us.
+    Unknown,
+}
+
 /// Starts to connect and does not wait.
 ///
 /// On loopback and on a near network the socket can often be written at once.
@@ -24,12 +33,17 @@ use super::{Address, retry};
 ///
 /// What `socket` or `connect` say at once: out of descriptors, no route, no free port. A refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
-pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
+pub fn start_connect(address: &Address, first: First) -> io::Result<OwnedFd> {
     let (domain, protocol, target) = match address {
         Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
     };
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
+    if first == First::Ours && protocol.is_some() {
+        // tcp(7), TCP_QUICKACK: off, the kernel holds the acknowledgement of the peer's SYN back for data,
+        // 200 ms at most; then it is on again by itself.
+        socket.set_tcp_quickack(false)?;
+    }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),
@@ -51,7 +65,7 @@ pub fn start_connect(address: &Address) -> io::Result<OwnedFd> {
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
 pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = start_connect(address)?;
+    let socket = start_connect(address, First::Unknown)?;
     // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
     // dropped or gives it back, and nothing here ever closes or replaces it.
     #[allow(unsafe_code)]
@@ -158,5 +172,29 @@ fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         result => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Whether a listener knows of a connection before anything is sent on it.
+    fn is_accepted_at_once(first: First) -> bool {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let socket = start_connect(&Address::Tcp(listener.local_addr().unwrap()), first).unwrap();
+        let at_once = listener.accept().is_ok();
+        send(&socket, b"x").unwrap();
+        at_once || listener.accept().is_err()
+    }
+
+    #[test]
+    fn the_handshake_ends_with_our_first_bytes() {
+        assert!(is_accepted_at_once(First::Unknown));
+        // The kernel waits for 200 ms, and a busy machine may let them pass.
+        assert!((0..20).any(|_| !is_accepted_at_once(First::Ours)));
     }
 }
