@@ -1,7 +1,7 @@
 //! Bounded memory, and everything given back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -161,6 +161,30 @@ fn check_that_everything_comes_back(engine: EngineChoice, connections: usize) {
     wait_for("the descriptors", || child.descriptors() == before);
     let accepted = child.metric(r#"pointsman_connections_total{listener="main"}"#);
     assert!(accepted >= connections as f64, "{accepted}");
+}
+
+/// The figure that the README promises, in bytes of the proxy's own memory.
+#[test]
+fn an_idle_connection_costs_less_than_a_kibibyte() {
+    const STEP: usize = 1000;
+    let backend = TcpListener::bind("127.0.0.1:0").unwrap();
+    let child = Child::start(backend.local_addr().unwrap(), EngineChoice::Auto, None);
+    // The child's first connection, which it made of itself.
+    let mut held = vec![backend.accept().unwrap().0];
+    let mut grow = || {
+        for _ in 0..STEP {
+            let mut client = child.connect();
+            let mut server = backend.accept().unwrap().0;
+            client.write_all(b"hello").unwrap();
+            server.read_exact(&mut [0; 5]).unwrap();
+            held.extend([client, server]);
+        }
+        child.memory()
+    };
+    let (first, second) = (grow(), grow());
+    let each = (second - first) / STEP;
+    assert!((100..1024).contains(&each), "{each} bytes");
+    assert_eq!(child.metric(ACTIVE), (2 * STEP) as f64);
 }
 
 #[test]
