@@ -2,12 +2,14 @@
 //!
 //! The bytes are read and kept, not peeked at: the backend gets them verbatim.
 
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use super::Surroundings;
 use super::story::Story;
-use super::{Bounds, Surroundings};
 use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
 use crate::route::Facts;
@@ -67,9 +69,9 @@ pub(super) async fn client_hello(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(spec, &around.bounds);
+    let mut reading = Reading::new(spec, around);
     // It is nearly always there already.
-    let first = match reading.recv_first_now(&client) {
+    let first = match reading.recv_now(&client) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
         result => Some(result),
     };
@@ -163,7 +165,9 @@ async fn dismiss(client: &Stream, alert: Alert) {
 /// Reads and forgets until the client ends.
 async fn discard(client: &Stream) {
     let mut discarded = 0;
-    while let Ok(n) = recv_on_stack(client, <[u8]>::len).await {
+    // Memory that is there only while there is something to read.
+    let recv = async || poll_fn(|cx| client.poll_recv(cx, &mut [0; FIRST_READ])).await;
+    while let Ok(n) = recv().await {
         discarded += n;
         if n == 0 || discarded > ALERT_DISCARD {
             return;
@@ -171,31 +175,23 @@ async fn discard(client: &Stream) {
     }
 }
 
-/// Reads once, through memory that is there only while there is something to read: a client that is
-/// waited for costs no buffer.
-async fn recv_on_stack<T>(client: &Stream, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
-    std::future::poll_fn(|cx| {
-        let mut buffer = [0; FIRST_READ];
-        client.poll_recv(cx, &mut buffer).map_ok(|n| take(&buffer[..n]))
-    })
-    .await
-}
-
 /// A hello on its way in.
 struct Reading<'a> {
-    /// As large as it may get without asking for more memory; the first `used` bytes are the client's.
-    buffer: Vec<u8>,
-    used: usize,
+    /// All that the client has sent.
+    bytes: Vec<u8>,
+    /// How many of them may be held.
+    granted: usize,
     reader: HelloReader,
-    bounds: &'a Bounds,
-    /// The buffer's share of the memory that all half-read hellos may take. A hello that comes whole
+    around: &'a Surroundings,
+    /// The bytes' share of the memory that all half-read hellos may take. A hello that comes whole
     /// with the first read needs none, so those who fill that memory slowly do not lock it out.
     memory: Option<Share>,
 }
 
 impl<'a> Reading<'a> {
-    fn new(spec: &HelloSpec, bounds: &'a Bounds) -> Self {
-        Self { buffer: Vec::new(), used: 0, reader: HelloReader::new(spec.max_size), bounds, memory: None }
+    fn new(spec: &HelloSpec, around: &'a Surroundings) -> Self {
+        let reader = HelloReader::new(spec.max_size);
+        Self { bytes: Vec::new(), granted: FIRST_READ, reader, around, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.
@@ -210,7 +206,7 @@ impl<'a> Reading<'a> {
             Some(read) => read,
             None => {
                 let patience = spec.first_byte_timeout.saturating_sub(story.age());
-                timeout(patience, self.recv_first(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
+                timeout(patience, self.recv(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
             }
         };
         if first.map_err(|_| Stopped::NoData)? == 0 {
@@ -219,7 +215,7 @@ impl<'a> Reading<'a> {
         if let Some(hello) = self.parse()? {
             return Ok(hello);
         }
-        let share = self.bounds.hello_memory.share(FIRST_READ as u64);
+        let share = self.around.bounds.hello_memory.share(FIRST_READ as u64);
         self.memory = Some(share.ok_or(Stopped::Memory)?);
         // Absolute: a byte now and then does not buy more time.
         let deadline = Instant::now() + spec.hello_timeout;
@@ -229,9 +225,8 @@ impl<'a> Reading<'a> {
     async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, Stopped> {
         loop {
             self.make_room()?;
-            match client.recv(&mut self.buffer[self.used..]).await {
-                Ok(0) | Err(_) => return Err(Stopped::Truncated),
-                Ok(read) => self.used += read,
+            if self.recv(client).await.map_err(|_| Stopped::Truncated)? == 0 {
+                return Err(Stopped::Truncated);
             }
             if let Some(hello) = self.parse()? {
                 return Ok(hello);
@@ -240,52 +235,53 @@ impl<'a> Reading<'a> {
     }
 
     fn parse(&mut self) -> Result<Option<ClientHello>, Stopped> {
-        self.reader.read(&self.buffer[..self.used]).map_err(Stopped::Fault)
+        self.reader.read(&self.bytes).map_err(Stopped::Fault)
     }
 
-    /// Doubles a full buffer, up to what a hello may take, if the process has room for that.
+    /// Doubles what may be held once that is full, up to what a hello may take, if the process has room.
     fn make_room(&mut self) -> Result<(), Stopped> {
-        let size = self.buffer.len();
-        if self.used < size {
-            return Ok(());
+        if self.bytes.len() == self.granted {
+            // The reader refuses whatever is longer than its bound, so there is room below it.
+            let wanted = (self.granted * 2).min(self.reader.max_raw().max(self.granted + 1));
+            if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - self.granted) as u64)) {
+                return Err(Stopped::Memory);
+            }
+            self.granted = wanted;
         }
-        // The reader refuses whatever is longer than its bound, so there is room below it.
-        let wanted = (size * 2).min(self.reader.max_raw().max(size + 1));
-        if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - size) as u64)) {
-            return Err(Stopped::Memory);
-        }
-        self.buffer.resize(wanted, 0);
+        self.bytes.reserve_exact(self.granted - self.bytes.len());
         Ok(())
     }
 
-    fn recv_first_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
-        let mut buffer = [0; FIRST_READ];
-        let read = socket::recv(client, &mut buffer)?;
-        Ok(self.begin(&buffer[..read]))
+    /// Reads what is there before the client is registered anywhere.
+    fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
+        self.around.engines.with_buffer(|buffer| {
+            let read = socket::recv(client, &mut buffer[..FIRST_READ])?;
+            self.bytes.extend_from_slice(&buffer[..read]);
+            Ok(read)
+        })
     }
 
-    async fn recv_first(&mut self, client: &Stream) -> io::Result<usize> {
-        recv_on_stack(client, |bytes| self.begin(bytes)).await
-    }
-
-    /// Takes the first bytes into a buffer of its own.
-    fn begin(&mut self, bytes: &[u8]) -> usize {
-        if !bytes.is_empty() {
-            self.buffer.reserve_exact(FIRST_READ);
-            self.buffer.extend_from_slice(bytes);
-            self.buffer.resize(FIRST_READ, 0);
-            self.used = bytes.len();
-        }
-        self.used
+    /// Reads through the worker's buffer, so that a client that is waited for holds none.
+    async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
+        let room = self.granted - self.bytes.len();
+        let (engines, bytes) = (&self.around.engines, &mut self.bytes);
+        poll_fn(|cx| {
+            engines.with_buffer(|buffer| {
+                let room = room.min(buffer.len());
+                let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
+                bytes.extend_from_slice(&buffer[..read]);
+                Poll::Ready(Ok(read))
+            })
+        })
+        .await
     }
 
     fn sent_name(&self) -> Option<Box<[u8]>> {
-        self.reader.sent_name(&self.buffer[..self.used])
+        self.reader.sent_name(&self.bytes)
     }
 
     /// All that was read, and its share of the memory of all hellos.
-    fn into_bytes(mut self) -> (Vec<u8>, Option<Share>) {
-        self.buffer.truncate(self.used);
-        (self.buffer, self.memory)
+    fn into_bytes(self) -> (Vec<u8>, Option<Share>) {
+        (self.bytes, self.memory)
     }
 }

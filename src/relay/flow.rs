@@ -43,6 +43,15 @@ impl Engines {
     pub fn new(pipes: PipePool) -> Self {
         Self { buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()), pipes: Rc::new(pipes) }
     }
+
+    /// Lends the buffer, of 64 KiB and full of what others have left there, for one read.
+    ///
+    /// # Panics
+    ///
+    /// When it is lent already.
+    pub fn with_buffer<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
+        read(&mut self.buffer.borrow_mut())
+    }
 }
 
 /// One end of the connection failed while bytes moved.
