@@ -21,6 +21,7 @@ type Case = (&'static str, fn(u64));
 const CASES: &[Case] = &[
     ("hello/openssl", |times| hello("openssl-tls13", usize::MAX, times)),
     ("hello/chromium", |times| hello("chromium", usize::MAX, times)),
+    ("hello/many_extensions", many_extensions),
     ("hello/one_byte_segments", |times| hello("openssl-tls13", 1, times)),
     ("hello/one_byte_records", one_byte_records),
     ("server_name", server_name),
@@ -68,6 +69,12 @@ fn repeat<T>(times: u64, mut operation: impl FnMut(u64) -> T) {
 fn hello(file: &str, step: usize, times: u64) {
     let raw = inputs::hello(file);
     repeat(times, |_| inputs::read_hello(black_box(raw), step.min(raw.len())));
+}
+
+/// The most extensions that fit the largest hello: what one packet of a hostile client can cost.
+fn many_extensions(times: u64) {
+    let raw = inputs::in_empty_extensions(4000);
+    repeat(times, |_| inputs::read_hello(black_box(&raw), raw.len()));
 }
 
 fn one_byte_records(times: u64) {

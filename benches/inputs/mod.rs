@@ -78,6 +78,21 @@ pub(crate) fn in_one_byte_records(raw: &[u8]) -> Vec<u8> {
     message.iter().flat_map(|&byte| [header[0], header[1], header[2], 0, 1, byte]).collect()
 }
 
+/// A hello of nothing but so many extensions without content, all of different types.
+pub(crate) fn in_empty_extensions(count: u16) -> Vec<u8> {
+    let before = [&[3, 3], [7; 32].as_slice(), &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let extensions: Vec<u8> = (1..=count).flat_map(|kind| [(kind >> 8) as u8, kind as u8, 0, 0]).collect();
+    let body = [before, vector16(extensions)].concat();
+    let message = [vec![1, 0], vector16(body)].concat();
+    [vec![22, 3, 1], vector16(message)].concat()
+}
+
+/// Bytes behind their length of two bytes.
+fn vector16(content: Vec<u8>) -> Vec<u8> {
+    let length = u16::try_from(content.len()).expect("a short vector");
+    [length.to_be_bytes().to_vec(), content].concat()
+}
+
 /// A name that is known to be valid.
 pub(crate) fn name(text: &str) -> ServerName {
     text.parse().expect("a valid name")

@@ -28,8 +28,17 @@ pub(super) fn sent_name(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
 /// The content of the server name extension, if the hello has one.
 fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let Some(block) = extensions(body)? else { return Ok(None) };
+    match find_server_name::<SIEVE>(block) {
+        Err(Malformed::DuplicateExtension) => find_server_name::<EXACT>(block),
+        answer => answer,
+    }
+}
+
+/// Walks over all extensions. With fewer than [`EXACT`] words for the types seen, that one is there twice is
+/// only a suspicion.
+fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = Fields(block);
-    let mut seen = TypeSet::new();
+    let mut seen = TypeSet::<WORDS>::new();
     let mut found = None;
     while !fields.is_empty() {
         let kind = fields.number().ok_or(Malformed::Extension)?;
@@ -116,21 +125,56 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A set of extension types: a bit for each, 8 KiB on the stack. So thousands of extensions in one hello
-/// cost neither an allocation nor a search.
-struct TypeSet([u64; 1024]);
+/// Words with a bit for each type: 8 KiB, and clearing them would be more than a third of a hello's cost.
+const EXACT: usize = 1024;
 
-impl TypeSet {
-    fn new() -> TypeSet {
-        TypeSet([0; 1024])
+/// Words in which no two of the types in use share a bit, so that hardly any hello is walked over twice.
+const SIEVE: usize = 16;
+
+/// A set of extension types: a bit for each, shared by those that are equal modulo the number of bits. So
+/// thousands of extensions in one hello cost neither an allocation nor a search.
+struct TypeSet<const WORDS: usize>([u64; WORDS]);
+
+impl<const WORDS: usize> TypeSet<WORDS> {
+    fn new() -> Self {
+        TypeSet([0; WORDS])
     }
 
-    /// Adds a type; false if it was there already.
+    /// Adds a type; false if it was there already, or one that shares its bit.
     fn insert(&mut self, kind: u16) -> bool {
-        let word = &mut self.0[usize::from(kind / 64)];
+        let word = &mut self.0[usize::from(kind / 64) % WORDS];
         let bit = 1 << (kind % 64);
         let new = *word & bit == 0;
         *word |= bit;
         new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_in_use_differ_in_the_sieve() {
+        // Those that IANA has numbered in a row, and GREASE (RFC 8701).
+        let numbered = 0..=64;
+        let grease = (0..16).map(|n| 0x0a0a + 0x1010 * n);
+        // Protocol settings of two generations, ECH and its name lists, renegotiation, ESNI, QUIC's draft, channel
+        // ids and next protocols.
+        let others = [0x4469, 0x44cd, 0xfe0d, 0xfd00, 0xff01, 0xffce, 0xffa5, 0x7550, 0x3374];
+        let mut seen = TypeSet::<SIEVE>::new();
+        for kind in numbered.chain(grease).chain(others) {
+            assert!(seen.insert(kind), "{kind:#06x}");
+        }
+    }
+
+    #[test]
+    fn only_the_sieve_takes_one_type_for_another() {
+        let (mut sieve, mut exact) = (TypeSet::<SIEVE>::new(), TypeSet::<EXACT>::new());
+        for kind in 0..=u16::MAX {
+            assert_eq!(sieve.insert(kind), kind < 1024, "{kind}");
+            assert!(exact.insert(kind), "{kind}");
+        }
+        assert!((0..=u16::MAX).all(|kind| !exact.insert(kind)));
     }
 }

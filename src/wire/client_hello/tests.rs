@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::iter;
 
@@ -255,6 +256,22 @@ fn extensions_are_judged() {
     malformed(&[&extension(0xfafa, &[]), &name, &extension(0xfafa, &[1])], Malformed::DuplicateExtension);
     // A name that is bad too does not hide that the structure is broken.
     malformed(&[&sni(b"1.2.3.4"), &[0]], Malformed::Extension);
+}
+
+#[test]
+fn a_repeated_extension_is_found_among_thousands() {
+    let types: Vec<u16> = (1..4000).map(|n: u16| n.wrapping_mul(0x1f35)).collect();
+    let hello_of = |types: &[u16]| {
+        let empty: Vec<u8> = types.iter().flat_map(|&kind| extension(kind, &[])).collect();
+        record(&hello(&[empty, sni(b"a.example")].concat()))
+    };
+    assert_eq!(read(&hello_of(&types)).unwrap().as_ref().map(name_of), Some(Some("a.example")));
+    for (first, second) in [(0, 1), (0, 3998), (2000, 2001), (3997, 3998)] {
+        let mut repeating = types.clone();
+        repeating[second] = types[first];
+        let expected = Err(HelloFault::Malformed(Malformed::DuplicateExtension));
+        assert_eq!(read(&hello_of(&repeating)), expected, "{first} and {second}");
+    }
 }
 
 #[test]
@@ -614,6 +631,25 @@ fn a_server_name_content() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn exactly_repeated_types_are_refused(
+        kinds in prop_oneof![
+            prop::collection::vec(any::<u16>(), 0..400),
+            prop::collection::vec(1..2000_u16, 0..200),
+        ],
+    ) {
+        let block: Vec<u8> = kinds.iter().flat_map(|&kind| extension(kind, &[])).collect();
+        let repeats = kinds.iter().collect::<HashSet<_>>().len() < kinds.len();
+        // An empty server name extension is a fault too, but one of contents.
+        let expected = match (repeats, kinds.contains(&0)) {
+            (true, _) => Err(HelloFault::Malformed(Malformed::DuplicateExtension)),
+            (false, true) => Err(HelloFault::Malformed(Malformed::ServerName)),
+            (false, false) => Ok(None),
+        };
+        let name = read(&record(&hello(&block))).map(|hello| hello.unwrap().server_name);
+        prop_assert_eq!(name, expected);
+    }
+
     #[test]
     fn any_segmentation_and_record_split_gives_the_same_answer(
         (_, raw, name) in a_fixture(),
