@@ -126,7 +126,7 @@ fn route(first: usize, prefix: &str, times: u64) {
 /// A line in a batch that has room for it, as in the access log.
 fn record(format: AccessLogFormat, times: u64) {
     let record = inputs::record();
-    let mut batch = String::with_capacity(1024);
+    let mut batch = Vec::with_capacity(1024);
     repeat(times, |_| {
         batch.clear();
         black_box(&record).write(format, &mut batch);

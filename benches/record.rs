@@ -19,7 +19,7 @@ fn write(c: &mut Criterion) {
     for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
         let mut group = c.benchmark_group(format!("record/{format:?}"));
         for (kind, record) in [("plain", &plain), ("bare", &bare), ("hostile", &hostile)] {
-            let mut batch = String::new();
+            let mut batch = Vec::new();
             group.bench_function(BenchmarkId::from_parameter(kind), |b| {
                 b.iter(|| {
                     batch.clear();

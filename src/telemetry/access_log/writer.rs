@@ -22,7 +22,7 @@ pub(super) struct Writer {
     format: AccessLogFormat,
     written: Counter,
     /// The lines of one batch; reused.
-    batch: String,
+    batch: Vec<u8>,
     /// How many they are.
     lines: u64,
     failures: Streak,
@@ -47,7 +47,7 @@ impl Writer {
         format: AccessLogFormat,
         written: Counter,
     ) -> Self {
-        let batch = String::with_capacity(BATCH_LIMIT);
+        let batch = Vec::with_capacity(BATCH_LIMIT);
         Self {
             orders,
             sink,
@@ -93,13 +93,13 @@ impl Writer {
     fn add(&mut self, mut queued: Queued) {
         if let Some(record) = queued.record.take() {
             record.write(self.format, &mut self.batch);
-            self.batch.push('\n');
+            self.batch.push(b'\n');
             self.lines += 1;
         }
     }
 
     fn write(&mut self) {
-        let Outcome { lines, fault } = self.sink.write_lines(self.batch.as_bytes());
+        let Outcome { lines, fault } = self.sink.write_lines(&self.batch);
         let lost = self.lines - lines;
         self.written.increment(lines);
         self.side.0.dropped.increment(lost);
