@@ -74,7 +74,7 @@ impl RouteTable {
 
     fn longest_suffix(&self, name: &str) -> Option<RouteId> {
         let too_long = labels(name).saturating_sub(self.suffix_labels + 1);
-        let suffixes = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
+        let suffixes = name.bytes().zip(1..).filter(|&(byte, _)| byte == b'.').map(|(_, next)| &name[next..]);
         suffixes.skip(too_long).find_map(|suffix| self.below.get(suffix).copied())
     }
 }
