@@ -9,10 +9,13 @@ mod inputs;
 
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use pointsman::balance::{Algorithm, Balancer};
 use pointsman::pool::HashOn;
-use pointsman::telemetry::{AccessLogFormat, Direction, Engine, Metrics};
+use pointsman::telemetry::{
+    AccessLogFormat, CloseReason, ConnectOutcome, Direction, Engine, HelloOutcome, Metrics,
+};
 use pointsman::wire::ServerName;
 
 /// A name, and what does the operation a number of times.
@@ -35,6 +38,7 @@ const CASES: &[Case] = &[
     ("record/json", |times| record(AccessLogFormat::Json, times)),
     ("record/text", |times| record(AccessLogFormat::Text, times)),
     ("metrics/bytes", bytes),
+    ("metrics/connection", connection),
 ];
 
 fn main() -> ExitCode {
@@ -139,5 +143,23 @@ fn bytes(times: u64) {
     let metrics = Metrics::new().listener("tls");
     repeat(times, |n| {
         metrics.bytes(black_box(Direction::FromBackend), black_box(Engine::Spliced)).increment(n)
+    });
+}
+
+/// All that is counted of a connection that was served, from its accept to its end.
+fn connection(times: u64) {
+    let metrics = Metrics::new();
+    let (listener, pool) = (metrics.listener("tls"), metrics.pool("mail"));
+    let took = Duration::from_micros(300);
+    repeat(times, |n| {
+        let active = listener.accepted();
+        active.hello(HelloOutcome::Sni);
+        active.hello_seconds.record(took);
+        pool.connect(ConnectOutcome::Ok);
+        pool.connect_seconds.record(took);
+        for direction in Direction::ALL {
+            active.bytes(direction, Engine::Copied).increment(n);
+        }
+        active.closed(CloseReason::ClientFin, took);
     });
 }
