@@ -55,11 +55,11 @@ pub(super) async fn dial(
     let deadline = began + spec.dial_timeout;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
+    let mut attempt_began = began;
     for _ in 0..spec.attempts {
         let name = sniffed.facts.server_name.as_ref();
         let Some(lease) = served.pool.pick(story.client().tcp(), name, &tried) else { break };
         story.attempts(lease.backend());
-        let attempt_began = Instant::now();
         let by = deadline.min(attempt_began + spec.connect_timeout);
         let address = lease.backend().address();
         let attempt = tokio::select! {
@@ -73,8 +73,9 @@ pub(super) async fn dial(
         let failure = match attempt {
             Ok(Ok(dialled)) => {
                 served.metrics.connect(ConnectOutcome::Ok);
-                served.metrics.connect_seconds.record(attempt_began.elapsed());
-                story.connected(lease, began.elapsed(), dialled.sent);
+                let now = Instant::now();
+                served.metrics.connect_seconds.record(now - attempt_began);
+                story.connected(lease, now - began, dialled.sent);
                 return Ok(dialled);
             }
             Ok(Err(error)) => Failure::of(&error),
@@ -83,7 +84,8 @@ pub(super) async fn dial(
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
         last = failure.reason;
-        if Instant::now() >= deadline {
+        attempt_began = Instant::now();
+        if attempt_began >= deadline {
             break;
         }
         tried.push(Arc::clone(lease.backend()));
