@@ -1,7 +1,7 @@
 //! Which CPU serves the proxy and which the load.
 //!
-//! With one worker they are kept apart: the proxy on the last CPU, load and backend on the first. With
-//! more workers nothing is pinned.
+//! Proxies with one worker are kept apart: the proxy on the last CPU, load and backend on the first. Where
+//! one has more workers nothing is pinned, for all alike.
 
 use std::io;
 
@@ -19,15 +19,18 @@ pub(crate) struct Cpus {
 }
 
 impl Cpus {
-    /// Chooses from what this process may use; with a single CPU nothing is kept apart.
-    pub(crate) fn choose(workers: usize) -> io::Result<Self> {
+    /// Nothing is pinned.
+    pub(crate) const ANY: Self = Self { load: None, proxy: None };
+
+    /// The proxy on the last CPU that this process may use, the rest on the first; with a single CPU nothing
+    /// is kept apart.
+    pub(crate) fn apart() -> io::Result<Self> {
         let allowed = sched_getaffinity(own())?;
         let mut usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
-        let (first, last) = (usable.next(), usable.next_back());
-        if workers != 1 || last.is_none() {
-            return Ok(Self { load: None, proxy: None });
+        match (usable.next(), usable.next_back()) {
+            (load, Some(proxy)) => Ok(Self { load, proxy: Some(proxy) }),
+            (_, None) => Ok(Self::ANY),
         }
-        Ok(Self { load: first, proxy: last })
     }
 }
 

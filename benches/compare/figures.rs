@@ -1,7 +1,7 @@
 //! Points to numbers: medians, ranges, and ratios that are made round by round.
 
-use crate::measure::{Figures, Flow, Point, Rest, Test};
 use crate::peers::Peer;
+use crate::points::{Against, Entrant, Figures, Flow, Point, Rest, TellWorkers, Test};
 
 /// The middle of some values, and how far they reach.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,9 +65,11 @@ impl Results {
         Self { points, pace }
     }
 
-    /// The errors of one peer in all tests.
-    pub(crate) fn errors(&self, peer: Peer) -> u64 {
-        self.points.iter().filter(|point| point.peer == peer).map(|point| point.errors).sum()
+    /// The errors of one peer in all tests; `None` if it was in none.
+    pub(crate) fn errors(&self, peer: Peer) -> Option<u64> {
+        let mut own = self.points.iter().filter(|point| point.entrant.peer == peer).peekable();
+        own.peek()?;
+        Some(own.map(|point| point.errors).sum())
     }
 
     pub(crate) fn pace(&self) -> f64 {
@@ -83,34 +85,42 @@ impl Results {
     }
 
     /// Who was, in order.
-    pub(crate) fn peers(&self) -> Vec<Peer> {
-        let mut peers: Vec<Peer> = self.points.iter().map(|point| point.peer).collect();
-        peers.sort_unstable();
-        peers.dedup();
-        peers
+    pub(crate) fn entrants(&self) -> Vec<Entrant> {
+        let mut entrants: Vec<Entrant> = self.points.iter().map(|point| point.entrant).collect();
+        entrants.sort_unstable();
+        entrants.dedup();
+        entrants
     }
 
-    fn of(&self, subject: Subject, peer: Peer) -> impl Iterator<Item = &Point> {
-        self.points.iter().filter(move |point| point.peer == peer && Subject::of(point) == subject)
+    /// Whether names must tell the workers.
+    pub(crate) fn tell_workers(&self) -> TellWorkers {
+        let first = self.points.first().map(|point| point.entrant.workers);
+        let same = self.points.iter().all(|point| Some(point.entrant.workers) == first);
+        if same { TellWorkers::No } else { TellWorkers::Yes }
     }
 
-    pub(crate) fn spread(&self, subject: Subject, peer: Peer, figure: Figure) -> Option<Spread> {
-        Spread::of(self.of(subject, peer).filter_map(|point| figure(self, point)))
+    fn of(&self, subject: Subject, entrant: Entrant) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(move |point| point.entrant == entrant && Subject::of(point) == subject)
     }
 
-    /// Against the reference of the same round, whose machine was most alike.
+    pub(crate) fn spread(&self, subject: Subject, entrant: Entrant, figure: Figure) -> Option<Spread> {
+        Spread::of(self.of(subject, entrant).filter_map(|point| figure(self, point)))
+    }
+
+    /// Against the one of the same round, whose machine was most alike.
     pub(crate) fn ratio(
         &self,
         subject: Subject,
-        peer: Peer,
-        reference: Peer,
+        entrant: Entrant,
+        against: Against,
         figure: Figure,
     ) -> Option<Spread> {
+        let other = against.beside(entrant);
         let ratio = |point: &Point| {
-            let beside = self.of(subject, reference).find(|other| other.round == point.round)?;
+            let beside = self.of(subject, other).find(|other| other.round == point.round)?;
             Some(figure(self, point)? / figure(self, beside)?)
         };
-        Spread::of(self.of(subject, peer).filter_map(ratio))
+        Spread::of(self.of(subject, entrant).filter_map(ratio))
     }
 }
 
@@ -168,6 +178,10 @@ pub(crate) fn base(_: &Results, point: &Point) -> Option<f64> {
 
 pub(crate) fn descriptors(_: &Results, point: &Point) -> Option<f64> {
     rest(point)?.descriptors
+}
+
+pub(crate) fn kernel(_: &Results, point: &Point) -> Option<f64> {
+    Some(rest(point)?.kernel)
 }
 
 pub(crate) fn errors(_: &Results, point: &Point) -> Option<f64> {

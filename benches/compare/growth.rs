@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::child::pause;
+use crate::configurations::{self, Shape, configuration};
 use crate::figures::Spread;
-use crate::measure::{Bench, Flow, Test};
-use crate::peers::{self, Peer, Shape};
+use crate::measure::Bench;
+use crate::points::{Flow, Test};
 use crate::proc;
 use crate::proxy::Proxy;
-use crate::report::markdown;
-use crate::svg::Lines;
+use crate::report::{markdown, show};
+use crate::svg::{Lines, Scale};
 
 /// A reload that takes longer has failed.
 const RELOAD: Duration = Duration::from_secs(20);
@@ -25,6 +26,14 @@ const AXES: [(Axis, &[usize]); 3] = [
     (Axis::Backends, &[3, 10, 100, 1000, 10_000]),
     (Axis::Connections, &[0, 10, 100, 1000, 4500, 9000]),
 ];
+
+/// How far things grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Only the first size of each.
+    Smallest,
+    All,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Axis {
@@ -52,6 +61,7 @@ impl Axis {
 }
 
 struct Sample {
+    round: usize,
     axis: Axis,
     size: usize,
     errors: u64,
@@ -68,13 +78,19 @@ struct Sample {
 ///
 /// # Errors
 /// When pointsman does not start, reload or forward, or a plot cannot be written.
-pub(crate) fn run(bench: &Bench<'_>, rounds: usize, plots: Option<&Path>) -> io::Result<(String, u64)> {
+pub(crate) fn run(
+    bench: &Bench<'_>,
+    rounds: usize,
+    extent: Extent,
+    plots: Option<&Path>,
+) -> io::Result<(String, u64)> {
     let mut samples = Vec::new();
     for round in 1..=rounds {
         for (axis, sizes) in AXES {
+            let sizes = if extent == Extent::Smallest { &sizes[..1] } else { sizes };
             for size in sizes.iter().filter(|size| axis != Axis::Connections || fits(**size)) {
                 eprintln!("round {round}/{rounds}: {size} {}", axis.name());
-                samples.push(sample(bench, axis, *size)?);
+                samples.push(sample(bench, round, axis, *size)?);
             }
         }
     }
@@ -84,9 +100,15 @@ pub(crate) fn run(bench: &Bench<'_>, rounds: usize, plots: Option<&Path>) -> io:
     if let Some(directory) = plots {
         fs::create_dir_all(directory)?;
         fs::write(directory.join("growth.svg"), report.plot())?;
+        fs::write(directory.join("growth-start.svg"), report.plot_start())?;
     }
     let errors = report.samples.iter().map(|sample| sample.errors).sum();
-    Ok((report.table(), errors))
+    let text = format!(
+        "\n### What grows: pointsman alone\n\n{}\nRatios are to the smallest size, made within each round. \\* \
+         At the run's median pace ({pace:.2} µs for the calibration's messages).",
+        report.table()
+    );
+    Ok((text, errors))
 }
 
 /// Whether a process may have the descriptors for so many connections.
@@ -96,9 +118,9 @@ pub(crate) fn fits(connections: usize) -> bool {
     limit.is_ok_and(|(soft, _)| 2 * connections as u64 + RESERVE <= soft)
 }
 
-fn sample(bench: &Bench<'_>, axis: Axis, size: usize) -> io::Result<Sample> {
+fn sample(bench: &Bench<'_>, round: usize, axis: Axis, size: usize) -> io::Result<Sample> {
     let shape = axis.shape(size);
-    let proxy = bench.start(Peer::Pointsman, shape)?;
+    let proxy = bench.start_pointsman(shape)?;
     let memory = proxy.pid().map_or(0.0, |pid| proc::pss_kib(pid) as f64 / 1024.0);
     let held = if axis == Axis::Connections { Some(bench.hold(&proxy, size)?) } else { None };
     let (first, connection) = bench.flow(&proxy, Test::Conn)?;
@@ -109,13 +131,14 @@ fn sample(bench: &Bench<'_>, axis: Axis, size: usize) -> io::Result<Sample> {
     }
     let reload = reload(&proxy, shape)?.as_secs_f64();
     let start_up = proxy.start_up.as_secs_f64();
-    Ok(Sample { axis, size, errors, start_up, reload, memory, connection, stream })
+    Ok(Sample { round, axis, size, errors, start_up, reload, memory, connection, stream })
 }
 
 /// From the signal to the word in the log that the new file, one route longer, is in force.
 fn reload(proxy: &Proxy, shape: Shape) -> io::Result<Duration> {
     let larger = Shape { routes: shape.routes + 1, ..shape };
-    fs::write(peers::configuration(&proxy.setup, proxy.peer), peers::pointsman(&proxy.setup, larger))?;
+    let file = configuration(&proxy.setup, proxy.entrant.peer);
+    fs::write(file, configurations::pointsman(&proxy.setup, larger))?;
     let program = proxy.program().ok_or(io::ErrorKind::NotFound)?;
     let began = Instant::now();
     program.signal(Signal::SIGHUP);
@@ -156,12 +179,28 @@ impl Report {
         flow.cpu.map_or(f64::NAN, |cpu| cpu / flow.pace * self.pace)
     }
 
+    /// To the smallest size of the same round.
+    fn ratio(&self, axis: Axis, size: usize, value: impl Fn(&Sample) -> f64) -> Option<Spread> {
+        let smallest =
+            self.samples.iter().filter(|sample| sample.axis == axis).map(|sample| sample.size).min()?;
+        let of = |size: usize| {
+            self.samples.iter().filter(move |sample| sample.axis == axis && sample.size == size)
+        };
+        let ratio = |sample: &Sample| {
+            let first = of(smallest).find(|first| first.round == sample.round)?;
+            Some(value(sample) / value(first))
+        };
+        Spread::of(of(size).filter_map(ratio))
+    }
+
     fn table(&self) -> String {
         let heads = [
             "what grows",
             "to",
             "CPU µs/conn*",
+            "ratio",
             "CPU s/GiB*",
+            "ratio",
             "start-up ms",
             "reload ms",
             "base PSS MiB",
@@ -170,37 +209,57 @@ impl Report {
         let mut rows = Vec::new();
         for (axis, sizes) in AXES {
             for size in sizes {
+                if !self.samples.iter().any(|sample| sample.axis == axis && sample.size == *size) {
+                    continue;
+                }
                 let cell = |decimals, value: &dyn Fn(&Sample) -> f64| {
-                    self.spread(axis, *size, value).map(|spread| spread.show(decimals))
+                    show(self.spread(axis, *size, value), decimals)
                 };
-                let Some(connection) = cell(1, &|sample| self.connection(sample)) else { continue };
-                let rest = [
+                rows.push(vec![
+                    axis.name().to_owned(),
+                    size.to_string(),
+                    cell(1, &|sample| self.connection(sample)),
+                    show(self.ratio(axis, *size, |sample| self.connection(sample)), 2),
                     cell(3, &|sample| self.stream(sample)),
+                    show(self.ratio(axis, *size, |sample| self.stream(sample)), 2),
                     cell(1, &|sample| sample.start_up * 1e3),
                     cell(1, &|sample| sample.reload * 1e3),
                     cell(1, &|sample| sample.memory),
                     cell(0, &|sample| sample.errors as f64),
-                ];
-                let mut row = vec![axis.name().to_owned(), size.to_string(), connection];
-                row.extend(rest.map(|cell| cell.unwrap_or_else(|| "-".to_owned())));
-                rows.push(row);
+                ]);
             }
         }
         markdown(&heads.map(str::to_owned), &rows)
     }
 
+    /// What a connection and a byte cost.
     fn plot(&self) -> String {
         let mut series = Vec::new();
         for (axis, sizes) in AXES {
             let line = |value: &dyn Fn(&Sample) -> f64| {
-                let median = |size: usize| Some(self.spread(axis, size, value)?.median);
-                let first = sizes.first().and_then(|size| median(*size)).unwrap_or(f64::NAN);
-                let points = sizes.iter().filter_map(|size| Some((*size as f64, median(*size)? / first)));
-                points.filter(|(_, value)| value.is_finite()).collect::<Vec<_>>()
+                let point = |size: &usize| Some((*size as f64, self.ratio(axis, *size, value)?.median));
+                sizes.iter().filter_map(point).collect::<Vec<_>>()
             };
             series.push((format!("{}: per connection", axis.name()), line(&|s| self.connection(s))));
             series.push((format!("{}: per GiB", axis.name()), line(&|s| self.stream(s))));
         }
-        Lines { title: "CPU time as things grow, relative to the smallest size".to_owned(), series }.draw()
+        let title = "CPU time as things grow, relative to the smallest size".to_owned();
+        Lines { title, scale: Scale::Linear, series }.draw()
+    }
+
+    /// What the configuration costs.
+    fn plot_start(&self) -> String {
+        let mut series = Vec::new();
+        for (axis, sizes) in AXES.into_iter().filter(|(axis, _)| *axis != Axis::Connections) {
+            let line = |value: &dyn Fn(&Sample) -> f64| {
+                let point = |size: &usize| Some((*size as f64, self.spread(axis, *size, value)?.median));
+                sizes.iter().filter_map(point).collect::<Vec<_>>()
+            };
+            series.push((format!("{}: start-up, ms", axis.name()), line(&|s| s.start_up * 1e3)));
+            series.push((format!("{}: reload, ms", axis.name()), line(&|s| s.reload * 1e3)));
+            series.push((format!("{}: memory, MiB", axis.name()), line(&|s| s.memory)));
+        }
+        let title = "Start-up, reload and memory as the configuration grows".to_owned();
+        Lines { title, scale: Scale::Tenfold, series }.draw()
     }
 }

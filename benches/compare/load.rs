@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::{Client, Kit, Step};
 use crate::order::{Order, Outcome, RESTING, Work};
 use crate::poller::{Interest, Poller};
-use crate::proc;
+use crate::proc::{self, Spent};
 
 /// Connections that are being opened at the same time.
 const OPENING: usize = 64;
@@ -185,10 +185,12 @@ impl Load {
         let watched = self.order.watch.map(proc::tree).unwrap_or_default();
         self.go(self.order.warm)?;
         self.latencies.clear();
-        let (before, cpu, began) = (self.outcome.total, proc::cpu_seconds(&watched), Instant::now());
+        let (before, earlier, began) = (self.outcome.total, Spent::by(&watched), Instant::now());
         self.go(self.order.measure)?;
         self.outcome.seconds = began.elapsed().as_secs_f64();
-        self.outcome.cpu = proc::cpu_seconds(&watched) - cpu;
+        let spent = Spent::by(&watched);
+        self.outcome.cpu = spent.seconds() - earlier.seconds();
+        self.outcome.threads = spent.by_name_since(&earlier);
         self.outcome.operations = self.outcome.total - before;
         self.latencies.sort_unstable();
         (self.outcome.p50, self.outcome.p99) = (self.percentile(50), self.percentile(99));

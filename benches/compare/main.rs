@@ -1,8 +1,12 @@
 //! pointsman beside its peers, measured in one run on this machine.
 //!
 //! ```text
-//! cargo bench --bench compare -- --rounds 5 --secs 3           the tables
+//! cargo bench --bench compare -- --rounds 5 --secs 3           the tables, and the goals
 //! cargo bench --bench compare -- --rounds 5 --svg plots        and plots
+//! cargo bench --bench compare -- --packets-1500 --tests down,up    the same in small packets
+//! cargo bench --bench compare -- --workers 1,2                 what a second worker costs
+//! cargo bench --bench compare -- --busy                        how workers share few streams
+//! cargo bench --bench compare -- --scrape                      metrics scraped under load
 //! cargo bench --bench compare -- --strace                      system calls for one operation
 //! cargo bench --bench compare -- --growth --rounds 3           many routes, backends, connections
 //! cargo bench --bench compare                                  only: does everything work?
@@ -15,11 +19,14 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod backend;
+mod busy;
 mod calibrate;
 mod child;
 mod client;
+mod configurations;
 mod cpus;
 mod figures;
+mod goals;
 mod growth;
 mod hello;
 mod interrupt;
@@ -27,12 +34,18 @@ mod load;
 mod measure;
 mod options;
 mod order;
+mod packets;
 mod peers;
 mod plots;
+mod points;
 mod poller;
 mod proc;
+mod programs;
 mod proxy;
 mod report;
+mod rounds;
+mod scrape;
+mod smoke;
 mod svg;
 mod tokio_copy;
 mod trace;
@@ -45,10 +58,9 @@ use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::cpus::Cpus;
-use crate::figures::Results;
-use crate::measure::{Bench, Point, Test};
+use crate::measure::Bench;
 use crate::options::Options;
-use crate::peers::{Peer, Shape};
+use crate::points::count;
 use crate::proxy::{Backend, Scratch};
 
 // The roles of child processes, as first arguments.
@@ -102,96 +114,47 @@ fn measure(options: &Options) -> io::Result<u64> {
     if options.filter.as_ref().is_some_and(|filter| !"compare".contains(filter.as_str())) {
         return Ok(0);
     }
+    if options.packets_1500 {
+        // Before anything has a socket or a thread.
+        println!("- packets of {:.0} bytes on average, acknowledgements included", packets::enter()?);
+    }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scratch = Scratch::new()?;
     interrupt::clean_up_on_signal(scratch.path().to_owned())?;
-    let cpus = Cpus::choose(usize::from(options.workers))?;
+    let smoke = options.wants_smoke();
+    let workers = options.workers();
+    // Whom nobody else shares its CPU with, if all have but one thread.
+    let cpus = if workers == [1] && !smoke { Cpus::apart()? } else { Cpus::ANY };
     let backend = Backend::start(cpus.load)?;
     let mut bench = Bench {
         cpus,
-        workers: usize::from(options.workers),
+        workers: workers[0],
         backend_port: backend.port,
         directory: scratch.path(),
         warm: WARM,
         time: Duration::from_secs(u64::from(options.secs)),
         idle: IDLE.into_iter().filter(|count| growth::fits(*count)).collect(),
     };
-    let asked = std::env::args().skip(1).any(|argument| argument != "--bench");
-    if options.test || options.filter.is_some() || !asked {
-        return smoke(&mut bench);
-    }
-    let peers = available(options);
-    if options.growth {
-        let (table, errors) = growth::run(&bench, usize::from(options.rounds), options.svg.as_deref())?;
-        println!("\n### What grows: pointsman, {} worker\n\n{table}", options.workers);
-        return Ok(errors);
-    }
-    if options.strace {
-        println!("\n### System calls, {} worker\n\n{}", options.workers, trace::run(&bench, &peers)?);
-        return Ok(0);
-    }
-    let results = Results::new(rounds(&bench, options, &peers));
-    println!("\n## {} worker, {} rounds of {} s", options.workers, options.rounds, options.secs);
-    print!("{}", report::tables(&results, options.reference));
-    if let Some(directory) = &options.svg {
-        plots::write(&results, directory)?;
-    }
-    Ok(results.errors(Peer::Pointsman))
+    if smoke { smoke::run(&mut bench) } else { mode(&bench, options) }
 }
 
-/// A tiny round of pointsman alone.
-fn smoke(bench: &mut Bench<'_>) -> io::Result<u64> {
-    (bench.warm, bench.time, bench.idle) = (Duration::from_millis(50), Duration::from_millis(200), vec![50]);
-    let proxy = bench.start(Peer::Pointsman, Shape::PLAIN)?;
-    let mut points = Vec::new();
-    for test in [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up] {
-        points.extend(bench.test(&proxy, test, 0)?);
-    }
-    let results = Results::new(points);
-    print!("{}", report::tables(&results, Peer::Pointsman));
-    println!("\nOnly a look whether everything works; give --rounds to measure, --help for more.");
-    Ok(results.errors(Peer::Pointsman))
-}
-
-/// Who is installed and can use so many workers; tells about the others.
-fn available(options: &Options) -> Vec<Peer> {
-    let mut peers = Vec::new();
-    for peer in &options.peers {
-        if peer.program().is_none() {
-            eprintln!("{}: not installed, skipped", peer.name());
-        } else if !peer.can_use(usize::from(options.workers)) {
-            eprintln!("{}: has one thread only, skipped", peer.name());
-        } else {
-            println!("- {}: {}", peer.name(), peer.version().as_deref().unwrap_or("part of this program"));
-            peers.push(*peer);
+/// Measures in earnest.
+fn mode(bench: &Bench<'_>, options: &Options) -> io::Result<u64> {
+    let rounds = usize::from(options.rounds);
+    let (text, errors) = if options.growth {
+        growth::run(bench, rounds, growth::Extent::All, options.svg.as_deref())?
+    } else if options.busy {
+        busy::run(bench, busy::Extent::full(rounds))?
+    } else if options.scrape {
+        scrape::run(bench, rounds)?
+    } else {
+        let peers = rounds::installed(&options.peers);
+        if !options.strace {
+            return rounds::run(bench, options, &peers);
         }
-    }
-    peers
-}
-
-fn rounds(bench: &Bench<'_>, options: &Options, peers: &[Peer]) -> Vec<Point> {
-    // First what looks at memory: a proxy that has worked keeps some for later.
-    let mut tests = options.tests.clone();
-    tests.sort_by_key(|test| *test != Test::Idle);
-    let mut points = Vec::new();
-    for round in 0..usize::from(options.rounds) {
-        for peer in peers {
-            eprintln!("round {}/{}: {}", round + 1, options.rounds, peer.name());
-            match slot(bench, *peer, &tests, round) {
-                Ok(new) => points.extend(new),
-                Err(error) => eprintln!("  {}: {error}", peer.name()),
-            }
-        }
-    }
-    points
-}
-
-fn slot(bench: &Bench<'_>, peer: Peer, tests: &[Test], round: usize) -> io::Result<Vec<Point>> {
-    let proxy = bench.start(peer, Shape::PLAIN)?;
-    let mut points = Vec::new();
-    for test in tests {
-        points.extend(bench.test(&proxy, *test, round)?);
-    }
-    Ok(points)
+        (format!("\n### System calls, {}\n\n{}", count(bench.workers), trace::run(bench, &peers)?), 0)
+    };
+    println!("{text}");
+    Ok(errors)
 }

@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use clap::ValueEnum;
-
 use crate::child::{Resting, Role, load, pause};
+use crate::configurations::Shape;
 use crate::cpus::{Cpus, Place};
 use crate::order::{Order, Outcome, Work};
-use crate::peers::{Peer, Shape};
+use crate::peers::Peer;
+use crate::points::{Entrant, Figures, Flow, Point, Rest, Test};
 use crate::proc;
 use crate::proxy::{Plan, Proxy};
 
@@ -22,82 +22,23 @@ const STREAMS: usize = 8;
 /// From the last idle connection's start until memory is read: long enough for what a proxy puts off.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// What can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Test {
-    /// Short connections: connect, hello, 64 bytes back, close.
-    Conn,
-    /// Ping-pong of 64 bytes.
-    Pp64,
-    /// Ping-pong of 4 KiB.
-    Pp4k,
-    /// Streams from the backend.
-    Down,
-    /// Streams to the backend, each ended by a half-close and answered with its byte count.
-    Up,
-    /// Connections that do nothing.
-    Idle,
-}
-
-impl Test {
-    fn work(self) -> (Work, usize) {
-        match self {
-            Self::Conn => (Work::Connect, MANY),
-            Self::Pp64 => (Work::PingPong(64), MANY),
-            Self::Pp4k => (Work::PingPong(4096), MANY),
-            Self::Down => (Work::Down, STREAMS),
-            Self::Up => (Work::Up, STREAMS),
-            Self::Idle => (Work::Hold, 0),
-        }
+/// What the load does in a test, and on how many connections.
+fn work(test: Test) -> (Work, usize) {
+    match test {
+        Test::Conn => (Work::Connect, MANY),
+        Test::Pp64 => (Work::PingPong(64), MANY),
+        Test::Pp4k => (Work::PingPong(4096), MANY),
+        Test::Down => (Work::Down, STREAMS),
+        Test::Up => (Work::Up, STREAMS),
+        Test::Idle => (Work::Hold, 0),
     }
-}
-
-/// What happened in one test of one round.
-#[derive(Clone, Debug)]
-pub(crate) struct Point {
-    pub(crate) peer: Peer,
-    pub(crate) round: usize,
-    pub(crate) test: Test,
-    pub(crate) errors: u64,
-    pub(crate) figures: Figures,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) enum Figures {
-    Flow(Flow),
-    Rest(Rest),
-}
-
-/// A test in which something moves.
-#[derive(Clone, Debug)]
-pub(crate) struct Flow {
-    /// Operations in a second: connections, round trips or bytes.
-    pub(crate) rate: f64,
-    /// CPU seconds of the proxy for one operation; `None` without a proxy.
-    pub(crate) cpu: Option<f64>,
-    /// The calibration's result around the test: larger is a slower machine.
-    pub(crate) pace: f64,
-    /// Microseconds; `None` for streams.
-    pub(crate) p50: Option<f64>,
-    pub(crate) p99: Option<f64>,
-}
-
-/// A test in which nothing does.
-#[derive(Clone, Debug)]
-pub(crate) struct Rest {
-    pub(crate) connections: usize,
-    /// KiB for each connection, beyond what the proxy had before.
-    pub(crate) pss: Option<f64>,
-    /// MiB before the first connection.
-    pub(crate) base: Option<f64>,
-    /// For each connection.
-    pub(crate) descriptors: Option<f64>,
 }
 
 /// How a run measures.
 #[derive(Clone, Debug)]
 pub(crate) struct Bench<'a> {
     pub(crate) cpus: Cpus,
+    /// Of pointsman where nothing else is said.
     pub(crate) workers: usize,
     pub(crate) backend_port: u16,
     pub(crate) directory: &'a Path,
@@ -108,12 +49,16 @@ pub(crate) struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Starts pointsman alone, with this configuration.
+    pub(crate) fn start_pointsman(&self, shape: Shape) -> io::Result<Proxy> {
+        self.start(Entrant { peer: Peer::Pointsman, workers: self.workers }, shape)
+    }
+
     /// Starts a proxy where it belongs.
-    pub(crate) fn start(&self, peer: Peer, shape: Shape) -> io::Result<Proxy> {
+    pub(crate) fn start(&self, entrant: Entrant, shape: Shape) -> io::Result<Proxy> {
         Proxy::start(Plan {
-            peer,
+            entrant,
             shape,
-            workers: self.workers,
             place: self.cpus.proxy,
             backend_port: self.backend_port,
             directory: self.directory,
@@ -124,14 +69,20 @@ impl Bench<'_> {
     pub(crate) fn test(&self, proxy: &Proxy, test: Test, round: usize) -> io::Result<Vec<Point>> {
         let point = |outcome: &Outcome, figures| {
             if let Some(fault) = &outcome.fault {
-                eprintln!("  {}: {test:?}: {} errors, the first: {fault}", proxy.peer.name(), outcome.errors);
+                eprintln!(
+                    "  {}: {test:?}: {} errors, the first: {fault}",
+                    proxy.entrant.peer.name(),
+                    outcome.errors
+                );
             }
-            Point { peer: proxy.peer, round, test, errors: outcome.errors, figures }
+            Point { entrant: proxy.entrant, round, test, errors: outcome.errors, figures }
         };
         if test != Test::Idle {
             let (outcome, flow) = self.flow(proxy, test)?;
             return Ok(vec![point(&outcome, Figures::Flow(flow))]);
         }
+        // The connection that proved that it forwards is gone then.
+        pause(SETTLE);
         let before = Memory::of(proxy);
         let mut points = Vec::new();
         for connections in &self.idle {
@@ -143,7 +94,7 @@ impl Bench<'_> {
 
     /// The order for a test on this proxy.
     pub(crate) fn order(&self, proxy: &Proxy, test: Test) -> Order {
-        let (work, connections) = test.work();
+        let (work, connections) = work(test);
         Order {
             work,
             to: proxy.address,
@@ -156,7 +107,7 @@ impl Bench<'_> {
 
     /// Where the load belongs: without a proxy, in its place, so that two CPUs work in either case.
     pub(crate) fn load_place(&self, proxy: &Proxy) -> Place {
-        if proxy.peer == Peer::Direct { self.cpus.proxy } else { self.cpus.load }
+        if proxy.entrant.peer == Peer::Direct { self.cpus.proxy } else { self.cpus.load }
     }
 
     /// Runs a test in which something moves, between two calibrations.
@@ -193,6 +144,7 @@ impl Bench<'_> {
             pss: each(during.pss - before.pss),
             base: known(before.pss / 1024.0),
             descriptors: each(during.descriptors - before.descriptors),
+            kernel: (during.kernel - before.kernel) / outcome.operations.max(1) as f64,
         };
         Ok((outcome, rest))
     }
@@ -205,14 +157,18 @@ impl Bench<'_> {
 
 #[derive(Clone, Copy)]
 struct Memory {
+    /// KiB.
     pss: f64,
     descriptors: f64,
+    /// KiB, of the whole machine.
+    kernel: f64,
 }
 
 impl Memory {
-    /// Zero without a proxy.
+    /// Of the kernel alone without a proxy.
     fn of(proxy: &Proxy) -> Self {
-        let Some(pid) = proxy.pid() else { return Self { pss: 0.0, descriptors: 0.0 } };
-        Self { pss: proc::pss_kib(pid) as f64, descriptors: proc::descriptors(pid) as f64 }
+        let kernel = proc::slab_kib() as f64;
+        let Some(pid) = proxy.pid() else { return Self { pss: 0.0, descriptors: 0.0, kernel } };
+        Self { pss: proc::pss_kib(pid) as f64, descriptors: proc::descriptors(pid) as f64, kernel }
     }
 }

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::measure::Test;
 use crate::peers::Peer;
+use crate::points::{Against, Test};
 
 /// Measures pointsman beside whichever other proxies are installed, on loopback.
 ///
-/// Without any option a brief run of pointsman alone only shows that everything works.
+/// Without any option brief runs of pointsman alone only show that everything works. HAPROXY, NGINX,
+/// SNIPROXY and ENVOY in the environment name other programs than those that are found.
 #[derive(Debug, Parser)]
 #[command(name = "compare", version = None)]
 pub(crate) struct Options {
@@ -30,18 +31,30 @@ pub(crate) struct Options {
         default_value = "pointsman,haproxy,haproxy-1m,nginx,sniproxy,envoy,tokio-copy,direct"
     )]
     pub(crate) peers: Vec<Peer>,
-    /// Threads of each proxy; one is pinned to its own CPU, more are not pinned.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub(crate) workers: u16,
-    /// Whom the others are compared with.
-    #[arg(long, value_enum, default_value = "haproxy")]
-    pub(crate) reference: Peer,
-    /// Count system calls instead.
+    /// Threads of each proxy: 1, or 2 with --busy. Several numbers take turns in one run, and each is also
+    /// compared with the first. A single thread is pinned to its own CPU if nobody has more; else nothing
+    /// is pinned.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Vec<u16>,
+    /// Whom the others are compared with; latencies only with the first.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "haproxy,haproxy-1m,sniproxy,tokio-copy")]
+    reference: Vec<Peer>,
+    /// Run everything in a private network whose packets have at most 1500 bytes, as from a network card
+    /// without offload. Needs root or user namespaces, `ip` and `ethtool`.
     #[arg(long)]
+    pub(crate) packets_1500: bool,
+    /// Count system calls instead. Needs strace.
+    #[arg(long, group = "mode")]
     pub(crate) strace: bool,
     /// Measure pointsman alone with growing routes, backends and open connections instead.
-    #[arg(long)]
+    #[arg(long, group = "mode")]
     pub(crate) growth: bool,
+    /// Show instead how the workers of pointsman share 8 streams among 1,000 idle connections.
+    #[arg(long, group = "mode")]
+    pub(crate) busy: bool,
+    /// Measure pointsman alone instead, with 10,000 series of metrics that are scraped every 100 ms, or not.
+    #[arg(long, group = "mode")]
+    pub(crate) scrape: bool,
     /// Also write plots to this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) svg: Option<PathBuf>,
@@ -54,4 +67,33 @@ pub(crate) struct Options {
     /// What cargo passes to every benchmark when one is chosen by name.
     #[arg(hide = true)]
     pub(crate) filter: Option<String>,
+}
+
+impl Options {
+    /// Each number of workers, at least one number, none twice.
+    pub(crate) fn workers(&self) -> Vec<usize> {
+        let mut workers = Vec::new();
+        for count in self.workers.iter().map(|count| usize::from(*count)) {
+            if !workers.contains(&count) {
+                workers.push(count);
+            }
+        }
+        if workers.is_empty() {
+            workers.push(if self.busy { 2 } else { 1 });
+        }
+        workers
+    }
+
+    /// With whom everyone is compared.
+    pub(crate) fn references(&self) -> Vec<Against> {
+        let workers = self.workers();
+        let own = (workers.len() > 1).then_some(Against::Own(workers[0]));
+        own.into_iter().chain(self.reference.iter().copied().map(Against::Peer)).collect()
+    }
+
+    /// Whether cargo only wants to see that everything works.
+    pub(crate) fn wants_smoke(&self) -> bool {
+        let asked = std::env::args().skip(1).any(|argument| argument != "--bench");
+        self.test || self.filter.is_some() || !asked
+    }
 }

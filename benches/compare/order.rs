@@ -1,5 +1,6 @@
 //! What the parent tells a load process, and what that answers.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) total: u64,
     /// CPU seconds of the proxy in the measured time; 0 if there is none.
     pub(crate) cpu: f64,
+    /// The same by the names of its threads.
+    pub(crate) threads: BTreeMap<String, f64>,
     /// The measured time, in seconds.
     pub(crate) seconds: f64,
     /// Microseconds of a connection or round trip; 0 where the work has none.

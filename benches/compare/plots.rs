@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use crate::figures::{self, Figure, Results, Subject};
-use crate::measure::Test;
+use crate::points::Test;
 use crate::svg::Bars;
 
 struct Plot {
@@ -80,8 +80,10 @@ pub(crate) fn write(results: &Results, directory: &Path) -> io::Result<()> {
     for plot in PLOTS {
         let subjects: Vec<Subject> =
             results.subjects().into_iter().filter(|subject| plot.tests.contains(&subject.test)).collect();
-        let row = |peer| subjects.iter().map(|subject| results.spread(*subject, peer, plot.figure)).collect();
-        let rows = results.peers().into_iter().map(|peer| (peer.name().to_owned(), row(peer)));
+        let tell = results.tell_workers();
+        let row =
+            |entrant| subjects.iter().map(|subject| results.spread(*subject, entrant, plot.figure)).collect();
+        let rows = results.entrants().into_iter().map(|entrant| (entrant.name(tell), row(entrant)));
         let groups: Vec<_> =
             rows.filter(|(_, values): &(_, Vec<_>)| values.iter().any(Option::is_some)).collect();
         if groups.is_empty() {

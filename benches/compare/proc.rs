@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The process and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
@@ -28,15 +29,38 @@ fn parent(pid: u32) -> Option<u32> {
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// CPU time of all threads of these processes, in seconds, to the nanosecond where the kernel counts it so.
-pub(crate) fn cpu_seconds(processes: &[u32]) -> f64 {
-    let threads = processes.iter().flat_map(|pid| {
-        let tasks = format!("/proc/{pid}/task");
-        numbers(&tasks).into_iter().map(move |task| format!("{tasks}/{task}/schedstat"))
-    });
-    let nanoseconds = threads
-        .filter_map(|path| fs::read_to_string(path).ok()?.split_whitespace().next()?.parse::<u64>().ok());
-    nanoseconds.sum::<u64>() as f64 / 1e9
+/// CPU time of each thread of these processes, in seconds, to the nanosecond where the kernel counts it so.
+pub(crate) struct Spent(BTreeMap<PathBuf, f64>);
+
+impl Spent {
+    /// Until now.
+    pub(crate) fn by(processes: &[u32]) -> Self {
+        let threads = processes.iter().flat_map(|pid| {
+            let tasks = format!("/proc/{pid}/task");
+            numbers(&tasks).into_iter().map(move |task| PathBuf::from(format!("{tasks}/{task}")))
+        });
+        let spent = |thread: &Path| -> Option<f64> {
+            let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+            Some(text.split_whitespace().next()?.parse::<u64>().ok()? as f64 / 1e9)
+        };
+        Self(threads.filter_map(|thread| spent(&thread).map(|time| (thread, time))).collect())
+    }
+
+    /// All of it.
+    pub(crate) fn seconds(&self) -> f64 {
+        self.0.values().sum()
+    }
+
+    /// What was spent since `earlier` by the name of the thread; threads of one name count together.
+    pub(crate) fn by_name_since(&self, earlier: &Self) -> BTreeMap<String, f64> {
+        let mut names = BTreeMap::new();
+        for (thread, time) in &self.0 {
+            let Ok(name) = fs::read_to_string(thread.join("comm")) else { continue };
+            let before = earlier.0.get(thread).copied().unwrap_or(0.0);
+            *names.entry(name.trim().to_owned()).or_insert(0.0) += time - before;
+        }
+        names
+    }
 }
 
 /// Proportional set size, in KiB: shared pages count by their share.
@@ -46,6 +70,16 @@ pub(crate) fn pss_kib(root: u32) -> u64 {
         rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?.parse().ok()
     };
     tree(root).into_iter().filter_map(of).sum()
+}
+
+/// What the kernel's own objects take, sockets and their buffers' heads among them, in KiB.
+pub(crate) fn slab_kib() -> u64 {
+    let of = || -> Option<u64> {
+        let text = fs::read_to_string("/proc/meminfo").ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Slab:"))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    of().unwrap_or(0)
 }
 
 /// Open descriptors.

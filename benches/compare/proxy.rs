@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use crate::backend::ADDRESSES;
 use crate::child::{Program, Role, pause};
+use crate::configurations::{Setup, Shape};
 use crate::cpus::Place;
 use crate::hello::{self, Command};
-use crate::peers::{Peer, Setup, Shape};
+use crate::peers::Peer;
+use crate::points::Entrant;
+use crate::programs;
 
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
@@ -62,9 +65,8 @@ impl Backend {
 /// What to start, and where.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan<'a> {
-    pub(crate) peer: Peer,
+    pub(crate) entrant: Entrant,
     pub(crate) shape: Shape,
-    pub(crate) workers: usize,
     pub(crate) place: Place,
     pub(crate) backend_port: u16,
     pub(crate) directory: &'a Path,
@@ -74,7 +76,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Proxy {
     /// `None`: the backend itself stands in the proxy's place.
     program: Option<Program>,
-    pub(crate) peer: Peer,
+    pub(crate) entrant: Entrant,
     pub(crate) address: SocketAddr,
     pub(crate) setup: Setup,
     pub(crate) log: PathBuf,
@@ -105,23 +107,23 @@ impl Proxy {
         let setup = Setup {
             port: free_port()?,
             backend_port: plan.backend_port,
-            workers: plan.workers,
+            workers: plan.entrant.workers,
             directory: plan.directory.to_owned(),
         };
-        let log = plan.directory.join(format!("{}.log", plan.peer.name()));
+        let log = plan.directory.join(format!("{}.log", plan.entrant.peer.name()));
         let mut proxy = Self {
             program: None,
-            peer: plan.peer,
+            entrant: plan.entrant,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
             setup,
             log,
             start_up: Duration::ZERO,
         };
-        if plan.peer == Peer::Direct {
+        if plan.entrant.peer == Peer::Direct {
             proxy.address = SocketAddr::from((ADDRESSES[0], plan.backend_port));
             return Ok(proxy);
         }
-        let command = plan.peer.command(&proxy.setup, plan.shape)?;
+        let command = programs::command(plan.entrant.peer, &proxy.setup, plan.shape)?;
         let began = Instant::now();
         let program = proxy.program.insert(Program::start(command, plan.place, &proxy.log)?);
         while TcpStream::connect_timeout(&proxy.address, PATIENCE).is_err() {

@@ -3,48 +3,57 @@
 use std::fmt::Write as _;
 
 use crate::figures::{self, Figure, Results, Spread, Subject};
-use crate::measure::Test;
-use crate::peers::Peer;
+use crate::points::{Against, Entrant, Test};
+use Compared::{Never, WithEach, WithFirst};
 
 struct Column {
     title: &'static str,
     figure: Figure,
     decimals: usize,
-    /// Whether it is also shown against the reference.
-    compared: bool,
+    compared: Compared,
 }
 
-const fn column(title: &'static str, figure: Figure, decimals: usize, compared: bool) -> Column {
+/// With whom a figure is compared, and what it is called there.
+#[derive(Clone, Copy)]
+enum Compared {
+    Never,
+    /// Only with the first reference: a table has room for so many columns.
+    WithFirst(&'static str),
+    WithEach(&'static str),
+}
+
+const fn column(title: &'static str, figure: Figure, decimals: usize, compared: Compared) -> Column {
     Column { title, figure, decimals, compared }
 }
 
 const CONNECTIONS: &[Column] = &[
-    column("conn/s", figures::rate, 0, false),
-    column("CPU µs/conn*", figures::cpu_micros, 1, true),
-    column("p50 µs", figures::p50, 0, true),
-    column("p99 µs", figures::p99, 0, true),
-    column("errors", figures::errors, 0, false),
+    column("conn/s", figures::rate, 0, Never),
+    column("CPU µs/conn*", figures::cpu_micros, 1, WithEach("CPU")),
+    column("p50 µs", figures::p50, 0, WithFirst("p50")),
+    column("p99 µs", figures::p99, 0, WithFirst("p99")),
+    column("errors", figures::errors, 0, Never),
 ];
 
 const ROUND_TRIPS: &[Column] = &[
-    column("req/s", figures::rate, 0, false),
-    column("CPU µs/req*", figures::cpu_micros, 2, true),
-    column("p50 µs", figures::p50, 0, true),
-    column("p99 µs", figures::p99, 0, true),
-    column("errors", figures::errors, 0, false),
+    column("req/s", figures::rate, 0, Never),
+    column("CPU µs/req*", figures::cpu_micros, 2, WithEach("CPU")),
+    column("p50 µs", figures::p50, 0, WithFirst("p50")),
+    column("p99 µs", figures::p99, 0, WithFirst("p99")),
+    column("errors", figures::errors, 0, Never),
 ];
 
 const STREAMS: &[Column] = &[
-    column("Gbit/s", figures::gigabits, 1, true),
-    column("CPU s/GiB*", figures::cpu_per_gib, 3, true),
-    column("errors", figures::errors, 0, false),
+    column("Gbit/s", figures::gigabits, 1, WithFirst("Gbit/s")),
+    column("CPU s/GiB*", figures::cpu_per_gib, 3, WithEach("CPU")),
+    column("errors", figures::errors, 0, Never),
 ];
 
 const IDLE: &[Column] = &[
-    column("PSS KiB/conn", figures::pss, 2, true),
-    column("base PSS MiB", figures::base, 1, false),
-    column("fds/conn", figures::descriptors, 2, false),
-    column("errors", figures::errors, 0, false),
+    column("PSS KiB/conn", figures::pss, 2, WithEach("PSS")),
+    column("base PSS MiB", figures::base, 1, Never),
+    column("fds/conn", figures::descriptors, 2, Never),
+    column("slab KiB/conn†", figures::kernel, 1, Never),
+    column("errors", figures::errors, 0, Never),
 ];
 
 fn columns(test: Test) -> &'static [Column] {
@@ -67,43 +76,84 @@ fn title(subject: Subject) -> String {
     }
 }
 
-/// All tables of a run.
-pub(crate) fn tables(results: &Results, reference: Peer) -> String {
+/// All tables of a run: for each test the figures, and their ratios to those of the references that took part.
+pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
     let mut text = String::new();
     for subject in results.subjects() {
         let _ = writeln!(text, "\n### {}\n", title(subject));
-        text.push_str(&table(results, subject, reference));
+        text.push_str(&values(results, subject));
+        if let Some(table) = ratios(results, subject, references) {
+            let _ = write!(text, "\nRatios:\n\n{table}");
+        }
     }
     let _ = writeln!(
         text,
-        "\nMedian [lowest-highest] of the rounds. \\* CPU time of the proxy's processes at the run's median \
-         pace ({:.2} µs for the calibration's messages). Ratios are made round by round.",
+        "\nMedian [lowest-highest] of the rounds; a ratio is made within each round, and the median is that of \
+         the ratios. \\* CPU time of the proxy's processes at the run's median pace ({:.2} µs for the \
+         calibration's messages).",
         results.pace()
     );
+    if results.subjects().iter().any(|subject| subject.test == Test::Idle) {
+        text.push_str(
+            "† Growth of the kernel's slabs, whole machine: the proxy's part is what exceeds `direct`. Other \
+             tests before it leave sockets that vanish meanwhile: believe it only with `--tests idle`.\n",
+        );
+    }
     text
 }
 
-fn table(results: &Results, subject: Subject, reference: Peer) -> String {
+fn values(results: &Results, subject: Subject) -> String {
     let columns = columns(subject.test);
-    let compared = || columns.iter().filter(|column| column.compared);
     let mut heads: Vec<String> = vec!["proxy".to_owned()];
     heads.extend(columns.iter().map(|column| column.title.to_owned()));
-    heads.extend(compared().map(|column| format!("{} / {}", column.title, reference.name())));
-    let mut rows = Vec::new();
-    for peer in results.peers() {
-        let mut row = vec![peer.name().to_owned()];
-        row.extend(
-            columns.iter().map(|column| cell(results.spread(subject, peer, column.figure), column.decimals)),
-        );
-        row.extend(compared().map(|column| cell(results.ratio(subject, peer, reference, column.figure), 2)));
-        if row[1..].iter().any(|cell| cell != "-") {
-            rows.push(row);
-        }
-    }
+    let rows = rows(results, |entrant| {
+        let value = |column: &Column| show(results.spread(subject, entrant, column.figure), column.decimals);
+        columns.iter().map(value).collect()
+    });
     markdown(&heads, &rows)
 }
 
-fn cell(spread: Option<Spread>, decimals: usize) -> String {
+/// `None` where no reference took part.
+fn ratios(results: &Results, subject: Subject, references: &[Against]) -> Option<String> {
+    let mut heads: Vec<String> = vec!["proxy".to_owned()];
+    let mut compared = Vec::new();
+    for (place, against) in references.iter().enumerate() {
+        for column in columns(subject.test) {
+            let title = match column.compared {
+                WithEach(title) => title,
+                WithFirst(title) if place == 0 => title,
+                WithFirst(_) | Never => continue,
+            };
+            let ratio = |entrant: &_| results.ratio(subject, *entrant, *against, column.figure).is_some();
+            if results.entrants().iter().any(ratio) {
+                heads.push(format!("{title} / {}", against.name()));
+                compared.push((*against, column.figure));
+            }
+        }
+    }
+    let rows = rows(results, |entrant| {
+        let ratio = |(against, figure): &(Against, Figure)| {
+            show(results.ratio(subject, entrant, *against, *figure), 2)
+        };
+        compared.iter().map(ratio).collect()
+    });
+    (!rows.is_empty()).then(|| markdown(&heads, &rows))
+}
+
+/// A row for each entrant that has anything to show.
+fn rows(results: &Results, cells: impl Fn(Entrant) -> Vec<String>) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for entrant in results.entrants() {
+        let cells = cells(entrant);
+        if cells.iter().any(|cell| cell != "-") {
+            rows.push([vec![entrant.name(results.tell_workers())], cells].concat());
+        }
+    }
+    rows
+}
+
+/// A cell of a table.
+pub(crate) fn show(spread: Option<Spread>, decimals: usize) -> String {
     spread.map_or_else(|| "-".to_owned(), |spread| spread.show(decimals))
 }
 

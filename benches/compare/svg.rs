@@ -53,9 +53,19 @@ impl Bars {
     }
 }
 
-/// Lines over sizes that grow tenfold: the value relative to the smallest size.
+/// How values go up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scale {
+    /// From 0.
+    Linear,
+    /// As the sizes do, from 1; what is less stands there too.
+    Tenfold,
+}
+
+/// Lines over sizes that grow tenfold.
 pub(crate) struct Lines {
     pub(crate) title: String,
+    pub(crate) scale: Scale,
     /// Name and points, size first.
     pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
 }
@@ -69,25 +79,32 @@ impl Lines {
     pub(crate) fn draw(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points.iter());
         let decades = points().map(|(size, _)| decade(*size)).fold(1.0, f64::max).ceil();
-        let most = points().map(|(_, value)| *value).fold(2.0, f64::max).ceil();
+        let largest = points().map(|(_, value)| *value).fold(2.0, f64::max);
+        let (most, steps) = match self.scale {
+            Scale::Linear => (largest.ceil(), 4),
+            Scale::Tenfold => (decade(largest).ceil(), decade(largest).ceil() as i32),
+        };
         let x = |size: f64| Self::LEFT + decade(size) / decades * (WIDTH - Self::LEFT - 30.0);
-        let y = |value: f64| Self::TOP + Self::PLOT * (1.0 - value / most);
+        let height = |part: f64| Self::TOP + Self::PLOT * (1.0 - part / most);
+        let y = |value: f64| match self.scale {
+            Scale::Linear => height(value),
+            Scale::Tenfold => height(decade(value)),
+        };
         let names: Vec<String> = self.series.iter().map(|(name, _)| name.clone()).collect();
         let mut body = legend(&names, 46.0);
         for power in 0..=decades as i32 {
             let size = 10_f64.powi(power);
             body.push_str(&text(x(size), Self::TOP + Self::PLOT + 18.0, "middle", &format!("{size}")));
         }
-        for step in 0..=4 {
-            let value = most * f64::from(step) / 4.0;
-            body.push_str(&text(Self::LEFT - 8.0, y(value) + 4.0, "end", &format!("{value:.1}")));
-            let _ = writeln!(
-                body,
-                r##"<path d="M{} {:.1}H{}" stroke="#ddd"/>"##,
-                Self::LEFT,
-                y(value),
-                WIDTH - 30.0
-            );
+        for step in 0..=steps {
+            let part = most * f64::from(step) / f64::from(steps);
+            let label = match self.scale {
+                Scale::Linear => format!("{part:.1}"),
+                Scale::Tenfold => format!("{}", 10_f64.powi(step)),
+            };
+            body.push_str(&text(Self::LEFT - 8.0, height(part) + 4.0, "end", &label));
+            let (left, right, at) = (Self::LEFT, WIDTH - 30.0, height(part));
+            let _ = writeln!(body, r##"<path d="M{left} {at:.1}H{right}" stroke="#ddd"/>"##);
         }
         for (number, (_, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];

@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::child::{Program, load, pause};
-use crate::measure::{Bench, Test};
+use crate::configurations::Shape;
+use crate::goals::{self, Given, Ground};
+use crate::measure::Bench;
 use crate::order::{Order, Outcome};
-use crate::peers::{Peer, Shape};
+use crate::peers::Peer;
+use crate::points::{Entrant, Test};
 use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::markdown;
@@ -33,22 +36,27 @@ const TRACED: [(Test, &str, f64); 4] = [
 /// Calls that are rarer than this, for one operation, are left out of the list.
 const RARE: f64 = 0.05;
 
-/// Traces each peer, and gives the table.
+/// Traces each peer, and gives its table and that of the goals.
 ///
 /// # Errors
 /// When a proxy does not start, or strace may not attach.
 pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
-    let mut rows = Vec::new();
-    for peer in peers.iter().filter(|peer| **peer != Peer::Direct) {
-        let proxy = bench.start(*peer, Shape::PLAIN)?;
+    let (mut rows, mut own) = (Vec::new(), Vec::new());
+    let traceable = |peer: &&Peer| **peer != Peer::Direct && peer.can_use(bench.workers);
+    for peer in peers.iter().filter(traceable) {
+        let proxy = bench.start(Entrant { peer: *peer, workers: bench.workers }, Shape::PLAIN)?;
         for (test, unit, scale) in TRACED {
             let (outcome, calls) = trace(bench, &proxy, test)?;
             let operations = (outcome.total as f64 / scale).max(1.0);
+            if *peer == Peer::Pointsman {
+                own.push((test, calls.values().sum::<u64>() as f64 / operations));
+            }
             rows.push(row(*peer, unit, operations, calls));
         }
     }
     let heads = ["proxy", "for one", "calls", "of which"].map(str::to_owned);
-    Ok(markdown(&heads, &rows))
+    let goals = goals::table(&Given::Calls(&own), Ground::Calls);
+    Ok(format!("{}\n### Goals\n\n{goals}", markdown(&heads, &rows)))
 }
 
 fn row(peer: Peer, unit: &str, operations: f64, calls: BTreeMap<String, u64>) -> Vec<String> {

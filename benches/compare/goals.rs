@@ -1,0 +1,199 @@
+//! What pointsman wants to reach, beside what a run gave.
+//!
+//! The table judges nothing that a build could fail by: below a tenth of difference the machine's noise
+//! decides.
+
+use crate::figures::{self, Figure, Results, Spread, Subject};
+use crate::peers::Peer;
+use crate::points::{Against, Entrant, Test};
+use crate::report::{markdown, show};
+
+/// The kind of run that can show a goal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// One worker on its own CPU, large packets.
+    Loopback,
+    /// The same with packets of 1500 bytes.
+    Packets,
+    /// Different numbers of workers, not pinned.
+    Workers,
+    /// System calls counted.
+    Calls,
+}
+
+impl Ground {
+    /// What to add to the command.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Loopback => "no mode",
+            Self::Packets => "`--packets-1500`",
+            Self::Workers => "`--workers 1,2`",
+            Self::Calls => "`--strace`",
+        }
+    }
+}
+
+/// What a goal is about.
+#[derive(Clone, Copy)]
+enum What {
+    Ratio(Test, Figure, Against),
+    /// Of so many idle connections.
+    Idle(usize, Figure),
+    Errors,
+    Calls(Test),
+}
+
+struct Goal {
+    work: &'static str,
+    ground: Ground,
+    what: What,
+    must: f64,
+    reach: f64,
+}
+
+const fn ratio(
+    work: &'static str,
+    (test, figure): (Test, Figure),
+    against: Peer,
+    (must, reach): (f64, f64),
+) -> Goal {
+    Goal {
+        work,
+        ground: Ground::Loopback,
+        what: What::Ratio(test, figure, Against::Peer(against)),
+        must,
+        reach,
+    }
+}
+
+const fn packets(work: &'static str, test: Test) -> Goal {
+    let what = What::Ratio(test, figures::cpu, Against::Peer(Peer::Haproxy));
+    Goal { work, ground: Ground::Packets, what, must: 0.50, reach: 0.45 }
+}
+
+const fn own(work: &'static str, test: Test) -> Goal {
+    let what = What::Ratio(test, figures::cpu, Against::Own(1));
+    Goal { work, ground: Ground::Workers, what, must: 1.10, reach: 1.00 }
+}
+
+const fn idle(work: &'static str, connections: usize, figure: Figure, must: f64, reach: f64) -> Goal {
+    Goal { work, ground: Ground::Loopback, what: What::Idle(connections, figure), must, reach }
+}
+
+const fn calls(work: &'static str, test: Test, must: f64, reach: f64) -> Goal {
+    Goal { work, ground: Ground::Calls, what: What::Calls(test), must, reach }
+}
+
+const ERRORS: Goal =
+    Goal { work: "errors in any test", ground: Ground::Loopback, what: What::Errors, must: 0.0, reach: 0.0 };
+
+const GOALS: &[Goal] = &[
+    ratio("bulk down, CPU", (Test::Down, figures::cpu), Peer::Haproxy, (0.50, 0.42)),
+    ratio("bulk up, CPU", (Test::Up, figures::cpu), Peer::Haproxy, (0.50, 0.42)),
+    ratio("bulk down, CPU", (Test::Down, figures::cpu), Peer::Haproxy1m, (1.05, 0.90)),
+    ratio("bulk up, CPU", (Test::Up, figures::cpu), Peer::Haproxy1m, (1.05, 0.90)),
+    packets("bulk down in packets of 1500 bytes, CPU", Test::Down),
+    packets("bulk up in packets of 1500 bytes, CPU", Test::Up),
+    ratio("short connections, CPU", (Test::Conn, figures::cpu), Peer::Haproxy, (0.90, 0.80)),
+    ratio("short connections, CPU", (Test::Conn, figures::cpu), Peer::Sniproxy, (1.05, 0.92)),
+    ratio("ping-pong 64 B, CPU", (Test::Pp64, figures::cpu), Peer::Haproxy, (0.90, 0.80)),
+    ratio("ping-pong 4 KiB, CPU", (Test::Pp4k, figures::cpu), Peer::Haproxy, (0.90, 0.80)),
+    ratio("ping-pong 64 B, CPU", (Test::Pp64, figures::cpu), Peer::TokioCopy, (1.00, 0.92)),
+    ratio("ping-pong 4 KiB, CPU", (Test::Pp4k, figures::cpu), Peer::TokioCopy, (1.00, 0.92)),
+    ratio("short connections, p50", (Test::Conn, figures::p50), Peer::Haproxy, (1.00, 0.85)),
+    ratio("ping-pong 64 B, p50", (Test::Pp64, figures::p50), Peer::Haproxy, (1.00, 0.85)),
+    ratio("ping-pong 4 KiB, p50", (Test::Pp4k, figures::p50), Peer::Haproxy, (1.00, 0.85)),
+    ratio("short connections, p99", (Test::Conn, figures::p99), Peer::Haproxy, (1.10, 0.95)),
+    ratio("ping-pong 64 B, p99", (Test::Pp64, figures::p99), Peer::Haproxy, (1.10, 0.95)),
+    ratio("ping-pong 4 KiB, p99", (Test::Pp4k, figures::p99), Peer::Haproxy, (1.10, 0.95)),
+    idle("user memory of 4500 idle connections, KiB each", 4500, figures::pss, 1.5, 1.0),
+    idle("user memory of 9000 idle connections, KiB each", 9000, figures::pss, 1.5, 1.0),
+    idle("descriptors of 4500 idle connections, each", 4500, figures::descriptors, 2.0, 2.0),
+    idle("descriptors of 9000 idle connections, each", 9000, figures::descriptors, 2.0, 2.0),
+    calls("system calls of a short connection", Test::Conn, 17.0, 15.0),
+    calls("system calls of a MiB down", Test::Down, 8.0, 4.3),
+    calls("system calls of a MiB up", Test::Up, 8.0, 4.3),
+    own("short connections, 2 workers, CPU", Test::Conn),
+    own("ping-pong 64 B, 2 workers, CPU", Test::Pp64),
+    own("ping-pong 4 KiB, 2 workers, CPU", Test::Pp4k),
+    own("bulk down, 2 workers, CPU", Test::Down),
+    own("bulk up, 2 workers, CPU", Test::Up),
+    ERRORS,
+];
+
+/// What there is to compare with the goals.
+pub(crate) enum Given<'a> {
+    Results(&'a Results),
+    /// pointsman's system calls for one operation.
+    Calls(&'a [(Test, f64)]),
+}
+
+impl Given<'_> {
+    fn value(&self, what: What) -> Option<Spread> {
+        match (self, what) {
+            (Self::Results(results), What::Ratio(test, figure, against)) => {
+                let workers = if matches!(against, Against::Own(_)) { 2 } else { 1 };
+                results.ratio(Subject { test, connections: 0 }, pointsman(workers), against, figure)
+            }
+            (Self::Results(results), What::Idle(connections, figure)) => {
+                results.spread(Subject { test: Test::Idle, connections }, pointsman(1), figure)
+            }
+            (Self::Results(results), What::Errors) => {
+                Spread::of(results.errors(Peer::Pointsman).map(|errors| errors as f64))
+            }
+            (Self::Calls(counted), What::Calls(test)) => {
+                Spread::of(counted.iter().filter(|(of, _)| *of == test).map(|(_, calls)| *calls))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn pointsman(workers: usize) -> Entrant {
+    Entrant { peer: Peer::Pointsman, workers }
+}
+
+/// The table of every goal; those of another ground say which options show them.
+pub(crate) fn table(given: &Given<'_>, ground: Ground) -> String {
+    let heads = ["work", "against", "must", "reach", "pointsman", ""].map(str::to_owned);
+    let rows: Vec<Vec<String>> = GOALS.iter().map(|goal| row(goal, given, ground)).collect();
+    markdown(&heads, &rows)
+}
+
+fn row(goal: &Goal, given: &Given<'_>, ground: Ground) -> Vec<String> {
+    let (against, decimals) = match goal.what {
+        What::Ratio(_, _, against) => (against.name(), 2),
+        What::Idle(..) => ("-".to_owned(), 2),
+        What::Errors => ("-".to_owned(), 0),
+        What::Calls(_) => ("-".to_owned(), 1),
+    };
+    // Errors count wherever something runs.
+    let here = goal.ground == ground || matches!(goal.what, What::Errors);
+    let value = if here { given.value(goal.what) } else { None };
+    let word = match value {
+        Some(value) => place(value.median, goal, decimals),
+        None if here => "not measured",
+        None => goal.ground.options(),
+    };
+    let figure = |value: f64| format!("<= {value:.decimals$}");
+    vec![
+        goal.work.to_owned(),
+        against,
+        figure(goal.must),
+        figure(goal.reach),
+        show(value, decimals),
+        word.to_owned(),
+    ]
+}
+
+/// Where the median stands, as exactly as it is shown.
+fn place(median: f64, goal: &Goal, decimals: usize) -> &'static str {
+    let half = 0.5 / 10_f64.powi(decimals as i32);
+    if median < goal.reach + half {
+        "reach"
+    } else if median < goal.must + half {
+        "must"
+    } else {
+        "above"
+    }
+}

@@ -1,0 +1,100 @@
+//! Where the proxies' programs are, what they say of themselves, and how they are run.
+
+use std::env;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::configurations::{self, Setup, Shape, configuration};
+use crate::peers::Peer;
+
+/// The program, if it is installed: what the variable of its name in capitals (`HAPROXY`) says, or else
+/// what is found. So a newer one than the system's can be measured.
+pub(crate) fn program(peer: Peer) -> Option<PathBuf> {
+    match peer {
+        Peer::Pointsman => Some(env!("CARGO_BIN_EXE_pointsman").into()),
+        Peer::TokioCopy | Peer::Direct => env::current_exe().ok(),
+        Peer::Haproxy | Peer::Haproxy1m => chosen("HAPROXY").or_else(|| installed("haproxy")),
+        Peer::Nginx => chosen("NGINX").or_else(|| installed("nginx")),
+        Peer::Sniproxy => chosen("SNIPROXY").or_else(|| installed("sniproxy")),
+        Peer::Envoy => chosen("ENVOY").or_else(|| installed("envoy")),
+    }
+}
+
+fn chosen(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// Daemons are often installed where an ordinary user's PATH does not lead.
+fn installed(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let further = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(further).map(|place| place.join(name)).find(|file| file.is_file())
+}
+
+/// The first line that it says about its version, or why it says nothing.
+pub(crate) fn version(peer: Peer) -> String {
+    let argument = match peer {
+        Peer::Pointsman | Peer::Envoy => "--version",
+        Peer::Haproxy | Peer::Haproxy1m | Peer::Nginx => "-v",
+        Peer::Sniproxy => "-V",
+        Peer::TokioCopy | Peer::Direct => return "part of this program".to_owned(),
+    };
+    match says(peer, argument) {
+        Ok(text) => text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing").to_owned(),
+        Err(error) => format!("cannot be run: {error}"),
+    }
+}
+
+fn says(peer: Peer, argument: &str) -> io::Result<String> {
+    let program = program(peer).ok_or(io::ErrorKind::NotFound)?;
+    let output = Command::new(program).arg(argument).output()?;
+    Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+/// The command that runs it in the foreground, its configuration written.
+///
+/// # Errors
+/// When the program is missing or a file cannot be written.
+pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Command> {
+    let text = match peer {
+        Peer::Pointsman => configurations::pointsman(setup, shape),
+        Peer::Haproxy => configurations::haproxy(setup, ""),
+        Peer::Haproxy1m => configurations::haproxy(setup, "tune.pipesize 1048576"),
+        Peer::Nginx => configurations::nginx(setup, stream_module(&says(peer, "-V")?).as_deref()),
+        Peer::Sniproxy => configurations::sniproxy(setup),
+        Peer::Envoy => configurations::envoy(setup),
+        Peer::TokioCopy | Peer::Direct => String::new(),
+    };
+    let file = configuration(setup, peer);
+    fs::write(&file, text)?;
+    let mut command = Command::new(program(peer).ok_or(io::ErrorKind::NotFound)?);
+    command.current_dir(&setup.directory);
+    match peer {
+        Peer::Pointsman => command.arg("run").arg(file),
+        Peer::Haproxy | Peer::Haproxy1m => command.arg("-db").arg("-f").arg(file),
+        Peer::Nginx => command.arg("-p").arg(&setup.directory).args(["-e", "stderr"]).arg("-c").arg(file),
+        Peer::Sniproxy => command.arg("-f").arg("-c").arg(file),
+        Peer::Envoy => command
+            .arg("-c")
+            .arg(file)
+            .arg("--concurrency")
+            .arg(setup.workers.to_string())
+            .args(["--disable-hot-restart", "-l", "off"]),
+        Peer::TokioCopy | Peer::Direct => {
+            command.args([crate::TOKIO_COPY, &setup.port.to_string(), &setup.backend_port.to_string()])
+        }
+    };
+    Ok(command)
+}
+
+/// The file that nginx must load for `stream`, unless that is built in; by what `nginx -V` says.
+fn stream_module(built: &str) -> Option<String> {
+    let mut options = built.split_whitespace();
+    if !options.any(|option| option == "--with-stream=dynamic") {
+        return None;
+    }
+    let directory = built.split_whitespace().find_map(|option| option.strip_prefix("--modules-path="))?;
+    Some(format!("{directory}/ngx_stream_module.so"))
+}

@@ -1,0 +1,116 @@
+//! The comparison: every entrant takes its turn in every round.
+
+use std::io;
+
+use crate::configurations::Shape;
+use crate::figures::Results;
+use crate::goals::{self, Given, Ground};
+use crate::measure::Bench;
+use crate::options::Options;
+use crate::peers::Peer;
+use crate::plots;
+use crate::points::{Entrant, Point, Test, count};
+use crate::programs::{program, version};
+use crate::report;
+
+/// Measures, prints all tables, and gives the number of pointsman's errors.
+///
+/// # Errors
+/// When a plot cannot be written; a peer that fails is told about and left out.
+pub(crate) fn run(bench: &Bench<'_>, options: &Options, peers: &[Peer]) -> io::Result<u64> {
+    let workers = options.workers();
+    let (points, lost) = measure(bench, options, &entrants(peers, &workers));
+    let results = Results::new(points);
+    let said: Vec<String> = workers.iter().map(|workers| count(*workers)).collect();
+    println!("\n## {}, {} rounds of {} s", said.join(" and "), options.rounds, options.secs);
+    if workers != [1] {
+        println!("\nNothing is pinned to a CPU, so that only the number of workers differs.");
+    }
+    if options.packets_1500 {
+        println!("\nEverything in a private network whose packets have at most 1500 bytes.");
+    }
+    print!("{}", report::tables(&results, &options.references()));
+    let ground = match (options.packets_1500, workers.as_slice()) {
+        (true, _) => Ground::Packets,
+        (false, [1]) => Ground::Loopback,
+        (false, _) => Ground::Workers,
+    };
+    println!("\n### Goals\n\n{}", goals::table(&Given::Results(&results), ground));
+    if let Some(directory) = &options.svg {
+        plots::write(&results, directory)?;
+    }
+    Ok(results.errors(Peer::Pointsman).unwrap_or(0) + lost)
+}
+
+/// Who is installed; tells about everyone.
+pub(crate) fn installed(peers: &[Peer]) -> Vec<Peer> {
+    let mut found = Vec::new();
+    for peer in peers {
+        if program(*peer).is_none() {
+            eprintln!("{}: not installed, skipped", peer.name());
+        } else {
+            println!("- {}: {}", peer.name(), version(*peer));
+            found.push(*peer);
+        }
+    }
+    found
+}
+
+/// Each peer with each number of workers; without a proxy there is but one.
+fn entrants(peers: &[Peer], workers: &[usize]) -> Vec<Entrant> {
+    let mut entrants = Vec::new();
+    for peer in peers {
+        if !workers.iter().all(|workers| peer.can_use(*workers)) {
+            eprintln!("{}: has one thread only, skipped", peer.name());
+            continue;
+        }
+        let numbers = if *peer == Peer::Direct { &workers[..1] } else { workers };
+        entrants.extend(numbers.iter().map(|workers| Entrant { peer: *peer, workers: *workers }));
+    }
+    entrants
+}
+
+/// All points, and how often pointsman failed as a whole.
+fn measure(bench: &Bench<'_>, options: &Options, entrants: &[Entrant]) -> (Vec<Point>, u64) {
+    // First what looks at memory: a proxy that has worked keeps some for later.
+    let mut tests = options.tests.clone();
+    tests.sort_by_key(|test| *test != Test::Idle);
+    let (mut points, mut lost) = (Vec::new(), 0);
+    for round in 0..usize::from(options.rounds) {
+        // Back and forth, so that nobody always follows the same one.
+        let mut order = entrants.to_vec();
+        if round % 2 == 1 {
+            order.reverse();
+        }
+        for entrant in order {
+            let (peer, workers) = (entrant.peer.name(), count(entrant.workers));
+            eprintln!("round {}/{}: {peer}, {workers}", round + 1, options.rounds);
+            match turn(bench, entrant, &tests, round) {
+                Ok(new) => points.extend(new),
+                Err(error) => {
+                    eprintln!("  {peer}: {error}");
+                    lost += u64::from(entrant.peer == Peer::Pointsman);
+                }
+            }
+        }
+    }
+    (points, lost)
+}
+
+/// All tests of one entrant in one round.
+///
+/// # Errors
+/// When the proxy does not start, or a load does not answer.
+pub(crate) fn turn(
+    bench: &Bench<'_>,
+    entrant: Entrant,
+    tests: &[Test],
+    round: usize,
+) -> io::Result<Vec<Point>> {
+    let proxy = bench.start(entrant, Shape::PLAIN)?;
+    let mut points = Vec::new();
+    for test in tests {
+        points.extend(bench.test(&proxy, *test, round)?);
+    }
+    Ok(points)
+}

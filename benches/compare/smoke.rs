@@ -1,0 +1,42 @@
+//! What a run without options does: each mode for a moment, to see that everything works.
+
+use std::io;
+use std::time::Duration;
+
+use crate::busy;
+use crate::figures::Results;
+use crate::goals::{self, Given, Ground};
+use crate::growth::{self, Extent};
+use crate::measure::Bench;
+use crate::peers::Peer;
+use crate::points::{Against, Entrant, Test};
+use crate::report;
+use crate::rounds;
+use crate::scrape;
+
+/// Every test and mode that needs no other program and no privilege; gives the number of pointsman's errors.
+///
+/// # Errors
+/// When pointsman does not start or a load does not answer.
+pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
+    (bench.warm, bench.time, bench.idle) = (Duration::from_millis(50), Duration::from_millis(200), vec![50]);
+    let tests = [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up];
+    let mut points = Vec::new();
+    for workers in [1, 2] {
+        points.extend(rounds::turn(bench, Entrant { peer: Peer::Pointsman, workers }, &tests, 0)?);
+    }
+    let results = Results::new(points);
+    print!("{}", report::tables(&results, &[Against::Own(1)]));
+    println!("\n### Goals\n\n{}", goals::table(&Given::Results(&results), Ground::Workers));
+    let mut errors = results.errors(Peer::Pointsman).unwrap_or(0);
+    for (text, further) in [
+        busy::run(bench, busy::Extent { rounds: 1, idle: 50, settle: bench.warm })?,
+        scrape::run(bench, 1)?,
+        growth::run(bench, 1, Extent::Smallest, None)?,
+    ] {
+        println!("{text}");
+        errors += further;
+    }
+    println!("\nOnly a look whether everything works; give --rounds to measure, --help for more.");
+    Ok(errors)
+}
