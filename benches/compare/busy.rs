@@ -53,7 +53,7 @@ impl Sample {
 /// # Errors
 /// When pointsman does not start or a load does not answer.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
-    let bench = Bench { warm: extent.settle, workers: bench.workers.max(2), ..bench.clone() };
+    let bench = Bench { warm: extent.settle, ..bench.clone() };
     let mut samples = Vec::new();
     for round in 1..=extent.rounds {
         eprintln!("round {round}/{}: busy workers", extent.rounds);

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::cpus::{self, Place};
 use crate::order::{Order, Outcome, RESTING};
 use crate::proc;
+use crate::roles;
 
 /// How long a proxy may take to end when asked.
 const STOP: Duration = Duration::from_secs(2);
@@ -154,7 +155,7 @@ impl Drop for Role {
 
 /// Runs a load to its end.
 pub(crate) fn load(order: &Order, place: Place) -> io::Result<Outcome> {
-    Role::start(crate::LOAD, &serde_json::to_string(order)?, place)?.answer()
+    Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?.answer()
 }
 
 /// A load whose connections rest until they are released.
@@ -163,7 +164,7 @@ pub(crate) struct Resting(Role);
 impl Resting {
     /// Opens the connections.
     pub(crate) fn start(order: &Order, place: Place) -> io::Result<Self> {
-        let role = Role::start(crate::LOAD, &serde_json::to_string(order)?, place)?;
+        let role = Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?;
         role.expect(RESTING)?;
         Ok(Self(role))
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --bench compare -- --rounds 5 --secs 3           the tables, and the goals
 //! cargo bench --bench compare -- --rounds 5 --svg plots        and plots
-//! cargo bench --bench compare -- --packets-1500 --tests down,up    the same in small packets
+//! cargo bench --bench compare -- --packets-1500                the same in small packets
 //! cargo bench --bench compare -- --workers 1,2                 what a second worker costs
 //! cargo bench --bench compare -- --busy                        how workers share few streams
 //! cargo bench --bench compare -- --scrape                      metrics scraped under load
@@ -43,6 +43,7 @@ mod proc;
 mod programs;
 mod proxy;
 mod report;
+mod roles;
 mod rounds;
 mod scrape;
 mod smoke;
@@ -63,12 +64,6 @@ use crate::options::Options;
 use crate::points::count;
 use crate::proxy::{Backend, Scratch};
 
-// The roles of child processes, as first arguments.
-const BACKEND: &str = "role-backend";
-const LOAD: &str = "role-load";
-const CALIBRATE: &str = "role-calibrate";
-const TOKIO_COPY: &str = "role-tokio-copy";
-
 /// Idle connections, rising.
 const IDLE: [usize; 2] = [4500, 9000];
 
@@ -76,7 +71,7 @@ const IDLE: [usize; 2] = [4500, 9000];
 const WARM: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
-    let result = match role() {
+    let result = match roles::run() {
         Some(result) => result.map(|()| 0),
         None => measure(&Options::parse()),
     };
@@ -90,22 +85,6 @@ fn main() -> ExitCode {
             eprintln!("compare: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Runs the role that the arguments name, if they do.
-fn role() -> Option<io::Result<()>> {
-    let mut arguments = std::env::args().skip(1);
-    let (role, mut argument) = (arguments.next()?, || arguments.next().unwrap_or_default());
-    match role.as_str() {
-        BACKEND => Some(backend::run()),
-        CALIBRATE => Some(calibrate::run()),
-        LOAD => Some(serde_json::from_str(&argument()).map_err(io::Error::from).and_then(load::run)),
-        TOKIO_COPY => {
-            let mut port = || argument().parse().map_err(io::Error::other);
-            Some(port().and_then(|own| tokio_copy::run(own, port()?)))
-        }
-        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::peers::Peer;
 use crate::points::{Entrant, Figures, Flow, Point, Rest, Test};
 use crate::proc;
 use crate::proxy::{Plan, Proxy};
+use crate::roles;
 
 /// Concurrent connections of the short and the ping-pong tests.
 const MANY: usize = 64;
@@ -151,7 +152,7 @@ impl Bench<'_> {
 
     /// How slow the proxy's CPU is now.
     fn pace(&self) -> io::Result<f64> {
-        Role::start(crate::CALIBRATE, "", self.cpus.proxy)?.answer()
+        Role::start(roles::CALIBRATE, "", self.cpus.proxy)?.answer()
     }
 }
 

@@ -3,31 +3,35 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::configurations::{self, Setup, Shape, configuration};
 use crate::peers::Peer;
+use crate::roles;
 
 /// The program, if it is installed: what the variable of its name in capitals (`HAPROXY`) says, or else
-/// what is found. So a newer one than the system's can be measured.
+/// what is found by its name. So a newer one than the system's can be measured.
 pub(crate) fn program(peer: Peer) -> Option<PathBuf> {
     match peer {
         Peer::Pointsman => Some(env!("CARGO_BIN_EXE_pointsman").into()),
         Peer::TokioCopy | Peer::Direct => env::current_exe().ok(),
-        Peer::Haproxy | Peer::Haproxy1m => chosen("HAPROXY").or_else(|| installed("haproxy")),
-        Peer::Nginx => chosen("NGINX").or_else(|| installed("nginx")),
-        Peer::Sniproxy => chosen("SNIPROXY").or_else(|| installed("sniproxy")),
-        Peer::Envoy => chosen("ENVOY").or_else(|| installed("envoy")),
+        Peer::Haproxy | Peer::Haproxy1m => chosen("HAPROXY", "haproxy"),
+        Peer::Nginx => chosen("NGINX", "nginx"),
+        Peer::Sniproxy => chosen("SNIPROXY", "sniproxy"),
+        Peer::Envoy => chosen("ENVOY", "envoy"),
     }
 }
 
-fn chosen(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+fn chosen(variable: &str, name: &str) -> Option<PathBuf> {
+    let named = env::var_os(variable).filter(|program| !program.is_empty());
+    let program = PathBuf::from(named.unwrap_or_else(|| name.into()));
+    // It is started in another directory.
+    if program.components().count() > 1 { std::path::absolute(program).ok() } else { installed(&program) }
 }
 
 /// Daemons are often installed where an ordinary user's PATH does not lead.
-fn installed(name: &str) -> Option<PathBuf> {
+fn installed(name: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let further = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
     env::split_paths(&path).chain(further).map(|place| place.join(name)).find(|file| file.is_file())
@@ -83,14 +87,14 @@ pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Com
             .arg(setup.workers.to_string())
             .args(["--disable-hot-restart", "-l", "off"]),
         Peer::TokioCopy | Peer::Direct => {
-            command.args([crate::TOKIO_COPY, &setup.port.to_string(), &setup.backend_port.to_string()])
+            command.args([roles::TOKIO_COPY, &setup.port.to_string(), &setup.backend_port.to_string()])
         }
     };
     Ok(command)
 }
 
 /// The file that nginx must load for `stream`, unless that is built in; by what `nginx -V` says.
-fn stream_module(built: &str) -> Option<String> {
+pub(crate) fn stream_module(built: &str) -> Option<String> {
     let mut options = built.split_whitespace();
     if !options.any(|option| option == "--with-stream=dynamic") {
         return None;

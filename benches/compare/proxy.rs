@@ -14,6 +14,7 @@ use crate::hello::{self, Command};
 use crate::peers::Peer;
 use crate::points::Entrant;
 use crate::programs;
+use crate::roles;
 
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
@@ -56,7 +57,7 @@ pub(crate) struct Backend {
 
 impl Backend {
     pub(crate) fn start(place: Place) -> io::Result<Self> {
-        let role = Role::start(crate::BACKEND, "", place)?;
+        let role = Role::start(roles::BACKEND, "", place)?;
         let port = role.answer()?;
         Ok(Self { _role: role, port })
     }

@@ -129,7 +129,8 @@ pub(crate) fn fetch(admin: SocketAddr) -> io::Result<String> {
     }
 }
 
-fn series(text: &str) -> usize {
+/// How many there are.
+pub(crate) fn series(text: &str) -> usize {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
 }
 

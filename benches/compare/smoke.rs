@@ -30,7 +30,10 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
     println!("\n### Goals\n\n{}", goals::table(&Given::Results(&results), Ground::Workers));
     let mut errors = results.errors(Peer::Pointsman).unwrap_or(0);
     for (text, further) in [
-        busy::run(bench, busy::Extent { rounds: 1, idle: 50, settle: bench.warm })?,
+        busy::run(
+            &Bench { workers: 2, ..bench.clone() },
+            busy::Extent { rounds: 1, idle: 50, settle: bench.warm },
+        )?,
         scrape::run(bench, 1)?,
         growth::run(bench, 1, Extent::Smallest, None)?,
     ] {

@@ -95,7 +95,7 @@ fn trace(bench: &Bench<'_>, proxy: &Proxy, test: Test) -> io::Result<(Outcome, B
 }
 
 /// Lines of `% seconds µs/call calls [errors] name`.
-fn parse(table: &str) -> BTreeMap<String, u64> {
+pub(crate) fn parse(table: &str) -> BTreeMap<String, u64> {
     let line = |line: &str| -> Option<(String, u64)> {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let name = *fields.last()?;
