@@ -51,8 +51,9 @@ impl Subject {
 /// All points of a run.
 pub(crate) struct Results {
     points: Vec<Point>,
-    /// The median pace of the run: calibrated times are those of a machine that is always like this.
-    pace: f64,
+    /// The median pace of the run: calibrated times are those of a machine that is always like this. `None`
+    /// where nothing moved.
+    pace: Option<f64>,
 }
 
 /// One number of a point.
@@ -61,7 +62,7 @@ pub(crate) type Figure = fn(&Results, &Point) -> Option<f64>;
 impl Results {
     pub(crate) fn new(points: Vec<Point>) -> Self {
         let paces = points.iter().filter_map(|point| flow(point).map(|flow| flow.pace));
-        let pace = Spread::of(paces).map_or(1.0, |spread| spread.median);
+        let pace = Spread::of(paces).map(|spread| spread.median);
         Self { points, pace }
     }
 
@@ -72,7 +73,7 @@ impl Results {
         Some(own.map(|point| point.errors).sum())
     }
 
-    pub(crate) fn pace(&self) -> f64 {
+    pub(crate) fn pace(&self) -> Option<f64> {
         self.pace
     }
 
@@ -141,7 +142,7 @@ pub(crate) fn rest(point: &Point) -> Option<&Rest> {
 /// Calibrated CPU seconds for one operation.
 pub(crate) fn cpu(results: &Results, point: &Point) -> Option<f64> {
     let flow = flow(point)?;
-    Some(flow.cpu? / flow.pace * results.pace)
+    Some(flow.cpu? / flow.pace * results.pace?)
 }
 
 pub(crate) fn gigabits(_: &Results, point: &Point) -> Option<f64> {

@@ -23,6 +23,10 @@ const STREAMS: usize = 8;
 /// From the last idle connection's start until memory is read: long enough for what a proxy puts off.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// The kernel is calm when its memory changes by less than this while one settles; it is waited for so often.
+const CALM_KIB: u64 = 256;
+const CALM_TRIES: usize = 5;
+
 /// What the load does in a test, and on how many connections.
 fn work(test: Test) -> (Work, usize) {
     match test {
@@ -82,8 +86,7 @@ impl Bench<'_> {
             let (outcome, flow) = self.flow(proxy, test)?;
             return Ok(vec![point(&outcome, Figures::Flow(flow))]);
         }
-        // The connection that proved that it forwards is gone then.
-        pause(SETTLE);
+        calm_down();
         let before = Memory::of(proxy);
         let mut points = Vec::new();
         for connections in &self.idle {
@@ -153,6 +156,20 @@ impl Bench<'_> {
     /// How slow the proxy's CPU is now.
     fn pace(&self) -> io::Result<f64> {
         Role::start(roles::CALIBRATE, "", self.cpus.proxy)?.answer()
+    }
+}
+
+/// Waits until the kernel has freed what went before: sockets of earlier tests, and of the connection that
+/// proved that the proxy forwards.
+fn calm_down() {
+    let mut last = u64::MAX;
+    for _ in 0..CALM_TRIES {
+        pause(SETTLE);
+        let now = proc::slab_kib();
+        if now.abs_diff(last) < CALM_KIB {
+            return;
+        }
+        last = now;
     }
 }
 

@@ -86,13 +86,17 @@ pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
             let _ = write!(text, "\nRatios:\n\n{table}");
         }
     }
-    let _ = writeln!(
-        text,
+    text.push_str(
         "\nMedian [lowest-highest] of the rounds; a ratio is made within each round, and the median is that of \
-         the ratios. \\* CPU time of the proxy's processes at the run's median pace ({:.2} µs for the \
-         calibration's messages).",
-        results.pace()
+         the ratios.\n",
     );
+    if let Some(pace) = results.pace() {
+        let _ = writeln!(
+            text,
+            "\\* CPU time of the proxy's processes at the run's median pace ({pace:.2} µs for the calibration's \
+             messages)."
+        );
+    }
     if results.subjects().iter().any(|subject| subject.test == Test::Idle) {
         text.push_str(
             "† Growth of the kernel's slabs, whole machine: the proxy's part is what exceeds `direct`. Other \
