@@ -154,6 +154,11 @@ impl Flow {
         self.held() > 0
     }
 
+    /// Whether it holds nothing, not even an empty pipe, and waits for its source.
+    fn is_at_rest(&self) -> bool {
+        matches!((&self.held, self.stage), (Held::Nothing, Stage::Open))
+    }
+
     /// Whether it does not read, and so does not hear of its source.
     pub(super) fn is_deaf(&self) -> bool {
         self.is_blocked() || self.has_ended()
@@ -185,6 +190,10 @@ impl Flow {
 
     /// As [`Flow::poll`], but leaves it to the caller to pass the end on.
     pub(super) fn poll_to_end(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+        if self.is_at_rest() && place.source.poll_readable(cx).is_pending() {
+            // It was the other direction that woke the task.
+            return Poll::Pending;
+        }
         let mut turn = 0;
         while self.stage != Stage::Done {
             ready!(self.poll_flush(cx, place))?;
