@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::telemetry::{Direction, Engine, ListenerMetrics};
 pub use loads::{Loads, Seat};
 
-/// Time between two sweeps: how exact idle timeouts are, and how soon late socket options come.
+/// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
 pub const TICK: Duration = Duration::from_millis(500);
 
 /// A connection that moves so many bytes in a tick is worth moving itself: about 0.5 MiB/s.
@@ -58,6 +58,8 @@ pub struct Entry {
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     wants_tick: Cell<bool>,
+    /// Whether a sweep has seen it: what is younger than a [`TICK`] may soon be over.
+    settled: Cell<bool>,
     command: Cell<Option<Command>>,
     waker: Cell<Option<Waker>>,
     metrics: Arc<ListenerMetrics>,
@@ -76,6 +78,7 @@ impl Entry {
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
             wants_tick: Cell::new(false),
+            settled: Cell::new(false),
             command: Cell::new(None),
             waker: Cell::new(None),
             metrics,
@@ -124,7 +127,7 @@ impl Entry {
         self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
-    /// Whether [`Command::Tick`] comes at the next sweep.
+    /// Whether [`Command::Tick`] comes at the next sweep, or at the second of the connection's life.
     pub fn wants_tick(&self, wanted: bool) {
         self.wants_tick.set(wanted);
     }
@@ -182,9 +185,10 @@ impl Entry {
         self.recent.set(moved);
         let quiet = if moved > 0 { 0 } else { self.quiet.get().wrapping_add(1) };
         self.quiet.set(quiet);
+        let settled = self.settled.replace(true);
         if quiet >= self.quiet_limit.get() {
             self.tell(Command::Expire);
-        } else if self.wants_tick.get() {
+        } else if settled && self.wants_tick.get() {
             self.tell(Command::Tick);
         }
         moved
@@ -447,8 +451,19 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_younger_than_a_tick_is_left_alone() {
+        let (registry, entry) = one();
+        entry.wants_tick(true);
+        registry.sweep();
+        assert_eq!(command(&entry), None);
+        registry.sweep();
+        assert_eq!(command(&entry), Some(Command::Tick));
+    }
+
+    #[test]
     fn a_close_is_not_overwritten_by_a_tick() {
         let (registry, entry) = one();
+        registry.sweep();
         entry.wants_tick(true);
         registry.close_all();
         registry.sweep();
