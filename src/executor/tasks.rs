@@ -98,7 +98,9 @@ impl Tasks {
             if slots.is_empty() {
                 return;
             }
-            drop(slots);
+            for (_, slot) in slots {
+                contained(|| drop(slot));
+            }
         }
     }
 }
@@ -159,19 +161,26 @@ impl Running<'_> {
         let Self { tasks, key, task: Task { mut work, waker } } = self;
         let mut cx = Context::from_waker(&waker);
         loop {
-            // A panic has been reported where it happened; it concerns nobody but this task.
-            match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx))) {
-                Ok(Poll::Pending) => {
+            match contained(|| work.as_mut().poll(&mut cx)) {
+                Some(Poll::Pending) => {
                     tasks.slots.borrow_mut()[key as usize].task = Some(Task { work, waker });
                     return;
                 }
-                Ok(Poll::Ready(Next::Stage(next))) => work = next,
-                Ok(Poll::Ready(Next::Done)) | Err(_) => break,
+                Some(Poll::Ready(Next::Stage(next))) => {
+                    contained(|| drop(std::mem::replace(&mut work, next)));
+                }
+                Some(Poll::Ready(Next::Done)) | None => break,
             }
         }
-        drop(work);
+        contained(|| drop(work));
         tasks.slots.borrow_mut().remove(key as usize);
     }
+}
+
+/// What `part` of a task gives; `None` if it panicked. That was reported where it happened, and concerns
+/// nobody but this task.
+fn contained<T>(part: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(part)).ok()
 }
 
 /// A reserved slot; free again when dropped.

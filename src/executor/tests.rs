@@ -185,3 +185,29 @@ fn a_late_waker_does_no_harm() {
         assert_eq!(turns.get(), 2, "the later task had the turn of the earlier one's waker");
     });
 }
+
+#[test]
+fn a_panic_at_a_tasks_end_ends_it_alone() {
+    /// A future of its own kind: it still has something when it is ready.
+    struct Fragile;
+    impl Future for Fragile {
+        type Output = Next;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Next> {
+            Poll::Ready(Next::Done)
+        }
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    let (tell, told) = oneshot::channel();
+    run(async {
+        spawn(Fragile);
+        spawn(async {
+            let _ = tell.send(7);
+            Next::Done
+        });
+        assert_eq!(told.await, Ok(7));
+    });
+}
