@@ -31,6 +31,10 @@ const TRICKLES: u32 = 16 * 1024;
 /// A direction that has moved so much gives the other connections of its worker a turn.
 const TURN: usize = 512 * 1024;
 
+/// For so much of its turn a read counts at least: a source that brings one small packet for each splice
+/// would otherwise have the worker for seconds.
+const LEAST: usize = TURN / 128;
+
 /// What the directions of one worker share.
 pub struct Engines {
     buffer: RefCell<Box<[u8]>>,
@@ -207,7 +211,7 @@ impl Flow {
             match self.poll_move(cx, place) {
                 Poll::Ready(Ok(0)) => self.stage = Stage::Ending,
                 Poll::Ready(Ok(moved)) => {
-                    turn += moved;
+                    turn += moved.max(LEAST);
                     self.streak = self.streak.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
                     self.choose();
                 }
