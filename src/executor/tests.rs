@@ -96,24 +96,51 @@ fn another_thread_wakes_a_sleeping_one() {
 }
 
 #[test]
+fn two_threads_wake_each_other() {
+    const ROUNDS: usize = 5000;
+    let (to_other, mut from_here) = tokio::sync::mpsc::unbounded_channel();
+    let (to_here, mut from_other) = tokio::sync::mpsc::unbounded_channel();
+    let other = thread::spawn(move || {
+        run(async move {
+            while let Some(round) = from_here.recv().await {
+                to_here.send(round).unwrap();
+            }
+        });
+    });
+    let rounds = run(timeout(Duration::from_secs(60), async move {
+        for round in 0..ROUNDS {
+            to_other.send(round).unwrap();
+            assert_eq!(from_other.recv().await, Some(round));
+        }
+        ROUNDS
+    }));
+    assert_eq!(rounds, Ok(ROUNDS));
+    other.join().unwrap();
+}
+
+#[test]
 fn timers_fire_in_order_and_not_before_their_time() {
-    let began = Instant::now();
+    // Far enough off that all three wait before the first is due, also on a busy machine.
+    let from = Instant::now() + Duration::from_millis(100);
     let order = Rc::new(RefCell::new(Vec::new()));
     run(async {
         for millis in [20, 5, 10] {
             let order = Rc::clone(&order);
             spawn(async move {
-                sleep(Duration::from_millis(millis)).await;
-                assert!(began.elapsed() >= Duration::from_millis(millis));
-                order.borrow_mut().push(millis);
+                let due = from + Duration::from_millis(millis);
+                sleep_until(due).await;
+                order.borrow_mut().push((millis, Instant::now() >= due));
                 Next::Done
             });
         }
         let never = timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
         assert_eq!(never, Err(Elapsed));
         assert_eq!(timeout(Duration::MAX, async { 3 }).await, Ok(3));
+        while Rc::strong_count(&order) > 1 {
+            sleep(Duration::from_millis(1)).await;
+        }
     });
-    assert_eq!(*order.borrow(), [5, 10, 20]);
+    assert_eq!(*order.borrow(), [(5, true), (10, true), (20, true)]);
 }
 
 #[test]
