@@ -48,15 +48,15 @@ impl Readiness {
     pub(super) const WRITABLE: Self = Self(Self::WRITE.0 | Self::SHUT.0);
 
     fn of(flags: EpollFlags) -> Self {
-        let both = |cause, effect: Self| if flags.intersects(cause) { effect.0 } else { 0 };
+        let when = |cause, effect: Self| if flags.intersects(cause) { effect.0 } else { 0 };
         let failed = Self::ERROR.0 | Self::ENDED.0 | Self::SHUT.0;
         Self(
-            both(EpollFlags::EPOLLIN, Self::READ)
-                | both(EpollFlags::EPOLLOUT, Self::WRITE)
-                | both(EpollFlags::EPOLLPRI, Self::URGENT)
-                | both(EpollFlags::EPOLLRDHUP, Self::ENDED)
-                | both(EpollFlags::EPOLLHUP, Self(Self::ENDED.0 | Self::SHUT.0))
-                | both(EpollFlags::EPOLLERR, Self(failed)),
+            when(EpollFlags::EPOLLIN, Self::READ)
+                | when(EpollFlags::EPOLLOUT, Self::WRITE)
+                | when(EpollFlags::EPOLLPRI, Self::URGENT)
+                | when(EpollFlags::EPOLLRDHUP, Self::ENDED)
+                | when(EpollFlags::EPOLLHUP, Self(Self::ENDED.0 | Self::SHUT.0))
+                | when(EpollFlags::EPOLLERR, Self(failed)),
         )
     }
 
