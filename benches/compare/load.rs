@@ -182,7 +182,8 @@ impl Load {
 
     fn measure(&mut self) -> io::Result<Outcome> {
         // Listed before: to look through all processes takes time.
-        let watched = self.order.watch.map(proc::tree).unwrap_or_default();
+        let mut watched = self.order.watch.map(proc::tree).unwrap_or_default();
+        watched.extend(self.order.own_cpu.and_then(proc::softirq_thread));
         self.go(self.order.warm)?;
         self.latencies.clear();
         let (before, earlier, began) = (self.outcome.total, Spent::by(&watched), Instant::now());

@@ -106,6 +106,7 @@ impl Bench<'_> {
             warm: self.warm,
             measure: self.time,
             watch: proxy.pid(),
+            own_cpu: self.cpus.proxy,
         }
     }
 

@@ -34,6 +34,9 @@ pub(crate) struct Order {
     pub(crate) measure: Duration,
     /// The proxy, whose CPU time the load reads itself: on a busy machine nobody else is in time.
     pub(crate) watch: Option<u32>,
+    /// The CPU that the proxy has for itself. Under load the kernel leaves received packets to a thread of
+    /// its own there, now and then: that time is the proxy's too.
+    pub(crate) own_cpu: Option<usize>,
 }
 
 /// What a load process did.

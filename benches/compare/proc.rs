@@ -63,6 +63,14 @@ impl Spent {
     }
 }
 
+/// The kernel's thread for the interrupts of a CPU that found no time; none where it cannot be seen.
+pub(crate) fn softirq_thread(cpu: usize) -> Option<u32> {
+    let name = format!("ksoftirqd/{cpu}");
+    numbers("/proc")
+        .into_iter()
+        .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+}
+
 /// Proportional set size, in KiB: shared pages count by their share.
 pub(crate) fn pss_kib(root: u32) -> u64 {
     let of = |pid: u32| -> Option<u64> {
