@@ -22,7 +22,6 @@ use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
 use crate::pool::{CheckReport, Checks, State};
-use crate::sys::process;
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -74,11 +73,7 @@ impl Server {
     ///
     /// When a worker ended on its own, or connections did not end in spite of everything.
     pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
-        // The threads it starts write pages for admin, and so many workers as there are CPUs come first.
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .on_thread_start(process::go_behind)
-            .build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
         let access_log = self.access_log.clone();
         let result = runtime.block_on(async {
             let control = Control::new(self, signals)?;

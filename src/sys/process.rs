@@ -2,7 +2,6 @@
 
 use std::io;
 
-use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the soft limit of descriptors to the hard one and returns it.
@@ -16,19 +15,6 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
         return Ok(hard);
     }
     Ok(soft)
-}
-
-/// The nice value of work that can wait: against a busy worker it gets a tenth of a CPU.
-const BACKGROUND: i32 = 10;
-
-/// Lets other threads go first wherever they want the same CPU: for a thread whose work can wait.
-pub fn go_behind() {
-    // SAFETY: the call takes no pointers. On Linux the process 0 is the calling thread alone
-    // (setpriority(2), "C library/kernel differences"), and going behind is always allowed.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, BACKGROUND);
-    }
 }
 
 /// Descriptors open now.
@@ -103,23 +89,6 @@ fn page_size() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The nice value of the calling thread: the 19th field of its stat, the 17th behind the name.
-    fn nice() -> i32 {
-        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().parse().unwrap()
-    }
-
-    #[test]
-    fn a_thread_goes_behind_alone() {
-        let before = nice();
-        let behind = std::thread::spawn(|| {
-            go_behind();
-            nice()
-        });
-        assert_eq!(behind.join().unwrap(), BACKGROUND);
-        assert_eq!(nice(), before);
-    }
 
     #[test]
     fn figures_are_plausible() {
