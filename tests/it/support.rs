@@ -135,9 +135,17 @@ pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
 
 /// Waits until something is true. Panics with its name when it does not become so.
 pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    assert!(find_in_time(|| is_so().then_some(())).is_some(), "{what} did not come");
+}
+
+/// What is found before patience ends.
+pub(crate) fn find_in_time<T>(mut find: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not come");
+    loop {
+        let found = find();
+        if found.is_some() || Instant::now() >= deadline {
+            return found;
+        }
         thread::yield_now();
         thread::park_timeout(Duration::from_millis(2));
     }

@@ -23,7 +23,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, wait_for};
+use crate::support::{PATIENCE, find_in_time, wait_for};
 
 /// A new directory that all users may enter, removed when it is dropped.
 struct Directory(PathBuf);
@@ -239,13 +239,12 @@ fn sum(metrics: &str, family: &str, label: &str) -> f64 {
 }
 
 fn wait_for_record(access_log: &Path, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    let mut found = None;
-    wait_for(what, || {
-        let text = fs::read_to_string(access_log).unwrap_or_default();
+    let mut text = String::new();
+    let find = || {
+        text = fs::read_to_string(access_log).unwrap_or_default();
         // The last line may still be written.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
-        found = whole.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record| is_it(record));
-        found.is_some()
-    });
-    found.unwrap()
+        whole.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record| is_it(record))
+    };
+    find_in_time(find).unwrap_or_else(|| panic!("{what} did not come, in\n{text}"))
 }

@@ -108,9 +108,11 @@ fn postgres_answers_and_takes_bulk() {
             run(psql().args(["-c", "create table t (i int, t text)", "-c", &copy("from", &table)]));
             run(psql().args(["-c", &copy("to", &back), "-c", "drop table t"]));
             assert_eq!(md5(&back), md5(&table), "{backend}, {engine}");
-            program.wait_for_record("a record of the bulk", |record| {
-                record["close"] == "client_fin" && record["from_client_bytes"].as_u64() > Some(50_000_000)
+            let bulk = program.wait_for_record("a record of the bulk", |record| {
+                record["from_client_bytes"].as_u64() > Some(50_000_000)
             });
+            // The client says goodbye and closes; a fast server has closed between the two.
+            assert!(bulk["close"] == "client_fin" || bulk["close"] == "backend_fin", "{bulk}");
             program.stop();
         }
     }
