@@ -19,13 +19,13 @@ fn pick(c: &mut Criterion) {
             group.bench_function(BenchmarkId::new("accepted", count), |b| {
                 b.iter(|| {
                     key += 1;
-                    balancer.pick(black_box(key), |_| true)
+                    balancer.pick(black_box(key), key, &inputs::Accepting(|_| true))
                 });
             });
             group.bench_function(BenchmarkId::new("half_refused", count), |b| {
                 b.iter(|| {
                     key += 1;
-                    balancer.pick(black_box(key), |member| member % 2 == 0)
+                    balancer.pick(black_box(key), key, &inputs::Accepting(|member| member % 2 == 0))
                 });
             });
         }

@@ -7,6 +7,7 @@
 
 mod inputs;
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -95,13 +96,9 @@ fn pick(algorithm: Algorithm, refused: u32, times: u64) {
     let identities = inputs::identities(100);
     let balancer = Balancer::build(algorithm, &inputs::members(&identities), &inputs::HASH_KEY, 1);
     repeat(times, |key| {
-        let mut left = black_box(refused);
-        let accept = |_| {
-            let accepted = left == 0;
-            left = left.saturating_sub(1);
-            accepted
-        };
-        balancer.pick(key, accept).expect("most are accepted")
+        let left = Cell::new(black_box(refused));
+        let accept = |_| left.replace(left.get().saturating_sub(1)) == 0;
+        balancer.pick(key, key, &inputs::Accepting(accept)).expect("most are accepted")
     });
 }
 

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
-use pointsman::balance::{Algorithm, Member};
+use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
 use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
@@ -107,6 +107,28 @@ pub(crate) fn identities(count: usize) -> Vec<String> {
 pub(crate) fn members(identities: &[String]) -> Vec<Member<'_>> {
     let weighted = identities.iter().zip((1..=5).cycle());
     weighted.map(|(identity, weight)| Member { identity: identity.as_bytes(), weight }).collect()
+}
+
+/// Candidates that are accepted as a function says. Their connections and latencies differ, so that there
+/// is something to compare.
+pub(crate) struct Accepting<F>(pub(crate) F);
+
+impl<F: Fn(usize) -> bool> Candidates for Accepting<F> {
+    fn accepts(&self, index: usize) -> bool {
+        (self.0)(index)
+    }
+
+    fn active(&self, index: usize) -> u64 {
+        index as u64 % 7
+    }
+
+    fn share(&self, _: usize) -> u32 {
+        FULL_SHARE
+    }
+
+    fn latency(&self, index: usize) -> Duration {
+        Duration::from_micros(index as u64 % 11)
+    }
 }
 
 /// A pool whose backends are all up and differ in weight.

@@ -41,8 +41,8 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use super::Member;
 use super::indices::{Asked, Indices};
+use super::{Candidates, Member};
 
 /// The size up to 655 members: the paper's, and every peer's, so that shares differ by at most 1 %.
 const SMALLEST_POWER: u64 = 1 << 16;
@@ -103,18 +103,18 @@ impl Maglev {
 
     /// The first accepted member in the key's order, or `None` when all with a weight are refused.
     ///
-    /// `accept` is asked about the key's owner first, and about no member twice. O(1) when the owner is
-    /// accepted; after that a draw costs one hash, and only where 32 draws find nobody are all members asked.
-    pub fn pick(&self, key: u64, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+    /// The key's owner is asked about first, and no member twice. O(1) when the owner is accepted; after
+    /// that a draw costs one hash, and only where 32 draws find nobody are all members asked.
+    pub fn pick(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
         let owner = self.owner(key)?;
-        if accept(owner) { Some(owner) } else { self.pick_other(key, owner, accept) }
+        if candidates.accepts(owner) { Some(owner) } else { self.pick_other(key, owner, candidates) }
     }
 
-    fn pick_other(&self, key: u64, owner: usize, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+    fn pick_other(&self, key: u64, owner: usize, candidates: &impl Candidates) -> Option<usize> {
         let mut asked = Asked::new(self.members);
         asked.insert(owner);
         let draws = (1..DRAWS).map(|k| self.draw(key, k));
-        draws.chain(self.scan(key)).find(|&member| asked.insert(member) && accept(member))
+        draws.chain(self.scan(key)).find(|&member| asked.insert(member) && candidates.accepts(member))
     }
 
     /// The member that a key goes to while that member is accepted; `None` when no member has a weight.

@@ -1,15 +1,19 @@
 //! Candidates to index, pure: which backend a connection goes to. Randomness is passed in.
 //!
-//! A balancer knows its members by position, identity and weight alone. Whether a member can take a
-//! connection now (is it healthy, is it full, was it tried?) is the caller's `accept`, asked at most once
-//! for each member in one pick.
+//! A balancer knows its members by position, identity and weight alone. What holds only now (is a member
+//! healthy, is it full, was it tried, how many connections has it?) it asks of the caller's [`Candidates`].
 
 mod indices;
 pub mod maglev;
 pub mod round_robin;
 
+use std::time::Duration;
+
 pub use maglev::Maglev;
 pub use round_robin::RoundRobin;
+
+/// The share of a member that takes all it usually takes.
+pub const FULL_SHARE: u32 = 1024;
 
 /// How a pool spreads its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,25 @@ pub struct Member<'a> {
     pub identity: &'a [u8],
     /// Its share relative to the others; 0 is never picked.
     pub weight: u32,
+}
+
+/// What a balancer may ask of its candidates, by their positions; asked anew for each pick.
+///
+/// Answers should not change within one pick.
+pub trait Candidates {
+    /// Whether it can take this connection: asked at most once for each candidate in one pick. It only looks:
+    /// one that was accepted need not be the one that is picked.
+    fn accepts(&self, index: usize) -> bool;
+
+    /// Connections that are open to it.
+    fn active(&self, index: usize) -> u64;
+
+    /// How much of its usual share it takes now, [`FULL_SHARE`] or less: while it starts slowly, by an
+    /// agent's word.
+    fn share(&self, index: usize) -> u32;
+
+    /// Its connect time of late; zero while nothing is known.
+    fn latency(&self, index: usize) -> Duration;
 }
 
 /// What picks a pool's backend.
@@ -52,11 +75,42 @@ impl Balancer {
     }
 
     /// The member for a connection with this key, or `None` when every member with a weight is refused.
-    pub fn pick(&self, key: u64, accept: impl FnMut(usize) -> bool) -> Option<usize> {
+    ///
+    /// `luck` is any number that differs from pick to pick; it is mixed here, so a counter will do.
+    pub fn pick(&self, key: u64, luck: u64, candidates: &impl Candidates) -> Option<usize> {
+        _ = luck;
         match self {
-            Self::Maglev(maglev) => maglev.pick(key, accept),
-            Self::RoundRobin(round_robin) => round_robin.pick(accept),
+            Self::Maglev(maglev) => maglev.pick(key, candidates),
+            Self::RoundRobin(round_robin) => round_robin.pick(candidates),
         }
+    }
+}
+
+/// Candidates without connections and with their full share, accepted as a closure says.
+#[cfg(test)]
+struct Accepting<F>(std::cell::RefCell<F>);
+
+#[cfg(test)]
+fn accepting<F: FnMut(usize) -> bool>(accept: F) -> Accepting<F> {
+    Accepting(std::cell::RefCell::new(accept))
+}
+
+#[cfg(test)]
+impl<F: FnMut(usize) -> bool> Candidates for Accepting<F> {
+    fn accepts(&self, index: usize) -> bool {
+        (self.0.borrow_mut())(index)
+    }
+
+    fn active(&self, _: usize) -> u64 {
+        0
+    }
+
+    fn share(&self, _: usize) -> u32 {
+        FULL_SHARE
+    }
+
+    fn latency(&self, _: usize) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -80,9 +134,9 @@ mod tests {
         for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
             let balancer = Balancer::build(algorithm, &members(), &[0; 16], 7);
             for key in 0..100 {
-                assert!(matches!(balancer.pick(key, |_| true), Some(0 | 2)));
-                assert_eq!(balancer.pick(key, |index| index != 2), Some(0));
-                assert_eq!(balancer.pick(key, |_| false), None);
+                assert!(matches!(balancer.pick(key, 0, &accepting(|_| true)), Some(0 | 2)));
+                assert_eq!(balancer.pick(key, 0, &accepting(|index| index != 2)), Some(0));
+                assert_eq!(balancer.pick(key, 0, &accepting(|_| false)), None);
             }
         }
     }

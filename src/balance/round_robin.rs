@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::Candidates;
 use super::indices::{Asked, Indices};
 
 /// The longest cycle, apart from the one turn that every member with a weight keeps: 128 KiB of memory.
@@ -48,18 +49,18 @@ impl RoundRobin {
 
     /// The next member in turn that is accepted, or `None` when all with a weight are refused.
     ///
-    /// `accept` is asked about no member twice. O(1) when the first is accepted; otherwise at most one cycle
-    /// is walked, and less when every member has been asked.
-    pub fn pick(&self, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+    /// No member is asked about twice. O(1) when the first is accepted; otherwise at most one cycle is
+    /// walked, and less when every member has been asked.
+    pub fn pick(&self, candidates: &impl Candidates) -> Option<usize> {
         if self.active == 0 {
             return None;
         }
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
         let first = self.member(turn);
-        if accept(first) { Some(first) } else { self.pick_later(turn, accept) }
+        if candidates.accepts(first) { Some(first) } else { self.pick_later(turn, candidates) }
     }
 
-    fn pick_later(&self, turn: usize, mut accept: impl FnMut(usize) -> bool) -> Option<usize> {
+    fn pick_later(&self, turn: usize, candidates: &impl Candidates) -> Option<usize> {
         let mut asked = Asked::new(self.members);
         asked.insert(self.member(turn));
         for ahead in 1..self.cycle.len() {
@@ -68,7 +69,7 @@ impl RoundRobin {
             }
             let later = turn.wrapping_add(ahead);
             let member = self.member(later);
-            if asked.insert(member) && accept(member) {
+            if asked.insert(member) && candidates.accepts(member) {
                 // The turns passed over are used up, unless other workers are further already.
                 self.cursor.fetch_max(later.wrapping_add(1), Ordering::Relaxed);
                 return Some(member);

@@ -13,12 +13,14 @@ mod lease;
 mod probe;
 pub mod spec;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::balance::{Balancer, Maglev, Member};
+use crate::balance::{Balancer, Candidates, FULL_SHARE, Maglev, Member};
 use crate::wire::ServerName;
 use backend::Found;
 
@@ -114,10 +116,7 @@ impl Pool {
             Balancer::Maglev(_) => hash_on::key(&self.spec, source, server_name),
             Balancer::RoundRobin(_) => 0,
         };
-        let at = self.balancer.pick(key, |at| {
-            let backend = &self.backends[at];
-            backend.is_available() && !tried.iter().any(|other| other.is_same(backend))
-        })?;
+        let at = self.balancer.pick(key, luck(), &Choice { backends: &self.backends, tried })?;
         Some(Lease::new(&self.backends[at]))
     }
 
@@ -151,6 +150,42 @@ impl Pool {
             Balancer::RoundRobin(_) => None,
         }
     }
+}
+
+/// The backends as the balancer asks of them for one connection.
+struct Choice<'a> {
+    backends: &'a [Arc<Backend>],
+    /// Those this connection already failed to reach.
+    tried: &'a [Arc<Backend>],
+}
+
+impl Candidates for Choice<'_> {
+    fn accepts(&self, index: usize) -> bool {
+        let backend = &self.backends[index];
+        backend.is_available() && !self.tried.iter().any(|other| other.is_same(backend))
+    }
+
+    fn active(&self, index: usize) -> u64 {
+        self.backends[index].active()
+    }
+
+    fn share(&self, _: usize) -> u32 {
+        FULL_SHARE
+    }
+
+    fn latency(&self, _: usize) -> Duration {
+        Duration::ZERO
+    }
+}
+
+/// A number that differs from call to call and from thread to thread.
+fn luck() -> u64 {
+    /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    thread_local! {
+        static LUCK: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+    }
+    LUCK.with(|luck| luck.replace(luck.get().wrapping_add(STEP)))
 }
 
 /// Whether both specs make the same balancer. The order counts: a balancer answers with an index.

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::balance::accepting;
 
 /// The picks of one whole cycle when everyone accepts, from its beginning.
 fn cycle(weights: &[u32]) -> Vec<usize> {
@@ -57,7 +58,7 @@ fn refused_members_are_skipped_and_nobody_inherits_their_turns() {
         let balancer = RoundRobin::build(weights, 0);
         let survivors = weights.iter().enumerate().filter(|(member, _)| !refused.contains(member));
         let picks = survivors.map(|(_, &weight)| weight).sum::<u32>() * 10;
-        let taken = (0..picks).map(|_| balancer.pick(|member| !refused.contains(&member)).unwrap());
+        let taken = (0..picks).map(|_| balancer.pick(&accepting(|member| !refused.contains(&member))).unwrap());
         assert_eq!(counts(weights.len(), taken), expected, "{weights:?} without {refused:?}");
     }
     check(&[1, 1, 1], &[0], &[0, 10, 10]);
@@ -73,10 +74,10 @@ fn nobody_is_picked_when_all_are_refused() {
         let balancer = RoundRobin::build(weights, 5);
         for _ in 0..20 {
             let mut asked = BTreeSet::new();
-            let pick = balancer.pick(|member| {
+            let pick = balancer.pick(&accepting(|member| {
                 assert!(asked.insert(member), "{member} was asked twice");
                 false
-            });
+            }));
             assert_eq!(pick, None);
             assert_eq!(asked.len(), weights.iter().filter(|&&weight| weight > 0).count());
         }
@@ -86,17 +87,17 @@ fn nobody_is_picked_when_all_are_refused() {
 #[test]
 fn a_refusal_here_does_not_hold_up_the_turns_of_others() {
     let balancer = RoundRobin::build(&[1, 1, 1], 0);
-    assert_eq!(balancer.pick(|_| true), Some(0));
-    assert_eq!(balancer.pick(|member| member != 1), Some(2));
-    assert_eq!(balancer.pick(|_| false), None);
-    assert_eq!(balancer.pick(|_| true), Some(1));
+    assert_eq!(balancer.pick(&accepting(|_| true)), Some(0));
+    assert_eq!(balancer.pick(&accepting(|member| member != 1)), Some(2));
+    assert_eq!(balancer.pick(&accepting(|_| false)), None);
+    assert_eq!(balancer.pick(&accepting(|_| true)), Some(1));
 }
 
 #[test]
 fn the_start_is_where_it_says() {
     for start in [0, 1, 2, 3, 4, u64::MAX] {
         let balancer = RoundRobin::build(&[1, 1, 1], start);
-        assert_eq!(balancer.pick(|_| true), Some((start % 3) as usize));
+        assert_eq!(balancer.pick(&accepting(|_| true)), Some((start % 3) as usize));
     }
 }
 
@@ -105,7 +106,7 @@ fn threads_share_one_cycle_exactly() {
     let weights = [5, 3, 1, 0, 7];
     let balancer = RoundRobin::build(&weights, 3);
     let by_thread: Vec<Vec<usize>> = std::thread::scope(|scope| {
-        let picks = || (0..1600).map(|_| balancer.pick(|_| true).unwrap()).collect();
+        let picks = || (0..1600).map(|_| balancer.pick(&accepting(|_| true)).unwrap()).collect();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(picks)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -127,7 +128,7 @@ proptest! {
     fn a_cycle_gives_each_its_weight(weights in prop::collection::vec(0_u32..40, 0..30), start: u64) {
         let balancer = RoundRobin::build(&weights, start);
         let common = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-        let taken: Vec<usize> = (0..balancer.cycle.len()).map(|_| balancer.pick(|_| true).unwrap()).collect();
+        let taken: Vec<usize> = (0..balancer.cycle.len()).map(|_| balancer.pick(&accepting(|_| true)).unwrap()).collect();
         let expected: Vec<u32> = weights.iter().map(|weight| weight / common).collect();
         prop_assert_eq!(counts(weights.len(), taken), expected);
     }
