@@ -6,12 +6,12 @@ mod inputs;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::balance::{Algorithm, Balancer, Maglev};
+use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::pool::HashOn;
 
 fn pick(c: &mut Criterion) {
-    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
-        let mut group = c.benchmark_group(format!("pick/{algorithm:?}"));
+    for algorithm in Algorithm::ALL {
+        let mut group = c.benchmark_group(format!("pick/{}", algorithm.word()));
         for count in [3, 100, 10_000] {
             let identities = inputs::identities(count);
             let balancer = Balancer::build(algorithm, &inputs::members(&identities), &inputs::HASH_KEY, 1);
@@ -32,6 +32,24 @@ fn pick(c: &mut Criterion) {
     }
 }
 
+/// A pick by a table whose members may have a quarter more than their share. Most have room, as in a pool
+/// that is not full of one client.
+fn bounded(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pick/maglev, bounded");
+    for count in [3, 100, 10_000] {
+        let identities = inputs::identities(count);
+        let members = inputs::members(&identities);
+        let maglev = Maglev::build(&members, &inputs::HASH_KEY).bounded(MaxLoad::of_percent(125), &members);
+        let mut key = 0_u64;
+        group.bench_function(BenchmarkId::new("accepted", count), |b| {
+            b.iter(|| {
+                key += 1;
+                maglev.pick(black_box(key), &inputs::Accepting(|_| true))
+            });
+        });
+    }
+}
+
 /// All that a connection asks of its pool: the key of what it is hashed by, a backend, and a lease on it.
 fn pool(c: &mut Criterion) {
     let names = inputs::names();
@@ -40,6 +58,10 @@ fn pool(c: &mut Criterion) {
         ("source_ip_port", Algorithm::Maglev, HashOn::SourceIpPort),
         ("sni", Algorithm::Maglev, HashOn::Sni),
         ("round_robin", Algorithm::RoundRobin, HashOn::SourceIp),
+        ("least_connections", Algorithm::LeastConnections, HashOn::SourceIp),
+        ("random_two", Algorithm::RandomTwo, HashOn::SourceIp),
+        ("failover", Algorithm::Failover, HashOn::SourceIp),
+        ("least_latency", Algorithm::LeastLatency, HashOn::SourceIp),
     ] {
         let mut group = c.benchmark_group(format!("pool/{kind}"));
         for count in [3, 100, 10_000] {
@@ -93,6 +115,6 @@ fn route(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = inputs::brief();
-    targets = pick, pool, build, route
+    targets = pick, bounded, pool, build, route
 }
 criterion_main!(benches);

@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use pointsman::balance::{Algorithm, Balancer};
+use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::pool::HashOn;
 use pointsman::telemetry::{
     AccessLogFormat, CloseReason, ConnectOutcome, Direction, Engine, HelloOutcome, Metrics,
@@ -31,9 +31,15 @@ const CASES: &[Case] = &[
     ("server_name", server_name),
     ("pick/maglev", |times| pick(Algorithm::Maglev, 0, times)),
     ("pick/maglev_10_refused", |times| pick(Algorithm::Maglev, 10, times)),
+    ("pick/maglev_bounded", bounded),
     ("pick/round_robin", |times| pick(Algorithm::RoundRobin, 0, times)),
-    ("pool/source_ip", |times| pool(HashOn::SourceIp, times)),
-    ("pool/sni", |times| pool(HashOn::Sni, times)),
+    ("pick/least_connections", |times| pick(Algorithm::LeastConnections, 0, times)),
+    ("pick/random_two", |times| pick(Algorithm::RandomTwo, 0, times)),
+    ("pick/failover", |times| pick(Algorithm::Failover, 0, times)),
+    ("pick/least_latency", |times| pick(Algorithm::LeastLatency, 0, times)),
+    ("pool/source_ip", |times| pool(Algorithm::Maglev, HashOn::SourceIp, times)),
+    ("pool/sni", |times| pool(Algorithm::Maglev, HashOn::Sni, times)),
+    ("pool/random_two", |times| pool(Algorithm::RandomTwo, HashOn::SourceIp, times)),
     ("route/exact", |times| route(0, "", times)),
     ("route/wildcard", |times| route(1, "a.b.", times)),
     ("record/json", |times| record(AccessLogFormat::Json, times)),
@@ -102,9 +108,17 @@ fn pick(algorithm: Algorithm, refused: u32, times: u64) {
     });
 }
 
+/// A pick among 100 that may have a quarter more than their share; every sixth pick looks at all of them.
+fn bounded(times: u64) {
+    let identities = inputs::identities(100);
+    let members = inputs::members(&identities);
+    let maglev = Maglev::build(&members, &inputs::HASH_KEY).bounded(MaxLoad::of_percent(125), &members);
+    repeat(times, |key| maglev.pick(key, &inputs::Accepting(|_| true)).expect("all accept"));
+}
+
 /// The key that a connection is hashed by, a pick among 100, and a lease taken and given back.
-fn pool(hash_on: HashOn, times: u64) {
-    let pool = inputs::pool(Algorithm::Maglev, hash_on, 100);
+fn pool(algorithm: Algorithm, hash_on: HashOn, times: u64) {
+    let pool = inputs::pool(algorithm, hash_on, 100);
     let names = inputs::names();
     repeat(times, |n| {
         let name = &names[n as usize % names.len()];

@@ -141,9 +141,11 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let spec = PoolSpec {
         name: "pool".into(),
         algorithm,
-        hash_on,
+        hash_on: hash_on.into(),
         source_prefix: SourcePrefix::default(),
         hash_key: HASH_KEY,
+        max_load: None,
+        slow_start: None,
         backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
         dial: DialSpec::default(),

@@ -1,5 +1,7 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
+use std::time::Instant;
+
 use crate::pool::{Backend, State};
 use crate::server::View;
 use crate::snapshot::Snapshot;
@@ -13,6 +15,7 @@ pub(super) fn text(view: &View) -> String {
     let mut exposition = Exposition::after(view.metrics.render());
     let snapshot = view.snapshot.load_full();
     backends(&snapshot, &mut exposition);
+    balancing(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
@@ -33,8 +36,30 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
         }
     };
     each(&families::BACKEND_UP, |backend| u64::from(backend.state() == State::Up));
+    each(&families::BACKEND_WEIGHT, |backend| backend.weight().into());
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
     each(&families::BACKEND_CONNECTIONS, Backend::connections_total);
+}
+
+fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut infos = exposition.family(&families::POOL_INFO);
+    for (pool, served) in &snapshot.pools {
+        infos.sample(&[("pool", pool), ("balance", served.pool.spec().algorithm.word())], 1.0);
+    }
+    let now = Instant::now();
+    let mut shares = exposition.family(&families::BACKEND_SHARE);
+    for (pool, served) in &snapshot.pools {
+        for backend in served.pool.backends() {
+            let labels = [("pool", &**pool), ("backend", backend.name())];
+            shares.sample(&labels, served.pool.share(backend, now));
+        }
+    }
+    let mut overflows = exposition.family(&families::HASH_OVERFLOWS);
+    for (pool, served) in &snapshot.pools {
+        if let Some(count) = served.pool.overflows() {
+            overflows.sample(&[("pool", pool)], count as f64);
+        }
+    }
 }
 
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {

@@ -7,7 +7,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::balance::Algorithm;
 use crate::pool::{Backend, Pool, State};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Snapshot};
@@ -49,7 +48,7 @@ struct ListenerConnections {
 struct PoolStatus<'a> {
     name: &'a str,
     balance: &'static str,
-    /// As in the metric; null for round robin, which has no table.
+    /// As in the metric; null where there is no table.
     digest: Option<String>,
     backends: Vec<BackendStatus<'a>>,
 }
@@ -59,6 +58,10 @@ struct BackendStatus<'a> {
     name: &'a str,
     address: String,
     weight: u16,
+    /// Of its weight, what it takes now: 1, or less while it starts slowly.
+    share: f64,
+    /// What a connect took of late; null while nothing is known.
+    latency_seconds: Option<f64>,
     state: &'static str,
     /// Whole seconds in that state.
     since_seconds: u64,
@@ -131,20 +134,19 @@ fn listeners<'a>(
 fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
     PoolStatus {
         name,
-        balance: match pool.spec().algorithm {
-            Algorithm::Maglev => "maglev",
-            Algorithm::RoundRobin => "round-robin",
-        },
+        balance: pool.spec().algorithm.word(),
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
-        backends: pool.backends().iter().map(|one| backend(one, now)).collect(),
+        backends: pool.backends().iter().map(|one| backend(pool, one, now)).collect(),
     }
 }
 
-fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
+fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
         address: backend.address().to_string(),
         weight: backend.weight(),
+        share: pool.share(backend, now),
+        latency_seconds: Some(backend.latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
         state: match backend.state() {
             State::Up => "up",
             State::Down => "down",

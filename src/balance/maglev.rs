@@ -20,6 +20,8 @@
 //! | `03` draw | k (1 byte), the connection's key (8) |
 //! | `04` start | the connection's key (8) |
 //! | `05` digest | M (8); the number of members (8); of each member its identity's length (8), its identity, its weight (4); the rank in each slot (4) |
+//! | `06` name | the identity |
+//! | `07` share | the connection's key (8), the name's hash (8) |
 //!
 //! - M is the least prime above the least power of two that is at least 65,536 and at least 100 times the
 //!   number of members with a weight: 65537 up to 655 of them.
@@ -30,6 +32,9 @@
 //!   is at least its target; its target begins at 0 and grows by the largest weight with every turn.
 //! - Draw k is the member in slot `draw mod M`. Draw 0 is the key's owner. Draws 0 to 31 are tried, then all
 //!   members in order of rank from rank `start mod (number of members with a weight)` on, going round.
+//! - A member that takes a share of s/1024 only is passed over by the keys of which the upper 10 bits of `share`
+//!   are s or more. So the keys it takes stay with it while its share grows, and those it is waiting for are the
+//!   ones it will get. Where nobody else accepts, those passed over are asked in the order of the draws.
 //!
 //! M grows by doubling rather than with each member: a new M moves nearly every key, and should come only
 //! when a pool has outgrown its table, not with each backend that joins a large pool.
@@ -41,8 +46,10 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
+use super::bounded_load::Bound;
 use super::indices::{Asked, Indices};
-use super::{Candidates, Member};
+use super::luck::is_below;
+use super::{Candidates, FULL_SHARE, MaxLoad, Member};
 
 /// The size up to 655 members: the paper's, and every peer's, so that shares differ by at most 1 %.
 const SMALLEST_POWER: u64 = 1 << 16;
@@ -57,16 +64,16 @@ const DRAWS: u8 = 32;
 const FREE: u32 = u32::MAX;
 
 /// A table that says for every key which member owns it, and who comes next when the owner is refused.
-#[derive(Clone)]
 pub struct Maglev {
     hash: KeyedHash,
     /// The member in each slot; empty when no member has a weight.
     slots: Indices,
     /// The members with a weight, by rank.
     ranked: Indices,
-    /// How many members were given.
-    members: usize,
+    /// The hash of each member's name, by position.
+    names: Box<[u64]>,
     digest: u64,
+    bound: Option<Bound>,
 }
 
 impl Maglev {
@@ -79,42 +86,97 @@ impl Maglev {
     ///
     /// With 2^32 members or more.
     pub fn build(members: &[Member<'_>], key: &[u8; 16]) -> Self {
+        let weighted = members.iter().filter(|member| member.weight > 0).count();
+        Self::build_sized(members, key, table_size(weighted as u64))
+    }
+
+    /// The same with another size than the contract's, to be compared with other tables.
+    ///
+    /// # Panics
+    ///
+    /// With 2^32 members or more, or a size that is no prime above the number of members with a weight.
+    pub fn build_sized(members: &[Member<'_>], key: &[u8; 16], size: u64) -> Self {
         let hash = KeyedHash(SipHasher24::new_with_key(key));
         let count = u32::try_from(members.len()).expect("fewer than 2^32 members");
         let mut sorted: Vec<u32> = (0..count).collect();
         sorted.sort_by_key(|&position| members[position as usize].identity);
         let ranked: Vec<u32> =
             sorted.iter().copied().filter(|&position| members[position as usize].weight > 0).collect();
+        assert!(is_prime(size) && size > ranked.len() as u64, "{size} is no size for a table");
 
         let by_rank: Vec<Member<'_>> = ranked.iter().map(|&position| members[position as usize]).collect();
-        let mut slots = fill(&by_rank, &hash);
+        let mut slots = fill(&by_rank, size, &hash);
         let digest = digest(sorted.iter().map(|&position| members[position as usize]), &slots, &hash);
         for slot in &mut slots {
             *slot = ranked[*slot as usize];
         }
-        Self {
-            hash,
-            slots: Indices::new(slots),
-            ranked: Indices::new(ranked),
-            members: members.len(),
-            digest,
-        }
+        let names = members.iter().map(|member| hash.name(member.identity)).collect();
+        Self { hash, slots: Indices::new(slots), ranked: Indices::new(ranked), names, digest, bound: None }
+    }
+
+    /// The same table with a bound on what each of its `members` holds beside the others.
+    #[must_use]
+    pub fn bounded(self, max_load: MaxLoad, members: &[Member<'_>]) -> Self {
+        let weights = members.iter().map(|member| member.weight).collect();
+        Self { bound: Some(Bound::new(max_load, weights)), ..self }
     }
 
     /// The first accepted member in the key's order, or `None` when all with a weight are refused.
     ///
     /// The key's owner is asked about first, and no member twice. O(1) when the owner is accepted; after
-    /// that a draw costs one hash, and only where 32 draws find nobody are all members asked.
+    /// that a draw costs one hash, and only where 32 draws find nobody are all members asked. With a bound, all
+    /// are also looked at in one pick of N/16.
     pub fn pick(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
-        let owner = self.owner(key)?;
-        if candidates.accepts(owner) { Some(owner) } else { self.pick_other(key, owner, candidates) }
+        let Some(bound) = &self.bound else { return self.pick_among(key, candidates) };
+        match bound.look(candidates) {
+            Some(known) => self.pick_among(key, &known),
+            None => self.pick_among(key, candidates),
+        }
     }
 
-    fn pick_other(&self, key: u64, owner: usize, candidates: &impl Candidates) -> Option<usize> {
-        let mut asked = Asked::new(self.members);
-        asked.insert(owner);
-        let draws = (1..DRAWS).map(|k| self.draw(key, k));
-        draws.chain(self.scan(key)).find(|&member| asked.insert(member) && candidates.accepts(member))
+    fn pick_among(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
+        let owner = self.owner(key)?;
+        match self.limit(key, owner, candidates) {
+            None if candidates.accepts(owner) => Some(owner),
+            limit => self.pick_other(key, (owner, limit), candidates),
+        }
+    }
+
+    /// Goes on behind the owner, which has refused or, by a limit of ours, was not asked.
+    fn pick_other(
+        &self,
+        key: u64,
+        (owner, limit): (usize, Option<Limit>),
+        candidates: &impl Candidates,
+    ) -> Option<usize> {
+        let mut seen = Asked::new(self.names.len());
+        seen.insert(owner);
+        let mut passed_over = Vec::new();
+        passed_over.extend(limit.map(|_| owner));
+        for member in (1..DRAWS).map(|k| self.draw(key, k)).chain(self.scan(key)) {
+            if !seen.insert(member) {
+                continue;
+            }
+            if self.limit(key, member, candidates).is_some() {
+                passed_over.push(member);
+            } else if candidates.accepts(member) {
+                if limit == Some(Limit::Load) && candidates.accepts(owner) {
+                    self.bound.iter().for_each(Bound::overflowed);
+                }
+                return Some(member);
+            }
+        }
+        passed_over.into_iter().find(|&member| candidates.accepts(member))
+    }
+
+    /// What keeps this key from a member that could take it.
+    fn limit(&self, key: u64, member: usize, candidates: &impl Candidates) -> Option<Limit> {
+        let share = candidates.share(member);
+        if share < FULL_SHARE && !is_below(self.hash.share(key, self.names[member]), share) {
+            return Some(Limit::Share);
+        }
+        let is_full = self.bound.as_ref().is_some_and(|bound| !bound.has_room(member, candidates));
+        is_full.then_some(Limit::Load)
     }
 
     /// The member that a key goes to while that member is accepted; `None` when no member has a weight.
@@ -127,10 +189,15 @@ impl Maglev {
         self.digest
     }
 
+    /// The member in each slot.
+    pub fn slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.slots.iter()
+    }
+
     /// How many slots each member owns, in the order given to `build`. Walks the whole table.
     pub fn entries(&self) -> Vec<u32> {
-        let mut entries = vec![0; self.members];
-        for member in self.slots.iter() {
+        let mut entries = vec![0; self.names.len()];
+        for member in self.slots() {
             entries[member] += 1;
         }
         entries
@@ -139,6 +206,11 @@ impl Maglev {
     /// The number of slots: a prime of at least 65537, or 0 when no member has a weight.
     pub fn size(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Connections that did not go to their key's owner because of the bound, though it would have taken them.
+    pub fn overflows(&self) -> Option<u64> {
+        self.bound.as_ref().map(Bound::overflows)
     }
 
     fn draw(&self, key: u64, k: u8) -> usize {
@@ -157,11 +229,20 @@ impl fmt::Debug for Maglev {
     /// Leaves out the table, which is long, and the key, which is secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Maglev")
-            .field("members", &self.members)
+            .field("members", &self.names.len())
             .field("size", &self.size())
             .field("digest", &format_args!("{:016x}", self.digest))
             .finish_non_exhaustive()
     }
+}
+
+/// Why a member is passed over without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// The key is not among the part that the member takes now.
+    Share,
+    /// It has as many connections as it may.
+    Load,
 }
 
 /// The hashes of the contract above.
@@ -191,6 +272,17 @@ impl KeyedHash {
     fn start(&self, key: u64) -> u64 {
         let [a, b, c, d, e, f, g, h] = key.to_le_bytes();
         self.0.hash(&[0x4d, 1, 4, a, b, c, d, e, f, g, h])
+    }
+
+    fn name(&self, identity: &[u8]) -> u64 {
+        self.identity(6, identity)
+    }
+
+    fn share(&self, key: u64, name: u64) -> u64 {
+        let mut message = self.message(7);
+        message.write(&key.to_le_bytes());
+        message.write(&name.to_le_bytes());
+        message.finish()
     }
 
     /// A message to go on writing to, with `write` alone: it adds bytes and nothing else on any platform.
@@ -244,11 +336,10 @@ impl Walk {
 
 /// The rank in each slot. The heap holds each member's next round, so rounds in which a light member would
 /// only wait cost nothing.
-fn fill(by_rank: &[Member<'_>], hash: &KeyedHash) -> Vec<u32> {
+fn fill(by_rank: &[Member<'_>], size: u64, hash: &KeyedHash) -> Vec<u32> {
     let Some(heaviest) = by_rank.iter().map(|member| u64::from(member.weight)).max() else {
         return Vec::new();
     };
-    let size = table_size(by_rank.len() as u64);
     let mut walks: Vec<Walk> = by_rank.iter().map(|member| Walk::new(member, size, hash)).collect();
     let mut due: BinaryHeap<_> = (0u32..).zip(by_rank).map(|(rank, _)| Reverse((1, rank))).collect();
     let mut slots = vec![FREE; usize::try_from(size).expect("a table fits into memory")];

@@ -3,13 +3,24 @@
 //! A balancer knows its members by position, identity and weight alone. What holds only now (is a member
 //! healthy, is it full, was it tried, how many connections has it?) it asks of the caller's [`Candidates`].
 
+mod bounded_load;
+pub mod failover;
 mod indices;
+pub mod least_connections;
+mod load;
+mod luck;
 pub mod maglev;
+pub mod random_two;
 pub mod round_robin;
+#[cfg(test)]
+mod testing;
 
 use std::time::Duration;
 
+pub use failover::Failover;
+pub use least_connections::LeastConnections;
 pub use maglev::Maglev;
+pub use random_two::{Measure, RandomTwo};
 pub use round_robin::RoundRobin;
 
 /// The share of a member that takes all it usually takes.
@@ -22,6 +33,55 @@ pub enum Algorithm {
     Maglev,
     /// Each in turn, by weight, evenly interleaved.
     RoundRobin,
+    /// The fewest connections for its weight, of all.
+    LeastConnections,
+    /// The fewest connections for its weight, of two drawn by luck.
+    RandomTwo,
+    /// The first in written order that can.
+    Failover,
+    /// The shortest connect time for its connections, of two drawn by luck.
+    LeastLatency,
+}
+
+impl Algorithm {
+    /// Every algorithm.
+    pub const ALL: [Self; 6] = [
+        Self::Maglev,
+        Self::RoundRobin,
+        Self::LeastConnections,
+        Self::RandomTwo,
+        Self::Failover,
+        Self::LeastLatency,
+    ];
+
+    /// Its word in the configuration, the status and the metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Maglev => "maglev",
+            Self::RoundRobin => "round-robin",
+            Self::LeastConnections => "least-connections",
+            Self::RandomTwo => "random-two",
+            Self::Failover => "failover",
+            Self::LeastLatency => "least-latency",
+        }
+    }
+}
+
+/// The most connections that a member of a hash table may have, against its share of all by weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaxLoad(u32);
+
+impl MaxLoad {
+    /// In hundredths: 125 is a quarter above the average. 100 and less count as 101, as there must be room
+    /// for one more somewhere.
+    pub const fn of_percent(percent: u32) -> Self {
+        Self(if percent > 100 { percent } else { 101 })
+    }
+
+    /// In hundredths.
+    pub const fn percent(self) -> u32 {
+        self.0
+    }
 }
 
 /// One candidate. A pick answers with its position in the slice that the balancer was built from.
@@ -59,18 +119,36 @@ pub enum Balancer {
     Maglev(Maglev),
     /// By turns, whatever the key.
     RoundRobin(RoundRobin),
+    /// By the connections of all.
+    LeastConnections(LeastConnections),
+    /// By the connections or the connect times of two.
+    RandomTwo(RandomTwo),
+    /// By the written order.
+    Failover(Failover),
 }
 
 impl Balancer {
     /// Builds what `algorithm` names. Only Maglev looks at `hash_key`, which all nodes share; only round
     /// robin looks at `start`, a random number that keeps nodes and reloads from all beginning at one member.
     pub fn build(algorithm: Algorithm, members: &[Member<'_>], hash_key: &[u8; 16], start: u64) -> Self {
+        let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         match algorithm {
             Algorithm::Maglev => Self::Maglev(Maglev::build(members, hash_key)),
-            Algorithm::RoundRobin => {
-                let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
-                Self::RoundRobin(RoundRobin::build(&weights, start))
-            }
+            Algorithm::RoundRobin => Self::RoundRobin(RoundRobin::build(&weights, start)),
+            Algorithm::LeastConnections => Self::LeastConnections(LeastConnections::build(&weights)),
+            Algorithm::RandomTwo => Self::RandomTwo(RandomTwo::build(&weights, Measure::Connections)),
+            Algorithm::Failover => Self::Failover(Failover::build(&weights)),
+            Algorithm::LeastLatency => Self::RandomTwo(RandomTwo::build(&weights, Measure::Latency)),
+        }
+    }
+
+    /// The same with a bound on what each of its `members` holds, if there is one. It binds Maglev alone; the
+    /// others look at what is open anyway, or are not meant to.
+    #[must_use]
+    pub fn bounded(self, max_load: Option<MaxLoad>, members: &[Member<'_>]) -> Self {
+        match (self, max_load) {
+            (Self::Maglev(maglev), Some(max_load)) => Self::Maglev(maglev.bounded(max_load, members)),
+            (other, _) => other,
         }
     }
 
@@ -78,66 +156,78 @@ impl Balancer {
     ///
     /// `luck` is any number that differs from pick to pick; it is mixed here, so a counter will do.
     pub fn pick(&self, key: u64, luck: u64, candidates: &impl Candidates) -> Option<usize> {
-        _ = luck;
         match self {
             Self::Maglev(maglev) => maglev.pick(key, candidates),
-            Self::RoundRobin(round_robin) => round_robin.pick(candidates),
+            Self::RoundRobin(round_robin) => round_robin.pick(luck, candidates),
+            Self::LeastConnections(least_connections) => least_connections.pick(luck, candidates),
+            Self::RandomTwo(random_two) => random_two.pick(luck, candidates),
+            Self::Failover(failover) => failover.pick(luck, candidates),
         }
-    }
-}
-
-/// Candidates without connections and with their full share, accepted as a closure says.
-#[cfg(test)]
-struct Accepting<F>(std::cell::RefCell<F>);
-
-#[cfg(test)]
-fn accepting<F: FnMut(usize) -> bool>(accept: F) -> Accepting<F> {
-    Accepting(std::cell::RefCell::new(accept))
-}
-
-#[cfg(test)]
-impl<F: FnMut(usize) -> bool> Candidates for Accepting<F> {
-    fn accepts(&self, index: usize) -> bool {
-        (self.0.borrow_mut())(index)
-    }
-
-    fn active(&self, _: usize) -> u64 {
-        0
-    }
-
-    fn share(&self, _: usize) -> u32 {
-        FULL_SHARE
-    }
-
-    fn latency(&self, _: usize) -> Duration {
-        Duration::ZERO
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{Crowd, accepting};
     use super::*;
 
     fn members() -> [Member<'static>; 3] {
         [(&b"a"[..], 1), (b"b", 0), (b"c", 2)].map(|(identity, weight)| Member { identity, weight })
     }
 
+    fn built(algorithm: Algorithm) -> Balancer {
+        Balancer::build(algorithm, &members(), &[0; 16], 7)
+    }
+
     #[test]
     fn each_algorithm_gives_its_balancer() {
-        let built = |algorithm| Balancer::build(algorithm, &members(), &[0; 16], 7);
-        assert!(matches!(built(Algorithm::Maglev), Balancer::Maglev(_)));
-        assert!(matches!(built(Algorithm::RoundRobin), Balancer::RoundRobin(_)));
+        let name = |algorithm| format!("{:?}", built(algorithm));
+        assert!(name(Algorithm::Maglev).starts_with("Maglev"));
+        assert!(name(Algorithm::RoundRobin).starts_with("RoundRobin"));
+        assert!(name(Algorithm::LeastConnections).starts_with("LeastConnections"));
+        assert!(name(Algorithm::RandomTwo).contains("measure: Connections"));
+        assert!(name(Algorithm::Failover).starts_with("Failover"));
+        assert!(name(Algorithm::LeastLatency).contains("measure: Latency"));
     }
 
     #[test]
     fn a_pick_is_a_position_with_weight_that_was_accepted() {
-        for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
-            let balancer = Balancer::build(algorithm, &members(), &[0; 16], 7);
+        for algorithm in Algorithm::ALL {
+            let balancer = built(algorithm);
             for key in 0..100 {
-                assert!(matches!(balancer.pick(key, 0, &accepting(|_| true)), Some(0 | 2)));
-                assert_eq!(balancer.pick(key, 0, &accepting(|index| index != 2)), Some(0));
-                assert_eq!(balancer.pick(key, 0, &accepting(|_| false)), None);
+                assert!(matches!(balancer.pick(key, key, &accepting(|_| true)), Some(0 | 2)));
+                assert_eq!(balancer.pick(key, key, &accepting(|index| index != 2)), Some(0));
+                assert_eq!(balancer.pick(key, key, &accepting(|_| false)), None);
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_asked_twice_whatever_the_shares() {
+        for algorithm in Algorithm::ALL {
+            for max_load in [None, Some(MaxLoad::of_percent(125))] {
+                let balancer = built(algorithm).bounded(max_load, &members());
+                for key in 0..200 {
+                    let share = [key as u32 % 1025, FULL_SHARE, key as u32 * 7 % 1025];
+                    let crowd = Crowd::new([key % 5, 0, key % 3]).sharing(share);
+                    let refused = crowd.clone().refusing([key % 2 == 0, true, key % 2 == 1]);
+                    assert!(balancer.pick(key, key, &crowd).is_some(), "{algorithm:?}");
+                    assert_eq!(balancer.pick(key, key, &refused), Some(if key % 2 == 0 { 2 } else { 0 }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_maglev_is_bounded() {
+        for algorithm in Algorithm::ALL {
+            let balancer = built(algorithm).bounded(Some(MaxLoad::of_percent(150)), &members());
+            let Balancer::Maglev(maglev) = balancer else { continue };
+            assert_eq!(maglev.overflows(), Some(0));
+        }
+        assert_eq!(
+            [0, 100, 101, 125].map(|percent| MaxLoad::of_percent(percent).percent()),
+            [101, 101, 101, 125]
+        );
     }
 }

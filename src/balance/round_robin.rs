@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Candidates;
 use super::indices::{Asked, Indices};
+use super::luck::falls_to;
 
 /// The longest cycle, apart from the one turn that every member with a weight keeps: 128 KiB of memory.
 const LONGEST_CYCLE: u64 = 65_536;
@@ -49,33 +50,50 @@ impl RoundRobin {
 
     /// The next member in turn that is accepted, or `None` when all with a weight are refused.
     ///
-    /// No member is asked about twice. O(1) when the first is accepted; otherwise at most one cycle is
-    /// walked, and less when every member has been asked.
-    pub fn pick(&self, candidates: &impl Candidates) -> Option<usize> {
+    /// A member with a partial share lets the rest of its turns pass, by luck; where nobody else accepts, it
+    /// is asked all the same. No member is asked about twice. O(1) when the first is accepted; otherwise at
+    /// most one cycle is walked, and less when every member has been asked.
+    pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
         if self.active == 0 {
             return None;
         }
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
         let first = self.member(turn);
-        if candidates.accepts(first) { Some(first) } else { self.pick_later(turn, candidates) }
+        let takes = falls_to(first, candidates.share(first), luck);
+        if takes && candidates.accepts(first) {
+            return Some(first);
+        }
+        let passed_over = if takes { Vec::new() } else { vec![first] };
+        self.pick_later(turn, passed_over, luck, candidates)
     }
 
-    fn pick_later(&self, turn: usize, candidates: &impl Candidates) -> Option<usize> {
-        let mut asked = Asked::new(self.members);
-        asked.insert(self.member(turn));
+    fn pick_later(
+        &self,
+        turn: usize,
+        mut passed_over: Vec<usize>,
+        luck: u64,
+        candidates: &impl Candidates,
+    ) -> Option<usize> {
+        let mut seen = Asked::new(self.members);
+        seen.insert(self.member(turn));
         for ahead in 1..self.cycle.len() {
-            if asked.count() == self.active {
+            if seen.count() == self.active {
                 break;
             }
             let later = turn.wrapping_add(ahead);
             let member = self.member(later);
-            if asked.insert(member) && candidates.accepts(member) {
+            if !seen.insert(member) {
+                continue;
+            }
+            if !falls_to(member, candidates.share(member), luck) {
+                passed_over.push(member);
+            } else if candidates.accepts(member) {
                 // The turns passed over are used up, unless other workers are further already.
                 self.cursor.fetch_max(later.wrapping_add(1), Ordering::Relaxed);
                 return Some(member);
             }
         }
-        None
+        passed_over.into_iter().find(|&member| candidates.accepts(member))
     }
 
     fn member(&self, turn: usize) -> usize {

@@ -6,7 +6,7 @@
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
-use super::words::{Choice, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+use super::words::{Choice, Factor, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
 use super::{LogFormat, LogLevel};
 use crate::balance::Algorithm;
 use crate::pool::spec::{CheckKind, HashOn};
@@ -142,13 +142,24 @@ tables! {
     /// Where connections go: backends and how to choose between them.
     #[cfg_attr(test, schemars(extend("required" = ["backends"])))]
     "a pool" struct Pool {
-        /// How a backend is chosen: "maglev" (default), consistent hashing; "round-robin", each in turn.
+        /// How a backend is chosen: "maglev" (default), consistent hashing; "round-robin", each in turn;
+        /// "least-connections", the fewest for its weight; "random-two", the fewer of two drawn by luck;
+        /// "failover", the first in written order that is up; "least-latency", the shorter connect time of
+        /// late, times connections, of two drawn by luck.
         balance: Choice<Algorithm>,
         /// What maglev hashes: "source-ip" (default), "source-ip-port", or "sni", the server name (tls
-        /// listeners only; clients without one are hashed by their address).
-        hash_on: Choice<HashOn>,
+        /// listeners only; clients without one are hashed by their address); an array hashes all of it
+        /// together.
+        hash_on: OneOrMany<Choice<HashOn>>,
         /// How many leading bits of a source address are hashed.
         source_prefix: SourcePrefix,
+        /// maglev only: the most open connections of a backend against its share by weight of all, 1.01 to
+        /// 10; what is above goes to others, different ones for different clients. 1.25 is a good value.
+        /// Default: no bound. Nodes count for themselves, so with a bound they may disagree about a client.
+        max_load: Factor<101, 1000>,
+        /// How long a backend that comes up, or is added by a reload, takes less than its share, beginning
+        /// with a tenth and growing evenly; "100ms" to "1h", or "off" (default): it takes all at once.
+        slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed.
         backends: List<BackendWords>,
         /// Active checks of the backends.
@@ -256,8 +267,14 @@ impl Word for EngineChoice {
 }
 
 impl Word for Algorithm {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("maglev", Self::Maglev), ("round-robin", Self::RoundRobin)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Maglev.word(), Self::Maglev),
+        (Self::RoundRobin.word(), Self::RoundRobin),
+        (Self::LeastConnections.word(), Self::LeastConnections),
+        (Self::RandomTwo.word(), Self::RandomTwo),
+        (Self::Failover.word(), Self::Failover),
+        (Self::LeastLatency.word(), Self::LeastLatency),
+    ];
 }
 
 impl Word for HashOn {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
-use super::words::{Choice, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+use super::words::{Choice, Factor, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
 const NAME: &str = r"^[A-Za-z0-9._-]{1,64}$";
@@ -56,6 +56,9 @@ described! {
     };
     impl [const MIN: u64, const MAX: u64] Number<MIN, MAX> = |_made| json_schema!({
         "type": "integer", "minimum": MIN, "maximum": MAX,
+    });
+    impl [const MIN: u32, const MAX: u32] Factor<MIN, MAX> = |_made| json_schema!({
+        "type": "number", "minimum": f64::from(MIN) / 100.0, "maximum": f64::from(MAX) / 100.0,
     });
     impl [const MIN: u64, const MAX: u64] Time<MIN, MAX> = |_made| json_schema!({
         "type": "string", "pattern": DURATION,

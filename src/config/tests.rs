@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, MaxLoad};
 use crate::pool::{BackendSpec, DialSpec, HashOn, HealthSpec, SourcePrefix};
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
@@ -120,9 +120,11 @@ fn the_smallest_configuration_has_every_default() {
     let expected = PoolSpec {
         name: "db".into(),
         algorithm: Algorithm::Maglev,
-        hash_on: HashOn::SourceIp,
+        hash_on: HashOn::SourceIp.into(),
         source_prefix: SourcePrefix::default(),
         hash_key: DEFAULT_HASH_KEY,
+        max_load: None,
+        slow_start: None,
         backends: vec![BackendSpec {
             name: "10.0.0.1:5432".into(),
             address: "10.0.0.1:5432".parse().unwrap(),
@@ -152,6 +154,7 @@ fn every_key_reaches_its_spec() {
          half_closed_timeout = '4s'\nreset_linger = '0s'\nengine = 'splice'\nmax_connections = 7\nbacklog = 8\n\
          keepalive = 'off'\nuser_timeout = '500ms'\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
+         max_load = 1.25\nslow_start = '30s'\n\
          connect_timeout = '1s'\ndial_timeout = '1s'\n\
          backends = [{ name = 'x', address = 'unix:/run/x', weight = 0 }, '[2001:DB8::0:1]:443']\n\
          [pool.p.health]\ncheck = 'off'\n",
@@ -190,7 +193,9 @@ fn every_key_reaches_its_spec() {
 
     let pool = &config.pools[0];
     assert_eq!(pool.hash_key, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-    assert_eq!(pool.hash_on, HashOn::Sni);
+    assert_eq!(pool.hash_on, HashOn::Sni.into());
+    assert_eq!(pool.max_load, Some(MaxLoad::of_percent(125)));
+    assert_eq!(pool.slow_start, Some(millis(30_000)));
     assert_eq!(pool.source_prefix, SourcePrefix { v4: 24, v6: 48 });
     assert_eq!(pool.health, None);
     let dial = DialSpec { attempts: 1, connect_timeout: millis(1000), dial_timeout: millis(1000) };
@@ -267,6 +272,17 @@ fn words() {
     check_listener("max_connections = 99999999999999999999", &["C0203"]);
     check_pool("source_prefix = { v4 = 33, v6 = 0 }", &["C0203", "C0203"]);
     check_pool("attempts = -1", &["C0203"]);
+    for good in ["1.01", "1.25", "2", "10", "1e1", "1.2_5"] {
+        check_pool(&format!("max_load = {good}"), &[]);
+    }
+    for bad in ["1", "1.0", "1.004", "10.01", "-1.25", "nan", "inf", "0", "99999999999999999999"] {
+        check_pool(&format!("max_load = {bad}"), &["C0203"]);
+    }
+    check_pool("max_load = '1.25'", &["C0104"]);
+    check_pool("slow_start = '99ms'", &["C0203"]);
+    check_pool("slow_start = 'off'", &[]);
+    check_pool("hash_on = ['source-ip', 'cookie', 5]", &["C0201", "C0104"]);
+    check_pool("balance = 'leastconn'", &["C0201"]);
     check(&format!("workers = 1025\n{}", whole("", "", "")), &["C0203"]);
     check_tls("unmatched = 'a'\nno_sni = 'b'\nhello_max_size = 16383", &["C0203"]);
     check(&format!("hash_key = 'secret'\n{}", whole("", "", "")), &["C0207"]);
@@ -321,6 +337,8 @@ fn references() {
     check_tls("routes = [{ sni = ['a.example', 'A.example.'], pool = 'a' }]\nno_sni = 'b'", &["C0302"]);
     check_tls("routes = [{ sni = '*.a.example', pool = 'a' }, { sni = 'a.example', pool = 'b' }]", &[]);
     check_pool("hash_on = 'sni'", &["C0303"]);
+    check_pool("hash_on = ['source-ip', 'sni']", &["C0303"]);
+    check_pool("hash_on = []", &["C0105"]);
     check_pool("hash_on = 'sni'\nbalance = 'round-robin'", &["C0402"]);
     check_others("[pool.x]\nbackends = []", &["C0305"]);
     check_others("[pool.x]", &["C0305"]);
@@ -348,6 +366,15 @@ fn warnings() {
     check_others("[pool.x]\nbackends = ['10.0.0.1:1']", &["C0401"]);
     check_pool("balance = 'round-robin'\nhash_on = 'source-ip'\nsource_prefix = {}", &["C0402", "C0402"]);
     check_pool("hash_on = 'source-ip-port'\nsource_prefix = { v4 = 24 }", &["C0402"]);
+    check_pool("hash_on = ['source-ip-port', 'source-ip']", &["C0402"]);
+    check_pool("hash_on = ['source-ip', 'source-ip-port']", &[]);
+    check_pool("hash_on = ['source-ip', 'source-ip']", &["C0402"]);
+    check_pool("balance = 'random-two'\nmax_load = 1.25", &["C0402"]);
+    check_pool("balance = 'least-latency'\nslow_start = '30s'", &[]);
+    check_others(
+        "[pool.x]\nbalance = 'failover'\nbackends = [{ address = '10.0.0.1:1', weight = 2 }]",
+        &["C0401", "C0402"],
+    );
     check_others("[admin]\nlisten = '192.0.2.1:9100'", &["C0403"]);
     check_others("[admin]\nlisten = '127.0.0.2:9100'", &[]);
 }
@@ -468,6 +495,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
+    assert_eq!(shown, [MaxLoad::of_percent(125)]);
     assert_eq!(full, config);
 }
 

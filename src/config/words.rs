@@ -58,6 +58,32 @@ fn number(integer: &DeInteger<'_>) -> Option<u64> {
     u64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
+/// A factor from `MIN` to `MAX` hundredths, written as `1.25`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Factor<const MIN: u32, const MAX: u32>(pub(super) u32);
+
+impl<const MIN: u32, const MAX: u32> Read for Factor<MIN, MAX> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let (text, factor): (_, Option<f64>) = match value.get_ref() {
+            DeValue::Float(factor) => (factor.as_str(), factor.as_str().parse().ok()),
+            DeValue::Integer(factor) => (factor.as_str(), number(factor).map(|number| number as f64)),
+            _ => {
+                wrong_type(value, path, "a number such as 1.25", found);
+                return None;
+            }
+        };
+        // Not a number and what is below zero become 0, what is endless the most there is.
+        let hundredths = factor.map(|factor| (factor * 100.0).round() as u32);
+        let hundredths = hundredths.filter(|hundredths| (MIN..=MAX).contains(hundredths));
+        if hundredths.is_none() {
+            let message = format!("`{path}` = {text} is out of range");
+            let range = format!("{} to {}", f64::from(MIN) / 100.0, f64::from(MAX) / 100.0);
+            found.add(Diagnostic::new(Code::OutOfRange, path, message).label(value.span().into(), range));
+        }
+        hundredths.map(Self)
+    }
+}
+
 /// A duration from `MIN` to `MAX` milliseconds, written as `"2s"`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time<const MIN: u64, const MAX: u64>(pub(super) Duration);

@@ -75,6 +75,7 @@ pub(super) async fn dial(
                 served.metrics.connect(ConnectOutcome::Ok);
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
+                lease.connected(now - attempt_began);
                 story.connected(lease, now - began, dialled.sent);
                 return Ok(dialled);
             }
@@ -84,6 +85,7 @@ pub(super) async fn dial(
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
         last = failure.reason;
+        lease.failed(attempt_began.elapsed());
         attempt_began = Instant::now();
         if attempt_began >= deadline {
             break;

@@ -10,12 +10,14 @@
 //! with nothing known and zero counts, and connections to the old address keep counting on the old
 //! value until they end.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::health::{Change, CheckFault, CheckOutcome, Health, State};
-use super::{BackendSpec, HealthSpec};
+use super::latency::Latency;
+use super::{BackendSpec, HealthSpec, slow_start};
+use crate::balance::FULL_SHARE;
 use crate::sys::Address;
 
 /// A backend and what happens at it.
@@ -39,15 +41,21 @@ impl Backend {
             name: Arc::clone(&spec.name),
             address: spec.address.clone(),
             weight: spec.weight,
-            traffic: Arc::new(Traffic::new()),
+            traffic: Arc::new(Traffic::new(now)),
             vitals: Arc::new(Vitals::new(now)),
         }
+    }
+
+    /// This backend as one that came to others: it begins slowly, as after each time it comes up.
+    pub(super) fn starting_slowly(self) -> Self {
+        self.vitals.starts_slowly.store(true, Ordering::Relaxed);
+        self
     }
 
     /// This backend, going on where its `old` self stands if both are one server.
     pub(super) fn succeed(mut self, old: &Arc<Backend>, found: Found) -> Arc<Self> {
         if !self.is_at(old) {
-            return Arc::new(self);
+            return Arc::new(self.starting_slowly());
         }
         match found {
             Found::Keep if self.weight == old.weight => return Arc::clone(old),
@@ -94,6 +102,24 @@ impl Backend {
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
         self.weight > 0 && self.state() == State::Up
+    }
+
+    /// Whether it may be taking less than its share. False for those that are up since the process began.
+    pub(super) fn starts_slowly(&self) -> bool {
+        self.vitals.starts_slowly.load(Ordering::Relaxed)
+    }
+
+    /// How much of its share it takes, of [`FULL_SHARE`], where a slow start takes `window`.
+    pub(super) fn share(&self, window: Duration, now: Instant) -> u32 {
+        if !self.starts_slowly() {
+            return FULL_SHARE;
+        }
+        slow_start::share(now.saturating_duration_since(self.since()), window)
+    }
+
+    /// What a connect takes of late; zero while nothing is known.
+    pub fn latency(&self, now: Instant) -> Duration {
+        self.traffic.latency.estimate(now.saturating_duration_since(self.traffic.born))
     }
 
     /// Leases held now, on all workers.
@@ -157,9 +183,15 @@ impl Backend {
         self.traffic.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// One more connection is established.
-    pub(super) fn connected(&self) {
+    /// One more connection is established, in such a time.
+    pub(super) fn connected(&self, took: Duration) {
         self.traffic.connections.fetch_add(1, Ordering::Relaxed);
+        self.traffic.latency.observe(took, self.traffic.born.elapsed());
+    }
+
+    /// A connect failed after such a time.
+    pub(super) fn failed(&self, took: Duration) {
+        self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
 }
 
@@ -178,15 +210,24 @@ struct Traffic {
     number: u64,
     active: AtomicU64,
     connections: AtomicU64,
+    latency: Latency,
+    /// Where the moments of `latency` count from.
+    born: Instant,
 }
 
 /// The number of the next backend; 0 is none.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Traffic {
-    fn new() -> Self {
+    fn new(now: Instant) -> Self {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self { number, active: AtomicU64::new(0), connections: AtomicU64::new(0) }
+        Self {
+            number,
+            active: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            latency: Latency::default(),
+            born: now,
+        }
     }
 }
 
@@ -201,6 +242,8 @@ struct Vitals {
     /// When the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
+    /// Whether others were up before `since`. Written before the state it belongs to.
+    starts_slowly: AtomicBool,
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
@@ -216,6 +259,7 @@ impl Vitals {
             state: AtomicU8::new(UP),
             since: AtomicU64::new(0),
             born: now,
+            starts_slowly: AtomicBool::new(false),
             passed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             not_made: AtomicU64::new(0),
@@ -235,6 +279,7 @@ impl Vitals {
         let change = health.observe(outcome, spec, now)?;
         let lived = health.since().saturating_duration_since(self.born).as_millis();
         self.since.store(u64::try_from(lived).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.starts_slowly.store(true, Ordering::Relaxed);
         let state = match change.to {
             State::Up => UP,
             State::Down => DOWN,
@@ -262,7 +307,7 @@ mod tests {
     fn used(now: Instant) -> Arc<Backend> {
         let backend = Arc::new(Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now));
         backend.hold();
-        backend.connected();
+        backend.connected(Duration::from_millis(3));
         let fault = CheckOutcome::Failed(CheckFault::Refused);
         assert!(backend.observe(fault, &health_spec(), now + Duration::from_millis(1500)).is_some());
         backend
@@ -316,6 +361,46 @@ mod tests {
         assert!(backend.observe(CheckOutcome::Passed, &health_spec(), later).is_some());
         assert_eq!(backend.since(), later);
         assert!(backend.is_available());
+    }
+
+    /// The shares of a backend that has been in a state for so many milliseconds, with a window of a second.
+    fn check_share(backend: &Backend, since: Instant, expected: [u32; 3]) {
+        let shares = [0, 500, 1000]
+            .map(|millis| backend.share(Duration::from_secs(1), since + Duration::from_millis(millis)));
+        assert_eq!(shares, expected);
+    }
+
+    #[test]
+    fn what_comes_up_beside_others_begins_slowly() {
+        const SLOWLY: [u32; 3] = [102, 563, 1024];
+        let now = Instant::now();
+        let fresh = || Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now);
+        check_share(&fresh(), now, [1024; 3]);
+        check_share(&fresh().starting_slowly(), now, SLOWLY);
+        let backend = used(now);
+        let later = now + Duration::from_secs(7);
+        for _ in 0..2 {
+            backend.observe(CheckOutcome::Passed, &health_spec(), later);
+        }
+        assert!(backend.is_available());
+        check_share(&backend, later, SLOWLY);
+        let heavier = Backend::new(&"p".into(), &spec("10.0.0.1:1", 9), later).succeed(&backend, Found::Keep);
+        check_share(&heavier, later, SLOWLY);
+        let unchecked = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), later);
+        check_share(&unchecked.succeed(&backend, Found::Forget), later, [1024; 3]);
+        let elsewhere = Backend::new(&"p".into(), &spec("10.0.0.1:2", 1), later);
+        check_share(&elsewhere.succeed(&backend, Found::Keep), later, SLOWLY);
+    }
+
+    #[test]
+    fn its_latency_is_that_of_its_connections() {
+        let backend = used(Instant::now());
+        let millis = || backend.latency(Instant::now()).as_secs_f64() * 1000.0;
+        assert!((2.5..=3.0).contains(&millis()), "{}", millis());
+        backend.failed(Duration::from_micros(10));
+        assert!(millis() > 2.5);
+        backend.failed(Duration::from_secs(5));
+        assert!(millis() > 4000.0);
     }
 
     #[test]

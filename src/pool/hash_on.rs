@@ -9,6 +9,10 @@
 //! | source         | `0x12`, then the 16-byte address, then the port, big-endian              |
 //! | server name    | `0x13`, then the name, lower-case ASCII without a trailing dot          |
 //! | no address     | `0x14`                                                                 |
+//! | several parts  | `0x15`, then the source as above, then the name's part                  |
+//! | a name's part  | `0x13`, then the length of the name in two bytes, big-endian, then the name as above; `0x16` where there is none |
+//!
+//! Of several parts those that are not asked for are left out.
 //!
 //! The first byte's high half is the layout's version, its low half keeps the kinds apart. An IPv4
 //! address is written IPv4-mapped (`::ffff:a.b.c.d`), so a client that comes over a dual-stack socket
@@ -26,6 +30,8 @@ const NETWORK: u8 = 0x11;
 const SOURCE: u8 = 0x12;
 const NAME: u8 = 0x13;
 const NO_ADDRESS: u8 = 0x14;
+const SEVERAL: u8 = 0x15;
+const NO_NAME: u8 = 0x16;
 
 /// The bits in front of the IPv4 part of a mapped address.
 const MAPPED_BITS: u8 = 96;
@@ -33,26 +39,61 @@ const MAPPED_BITS: u8 = 96;
 /// The key of a connection in `pool`.
 ///
 /// `source` is `None` for a client without an IP address (a Unix socket): all of those share one key.
-/// [`HashOn::Sni`] falls back to the source's network where no name was sent.
+/// [`HashOn::Sni`] alone falls back to the source's network where no name was sent.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
-    let mut hasher = SipHasher24::new_with_key(&pool.hash_key);
-    match (pool.hash_on, server_name, source) {
-        (HashOn::Sni, Some(name), _) => {
-            hasher.write(&[NAME]);
-            hasher.write(name.as_str().as_bytes());
+    let mut key = Key { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
+    match (pool.hash_on.alone(), server_name) {
+        (Some(HashOn::Sni), Some(name)) => {
+            key.hasher.write(&[NAME]);
+            key.hasher.write(name.as_str().as_bytes());
         }
-        (_, _, None) => hasher.write(&[NO_ADDRESS]),
-        (HashOn::SourceIpPort, _, Some(source)) => {
-            hasher.write(&[SOURCE]);
-            hasher.write(&mapped(source.ip()).to_be_bytes());
-            hasher.write(&source.port().to_be_bytes());
-        }
-        (HashOn::SourceIp | HashOn::Sni, _, Some(source)) => {
-            hasher.write(&[NETWORK]);
-            hasher.write(&network(source.ip(), pool.source_prefix).to_be_bytes());
+        (Some(HashOn::Sni), None) => key.source(HashOn::SourceIp, source),
+        (Some(part), _) => key.source(part, source),
+        (None, name) => {
+            key.hasher.write(&[SEVERAL]);
+            for part in pool.hash_on.iter() {
+                match part {
+                    HashOn::Sni => key.name(name),
+                    HashOn::SourceIp | HashOn::SourceIpPort => key.source(part, source),
+                }
+            }
         }
     }
-    hasher.finish()
+    key.hasher.finish()
+}
+
+/// A key that is being made.
+struct Key {
+    hasher: SipHasher24,
+    prefix: SourcePrefix,
+}
+
+impl Key {
+    fn source(&mut self, part: HashOn, source: Option<SocketAddr>) {
+        let Some(source) = source else {
+            self.hasher.write(&[NO_ADDRESS]);
+            return;
+        };
+        if part == HashOn::SourceIpPort {
+            self.hasher.write(&[SOURCE]);
+            self.hasher.write(&mapped(source.ip()).to_be_bytes());
+            self.hasher.write(&source.port().to_be_bytes());
+        } else {
+            self.hasher.write(&[NETWORK]);
+            self.hasher.write(&network(source.ip(), self.prefix).to_be_bytes());
+        }
+    }
+
+    /// With its length, so that whatever may follow it one day cannot be taken for its end.
+    fn name(&mut self, name: Option<&ServerName>) {
+        let Some(name) = name else {
+            self.hasher.write(&[NO_NAME]);
+            return;
+        };
+        let [high, low] = (name.as_str().len() as u16).to_be_bytes();
+        self.hasher.write(&[NAME, high, low]);
+        self.hasher.write(name.as_str().as_bytes());
+    }
 }
 
 /// The 16-byte form of an address, IPv4 as IPv4-mapped.
@@ -81,15 +122,17 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::DialSpec;
+    use crate::pool::{DialSpec, HashParts};
 
-    fn pool(hash_on: HashOn, v4: u8, v6: u8) -> PoolSpec {
+    fn pool(hash_on: impl Into<HashParts>, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
             name: "p".into(),
             algorithm: Algorithm::Maglev,
-            hash_on,
+            hash_on: hash_on.into(),
             source_prefix: SourcePrefix { v4, v6 },
             hash_key: *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f",
+            max_load: None,
+            slow_start: None,
             backends: Vec::new(),
             health: None,
             dial: DialSpec::default(),
@@ -97,13 +140,14 @@ mod tests {
     }
 
     /// `source` and `name` are written as text; empty is none.
-    fn key_of(hash_on: HashOn, prefix: (u8, u8), source: &str, name: &str) -> u64 {
+    fn key_of(hash_on: HashParts, prefix: (u8, u8), source: &str, name: &str) -> u64 {
         let source = (!source.is_empty()).then(|| source.parse().unwrap());
         let name = (!name.is_empty()).then(|| name.parse().unwrap());
         key(&pool(hash_on, prefix.0, prefix.1), source, name.as_ref())
     }
 
-    fn check(hash_on: HashOn, prefix: (u8, u8), source: &str, name: &str, expected: u64) {
+    fn check(hash_on: impl Into<HashParts>, prefix: (u8, u8), source: &str, name: &str, expected: u64) {
+        let hash_on = hash_on.into();
         let found = key_of(hash_on, prefix, source, name);
         assert_eq!(found, expected, "{hash_on:?} {prefix:?} {source} {name}: {found:#x}");
     }
@@ -129,6 +173,39 @@ mod tests {
         for hash_on in [SourceIp, SourceIpPort, Sni] {
             check(hash_on, default, "", "", 0x33e5_7faa_ef46_1c19);
         }
+    }
+
+    #[test]
+    fn golden_vectors_of_several_parts() {
+        let default = (32, 64);
+        let with_ip = HashParts::from(HashOn::Sni).and(HashOn::SourceIp);
+        check(with_ip, default, "192.0.2.7:4711", "mail.example.com", 0x6f62_8fb5_f6d4_156a);
+        check(with_ip, default, "[::ffff:192.0.2.7]:1", "mail.example.com", 0x6f62_8fb5_f6d4_156a);
+        check(with_ip, (24, 64), "192.0.2.7:4711", "mail.example.com", 0xe08f_0c8c_eecc_be10);
+        check(with_ip, default, "[2001:db8:1:2:3:4:5:6]:4711", "mail.example.com", 0xb33c_34b7_c8f5_ab1a);
+        check(with_ip, default, "192.0.2.7:4711", "", 0x367f_5bed_7720_899b);
+        check(with_ip, default, "", "mail.example.com", 0xa294_d762_24d5_7bc5);
+        check(with_ip, default, "", "", 0xc1fd_da77_2dc3_5639);
+        let with_port = HashParts::from(HashOn::Sni).and(HashOn::SourceIpPort);
+        check(with_port, default, "192.0.2.7:4711", "mail.example.com", 0x35a9_289f_af37_bc0d);
+    }
+
+    #[test]
+    fn parts_have_one_order_and_count_once() {
+        use HashOn::{Sni, SourceIp, SourceIpPort};
+        let parts =
+            |given: &[HashOn]| given[1..].iter().fold(HashParts::from(given[0]), |all, &part| all.and(part));
+        let check = |given: &[HashOn], expected: &[HashOn]| {
+            assert!(parts(given).iter().eq(expected.iter().copied()), "{given:?}: {:?}", parts(given));
+            assert_eq!(parts(given), parts(expected));
+            assert_eq!(parts(given).alone(), (expected.len() == 1).then(|| expected[0]));
+        };
+        check(&[SourceIp], &[SourceIp]);
+        check(&[Sni, Sni], &[Sni]);
+        check(&[Sni, SourceIp], &[SourceIp, Sni]);
+        check(&[SourceIp, Sni], &[SourceIp, Sni]);
+        check(&[SourceIp, SourceIpPort], &[SourceIpPort]);
+        check(&[SourceIpPort, Sni, SourceIp], &[SourceIpPort, Sni]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A backend held for one connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Backend;
 
@@ -23,10 +24,16 @@ impl Lease {
         &self.backend
     }
 
-    /// Counts an established connection ([`Backend::connections_total`]). To be called once, when
-    /// the connect has succeeded: attempts that fail are no connections.
-    pub fn connected(&self) {
-        self.backend.connected();
+    /// Counts an established connection ([`Backend::connections_total`]) that took so long to connect. To be
+    /// called once, when the connect has succeeded: attempts that fail are no connections.
+    pub fn connected(&self, took: Duration) {
+        self.backend.connected(took);
+    }
+
+    /// Notes that a connect has failed after so long. A backend that hangs is a slow one; one that refuses at
+    /// once is not a fast one.
+    pub fn failed(&self, took: Duration) {
+        self.backend.failed(took);
     }
 }
 

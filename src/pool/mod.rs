@@ -9,8 +9,10 @@
 mod backend;
 mod hash_on;
 mod health;
+mod latency;
 mod lease;
 mod probe;
+mod slow_start;
 pub mod spec;
 
 use std::cell::Cell;
@@ -28,7 +30,7 @@ pub use backend::Backend;
 pub use health::{Change, CheckFault, CheckOutcome, Reason, State};
 pub use lease::Lease;
 pub use probe::{CheckReport, Checks};
-pub use spec::{BackendSpec, CheckKind, DialSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix};
+pub use spec::{BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, SourcePrefix};
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
 /// its backends with their last lease.
@@ -59,9 +61,11 @@ impl Pool {
             .iter()
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now);
-                match previous.and_then(|pool| Some((pool, pool.backend(&backend.name)?))) {
-                    Some((pool, old)) => new.succeed(old, found(&pool.spec, &spec)),
-                    None => Arc::new(new),
+                // Beside others that are warm, one that is new begins slowly; all together they cannot.
+                let Some(pool) = previous else { return Arc::new(new) };
+                match pool.backend(&backend.name) {
+                    Some(old) => new.succeed(old, found(&pool.spec, &spec)),
+                    None => Arc::new(new.starting_slowly()),
                 }
             })
             .collect();
@@ -80,6 +84,7 @@ impl Pool {
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now());
+            let again = again.starting_slowly();
             if again.is_at(left) {
                 self.backends[at] = again.succeed(left, Found::Forget);
             }
@@ -114,9 +119,10 @@ impl Pool {
     ) -> Option<Lease> {
         let key = match *self.balancer {
             Balancer::Maglev(_) => hash_on::key(&self.spec, source, server_name),
-            Balancer::RoundRobin(_) => 0,
+            _ => 0,
         };
-        let at = self.balancer.pick(key, luck(), &Choice { backends: &self.backends, tried })?;
+        let choice = Choice { backends: &self.backends, tried, slow_start: self.spec.slow_start };
+        let at = self.balancer.pick(key, luck(), &choice)?;
         Some(Lease::new(&self.backends[at]))
     }
 
@@ -133,13 +139,25 @@ impl Pool {
         backend.observe(report.outcome, spec, now)
     }
 
-    /// A fingerprint of the hash table, equal on nodes that agree; `None` for round robin.
+    /// How much of its share a backend takes now: all, which is 1, or less while it starts slowly.
+    pub fn share(&self, backend: &Backend, now: Instant) -> f64 {
+        let share = self.spec.slow_start.map_or(FULL_SHARE, |window| backend.share(window, now));
+        f64::from(share) / f64::from(FULL_SHARE)
+    }
+
+    /// Connections that went to another backend than their key's because that one was at `max_load`; `None`
+    /// without that bound.
+    pub fn overflows(&self) -> Option<u64> {
+        self.maglev().and_then(Maglev::overflows)
+    }
+
+    /// A fingerprint of the hash table, equal on nodes that agree; `None` without one.
     pub fn digest(&self) -> Option<u64> {
         self.maglev().map(Maglev::digest)
     }
 
-    /// The entries of each backend in the hash table, in the order of [`Pool::backends`]; `None` for
-    /// round robin.
+    /// The entries of each backend in the hash table, in the order of [`Pool::backends`]; `None` without
+    /// one.
     pub fn entries(&self) -> Option<Vec<u32>> {
         self.maglev().map(Maglev::entries)
     }
@@ -147,7 +165,7 @@ impl Pool {
     fn maglev(&self) -> Option<&Maglev> {
         match &*self.balancer {
             Balancer::Maglev(maglev) => Some(maglev),
-            Balancer::RoundRobin(_) => None,
+            _ => None,
         }
     }
 }
@@ -157,6 +175,7 @@ struct Choice<'a> {
     backends: &'a [Arc<Backend>],
     /// Those this connection already failed to reach.
     tried: &'a [Arc<Backend>],
+    slow_start: Option<Duration>,
 }
 
 impl Candidates for Choice<'_> {
@@ -169,12 +188,16 @@ impl Candidates for Choice<'_> {
         self.backends[index].active()
     }
 
-    fn share(&self, _: usize) -> u32 {
-        FULL_SHARE
+    fn share(&self, index: usize) -> u32 {
+        let backend = &self.backends[index];
+        match self.slow_start {
+            Some(window) if backend.starts_slowly() => backend.share(window, Instant::now()),
+            _ => FULL_SHARE,
+        }
     }
 
-    fn latency(&self, _: usize) -> Duration {
-        Duration::ZERO
+    fn latency(&self, index: usize) -> Duration {
+        self.backends[index].latency(Instant::now())
     }
 }
 
@@ -193,7 +216,8 @@ fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
     let members = |spec: &PoolSpec| -> Vec<_> {
         spec.backends.iter().map(|backend| (Arc::clone(&backend.name), backend.weight)).collect()
     };
-    old.algorithm == new.algorithm && old.hash_key == new.hash_key && members(old) == members(new)
+    let settings = |spec: &PoolSpec| (spec.algorithm, spec.hash_key, spec.max_load);
+    settings(old) == settings(new) && members(old) == members(new)
 }
 
 /// Whether what the checks of the old pool found holds in the new one.
@@ -209,7 +233,7 @@ fn balancer(spec: &PoolSpec, start: u64) -> Balancer {
         .iter()
         .map(|backend| Member { identity: backend.name.as_bytes(), weight: backend.weight.into() })
         .collect();
-    Balancer::build(spec.algorithm, &members, &spec.hash_key, start)
+    Balancer::build(spec.algorithm, &members, &spec.hash_key, start).bounded(spec.max_load, &members)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What a pool is meant to be: plain values that the configuration fills and checks.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
 
 /// A pool as configured. Equal specs need no rebuild.
@@ -14,11 +15,15 @@ pub struct PoolSpec {
     /// How a backend is chosen.
     pub algorithm: Algorithm,
     /// What the hash balancers hash. Kept, and unused, for the others.
-    pub hash_on: HashOn,
+    pub hash_on: HashParts,
     /// How much of a source address counts.
     pub source_prefix: SourcePrefix,
     /// The 16-byte SipHash key shared by all nodes.
     pub hash_key: [u8; 16],
+    /// The most that the hash balancers let a backend have beside the others. Default: no bound.
+    pub max_load: Option<MaxLoad>,
+    /// How long a backend that came up takes less than its share, growing evenly. Default: it takes all.
+    pub slow_start: Option<Duration>,
     /// The backends, in written order, identities distinct, at least one weight above 0.
     pub backends: Vec<BackendSpec>,
     /// Active checks, or `None` when switched off.
@@ -38,15 +43,68 @@ pub struct BackendSpec {
     pub weight: u16,
 }
 
-/// What a hash balancer looks at.
+/// What a hash balancer may look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashOn {
     /// The client's address, cut to a prefix.
     SourceIp,
     /// The client's whole address and port.
     SourceIpPort,
-    /// The server name; the source address where a client sends none.
+    /// The server name; alone, the source address where a client sends none.
     Sni,
+}
+
+/// What a hash balancer looks at: one part, or several together.
+///
+/// The order in which they were given does not count, nor does a source address beside its port.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HashParts(u8);
+
+impl HashParts {
+    /// With one part more.
+    #[must_use]
+    pub fn and(self, part: HashOn) -> Self {
+        Self(self.0 | bit(part))
+    }
+
+    /// Whether a part counts.
+    pub fn contains(self, part: HashOn) -> bool {
+        let is_in = self.0 & bit(part) == bit(part);
+        is_in && (part != HashOn::SourceIp || !self.contains(HashOn::SourceIpPort))
+    }
+
+    /// The parts that count, in the order of the key.
+    pub fn iter(self) -> impl Iterator<Item = HashOn> {
+        let all = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni];
+        all.into_iter().filter(move |part| self.contains(*part))
+    }
+
+    /// The part that counts, if it is one alone.
+    pub fn alone(self) -> Option<HashOn> {
+        let mut parts = self.iter();
+        parts.next().filter(|_| parts.next().is_none())
+    }
+}
+
+impl From<HashOn> for HashParts {
+    fn from(part: HashOn) -> Self {
+        Self(bit(part))
+    }
+}
+
+impl fmt::Debug for HashParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+const fn bit(part: HashOn) -> u8 {
+    match part {
+        HashOn::SourceIp => 1,
+        // The address is part of it, so that it makes no difference whether that is named as well.
+        HashOn::SourceIpPort => 3,
+        HashOn::Sni => 4,
+    }
 }
 
 /// How many leading bits of a source address are hashed.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, MaxLoad};
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     let second = Duration::from_secs(1);
@@ -13,9 +13,11 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     PoolSpec {
         name: "p".into(),
         algorithm,
-        hash_on: HashOn::SourceIp,
+        hash_on: HashOn::SourceIp.into(),
         source_prefix: SourcePrefix::default(),
         hash_key: [7; 16],
+        max_load: None,
+        slow_start: None,
         backends: backends.collect(),
         health: Some(HealthSpec {
             check: CheckKind::Tcp,
@@ -61,7 +63,7 @@ fn picked(pool: &Pool, tried: &[Arc<Backend>]) -> String {
 
 #[test]
 fn a_pick_passes_over_what_cannot_be_used() {
-    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
+    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin, Algorithm::LeastLatency] {
         let pool = build(algorithm, &[THREE[0], THREE[1], THREE[2], ("d", "10.0.0.4:1", 0)]);
         let [a, b, c] = ["a", "b", "c"].map(|name| Arc::clone(pool.backend(name).unwrap()));
         assert_eq!(picked(&pool, &[]), "abc");
@@ -92,7 +94,7 @@ fn a_lease_counts_until_it_is_dropped() {
     let pool = build(Algorithm::RoundRobin, &THREE[..1]);
     let backend = Arc::clone(pool.backend("a").unwrap());
     let (one, two) = (pool.pick(None, None, &[]).unwrap(), pool.pick(None, None, &[]).unwrap());
-    one.connected();
+    one.connected(Duration::ZERO);
     assert_eq!((backend.active(), backend.connections_total()), (2, 1));
     drop(two);
     drop(pool);
@@ -109,7 +111,7 @@ fn leases_of_many_threads_all_come_back() {
             let pool = &pool;
             threads.spawn(move || {
                 for number in 0..1000 {
-                    pool.pick(client(thread * 1000 + number), None, &[]).unwrap().connected();
+                    pool.pick(client(thread * 1000 + number), None, &[]).unwrap().connected(Duration::ZERO);
                 }
             });
         }
@@ -223,7 +225,7 @@ fn the_balancer_is_kept_while_its_members_are() {
         let same = spec(algorithm, &THREE);
         check_balancer(algorithm, same.clone(), true);
         check_balancer(algorithm, PoolSpec { health: None, ..same.clone() }, true);
-        check_balancer(algorithm, PoolSpec { hash_on: HashOn::Sni, ..same }, true);
+        check_balancer(algorithm, PoolSpec { hash_on: HashOn::Sni.into(), ..same }, true);
         check_balancer(algorithm, spec(algorithm, &moved), true);
         check_balancer(algorithm, spec(algorithm, &heavier), false);
         check_balancer(algorithm, spec(algorithm, &THREE[..2]), false);
@@ -231,6 +233,77 @@ fn the_balancer_is_kept_while_its_members_are() {
     }
     check_balancer(Maglev, PoolSpec { hash_key: [8; 16], ..spec(Maglev, &THREE) }, false);
     check_balancer(Maglev, spec(RoundRobin, &THREE), false);
+    let bounded = PoolSpec { max_load: Some(MaxLoad::of_percent(125)), ..spec(Maglev, &THREE) };
+    check_balancer(Maglev, bounded, false);
+    check_balancer(Maglev, PoolSpec { slow_start: Some(Duration::ZERO), ..spec(Maglev, &THREE) }, true);
+}
+
+/// The backend of each of so many connections that all stay open, and how many it got.
+fn held(pool: &Pool, connections: u32) -> Vec<u64> {
+    let leases: Vec<_> =
+        (0..connections).map(|number| pool.pick(client(number), None, &[]).unwrap()).collect();
+    assert_eq!(leases.len(), connections as usize);
+    pool.backends().iter().map(|backend| backend.active()).collect()
+}
+
+#[test]
+fn open_connections_are_looked_at() {
+    assert_eq!(held(&build(Algorithm::LeastConnections, &THREE), 100), [25, 25, 50]);
+    assert_eq!(held(&build(Algorithm::Failover, &THREE), 100), [100, 0, 0]);
+    let two = held(&build(Algorithm::RandomTwo, &THREE), 400);
+    assert!(two.iter().zip([100, 100, 200]).all(|(found, exact)| found.abs_diff(exact) < 20), "{two:?}");
+}
+
+#[test]
+fn a_bound_holds_one_client_back() {
+    let free = spec(Algorithm::Maglev, &[THREE[0], THREE[1]]);
+    let bounded = PoolSpec { max_load: Some(MaxLoad::of_percent(125)), ..free.clone() };
+    let leases = |pool: &Pool| -> (Vec<u64>, Option<u64>) {
+        let leases: Vec<_> = (0..80).map(|_| pool.pick(client(1), None, &[]).unwrap()).collect();
+        assert_eq!(leases.len(), 80);
+        (pool.backends().iter().map(|backend| backend.active()).collect(), pool.overflows())
+    };
+    let (mut active, overflows) = leases(&Pool::build(free, None, 0));
+    active.sort_unstable();
+    assert_eq!((&active[..], overflows), (&[0, 80][..], None));
+    let (mut active, overflows) = leases(&Pool::build(bounded, None, 0));
+    active.sort_unstable();
+    assert_eq!((&active[..], overflows), (&[30, 50][..], Some(30)));
+}
+
+#[test]
+fn the_quicker_backend_gets_more() {
+    let pool = build(Algorithm::LeastLatency, &[THREE[0], THREE[1]]);
+    for (backend, millis) in pool.backends().iter().zip([1, 9]) {
+        Lease::new(backend).connected(Duration::from_millis(millis));
+    }
+    let active = held(&pool, 100);
+    assert!((85..=95).contains(&active[0]), "a ninth of the time is nine times the share: {active:?}");
+}
+
+#[test]
+fn what_a_reload_adds_begins_slowly() {
+    let slow = |backends: &[(&str, &str, u16)]| PoolSpec {
+        slow_start: Some(Duration::from_secs(3600)),
+        ..spec(Algorithm::RoundRobin, backends)
+    };
+    let shares = |pool: &Pool| -> Vec<f64> {
+        let now = Instant::now();
+        pool.backends().iter().map(|backend| (pool.share(backend, now) * 10.0).round() / 10.0).collect()
+    };
+    let first = Pool::build(slow(&THREE[..2]), None, 0);
+    assert_eq!(shares(&first), [1.0, 1.0], "nobody is ahead at the start");
+    let second = Pool::build(slow(&THREE), Some(&first), 0);
+    assert_eq!(shares(&second), [1.0, 1.0, 0.1]);
+    assert_eq!(shares(&Pool::build(spec(Algorithm::RoundRobin, &THREE), Some(&second), 0)), [1.0; 3]);
+    let mut counts = HashMap::new();
+    for number in 0..4000 {
+        let lease = second.pick(client(number), None, &[]).unwrap();
+        *counts.entry(lease.backend().name().to_string()).or_insert(0_u32) += 1;
+    }
+    // Twice the weight, a tenth of it.
+    let (one, new) = (counts["a"], counts["c"]);
+    assert!((100..300).contains(&(new * 1000 / one)), "{counts:?}");
 }
 
 #[test]

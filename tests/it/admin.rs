@@ -134,6 +134,7 @@ fn status_tells_what_is_there() {
     assert!(status["uptime_seconds"].take().is_u64());
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
+    assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
     let digest = status["pools"][0]["digest"].take();
     assert_eq!(digest.as_str().unwrap().len(), 16, "{digest}");
     let expected = json!({
@@ -157,6 +158,8 @@ fn status_tells_what_is_there() {
                 "name": backend.address.to_string(),
                 "address": backend.address.to_string(),
                 "weight": 1,
+                "share": 1.0,
+                "latency_seconds": null,
                 "state": "up",
                 "since_seconds": null,
                 "connections": { "active": 1, "total": 1 },
@@ -194,6 +197,9 @@ fn metrics_are_well_formed_and_have_the_backends() {
     assert_eq!(of_backend("pointsman_backend_connections_active"), 1.0);
     assert_eq!(of_backend("pointsman_backend_connections_total"), 1.0);
     assert_eq!(of_backend("pointsman_hash_table_entries"), 65537.0);
+    assert_eq!(of_backend("pointsman_backend_weight"), 1.0);
+    assert_eq!(of_backend("pointsman_backend_share_ratio"), 1.0);
+    assert_eq!(samples[r#"pointsman_pool_info{pool="main",balance="maglev"}"#], 1.0);
     let digest = digest.as_str().unwrap();
     assert_eq!(samples[&format!("pointsman_hash_table_info{{pool=\"main\",digest=\"{digest}\"}}")], 1.0);
     assert_eq!(samples["pointsman_hello_memory_bytes"], 0.0);

@@ -4,6 +4,7 @@
 
 mod accept;
 mod admin;
+mod balance;
 mod child;
 mod dial;
 mod ends;

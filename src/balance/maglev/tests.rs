@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::accepting;
+use crate::balance::testing::{Crowd, accepting};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 
@@ -34,7 +34,8 @@ fn golden_vectors() {
         let keys = [0, 1, 2, 3, 1000, 0xc0a8_0001, u64::MAX - 1, u64::MAX];
         assert_eq!(format!("{:016x}", maglev.digest()), format!("{digest:016x}"));
         assert_eq!(keys.map(|key| maglev.owner(key).unwrap()), owners);
-        let without_owner = |key| maglev.pick(key, &accepting(|member| Some(member) != maglev.owner(key))).unwrap();
+        let without_owner =
+            |key| maglev.pick(key, &accepting(|member| Some(member) != maglev.owner(key))).unwrap();
         assert_eq!([0, 1, 2, 3].map(without_owner), second);
     }
     let zero = Maglev::build(&members(&identities(3), |_| 1), &[0; 16]);
@@ -57,6 +58,100 @@ fn golden_scan() {
         })
         .collect();
     assert_eq!(asked, [250, 281, 54]);
+}
+
+/// Which keys a slow starter takes at once is part of the contract too. Computed by another SipHash.
+#[test]
+fn golden_shares() {
+    let maglev = equal(3);
+    let least_share = |key| [0, 1, 2].map(|member| maglev.hash.share(key, maglev.names[member]) >> 54);
+    assert_eq!(least_share(0), [298, 88, 412]);
+    assert_eq!(least_share(1), [920, 537, 117]);
+    assert_eq!(least_share(1000), [732, 188, 695]);
+    assert_eq!(least_share(u64::MAX), [810, 499, 44]);
+}
+
+#[test]
+fn a_partial_share_is_that_part_of_the_own_keys() {
+    let maglev = equal(4);
+    let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(2)).collect();
+    for share in [0, 102, 512, 1000, FULL_SHARE] {
+        let crowd = Crowd::new([0; 4]).sharing([FULL_SHARE, FULL_SHARE, share, FULL_SHARE]);
+        let kept = own.iter().filter(|&&key| maglev.pick(key, crowd.anew()) == Some(2)).count();
+        let part = kept as f64 / own.len() as f64 * 1024.0;
+        assert!((part - f64::from(share)).abs() < 20.0, "{share}: {part}");
+    }
+}
+
+#[test]
+fn those_passed_over_are_asked_when_nobody_else_accepts() {
+    let maglev = equal(5);
+    let crowd = Crowd::new([0; 5]).sharing([0; 5]);
+    for key in 0..50 {
+        assert_eq!(maglev.pick(key, crowd.anew()), maglev.owner(key), "the order is kept");
+        let last = crowd.clone().refusing([true, true, true, false, true]);
+        assert_eq!(maglev.pick(key, last.anew()), Some(3));
+        let nobody = crowd.clone().refusing([true; 5]);
+        assert_eq!(maglev.pick(key, nobody.anew()), None);
+    }
+}
+
+fn bounded(count: usize, percent: u32) -> Maglev {
+    equal(count).bounded(MaxLoad::of_percent(percent), &members(&identities(count), |_| 1))
+}
+
+#[test]
+fn a_bound_leaves_everyone_alone_while_there_is_room() {
+    let (free, bounded) = (equal(10), bounded(10, 125));
+    assert_eq!((free.digest(), free.overflows()), (bounded.digest(), None));
+    let crowd = Crowd::new([100; 10]);
+    assert!((0..1000).all(|key| bounded.pick(key, crowd.anew()) == free.owner(key)));
+    assert_eq!(bounded.overflows(), Some(0));
+}
+
+#[test]
+fn what_overflows_spreads_over_all_others() {
+    let maglev = bounded(10, 125);
+    let mut active = [100; 10];
+    active[4] = 200;
+    let crowd = Crowd::new(active);
+    let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(4)).collect();
+    let mut heirs = [0_usize; 10];
+    own.iter().for_each(|&key| heirs[maglev.pick(key, crowd.anew()).unwrap()] += 1);
+    assert_eq!(heirs[4], 0);
+    assert_eq!(maglev.overflows(), Some(own.len() as u64));
+    for (member, &heir) in heirs.iter().enumerate().filter(|(member, _)| *member != 4) {
+        assert!(heir * 9 > own.len() * 8 / 10 && heir * 9 < own.len() * 12 / 10, "{member}: {heirs:?}");
+    }
+}
+
+#[test]
+fn what_would_not_have_gone_to_its_owner_is_no_overflow() {
+    let maglev = bounded(2, 125);
+    let crowd = Crowd::new([100, 0]).refusing([true, false]);
+    assert!((0..100).all(|key| maglev.pick(key, crowd.anew()) == Some(1)));
+    assert_eq!(maglev.overflows(), Some(0));
+}
+
+/// One key with all connections: nobody gets more than the bound allows, one after the other.
+#[test]
+fn one_busy_key_fills_nobody() {
+    for percent in [101, 125, 200] {
+        let maglev = bounded(7, percent);
+        let mut crowd = Crowd::new([0; 7]);
+        for total in 1..=500_u64 {
+            let picked = maglev.pick(42, crowd.anew()).unwrap();
+            crowd.active[picked] += 1;
+            let slots = (total * u64::from(percent)).div_ceil(700).max(1);
+            assert!(
+                crowd.active.iter().all(|&active| active <= slots),
+                "{percent} {total}: {:?}",
+                crowd.active
+            );
+        }
+        let owner = maglev.owner(42).unwrap();
+        assert!(crowd.active.iter().all(|&active| active <= crowd.active[owner]), "the owner has the most");
+    }
 }
 
 #[test]
@@ -128,10 +223,13 @@ fn weight_zero_is_never_asked() {
     let maglev = by_weights(&[1, 0, 3, 0]);
     let mut asked = BTreeSet::new();
     for key in 0..1000 {
-        let pick = maglev.pick(key, &accepting(|member| {
-            asked.insert(member);
-            false
-        }));
+        let pick = maglev.pick(
+            key,
+            &accepting(|member| {
+                asked.insert(member);
+                false
+            }),
+        );
         assert_eq!(pick, None);
     }
     assert_eq!(asked, BTreeSet::from([0, 2]));
@@ -307,6 +405,39 @@ proptest! {
         prop_assert!(before == Some(one) || before == after);
     }
 
+    /// A key that a slow starter takes stays with it, and a key that it does not own never comes to it because
+    /// its share grows.
+    #[test]
+    fn a_growing_share_moves_keys_to_their_owner_alone(mut shares in prop::collection::vec(0..=FULL_SHARE, 2..6), key: u64) {
+        let maglev = equal(8);
+        shares.sort_unstable();
+        let mut had = None;
+        for share in shares {
+            let mut all = [FULL_SHARE; 8];
+            all[5] = share;
+            let picked = maglev.pick(key, &Crowd::new([0; 8]).sharing(all));
+            prop_assert!(had.is_none() || picked == had || picked == Some(5));
+            prop_assert!(picked != Some(5) || maglev.owner(key) == Some(5));
+            had = picked;
+        }
+    }
+
+    #[test]
+    fn a_bounded_pick_finds_who_accepts(
+        members in prop::collection::vec((0_u64..30, 0..=FULL_SHARE, any::<bool>()), 12),
+        keys in prop::collection::vec(any::<u64>(), 20),
+    ) {
+        let maglev = bounded(12, 110);
+        let crowd = Crowd::new(members.iter().map(|member| member.0).collect::<Vec<_>>())
+            .sharing(members.iter().map(|member| member.1).collect::<Vec<_>>())
+            .refusing(members.iter().map(|member| member.2).collect::<Vec<_>>());
+        for key in keys {
+            let picked = maglev.pick(key, crowd.anew());
+            prop_assert_eq!(picked.is_none(), crowd.refused.iter().all(|&refused| refused));
+            prop_assert!(picked.is_none_or(|member| !crowd.refused[member]));
+        }
+    }
+
     #[test]
     fn everyone_is_asked_once(count in 1..90_usize, key: u64) {
         let mut asked = Vec::new();
@@ -327,6 +458,7 @@ proptest! {
         let mut members = members(&identities, |n| weights[n]);
         members.sort_by_key(|member| member.identity);
         let hash = KeyedHash(SipHasher24::new_with_key(&key));
-        prop_assert_eq!(fill(&members, &hash), fill_round_by_round(&members, &hash));
+        let size = table_size(members.len() as u64);
+        prop_assert_eq!(fill(&members, size, &hash), fill_round_by_round(&members, &hash));
     }
 }

@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::accepting;
+use crate::balance::FULL_SHARE;
+use crate::balance::testing::{Crowd, accepting};
 
 /// The picks of one whole cycle when everyone accepts, from its beginning.
 fn cycle(weights: &[u32]) -> Vec<usize> {
@@ -58,7 +59,8 @@ fn refused_members_are_skipped_and_nobody_inherits_their_turns() {
         let balancer = RoundRobin::build(weights, 0);
         let survivors = weights.iter().enumerate().filter(|(member, _)| !refused.contains(member));
         let picks = survivors.map(|(_, &weight)| weight).sum::<u32>() * 10;
-        let taken = (0..picks).map(|_| balancer.pick(&accepting(|member| !refused.contains(&member))).unwrap());
+        let taken =
+            (0..picks).map(|_| balancer.pick(0, &accepting(|member| !refused.contains(&member))).unwrap());
         assert_eq!(counts(weights.len(), taken), expected, "{weights:?} without {refused:?}");
     }
     check(&[1, 1, 1], &[0], &[0, 10, 10]);
@@ -74,10 +76,13 @@ fn nobody_is_picked_when_all_are_refused() {
         let balancer = RoundRobin::build(weights, 5);
         for _ in 0..20 {
             let mut asked = BTreeSet::new();
-            let pick = balancer.pick(&accepting(|member| {
-                assert!(asked.insert(member), "{member} was asked twice");
-                false
-            }));
+            let pick = balancer.pick(
+                0,
+                &accepting(|member| {
+                    assert!(asked.insert(member), "{member} was asked twice");
+                    false
+                }),
+            );
             assert_eq!(pick, None);
             assert_eq!(asked.len(), weights.iter().filter(|&&weight| weight > 0).count());
         }
@@ -87,17 +92,42 @@ fn nobody_is_picked_when_all_are_refused() {
 #[test]
 fn a_refusal_here_does_not_hold_up_the_turns_of_others() {
     let balancer = RoundRobin::build(&[1, 1, 1], 0);
-    assert_eq!(balancer.pick(&accepting(|_| true)), Some(0));
-    assert_eq!(balancer.pick(&accepting(|member| member != 1)), Some(2));
-    assert_eq!(balancer.pick(&accepting(|_| false)), None);
-    assert_eq!(balancer.pick(&accepting(|_| true)), Some(1));
+    assert_eq!(balancer.pick(0, &accepting(|_| true)), Some(0));
+    assert_eq!(balancer.pick(0, &accepting(|member| member != 1)), Some(2));
+    assert_eq!(balancer.pick(0, &accepting(|_| false)), None);
+    assert_eq!(balancer.pick(0, &accepting(|_| true)), Some(1));
+}
+
+#[test]
+fn a_partial_share_is_that_part_of_the_turns() {
+    for (share, expected) in [(0, 0), (102, 1000), (512, 5000), (FULL_SHARE, 10_000)] {
+        let balancer = RoundRobin::build(&[1, 1, 1], 0);
+        let crowd = Crowd::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
+        let taken = counts(3, (0..30_000).map(|luck| balancer.pick(luck, crowd.anew()).unwrap()));
+        // The turns that it lets pass are used up by the others, so it gets its part of the others' turns.
+        let others = f64::from(taken[0] + taken[2]) / 2.0;
+        let part = f64::from(taken[1]) / others * 10_000.0;
+        assert!((part - f64::from(expected)).abs() < 250.0, "{share}: {taken:?}");
+    }
+}
+
+#[test]
+fn those_passed_over_are_asked_when_nobody_else_accepts() {
+    let balancer = RoundRobin::build(&[1, 2, 1], 0);
+    let crowd = Crowd::new([0; 3]).sharing([0; 3]);
+    let taken = counts(3, (0..400).map(|luck| balancer.pick(luck, crowd.anew()).unwrap()));
+    assert_eq!(taken, [100, 200, 100]);
+    let last = crowd.clone().refusing([true, true, false]);
+    assert_eq!(balancer.pick(0, last.anew()), Some(2));
+    let nobody = crowd.refusing([true; 3]);
+    assert_eq!(balancer.pick(0, nobody.anew()), None);
 }
 
 #[test]
 fn the_start_is_where_it_says() {
     for start in [0, 1, 2, 3, 4, u64::MAX] {
         let balancer = RoundRobin::build(&[1, 1, 1], start);
-        assert_eq!(balancer.pick(&accepting(|_| true)), Some((start % 3) as usize));
+        assert_eq!(balancer.pick(0, &accepting(|_| true)), Some((start % 3) as usize));
     }
 }
 
@@ -106,7 +136,7 @@ fn threads_share_one_cycle_exactly() {
     let weights = [5, 3, 1, 0, 7];
     let balancer = RoundRobin::build(&weights, 3);
     let by_thread: Vec<Vec<usize>> = std::thread::scope(|scope| {
-        let picks = || (0..1600).map(|_| balancer.pick(&accepting(|_| true)).unwrap()).collect();
+        let picks = || (0..1600).map(|_| balancer.pick(0, &accepting(|_| true)).unwrap()).collect();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(picks)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -128,7 +158,7 @@ proptest! {
     fn a_cycle_gives_each_its_weight(weights in prop::collection::vec(0_u32..40, 0..30), start: u64) {
         let balancer = RoundRobin::build(&weights, start);
         let common = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
-        let taken: Vec<usize> = (0..balancer.cycle.len()).map(|_| balancer.pick(&accepting(|_| true)).unwrap()).collect();
+        let taken: Vec<usize> = (0..balancer.cycle.len()).map(|_| balancer.pick(0, &accepting(|_| true)).unwrap()).collect();
         let expected: Vec<u32> = weights.iter().map(|weight| weight / common).collect();
         prop_assert_eq!(counts(weights.len(), taken), expected);
     }

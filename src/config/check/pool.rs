@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::or;
 use super::pools::{Known, Pools};
-use crate::balance::Algorithm;
+use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Backend, BackendWords, Health, Pool};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Item, Key, List, Named};
-use crate::config::words::name_fault;
-use crate::pool::{BackendSpec, CheckKind, DialSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix};
+use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
+use crate::config::words::{Choice, name_fault};
+use crate::pool::{BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, SourcePrefix};
 use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
@@ -35,7 +35,7 @@ pub(super) fn pools(
         if let Some(words) = &named.table {
             let pool = PoolChecker { name: &name, place: named.place, path: &path, words };
             let spec = pool.check(hash_key, found);
-            if spec.algorithm == Algorithm::Maglev && spec.hash_on == HashOn::Sni {
+            if spec.algorithm == Algorithm::Maglev && spec.hash_on.contains(HashOn::Sni) {
                 hashes_sni = words.hash_on.entry().map(|entry| entry.at);
             }
             specs.push(spec);
@@ -73,13 +73,40 @@ impl PoolChecker<'_> {
         PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
-            hash_on: or(&words.hash_on, |choice| choice.0, HashOn::SourceIp),
+            hash_on: self.hash_on(found),
             source_prefix: self.source_prefix(),
             hash_key,
+            max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
+            slow_start: or(&words.slow_start, |time| time.0, None),
             backends: self.backends(found),
             health: self.health(found),
             dial: self.dial(found),
         }
+    }
+
+    fn hash_on(&self, found: &mut Findings<'_>) -> HashParts {
+        let default = HashParts::from(HashOn::SourceIp);
+        let Some(entry) = self.words.hash_on.entry() else { return default };
+        let list = &entry.value.0;
+        if list.items.is_empty() && list.complete {
+            let message = format!("`hash_on` of pool `{}` is empty", self.name);
+            let fault = Diagnostic::new(Code::MissingKey, self.key("hash_on"), message);
+            found.add(
+                fault.label(entry.at, "nothing to hash").help("such as: hash_on = [\"sni\", \"source-ip\"]"),
+            );
+        }
+        let mut parts: Option<HashParts> = None;
+        for item in &list.items {
+            let part = item.value.0;
+            let with = parts.map_or(HashParts::from(part), |parts| parts.and(part));
+            if parts == Some(with) {
+                let message = format!("a part of the `hash_on` of pool `{}` has no effect", self.name);
+                let warning = Diagnostic::new(Code::IdleSetting, self.key("hash_on"), message);
+                found.add(warning.label(item.at, "hashed without it already"));
+            }
+            parts = Some(with);
+        }
+        parts.unwrap_or(default)
     }
 
     fn source_prefix(&self) -> SourcePrefix {
@@ -224,23 +251,46 @@ impl PoolChecker<'_> {
 
     fn warn_of_idle(&self, found: &mut Findings<'_>) {
         let words = self.words;
-        let round_robin = words.balance.entry().filter(|entry| entry.value.0 == Algorithm::RoundRobin);
-        let hash_on = words.hash_on.entry();
-        if let (Some(balance), Some(hash_on)) = (round_robin, hash_on) {
-            self.idle("hash_on", hash_on.key, balance, "round-robin hashes nothing", found);
+        let prefix = words.source_prefix.place();
+        if let Some(balance) = words.balance.entry().filter(|entry| entry.value.0 != Algorithm::Maglev) {
+            let word = balance.value.0.word();
+            let hashes_nothing = format!("{word} hashes nothing");
+            let is_unbounded = format!("{word} knows no bound: it is for maglev");
+            for (key, place, why) in [
+                ("hash_on", words.hash_on.place(), &hashes_nothing),
+                ("source_prefix", prefix, &hashes_nothing),
+                ("max_load", words.max_load.place(), &is_unbounded),
+            ] {
+                if let Some(place) = place {
+                    self.idle(key, place, balance.at, why, found);
+                }
+            }
+            if balance.value.0 == Algorithm::Failover {
+                self.warn_of_weights(balance.at, found);
+            }
+            return;
         }
-        let Some(prefix) = words.source_prefix.place() else { return };
-        if let Some(balance) = round_robin {
-            self.idle("source_prefix", prefix, balance, "round-robin hashes nothing", found);
-        } else if let Some(hash_on) = hash_on.filter(|entry| entry.value.0 == HashOn::SourceIpPort) {
-            self.idle("source_prefix", prefix, hash_on, "the whole address is hashed", found);
+        let whole_address = |entry: &&Entry<OneOrMany<Choice<HashOn>>>| {
+            entry.value.0.items.iter().any(|item| item.value.0 == HashOn::SourceIpPort)
+        };
+        if let (Some(prefix), Some(hash_on)) = (prefix, words.hash_on.entry().filter(whole_address)) {
+            self.idle("source_prefix", prefix, hash_on.at, "the whole address is hashed", found);
         }
     }
 
-    fn idle<T>(&self, key: &str, place: Span, cause: &Entry<T>, why: &str, found: &mut Findings<'_>) {
+    /// Failover asks only whether there is a weight.
+    fn warn_of_weights(&self, balance: Span, found: &mut Findings<'_>) {
+        let items = self.words.backends.value().map_or(&[][..], |list| &list.items);
+        let heavier = items.iter().filter_map(|item| item.value.0.weight.entry());
+        if let Some(weight) = heavier.into_iter().find(|weight| weight.value.0 > 1) {
+            self.idle("weight", weight.key, balance, "failover goes by the written order alone", found);
+        }
+    }
+
+    fn idle(&self, key: &str, place: Span, cause: Span, why: &str, found: &mut Findings<'_>) {
         let message = format!("`{key}` of pool `{}` has no effect", self.name);
         let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
-        found.add(warning.label(place, "").label(cause.at, why));
+        found.add(warning.label(place, "").label(cause, why));
     }
 
     /// Shows the other of two settings that do not fit, if it is written.

@@ -20,9 +20,11 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
     let spec = PoolSpec {
         name: "p".into(),
         algorithm: Algorithm::RoundRobin,
-        hash_on: HashOn::SourceIp,
+        hash_on: HashOn::SourceIp.into(),
         source_prefix: SourcePrefix::default(),
         hash_key: [0; 16],
+        max_load: None,
+        slow_start: None,
         backends: backends.collect(),
         health,
         dial: DialSpec::default(),

@@ -217,11 +217,25 @@ pub(crate) const NO_BACKEND: MetricDoc = doc(
 
 // The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
+pub(crate) const POOL_INFO: MetricDoc = doc(
+    "pointsman_pool_info",
+    Gauge,
+    &["pool", "balance"],
+    "Always 1; the label says how the pool chooses among its backends.",
+);
 pub(crate) const BACKEND_UP: MetricDoc = doc(
     "pointsman_backend_up",
     Gauge,
     &["pool", "backend"],
     "1 if the backend takes connections, 0 if it is down.",
+);
+pub(crate) const BACKEND_WEIGHT: MetricDoc =
+    doc("pointsman_backend_weight", Gauge, &["pool", "backend"], "The configured weight of the backend.");
+pub(crate) const BACKEND_SHARE: MetricDoc = doc(
+    "pointsman_backend_share_ratio",
+    Gauge,
+    &["pool", "backend"],
+    "How much of its weight counts now: 1, or less while the backend starts slowly.",
 );
 pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     "pointsman_backend_connections_active",
@@ -253,6 +267,12 @@ pub(crate) const HASH_TABLE_ENTRIES: MetricDoc = doc(
     &["pool", "backend"],
     "Entries of the pool's hash table that name the backend.",
 );
+pub(crate) const HASH_OVERFLOWS: MetricDoc = doc(
+    "pointsman_hash_overflows_total",
+    Counter,
+    &["pool"],
+    "Connections that another backend got because that of their key had `max_load`; since the pool last changed.",
+);
 
 // The process as the kernel sees it, under the names that all Prometheus clients use.
 
@@ -283,12 +303,16 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECT_SECONDS,
     CONNECT_ATTEMPTS,
     NO_BACKEND,
+    POOL_INFO,
     BACKEND_UP,
+    BACKEND_WEIGHT,
+    BACKEND_SHARE,
     BACKEND_CONNECTIONS_ACTIVE,
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
+    HASH_OVERFLOWS,
     CONNECTIONS_LIMIT,
     WORKERS,
     HELLO_MEMORY,
@@ -344,7 +368,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 40);
+        assert_eq!(names.len(), 44);
     }
 
     #[test]

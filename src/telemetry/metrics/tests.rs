@@ -17,6 +17,10 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_CHECKS)
         .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
+    text.family(&families::POOL_INFO).sample(&[("pool", "p"), ("balance", "maglev")], 1.0);
+    text.family(&families::BACKEND_WEIGHT).sample(&backend, 0.0);
+    text.family(&families::BACKEND_SHARE).sample(&backend, 0.0);
+    text.family(&families::HASH_OVERFLOWS).sample(&[("pool", "p")], 0.0);
     text.family(&families::HASH_TABLE_ENTRIES).sample(&backend, 0.0);
     text.process(&Figures::default());
     text.finish()

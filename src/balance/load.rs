@@ -1,0 +1,101 @@
+//! What a member has to carry for its weight, to be compared.
+
+use super::{Candidates, FULL_SHARE};
+
+/// How loaded a member would be with one connection more: an amount for each unit of weight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    amount: u64,
+    weight: u64,
+}
+
+impl Load {
+    /// By its connections. The one that is to come counts too, so that among idle members the heaviest is the
+    /// least loaded.
+    pub(super) fn of_connections(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
+        Self {
+            amount: candidates.active(member).saturating_add(1),
+            weight: weight_now(member, weight, candidates),
+        }
+    }
+
+    /// By its connect time, times its connections.
+    ///
+    /// Of a member that was never measured nothing is known: it is tried at once while nobody is with it, and
+    /// then left alone until that one connection has told.
+    pub(super) fn of_latency(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
+        let active = candidates.active(member);
+        let nanos = u64::try_from(candidates.latency(member).as_nanos()).unwrap_or(u64::MAX);
+        let amount = match (nanos, active) {
+            (0, 0) => 0,
+            (0, _) => u64::MAX,
+            _ => nanos.saturating_mul(active.saturating_add(1)),
+        };
+        Self { amount, weight: weight_now(member, weight, candidates) }
+    }
+
+    /// Whether it is loaded less than another. Without a weight anything is endlessly much.
+    pub(super) fn is_below(self, other: Self) -> bool {
+        self.times(other.weight) < other.times(self.weight)
+    }
+
+    fn times(self, weight: u64) -> u128 {
+        u128::from(self.amount) * u128::from(weight)
+    }
+}
+
+/// A weight in units that leave room for a partial share.
+pub(super) fn weight_now(member: usize, weight: u32, candidates: &impl Candidates) -> u64 {
+    u64::from(weight) * u64::from(candidates.share(member).min(FULL_SHARE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::balance::testing::Crowd;
+
+    /// Connections, weight and share of two members; which of them is below the other.
+    fn check(one: (u64, u32, u32), two: (u64, u32, u32), expected: (bool, bool)) {
+        let crowd = Crowd::new([one.0, two.0]).sharing([one.2, two.2]);
+        let [one_load, two_load] =
+            [(0, one.1), (1, two.1)].map(|(member, weight)| Load::of_connections(member, weight, &crowd));
+        let found = (one_load.is_below(two_load), two_load.is_below(one_load));
+        assert_eq!(found, expected, "{one:?} {two:?}");
+    }
+
+    #[test]
+    fn connections_count_by_weight_and_share() {
+        const ALL: u32 = FULL_SHARE;
+        check((3, 1, ALL), (3, 1, ALL), (false, false));
+        check((2, 1, ALL), (3, 1, ALL), (true, false));
+        check((0, 1, ALL), (0, 2, ALL), (false, true));
+        check((9, 5, ALL), (1, 1, ALL), (false, false));
+        check((9, 5, ALL), (2, 1, ALL), (true, false));
+        check((0, 1, ALL / 2), (1, 1, ALL), (false, false));
+        check((0, 1, 102), (8, 1, ALL), (false, true));
+        check((0, 1, 0), (u64::MAX, 1, 1), (false, true));
+        check((0, 1, 0), (7, 1, 0), (false, false));
+        check((u64::MAX, u32::MAX, ALL), (0, 1, 1), (false, true));
+    }
+
+    /// Microseconds and connections of two members of weight 1.
+    fn check_latency(one: (u64, u64), two: (u64, u64), expected: (bool, bool)) {
+        let crowd = Crowd::new([one.1, two.1]).after([one.0, two.0].map(Duration::from_micros));
+        let [one_load, two_load] = [0, 1].map(|member| Load::of_latency(member, 1, &crowd));
+        let found = (one_load.is_below(two_load), two_load.is_below(one_load));
+        assert_eq!(found, expected, "{one:?} {two:?}");
+    }
+
+    #[test]
+    fn latency_counts_times_connections() {
+        check_latency((100, 0), (200, 0), (true, false));
+        check_latency((100, 3), (200, 0), (false, true));
+        check_latency((100, 1), (200, 0), (false, false));
+        check_latency((0, 0), (1, 0), (true, false));
+        check_latency((0, 1), (1_000_000, 5), (false, true));
+        check_latency((0, 1), (0, 1), (false, false));
+        check_latency((0, 1), (0, 0), (false, true));
+    }
+}

@@ -1,0 +1,91 @@
+//! Numbers drawn from the one number that a pick is given.
+
+use super::FULL_SHARE;
+
+/// Odd, so that a state passes all numbers before it repeats one.
+const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A sequence of numbers that look random (SplitMix64 by Steele, Lea and Flood), the same for the same seed.
+/// Not for secrets.
+pub(super) struct Luck(u64);
+
+impl Luck {
+    /// Neighbouring seeds give unrelated sequences.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(mix(seed))
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(STEP);
+        mix(self.0)
+    }
+
+    /// A number below `count`, and a fraction of 2^64 that does not depend on it.
+    pub(super) fn place(&mut self, count: usize) -> (usize, u64) {
+        let product = u128::from(self.next()) * count as u128;
+        ((product >> 64) as usize, product as u64)
+    }
+
+    /// A number below `count`, all equally likely.
+    pub(super) fn below(&mut self, count: usize) -> usize {
+        self.place(count).0
+    }
+}
+
+/// Whether this pick is one of those that a member with such a share still takes.
+pub(super) fn falls_to(member: usize, share: u32, luck: u64) -> bool {
+    share >= FULL_SHARE || is_below(mix(luck ^ mix(member as u64)), share)
+}
+
+/// Whether the upper bits of a hash fall under a share.
+pub(super) fn is_below(hash: u64, share: u32) -> bool {
+    (hash >> (u64::BITS - FULL_SHARE.ilog2())) < u64::from(share)
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_below_a_bound_are_equally_likely() {
+        for count in [1, 2, 7, 1000] {
+            let mut seen = vec![0_u32; count];
+            for seed in 0..count as u64 * 1000 {
+                seen[Luck::new(seed).below(count)] += 1;
+            }
+            assert!(seen.iter().all(|&times| (800..1200).contains(&times)), "{count}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_goes_on_evenly() {
+        let mut luck = Luck::new(7);
+        let mut seen = [0_u32; 10];
+        (0..10_000).for_each(|_| seen[luck.below(10)] += 1);
+        assert!(seen.iter().all(|&times| (850..1150).contains(&times)), "{seen:?}");
+    }
+
+    #[test]
+    fn a_share_is_that_part_of_the_picks() {
+        fn check(share: u32) {
+            let falls = (0..10_240).filter(|&luck| falls_to(3, share, luck)).count() as i64;
+            assert!((falls - i64::from(share) * 10).abs() < 200, "{share}: {falls}");
+        }
+        for share in [0, 1, 102, 512, 1023] {
+            check(share);
+        }
+        assert!((0..1000).all(|luck| falls_to(3, FULL_SHARE, luck) && !falls_to(3, 0, luck)));
+    }
+
+    #[test]
+    fn members_have_their_luck_apart() {
+        let both = (0..10_000).filter(|&luck| falls_to(0, 512, luck) && falls_to(1, 512, luck)).count();
+        assert!((2300..2700).contains(&both), "{both}");
+    }
+}
