@@ -14,6 +14,7 @@ pub mod random_two;
 pub mod round_robin;
 #[cfg(test)]
 mod testing;
+pub mod tiers;
 
 use std::time::Duration;
 
