@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
-use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix};
+use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix, TierSpec};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Record};
@@ -136,7 +136,8 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let weights = (1..=5).cycle();
     let backend = |(n, weight)| {
         let address = Address::Tcp(backend_address(n));
-        BackendSpec { name: address.to_string().into(), address, weight }
+        let name = address.to_string().into();
+        BackendSpec { name, address, weight, zone: None, backup: false, max_connections: None }
     };
     let spec = PoolSpec {
         name: "pool".into(),
@@ -149,6 +150,8 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
         dial: DialSpec::default(),
+        tiers: TierSpec::default(),
+        queue: None,
     };
     Pool::build(spec, None, 1)
 }
@@ -197,6 +200,7 @@ pub(crate) fn record() -> Record {
         from_backend: 1_234_567,
         dropped: 0,
         hello: Some(Duration::from_micros(1_234)),
+        queue: None,
         connect: Some(Duration::from_micros(987)),
         total: Duration::from_millis(36_012),
         close: CloseReason::ClientFin,

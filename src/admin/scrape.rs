@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::pool::{Backend, State};
+use crate::pool::{Backend, Pool, State};
 use crate::server::View;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
@@ -14,7 +14,9 @@ pub(super) fn text(view: &View) -> String {
     view.metrics.process().hello_memory.set(view.bounds.hello_memory.inside() as f64);
     let mut exposition = Exposition::after(view.metrics.render());
     let snapshot = view.snapshot.load_full();
+    pools(&snapshot, &mut exposition);
     backends(&snapshot, &mut exposition);
+    limits(&snapshot, &mut exposition);
     balancing(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
@@ -24,6 +26,36 @@ pub(super) fn text(view: &View) -> String {
         Err(error) => tracing::debug!(%error, "the figures of the process cannot be read"),
     }
     exposition.finish()
+}
+
+fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut each = |metric: &'static MetricDoc, value: fn(&Pool) -> f64| {
+        let mut family = exposition.family(metric);
+        for (name, served) in &snapshot.pools {
+            family.sample(&[("pool", name)], value(&served.pool));
+        }
+    };
+    each(&families::QUEUE_LENGTH, |pool| pool.waiting() as f64);
+    each(&families::POOL_PANIC, |pool| f64::from(u8::from(pool.is_in_panic())));
+    each(&families::PANIC_PICKS, |pool| pool.panic_picks() as f64);
+    let mut family = exposition.family(&families::TIER_SHARE);
+    for (name, served) in &snapshot.pools {
+        for tier in served.pool.tiers() {
+            let kind = if tier.is_backup { "backup" } else { "primary" };
+            family.sample(&[("pool", name), ("tier", &tier.name), ("kind", kind)], tier.share);
+        }
+    }
+}
+
+fn limits(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut family = exposition.family(&families::BACKEND_CONNECTIONS_LIMIT);
+    for (pool, served) in &snapshot.pools {
+        for backend in served.pool.backends() {
+            if let Some(limit) = backend.limit() {
+                family.sample(&[("pool", pool), ("backend", backend.name())], limit as f64);
+            }
+        }
+    }
 }
 
 fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::pool::{Backend, Pool, State};
+use crate::pool::{Backend, Pool, State, TierView};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Snapshot};
 
@@ -50,7 +50,29 @@ struct PoolStatus<'a> {
     balance: &'static str,
     /// As in the metric; null where there is no table.
     digest: Option<String>,
+    /// Whether health is disregarded, because too little is up.
+    panic: bool,
+    queue: QueueStatus,
+    tiers: Vec<TierStatus>,
     backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueStatus {
+    waiting: usize,
+    /// Null where there is no queue.
+    length: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct TierStatus {
+    /// `*` are the zones that are neither the node's own nor listed.
+    zone: String,
+    backup: bool,
+    weight_up: u64,
+    weight: u64,
+    /// Of the new connections, 0 to 1.
+    share: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +80,8 @@ struct BackendStatus<'a> {
     name: &'a str,
     address: String,
     weight: u16,
+    zone: Option<&'a str>,
+    backup: bool,
     /// Of its weight, what it takes now: 1, or less while it starts slowly.
     share: f64,
     /// What a connect took of late; null while nothing is known.
@@ -72,6 +96,8 @@ struct BackendStatus<'a> {
 #[derive(Debug, Serialize)]
 struct BackendConnections {
     active: u64,
+    /// Null where there is none.
+    limit: Option<u64>,
     total: u64,
 }
 
@@ -136,7 +162,20 @@ fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
         name,
         balance: pool.spec().algorithm.word(),
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
+        panic: pool.is_in_panic(),
+        queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
+        tiers: pool.tiers().into_iter().map(tier).collect(),
         backends: pool.backends().iter().map(|one| backend(pool, one, now)).collect(),
+    }
+}
+
+fn tier(tier: TierView) -> TierStatus {
+    TierStatus {
+        zone: tier.name.to_string(),
+        backup: tier.is_backup,
+        weight_up: tier.capacity.up,
+        weight: tier.capacity.total,
+        share: tier.share,
     }
 }
 
@@ -145,6 +184,8 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus
         name: backend.name(),
         address: backend.address().to_string(),
         weight: backend.weight(),
+        zone: backend.zone().map(|zone| &**zone),
+        backup: backend.is_backup(),
         share: pool.share(backend, now),
         latency_seconds: Some(backend.latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
         state: match backend.state() {
@@ -152,7 +193,11 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus
             State::Down => "down",
         },
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
-        connections: BackendConnections { active: backend.active(), total: backend.connections_total() },
+        connections: BackendConnections {
+            active: backend.active(),
+            limit: backend.limit(),
+            total: backend.connections_total(),
+        },
         checks: ChecksStatus {
             passed: backend.checks_passed(),
             failed: backend.checks_failed(),

@@ -78,6 +78,12 @@ codes! {
     NoListener = "C0310",
     /// A timeout that can never pass because another one ends first.
     TimeoutOrder = "C0311",
+    /// A zone in which no backend stands.
+    UnknownZone = "C0320",
+    /// A zone that is listed twice.
+    DoubledZone = "C0321",
+    /// A queue in which nobody ever waits, because no backend has a limit.
+    QueueWithoutLimit = "C0322",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.

@@ -6,7 +6,9 @@
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
-use super::words::{Choice, Factor, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+use super::words::{
+    Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
+};
 use super::{LogFormat, LogLevel};
 use crate::balance::Algorithm;
 use crate::pool::spec::{CheckKind, HashOn};
@@ -34,6 +36,12 @@ tables! {
         /// The key of the hash balancers, 32 hexadecimal digits. Every node that shares a pool needs the
         /// same. Default 706f696e74736d616e2d686173682d31.
         hash_key: HashKey,
+        /// The zone this node stands in: backends of the same `zone` come first, and others get what these
+        /// cannot bear. Default: none, all zones are alike.
+        zone: Name,
+        /// The zones that come next, in order of preference; those in no list come last, all alike. A pool may
+        /// have its own. Default: none.
+        zones: List<Name>,
         /// The admin listener: metrics, health, status.
         admin: Admin,
         /// The access log: one record for each connection that ended.
@@ -162,6 +170,16 @@ tables! {
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed.
         backends: List<BackendWords>,
+        /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
+        zones: List<Name>,
+        /// When less of the pool's weight than this is up, "1%" to "100%", health is disregarded and everything
+        /// is used: better some failures than a crowd at the few that are left. Default: never.
+        panic_threshold: Percent<1, 100>,
+        /// Connections that each backend has at once, from this process; a backend may have its own. Default:
+        /// no limit.
+        max_connections: Number<1, MOST_CONNECTIONS>,
+        /// Where connections wait while every backend is full. Default: nowhere, they are refused.
+        queue: Queue,
         /// Active checks of the backends.
         health: Health,
         /// Different backends tried for one client, 1 to 32. Default 3.
@@ -170,6 +188,15 @@ tables! {
         connect_timeout: Time<1, { 10 * MINUTE }>,
         /// How long all attempts together may take; "1ms" to "1h". Default "15s".
         dial_timeout: Time<1, HOUR>,
+    }
+
+    /// Where connections wait while every backend is full, the first come first.
+    #[cfg_attr(test, schemars(extend("required" = ["length"])))]
+    "a queue" struct Queue {
+        /// Connections that may wait at once, 1 to 1000000; more are refused. Needed.
+        length: Number<1, 1_000_000>,
+        /// How long one may wait; "1ms" to "1h". Default "5s". The time of connecting begins after it.
+        timeout: Time<1, HOUR>,
     }
 
     /// How many leading bits of a source address are hashed.
@@ -190,6 +217,12 @@ tables! {
         /// Its share of the traffic relative to the others, 0 to 65535; 0 takes no new connections.
         /// Default 1.
         weight: Number<0, 65535>,
+        /// The zone it stands in. Default: none, as if it stood in a zone that is in nobody's list.
+        zone: Name,
+        /// Whether it is used only while no other backend is up. Default false.
+        backup: bool,
+        /// Connections that it has at once, from this process. Default: that of the pool.
+        max_connections: Number<1, MOST_CONNECTIONS>,
     }
 
     /// Active checks of the backends.

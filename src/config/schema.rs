@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
-use super::words::{Choice, Factor, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+use super::words::{
+    Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
+};
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
 const NAME: &str = r"^[A-Za-z0-9._-]{1,64}$";
@@ -59,6 +61,12 @@ described! {
     });
     impl [const MIN: u32, const MAX: u32] Factor<MIN, MAX> = |_made| json_schema!({
         "type": "number", "minimum": f64::from(MIN) / 100.0, "maximum": f64::from(MAX) / 100.0,
+    });
+    impl [const MIN: u64, const MAX: u64] Percent<MIN, MAX> = |_made| json_schema!({
+        "anyOf": [
+            { "type": "string", "pattern": "^[0-9]+%$" },
+            { "type": "integer", "minimum": MIN, "maximum": MAX },
+        ],
     });
     impl [const MIN: u64, const MAX: u64] Time<MIN, MAX> = |_made| json_schema!({
         "type": "string", "pattern": DURATION,

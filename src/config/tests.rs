@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
-use crate::pool::{BackendSpec, DialSpec, HashOn, HealthSpec, SourcePrefix};
+use crate::pool::{BackendSpec, DialSpec, HashOn, HealthSpec, QueueSpec, SourcePrefix, TierSpec};
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
@@ -129,6 +129,9 @@ fn the_smallest_configuration_has_every_default() {
             name: "10.0.0.1:5432".into(),
             address: "10.0.0.1:5432".parse().unwrap(),
             weight: 1,
+            zone: None,
+            backup: false,
+            max_connections: None,
         }],
         health: Some(HealthSpec {
             check: crate::pool::CheckKind::Tcp,
@@ -138,6 +141,8 @@ fn the_smallest_configuration_has_every_default() {
             fall: 3,
         }),
         dial: DialSpec::default(),
+        tiers: TierSpec::default(),
+        queue: None,
     };
     assert_eq!(*pool, expected);
 }
@@ -145,7 +150,7 @@ fn the_smallest_configuration_has_every_default() {
 #[test]
 fn every_key_reaches_its_spec() {
     let config = good(
-        "workers = 3\nmax_connections = 1_000\nhash_key = '000102030405060708090A0b0c0d0e0f'\n\
+        "workers = 3\nzone = 'a'\nzones = ['c']\nmax_connections = 1_000\nhash_key = '000102030405060708090A0b0c0d0e0f'\n\
          [admin]\nlisten = '[::1]:9100'\n[access_log]\nto = './log'\nformat = 'text'\n\
          [log]\nlevel = 'trace'\nformat = 'json'\n[shutdown]\ngrace = '5s'\ndrain = '1m 30s'\n\
          [listener.tls]\nbind = [':443', '127.0.0.1:8443']\nprotocol = 'tls'\nno_sni = 'p'\nunmatched = 'p'\n\
@@ -156,7 +161,10 @@ fn every_key_reaches_its_spec() {
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
          max_load = 1.25\nslow_start = '30s'\n\
          connect_timeout = '1s'\ndial_timeout = '1s'\n\
-         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0 }, '[2001:DB8::0:1]:443']\n\
+         zones = ['c', 'b']\npanic_threshold = '50%'\nmax_connections = 5\nqueue = { length = 6, timeout = '7s' }\n\
+         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true },\n\
+         '[2001:DB8::0:1]:443', { address = '10.0.0.1:1', zone = 'b', max_connections = 9 },\n\
+         { address = '10.0.0.2:1', zone = 'c' }]\n\
          [pool.p.health]\ncheck = 'off'\n",
     );
     let millis = Duration::from_millis;
@@ -204,7 +212,20 @@ fn every_key_reaches_its_spec() {
         pool.backends.iter().map(|b| (&*b.name, b.address.to_string(), b.weight)).collect();
     let expected =
         [("x", "unix:/run/x".to_owned(), 0), ("[2001:db8::1]:443", "[2001:db8::1]:443".to_owned(), 1)];
-    assert_eq!(backends, expected);
+    assert_eq!(backends[..2], expected);
+    let tiers =
+        TierSpec { zone: Some("a".into()), zones: vec!["c".into(), "b".into()], panic_threshold: Some(50) };
+    assert_eq!(pool.tiers, tiers);
+    assert_eq!(pool.queue, Some(QueueSpec { length: 6, timeout: millis(7000) }));
+    let places: Vec<_> =
+        pool.backends.iter().map(|b| (b.zone.as_deref(), b.backup, b.max_connections)).collect();
+    let expected = [
+        (Some("a"), true, Some(5)),
+        (None, false, Some(5)),
+        (Some("b"), false, Some(9)),
+        (Some("c"), false, Some(5)),
+    ];
+    assert_eq!(places, expected);
 }
 
 #[test]
@@ -362,6 +383,60 @@ fn references() {
 }
 
 #[test]
+fn tiers_and_queues() {
+    /// A whole configuration of a node with these keys, and two backends: one in zone `a`, one in `b`.
+    fn check_zones(node: &str, pool: &str, expected: &[&str]) {
+        let backends = "[{ address = '10.0.0.1:1', zone = 'a' }, { address = '10.0.0.2:1', zone = 'b' }]";
+        let text =
+            format!("{node}\n[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = {backends}\n{pool}");
+        check(&text, expected);
+    }
+    check_zones("zone = 'a'", "", &[]);
+    check_zones("zones = ['b', 'a']", "", &[]);
+    check_zones("zone = 'a'\nzones = ['a', 'b']", "", &[]);
+    check_zones("", "zones = ['b']", &[]);
+    check_zones("", "", &["C0402"]);
+    check_zones("zone = 'c'", "", &["C0320"]);
+    check_zones("zone = 'a'\nzones = ['c', 'd']", "", &["C0320", "C0320"]);
+    check_zones("zone = 'a'", "zones = ['c']", &["C0320"]);
+    check_zones("zone = 'a'\nzones = ['b', 'b']", "", &["C0321"]);
+    check_zones("zone = 'a'", "zones = ['b', 'b']", &["C0321"]);
+    check_zones("zone = '*'", "", &["C0206"]);
+    check_zones("zone = ''\nzones = ['']", "", &["C0206", "C0206"]);
+    check_zones("zone = 1\nzones = 'b'", "", &["C0104", "C0104"]);
+
+    check_pool("max_connections = 5", &[]);
+    check_pool("max_connections = 0", &["C0203"]);
+    check_pool("max_connections = 5\nqueue = { length = 5 }", &[]);
+    check_pool("max_connections = 5\nqueue = { timeout = '1s' }", &["C0105"]);
+    check_pool("max_connections = 5\nqueue = { lenght = 1 }", &["C0102"]);
+    check_pool("max_connections = 5\nqueue = { length = 0 }", &["C0203"]);
+    check_pool("max_connections = 5\nqueue = { length = 5, timeout = '0s' }", &["C0203"]);
+    check_pool("max_connections = 5\nqueue = 5", &["C0104"]);
+    check_pool("queue = { length = 5 }", &["C0322"]);
+    check_pool("queue = {}", &["C0322", "C0105"]);
+    let limited = "[pool.x]\nbackends = [{ address = '10.0.0.1:1', max_connections = 1 }]\nqueue.length = 5\n\
+                   [listener.x]\nbind = ':1'\npool = 'x'";
+    check_others(limited, &[]);
+
+    for percent in ["'50%'", "50", "'1%'", "100"] {
+        check_pool(&format!("panic_threshold = {percent}"), &[]);
+    }
+    for percent in ["'0%'", "0", "'101%'", "'50'", "'%'", "'+5%'", "'5.5%'", "-1", "'99999999999999999999%'"]
+    {
+        check_pool(&format!("panic_threshold = {percent}"), &["C0203"]);
+    }
+    check_pool("panic_threshold = 0.5", &["C0104"]);
+    let backup = |yes: &str| {
+        let backends = format!("[{{ address = '10.0.0.1:1', backup = {yes} }}]");
+        format!("[pool.x]\nbackends = {backends}\n[listener.x]\nbind = ':1'\npool = 'x'")
+    };
+    check_others(&backup("false"), &[]);
+    check_others(&backup("true"), &["C0402"]);
+    check_others(&backup("'yes'"), &["C0104"]);
+}
+
+#[test]
 fn warnings() {
     check_others("[pool.x]\nbackends = ['10.0.0.1:1']", &["C0401"]);
     check_pool("balance = 'round-robin'\nhash_on = 'source-ip'\nsource_prefix = {}", &["C0402", "C0402"]);
@@ -497,6 +572,19 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [50_000]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
+    for pool in &mut full.pools {
+        let tiers = std::mem::take(&mut pool.tiers);
+        assert_eq!((tiers.zone, tiers.zones), (Some("eu-west".into()), vec!["eu-north".into()]));
+        let is_mail = &*pool.name == "mail";
+        assert_eq!(tiers.panic_threshold, is_mail.then_some(50));
+        let queue = QueueSpec { length: 1000, timeout: Duration::from_secs(5) };
+        assert_eq!(pool.queue.take(), is_mail.then_some(queue));
+        for backend in &mut pool.backends {
+            let limit = backend.max_connections.take();
+            assert!(limit.is_none_or(|limit| limit == if is_mail { 100 } else { 50 }));
+            assert_eq!(backend.zone.take().is_some(), &*pool.name == "apps");
+        }
+    }
     assert_eq!(full, config);
 }
 

@@ -84,6 +84,45 @@ impl<const MIN: u32, const MAX: u32> Read for Factor<MIN, MAX> {
     }
 }
 
+/// A part in percent, from `MIN` to `MAX`: `"50%"`, or the number alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Percent<const MIN: u64, const MAX: u64>(pub(super) u64);
+
+impl<const MIN: u64, const MAX: u64> Read for Percent<MIN, MAX> {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let percent = match value.get_ref() {
+            DeValue::Integer(integer) => number(integer),
+            DeValue::String(text) => percent(text),
+            _ => {
+                wrong_type(value, path, "a percentage such as \"50%\"", found);
+                return None;
+            }
+        };
+        let percent = percent.filter(|percent| (MIN..=MAX).contains(percent));
+        if percent.is_none() {
+            let message = format!("`{path}` is not a percentage that it can take");
+            let range = format!("a whole number with its sign, \"{MIN}%\" to \"{MAX}%\"");
+            found.add(Diagnostic::new(Code::OutOfRange, path, message).label(value.span().into(), range));
+        }
+        percent.map(Self)
+    }
+}
+
+fn percent(text: &str) -> Option<u64> {
+    let digits = text.strip_suffix('%')?;
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
+}
+
+impl Read for bool {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let DeValue::Boolean(yes) = value.get_ref() else {
+            wrong_type(value, path, "true or false", found);
+            return None;
+        };
+        Some(*yes)
+    }
+}
+
 /// A duration from `MIN` to `MAX` milliseconds, written as `"2s"`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time<const MIN: u64, const MAX: u64>(pub(super) Duration);

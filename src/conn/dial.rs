@@ -2,16 +2,19 @@
 //!
 //! The client's first bytes are sent with the connect. Only before the connection is made is another
 //! backend tried: what a backend has received must not go to a second one.
+//!
+//! Where every backend is full the connection waits in the pool's queue, if it has one. That time has a bound of
+//! its own and is not counted against the deadline of the dial.
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::pool::Backend;
+use crate::pool::{Backend, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::fault::is_out_of_resources;
@@ -52,13 +55,25 @@ pub(super) async fn dial(
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
     let began = Instant::now();
-    let deadline = began + spec.dial_timeout;
+    let mut waited = Duration::ZERO;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
     let mut attempt_began = began;
     for _ in 0..spec.attempts {
-        let name = sniffed.facts.server_name.as_ref();
-        let Some(lease) = served.pool.pick(story.client().tcp(), name, &tried) else { break };
+        let waited_before = waited;
+        let lease = match find(served, sniffed, story, &tried, &mut waited).await {
+            Ok(lease) => lease,
+            // Behind failed attempts, the last of them says more.
+            Err(reason) if tried.is_empty() || reason == CloseReason::ClientGone => {
+                last = reason;
+                break;
+            }
+            Err(_) => break,
+        };
+        if waited > waited_before {
+            attempt_began = Instant::now();
+        }
+        let deadline = began + waited + spec.dial_timeout;
         story.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
         let address = lease.backend().address();
@@ -76,7 +91,7 @@ pub(super) async fn dial(
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
-                story.connected(lease, now - began, dialled.sent);
+                story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }
             Ok(Err(error)) => Failure::of(&error),
@@ -96,6 +111,48 @@ pub(super) async fn dial(
         served.metrics.no_backend.increment(1);
     }
     Err(last)
+}
+
+/// A backend for the client, if need be after a wait, which is added to `waited`.
+async fn find(
+    served: &Served,
+    sniffed: &Sniffed,
+    story: &mut Story,
+    tried: &[Arc<Backend>],
+    waited: &mut Duration,
+) -> Result<Lease, CloseReason> {
+    let Served { pool, metrics } = served;
+    let (source, name) = (story.client().tcp(), sniffed.facts.server_name.as_ref());
+    match pool.pick(source, name, tried) {
+        Ok(lease) => return Ok(lease),
+        Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
+        Err(Unavailable::Full) => {}
+    }
+    let Ok(turn) = pool.wait(source, name, tried) else {
+        metrics.queue_refused.increment(1);
+        return Err(CloseReason::QueueFull);
+    };
+    metrics.queued.increment(1);
+    let began = Instant::now();
+    let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
+    let ended = tokio::select! {
+        biased;
+        ended = timeout_at(began + timeout.saturating_sub(*waited), turn) => ended,
+        () = sniffed.client.failed() => return Err(CloseReason::ClientGone),
+    };
+    *waited += began.elapsed();
+    story.waited(*waited);
+    match ended {
+        Ok(Ok(lease)) => {
+            metrics.queue_seconds.record(began.elapsed());
+            Ok(lease)
+        }
+        Ok(Err(_)) => Err(CloseReason::NoBackend),
+        Err(_) => {
+            metrics.queue_timeouts.increment(1);
+            Err(CloseReason::QueueTimeout)
+        }
+    }
 }
 
 /// One attempt at one backend.

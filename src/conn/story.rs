@@ -61,6 +61,7 @@ struct Told {
     /// The last backend tried, until one is connected: from then on the lease has it.
     tried: Option<Arc<Backend>>,
     hello: Option<Duration>,
+    queue: Option<Duration>,
     connect: Option<Duration>,
 }
 
@@ -152,6 +153,11 @@ impl Story {
         self.tell(|told| told.pool = Some(Arc::clone(pool)));
     }
 
+    /// It has waited for a place at a backend, for so long in all.
+    pub(super) fn waited(&mut self, time: Duration) {
+        self.tell(|told| told.queue = Some(time));
+    }
+
     /// A backend is about to be tried. From now on the connection is one of those that end with it.
     pub(super) fn attempts(&mut self, backend: &Arc<Backend>) {
         self.entry().join(backend.number());
@@ -212,6 +218,7 @@ impl Story {
             from_backend: entry.total(Direction::FromBackend),
             dropped: entry.total_dropped(),
             hello: told.hello,
+            queue: told.queue,
             connect: told.connect,
             total,
             close: reason,

@@ -14,8 +14,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
+
 use super::health::{Change, CheckFault, CheckOutcome, Health, State};
 use super::latency::Latency;
+use super::queue::Queue;
 use super::{BackendSpec, HealthSpec, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::sys::Address;
@@ -27,6 +30,8 @@ pub struct Backend {
     name: Arc<str>,
     address: Address,
     weight: u16,
+    zone: Option<Arc<str>>,
+    is_backup: bool,
     // Apart from each other, so that connections that come and go on all workers do not take the
     // cache line away that every pick reads.
     traffic: Arc<Traffic>,
@@ -34,14 +39,17 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The backend of `spec` in the pool named `pool`, with nothing known and nothing counted.
-    pub(super) fn new(pool: &Arc<str>, spec: &BackendSpec, now: Instant) -> Self {
+    /// The backend of `spec` in the pool named `pool`, with nothing known and nothing counted. Those who wait
+    /// for a place at it wait in `queue`.
+    pub(super) fn new(pool: &Arc<str>, spec: &BackendSpec, now: Instant, queue: &Arc<Queue>) -> Self {
         Self {
             pool: Arc::clone(pool),
             name: Arc::clone(&spec.name),
             address: spec.address.clone(),
             weight: spec.weight,
-            traffic: Arc::new(Traffic::new(now)),
+            zone: spec.zone.clone(),
+            is_backup: spec.backup,
+            traffic: Arc::new(Traffic::new(now, spec.max_connections, Arc::clone(queue))),
             vitals: Arc::new(Vitals::new(now)),
         }
     }
@@ -57,8 +65,11 @@ impl Backend {
         if !self.is_at(old) {
             return Arc::new(self.starting_slowly());
         }
+        // From now on the places at this server are those of the new configuration, also for connections that
+        // still have the old one in hand.
+        old.traffic.go_on(&self.traffic);
         match found {
-            Found::Keep if self.weight == old.weight => return Arc::clone(old),
+            Found::Keep if self.is_placed_as(old) => return Arc::clone(old),
             Found::Keep => self.vitals = Arc::clone(&old.vitals),
             Found::Forget => {}
         }
@@ -86,6 +97,26 @@ impl Backend {
         self.weight
     }
 
+    /// Where it stands, if that is known.
+    pub fn zone(&self) -> Option<&Arc<str>> {
+        self.zone.as_ref()
+    }
+
+    /// Whether it is used only while no other backend of its pool can be.
+    pub fn is_backup(&self) -> bool {
+        self.is_backup
+    }
+
+    /// Leases that may be held at once; `None` is no limit.
+    pub fn limit(&self) -> Option<u64> {
+        Some(self.traffic.limit()).filter(|&limit| limit != UNLIMITED)
+    }
+
+    /// Whether no further lease may be held now.
+    pub fn is_full(&self) -> bool {
+        self.active() >= self.traffic.limit()
+    }
+
     /// What its checks say.
     pub fn state(&self) -> State {
         match self.vitals.state.load(Ordering::Relaxed) {
@@ -102,6 +133,11 @@ impl Backend {
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
         self.weight > 0 && self.state() == State::Up
+    }
+
+    /// Whether it is to take new connections as far as its health goes: all that counts in panic.
+    pub fn is_wanted(&self) -> bool {
+        self.weight > 0
     }
 
     /// Whether it may be taking less than its share. False for those that are up since the process began.
@@ -168,19 +204,33 @@ impl Backend {
         Arc::ptr_eq(&self.vitals, &other.vitals)
     }
 
-    /// Takes in the result of a check, see [`Health::observe`].
-    pub(super) fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
-        self.vitals.observe(outcome, spec, now)
+    /// Whether both have the same place in their pool's order and share.
+    fn is_placed_as(&self, other: &Backend) -> bool {
+        (self.weight, &self.zone, self.is_backup) == (other.weight, &other.zone, other.is_backup)
     }
 
-    /// One more lease is held.
-    pub(super) fn hold(&self) {
-        self.traffic.active.fetch_add(1, Ordering::Relaxed);
+    /// Takes in the result of a check, see [`Health::observe`].
+    pub(super) fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
+        let change = self.vitals.observe(outcome, spec, now)?;
+        self.changed();
+        Some(change)
+    }
+
+    /// To be called after each change of its state: pools look again at their tiers, and who waits has perhaps
+    /// somewhere to go.
+    fn changed(&self) {
+        CHANGES.fetch_add(1, Ordering::SeqCst);
+        self.traffic.queue.load().changed();
+    }
+
+    /// One more lease is held, unless it is full; whether it is.
+    pub(super) fn hold(&self) -> bool {
+        self.traffic.hold()
     }
 
     /// A lease is given back.
     pub(super) fn release(&self) {
-        self.traffic.active.fetch_sub(1, Ordering::Relaxed);
+        self.traffic.release();
     }
 
     /// One more connection is established, in such a time.
@@ -204,29 +254,76 @@ pub(super) enum Found {
     Forget,
 }
 
+/// How often a backend of this process has changed its state. A pool that has seen the present number has seen
+/// every change: that costs a pick one load, where looking at all backends would cost it as many.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// How often a backend of this process has changed its state, also one that is not in the asking pool.
+pub(super) fn changes() -> u64 {
+    CHANGES.load(Ordering::SeqCst)
+}
+
 /// What goes on at a backend, written by the connections of all workers.
 #[derive(Debug)]
 struct Traffic {
     number: u64,
     active: AtomicU64,
+    /// The most that `active` may be; [`UNLIMITED`] is no limit.
+    limit: AtomicU64,
     connections: AtomicU64,
     latency: Latency,
     /// Where the moments of `latency` count from.
     born: Instant,
+    /// Those who wait for a place here, or at another backend of the pool.
+    queue: ArcSwap<Queue>,
 }
+
+const UNLIMITED: u64 = u64::MAX;
 
 /// The number of the next backend; 0 is none.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 impl Traffic {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, limit: Option<u64>, queue: Arc<Queue>) -> Self {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
             number,
             active: AtomicU64::new(0),
+            limit: AtomicU64::new(limit.unwrap_or(UNLIMITED)),
             connections: AtomicU64::new(0),
             latency: Latency::default(),
             born: now,
+            queue: ArcSwap::new(queue),
+        }
+    }
+
+    fn limit(&self) -> u64 {
+        self.limit.load(Ordering::SeqCst)
+    }
+
+    fn hold(&self) -> bool {
+        let limit = self.limit();
+        if limit == UNLIMITED {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let one_more = |active| (active < limit).then_some(active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Gives a place back, and only then reports it: see [`Queue`].
+    fn release(&self) {
+        self.active.fetch_sub(1, Ordering::SeqCst);
+        if self.limit() != UNLIMITED {
+            self.queue.load().freed();
+        }
+    }
+
+    /// Takes over the limit and the queue of what is configured now.
+    fn go_on(&self, new: &Traffic) {
+        self.queue.store(new.queue.load_full());
+        if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {
+            self.queue.load().changed();
         }
     }
 }
@@ -284,7 +381,7 @@ impl Vitals {
             State::Up => UP,
             State::Down => DOWN,
         };
-        self.state.store(state, Ordering::Relaxed);
+        self.state.store(state, Ordering::SeqCst);
         Some(change)
     }
 }
@@ -295,7 +392,14 @@ mod tests {
     use crate::pool::CheckKind;
 
     fn spec(address: &str, weight: u16) -> BackendSpec {
-        BackendSpec { name: "b".into(), address: address.parse().unwrap(), weight }
+        BackendSpec {
+            name: "b".into(),
+            address: address.parse().unwrap(),
+            weight,
+            zone: None,
+            backup: false,
+            max_connections: None,
+        }
     }
 
     fn health_spec() -> HealthSpec {
@@ -305,8 +409,8 @@ mod tests {
 
     /// A backend that is down, with one lease held and one connection made.
     fn used(now: Instant) -> Arc<Backend> {
-        let backend = Arc::new(Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now));
-        backend.hold();
+        let backend = Arc::new(Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default()));
+        assert!(backend.hold());
         backend.connected(Duration::from_millis(3));
         let fault = CheckOutcome::Failed(CheckFault::Refused);
         assert!(backend.observe(fault, &health_spec(), now + Duration::from_millis(1500)).is_some());
@@ -316,7 +420,8 @@ mod tests {
     fn check(pool: &str, next: BackendSpec, kept: Found, expected: (State, u64, u64, u64)) {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9)).succeed(&old, kept);
+        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9), &Arc::default())
+            .succeed(&old, kept);
         let found = (new.state(), new.active(), new.connections_total(), new.checks_failed());
         assert_eq!(found, expected, "{pool} {next:?} {kept:?}");
         assert_eq!(new.weight(), next.weight);
@@ -345,7 +450,8 @@ mod tests {
     fn an_unchanged_one_is_the_same_value() {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now).succeed(&old, Found::Keep);
+        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default())
+            .succeed(&old, Found::Keep);
         assert!(Arc::ptr_eq(&old, &new));
     }
 
@@ -414,8 +520,57 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_held_exactly() {
+        let limited = BackendSpec { max_connections: Some(3), ..spec("10.0.0.1:1", 1) };
+        let backend = Backend::new(&"p".into(), &limited, Instant::now(), &Arc::default());
+        let taken: Vec<bool> = (0..4).map(|_| backend.hold()).collect();
+        assert_eq!(taken, [true, true, true, false]);
+        assert_eq!((backend.active(), backend.limit(), backend.is_full()), (3, Some(3), true));
+        backend.release();
+        assert!(!backend.is_full() && backend.hold() && !backend.hold());
+    }
+
+    #[test]
+    fn threads_at_once_hold_no_more_than_the_limit() {
+        let limited = BackendSpec { max_connections: Some(5), ..spec("10.0.0.1:1", 1) };
+        let backend = Backend::new(&"p".into(), &limited, Instant::now(), &Arc::default());
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    for _ in 0..2000 {
+                        if backend.hold() {
+                            assert!((1..=5).contains(&backend.active()));
+                            backend.release();
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(backend.active(), 0);
+    }
+
+    /// The server is the same, so a new limit is its limit whoever holds it, and in its old form too.
+    #[test]
+    fn a_new_limit_holds_at_once() {
+        let now = Instant::now();
+        let limited = |limit| BackendSpec { max_connections: limit, ..spec("10.0.0.1:1", 1) };
+        let old = Arc::new(Backend::new(&"p".into(), &limited(Some(1)), now, &Arc::default()));
+        assert!(old.hold() && !old.hold());
+        let new =
+            Backend::new(&"p".into(), &limited(Some(2)), now, &Arc::default()).succeed(&old, Found::Keep);
+        assert!(old.hold() && !new.hold());
+        let lower =
+            Backend::new(&"p".into(), &limited(Some(1)), now, &Arc::default()).succeed(&new, Found::Keep);
+        old.release();
+        assert!(lower.is_full() && !lower.hold(), "what was taken before may stay, nothing comes");
+        let free =
+            Backend::new(&"p".into(), &limited(None), now, &Arc::default()).succeed(&lower, Found::Keep);
+        assert!(free.hold() && free.limit().is_none());
+    }
+
+    #[test]
     fn weight_0_is_never_available() {
-        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 0), Instant::now());
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 0), Instant::now(), &Arc::default());
         assert_eq!((backend.state(), backend.is_available()), (State::Up, false));
     }
 }

@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::{DialSpec, HashParts};
+    use crate::pool::{DialSpec, HashParts, TierSpec};
 
     fn pool(hash_on: impl Into<HashParts>, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
@@ -136,6 +136,8 @@ mod tests {
             backends: Vec::new(),
             health: None,
             dial: DialSpec::default(),
+            tiers: TierSpec::default(),
+            queue: None,
         }
     }
 

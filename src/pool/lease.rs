@@ -14,9 +14,9 @@ pub struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(backend: &Arc<Backend>) -> Self {
-        backend.hold();
-        Self { backend: Arc::clone(backend) }
+    /// Holds a backend, unless it has as many connections as it may.
+    pub(super) fn take(backend: &Arc<Backend>) -> Option<Self> {
+        backend.hold().then(|| Self { backend: Arc::clone(backend) })
     }
 
     /// The backend it holds.

@@ -11,36 +11,44 @@ mod hash_on;
 mod health;
 mod latency;
 mod lease;
+mod pick;
 mod probe;
+mod queue;
 mod slow_start;
 pub mod spec;
+mod tiers;
 
-use std::cell::Cell;
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::hash::Hasher;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::balance::{Balancer, Candidates, FULL_SHARE, Maglev, Member};
-use crate::wire::ServerName;
+use siphasher::sip::SipHasher24;
+
+use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
 use backend::Found;
+use queue::Queue;
+use tiers::{Tier, Tiers};
 
 pub use backend::Backend;
 pub use health::{Change, CheckFault, CheckOutcome, Reason, State};
 pub use lease::Lease;
+pub use pick::Unavailable;
 pub use probe::{CheckReport, Checks};
-pub use spec::{BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, SourcePrefix};
+pub use spec::{
+    BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+};
+pub use tiers::TierView;
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
 /// its backends with their last lease.
 #[derive(Debug)]
 pub struct Pool {
     spec: PoolSpec,
-    /// Picks an index into `backends`. Shared with the pool of the snapshot before where members,
-    /// weights and key are equal: the table costs milliseconds, and round robin goes on where it was
-    /// instead of sending the first connections after each reload to one backend.
-    balancer: Arc<Balancer>,
+    tiers: Tiers,
+    /// Those who wait for a place at a backend. Shared with the backends, and with the pools of earlier and
+    /// later snapshots.
+    queue: Arc<Queue>,
     /// In written order, as in the spec.
     backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
@@ -56,11 +64,12 @@ impl Pool {
     pub fn build(spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
         let now = Instant::now();
         let previous = previous.filter(|old| old.spec.name == spec.name);
+        let queue = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.queue));
         let backends: Vec<_> = spec
             .backends
             .iter()
             .map(|backend| {
-                let new = Backend::new(&spec.name, backend, now);
+                let new = Backend::new(&spec.name, backend, now, &queue);
                 // Beside others that are warm, one that is new begins slowly; all together they cannot.
                 let Some(pool) = previous else { return Arc::new(new) };
                 match pool.backend(&backend.name) {
@@ -69,13 +78,18 @@ impl Pool {
                 }
             })
             .collect();
-        let balancer = match previous {
-            Some(old) if balances_alike(&old.spec, &spec) => Arc::clone(&old.balancer),
-            _ => Arc::new(balancer(&spec, start)),
-        };
+        let tiers = tiers::plan(&spec.tiers, &spec.backends).into_iter().map(|plan| {
+            let members: Vec<_> = plan.members.iter().map(|&at| &spec.backends[at]).collect();
+            let balancer = previous
+                .and_then(|old| old.balancer_of(&spec, &members))
+                .unwrap_or_else(|| Arc::new(balancer(&spec, &members, start)));
+            Tier::new(plan, balancer)
+        });
+        let panic = previous.map_or_else(Arc::default, |pool| Arc::clone(pool.tiers.panic()));
+        let tiers = Tiers::new(tiers.collect(), spec.tiers.panic_threshold, panic);
         let by_name =
             backends.iter().enumerate().map(|(at, backend)| (Arc::clone(backend.name()), at)).collect();
-        Pool { spec, balancer, backends, by_name }
+        Pool { spec, tiers, queue, backends, by_name }
     }
 
     /// Lets a backend that had left the pool go on with its number and counts, if the same server stands
@@ -83,7 +97,7 @@ impl Pool {
     /// found of it is not taken over; it has not been watched meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
-            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now());
+            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
             let again = again.starting_slowly();
             if again.is_at(left) {
                 self.backends[at] = again.succeed(left, Found::Forget);
@@ -106,24 +120,30 @@ impl Pool {
         self.by_name.get(name).map(|&at| &self.backends[at])
     }
 
-    /// Picks a backend for a connection and holds it.
-    ///
-    /// `source` is the client's address, `None` for a Unix socket; `tried` are the backends this
-    /// connection already failed to reach. `None` means that none is left that is up, has a weight and
-    /// was not tried.
-    pub fn pick(
-        &self,
-        source: Option<SocketAddr>,
-        server_name: Option<&ServerName>,
-        tried: &[Arc<Backend>],
-    ) -> Option<Lease> {
-        let key = match *self.balancer {
-            Balancer::Maglev(_) => hash_on::key(&self.spec, source, server_name),
-            _ => 0,
-        };
-        let choice = Choice { backends: &self.backends, tried, slow_start: self.spec.slow_start };
-        let at = self.balancer.pick(key, luck(), &choice)?;
-        Some(Lease::new(&self.backends[at]))
+    /// Connections that wait in the queue now.
+    pub fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// The tiers, in the order in which they come: primaries, then backups.
+    pub fn tiers(&self) -> Vec<TierView> {
+        self.tiers.views(&self.tiers.known(&self.spec.name, &self.backends))
+    }
+
+    /// Whether health is disregarded now.
+    pub fn is_in_panic(&self) -> bool {
+        self.tiers.known(&self.spec.name, &self.backends).is_panic()
+    }
+
+    /// Looks at what is up, and tells the log if panic begins or ends. Each pick does so too, but where there are
+    /// none the log would be late: to be called after changes.
+    pub fn notice(&self) {
+        let _ = self.tiers.known(&self.spec.name, &self.backends);
+    }
+
+    /// Backends picked in panic, since the pool is configured.
+    pub fn panic_picks(&self) -> u64 {
+        self.tiers.panic_picks()
     }
 
     /// Takes in what a check found, and says if that changed the backend's state.
@@ -148,76 +168,52 @@ impl Pool {
     /// Connections that went to another backend than their key's because that one was at `max_load`; `None`
     /// without that bound.
     pub fn overflows(&self) -> Option<u64> {
-        self.maglev().and_then(Maglev::overflows)
+        self.tiers.list().iter().map(|tier| tier.maglev()?.overflows()).sum()
     }
 
-    /// A fingerprint of the hash table, equal on nodes that agree; `None` without one.
+    /// A fingerprint of the hash tables, equal on nodes that agree; `None` for what has no table. Of several tiers
+    /// it tells their order too, which is another in another zone.
     pub fn digest(&self) -> Option<u64> {
-        self.maglev().map(Maglev::digest)
+        let digests: Option<Vec<u64>> =
+            self.tiers.list().iter().map(|tier| tier.maglev().map(Maglev::digest)).collect();
+        match *digests? {
+            [] => None,
+            [only] => Some(only),
+            ref several => {
+                let mut hasher = SipHasher24::new_with_key(&self.spec.hash_key);
+                several.iter().for_each(|digest| hasher.write(&digest.to_le_bytes()));
+                Some(hasher.finish())
+            }
+        }
     }
 
-    /// The entries of each backend in the hash table, in the order of [`Pool::backends`]; `None` without
-    /// one.
+    /// The entries of each backend in the hash table of its tier, in the order of [`Pool::backends`]; `None`
+    /// for what has no table.
     pub fn entries(&self) -> Option<Vec<u32>> {
-        self.maglev().map(Maglev::entries)
-    }
-
-    fn maglev(&self) -> Option<&Maglev> {
-        match &*self.balancer {
-            Balancer::Maglev(maglev) => Some(maglev),
-            _ => None,
+        let mut entries = vec![0; self.backends.len()];
+        for tier in self.tiers.list() {
+            for (&at, count) in tier.members().iter().zip(tier.maglev()?.entries()) {
+                entries[at] = count;
+            }
         }
+        Some(entries)
+    }
+
+    /// The balancer of a tier that has the same members and picks among them in the same way.
+    fn balancer_of(&self, spec: &PoolSpec, members: &[&BackendSpec]) -> Option<Arc<Balancer>> {
+        let is_same = |tier: &&Tier| {
+            let had = tier.members().iter().map(|&at| &self.spec.backends[at]);
+            balances_alike(&self.spec, spec) && had.map(as_member).eq(members.iter().copied().map(as_member))
+        };
+        self.tiers.list().iter().find(is_same).map(|tier| Arc::clone(&tier.balancer))
     }
 }
 
-/// The backends as the balancer asks of them for one connection.
-struct Choice<'a> {
-    backends: &'a [Arc<Backend>],
-    /// Those this connection already failed to reach.
-    tried: &'a [Arc<Backend>],
-    slow_start: Option<Duration>,
-}
-
-impl Candidates for Choice<'_> {
-    fn accepts(&self, index: usize) -> bool {
-        let backend = &self.backends[index];
-        backend.is_available() && !self.tried.iter().any(|other| other.is_same(backend))
-    }
-
-    fn active(&self, index: usize) -> u64 {
-        self.backends[index].active()
-    }
-
-    fn share(&self, index: usize) -> u32 {
-        let backend = &self.backends[index];
-        match self.slow_start {
-            Some(window) if backend.starts_slowly() => backend.share(window, Instant::now()),
-            _ => FULL_SHARE,
-        }
-    }
-
-    fn latency(&self, index: usize) -> Duration {
-        self.backends[index].latency(Instant::now())
-    }
-}
-
-/// A number that differs from call to call and from thread to thread.
-fn luck() -> u64 {
-    /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
-    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-    thread_local! {
-        static LUCK: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
-    }
-    LUCK.with(|luck| luck.replace(luck.get().wrapping_add(STEP)))
-}
-
-/// Whether both specs make the same balancer. The order counts: a balancer answers with an index.
+/// Whether both pools pick in the same way among the same members. Their order counts: a balancer answers with
+/// an index.
 fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
-    let members = |spec: &PoolSpec| -> Vec<_> {
-        spec.backends.iter().map(|backend| (Arc::clone(&backend.name), backend.weight)).collect()
-    };
     let settings = |spec: &PoolSpec| (spec.algorithm, spec.hash_key, spec.max_load);
-    settings(old) == settings(new) && members(old) == members(new)
+    settings(old) == settings(new)
 }
 
 /// Whether what the checks of the old pool found holds in the new one.
@@ -227,12 +223,12 @@ fn found(old: &PoolSpec, new: &PoolSpec) -> Found {
 
 /// A backend's identity in the table is its name alone, without the pool's: renaming a pool moves
 /// nobody, and two pools over the same servers send a client to the same one.
-fn balancer(spec: &PoolSpec, start: u64) -> Balancer {
-    let members: Vec<_> = spec
-        .backends
-        .iter()
-        .map(|backend| Member { identity: backend.name.as_bytes(), weight: backend.weight.into() })
-        .collect();
+fn as_member(backend: &BackendSpec) -> Member<'_> {
+    Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }
+}
+
+fn balancer(spec: &PoolSpec, members: &[&BackendSpec], start: u64) -> Balancer {
+    let members: Vec<_> = members.iter().copied().map(as_member).collect();
     Balancer::build(spec.algorithm, &members, &spec.hash_key, start).bounded(spec.max_load, &members)
 }
 

@@ -30,6 +30,10 @@ pub struct PoolSpec {
     pub health: Option<HealthSpec>,
     /// How connections to a backend are opened.
     pub dial: DialSpec,
+    /// Which backends come first.
+    pub tiers: TierSpec,
+    /// Where connections wait while every backend is full, or `None`: then they are refused.
+    pub queue: Option<QueueSpec>,
 }
 
 /// A backend as configured.
@@ -41,6 +45,32 @@ pub struct BackendSpec {
     pub address: Address,
     /// Its share of the traffic relative to the others; 0 takes no new connections.
     pub weight: u16,
+    /// Where it stands; `None` is a place of its own, which is in nobody's list.
+    pub zone: Option<Arc<str>>,
+    /// Whether it is used only while no other backend of the pool can be.
+    pub backup: bool,
+    /// Connections that it has at once, from this process; `None` is no limit.
+    pub max_connections: Option<u64>,
+}
+
+/// Which backends come first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierSpec {
+    /// The zone of this node, whose backends come first. Default: none comes first.
+    pub zone: Option<Arc<str>>,
+    /// The zones that come next, in order of preference; those in no list come last, all alike.
+    pub zones: Vec<Arc<str>>,
+    /// The percentage of weight that is up, 1 to 100, below which health is disregarded. Default: never.
+    pub panic_threshold: Option<u8>,
+}
+
+/// Where connections wait while every backend is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Connections that may wait at once, at least 1.
+    pub length: usize,
+    /// How long one may wait, all its waits together. Default 5 s.
+    pub timeout: Duration,
 }
 
 /// What a hash balancer may look at.

@@ -104,7 +104,10 @@ impl Leaving {
 /// When the connections of what a reload of now took away are closed. The last moment is behind all dials
 /// that began before it: they may still turn to a backend that is gone.
 fn moments(old: &Snapshot, now: Instant, drain: Duration) -> VecDeque<Instant> {
-    let dials = old.pools.values().map(|served| served.pool.spec().dial.dial_timeout);
+    let dials = old.pools.values().map(|served| {
+        let spec = served.pool.spec();
+        spec.dial.dial_timeout + spec.queue.map_or(Duration::ZERO, |queue| queue.timeout)
+    });
     let last_dial = now + dials.max().unwrap_or_default();
     let deadline = now + drain;
     let mut moments = VecDeque::from([deadline, deadline + AGAIN]);

@@ -187,6 +187,7 @@ impl Control {
                 State::Up => tracing::info!(%pool, %backend, reason = %change.reason, "backend is up"),
                 State::Down => tracing::warn!(%pool, %backend, reason = %change.reason, "backend is down"),
             }
+            served.pool.notice();
         }
     }
 
@@ -195,6 +196,7 @@ impl Control {
         let snapshot = self.server.view.snapshot.load();
         self.checks.retain(|name, _| snapshot.pools.contains_key(name));
         for (name, served) in &snapshot.pools {
+            served.pool.notice();
             self.checks.entry(Arc::clone(name)).or_default().follow(
                 &served.pool,
                 &self.report_to,

@@ -51,6 +51,10 @@ pub enum CloseReason {
     ClientGone,
     /// No backend of the pool is available.
     NoBackend,
+    /// Every backend has as many connections as it may, and no further connection may wait.
+    QueueFull,
+    /// Every backend had as many connections as it may for too long.
+    QueueTimeout,
     /// Every backend tried refused; the last word was a refusal.
     ConnectRefused,
     /// No backend tried answered in time; the last word was a timeout.
@@ -102,7 +106,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -124,6 +128,8 @@ impl CloseReason {
         Self::HelloMemory,
         Self::ClientGone,
         Self::NoBackend,
+        Self::QueueFull,
+        Self::QueueTimeout,
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
@@ -234,6 +240,16 @@ impl CloseReason {
                 row("client_gone", Client, Dial, "The client left while a backend was being connected.")
             }
             Self::NoBackend => rejection("no_backend", Dial, "No backend of the pool was available."),
+            Self::QueueFull => rejection(
+                "queue_full",
+                Dial,
+                "Every backend had as many connections as it may, and the pool's queue was full or there is none.",
+            ),
+            Self::QueueTimeout => rejection(
+                "queue_timeout",
+                Dial,
+                "Every backend had as many connections as it may, and none became free within the queue's timeout.",
+            ),
             Self::ConnectRefused => row(
                 "connect_refused",
                 Backend,
@@ -365,7 +381,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 12);
+        assert_eq!(rejections.len(), 14);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

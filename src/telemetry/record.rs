@@ -62,7 +62,9 @@ pub struct Record {
     pub dropped: u64,
     /// From the accept to the end of reading the hello; `None` where no acceptable one was read.
     pub hello: Option<Duration>,
-    /// From the choice of the first backend to a connected one; `None` if none was.
+    /// In the queue of the pool; `None` if it did not wait there, or left before its wait was over.
+    pub queue: Option<Duration>,
+    /// From the choice of the first backend to a connected one, without what it waited; `None` if none was.
     pub connect: Option<Duration>,
     /// From the accept to the end.
     pub total: Duration,
@@ -104,6 +106,7 @@ impl Record {
         line.number(key!("from_backend_bytes"), self.from_backend);
         line.number(key!("dropped_bytes"), self.dropped);
         line.seconds(key!("hello_seconds"), self.hello);
+        line.seconds(key!("queue_seconds"), self.queue);
         line.seconds(key!("connect_seconds"), self.connect);
         line.seconds(key!("total_seconds"), Some(self.total));
         line.word(key!("close"), self.close.word());
@@ -306,6 +309,7 @@ mod tests {
             from_backend: u64::MAX,
             dropped: 0,
             hello: Some(Duration::from_micros(1234)),
+            queue: Some(Duration::from_millis(20)),
             connect: Some(Duration::from_nanos(999)),
             total: Duration::from_secs(3601),
             close: CloseReason::ClientFin,
@@ -320,6 +324,7 @@ mod tests {
             backend: None,
             backend_address: None,
             hello: None,
+            queue: None,
             connect: None,
             close: CloseReason::NoData,
             ..full()
@@ -348,7 +353,7 @@ mod tests {
             r#""sni":"mail.example.com","route":"mail.example.com","pool":"mail","backend":"mail-1","#,
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
-            r#""connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
+            r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
             r#""closed_by":"client","phase":"relay"}"#,
         );
         assert_eq!(line(&full(), AccessLogFormat::Json), expected);
@@ -437,7 +442,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 19, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 20, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -6,6 +6,7 @@
 mod listener;
 mod pool;
 mod pools;
+mod tiers;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,10 +23,12 @@ use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
 /// Fills a configuration from a file.
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
-    let (pools, mut known) = pool::pools(&file.pool, hash_key, found);
+    let node = tiers::Node::of(file, found);
+    let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, found);
     let mut binds = Binds::default();
     let admin = admin(file, &mut binds, found);
     let listeners = listener::listeners(&file.listener, &mut known, &mut binds, found);
+    tiers::Node::check(file, &pools, found);
     known.warn_of_unused(found);
     Config {
         workers: workers(file),

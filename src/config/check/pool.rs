@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::or;
 use super::pools::{Known, Pools};
+use super::tiers::Node;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
@@ -23,6 +24,7 @@ pub(super) const REJECT: &str = "reject";
 pub(super) fn pools(
     written: &Key<Named<Pool>>,
     hash_key: [u8; 16],
+    node: &Node,
     found: &mut Findings<'_>,
 ) -> (Vec<PoolSpec>, Pools) {
     let mut specs = Vec::new();
@@ -34,7 +36,7 @@ pub(super) fn pools(
         let mut hashes_sni = None;
         if let Some(words) = &named.table {
             let pool = PoolChecker { name: &name, place: named.place, path: &path, words };
-            let spec = pool.check(hash_key, found);
+            let spec = pool.check(hash_key, node, found);
             if spec.algorithm == Algorithm::Maglev && spec.hash_on.contains(HashOn::Sni) {
                 hashes_sni = words.hash_on.entry().map(|entry| entry.at);
             }
@@ -59,17 +61,19 @@ fn check_name(name: &str, place: Span, path: &str, found: &mut Findings<'_>) {
 }
 
 /// One written pool with what messages need to name it.
-struct PoolChecker<'a> {
-    name: &'a Arc<str>,
+pub(super) struct PoolChecker<'a> {
+    pub(super) name: &'a Arc<str>,
     place: Span,
     path: &'a str,
-    words: &'a Pool,
+    pub(super) words: &'a Pool,
 }
 
 impl PoolChecker<'_> {
-    fn check(&self, hash_key: [u8; 16], found: &mut Findings<'_>) -> PoolSpec {
+    fn check(&self, hash_key: [u8; 16], node: &Node, found: &mut Findings<'_>) -> PoolSpec {
         let words = self.words;
         self.warn_of_idle(found);
+        let backends = self.backends(found);
+        let tiers = self.tiers(node, &backends, found);
         PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
@@ -78,9 +82,11 @@ impl PoolChecker<'_> {
             hash_key,
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
-            backends: self.backends(found),
+            backends,
             health: self.health(found),
             dial: self.dial(found),
+            tiers,
+            queue: self.queue(found),
         }
     }
 
@@ -156,7 +162,8 @@ impl PoolChecker<'_> {
         item: &Item<BackendWords>,
         found: &mut Findings<'_>,
     ) -> Option<BackendSpec> {
-        let Backend { name, address, weight } = &item.value.0;
+        let words = &item.value.0;
+        let Backend { name, address, weight, zone, backup, .. } = words;
         if address.is_absent() {
             let path = format!("{}.backends[{index}].address", self.path);
             let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
@@ -170,7 +177,14 @@ impl PoolChecker<'_> {
             None => address.to_string().into(),
         };
         let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
-        Some(BackendSpec { name, address, weight })
+        Some(BackendSpec {
+            name,
+            address,
+            weight,
+            zone: zone.value().map(|zone| zone.0.as_str().into()),
+            backup: or(backup, |yes| *yes, false),
+            max_connections: self.limit(words),
+        })
     }
 
     fn doubled(&self, name: &str, at: Span, first: Span, found: &mut Findings<'_>) {
@@ -301,7 +315,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn key(&self, key: &str) -> String {
+    pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 }

@@ -3,7 +3,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::{BackendSpec, Change, DialSpec, HashOn, PoolSpec, Reason, SourcePrefix, State};
+use crate::pool::{BackendSpec, Change, DialSpec, HashOn, PoolSpec, Reason, SourcePrefix, State, TierSpec};
 
 const REFUSED: CheckOutcome = CheckOutcome::Failed(CheckFault::Refused);
 
@@ -16,6 +16,9 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         name: address.to_string().into(),
         address: address.into(),
         weight: 1,
+        zone: None,
+        backup: false,
+        max_connections: None,
     });
     let spec = PoolSpec {
         name: "p".into(),
@@ -28,6 +31,8 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         backends: backends.collect(),
         health,
         dial: DialSpec::default(),
+        tiers: TierSpec::default(),
+        queue: None,
     };
     Pool::build(spec, previous, 0)
 }

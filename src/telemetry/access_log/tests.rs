@@ -29,6 +29,7 @@ fn record(id: u64) -> Record {
         from_backend: 0,
         dropped: 0,
         hello: None,
+        queue: None,
         connect: None,
         total: Duration::ZERO,
         close: CloseReason::ClientFin,

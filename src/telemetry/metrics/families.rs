@@ -48,6 +48,9 @@ const HELLO_BOUNDS: &[f64] =
 /// A connect is a round trip: 0.1 ms in a rack, 1 s and 3 s where a SYN was lost, at most its timeout.
 const CONNECT_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+/// A place becomes free within a request or two, or the timeout (5 s by default) ends the wait.
+const QUEUE_BOUNDS: &[f64] =
+    &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// From one request to connections that live for days.
 const CONNECTION_BOUNDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
@@ -215,6 +218,59 @@ pub(crate) const NO_BACKEND: MetricDoc = doc(
     "Connections that found no backend of the pool available.",
 );
 
+pub(crate) const QUEUED: MetricDoc = doc(
+    "pointsman_queued_total",
+    Counter,
+    &["pool"],
+    "Connections that had to wait because every backend of the pool was full.",
+);
+pub(crate) const QUEUE_TIMEOUTS: MetricDoc = doc(
+    "pointsman_queue_timeouts_total",
+    Counter,
+    &["pool"],
+    "Those of the queued connections that waited for the queue's timeout in vain.",
+);
+pub(crate) const QUEUE_REFUSED: MetricDoc = doc(
+    "pointsman_queue_refused_total",
+    Counter,
+    &["pool"],
+    "Connections that found every backend full and the queue full too, or no queue.",
+);
+pub(crate) const QUEUE_SECONDS: MetricDoc = doc(
+    "pointsman_queue_seconds",
+    Histogram(QUEUE_BOUNDS),
+    &["pool"],
+    "Time that queued connections waited for the place they got.",
+);
+
+// The pools and their backends: rendered at each scrape from the pools' own numbers.
+
+pub(crate) const QUEUE_LENGTH: MetricDoc = doc(
+    "pointsman_queue_length",
+    Gauge,
+    &["pool"],
+    "Connections that wait now for a place at a backend of the pool.",
+);
+pub(crate) const TIER_SHARE: MetricDoc = doc(
+    "pointsman_tier_share_ratio",
+    Gauge,
+    &["pool", "tier", "kind"],
+    "Part of the pool's new connections that a tier is to get now. A tier is a zone, or * for all not listed; its \
+     kind is primary or backup.",
+);
+pub(crate) const POOL_PANIC: MetricDoc = doc(
+    "pointsman_pool_panic",
+    Gauge,
+    &["pool"],
+    "1 while less of the pool is up than its panic threshold, so that health is disregarded, else 0.",
+);
+pub(crate) const PANIC_PICKS: MetricDoc = doc(
+    "pointsman_pool_panic_picks_total",
+    Counter,
+    &["pool"],
+    "Backends that were picked while the pool's health was disregarded.",
+);
+
 // The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
 pub(crate) const POOL_INFO: MetricDoc = doc(
@@ -242,6 +298,12 @@ pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     Gauge,
     &["pool", "backend"],
     "Connections to the backend open now, those being opened included.",
+);
+pub(crate) const BACKEND_CONNECTIONS_LIMIT: MetricDoc = doc(
+    "pointsman_backend_connections_limit",
+    Gauge,
+    &["pool", "backend"],
+    "Connections that the backend may have at once; absent where there is no limit.",
 );
 pub(crate) const BACKEND_CONNECTIONS: MetricDoc = doc(
     "pointsman_backend_connections_total",
@@ -304,10 +366,19 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECT_ATTEMPTS,
     NO_BACKEND,
     POOL_INFO,
+    QUEUED,
+    QUEUE_TIMEOUTS,
+    QUEUE_REFUSED,
+    QUEUE_SECONDS,
+    QUEUE_LENGTH,
+    TIER_SHARE,
+    POOL_PANIC,
+    PANIC_PICKS,
     BACKEND_UP,
     BACKEND_WEIGHT,
     BACKEND_SHARE,
     BACKEND_CONNECTIONS_ACTIVE,
+    BACKEND_CONNECTIONS_LIMIT,
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
     HASH_TABLE_INFO,
@@ -368,7 +439,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 44);
+        assert_eq!(names.len(), 53);
     }
 
     #[test]
@@ -380,7 +451,7 @@ mod tests {
             assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
             assert!(!bounds.is_empty() && bounds.is_sorted_by(|a, b| a < b), "{}", metric.name);
         }
-        assert_eq!(seen, 4);
+        assert_eq!(seen, 5);
     }
 
     #[test]

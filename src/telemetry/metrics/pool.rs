@@ -50,6 +50,14 @@ pub struct PoolMetrics {
     pub connect_seconds: Histogram,
     /// Connections that found no backend available.
     pub no_backend: Counter,
+    /// Connections that had to wait for a place at a backend.
+    pub queued: Counter,
+    /// Those of them that waited too long.
+    pub queue_timeouts: Counter,
+    /// Connections that found every backend full and were not let into the queue.
+    pub queue_refused: Counter,
+    /// The time of a wait that ended with a place; record a `Duration`.
+    pub queue_seconds: Histogram,
     attempts: [Counter; ConnectOutcome::ALL.len()],
 }
 
@@ -61,6 +69,10 @@ impl PoolMetrics {
         Self {
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
             no_backend: registry.counter(&families::NO_BACKEND, &[("pool", name)]),
+            queued: registry.counter(&families::QUEUED, &[("pool", name)]),
+            queue_timeouts: registry.counter(&families::QUEUE_TIMEOUTS, &[("pool", name)]),
+            queue_refused: registry.counter(&families::QUEUE_REFUSED, &[("pool", name)]),
+            queue_seconds: registry.histogram(&families::QUEUE_SECONDS, &[("pool", name)]),
             attempts: ConnectOutcome::ALL.map(attempts),
         }
     }

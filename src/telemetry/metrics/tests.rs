@@ -11,7 +11,13 @@ use crate::telemetry::{CloseReason, Direction, Engine, Exposition};
 fn whole(metrics: &Metrics) -> String {
     let mut text = Exposition::after(metrics.render());
     let backend = [("pool", "p"), ("backend", "b")];
+    let pool = [("pool", "p")];
+    text.family(&families::QUEUE_LENGTH).sample(&pool, 0.0);
+    text.family(&families::POOL_PANIC).sample(&pool, 0.0);
+    text.family(&families::PANIC_PICKS).sample(&pool, 0.0);
+    text.family(&families::TIER_SHARE).sample(&[("pool", "p"), ("tier", "*"), ("kind", "primary")], 0.0);
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
+    text.family(&families::BACKEND_CONNECTIONS_LIMIT).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS).sample(&backend, 0.0);
     text.family(&families::BACKEND_CHECKS)
@@ -84,7 +90,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     }
     let count = |name: &str| samples.keys().filter(|sample| sample.starts_with(name)).count();
     assert_eq!(count("pointsman_connections_closed_total{"), CloseReason::ALL.len());
-    assert_eq!(count("pointsman_connections_rejected_total{"), 12);
+    assert_eq!(count("pointsman_connections_rejected_total{"), 14);
     assert_eq!(count("pointsman_client_hello_total{"), 8);
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 7);
@@ -154,7 +160,7 @@ fn every_reason_counts_itself_and_only_rejections_count_twice() {
         assert_eq!(samples(&metrics.render()).get(&*rejected).copied(), expected, "{rejected}");
     }
     check(&metrics, r#"pointsman_connection_seconds_bucket{listener="l",le="0.1"}"#, 0.0);
-    check(&metrics, r#"pointsman_connection_seconds_bucket{listener="l",le="0.5"}"#, 28.0);
+    check(&metrics, r#"pointsman_connection_seconds_bucket{listener="l",le="0.5"}"#, 30.0);
 }
 
 #[test]

@@ -1,0 +1,193 @@
+//! What makes the tiers of a pool, and the queue before them: zones, backups, limits.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::or;
+use super::pool::PoolChecker;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{Backend, BackendWords, File};
+use crate::config::findings::{Findings, did_you_mean};
+use crate::config::read::{Item, Key, List};
+use crate::config::words::Name;
+use crate::pool::{BackendSpec, PoolSpec, QueueSpec, TierSpec};
+
+/// How many zones a hint lists.
+const LISTED: usize = 10;
+
+/// What the node says for all pools.
+pub(super) struct Node {
+    zone: Option<Arc<str>>,
+    zones: Vec<Arc<str>>,
+    /// Whether it says nothing of zones, right or wrong.
+    is_silent: bool,
+}
+
+impl Node {
+    pub(super) fn of(file: &File, found: &mut Findings<'_>) -> Self {
+        let zone = file.zone.value().map(|name| name.0.as_str().into());
+        let is_silent = file.zone.is_absent() && file.zones.is_absent();
+        Self { zone, zones: listed(&file.zones, "zones", found), is_silent }
+    }
+
+    /// Adds a fault for each zone of the node in which no backend of any pool stands. Beside other faults it
+    /// says nothing: the zone may stand in what could not be read.
+    pub(super) fn check(file: &File, pools: &[PoolSpec], found: &mut Findings<'_>) {
+        if found.has_faults() {
+            return;
+        }
+        let known = Zones::of(pools.iter().flat_map(|pool| &pool.backends));
+        if let Some(zone) = file.zone.entry() {
+            known.check(&zone.value, zone.at, "zone", found);
+        }
+        for zone in items(&file.zones) {
+            known.check(&zone.value, zone.at, "zones", found);
+        }
+    }
+}
+
+/// The zones in which some backends stand.
+struct Zones(BTreeSet<Arc<str>>);
+
+impl Zones {
+    fn of<'a>(backends: impl IntoIterator<Item = &'a BackendSpec>) -> Self {
+        Self(backends.into_iter().filter_map(|backend| backend.zone.clone()).collect())
+    }
+
+    fn check(&self, Name(name): &Name, at: Span, path: &str, found: &mut Findings<'_>) {
+        if self.0.contains(name.as_str()) {
+            return;
+        }
+        let names = || self.0.iter().map(|name| &**name);
+        let label = match did_you_mean(name, names()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => "nobody stands here".to_owned(),
+        };
+        let message = format!("no backend stands in zone \"{name}\"");
+        let fault = Diagnostic::new(Code::UnknownZone, path, message).label(at, label);
+        found.add(if self.0.is_empty() {
+            fault.help("a backend says where it stands: { address = \"10.0.0.1:443\", zone = \"a\" }")
+        } else {
+            let listed = names().take(LISTED).collect::<Vec<_>>().join(", ");
+            let more = match self.0.len().saturating_sub(LISTED) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            fault.help(format!("zones of backends: {listed}{more}"))
+        });
+    }
+}
+
+impl PoolChecker<'_> {
+    /// Which backends come first; `backends` are those that could be read.
+    pub(super) fn tiers(&self, node: &Node, backends: &[BackendSpec], found: &mut Findings<'_>) -> TierSpec {
+        let words = self.words;
+        let zones = match &words.zones {
+            Key::Absent => node.zones.clone(),
+            zones => listed(zones, &self.key("zones"), found),
+        };
+        let tiers = TierSpec {
+            zone: node.zone.clone(),
+            zones,
+            panic_threshold: words.panic_threshold.value().and_then(|part| u8::try_from(part.0).ok()),
+        };
+        if let Some(list) = words.backends.value().filter(|list| list.complete) {
+            let known = Zones::of(backends);
+            for zone in items(&words.zones) {
+                known.check(&zone.value, zone.at, &self.key("zones"), found);
+            }
+            if node.is_silent && words.zones.is_absent() {
+                self.warn_of_idle_zones(list, found);
+            }
+            self.warn_of_backups_alone(list, found);
+        }
+        tiers
+    }
+
+    fn warn_of_idle_zones(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
+        if let Some(zone) = words(list).find_map(|backend| backend.zone.entry()) {
+            let message = format!("the zones of pool `{}` have no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("backends"), message);
+            found.add(
+                warning
+                    .label(zone.key, "a zone")
+                    .help("say where this node stands with `zone`, or what it prefers with `zones`"),
+            );
+        }
+    }
+
+    fn warn_of_backups_alone(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
+        let are_backups = words(list).all(|backend| backend.backup.value() == Some(&true));
+        if let Some(place) = self.words.backends.place().filter(|_| are_backups && !list.items.is_empty()) {
+            let message = format!("every backend of pool `{}` is a backup", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("backends"), message);
+            found.add(warning.label(place, "there is nothing that they are backups of"));
+        }
+    }
+
+    /// The most connections of a backend: its own word, else the pool's.
+    pub(super) fn limit(&self, backend: &Backend) -> Option<u64> {
+        let own = backend.max_connections.value();
+        own.or(self.words.max_connections.value()).map(|number| number.0)
+    }
+
+    pub(super) fn queue(&self, found: &mut Findings<'_>) -> Option<QueueSpec> {
+        /// As long as a connect may take.
+        const TIMEOUT: Duration = Duration::from_secs(5);
+
+        let queue = self.words.queue.entry()?;
+        if queue.value.length.is_absent() {
+            let fault = Diagnostic::new(Code::MissingKey, self.key("queue.length"), "a queue needs a length");
+            found.add(
+                fault
+                    .label(queue.at, "`length` is missing")
+                    .help("such as: queue = { length = 100, timeout = \"5s\" }"),
+            );
+        }
+        self.check_that_some_wait(queue.key, found);
+        let length = queue.value.length.value()?.0;
+        Some(QueueSpec {
+            length: usize::try_from(length).unwrap_or(usize::MAX),
+            timeout: or(&queue.value.timeout, |time| time.0, TIMEOUT),
+        })
+    }
+
+    fn check_that_some_wait(&self, queue: Span, found: &mut Findings<'_>) {
+        let Some(list) = self.words.backends.value().filter(|list| list.complete) else { return };
+        let is_free = |backend: &Backend| backend.max_connections.is_absent();
+        if self.words.max_connections.is_absent() && words(list).all(is_free) {
+            let message = format!("nobody ever waits in the queue of pool `{}`", self.name);
+            let fault = Diagnostic::new(Code::QueueWithoutLimit, self.key("queue"), message);
+            found.add(
+                fault
+                    .label(queue, "no backend has a limit")
+                    .help("say how many connections a backend takes: max_connections = 100"),
+            );
+        }
+    }
+}
+
+/// The zones in a list, each once.
+fn listed(written: &Key<List<Name>>, path: &str, found: &mut Findings<'_>) -> Vec<Arc<str>> {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    let mut zones = Vec::new();
+    for Item { at, value: Name(name) } in items(written) {
+        if let Some(first) = seen.insert(name, *at) {
+            let message = format!("zone \"{name}\" is listed twice");
+            let fault = Diagnostic::new(Code::DoubledZone, path, message);
+            found.add(fault.label(*at, "again here").label(first, "first here"));
+        }
+        zones.push(name.as_str().into());
+    }
+    zones
+}
+
+fn items(list: &Key<List<Name>>) -> &[Item<Name>] {
+    list.value().map_or(&[], |list| &list.items)
+}
+
+fn words(list: &List<BackendWords>) -> impl Iterator<Item = &Backend> {
+    list.items.iter().map(|item| &item.value.0)
+}

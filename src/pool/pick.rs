@@ -1,0 +1,211 @@
+//! Which backend a connection gets: now, or when it is its turn.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::queue::{Attempt, Needs};
+use super::tiers::Tier;
+use super::{Backend, Lease, Pool, hash_on};
+use crate::balance::tiers::Owner;
+use crate::balance::{Candidates, FULL_SHARE};
+use crate::wire::ServerName;
+
+impl Pool {
+    /// Picks a backend for a connection and holds it.
+    ///
+    /// `source` is the client's address, `None` for a Unix socket; `tried` are the backends this
+    /// connection already failed to reach.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none. While others wait in the pool's queue it is [`Unavailable::Full`]:
+    /// they come first.
+    pub fn pick(
+        &self,
+        source: Option<SocketAddr>,
+        server_name: Option<&ServerName>,
+        tried: &[Arc<Backend>],
+    ) -> Result<Lease, Unavailable> {
+        if self.spec.queue.is_some() && self.queue.is_before_newcomers() {
+            return Err(Unavailable::Full);
+        }
+        self.pick_now(source, server_name, tried)
+    }
+
+    /// Takes a place in the pool's queue, behind all who wait there already; what it gives ends when it is this
+    /// connection's turn. What is given here is what [`Pool::pick`] was given.
+    ///
+    /// It does not look at the clock: how long one may wait is the caller's to hold.
+    ///
+    /// # Errors
+    ///
+    /// At once, if the pool has no queue or it is full. In the end, if no backend is left to wait for.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped at any moment: it leaves the queue, and a place that was meant for it goes to the next.
+    pub fn wait<'a>(
+        &'a self,
+        source: Option<SocketAddr>,
+        server_name: Option<&'a ServerName>,
+        tried: &'a [Arc<Backend>],
+    ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
+        let length = self.spec.queue.map_or(0, |queue| queue.length);
+        let needs = if tried.is_empty() { Needs::Any } else { Needs::Some };
+        let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
+        let attempt = move || match self.pick_now(source, server_name, tried) {
+            Ok(lease) => Attempt::Took(lease),
+            Err(Unavailable::Full) => Attempt::Full,
+            Err(Unavailable::Nobody) => Attempt::Gone,
+        };
+        Ok(async move { turn.come(attempt).await.ok_or(Unavailable::Nobody) })
+    }
+
+    /// A pick that looks at the backends alone.
+    fn pick_now(
+        &self,
+        source: Option<SocketAddr>,
+        server_name: Option<&ServerName>,
+        tried: &[Arc<Backend>],
+    ) -> Result<Lease, Unavailable> {
+        let luck = luck();
+        let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
+        let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { luck };
+        let draw = Draw { key, luck, tried };
+        if let Some(tier) = self.tiers.only() {
+            let is_full = Cell::new(false);
+            return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
+        }
+        let known = self.tiers.known(&self.spec.name, &self.backends);
+        for course in self.tiers.courses(&known, key, |tier| self.owner(tier, key)).into_iter().flatten() {
+            let is_full = Cell::new(false);
+            for tier in course.tiers() {
+                if let Some(lease) = self.pick_in(tier, &draw, course.is_panic, &is_full) {
+                    if course.is_panic {
+                        self.tiers.picked_in_panic();
+                    }
+                    return Ok(lease);
+                }
+            }
+            // One that is full will be of use again, and backups are for when none is.
+            if is_full.get() {
+                return Err(Unavailable::Full);
+            }
+        }
+        Err(Unavailable::Nobody)
+    }
+
+    /// A backend of one tier, held; `is_full` becomes true if one was refused for being full.
+    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, is_panic: bool, is_full: &Cell<bool>) -> Option<Lease> {
+        let choice = Choice {
+            backends: &self.backends,
+            members: tier.members(),
+            tried: draw.tried,
+            slow_start: self.spec.slow_start,
+            is_panic,
+            is_full,
+        };
+        loop {
+            let at = tier.balancer.pick(draw.key, draw.luck, &choice)?;
+            // If another worker has taken the last place since, this backend is full at the next look.
+            if let Some(lease) = Lease::take(choice.backend(at)) {
+                return Some(lease);
+            }
+        }
+    }
+
+    /// What is known of the owner that a key has in a tier.
+    fn owner(&self, tier: &Tier, key: u64) -> Owner {
+        match tier.maglev().and_then(|maglev| maglev.owner(key)) {
+            Some(at) if self.backends[tier.members()[at]].is_available() => Owner::Up,
+            Some(_) => Owner::Down,
+            None => Owner::None,
+        }
+    }
+}
+
+/// Why a connection has no backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// No backend is up, has a weight and was not tried.
+    Nobody,
+    /// All of those have as many connections as they may.
+    Full,
+}
+
+impl Unavailable {
+    fn because(is_full: &Cell<bool>) -> Self {
+        if is_full.get() { Self::Full } else { Self::Nobody }
+    }
+}
+
+/// What decides a pick besides the backends.
+struct Draw<'a> {
+    key: u64,
+    luck: u64,
+    tried: &'a [Arc<Backend>],
+}
+
+/// The backends of a tier as its balancer asks of them for one connection.
+struct Choice<'a> {
+    backends: &'a [Arc<Backend>],
+    /// The tier's, by their positions in `backends`.
+    members: &'a [usize],
+    /// Those this connection already failed to reach.
+    tried: &'a [Arc<Backend>],
+    slow_start: Option<Duration>,
+    /// Whether health is disregarded.
+    is_panic: bool,
+    /// Becomes true if one was refused only because it is full.
+    is_full: &'a Cell<bool>,
+}
+
+impl<'a> Choice<'a> {
+    fn backend(&self, index: usize) -> &'a Arc<Backend> {
+        &self.backends[self.members[index]]
+    }
+}
+
+impl Candidates for Choice<'_> {
+    fn accepts(&self, index: usize) -> bool {
+        let backend = self.backend(index);
+        let is_up = if self.is_panic { backend.is_wanted() } else { backend.is_available() };
+        if !is_up || self.tried.iter().any(|other| other.is_same(backend)) {
+            return false;
+        }
+        let is_full = backend.is_full();
+        if is_full {
+            self.is_full.set(true);
+        }
+        !is_full
+    }
+
+    fn active(&self, index: usize) -> u64 {
+        self.backend(index).active()
+    }
+
+    fn share(&self, index: usize) -> u32 {
+        let backend = self.backend(index);
+        match self.slow_start {
+            Some(window) if backend.starts_slowly() => backend.share(window, Instant::now()),
+            _ => FULL_SHARE,
+        }
+    }
+
+    fn latency(&self, index: usize) -> Duration {
+        self.backend(index).latency(Instant::now())
+    }
+}
+
+/// A number that differs from call to call and from thread to thread.
+fn luck() -> u64 {
+    /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    thread_local! {
+        static LUCK: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+    }
+    LUCK.with(|luck| luck.replace(luck.get().wrapping_add(STEP)))
+}

@@ -1,0 +1,298 @@
+//! The tiers of a living pool: which backends come first, and how keys spread over them now.
+//!
+//! Primaries form tiers by zone: the own one, those listed in their order, and all others together. Backups form
+//! tiers in the same way, and are used only while no primary is up, or for a client that found each of those that
+//! are up dead. A primary that is full is waited for: it may be that backups must not be written to. Each tier has a balancer of its own, so what
+//! happens in one moves no key within another. The rule of spilling over is in [`crate::balance::tiers`].
+//!
+//! Below the panic threshold health says more about its checks than about the backends, and is disregarded:
+//! all backends of the kind in use are used, by weight, whatever their zone. The kind in use is the primaries
+//! while one of them is up, else the backups while one of them is, else both, the primaries first.
+//!
+//! What is up is looked at when some backend has changed its state, not at each pick.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::backend::{self, Backend};
+use super::{BackendSpec, TierSpec};
+use crate::balance::{Balancer, Maglev};
+use crate::balance::tiers::{Capacity, Owner, Spread, WHOLE};
+
+/// The name of the tier of all zones that are in no list. No zone can have it.
+const OTHERS: &str = "*";
+
+/// The tiers of a pool: primaries first, each kind in order of preference.
+#[derive(Debug)]
+pub(super) struct Tiers {
+    list: Box<[Tier]>,
+    /// How many of them are of primaries.
+    primaries: usize,
+    panic_threshold: Option<u8>,
+    known: ArcSwap<Known>,
+    panic: Arc<Panic>,
+}
+
+/// A part of a pool with a balancer of its own.
+#[derive(Debug)]
+pub(super) struct Tier {
+    plan: Plan,
+    /// Picks a place in the plan's members. Shared with the pool of the snapshot before where members, weights
+    /// and key are equal: a table costs milliseconds, and round robin goes on where it was instead of sending
+    /// the first connections after each reload to one backend.
+    pub(super) balancer: Arc<Balancer>,
+}
+
+/// Which backends form a tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// The zone, or [`OTHERS`].
+    name: Arc<str>,
+    is_backup: bool,
+    /// By their positions in the pool, in written order.
+    pub(super) members: Box<[usize]>,
+}
+
+/// What is remembered of panic. Shared with the pools of earlier and later snapshots.
+#[derive(Debug, Default)]
+pub(super) struct Panic {
+    /// Whether the log says that there is.
+    is_told: AtomicBool,
+    /// Backends picked in panic.
+    picks: AtomicU64,
+}
+
+/// What was found when the backends were last looked at.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// [`backend::changes`] before that.
+    changes: u64,
+    capacities: Box<[Capacity]>,
+    primaries: Found,
+    backups: Found,
+}
+
+/// What was found of the primaries, or of the backups.
+#[derive(Debug)]
+struct Found {
+    /// Over the tiers of this kind; `None` if they are of no use.
+    spread: Option<Spread>,
+    is_panic: bool,
+}
+
+/// The tiers of one kind in the order in which a connection asks them.
+pub(super) struct Course<'a> {
+    tiers: &'a [Tier],
+    first: usize,
+    /// Whether health is disregarded.
+    pub(super) is_panic: bool,
+}
+
+/// What can be seen of a tier.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TierView {
+    /// The zone; `*` are all that are neither the node's own nor listed.
+    pub name: Arc<str>,
+    /// Whether its backends are backups.
+    pub is_backup: bool,
+    /// The weight of its backends that are up, and of all.
+    pub capacity: Capacity,
+    /// The part of the pool's new connections that it is to get now, 0 to 1.
+    pub share: f64,
+}
+
+/// Sorts backends into tiers: primaries first, each kind in order of preference.
+pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<Plan> {
+    let preferred: Vec<&Arc<str>> = spec.zone.iter().chain(&spec.zones).collect();
+    let rank = |zone: &Option<Arc<str>>| {
+        preferred.iter().position(|name| zone.as_ref() == Some(*name)).unwrap_or(preferred.len())
+    };
+    let mut tiers: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
+    for (position, backend) in backends.iter().enumerate() {
+        tiers.entry((backend.backup, rank(&backend.zone))).or_default().push(position);
+    }
+    let plans = tiers.into_iter().map(|((is_backup, rank), members)| Plan {
+        name: preferred.get(rank).map_or_else(|| OTHERS.into(), |name| Arc::clone(name)),
+        is_backup,
+        members: members.into(),
+    });
+    plans.collect()
+}
+
+impl Tier {
+    pub(super) fn new(plan: Plan, balancer: Arc<Balancer>) -> Self {
+        Self { plan, balancer }
+    }
+
+    /// Its hash table, if it has one. All tiers of a pool have one or none.
+    pub(super) fn maglev(&self) -> Option<&Maglev> {
+        match &*self.balancer {
+            Balancer::Maglev(maglev) => Some(maglev),
+            _ => None,
+        }
+    }
+
+    /// Its backends by their positions in the pool; the balancer answers with a place among these.
+    pub(super) fn members(&self) -> &[usize] {
+        &self.plan.members
+    }
+}
+
+impl Tiers {
+    /// The living tiers, which know nothing of their backends yet.
+    pub(super) fn new(list: Vec<Tier>, panic_threshold: Option<u8>, panic: Arc<Panic>) -> Self {
+        let primaries = list.iter().filter(|tier| !tier.plan.is_backup).count();
+        let known = ArcSwap::from_pointee(Known::nothing());
+        Self { list: list.into(), primaries, panic_threshold, known, panic }
+    }
+
+    /// All tiers.
+    pub(super) fn list(&self) -> &[Tier] {
+        &self.list
+    }
+
+    /// The only tier, where there is nothing to decide.
+    pub(super) fn only(&self) -> Option<&Tier> {
+        match &*self.list {
+            [only] if self.panic_threshold.is_none() => Some(only),
+            _ => None,
+        }
+    }
+
+    /// What later tiers of the same pool remember.
+    pub(super) fn panic(&self) -> &Arc<Panic> {
+        &self.panic
+    }
+
+    /// What holds of the pool's `backends` now. The log is told when panic begins or ends.
+    pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<Known>> {
+        let known = self.known.load();
+        if known.changes == backend::changes() {
+            return known;
+        }
+        let known = Arc::new(self.look(backends));
+        self.panic.tell(pool, &known);
+        self.known.store(known);
+        self.known.load()
+    }
+
+    fn look(&self, backends: &[Arc<Backend>]) -> Known {
+        // Before the backends: what changes from here on is seen by the next look.
+        let changes = backend::changes();
+        let capacity = |tier: &Tier| {
+            let mut capacity = Capacity::default();
+            for backend in tier.members().iter().map(|&at| &backends[at]) {
+                let weight = u64::from(backend.weight());
+                capacity.total += weight;
+                capacity.up += if backend.is_available() { weight } else { 0 };
+            }
+            capacity
+        };
+        let capacities: Box<[Capacity]> = self.list.iter().map(capacity).collect();
+        let (primaries, backups) = capacities.split_at(self.primaries);
+        let [any_primary, any_backup] = [primaries, backups].map(|kind| kind.iter().any(|tier| tier.up > 0));
+        let primaries = self.find(primaries, any_primary || !any_backup);
+        let backups = self.find(backups, !any_primary);
+        Known { changes, capacities, primaries, backups }
+    }
+
+    fn find(&self, tiers: &[Capacity], is_in_use: bool) -> Found {
+        let sum = |of: fn(&Capacity) -> u64| tiers.iter().map(of).sum::<u64>();
+        let (up, total) = (sum(|tier| tier.up), sum(|tier| tier.total));
+        let is_below = |percent: u8| up * 100 < total * u64::from(percent);
+        let is_panic = is_in_use && self.panic_threshold.is_some_and(is_below);
+        let spread = if is_panic { Spread::by_weight(tiers) } else { Spread::by_preference(tiers) };
+        Found { spread, is_panic }
+    }
+
+    /// How a connection with this key asks the tiers of the primaries, and how then those of the backups; `None`
+    /// where these are of no use. `owner` is what is known of the key's owner in a tier.
+    pub(super) fn courses<'a>(
+        &'a self,
+        known: &Known,
+        key: u64,
+        owner: impl Fn(&Tier) -> Owner,
+    ) -> [Option<Course<'a>>; 2] {
+        let (primaries, backups) = self.list.split_at(self.primaries);
+        [(primaries, &known.primaries), (backups, &known.backups)].map(|(tiers, found)| {
+            let spread = found.spread.as_ref()?;
+            let owner = |at| if found.is_panic { Owner::None } else { owner(&tiers[at]) };
+            Some(Course { tiers, first: spread.tier(key, owner), is_panic: found.is_panic })
+        })
+    }
+
+    /// Counts a backend that was picked in panic.
+    pub(super) fn picked_in_panic(&self) {
+        self.panic.picks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Backends picked in panic.
+    pub(super) fn panic_picks(&self) -> u64 {
+        self.panic.picks.load(Ordering::Relaxed)
+    }
+
+    /// What can be seen of each tier.
+    pub(super) fn views(&self, known: &Known) -> Vec<TierView> {
+        let [of_primaries, of_backups] = [&known.primaries, &known.backups]
+            .map(|found| found.spread.as_ref().map_or(&[][..], Spread::shares));
+        // Backups get nothing while primaries are of use.
+        let of_backups = if of_primaries.is_empty() { of_backups } else { &[] };
+        let view = |at: usize, tier: &Tier| {
+            let share = match at.checked_sub(self.primaries) {
+                None => of_primaries.get(at),
+                Some(at) => of_backups.get(at),
+            };
+            TierView {
+                name: Arc::clone(&tier.plan.name),
+                is_backup: tier.plan.is_backup,
+                capacity: known.capacities[at],
+                share: share.map_or(0.0, |&share| share as f64 / WHOLE as f64),
+            }
+        };
+        self.list.iter().enumerate().map(|(at, tier)| view(at, tier)).collect()
+    }
+}
+
+impl Known {
+    /// No number of changes is this high, so that it holds for nobody.
+    fn nothing() -> Self {
+        let nothing = || Found { spread: None, is_panic: false };
+        Self { changes: u64::MAX, capacities: Box::default(), primaries: nothing(), backups: nothing() }
+    }
+
+    /// Whether health is disregarded.
+    pub(super) fn is_panic(&self) -> bool {
+        self.primaries.is_panic || self.backups.is_panic
+    }
+}
+
+impl Panic {
+    fn tell(&self, pool: &str, known: &Known) {
+        let is_panic = known.is_panic();
+        if self.is_told.swap(is_panic, Ordering::Relaxed) == is_panic {
+            return;
+        }
+        let sum = |of: fn(&Capacity) -> u64| known.capacities.iter().map(of).sum::<u64>();
+        let (up, total) = (sum(|tier| tier.up), sum(|tier| tier.total));
+        if is_panic {
+            tracing::warn!(%pool, up, total, "panic begins: too little weight is up, health is disregarded");
+        } else {
+            tracing::info!(%pool, up, total, "panic ends: health counts again");
+        }
+    }
+}
+
+impl<'a> Course<'a> {
+    /// The tiers in the order in which they are to be asked.
+    pub(super) fn tiers(&self) -> impl Iterator<Item = &'a Tier> + use<'a> {
+        let (before, from_first) = self.tiers.split_at(self.first);
+        let (first, after) = from_first.split_at(1);
+        first.iter().chain(before).chain(after)
+    }
+}
+
+#[cfg(test)]
+mod tests;
