@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::accept_until;
-use crate::live::{Loads, Registry, TICK};
+use crate::live::{Loads, Notice, Registry, TICK};
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::Listening;
@@ -56,6 +56,8 @@ pub enum Order {
     },
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
+    /// Close the connections of a backend one after the other, until the notice is withdrawn.
+    CloseInTurn(Arc<Notice>),
     /// Close every connection.
     CloseAll,
     /// End when every listener has stopped and every connection has ended.
@@ -262,6 +264,7 @@ impl Desk {
                 }
             }
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
+            Order::CloseInTurn(notice) => self.around.registry.close_in_turn(notice),
             Order::CloseAll => self.around.registry.close_all(),
             Order::Finish => {}
         }

@@ -133,7 +133,7 @@ async fn serve(
     let prepared = tokio::select! {
         biased;
         prepared = prepare(client, &through, policy, &mut story, &around) => prepared,
-        () = entry.closed() => Err(CloseReason::DrainDeadline),
+        reason = entry.closed() => Err(reason),
     };
     match prepared {
         Ok(relay) => Next::stage(carry(relay, story)),
@@ -193,7 +193,8 @@ fn reason(end: End) -> CloseReason {
         End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
         End::Idle => CloseReason::IdleTimeout,
         End::HalfClosed => CloseReason::HalfClosedTimeout,
-        End::Closed | End::Moved { .. } => CloseReason::DrainDeadline,
+        End::Closed { reason } => reason,
+        End::Moved { .. } => CloseReason::DrainDeadline,
     }
 }
 

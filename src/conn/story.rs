@@ -164,6 +164,7 @@ impl Story {
     /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         lease.connected();
+        self.entry().establish();
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.tell(|told| {
             told.connect = Some(took);
