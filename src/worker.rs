@@ -24,6 +24,7 @@ use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::accept_until;
 use crate::live::{Loads, Notice, Registry, TICK};
+use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::Listening;
@@ -81,6 +82,8 @@ pub struct Supplies {
     pub doors: Arc<Doors>,
     /// How much each worker has to do.
     pub loads: Arc<Loads>,
+    /// Where it is told that clients fail at a backend.
+    pub sightings: mpsc::Sender<Sighting>,
 }
 
 /// Ticks between two looks at whether streams should move to another worker.
@@ -239,6 +242,7 @@ impl Desk {
             access_log: supplies.access_log,
             metrics: supplies.metrics,
             doors: supplies.doors,
+            sightings: supplies.sightings,
         };
         Self { around: Rc::new(around), posts: HashMap::new(), leaving: Vec::new() }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Member};
-use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix};
+use pointsman::pool::{BackendSpec, DialSpec, Duty, HashOn, OnDown, Pool, PoolSpec, SourcePrefix};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Record};
@@ -114,7 +114,7 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let weights = (1..=5).cycle();
     let backend = |(n, weight)| {
         let address = Address::Tcp(backend_address(n));
-        BackendSpec { name: address.to_string().into(), address, weight }
+        BackendSpec { name: address.to_string().into(), address, weight, duty: Duty::Ready }
     };
     let spec = PoolSpec {
         name: "pool".into(),
@@ -124,6 +124,8 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         hash_key: HASH_KEY,
         backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
     };
     Pool::build(spec, None, 1)

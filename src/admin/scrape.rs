@@ -1,6 +1,6 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
-use crate::pool::{Backend, State};
+use crate::pool::{Backend, State, Trouble};
 use crate::server::View;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
@@ -13,6 +13,7 @@ pub(super) fn text(view: &View) -> String {
     let mut exposition = Exposition::after(view.metrics.render());
     let snapshot = view.snapshot.load_full();
     backends(&snapshot, &mut exposition);
+    states(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
@@ -35,6 +36,30 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::BACKEND_UP, |backend| u64::from(backend.state() == State::Up));
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
     each(&families::BACKEND_CONNECTIONS, Backend::connections_total);
+}
+
+fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut each =
+        |metric: &'static MetricDoc, label: &str, values: &dyn Fn(&Backend) -> Vec<(&str, f64)>| {
+            let mut family = exposition.family(metric);
+            for (pool, served) in &snapshot.pools {
+                for backend in served.pool.backends() {
+                    for (word, value) in values(backend) {
+                        family.sample(&[("pool", pool), ("backend", backend.name()), (label, word)], value);
+                    }
+                }
+            }
+        };
+    each(&families::BACKEND_STATE, "state", &|backend| {
+        let present = backend.state();
+        State::ALL.map(|state| (state.word(), f64::from(u8::from(state == present)))).into()
+    });
+    each(&families::BACKEND_STATE_CHANGES, "state", &|backend| {
+        State::ALL.map(|state| (state.word(), backend.entered(state) as f64)).into()
+    });
+    each(&families::BACKEND_TROUBLES, "kind", &|backend| {
+        Trouble::ALL.map(|trouble| (trouble.word(), backend.troubles(trouble) as f64)).into()
+    });
 }
 
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {

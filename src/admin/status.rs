@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::balance::Algorithm;
-use crate::pool::{Backend, Pool, State};
+use crate::pool::{Backend, Ejection, Pool, Trouble};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Snapshot};
 
@@ -64,6 +64,34 @@ struct BackendStatus<'a> {
     since_seconds: u64,
     connections: BackendConnections,
     checks: ChecksStatus,
+    troubles: TroublesStatus,
+    /// Null unless it is ejected, which a stronger state may hide.
+    ejection: Option<EjectionStatus>,
+}
+
+/// What clients met.
+#[derive(Debug, Serialize)]
+struct TroublesStatus {
+    connects: u64,
+    early_resets: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct EjectionStatus {
+    /// Why: `connect` or `early_reset`.
+    trouble: &'static str,
+    seconds_left: u64,
+    in_a_row: u32,
+}
+
+impl EjectionStatus {
+    fn of(ejection: Ejection, now: Instant) -> Self {
+        Self {
+            trouble: ejection.trouble.word(),
+            seconds_left: ejection.until.saturating_duration_since(now).as_secs(),
+            in_a_row: ejection.in_a_row,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -145,10 +173,7 @@ fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
         name: backend.name(),
         address: backend.address().to_string(),
         weight: backend.weight(),
-        state: match backend.state() {
-            State::Up => "up",
-            State::Down => "down",
-        },
+        state: backend.state().word(),
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
         connections: BackendConnections { active: backend.active(), total: backend.connections_total() },
         checks: ChecksStatus {
@@ -156,5 +181,10 @@ fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
             failed: backend.checks_failed(),
             not_made: backend.checks_not_made(),
         },
+        troubles: TroublesStatus {
+            connects: backend.troubles(Trouble::Connect),
+            early_resets: backend.troubles(Trouble::EarlyReset),
+        },
+        ejection: backend.ejection().map(|ejection| EjectionStatus::of(ejection, now)),
     }
 }

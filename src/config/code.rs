@@ -84,13 +84,15 @@ codes! {
     IdleSetting = "C0402",
     /// An admin listener that others than this machine may reach.
     OpenAdmin = "C0403",
+    /// A pool whose backends are all drained or in maintenance.
+    NothingReady = "C0410",
 }
 
 impl Code {
     /// Whether it stops the start or only deserves a look.
     pub fn level(self) -> Level {
         match self {
-            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin => Level::Warning,
+            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin | Self::NothingReady => Level::Warning,
             _ => Level::Fault,
         }
     }

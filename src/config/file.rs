@@ -9,7 +9,7 @@ use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables}
 use super::words::{Choice, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
 use super::{LogFormat, LogLevel};
 use crate::balance::Algorithm;
-use crate::pool::spec::{CheckKind, HashOn};
+use crate::pool::spec::{CheckKind, Duty, HashOn};
 use crate::relay::EngineChoice;
 use crate::telemetry::AccessLogFormat;
 
@@ -153,6 +153,16 @@ tables! {
         backends: List<BackendWords>,
         /// Active checks of the backends.
         health: Health,
+        /// Ejection of backends that fail one client after the other. Default: none; an empty table switches
+        /// it on.
+        ejection: Ejection,
+        /// What happens to the open connections of a backend that goes down: "keep" (default) lets them go
+        /// on; "close" resets them, `close_rate` a second, so that their clients come back elsewhere. A check
+        /// that fails wrongly then costs connections.
+        on_down: Choice<OnDownWord>,
+        /// With `on_down = "close"`: connections a second that are closed, over all backends of the pool; 1
+        /// to 1000000. Default 100: what comes back all at once may take down the backends that are left.
+        close_rate: Number<1, 1_000_000>,
         /// Different backends tried for one client, 1 to 32. Default 3.
         attempts: Number<1, 32>,
         /// How long one attempt to connect may take; "1ms" to "10m". Default "5s".
@@ -179,6 +189,9 @@ tables! {
         /// Its share of the traffic relative to the others, 0 to 65535; 0 takes no new connections.
         /// Default 1.
         weight: Number<0, 65535>,
+        /// What you want of it: "ready" (default); "drain": no new connections, open ones stay;
+        /// "maintenance": the same, and its checks pause. Obeyed at a reload.
+        state: Choice<Duty>,
     }
 
     /// Active checks of the backends.
@@ -193,6 +206,21 @@ tables! {
         rise: Number<1, 1000>,
         /// Failures in a row that take a backend down, 1 to 1000. Default 3.
         fall: Number<1, 1000>,
+    }
+
+    /// Ejection of backends that fail one client after the other.
+    "an ejection" struct Ejection {
+        /// Clients in a row that could not be connected, or were reset before the backend had sent a byte;
+        /// 1 to 1000. Default 5. Whoever can make a backend reset connections can make it so many in a row.
+        consecutive_failures: Number<1, 1000>,
+        /// How long a backend gets no new connections: this time for a first ejection, twice it for one right
+        /// after, and so on; "100ms" to "1day". Default "30s".
+        base_time: Time<100, DAY>,
+        /// The longest time for one ejection, at least `base_time`; "100ms" to "1day". Default "300s".
+        max_time: Time<100, DAY>,
+        /// How many percent of the pool may be ejected at once, 1 to 100. Default 10. One backend always may;
+        /// the last one that is available never.
+        max_ejected: Number<1, 100>,
     }
 }
 
@@ -223,6 +251,22 @@ pub(super) enum Protocol {
 
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
+}
+
+/// What `on_down` says; the rate stands in a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDownWord {
+    Keep,
+    Close,
+}
+
+impl Word for OnDownWord {
+    const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("close", Self::Close)];
+}
+
+impl Word for Duty {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ready", Self::Ready), ("drain", Self::Drain), ("maintenance", Self::Maintenance)];
 }
 
 /// Whether and how backends are checked; `None` is "off".

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::{BackendSpec, DialSpec, HashOn, HealthSpec, SourcePrefix};
+use crate::pool::{BackendSpec, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, SourcePrefix};
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
@@ -127,6 +127,7 @@ fn the_smallest_configuration_has_every_default() {
             name: "10.0.0.1:5432".into(),
             address: "10.0.0.1:5432".parse().unwrap(),
             weight: 1,
+            duty: Duty::Ready,
         }],
         health: Some(HealthSpec {
             check: crate::pool::CheckKind::Tcp,
@@ -135,6 +136,8 @@ fn the_smallest_configuration_has_every_default() {
             rise: 2,
             fall: 3,
         }),
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
     };
     assert_eq!(*pool, expected);
@@ -152,9 +155,10 @@ fn every_key_reaches_its_spec() {
          half_closed_timeout = '4s'\nreset_linger = '0s'\nengine = 'splice'\nmax_connections = 7\nbacklog = 8\n\
          keepalive = 'off'\nuser_timeout = '500ms'\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
-         connect_timeout = '1s'\ndial_timeout = '1s'\n\
-         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0 }, '[2001:DB8::0:1]:443']\n\
-         [pool.p.health]\ncheck = 'off'\n",
+         connect_timeout = '1s'\ndial_timeout = '1s'\non_down = 'close'\nclose_rate = 7\n\
+         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, state = 'drain' }, '[2001:DB8::0:1]:443']\n\
+         [pool.p.health]\ncheck = 'off'\n\
+         [pool.p.ejection]\nconsecutive_failures = 2\nbase_time = '1s'\nmax_time = '9s'\nmax_ejected = 50\n",
     );
     let millis = Duration::from_millis;
     assert_eq!(config.workers, 3);
@@ -193,6 +197,15 @@ fn every_key_reaches_its_spec() {
     assert_eq!(pool.hash_on, HashOn::Sni);
     assert_eq!(pool.source_prefix, SourcePrefix { v4: 24, v6: 48 });
     assert_eq!(pool.health, None);
+    let ejection = EjectionSpec {
+        consecutive_failures: 2,
+        base_time: millis(1000),
+        max_time: millis(9000),
+        max_ejected: 50,
+    };
+    assert_eq!(pool.ejection, Some(ejection));
+    assert_eq!(pool.on_down, OnDown::Close { rate: 7 });
+    assert_eq!([pool.backends[0].duty, pool.backends[1].duty], [Duty::Drain, Duty::Ready]);
     let dial = DialSpec { attempts: 1, connect_timeout: millis(1000), dial_timeout: millis(1000) };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
@@ -343,6 +356,46 @@ fn references() {
     check_pool("health = { interval = '100ms', timeout = '200ms' }", &["C0311"]);
 }
 
+/// A pool of two backends, of which these are the tables.
+fn check_two(backends: &str, keys: &str, expected: &[&str]) {
+    check_others(
+        &format!("[pool.x]\nbackends = [{backends}]\n{keys}\n[listener.x]\nbind = ':1'\npool = 'x'"),
+        expected,
+    );
+}
+
+#[test]
+fn states_of_backends() {
+    const TWO: &str = "'10.0.0.1:1', '10.0.0.2:1'";
+    check_two(TWO, "ejection = {}", &[]);
+    check_two(TWO, "ejection = { base_time = '10m' }", &[]);
+    check_two(TWO, "ejection = { max_time = '29s' }", &["C0311"]);
+    check_two(TWO, "ejection = { base_time = '2s', max_time = '1s' }", &["C0311"]);
+    check_two(TWO, "ejection = { max_ejected = 0, consecutive_failures = 0 }", &["C0203", "C0203"]);
+    check_two(TWO, "ejection = { max_ejection = 5 }", &["C0102"]);
+    check_two(TWO, "ejection = true", &["C0104"]);
+    check_two("'10.0.0.1:1'", "ejection = {}", &["C0402"]);
+    check_two(TWO, "on_down = 'close'\nclose_rate = 5", &[]);
+    check_two(TWO, "on_down = 'kill'", &["C0201"]);
+    check_two(TWO, "close_rate = 5", &["C0402"]);
+    check_two(TWO, "on_down = 'keep'\nclose_rate = 5", &["C0402"]);
+    let two = |one: &str, other: &str| {
+        format!("{{ address = '10.0.0.1:1', {one} }}, {{ address = '10.0.0.2:1', {other} }}")
+    };
+    check_two(&two("state = 'drain'", "state = 'ready'"), "", &[]);
+    check_two(&two("state = 'drain'", "state = 'maintenance'"), "", &["C0410"]);
+    check_two(&two("state = 'drain'", "weight = 0"), "", &["C0410"]);
+    check_two(&two("state = 'down'", "state = 'maint'"), "", &["C0201", "C0201"]);
+    let pool = |keys: &str| {
+        let mut config =
+            good(&format!("[listener.x]\nbind = ':1'\npool = 'x'\n[pool.x]\nbackends = [{TWO}]\n{keys}"));
+        config.pools.remove(0)
+    };
+    assert_eq!(pool("ejection = {}").ejection, Some(EjectionSpec::default()));
+    assert_eq!(pool("ejection.base_time = '1h'").ejection.unwrap().max_time, Duration::from_secs(3600));
+    assert_eq!(pool("on_down = 'close'").on_down, OnDown::Close { rate: 100 });
+}
+
 #[test]
 fn warnings() {
     check_others("[pool.x]\nbackends = ['10.0.0.1:1']", &["C0401"]);
@@ -468,6 +521,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    // The table alone switches it on; its keys are the defaults.
+    let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
+    assert_eq!(ejections, [EjectionSpec::default()]);
     assert_eq!(full, config);
 }
 

@@ -83,6 +83,9 @@ pub(super) async fn dial(
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
+        if failure.outcome != ConnectOutcome::Local {
+            story.not_connected(&lease);
+        }
         last = failure.reason;
         attempt_began = Instant::now();
         if attempt_began >= deadline {

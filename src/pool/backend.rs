@@ -10,12 +10,12 @@
 //! with nothing known and zero counts, and connections to the old address keep counting on the old
 //! value until they end.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::health::{Change, CheckFault, CheckOutcome, Health, State};
-use super::{BackendSpec, HealthSpec};
+use super::health::{Change, CheckFault, CheckOutcome, Ejection, Event, Health, Rules, State, Trouble};
+use super::{BackendSpec, Duty};
 use crate::sys::Address;
 
 /// A backend and what happens at it.
@@ -40,20 +40,25 @@ impl Backend {
             address: spec.address.clone(),
             weight: spec.weight,
             traffic: Arc::new(Traffic::new()),
-            vitals: Arc::new(Vitals::new(now)),
+            vitals: Arc::new(Vitals::new(spec.duty, now)),
         }
     }
 
     /// This backend, going on where its `old` self stands if both are one server.
-    pub(super) fn succeed(mut self, old: &Arc<Backend>, found: Found) -> Arc<Self> {
+    pub(super) fn succeed(mut self, old: &Arc<Backend>) -> Arc<Self> {
         if !self.is_at(old) {
             return Arc::new(self);
         }
-        match found {
-            Found::Keep if self.weight == old.weight => return Arc::clone(old),
-            Found::Keep => self.vitals = Arc::clone(&old.vitals),
-            Found::Forget => {}
+        if self.weight == old.weight {
+            return Arc::clone(old);
         }
+        self.vitals = Arc::clone(&old.vitals);
+        self.succeed_in_counts(old)
+    }
+
+    /// This backend, going on with the number and the counts of an `old` self at the same address, but with
+    /// nothing known of its health.
+    pub(super) fn succeed_in_counts(mut self, old: &Arc<Backend>) -> Arc<Self> {
         self.traffic = Arc::clone(&old.traffic);
         Arc::new(self)
     }
@@ -78,22 +83,31 @@ impl Backend {
         self.weight
     }
 
-    /// What its checks say.
+    /// Its state.
     pub fn state(&self) -> State {
-        match self.vitals.state.load(Ordering::Relaxed) {
-            DOWN => State::Down,
-            _ => State::Up,
-        }
+        let state = usize::from(self.vitals.state.load(Ordering::Relaxed));
+        State::ALL.get(state).copied().unwrap_or(State::Up)
     }
 
-    /// When its state last changed; before any change, when it was configured.
+    /// When its state last changed; before any change, when it was configured. Of one that is up: since
+    /// when it takes new connections.
     pub fn since(&self) -> Instant {
         self.vitals.born + Duration::from_millis(self.vitals.since.load(Ordering::Relaxed))
     }
 
+    /// How often it came into a state; the one it began in does not count.
+    pub fn entered(&self, state: State) -> u64 {
+        self.vitals.entered[state as usize].load(Ordering::Relaxed)
+    }
+
+    /// Its ejection, even if its state is another because of a stronger cause.
+    pub fn ejection(&self) -> Option<Ejection> {
+        self.vitals.health().ejection()
+    }
+
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
-        self.weight > 0 && self.state() == State::Up
+        self.weight > 0 && self.vitals.state.load(Ordering::Relaxed) == State::Up as u8
     }
 
     /// Leases held now, on all workers.
@@ -104,6 +118,11 @@ impl Backend {
     /// Connections established since it was first configured.
     pub fn connections_total(&self) -> u64 {
         self.traffic.connections.load(Ordering::Relaxed)
+    }
+
+    /// Times that clients met this trouble here.
+    pub fn troubles(&self, trouble: Trouble) -> u64 {
+        self.traffic.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
 
     /// Checks passed.
@@ -136,15 +155,31 @@ impl Backend {
         Arc::ptr_eq(&self.traffic, &other.traffic)
     }
 
-    /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]:
-    /// switching checks off and on forgets what they found.
+    /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]: one
+    /// that had left its pool and is back goes on with its counts alone.
     pub(super) fn shares_health(&self, other: &Backend) -> bool {
         Arc::ptr_eq(&self.vitals, &other.vitals)
     }
 
-    /// Takes in the result of a check, see [`Health::observe`].
-    pub(super) fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
-        self.vitals.observe(outcome, spec, now)
+    /// Counts a check, and takes in its result as [`Backend::on`].
+    pub(super) fn observe(&self, outcome: CheckOutcome, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        self.vitals.count(outcome);
+        self.on(Event::Check(outcome), rules, now)
+    }
+
+    /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
+    pub(super) fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        let change = self.vitals.on(event, rules, now)?;
+        if [change.from, change.to].contains(&State::Ejected) {
+            // What was met before, or on connections that had begun before, counts no more.
+            self.traffic.troubles.iter().for_each(Troubles::break_row);
+        }
+        Some(change)
+    }
+
+    /// Says how many failures in a row are too many; 0: any number is borne.
+    pub(super) fn bear(&self, failures: u32) {
+        self.traffic.borne.store(failures, Ordering::Relaxed);
     }
 
     /// One more lease is held.
@@ -160,16 +195,19 @@ impl Backend {
     /// One more connection is established.
     pub(super) fn connected(&self) {
         self.traffic.connections.fetch_add(1, Ordering::Relaxed);
+        self.went_well(Trouble::Connect);
     }
-}
 
-/// What becomes of what checks found when a backend is built anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It still holds.
-    Keep,
-    /// The checks were switched off: nothing would ever bring up again what they took down.
-    Forget,
+    /// A client met a trouble; true if that makes too many in a row, which then begins anew.
+    pub(super) fn met(&self, trouble: Trouble) -> bool {
+        let Traffic { troubles, borne, .. } = &*self.traffic;
+        troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
+    }
+
+    /// A client did not meet a trouble that it might have.
+    pub(super) fn went_well(&self, trouble: Trouble) {
+        self.traffic.troubles[trouble as usize].break_row();
+    }
 }
 
 /// What goes on at a backend, written by the connections of all workers.
@@ -178,6 +216,40 @@ struct Traffic {
     number: u64,
     active: AtomicU64,
     connections: AtomicU64,
+    /// By [`Trouble`].
+    troubles: [Troubles; Trouble::ALL.len()],
+    /// Failures in a row that are too many; 0: any number is borne.
+    borne: AtomicU32,
+}
+
+/// One trouble that clients met.
+#[derive(Debug, Default)]
+struct Troubles {
+    total: AtomicU64,
+    row: AtomicU32,
+}
+
+impl Troubles {
+    /// Counts one; true if there are `borne` in a row. Two threads at once may both be told so; an
+    /// ejection comes of the first alone.
+    fn meet(&self, borne: u32) -> bool {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if borne == 0 {
+            return false;
+        }
+        let is_full = self.row.fetch_add(1, Ordering::Relaxed) + 1 >= borne;
+        if is_full {
+            self.row.store(0, Ordering::Relaxed);
+        }
+        is_full
+    }
+
+    /// Nearly always there is no row, and then nothing is written.
+    fn break_row(&self) {
+        if self.row.load(Ordering::Relaxed) != 0 {
+            self.row.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The number of the next backend; 0 is none.
@@ -186,60 +258,71 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 impl Traffic {
     fn new() -> Self {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self { number, active: AtomicU64::new(0), connections: AtomicU64::new(0) }
+        Self {
+            number,
+            active: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            troubles: Default::default(),
+            borne: AtomicU32::new(0),
+        }
     }
 }
 
-const UP: u8 = 0;
-const DOWN: u8 = 1;
-
-/// What its checks found: read by each pick, written a few times per check's interval at the most.
+/// What is known of a backend: read by each pick, written a few times per check's interval at the most.
 #[derive(Debug)]
 struct Vitals {
-    /// [`UP`] or [`DOWN`], a copy of the state in `health` that is read without its lock.
+    /// The [`State`], a copy of that in `health` that is read without its lock.
     state: AtomicU8,
     /// When the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
+    /// How often each state was entered, by [`State`].
+    entered: [AtomicU64; State::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
-    /// The counters behind the state. Only the server's one task that applies changes takes this
-    /// lock, so nobody ever waits for it; it is there because a `Backend` is shared and the state
+    /// Only the server's one task that applies changes takes this lock, and on its thread also who asks for
+    /// an ejection, so nobody ever waits for it; it is there because a `Backend` is shared and the state
     /// machine needs `&mut`.
     health: Mutex<Health>,
 }
 
 impl Vitals {
-    fn new(now: Instant) -> Self {
+    fn new(duty: Duty, now: Instant) -> Self {
+        let health = Health::new(duty, now);
         Self {
-            state: AtomicU8::new(UP),
+            state: AtomicU8::new(health.state() as u8),
             since: AtomicU64::new(0),
             born: now,
+            entered: Default::default(),
             passed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             not_made: AtomicU64::new(0),
-            health: Mutex::new(Health::new(now)),
+            health: Mutex::new(health),
         }
     }
 
-    fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        // A panic while it was held cannot leave a half-made state behind: each field is valid alone.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, outcome: CheckOutcome) {
         let counter = match outcome {
             CheckOutcome::Passed => &self.passed,
             CheckOutcome::Failed(CheckFault::Local) => &self.not_made,
             CheckOutcome::Failed(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        // A panic while it was held cannot leave a half-made state behind: each field is valid alone.
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = health.observe(outcome, spec, now)?;
+    }
+
+    fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        let mut health = self.health();
+        let change = health.on(event, rules, now)?;
         let lived = health.since().saturating_duration_since(self.born).as_millis();
         self.since.store(u64::try_from(lived).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let state = match change.to {
-            State::Up => UP,
-            State::Down => DOWN,
-        };
-        self.state.store(state, Ordering::Relaxed);
+        self.entered[change.to as usize].fetch_add(1, Ordering::Relaxed);
+        self.state.store(change.to as u8, Ordering::Relaxed);
         Some(change)
     }
 }
@@ -247,15 +330,19 @@ impl Vitals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::CheckKind;
+    use crate::pool::{CheckKind, EjectionSpec, HealthSpec};
 
     fn spec(address: &str, weight: u16) -> BackendSpec {
-        BackendSpec { name: "b".into(), address: address.parse().unwrap(), weight }
+        BackendSpec { name: "b".into(), address: address.parse().unwrap(), weight, duty: Duty::Ready }
     }
 
     fn health_spec() -> HealthSpec {
         let second = Duration::from_secs(1);
         HealthSpec { check: CheckKind::Tcp, interval: second, timeout: second, rise: 2, fall: 3 }
+    }
+
+    fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<Change> {
+        backend.observe(outcome, Rules { health: Some(&health_spec()), ejection: None }, now)
     }
 
     /// A backend that is down, with one lease held and one connection made.
@@ -264,16 +351,16 @@ mod tests {
         backend.hold();
         backend.connected();
         let fault = CheckOutcome::Failed(CheckFault::Refused);
-        assert!(backend.observe(fault, &health_spec(), now + Duration::from_millis(1500)).is_some());
+        assert!(observe(&backend, fault, now + Duration::from_millis(1500)).is_some());
         backend
     }
 
-    fn check(pool: &str, next: BackendSpec, kept: Found, expected: (State, u64, u64, u64)) {
+    fn check(pool: &str, next: BackendSpec, expected: (State, u64, u64, u64)) {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9)).succeed(&old, kept);
+        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9)).succeed(&old);
         let found = (new.state(), new.active(), new.connections_total(), new.checks_failed());
-        assert_eq!(found, expected, "{pool} {next:?} {kept:?}");
+        assert_eq!(found, expected, "{pool} {next:?}");
         assert_eq!(new.weight(), next.weight);
         assert_eq!(*new.address(), next.address);
         assert_eq!(new.is_same(&old), new.active() == 1);
@@ -282,25 +369,19 @@ mod tests {
 
     #[test]
     fn what_is_taken_over() {
-        check("p", spec("10.0.0.1:1", 1), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 5), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 0), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 1), Found::Forget, (State::Up, 1, 1, 0));
-        check("p", spec("10.0.0.1:2", 1), Found::Keep, (State::Up, 0, 0, 0));
-        check("q", spec("10.0.0.1:1", 1), Found::Keep, (State::Up, 0, 0, 0));
-        check(
-            "p",
-            BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) },
-            Found::Keep,
-            (State::Up, 0, 0, 0),
-        );
+        check("p", spec("10.0.0.1:1", 1), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 5), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 0), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:2", 1), (State::Up, 0, 0, 0));
+        check("q", spec("10.0.0.1:1", 1), (State::Up, 0, 0, 0));
+        check("p", BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) }, (State::Up, 0, 0, 0));
     }
 
     #[test]
     fn an_unchanged_one_is_the_same_value() {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now).succeed(&old, Found::Keep);
+        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now).succeed(&old);
         assert!(Arc::ptr_eq(&old, &new));
     }
 
@@ -311,9 +392,9 @@ mod tests {
         assert_eq!(backend.since(), now + Duration::from_millis(1500));
         assert!(!backend.is_available());
         let later = now + Duration::from_secs(7);
-        assert_eq!(backend.observe(CheckOutcome::Passed, &health_spec(), later), None);
+        assert_eq!(observe(&backend, CheckOutcome::Passed, later), None);
         assert_eq!(backend.since(), now + Duration::from_millis(1500));
-        assert!(backend.observe(CheckOutcome::Passed, &health_spec(), later).is_some());
+        assert!(observe(&backend, CheckOutcome::Passed, later).is_some());
         assert_eq!(backend.since(), later);
         assert!(backend.is_available());
     }
@@ -323,7 +404,7 @@ mod tests {
         let now = Instant::now();
         let backend = used(now);
         for outcome in [CheckOutcome::Passed, CheckOutcome::Failed(CheckFault::Local), CheckOutcome::Passed] {
-            backend.observe(outcome, &health_spec(), now);
+            observe(&backend, outcome, now);
         }
         assert_eq!((backend.checks_passed(), backend.checks_failed(), backend.checks_not_made()), (2, 1, 1));
     }
@@ -332,5 +413,80 @@ mod tests {
     fn weight_0_is_never_available() {
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 0), Instant::now());
         assert_eq!((backend.state(), backend.is_available()), (State::Up, false));
+    }
+
+    #[test]
+    fn a_new_one_begins_by_its_duty() {
+        for (duty, state) in [(Duty::Drain, State::Draining), (Duty::Maintenance, State::Maintenance)] {
+            let spec = BackendSpec { duty, ..spec("10.0.0.1:1", 1) };
+            let backend = Backend::new(&"p".into(), &spec, Instant::now());
+            assert_eq!((backend.state(), backend.is_available()), (state, false));
+        }
+    }
+
+    #[test]
+    fn states_are_counted_as_they_are_entered() {
+        let now = Instant::now();
+        let backend = used(now);
+        for _ in 0..2 {
+            observe(&backend, CheckOutcome::Passed, now);
+        }
+        let on = |event| backend.on(event, Rules::default(), now);
+        assert!(on(Event::Duty(Duty::Drain)).is_some() && on(Event::Duty(Duty::Drain)).is_none());
+        assert_eq!(State::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
+    }
+
+    /// `c`onnects fail, `C`onnected, early `r`eset, `s`poke: which of them fill a row of three?
+    fn check_rows(happens: &str, expected: &str) {
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now());
+        backend.bear(3);
+        let meet = |letter| match letter {
+            'c' => backend.met(Trouble::Connect),
+            'r' => backend.met(Trouble::EarlyReset),
+            'C' => {
+                backend.connected();
+                false
+            }
+            _ => {
+                backend.went_well(Trouble::EarlyReset);
+                false
+            }
+        };
+        let full: String = happens.chars().map(|letter| if meet(letter) { '!' } else { '.' }).collect();
+        assert_eq!(full, expected, "{happens}");
+        let count = |letter| happens.chars().filter(|&other| other == letter).count() as u64;
+        assert_eq!(backend.troubles(Trouble::Connect), count('c'));
+        assert_eq!(backend.troubles(Trouble::EarlyReset), count('r'));
+    }
+
+    #[test]
+    fn a_row_is_broken_by_what_goes_well() {
+        check_rows("ccc", "..!");
+        check_rows("cccccc", "..!..!");
+        check_rows("ccCccc", ".....!");
+        check_rows("CrCrCr", ".....!");
+        check_rows("CrCrCsCr", "........");
+        check_rows("ccsc", "...!");
+        check_rows("ccrrc", "....!");
+    }
+
+    #[test]
+    fn without_a_bound_every_row_is_borne() {
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now());
+        assert!(!(0..100).any(|_| backend.met(Trouble::Connect)));
+        assert_eq!(backend.troubles(Trouble::Connect), 100);
+    }
+
+    #[test]
+    fn an_ejection_begins_and_ends_without_a_row() {
+        let now = Instant::now();
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now);
+        backend.bear(2);
+        let rules = Rules { health: None, ejection: Some(&EjectionSpec::default()) };
+        assert!(!backend.met(Trouble::EarlyReset));
+        assert!(backend.on(Event::Failures(Trouble::Connect), rules, now).is_some());
+        assert!(!backend.met(Trouble::EarlyReset));
+        assert!(backend.on(Event::Time, rules, now + Duration::from_secs(30)).is_some());
+        assert!(!backend.met(Trouble::EarlyReset) && backend.met(Trouble::EarlyReset));
     }
 }

@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::DialSpec;
+    use crate::pool::{DialSpec, OnDown};
 
     fn pool(hash_on: HashOn, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
@@ -92,6 +92,8 @@ mod tests {
             hash_key: *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f",
             backends: Vec::new(),
             health: None,
+            ejection: None,
+            on_down: OnDown::Keep,
             dial: DialSpec::default(),
         }
     }

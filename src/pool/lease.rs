@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Backend;
+use super::{Backend, Sighting, Trouble};
 
 /// Holds a backend for one connection and counts it there from pick to drop, so a backend that hangs
 /// in connecting is seen as loaded too. It keeps its backend alive over reloads.
+///
+/// It also tells the backend how the connection fares. Trouble that is met too often in a row makes a
+/// [`Sighting`], which is to be given to whoever applies changes.
 #[derive(Debug)]
 #[must_use = "a dropped lease is given back"]
 pub struct Lease {
@@ -27,6 +30,16 @@ impl Lease {
     /// the connect has succeeded: attempts that fail are no connections.
     pub fn connected(&self) {
         self.backend.connected();
+    }
+
+    /// The backend has sent a first byte.
+    pub fn spoke(&self) {
+        self.backend.went_well(Trouble::EarlyReset);
+    }
+
+    /// The connection met a trouble by the backend's fault.
+    pub fn met(&self, trouble: Trouble) -> Option<Sighting> {
+        self.backend.met(trouble).then(|| Sighting { backend: Arc::clone(&self.backend), trouble })
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! A [`Pool`] is built whole from its spec, is part of a snapshot and never changes its members; what
 //! changes while it lives are its backends' atomics, so picking takes no lock.
-//! Tasks (`probe`) only send what they found; whoever owns the snapshot calls [`Pool::apply`].
+//! Tasks (`probe`) and leases only tell what they found; whoever owns the snapshot applies it (`changes`).
 //!
 //! It opens no connections for clients: `conn` does, with the lease it gets here.
 
 mod backend;
+mod changes;
 mod hash_on;
 mod health;
 mod lease;
@@ -20,13 +21,15 @@ use std::time::Instant;
 
 use crate::balance::{Balancer, Maglev, Member};
 use crate::wire::ServerName;
-use backend::Found;
 
 pub use backend::Backend;
-pub use health::{Change, CheckFault, CheckOutcome, Reason, State};
+pub use changes::{Sighting, Withheld};
+pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
 pub use probe::{CheckReport, Checks};
-pub use spec::{BackendSpec, CheckKind, DialSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix};
+pub use spec::{
+    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec, SourcePrefix,
+};
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
 /// its backends with their last lease.
@@ -45,7 +48,8 @@ pub struct Pool {
 impl Pool {
     /// Builds the pool of `spec`, taking over what is unchanged from its `previous` self: backends by
     /// name and address with health and counts, the balancer if nothing it was built from changed. A
-    /// `previous` pool of another name is passed over.
+    /// `previous` pool of another name is passed over. What is new in the spec about the backends taken over
+    /// comes into force with [`Pool::settle`].
     ///
     /// `start` is where round robin begins; pass a random number, so that not every process begins at
     /// the same backend.
@@ -57,8 +61,9 @@ impl Pool {
             .iter()
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now);
-                match previous.and_then(|pool| Some((pool, pool.backend(&backend.name)?))) {
-                    Some((pool, old)) => new.succeed(old, found(&pool.spec, &spec)),
+                new.bear(spec.borne());
+                match previous.and_then(|pool| pool.backend(&backend.name)) {
+                    Some(old) => new.succeed(old),
                     None => Arc::new(new),
                 }
             })
@@ -79,7 +84,7 @@ impl Pool {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now());
             if again.is_at(left) {
-                self.backends[at] = again.succeed(left, Found::Forget);
+                self.backends[at] = again.succeed_in_counts(left);
             }
         }
     }
@@ -121,19 +126,6 @@ impl Pool {
         Some(Lease::new(&self.backends[at]))
     }
 
-    /// Takes in what a check found, and says if that changed the backend's state.
-    ///
-    /// A report about a backend that a reload has taken away or replaced meanwhile is passed over, as
-    /// is any while the pool has no checks. Not for concurrent callers: one task applies all changes.
-    pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<Change> {
-        let spec = self.spec.health.as_ref()?;
-        let backend = self.backend(report.backend.name())?;
-        if !backend.shares_health(&report.backend) {
-            return None;
-        }
-        backend.observe(report.outcome, spec, now)
-    }
-
     /// A fingerprint of the hash table, equal on nodes that agree; `None` for round robin.
     pub fn digest(&self) -> Option<u64> {
         self.maglev().map(Maglev::digest)
@@ -159,11 +151,6 @@ fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
         spec.backends.iter().map(|backend| (Arc::clone(&backend.name), backend.weight)).collect()
     };
     old.algorithm == new.algorithm && old.hash_key == new.hash_key && members(old) == members(new)
-}
-
-/// Whether what the checks of the old pool found holds in the new one.
-fn found(old: &PoolSpec, new: &PoolSpec) -> Found {
-    if old.health.is_some() && new.health.is_none() { Found::Forget } else { Found::Keep }
 }
 
 /// A backend's identity in the table is its name alone, without the pool's: renaming a pool moves

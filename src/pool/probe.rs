@@ -7,6 +7,8 @@
 //! interval is stretched or shortened by up to a tenth: a thousand backends, or ten nodes that were
 //! started together, do not knock all at once. A check opens a connection and closes it, without a
 //! byte, so what listens there sees a client that changed its mind.
+//!
+//! A backend in maintenance is not asked: it may be taken apart, and its state is not up to checks.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Backend, CheckFault, CheckKind, CheckOutcome, HealthSpec, Pool};
+use super::{Backend, CheckFault, CheckKind, CheckOutcome, HealthSpec, Pool, State};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
 
@@ -106,15 +108,17 @@ async fn watch(
     sleep_until(Instant::now() + schedule.first()).await;
     loop {
         let started = Instant::now();
-        let outcome = check(backend.address(), &spec).await;
-        let report = CheckReport {
-            pool: Arc::clone(backend.pool()),
-            backend: Arc::clone(&backend),
-            outcome,
-            took: started.elapsed(),
-        };
-        if reports.send(report).await.is_err() {
-            return;
+        if backend.state() != State::Maintenance {
+            let outcome = check(backend.address(), &spec).await;
+            let report = CheckReport {
+                pool: Arc::clone(backend.pool()),
+                backend: Arc::clone(&backend),
+                outcome,
+                took: started.elapsed(),
+            };
+            if reports.send(report).await.is_err() {
+                return;
+            }
         }
         // From start to start; a check that took longer than the interval is followed at once.
         sleep_until(started + schedule.period()).await;

@@ -23,8 +23,19 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
+    /// Ejection of backends that fail clients, or `None` when switched off, the default.
+    pub ejection: Option<EjectionSpec>,
+    /// What happens to what is open to a backend that goes down.
+    pub on_down: OnDown,
     /// How connections to a backend are opened.
     pub dial: DialSpec,
+}
+
+impl PoolSpec {
+    /// Failures in a row that are too many; 0: any number is borne.
+    pub(super) fn borne(&self) -> u32 {
+        self.ejection.as_ref().map_or(0, |spec| spec.consecutive_failures)
+    }
 }
 
 /// A backend as configured.
@@ -36,6 +47,31 @@ pub struct BackendSpec {
     pub address: Address,
     /// Its share of the traffic relative to the others; 0 takes no new connections.
     pub weight: u16,
+    /// What the operator wants of it.
+    pub duty: Duty,
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// To serve, when nothing else speaks against it.
+    #[default]
+    Ready,
+    /// No new connections; those that are open stay.
+    Drain,
+    /// The same, and its checks pause: it may be taken apart.
+    Maintenance,
+}
+
+impl Duty {
+    /// The word in the file and in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
 }
 
 /// What a hash balancer looks at.
@@ -84,6 +120,45 @@ pub struct HealthSpec {
 pub enum CheckKind {
     /// Opens a TCP connection and closes it.
     Tcp,
+}
+
+/// Ejection: a backend that fails one client after the other gets none for a while, whatever its checks
+/// say. Names and defaults are those of Envoy's outlier detection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EjectionSpec {
+    /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.
+    pub consecutive_failures: u32,
+    /// How long the first ejection lasts; one right after it twice as long, then three times. Default 30 s.
+    pub base_time: Duration,
+    /// The longest time for one. Default 300 s.
+    pub max_time: Duration,
+    /// The part of the pool that may be ejected at once, in percent; one backend always may, unless no
+    /// other is available. Default 10.
+    pub max_ejected: u8,
+}
+
+impl Default for EjectionSpec {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_time: Duration::from_secs(30),
+            max_time: Duration::from_secs(300),
+            max_ejected: 10,
+        }
+    }
+}
+
+/// What happens to what is open to a backend that goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// It goes on, until one of its sides ends it. A down backend may well serve whom it has.
+    #[default]
+    Keep,
+    /// It is reset, one connection after the other.
+    Close {
+        /// Connections a second, over all backends of the pool. Default 100.
+        rate: u32,
+    },
 }
 
 /// How connections to a backend are opened.

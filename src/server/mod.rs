@@ -4,6 +4,7 @@
 //! thread and runtime of its own, so that no check, scrape or reload delays a byte. It alone applies
 //! changes: what checks found, new configurations, the end.
 
+mod aftercare;
 mod build;
 mod leaving;
 mod notify;
@@ -29,6 +30,7 @@ use crate::conn::{Bounds, Doors};
 use crate::limit::Gate;
 use crate::listener::BindFault;
 use crate::live::Loads;
+use crate::pool::Sighting;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
@@ -46,6 +48,9 @@ const MOST_PIPES: u64 = 256;
 
 /// Bytes of hellos that are not yet whole, for the whole process.
 const HELLO_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
+const SIGHTINGS: usize = 1024;
 
 /// Why the server could not start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +88,7 @@ pub struct Server {
     workers: Vec<Worker>,
     remote: Remote,
     requests: mpsc::UnboundedReceiver<Request>,
+    sightings: mpsc::Receiver<Sighting>,
 }
 
 impl Server {
@@ -114,6 +120,7 @@ impl Server {
             addresses: Mutex::default(),
         });
         let (doors, parcels) = Doors::new(config.workers);
+        let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);
         let supplies = Supplies {
             snapshot: Arc::clone(&view.snapshot),
             bounds,
@@ -122,6 +129,7 @@ impl Server {
             pipes: descriptors.pipes_of_a_worker(),
             doors,
             loads: Loads::new(config.workers),
+            sightings: tell_sightings,
         };
         let workers = parcels
             .into_iter()
@@ -136,7 +144,7 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
-        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests })
+        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests, sightings })
     }
 
     /// A handle for other threads.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pointsman::admin;
 use pointsman::balance::Algorithm;
 use pointsman::config::Config;
-use pointsman::pool::{CheckKind, HealthSpec};
+use pointsman::pool::{CheckKind, HealthSpec, State};
 use pointsman::relay::EngineChoice;
 use pointsman::telemetry::metrics::METRICS;
 use serde_json::{Value, json};
@@ -161,6 +161,8 @@ fn status_tells_what_is_there() {
                 "since_seconds": null,
                 "connections": { "active": 1, "total": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0 },
+                "troubles": { "connects": 0, "early_resets": 0 },
+                "ejection": null,
             }],
         }],
     });
@@ -191,6 +193,14 @@ fn metrics_are_well_formed_and_have_the_backends() {
     let of_backend =
         |family: &str| samples[&format!("{family}{{pool=\"main\",backend=\"{}\"}}", backend.address)];
     assert_eq!(of_backend("pointsman_backend_up"), 1.0);
+    let labelled = |family: &str, label: &str, word: &str| {
+        samples[&format!("{family}{{pool=\"main\",backend=\"{}\",{label}=\"{word}\"}}", backend.address)]
+    };
+    for state in State::ALL.map(State::word) {
+        assert_eq!(labelled("pointsman_backend_state", "state", state), f64::from(u8::from(state == "up")));
+        assert_eq!(labelled("pointsman_backend_state_changes_total", "state", state), 0.0);
+    }
+    assert_eq!(labelled("pointsman_backend_troubles_total", "kind", "early_reset"), 0.0);
     assert_eq!(of_backend("pointsman_backend_connections_active"), 1.0);
     assert_eq!(of_backend("pointsman_backend_connections_total"), 1.0);
     assert_eq!(of_backend("pointsman_hash_table_entries"), 65537.0);

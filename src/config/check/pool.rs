@@ -9,11 +9,13 @@ use super::pools::{Known, Pools};
 use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Backend, BackendWords, Health, Pool};
+use crate::config::file::{Backend, BackendWords, Health, OnDownWord, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named};
 use crate::config::words::name_fault;
-use crate::pool::{BackendSpec, CheckKind, DialSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix};
+use crate::pool::{
+    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec, SourcePrefix,
+};
 use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
@@ -78,6 +80,8 @@ impl PoolChecker<'_> {
             hash_key,
             backends: self.backends(found),
             health: self.health(found),
+            ejection: self.ejection(found),
+            on_down: self.on_down(found),
             dial: self.dial(found),
         }
     }
@@ -114,6 +118,7 @@ impl PoolChecker<'_> {
             specs.push(spec);
         }
         self.some_weight(list, found);
+        self.some_ready(&specs, list, found);
         specs
     }
 
@@ -129,7 +134,7 @@ impl PoolChecker<'_> {
         item: &Item<BackendWords>,
         found: &mut Findings<'_>,
     ) -> Option<BackendSpec> {
-        let Backend { name, address, weight } = &item.value.0;
+        let Backend { name, address, weight, state } = &item.value.0;
         if address.is_absent() {
             let path = format!("{}.backends[{index}].address", self.path);
             let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
@@ -143,7 +148,7 @@ impl PoolChecker<'_> {
             None => address.to_string().into(),
         };
         let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
-        Some(BackendSpec { name, address, weight })
+        Some(BackendSpec { name, address, weight, duty: or(state, |choice| choice.0, Duty::Ready) })
     }
 
     fn doubled(&self, name: &str, at: Span, first: Span, found: &mut Findings<'_>) {
@@ -164,6 +169,75 @@ impl PoolChecker<'_> {
             let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
             found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
+        }
+    }
+
+    /// Draining all of a pool may be meant, for an hour, so it is a warning.
+    fn some_ready(&self, specs: &[BackendSpec], list: &List<BackendWords>, found: &mut Findings<'_>) {
+        let rests = |spec: &BackendSpec| spec.duty != Duty::Ready || spec.weight == 0;
+        let is_asked_to = |spec: &BackendSpec| spec.duty != Duty::Ready;
+        if list.complete && specs.iter().any(is_asked_to) && specs.iter().all(rests) {
+            let message = format!("no backend of pool `{}` is ready", self.name);
+            let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
+            let place = self.words.backends.place().unwrap_or(self.place);
+            let label = "by their `state`, all are drained or in maintenance: clients are turned away";
+            found.add(warning.label(place, label));
+        }
+    }
+
+    fn ejection(&self, found: &mut Findings<'_>) -> Option<EjectionSpec> {
+        let entry = self.words.ejection.entry()?;
+        let words = &entry.value;
+        let default = EjectionSpec::default();
+        let base_time = or(&words.base_time, |time| time.0, default.base_time);
+        let max_time = or(&words.max_time, |time| time.0, default.max_time.max(base_time));
+        if let Some(max) = words.max_time.entry().filter(|_| max_time < base_time) {
+            let message = "the longest ejection may not be shorter than the first";
+            let fault = Diagnostic::new(Code::TimeoutOrder, self.key("ejection.max_time"), message);
+            let label = format!("shorter than the base time of {}", humantime::format_duration(base_time));
+            found.add(self.with_other(fault.label(max.at, label), &words.base_time));
+        }
+        let list = self.words.backends.value();
+        if list.is_some_and(|list| list.complete && list.items.len() == 1) {
+            let message = format!("`ejection` of pool `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("ejection"), message);
+            found.add(warning.label(entry.key, "the only backend of a pool is never ejected"));
+        }
+        Some(EjectionSpec {
+            consecutive_failures: or(
+                &words.consecutive_failures,
+                |number| count(number.0),
+                default.consecutive_failures,
+            ),
+            base_time,
+            max_time,
+            max_ejected: or(
+                &words.max_ejected,
+                |number| u8::try_from(number.0).unwrap_or(u8::MAX),
+                default.max_ejected,
+            ),
+        })
+    }
+
+    fn on_down(&self, found: &mut Findings<'_>) -> OnDown {
+        /// Reconnects a second that hardly any server is hurt by.
+        const RATE: u32 = 100;
+
+        let words = self.words;
+        match or(&words.on_down, |choice| choice.0, OnDownWord::Keep) {
+            OnDownWord::Close => {
+                OnDown::Close { rate: or(&words.close_rate, |number| count(number.0), RATE) }
+            }
+            OnDownWord::Keep => {
+                if let Some(place) = words.close_rate.place() {
+                    let message = format!("`close_rate` of pool `{}` has no effect", self.name);
+                    let warning = Diagnostic::new(Code::IdleSetting, self.key("close_rate"), message);
+                    let warning = warning.label(place, "");
+                    found
+                        .add(warning.help("it is obeyed with `on_down = \"close\"`; else nothing is closed"));
+                }
+                OnDown::Keep
+            }
         }
     }
 

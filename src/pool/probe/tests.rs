@@ -3,7 +3,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::{BackendSpec, Change, DialSpec, HashOn, PoolSpec, Reason, SourcePrefix, State};
+use crate::pool::{BackendSpec, Change, DialSpec, Duty, HashOn, OnDown, PoolSpec, Reason, SourcePrefix};
 
 const REFUSED: CheckOutcome = CheckOutcome::Failed(CheckFault::Refused);
 
@@ -16,6 +16,7 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         name: address.to_string().into(),
         address: address.into(),
         weight: 1,
+        duty: Duty::Ready,
     });
     let spec = PoolSpec {
         name: "p".into(),
@@ -25,6 +26,8 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         hash_key: [0; 16],
         backends: backends.collect(),
         health,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
     };
     Pool::build(spec, previous, 0)
@@ -139,6 +142,30 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     assert_eq!(change, Change { from: State::Down, to: State::Up, reason: Reason::ChecksPassed });
     assert!(backend.is_available() && backend.checks_passed() >= 2);
     assert_eq!(pool.backends()[1].checks_failed(), 0);
+}
+
+#[tokio::test]
+async fn a_backend_in_maintenance_is_not_asked() {
+    let (_one, resting) = listen();
+    let (_two, busy) = listen();
+    let with = |duty, previous: Option<&Pool>| {
+        let mut spec = pool(&[resting, busy], Some(health(Duration::from_millis(1))), None).spec().clone();
+        spec.backends[0].duty = duty;
+        let pool = Pool::build(spec, previous, 0);
+        pool.settle(std::time::Instant::now());
+        pool
+    };
+    let (reports, mut received) = mpsc::channel(1);
+    let mut checks = Checks::new();
+    let before = with(Duty::Maintenance, None);
+    checks.follow(&before, &reports, 1);
+    for _ in 0..20 {
+        let report = received.recv().await.unwrap();
+        assert_eq!(**report.backend.name(), *busy.to_string());
+    }
+    let after = with(Duty::Ready, Some(&before));
+    checks.follow(&after, &reports, 2);
+    while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
 }
 
 /// Lets go of everything that sends, and returns once the tasks are gone.

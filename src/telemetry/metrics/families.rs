@@ -215,13 +215,40 @@ pub(crate) const NO_BACKEND: MetricDoc = doc(
     "Connections that found no backend of the pool available.",
 );
 
+pub(crate) const EJECTIONS: MetricDoc = doc(
+    "pointsman_ejections_total",
+    Counter,
+    &["pool", "outcome"],
+    "Times that enough clients in a row failed at a backend: ejected, or withheld because of max_ejected or as the \
+     last_one available.",
+);
+
 // The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
 pub(crate) const BACKEND_UP: MetricDoc = doc(
     "pointsman_backend_up",
     Gauge,
     &["pool", "backend"],
-    "1 if the backend takes connections, 0 if it is down.",
+    "1 if the backend takes new connections, 0 in any other state.",
+);
+pub(crate) const BACKEND_STATE: MetricDoc = doc(
+    "pointsman_backend_state",
+    Gauge,
+    &["pool", "backend", "state"],
+    "1 for the state that the backend is in, 0 for the others: up, down, draining, ejected, maintenance.",
+);
+pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
+    "pointsman_backend_state_changes_total",
+    Counter,
+    &["pool", "backend", "state"],
+    "Times the backend came into a state.",
+);
+pub(crate) const BACKEND_TROUBLES: MetricDoc = doc(
+    "pointsman_backend_troubles_total",
+    Counter,
+    &["pool", "backend", "kind"],
+    "What clients met at the backend: connect (it failed by the backend's fault), early_reset (within 10 s and before \
+     the backend had sent a byte).",
 );
 pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     "pointsman_backend_connections_active",
@@ -283,7 +310,11 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECT_SECONDS,
     CONNECT_ATTEMPTS,
     NO_BACKEND,
+    EJECTIONS,
     BACKEND_UP,
+    BACKEND_STATE,
+    BACKEND_STATE_CHANGES,
+    BACKEND_TROUBLES,
     BACKEND_CONNECTIONS_ACTIVE,
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
@@ -344,7 +375,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 40);
+        assert_eq!(names.len(), 44);
     }
 
     #[test]

@@ -43,6 +43,32 @@ impl ConnectOutcome {
     }
 }
 
+/// What came of many clients in a row failing at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EjectionOutcome {
+    /// The backend was ejected.
+    Ejected,
+    /// As many of the pool are ejected as may be.
+    MaxEjected,
+    /// No other backend was available.
+    LastOne,
+}
+
+impl EjectionOutcome {
+    /// Every outcome, in the order of the declaration.
+    pub const ALL: [Self; 3] = [Self::Ejected, Self::MaxEjected, Self::LastOne];
+
+    /// The value of the label `outcome`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ejected => "ejected",
+            Self::MaxEjected => "max_ejected",
+            Self::LastOne => "last_one",
+        }
+    }
+}
+
 /// The metrics of one pool. Shared by all workers.
 #[derive(Debug)]
 pub struct PoolMetrics {
@@ -51,6 +77,7 @@ pub struct PoolMetrics {
     /// Connections that found no backend available.
     pub no_backend: Counter,
     attempts: [Counter; ConnectOutcome::ALL.len()],
+    ejections: [Counter; EjectionOutcome::ALL.len()],
 }
 
 impl PoolMetrics {
@@ -58,15 +85,24 @@ impl PoolMetrics {
         let attempts = |outcome: ConnectOutcome| {
             registry.counter(&families::CONNECT_ATTEMPTS, &[("pool", name), ("outcome", outcome.word())])
         };
+        let ejections = |outcome: EjectionOutcome| {
+            registry.counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
+        };
         Self {
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
             no_backend: registry.counter(&families::NO_BACKEND, &[("pool", name)]),
             attempts: ConnectOutcome::ALL.map(attempts),
+            ejections: EjectionOutcome::ALL.map(ejections),
         }
     }
 
     /// Counts one attempt to connect.
     pub fn connect(&self, outcome: ConnectOutcome) {
         self.attempts[outcome as usize].increment(1);
+    }
+
+    /// Counts what came of many clients in a row failing at a backend.
+    pub fn ejection(&self, outcome: EjectionOutcome) {
+        self.ejections[outcome as usize].increment(1);
     }
 }

@@ -12,6 +12,10 @@ fn whole(metrics: &Metrics) -> String {
     let mut text = Exposition::after(metrics.render());
     let backend = [("pool", "p"), ("backend", "b")];
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
+    let of_backend = |label| [("pool", "p"), ("backend", "b"), (label, "up")];
+    text.family(&families::BACKEND_STATE).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_STATE_CHANGES).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_TROUBLES).sample(&of_backend("kind"), 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS).sample(&backend, 0.0);
     text.family(&families::BACKEND_CHECKS)
@@ -85,6 +89,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 7);
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
+    assert_eq!(count("pointsman_ejections_total{"), 3);
 }
 
 #[test]
@@ -102,6 +107,7 @@ fn labels_index_their_arrays() {
     }
     check(&HelloOutcome::ALL, |value| value as usize, HelloOutcome::word);
     check(&ConnectOutcome::ALL, |value| value as usize, ConnectOutcome::word);
+    check(&EjectionOutcome::ALL, |value| value as usize, EjectionOutcome::word);
     check(&PipeFallback::ALL, |value| value as usize, PipeFallback::word);
     check(&ReloadOutcome::ALL, |value| value as usize, ReloadOutcome::word);
     check(&Direction::ALL, |value| value as usize, Direction::word);
