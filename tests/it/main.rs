@@ -14,6 +14,7 @@ mod real;
 mod records;
 mod relay;
 mod routes;
+mod states;
 mod support;
 mod tidy;
 mod tls;
