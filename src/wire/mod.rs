@@ -1,5 +1,6 @@
 //! Bytes to values and values to bytes, pure: no sockets, no clocks, no logging.
 
+pub mod agent;
 pub mod alert;
 pub mod client_hello;
 pub mod dialogue;
