@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Member};
+use pointsman::pool::spec::Targets;
 use pointsman::pool::{BackendSpec, DialSpec, Duty, HashOn, OnDown, Pool, PoolSpec, SourcePrefix};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
@@ -114,7 +115,8 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let weights = (1..=5).cycle();
     let backend = |(n, weight)| {
         let address = Address::Tcp(backend_address(n));
-        BackendSpec { name: address.to_string().into(), address, weight, duty: Duty::Ready }
+        let name = address.to_string().into();
+        BackendSpec { name, address, weight, duty: Duty::Ready, targets: Targets::default() }
     };
     let spec = PoolSpec {
         name: "pool".into(),

@@ -330,15 +330,21 @@ impl Vitals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::{CheckKind, EjectionSpec, HealthSpec};
+    use crate::pool::spec::Targets;
+    use crate::pool::{EjectionSpec, HealthSpec};
 
     fn spec(address: &str, weight: u16) -> BackendSpec {
-        BackendSpec { name: "b".into(), address: address.parse().unwrap(), weight, duty: Duty::Ready }
+        BackendSpec {
+            name: "b".into(),
+            address: address.parse().unwrap(),
+            weight,
+            duty: Duty::Ready,
+            targets: Targets::default(),
+        }
     }
 
     fn health_spec() -> HealthSpec {
-        let second = Duration::from_secs(1);
-        HealthSpec { check: CheckKind::Tcp, interval: second, timeout: second, rise: 2, fall: 3 }
+        HealthSpec::default()
     }
 
     fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<Change> {

@@ -26,7 +26,7 @@ pub use backend::Backend;
 pub use changes::{Sighting, Withheld};
 pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
-pub use probe::{CheckReport, Checks};
+pub use probe::{CheckLimit, CheckReport, Checks};
 pub use spec::{
     BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec, SourcePrefix,
 };

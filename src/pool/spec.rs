@@ -1,10 +1,13 @@
 //! What a pool is meant to be: plain values that the configuration fills and checks.
 
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::Algorithm;
 use crate::sys::Address;
+use crate::wire::Script;
 
 /// A pool as configured. Equal specs need no rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub struct BackendSpec {
     pub weight: u16,
     /// What the operator wants of it.
     pub duty: Duty,
+    /// Where it is asked, if not where the pool says.
+    pub targets: Targets,
 }
 
 /// What the operator wants of a backend.
@@ -70,6 +75,48 @@ impl Duty {
             Self::Ready => "ready",
             Self::Drain => "drain",
             Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// Where what is asked about one backend is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Where it is checked.
+    pub health: Target,
+}
+
+/// Where something of a backend is asked, as far as that is not where the backend itself listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The host.
+    pub host: Option<Host>,
+    /// The port; no Unix socket has one.
+    pub port: Option<u16>,
+}
+
+/// A host that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// By its IP address.
+    Ip(IpAddr),
+    /// This one, by a socket's path.
+    Unix(Arc<Path>),
+}
+
+impl Target {
+    /// The address to ask for a backend that listens at `backend` and whose `own` target goes before this one
+    /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for an IP address.
+    pub fn address(&self, own: &Target, backend: &Address) -> Option<Address> {
+        let port = own.port.or(self.port);
+        match (own.host.as_ref().or(self.host.as_ref()), backend) {
+            (Some(Host::Unix(path)), _) => Some(Address::Unix(Arc::clone(path))),
+            (Some(Host::Ip(ip)), Address::Tcp(tcp)) => {
+                Some(SocketAddr::new(*ip, port.unwrap_or(tcp.port())).into())
+            }
+            (Some(Host::Ip(ip)), Address::Unix(_)) => Some(SocketAddr::new(*ip, port?).into()),
+            (None, Address::Tcp(tcp)) => Some(SocketAddr::new(tcp.ip(), port.unwrap_or(tcp.port())).into()),
+            (None, Address::Unix(_)) => port.is_none().then(|| backend.clone()),
         }
     }
 }
@@ -105,8 +152,14 @@ impl Default for SourcePrefix {
 pub struct HealthSpec {
     /// What a check does.
     pub check: CheckKind,
+    /// Where it goes. Default: where the backend listens.
+    pub target: Target,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
+    /// The same while the last result speaks against the backend's state. Default: the interval.
+    pub fast_interval: Duration,
+    /// The same while the backend is down. Default: the interval.
+    pub down_interval: Duration,
     /// How long one check may take. Default: the interval, at most 5 s.
     pub timeout: Duration,
     /// Successes in a row that bring a backend up. Default 2.
@@ -115,11 +168,29 @@ pub struct HealthSpec {
     pub fall: u32,
 }
 
+impl Default for HealthSpec {
+    fn default() -> Self {
+        let interval = Duration::from_secs(2);
+        Self {
+            check: CheckKind::Tcp,
+            target: Target::default(),
+            interval,
+            fast_interval: interval,
+            down_interval: interval,
+            timeout: interval,
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
 /// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// Opens a TCP connection and closes it.
     Tcp,
+    /// Opens a TCP connection and has this dialogue on it.
+    Dialogue(Script),
 }
 
 /// Ejection: a backend that fails one client after the other gets none for a while, whatever its checks
@@ -175,5 +246,50 @@ pub struct DialSpec {
 impl Default for DialSpec {
     fn default() -> Self {
         Self { attempts: 3, connect_timeout: Duration::from_secs(5), dial_timeout: Duration::from_secs(15) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target from text: a host, a port, both or neither.
+    fn target(text: &str) -> Target {
+        let (host, port) = text.split_once('#').unwrap_or((text, ""));
+        let host = match host.strip_prefix("unix:") {
+            Some(path) => Some(Host::Unix(Path::new(path).into())),
+            None => host.parse().ok().map(Host::Ip),
+        };
+        Target { host, port: port.parse().ok() }
+    }
+
+    fn check(pool: &str, own: &str, backend: &str, expected: &str) {
+        let address = target(pool).address(&target(own), &backend.parse().unwrap());
+        let found = address.map(|address| address.to_string());
+        assert_eq!(found.as_deref().unwrap_or("none"), expected, "{pool} {own} {backend}");
+    }
+
+    #[test]
+    fn the_backend_goes_before_its_pool() {
+        check("", "", "10.0.0.1:443", "10.0.0.1:443");
+        check("#80", "", "10.0.0.1:443", "10.0.0.1:80");
+        check("#80", "#81", "10.0.0.1:443", "10.0.0.1:81");
+        check("10.0.0.9", "", "10.0.0.1:443", "10.0.0.9:443");
+        check("10.0.0.9#80", "", "10.0.0.1:443", "10.0.0.9:80");
+        check("10.0.0.9#80", "10.0.0.8", "10.0.0.1:443", "10.0.0.8:80");
+        check("10.0.0.9#80", "#81", "10.0.0.1:443", "10.0.0.9:81");
+        check("", "::1#81", "10.0.0.1:443", "[::1]:81");
+        check("unix:/x", "", "10.0.0.1:443", "unix:/x");
+        check("10.0.0.9#80", "unix:/x", "10.0.0.1:443", "unix:/x");
+    }
+
+    #[test]
+    fn unix_sockets_have_no_port() {
+        check("", "", "unix:/b", "unix:/b");
+        check("#80", "", "unix:/b", "none");
+        check("", "#80", "unix:/b", "none");
+        check("10.0.0.9", "", "unix:/b", "none");
+        check("10.0.0.9", "#80", "unix:/b", "10.0.0.9:80");
+        check("unix:/x", "", "unix:/b", "unix:/x");
     }
 }

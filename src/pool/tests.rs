@@ -1,15 +1,16 @@
 use std::time::Duration;
 
+use super::spec::Targets;
 use super::*;
 use crate::balance::Algorithm;
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
-    let second = Duration::from_secs(1);
     let backends = backends.iter().map(|&(name, address, weight)| BackendSpec {
         name: name.into(),
         address: address.parse().unwrap(),
         weight,
         duty: Duty::Ready,
+        targets: Targets::default(),
     });
     PoolSpec {
         name: "p".into(),
@@ -18,13 +19,7 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
         source_prefix: SourcePrefix::default(),
         hash_key: [7; 16],
         backends: backends.collect(),
-        health: Some(HealthSpec {
-            check: CheckKind::Tcp,
-            interval: second,
-            timeout: second,
-            rise: 2,
-            fall: 3,
-        }),
+        health: Some(HealthSpec::default()),
         ejection: None,
         on_down: OnDown::Keep,
         dial: DialSpec::default(),

@@ -9,7 +9,7 @@ use humantime::format_duration;
 
 use super::Server;
 use crate::live::{Notice, Pace};
-use crate::pool::{Backend, Change, CheckReport, OnDown, Sighting, State, Withheld};
+use crate::pool::{Backend, Change, CheckOutcome, CheckReport, OnDown, Sighting, State, Withheld};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
 use crate::worker::Order;
@@ -36,6 +36,9 @@ impl Aftercare {
     pub(super) fn apply(&mut self, server: &Server, report: &CheckReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
+        if let CheckOutcome::Failed(fault) = report.outcome {
+            served.metrics.failed_check(fault.failed_check());
+        }
         if let Some(change) = served.pool.apply(report, Instant::now()) {
             self.follow(server, served, &report.backend, change);
         }

@@ -39,7 +39,7 @@ use leaving::Leaving;
 use reload::Sockets;
 use view::Request;
 
-/// Descriptors kept for everything that is not a connection: listeners, epoll, checks, files, admin.
+/// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
@@ -172,7 +172,8 @@ impl Descriptors {
     /// How many connections the process may have, by its configuration or by what is left for them.
     fn connections(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-        let reserved = RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes();
+        let reserved =
+            RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes() + checks(config);
         let most = (self.limit.saturating_sub(reserved) / 2).max(1);
         let connections = config.max_connections.unwrap_or(most);
         if connections > most {
@@ -185,6 +186,14 @@ impl Descriptors {
         }
         connections
     }
+}
+
+/// Descriptors that checks may take beyond those that are kept anyway.
+fn checks(config: &Config) -> u64 {
+    const KEPT: usize = 64;
+    let asked = config.pools.iter().map(|pool| usize::from(pool.health.is_some()) * pool.backends.len());
+    let most = asked.sum::<usize>().min(config.max_checks);
+    most.saturating_sub(KEPT) as u64
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

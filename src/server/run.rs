@@ -22,7 +22,7 @@ use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
-use crate::pool::{CheckReport, Checks, Sighting};
+use crate::pool::{CheckLimit, CheckReport, Checks, Sighting};
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -101,6 +101,7 @@ struct Control {
     checks: HashMap<Arc<str>, Checks>,
     reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
+    check_limit: Arc<CheckLimit>,
     leaving: Leaving,
     aftercare: Aftercare,
     upkeep: tokio::time::Interval,
@@ -125,6 +126,8 @@ impl Control {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let delayed = server.view.metrics.process().checks_delayed.clone();
+        let check_limit = CheckLimit::new(server.config.max_checks, delayed);
         let mut control = Self {
             server,
             file,
@@ -132,6 +135,7 @@ impl Control {
             checks: HashMap::new(),
             reports,
             report_to,
+            check_limit,
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
@@ -197,6 +201,7 @@ impl Control {
             self.checks.entry(Arc::clone(name)).or_default().follow(
                 &served.pool,
                 &self.report_to,
+                &self.check_limit,
                 build::random(),
             );
         }
@@ -249,6 +254,7 @@ impl Control {
         let connections = server.descriptors.connections(&config);
         server.view.bounds.connections.set_limit(connections);
         server.view.metrics.process().connections_limit.set(connections as f64);
+        self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pointsman::admin;
 use pointsman::balance::Algorithm;
 use pointsman::config::Config;
-use pointsman::pool::{CheckKind, HealthSpec, State};
+use pointsman::pool::{HealthSpec, State};
 use pointsman::relay::EngineChoice;
 use pointsman::telemetry::metrics::METRICS;
 use serde_json::{Value, json};
@@ -219,11 +219,9 @@ fn checks_are_counted_by_their_result() {
     let (_held, gone) = closed_port();
     let mut config = tcp(&[alive.address, gone], EngineChoice::Auto);
     config.pools[0].health = Some(HealthSpec {
-        check: CheckKind::Tcp,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(5),
-        rise: 2,
-        fall: 3,
+        ..HealthSpec::default()
     });
     let (_proxy, address) = Proxy::start_with_admin(config);
     let series = |backend: SocketAddr, result: &str| {

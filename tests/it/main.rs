@@ -9,6 +9,7 @@ mod dial;
 mod ends;
 mod life;
 mod pressure;
+mod probes;
 mod process;
 mod real;
 mod records;

@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::health::HealthChecker;
 use super::or;
 use super::pools::{Known, Pools};
 use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Backend, BackendWords, Health, OnDownWord, Pool};
+use crate::config::file::{Backend, BackendWords, OnDownWord, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named};
 use crate::config::words::name_fault;
-use crate::pool::{
-    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec, SourcePrefix,
-};
+use crate::pool::{BackendSpec, DialSpec, Duty, EjectionSpec, HashOn, OnDown, PoolSpec, SourcePrefix};
 use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
@@ -72,18 +70,24 @@ impl PoolChecker<'_> {
     fn check(&self, hash_key: [u8; 16], found: &mut Findings<'_>) -> PoolSpec {
         let words = self.words;
         self.warn_of_idle(found);
+        let backends = self.backends(found);
+        let asks = self.asks();
         PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
             hash_on: or(&words.hash_on, |choice| choice.0, HashOn::SourceIp),
             source_prefix: self.source_prefix(),
             hash_key,
-            backends: self.backends(found),
-            health: self.health(found),
+            health: asks.health(&backends, found),
             ejection: self.ejection(found),
             on_down: self.on_down(found),
+            backends,
             dial: self.dial(found),
         }
+    }
+
+    fn asks(&self) -> HealthChecker<'_> {
+        HealthChecker { pool: self.name, path: self.path, place: self.place, words: self.words }
     }
 
     fn source_prefix(&self) -> SourcePrefix {
@@ -134,7 +138,7 @@ impl PoolChecker<'_> {
         item: &Item<BackendWords>,
         found: &mut Findings<'_>,
     ) -> Option<BackendSpec> {
-        let Backend { name, address, weight, state } = &item.value.0;
+        let Backend { name, address, weight, state, health } = &item.value.0;
         if address.is_absent() {
             let path = format!("{}.backends[{index}].address", self.path);
             let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
@@ -148,7 +152,9 @@ impl PoolChecker<'_> {
             None => address.to_string().into(),
         };
         let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
-        Some(BackendSpec { name, address, weight, duty: or(state, |choice| choice.0, Duty::Ready) })
+        let path = format!("{}.backends[{index}]", self.path);
+        let targets = self.asks().targets(&path, health, found);
+        Some(BackendSpec { name, address, weight, duty: or(state, |choice| choice.0, Duty::Ready), targets })
     }
 
     fn doubled(&self, name: &str, at: Span, first: Span, found: &mut Findings<'_>) {
@@ -239,32 +245,6 @@ impl PoolChecker<'_> {
                 OnDown::Keep
             }
         }
-    }
-
-    fn health(&self, found: &mut Findings<'_>) -> Option<HealthSpec> {
-        /// A check that takes longer than this has failed, however rarely it runs.
-        const LONGEST_CHECK: Duration = Duration::from_secs(5);
-
-        let absent = Health::default();
-        let words = self.words.health.value().unwrap_or(&absent);
-        let interval = or(&words.interval, |time| time.0, Duration::from_secs(2));
-        if let Some(timeout) = words.timeout.entry().filter(|timeout| timeout.value.0 > interval) {
-            let message = "a health check may not take longer than the time between two";
-            let fault = Diagnostic::new(Code::TimeoutOrder, self.key("health.timeout"), message);
-            let interval_text = humantime::format_duration(interval);
-            found.add(self.with_other(
-                fault.label(timeout.at, format!("longer than the interval of {interval_text}")),
-                &words.interval,
-            ));
-        }
-        let check: Option<CheckKind> = or(&words.check, |choice| choice.0, Some(CheckKind::Tcp));
-        check.map(|check| HealthSpec {
-            check,
-            interval,
-            timeout: or(&words.timeout, |time| time.0, interval.min(LONGEST_CHECK)),
-            rise: or(&words.rise, |number| count(number.0), 2),
-            fall: or(&words.fall, |number| count(number.0), 3),
-        })
     }
 
     fn dial(&self, found: &mut Findings<'_>) -> DialSpec {

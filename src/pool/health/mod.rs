@@ -36,6 +36,8 @@ mod ejected;
 use std::time::Instant;
 
 use super::{Duty, EjectionSpec, HealthSpec};
+use crate::telemetry::FailedCheck;
+use crate::wire::alert;
 use checked::Checked;
 pub use ejected::Ejection;
 use ejected::Ejections;
@@ -100,6 +102,15 @@ pub enum CheckFault {
     /// No route to the host or its network.
     #[error("unreachable")]
     Unreachable,
+    /// It closed or reset the connection before it had answered.
+    #[error("closed before it answered")]
+    Closed,
+    /// It answered something else than what shows that it works.
+    #[error("unexpected answer")]
+    Unexpected,
+    /// It refused the hello of a `tls` check with this alert.
+    #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
+    TlsAlert(u8),
     /// This process was out of descriptors, ports or memory. It says nothing about the backend and
     /// never counts against it.
     #[error("out of local resources")]
@@ -107,6 +118,22 @@ pub enum CheckFault {
     /// Any other error.
     #[error("failed")]
     Other,
+}
+
+impl CheckFault {
+    /// The kind it is counted as.
+    pub fn failed_check(self) -> FailedCheck {
+        match self {
+            Self::Refused => FailedCheck::Refused,
+            Self::Timeout => FailedCheck::Timeout,
+            Self::Unreachable => FailedCheck::Unreachable,
+            Self::Closed => FailedCheck::Closed,
+            Self::Unexpected => FailedCheck::Unexpected,
+            Self::TlsAlert(_) => FailedCheck::TlsAlert,
+            Self::Local => FailedCheck::Local,
+            Self::Other => FailedCheck::Other,
+        }
+    }
 }
 
 /// What a client met at a backend.

@@ -3,12 +3,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::CheckKind;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn health_spec(rise: u32, fall: u32) -> HealthSpec {
-    HealthSpec { check: CheckKind::Tcp, interval: SECOND, timeout: SECOND, rise, fall }
+    HealthSpec { rise, fall, ..HealthSpec::default() }
 }
 
 fn rules<'a>(health: &'a HealthSpec, ejection: &'a EjectionSpec) -> Rules<'a> {
@@ -374,4 +373,11 @@ proptest! {
         life.live_by("R12pppppp........");
         prop_assert_eq!(life.health.state(), State::Up, "{}", events);
     }
+}
+
+#[test]
+fn faults_are_told_in_words() {
+    let told = |fault| Reason::ChecksFailed(fault).to_string();
+    assert_eq!(told(CheckFault::Closed), "checks failed: closed before it answered");
+    assert_eq!(told(CheckFault::TlsAlert(112)), "checks failed: TLS alert 112, unrecognized name");
 }

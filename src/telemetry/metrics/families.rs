@@ -125,6 +125,12 @@ pub(crate) const CONNECTIONS_MOVED: MetricDoc = doc(
     "Connections that another worker took over because theirs had too much to do: accepted (new ones) or stream \
      (running ones).",
 );
+pub(crate) const CHECKS_DELAYED: MetricDoc = doc(
+    "pointsman_checks_delayed_total",
+    Counter,
+    &[],
+    "Health checks that waited because max_checks were under way.",
+);
 pub(crate) const PANICS: MetricDoc = doc(
     "pointsman_panics_total",
     Counter,
@@ -268,6 +274,13 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     &["pool", "backend", "result"],
     "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left).",
 );
+pub(crate) const CHECK_FAILURES: MetricDoc = doc(
+    "pointsman_check_failures_total",
+    Counter,
+    &["pool", "fault"],
+    "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
+     tls_alert, local (no port or descriptor of ours left), other.",
+);
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
     Gauge,
@@ -318,6 +331,8 @@ pub const METRICS: &[MetricDoc] = &[
     BACKEND_CONNECTIONS_ACTIVE,
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
+    CHECK_FAILURES,
+    CHECKS_DELAYED,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     CONNECTIONS_LIMIT,
@@ -375,7 +390,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 44);
+        assert_eq!(names.len(), 46);
     }
 
     #[test]

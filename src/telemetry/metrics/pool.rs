@@ -69,6 +69,56 @@ impl EjectionOutcome {
     }
 }
 
+/// Why a health check did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FailedCheck {
+    /// Nothing listened.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// No way there.
+    Unreachable,
+    /// Closed or reset before the answer.
+    Closed,
+    /// Another answer than one that shows that the backend works.
+    Unexpected,
+    /// A TLS alert.
+    TlsAlert,
+    /// This machine could not: no port, descriptor or memory left.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+impl FailedCheck {
+    /// Every kind, in the order of the declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Closed,
+        Self::Unexpected,
+        Self::TlsAlert,
+        Self::Local,
+        Self::Other,
+    ];
+
+    /// The value of the label `fault`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Closed => "closed",
+            Self::Unexpected => "unexpected",
+            Self::TlsAlert => "tls_alert",
+            Self::Local => "local",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// The metrics of one pool. Shared by all workers.
 #[derive(Debug)]
 pub struct PoolMetrics {
@@ -78,6 +128,7 @@ pub struct PoolMetrics {
     pub no_backend: Counter,
     attempts: [Counter; ConnectOutcome::ALL.len()],
     ejections: [Counter; EjectionOutcome::ALL.len()],
+    failed_checks: [Counter; FailedCheck::ALL.len()],
 }
 
 impl PoolMetrics {
@@ -88,11 +139,15 @@ impl PoolMetrics {
         let ejections = |outcome: EjectionOutcome| {
             registry.counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
         };
+        let failed = |fault: FailedCheck| {
+            registry.counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
+        };
         Self {
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
             no_backend: registry.counter(&families::NO_BACKEND, &[("pool", name)]),
             attempts: ConnectOutcome::ALL.map(attempts),
             ejections: EjectionOutcome::ALL.map(ejections),
+            failed_checks: FailedCheck::ALL.map(failed),
         }
     }
 
@@ -104,5 +159,10 @@ impl PoolMetrics {
     /// Counts what came of many clients in a row failing at a backend.
     pub fn ejection(&self, outcome: EjectionOutcome) {
         self.ejections[outcome as usize].increment(1);
+    }
+
+    /// Counts one health check that did not pass.
+    pub fn failed_check(&self, fault: FailedCheck) {
+        self.failed_checks[fault as usize].increment(1);
     }
 }

@@ -90,6 +90,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     assert_eq!(count("pointsman_connect_attempts_total{"), 7);
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
     assert_eq!(count("pointsman_ejections_total{"), 3);
+    assert_eq!(count("pointsman_check_failures_total{"), 8);
 }
 
 #[test]
@@ -108,6 +109,7 @@ fn labels_index_their_arrays() {
     check(&HelloOutcome::ALL, |value| value as usize, HelloOutcome::word);
     check(&ConnectOutcome::ALL, |value| value as usize, ConnectOutcome::word);
     check(&EjectionOutcome::ALL, |value| value as usize, EjectionOutcome::word);
+    check(&FailedCheck::ALL, |value| value as usize, FailedCheck::word);
     check(&PipeFallback::ALL, |value| value as usize, PipeFallback::word);
     check(&ReloadOutcome::ALL, |value| value as usize, ReloadOutcome::word);
     check(&Direction::ALL, |value| value as usize, Direction::word);
