@@ -126,6 +126,7 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         hash_key: HASH_KEY,
         backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
+        agent: None,
         ejection: None,
         on_down: OnDown::Keep,
         dial: DialSpec::default(),

@@ -15,6 +15,7 @@ pub(super) fn text(view: &View) -> String {
     backends(&snapshot, &mut exposition);
     states(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
+    agents(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -75,6 +76,16 @@ fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
                 let labels = [("pool", &**pool), ("backend", backend.name()), ("result", result)];
                 family.sample(&labels, count as f64);
             }
+        }
+    }
+}
+
+fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut family = exposition.family(&families::BACKEND_AGENT_SHARE);
+    for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.pool.spec().agent.is_some()) {
+        for backend in served.pool.backends() {
+            let labels = [("pool", &**pool), ("backend", backend.name())];
+            family.sample(&labels, f64::from(backend.agent_share()) / 100.0);
         }
     }
 }

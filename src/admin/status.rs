@@ -67,6 +67,15 @@ struct BackendStatus<'a> {
     troubles: TroublesStatus,
     /// Null unless it is ejected, which a stronger state may hide.
     ejection: Option<EjectionStatus>,
+    /// What its agent lets it have; null where nobody is asked.
+    agent: Option<AgentStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct AgentStatus {
+    share_percent: u8,
+    /// Null is no limit.
+    max_connections: Option<u64>,
 }
 
 /// What clients met.
@@ -164,11 +173,11 @@ fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
             Algorithm::RoundRobin => "round-robin",
         },
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
-        backends: pool.backends().iter().map(|one| backend(one, now)).collect(),
+        backends: pool.backends().iter().map(|one| backend(pool, one, now)).collect(),
     }
 }
 
-fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
+fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
         address: backend.address().to_string(),
@@ -186,5 +195,9 @@ fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
             early_resets: backend.troubles(Trouble::EarlyReset),
         },
         ejection: backend.ejection().map(|ejection| EjectionStatus::of(ejection, now)),
+        agent: pool.spec().agent.as_ref().map(|_| AgentStatus {
+            share_percent: backend.agent_share(),
+            max_connections: backend.agent_max_connections(),
+        }),
     }
 }

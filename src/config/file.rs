@@ -32,7 +32,7 @@ tables! {
         /// Connections the process holds open at once. Default: half of the file descriptors it may open,
         /// after a reserve.
         max_connections: Number<1, MOST_CONNECTIONS>,
-        /// Health checks under way at once, 1 to 100000; others wait for their turn. Default 1000.
+        /// Health and agent checks under way at once, 1 to 100000; others wait for their turn. Default 1000.
         max_checks: Number<1, 100_000>,
         /// The key of the hash balancers, 32 hexadecimal digits. Every node that shares a pool needs the
         /// same. Default 706f696e74736d616e2d686173682d31.
@@ -156,6 +156,8 @@ tables! {
         backends: List<BackendWords>,
         /// Active checks of the backends.
         health: Health,
+        /// Agents on the backends' hosts that say how their backends are. Default: none.
+        agent: Agent,
         /// Ejection of backends that fail one client after the other. Default: none; an empty table switches
         /// it on.
         ejection: Ejection,
@@ -197,9 +199,11 @@ tables! {
         state: Choice<Duty>,
         /// Where its checks go. Default: as the pool's `health` says.
         health: Target,
+        /// Where its agent is. Default: as the pool's `agent` says.
+        agent: Target,
     }
 
-    /// Where checks of one backend go, as far as its pool does not say.
+    /// Where checks or an agent of one backend are, as far as its pool does not say.
     "a target" struct Target {
         /// An address with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
         /// Default: the pool's.
@@ -271,6 +275,20 @@ tables! {
         expect: Text,
         /// Bytes that must come, two hexadecimal digits each. Default: none.
         expect_hex: Hex,
+    }
+
+    /// Agents on the backends' hosts, which answer a connection by a line such as "up 75%".
+    "an agent" struct Agent {
+        /// The agents' port. Needed, here, in `address` or at each backend; no default.
+        port: Number<1, 65535>,
+        /// Where the agents are, with or without port. Default: each backend's own address.
+        address: TargetAddress,
+        /// Time between the starts of two questions to one agent; "10ms" to "1day". Default "2s".
+        interval: Time<10, DAY>,
+        /// How long one answer may take, at most `interval`; "1ms" to "1h". Default: `interval`, at most "5s".
+        timeout: Time<1, HOUR>,
+        /// Text to send first, 1 to 4096 bytes. Default: nothing is sent.
+        send: Text,
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Config {
     pub workers: usize,
     /// Open connections of the process; `None` is half of the descriptors left after a reserve.
     pub max_connections: Option<u64>,
-    /// Health checks under way at once, at least 1. Default 1000.
+    /// Health and agent checks under way at once, at least 1. Default 1000.
     pub max_checks: usize,
     /// The admin listener, or `None` when there is none.
     pub admin: Option<SocketAddr>,

@@ -1,4 +1,4 @@
-//! The words of health checks: what they send, what they expect, where they go.
+//! The words of health and agent checks: what they send, what they expect, where they go.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Read for User {
     }
 }
 
-/// Where checks go: an IP address, one with a port, or a Unix socket.
+/// Where checks or an agent are: an IP address, one with a port, or a Unix socket.
 #[derive(Clone, Debug)]
 pub(super) struct TargetAddress(pub(super) Target);
 

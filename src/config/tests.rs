@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::spec::{Host, Target, Targets};
+use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
     BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, SourcePrefix,
 };
@@ -137,6 +137,7 @@ fn the_smallest_configuration_has_every_default() {
             targets: Targets::default(),
         }],
         health: Some(HealthSpec::default()),
+        agent: None,
         ejection: None,
         on_down: OnDown::Keep,
         dial: DialSpec::default(),
@@ -731,18 +732,25 @@ fn misfit_checks_are_faults() {
 }
 
 #[test]
-fn checks_have_targets() {
+fn checks_and_agents_have_targets() {
     let config = good(&whole(
         "",
-        "health = { address = '10.0.0.9:80' }",
+        "health = { address = '10.0.0.9:80' }\nagent = { port = 9101, address = '::1', send = 'x', interval = '10s' }",
         "[listener.b]\nbind = ':1'\npool = 'b'\n[pool.b]\nbackends = [{ address = '10.0.0.1:1', \
-         health = { address = 'unix:/run/x' } }]",
+         health = { address = 'unix:/run/x' }, agent = { port = 5 } }]\nagent = {}",
     ));
     let [b, db] = &config.pools[..] else { panic!("two pools") };
     let target = |host: &str, port| Target { host: host.parse().ok().map(Host::Ip), port: Some(port) };
     assert_eq!(db.health.as_ref().unwrap().target, target("10.0.0.9", 80));
+    let agent = AgentSpec {
+        target: target("::1", 9101),
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+        send: Some(b"x".as_slice().into()),
+    };
+    assert_eq!(db.agent, Some(agent));
     let unix = Target { host: Some(Host::Unix(Path::new("/run/x").into())), port: None };
-    assert_eq!(b.backends[0].targets, Targets { health: unix });
+    assert_eq!(b.backends[0].targets, Targets { health: unix, agent: target("", 5) });
 }
 
 #[test]
@@ -753,9 +761,16 @@ fn misfit_targets_are_faults() {
     check_pool("health = { address = 'unix:/x', port = 2 }", &["C0204"]);
     check_pool("health = { address = 'unix:/x' }", &[]);
     check_pool("health = { port = 0 }", &["C0203"]);
+    check_pool("agent = {}", &["C0105"]);
+    check_pool("agent = { address = '10.0.0.1' }", &["C0105"]);
+    check_pool("agent = { address = '10.0.0.1:1' }", &[]);
+    check_pool("agent = { address = 'unix:/x' }", &[]);
+    check_pool("agent = { port = 1, interval = '1s', timeout = '2s' }", &["C0311"]);
     let unix = |keys: &str| {
         format!("[listener.db]\nbind = ':1'\npool = 'db'\n[pool.db]\nbackends = ['unix:/b']\n{keys}")
     };
     check(&unix("health.port = 1"), &["C0204"]);
     check(&unix("health.address = '10.0.0.1:1'"), &[]);
+    check(&unix("agent.port = 1"), &["C0105"]);
+    check(&unix("agent = { port = 1, address = '10.0.0.1' }"), &[]);
 }

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::agent::Allowance;
 use super::health::{Change, CheckFault, CheckOutcome, Ejection, Event, Health, Rules, State, Trouble};
 use super::{BackendSpec, Duty};
 use crate::sys::Address;
@@ -107,7 +108,29 @@ impl Backend {
 
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
-        self.weight > 0 && self.vitals.state.load(Ordering::Relaxed) == State::Up as u8
+        let is_up = self.vitals.state.load(Ordering::Relaxed) == State::Up as u8;
+        self.weight > 0 && is_up && self.is_allowed()
+    }
+
+    /// Percent of its usual share of new connections that its agent lets it have, 0 to 100.
+    pub fn agent_share(&self) -> u8 {
+        self.allowance().share()
+    }
+
+    /// Connections at once that its agent lets it have; `None` is no limit.
+    pub fn agent_max_connections(&self) -> Option<u64> {
+        Some(self.allowance().connections()).filter(|&most| most != u64::MAX)
+    }
+
+    /// What its agent lets it have.
+    pub(super) fn allowance(&self) -> &Allowance {
+        &self.vitals.allowance
+    }
+
+    /// Whether its agent lets it take one more connection, as far as that does not depend on which.
+    fn is_allowed(&self) -> bool {
+        let (share, connections) = (self.allowance().share(), self.allowance().connections());
+        share > 0 && (connections == u64::MAX || self.active() < connections)
     }
 
     /// Leases held now, on all workers.
@@ -285,6 +308,8 @@ struct Vitals {
     /// an ejection, so nobody ever waits for it; it is there because a `Backend` is shared and the state
     /// machine needs `&mut`.
     health: Mutex<Health>,
+    /// What its agent lets it have.
+    allowance: Allowance,
 }
 
 impl Vitals {
@@ -299,6 +324,7 @@ impl Vitals {
             failed: AtomicU64::new(0),
             not_made: AtomicU64::new(0),
             health: Mutex::new(health),
+            allowance: Allowance::full(),
         }
     }
 

@@ -6,8 +6,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::agent::of_state;
 use super::health::{Event, Rules};
-use super::{AgentWord, Backend, Change, CheckReport, EjectionSpec, Pool, State, Trouble};
+use super::{AgentReport, Backend, Change, CheckReport, EjectionSpec, Pool, State, Trouble};
+use crate::wire::agent::Word;
 
 /// Clients met the same trouble at a backend so often in a row that it may be ejected.
 #[derive(Clone, Debug)]
@@ -38,14 +40,20 @@ impl Pool {
         self.mine(&report.backend)?.observe(report.outcome, self.rules(), now)
     }
 
-    /// Takes in what a backend's agent says of it.
-    pub fn agent_says(&self, backend: &Backend, word: AgentWord, now: Instant) -> Option<Change> {
-        self.mine(backend)?.on(Event::Agent(word), self.rules(), now)
-    }
-
-    /// Forgets what a backend's agent has said, as nobody asks it any more.
-    pub fn agent_left(&self, backend: &Backend, now: Instant) -> Option<Change> {
-        self.mine(backend)?.on(Event::AgentOff, self.rules(), now)
+    /// Takes in what a backend's agent said, word by word.
+    ///
+    /// It is passed over while the pool asks no agents.
+    pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<Change> {
+        let (Some(_), Ok(words), Some(backend)) =
+            (&self.spec.agent, &report.heard, self.mine(&report.backend))
+        else {
+            return Vec::new();
+        };
+        let take_in = |word: &Word| {
+            backend.allowance().take_in(*word);
+            backend.on(Event::Agent(of_state(*word)?), self.rules(), now)
+        };
+        words.iter().filter_map(take_in).collect()
     }
 
     /// Ejects a backend at which clients failed, if the pool can do without it.
@@ -79,16 +87,22 @@ impl Pool {
     }
 
     /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
-    /// whether checks and ejections speak of them at all. To be called when the pool has come into force,
+    /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into force,
     /// and not before: backends are shared with the pool it takes the place of.
     pub fn settle(&self, now: Instant) -> Vec<(Arc<Backend>, Change)> {
         let checks_off = self.spec.health.is_none().then_some(Event::ChecksOff);
+        let agent_off = self.spec.agent.is_none().then_some(Event::AgentOff);
         let ejection_off = self.spec.ejection.is_none().then_some(Event::EjectionOff);
         let borne = self.spec.borne();
         let mut changes = Vec::new();
         for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
             backend.bear(borne);
-            for event in [Some(Event::Duty(spec.duty)), checks_off, ejection_off].into_iter().flatten() {
+            if agent_off.is_some() {
+                backend.allowance().forget();
+            }
+            for event in
+                [Some(Event::Duty(spec.duty)), checks_off, agent_off, ejection_off].into_iter().flatten()
+            {
                 let change = backend.on(event, self.rules(), now);
                 changes.extend(change.map(|change| (Arc::clone(backend), change)));
             }

@@ -6,6 +6,7 @@
 //!
 //! It opens no connections for clients: `conn` does, with the lease it gets here.
 
+mod agent;
 mod backend;
 mod changes;
 mod hash_on;
@@ -17,18 +18,23 @@ pub mod spec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, Maglev, Member};
 use crate::wire::ServerName;
 
+pub use agent::{AgentFault, AgentReport, Agents};
 pub use backend::Backend;
 pub use changes::{Sighting, Withheld};
 pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
 pub use probe::{CheckLimit, CheckReport, Checks};
 pub use spec::{
-    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec, SourcePrefix,
+    AgentSpec, BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, PoolSpec,
+    SourcePrefix,
 };
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
@@ -119,11 +125,30 @@ impl Pool {
             Balancer::Maglev(_) => hash_on::key(&self.spec, source, server_name),
             Balancer::RoundRobin(_) => 0,
         };
-        let at = self.balancer.pick(key, |at| {
+        let is_free = |at: usize| {
             let backend = &self.backends[at];
             backend.is_available() && !tried.iter().any(|other| other.is_same(backend))
-        })?;
+        };
+        let takes_part = |at: usize| is_free(at) && self.takes_part(&self.backends[at], key);
+        // Where all that are left take only a part of what comes, one takes it all the same.
+        let at = self.balancer.pick(key, takes_part).or_else(|| self.balancer.pick(key, is_free))?;
         Some(Lease::new(&self.backends[at]))
+    }
+
+    /// Whether a backend takes a connection, if its agent lets it have only a part of those that come to it.
+    /// With a hash balancer that follows from the key, so that nodes agree.
+    fn takes_part(&self, backend: &Backend, key: u64) -> bool {
+        static DRAWN: AtomicU64 = AtomicU64::new(0);
+
+        let share = u64::from(backend.agent_share());
+        if share == 100 {
+            return true;
+        }
+        let key = match *self.balancer {
+            Balancer::Maglev(_) => key,
+            Balancer::RoundRobin(_) => DRAWN.fetch_add(1, Ordering::Relaxed),
+        };
+        SipHasher24::new_with_keys(key, 0).hash(backend.name().as_bytes()) % 100 < share
     }
 
     /// A fingerprint of the hash table, equal on nodes that agree; `None` for round robin.

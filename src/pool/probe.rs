@@ -26,9 +26,10 @@ use super::{Backend, CheckFault, CheckOutcome, HealthSpec, Pool, State};
 use crate::sys::Address;
 use check::check;
 
+pub(super) use check::connect;
 pub use limit::CheckLimit;
-use schedule::{Luck, Schedule};
-use watches::Watches;
+pub(super) use schedule::{Luck, Schedule};
+pub(super) use watches::Watches;
 
 /// How one check of one backend ended.
 #[derive(Clone, Debug)]

@@ -26,6 +26,8 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
+    /// Agents that say how their backends are, or `None` when nobody is asked.
+    pub agent: Option<AgentSpec>,
     /// Ejection of backends that fail clients, or `None` when switched off, the default.
     pub ejection: Option<EjectionSpec>,
     /// What happens to what is open to a backend that goes down.
@@ -52,7 +54,7 @@ pub struct BackendSpec {
     pub weight: u16,
     /// What the operator wants of it.
     pub duty: Duty,
-    /// Where it is asked, if not where the pool says.
+    /// Where its check and its agent are, if not where the pool says.
     pub targets: Targets,
 }
 
@@ -79,11 +81,13 @@ impl Duty {
     }
 }
 
-/// Where what is asked about one backend is.
+/// Where the check and the agent of one backend are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
     /// Where it is checked.
     pub health: Target,
+    /// Where its agent is.
+    pub agent: Target,
 }
 
 /// Where something of a backend is asked, as far as that is not where the backend itself listens.
@@ -191,6 +195,19 @@ pub enum CheckKind {
     Tcp,
     /// Opens a TCP connection and has this dialogue on it.
     Dialogue(Script),
+}
+
+/// Agents of a pool's backends: each connection to one is answered by a line about its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Where they are. The port is given here or at each backend.
+    pub target: Target,
+    /// Time between the starts of two questions to one agent. Default 2 s.
+    pub interval: Duration,
+    /// How long one answer may take. Default: the interval, at most 5 s.
+    pub timeout: Duration,
+    /// What is sent first. Default: nothing.
+    pub send: Option<Arc<[u8]>>,
 }
 
 /// Ejection: a backend that fails one client after the other gets none for a while, whatever its checks

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
-use super::spec::Targets;
+use super::spec::{AgentSpec, Target, Targets};
 use super::*;
 use crate::balance::Algorithm;
+use crate::wire::agent::Word;
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     let backends = backends.iter().map(|&(name, address, weight)| BackendSpec {
@@ -20,6 +21,7 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
         hash_key: [7; 16],
         backends: backends.collect(),
         health: Some(HealthSpec::default()),
+        agent: None,
         ejection: None,
         on_down: OnDown::Keep,
         dial: DialSpec::default(),
@@ -285,19 +287,6 @@ fn the_operators_word_comes_into_force_with_its_pool() {
 }
 
 #[test]
-fn the_agents_word_is_remembered_by_the_pool() {
-    let pool = build(Algorithm::Maglev, &THREE);
-    let backend = Arc::clone(pool.backend("b").unwrap());
-    let now = Instant::now();
-    assert_eq!(pool.agent_says(&backend, AgentWord::Drain, now).unwrap().to, State::Draining);
-    let again = Pool::build(spec(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0);
-    assert_eq!(picked(&again, &[]), "c");
-    assert_eq!(again.agent_left(&backend, now).unwrap().to, State::Up);
-    let without = Pool::build(spec(Algorithm::Maglev, &THREE[..1]), Some(&pool), 0);
-    assert_eq!(without.agent_says(&backend, AgentWord::Down, now), None);
-}
-
-#[test]
 fn a_row_of_failures_makes_a_sighting() {
     let pool = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
     let lease = pool.pick(client(1), None, &[]).unwrap();
@@ -367,4 +356,85 @@ fn only_a_hash_table_has_a_digest() {
     assert_eq!(maglev.entries().map(|entries| entries.len()), Some(3));
     let round_robin = build(Algorithm::RoundRobin, &THREE);
     assert_eq!((round_robin.digest(), round_robin.entries()), (None, None));
+}
+
+fn agent_report(pool: &Pool, name: &str, words: &[Word]) -> AgentReport {
+    let backend = Arc::clone(pool.backend(name).unwrap());
+    AgentReport { pool: Arc::clone(&pool.spec().name), backend, heard: Ok(words.to_vec()) }
+}
+
+fn with_agent(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
+    let agent = AgentSpec {
+        target: Target::default(),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        send: None,
+    };
+    PoolSpec { agent: Some(agent), ..spec(algorithm, backends) }
+}
+
+#[test]
+fn the_agents_word_is_remembered_by_the_pool() {
+    let pool = Pool::build(with_agent(Algorithm::Maglev, &THREE), None, 0);
+    let said = agent_report(&pool, "b", &[Word::Drain, Word::Share(20)]);
+    let now = Instant::now();
+    assert_eq!(pool.hear_agent(&said, now).len(), 1);
+    let again = Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0);
+    assert!(again.settle(now).is_empty());
+    assert_eq!(picked(&again, &[]), "c");
+    assert_eq!(again.backend("b").unwrap().agent_share(), 20);
+    let without = Pool::build(with_agent(Algorithm::Maglev, &THREE[..1]), Some(&pool), 0);
+    assert_eq!(without.hear_agent(&said, now), []);
+}
+
+/// The states that `a` comes to by these words, and who is picked then.
+fn check_agent(words: &[Word], states: &[State], expected: &str) {
+    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
+        let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
+        let now = Instant::now();
+        let changes = pool.hear_agent(&agent_report(&pool, "a", words), now);
+        assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), states, "{words:?}");
+        assert_eq!(picked(&pool, &[]), expected, "{words:?}");
+
+        // Without agents nobody listens, and what they said is forgotten.
+        let without = Pool::build(spec(algorithm, &THREE), Some(&pool), 0);
+        without.settle(now);
+        assert_eq!(picked(&without, &[]), "abc", "{words:?}");
+        assert_eq!(without.hear_agent(&agent_report(&without, "a", words), now), []);
+        assert_eq!(picked(&without, &[]), "abc", "{words:?}");
+    }
+}
+
+#[test]
+fn an_agent_is_obeyed() {
+    check_agent(&[Word::Up], &[], "abc");
+    check_agent(&[Word::Down], &[State::Down], "bc");
+    check_agent(&[Word::Down, Word::Up], &[State::Down, State::Up], "abc");
+    check_agent(&[Word::Drain, Word::Share(50)], &[State::Draining], "bc");
+    check_agent(&[Word::Maintenance], &[State::Maintenance], "bc");
+    check_agent(&[Word::Maintenance, Word::Ready], &[State::Maintenance, State::Up], "abc");
+    check_agent(&[Word::Share(0)], &[], "bc");
+    check_agent(&[Word::Share(50)], &[], "abc");
+    check_agent(&[Word::MaxConnections(0)], &[], "bc");
+    check_agent(&[Word::MaxConnections(1)], &[], "abc");
+}
+
+/// How many of 1000 clients come to `a` when its agent lets it have so much.
+fn part_of_a(algorithm: Algorithm, percent: u8, backends: &[(&str, &str, u16)]) -> usize {
+    let pool = build(algorithm, backends);
+    pool.backend("a").unwrap().allowance().take_in(Word::Share(percent));
+    let picks = (0..1000).map(|number| pool.pick(client(number), None, &[]).unwrap());
+    picks.filter(|lease| &**lease.backend().name() == "a").count()
+}
+
+#[test]
+fn a_part_of_the_share_is_a_part_of_the_clients() {
+    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
+        let two = &THREE[..2];
+        let half = part_of_a(algorithm, 50, two);
+        let tenth = part_of_a(algorithm, 10, two);
+        assert!((150..400).contains(&half) && (20..150).contains(&tenth), "{half} {tenth}");
+        // Somebody must take them.
+        assert_eq!(part_of_a(algorithm, 10, &THREE[..1]), 1000);
+    }
 }

@@ -9,7 +9,9 @@ use humantime::format_duration;
 
 use super::Server;
 use crate::live::{Notice, Pace};
-use crate::pool::{Backend, Change, CheckOutcome, CheckReport, OnDown, Sighting, State, Withheld};
+use crate::pool::{
+    AgentReport, Backend, Change, CheckOutcome, CheckReport, OnDown, Sighting, State, Withheld,
+};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
 use crate::worker::Order;
@@ -40,6 +42,15 @@ impl Aftercare {
             served.metrics.failed_check(fault.failed_check());
         }
         if let Some(change) = served.pool.apply(report, Instant::now()) {
+            self.follow(server, served, &report.backend, change);
+        }
+    }
+
+    /// Takes in what an agent said.
+    pub(super) fn hear_agent(&mut self, server: &Server, report: &AgentReport) {
+        let snapshot = server.view.snapshot.load();
+        let Some(served) = snapshot.pools.get(&report.pool) else { return };
+        for change in served.pool.hear_agent(report, Instant::now()) {
             self.follow(server, served, &report.backend, change);
         }
     }

@@ -5,6 +5,7 @@
 //! changes: what checks found, new configurations, the end.
 
 mod aftercare;
+mod agents;
 mod build;
 mod leaving;
 mod notify;
@@ -191,7 +192,10 @@ impl Descriptors {
 /// Descriptors that checks may take beyond those that are kept anyway.
 fn checks(config: &Config) -> u64 {
     const KEPT: usize = 64;
-    let asked = config.pools.iter().map(|pool| usize::from(pool.health.is_some()) * pool.backends.len());
+    let asked = config.pools.iter().map(|pool| {
+        let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
+        kinds * pool.backends.len()
+    });
     let most = asked.sum::<usize>().min(config.max_checks);
     most.saturating_sub(KEPT) as u64
 }

@@ -16,13 +16,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::aftercare::Aftercare;
+use super::agents::Desk;
 use super::leaving::Leaving;
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
-use crate::pool::{CheckLimit, CheckReport, Checks, Sighting};
+use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Sighting};
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -58,6 +59,7 @@ pub enum Signals {
 enum Event {
     Request(Request),
     Report(CheckReport),
+    Agent(AgentReport),
     Sighting(Sighting),
     EjectionOver,
     Signal(SignalKind),
@@ -101,6 +103,7 @@ struct Control {
     checks: HashMap<Arc<str>, Checks>,
     reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
+    agents: Desk,
     check_limit: Arc<CheckLimit>,
     leaving: Leaving,
     aftercare: Aftercare,
@@ -135,6 +138,7 @@ impl Control {
             checks: HashMap::new(),
             reports,
             report_to,
+            agents: Desk::new(),
             check_limit,
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
@@ -167,6 +171,10 @@ impl Control {
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
             Event::Report(report) => self.aftercare.apply(&self.server, &report),
+            Event::Agent(report) => {
+                self.agents.note(&self.server.view, &report);
+                self.aftercare.hear_agent(&self.server, &report);
+            }
             Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Upkeep => self.server.view.metrics.upkeep(),
@@ -182,6 +190,7 @@ impl Control {
         tokio::select! {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
+            report = self.agents.next() => Event::Agent(report),
             Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
@@ -205,6 +214,7 @@ impl Control {
                 build::random(),
             );
         }
+        self.agents.follow(&snapshot, &self.check_limit);
     }
 
     async fn reload_file(&mut self) {

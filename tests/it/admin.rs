@@ -163,6 +163,7 @@ fn status_tells_what_is_there() {
                 "checks": { "passed": 0, "failed": 0, "not_made": 0 },
                 "troubles": { "connects": 0, "early_resets": 0 },
                 "ejection": null,
+                "agent": null,
             }],
         }],
     });

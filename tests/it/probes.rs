@@ -1,5 +1,5 @@
 //! What asks about backends: each kind of check against servers that work and servers that do not, where
-//! checks go, and how many at once.
+//! checks go, how many at once, and agents.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -10,7 +10,7 @@ use std::thread;
 use pointsman::config::Config;
 use pointsman::pool::{self, State};
 
-use crate::support::{Backend, Proxy, config, own_address, wait_for};
+use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 /// A `tcp` listener named `main` in front of these backends, with these keys of its pool.
 fn checked(backends: &str, keys: &str) -> Config {
@@ -211,4 +211,120 @@ fn no_more_checks_are_under_way_than_may_be() {
     // A thread of the server may see the end of one check after the beginning of the next.
     let most = most.load(Ordering::SeqCst);
     assert!((1..=2 * MOST).contains(&most), "{most} at once");
+}
+
+/// An agent whose line can be changed.
+struct Agent {
+    address: SocketAddr,
+    line: Arc<Mutex<String>>,
+}
+
+impl Agent {
+    fn serve(line: &str) -> Self {
+        let line = Arc::new(Mutex::new(line.to_owned()));
+        let says = Arc::clone(&line);
+        let server = Backend::serve(move |mut stream| {
+            let line = says.lock().unwrap().clone();
+            let _ = stream.write_all(line.as_bytes());
+        });
+        Self { address: server.address, line }
+    }
+
+    fn say(&self, line: &str) {
+        *self.line.lock().unwrap() = line.to_owned();
+    }
+}
+
+/// Serves a letter.
+fn letter(letter: u8) -> Backend {
+    Backend::serve(move |mut stream| {
+        let _ = stream.write_all(&[letter]);
+    })
+}
+
+/// How many of so many clients the letter served.
+fn served(proxy: &Proxy, letter: u8, clients: usize) -> usize {
+    let count = (0..clients).filter(|_| {
+        let mut answer = [0];
+        proxy.connect().read_exact(&mut answer).unwrap();
+        answer == [letter]
+    });
+    count.count()
+}
+
+/// Two backends `a` and `b`; `a` has an agent.
+fn with_agent(a: &Backend, b: &Backend, agent: &Agent, words: &str) -> Config {
+    let backends = format!(
+        "{{ name = 'a', address = '{}' }}, {{ name = 'b', address = '{}', agent = {{ port = 1 }} }}",
+        a.address, b.address
+    );
+    let agent = format!("agent = {{ port = {}, interval = '20ms' {words} }}", agent.address.port());
+    checked(&backends, &format!("health.check = 'off'\n{agent}"))
+}
+
+#[test]
+fn an_agent_is_obeyed() {
+    let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("up\n"));
+    let proxy = Proxy::start(with_agent(&a, &b, &agent, ""));
+    let heard = |result: &str| format!(r#"pointsman_agent_checks_total{{pool="main",result="{result}"}}"#);
+    wait_for("words", || proxy.metric(&heard("heard")) > 1.0);
+    assert!(served(&proxy, b'a', 20) > 5);
+
+    for (line, state) in
+        [("down\n", State::Down), ("up drain\n", State::Draining), ("maint\n", State::Maintenance)]
+    {
+        agent.say(line);
+        wait_for_state(&proxy, 0, state);
+        assert_eq!(served(&proxy, b'a', 10), 0, "{line}");
+        // It stays while the agent is silent or says nothing new.
+        agent.say("#\n");
+        let before = proxy.metric(&heard("nonsense"));
+        wait_for("nonsense", || proxy.metric(&heard("nonsense")) > before + 2.0);
+        assert_eq!(backend(&proxy, 0).state(), state, "{line}");
+    }
+    agent.say("ready\n");
+    wait_for_state(&proxy, 0, State::Up);
+    assert!(served(&proxy, b'a', 20) > 5);
+    // The other's agent is not there, and that changes nothing.
+    assert!(proxy.metric(&heard("silent")) > 1.0);
+    assert_eq!(backend(&proxy, 1).state(), State::Up);
+}
+
+#[test]
+fn an_agent_says_how_much_its_backend_bears() {
+    let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("0%\n"));
+    let (proxy, admin) = Proxy::start_with_admin(with_agent(&a, &b, &agent, ""));
+    let wait_for_share = |share: u8| wait_for("a share", || backend(&proxy, 0).agent_share() == share);
+    wait_for_share(0);
+    assert_eq!(served(&proxy, b'a', 20), 0);
+    agent.say("30%\n");
+    wait_for_share(30);
+    let some = served(&proxy, b'a', 400);
+    assert!((20..150).contains(&some), "{some} of 400");
+    let page = |path: &str| pointsman::admin::ask(admin, path, PATIENCE).unwrap().1;
+    let series = "pointsman_backend_agent_share_ratio{pool=\"main\",backend=\"a\"} 0.3\n";
+    assert!(page("/metrics").contains(series), "{}", page("/metrics"));
+    let status: serde_json::Value = serde_json::from_str(&page("/api/v1/status")).unwrap();
+    let expected = serde_json::json!({ "share_percent": 30, "max_connections": null });
+    assert_eq!(status["pools"][0]["backends"][0]["agent"], expected);
+    agent.say("100% maxconn:0\n");
+    wait_for_share(100);
+    assert_eq!(served(&proxy, b'a', 20), 0);
+    agent.say("maxconn:100\n");
+    wait_for("more", || backend(&proxy, 0).agent_max_connections() == Some(100));
+    assert!(served(&proxy, b'a', 20) > 5);
+}
+
+#[test]
+fn an_agent_that_is_no_longer_asked_is_forgotten() {
+    let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("drain 50% maxconn:3\n"));
+    let proxy = Proxy::start(with_agent(&a, &b, &agent, ", send = 'a\\n'"));
+    wait_for_state(&proxy, 0, State::Draining);
+    let mut without = with_agent(&a, &b, &agent, "");
+    without.pools[0].agent = None;
+    proxy.remote.reload(without).unwrap();
+    wait_for_state(&proxy, 0, State::Up);
+    let backend = backend(&proxy, 0);
+    assert_eq!((backend.agent_share(), backend.agent_max_connections()), (100, None));
+    assert!(served(&proxy, b'a', 20) > 5);
 }

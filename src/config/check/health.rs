@@ -1,4 +1,4 @@
-//! Health checks: what is asked, where, how often.
+//! Health checks and agents: what is asked, where, how often.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::or;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Check, Health, Pool, Step as StepWords, Target as TargetWords};
+use crate::config::file::{Agent, Check, Health, Pool, Step as StepWords, Target as TargetWords};
 use crate::config::findings::Findings;
 use crate::config::read::{Item, Key, List};
 use crate::config::script::TargetAddress;
 use crate::config::words::{Number, Time};
-use crate::pool::spec::{Host, Target, Targets};
+use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{BackendSpec, CheckKind, HealthSpec};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
 use crate::wire::dialogue::send_expect::MOST_STEPS;
 
-/// Time between two checks.
+/// Time between two checks, and between two questions to an agent.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// A check that takes longer than this has failed, however rarely it runs.
@@ -67,10 +67,46 @@ impl HealthChecker<'_> {
         })
     }
 
+    /// The agents, `None` if there are none.
+    pub(super) fn agent(&self, backends: &[BackendSpec], found: &mut Findings<'_>) -> Option<AgentSpec> {
+        let words: &Agent = self.words.agent.value()?;
+        let target = self.target(&words.address, &words.port, "agent", found);
+        let is_wrong = matches!(words.address, Key::Wrong) || matches!(words.port, Key::Wrong);
+        if !is_wrong && backends.iter().any(|backend| is_unknown(&target, backend)) {
+            let message = format!("it is not said where the agents of pool `{}` are", self.pool);
+            let fault = Diagnostic::new(Code::MissingKey, self.key("agent.port"), message);
+            let place = self.words.agent.place().unwrap_or(self.place);
+            found.add(
+                fault
+                    .label(place, "")
+                    .help("add port = 9101 here, or agent = { port = 9101 } at the backend")
+                    .help("a backend at a Unix socket needs an address for its agent as well"),
+            );
+        }
+        Some(AgentSpec {
+            target,
+            interval: or(&words.interval, |time| time.0, INTERVAL),
+            timeout: self.timeout("agent", &words.timeout, &words.interval, found),
+            send: words.send.value().map(|text| Arc::clone(&text.0)),
+        })
+    }
+
     /// Where one backend's own words say that it is asked. `path` is the backend's.
-    pub(super) fn targets(&self, path: &str, health: &Key<TargetWords>, found: &mut Findings<'_>) -> Targets {
-        let Some(words) = health.value() else { return Targets::default() };
-        Targets { health: target(&words.address, &words.port, &format!("{path}.health"), found) }
+    pub(super) fn targets(
+        &self,
+        path: &str,
+        health: &Key<TargetWords>,
+        agent: &Key<TargetWords>,
+        found: &mut Findings<'_>,
+    ) -> Targets {
+        let mut own = |words: &Key<TargetWords>, name: &str| {
+            let words = words.value()?;
+            Some(target(&words.address, &words.port, &format!("{path}.{name}"), found))
+        };
+        Targets {
+            health: own(health, "health").unwrap_or_default(),
+            agent: own(agent, "agent").unwrap_or_default(),
+        }
     }
 
     fn target(
@@ -107,7 +143,7 @@ impl HealthChecker<'_> {
     ) -> Duration {
         let between = or(interval, |time| time.0, INTERVAL);
         if let Some(timeout) = timeout.entry().filter(|timeout| timeout.value.0 > between) {
-            let message = "a health check may not take longer than the time between two";
+            let message = format!("{} may not take longer than the time between two", noun(table));
             let fault = Diagnostic::new(Code::TimeoutOrder, self.key(&format!("{table}.timeout")), message);
             let label = format!("longer than the interval of {}", humantime::format_duration(between));
             found.add(with_other(fault.label(timeout.at, label), interval));
@@ -239,6 +275,22 @@ fn target(
     }
     target.port = u16::try_from(port.value.0).ok();
     target
+}
+
+/// Whether nobody says at which port a backend's agent is. The port where the backend serves is not it.
+fn is_unknown(target: &Target, backend: &BackendSpec) -> bool {
+    let own = &backend.targets.agent;
+    let host = own.host.as_ref().or(target.host.as_ref());
+    let has_port = own.port.or(target.port).is_some();
+    match host {
+        Some(Host::Unix(_)) => false,
+        Some(Host::Ip(_)) => !has_port,
+        None => !has_port || backend.address.tcp().is_none(),
+    }
+}
+
+fn noun(table: &str) -> &'static str {
+    if table == "agent" { "an agent's answer" } else { "a health check" }
 }
 
 fn count(number: u64) -> u32 {

@@ -79,6 +79,7 @@ impl PoolChecker<'_> {
             source_prefix: self.source_prefix(),
             hash_key,
             health: asks.health(&backends, found),
+            agent: asks.agent(&backends, found),
             ejection: self.ejection(found),
             on_down: self.on_down(found),
             backends,
@@ -138,7 +139,7 @@ impl PoolChecker<'_> {
         item: &Item<BackendWords>,
         found: &mut Findings<'_>,
     ) -> Option<BackendSpec> {
-        let Backend { name, address, weight, state, health } = &item.value.0;
+        let Backend { name, address, weight, state, health, agent } = &item.value.0;
         if address.is_absent() {
             let path = format!("{}.backends[{index}].address", self.path);
             let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
@@ -153,7 +154,7 @@ impl PoolChecker<'_> {
         };
         let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
         let path = format!("{}.backends[{index}]", self.path);
-        let targets = self.asks().targets(&path, health, found);
+        let targets = self.asks().targets(&path, health, agent, found);
         Some(BackendSpec { name, address, weight, duty: or(state, |choice| choice.0, Duty::Ready), targets })
     }
 

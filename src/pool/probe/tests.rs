@@ -44,6 +44,7 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         hash_key: [0; 16],
         backends: backends.collect(),
         health,
+        agent: None,
         ejection: None,
         on_down: OnDown::Keep,
         dial: DialSpec::default(),

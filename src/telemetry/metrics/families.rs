@@ -129,7 +129,7 @@ pub(crate) const CHECKS_DELAYED: MetricDoc = doc(
     "pointsman_checks_delayed_total",
     Counter,
     &[],
-    "Health checks that waited because max_checks were under way.",
+    "Health and agent checks that waited because max_checks were under way.",
 );
 pub(crate) const PANICS: MetricDoc = doc(
     "pointsman_panics_total",
@@ -281,6 +281,18 @@ pub(crate) const CHECK_FAILURES: MetricDoc = doc(
     "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
      tls_alert, local (no port or descriptor of ours left), other.",
 );
+pub(crate) const BACKEND_AGENT_SHARE: MetricDoc = doc(
+    "pointsman_backend_agent_share_ratio",
+    Gauge,
+    &["pool", "backend"],
+    "Part of its weight that its agent lets the backend have, 0 to 1; only of pools that ask agents.",
+);
+pub(crate) const AGENT_CHECKS: MetricDoc = doc(
+    "pointsman_agent_checks_total",
+    Counter,
+    &["pool", "result"],
+    "Questions to agents: heard, silent (no connection, or no line in time), nonsense (no known word).",
+);
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
     Gauge,
@@ -332,6 +344,8 @@ pub const METRICS: &[MetricDoc] = &[
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
     CHECK_FAILURES,
+    AGENT_CHECKS,
+    BACKEND_AGENT_SHARE,
     CHECKS_DELAYED,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
@@ -390,7 +404,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 46);
+        assert_eq!(names.len(), 48);
     }
 
     #[test]

@@ -119,6 +119,32 @@ impl FailedCheck {
     }
 }
 
+/// What came of one question to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AgentAnswer {
+    /// Words that were understood.
+    Heard,
+    /// No connection, or no whole line in time.
+    Silent,
+    /// A line without a known word.
+    Nonsense,
+}
+
+impl AgentAnswer {
+    /// Every answer, in the order of the declaration.
+    pub const ALL: [Self; 3] = [Self::Heard, Self::Silent, Self::Nonsense];
+
+    /// The value of the label `result`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Heard => "heard",
+            Self::Silent => "silent",
+            Self::Nonsense => "nonsense",
+        }
+    }
+}
+
 /// The metrics of one pool. Shared by all workers.
 #[derive(Debug)]
 pub struct PoolMetrics {
@@ -129,6 +155,7 @@ pub struct PoolMetrics {
     attempts: [Counter; ConnectOutcome::ALL.len()],
     ejections: [Counter; EjectionOutcome::ALL.len()],
     failed_checks: [Counter; FailedCheck::ALL.len()],
+    agents: [Counter; AgentAnswer::ALL.len()],
 }
 
 impl PoolMetrics {
@@ -139,6 +166,9 @@ impl PoolMetrics {
         let ejections = |outcome: EjectionOutcome| {
             registry.counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
         };
+        let agent = |answer: AgentAnswer| {
+            registry.counter(&families::AGENT_CHECKS, &[("pool", name), ("result", answer.word())])
+        };
         let failed = |fault: FailedCheck| {
             registry.counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
         };
@@ -148,6 +178,7 @@ impl PoolMetrics {
             attempts: ConnectOutcome::ALL.map(attempts),
             ejections: EjectionOutcome::ALL.map(ejections),
             failed_checks: FailedCheck::ALL.map(failed),
+            agents: AgentAnswer::ALL.map(agent),
         }
     }
 
@@ -164,5 +195,10 @@ impl PoolMetrics {
     /// Counts one health check that did not pass.
     pub fn failed_check(&self, fault: FailedCheck) {
         self.failed_checks[fault as usize].increment(1);
+    }
+
+    /// Counts one question to an agent.
+    pub fn agent(&self, answer: AgentAnswer) {
+        self.agents[answer as usize].increment(1);
     }
 }

@@ -18,6 +18,7 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_TROUBLES).sample(&of_backend("kind"), 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS).sample(&backend, 0.0);
+    text.family(&families::BACKEND_AGENT_SHARE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CHECKS)
         .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
@@ -91,6 +92,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
     assert_eq!(count("pointsman_ejections_total{"), 3);
     assert_eq!(count("pointsman_check_failures_total{"), 8);
+    assert_eq!(count("pointsman_agent_checks_total{"), 3);
 }
 
 #[test]
@@ -110,6 +112,7 @@ fn labels_index_their_arrays() {
     check(&ConnectOutcome::ALL, |value| value as usize, ConnectOutcome::word);
     check(&EjectionOutcome::ALL, |value| value as usize, EjectionOutcome::word);
     check(&FailedCheck::ALL, |value| value as usize, FailedCheck::word);
+    check(&AgentAnswer::ALL, |value| value as usize, AgentAnswer::word);
     check(&PipeFallback::ALL, |value| value as usize, PipeFallback::word);
     check(&ReloadOutcome::ALL, |value| value as usize, ReloadOutcome::word);
     check(&Direction::ALL, |value| value as usize, Direction::word);
