@@ -87,8 +87,8 @@ impl Pool {
     }
 
     /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
-    /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into force,
-    /// and not before: backends are shared with the pool it takes the place of.
+    /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into
+    /// force, and not before: backends are shared with the pool it takes the place of.
     pub fn settle(&self, now: Instant) -> Vec<(Arc<Backend>, Change)> {
         let checks_off = self.spec.health.is_none().then_some(Event::ChecksOff);
         let agent_off = self.spec.agent.is_none().then_some(Event::AgentOff);
