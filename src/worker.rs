@@ -23,7 +23,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::accept_until;
-use crate::live::{Loads, Registry, TICK};
+use crate::live::{Loads, Notice, Registry, TICK};
+use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::Listening;
@@ -56,6 +57,8 @@ pub enum Order {
     },
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
+    /// Close the connections of a backend one after the other, until the notice is withdrawn.
+    CloseInTurn(Arc<Notice>),
     /// Close every connection.
     CloseAll,
     /// End when every listener has stopped and every connection has ended.
@@ -79,6 +82,8 @@ pub struct Supplies {
     pub doors: Arc<Doors>,
     /// How much each worker has to do.
     pub loads: Arc<Loads>,
+    /// Where it is told that clients fail at a backend.
+    pub sightings: mpsc::Sender<Sighting>,
 }
 
 /// Ticks between two looks at whether streams should move to another worker.
@@ -237,6 +242,7 @@ impl Desk {
             access_log: supplies.access_log,
             metrics: supplies.metrics,
             doors: supplies.doors,
+            sightings: supplies.sightings,
         };
         Self { around: Rc::new(around), posts: HashMap::new(), leaving: Vec::new() }
     }
@@ -262,6 +268,7 @@ impl Desk {
                 }
             }
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
+            Order::CloseInTurn(notice) => self.around.registry.close_in_turn(notice),
             Order::CloseAll => self.around.registry.close_all(),
             Order::Finish => {}
         }

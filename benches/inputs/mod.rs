@@ -8,7 +8,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
-use pointsman::pool::{BackendSpec, DialSpec, HashOn, Pool, PoolSpec, SourcePrefix, TierSpec};
+use pointsman::pool::spec::Targets;
+use pointsman::pool::{BackendSpec, DialSpec, Duty, HashOn, OnDown, Pool, PoolSpec, SourcePrefix, TierSpec};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Record};
@@ -137,7 +138,8 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let backend = |(n, weight)| {
         let address = Address::Tcp(backend_address(n));
         let name = address.to_string().into();
-        BackendSpec { name, address, weight, zone: None, backup: false, max_connections: None }
+        let (duty, targets) = (Duty::Ready, Targets::default());
+        BackendSpec { name, address, weight, zone: None, backup: false, max_connections: None, duty, targets }
     };
     let spec = PoolSpec {
         name: "pool".into(),
@@ -149,6 +151,9 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         slow_start: None,
         backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
+        agent: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
         tiers: TierSpec::default(),
         queue: None,

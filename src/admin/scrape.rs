@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::pool::{Backend, Pool, State};
+use crate::pool::{Backend, Pool, State, Trouble};
 use crate::server::View;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
@@ -18,7 +18,9 @@ pub(super) fn text(view: &View) -> String {
     backends(&snapshot, &mut exposition);
     limits(&snapshot, &mut exposition);
     balancing(&snapshot, &mut exposition);
+    states(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
+    agents(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -94,6 +96,30 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
+fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut each =
+        |metric: &'static MetricDoc, label: &str, values: &dyn Fn(&Backend) -> Vec<(&str, f64)>| {
+            let mut family = exposition.family(metric);
+            for (pool, served) in &snapshot.pools {
+                for backend in served.pool.backends() {
+                    for (word, value) in values(backend) {
+                        family.sample(&[("pool", pool), ("backend", backend.name()), (label, word)], value);
+                    }
+                }
+            }
+        };
+    each(&families::BACKEND_STATE, "state", &|backend| {
+        let present = backend.state();
+        State::ALL.map(|state| (state.word(), f64::from(u8::from(state == present)))).into()
+    });
+    each(&families::BACKEND_STATE_CHANGES, "state", &|backend| {
+        State::ALL.map(|state| (state.word(), backend.entered(state) as f64)).into()
+    });
+    each(&families::BACKEND_TROUBLES, "kind", &|backend| {
+        Trouble::ALL.map(|trouble| (trouble.word(), backend.troubles(trouble) as f64)).into()
+    });
+}
+
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut family = exposition.family(&families::BACKEND_CHECKS);
     for (pool, served) in &snapshot.pools {
@@ -107,6 +133,16 @@ fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
                 let labels = [("pool", &**pool), ("backend", backend.name()), ("result", result)];
                 family.sample(&labels, count as f64);
             }
+        }
+    }
+}
+
+fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut family = exposition.family(&families::BACKEND_AGENT_SHARE);
+    for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.pool.spec().agent.is_some()) {
+        for backend in served.pool.backends() {
+            let labels = [("pool", &**pool), ("backend", backend.name())];
+            family.sample(&labels, f64::from(backend.agent_share()) / 100.0);
         }
     }
 }

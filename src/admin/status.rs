@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::pool::{Backend, Pool, State, TierView};
+use crate::pool::{Backend, Ejection, Pool, TierView, Trouble};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Snapshot};
 
@@ -91,6 +91,43 @@ struct BackendStatus<'a> {
     since_seconds: u64,
     connections: BackendConnections,
     checks: ChecksStatus,
+    troubles: TroublesStatus,
+    /// Null unless it is ejected, which a stronger state may hide.
+    ejection: Option<EjectionStatus>,
+    /// What its agent lets it have; null where nobody is asked.
+    agent: Option<AgentStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct AgentStatus {
+    share_percent: u8,
+    /// Null is no limit.
+    max_connections: Option<u64>,
+}
+
+/// What clients met.
+#[derive(Debug, Serialize)]
+struct TroublesStatus {
+    connects: u64,
+    early_resets: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct EjectionStatus {
+    /// Why: `connect` or `early_reset`.
+    trouble: &'static str,
+    seconds_left: u64,
+    in_a_row: u32,
+}
+
+impl EjectionStatus {
+    fn of(ejection: Ejection, now: Instant) -> Self {
+        Self {
+            trouble: ejection.trouble.word(),
+            seconds_left: ejection.until.saturating_duration_since(now).as_secs(),
+            in_a_row: ejection.in_a_row,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -188,10 +225,7 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus
         backup: backend.is_backup(),
         share: pool.share(backend, now),
         latency_seconds: Some(backend.latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
-        state: match backend.state() {
-            State::Up => "up",
-            State::Down => "down",
-        },
+        state: backend.state().word(),
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
         connections: BackendConnections {
             active: backend.active(),
@@ -203,5 +237,14 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus
             failed: backend.checks_failed(),
             not_made: backend.checks_not_made(),
         },
+        troubles: TroublesStatus {
+            connects: backend.troubles(Trouble::Connect),
+            early_resets: backend.troubles(Trouble::EarlyReset),
+        },
+        ejection: backend.ejection().map(|ejection| EjectionStatus::of(ejection, now)),
+        agent: pool.spec().agent.as_ref().map(|_| AgentStatus {
+            share_percent: backend.agent_share(),
+            max_connections: backend.agent_max_connections(),
+        }),
     }
 }

@@ -56,6 +56,8 @@ codes! {
     BadName = "C0206",
     /// A `hash_key` that is not 32 hexadecimal digits.
     BadHashKey = "C0207",
+    /// A text, path, host or user of a check that cannot be sent.
+    BadScript = "C0208",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener for the same name.
@@ -70,7 +72,7 @@ codes! {
     DoubledBackend = "C0306",
     /// One address bound twice.
     DoubledBind = "C0307",
-    /// A key that belongs to listeners of the other protocol.
+    /// A key that belongs to listeners of the other protocol, or to other kinds of checks.
     MisplacedKey = "C0308",
     /// A listener that would reject every client.
     RejectsAll = "C0309",
@@ -78,6 +80,8 @@ codes! {
     NoListener = "C0310",
     /// A timeout that can never pass because another one ends first.
     TimeoutOrder = "C0311",
+    /// A health check whose steps show nothing, or cannot be made.
+    IdleScript = "C0312",
     /// A zone in which no backend stands.
     UnknownZone = "C0320",
     /// A zone that is listed twice.
@@ -90,13 +94,15 @@ codes! {
     IdleSetting = "C0402",
     /// An admin listener that others than this machine may reach.
     OpenAdmin = "C0403",
+    /// A pool whose backends are all drained or in maintenance.
+    NothingReady = "C0410",
 }
 
 impl Code {
     /// Whether it stops the start or only deserves a look.
     pub fn level(self) -> Level {
         match self {
-            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin => Level::Warning,
+            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin | Self::NothingReady => Level::Warning,
             _ => Level::Fault,
         }
     }
@@ -115,6 +121,7 @@ impl Code {
                 | Self::BadServerName
                 | Self::BadName
                 | Self::BadHashKey
+                | Self::BadScript
         )
     }
 }

@@ -6,12 +6,13 @@
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
+use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
     Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
 };
 use super::{LogFormat, LogLevel};
 use crate::balance::Algorithm;
-use crate::pool::spec::{CheckKind, HashOn};
+use crate::pool::spec::{Duty, HashOn};
 use crate::relay::EngineChoice;
 use crate::telemetry::AccessLogFormat;
 
@@ -33,6 +34,8 @@ tables! {
         /// Connections the process holds open at once. Default: half of the file descriptors it may open,
         /// after a reserve.
         max_connections: Number<1, MOST_CONNECTIONS>,
+        /// Health and agent checks under way at once, 1 to 100000; others wait for their turn. Default 1000.
+        max_checks: Number<1, 100_000>,
         /// The key of the hash balancers, 32 hexadecimal digits. Every node that shares a pool needs the
         /// same. Default 706f696e74736d616e2d686173682d31.
         hash_key: HashKey,
@@ -182,6 +185,18 @@ tables! {
         queue: Queue,
         /// Active checks of the backends.
         health: Health,
+        /// Agents on the backends' hosts that say how their backends are. Default: none.
+        agent: Agent,
+        /// Ejection of backends that fail one client after the other. Default: none; an empty table switches
+        /// it on.
+        ejection: Ejection,
+        /// What happens to the open connections of a backend that goes down: "keep" (default) lets them go
+        /// on; "close" resets them, `close_rate` a second, so that their clients come back elsewhere. A check
+        /// that fails wrongly then costs connections.
+        on_down: Choice<OnDownWord>,
+        /// With `on_down = "close"`: connections a second that are closed, over all backends of the pool; 1
+        /// to 1000000. Default 100: what comes back all at once may take down the backends that are left.
+        close_rate: Number<1, 1_000_000>,
         /// Different backends tried for one client, 1 to 32. Default 3.
         attempts: Number<1, 32>,
         /// How long one attempt to connect may take; "1ms" to "10m". Default "5s".
@@ -223,20 +238,101 @@ tables! {
         backup: bool,
         /// Connections that it has at once, from this process. Default: that of the pool.
         max_connections: Number<1, MOST_CONNECTIONS>,
+        /// What you want of it: "ready" (default); "drain": no new connections, open ones stay;
+        /// "maintenance": the same, and its checks pause. Obeyed at a reload.
+        state: Choice<Duty>,
+        /// Where its checks go. Default: as the pool's `health` says.
+        health: Target,
+        /// Where its agent is. Default: as the pool's `agent` says.
+        agent: Target,
+    }
+
+    /// Where checks or an agent of one backend are, as far as its pool does not say.
+    "a target" struct Target {
+        /// An address with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
+        /// Default: the pool's.
+        address: TargetAddress,
+        /// The port. Default: the pool's.
+        port: Number<1, 65535>,
     }
 
     /// Active checks of the backends.
     "a health check" struct Health {
-        /// "tcp" (default): a connection is opened and closed; "off": backends count as up.
+        /// What a check does. "tcp" (default): a connection is opened and closed. "tls": a ClientHello is
+        /// sent and a ServerHello must come. "http": a GET, status 200 to 399. "postgres", "mysql", "redis",
+        /// "smtp", "mqtt", "ssh": the first words of that protocol. "send-expect": your own `steps`. "off":
+        /// backends count as up.
         check: Choice<Check>,
+        /// tls only: the server name to ask for. Default: none is sent.
+        server_name: TlsName,
+        /// http only: what to ask for. Default "/".
+        path: HttpPath,
+        /// http only: the Host header. Default: the address that is checked.
+        host: HttpHost,
+        /// postgres, mysql only: who logs in, without a password. Default: nobody, the first words of the
+        /// server are enough.
+        user: User,
+        /// send-expect only: what to send and what must come, 1 to 32 steps, in this order. Needed there.
+        steps: List<Step>,
+        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
+        /// Default: each backend's own address.
+        address: TargetAddress,
+        /// The port to check. Default: that of `address`, else each backend's own.
+        port: Number<1, 65535>,
         /// Time between the starts of two checks of one backend; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,
+        /// The same while the last results speak against the backend's state; at most `interval`, "10ms" to
+        /// "1day". Default: `interval`.
+        fast_interval: Time<10, DAY>,
+        /// The same while the backend is down; "10ms" to "1day". Default: `interval`.
+        down_interval: Time<10, DAY>,
         /// How long one check may take, at most `interval`; "1ms" to "1h". Default: `interval`, at most "5s".
         timeout: Time<1, HOUR>,
         /// Successes in a row that bring a backend up, 1 to 1000. Default 2.
         rise: Number<1, 1000>,
         /// Failures in a row that take a backend down, 1 to 1000. Default 3.
         fall: Number<1, 1000>,
+    }
+
+    /// Ejection of backends that fail one client after the other.
+    "an ejection" struct Ejection {
+        /// Clients in a row that could not be connected, or were reset before the backend had sent a byte;
+        /// 1 to 1000. Default 5. Whoever can make a backend reset connections can make it so many in a row.
+        consecutive_failures: Number<1, 1000>,
+        /// How long a backend gets no new connections: this time for a first ejection, twice it for one right
+        /// after, and so on; "100ms" to "1day". Default "30s".
+        base_time: Time<100, DAY>,
+        /// The longest time for one ejection, at least `base_time`; "100ms" to "1day". Default "300s".
+        max_time: Time<100, DAY>,
+        /// How many percent of the pool may be ejected at once, 1 to 100. Default 10. One backend always may;
+        /// the last one that is available never.
+        max_ejected: Number<1, 100>,
+    }
+
+    /// One step of a send-expect check: one of these keys.
+    "a step" struct Step {
+        /// Text to send, 1 to 4096 bytes. Default: none.
+        send: Text,
+        /// Bytes to send, two hexadecimal digits each; spaces are passed over. Default: none.
+        send_hex: Hex,
+        /// Text that must come, 1 to 4096 bytes, anywhere in what was sent since the last match. Default: none.
+        expect: Text,
+        /// Bytes that must come, two hexadecimal digits each. Default: none.
+        expect_hex: Hex,
+    }
+
+    /// Agents on the backends' hosts, which answer a connection by a line such as "up 75%".
+    "an agent" struct Agent {
+        /// The agents' port. Needed, here, in `address` or at each backend; no default.
+        port: Number<1, 65535>,
+        /// Where the agents are, with or without port. Default: each backend's own address.
+        address: TargetAddress,
+        /// Time between the starts of two questions to one agent; "10ms" to "1day". Default "2s".
+        interval: Time<10, DAY>,
+        /// How long one answer may take, at most `interval`; "1ms" to "1h". Default: `interval`, at most "5s".
+        timeout: Time<1, HOUR>,
+        /// Text to send first, 1 to 4096 bytes. Default: nothing is sent.
+        send: Text,
     }
 }
 
@@ -269,11 +365,52 @@ impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
 }
 
-/// Whether and how backends are checked; `None` is "off".
-type Check = Option<CheckKind>;
+/// What `on_down` says; the rate stands in a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnDownWord {
+    Keep,
+    Close,
+}
+
+impl Word for OnDownWord {
+    const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("close", Self::Close)];
+}
+
+impl Word for Duty {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ready", Self::Ready), ("drain", Self::Drain), ("maintenance", Self::Maintenance)];
+}
+
+/// Whether and how backends are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    Off,
+    Tcp,
+    Tls,
+    Http,
+    Postgres,
+    Mysql,
+    Redis,
+    Smtp,
+    Mqtt,
+    Ssh,
+    SendExpect,
+}
 
 impl Word for Check {
-    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Some(CheckKind::Tcp)), ("off", None)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("tls", Self::Tls),
+        ("http", Self::Http),
+        ("postgres", Self::Postgres),
+        ("mysql", Self::Mysql),
+        ("redis", Self::Redis),
+        ("smtp", Self::Smtp),
+        ("mqtt", Self::Mqtt),
+        ("ssh", Self::Ssh),
+        ("send-expect", Self::SendExpect),
+        ("off", Self::Off),
+    ];
 }
 
 impl Word for AccessLogFormat {

@@ -15,6 +15,7 @@ mod findings;
 mod load;
 mod read;
 mod render;
+mod script;
 mod words;
 
 #[cfg(test)]
@@ -43,6 +44,8 @@ pub struct Config {
     pub workers: usize,
     /// Open connections of the process; `None` is half of the descriptors left after a reserve.
     pub max_connections: Option<u64>,
+    /// Health and agent checks under way at once, at least 1. Default 1000.
+    pub max_checks: usize,
     /// The admin listener, or `None` when there is none.
     pub admin: Option<SocketAddr>,
     /// The access log.

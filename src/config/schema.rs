@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
+use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
     Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
 };
@@ -80,6 +81,13 @@ described! {
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(.*):[0-9]+$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });
+    impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
+    impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });
+    impl [] Hex = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f ]+$" });
+    impl [] HttpPath = |_made| json_schema!({ "type": "string", "pattern": "^/[!-~]*$" });
+    impl [] HttpHost = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9._:\[\]-]+$" });
+    impl [] TlsName = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] User = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 63 });
     impl [] BackendAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
 }
 

@@ -6,10 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
-use crate::pool::{BackendSpec, DialSpec, HashOn, HealthSpec, QueueSpec, SourcePrefix, TierSpec};
+use crate::pool::spec::{AgentSpec, Host, Target, Targets};
+use crate::pool::{
+    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, QueueSpec,
+    SourcePrefix, TierSpec,
+};
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
+use crate::wire::Script;
+use crate::wire::dialogue::Step;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -101,6 +107,7 @@ fn the_smallest_configuration_has_every_default() {
     let config = good(&whole("", "", ""));
     assert_eq!(config.workers, std::thread::available_parallelism().unwrap().get());
     assert_eq!(config.max_connections, None);
+    assert_eq!(config.max_checks, 1000);
     assert_eq!(config.admin, None);
     assert_eq!(config.access_log.to, AccessLogTarget::Stdout);
     assert_eq!(config.access_log.format, AccessLogFormat::Json);
@@ -132,14 +139,13 @@ fn the_smallest_configuration_has_every_default() {
             zone: None,
             backup: false,
             max_connections: None,
+            duty: Duty::Ready,
+            targets: Targets::default(),
         }],
-        health: Some(HealthSpec {
-            check: crate::pool::CheckKind::Tcp,
-            interval: seconds(2),
-            timeout: seconds(2),
-            rise: 2,
-            fall: 3,
-        }),
+        health: Some(HealthSpec::default()),
+        agent: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
         tiers: TierSpec::default(),
         queue: None,
@@ -150,7 +156,7 @@ fn the_smallest_configuration_has_every_default() {
 #[test]
 fn every_key_reaches_its_spec() {
     let config = good(
-        "workers = 3\nzone = 'a'\nzones = ['c']\nmax_connections = 1_000\nhash_key = '000102030405060708090A0b0c0d0e0f'\n\
+        "workers = 3\nzone = 'a'\nzones = ['c']\nmax_connections = 1_000\nmax_checks = 7\nhash_key = '000102030405060708090A0b0c0d0e0f'\n\
          [admin]\nlisten = '[::1]:9100'\n[access_log]\nto = './log'\nformat = 'text'\n\
          [log]\nlevel = 'trace'\nformat = 'json'\n[shutdown]\ngrace = '5s'\ndrain = '1m 30s'\n\
          [listener.tls]\nbind = [':443', '127.0.0.1:8443']\nprotocol = 'tls'\nno_sni = 'p'\nunmatched = 'p'\n\
@@ -160,16 +166,18 @@ fn every_key_reaches_its_spec() {
          keepalive = 'off'\nuser_timeout = '500ms'\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
          max_load = 1.25\nslow_start = '30s'\n\
-         connect_timeout = '1s'\ndial_timeout = '1s'\n\
+         connect_timeout = '1s'\ndial_timeout = '1s'\non_down = 'close'\nclose_rate = 7\n\
          zones = ['c', 'b']\npanic_threshold = '50%'\nmax_connections = 5\nqueue = { length = 6, timeout = '7s' }\n\
-         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true },\n\
+         backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true, state = 'drain' },\n\
          '[2001:DB8::0:1]:443', { address = '10.0.0.1:1', zone = 'b', max_connections = 9 },\n\
          { address = '10.0.0.2:1', zone = 'c' }]\n\
-         [pool.p.health]\ncheck = 'off'\n",
+         [pool.p.health]\ncheck = 'off'\n\
+         [pool.p.ejection]\nconsecutive_failures = 2\nbase_time = '1s'\nmax_time = '9s'\nmax_ejected = 50\n",
     );
     let millis = Duration::from_millis;
     assert_eq!(config.workers, 3);
     assert_eq!(config.max_connections, Some(1000));
+    assert_eq!(config.max_checks, 7);
     assert_eq!(config.admin, Some("[::1]:9100".parse().unwrap()));
     assert_eq!(config.access_log.to, AccessLogTarget::File("./log".into()));
     assert_eq!(config.access_log.format, AccessLogFormat::Text);
@@ -206,6 +214,15 @@ fn every_key_reaches_its_spec() {
     assert_eq!(pool.slow_start, Some(millis(30_000)));
     assert_eq!(pool.source_prefix, SourcePrefix { v4: 24, v6: 48 });
     assert_eq!(pool.health, None);
+    let ejection = EjectionSpec {
+        consecutive_failures: 2,
+        base_time: millis(1000),
+        max_time: millis(9000),
+        max_ejected: 50,
+    };
+    assert_eq!(pool.ejection, Some(ejection));
+    assert_eq!(pool.on_down, OnDown::Close { rate: 7 });
+    assert_eq!([pool.backends[0].duty, pool.backends[1].duty], [Duty::Drain, Duty::Ready]);
     let dial = DialSpec { attempts: 1, connect_timeout: millis(1000), dial_timeout: millis(1000) };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
@@ -380,6 +397,46 @@ fn references() {
     check_pool("dial_timeout = '4s'", &["C0311"]);
     check_pool("health = { timeout = '3s' }", &["C0311"]);
     check_pool("health = { interval = '100ms', timeout = '200ms' }", &["C0311"]);
+}
+
+/// A pool of two backends, of which these are the tables.
+fn check_two(backends: &str, keys: &str, expected: &[&str]) {
+    check_others(
+        &format!("[pool.x]\nbackends = [{backends}]\n{keys}\n[listener.x]\nbind = ':1'\npool = 'x'"),
+        expected,
+    );
+}
+
+#[test]
+fn states_of_backends() {
+    const TWO: &str = "'10.0.0.1:1', '10.0.0.2:1'";
+    check_two(TWO, "ejection = {}", &[]);
+    check_two(TWO, "ejection = { base_time = '10m' }", &[]);
+    check_two(TWO, "ejection = { max_time = '29s' }", &["C0311"]);
+    check_two(TWO, "ejection = { base_time = '2s', max_time = '1s' }", &["C0311"]);
+    check_two(TWO, "ejection = { max_ejected = 0, consecutive_failures = 0 }", &["C0203", "C0203"]);
+    check_two(TWO, "ejection = { max_ejection = 5 }", &["C0102"]);
+    check_two(TWO, "ejection = true", &["C0104"]);
+    check_two("'10.0.0.1:1'", "ejection = {}", &["C0402"]);
+    check_two(TWO, "on_down = 'close'\nclose_rate = 5", &[]);
+    check_two(TWO, "on_down = 'kill'", &["C0201"]);
+    check_two(TWO, "close_rate = 5", &["C0402"]);
+    check_two(TWO, "on_down = 'keep'\nclose_rate = 5", &["C0402"]);
+    let two = |one: &str, other: &str| {
+        format!("{{ address = '10.0.0.1:1', {one} }}, {{ address = '10.0.0.2:1', {other} }}")
+    };
+    check_two(&two("state = 'drain'", "state = 'ready'"), "", &[]);
+    check_two(&two("state = 'drain'", "state = 'maintenance'"), "", &["C0410"]);
+    check_two(&two("state = 'drain'", "weight = 0"), "", &["C0410"]);
+    check_two(&two("state = 'down'", "state = 'maint'"), "", &["C0201", "C0201"]);
+    let pool = |keys: &str| {
+        let mut config =
+            good(&format!("[listener.x]\nbind = ':1'\npool = 'x'\n[pool.x]\nbackends = [{TWO}]\n{keys}"));
+        config.pools.remove(0)
+    };
+    assert_eq!(pool("ejection = {}").ejection, Some(EjectionSpec::default()));
+    assert_eq!(pool("ejection.base_time = '1h'").ejection.unwrap().max_time, Duration::from_secs(3600));
+    assert_eq!(pool("on_down = 'close'").on_down, OnDown::Close { rate: 100 });
 }
 
 #[test]
@@ -585,6 +642,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
             assert_eq!(backend.zone.take().is_some(), &*pool.name == "apps");
         }
     }
+    // The table alone switches it on; its keys are the defaults.
+    let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
+    assert_eq!(ejections, [EjectionSpec::default()]);
     assert_eq!(full, config);
 }
 
@@ -699,4 +759,136 @@ fn deep_nesting_is_only_a_fault() {
         let text = open.repeat(100_000) + close;
         assert!(!diagnostics(&text).is_empty());
     }
+}
+
+/// The health of a pool with these keys in its `health`.
+fn health(keys: &str) -> HealthSpec {
+    good(&whole("", &format!("health = {{ {keys} }}"), "")).pools.remove(0).health.unwrap()
+}
+
+fn script(keys: &str) -> Script {
+    match health(keys).check {
+        CheckKind::Dialogue(script) => script,
+        CheckKind::Tcp => panic!("{keys}"),
+    }
+}
+
+#[test]
+fn each_kind_of_check_has_its_words() {
+    assert_eq!(health("check = 'tcp'"), HealthSpec::default());
+    assert_eq!(script("check = 'tls'"), Script::Tls { server_name: None });
+    let named = Script::Tls { server_name: Some("a.example".parse().unwrap()) };
+    assert_eq!(script("check = 'tls', server_name = 'A.example.'"), named);
+    assert_eq!(script("check = 'http'"), Script::Http { path: "/".into(), host: None });
+    let asked = Script::Http { path: "/up?x=1".into(), host: Some("[::1]:80".into()) };
+    assert_eq!(script("check = 'http', path = '/up?x=1', host = '[::1]:80'"), asked);
+    assert_eq!(script("check = 'postgres'"), Script::Postgres { user: None });
+    assert_eq!(script("check = 'postgres', user = 'mon'"), Script::Postgres { user: Some("mon".into()) });
+    assert_eq!(script("check = 'mysql', user = 'mon'"), Script::Mysql { user: Some("mon".into()) });
+    assert_eq!(script("check = 'redis'"), Script::Redis);
+    assert_eq!(script("check = 'smtp'"), Script::Smtp);
+    assert_eq!(script("check = 'mqtt'"), Script::Mqtt);
+    assert_eq!(script("check = 'ssh'"), Script::Ssh);
+    let steps = [
+        Step::Expect(b"220 ".as_slice().into()),
+        Step::Send(b"a\r\n".as_slice().into()),
+        Step::Expect([0, 0xff, 0xab].as_slice().into()),
+        Step::Send([4].as_slice().into()),
+    ];
+    let written = "check = 'send-expect', steps = [{ expect = '220 ' }, { send = \"a\\r\\n\" }, \
+                   { expect_hex = '00 fF a b' }, { send_hex = '04' }]";
+    assert_eq!(script(written), Script::SendExpect(steps.as_slice().into()));
+}
+
+#[test]
+fn intervals_follow_each_other() {
+    let millis = Duration::from_millis;
+    let spec = health("interval = '9s', rise = 4, fall = 5");
+    assert_eq!(
+        (spec.fast_interval, spec.down_interval, spec.timeout),
+        (millis(9000), millis(9000), millis(5000))
+    );
+    assert_eq!((spec.rise, spec.fall), (4, 5));
+    let spec = health("interval = '3s', fast_interval = '1s', down_interval = '1m', timeout = '2s'");
+    assert_eq!((spec.interval, spec.fast_interval), (millis(3000), millis(1000)));
+    assert_eq!((spec.down_interval, spec.timeout), (millis(60_000), millis(2000)));
+    check_pool("health = { fast_interval = '3s' }", &["C0311"]);
+    check_pool("health = { interval = '1s', fast_interval = '2s' }", &["C0311"]);
+}
+
+#[test]
+fn misfit_checks_are_faults() {
+    check_pool("health = { server_name = 'a.example' }", &["C0308"]);
+    check_pool(
+        "health = { check = 'tls', path = '/', host = 'x', user = 'y' }",
+        &["C0308", "C0308", "C0308"],
+    );
+    check_pool("health = { check = 'redis', user = 'x' }", &["C0308"]);
+    check_pool("health = { check = 'off', user = 'x' }", &[]);
+    check_pool("health = { steps = [{ expect = 'x' }] }", &["C0308"]);
+    check_pool("health = { check = 'send-expect' }", &["C0105"]);
+    check_pool("health = { check = 'send-expect', steps = [] }", &["C0312"]);
+    check_pool("health = { check = 'send-expect', steps = [{ send = 'x' }] }", &["C0312"]);
+    check_pool("health = { check = 'send-expect', steps = [{}, { expect = 'x' }] }", &["C0312"]);
+    check_pool("health = { check = 'send-expect', steps = [{ send = 'x', expect = 'x' }] }", &["C0312"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expect = '' }] }", &["C0208"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expect_hex = '0' }] }", &["C0208"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expect_hex = 'gg' }] }", &["C0208"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expct = 'x' }] }", &["C0312", "C0102"]);
+    let long =
+        format!("health = {{ check = 'send-expect', steps = [{{ expect = '{}' }}] }}", "x".repeat(4097));
+    check_pool(&long, &["C0208"]);
+    let many = format!("health = {{ check = 'send-expect', steps = [{}] }}", "{ expect = 'x' },".repeat(33));
+    check_pool(&many, &["C0312"]);
+    check_pool("health = { check = 'http', path = 'up' }", &["C0208"]);
+    check_pool("health = { check = 'http', path = '/a b' }", &["C0208"]);
+    check_pool("health = { check = 'http', host = \"a\\r\\nb\" }", &["C0208"]);
+    check_pool("health = { check = 'http', host = '' }", &["C0208"]);
+    check_pool("health = { check = 'mysql', user = '' }", &["C0208"]);
+    check_pool("health = { check = 'mysql', user = \"a\\u0000\" }", &["C0208"]);
+    check_pool("health = { check = 'tls', server_name = '10.0.0.1' }", &["C0205"]);
+}
+
+#[test]
+fn checks_and_agents_have_targets() {
+    let config = good(&whole(
+        "",
+        "health = { address = '10.0.0.9:80' }\nagent = { port = 9101, address = '::1', send = 'x', interval = '10s' }",
+        "[listener.b]\nbind = ':1'\npool = 'b'\n[pool.b]\nbackends = [{ address = '10.0.0.1:1', \
+         health = { address = 'unix:/run/x' }, agent = { port = 5 } }]\nagent = {}",
+    ));
+    let [b, db] = &config.pools[..] else { panic!("two pools") };
+    let target = |host: &str, port| Target { host: host.parse().ok().map(Host::Ip), port: Some(port) };
+    assert_eq!(db.health.as_ref().unwrap().target, target("10.0.0.9", 80));
+    let agent = AgentSpec {
+        target: target("::1", 9101),
+        interval: Duration::from_secs(10),
+        timeout: Duration::from_secs(5),
+        send: Some(b"x".as_slice().into()),
+    };
+    assert_eq!(db.agent, Some(agent));
+    let unix = Target { host: Some(Host::Unix(Path::new("/run/x").into())), port: None };
+    assert_eq!(b.backends[0].targets, Targets { health: unix, agent: target("", 5) });
+}
+
+#[test]
+fn misfit_targets_are_faults() {
+    check_pool("health = { address = 'db.example.com' }", &["C0204"]);
+    check_pool("health = { address = '10.0.0.1:0' }", &["C0204"]);
+    check_pool("health = { address = '10.0.0.1:1', port = 2 }", &["C0204"]);
+    check_pool("health = { address = 'unix:/x', port = 2 }", &["C0204"]);
+    check_pool("health = { address = 'unix:/x' }", &[]);
+    check_pool("health = { port = 0 }", &["C0203"]);
+    check_pool("agent = {}", &["C0105"]);
+    check_pool("agent = { address = '10.0.0.1' }", &["C0105"]);
+    check_pool("agent = { address = '10.0.0.1:1' }", &[]);
+    check_pool("agent = { address = 'unix:/x' }", &[]);
+    check_pool("agent = { port = 1, interval = '1s', timeout = '2s' }", &["C0311"]);
+    let unix = |keys: &str| {
+        format!("[listener.db]\nbind = ':1'\npool = 'db'\n[pool.db]\nbackends = ['unix:/b']\n{keys}")
+    };
+    check(&unix("health.port = 1"), &["C0204"]);
+    check(&unix("health.address = '10.0.0.1:1'"), &[]);
+    check(&unix("agent.port = 1"), &["C0105"]);
+    check(&unix("agent = { port = 1, address = '10.0.0.1' }"), &[]);
 }

@@ -99,6 +99,9 @@ pub(super) async fn dial(
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
+        if failure.outcome != ConnectOutcome::Local {
+            story.not_connected(&lease);
+        }
         last = failure.reason;
         lease.failed(attempt_began.elapsed());
         attempt_began = Instant::now();

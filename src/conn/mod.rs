@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 use crate::executor::{self, Next};
 use crate::limit::{Gate, Permit, Refusal};
 use crate::live::{Registry, Seat};
+use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, Side};
 use crate::snapshot::{Policy, Protocol, Served, Snapshot, SocketId, Target, Unrouted};
 use crate::sys::listen::Accepted;
@@ -49,6 +51,8 @@ pub struct Surroundings {
     pub metrics: Arc<Metrics>,
     /// The ways to the other workers.
     pub doors: Arc<Doors>,
+    /// Where it is told that clients fail at a backend.
+    pub sightings: mpsc::Sender<Sighting>,
 }
 
 /// What all connections of the process share.
@@ -133,7 +137,7 @@ async fn serve(
     let prepared = tokio::select! {
         biased;
         prepared = prepare(client, &through, policy, &mut story, &around) => prepared,
-        () = entry.closed() => Err(CloseReason::DrainDeadline),
+        reason = entry.closed() => Err(reason),
     };
     match prepared {
         Ok(relay) => Next::stage(carry(relay, story)),
@@ -154,7 +158,12 @@ async fn serve(
 fn carry(mut relay: Relay, story: Story) -> impl Future<Output = Next> {
     async move {
         relay.begin(story.entry());
-        let stopped = poll_fn(|cx| relay.poll(cx, story.entry())).await;
+        let stopped = poll_fn(|cx| {
+            let polled = relay.poll(cx, story.entry());
+            story.listen();
+            polled
+        })
+        .await;
         let end = match relay.end(stopped, story.entry()) {
             Ok(end) => end,
             // Rare, and too large to be carried by every idle connection.
@@ -164,6 +173,10 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = Next> {
             End::Moved { to } => send(to, relay, story),
             end => {
                 drop(relay);
+                story.listen();
+                if end == (End::Reset { by: Side::Backend }) {
+                    story.was_reset();
+                }
                 story.close(reason(end));
             }
         }
@@ -193,7 +206,8 @@ fn reason(end: End) -> CloseReason {
         End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
         End::Idle => CloseReason::IdleTimeout,
         End::HalfClosed => CloseReason::HalfClosedTimeout,
-        End::Closed | End::Moved { .. } => CloseReason::DrainDeadline,
+        End::Closed { reason } => reason,
+        End::Moved { .. } => CloseReason::DrainDeadline,
     }
 }
 

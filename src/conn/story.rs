@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Surroundings;
 use crate::limit::Permit;
 use crate::live::{Left, Registered, Seat};
-use crate::pool::{Backend, Lease};
+use crate::pool::{Backend, Lease, Sighting, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
@@ -29,6 +29,10 @@ struct Open {
     entry: Registered,
     plot: Plot,
 }
+
+/// A backend that resets a connection within this time of its accept, and before it has sent a byte, fails
+/// its client. What was silent for longer was not used, and says nothing of the backend.
+const EARLY: Duration = Duration::from_secs(10);
 
 const OPEN: &str = "only the end of a story takes it";
 
@@ -169,12 +173,45 @@ impl Story {
 
     /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
+        self.entry().establish();
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.tell(|told| {
             told.connect = Some(took);
             told.tried = None;
         });
         self.plot_mut().lease = Some(lease);
+    }
+
+    /// A backend could not be connected, by its own fault.
+    pub(super) fn not_connected(&self, lease: &Lease) {
+        self.report(lease.met(Trouble::Connect));
+    }
+
+    /// Tells the backend when it has sent its first byte.
+    pub(super) fn listen(&self) {
+        if self.entry().hears_backend()
+            && let Some(lease) = &self.plot().lease
+        {
+            lease.spoke();
+        }
+    }
+
+    /// The backend reset the connection. If that was soon and it had sent nothing, the client was failed.
+    pub(super) fn was_reset(&self) {
+        if let Some(lease) = &self.plot().lease
+            && self.entry().total(Direction::FromBackend) == 0
+            && self.age() <= EARLY
+        {
+            self.report(lease.met(Trouble::EarlyReset));
+        }
+    }
+
+    /// Passes a sighting on. Where too many wait already this one is lost; as clients go on to fail, the next
+    /// one comes.
+    fn report(&self, sighting: Option<Sighting>) {
+        if let Some(sighting) = sighting {
+            let _ = self.around.sightings.try_send(sighting);
+        }
     }
 
     /// How long ago the connection was accepted.

@@ -5,17 +5,22 @@
 //! a relay only when there is something for it to do. Drain deadlines and closing go through the
 //! command slots.
 //!
-//! A worker that has much more to do than another gives connections away, by what `loads` tells.
+//! A worker that has much more to do than another gives connections away, by what `loads` tells. Those of a
+//! backend that is given up are closed one after the other (`closing`).
 
+mod closing;
 mod loads;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::telemetry::{Direction, Engine, ListenerMetrics};
+use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
+use closing::Closing;
+pub use closing::{Notice, Pace};
 pub use loads::{Loads, Seat};
 
 /// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
@@ -35,8 +40,8 @@ pub enum Command {
     Tick,
     /// Nothing moved for as long as allowed.
     Expire,
-    /// The time for draining is over.
-    Close,
+    /// End, for this reason.
+    Close(CloseReason),
     /// Go on in another worker, by its number.
     Move(usize),
 }
@@ -60,6 +65,14 @@ pub struct Entry {
     wants_tick: Cell<bool>,
     /// Whether a sweep has seen it: what is younger than a [`TICK`] may soon be over.
     settled: Cell<bool>,
+    /// Whether its backend is connected.
+    established: Cell<bool>,
+    /// Whether somebody was told that its backend has sent something.
+    heard: Cell<bool>,
+    /// Whether it is to be closed in its turn.
+    noticed: Cell<bool>,
+    /// Whether it has left this worker.
+    gone: Cell<bool>,
     command: Cell<Option<Command>>,
     waker: Cell<Option<Waker>>,
     metrics: Arc<ListenerMetrics>,
@@ -79,6 +92,10 @@ impl Entry {
             quiet_limit: Cell::new(u32::MAX),
             wants_tick: Cell::new(false),
             settled: Cell::new(false),
+            established: Cell::new(false),
+            heard: Cell::new(false),
+            noticed: Cell::new(false),
+            gone: Cell::new(false),
             command: Cell::new(None),
             waker: Cell::new(None),
             metrics,
@@ -120,6 +137,17 @@ impl Entry {
         self.groups.set([listener, backend]);
     }
 
+    /// The backend is connected: from now on the connection can be closed in turn ([`Notice`]). Before that
+    /// it may still turn to another backend.
+    pub fn establish(&self) {
+        self.established.set(true);
+    }
+
+    /// Whether the backend has sent something; true once only.
+    pub fn hears_backend(&self) -> bool {
+        !self.heard.get() && self.total(Direction::FromBackend) > 0 && !self.heard.replace(true)
+    }
+
     /// Starts a new wait for silence: [`Command::Expire`] comes after `limit` without a byte.
     pub fn expire_after(&self, limit: Duration) {
         let ticks = limit.as_millis().div_ceil(TICK.as_millis());
@@ -145,18 +173,22 @@ impl Entry {
         Poll::Pending
     }
 
-    /// Waits for [`Command::Close`].
+    /// Waits for [`Command::Close`], and says why.
     ///
     /// # Cancel safety
     ///
     /// A command that has not come is not lost.
-    pub async fn closed(&self) {
-        while std::future::poll_fn(|cx| self.poll_command(cx)).await != Command::Close {}
+    pub async fn closed(&self) -> CloseReason {
+        loop {
+            if let Command::Close(reason) = std::future::poll_fn(|cx| self.poll_command(cx)).await {
+                return reason;
+            }
+        }
     }
 
     fn tell(&self, command: Command) {
         // A close must not be overwritten by a tick.
-        if self.command.get() != Some(Command::Close) {
+        if !matches!(self.command.get(), Some(Command::Close(_))) {
             self.command.set(Some(command));
         }
         if let Some(waker) = self.waker.take() {
@@ -198,6 +230,8 @@ impl Entry {
 /// The connections of one worker.
 pub struct Registry {
     entries: RefCell<Vec<Rc<Entry>>>,
+    /// By their groups.
+    closings: RefCell<HashMap<u64, Rc<Closing>>>,
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
@@ -206,7 +240,13 @@ pub struct Registry {
 impl Registry {
     /// The empty registry of a worker.
     pub fn new(loads: Arc<Loads>, worker: usize) -> Rc<Self> {
-        Rc::new(Self { entries: RefCell::default(), loads, worker, emptied: tokio::sync::Notify::new() })
+        Rc::new(Self {
+            entries: RefCell::default(),
+            closings: RefCell::default(),
+            loads,
+            worker,
+            emptied: tokio::sync::Notify::new(),
+        })
     }
 
     /// A place at this worker.
@@ -244,6 +284,9 @@ impl Registry {
         for (total, before) in entry.totals.iter().zip(left.totals) {
             total.set(before);
         }
+        // Only what is connected travels, and what was heard before was told before.
+        entry.establish();
+        entry.hears_backend();
         self.enter(entry, seat)
     }
 
@@ -272,6 +315,45 @@ impl Registry {
     pub fn sweep(&self) {
         let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
         self.loads.moved(self.worker, moved);
+        self.give_notice();
+    }
+
+    /// Closes the established connections of a backend one after the other, also those that come later, until
+    /// the notice is withdrawn.
+    ///
+    /// # Panics
+    ///
+    /// On a thread without an executor.
+    pub fn close_in_turn(&self, notice: Arc<Notice>) {
+        let group = notice.group();
+        if let Some(earlier) = self.closings.borrow_mut().insert(group, Closing::new(notice)) {
+            earlier.give_up();
+        }
+        self.give_notice();
+    }
+
+    /// Finds those who have not been given notice yet.
+    fn give_notice(&self) {
+        let mut closings = self.closings.borrow_mut();
+        if closings.is_empty() {
+            return;
+        }
+        closings.retain(|_, closing| {
+            if closing.is_over() {
+                closing.give_up();
+            }
+            !closing.is_over()
+        });
+        for entry in self.entries.borrow().iter() {
+            let [_, backend] = entry.groups.get();
+            if entry.established.get()
+                && !entry.noticed.get()
+                && let Some(closing) = closings.get(&backend)
+            {
+                closing.add(entry);
+            }
+        }
+        closings.values().for_each(Closing::go_on);
     }
 
     /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
@@ -289,18 +371,18 @@ impl Registry {
         }
     }
 
-    /// Tells every connection to close.
+    /// Tells every connection that the time for draining is over.
     pub fn close_all(&self) {
         for entry in self.entries.borrow().iter() {
-            entry.tell(Command::Close);
+            entry.tell(Command::Close(CloseReason::DrainDeadline));
         }
     }
 
-    /// Tells the connections of these listeners and backends to close.
+    /// Tells the same to the connections of these listeners and backends.
     pub fn close_groups(&self, groups: &[u64]) {
         for entry in self.entries.borrow().iter() {
             if entry.groups.get().iter().any(|group| groups.contains(group)) {
-                entry.tell(Command::Close);
+                entry.tell(Command::Close(CloseReason::DrainDeadline));
             }
         }
     }
@@ -377,6 +459,7 @@ impl std::ops::Deref for Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.entry.flush();
+        self.entry.gone.set(true);
         self.registry.remove(&self.entry);
         self.registry.loads.leave(self.registry.worker);
     }
@@ -387,7 +470,10 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     use super::*;
+    use crate::executor::{Executor, yield_now};
     use crate::telemetry::Metrics;
+
+    const CLOSE: Command = Command::Close(CloseReason::DrainDeadline);
 
     fn command(entry: &Entry) -> Option<Command> {
         match entry.poll_command(&mut Context::from_waker(Waker::noop())) {
@@ -443,7 +529,7 @@ mod tests {
             drop(all.remove(victim));
             registry.close_all();
             for entry in &all {
-                assert_eq!(command(entry), Some(Command::Close), "{}", entry.id());
+                assert_eq!(command(entry), Some(CLOSE), "{}", entry.id());
             }
             assert_eq!(registry.len(), all.len());
         }
@@ -467,7 +553,7 @@ mod tests {
         entry.wants_tick(true);
         registry.close_all();
         registry.sweep();
-        assert_eq!(command(&entry), Some(Command::Close));
+        assert_eq!(command(&entry), Some(CLOSE));
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Tick));
     }
@@ -517,6 +603,125 @@ mod tests {
         assert_eq!((loads.connections(0), loads.connections(1)), (0, 1));
         assert_eq!((entry.id(), entry.total(Direction::FromClient), entry.total_dropped()), (7, 10, 2));
         there.close_groups(&[4]);
-        assert_eq!(command(&entry), Some(Command::Close));
+        assert_eq!(command(&entry), Some(CLOSE));
+    }
+
+    #[test]
+    fn a_backend_is_heard_once() {
+        let (registry, entry) = one();
+        assert!(!entry.hears_backend());
+        entry.moved(Direction::FromClient, Engine::Copied, 1);
+        assert!(!entry.hears_backend());
+        entry.moved(Direction::FromBackend, Engine::Copied, 1);
+        assert!(entry.hears_backend() && !entry.hears_backend());
+        let seat = registry.seat();
+        let entry = registry.readmit(entry.leave(), seat);
+        assert!(!entry.hears_backend(), "that was told where it came from");
+    }
+
+    const DOWN: Command = Command::Close(CloseReason::BackendDown);
+
+    /// A registry with established connections of these backends.
+    fn connected_to(backends: &[u64]) -> (Rc<Registry>, Vec<Registered>) {
+        let metrics = Metrics::new().listener("l");
+        let registry = Registry::new(Loads::new(1), 0);
+        let connect = |(id, backend): (usize, &u64)| {
+            let entry = registry.register(id as u64, 1, registry.seat(), Arc::clone(&metrics));
+            entry.join(*backend);
+            entry.establish();
+            entry
+        };
+        let entries = backends.iter().enumerate().map(connect).collect();
+        (registry, entries)
+    }
+
+    fn notice(backend: u64, rate: u32) -> Arc<Notice> {
+        Notice::new(backend, CloseReason::BackendDown, Pace::new(rate))
+    }
+
+    /// Waits until one of these is told something, and says which and what.
+    async fn told(entries: &[Registered]) -> (u64, Command) {
+        std::future::poll_fn(|cx| {
+            for entry in entries {
+                if let Poll::Ready(command) = entry.poll_command(cx) {
+                    return Poll::Ready((entry.id(), command));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        Executor::new().unwrap().block_on(test).unwrap();
+    }
+
+    #[test]
+    fn a_backends_connections_are_closed_in_turn() {
+        run(async {
+            let (registry, entries) = connected_to(&[7, 8, 7, 7]);
+            let began = std::time::Instant::now();
+            registry.close_in_turn(notice(7, 50));
+            for expected in [0, 2, 3] {
+                assert_eq!(told(&entries).await, (expected, DOWN));
+            }
+            assert!(began.elapsed() >= Duration::from_millis(40), "the third has the third part");
+            assert_eq!(command(&entries[1]), None);
+        });
+    }
+
+    #[test]
+    fn who_comes_late_is_given_notice_by_the_sweep() {
+        run(async {
+            let (registry, mut entries) = connected_to(&[8]);
+            registry.close_in_turn(notice(7, 1000));
+            let dialling = registry.register(9, 1, registry.seat(), Metrics::new().listener("l"));
+            dialling.join(7);
+            registry.sweep();
+            assert!(!dialling.noticed.get(), "it may still turn to another backend");
+            dialling.establish();
+            registry.sweep();
+            registry.sweep();
+            entries.push(dialling);
+            assert_eq!(told(&entries).await, (9, DOWN));
+        });
+    }
+
+    #[test]
+    fn who_has_left_has_no_turn() {
+        run(async {
+            let (registry, mut entries) = connected_to(&[7; 100]);
+            registry.close_in_turn(notice(7, 20));
+            entries.drain(..98);
+            let began = std::time::Instant::now();
+            assert_eq!(told(&entries).await.1, DOWN);
+            assert_eq!(told(&entries).await.1, DOWN);
+            assert!(began.elapsed() < Duration::from_secs(2), "the turns of 98 others were waited for");
+        });
+    }
+
+    #[test]
+    fn a_withdrawn_notice_lets_the_others_stay() {
+        run(async {
+            let (registry, entries) = connected_to(&[7; 5]);
+            let first = notice(7, 20);
+            registry.close_in_turn(Arc::clone(&first));
+            told(&entries).await;
+            first.withdraw();
+            registry.sweep();
+            assert!(registry.closings.borrow().is_empty());
+            while entries[1..].iter().any(|entry| entry.noticed.get()) {
+                yield_now().await;
+            }
+            assert!(entries.iter().all(|entry| command(entry).is_none()));
+            // They can be given notice again; the first does not obey any more, and so is told again.
+            registry.close_in_turn(notice(7, 1000));
+            let mut again = Vec::new();
+            for _ in 0..4 {
+                again.push(told(&entries).await.0);
+            }
+            again.sort_unstable();
+            assert_eq!(again, [1, 2, 3, 4]);
+        });
     }
 }

@@ -10,18 +10,20 @@
 //! with nothing known and zero counts, and connections to the old address keep counting on the old
 //! value until they end.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
-use super::health::{Change, CheckFault, CheckOutcome, Health, State};
+use super::agent::Allowance;
+use super::health::{Change, CheckFault, CheckOutcome, Ejection, Event, Health, Rules, State, Trouble};
 use super::latency::Latency;
 use super::queue::Queue;
-use super::{BackendSpec, HealthSpec, slow_start};
+use super::{BackendSpec, Duty, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::sys::Address;
+use crate::wire::agent::Word;
 
 /// A backend and what happens at it.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ impl Backend {
             zone: spec.zone.clone(),
             is_backup: spec.backup,
             traffic: Arc::new(Traffic::new(now, spec.max_connections, Arc::clone(queue))),
-            vitals: Arc::new(Vitals::new(now)),
+            vitals: Arc::new(Vitals::new(spec.duty, now)),
         }
     }
 
@@ -61,18 +63,23 @@ impl Backend {
     }
 
     /// This backend, going on where its `old` self stands if both are one server.
-    pub(super) fn succeed(mut self, old: &Arc<Backend>, found: Found) -> Arc<Self> {
+    pub(super) fn succeed(mut self, old: &Arc<Backend>) -> Arc<Self> {
         if !self.is_at(old) {
             return Arc::new(self.starting_slowly());
         }
         // From now on the places at this server are those of the new configuration, also for connections that
         // still have the old one in hand.
         old.traffic.go_on(&self.traffic);
-        match found {
-            Found::Keep if self.is_placed_as(old) => return Arc::clone(old),
-            Found::Keep => self.vitals = Arc::clone(&old.vitals),
-            Found::Forget => {}
+        if self.is_placed_as(old) {
+            return Arc::clone(old);
         }
+        self.vitals = Arc::clone(&old.vitals);
+        self.succeed_in_counts(old)
+    }
+
+    /// This backend, going on with the number and the counts of an `old` self at the same address, but with
+    /// nothing known of its health.
+    pub(super) fn succeed_in_counts(mut self, old: &Arc<Backend>) -> Arc<Self> {
         self.traffic = Arc::clone(&old.traffic);
         Arc::new(self)
     }
@@ -107,37 +114,62 @@ impl Backend {
         self.is_backup
     }
 
-    /// Leases that may be held at once; `None` is no limit.
+    /// Leases that may be held at once by its configuration; `None` is no limit.
     pub fn limit(&self) -> Option<u64> {
         Some(self.traffic.limit()).filter(|&limit| limit != UNLIMITED)
     }
 
     /// Whether no further lease may be held now.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.traffic.limit()
+        self.active() >= self.places()
     }
 
-    /// What its checks say.
+    /// Leases that may be held at once, by its configuration and its agent.
+    fn places(&self) -> u64 {
+        self.traffic.limit().min(self.vitals.allowance.connections())
+    }
+
+    /// Its state.
     pub fn state(&self) -> State {
-        match self.vitals.state.load(Ordering::Relaxed) {
-            DOWN => State::Down,
-            _ => State::Up,
-        }
+        let state = usize::from(self.vitals.state.load(Ordering::Relaxed));
+        State::ALL.get(state).copied().unwrap_or(State::Up)
     }
 
-    /// When its state last changed; before any change, when it was configured.
+    /// When its state last changed; before any change, when it was configured. Of one that is up: since
+    /// when it takes new connections.
     pub fn since(&self) -> Instant {
         self.vitals.born + Duration::from_millis(self.vitals.since.load(Ordering::Relaxed))
     }
 
-    /// Whether it may be picked for a new connection.
-    pub fn is_available(&self) -> bool {
-        self.weight > 0 && self.state() == State::Up
+    /// How often it came into a state; the one it began in does not count.
+    pub fn entered(&self, state: State) -> u64 {
+        self.vitals.entered[state as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether it is to take new connections as far as its health goes: all that counts in panic.
+    /// Its ejection, even if its state is another because of a stronger cause.
+    pub fn ejection(&self) -> Option<Ejection> {
+        self.vitals.health().ejection()
+    }
+
+    /// Whether it may be picked for a new connection.
+    pub fn is_available(&self) -> bool {
+        let is_up = self.vitals.state.load(Ordering::Relaxed) == State::Up as u8;
+        self.weight > 0 && is_up && self.agent_share() > 0
+    }
+
+    /// Percent of its usual share of new connections that its agent lets it have, 0 to 100.
+    pub fn agent_share(&self) -> u8 {
+        self.vitals.allowance.share()
+    }
+
+    /// Connections at once that its agent lets it have; `None` is no limit.
+    pub fn agent_max_connections(&self) -> Option<u64> {
+        Some(self.vitals.allowance.connections()).filter(|&most| most != u64::MAX)
+    }
+
+    /// Whether it is to take new connections as far as weight, operator and agent go: all that counts in panic.
     pub fn is_wanted(&self) -> bool {
-        self.weight > 0
+        self.weight > 0 && self.vitals.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Whether it may be taking less than its share. False for those that are up since the process began.
@@ -145,12 +177,16 @@ impl Backend {
         self.vitals.starts_slowly.load(Ordering::Relaxed)
     }
 
-    /// How much of its share it takes, of [`FULL_SHARE`], where a slow start takes `window`.
-    pub(super) fn share(&self, window: Duration, now: Instant) -> u32 {
-        if !self.starts_slowly() {
-            return FULL_SHARE;
-        }
-        slow_start::share(now.saturating_duration_since(self.since()), window)
+    /// How much of its share it takes, of [`FULL_SHARE`]: as much as its agent lets it have, and less in a slow
+    /// start, if it is to take a `window`.
+    pub(super) fn share(&self, window: Option<Duration>, now: impl FnOnce() -> Instant) -> u32 {
+        let share = match window {
+            Some(window) if self.starts_slowly() => {
+                slow_start::share(now().saturating_duration_since(self.since()), window)
+            }
+            _ => FULL_SHARE,
+        };
+        share * u32::from(self.agent_share()) / 100
     }
 
     /// What a connect takes of late; zero while nothing is known.
@@ -166,6 +202,11 @@ impl Backend {
     /// Connections established since it was first configured.
     pub fn connections_total(&self) -> u64 {
         self.traffic.connections.load(Ordering::Relaxed)
+    }
+
+    /// Times that clients met this trouble here.
+    pub fn troubles(&self, trouble: Trouble) -> u64 {
+        self.traffic.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
 
     /// Checks passed.
@@ -198,8 +239,8 @@ impl Backend {
         Arc::ptr_eq(&self.traffic, &other.traffic)
     }
 
-    /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]:
-    /// switching checks off and on forgets what they found.
+    /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]: one
+    /// that had left its pool and is back goes on with its counts alone.
     pub(super) fn shares_health(&self, other: &Backend) -> bool {
         Arc::ptr_eq(&self.vitals, &other.vitals)
     }
@@ -209,11 +250,41 @@ impl Backend {
         (self.weight, &self.zone, self.is_backup) == (other.weight, &other.zone, other.is_backup)
     }
 
-    /// Takes in the result of a check, see [`Health::observe`].
-    pub(super) fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
-        let change = self.vitals.observe(outcome, spec, now)?;
-        self.changed();
-        Some(change)
+    /// Counts a check, and takes in its result as [`Backend::on`].
+    pub(super) fn observe(&self, outcome: CheckOutcome, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        self.vitals.count(outcome);
+        self.on(Event::Check(outcome), rules, now)
+    }
+
+    /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
+    pub(super) fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        let change = self.vitals.on(event, rules, now);
+        if let Some(Change { from, to, .. }) = change
+            && [from, to].contains(&State::Ejected)
+        {
+            // What was met before, or on connections that had begun before, counts no more.
+            self.traffic.troubles.iter().for_each(Troubles::break_row);
+        }
+        change.inspect(|_| self.changed())
+    }
+
+    /// Says how many failures in a row are too many; 0: any number is borne.
+    pub(super) fn bear(&self, failures: u32) {
+        self.traffic.borne.store(failures, Ordering::Relaxed);
+    }
+
+    /// Takes in what its agent says of its load.
+    pub(super) fn allow(&self, word: Word) {
+        if self.vitals.allowance.take_in(word) {
+            self.changed();
+        }
+    }
+
+    /// No agent limits its load any more.
+    pub(super) fn allow_all(&self) {
+        if self.vitals.allowance.forget() {
+            self.changed();
+        }
     }
 
     /// To be called after each change of its state: pools look again at their tiers, and who waits has perhaps
@@ -225,33 +296,39 @@ impl Backend {
 
     /// One more lease is held, unless it is full; whether it is.
     pub(super) fn hold(&self) -> bool {
-        self.traffic.hold()
+        self.traffic.hold(self.places())
     }
 
-    /// A lease is given back.
+    /// A lease is given back, and only then reported: see [`Queue`].
     pub(super) fn release(&self) {
-        self.traffic.release();
+        self.traffic.active.fetch_sub(1, Ordering::SeqCst);
+        if self.places() != UNLIMITED {
+            self.traffic.queue.load().freed();
+        }
     }
 
     /// One more connection is established, in such a time.
     pub(super) fn connected(&self, took: Duration) {
         self.traffic.connections.fetch_add(1, Ordering::Relaxed);
         self.traffic.latency.observe(took, self.traffic.born.elapsed());
+        self.went_well(Trouble::Connect);
     }
 
     /// A connect failed after such a time.
     pub(super) fn failed(&self, took: Duration) {
         self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
-}
 
-/// What becomes of what checks found when a backend is built anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// It still holds.
-    Keep,
-    /// The checks were switched off: nothing would ever bring up again what they took down.
-    Forget,
+    /// A client met a trouble; true if that makes too many in a row, which then begins anew.
+    pub(super) fn met(&self, trouble: Trouble) -> bool {
+        let Traffic { troubles, borne, .. } = &*self.traffic;
+        troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
+    }
+
+    /// A client did not meet a trouble that it might have.
+    pub(super) fn went_well(&self, trouble: Trouble) {
+        self.traffic.troubles[trouble as usize].break_row();
+    }
 }
 
 /// How often a backend of this process has changed its state. A pool that has seen the present number has seen
@@ -276,6 +353,40 @@ struct Traffic {
     born: Instant,
     /// Those who wait for a place here, or at another backend of the pool.
     queue: ArcSwap<Queue>,
+    /// By [`Trouble`].
+    troubles: [Troubles; Trouble::ALL.len()],
+    /// Failures in a row that are too many; 0: any number is borne.
+    borne: AtomicU32,
+}
+
+/// One trouble that clients met.
+#[derive(Debug, Default)]
+struct Troubles {
+    total: AtomicU64,
+    row: AtomicU32,
+}
+
+impl Troubles {
+    /// Counts one; true if there are `borne` in a row. Two threads at once may both be told so; an
+    /// ejection comes of the first alone.
+    fn meet(&self, borne: u32) -> bool {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if borne == 0 {
+            return false;
+        }
+        let is_full = self.row.fetch_add(1, Ordering::Relaxed) + 1 >= borne;
+        if is_full {
+            self.row.store(0, Ordering::Relaxed);
+        }
+        is_full
+    }
+
+    /// Nearly always there is no row, and then nothing is written.
+    fn break_row(&self) {
+        if self.row.load(Ordering::Relaxed) != 0 {
+            self.row.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 const UNLIMITED: u64 = u64::MAX;
@@ -294,6 +405,8 @@ impl Traffic {
             latency: Latency::default(),
             born: now,
             queue: ArcSwap::new(queue),
+            troubles: Default::default(),
+            borne: AtomicU32::new(0),
         }
     }
 
@@ -301,22 +414,14 @@ impl Traffic {
         self.limit.load(Ordering::SeqCst)
     }
 
-    fn hold(&self) -> bool {
-        let limit = self.limit();
-        if limit == UNLIMITED {
+    /// One more lease is held, unless there are as many as there are `places`; whether it is.
+    fn hold(&self, places: u64) -> bool {
+        if places == UNLIMITED {
             self.active.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        let one_more = |active| (active < limit).then_some(active + 1);
+        let one_more = |active| (active < places).then_some(active + 1);
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
-    }
-
-    /// Gives a place back, and only then reports it: see [`Queue`].
-    fn release(&self) {
-        self.active.fetch_sub(1, Ordering::SeqCst);
-        if self.limit() != UNLIMITED {
-            self.queue.load().freed();
-        }
     }
 
     /// Takes over the limit and the queue of what is configured now.
@@ -328,60 +433,73 @@ impl Traffic {
     }
 }
 
-const UP: u8 = 0;
-const DOWN: u8 = 1;
-
-/// What its checks found: read by each pick, written a few times per check's interval at the most.
+/// What is known of a backend: read by each pick, written a few times per check's interval at the most.
 #[derive(Debug)]
 struct Vitals {
-    /// [`UP`] or [`DOWN`], a copy of the state in `health` that is read without its lock.
+    /// The [`State`], a copy of that in `health` that is read without its lock.
     state: AtomicU8,
     /// When the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
     /// Whether others were up before `since`. Written before the state it belongs to.
     starts_slowly: AtomicBool,
+    /// Whether neither operator nor agent wants it emptied or left alone, a copy of that in `health`.
+    is_wanted: AtomicBool,
+    /// How often each state was entered, by [`State`].
+    entered: [AtomicU64; State::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
-    /// The counters behind the state. Only the server's one task that applies changes takes this
-    /// lock, so nobody ever waits for it; it is there because a `Backend` is shared and the state
+    /// Only the server's one task that applies changes takes this lock, and on its thread also who asks for
+    /// an ejection, so nobody ever waits for it; it is there because a `Backend` is shared and the state
     /// machine needs `&mut`.
     health: Mutex<Health>,
+    /// What its agent lets it have.
+    allowance: Allowance,
 }
 
 impl Vitals {
-    fn new(now: Instant) -> Self {
+    fn new(duty: Duty, now: Instant) -> Self {
+        let health = Health::new(duty, now);
         Self {
-            state: AtomicU8::new(UP),
+            state: AtomicU8::new(health.state() as u8),
             since: AtomicU64::new(0),
             born: now,
             starts_slowly: AtomicBool::new(false),
+            is_wanted: AtomicBool::new(health.is_wanted()),
+            entered: Default::default(),
             passed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             not_made: AtomicU64::new(0),
-            health: Mutex::new(Health::new(now)),
+            health: Mutex::new(health),
+            allowance: Allowance::full(),
         }
     }
 
-    fn observe(&self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Change> {
+    fn health(&self) -> MutexGuard<'_, Health> {
+        // A panic while it was held cannot leave a half-made state behind: each field is valid alone.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, outcome: CheckOutcome) {
         let counter = match outcome {
             CheckOutcome::Passed => &self.passed,
             CheckOutcome::Failed(CheckFault::Local) => &self.not_made,
             CheckOutcome::Failed(_) => &self.failed,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        // A panic while it was held cannot leave a half-made state behind: each field is valid alone.
-        let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = health.observe(outcome, spec, now)?;
+    }
+
+    fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        let mut health = self.health();
+        let change = health.on(event, rules, now);
+        self.is_wanted.store(health.is_wanted(), Ordering::Relaxed);
+        let change = change?;
         let lived = health.since().saturating_duration_since(self.born).as_millis();
         self.since.store(u64::try_from(lived).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.starts_slowly.store(true, Ordering::Relaxed);
-        let state = match change.to {
-            State::Up => UP,
-            State::Down => DOWN,
-        };
-        self.state.store(state, Ordering::SeqCst);
+        self.entered[change.to as usize].fetch_add(1, Ordering::Relaxed);
+        self.state.store(change.to as u8, Ordering::SeqCst);
         Some(change)
     }
 }
@@ -389,7 +507,8 @@ impl Vitals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::CheckKind;
+    use crate::pool::spec::Targets;
+    use crate::pool::{EjectionSpec, HealthSpec};
 
     fn spec(address: &str, weight: u16) -> BackendSpec {
         BackendSpec {
@@ -399,12 +518,17 @@ mod tests {
             zone: None,
             backup: false,
             max_connections: None,
+            duty: Duty::Ready,
+            targets: Targets::default(),
         }
     }
 
     fn health_spec() -> HealthSpec {
-        let second = Duration::from_secs(1);
-        HealthSpec { check: CheckKind::Tcp, interval: second, timeout: second, rise: 2, fall: 3 }
+        HealthSpec::default()
+    }
+
+    fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<Change> {
+        backend.observe(outcome, Rules { health: Some(&health_spec()), ejection: None }, now)
     }
 
     /// A backend that is down, with one lease held and one connection made.
@@ -413,17 +537,17 @@ mod tests {
         assert!(backend.hold());
         backend.connected(Duration::from_millis(3));
         let fault = CheckOutcome::Failed(CheckFault::Refused);
-        assert!(backend.observe(fault, &health_spec(), now + Duration::from_millis(1500)).is_some());
+        assert!(observe(&backend, fault, now + Duration::from_millis(1500)).is_some());
         backend
     }
 
-    fn check(pool: &str, next: BackendSpec, kept: Found, expected: (State, u64, u64, u64)) {
+    fn check(pool: &str, next: BackendSpec, expected: (State, u64, u64, u64)) {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9), &Arc::default())
-            .succeed(&old, kept);
+        let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9), &Arc::default());
+        let new = new.succeed(&old);
         let found = (new.state(), new.active(), new.connections_total(), new.checks_failed());
-        assert_eq!(found, expected, "{pool} {next:?} {kept:?}");
+        assert_eq!(found, expected, "{pool} {next:?}");
         assert_eq!(new.weight(), next.weight);
         assert_eq!(*new.address(), next.address);
         assert_eq!(new.is_same(&old), new.active() == 1);
@@ -432,26 +556,19 @@ mod tests {
 
     #[test]
     fn what_is_taken_over() {
-        check("p", spec("10.0.0.1:1", 1), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 5), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 0), Found::Keep, (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 1), Found::Forget, (State::Up, 1, 1, 0));
-        check("p", spec("10.0.0.1:2", 1), Found::Keep, (State::Up, 0, 0, 0));
-        check("q", spec("10.0.0.1:1", 1), Found::Keep, (State::Up, 0, 0, 0));
-        check(
-            "p",
-            BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) },
-            Found::Keep,
-            (State::Up, 0, 0, 0),
-        );
+        check("p", spec("10.0.0.1:1", 1), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 5), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 0), (State::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:2", 1), (State::Up, 0, 0, 0));
+        check("q", spec("10.0.0.1:1", 1), (State::Up, 0, 0, 0));
+        check("p", BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) }, (State::Up, 0, 0, 0));
     }
 
     #[test]
     fn an_unchanged_one_is_the_same_value() {
         let now = Instant::now();
         let old = used(now);
-        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default())
-            .succeed(&old, Found::Keep);
+        let new = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default()).succeed(&old);
         assert!(Arc::ptr_eq(&old, &new));
     }
 
@@ -462,17 +579,18 @@ mod tests {
         assert_eq!(backend.since(), now + Duration::from_millis(1500));
         assert!(!backend.is_available());
         let later = now + Duration::from_secs(7);
-        assert_eq!(backend.observe(CheckOutcome::Passed, &health_spec(), later), None);
+        assert_eq!(observe(&backend, CheckOutcome::Passed, later), None);
         assert_eq!(backend.since(), now + Duration::from_millis(1500));
-        assert!(backend.observe(CheckOutcome::Passed, &health_spec(), later).is_some());
+        assert!(observe(&backend, CheckOutcome::Passed, later).is_some());
         assert_eq!(backend.since(), later);
         assert!(backend.is_available());
     }
 
     /// The shares of a backend that has been in a state for so many milliseconds, with a window of a second.
     fn check_share(backend: &Backend, since: Instant, expected: [u32; 3]) {
-        let shares = [0, 500, 1000]
-            .map(|millis| backend.share(Duration::from_secs(1), since + Duration::from_millis(millis)));
+        let shares = [0, 500, 1000].map(|millis| {
+            backend.share(Some(Duration::from_secs(1)), || since + Duration::from_millis(millis))
+        });
         assert_eq!(shares, expected);
     }
 
@@ -480,22 +598,19 @@ mod tests {
     fn what_comes_up_beside_others_begins_slowly() {
         const SLOWLY: [u32; 3] = [102, 563, 1024];
         let now = Instant::now();
-        let fresh = || Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now);
+        let fresh = || Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default());
         check_share(&fresh(), now, [1024; 3]);
         check_share(&fresh().starting_slowly(), now, SLOWLY);
         let backend = used(now);
         let later = now + Duration::from_secs(7);
         for _ in 0..2 {
-            backend.observe(CheckOutcome::Passed, &health_spec(), later);
+            observe(&backend, CheckOutcome::Passed, later);
         }
         assert!(backend.is_available());
         check_share(&backend, later, SLOWLY);
-        let heavier = Backend::new(&"p".into(), &spec("10.0.0.1:1", 9), later).succeed(&backend, Found::Keep);
-        check_share(&heavier, later, SLOWLY);
-        let unchecked = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), later);
-        check_share(&unchecked.succeed(&backend, Found::Forget), later, [1024; 3]);
-        let elsewhere = Backend::new(&"p".into(), &spec("10.0.0.1:2", 1), later);
-        check_share(&elsewhere.succeed(&backend, Found::Keep), later, SLOWLY);
+        let at = |address, weight| Backend::new(&"p".into(), &spec(address, weight), later, &Arc::default());
+        check_share(&at("10.0.0.1:1", 9).succeed(&backend), later, SLOWLY);
+        check_share(&at("10.0.0.1:2", 1).succeed(&backend), later, SLOWLY);
     }
 
     #[test]
@@ -514,7 +629,7 @@ mod tests {
         let now = Instant::now();
         let backend = used(now);
         for outcome in [CheckOutcome::Passed, CheckOutcome::Failed(CheckFault::Local), CheckOutcome::Passed] {
-            backend.observe(outcome, &health_spec(), now);
+            observe(&backend, outcome, now);
         }
         assert_eq!((backend.checks_passed(), backend.checks_failed(), backend.checks_not_made()), (2, 1, 1));
     }
@@ -556,15 +671,12 @@ mod tests {
         let limited = |limit| BackendSpec { max_connections: limit, ..spec("10.0.0.1:1", 1) };
         let old = Arc::new(Backend::new(&"p".into(), &limited(Some(1)), now, &Arc::default()));
         assert!(old.hold() && !old.hold());
-        let new =
-            Backend::new(&"p".into(), &limited(Some(2)), now, &Arc::default()).succeed(&old, Found::Keep);
+        let new = Backend::new(&"p".into(), &limited(Some(2)), now, &Arc::default()).succeed(&old);
         assert!(old.hold() && !new.hold());
-        let lower =
-            Backend::new(&"p".into(), &limited(Some(1)), now, &Arc::default()).succeed(&new, Found::Keep);
+        let lower = Backend::new(&"p".into(), &limited(Some(1)), now, &Arc::default()).succeed(&new);
         old.release();
         assert!(lower.is_full() && !lower.hold(), "what was taken before may stay, nothing comes");
-        let free =
-            Backend::new(&"p".into(), &limited(None), now, &Arc::default()).succeed(&lower, Found::Keep);
+        let free = Backend::new(&"p".into(), &limited(None), now, &Arc::default()).succeed(&lower);
         assert!(free.hold() && free.limit().is_none());
     }
 
@@ -572,5 +684,80 @@ mod tests {
     fn weight_0_is_never_available() {
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 0), Instant::now(), &Arc::default());
         assert_eq!((backend.state(), backend.is_available()), (State::Up, false));
+    }
+
+    #[test]
+    fn a_new_one_begins_by_its_duty() {
+        for (duty, state) in [(Duty::Drain, State::Draining), (Duty::Maintenance, State::Maintenance)] {
+            let spec = BackendSpec { duty, ..spec("10.0.0.1:1", 1) };
+            let backend = Backend::new(&"p".into(), &spec, Instant::now(), &Arc::default());
+            assert_eq!((backend.state(), backend.is_available()), (state, false));
+        }
+    }
+
+    #[test]
+    fn states_are_counted_as_they_are_entered() {
+        let now = Instant::now();
+        let backend = used(now);
+        for _ in 0..2 {
+            observe(&backend, CheckOutcome::Passed, now);
+        }
+        let on = |event| backend.on(event, Rules::default(), now);
+        assert!(on(Event::Duty(Duty::Drain)).is_some() && on(Event::Duty(Duty::Drain)).is_none());
+        assert_eq!(State::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
+    }
+
+    /// `c`onnects fail, `C`onnected, early `r`eset, `s`poke: which of them fill a row of three?
+    fn check_rows(happens: &str, expected: &str) {
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now(), &Arc::default());
+        backend.bear(3);
+        let meet = |letter| match letter {
+            'c' => backend.met(Trouble::Connect),
+            'r' => backend.met(Trouble::EarlyReset),
+            'C' => {
+                backend.connected(Duration::ZERO);
+                false
+            }
+            _ => {
+                backend.went_well(Trouble::EarlyReset);
+                false
+            }
+        };
+        let full: String = happens.chars().map(|letter| if meet(letter) { '!' } else { '.' }).collect();
+        assert_eq!(full, expected, "{happens}");
+        let count = |letter| happens.chars().filter(|&other| other == letter).count() as u64;
+        assert_eq!(backend.troubles(Trouble::Connect), count('c'));
+        assert_eq!(backend.troubles(Trouble::EarlyReset), count('r'));
+    }
+
+    #[test]
+    fn a_row_is_broken_by_what_goes_well() {
+        check_rows("ccc", "..!");
+        check_rows("cccccc", "..!..!");
+        check_rows("ccCccc", ".....!");
+        check_rows("CrCrCr", ".....!");
+        check_rows("CrCrCsCr", "........");
+        check_rows("ccsc", "...!");
+        check_rows("ccrrc", "....!");
+    }
+
+    #[test]
+    fn without_a_bound_every_row_is_borne() {
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now(), &Arc::default());
+        assert!(!(0..100).any(|_| backend.met(Trouble::Connect)));
+        assert_eq!(backend.troubles(Trouble::Connect), 100);
+    }
+
+    #[test]
+    fn an_ejection_begins_and_ends_without_a_row() {
+        let now = Instant::now();
+        let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default());
+        backend.bear(2);
+        let rules = Rules { health: None, ejection: Some(&EjectionSpec::default()) };
+        assert!(!backend.met(Trouble::EarlyReset));
+        assert!(backend.on(Event::Failures(Trouble::Connect), rules, now).is_some());
+        assert!(!backend.met(Trouble::EarlyReset));
+        assert!(backend.on(Event::Time, rules, now + Duration::from_secs(30)).is_some());
+        assert!(!backend.met(Trouble::EarlyReset) && backend.met(Trouble::EarlyReset));
     }
 }

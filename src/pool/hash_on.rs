@@ -122,7 +122,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::{DialSpec, HashParts, TierSpec};
+    use crate::pool::{DialSpec, HashParts, OnDown, TierSpec};
 
     fn pool(hash_on: impl Into<HashParts>, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
@@ -135,6 +135,9 @@ mod tests {
             slow_start: None,
             backends: Vec::new(),
             health: None,
+            agent: None,
+            ejection: None,
+            on_down: OnDown::Keep,
             dial: DialSpec::default(),
             tiers: TierSpec::default(),
             queue: None,

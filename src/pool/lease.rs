@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Backend;
+use super::{Backend, Sighting, Trouble};
 
 /// Holds a backend for one connection and counts it there from pick to drop, so a backend that hangs
 /// in connecting is seen as loaded too. It keeps its backend alive over reloads.
+///
+/// It also tells the backend how the connection fares. Trouble that is met too often in a row makes a
+/// [`Sighting`], which is to be given to whoever applies changes.
 #[derive(Debug)]
 #[must_use = "a dropped lease is given back"]
 pub struct Lease {
@@ -34,6 +37,16 @@ impl Lease {
     /// once is not a fast one.
     pub fn failed(&self, took: Duration) {
         self.backend.failed(took);
+    }
+
+    /// The backend has sent a first byte.
+    pub fn spoke(&self) {
+        self.backend.went_well(Trouble::EarlyReset);
+    }
+
+    /// The connection met a trouble by the backend's fault.
+    pub fn met(&self, trouble: Trouble) -> Option<Sighting> {
+        self.backend.met(trouble).then(|| Sighting { backend: Arc::clone(&self.backend), trouble })
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! A [`Pool`] is built whole from its spec, is part of a snapshot and never changes its members; what
 //! changes while it lives are its backends' atomics, so picking takes no lock.
-//! Tasks (`probe`) only send what they found; whoever owns the snapshot calls [`Pool::apply`].
+//! Tasks (`probe`) and leases only tell what they found; whoever owns the snapshot applies it (`changes`).
 //!
 //! It opens no connections for clients: `conn` does, with the lease it gets here.
 
+mod agent;
 mod backend;
+mod changes;
 mod hash_on;
 mod health;
 mod latency;
@@ -26,17 +28,19 @@ use std::time::Instant;
 use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
-use backend::Found;
 use queue::Queue;
 use tiers::{Tier, Tiers};
 
+pub use agent::{AgentFault, AgentReport, Agents};
 pub use backend::Backend;
-pub use health::{Change, CheckFault, CheckOutcome, Reason, State};
+pub use changes::{Sighting, Withheld};
+pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
 pub use pick::Unavailable;
-pub use probe::{CheckReport, Checks};
+pub use probe::{CheckLimit, CheckReport, Checks};
 pub use spec::{
-    BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    AgentSpec, BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HashParts, HealthSpec, OnDown,
+    PoolSpec, QueueSpec, SourcePrefix, TierSpec,
 };
 pub use tiers::TierView;
 
@@ -57,7 +61,8 @@ pub struct Pool {
 impl Pool {
     /// Builds the pool of `spec`, taking over what is unchanged from its `previous` self: backends by
     /// name and address with health and counts, the balancer if nothing it was built from changed. A
-    /// `previous` pool of another name is passed over.
+    /// `previous` pool of another name is passed over. What is new in the spec about the backends taken over
+    /// comes into force with [`Pool::settle`].
     ///
     /// `start` is where round robin begins; pass a random number, so that not every process begins at
     /// the same backend.
@@ -70,10 +75,11 @@ impl Pool {
             .iter()
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &queue);
+                new.bear(spec.borne());
                 // Beside others that are warm, one that is new begins slowly; all together they cannot.
                 let Some(pool) = previous else { return Arc::new(new) };
                 match pool.backend(&backend.name) {
-                    Some(old) => new.succeed(old, found(&pool.spec, &spec)),
+                    Some(old) => new.succeed(old),
                     None => Arc::new(new.starting_slowly()),
                 }
             })
@@ -100,7 +106,7 @@ impl Pool {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
             let again = again.starting_slowly();
             if again.is_at(left) {
-                self.backends[at] = again.succeed(left, Found::Forget);
+                self.backends[at] = again.succeed_in_counts(left);
             }
         }
     }
@@ -146,22 +152,10 @@ impl Pool {
         self.tiers.panic_picks()
     }
 
-    /// Takes in what a check found, and says if that changed the backend's state.
-    ///
-    /// A report about a backend that a reload has taken away or replaced meanwhile is passed over, as
-    /// is any while the pool has no checks. Not for concurrent callers: one task applies all changes.
-    pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<Change> {
-        let spec = self.spec.health.as_ref()?;
-        let backend = self.backend(report.backend.name())?;
-        if !backend.shares_health(&report.backend) {
-            return None;
-        }
-        backend.observe(report.outcome, spec, now)
-    }
-
-    /// How much of its share a backend takes now: all, which is 1, or less while it starts slowly.
+    /// How much of its share a backend takes now: all, which is 1, or less while it starts slowly or its agent
+    /// lets it have a part only.
     pub fn share(&self, backend: &Backend, now: Instant) -> f64 {
-        let share = self.spec.slow_start.map_or(FULL_SHARE, |window| backend.share(window, now));
+        let share = backend.share(self.spec.slow_start, || now);
         f64::from(share) / f64::from(FULL_SHARE)
     }
 
@@ -214,11 +208,6 @@ impl Pool {
 fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
     let settings = |spec: &PoolSpec| (spec.algorithm, spec.hash_key, spec.max_load);
     settings(old) == settings(new)
-}
-
-/// Whether what the checks of the old pool found holds in the new one.
-fn found(old: &PoolSpec, new: &PoolSpec) -> Found {
-    if old.health.is_some() && new.health.is_none() { Found::Forget } else { Found::Keep }
 }
 
 /// A backend's identity in the table is its name alone, without the pool's: renaming a pool moves

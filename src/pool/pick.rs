@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::queue::{Attempt, Needs};
 use super::tiers::Tier;
 use super::{Backend, Lease, Pool, hash_on};
+use crate::balance::Candidates;
 use crate::balance::tiers::Owner;
-use crate::balance::{Candidates, FULL_SHARE};
 use crate::wire::ServerName;
 
 impl Pool {
@@ -188,11 +188,7 @@ impl Candidates for Choice<'_> {
     }
 
     fn share(&self, index: usize) -> u32 {
-        let backend = self.backend(index);
-        match self.slow_start {
-            Some(window) if backend.starts_slowly() => backend.share(window, Instant::now()),
-            _ => FULL_SHARE,
-        }
+        self.backend(index).share(self.slow_start, Instant::now)
     }
 
     fn latency(&self, index: usize) -> Duration {

@@ -5,22 +5,31 @@
 //!
 //! The first check of a backend comes at a random moment within the first interval, and each later
 //! interval is stretched or shortened by up to a tenth: a thousand backends, or ten nodes that were
-//! started together, do not knock all at once. A check opens a connection and closes it, without a
-//! byte, so what listens there sees a client that changed its mind.
+//! started together, do not knock all at once. Nor can more checks be under way at once than a
+//! [`CheckLimit`] allows. A `tcp` check opens a connection and closes it, without a byte, so what listens
+//! there sees a client that changed its mind; the other kinds have a [dialogue](crate::wire::dialogue).
+//!
+//! A backend in maintenance is not asked: it may be taken apart, and its state is not up to checks.
 
-use std::collections::HashMap;
-use std::io;
+mod check;
+mod limit;
+mod schedule;
+mod watches;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use siphasher::sip::SipHasher24;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Backend, CheckFault, CheckKind, CheckOutcome, HealthSpec, Pool};
-use crate::sys::fault::is_out_of_resources;
-use crate::sys::{Address, socket};
+use super::{Backend, CheckFault, CheckOutcome, HealthSpec, Pool, State};
+use crate::sys::Address;
+use check::check;
+
+pub(super) use check::connect;
+pub use limit::CheckLimit;
+pub(super) use schedule::{Luck, Schedule};
+pub(super) use watches::Watches;
 
 /// How one check of one backend ended.
 #[derive(Clone, Debug)]
@@ -39,8 +48,7 @@ pub struct CheckReport {
 #[derive(Debug, Default)]
 pub struct Checks {
     spec: Option<HealthSpec>,
-    /// By the backend's name.
-    watches: HashMap<Arc<str>, Watch>,
+    watches: Watches,
 }
 
 impl Checks {
@@ -58,55 +66,66 @@ impl Checks {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn follow(&mut self, pool: &Pool, reports: &mpsc::Sender<CheckReport>, luck: u64) {
+    pub fn follow(
+        &mut self,
+        pool: &Pool,
+        reports: &mpsc::Sender<CheckReport>,
+        limit: &Arc<CheckLimit>,
+        luck: u64,
+    ) {
         let spec = pool.spec().health.as_ref();
         if self.spec.as_ref() != spec {
             self.watches.clear();
             self.spec = spec.cloned();
         }
         let Some(spec) = spec else { return };
-        self.watches.retain(|name, watch| {
-            pool.backend(name).is_some_and(|backend| backend.shares_health(&watch.backend))
-        });
         let mut luck = Luck::new(luck);
-        for backend in pool.backends() {
-            self.watches.entry(Arc::clone(backend.name())).or_insert_with(|| {
-                let schedule = Schedule::new(spec.interval, Luck::new(luck.next()));
-                let task = watch(Arc::clone(backend), spec.clone(), schedule, reports.clone());
-                Watch { backend: Arc::clone(backend), task: tokio::spawn(task).abort_handle() }
-            });
-        }
+        self.watches.follow(
+            pool,
+            |targets, backend| spec.target.address(&targets.health, backend),
+            |backend, address| {
+                let watch = Watch {
+                    backend: Arc::clone(backend),
+                    address,
+                    spec: spec.clone(),
+                    limit: Arc::clone(limit),
+                    reports: reports.clone(),
+                };
+                tokio::spawn(run(watch, Schedule::new(Luck::new(luck.next())))).abort_handle()
+            },
+        );
     }
 }
 
-/// One backend's task, ended on drop.
-#[derive(Debug)]
+/// What the task of one backend knows.
 struct Watch {
     backend: Arc<Backend>,
-    task: AbortHandle,
+    /// Where it is checked.
+    address: Address,
+    spec: HealthSpec,
+    limit: Arc<CheckLimit>,
+    reports: mpsc::Sender<CheckReport>,
 }
 
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// Checks `backend` for ever, or until nobody hears the reports.
+/// Checks a backend for ever, or until nobody hears the reports.
 ///
 /// # Cancel safety
 ///
 /// May be dropped at any moment: a check under way is given up and not reported.
-async fn watch(
-    backend: Arc<Backend>,
-    spec: HealthSpec,
-    mut schedule: Schedule,
-    reports: mpsc::Sender<CheckReport>,
-) {
-    sleep_until(Instant::now() + schedule.first()).await;
+async fn run(watch: Watch, mut schedule: Schedule) {
+    let Watch { backend, address, spec, limit, reports } = watch;
+    sleep_until(Instant::now() + schedule.first(spec.interval)).await;
+    let mut row = Row::default();
     loop {
+        if backend.state() == State::Maintenance {
+            row = Row::default();
+            sleep_until(Instant::now() + schedule.period(spec.interval)).await;
+            continue;
+        }
+        let place = limit.enter().await;
         let started = Instant::now();
-        let outcome = check(backend.address(), &spec).await;
+        let outcome = check(&address, &spec, schedule.bytes()).await;
+        drop(place);
         let report = CheckReport {
             pool: Arc::clone(backend.pool()),
             backend: Arc::clone(&backend),
@@ -117,91 +136,37 @@ async fn watch(
             return;
         }
         // From start to start; a check that took longer than the interval is followed at once.
-        sleep_until(started + schedule.period()).await;
+        let interval = row.interval(&spec, outcome, backend.state());
+        sleep_until(started + schedule.period(interval)).await;
     }
 }
 
-/// Makes one check.
-///
-/// # Cancel safety
-///
-/// Dropping it closes the connection.
-async fn check(address: &Address, spec: &HealthSpec) -> CheckOutcome {
-    let CheckKind::Tcp = spec.check;
-    match timeout(spec.timeout, socket::connect(address)).await {
-        Ok(Ok(_closed_at_once)) => CheckOutcome::Passed,
-        Ok(Err(error)) => CheckOutcome::Failed(fault(&error)),
-        Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
-    }
+/// Equal results, one behind the other.
+#[derive(Debug, Default)]
+struct Row {
+    passed: bool,
+    length: u32,
 }
 
-/// Whose fault a failed connect is.
-///
-/// Only what passes by itself and hits any address alike is our own ([`CheckFault::Local`]). A
-/// connect that this host's rules forbid is not: clients could not be brought there either.
-fn fault(error: &io::Error) -> CheckFault {
-    use io::ErrorKind as Kind;
-    match error.kind() {
-        _ if is_out_of_resources(error) => CheckFault::Local,
-        Kind::AddrNotAvailable => CheckFault::Local,
-        // A Unix socket's path without a socket is a closed port.
-        Kind::ConnectionRefused | Kind::NotFound => CheckFault::Refused,
-        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => CheckFault::Unreachable,
-        Kind::TimedOut => CheckFault::Timeout,
-        _ => CheckFault::Other,
-    }
-}
-
-/// An interval below this would be a busy loop against a backend that refuses at once.
-const SHORTEST: Duration = Duration::from_millis(1);
-
-/// Intervals are computed with below this, far from where adding to an `Instant` overflows.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// When to check.
-#[derive(Debug)]
-struct Schedule {
-    interval: Duration,
-    luck: Luck,
-}
-
-impl Schedule {
-    fn new(interval: Duration, luck: Luck) -> Self {
-        Self { interval: interval.clamp(SHORTEST, LONGEST), luck }
-    }
-
-    /// How long to wait for the first check: anything below one interval.
-    fn first(&mut self) -> Duration {
-        self.interval.mul_f64(self.luck.fraction())
-    }
-
-    /// The time between the starts of two checks: the interval, give or take a tenth.
-    fn period(&mut self) -> Duration {
-        self.interval.mul_f64(0.9 + 0.2 * self.luck.fraction())
-    }
-}
-
-/// A row of numbers that follows from its start: SipHash of a counter, keyed by that start.
-#[derive(Debug)]
-struct Luck {
-    start: u64,
-    drawn: u64,
-}
-
-impl Luck {
-    fn new(start: u64) -> Self {
-        Self { start, drawn: 0 }
-    }
-
-    fn next(&mut self) -> u64 {
-        self.drawn = self.drawn.wrapping_add(1);
-        SipHasher24::new_with_keys(self.start, self.drawn).hash(&[])
-    }
-
-    /// At least 0, below 1.
-    fn fraction(&mut self) -> f64 {
-        // The 53 bits that an f64 holds exactly.
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+impl Row {
+    /// The interval behind a result. It is the fast one while more such results would change the state; a
+    /// backend that is down for another reason than its checks is checked at the usual pace.
+    fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: State) -> Duration {
+        let passed = match outcome {
+            CheckOutcome::Passed => true,
+            // It says nothing of the backend.
+            CheckOutcome::Failed(CheckFault::Local) => return spec.interval,
+            CheckOutcome::Failed(_) => false,
+        };
+        let length = if passed == self.passed { self.length.saturating_add(1) } else { 1 };
+        *self = Self { passed, length };
+        match (passed, state == State::Down) {
+            (true, true) if length < spec.rise => spec.fast_interval,
+            (true, _) => spec.interval,
+            (false, false) if length < spec.fall => spec.fast_interval,
+            // Down, or so as soon as this result is taken in.
+            (false, _) => spec.down_interval,
+        }
     }
 }
 

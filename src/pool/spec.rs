@@ -1,11 +1,14 @@
 //! What a pool is meant to be: plain values that the configuration fills and checks.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
+use crate::wire::Script;
 
 /// A pool as configured. Equal specs need no rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +31,25 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
+    /// Agents that say how their backends are, or `None` when nobody is asked.
+    pub agent: Option<AgentSpec>,
+    /// Ejection of backends that fail clients, or `None` when switched off, the default.
+    pub ejection: Option<EjectionSpec>,
+    /// What happens to what is open to a backend that goes down.
+    pub on_down: OnDown,
     /// How connections to a backend are opened.
     pub dial: DialSpec,
     /// Which backends come first.
     pub tiers: TierSpec,
     /// Where connections wait while every backend is full, or `None`: then they are refused.
     pub queue: Option<QueueSpec>,
+}
+
+impl PoolSpec {
+    /// Failures in a row that are too many; 0: any number is borne.
+    pub(super) fn borne(&self) -> u32 {
+        self.ejection.as_ref().map_or(0, |spec| spec.consecutive_failures)
+    }
 }
 
 /// A backend as configured.
@@ -51,6 +67,77 @@ pub struct BackendSpec {
     pub backup: bool,
     /// Connections that it has at once, from this process; `None` is no limit.
     pub max_connections: Option<u64>,
+    /// What the operator wants of it.
+    pub duty: Duty,
+    /// Where its check and its agent are, if not where the pool says.
+    pub targets: Targets,
+}
+
+/// What the operator wants of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Duty {
+    /// To serve, when nothing else speaks against it.
+    #[default]
+    Ready,
+    /// No new connections; those that are open stay.
+    Drain,
+    /// The same, and its checks pause: it may be taken apart.
+    Maintenance,
+}
+
+impl Duty {
+    /// The word in the file and in messages.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+/// Where the check and the agent of one backend are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Where it is checked.
+    pub health: Target,
+    /// Where its agent is.
+    pub agent: Target,
+}
+
+/// Where something of a backend is asked, as far as that is not where the backend itself listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// The host.
+    pub host: Option<Host>,
+    /// The port; no Unix socket has one.
+    pub port: Option<u16>,
+}
+
+/// A host that is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    /// By its IP address.
+    Ip(IpAddr),
+    /// This one, by a socket's path.
+    Unix(Arc<Path>),
+}
+
+impl Target {
+    /// The address to ask for a backend that listens at `backend` and whose `own` target goes before this one
+    /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for an IP address.
+    pub fn address(&self, own: &Target, backend: &Address) -> Option<Address> {
+        let port = own.port.or(self.port);
+        match (own.host.as_ref().or(self.host.as_ref()), backend) {
+            (Some(Host::Unix(path)), _) => Some(Address::Unix(Arc::clone(path))),
+            (Some(Host::Ip(ip)), Address::Tcp(tcp)) => {
+                Some(SocketAddr::new(*ip, port.unwrap_or(tcp.port())).into())
+            }
+            (Some(Host::Ip(ip)), Address::Unix(_)) => Some(SocketAddr::new(*ip, port?).into()),
+            (None, Address::Tcp(tcp)) => Some(SocketAddr::new(tcp.ip(), port.unwrap_or(tcp.port())).into()),
+            (None, Address::Unix(_)) => port.is_none().then(|| backend.clone()),
+        }
+    }
 }
 
 /// Which backends come first.
@@ -157,8 +244,14 @@ impl Default for SourcePrefix {
 pub struct HealthSpec {
     /// What a check does.
     pub check: CheckKind,
+    /// Where it goes. Default: where the backend listens.
+    pub target: Target,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
+    /// The same while the last result speaks against the backend's state. Default: the interval.
+    pub fast_interval: Duration,
+    /// The same while the backend is down. Default: the interval.
+    pub down_interval: Duration,
     /// How long one check may take. Default: the interval, at most 5 s.
     pub timeout: Duration,
     /// Successes in a row that bring a backend up. Default 2.
@@ -167,11 +260,81 @@ pub struct HealthSpec {
     pub fall: u32,
 }
 
+impl Default for HealthSpec {
+    fn default() -> Self {
+        let interval = Duration::from_secs(2);
+        Self {
+            check: CheckKind::Tcp,
+            target: Target::default(),
+            interval,
+            fast_interval: interval,
+            down_interval: interval,
+            timeout: interval,
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
 /// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// Opens a TCP connection and closes it.
     Tcp,
+    /// Opens a TCP connection and has this dialogue on it.
+    Dialogue(Script),
+}
+
+/// Agents of a pool's backends: each connection to one is answered by a line about its backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentSpec {
+    /// Where they are. The port is given here or at each backend.
+    pub target: Target,
+    /// Time between the starts of two questions to one agent. Default 2 s.
+    pub interval: Duration,
+    /// How long one answer may take. Default: the interval, at most 5 s.
+    pub timeout: Duration,
+    /// What is sent first. Default: nothing.
+    pub send: Option<Arc<[u8]>>,
+}
+
+/// Ejection: a backend that fails one client after the other gets none for a while, whatever its checks
+/// say. Names and defaults are those of Envoy's outlier detection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EjectionSpec {
+    /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.
+    pub consecutive_failures: u32,
+    /// How long the first ejection lasts; one right after it twice as long, then three times. Default 30 s.
+    pub base_time: Duration,
+    /// The longest time for one. Default 300 s.
+    pub max_time: Duration,
+    /// The part of the pool that may be ejected at once, in percent; one backend always may, unless no
+    /// other is available. Default 10.
+    pub max_ejected: u8,
+}
+
+impl Default for EjectionSpec {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_time: Duration::from_secs(30),
+            max_time: Duration::from_secs(300),
+            max_ejected: 10,
+        }
+    }
+}
+
+/// What happens to what is open to a backend that goes down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnDown {
+    /// It goes on, until one of its sides ends it. A down backend may well serve whom it has.
+    #[default]
+    Keep,
+    /// It is reset, one connection after the other.
+    Close {
+        /// Connections a second, over all backends of the pool. Default 100.
+        rate: u32,
+    },
 }
 
 /// How connections to a backend are opened.
@@ -188,5 +351,50 @@ pub struct DialSpec {
 impl Default for DialSpec {
     fn default() -> Self {
         Self { attempts: 3, connect_timeout: Duration::from_secs(5), dial_timeout: Duration::from_secs(15) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A target from text: a host, a port, both or neither.
+    fn target(text: &str) -> Target {
+        let (host, port) = text.split_once('#').unwrap_or((text, ""));
+        let host = match host.strip_prefix("unix:") {
+            Some(path) => Some(Host::Unix(Path::new(path).into())),
+            None => host.parse().ok().map(Host::Ip),
+        };
+        Target { host, port: port.parse().ok() }
+    }
+
+    fn check(pool: &str, own: &str, backend: &str, expected: &str) {
+        let address = target(pool).address(&target(own), &backend.parse().unwrap());
+        let found = address.map(|address| address.to_string());
+        assert_eq!(found.as_deref().unwrap_or("none"), expected, "{pool} {own} {backend}");
+    }
+
+    #[test]
+    fn the_backend_goes_before_its_pool() {
+        check("", "", "10.0.0.1:443", "10.0.0.1:443");
+        check("#80", "", "10.0.0.1:443", "10.0.0.1:80");
+        check("#80", "#81", "10.0.0.1:443", "10.0.0.1:81");
+        check("10.0.0.9", "", "10.0.0.1:443", "10.0.0.9:443");
+        check("10.0.0.9#80", "", "10.0.0.1:443", "10.0.0.9:80");
+        check("10.0.0.9#80", "10.0.0.8", "10.0.0.1:443", "10.0.0.8:80");
+        check("10.0.0.9#80", "#81", "10.0.0.1:443", "10.0.0.9:81");
+        check("", "::1#81", "10.0.0.1:443", "[::1]:81");
+        check("unix:/x", "", "10.0.0.1:443", "unix:/x");
+        check("10.0.0.9#80", "unix:/x", "10.0.0.1:443", "unix:/x");
+    }
+
+    #[test]
+    fn unix_sockets_have_no_port() {
+        check("", "", "unix:/b", "unix:/b");
+        check("#80", "", "unix:/b", "none");
+        check("", "#80", "unix:/b", "none");
+        check("10.0.0.9", "", "unix:/b", "none");
+        check("10.0.0.9", "#80", "unix:/b", "10.0.0.9:80");
+        check("unix:/x", "", "unix:/b", "unix:/x");
     }
 }

@@ -1,10 +1,12 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::spec::{AgentSpec, Target, Targets};
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
+use crate::wire::agent::Word;
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
-    let second = Duration::from_secs(1);
     let backends = backends.iter().map(|&(name, address, weight)| BackendSpec {
         name: name.into(),
         address: address.parse().unwrap(),
@@ -12,6 +14,8 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
         zone: None,
         backup: false,
         max_connections: None,
+        duty: Duty::Ready,
+        targets: Targets::default(),
     });
     PoolSpec {
         name: "p".into(),
@@ -22,13 +26,10 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
         max_load: None,
         slow_start: None,
         backends: backends.collect(),
-        health: Some(HealthSpec {
-            check: CheckKind::Tcp,
-            interval: second,
-            timeout: second,
-            rise: 2,
-            fall: 3,
-        }),
+        health: Some(HealthSpec::default()),
+        agent: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
         tiers: TierSpec::default(),
         queue: None,
@@ -142,6 +143,8 @@ fn check_rebuild(new: PoolSpec, expected: &str) {
     let _leases: Vec<_> = old.backends().iter().map(|backend| Lease::take(backend).unwrap()).collect();
     take_down(&old, "a");
     let new = Pool::build(new, Some(&old), 0);
+    assert!(!old.backend("a").unwrap().is_available(), "the old pool is in force until the new one is");
+    new.settle(Instant::now());
     let found: Vec<_> = new
         .backends()
         .iter()
@@ -151,8 +154,6 @@ fn check_rebuild(new: PoolSpec, expected: &str) {
         })
         .collect();
     assert_eq!(found.join(" "), expected);
-    // The old pool lives on for the connections that hold it.
-    assert!(!old.backend("a").unwrap().is_available());
 }
 
 #[test]
@@ -190,7 +191,122 @@ fn reports_about_what_is_gone_are_passed_over() {
     assert!(reports.iter().all(|report| unchecked.apply(report, Instant::now()).is_none()));
 }
 
-/// Whether a change of the spec keeps the balancer.
+fn ejecting(backends: &[(&str, &str, u16)], spec_of: EjectionSpec) -> PoolSpec {
+    PoolSpec { health: None, ejection: Some(spec_of), ..spec(Algorithm::RoundRobin, backends) }
+}
+
+fn sighting(pool: &Pool, name: &str) -> Sighting {
+    Sighting { backend: Arc::clone(pool.backend(name).unwrap()), trouble: Trouble::Connect }
+}
+
+/// Tries to eject these, one after the other, of `count` backends: `!` it is, `m` as many are as may be,
+/// `l` it is the last one, `.` nothing happens.
+fn check_eject(count: usize, max_ejected: u8, names: &[usize], expected: &str) {
+    let named: Vec<_> =
+        (0..count).map(|n| (n.to_string(), format!("10.0.{}.{}:1", n / 250, n % 250))).collect();
+    let backends: Vec<_> = named.iter().map(|(name, address)| (&**name, &**address, 1)).collect();
+    let ejection = EjectionSpec { max_ejected, ..Default::default() };
+    let pool = Pool::build(ejecting(&backends, ejection), None, 0);
+    let eject = |name: &usize| match pool.eject(&sighting(&pool, &name.to_string()), Instant::now()) {
+        Ok(Some(change)) => {
+            assert_eq!((change.from, change.to), (State::Up, State::Ejected));
+            '!'
+        }
+        Ok(None) => '.',
+        Err(Withheld::MostEjected) => 'm',
+        Err(Withheld::LastOne) => 'l',
+    };
+    assert_eq!(names.iter().map(eject).collect::<String>(), expected, "{count} {max_ejected} {names:?}");
+    assert!(pool.pick(client(1), None, &[]).is_ok());
+}
+
+#[test]
+fn only_so_many_are_ejected_and_never_the_last() {
+    check_eject(1, 100, &[0, 0], "ll");
+    check_eject(2, 100, &[0, 1, 0], "!l.");
+    check_eject(3, 10, &[2, 2, 1], "!.m");
+    check_eject(3, 66, &[0, 1], "!m");
+    check_eject(3, 67, &[0, 1, 2], "!!m");
+    check_eject(3, 100, &[0, 1, 2], "!!l");
+    check_eject(30, 10, &[0, 1, 2, 3], "!!!m");
+    check_eject(19, 10, &[5, 6], "!m");
+    check_eject(20, 10, &[5, 6, 7], "!!m");
+}
+
+#[test]
+fn what_takes_no_connections_is_no_other_to_eject_one_for() {
+    let mut spec = ejecting(&[THREE[0], ("b", "10.0.0.2:1", 0), THREE[2]], EjectionSpec::default());
+    spec.backends[2].duty = Duty::Drain;
+    let pool = Pool::build(spec, None, 0);
+    let try_it = |name| pool.eject(&sighting(&pool, name), Instant::now());
+    assert_eq!(try_it("a"), Err(Withheld::LastOne));
+    assert_eq!(try_it("c"), Ok(None), "it is draining already");
+    let unconcerned = Pool::build(PoolSpec { ejection: None, ..pool.spec().clone() }, Some(&pool), 0);
+    assert_eq!(unconcerned.eject(&sighting(&pool, "a"), Instant::now()), Ok(None));
+}
+
+#[test]
+fn an_ejection_and_its_count_outlive_a_reload() {
+    let start = Instant::now();
+    let seconds = |count| start + Duration::from_secs(count);
+    let old = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
+    assert!(old.eject(&sighting(&old, "a"), start).unwrap().is_some());
+    let heavier = [("a", "10.0.0.1:1", 9), THREE[1], THREE[2]];
+    let new = Pool::build(ejecting(&heavier, EjectionSpec::default()), Some(&old), 0);
+    assert!(new.settle(seconds(1)).is_empty());
+    let backend = Arc::clone(new.backend("a").unwrap());
+    assert_eq!((backend.state(), backend.weight()), (State::Ejected, 9));
+    assert_eq!(new.readmit(&old.backends()[0], seconds(29)), None);
+    let change = new.readmit(&old.backends()[0], seconds(30)).unwrap();
+    assert_eq!((change.to, change.reason), (State::Up, Reason::EjectionOver));
+    assert!(new.eject(&sighting(&old, "a"), seconds(31)).unwrap().is_some());
+    let again = backend.ejection().unwrap();
+    assert_eq!((again.in_a_row, again.until), (2, seconds(91)));
+    assert_eq!(backend.entered(State::Ejected), 2);
+    let off = PoolSpec { ejection: None, ..new.spec().clone() };
+    let changes = Pool::build(off, Some(&new), 0).settle(seconds(32));
+    let reasons: Vec<_> = changes.iter().map(|(_, change)| change.reason).collect();
+    assert_eq!(reasons, [Reason::EjectionOff]);
+}
+
+#[test]
+fn the_operators_word_comes_into_force_with_its_pool() {
+    let say = |duty, previous: &Pool| {
+        let mut spec = spec(Algorithm::Maglev, &THREE);
+        spec.backends[0].duty = duty;
+        Pool::build(spec, Some(previous), 0)
+    };
+    let ready = build(Algorithm::Maglev, &THREE);
+    let drain = say(Duty::Drain, &ready);
+    assert_eq!(picked(&drain, &[]), "abc", "not yet");
+    let changes = drain.settle(Instant::now());
+    let told: Vec<_> = changes.iter().map(|(backend, change)| (&**backend.name(), change.to)).collect();
+    assert_eq!(told, [("a", State::Draining)]);
+    assert_eq!(picked(&drain, &[]), "bc");
+    assert!(drain.settle(Instant::now()).is_empty(), "said once");
+    let maintenance = say(Duty::Maintenance, &drain);
+    assert_eq!(maintenance.settle(Instant::now())[0].1.reason, Reason::Duty(Duty::Maintenance));
+    let failed = report(&maintenance, "a", CheckOutcome::Failed(CheckFault::Refused));
+    assert_eq!(maintenance.apply(&failed, Instant::now()), None);
+    let back = say(Duty::Ready, &maintenance);
+    assert_eq!(back.settle(Instant::now())[0].1.to, State::Up);
+    assert_eq!(picked(&back, &[]), "abc");
+    take_down(&back, "a");
+}
+
+#[test]
+fn a_row_of_failures_makes_a_sighting() {
+    let pool = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
+    let lease = pool.pick(client(1), None, &[]).unwrap();
+    let met = (0..10).filter_map(|_| lease.met(Trouble::EarlyReset)).count();
+    assert_eq!((met, lease.backend().troubles(Trouble::EarlyReset)), (2, 10));
+    lease.spoke();
+    assert!((0..4).all(|_| lease.met(Trouble::EarlyReset).is_none()));
+    let sighting = lease.met(Trouble::EarlyReset).unwrap();
+    let change = pool.eject(&sighting, Instant::now()).unwrap().unwrap();
+    assert_eq!(change.reason, Reason::Failures { trouble: Trouble::EarlyReset, failures: 5 });
+}
+
 /// Backend `a` leaves and something stands in its place: whether that takes up where `a` was.
 fn check_take_back(again: (&str, &str, u16), taken: bool) {
     let before = build(Algorithm::Maglev, &THREE);
@@ -215,6 +331,7 @@ fn what_comes_back_goes_on() {
     check_take_back(("d", "10.0.0.1:1", 1), false);
 }
 
+/// Whether a change of the spec keeps the balancer.
 fn check_balancer(algorithm: Algorithm, new: PoolSpec, kept: bool) {
     let old = build(algorithm, &THREE);
     let new = Pool::build(new, Some(&old), 1);
@@ -281,7 +398,7 @@ fn a_bound_holds_one_client_back() {
 fn the_quicker_backend_gets_more() {
     let pool = build(Algorithm::LeastLatency, &[THREE[0], THREE[1]]);
     for (backend, millis) in pool.backends().iter().zip([1, 9]) {
-        Lease::new(backend).connected(Duration::from_millis(millis));
+        Lease::take(backend).unwrap().connected(Duration::from_millis(millis));
     }
     let active = held(&pool, 100);
     assert!((85..=95).contains(&active[0]), "a ninth of the time is nine times the share: {active:?}");
@@ -319,4 +436,85 @@ fn only_a_hash_table_has_a_digest() {
     assert_eq!(maglev.entries().map(|entries| entries.len()), Some(3));
     let round_robin = build(Algorithm::RoundRobin, &THREE);
     assert_eq!((round_robin.digest(), round_robin.entries()), (None, None));
+}
+
+fn agent_report(pool: &Pool, name: &str, words: &[Word]) -> AgentReport {
+    let backend = Arc::clone(pool.backend(name).unwrap());
+    AgentReport { pool: Arc::clone(&pool.spec().name), backend, heard: Ok(words.to_vec()) }
+}
+
+fn with_agent(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
+    let agent = AgentSpec {
+        target: Target::default(),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(2),
+        send: None,
+    };
+    PoolSpec { agent: Some(agent), ..spec(algorithm, backends) }
+}
+
+#[test]
+fn the_agents_word_is_remembered_by_the_pool() {
+    let pool = Pool::build(with_agent(Algorithm::Maglev, &THREE), None, 0);
+    let said = agent_report(&pool, "b", &[Word::Drain, Word::Share(20)]);
+    let now = Instant::now();
+    assert_eq!(pool.hear_agent(&said, now).len(), 1);
+    let again = Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0);
+    assert!(again.settle(now).is_empty());
+    assert_eq!(picked(&again, &[]), "c");
+    assert_eq!(again.backend("b").unwrap().agent_share(), 20);
+    let without = Pool::build(with_agent(Algorithm::Maglev, &THREE[..1]), Some(&pool), 0);
+    assert_eq!(without.hear_agent(&said, now), []);
+}
+
+/// The states that `a` comes to by these words, and who is picked then.
+fn check_agent(words: &[Word], states: &[State], expected: &str) {
+    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
+        let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
+        let now = Instant::now();
+        let changes = pool.hear_agent(&agent_report(&pool, "a", words), now);
+        assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), states, "{words:?}");
+        assert_eq!(picked(&pool, &[]), expected, "{words:?}");
+
+        // Without agents nobody listens, and what they said is forgotten.
+        let without = Pool::build(spec(algorithm, &THREE), Some(&pool), 0);
+        without.settle(now);
+        assert_eq!(picked(&without, &[]), "abc", "{words:?}");
+        assert_eq!(without.hear_agent(&agent_report(&without, "a", words), now), []);
+        assert_eq!(picked(&without, &[]), "abc", "{words:?}");
+    }
+}
+
+#[test]
+fn an_agent_is_obeyed() {
+    check_agent(&[Word::Up], &[], "abc");
+    check_agent(&[Word::Down], &[State::Down], "bc");
+    check_agent(&[Word::Down, Word::Up], &[State::Down, State::Up], "abc");
+    check_agent(&[Word::Drain, Word::Share(50)], &[State::Draining], "bc");
+    check_agent(&[Word::Maintenance], &[State::Maintenance], "bc");
+    check_agent(&[Word::Maintenance, Word::Ready], &[State::Maintenance, State::Up], "abc");
+    check_agent(&[Word::Share(0)], &[], "bc");
+    check_agent(&[Word::Share(50)], &[], "abc");
+    check_agent(&[Word::MaxConnections(0)], &[], "bc");
+    check_agent(&[Word::MaxConnections(1)], &[], "abc");
+}
+
+/// How many of 1000 clients come to `a` when its agent lets it have so much.
+fn part_of_a(algorithm: Algorithm, percent: u8, backends: &[(&str, &str, u16)]) -> usize {
+    let pool = build(algorithm, backends);
+    pool.backend("a").unwrap().allow(Word::Share(percent));
+    let picks = (0..1000).map(|number| pool.pick(client(number), None, &[]).unwrap());
+    picks.filter(|lease| &**lease.backend().name() == "a").count()
+}
+
+#[test]
+fn a_part_of_the_share_is_a_part_of_the_clients() {
+    for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
+        let two = &THREE[..2];
+        let half = part_of_a(algorithm, 50, two);
+        let tenth = part_of_a(algorithm, 10, two);
+        assert!((150..400).contains(&half) && (20..150).contains(&tenth), "{half} {tenth}");
+        // Somebody must take them.
+        assert_eq!(part_of_a(algorithm, 10, &THREE[..1]), 1000);
+    }
 }

@@ -19,8 +19,8 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::backend::{self, Backend};
 use super::{BackendSpec, TierSpec};
-use crate::balance::{Balancer, Maglev};
 use crate::balance::tiers::{Capacity, Owner, Spread, WHOLE};
+use crate::balance::{Balancer, Maglev};
 
 /// The name of the tier of all zones that are in no list. No zone can have it.
 const OTHERS: &str = "*";

@@ -71,7 +71,7 @@ pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Regi
     let patience = if finished { options.half_closed_timeout } else { options.reset_linger };
     tokio::select! {
         _ = timeout(patience, deliver(flow, place, broken, finished)) => {}
-        () = entry.closed() => {}
+        _ = entry.closed() => {}
     }
     dropped += flow.abandon();
     let _ = socket::reset_on_close(place.sink);

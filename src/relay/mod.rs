@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::live::{Command, Registered};
 use crate::sys::{Stream, socket};
-use crate::telemetry::Direction;
+use crate::telemetry::{CloseReason, Direction};
 use broken::Broken;
 pub use flow::{Engines, Stage};
 use flow::{Flow, Place};
@@ -101,7 +101,10 @@ pub enum End {
     /// One side had finished and the other was silent for too long.
     HalfClosed,
     /// The worker said so.
-    Closed,
+    Closed {
+        /// And why.
+        reason: CloseReason,
+    },
     /// It is to go on in another worker: [`Relay::stop`] it.
     Moved {
         /// The worker's number.
@@ -346,12 +349,12 @@ impl Relay {
         let waiting = self.from_client.abandon() + self.from_backend.abandon();
         entry.dropped(waiting as u64);
         let half_closed = self.first.is_some();
-        if waiting > 0 || half_closed || command == Command::Close {
+        if waiting > 0 || half_closed || matches!(command, Command::Close(_)) {
             let _ = socket::reset_on_close(&self.client);
             let _ = socket::reset_on_close(&self.backend);
         }
         match command {
-            Command::Close => End::Closed,
+            Command::Close(reason) => End::Closed { reason },
             _ if half_closed => End::HalfClosed,
             _ => End::Idle,
         }

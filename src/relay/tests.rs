@@ -396,7 +396,8 @@ fn an_ordered_close_resets_both_sides() {
         run(async {
             let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
             scene.registry.close_all();
-            assert_eq!(relay.run(&scene.entry).await, End::Closed);
+            let closed = End::Closed { reason: CloseReason::DrainDeadline };
+            assert_eq!(relay.run(&scene.entry).await, closed);
             drop((relay, scene.inner));
             for end in [&scene.client, &scene.backend] {
                 let error = end.recv(&mut [0]).await.expect_err("a reset");

@@ -4,6 +4,8 @@
 //! thread and runtime of its own, so that no check, scrape or reload delays a byte. It alone applies
 //! changes: what checks found, new configurations, the end.
 
+mod aftercare;
+mod agents;
 mod build;
 mod leaving;
 mod notify;
@@ -29,6 +31,7 @@ use crate::conn::{Bounds, Doors};
 use crate::limit::Gate;
 use crate::listener::BindFault;
 use crate::live::Loads;
+use crate::pool::Sighting;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
@@ -37,7 +40,7 @@ use leaving::Leaving;
 use reload::Sockets;
 use view::Request;
 
-/// Descriptors kept for everything that is not a connection: listeners, epoll, checks, files, admin.
+/// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
 /// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
@@ -46,6 +49,9 @@ const MOST_PIPES: u64 = 256;
 
 /// Bytes of hellos that are not yet whole, for the whole process.
 const HELLO_MEMORY: u64 = 64 * 1024 * 1024;
+
+/// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
+const SIGHTINGS: usize = 1024;
 
 /// Why the server could not start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +89,7 @@ pub struct Server {
     workers: Vec<Worker>,
     remote: Remote,
     requests: mpsc::UnboundedReceiver<Request>,
+    sightings: mpsc::Receiver<Sighting>,
 }
 
 impl Server {
@@ -114,6 +121,7 @@ impl Server {
             addresses: Mutex::default(),
         });
         let (doors, parcels) = Doors::new(config.workers);
+        let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);
         let supplies = Supplies {
             snapshot: Arc::clone(&view.snapshot),
             bounds,
@@ -122,6 +130,7 @@ impl Server {
             pipes: descriptors.pipes_of_a_worker(),
             doors,
             loads: Loads::new(config.workers),
+            sightings: tell_sightings,
         };
         let workers = parcels
             .into_iter()
@@ -136,7 +145,7 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
-        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests })
+        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests, sightings })
     }
 
     /// A handle for other threads.
@@ -164,7 +173,8 @@ impl Descriptors {
     /// How many connections the process may have, by its configuration or by what is left for them.
     fn connections(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-        let reserved = RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes();
+        let reserved =
+            RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes() + checks(config);
         let most = (self.limit.saturating_sub(reserved) / 2).max(1);
         let connections = config.max_connections.unwrap_or(most);
         if connections > most {
@@ -177,6 +187,17 @@ impl Descriptors {
         }
         connections
     }
+}
+
+/// Descriptors that checks may take beyond those that are kept anyway.
+fn checks(config: &Config) -> u64 {
+    const KEPT: usize = 64;
+    let asked = config.pools.iter().map(|pool| {
+        let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
+        kinds * pool.backends.len()
+    });
+    let most = asked.sum::<usize>().min(config.max_checks);
+    most.saturating_sub(KEPT) as u64
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

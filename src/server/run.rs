@@ -15,13 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::aftercare::Aftercare;
+use super::agents::Desk;
 use super::leaving::Leaving;
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
-use crate::pool::{CheckReport, Checks, State};
+use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Sighting};
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -57,6 +59,9 @@ pub enum Signals {
 enum Event {
     Request(Request),
     Report(CheckReport),
+    Agent(AgentReport),
+    Sighting(Sighting),
+    EjectionOver,
     Signal(SignalKind),
     /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
@@ -98,7 +103,10 @@ struct Control {
     checks: HashMap<Arc<str>, Checks>,
     reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
+    agents: Desk,
+    check_limit: Arc<CheckLimit>,
     leaving: Leaving,
+    aftercare: Aftercare,
     upkeep: tokio::time::Interval,
     watchdog: Watchdog,
 }
@@ -121,6 +129,8 @@ impl Control {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let delayed = server.view.metrics.process().checks_delayed.clone();
+        let check_limit = CheckLimit::new(server.config.max_checks, delayed);
         let mut control = Self {
             server,
             file,
@@ -128,7 +138,10 @@ impl Control {
             checks: HashMap::new(),
             reports,
             report_to,
+            agents: Desk::new(),
+            check_limit,
             leaving: Leaving::default(),
+            aftercare: Aftercare::default(),
             upkeep,
             watchdog: Watchdog::new(),
         };
@@ -157,7 +170,13 @@ impl Control {
             }
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
-            Event::Report(report) => self.apply(&report),
+            Event::Report(report) => self.aftercare.apply(&self.server, &report),
+            Event::Agent(report) => {
+                self.agents.note(&self.server.view, &report);
+                self.aftercare.hear_agent(&self.server, &report);
+            }
+            Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
+            Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Upkeep => self.server.view.metrics.upkeep(),
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
@@ -167,32 +186,24 @@ impl Control {
 
     async fn next(&mut self) -> Event {
         let overdue = self.leaving.next();
+        let ejection = self.aftercare.next().map(Instant::from_std);
         tokio::select! {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
+            report = self.agents.next() => Event::Agent(report),
+            Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
             () = self.watchdog.due() => Event::Watchdog,
             () = at(overdue) => Event::Overdue,
+            () = at(ejection) => Event::EjectionOver,
         }
     }
 
-    fn apply(&mut self, report: &CheckReport) {
-        let snapshot = self.server.view.snapshot.load();
-        let Some(served) = snapshot.pools.get(&report.pool) else { return };
-        if let Some(change) = served.pool.apply(report, StdInstant::now()) {
-            let (pool, backend) = (&report.pool, report.backend.name());
-            match change.to {
-                State::Up => tracing::info!(%pool, %backend, reason = %change.reason, "backend is up"),
-                State::Down => tracing::warn!(%pool, %backend, reason = %change.reason, "backend is down"),
-            }
-            served.pool.notice();
-        }
-    }
-
-    /// Starts the checks of new backends and ends those of gone ones.
+    /// Brings backends in line with their pools, starts the checks of new ones and ends those of gone ones.
     fn follow_pools(&mut self) {
+        self.aftercare.settle(&self.server);
         let snapshot = self.server.view.snapshot.load();
         self.checks.retain(|name, _| snapshot.pools.contains_key(name));
         for (name, served) in &snapshot.pools {
@@ -200,9 +211,11 @@ impl Control {
             self.checks.entry(Arc::clone(name)).or_default().follow(
                 &served.pool,
                 &self.report_to,
+                &self.check_limit,
                 build::random(),
             );
         }
+        self.agents.follow(&snapshot, &self.check_limit);
     }
 
     async fn reload_file(&mut self) {
@@ -252,6 +265,7 @@ impl Control {
         let connections = server.descriptors.connections(&config);
         server.view.bounds.connections.set_limit(connections);
         server.view.metrics.process().connections_limit.set(connections as f64);
+        self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
@@ -262,6 +276,7 @@ impl Control {
     /// Closes what is still open of listeners and backends that reloads took away.
     fn close_overdue(&mut self) {
         let gone = self.leaving.overdue(Instant::now());
+        self.aftercare.forget(&gone);
         for worker in &self.server.workers {
             worker.order(Order::CloseGroups(Arc::clone(&gone)));
         }

@@ -61,6 +61,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// No backend could be connected, for another reason.
     ConnectFailed,
+    /// The backend went down, and its pool closes what is open then.
+    BackendDown,
     /// The listener has as many connections as it may.
     ListenerFull,
     /// The process has as many connections as it may.
@@ -106,7 +108,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -133,6 +135,7 @@ impl CloseReason {
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
+        Self::BackendDown,
         Self::ListenerFull,
         Self::ProcessFull,
         Self::DrainDeadline,
@@ -267,6 +270,12 @@ impl CloseReason {
                 Backend,
                 Dial,
                 "No backend could be connected; the last one tried was unreachable or failed otherwise.",
+            ),
+            Self::BackendDown => row(
+                "backend_down",
+                Pointsman,
+                Relay,
+                "The backend went down, and its pool closes what is open then (`on_down`).",
             ),
             Self::ListenerFull => {
                 rejection("listener_full", Accept, "The listener had as many connections as it may.")

@@ -116,7 +116,7 @@ mod tests {
             .sample(&[("pool", "p"), ("backend", "b")], 0.0);
         let expected = concat!(
             "first 1\n",
-            "# HELP pointsman_backend_up 1 if the backend takes connections, 0 if it is down.\n",
+            "# HELP pointsman_backend_up 1 if the backend takes new connections, 0 in any other state.\n",
             "# TYPE pointsman_backend_up gauge\n",
             "pointsman_backend_up{pool=\"p\",backend=\"a\"} 1\n",
             "pointsman_backend_up{pool=\"p\",backend=\"b\"} 0\n",

@@ -13,8 +13,8 @@ pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget,
 pub use close_reason::{CloseReason, Phase, Who};
 pub use exposition::Exposition;
 pub use metrics::{
-    ActiveConnection, ConnectOutcome, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
-    ProcessMetrics, ReloadOutcome,
+    ActiveConnection, AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
+    ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ReloadOutcome,
 };
 pub use record::{ClientAddr, Record};
 

@@ -41,6 +41,36 @@ impl Alert {
     }
 }
 
+/// The name of an alert that a peer sent, by its number in RFC 8446, section 6, and the registry behind it.
+pub const fn name(code: u8) -> &'static str {
+    match code {
+        0 => "close notify",
+        10 => "unexpected message",
+        20 => "bad record MAC",
+        22 => "record overflow",
+        40 => "handshake failure",
+        42 => "bad certificate",
+        43 => "unsupported certificate",
+        46 => "certificate unknown",
+        47 => "illegal parameter",
+        48 => "unknown CA",
+        49 => "access denied",
+        50 => "decode error",
+        51 => "decrypt error",
+        70 => "protocol version",
+        71 => "insufficient security",
+        80 => "internal error",
+        86 => "inappropriate fallback",
+        90 => "user canceled",
+        109 => "missing extension",
+        110 => "unsupported extension",
+        112 => "unrecognized name",
+        116 => "certificate required",
+        120 => "no application protocol",
+        _ => "unknown",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rustls::{AlertDescription, Error};
@@ -71,5 +101,12 @@ mod tests {
         check(Alert::InternalError, 80, AlertDescription::InternalError);
         check(Alert::MissingExtension, 109, AlertDescription::MissingExtension);
         check(Alert::UnrecognizedName, 112, AlertDescription::UnrecognisedName);
+    }
+
+    #[test]
+    fn alerts_have_names() {
+        let named = (0..=u8::MAX).filter(|&code| name(code) != "unknown").count();
+        assert_eq!(named, 23);
+        assert_eq!(name(Alert::UnrecognizedName as u8), "unrecognized name");
     }
 }

@@ -1,9 +1,12 @@
 //! Bytes to values and values to bytes, pure: no sockets, no clocks, no logging.
 
+pub mod agent;
 pub mod alert;
 pub mod client_hello;
+pub mod dialogue;
 pub mod server_name;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloFault, HelloReader};
+pub use dialogue::{Dialogue, DialogueFault, Next, Script};
 pub use server_name::{NameFault, ServerName};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pointsman::admin;
 use pointsman::balance::Algorithm;
 use pointsman::config::Config;
-use pointsman::pool::{CheckKind, HealthSpec};
+use pointsman::pool::{HealthSpec, State};
 use pointsman::relay::EngineChoice;
 use pointsman::telemetry::metrics::METRICS;
 use serde_json::{Value, json};
@@ -169,6 +169,9 @@ fn status_tells_what_is_there() {
                 "since_seconds": null,
                 "connections": { "active": 1, "limit": null, "total": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0 },
+                "troubles": { "connects": 0, "early_resets": 0 },
+                "ejection": null,
+                "agent": null,
             }],
         }],
     });
@@ -199,6 +202,14 @@ fn metrics_are_well_formed_and_have_the_backends() {
     let of_backend =
         |family: &str| samples[&format!("{family}{{pool=\"main\",backend=\"{}\"}}", backend.address)];
     assert_eq!(of_backend("pointsman_backend_up"), 1.0);
+    let labelled = |family: &str, label: &str, word: &str| {
+        samples[&format!("{family}{{pool=\"main\",backend=\"{}\",{label}=\"{word}\"}}", backend.address)]
+    };
+    for state in State::ALL.map(State::word) {
+        assert_eq!(labelled("pointsman_backend_state", "state", state), f64::from(u8::from(state == "up")));
+        assert_eq!(labelled("pointsman_backend_state_changes_total", "state", state), 0.0);
+    }
+    assert_eq!(labelled("pointsman_backend_troubles_total", "kind", "early_reset"), 0.0);
     assert_eq!(of_backend("pointsman_backend_connections_active"), 1.0);
     assert_eq!(of_backend("pointsman_backend_connections_total"), 1.0);
     assert_eq!(of_backend("pointsman_hash_table_entries"), 65537.0);
@@ -220,11 +231,9 @@ fn checks_are_counted_by_their_result() {
     let (_held, gone) = closed_port();
     let mut config = tcp(&[alive.address, gone], EngineChoice::Auto);
     config.pools[0].health = Some(HealthSpec {
-        check: CheckKind::Tcp,
         interval: Duration::from_millis(20),
         timeout: Duration::from_secs(5),
-        rise: 2,
-        fall: 3,
+        ..HealthSpec::default()
     });
     let (_proxy, address) = Proxy::start_with_admin(config);
     let series = |backend: SocketAddr, result: &str| {

@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 /// A backend that answers each byte with its name.
-fn named(name: u8) -> Backend {
+pub(crate) fn named(name: u8) -> Backend {
     Backend::serve(move |stream| answer_by_name(&stream, name))
 }
 
@@ -30,20 +30,20 @@ fn answer_by_name(mut stream: &TcpStream, name: u8) {
 }
 
 /// A named backend whose server can be stopped, and started again at its address.
-struct Unsteady {
-    address: SocketAddr,
+pub(crate) struct Unsteady {
+    pub(crate) address: SocketAddr,
     name: u8,
     running: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
 impl Unsteady {
-    fn new(name: u8) -> Self {
+    pub(crate) fn new(name: u8) -> Self {
         let mut backend = Self { address: own_address(), name, running: None };
         backend.start();
         backend
     }
 
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let listener = TcpListener::bind(self.address).unwrap();
         let (stop, name) = (Arc::new(AtomicBool::new(false)), self.name);
         let stopped = Arc::clone(&stop);
@@ -60,7 +60,7 @@ impl Unsteady {
     }
 
     /// Closes the listening socket; connections go on.
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Some((stop, thread)) = self.running.take() else { return };
         stop.store(true, Ordering::Relaxed);
         // Its accept is to look at the word.
@@ -94,19 +94,19 @@ fn try_ask(stream: &mut TcpStream) -> io::Result<char> {
     Ok(name[0].into())
 }
 
-fn ask(stream: &mut TcpStream) -> char {
+pub(crate) fn ask(stream: &mut TcpStream) -> char {
     try_ask(stream).expect("the connection is open")
 }
 
 /// A connection through the proxy to its end, and who is there.
-fn meet(address: SocketAddr) -> (TcpStream, char) {
+pub(crate) fn meet(address: SocketAddr) -> (TcpStream, char) {
     let mut stream = connect(address);
     let name = ask(&mut stream);
     (stream, name)
 }
 
 /// A connection to the backend of that name.
-fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
+pub(crate) fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
     for _ in 0..1000 {
         let (stream, name) = meet(address);
         if name == wanted {
@@ -117,7 +117,7 @@ fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
 }
 
 /// Waits until the other side resets.
-fn expect_reset(mut stream: TcpStream) {
+pub(crate) fn expect_reset(mut stream: TcpStream) {
     let error = stream.read(&mut [0]).expect_err("a reset, not an end");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
@@ -157,7 +157,7 @@ fn reload(proxy: &Proxy, config: Config) -> Changes {
     proxy.remote.reload(config).expect("the configuration is taken")
 }
 
-fn backend(proxy: &Proxy, pool: &str, address: SocketAddr) -> Arc<PoolBackend> {
+pub(crate) fn backend(proxy: &Proxy, pool: &str, address: SocketAddr) -> Arc<PoolBackend> {
     let snapshot = proxy.remote.view().snapshot.load();
     Arc::clone(snapshot.pools[pool].pool.backend(&address.to_string()).expect("it is in the pool"))
 }

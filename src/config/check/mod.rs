@@ -3,6 +3,7 @@
 //! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
 //! was found.
 
+mod health;
 mod listener;
 mod pool;
 mod pools;
@@ -33,6 +34,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     Config {
         workers: workers(file),
         max_connections: file.max_connections.value().map(|number| number.0),
+        max_checks: max_checks(file),
         admin,
         access_log: access_log(file),
         log: log(file),
@@ -47,6 +49,13 @@ fn workers(file: &File) -> usize {
         Some(number) if number.0 > 0 => usize::try_from(number.0).unwrap_or(1),
         _ => std::thread::available_parallelism().map_or(1, usize::from),
     }
+}
+
+/// Enough for ten thousand backends every two seconds if not many of them hang, and far fewer than the
+/// descriptors that a process may have.
+fn max_checks(file: &File) -> usize {
+    const DEFAULT: usize = 1000;
+    or(&file.max_checks, |number| usize::try_from(number.0).unwrap_or(DEFAULT), DEFAULT)
 }
 
 fn access_log(file: &File) -> AccessLogSpec {

@@ -2,19 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::health::HealthChecker;
 use super::or;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Backend, BackendWords, Health, Pool};
+use crate::config::file::{Backend, BackendWords, OnDownWord, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
-use crate::pool::{BackendSpec, CheckKind, DialSpec, HashOn, HashParts, HealthSpec, PoolSpec, SourcePrefix};
+use crate::pool::{
+    BackendSpec, DialSpec, Duty, EjectionSpec, HashOn, HashParts, OnDown, PoolSpec, SourcePrefix,
+};
 use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
@@ -74,6 +76,7 @@ impl PoolChecker<'_> {
         self.warn_of_idle(found);
         let backends = self.backends(found);
         let tiers = self.tiers(node, &backends, found);
+        let asks = self.asks();
         PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
@@ -82,12 +85,19 @@ impl PoolChecker<'_> {
             hash_key,
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
+            health: asks.health(&backends, found),
+            agent: asks.agent(&backends, found),
+            ejection: self.ejection(found),
+            on_down: self.on_down(found),
             backends,
-            health: self.health(found),
             dial: self.dial(found),
             tiers,
             queue: self.queue(found),
         }
+    }
+
+    fn asks(&self) -> HealthChecker<'_> {
+        HealthChecker { pool: self.name, path: self.path, place: self.place, words: self.words }
     }
 
     fn hash_on(&self, found: &mut Findings<'_>) -> HashParts {
@@ -147,6 +157,7 @@ impl PoolChecker<'_> {
             specs.push(spec);
         }
         self.some_weight(list, found);
+        self.some_ready(&specs, list, found);
         specs
     }
 
@@ -163,7 +174,7 @@ impl PoolChecker<'_> {
         found: &mut Findings<'_>,
     ) -> Option<BackendSpec> {
         let words = &item.value.0;
-        let Backend { name, address, weight, zone, backup, .. } = words;
+        let Backend { name, address, weight, state, health, agent, zone, backup, .. } = words;
         if address.is_absent() {
             let path = format!("{}.backends[{index}].address", self.path);
             let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
@@ -177,6 +188,7 @@ impl PoolChecker<'_> {
             None => address.to_string().into(),
         };
         let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
+        let path = format!("{}.backends[{index}]", self.path);
         Some(BackendSpec {
             name,
             address,
@@ -184,6 +196,8 @@ impl PoolChecker<'_> {
             zone: zone.value().map(|zone| zone.0.as_str().into()),
             backup: or(backup, |yes| *yes, false),
             max_connections: self.limit(words),
+            duty: or(state, |choice| choice.0, Duty::Ready),
+            targets: self.asks().targets(&path, health, agent, found),
         })
     }
 
@@ -208,30 +222,73 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn health(&self, found: &mut Findings<'_>) -> Option<HealthSpec> {
-        /// A check that takes longer than this has failed, however rarely it runs.
-        const LONGEST_CHECK: Duration = Duration::from_secs(5);
-
-        let absent = Health::default();
-        let words = self.words.health.value().unwrap_or(&absent);
-        let interval = or(&words.interval, |time| time.0, Duration::from_secs(2));
-        if let Some(timeout) = words.timeout.entry().filter(|timeout| timeout.value.0 > interval) {
-            let message = "a health check may not take longer than the time between two";
-            let fault = Diagnostic::new(Code::TimeoutOrder, self.key("health.timeout"), message);
-            let interval_text = humantime::format_duration(interval);
-            found.add(self.with_other(
-                fault.label(timeout.at, format!("longer than the interval of {interval_text}")),
-                &words.interval,
-            ));
+    /// Draining all of a pool may be meant, for an hour, so it is a warning.
+    fn some_ready(&self, specs: &[BackendSpec], list: &List<BackendWords>, found: &mut Findings<'_>) {
+        let rests = |spec: &BackendSpec| spec.duty != Duty::Ready || spec.weight == 0;
+        let is_asked_to = |spec: &BackendSpec| spec.duty != Duty::Ready;
+        if list.complete && specs.iter().any(is_asked_to) && specs.iter().all(rests) {
+            let message = format!("no backend of pool `{}` is ready", self.name);
+            let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
+            let place = self.words.backends.place().unwrap_or(self.place);
+            let label = "by their `state`, all are drained or in maintenance: clients are turned away";
+            found.add(warning.label(place, label));
         }
-        let check: Option<CheckKind> = or(&words.check, |choice| choice.0, Some(CheckKind::Tcp));
-        check.map(|check| HealthSpec {
-            check,
-            interval,
-            timeout: or(&words.timeout, |time| time.0, interval.min(LONGEST_CHECK)),
-            rise: or(&words.rise, |number| count(number.0), 2),
-            fall: or(&words.fall, |number| count(number.0), 3),
+    }
+
+    fn ejection(&self, found: &mut Findings<'_>) -> Option<EjectionSpec> {
+        let entry = self.words.ejection.entry()?;
+        let words = &entry.value;
+        let default = EjectionSpec::default();
+        let base_time = or(&words.base_time, |time| time.0, default.base_time);
+        let max_time = or(&words.max_time, |time| time.0, default.max_time.max(base_time));
+        if let Some(max) = words.max_time.entry().filter(|_| max_time < base_time) {
+            let message = "the longest ejection may not be shorter than the first";
+            let fault = Diagnostic::new(Code::TimeoutOrder, self.key("ejection.max_time"), message);
+            let label = format!("shorter than the base time of {}", humantime::format_duration(base_time));
+            found.add(self.with_other(fault.label(max.at, label), &words.base_time));
+        }
+        let list = self.words.backends.value();
+        if list.is_some_and(|list| list.complete && list.items.len() == 1) {
+            let message = format!("`ejection` of pool `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("ejection"), message);
+            found.add(warning.label(entry.key, "the only backend of a pool is never ejected"));
+        }
+        Some(EjectionSpec {
+            consecutive_failures: or(
+                &words.consecutive_failures,
+                |number| count(number.0),
+                default.consecutive_failures,
+            ),
+            base_time,
+            max_time,
+            max_ejected: or(
+                &words.max_ejected,
+                |number| u8::try_from(number.0).unwrap_or(u8::MAX),
+                default.max_ejected,
+            ),
         })
+    }
+
+    fn on_down(&self, found: &mut Findings<'_>) -> OnDown {
+        /// Reconnects a second that hardly any server is hurt by.
+        const RATE: u32 = 100;
+
+        let words = self.words;
+        match or(&words.on_down, |choice| choice.0, OnDownWord::Keep) {
+            OnDownWord::Close => {
+                OnDown::Close { rate: or(&words.close_rate, |number| count(number.0), RATE) }
+            }
+            OnDownWord::Keep => {
+                if let Some(place) = words.close_rate.place() {
+                    let message = format!("`close_rate` of pool `{}` has no effect", self.name);
+                    let warning = Diagnostic::new(Code::IdleSetting, self.key("close_rate"), message);
+                    let warning = warning.label(place, "");
+                    found
+                        .add(warning.help("it is obeyed with `on_down = \"close\"`; else nothing is closed"));
+                }
+                OnDown::Keep
+            }
+        }
     }
 
     fn dial(&self, found: &mut Findings<'_>) -> DialSpec {

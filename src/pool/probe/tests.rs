@@ -1,14 +1,31 @@
-use std::io::ErrorKind as Kind;
+use std::io::{self, ErrorKind as Kind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
 
+use super::check::fault;
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::{BackendSpec, Change, DialSpec, HashOn, PoolSpec, Reason, SourcePrefix, State, TierSpec};
+use crate::pool::spec::{Target, Targets};
+use crate::pool::{
+    BackendSpec, Change, CheckKind, DialSpec, Duty, HashOn, OnDown, PoolSpec, Reason, SourcePrefix, TierSpec,
+};
+use crate::telemetry::Counter;
+use crate::wire::Script;
 
 const REFUSED: CheckOutcome = CheckOutcome::Failed(CheckFault::Refused);
 
 fn health(interval: Duration) -> HealthSpec {
-    HealthSpec { check: CheckKind::Tcp, interval, timeout: Duration::from_secs(5), rise: 2, fall: 3 }
+    HealthSpec {
+        interval,
+        fast_interval: interval,
+        down_interval: interval,
+        timeout: Duration::from_secs(5),
+        ..HealthSpec::default()
+    }
+}
+
+fn many() -> Arc<CheckLimit> {
+    CheckLimit::new(100, Counter::noop())
 }
 
 fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&Pool>) -> Pool {
@@ -19,6 +36,8 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         zone: None,
         backup: false,
         max_connections: None,
+        duty: Duty::Ready,
+        targets: Targets::default(),
     });
     let spec = PoolSpec {
         name: "p".into(),
@@ -30,6 +49,9 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         slow_start: None,
         backends: backends.collect(),
         health,
+        agent: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
         tiers: TierSpec::default(),
         queue: None,
@@ -64,7 +86,7 @@ async fn next_change(pool: &Pool, name: &str, reports: &mut mpsc::Receiver<Check
 #[tokio::test]
 async fn a_listener_passes_and_hears_nothing() {
     let (listener, address) = listen();
-    let outcome = check(&address.into(), &health(Duration::from_secs(1))).await;
+    let outcome = check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await;
     assert_eq!(outcome, CheckOutcome::Passed);
     let (mut stream, _) = listener.accept().unwrap();
     assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), 0);
@@ -74,13 +96,13 @@ async fn a_listener_passes_and_hears_nothing() {
 async fn a_closed_port_is_refused() {
     let (listener, address) = listen_on("127.77.0.1");
     drop(listener);
-    assert_eq!(check(&address.into(), &health(Duration::from_secs(1))).await, REFUSED);
+    assert_eq!(check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await, REFUSED);
 }
 
 #[tokio::test]
 async fn a_missing_unix_socket_is_refused() {
     let address = "unix:/nonexistent/pointsman.sock".parse().unwrap();
-    assert_eq!(check(&address, &health(Duration::from_secs(1))).await, REFUSED);
+    assert_eq!(check(&address, &health(Duration::from_secs(1)), [0; 64]).await, REFUSED);
 }
 
 #[tokio::test]
@@ -92,7 +114,7 @@ async fn a_full_accept_queue_times_out() {
     // A queue of "0" holds one; from then on the kernel drops what arrives.
     let _first = TcpStream::connect(address).unwrap();
     let spec = HealthSpec { timeout: Duration::from_millis(50), ..health(Duration::from_secs(1)) };
-    assert_eq!(check(&address.into(), &spec).await, CheckOutcome::Failed(CheckFault::Timeout));
+    assert_eq!(check(&address.into(), &spec, [0; 64]).await, CheckOutcome::Failed(CheckFault::Timeout));
 }
 
 #[test]
@@ -128,7 +150,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     let pool = pool(&[address, other_address], Some(health(Duration::from_millis(5))), None);
     let (reports, mut received) = mpsc::channel(8);
     let mut checks = Checks::new();
-    checks.follow(&pool, &reports, 7);
+    checks.follow(&pool, &reports, &many(), 7);
 
     let first = received.recv().await.unwrap();
     assert_eq!((&*first.pool, first.outcome), ("p", CheckOutcome::Passed));
@@ -148,6 +170,30 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     assert_eq!(pool.backends()[1].checks_failed(), 0);
 }
 
+#[tokio::test]
+async fn a_backend_in_maintenance_is_not_asked() {
+    let (_one, resting) = listen();
+    let (_two, busy) = listen();
+    let with = |duty, previous: Option<&Pool>| {
+        let mut spec = pool(&[resting, busy], Some(health(Duration::from_millis(1))), None).spec().clone();
+        spec.backends[0].duty = duty;
+        let pool = Pool::build(spec, previous, 0);
+        pool.settle(std::time::Instant::now());
+        pool
+    };
+    let (reports, mut received) = mpsc::channel(1);
+    let mut checks = Checks::new();
+    let before = with(Duty::Maintenance, None);
+    checks.follow(&before, &reports, &many(), 1);
+    for _ in 0..20 {
+        let report = received.recv().await.unwrap();
+        assert_eq!(**report.backend.name(), *busy.to_string());
+    }
+    let after = with(Duty::Ready, Some(&before));
+    checks.follow(&after, &reports, &many(), 2);
+    while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
+}
+
 /// Lets go of everything that sends, and returns once the tasks are gone.
 async fn ended(
     checks: Checks,
@@ -163,7 +209,7 @@ async fn checks_end_when_dropped() {
     let (_listener, address) = listen();
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
-    checks.follow(&pool(&[address], Some(health(Duration::from_millis(1))), None), &reports, 1);
+    checks.follow(&pool(&[address], Some(health(Duration::from_millis(1))), None), &reports, &many(), 1);
     assert!(received.recv().await.is_some());
     ended(checks, reports, received).await;
 }
@@ -177,58 +223,179 @@ async fn a_reload_touches_only_what_changed() {
     let mut checks = Checks::new();
 
     let old = pool(&[a, b], hour.clone(), None);
-    checks.follow(&old, &reports, 1);
-    let task = |checks: &Checks, address: SocketAddr| {
-        checks.watches.get(&*address.to_string()).map(|watch| watch.task.id())
-    };
+    checks.follow(&old, &reports, &many(), 1);
+    let task = |checks: &Checks, address: SocketAddr| checks.watches.id(&address.to_string());
     let before = (task(&checks, a), task(&checks, b), task(&checks, c));
     assert!(before.0.is_some() && before.1.is_some() && before.2.is_none());
 
     let new = pool(&[b, c], hour, Some(&old));
-    checks.follow(&new, &reports, 2);
+    checks.follow(&new, &reports, &many(), 2);
     assert_eq!((task(&checks, a), task(&checks, b)), (None, before.1));
     let of_c = task(&checks, c);
     assert!(of_c.is_some());
 
     let newer = pool(&[b, c], Some(health(Duration::from_secs(7200))), Some(&new));
-    checks.follow(&newer, &reports, 3);
+    checks.follow(&newer, &reports, &many(), 3);
     assert!(task(&checks, c).is_some() && task(&checks, c) != of_c);
 
-    checks.follow(&pool(&[b, c], None, Some(&newer)), &reports, 4);
+    checks.follow(&pool(&[b, c], None, Some(&newer)), &reports, &many(), 4);
     assert!(checks.watches.is_empty());
     ended(checks, reports, received).await;
 }
 
-#[test]
-fn the_schedule_spreads() {
-    let interval = Duration::from_secs(2);
-    let mut schedule = Schedule::new(interval, Luck::new(5));
-    let (mut early, mut late, mut short, mut long) = (0, 0, 0, 0);
-    for _ in 0..1000 {
-        let first = schedule.first();
-        assert!(first < interval);
-        early += u32::from(first < interval / 10);
-        late += u32::from(first > interval / 10 * 9);
-        let period = schedule.period();
-        assert!(period >= interval / 10 * 9 && period <= interval / 10 * 11, "{period:?}");
-        short += u32::from(period < interval);
-        long += u32::from(period > interval);
+#[tokio::test]
+async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
+    let (_own, own) = listen();
+    let (elsewhere, address) = listen();
+    let spec = HealthSpec {
+        target: Target { port: Some(address.port()), ..Target::default() },
+        ..health(Duration::from_millis(1))
+    };
+    let (reports, mut received) = mpsc::channel(1);
+    let mut checks = Checks::new();
+    let old = pool(&[own], Some(spec), None);
+    checks.follow(&old, &reports, &many(), 1);
+    assert_eq!(received.recv().await.unwrap().outcome, CheckOutcome::Passed);
+    elsewhere.accept().unwrap();
+
+    let before = checks.watches.id(&own.to_string());
+    let mut spec = old.spec().clone();
+    spec.backends[0].targets.health.port = Some(own.port());
+    let new = Pool::build(spec, Some(&old), 0);
+    checks.follow(&new, &reports, &many(), 2);
+    assert_ne!(checks.watches.id(&own.to_string()), before);
+    ended(checks, reports, received).await;
+}
+
+#[tokio::test]
+async fn checks_wait_for_a_place() {
+    let (_listener, address) = listen();
+    let (reports, mut received) = mpsc::channel(1);
+    let limit = CheckLimit::new(1, Counter::noop());
+    let place = limit.enter().await;
+    let mut checks = Checks::new();
+    checks.follow(&pool(&[address], Some(health(Duration::from_millis(1))), None), &reports, &limit, 1);
+    let early = tokio::time::timeout(Duration::from_millis(50), received.recv()).await;
+    assert!(early.is_err(), "{early:?}");
+    drop(place);
+    assert!(received.recv().await.is_some());
+    ended(checks, reports, received).await;
+}
+
+/// The results of checks as letters, `p`assed, `f`ailed, `l`ocal; lower case while the backend is up, upper
+/// case while it is down. The intervals behind them are `n`ormal, `f`ast or `d`own.
+fn check_intervals(results: &str, expected: &str) {
+    let millis = Duration::from_millis;
+    let spec = HealthSpec {
+        interval: millis(3),
+        fast_interval: millis(1),
+        down_interval: millis(9),
+        ..HealthSpec::default()
+    };
+    let mut row = Row::default();
+    let mut found = String::new();
+    for letter in results.chars() {
+        let outcome = match letter.to_ascii_lowercase() {
+            'p' => CheckOutcome::Passed,
+            'f' => CheckOutcome::Failed(CheckFault::Timeout),
+            _ => CheckOutcome::Failed(CheckFault::Local),
+        };
+        let state = if letter.is_ascii_lowercase() { State::Up } else { State::Down };
+        found.push(match row.interval(&spec, outcome, state).as_millis() {
+            1 => 'f',
+            3 => 'n',
+            _ => 'd',
+        });
     }
-    assert!(early > 50 && late > 50 && short > 400 && long > 400, "{early} {late} {short} {long}");
+    assert_eq!(found, expected, "{results}");
 }
 
 #[test]
-fn the_schedule_follows_from_its_luck() {
-    let first = |luck| Schedule::new(Duration::from_secs(2), Luck::new(luck)).first();
-    assert_eq!(first(3), first(3));
-    assert_ne!(first(3), first(4));
+fn the_interval_follows_results_and_state() {
+    check_intervals("ppp", "nnn");
+    check_intervals("pffF", "nffd");
+    check_intervals("pfff", "nffd");
+    check_intervals("pfp", "nfn");
+    check_intervals("FFF", "ddd");
+    check_intervals("FPPp", "dfnn");
+    check_intervals("FPFPP", "dfdfn");
+    check_intervals("lLfl", "nnfn");
+    // Down by another's word.
+    check_intervals("ppPPP", "nnnnn");
+    check_intervals("PPP", "fnn");
 }
 
-#[test]
-fn no_interval_panics_or_spins() {
-    for interval in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        let period = Schedule::new(interval, Luck::new(1)).period();
-        assert!(period >= SHORTEST / 10 * 9 && period <= LONGEST * 2, "{period:?}");
-        assert!(Instant::now().checked_add(period).is_some());
-    }
+/// Checks a server that hears `expected` bytes, says `answer` and closes.
+async fn check_talk(script: Script, expected: usize, answer: &'static [u8], outcome: CheckOutcome) {
+    let (listener, address) = listen();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = vec![0; expected];
+        stream.read_exact(&mut heard).unwrap();
+        stream.write_all(answer).unwrap();
+        // What the client says behind the answer must not turn its end into a reset.
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = io::copy(&mut stream, &mut io::sink());
+        heard
+    });
+    let spec = HealthSpec {
+        check: CheckKind::Dialogue(script.clone()),
+        timeout: Duration::from_secs(20),
+        ..HealthSpec::default()
+    };
+    assert_eq!(check(&address.into(), &spec, [0; 64]).await, outcome, "{script:?}");
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_dialogue_decides() {
+    let failed = CheckOutcome::Failed;
+    check_talk(Script::Redis, 14, b"+PONG\r\n", CheckOutcome::Passed).await;
+    check_talk(Script::Redis, 14, b"-LOADING\r\n", failed(CheckFault::Unexpected)).await;
+    check_talk(Script::Redis, 14, b"+PO", failed(CheckFault::Closed)).await;
+    check_talk(Script::Smtp, 0, b"220 hello\r\n", CheckOutcome::Passed).await;
+    let tls = || Script::Tls { server_name: None };
+    check_talk(tls(), 1, b"\x15\x03\x03\0\x02\x02\x28", failed(CheckFault::TlsAlert(40))).await;
+    check_talk(tls(), 1, b"", failed(CheckFault::Closed)).await;
+}
+
+#[tokio::test]
+async fn a_reset_is_an_early_close() {
+    let (listener, address) = listen();
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        crate::sys::socket::reset_on_close(&stream).unwrap();
+    });
+    let spec = HealthSpec { check: CheckKind::Dialogue(Script::Ssh), ..health(Duration::from_secs(5)) };
+    let outcome = check(&address.into(), &spec, [0; 64]).await;
+    assert_eq!(outcome, CheckOutcome::Failed(CheckFault::Closed));
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_times_out() {
+    let (_listener, address) = listen();
+    let spec = HealthSpec {
+        check: CheckKind::Dialogue(Script::Smtp),
+        timeout: Duration::from_millis(30),
+        ..HealthSpec::default()
+    };
+    let outcome = check(&address.into(), &spec, [0; 64]).await;
+    assert_eq!(outcome, CheckOutcome::Failed(CheckFault::Timeout));
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_talked_to() {
+    let path = std::env::temp_dir().join(format!("pointsman-check-{}.sock", std::process::id()));
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"SSH-2.0-x\r\n").unwrap();
+    });
+    let spec = HealthSpec { check: CheckKind::Dialogue(Script::Ssh), ..health(Duration::from_secs(5)) };
+    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let outcome = check(&address, &spec, [0; 64]).await;
+    std::fs::remove_file(path).unwrap();
+    assert_eq!(outcome, CheckOutcome::Passed);
+    server.join().unwrap();
 }

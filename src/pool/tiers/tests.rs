@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
+use crate::pool::spec::Targets;
 use crate::pool::{
-    CheckFault, CheckKind, CheckOutcome, CheckReport, DialSpec, HashOn, HealthSpec, Lease, Pool, PoolSpec,
+    CheckFault, CheckOutcome, CheckReport, DialSpec, Duty, HashOn, HealthSpec, Lease, OnDown, Pool, PoolSpec,
     QueueSpec, SourcePrefix, Unavailable,
 };
 
@@ -26,6 +27,8 @@ fn backends(text: &str) -> Vec<BackendSpec> {
                 zone: (!zone.is_empty()).then(|| zone.into()),
                 backup,
                 max_connections: None,
+                duty: Duty::Ready,
+                targets: Targets::default(),
             }
         })
         .collect()
@@ -33,21 +36,19 @@ fn backends(text: &str) -> Vec<BackendSpec> {
 
 /// A pool of a node that stands in zone `a` and prefers `b` then.
 fn spec(text: &str) -> PoolSpec {
-    let second = Duration::from_secs(1);
     PoolSpec {
         name: "p".into(),
         algorithm: Algorithm::Maglev,
-        hash_on: HashOn::SourceIp,
+        hash_on: HashOn::SourceIp.into(),
         source_prefix: SourcePrefix::default(),
         hash_key: [7; 16],
+        max_load: None,
+        slow_start: None,
         backends: backends(text),
-        health: Some(HealthSpec {
-            check: CheckKind::Tcp,
-            interval: second,
-            timeout: second,
-            rise: 1,
-            fall: 1,
-        }),
+        health: Some(HealthSpec { rise: 1, fall: 1, ..HealthSpec::default() }),
+        agent: None,
+        ejection: None,
+        on_down: OnDown::Keep,
         dial: DialSpec::default(),
         tiers: TierSpec { zone: Some("a".into()), zones: vec!["b".into()], panic_threshold: None },
         queue: None,

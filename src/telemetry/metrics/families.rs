@@ -128,6 +128,12 @@ pub(crate) const CONNECTIONS_MOVED: MetricDoc = doc(
     "Connections that another worker took over because theirs had too much to do: accepted (new ones) or stream \
      (running ones).",
 );
+pub(crate) const CHECKS_DELAYED: MetricDoc = doc(
+    "pointsman_checks_delayed_total",
+    Counter,
+    &[],
+    "Health and agent checks that waited because max_checks were under way.",
+);
 pub(crate) const PANICS: MetricDoc = doc(
     "pointsman_panics_total",
     Counter,
@@ -270,6 +276,13 @@ pub(crate) const PANIC_PICKS: MetricDoc = doc(
     &["pool"],
     "Backends that were picked while the pool's health was disregarded.",
 );
+pub(crate) const EJECTIONS: MetricDoc = doc(
+    "pointsman_ejections_total",
+    Counter,
+    &["pool", "outcome"],
+    "Times that enough clients in a row failed at a backend: ejected, or withheld because of max_ejected or as the \
+     last_one available.",
+);
 
 // The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
@@ -283,7 +296,26 @@ pub(crate) const BACKEND_UP: MetricDoc = doc(
     "pointsman_backend_up",
     Gauge,
     &["pool", "backend"],
-    "1 if the backend takes connections, 0 if it is down.",
+    "1 if the backend takes new connections, 0 in any other state.",
+);
+pub(crate) const BACKEND_STATE: MetricDoc = doc(
+    "pointsman_backend_state",
+    Gauge,
+    &["pool", "backend", "state"],
+    "1 for the state that the backend is in, 0 for the others: up, down, draining, ejected, maintenance.",
+);
+pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
+    "pointsman_backend_state_changes_total",
+    Counter,
+    &["pool", "backend", "state"],
+    "Times the backend came into a state.",
+);
+pub(crate) const BACKEND_TROUBLES: MetricDoc = doc(
+    "pointsman_backend_troubles_total",
+    Counter,
+    &["pool", "backend", "kind"],
+    "What clients met at the backend: connect (it failed by the backend's fault), early_reset (within 10 s and before \
+     the backend had sent a byte).",
 );
 pub(crate) const BACKEND_WEIGHT: MetricDoc =
     doc("pointsman_backend_weight", Gauge, &["pool", "backend"], "The configured weight of the backend.");
@@ -316,6 +348,25 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     Counter,
     &["pool", "backend", "result"],
     "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left).",
+);
+pub(crate) const CHECK_FAILURES: MetricDoc = doc(
+    "pointsman_check_failures_total",
+    Counter,
+    &["pool", "fault"],
+    "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
+     tls_alert, local (no port or descriptor of ours left), other.",
+);
+pub(crate) const BACKEND_AGENT_SHARE: MetricDoc = doc(
+    "pointsman_backend_agent_share_ratio",
+    Gauge,
+    &["pool", "backend"],
+    "Part of its weight that its agent lets the backend have, 0 to 1; only of pools that ask agents.",
+);
+pub(crate) const AGENT_CHECKS: MetricDoc = doc(
+    "pointsman_agent_checks_total",
+    Counter,
+    &["pool", "result"],
+    "Questions to agents: heard, silent (no connection, or no line in time), nonsense (no known word).",
 );
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
@@ -374,13 +425,21 @@ pub const METRICS: &[MetricDoc] = &[
     TIER_SHARE,
     POOL_PANIC,
     PANIC_PICKS,
+    EJECTIONS,
     BACKEND_UP,
     BACKEND_WEIGHT,
     BACKEND_SHARE,
+    BACKEND_STATE,
+    BACKEND_STATE_CHANGES,
+    BACKEND_TROUBLES,
     BACKEND_CONNECTIONS_ACTIVE,
     BACKEND_CONNECTIONS_LIMIT,
     BACKEND_CONNECTIONS,
     BACKEND_CHECKS,
+    CHECK_FAILURES,
+    AGENT_CHECKS,
+    BACKEND_AGENT_SHARE,
+    CHECKS_DELAYED,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     HASH_OVERFLOWS,
@@ -439,7 +498,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 53);
+        assert_eq!(names.len(), 61);
     }
 
     #[test]

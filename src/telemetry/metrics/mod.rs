@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 pub use self::families::{Kind, METRICS, MetricDoc, markdown_table};
 pub use self::listener::{ActiveConnection, HelloOutcome, ListenerMetrics};
-pub use self::pool::{ConnectOutcome, PoolMetrics};
+pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
 
 /// Where a metric is registered from; the recorder keeps it for filters, which we do not use.

@@ -43,6 +43,108 @@ impl ConnectOutcome {
     }
 }
 
+/// What came of many clients in a row failing at a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum EjectionOutcome {
+    /// The backend was ejected.
+    Ejected,
+    /// As many of the pool are ejected as may be.
+    MaxEjected,
+    /// No other backend was available.
+    LastOne,
+}
+
+impl EjectionOutcome {
+    /// Every outcome, in the order of the declaration.
+    pub const ALL: [Self; 3] = [Self::Ejected, Self::MaxEjected, Self::LastOne];
+
+    /// The value of the label `outcome`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ejected => "ejected",
+            Self::MaxEjected => "max_ejected",
+            Self::LastOne => "last_one",
+        }
+    }
+}
+
+/// Why a health check did not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum FailedCheck {
+    /// Nothing listened.
+    Refused,
+    /// No answer in time.
+    Timeout,
+    /// No way there.
+    Unreachable,
+    /// Closed or reset before the answer.
+    Closed,
+    /// Another answer than one that shows that the backend works.
+    Unexpected,
+    /// A TLS alert.
+    TlsAlert,
+    /// This machine could not: no port, descriptor or memory left.
+    Local,
+    /// Anything else.
+    Other,
+}
+
+impl FailedCheck {
+    /// Every kind, in the order of the declaration.
+    pub const ALL: [Self; 8] = [
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Closed,
+        Self::Unexpected,
+        Self::TlsAlert,
+        Self::Local,
+        Self::Other,
+    ];
+
+    /// The value of the label `fault`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::Closed => "closed",
+            Self::Unexpected => "unexpected",
+            Self::TlsAlert => "tls_alert",
+            Self::Local => "local",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What came of one question to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AgentAnswer {
+    /// Words that were understood.
+    Heard,
+    /// No connection, or no whole line in time.
+    Silent,
+    /// A line without a known word.
+    Nonsense,
+}
+
+impl AgentAnswer {
+    /// Every answer, in the order of the declaration.
+    pub const ALL: [Self; 3] = [Self::Heard, Self::Silent, Self::Nonsense];
+
+    /// The value of the label `result`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Heard => "heard",
+            Self::Silent => "silent",
+            Self::Nonsense => "nonsense",
+        }
+    }
+}
+
 /// The metrics of one pool. Shared by all workers.
 #[derive(Debug)]
 pub struct PoolMetrics {
@@ -59,12 +161,24 @@ pub struct PoolMetrics {
     /// The time of a wait that ended with a place; record a `Duration`.
     pub queue_seconds: Histogram,
     attempts: [Counter; ConnectOutcome::ALL.len()],
+    ejections: [Counter; EjectionOutcome::ALL.len()],
+    failed_checks: [Counter; FailedCheck::ALL.len()],
+    agents: [Counter; AgentAnswer::ALL.len()],
 }
 
 impl PoolMetrics {
     pub(super) fn new(registry: &Registry, name: &str) -> Self {
         let attempts = |outcome: ConnectOutcome| {
             registry.counter(&families::CONNECT_ATTEMPTS, &[("pool", name), ("outcome", outcome.word())])
+        };
+        let ejections = |outcome: EjectionOutcome| {
+            registry.counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
+        };
+        let agent = |answer: AgentAnswer| {
+            registry.counter(&families::AGENT_CHECKS, &[("pool", name), ("result", answer.word())])
+        };
+        let failed = |fault: FailedCheck| {
+            registry.counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
         };
         Self {
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
@@ -74,11 +188,29 @@ impl PoolMetrics {
             queue_refused: registry.counter(&families::QUEUE_REFUSED, &[("pool", name)]),
             queue_seconds: registry.histogram(&families::QUEUE_SECONDS, &[("pool", name)]),
             attempts: ConnectOutcome::ALL.map(attempts),
+            ejections: EjectionOutcome::ALL.map(ejections),
+            failed_checks: FailedCheck::ALL.map(failed),
+            agents: AgentAnswer::ALL.map(agent),
         }
     }
 
     /// Counts one attempt to connect.
     pub fn connect(&self, outcome: ConnectOutcome) {
         self.attempts[outcome as usize].increment(1);
+    }
+
+    /// Counts what came of many clients in a row failing at a backend.
+    pub fn ejection(&self, outcome: EjectionOutcome) {
+        self.ejections[outcome as usize].increment(1);
+    }
+
+    /// Counts one health check that did not pass.
+    pub fn failed_check(&self, fault: FailedCheck) {
+        self.failed_checks[fault as usize].increment(1);
+    }
+
+    /// Counts one question to an agent.
+    pub fn agent(&self, answer: AgentAnswer) {
+        self.agents[answer as usize].increment(1);
     }
 }

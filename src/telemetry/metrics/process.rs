@@ -80,6 +80,8 @@ pub struct ProcessMetrics {
     pub accepted_moved: Counter,
     /// Running relays that another worker took over.
     pub streams_moved: Counter,
+    /// Checks that waited for others to end.
+    pub checks_delayed: Counter,
     /// Connections ended by a panic.
     pub panics: Counter,
     pipe_fallbacks: [Counter; PipeFallback::ALL.len()],
@@ -105,6 +107,7 @@ impl ProcessMetrics {
             access_log_dropped: registry.counter(&families::ACCESS_LOG_DROPPED, &[]),
             accepted_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "accepted")]),
             streams_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "stream")]),
+            checks_delayed: registry.counter(&families::CHECKS_DELAYED, &[]),
             panics: registry.counter(&families::PANICS, &[]),
             pipe_fallbacks: PipeFallback::ALL.map(fallback),
             reloads: ReloadOutcome::ALL.map(reload),

@@ -18,8 +18,13 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::TIER_SHARE).sample(&[("pool", "p"), ("tier", "*"), ("kind", "primary")], 0.0);
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS_LIMIT).sample(&backend, 0.0);
+    let of_backend = |label| [("pool", "p"), ("backend", "b"), (label, "up")];
+    text.family(&families::BACKEND_STATE).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_STATE_CHANGES).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_TROUBLES).sample(&of_backend("kind"), 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS).sample(&backend, 0.0);
+    text.family(&families::BACKEND_AGENT_SHARE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CHECKS)
         .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
@@ -95,6 +100,9 @@ fn every_series_is_there_from_the_start_with_zero() {
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 7);
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
+    assert_eq!(count("pointsman_ejections_total{"), 3);
+    assert_eq!(count("pointsman_check_failures_total{"), 8);
+    assert_eq!(count("pointsman_agent_checks_total{"), 3);
 }
 
 #[test]
@@ -112,6 +120,9 @@ fn labels_index_their_arrays() {
     }
     check(&HelloOutcome::ALL, |value| value as usize, HelloOutcome::word);
     check(&ConnectOutcome::ALL, |value| value as usize, ConnectOutcome::word);
+    check(&EjectionOutcome::ALL, |value| value as usize, EjectionOutcome::word);
+    check(&FailedCheck::ALL, |value| value as usize, FailedCheck::word);
+    check(&AgentAnswer::ALL, |value| value as usize, AgentAnswer::word);
     check(&PipeFallback::ALL, |value| value as usize, PipeFallback::word);
     check(&ReloadOutcome::ALL, |value| value as usize, ReloadOutcome::word);
     check(&Direction::ALL, |value| value as usize, Direction::word);
@@ -160,7 +171,11 @@ fn every_reason_counts_itself_and_only_rejections_count_twice() {
         assert_eq!(samples(&metrics.render()).get(&*rejected).copied(), expected, "{rejected}");
     }
     check(&metrics, r#"pointsman_connection_seconds_bucket{listener="l",le="0.1"}"#, 0.0);
-    check(&metrics, r#"pointsman_connection_seconds_bucket{listener="l",le="0.5"}"#, 30.0);
+    check(
+        &metrics,
+        r#"pointsman_connection_seconds_bucket{listener="l",le="0.5"}"#,
+        CloseReason::ALL.len() as f64,
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod bulk;
 mod certificates;
+mod checks;
 mod network;
 mod postgres;
 mod stopped;

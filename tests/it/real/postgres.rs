@@ -10,14 +10,14 @@ use super::{Directory, Guarded, Lines, Program, finish, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
 /// A PostgreSQL with a fresh cluster, at a loopback port and a Unix socket.
-struct Postgres {
+pub(super) struct Postgres {
     server: Guarded,
     address: SocketAddr,
     directory: Directory,
 }
 
 impl Postgres {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let programs = programs();
         let directory = Directory::new();
         // It refuses to run as root.
@@ -43,6 +43,27 @@ impl Postgres {
             }
         }
         panic!("postgres found no port");
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A session that stays open for as long as its standard input does.
+    pub(super) fn session(&self) -> Guarded {
+        let mut command = psql(self.address);
+        let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut questions = session.0.stdin.take().unwrap();
+        writeln!(questions, "select 1;").unwrap();
+        let mut answer = String::new();
+        BufReader::new(session.0.stdout.take().unwrap()).read_line(&mut answer).unwrap();
+        session.0.stdin = Some(questions);
+        session
+    }
+
+    /// Lets nobody in any more and ends when the last session does.
+    pub(super) fn stop_slowly(&self) {
+        self.server.signal("TERM");
     }
 
     fn unix(&self) -> PathBuf {

@@ -1,0 +1,182 @@
+//! The words of health and agent checks: what they send, what they expect, where they go.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::code::Code;
+use super::fault::Diagnostic;
+use super::findings::Findings;
+use super::read::{Path, Read, Value};
+use super::words::string;
+use crate::pool::spec::{Host, Target};
+use crate::sys::Address;
+use crate::wire::ServerName;
+use crate::wire::dialogue::send_expect::LONGEST_STEP;
+
+/// Far above any path or host that a check needs, far below what a server refuses.
+const LONGEST_HTTP: usize = 1024;
+
+/// The longest user name of PostgreSQL; those of MySQL are shorter.
+const LONGEST_USER: usize = 63;
+
+fn bad_script(value: &Value<'_>, path: Path<'_>, label: impl Into<String>) -> Diagnostic {
+    let message = format!("`{path}` cannot be used in a check");
+    Diagnostic::new(Code::BadScript, path, message).label(value.span().into(), label)
+}
+
+/// Text of 1 to [`LONGEST_STEP`] bytes.
+#[derive(Clone, Debug)]
+pub(super) struct Text(pub(super) Arc<[u8]>);
+
+impl Read for Text {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "text", found)?;
+        bytes(text.as_bytes().into(), value, path, found).map(Self)
+    }
+}
+
+/// Bytes as hexadecimal digits.
+#[derive(Clone, Debug)]
+pub(super) struct Hex(pub(super) Arc<[u8]>);
+
+impl Read for Hex {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "hexadecimal digits in quotes", found)?;
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|letter| !letter.is_ascii_whitespace())
+            .map(|letter| letter.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        let Some(digits) = digits.filter(|digits| digits.len() % 2 == 0) else {
+            found.add(
+                bad_script(value, path, "not a whole number of bytes, two hexadecimal digits each")
+                    .help("such as \"00 00 00 08 04d2162f\""),
+            );
+            return None;
+        };
+        let pairs = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]);
+        bytes(pairs.collect(), value, path, found).map(Self)
+    }
+}
+
+fn bytes(bytes: Arc<[u8]>, value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Arc<[u8]>> {
+    if bytes.is_empty() {
+        found.add(bad_script(value, path, "nothing is in it"));
+        return None;
+    }
+    if bytes.len() > LONGEST_STEP {
+        let label = format!("{} bytes; {LONGEST_STEP} are allowed", bytes.len());
+        found.add(bad_script(value, path, label));
+        return None;
+    }
+    Some(bytes)
+}
+
+/// What a GET asks for.
+#[derive(Clone, Debug)]
+pub(super) struct HttpPath(pub(super) Arc<str>);
+
+impl Read for HttpPath {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a path such as \"/healthz\"", found)?;
+        let is_good = text.starts_with('/') && text.len() <= LONGEST_HTTP && is_visible(text);
+        if !is_good {
+            found.add(
+                bad_script(value, path, "not a path of visible ASCII characters")
+                    .help("such as \"/healthz\"; write other characters as %XX"),
+            );
+        }
+        is_good.then(|| Self(text.into()))
+    }
+}
+
+/// What stands in a Host header: a name or an address, with or without a port.
+#[derive(Clone, Debug)]
+pub(super) struct HttpHost(pub(super) Arc<str>);
+
+impl Read for HttpHost {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a host such as \"www.example.com\"", found)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        let is_good = !text.is_empty() && text.len() <= LONGEST_HTTP && text.chars().all(fits);
+        if !is_good {
+            found.add(
+                bad_script(value, path, "not a host name or address")
+                    .help("such as \"www.example.com\" or \"10.0.0.1:8080\""),
+            );
+        }
+        is_good.then(|| Self(text.into()))
+    }
+}
+
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// The server name that a check asks for.
+#[derive(Clone, Debug)]
+pub(super) struct TlsName(pub(super) ServerName);
+
+impl Read for TlsName {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a host name", found)?;
+        match text.parse() {
+            Ok(name) => Some(Self(name)),
+            Err(fault) => {
+                let message = format!("{text:?} is not a server name");
+                let fault = Diagnostic::new(Code::BadServerName, path, message)
+                    .label(value.span().into(), format!("{fault}"));
+                found.add(fault);
+                None
+            }
+        }
+    }
+}
+
+/// Who seems to log in.
+#[derive(Clone, Debug)]
+pub(super) struct User(pub(super) Arc<str>);
+
+impl Read for User {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a user", found)?;
+        let is_good = (1..=LONGEST_USER).contains(&text.len()) && !text.chars().any(char::is_control);
+        if !is_good {
+            found.add(bad_script(
+                value,
+                path,
+                format!("not 1 to {LONGEST_USER} bytes without control characters"),
+            ));
+        }
+        is_good.then(|| Self(text.into()))
+    }
+}
+
+/// Where checks or an agent are: an IP address, one with a port, or a Unix socket.
+#[derive(Clone, Debug)]
+pub(super) struct TargetAddress(pub(super) Target);
+
+impl Read for TargetAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "an address such as \"10.0.0.9:8080\"", found)?;
+        let target = match text.parse() {
+            Ok(Address::Tcp(address)) if address.port() == 0 => None,
+            Ok(Address::Tcp(address)) => Some(with_port(address)),
+            Ok(Address::Unix(path)) => Some(Target { host: Some(Host::Unix(path)), port: None }),
+            Err(_) => text.parse().ok().map(|ip: IpAddr| Target { host: Some(Host::Ip(ip)), port: None }),
+        };
+        if target.is_none() {
+            let message = format!("{text:?} is not an address that `{path}` can use");
+            found.add(
+                Diagnostic::new(Code::BadAddress, path, message)
+                    .label(value.span().into(), "an IP address, one with a port, or a Unix socket")
+                    .help("such as \"10.0.0.9\", \"10.0.0.9:8080\", \"[2001:db8::9]:8080\", \"unix:/run/check.sock\""),
+            );
+        }
+        target.map(Self)
+    }
+}
+
+fn with_port(address: SocketAddr) -> Target {
+    Target { host: Some(Host::Ip(address.ip())), port: Some(address.port()) }
+}

@@ -1,0 +1,309 @@
+//! Agents: programs on the backends' hosts that say how their backends are. One task for each backend asks
+//! its agent at intervals and sends what it heard, as the checks do.
+//!
+//! What an agent does not mention stays as it was, and so does everything while it is silent: whether the
+//! backend itself can be reached is what checks are for.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::probe::{CheckLimit, Luck, Schedule, Watches, connect};
+use super::spec::AgentSpec;
+use super::{AgentWord, Backend, Pool};
+use crate::sys::Address;
+use crate::telemetry::AgentAnswer;
+use crate::wire::agent::{self, LONGEST_LINE, Word};
+
+/// What came of asking one backend's agent once.
+#[derive(Clone, Debug)]
+pub struct AgentReport {
+    /// The name of the backend's pool.
+    pub pool: Arc<str>,
+    /// The backend as it was when its task was started; a reload may have replaced it since.
+    pub backend: Arc<Backend>,
+    /// What the agent said.
+    pub heard: Result<Vec<Word>, AgentFault>,
+}
+
+/// Why an agent said nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum AgentFault {
+    /// It could not be connected, or broke off.
+    #[error("{0}")]
+    Broken(Arc<io::Error>),
+    /// It closed before its line ended.
+    #[error("closed before its line ended")]
+    Closed,
+    /// No whole line in time.
+    #[error("timed out")]
+    Timeout,
+    /// Its line says nothing.
+    #[error(transparent)]
+    Nonsense(#[from] agent::AgentFault),
+}
+
+impl AgentReport {
+    /// The kind it is counted as.
+    pub fn answer(&self) -> AgentAnswer {
+        match self.heard {
+            Ok(_) => AgentAnswer::Heard,
+            Err(AgentFault::Nonsense(_)) => AgentAnswer::Nonsense,
+            Err(AgentFault::Broken(_) | AgentFault::Closed | AgentFault::Timeout) => AgentAnswer::Silent,
+        }
+    }
+}
+
+/// What a word says of the backend's state; `None` if it speaks of its load.
+pub(super) fn of_state(word: Word) -> Option<AgentWord> {
+    match word {
+        Word::Up => Some(AgentWord::Up),
+        Word::Down => Some(AgentWord::Down),
+        Word::Ready => Some(AgentWord::Ready),
+        Word::Drain => Some(AgentWord::Drain),
+        Word::Maintenance => Some(AgentWord::Maintenance),
+        Word::Share(_) | Word::MaxConnections(_) => None,
+    }
+}
+
+/// How much of its load an agent lets its backend have. Read by each pick.
+#[derive(Debug)]
+pub(super) struct Allowance {
+    /// In percent.
+    share: AtomicU8,
+    connections: AtomicU64,
+}
+
+impl Allowance {
+    /// All of it.
+    pub(super) fn full() -> Self {
+        Self { share: AtomicU8::new(100), connections: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Takes in a word, if it speaks of the load; true if something is another now.
+    pub(super) fn take_in(&self, word: Word) -> bool {
+        match word {
+            Word::Share(percent) => {
+                let percent = percent.min(100);
+                self.share.swap(percent, Ordering::SeqCst) != percent
+            }
+            Word::MaxConnections(most) => self.allow(most.into()),
+            Word::Up | Word::Down | Word::Ready | Word::Drain | Word::Maintenance => false,
+        }
+    }
+
+    /// Nobody limits it any more; true if something did.
+    pub(super) fn forget(&self) -> bool {
+        self.take_in(Word::Share(100)) | self.allow(u64::MAX)
+    }
+
+    fn allow(&self, most: u64) -> bool {
+        self.connections.swap(most, Ordering::SeqCst) != most
+    }
+
+    /// Percent of its usual share, 0 to 100.
+    pub(super) fn share(&self) -> u8 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Connections it may have at once; `u64::MAX` is no limit.
+    pub(super) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// The agents of one pool that are asked. It ends when it is dropped.
+#[derive(Debug, Default)]
+pub struct Agents {
+    spec: Option<AgentSpec>,
+    watches: Watches,
+}
+
+impl Agents {
+    /// Nobody is asked yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the agents of what `pool` holds now, as [`Checks::follow`](super::Checks::follow) does.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn follow(
+        &mut self,
+        pool: &Pool,
+        reports: &mpsc::Sender<AgentReport>,
+        limit: &Arc<CheckLimit>,
+        luck: u64,
+    ) {
+        let spec = pool.spec().agent.as_ref();
+        if self.spec.as_ref() != spec {
+            self.watches.clear();
+            self.spec = spec.cloned();
+        }
+        let Some(spec) = spec else { return };
+        let mut luck = Luck::new(luck);
+        self.watches.follow(
+            pool,
+            |targets, backend| spec.target.address(&targets.agent, backend),
+            |backend, address| {
+                let watch = Watch {
+                    backend: Arc::clone(backend),
+                    address,
+                    spec: spec.clone(),
+                    limit: Arc::clone(limit),
+                    reports: reports.clone(),
+                };
+                tokio::spawn(run(watch, Schedule::new(Luck::new(luck.next())))).abort_handle()
+            },
+        );
+    }
+}
+
+/// What the task of one backend knows.
+struct Watch {
+    backend: Arc<Backend>,
+    /// Where its agent is.
+    address: Address,
+    spec: AgentSpec,
+    limit: Arc<CheckLimit>,
+    reports: mpsc::Sender<AgentReport>,
+}
+
+/// Asks an agent for ever, or until nobody hears the reports.
+///
+/// # Cancel safety
+///
+/// May be dropped at any moment: a question under way is given up and not reported.
+async fn run(watch: Watch, mut schedule: Schedule) {
+    let Watch { backend, address, spec, limit, reports } = watch;
+    sleep_until(Instant::now() + schedule.first(spec.interval)).await;
+    loop {
+        let place = limit.enter().await;
+        let started = Instant::now();
+        let heard = bounded_ask(&address, &spec).await;
+        drop(place);
+        let report = AgentReport { pool: Arc::clone(backend.pool()), backend: Arc::clone(&backend), heard };
+        if reports.send(report).await.is_err() {
+            return;
+        }
+        sleep_until(started + schedule.period(spec.interval)).await;
+    }
+}
+
+/// Asks once, within the time for it.
+async fn bounded_ask(address: &Address, spec: &AgentSpec) -> Result<Vec<Word>, AgentFault> {
+    let longest: Duration = spec.timeout;
+    timeout(longest, ask(address, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
+}
+
+/// Connects, says what is to be said, and reads one line.
+async fn ask(address: &Address, send: Option<&[u8]>) -> Result<Vec<Word>, AgentFault> {
+    let mut stream = connect(address).await.map_err(broken)?;
+    if let Some(words) = send {
+        stream.write_all(words).await.map_err(broken)?;
+    }
+    let mut line = Vec::with_capacity(LONGEST_LINE);
+    loop {
+        if stream.read_buf(&mut line).await.map_err(broken)? == 0 {
+            return Err(AgentFault::Closed);
+        }
+        if let Some(words) = agent::read(&line)? {
+            return Ok(words);
+        }
+    }
+}
+
+fn broken(error: io::Error) -> AgentFault {
+    AgentFault::Broken(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, SocketAddr, TcpListener};
+    use std::thread;
+
+    use super::*;
+    use crate::pool::spec::Target;
+
+    fn spec(send: Option<&[u8]>) -> AgentSpec {
+        AgentSpec {
+            target: Target::default(),
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(20),
+            send: send.map(Into::into),
+        }
+    }
+
+    /// An agent that hears so many bytes, then says something and closes.
+    fn agent(expected: usize, says: &'static [u8]) -> (SocketAddr, thread::JoinHandle<Vec<u8>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let thread = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut heard = vec![0; expected];
+            stream.read_exact(&mut heard).unwrap();
+            let _ = stream.write_all(says);
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = io::copy(&mut stream, &mut io::sink());
+            heard
+        });
+        (address, thread)
+    }
+
+    async fn check(says: &'static [u8], expected: &str) {
+        let (address, thread) = agent(0, says);
+        let heard = bounded_ask(&address.into(), &spec(None)).await;
+        let found = match heard {
+            Ok(words) => format!("{words:?}"),
+            Err(fault) => fault.to_string(),
+        };
+        assert_eq!(found, expected, "{says:?}");
+        thread.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_heard() {
+        check(b"up 75%\n", "[Up, Share(75)]").await;
+        check(b"down#disk\r\n", "[Down]").await;
+        check(b"up", "closed before its line ended").await;
+        check(b"", "closed before its line ended").await;
+        check(b"hello\n", "no known word").await;
+        check(&[b'u'; 3 * LONGEST_LINE], "the line is longer than 1024 bytes").await;
+    }
+
+    #[tokio::test]
+    async fn an_agent_may_be_told_something_first() {
+        let (address, thread) = agent(5, b"drain\n");
+        let heard = bounded_ask(&address.into(), &spec(Some(b"db-1\n"))).await;
+        assert_eq!(heard.unwrap(), [Word::Drain]);
+        assert_eq!(thread.join().unwrap(), b"db-1\n");
+    }
+
+    #[tokio::test]
+    async fn a_silent_agent_times_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let spec = AgentSpec { timeout: Duration::from_millis(30), ..spec(None) };
+        let heard = bounded_ask(&listener.local_addr().unwrap().into(), &spec).await;
+        assert!(matches!(heard, Err(AgentFault::Timeout)), "{heard:?}");
+    }
+
+    #[test]
+    fn an_allowance_is_what_was_said_last() {
+        let allowance = Allowance::full();
+        assert_eq!((allowance.share(), allowance.connections()), (100, u64::MAX));
+        for word in [Word::Share(30), Word::MaxConnections(7), Word::Down, Word::Ready] {
+            allowance.take_in(word);
+        }
+        assert_eq!((allowance.share(), allowance.connections()), (30, 7));
+        allowance.forget();
+        assert_eq!((allowance.share(), allowance.connections()), (100, u64::MAX));
+    }
+}

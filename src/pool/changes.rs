@@ -1,0 +1,121 @@
+//! What changes in a pool while it lives: the states of its backends.
+//!
+//! Not for concurrent callers: one task applies all changes. What is told of a backend that a reload has
+//! taken away or replaced meanwhile is passed over.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::agent::of_state;
+use super::health::{Event, Rules};
+use super::{AgentReport, Backend, Change, CheckReport, EjectionSpec, Pool, State, Trouble};
+use crate::wire::agent::Word;
+
+/// Clients met the same trouble at a backend so often in a row that it may be ejected.
+#[derive(Clone, Debug)]
+pub struct Sighting {
+    /// The backend as the last of these clients held it.
+    pub backend: Arc<Backend>,
+    /// What they met.
+    pub trouble: Trouble,
+}
+
+/// Why a backend is not ejected although clients fail there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Withheld {
+    /// As many of the pool are ejected as may be at once.
+    #[error("as many are ejected as may be")]
+    MostEjected,
+    /// No other backend of the pool is available.
+    #[error("no other backend is available")]
+    LastOne,
+}
+
+impl Pool {
+    /// Takes in what a check found, and says if that changed the backend's state.
+    ///
+    /// It is passed over while the pool has no checks.
+    pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<Change> {
+        self.spec.health.as_ref()?;
+        self.mine(&report.backend)?.observe(report.outcome, self.rules(), now)
+    }
+
+    /// Takes in what a backend's agent said, word by word.
+    ///
+    /// It is passed over while the pool asks no agents.
+    pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<Change> {
+        let (Some(_), Ok(words), Some(backend)) =
+            (&self.spec.agent, &report.heard, self.mine(&report.backend))
+        else {
+            return Vec::new();
+        };
+        let take_in = |word: &Word| {
+            backend.allow(*word);
+            backend.on(Event::Agent(of_state(*word)?), self.rules(), now)
+        };
+        words.iter().filter_map(take_in).collect()
+    }
+
+    /// Ejects a backend at which clients failed, if the pool can do without it.
+    ///
+    /// # Errors
+    ///
+    /// Why it stays.
+    pub fn eject(&self, sighting: &Sighting, now: Instant) -> Result<Option<Change>, Withheld> {
+        let Some(spec) = &self.spec.ejection else { return Ok(None) };
+        let Some(backend) = self.mine(&sighting.backend).filter(|backend| backend.state() == State::Up)
+        else {
+            return Ok(None);
+        };
+        let ejected = self.backends.iter().filter(|backend| backend.state() == State::Ejected).count();
+        if ejected >= self.most_ejected(spec) {
+            return Err(Withheld::MostEjected);
+        }
+        if !self.backends.iter().any(|other| other.is_available() && !other.is_same(backend)) {
+            return Err(Withheld::LastOne);
+        }
+        Ok(backend.on(Event::Failures(sighting.trouble), self.rules(), now))
+    }
+
+    fn most_ejected(&self, spec: &EjectionSpec) -> usize {
+        (self.backends.len() * usize::from(spec.max_ejected) / 100).max(1)
+    }
+
+    /// Readmits a backend whose ejection is over.
+    pub fn readmit(&self, backend: &Backend, now: Instant) -> Option<Change> {
+        self.mine(backend)?.on(Event::Time, self.rules(), now)
+    }
+
+    /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
+    /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into
+    /// force, and not before: backends are shared with the pool it takes the place of.
+    pub fn settle(&self, now: Instant) -> Vec<(Arc<Backend>, Change)> {
+        let checks_off = self.spec.health.is_none().then_some(Event::ChecksOff);
+        let agent_off = self.spec.agent.is_none().then_some(Event::AgentOff);
+        let ejection_off = self.spec.ejection.is_none().then_some(Event::EjectionOff);
+        let borne = self.spec.borne();
+        let mut changes = Vec::new();
+        for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
+            backend.bear(borne);
+            if agent_off.is_some() {
+                backend.allow_all();
+            }
+            for event in
+                [Some(Event::Duty(spec.duty)), checks_off, agent_off, ejection_off].into_iter().flatten()
+            {
+                let change = backend.on(event, self.rules(), now);
+                changes.extend(change.map(|change| (Arc::clone(backend), change)));
+            }
+        }
+        changes
+    }
+
+    /// The backend of this pool that shares its health with another.
+    fn mine(&self, other: &Backend) -> Option<&Arc<Backend>> {
+        self.backend(other.name()).filter(|backend| backend.shares_health(other))
+    }
+
+    fn rules(&self) -> Rules<'_> {
+        Rules { health: self.spec.health.as_ref(), ejection: self.spec.ejection.as_ref() }
+    }
+}

@@ -1,0 +1,383 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn health_spec(rise: u32, fall: u32) -> HealthSpec {
+    HealthSpec { rise, fall, ..HealthSpec::default() }
+}
+
+fn rules<'a>(health: &'a HealthSpec, ejection: &'a EjectionSpec) -> Rules<'a> {
+    Rules { health: Some(health), ejection: Some(ejection) }
+}
+
+/// The events as letters: checks `p`assed, `f`ailed (`t`imed out, `l`ocal); `c`onnects failed, early
+/// `r`esets; the duty `R`eady, `D`rain, `M`aintenance; the agent's word: `1` ready, `2` up, `3` down,
+/// `4` drain, `5` maintenance; `.` a second has passed; checks `x`, the agent `y`, ejection `z` off.
+fn event(letter: char) -> Event {
+    match letter {
+        'p' => Event::Check(CheckOutcome::Passed),
+        'f' => Event::Check(CheckOutcome::Failed(CheckFault::Refused)),
+        't' => Event::Check(CheckOutcome::Failed(CheckFault::Timeout)),
+        'l' => Event::Check(CheckOutcome::Failed(CheckFault::Local)),
+        'c' => Event::Failures(Trouble::Connect),
+        'r' => Event::Failures(Trouble::EarlyReset),
+        'R' => Event::Duty(Duty::Ready),
+        'D' => Event::Duty(Duty::Drain),
+        'M' => Event::Duty(Duty::Maintenance),
+        '1' => Event::Agent(AgentWord::Ready),
+        '2' => Event::Agent(AgentWord::Up),
+        '3' => Event::Agent(AgentWord::Down),
+        '4' => Event::Agent(AgentWord::Drain),
+        '5' => Event::Agent(AgentWord::Maintenance),
+        '.' => Event::Time,
+        'x' => Event::ChecksOff,
+        'y' => Event::AgentOff,
+        'z' => Event::EjectionOff,
+        other => panic!("no event is written {other}"),
+    }
+}
+
+const LETTERS: &str = "[pftlcrRDM12345.xyz]{1,80}";
+
+fn letter(state: State) -> char {
+    match state {
+        State::Up => 'U',
+        State::Down => 'D',
+        State::Draining => 'd',
+        State::Ejected => 'e',
+        State::Maintenance => 'm',
+    }
+}
+
+/// A backend that lives by the letters; a `.` takes a second.
+struct Life {
+    health: Health,
+    health_spec: HealthSpec,
+    ejection_spec: EjectionSpec,
+    now: Instant,
+}
+
+impl Life {
+    fn new(rise: u32, fall: u32) -> Self {
+        let now = Instant::now();
+        let ejection_spec =
+            EjectionSpec { base_time: 3 * SECOND, max_time: 7 * SECOND, ..Default::default() };
+        Self {
+            health: Health::new(Duty::Ready, now),
+            health_spec: health_spec(rise, fall),
+            ejection_spec,
+            now,
+        }
+    }
+
+    fn live(&mut self, letter: char) -> Option<Change> {
+        if letter == '.' {
+            self.now += SECOND;
+        }
+        let (before, since) = (self.health.state(), self.health.since());
+        let change = self.health.on(event(letter), rules(&self.health_spec, &self.ejection_spec), self.now);
+        let after = self.health.state();
+        match change {
+            Some(change) => {
+                assert_ne!(before, after);
+                assert_eq!((change.from, change.to), (before, after));
+                assert_eq!(self.health.since(), self.now);
+            }
+            None => assert_eq!((after, self.health.since()), (before, since)),
+        }
+        change
+    }
+
+    fn live_by(&mut self, letters: &str) {
+        for letter in letters.chars() {
+            self.live(letter);
+        }
+    }
+}
+
+/// Lives by `events` and writes the state after each.
+fn check(rise: u32, fall: u32, events: &str, expected: &str) {
+    let mut life = Life::new(rise, fall);
+    let mut states = String::new();
+    for event in events.chars() {
+        life.live(event);
+        states.push(letter(life.health.state()));
+    }
+    assert_eq!(states, expected, "{events} with rise {rise}, fall {fall}");
+}
+
+#[test]
+fn the_first_result_decides() {
+    check(2, 3, "", "");
+    check(2, 3, "p", "U");
+    check(2, 3, "f", "D");
+    check(2, 3, "t", "D");
+}
+
+#[test]
+fn fall_failures_in_a_row_take_it_down() {
+    check(2, 3, "pfff", "UUUD");
+    check(2, 3, "pffpfff", "UUUUUUD");
+    check(2, 3, "pftf", "UUUD");
+    check(2, 1, "pf", "UD");
+    check(2, 0, "pf", "UD");
+}
+
+#[test]
+fn rise_successes_in_a_row_bring_it_up() {
+    check(2, 3, "fpp", "DDU");
+    check(2, 3, "fpfpp", "DDDDU");
+    check(1, 3, "fp", "DU");
+    check(0, 3, "fp", "DU");
+    check(2, 3, "fppffpfff", "DDUUUUUUD");
+}
+
+#[test]
+fn our_own_trouble_is_no_result() {
+    check(2, 3, "lf", "UD");
+    check(2, 3, "pflflf", "UUUUUD");
+    check(2, 3, "fplp", "DDDU");
+    check(2, 3, "lllll", "UUUUU");
+}
+
+#[test]
+fn an_ejection_lasts_its_time() {
+    check(2, 3, "c..", "eee");
+    check(2, 3, "c...", "eeeU");
+    check(2, 3, "r....", "eeeUU");
+    check(2, 3, "c...c.....", "eeeUeeeeee");
+    check(2, 3, "c...c......", "eeeUeeeeeeU");
+    check(2, 3, "cz.", "eUU");
+}
+
+#[test]
+fn the_longest_time_bounds_ejections_in_a_row() {
+    let third = |last: &str| format!("c...c......c{last}");
+    check(2, 3, &third("......"), "eeeUeeeeeeUeeeeeee");
+    check(2, 3, &third("......."), "eeeUeeeeeeUeeeeeeeU");
+}
+
+#[test]
+fn ejections_far_apart_are_not_in_a_row() {
+    // Back for less than the base time of 3 s, the second lasts 6 s; else 3 s again.
+    check(2, 3, "c.....c...", "eeeUUUeeee");
+    check(2, 3, "c......c...", "eeeUUUUeeeU");
+    // One is forgotten for each base time.
+    check(2, 3, "c...c.........c.....", "eeeUeeeeeeUUUUeeeeee");
+    check(2, 3, "c...c.........c......", "eeeUeeeeeeUUUUeeeeeeU");
+}
+
+#[test]
+fn checks_disprove_failed_connects_but_no_resets() {
+    check(2, 3, "pcpp", "UeeU");
+    check(2, 3, "pcpfpp", "UeeeeU");
+    check(2, 3, "pcplp", "UeeeU");
+    check(2, 3, "prpppp", "Ueeeee");
+    check(0, 3, "cp", "eU");
+}
+
+#[test]
+fn checks_that_fail_are_stronger_than_an_ejection() {
+    check(2, 3, "pcfff", "UeeeD");
+    check(2, 3, "pcfffpp", "UeeeDDU");
+    check(2, 3, "prfffpp", "UeeeDDe");
+    check(2, 3, "prfff...pp", "UeeeDDDDDU");
+    check(2, 3, "fc", "DD");
+}
+
+#[test]
+fn the_operator_is_obeyed() {
+    check(2, 3, "DR", "dU");
+    check(2, 3, "MR", "mU");
+    check(2, 3, "MD", "md");
+    check(2, 3, "DDM", "ddm");
+    check(2, 3, "Dc", "dd");
+    check(2, 3, "DcR", "ddU");
+    check(2, 3, "rDR", "ede");
+    check(2, 3, "rD...R", "eddddU");
+    check(2, 3, "pDfff", "UdddD");
+    check(2, 3, "pDfffR", "UdddDD");
+    check(2, 3, "fDpp", "DDDd");
+}
+
+#[test]
+fn maintenance_begins_anew() {
+    // Its checks pause; what they had found before is a guess afterwards.
+    check(2, 3, "pMfffR", "UmmmmU");
+    check(2, 3, "pMRf", "UmUD");
+    check(2, 3, "fMRp", "DmDU");
+    check(2, 3, "pffMRpff", "UUUmUUUU");
+    check(2, 3, "rMR", "emU");
+    check(2, 3, "Mc", "mm");
+}
+
+#[test]
+fn the_agent_is_obeyed() {
+    check(2, 3, "32", "DU");
+    check(2, 3, "31", "DD");
+    check(2, 3, "41", "dU");
+    check(2, 3, "42", "dd");
+    check(2, 3, "51", "mU");
+    check(2, 3, "3y", "DU");
+    check(2, 3, "45y", "dmU");
+    check(2, 3, "p3fff2", "UDDDDD");
+    check(2, 3, "p3fff2pp", "UDDDDDDU");
+    // Who has said something has to take it back himself.
+    check(2, 3, "D41R", "dddU");
+    check(2, 3, "D4R1", "dddU");
+    check(2, 3, "5MR1", "mmmU");
+    check(2, 3, "4R", "dd");
+}
+
+#[test]
+fn what_is_switched_off_is_forgotten() {
+    check(2, 3, "fx", "DU");
+    check(2, 3, "fxf", "DUD");
+    check(2, 3, "Mx", "mm");
+    check(2, 3, "3x", "DD");
+    check(2, 3, "c...zc...", "eeeUUeeeU");
+}
+
+#[test]
+fn what_is_not_configured_does_nothing() {
+    let now = Instant::now();
+    let mut health = Health::new(Duty::Ready, now);
+    for letter in "fffccc".chars() {
+        assert_eq!(health.on(event(letter), Rules::default(), now), None, "{letter}");
+    }
+}
+
+#[test]
+fn it_begins_as_the_operator_says() {
+    let begin = |duty| Health::new(duty, Instant::now()).state();
+    assert_eq!(
+        [Duty::Ready, Duty::Drain, Duty::Maintenance].map(begin),
+        [State::Up, State::Draining, State::Maintenance]
+    );
+}
+
+/// What moved it last.
+fn check_reason(events: &str, expected: &str) {
+    let mut life = Life::new(2, 3);
+    let changes = events.chars().filter_map(|event| life.live(event));
+    assert_eq!(changes.last().map(|change| change.reason.to_string()).as_deref(), Some(expected), "{events}");
+}
+
+#[test]
+fn a_change_has_its_reason() {
+    check_reason("pfft", "checks failed: timed out");
+    check_reason("fpp", "checks passed");
+    check_reason("pcpp", "checks passed");
+    check_reason("c", "5 connects failed in a row");
+    check_reason("r", "5 connections were reset at once in a row");
+    check_reason("c...", "its ejection is over");
+    check_reason("cz", "ejection was switched off");
+    check_reason("fx", "checks were switched off");
+    check_reason("D", "the configuration says drain");
+    check_reason("MR", "the configuration says ready");
+    check_reason("5", "its agent says maintenance");
+    check_reason("3y", "its agent is no longer asked");
+}
+
+#[test]
+fn an_ejection_tells_of_itself() {
+    let mut life = Life::new(2, 3);
+    assert_eq!(life.health.ejection(), None);
+    life.live('r');
+    let start = life.now;
+    let ejection = life.health.ejection().unwrap();
+    let told = (ejection.trouble, ejection.until, ejection.in_a_row);
+    assert_eq!(told, (Trouble::EarlyReset, start + 3 * SECOND, 1));
+    life.live_by("....r");
+    let ejection = life.health.ejection().unwrap();
+    assert_eq!((ejection.until, ejection.in_a_row), (life.now + 6 * SECOND, 2));
+}
+
+#[test]
+fn thresholds_may_change_between_results() {
+    let mut life = Life::new(2, 5);
+    "pff".chars().for_each(|letter| assert_eq!(life.live(letter), None));
+    life.health_spec.fall = 2;
+    assert!(life.live('f').is_some());
+}
+
+#[test]
+fn no_times_overflow() {
+    let mut life = Life::new(1, 1);
+    for (base_time, max_time) in [(Duration::ZERO, Duration::ZERO), (Duration::MAX, Duration::MAX)] {
+        life.ejection_spec = EjectionSpec { base_time, max_time, ..Default::default() };
+        life.live_by("c.c.c.z");
+    }
+}
+
+/// The state by the table, from what each cause alone would be.
+fn strongest(causes: [State; 5]) -> State {
+    let order = [State::Maintenance, State::Down, State::Draining, State::Ejected];
+    order.into_iter().find(|state| causes.contains(state)).unwrap_or(State::Up)
+}
+
+proptest! {
+    #[test]
+    fn a_state_never_changes_without_its_count(results in "[pfl]{1,60}", rise in 1_u32..5, fall in 1_u32..5) {
+        let mut life = Life::new(rise, fall);
+        let heard: String = results.chars().filter(|&letter| letter != 'l').collect();
+        let mut seen = String::new();
+        for letter in heard.chars() {
+            seen.push(letter);
+            if let Some(change) = life.live(letter) {
+                let needed = if change.to == State::Up { rise } else { fall } as usize;
+                let row = seen.chars().rev().take_while(|&other| other == letter).count();
+                prop_assert!(row >= needed || seen.len() == 1);
+            }
+        }
+    }
+
+    /// Whatever happens, `live` holds what it asserts of changes and their times, the state is the
+    /// strongest of its causes, and an ejection has an end.
+    #[test]
+    fn the_strongest_cause_shows(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
+        let mut life = Life::new(rise, fall);
+        for event in events.chars() {
+            life.live(event);
+            let Health { duty, agent_duty, agent_down, checked, .. } = &life.health;
+            let wanted = |duty: &Duty| match duty {
+                Duty::Ready => State::Up,
+                Duty::Drain => State::Draining,
+                Duty::Maintenance => State::Maintenance,
+            };
+            let is = |is: bool, state| if is { state } else { State::Up };
+            let causes = [
+                wanted(duty),
+                wanted(agent_duty),
+                is(*agent_down, State::Down),
+                is(!checked.is_up(), State::Down),
+                is(life.health.ejection().is_some(), State::Ejected),
+            ];
+            prop_assert_eq!(life.health.state(), strongest(causes), "{}", events);
+            if let Some(ejection) = life.health.ejection() {
+                prop_assert!(ejection.until <= life.now + life.ejection_spec.max_time);
+                prop_assert!(life.health.state() != State::Maintenance);
+            }
+        }
+    }
+
+    /// When everybody takes back what he said, nothing keeps it from being up.
+    #[test]
+    fn every_cause_can_be_undone(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
+        let mut life = Life::new(rise, fall);
+        life.live_by(&events);
+        life.live_by("R12pppppp........");
+        prop_assert_eq!(life.health.state(), State::Up, "{}", events);
+    }
+}
+
+#[test]
+fn faults_are_told_in_words() {
+    let told = |fault| Reason::ChecksFailed(fault).to_string();
+    assert_eq!(told(CheckFault::Closed), "checks failed: closed before it answered");
+    assert_eq!(told(CheckFault::TlsAlert(112)), "checks failed: TLS alert 112, unrecognized name");
+}

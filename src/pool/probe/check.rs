@@ -1,0 +1,119 @@
+//! One check: a connection, and the dialogue on it if there is one.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use crate::pool::{CheckFault, CheckKind, CheckOutcome, HealthSpec};
+use crate::sys::fault::is_out_of_resources;
+use crate::sys::{Address, socket};
+use crate::wire::{Dialogue, DialogueFault, Next, Script};
+
+/// Bytes read at once; greetings and status lines are shorter.
+const CHUNK: usize = 1024;
+
+/// Makes one check at `address`. What must look random in it follows from `random`.
+///
+/// # Cancel safety
+///
+/// Dropping it closes the connection.
+pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckOutcome {
+    let attempt = async {
+        let CheckKind::Dialogue(script) = &spec.check else {
+            let _closed_at_once = socket::connect(address).await.map_err(|error| fault(&error))?;
+            return Ok(());
+        };
+        let stream = connect(address).await.map_err(|error| fault(&error))?;
+        talk(stream, dialogue(script, address, &random)).await
+    };
+    match timeout(spec.timeout, attempt).await {
+        Ok(Ok(())) => CheckOutcome::Passed,
+        Ok(Err(fault)) => CheckOutcome::Failed(fault),
+        Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
+    }
+}
+
+/// A connection that is asked something.
+pub(in crate::pool) trait Talking: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
+
+/// Connects for a talk.
+///
+/// # Cancel safety
+///
+/// Dropping it gives the attempt up.
+pub(in crate::pool) async fn connect(address: &Address) -> io::Result<Box<dyn Talking>> {
+    let socket = socket::connect(address).await?;
+    Ok(match address {
+        Address::Tcp(_) => Box::new(TcpStream::from_std(socket.into())?),
+        Address::Unix(_) => Box::new(UnixStream::from_std(socket.into())?),
+    })
+}
+
+fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
+    match address {
+        Address::Tcp(tcp) => Dialogue::new(script, &tcp.to_string(), random),
+        // What HTTP clients send over such sockets.
+        Address::Unix(_) => Dialogue::new(script, "localhost", random),
+    }
+}
+
+/// Has a dialogue to its end.
+async fn talk(mut stream: impl Talking, mut dialogue: Dialogue) -> Result<(), CheckFault> {
+    let mut chunk = [0; CHUNK];
+    loop {
+        let next = dialogue.go_on().map_err(|fault| {
+            tracing::debug!(%fault, heard = %shown(dialogue.heard()), "a check heard something unexpected");
+            match fault {
+                DialogueFault::Unexpected | DialogueFault::Endless => CheckFault::Unexpected,
+                DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
+            }
+        })?;
+        match next {
+            Next::Send(bytes) => match stream.write_all(&bytes).await {
+                Err(error) if !dialogue.is_alive() => return Err(broken(&error)),
+                _ => {}
+            },
+            Next::Read => match stream.read(&mut chunk).await {
+                Ok(0) => return Err(CheckFault::Closed),
+                Ok(count) => dialogue.hear(&chunk[..count]),
+                Err(error) => return Err(broken(&error)),
+            },
+            Next::Done => return Ok(()),
+        }
+    }
+}
+
+/// The beginning of what a backend said, fit for a log.
+fn shown(heard: &[u8]) -> impl std::fmt::Display {
+    const SHOWN: usize = 64;
+    heard[..heard.len().min(SHOWN)].escape_ascii()
+}
+
+/// Whose fault a failed connect is.
+///
+/// Only what passes by itself and hits any address alike is our own ([`CheckFault::Local`]). A
+/// connect that this host's rules forbid is not: clients could not be brought there either.
+pub(super) fn fault(error: &io::Error) -> CheckFault {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        _ if is_out_of_resources(error) => CheckFault::Local,
+        Kind::AddrNotAvailable => CheckFault::Local,
+        // A Unix socket's path without a socket is a closed port.
+        Kind::ConnectionRefused | Kind::NotFound => CheckFault::Refused,
+        Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => CheckFault::Unreachable,
+        Kind::TimedOut => CheckFault::Timeout,
+        _ => CheckFault::Other,
+    }
+}
+
+/// The same for a connection that breaks later.
+fn broken(error: &io::Error) -> CheckFault {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CheckFault::Closed,
+        _ => fault(error),
+    }
+}

@@ -1,0 +1,157 @@
+//! How many checks may be under way at once: each takes a descriptor, and ten thousand backends that all
+//! hang must not take them all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::telemetry::Counter;
+
+/// The places for checks of the whole process. Shared by all checks; ends with the last.
+#[derive(Debug)]
+pub struct CheckLimit {
+    places: Semaphore,
+    /// Places that are to go as soon as they are free, as the limit fell while they were in use.
+    surplus: AtomicUsize,
+    limit: AtomicUsize,
+    /// Checks that had to wait.
+    delayed: Counter,
+}
+
+impl CheckLimit {
+    /// Lets `limit` checks be under way at once, and counts those that wait.
+    pub fn new(limit: usize, delayed: Counter) -> Arc<Self> {
+        let limit = bounded(limit);
+        Arc::new(Self {
+            places: Semaphore::new(limit),
+            surplus: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+            delayed,
+        })
+    }
+
+    /// Changes the limit. Checks under way go on. Not for concurrent callers.
+    pub fn set(&self, limit: usize) {
+        let limit = bounded(limit);
+        let before = self.limit.swap(limit, Ordering::Relaxed);
+        if limit > before {
+            let more = limit - before;
+            let kept = self.surplus.load(Ordering::Relaxed).min(more);
+            self.surplus.fetch_sub(kept, Ordering::Relaxed);
+            self.places.add_permits(more - kept);
+        } else {
+            let fewer = before - limit;
+            let taken = self.places.forget_permits(fewer);
+            self.surplus.fetch_add(fewer - taken, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits for a place, in the order of asking; it is free again when the answer is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, it has taken nothing.
+    pub(in crate::pool) async fn enter(&self) -> SemaphorePermit<'_> {
+        if let Ok(place) = self.places.try_acquire()
+            && let Some(place) = self.keep(place)
+        {
+            return place;
+        }
+        self.delayed.increment(1);
+        loop {
+            let place = self.places.acquire().await.expect("it is never closed");
+            if let Some(place) = self.keep(place) {
+                return place;
+            }
+        }
+    }
+
+    /// The place, unless it is one too many.
+    fn keep<'a>(&self, place: SemaphorePermit<'a>) -> Option<SemaphorePermit<'a>> {
+        let too_many =
+            self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |surplus| surplus.checked_sub(1));
+        if too_many.is_err() {
+            return Some(place);
+        }
+        place.forget();
+        None
+    }
+}
+
+fn bounded(limit: usize) -> usize {
+    limit.clamp(1, Semaphore::MAX_PERMITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// A place, if there is one at once.
+    fn enter(limit: &CheckLimit) -> Option<SemaphorePermit<'_>> {
+        match pin!(limit.enter()).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place),
+            Poll::Pending => None,
+        }
+    }
+
+    fn limit(limit: usize) -> Arc<CheckLimit> {
+        CheckLimit::new(limit, Counter::noop())
+    }
+
+    #[test]
+    fn as_many_as_the_limit_enter() {
+        let limit = limit(2);
+        let (first, second) = (enter(&limit), enter(&limit));
+        assert!(first.is_some() && second.is_some() && enter(&limit).is_none());
+        drop(first);
+        assert!(enter(&limit).is_some());
+    }
+
+    #[test]
+    fn a_higher_limit_holds_at_once() {
+        let limit = limit(1);
+        let _first = enter(&limit).unwrap();
+        limit.set(3);
+        let more = [enter(&limit), enter(&limit), enter(&limit)];
+        assert_eq!(more.iter().flatten().count(), 2);
+    }
+
+    #[test]
+    fn a_lower_limit_holds_once_places_are_free() {
+        let limit = limit(3);
+        let [a, b, c] = [enter(&limit), enter(&limit), enter(&limit)].map(Option::unwrap);
+        limit.set(1);
+        drop(a);
+        assert!(enter(&limit).is_none());
+        drop(b);
+        assert!(enter(&limit).is_none());
+        drop(c);
+        let only = enter(&limit);
+        assert!(only.is_some() && enter(&limit).is_none());
+    }
+
+    #[test]
+    fn what_was_to_go_may_stay() {
+        let limit = limit(3);
+        let [a, b, c] = [enter(&limit), enter(&limit), enter(&limit)].map(Option::unwrap);
+        limit.set(1);
+        limit.set(2);
+        drop((a, b, c));
+        let [a, b] = [enter(&limit), enter(&limit)];
+        assert!(a.is_some() && b.is_some() && enter(&limit).is_none());
+    }
+
+    #[test]
+    fn there_is_always_a_place() {
+        let none = limit(0);
+        assert!(enter(&none).is_some());
+        none.set(usize::MAX);
+        none.set(0);
+        assert!(enter(&none).is_some());
+    }
+}

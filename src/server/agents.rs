@@ -1,0 +1,74 @@
+//! The agents of all pools: who is asked, and who says nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::{View, build};
+use crate::pool::{AgentReport, Agents, Backend, CheckLimit};
+use crate::snapshot::Snapshot;
+
+/// Reports that may wait; then the agents wait.
+const REPORTS: usize = 1024;
+
+/// Those who are asked, and where their answers arrive.
+pub(super) struct Desk {
+    pools: HashMap<Arc<str>, Agents>,
+    reports: mpsc::Receiver<AgentReport>,
+    report_to: mpsc::Sender<AgentReport>,
+    /// Backends whose agents said nothing of use when they were last asked, so that it is said once. Those
+    /// that went away meanwhile are forgotten at the next reload.
+    silent: HashSet<u64>,
+}
+
+impl Desk {
+    pub(super) fn new() -> Self {
+        let (report_to, reports) = mpsc::channel(REPORTS);
+        Self { pools: HashMap::new(), reports, report_to, silent: HashSet::new() }
+    }
+
+    /// Asks the agents of what the snapshot holds, and no others.
+    pub(super) fn follow(&mut self, snapshot: &Snapshot, limit: &Arc<CheckLimit>) {
+        self.pools.retain(|name, _| snapshot.pools.contains_key(name));
+        for (name, served) in &snapshot.pools {
+            let agents = self.pools.entry(Arc::clone(name)).or_default();
+            agents.follow(&served.pool, &self.report_to, limit, build::random());
+        }
+        let backends = snapshot.pools.values().flat_map(|served| served.pool.backends());
+        let numbers: HashSet<u64> = backends.map(|backend| backend.number()).collect();
+        self.silent.retain(|number| numbers.contains(number));
+    }
+
+    /// The next answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, nothing is lost.
+    pub(super) async fn next(&mut self) -> AgentReport {
+        match self.reports.recv().await {
+            Some(report) => report,
+            // The desk has a sender of its own, so this does not come.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Counts an answer, and says when an agent falls silent and when it is heard again.
+    pub(super) fn note(&mut self, view: &View, report: &AgentReport) {
+        view.metrics.pool(&report.pool).agent(report.answer());
+        let (pool, backend): (_, &Backend) = (&report.pool, &report.backend);
+        let name = backend.name();
+        match &report.heard {
+            Ok(_) => {
+                if self.silent.remove(&backend.number()) {
+                    tracing::info!(%pool, backend = %name, "the agent is heard again");
+                }
+            }
+            Err(error) => {
+                if self.silent.insert(backend.number()) {
+                    tracing::warn!(%pool, backend = %name, %error, "the agent says nothing; what it said before holds");
+                }
+            }
+        }
+    }
+}

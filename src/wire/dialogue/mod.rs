@@ -1,0 +1,247 @@
+//! Dialogues that show whether a server is alive: what to say, what must be heard, when it is enough.
+//!
+//! Pure: a [`Dialogue`] is told what has arrived and answers what to do [`Next`]. The answer depends on
+//! the bytes alone, never on how they were cut. Each protocol has a file of its own that says what counts
+//! as alive; none goes further than it must, and none needs a secret.
+//!
+//! Input is bounded: a dialogue that has heard [`MOST_HEARD`] bytes and is not satisfied has failed.
+//! Time is the caller's to bound.
+
+mod http;
+mod mqtt;
+mod mysql;
+mod postgres;
+mod redis;
+pub mod send_expect;
+mod smtp;
+mod ssh;
+mod tls;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::ServerName;
+pub use send_expect::Step;
+
+/// Bytes that a server may send in one dialogue. A greeting or a status line has a few hundred.
+pub const MOST_HEARD: usize = 16 * 1024;
+
+/// Which dialogue, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Script {
+    /// A ClientHello of TLS 1.2 and 1.3 is sent. Alive: the server answers with a ServerHello. Not: an
+    /// alert, or anything else. Nothing is negotiated to its end and no certificate is judged.
+    Tls {
+        /// The name in the hello; `None` sends none.
+        server_name: Option<ServerName>,
+    },
+    /// Steps in the operator's words. Alive: all are done.
+    SendExpect(Arc<[Step]>),
+    /// `GET`, HTTP/1.1. Alive: a status from 200 to 399.
+    Http {
+        /// What is asked for; begins with a slash.
+        path: Arc<str>,
+        /// The `Host` header; `None` sends the address that is asked.
+        host: Option<Arc<str>>,
+    },
+    /// PostgreSQL. Alive, without a user: its SSLRequest is answered by `S` or `N`. With one: it asks that
+    /// user to prove himself, or lets him in. With or without: an error whose class is not 57P, which
+    /// says that it is starting, stopping or recovering.
+    Postgres {
+        /// Who seems to log in; no password is sent.
+        user: Option<Arc<str>>,
+    },
+    /// MySQL or MariaDB. Alive, without a user: it greets. With one: it lets that user in without a
+    /// password. An error in place of either is none: it says "too many connections" or "blocked".
+    Mysql {
+        /// Who logs in.
+        user: Option<Arc<str>>,
+    },
+    /// Redis or what speaks its protocol. Alive: PING is answered by `+PONG`, or by `-NOAUTH` where a
+    /// password is asked for. Not: other errors, such as `-LOADING` and `-MASTERDOWN`.
+    Redis,
+    /// SMTP, LMTP or what else greets with 220. Alive: that greeting. Not: 421, 554 and others.
+    Smtp,
+    /// MQTT 3.1.1. Alive: CONNECT is answered by a CONNACK, also one that refuses the client. Not: one that
+    /// says that the server is unavailable.
+    Mqtt,
+    /// SSH. Alive: the server identifies itself as version 2.
+    Ssh,
+}
+
+/// What to do next in a dialogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Send these bytes, then ask again.
+    Send(Cow<'static, [u8]>),
+    /// Read, hand over what was read to [`Dialogue::hear`], then ask again. A server that closes here has
+    /// failed.
+    Read,
+    /// The server is alive; close.
+    Done,
+}
+
+/// Why a server is not taken for alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialogueFault {
+    /// It said something else than what shows that it works.
+    #[error("unexpected answer")]
+    Unexpected,
+    /// It said too much, and still not what was waited for.
+    #[error("more than {MOST_HEARD} bytes without the expected answer")]
+    Endless,
+    /// It refused the hello with this TLS alert.
+    #[error("TLS alert {0}")]
+    TlsAlert(u8),
+}
+
+/// A dialogue under way.
+#[derive(Clone, Debug)]
+pub struct Dialogue {
+    talk: Talk,
+    /// What is to be sent before anything else happens.
+    say: Cow<'static, [u8]>,
+    /// What was heard and not yet understood.
+    heard: Vec<u8>,
+    /// All that was heard.
+    total: usize,
+    is_done: bool,
+}
+
+/// What one protocol makes of the bytes it has not yet understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The first `used` bytes are done with. If there were any, the rest may tell more; else more must come.
+    Hear { used: usize },
+    /// The first `used` bytes are done with, and this is the reply.
+    Say { used: usize, words: Cow<'static, [u8]> },
+    /// The server is alive. The farewell, which may be empty, ends the talk in the protocol's own way.
+    Done { farewell: &'static [u8] },
+}
+
+/// Nothing can be told from these bytes yet.
+const MORE: Turn = Turn::Hear { used: 0 };
+
+/// Alive, and the protocol has no farewell or the server needs none.
+const ALIVE: Turn = Turn::Done { farewell: &[] };
+
+/// The server speaks first.
+const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
+
+/// Where each protocol keeps what it must remember between two answers.
+#[derive(Clone, Debug)]
+enum Talk {
+    Tls,
+    SendExpect(send_expect::Talk),
+    Http,
+    Postgres,
+    Mysql(mysql::Talk),
+    Redis,
+    Smtp,
+    Mqtt,
+    Ssh,
+}
+
+impl Dialogue {
+    /// Begins a dialogue. `authority` is the address that is asked, for a `Host` header that was left
+    /// open; `random` need not be secret, as nothing that follows from it is ever used.
+    pub fn new(script: &Script, authority: &str, random: &[u8; 64]) -> Self {
+        let (talk, say) = match script {
+            Script::Tls { server_name } => (Talk::Tls, tls::hello(server_name.as_ref(), random).into()),
+            Script::SendExpect(steps) => {
+                (Talk::SendExpect(send_expect::Talk::new(Arc::clone(steps))), NOTHING)
+            }
+            Script::Http { path, host } => {
+                (Talk::Http, http::request(path, host.as_deref().unwrap_or(authority)).into())
+            }
+            Script::Postgres { user: None } => (Talk::Postgres, Cow::Borrowed(postgres::SSL_REQUEST)),
+            Script::Postgres { user: Some(user) } => (Talk::Postgres, postgres::startup(user).into()),
+            Script::Mysql { user } => (Talk::Mysql(mysql::Talk::new(user.clone())), NOTHING),
+            Script::Redis => (Talk::Redis, Cow::Borrowed(redis::PING)),
+            Script::Smtp => (Talk::Smtp, NOTHING),
+            Script::Mqtt => (Talk::Mqtt, Cow::Borrowed(mqtt::CONNECT)),
+            Script::Ssh => (Talk::Ssh, NOTHING),
+        };
+        Self { talk, say, heard: Vec::new(), total: 0, is_done: false }
+    }
+
+    /// What to do next.
+    ///
+    /// # Errors
+    ///
+    /// What the server said that it should not have. The dialogue is over then.
+    pub fn go_on(&mut self) -> Result<Next, DialogueFault> {
+        loop {
+            if !self.say.is_empty() {
+                return Ok(Next::Send(std::mem::take(&mut self.say)));
+            }
+            if self.is_done {
+                return Ok(Next::Done);
+            }
+            match self.talk.hear(&self.heard)? {
+                Turn::Hear { used: 0 } if self.total >= MOST_HEARD => return Err(DialogueFault::Endless),
+                Turn::Hear { used: 0 } => return Ok(Next::Read),
+                Turn::Hear { used } => self.forget(used),
+                Turn::Say { used, words } => {
+                    self.forget(used);
+                    self.say = words;
+                }
+                Turn::Done { farewell } => {
+                    self.is_done = true;
+                    self.say = Cow::Borrowed(farewell);
+                }
+            }
+        }
+    }
+
+    /// Takes in what the server sent. Beyond [`MOST_HEARD`] bytes in all, the rest is dropped.
+    pub fn hear(&mut self, bytes: &[u8]) {
+        let bytes = &bytes[..bytes.len().min(MOST_HEARD - self.total)];
+        self.total += bytes.len();
+        self.heard.extend_from_slice(bytes);
+    }
+
+    /// Whether the server has shown that it is alive. What is still to be sent then is only polite.
+    pub fn is_alive(&self) -> bool {
+        self.is_done
+    }
+
+    /// What was heard last and not understood, for a log. It is the server's, so it may be anything.
+    pub fn heard(&self) -> &[u8] {
+        &self.heard
+    }
+
+    fn forget(&mut self, used: usize) {
+        self.heard.drain(..used.min(self.heard.len()));
+    }
+}
+
+impl Talk {
+    fn hear(&mut self, heard: &[u8]) -> Result<Turn, DialogueFault> {
+        match self {
+            Self::Tls => tls::hear(heard),
+            Self::SendExpect(talk) => Ok(talk.hear(heard)),
+            Self::Http => http::hear(heard),
+            Self::Postgres => postgres::hear(heard),
+            Self::Mysql(talk) => talk.hear(heard),
+            Self::Redis => redis::hear(heard),
+            Self::Smtp => smtp::hear(heard),
+            Self::Mqtt => mqtt::hear(heard),
+            Self::Ssh => ssh::hear(heard),
+        }
+    }
+}
+
+/// The first line, its end included, if it is whole.
+fn line(heard: &[u8]) -> Option<&[u8]> {
+    let end = heard.iter().position(|&byte| byte == b'\n')?;
+    Some(&heard[..=end])
+}
+
+/// Whether `heard` can still become something that begins with `words`.
+fn may_begin(heard: &[u8], words: &[u8]) -> bool {
+    heard.iter().zip(words).all(|(a, b)| a == b)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! MQTT: a CONNECT of version 3.1.1 and its CONNACK.
+//!
+//! A broker that refuses this client (it wants a name and a password, or another version) is alive. Only
+//! one that says itself that it is unavailable is not.
+
+use super::{DialogueFault, MORE, Turn};
+
+/// Clean session, no client identifier (MQTT 3.1.1, section 3.1.3.1): a name of our own would throw out
+/// whoever else checks under it. Keep alive 10 s.
+pub(super) const CONNECT: &[u8] = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00";
+
+const DISCONNECT: &[u8] = b"\xe0\x00";
+
+const CONNACK: u8 = 0x20;
+
+/// "Server unavailable" in version 3.1.1 (section 3.2.2.3) and in version 5 (section 3.2.2.2).
+const UNAVAILABLE: [u8; 2] = [3, 0x88];
+
+/// A CONNACK holds flags, a code and, in version 5, properties of which a kibibyte is plenty.
+const LONGEST: usize = 1024;
+
+pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
+    let Some((&kind, rest)) = heard.split_first() else { return Ok(MORE) };
+    if kind != CONNACK {
+        return Err(DialogueFault::Unexpected);
+    }
+    let Some((length, rest)) = remaining_length(rest)? else { return Ok(MORE) };
+    if !(2..=LONGEST).contains(&length) {
+        return Err(DialogueFault::Unexpected);
+    }
+    match rest.get(1) {
+        None => Ok(MORE),
+        Some(code) if UNAVAILABLE.contains(code) => Err(DialogueFault::Unexpected),
+        Some(_) => Ok(Turn::Done { farewell: DISCONNECT }),
+    }
+}
+
+/// The number of one to four bytes behind the kind of a packet (section 2.2.3), and what follows it.
+fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, DialogueFault> {
+    let mut length = 0;
+    for (at, &byte) in bytes.iter().take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * at);
+        if byte & 0x80 == 0 {
+            return Ok(Some((length, &bytes[at + 1..])));
+        }
+    }
+    if bytes.len() < 4 { Ok(None) } else { Err(DialogueFault::Unexpected) }
+}

@@ -1,0 +1,449 @@
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::ResolvesServerCertUsingSni;
+use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
+
+use super::*;
+use crate::wire::client_hello::HelloReader;
+
+/// Looks random, and is the same in each test.
+fn random() -> [u8; 64] {
+    std::array::from_fn(|at| u8::try_from(at * 37 % 251).unwrap())
+}
+
+fn user(name: &str) -> Option<Arc<str>> {
+    Some(name.into())
+}
+
+fn http() -> Script {
+    Script::Http { path: "/".into(), host: None }
+}
+
+fn send(bytes: &[u8]) -> Step {
+    Step::Send(bytes.into())
+}
+
+fn expect(bytes: &[u8]) -> Step {
+    Step::Expect(bytes.into())
+}
+
+fn script(steps: &[Step]) -> Script {
+    Script::SendExpect(steps.into())
+}
+
+/// One of each, for what must hold for all.
+static ALL: LazyLock<Vec<Script>> = LazyLock::new(|| {
+    vec![
+        Script::Tls { server_name: Some("mail.example.com".parse().unwrap()) },
+        script(&[expect(b"220"), send(b"a"), expect(b"b"), send(b"c")]),
+        http(),
+        Script::Postgres { user: None },
+        Script::Postgres { user: user("u") },
+        Script::Mysql { user: None },
+        Script::Mysql { user: user("u") },
+        Script::Redis,
+        Script::Smtp,
+        Script::Mqtt,
+        Script::Ssh,
+    ]
+});
+
+/// A talk with a server that says these pieces: how it ended, and all that was sent.
+fn talk<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, Vec<u8>) {
+    let mut pieces = pieces.into_iter();
+    let mut dialogue = Dialogue::new(script, "10.0.0.1:80", &random());
+    let mut sent = Vec::new();
+    let end = loop {
+        match dialogue.go_on() {
+            Ok(Next::Send(bytes)) => {
+                assert!(!bytes.is_empty());
+                sent.extend_from_slice(&bytes);
+            }
+            Ok(Next::Done) => break "alive".to_owned(),
+            Ok(Next::Read) => match pieces.next() {
+                Some(piece) => dialogue.hear(piece),
+                None => break "more".to_owned(),
+            },
+            Err(fault) => break fault.to_string(),
+        }
+    };
+    assert_eq!(dialogue.is_alive(), end == "alive");
+    (end, sent)
+}
+
+/// How a talk ends, the same for each way to cut what the server says.
+fn end(script: &Script, says: &[u8]) -> String {
+    let whole = talk(script, [says]);
+    assert_eq!(talk(script, says.chunks(1)), whole, "{script:?} hears {says:?} byte by byte");
+    assert_eq!(talk(script, says.chunks(7)), whole, "{script:?} hears {says:?} in sevens");
+    whole.0
+}
+
+#[track_caller]
+fn check(script: &Script, says: &[u8], expected: &str) {
+    assert_eq!(end(script, says), expected, "{script:?} hears {}", says.escape_ascii());
+}
+
+/// Alive, and no part of it is enough or a fault.
+#[track_caller]
+fn check_alive(script: &Script, says: &[u8]) {
+    check(script, says, "alive");
+    for end in 0..says.len() {
+        check(script, &says[..end], "more");
+    }
+}
+
+fn sent(script: &Script, says: &[u8]) -> Vec<u8> {
+    talk(script, [says]).1
+}
+
+const UNEXPECTED: &str = "unexpected answer";
+
+#[test]
+fn redis_answers_a_ping() {
+    check_alive(&Script::Redis, b"+PONG\r\n");
+    check_alive(&Script::Redis, b"-NOAUTH Authentication required.\r\n");
+    check(&Script::Redis, b"-LOADING Redis is loading the dataset in memory\r\n", UNEXPECTED);
+    check(&Script::Redis, b"-MASTERDOWN Link with MASTER is down\r\n", UNEXPECTED);
+    check(&Script::Redis, b"-DENIED Redis is running in protected mode\r\n", UNEXPECTED);
+    check(&Script::Redis, b"+PONK\r\n", UNEXPECTED);
+    check(&Script::Redis, b"HTTP/1.1 400\r\n", UNEXPECTED);
+    check(&Script::Redis, b"\n", UNEXPECTED);
+    assert_eq!(sent(&Script::Redis, b""), b"*1\r\n$4\r\nPING\r\n");
+}
+
+#[test]
+fn smtp_greets() {
+    check_alive(&Script::Smtp, b"220 mail.example.com ESMTP\r\n");
+    check_alive(&Script::Smtp, b"220-mail.example.com ESMTP\r\n220-no spam\r\n220 go on\r\n");
+    check_alive(&Script::Smtp, b"220\r\n");
+    check(&Script::Smtp, b"421 too busy\r\n", UNEXPECTED);
+    check(&Script::Smtp, b"554 go away\r\n", UNEXPECTED);
+    check(&Script::Smtp, b"220-a\r\n250 b\r\n", UNEXPECTED);
+    check(&Script::Smtp, b"2200\r\n", UNEXPECTED);
+    check(&Script::Smtp, b"+OK POP3\r\n", UNEXPECTED);
+    let lines = b"220-\r\n".repeat(MOST_HEARD);
+    check(&Script::Smtp, &lines, "more than 16384 bytes without the expected answer");
+    assert_eq!(sent(&Script::Smtp, b"220 x\r\n"), b"QUIT\r\n");
+    assert_eq!(sent(&Script::Smtp, b"220-x\r\n"), b"");
+}
+
+#[test]
+fn ssh_identifies_itself() {
+    check_alive(&Script::Ssh, b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n");
+    check_alive(&Script::Ssh, b"SSH-1.99-old\n");
+    check_alive(&Script::Ssh, b"Welcome!\r\nSSH tells:\r\nSSH-2.0-x\r\n");
+    check(&Script::Ssh, b"SSH-1.5-older\n", UNEXPECTED);
+    check(&Script::Ssh, b"SSH-\n", UNEXPECTED);
+    check(&Script::Ssh, b"Exceeded MaxStartups\r\n", "more");
+    check(&Script::Ssh, &[b'x'; MOST_HEARD + 1], "more than 16384 bytes without the expected answer");
+    check(&Script::Ssh, &b"x\n".repeat(MOST_HEARD), "more than 16384 bytes without the expected answer");
+    assert_eq!(sent(&Script::Ssh, b"SSH-2.0-x\r\n"), b"");
+}
+
+#[test]
+fn mqtt_acknowledges() {
+    check(&Script::Mqtt, b"\x20\x02\x00\x00", "alive");
+    check(&Script::Mqtt, b"\x20\x02\x00", "more");
+    // Refused: another version, another identifier, no password, not allowed.
+    for code in [1, 2, 4, 5, 0x84, 0x86, 0x87] {
+        check(&Script::Mqtt, &[0x20, 2, 0, code], "alive");
+    }
+    check(&Script::Mqtt, b"\x20\x02\x00\x03", UNEXPECTED);
+    check(&Script::Mqtt, b"\x20\x03\x00\x88\x00", UNEXPECTED);
+    check(&Script::Mqtt, b"\x20\x00", UNEXPECTED);
+    check(&Script::Mqtt, b"\x20\x82\x00\x00\x00", "alive");
+    check(&Script::Mqtt, b"\x20\xff\xff\xff\x7f\x00\x00", UNEXPECTED);
+    check(&Script::Mqtt, b"\x20\xff\xff\xff\xff\x00\x00", UNEXPECTED);
+    check(&Script::Mqtt, b"\x30\x02\x00\x00", UNEXPECTED);
+    let (connect, disconnect) = (b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00", b"\xe0\x00");
+    assert_eq!(sent(&Script::Mqtt, b"\x20\x02\x00\x00"), [&connect[..], disconnect].concat());
+}
+
+/// An error as PostgreSQL sends it.
+fn postgres_error(code: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C{code}\0Mno\0\0");
+    let length = u32::try_from(4 + fields.len()).unwrap();
+    [&b"E"[..], &length.to_be_bytes(), fields.as_bytes()].concat()
+}
+
+#[test]
+fn postgres_answers() {
+    let (without, with) = (Script::Postgres { user: None }, Script::Postgres { user: user("monitor") });
+    for script in [&without, &with] {
+        check_alive(script, &postgres_error("28000"));
+        check_alive(script, &postgres_error("3D000"));
+        check_alive(script, &postgres_error("53300"));
+        check(script, &postgres_error("57P03"), UNEXPECTED);
+        check(script, &postgres_error("57P01"), UNEXPECTED);
+        check(script, &postgres_error(""), UNEXPECTED);
+        check(script, b"Ecould not fork new process for connection: no\n\0", UNEXPECTED);
+        check(script, b"E\0\0\0\x04", UNEXPECTED);
+        check(script, b"E\0\0\x20\x01", UNEXPECTED);
+        check(script, b"HTTP/1.1", UNEXPECTED);
+    }
+    check_alive(&without, b"S");
+    check_alive(&without, b"N");
+    check_alive(&with, b"R\0\0\0\x0c\0\0\0\x05abcd");
+    check(&with, b"R\0\0\0\x07\0\0\0", UNEXPECTED);
+    assert_eq!(sent(&without, b""), [0, 0, 0, 8, 4, 210, 22, 47]);
+    let startup = b"\0\0\0\x31\0\x03\0\0user\0monitor\0application_name\0pointsman\0\0";
+    assert_eq!(sent(&with, b""), startup);
+    assert_eq!(usize::from(startup[3]), startup.len());
+}
+
+/// A packet of MySQL.
+fn mysql_packet(number: u8, payload: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(payload.len()).unwrap(), 0, 0, number][..], payload].concat()
+}
+
+#[test]
+fn mysql_greets() {
+    let script = Script::Mysql { user: None };
+    check_alive(&script, &mysql_packet(0, b"\x0a8.0.36\0rest"));
+    check(&script, &mysql_packet(0, b"\xff\x10\x04Too many connections"), UNEXPECTED);
+    check(&script, &mysql_packet(0, b"\x09old\0"), UNEXPECTED);
+    check(&script, &mysql_packet(1, b"\x0a8.0.36\0"), UNEXPECTED);
+    check(&script, &mysql_packet(0, b"\x0aendless"), UNEXPECTED);
+    check(&script, b"\0\0\0\0", UNEXPECTED);
+    check(&script, b"SSH-2.0-x\r\n", UNEXPECTED);
+    assert_eq!(sent(&script, &mysql_packet(0, b"\x0a8.0.36\0")), b"");
+}
+
+#[test]
+fn mysql_lets_a_user_in() {
+    let script = Script::Mysql { user: user("monitor") };
+    let greeting = mysql_packet(0, b"\x0a8.0.36\0");
+    let after = |packets: &[&[u8]]| {
+        let numbered =
+            packets.iter().zip((2..).step_by(2)).map(|(packet, number)| mysql_packet(number, packet));
+        [greeting.clone()].into_iter().chain(numbered).collect::<Vec<_>>().concat()
+    };
+    check_alive(&script, &after(&[b"\0\0\0\x02\0\0\0"]));
+    check_alive(&script, &after(&[b"\xfecaching_sha2_password\0salt", b"\0\0\0"]));
+    check_alive(&script, &after(&[b"\x01\x03", b"\0\0\0"]));
+    check(&script, &after(&[]), "more");
+    check(&script, &after(&[b"\xff\x15\x04Access denied"]), UNEXPECTED);
+    check(&script, &after(&[b"\x0a8.0.36\0"]), UNEXPECTED);
+
+    let said = sent(&script, &after(&[b"\xfeother\0", b"\0\0\0"]));
+    let login = usize::from(said[0]) + 4;
+    assert_eq!(said[1..4], [0, 0, 1]);
+    assert!(said[36..].starts_with(b"monitor\0\0mysql_native_password\0"), "{said:?}");
+    // An empty packet to the other way to log in, and the end.
+    assert_eq!(said[login..], [0, 0, 0, 3, 1, 0, 0, 0, 1]);
+}
+
+#[test]
+fn http_has_a_good_status() {
+    check(&http(), b"HTTP/1.1 200 OK\r\n", "alive");
+    check(&http(), b"HTTP/1.1 200\r\n", "alive");
+    check(&http(), b"HTTP/1.0 204 No Content\r\n", "alive");
+    check(&http(), b"HTTP/1.1 399 \r\n", "alive");
+    check(&http(), b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n", "alive");
+    check(&http(), b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 No\r\n", UNEXPECTED);
+    check(&http(), b"HTTP/1.1 100 Continue\r\n", "more");
+    check(&http(), b"HTTP/1.1 20", "more");
+    check(&http(), b"HTTP/1.1 101 Switching Protocols\r\n\r\n", UNEXPECTED);
+    for status in ["400", "404", "500", "503", "999", "099"] {
+        check(&http(), format!("HTTP/1.1 {status} x\r\n").as_bytes(), UNEXPECTED);
+    }
+    check(&http(), b"HTTP/1.1 2000 x\r\n", UNEXPECTED);
+    check(&http(), b"HTTP/1.x 200 x\r\n", UNEXPECTED);
+    check(&http(), b"HTTP/2.0 200 x\r\n", UNEXPECTED);
+    check(&http(), b"<html>", UNEXPECTED);
+    check(
+        &http(),
+        &b"HTTP/1.1 100 x\r\n\r\n".repeat(1000),
+        "more than 16384 bytes without the expected answer",
+    );
+}
+
+#[test]
+fn http_asks_for_path_and_host() {
+    let asked = |script: &Script| String::from_utf8(sent(script, b"")).unwrap();
+    assert!(asked(&http()).starts_with("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"));
+    let script = Script::Http { path: "/up?deep=1".into(), host: Some("www.example.com".into()) };
+    assert!(asked(&script).starts_with("GET /up?deep=1 HTTP/1.1\r\nHost: www.example.com\r\n"));
+    assert!(asked(&script).ends_with("\r\nConnection: close\r\n\r\n"));
+}
+
+#[test]
+fn steps_are_done_in_order() {
+    let steps = script(&[expect(b"220"), send(b"NOOP\r\n"), expect(b"250"), send(b"QUIT\r\n")]);
+    check_alive(&steps, b"220 hello\r\n250");
+    check(&steps, b"xx 250 220 250", "alive");
+    check(&steps, b"250 220", "more");
+    assert_eq!(sent(&steps, b"220"), b"NOOP\r\n");
+    assert_eq!(sent(&steps, b"220 250"), b"NOOP\r\nQUIT\r\n");
+
+    // What one step has used is not there for the next.
+    check(&script(&[expect(b"aa"), expect(b"aa")]), b"aaa", "more");
+    check_alive(&script(&[expect(b"aa"), expect(b"aa")]), b"aaxaa");
+    check_alive(&script(&[expect(b"aab")]), b"aaab");
+    check(&script(&[expect(&[0, 255])]), &[1, 0, 0, 255, 7], "alive");
+    check(&script(&[send(b"x")]), b"", "alive");
+    check(&script(&[]), b"", "alive");
+    let long = vec![b'y'; send_expect::LONGEST_STEP];
+    check(&script(&[expect(&long)]), &[&[b'x'; 9000][..], &long].concat(), "alive");
+    check(&script(&[expect(b"y")]), &[b'x'; 20_000], "more than 16384 bytes without the expected answer");
+}
+
+/// What a server of TLS says to our hello; alive if it has a certificate.
+fn tls_server(name: Option<&str>, versions: &[&'static SupportedProtocolVersion], alive: bool) -> Vec<u8> {
+    let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
+    let config = if alive {
+        let made = rcgen::generate_simple_self_signed(vec!["mail.example.com".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap()
+    } else {
+        builder.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()))
+    };
+    let mut server = ServerConnection::new(config.into()).unwrap();
+    let hello = tls::hello(name.map(|name| name.parse().unwrap()).as_ref(), &random());
+    server.read_tls(&mut hello.as_slice()).unwrap();
+    assert_eq!(server.process_new_packets().is_ok(), alive);
+    assert_eq!(server.server_name(), name);
+    let mut says = Vec::new();
+    while server.wants_write() {
+        server.write_tls(&mut says).unwrap();
+    }
+    says
+}
+
+#[test]
+fn tls_servers_understand_the_hello() {
+    let script = Script::Tls { server_name: None };
+    for versions in [&[&version::TLS12][..], &[&version::TLS13], &[&version::TLS12, &version::TLS13]] {
+        for name in [None, Some("mail.example.com")] {
+            check(&script, &tls_server(name, versions, true), "alive");
+        }
+        let refused = end(&script, &tls_server(Some("other.example.com"), versions, false));
+        assert!(refused.starts_with("TLS alert "), "{refused}");
+    }
+}
+
+#[test]
+fn the_hello_has_its_name() {
+    for name in [None, Some("mail.example.com")] {
+        let hello = tls::hello(name.map(|name| name.parse().unwrap()).as_ref(), &random());
+        let read = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&hello).unwrap().unwrap();
+        assert_eq!(read.server_name.as_ref().map(ServerName::as_str), name);
+        assert_eq!((read.records, read.size + 5), (1, hello.len()));
+    }
+}
+
+#[test]
+fn tls_records_tell_enough() {
+    let script = Script::Tls { server_name: None };
+    check(&script, b"\x16\x03\x03\0\x50\x02", "alive");
+    check(&script, b"\x16\x03\x01\0\x01\x02", "alive");
+    check(&script, b"\x16\x03\x03\0\x50", "more");
+    check(&script, b"\x16\x03\x03\0\0", UNEXPECTED);
+    check(&script, b"\x16\x03\x03\0\x50\x01", UNEXPECTED);
+    check(&script, b"\x16\x02\x03", UNEXPECTED);
+    check(&script, b"\x17\x03\x03", UNEXPECTED);
+    check(&script, b"HTTP/1.1 400 Bad Request\r\n", UNEXPECTED);
+    check(&script, b"\x15\x03\x03\0\x02\x02\x28", "TLS alert 40");
+    check(&script, b"\x15\x03\x03\0\x02\x02", "more");
+    check(&script, b"\x15\x03\x03\0\x02\x01\0", "TLS alert 0");
+    check(&script, b"\x15\x03\x03\0\x03\x02\x28", UNEXPECTED);
+    // A warning of an unknown name, and the hello all the same.
+    check(&script, b"\x15\x03\x03\0\x02\x01\x70\x16\x03\x03\0\x50\x02", "alive");
+    check(&script, b"\x15\x03\x03\0\x02\x01\x70", "more");
+    let warnings = b"\x15\x03\x03\0\x02\x01\x70".repeat(4000);
+    check(&script, &warnings, "more than 16384 bytes without the expected answer");
+}
+
+/// One row of [`CAPTURES`].
+macro_rules! capture {
+    ($file:literal, $script:expr, $end:expr) => {
+        (
+            $file,
+            include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/answers/", $file, ".bin"))
+                as &[u8],
+            $script,
+            $end,
+        )
+    };
+}
+
+/// What servers really said, with the script that asked them. See the README there.
+fn captures() -> Vec<(&'static str, &'static [u8], Script, &'static str)> {
+    let tls = || Script::Tls { server_name: None };
+    vec![
+        capture!("mariadb", Script::Mysql { user: None }, "alive"),
+        capture!("mariadb-user", Script::Mysql { user: user("nobody") }, "alive"),
+        capture!("mariadb-stranger", Script::Mysql { user: user("other") }, UNEXPECTED),
+        capture!("mosquitto", Script::Mqtt, "alive"),
+        capture!("mosquitto-refused", Script::Mqtt, "alive"),
+        capture!("nginx-204", http(), "alive"),
+        capture!("nginx-503", http(), UNEXPECTED),
+        capture!("openssh", Script::Ssh, "alive"),
+        capture!("openssl-tls12", tls(), "alive"),
+        capture!("openssl-tls13", tls(), "alive"),
+        capture!("openssl-retry", tls(), "alive"),
+        capture!("openssl-alert", tls(), "TLS alert 112"),
+        capture!("openssl-old", tls(), "TLS alert 70"),
+        capture!("opensmtpd", Script::Smtp, "alive"),
+        capture!("postgres", Script::Postgres { user: None }, "alive"),
+        capture!("postgres-user", Script::Postgres { user: user("postgres") }, "alive"),
+        capture!("postgres-refused", Script::Postgres { user: user("postgres") }, "alive"),
+        capture!("postgres-stranger", Script::Postgres { user: user("other") }, "alive"),
+        capture!("postgres-stopping", Script::Postgres { user: user("other") }, UNEXPECTED),
+        capture!("redis", Script::Redis, "alive"),
+        capture!("redis-password", Script::Redis, "alive"),
+        capture!("redis-masterdown", Script::Redis, UNEXPECTED),
+    ]
+}
+
+#[test]
+fn real_answers_are_understood() {
+    for (file, says, script, expected) in captures() {
+        assert_eq!(end(&script, says), expected, "{file}");
+    }
+}
+
+#[test]
+fn no_change_of_one_byte_does_harm() {
+    let mut changed = 0;
+    for (_, says, script, _) in captures() {
+        for at in 0..says.len().min(200) {
+            for flip in [0x01, 0x20, 0x80, 0xff] {
+                let mut says = says.to_vec();
+                says[at] ^= flip;
+                end(&script, &says);
+                changed += 1;
+            }
+        }
+    }
+    assert!(changed > 1000, "only {changed}");
+}
+
+proptest! {
+    #[test]
+    fn garbage_does_no_harm(says in proptest::collection::vec(any::<u8>(), 0..300), which in 0_usize..11) {
+        end(&ALL[which], &says);
+    }
+
+    /// Bytes of which protocols are made, so that more than the first is looked at.
+    #[test]
+    fn plausible_garbage_does_no_harm(
+        says in proptest::collection::vec(
+            prop::sample::select(&b"\0\x01\x02\x03\x0a\x15\x16\x20\xfe\xffSSH-2.0R+PONGE 120\r\nHTTP/"[..]),
+            0..60,
+        ),
+        which in 0_usize..11,
+    ) {
+        end(&ALL[which], &says);
+    }
+
+    #[test]
+    fn nothing_endless_is_borne(says in any::<u8>(), which in 0_usize..11) {
+        let (end, sent) = talk(&ALL[which], std::iter::repeat_n(&[says; 1024][..], 100));
+        prop_assert!(end != "more", "{}", end);
+        prop_assert!(sent.len() < 20_000);
+    }
+}

@@ -1,0 +1,225 @@
+//! Each kind of check against the server it is for: up while it runs, down when it is gone.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+
+use super::postgres::Postgres;
+use super::{Directory, Guarded, Program, run};
+use crate::support::wait_for;
+
+/// A server on a port of its own, which ends with this.
+struct Running {
+    _process: Guarded,
+    address: SocketAddr,
+    _directory: Directory,
+}
+
+impl Running {
+    /// Starts what `command` makes for a directory and a port, and waits until it accepts. None of these
+    /// servers can be given port 0, and another program may take a free one before they do.
+    fn start(directory: Directory, command: impl Fn(&Directory, u16) -> Command) -> Self {
+        for _ in 0..5 {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let mut command = command(&directory, address.port());
+            let log = std::fs::File::create(directory.file("log")).unwrap();
+            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+            let mut process = Guarded::spawn(&mut command);
+            let mut accepts = false;
+            wait_for("a server", || {
+                accepts = TcpStream::connect(address).is_ok();
+                accepts || process.0.try_wait().unwrap().is_some()
+            });
+            if accepts {
+                return Self { _process: process, address, _directory: directory };
+            }
+        }
+        panic!("no server would start:\n{}", std::fs::read_to_string(directory.file("log")).unwrap());
+    }
+}
+
+fn program(address: SocketAddr, health: &str) -> Program {
+    Program::start(&format!(
+        "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n[pool.main]\nbackends = [\"{address}\"]\n\
+         health = {{ interval = \"300ms\", fast_interval = \"50ms\", {health} }}\n"
+    ))
+}
+
+/// Several checks pass and none fails, twice as many as would do.
+fn expect_up(address: SocketAddr, health: &str) -> Program {
+    let program = program(address, health);
+    let checks = |result: &str| program.sum("pointsman_backend_checks_total", &format!("\"{result}\""));
+    wait_for("checks", || checks("passed") > 3.0 || checks("failed") > 0.0);
+    assert_eq!(checks("failed"), 0.0, "{health}\n{}", program.ask("/metrics"));
+    program
+}
+
+fn expect_down(program: Program, fault: &str) {
+    wait_for("down", || program.sum("pointsman_backend_up", "main") == 0.0);
+    let count = program.sum("pointsman_check_failures_total", &format!("\"{fault}\""));
+    assert!(count > 0.0, "{}", program.ask("/metrics"));
+    program.stop();
+}
+
+/// Up while it runs, refused when it is gone.
+fn check(server: Running, healths: &[&str]) {
+    let programs: Vec<_> = healths.iter().map(|health| expect_up(server.address, health)).collect();
+    assert!(!programs.is_empty());
+    drop(server);
+    programs.into_iter().for_each(|program| expect_down(program, "refused"));
+}
+
+#[test]
+#[ignore = "needs postgresql"]
+fn postgres_is_checked() {
+    let postgres = Postgres::start();
+    let of_nobody = expect_up(postgres.address(), "check = \"postgres\"");
+    let of_one = expect_up(postgres.address(), "check = \"postgres\", user = \"postgres\"");
+    let of_a_stranger = expect_up(postgres.address(), "check = \"postgres\", user = \"stranger\"");
+    // It ends in order: while a session stays it turns new ones away, which only a login sees.
+    let mut session = postgres.session();
+    postgres.stop_slowly();
+    expect_down(of_one, "unexpected");
+    expect_down(of_a_stranger, "unexpected");
+    assert_eq!(of_nobody.sum("pointsman_backend_up", "main"), 1.0);
+    drop(session.0.stdin.take());
+    expect_down(of_nobody, "refused");
+}
+
+#[test]
+#[ignore = "needs redis-server"]
+fn redis_is_checked() {
+    for password in [&[][..], &["--requirepass", "secret"]] {
+        let server = Running::start(Directory::new(), |directory, port| {
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]);
+            command.arg(&directory.0).args(password);
+            command
+        });
+        check(server, &["check = \"redis\""]);
+    }
+}
+
+#[test]
+#[ignore = "needs mariadb-server"]
+fn mariadb_is_checked() {
+    let directory = Directory::new();
+    run(Command::new("chown").arg("mysql").arg(&directory.0));
+    let data = format!("--datadir={}", directory.file("data").display());
+    run(Command::new("mariadb-install-db").args(["--no-defaults", "--user=mysql", &data]));
+    let init = directory.write("init.sql", "CREATE USER nobody@'127.0.0.1';\n");
+    let init = format!("--init-file={}", init.display());
+    let socket = format!("--socket={}", directory.file("socket").display());
+    let server = Running::start(directory, |_, port| {
+        let mut command = Command::new("mariadbd");
+        command.args(["--no-defaults", "--user=mysql", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
+        command.args([&data, &init, &socket, &format!("--port={port}")]);
+        command
+    });
+    let aborted = || {
+        let mut ask = Command::new("mariadb");
+        ask.args(["--no-defaults", &socket, "-BNe", "SHOW GLOBAL STATUS LIKE 'Aborted_connects'"]);
+        let answer = run(&mut ask);
+        answer.split_whitespace().last().unwrap().parse::<u64>().unwrap()
+    };
+    let with_user = "check = \"mysql\", user = \"nobody\"";
+    let stranger = program(server.address, "check = \"mysql\", user = \"stranger\"");
+    expect_down(stranger, "unexpected");
+    // A whole login is none of the errors that would block this host; what leaves after the greeting is one.
+    let before = aborted();
+    expect_up(server.address, with_user).stop();
+    assert_eq!(aborted(), before);
+    expect_up(server.address, "check = \"mysql\"").stop();
+    assert!(aborted() > before);
+    check(server, &[with_user, "check = \"mysql\""]);
+}
+
+#[test]
+#[ignore = "needs mosquitto"]
+fn mosquitto_is_checked() {
+    let server = Running::start(Directory::new(), |directory, port| {
+        let conf = format!("listener {port} 127.0.0.1\nallow_anonymous false\nuser root\n");
+        let mut command = Command::new("mosquitto");
+        command.arg("-c").arg(directory.write("conf", conf));
+        command
+    });
+    check(server, &["check = \"mqtt\""]);
+}
+
+#[test]
+#[ignore = "needs openssh-server"]
+fn sshd_is_checked() {
+    let directory = Directory::new();
+    let key = directory.file("key");
+    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
+    // Without it, it refuses to start.
+    std::fs::create_dir_all("/run/sshd").unwrap();
+    let server = Running::start(directory, |directory, port| {
+        let conf = format!("Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\n", key.display());
+        let mut command = Command::new("/usr/sbin/sshd");
+        command.args(["-D", "-e", "-f"]).arg(directory.write("conf", conf));
+        command
+    });
+    check(server, &["check = \"ssh\"", "check = \"send-expect\", steps = [{ expect = \"OpenSSH\" }]"]);
+}
+
+#[test]
+#[ignore = "needs opensmtpd"]
+fn opensmtpd_is_checked() {
+    let server = Running::start(Directory::new(), |directory, port| {
+        let conf =
+            format!("listen on 127.0.0.1 port {port}\naction a relay\nmatch from local for any action a\n");
+        let mut command = Command::new("smtpd");
+        command.args(["-d", "-f"]).arg(directory.write("conf", conf));
+        command
+    });
+    let noop = "check = \"send-expect\", steps = [{ expect = \"220 \" }, { send = \"NOOP\\r\\n\" }, \
+                { expect = \"250 \" }, { send = \"QUIT\\r\\n\" }]";
+    check(server, &["check = \"smtp\"", noop]);
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_is_checked() {
+    let server = Running::start(Directory::new(), |directory, port| {
+        let conf = format!(
+            "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off;\n\
+             server {{ listen 127.0.0.1:{port}; server_name up.test; location = /up {{ return 204; }} }}\n\
+             server {{ listen 127.0.0.1:{port} default_server; return 503; }} }}\n",
+            directory.0.display()
+        );
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&directory.0).arg("-c").arg(directory.write("conf", conf));
+        command
+    });
+    for wrong in ["path = \"/up\"", "path = \"/\", host = \"up.test\""] {
+        expect_down(program(server.address, &format!("check = \"http\", {wrong}")), "unexpected");
+    }
+    check(server, &["check = \"http\", path = \"/up\", host = \"up.test\""]);
+}
+
+#[test]
+#[ignore = "needs openssl"]
+fn openssl_is_checked() {
+    for version in ["-tls1_2", "-tls1_3"] {
+        let directory = Directory::new();
+        let (key, cert) = (directory.file("key"), directory.file("cert"));
+        let mut make = Command::new("openssl");
+        make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        run(make.args(["-subj", "/CN=a.test", "-keyout"]).arg(&key).arg("-out").arg(&cert));
+        let server = Running::start(directory, |_, port| {
+            let mut command = Command::new("openssl");
+            command.args(["s_server", version, "-quiet", "-accept", &format!("127.0.0.1:{port}")]);
+            command.args(["-servername", "a.test", "-servername_fatal"]);
+            for name in ["-cert", "-cert2"] {
+                command.arg(name).arg(&cert);
+            }
+            for name in ["-key", "-key2"] {
+                command.arg(name).arg(&key);
+            }
+            command
+        });
+        let of = |name: &str| format!("check = \"tls\", server_name = \"{name}\"");
+        expect_down(program(server.address, &of("b.test")), "tls_alert");
+        check(server, &[&of("a.test")]);
+    }
+}
