@@ -123,6 +123,7 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         source_prefix: SourcePrefix::default(),
         hash_key: HASH_KEY,
         backends: (0..backends).zip(weights).map(backend).collect(),
+        discover: None,
         health: None,
         dial: DialSpec::default(),
     };

@@ -56,6 +56,8 @@ codes! {
     BadName = "C0206",
     /// A `hash_key` that is not 32 hexadecimal digits.
     BadHashKey = "C0207",
+    /// A string that is no name the DNS can be asked for.
+    BadDnsName = "C0230",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener for the same name.
@@ -78,6 +80,8 @@ codes! {
     NoListener = "C0310",
     /// A timeout that can never pass because another one ends first.
     TimeoutOrder = "C0311",
+    /// A `discover` table with not exactly one source, or with a key that its source does not take.
+    BadSource = "C0330",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
@@ -109,6 +113,7 @@ impl Code {
                 | Self::BadServerName
                 | Self::BadName
                 | Self::BadHashKey
+                | Self::BadDnsName
         )
     }
 }

@@ -7,10 +7,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::address::{AdminAddress, BackendAddress, Bind};
+use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
-use super::words::{Choice, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word};
+use super::words::{
+    Choice, DnsName, FilePath, HashKey, LogTarget, Name, Number, SniPattern, Time, TimeOrOff, Word,
+};
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
 const NAME: &str = r"^[A-Za-z0-9._-]{1,64}$";
@@ -66,6 +68,9 @@ described! {
     impl [] HashKey = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f]{32}$" });
     impl [] Name = |_made| json_schema!({ "type": "string", "pattern": NAME });
     impl [] SniPattern = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] DnsName = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$" });
+    impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });
+    impl [] ResolverAddress = |_made| json_schema!({ "type": "string", "minLength": 2 });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(.*):[0-9]+$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });

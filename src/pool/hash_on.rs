@@ -91,6 +91,7 @@ mod tests {
             source_prefix: SourcePrefix { v4, v6 },
             hash_key: *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f",
             backends: Vec::new(),
+            discover: None,
             health: None,
             dial: DialSpec::default(),
         }

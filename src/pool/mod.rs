@@ -7,6 +7,7 @@
 //! It opens no connections for clients: `conn` does, with the lease it gets here.
 
 mod backend;
+pub mod discover;
 mod hash_on;
 mod health;
 mod lease;
@@ -23,6 +24,8 @@ use crate::wire::ServerName;
 use backend::Found;
 
 pub use backend::Backend;
+pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
+pub use discover::{Discoveries, Discovery, DiscoveryReport};
 pub use health::{Change, CheckFault, CheckOutcome, Reason, State};
 pub use lease::Lease;
 pub use probe::{CheckReport, Checks};

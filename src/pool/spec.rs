@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::discover::spec::DiscoverSpec;
 use crate::balance::Algorithm;
 use crate::sys::Address;
 
@@ -19,8 +20,11 @@ pub struct PoolSpec {
     pub source_prefix: SourcePrefix,
     /// The 16-byte SipHash key shared by all nodes.
     pub hash_key: [u8; 16],
-    /// The backends, in written order, identities distinct, at least one weight above 0.
+    /// The backends, in written order, identities distinct, at least one weight above 0; where more are
+    /// discovered there may be none.
     pub backends: Vec<BackendSpec>,
+    /// Where further backends come from, or `None`.
+    pub discover: Option<DiscoverSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
     /// How connections to a backend are opened.

@@ -17,6 +17,7 @@ fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
         source_prefix: SourcePrefix::default(),
         hash_key: [7; 16],
         backends: backends.collect(),
+        discover: None,
         health: Some(HealthSpec {
             check: CheckKind::Tcp,
             interval: second,

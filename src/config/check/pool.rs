@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::or;
 use super::pools::{Known, Pools};
+use super::{discover, or};
 use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
@@ -13,7 +13,9 @@ use crate::config::file::{Backend, BackendWords, Health, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named};
 use crate::config::words::name_fault;
-use crate::pool::{BackendSpec, CheckKind, DialSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix};
+use crate::pool::{
+    BackendSpec, CheckKind, DialSpec, DiscoverSpec, HashOn, HealthSpec, PoolSpec, SourcePrefix,
+};
 use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
@@ -77,6 +79,7 @@ impl PoolChecker<'_> {
             source_prefix: self.source_prefix(),
             hash_key,
             backends: self.backends(found),
+            discover: self.discover(found),
             health: self.health(found),
             dial: self.dial(found),
         }
@@ -97,11 +100,13 @@ impl PoolChecker<'_> {
             Key::Good(entry) => &entry.value,
             Key::Wrong => return Vec::new(),
             Key::Absent => {
-                self.without_backends(self.place, found);
+                if self.words.discover.is_absent() {
+                    self.without_backends(self.place, found);
+                }
                 return Vec::new();
             }
         };
-        if list.items.is_empty() && list.complete {
+        if list.items.is_empty() && list.complete && self.words.discover.is_absent() {
             self.without_backends(self.words.backends.place().unwrap_or(self.place), found);
         }
         let mut seen: HashMap<Arc<str>, Span> = HashMap::with_capacity(list.items.len());
@@ -113,14 +118,16 @@ impl PoolChecker<'_> {
             }
             specs.push(spec);
         }
-        self.some_weight(list, found);
+        if self.words.discover.is_absent() {
+            self.some_weight(list, found);
+        }
         specs
     }
 
     fn without_backends(&self, place: Span, found: &mut Findings<'_>) {
         let message = format!("pool `{}` has no backends", self.name);
         let fault = Diagnostic::new(Code::NoBackends, self.key("backends"), message);
-        found.add(fault.label(place, "").help("add: backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"]"));
+        found.add(fault.label(place, "").help("add: backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"], or discover = { dns = \"app.internal\", port = 443 }"));
     }
 
     fn backend(
@@ -165,6 +172,11 @@ impl PoolChecker<'_> {
             let place = self.words.backends.place().unwrap_or(self.place);
             found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
         }
+    }
+
+    fn discover(&self, found: &mut Findings<'_>) -> Option<DiscoverSpec> {
+        let words = self.words.discover.entry()?;
+        discover::check(words, &self.key("discover"), found)
     }
 
     fn health(&self, found: &mut Findings<'_>) -> Option<HealthSpec> {

@@ -24,6 +24,7 @@ fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&
         source_prefix: SourcePrefix::default(),
         hash_key: [0; 16],
         backends: backends.collect(),
+        discover: None,
         health,
         dial: DialSpec::default(),
     };
