@@ -1,8 +1,10 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
-use crate::pool::{Backend, State};
+use std::time::UNIX_EPOCH;
+
+use crate::pool::{Backend, Discovery, State};
 use crate::server::View;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
 use crate::telemetry::Exposition;
 use crate::telemetry::metrics::{MetricDoc, families};
@@ -14,6 +16,7 @@ pub(super) fn text(view: &View) -> String {
     let snapshot = view.snapshot.load_full();
     backends(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
+    discoveries(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -52,6 +55,24 @@ fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
             }
         }
     }
+}
+
+/// Only pools that discover have these series, so that an alert on a source's age means something.
+fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut each = |metric: &'static MetricDoc, value: fn(&Served, &Discovery) -> f64| {
+        let mut family = exposition.family(metric);
+        for (pool, served) in &snapshot.pools {
+            if let Some(discovery) = &served.discovery {
+                family.sample(&[("pool", pool)], value(served, discovery));
+            }
+        }
+    };
+    each(&families::DISCOVERY_BACKENDS, |served, _| (served.pool.backends().len() - served.written) as f64);
+    each(&families::DISCOVERY_FAILURES, |_, discovery| discovery.failures() as f64);
+    each(&families::DISCOVERY_LAST_SUCCESS, |_, discovery| {
+        let since_epoch = discovery.succeeded().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since_epoch.unwrap_or_default().as_secs_f64()
+    });
 }
 
 fn hash_tables(snapshot: &Snapshot, exposition: &mut Exposition) {

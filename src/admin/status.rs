@@ -8,9 +8,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use crate::balance::Algorithm;
-use crate::pool::{Backend, Pool, State};
+use crate::pool::{Backend, Discovery, State};
 use crate::server::{Life, View};
-use crate::snapshot::{Policy, Protocol, Snapshot};
+use crate::snapshot::{Policy, Protocol, Served, Snapshot};
 
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
@@ -51,13 +51,28 @@ struct PoolStatus<'a> {
     balance: &'static str,
     /// As in the metric; null for round robin, which has no table.
     digest: Option<String>,
+    /// Where further backends come from; null for a pool that discovers none.
+    discovery: Option<DiscoveryStatus>,
     backends: Vec<BackendStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct DiscoveryStatus {
+    /// As the log names it, such as `dns app.internal port 443`.
+    source: String,
+    /// When it was last found to be good; null is never. RFC 3339, UTC.
+    last_success: Option<String>,
+    failures: u64,
+    /// What is wrong with it now.
+    fault: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct BackendStatus<'a> {
     name: &'a str,
     address: String,
+    /// `configuration` or `discovery`.
+    origin: &'static str,
     weight: u16,
     state: &'static str,
     /// Whole seconds in that state.
@@ -90,6 +105,7 @@ pub(super) fn json(view: &View) -> String {
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
         life: match view.life() {
+            Life::Starting => "starting",
             Life::Serving => "serving",
             Life::Draining => "draining",
         },
@@ -99,7 +115,7 @@ pub(super) fn json(view: &View) -> String {
             limit: view.bounds.connections.limit(),
         },
         listeners: listeners(&snapshot, &addresses),
-        pools: snapshot.pools.iter().map(|(name, served)| pool(name, &served.pool, now)).collect(),
+        pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
     };
     let mut page = serde_json::to_string_pretty(&status).expect("it has string keys only and no map");
     page.push('\n');
@@ -128,7 +144,9 @@ fn listeners<'a>(
         .collect()
 }
 
-fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
+fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
+    let pool = &served.pool;
+    let origin = |at| if at < served.written { "configuration" } else { "discovery" };
     PoolStatus {
         name,
         balance: match pool.spec().algorithm {
@@ -136,14 +154,25 @@ fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
             Algorithm::RoundRobin => "round-robin",
         },
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
-        backends: pool.backends().iter().map(|one| backend(one, now)).collect(),
+        discovery: served.discovery.as_deref().map(discovery),
+        backends: pool.backends().iter().enumerate().map(|(at, one)| backend(one, origin(at), now)).collect(),
     }
 }
 
-fn backend(backend: &Backend, now: Instant) -> BackendStatus<'_> {
+fn discovery(discovery: &Discovery) -> DiscoveryStatus {
+    DiscoveryStatus {
+        source: discovery.source().to_string(),
+        last_success: discovery.succeeded().map(|time| humantime::format_rfc3339_millis(time).to_string()),
+        failures: discovery.failures(),
+        fault: discovery.fault().map(|fault| fault.to_string()),
+    }
+}
+
+fn backend<'a>(backend: &'a Backend, origin: &'static str, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
         address: backend.address().to_string(),
+        origin,
         weight: backend.weight(),
         state: match backend.state() {
             State::Up => "up",

@@ -21,7 +21,7 @@ use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
-use crate::pool::{CheckReport, Checks, State};
+use crate::pool::{CheckReport, Checks, Discoveries, DiscoveryReport, State};
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -57,6 +57,7 @@ pub enum Signals {
 enum Event {
     Request(Request),
     Report(CheckReport),
+    Discovered(DiscoveryReport),
     Signal(SignalKind),
     /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
@@ -91,16 +92,18 @@ impl Server {
 }
 
 /// The server in its control loop.
-struct Control {
-    server: Server,
+pub(super) struct Control {
+    pub(super) server: Server,
     file: Option<PathBuf>,
     signals: Vec<(SignalKind, Signal)>,
-    checks: HashMap<Arc<str>, Checks>,
-    reports: mpsc::Receiver<CheckReport>,
-    report_to: mpsc::Sender<CheckReport>,
-    leaving: Leaving,
+    pub(super) checks: HashMap<Arc<str>, Checks>,
+    pub(super) reports: mpsc::Receiver<CheckReport>,
+    pub(super) report_to: mpsc::Sender<CheckReport>,
+    pub(super) discoveries: Discoveries,
+    pub(super) findings: mpsc::Receiver<DiscoveryReport>,
+    pub(super) leaving: Leaving,
     upkeep: tokio::time::Interval,
-    watchdog: Watchdog,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Control {
@@ -121,6 +124,7 @@ impl Control {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (discoveries, findings) = Discoveries::new();
         let mut control = Self {
             server,
             file,
@@ -128,6 +132,8 @@ impl Control {
             checks: HashMap::new(),
             reports,
             report_to,
+            discoveries,
+            findings,
             leaving: Leaving::default(),
             upkeep,
             watchdog: Watchdog::new(),
@@ -137,6 +143,7 @@ impl Control {
     }
 
     async fn serve(mut self) -> io::Result<()> {
+        self.look_first().await?;
         tell(&[NotifyState::Ready]);
         tracing::info!(workers = self.server.workers.len(), listeners = ?self.server.view.addresses(), "serving");
         loop {
@@ -158,6 +165,7 @@ impl Control {
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
             Event::Report(report) => self.apply(&report),
+            Event::Discovered(report) => self.discovered(report),
             Event::Upkeep => self.server.view.metrics.upkeep(),
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
@@ -170,6 +178,7 @@ impl Control {
         tokio::select! {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
+            Some(report) = self.findings.recv() => Event::Discovered(report),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
@@ -178,7 +187,7 @@ impl Control {
         }
     }
 
-    fn apply(&mut self, report: &CheckReport) {
+    pub(super) fn apply(&mut self, report: &CheckReport) {
         let snapshot = self.server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         if let Some(change) = served.pool.apply(report, StdInstant::now()) {
@@ -191,15 +200,12 @@ impl Control {
     }
 
     /// Starts the checks of new backends and ends those of gone ones.
-    fn follow_pools(&mut self) {
+    pub(super) fn follow_pools(&mut self) {
         let snapshot = self.server.view.snapshot.load();
         self.checks.retain(|name, _| snapshot.pools.contains_key(name));
         for (name, served) in &snapshot.pools {
-            self.checks.entry(Arc::clone(name)).or_default().follow(
-                &served.pool,
-                &self.report_to,
-                build::random(),
-            );
+            let checks = self.checks.entry(Arc::clone(name)).or_default();
+            checks.follow(&served.pool, &self.report_to, build::random());
         }
     }
 
@@ -238,11 +244,16 @@ impl Control {
     }
 
     async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+        let changes = Changes::between(&self.server.config, &config);
+        let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
+        self.prepare_discovery(&config).await;
         let server = &mut self.server;
-        let changes = Changes::between(&server.config, &config);
         let old = server.view.snapshot.load_full();
-        let plan = server.sockets.plan(&config, server.workers.len())?;
-        let snapshot = Arc::new(build::snapshot(&config, &old, &self.leaving, &server.view.metrics)?);
+        let metrics = &server.view.metrics;
+        let sources =
+            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
+        self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);

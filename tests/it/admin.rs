@@ -153,9 +153,11 @@ fn status_tells_what_is_there() {
             "name": "main",
             "balance": "maglev",
             "digest": null,
+            "discovery": null,
             "backends": [{
                 "name": backend.address.to_string(),
                 "address": backend.address.to_string(),
+                "origin": "configuration",
                 "weight": 1,
                 "state": "up",
                 "since_seconds": null,
