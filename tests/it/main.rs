@@ -6,6 +6,7 @@ mod accept;
 mod admin;
 mod child;
 mod dial;
+mod discovery;
 mod ends;
 mod life;
 mod pressure;
