@@ -5,6 +5,7 @@
 
 mod bulk;
 mod certificates;
+mod dns;
 mod network;
 mod postgres;
 mod stopped;
