@@ -176,7 +176,10 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
         complain(&format!("POINTSMAN_LOG is {level:?}; it takes one of {}", LEVELS.join(", ")));
         return Err(ExitCode::from(FAULTY));
     }
-    let filter = EnvFilter::new(level);
+    // The resolver's library tells of every odd line in /etc/hosts whenever it reads it; what matters of it is
+    // in our own lines.
+    let libraries = if level == "trace" { "" } else { ",hickory=error" };
+    let filter = EnvFilter::new(format!("{level}{libraries}"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -8,8 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
-use pointsman::pool::spec::Targets;
-use pointsman::pool::{BackendSpec, DialSpec, Duty, HashOn, OnDown, Pool, PoolSpec, SourcePrefix, TierSpec};
+use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Record};
@@ -137,26 +136,14 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
     let weights = (1..=5).cycle();
     let backend = |(n, weight)| {
         let address = Address::Tcp(backend_address(n));
-        let name = address.to_string().into();
-        let (duty, targets) = (Duty::Ready, Targets::default());
-        BackendSpec { name, address, weight, zone: None, backup: false, max_connections: None, duty, targets }
+        BackendSpec { weight, ..BackendSpec::new(address.to_string(), address) }
     };
     let spec = PoolSpec {
-        name: "pool".into(),
         algorithm,
         hash_on: hash_on.into(),
-        source_prefix: SourcePrefix::default(),
         hash_key: HASH_KEY,
-        max_load: None,
-        slow_start: None,
-        backends: (0..backends).zip(weights).map(backend).collect(),
         health: None,
-        agent: None,
-        ejection: None,
-        on_down: OnDown::Keep,
-        dial: DialSpec::default(),
-        tiers: TierSpec::default(),
-        queue: None,
+        ..PoolSpec::new("pool".into(), (0..backends).zip(weights).map(backend).collect())
     };
     Pool::build(spec, None, 1)
 }

@@ -112,6 +112,7 @@ async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'stati
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
+        Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Life::Serving => (StatusCode::OK, "ready\n"),
         Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }

@@ -1,10 +1,10 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
-use crate::pool::{Backend, Pool, State, Trouble};
+use crate::pool::{Backend, Discovery, Pool, State, Trouble};
 use crate::server::View;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
 use crate::telemetry::Exposition;
 use crate::telemetry::metrics::{MetricDoc, families};
@@ -21,6 +21,7 @@ pub(super) fn text(view: &View) -> String {
     states(&snapshot, &mut exposition);
     checks(&snapshot, &mut exposition);
     agents(&snapshot, &mut exposition);
+    discoveries(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -145,6 +146,24 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
             family.sample(&labels, f64::from(backend.agent_share()) / 100.0);
         }
     }
+}
+
+/// Only pools that discover have these series, so that an alert on a source's age means something.
+fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut each = |metric: &'static MetricDoc, value: fn(&Served, &Discovery) -> f64| {
+        let mut family = exposition.family(metric);
+        for (pool, served) in &snapshot.pools {
+            if let Some(discovery) = &served.discovery {
+                family.sample(&[("pool", pool)], value(served, discovery));
+            }
+        }
+    };
+    each(&families::DISCOVERY_BACKENDS, |served, _| (served.pool.backends().len() - served.written) as f64);
+    each(&families::DISCOVERY_FAILURES, |_, discovery| discovery.failures() as f64);
+    each(&families::DISCOVERY_LAST_SUCCESS, |_, discovery| {
+        let since_epoch = discovery.succeeded().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since_epoch.unwrap_or_default().as_secs_f64()
+    });
 }
 
 fn hash_tables(snapshot: &Snapshot, exposition: &mut Exposition) {

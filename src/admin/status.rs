@@ -7,9 +7,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::pool::{Backend, Ejection, Pool, TierView, Trouble};
+use crate::pool::{Backend, Discovery, Ejection, Pool, TierView, Trouble};
 use crate::server::{Life, View};
-use crate::snapshot::{Policy, Protocol, Snapshot};
+use crate::snapshot::{Policy, Protocol, Served, Snapshot};
 
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
@@ -54,6 +54,8 @@ struct PoolStatus<'a> {
     panic: bool,
     queue: QueueStatus,
     tiers: Vec<TierStatus>,
+    /// Where further backends come from; null for a pool that discovers none.
+    discovery: Option<DiscoveryStatus>,
     backends: Vec<BackendStatus<'a>>,
 }
 
@@ -76,9 +78,22 @@ struct TierStatus {
 }
 
 #[derive(Debug, Serialize)]
+struct DiscoveryStatus {
+    /// As the log names it, such as `dns app.internal port 443`.
+    source: String,
+    /// When it was last found to be good; null is never. RFC 3339, UTC.
+    last_success: Option<String>,
+    failures: u64,
+    /// What is wrong with it now.
+    fault: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
 struct BackendStatus<'a> {
     name: &'a str,
     address: String,
+    /// `configuration` or `discovery`.
+    origin: &'static str,
     weight: u16,
     zone: Option<&'a str>,
     backup: bool,
@@ -156,6 +171,7 @@ pub(super) fn json(view: &View) -> String {
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
         life: match view.life() {
+            Life::Starting => "starting",
             Life::Serving => "serving",
             Life::Draining => "draining",
         },
@@ -165,7 +181,7 @@ pub(super) fn json(view: &View) -> String {
             limit: view.bounds.connections.limit(),
         },
         listeners: listeners(&snapshot, &addresses),
-        pools: snapshot.pools.iter().map(|(name, served)| pool(name, &served.pool, now)).collect(),
+        pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
     };
     let mut page = serde_json::to_string_pretty(&status).expect("it has string keys only and no map");
     page.push('\n');
@@ -194,7 +210,9 @@ fn listeners<'a>(
         .collect()
 }
 
-fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
+fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
+    let pool = &served.pool;
+    let origin = |at| if at < served.written { "configuration" } else { "discovery" };
     PoolStatus {
         name,
         balance: pool.spec().algorithm.word(),
@@ -202,7 +220,13 @@ fn pool<'a>(name: &'a str, pool: &'a Pool, now: Instant) -> PoolStatus<'a> {
         panic: pool.is_in_panic(),
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
         tiers: pool.tiers().into_iter().map(tier).collect(),
-        backends: pool.backends().iter().map(|one| backend(pool, one, now)).collect(),
+        discovery: served.discovery.as_deref().map(discovery),
+        backends: pool
+            .backends()
+            .iter()
+            .enumerate()
+            .map(|(at, one)| backend(pool, one, origin(at), now))
+            .collect(),
     }
 }
 
@@ -216,10 +240,20 @@ fn tier(tier: TierView) -> TierStatus {
     }
 }
 
-fn backend<'a>(pool: &Pool, backend: &'a Backend, now: Instant) -> BackendStatus<'a> {
+fn discovery(discovery: &Discovery) -> DiscoveryStatus {
+    DiscoveryStatus {
+        source: discovery.source().to_string(),
+        last_success: discovery.succeeded().map(|time| humantime::format_rfc3339_millis(time).to_string()),
+        failures: discovery.failures(),
+        fault: discovery.fault().map(|fault| fault.to_string()),
+    }
+}
+
+fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
         address: backend.address().to_string(),
+        origin,
         weight: backend.weight(),
         zone: backend.zone().map(|zone| &**zone),
         backup: backend.is_backup(),

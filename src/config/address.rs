@@ -56,7 +56,29 @@ impl Read for BackendAddress {
             }
             Ok(address) => Ok(address),
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
-            Err(_) => Err(hint(text)),
+            Err(_) => Err(backend_hint(text)),
+        };
+        address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// What `resolvers` takes; without a port it is 53.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ResolverAddress(pub(super) SocketAddr);
+
+impl Read for ResolverAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        /// The port of the DNS.
+        const DNS: u16 = 53;
+
+        let text = string(value, path, "an address such as \"10.0.0.53\"", found)?;
+        let address = match (text.parse::<IpAddr>(), text.parse::<SocketAddr>()) {
+            (Ok(ip), _) => Ok(SocketAddr::new(ip, DNS)),
+            (_, Ok(address)) if address.port() == 0 => {
+                Err("a resolver needs a port from 1 to 65535".to_owned())
+            }
+            (_, Ok(address)) => Ok(address),
+            (Err(_), Err(_)) => Err("a resolver is \"IP\", \"IP:PORT\" or \"[IPV6]:PORT\"".to_owned()),
         };
         address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -87,6 +109,18 @@ fn one_address(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+/// What someone who wrote `text` for a backend probably needs to know.
+fn backend_hint(text: &str) -> String {
+    match (hint(text), text.rsplit_once(':')) {
+        (hint, Some((host, port))) if hint == HOST_NAME => {
+            format!("a host name: a pool resolves it by discover = {{ dns = \"{host}\", port = {port} }}")
+        }
+        (hint, _) => hint,
+    }
+}
+
+const HOST_NAME: &str = "a host name: write the IP address";
+
 /// What someone who wrote `text` probably needs to know.
 fn hint(text: &str) -> String {
     if let Some(port) = port(text) {
@@ -116,7 +150,7 @@ fn hint(text: &str) -> String {
         return format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"");
     }
     if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains([':', '[', '/']) {
-        return "a host name; this version does not resolve names: write the IP address".to_owned();
+        return HOST_NAME.to_owned();
     }
     format!("{host:?} is not an IP address")
 }

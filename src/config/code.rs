@@ -58,6 +58,8 @@ codes! {
     BadHashKey = "C0207",
     /// A text, path, host or user of a check that cannot be sent.
     BadScript = "C0208",
+    /// A string that is no name the DNS can be asked for.
+    BadDnsName = "C0230",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener for the same name.
@@ -88,6 +90,8 @@ codes! {
     DoubledZone = "C0321",
     /// A queue in which nobody ever waits, because no backend has a limit.
     QueueWithoutLimit = "C0322",
+    /// A `discover` table with not exactly one source, or with a key that its source does not take.
+    BadSource = "C0330",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
@@ -122,6 +126,7 @@ impl Code {
                 | Self::BadName
                 | Self::BadHashKey
                 | Self::BadScript
+                | Self::BadDnsName
         )
     }
 }

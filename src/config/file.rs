@@ -3,12 +3,13 @@
 //! Defaults are applied by the checks, not here: a key that is not written is absent. The descriptions
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
-use super::address::{AdminAddress, BackendAddress, Bind};
+use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
+    Choice, DnsName, Factor, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
+    TimeOrOff, Word,
 };
 use super::{LogFormat, LogLevel};
 use crate::balance::Algorithm;
@@ -151,7 +152,7 @@ tables! {
     }
 
     /// Where connections go: backends and how to choose between them.
-    #[cfg_attr(test, schemars(extend("required" = ["backends"])))]
+    #[cfg_attr(test, schemars(extend("anyOf" = [{ "required": ["backends"] }, { "required": ["discover"] }])))]
     "a pool" struct Pool {
         /// How a backend is chosen: "maglev" (default), consistent hashing; "round-robin", each in turn;
         /// "least-connections", the fewest for its weight; "random-two", the fewer of two drawn by luck;
@@ -171,7 +172,8 @@ tables! {
         /// How long a backend that comes up, or is added by a reload, takes less than its share, beginning
         /// with a tenth and growing evenly; "100ms" to "1h", or "off" (default): it takes all at once.
         slow_start: TimeOrOff<100, HOUR>,
-        /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed.
+        /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed, unless
+        /// they are discovered.
         backends: List<BackendWords>,
         /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
         zones: List<Name>,
@@ -183,6 +185,8 @@ tables! {
         max_connections: Number<1, MOST_CONNECTIONS>,
         /// Where connections wait while every backend is full. Default: nowhere, they are refused.
         queue: Queue,
+        /// Where further backends come from while the process runs. Default: only those of `backends`.
+        discover: Discover,
         /// Active checks of the backends.
         health: Health,
         /// Agents on the backends' hosts that say how their backends are. Default: none.
@@ -212,6 +216,35 @@ tables! {
         length: Number<1, 1_000_000>,
         /// How long one may wait; "1ms" to "1h". Default "5s". The time of connecting begins after it.
         timeout: Time<1, HOUR>,
+    }
+
+    /// Where further backends come from while the process runs: `dns` or `file`.
+    "a discovery" struct Discover {
+        /// The DNS is asked for this name, by the TTL of its answers. With a final dot it is whole, without one
+        /// the system's search list applies. Default: none. What was last found is kept when an answer fails or
+        /// is empty.
+        dns: DnsName,
+        /// dns only: "address" (default), A and AAAA records, all with the same `port`; "srv", SRV records,
+        /// which have ports, weights and priorities.
+        r#type: Choice<RecordType>,
+        /// dns only, not for "srv": the port of every address, 1 to 65535. Needed there.
+        port: Number<1, 65535>,
+        /// dns only: the resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those
+        /// of the system (/etc/resolv.conf), and /etc/hosts before them.
+        resolvers: OneOrMany<ResolverAddress>,
+        /// dns only: the least time between two questions, whatever the TTL; "100ms" to "1day". Default "5s".
+        min_ttl: Time<100, DAY>,
+        /// dns only: the most time between two questions; "100ms" to "1day". Default "5m".
+        max_ttl: Time<100, DAY>,
+        /// dns only: up to how many percent of the time between two questions are added to it by chance, so that
+        /// many nodes do not ask at once; 0 to 100. Default 10.
+        jitter: Number<0, 100>,
+        /// The path of a JSON file that another program writes, relative to this file's directory. It is read
+        /// whenever it changes. Default: none. What was last found is kept while the file is broken.
+        file: FilePath,
+        /// How long connections to a backend that vanished may go on before they are closed; "0s" to "7days".
+        /// Default: `shutdown.drain`.
+        drain: Time<0, { 7 * DAY }>,
     }
 
     /// How many leading bits of a source address are hashed.
@@ -363,6 +396,17 @@ pub(super) enum Protocol {
 
 impl Word for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
+}
+
+/// Which records of the DNS name backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordType {
+    Address,
+    Srv,
+}
+
+impl Word for RecordType {
+    const WORDS: &'static [(&'static str, Self)] = &[("address", Self::Address), ("srv", Self::Srv)];
 }
 
 /// What `on_down` says; the rate stands in a key of its own.

@@ -13,6 +13,7 @@ use super::fault::{self, Diagnostic, Faults, Warnings};
 use super::findings::Findings;
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file};
+use crate::pool::Source;
 
 /// The largest file that is read: room for more than a million routes, and an end for what is no file.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
@@ -25,13 +26,26 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
     let bytes = read_bytes(path).map_err(|error| unreadable(&name, &error))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text),
-        Err(error) => Err(not_utf8(&name, &error)),
+    let (mut config, warnings) = match String::from_utf8(bytes) {
+        Ok(text) => parse(&name, &text)?,
+        Err(error) => return Err(not_utf8(&name, &error)),
+    };
+    place_files(&mut config, path);
+    Ok((config, warnings))
+}
+
+/// Paths in a file are relative to its directory.
+fn place_files(config: &mut Config, path: &Path) {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    for discover in config.pools.iter_mut().filter_map(|pool| pool.discover.as_mut()) {
+        if let Source::File(file) = &mut discover.source {
+            *file = directory.join(&*file).into();
+        }
     }
 }
 
-/// Checks the text of a configuration; `source_name` stands for its path in messages.
+/// Checks the text of a configuration; `source_name` stands for its path in messages. Relative paths in it
+/// are left as they are.
 ///
 /// # Errors
 ///

@@ -209,9 +209,9 @@ macro_rules! tables {
                 found: &mut $crate::config::findings::Findings<'_>,
             ) -> Option<Self> {
                 use $crate::config::read::{open_table, read_key, refuse_others};
-                const KEYS: &[&str] = &[$( stringify!($key) ),*];
+                const KEYS: &[&str] = &[$( $crate::config::read::word_of(stringify!($key)) ),*];
                 let table = open_table(value, path, $noun, KEYS, found)?;
-                let read = Self { $( $key: read_key(table, stringify!($key), path, found), )* };
+                let read = Self { $( $key: read_key(table, $crate::config::read::word_of(stringify!($key)), path, found), )* };
                 refuse_others(value, path, $noun, KEYS, found);
                 Some(read)
             }
@@ -219,6 +219,14 @@ macro_rules! tables {
     )* };
 }
 pub(super) use tables;
+
+/// The word of a key whose identifier is a word of Rust too, such as `r#type`.
+pub(super) const fn word_of(identifier: &'static str) -> &'static str {
+    match identifier.as_bytes() {
+        [b'r', b'#', ..] => identifier.split_at(2).1,
+        _ => identifier,
+    }
+}
 
 /// The table in a value; `noun` says what it should be, such as `a pool`.
 pub(super) fn open_table<'v, 'i>(

@@ -7,12 +7,13 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::address::{AdminAddress, BackendAddress, Bind};
+use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, Factor, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time, TimeOrOff, Word,
+    Choice, DnsName, Factor, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
+    TimeOrOff, Word,
 };
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
@@ -78,6 +79,9 @@ described! {
     impl [] HashKey = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f]{32}$" });
     impl [] Name = |_made| json_schema!({ "type": "string", "pattern": NAME });
     impl [] SniPattern = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] DnsName = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$" });
+    impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });
+    impl [] ResolverAddress = |_made| json_schema!({ "type": "string", "minLength": 2 });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(.*):[0-9]+$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });

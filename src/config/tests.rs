@@ -5,11 +5,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::{Algorithm, MaxLoad};
+use crate::balance::MaxLoad;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
-    BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown, QueueSpec,
-    SourcePrefix, TierSpec,
+    BackendSpec, CheckKind, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown,
+    QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
@@ -124,32 +124,8 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(listener.policy.max_connections, None);
 
     let [pool] = &config.pools[..] else { panic!("one pool") };
-    let expected = PoolSpec {
-        name: "db".into(),
-        algorithm: Algorithm::Maglev,
-        hash_on: HashOn::SourceIp.into(),
-        source_prefix: SourcePrefix::default(),
-        hash_key: DEFAULT_HASH_KEY,
-        max_load: None,
-        slow_start: None,
-        backends: vec![BackendSpec {
-            name: "10.0.0.1:5432".into(),
-            address: "10.0.0.1:5432".parse().unwrap(),
-            weight: 1,
-            zone: None,
-            backup: false,
-            max_connections: None,
-            duty: Duty::Ready,
-            targets: Targets::default(),
-        }],
-        health: Some(HealthSpec::default()),
-        agent: None,
-        ejection: None,
-        on_down: OnDown::Keep,
-        dial: DialSpec::default(),
-        tiers: TierSpec::default(),
-        queue: None,
-    };
+    let backend = BackendSpec::new("10.0.0.1:5432", "10.0.0.1:5432".parse().unwrap());
+    let expected = PoolSpec { hash_key: DEFAULT_HASH_KEY, ..PoolSpec::new("db".into(), vec![backend]) };
     assert_eq!(*pool, expected);
 }
 
@@ -521,6 +497,79 @@ fn every_word_of_a_code_is_its_own() {
     }
 }
 
+fn check_discover(keys: &str, expected: &[&str]) {
+    let pool = format!("[pool.db]\ndiscover = {{ {keys} }}\n");
+    check(&format!("[listener.db]\nbind = ':5432'\npool = 'db'\n{pool}"), expected);
+}
+
+#[test]
+fn sources_of_backends() {
+    check_discover("dns = 'app.internal', port = 443", &[]);
+    check_discover("dns = 'app.internal.', port = 443, type = 'address', resolvers = '10.0.0.53'", &[]);
+    check_discover("dns = '_https._tcp.app.internal', type = 'srv', jitter = 0", &[]);
+    check_discover("dns = 'a', port = 1, resolvers = ['[::1]:5353', '::1'], min_ttl = '1h'", &[]);
+    check_discover("dns = 'a', port = 1, max_ttl = '1s', drain = '0s'", &[]);
+    check_discover("file = 'app.json', drain = '1h'", &[]);
+    check_discover("", &["C0330"]);
+    check_discover("drain = '1s'", &["C0330"]);
+    check_discover("dns = 'a', file = 'b', port = 1", &["C0330"]);
+    check_discover("dns = 'a'", &["C0105"]);
+    check_discover("dns = '_a._tcp.b'", &["C0105"]);
+    check_discover("dns = 'a', type = 'srv', port = 1", &["C0330"]);
+    check_discover("dns = 'a', type = 'mx', port = 1", &["C0201"]);
+    check_discover("dns = 'a', port = 0", &["C0203"]);
+    check_discover("dns = 'a', port = 1, min_ttl = '2s', max_ttl = '1s'", &["C0203"]);
+    check_discover("dns = 'a', port = 1, resolvers = []", &["C0330"]);
+    check_discover("dns = 'a', port = 1, resolvers = ['dns.internal']", &["C0204"]);
+    check_discover("dns = 'a', port = 1, resolvers = ['10.0.0.53:0']", &["C0204"]);
+    check_discover("dns = '10.0.0.1', port = 1", &["C0230"]);
+    check_discover("dns = '10.0.0.1:443', port = 1", &["C0230"]);
+    check_discover("dns = '', port = 1", &["C0230"]);
+    check_discover("dns = 'a..b', port = 1", &["C0230"]);
+    check_discover("dns = 'a b', port = 1", &["C0230"]);
+    check_discover("file = 'a', port = 1, type = 'srv', jitter = 5", &["C0330", "C0330", "C0330"]);
+    check_discover("file = ''", &["C0201"]);
+    check_discover("file = '/run/'", &["C0201"]);
+    check_discover("dns = 'a', prot = 1", &["C0102"]);
+    check_pool("discover = { file = 'a' }", &[]);
+    check_pool("discover = 'a'", &["C0104"]);
+    check(&whole("", "discover = { file = 'a' }", "").replace("'10.0.0.1:5432'", ""), &[]);
+    let idle = "{ address = '10.0.0.1:1', weight = 0 }";
+    check(&whole("", "discover = { file = 'a' }", "").replace("'10.0.0.1:5432'", idle), &[]);
+}
+
+#[test]
+fn a_source_has_its_defaults() {
+    let discover = |keys: &str| {
+        let config = good(&whole("", &format!("discover = {{ {keys} }}"), ""));
+        config.pools[0].discover.clone().unwrap()
+    };
+    let dns = DnsSpec {
+        name: "app.internal".into(),
+        records: Records::Addresses { port: 8443 },
+        resolvers: Vec::new(),
+        min_ttl: Duration::from_secs(5),
+        max_ttl: Duration::from_secs(300),
+        jitter: 10,
+    };
+    let spec = DiscoverSpec { source: Source::Dns(dns), drain: None, max_connections: None };
+    assert_eq!(discover("dns = 'app.internal', port = 8443"), spec);
+    let written = "dns = '_a._tcp.b.', type = 'srv', resolvers = ['10.0.0.53', '[::1]:5353'], \
+                   min_ttl = '1s', max_ttl = '2s', jitter = 100, drain = '3s'";
+    let dns = DnsSpec {
+        name: "_a._tcp.b.".into(),
+        records: Records::Services,
+        resolvers: vec!["10.0.0.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()],
+        min_ttl: Duration::from_secs(1),
+        max_ttl: Duration::from_secs(2),
+        jitter: 100,
+    };
+    let spec =
+        DiscoverSpec { source: Source::Dns(dns), drain: Some(Duration::from_secs(3)), max_connections: None };
+    assert_eq!(discover(written), spec);
+    assert_eq!(discover("file = 'a/b.json'").source, Source::File(Path::new("a/b.json").into()));
+}
+
 #[test]
 fn a_file_that_cannot_be_read_is_told() {
     let told = load(Path::new("/nowhere/pointsman.toml")).unwrap_err().render(false);
@@ -564,7 +613,7 @@ fn a_command_line_is_a_configuration() {
      --> arguments:1:49
       |
     1 | --listen 5432 --listen :1 --listen :1 --backend db:5432
-      |                                                 ^^^^^^^ a host name; this version does not resolve names: write the IP address
+      |                                                 ^^^^^^^ a host name: a pool resolves it by discover = { dns = "db", port = 5432 }
 
     arguments: 3 faults
     "#);
@@ -645,6 +694,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     // The table alone switches it on; its keys are the defaults.
     let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
     assert_eq!(ejections, [EjectionSpec::default()]);
+    let sources = full.pools.iter_mut().filter_map(|pool| pool.discover.as_mut());
+    let shown: Vec<_> = sources.filter_map(|discover| discover.drain.take()).collect();
+    assert_eq!(shown, [Duration::from_secs(30)]);
     assert_eq!(full, config);
 }
 

@@ -1,5 +1,6 @@
 //! The kinds of words a configuration is made of: numbers, durations, names, choices.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::{DeInteger, DeValue};
@@ -9,6 +10,7 @@ use super::fault::Diagnostic;
 use super::findings::{Findings, did_you_mean};
 use super::read::{Path, Read, Value, wrong_type};
 use crate::route::pattern::NamePattern;
+use crate::sys::Address;
 use crate::telemetry::AccessLogTarget;
 
 /// The longest name of a listener, pool or backend: names are metric labels and stand in every log line.
@@ -297,6 +299,50 @@ impl Read for SniPattern {
                 None
             }
         }
+    }
+}
+
+/// A name of the DNS, as a resolver is asked for it: labels of letters, digits, `-` and `_`, with a final dot
+/// or without.
+#[derive(Clone, Debug)]
+pub(super) struct DnsName(pub(super) String);
+
+impl Read for DnsName {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a DNS name", found)?;
+        let hint = if text.parse::<std::net::IpAddr>().is_ok() || text.parse::<Address>().is_ok() {
+            "an address, not a name: write it in `backends`"
+        } else if !is_dns_name(text) {
+            "a name is labels of 1 to 63 letters, digits, `-` or `_` with dots between, 253 characters at most"
+        } else {
+            return Some(Self(text.to_owned()));
+        };
+        let message = format!("{text:?} is not a name that can be asked for");
+        found.add(Diagnostic::new(Code::BadDnsName, path, message).label(value.span().into(), hint));
+        None
+    }
+}
+
+fn is_dns_name(text: &str) -> bool {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    let is_label = |label: &str| (1..=63).contains(&label.len()) && label.chars().all(fits);
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// A path of a file.
+#[derive(Clone, Debug)]
+pub(super) struct FilePath(pub(super) PathBuf);
+
+impl Read for FilePath {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "the path of a file", found)?;
+        if text.is_empty() || text.ends_with('/') || text.contains('\0') {
+            let message = format!("{text:?} is not the path of a file");
+            found.add(Diagnostic::new(Code::UnknownWord, path, message).label(value.span().into(), ""));
+            return None;
+        }
+        Some(Self(text.into()))
     }
 }
 

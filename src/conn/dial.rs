@@ -124,7 +124,7 @@ async fn find(
     tried: &[Arc<Backend>],
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
-    let Served { pool, metrics } = served;
+    let Served { pool, metrics, .. } = served;
     let (source, name) = (story.client().tcp(), sniffed.facts.server_name.as_ref());
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),

@@ -252,13 +252,13 @@ fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) 
 /// Finds the pool, and notes which route led there.
 fn route(protocol: &Protocol, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
     let tls = match protocol {
-        Protocol::Tcp(served) => return Ok(Arc::clone(served)),
+        Protocol::Tcp(place) => return Ok(place.served()),
         Protocol::Tls(tls) => tls,
     };
     match tls.target(sniffed.facts.server_name.as_ref()) {
-        Ok(Target { route, served }) => {
+        Ok(Target { route, place }) => {
             story.routed(route);
-            Ok(Arc::clone(served))
+            Ok(place.served())
         }
         Err(Unrouted::NoSni) => Err(CloseReason::NoSni),
         Err(Unrouted::Unmatched) => Err(CloseReason::UnmatchedSni),

@@ -507,20 +507,11 @@ impl Vitals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::spec::Targets;
+
     use crate::pool::{EjectionSpec, HealthSpec};
 
     fn spec(address: &str, weight: u16) -> BackendSpec {
-        BackendSpec {
-            name: "b".into(),
-            address: address.parse().unwrap(),
-            weight,
-            zone: None,
-            backup: false,
-            max_connections: None,
-            duty: Duty::Ready,
-            targets: Targets::default(),
-        }
+        BackendSpec { weight, ..BackendSpec::new("b", address.parse().unwrap()) }
     }
 
     fn health_spec() -> HealthSpec {

@@ -121,26 +121,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::balance::Algorithm;
-    use crate::pool::{DialSpec, HashParts, OnDown, TierSpec};
+
+    use crate::pool::HashParts;
 
     fn pool(hash_on: impl Into<HashParts>, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
-            name: "p".into(),
-            algorithm: Algorithm::Maglev,
             hash_on: hash_on.into(),
             source_prefix: SourcePrefix { v4, v6 },
             hash_key: *b"\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f",
-            max_load: None,
-            slow_start: None,
-            backends: Vec::new(),
-            health: None,
-            agent: None,
-            ejection: None,
-            on_down: OnDown::Keep,
-            dial: DialSpec::default(),
-            tiers: TierSpec::default(),
-            queue: None,
+            ..PoolSpec::new("p".into(), Vec::new())
         }
     }
 

@@ -9,6 +9,7 @@
 mod agent;
 mod backend;
 mod changes;
+pub mod discover;
 mod hash_on;
 mod health;
 mod latency;
@@ -34,6 +35,8 @@ use tiers::{Tier, Tiers};
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use backend::Backend;
 pub use changes::{Sighting, Withheld};
+pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
+pub use discover::{Discoveries, Discovery, DiscoveryReport};
 pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
 pub use pick::Unavailable;

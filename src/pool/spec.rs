@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::discover::spec::DiscoverSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
 use crate::wire::Script;
@@ -27,8 +28,11 @@ pub struct PoolSpec {
     pub max_load: Option<MaxLoad>,
     /// How long a backend that came up takes less than its share, growing evenly. Default: it takes all.
     pub slow_start: Option<Duration>,
-    /// The backends, in written order, identities distinct, at least one weight above 0.
+    /// The backends, in written order, identities distinct, at least one weight above 0; where more are
+    /// discovered there may be none.
     pub backends: Vec<BackendSpec>,
+    /// Where further backends come from, or `None`.
+    pub discover: Option<DiscoverSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
     /// Agents that say how their backends are, or `None` when nobody is asked.
@@ -46,6 +50,33 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
+    /// A pool with everything else as it is where the configuration says nothing, and the key of zeros.
+    pub fn new(name: Arc<str>, backends: Vec<BackendSpec>) -> Self {
+        Self {
+            name,
+            algorithm: Algorithm::Maglev,
+            hash_on: HashOn::SourceIp.into(),
+            source_prefix: SourcePrefix::default(),
+            hash_key: [0; 16],
+            max_load: None,
+            slow_start: None,
+            backends,
+            discover: None,
+            health: Some(HealthSpec::default()),
+            agent: None,
+            ejection: None,
+            on_down: OnDown::Keep,
+            dial: DialSpec::default(),
+            tiers: TierSpec::default(),
+            queue: None,
+        }
+    }
+
+    /// The longest that a connection may look for a backend, a wait in the queue included.
+    pub fn longest_dial(&self) -> Duration {
+        self.dial.dial_timeout + self.queue.map_or(Duration::ZERO, |queue| queue.timeout)
+    }
+
     /// Failures in a row that are too many; 0: any number is borne.
     pub(super) fn borne(&self) -> u32 {
         self.ejection.as_ref().map_or(0, |spec| spec.consecutive_failures)
@@ -71,6 +102,22 @@ pub struct BackendSpec {
     pub duty: Duty,
     /// Where its check and its agent are, if not where the pool says.
     pub targets: Targets,
+}
+
+impl BackendSpec {
+    /// A backend with everything else as it is where the configuration says nothing.
+    pub fn new(name: impl Into<Arc<str>>, address: Address) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            weight: 1,
+            zone: None,
+            backup: false,
+            max_connections: None,
+            duty: Duty::Ready,
+            targets: Targets::default(),
+        }
+    }
 }
 
 /// What the operator wants of a backend.

@@ -1,39 +1,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::spec::{AgentSpec, Target, Targets};
+use super::spec::{AgentSpec, Target};
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::wire::agent::Word;
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     let backends = backends.iter().map(|&(name, address, weight)| BackendSpec {
-        name: name.into(),
-        address: address.parse().unwrap(),
         weight,
-        zone: None,
-        backup: false,
-        max_connections: None,
-        duty: Duty::Ready,
-        targets: Targets::default(),
+        ..BackendSpec::new(name, address.parse().unwrap())
     });
-    PoolSpec {
-        name: "p".into(),
-        algorithm,
-        hash_on: HashOn::SourceIp.into(),
-        source_prefix: SourcePrefix::default(),
-        hash_key: [7; 16],
-        max_load: None,
-        slow_start: None,
-        backends: backends.collect(),
-        health: Some(HealthSpec::default()),
-        agent: None,
-        ejection: None,
-        on_down: OnDown::Keep,
-        dial: DialSpec::default(),
-        tiers: TierSpec::default(),
-        queue: None,
-    }
+    PoolSpec { algorithm, hash_key: [7; 16], ..PoolSpec::new("p".into(), backends.collect()) }
 }
 
 const THREE: [(&str, &str, u16); 3] =

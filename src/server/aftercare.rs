@@ -96,30 +96,29 @@ impl Aftercare {
         }
     }
 
-    /// Brings everything in line with the snapshot that has just come into force.
-    pub(super) fn settle(&mut self, server: &Server) {
-        let snapshot = server.view.snapshot.load();
-        for served in snapshot.pools.values() {
-            for (backend, change) in served.pool.settle(Instant::now()) {
-                self.follow(server, served, &backend, change);
-            }
+    /// Brings everything in line with a pool that has just come into force.
+    pub(super) fn settle(&mut self, server: &Server, served: &Served) {
+        for (backend, change) in served.pool.settle(Instant::now()) {
+            self.follow(server, served, &backend, change);
         }
-        self.paces.retain(|pool, _| snapshot.pools.contains_key(pool));
-        self.review_notices(server, &snapshot);
+        self.review_notices(server, served);
     }
 
     /// A pool may have changed what it does about backends that are down. Notices to the connections of
     /// those that are gone stay until their drain is over.
-    fn review_notices(&mut self, server: &Server, snapshot: &Snapshot) {
-        for served in snapshot.pools.values() {
-            for backend in served.pool.backends() {
-                let rate = close_rate(served, backend);
-                if self.notices.get(&backend.number()).map(|given| given.rate) != rate {
-                    self.withdraw(backend.number());
-                    self.give_notice(server, served, backend);
-                }
+    fn review_notices(&mut self, server: &Server, served: &Served) {
+        for backend in served.pool.backends() {
+            let rate = close_rate(served, backend);
+            if self.notices.get(&backend.number()).map(|given| given.rate) != rate {
+                self.withdraw(backend.number());
+                self.give_notice(server, served, backend);
             }
         }
+    }
+
+    /// Forgets pools that are not in the snapshot.
+    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
+        self.paces.retain(|pool, _| snapshot.pools.contains_key(pool));
     }
 
     /// Forgets what is gone for good.

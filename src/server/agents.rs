@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{View, build};
-use crate::pool::{AgentReport, Agents, Backend, CheckLimit};
+use crate::pool::{AgentReport, Agents, Backend, CheckLimit, Pool};
 use crate::snapshot::Snapshot;
 
 /// Reports that may wait; then the agents wait.
@@ -28,13 +28,15 @@ impl Desk {
         Self { pools: HashMap::new(), reports, report_to, silent: HashSet::new() }
     }
 
-    /// Asks the agents of what the snapshot holds, and no others.
-    pub(super) fn follow(&mut self, snapshot: &Snapshot, limit: &Arc<CheckLimit>) {
+    /// Asks the agents of what a pool holds, and no others.
+    pub(super) fn follow(&mut self, pool: &Pool, limit: &Arc<CheckLimit>) {
+        let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
+        agents.follow(pool, &self.report_to, limit, build::random());
+    }
+
+    /// Asks no more for pools that are not in the snapshot.
+    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
         self.pools.retain(|name, _| snapshot.pools.contains_key(name));
-        for (name, served) in &snapshot.pools {
-            let agents = self.pools.entry(Arc::clone(name)).or_default();
-            agents.follow(&served.pool, &self.report_to, limit, build::random());
-        }
         let backends = snapshot.pools.values().flat_map(|served| served.pool.backends());
         let numbers: HashSet<u64> = backends.map(|backend| backend.number()).collect();
         self.silent.retain(|number| numbers.contains(number));

@@ -9,10 +9,11 @@ use super::leaving::Leaving;
 use crate::config::Config;
 use crate::limit::Gate;
 use crate::listener::ListenerSpec;
-use crate::pool::Pool;
+use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
 use crate::route::{RouteId, RouteTable};
 use crate::snapshot::{
-    Policy, Protocol, ProtocolSpec, RouteSpec, Served, Snapshot, SocketId, Target, TargetSpec, TlsPolicy,
+    Place, Policy, Protocol, ProtocolSpec, RouteSpec, Served, Snapshot, SocketId, Target, TargetSpec,
+    TlsPolicy,
 };
 use crate::telemetry::Metrics;
 
@@ -35,41 +36,83 @@ pub enum BuildFault {
     Routes(Arc<str>),
 }
 
+/// What a build takes over from, besides the snapshot before.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    /// What earlier ones took away.
+    pub(super) leaving: &'a Leaving,
+    /// What was found besides what is written; `None` before anything can be.
+    pub(super) discoveries: Option<&'a Discoveries>,
+    /// The series.
+    pub(super) metrics: &'a Metrics,
+}
+
 /// Builds the whole snapshot of a configuration.
 pub(super) fn snapshot(
     config: &Config,
     previous: &Snapshot,
-    leaving: &Leaving,
-    metrics: &Metrics,
+    sources: Sources<'_>,
 ) -> Result<Snapshot, BuildFault> {
-    let mut returning = leaving.backends();
-    let pools: BTreeMap<Arc<str>, Arc<Served>> = config
-        .pools
-        .iter()
-        .map(|spec| {
-            let old = previous.pools.get(&spec.name);
-            let served = match old {
-                Some(old) if old.pool.spec() == spec => Arc::clone(old),
-                _ => {
-                    let mut pool = Pool::build(spec.clone(), old.map(|old| &old.pool), random());
-                    for backend in returning.remove(&*spec.name).unwrap_or_default() {
-                        pool.take_back(backend);
-                    }
-                    Arc::new(Served { pool, metrics: metrics.pool(&spec.name) })
-                }
-            };
-            (Arc::clone(&spec.name), served)
-        })
-        .collect();
+    let Sources { leaving, metrics, .. } = sources;
+    let returning = leaving.backends();
+    let mut pools = BTreeMap::new();
+    let mut places = BTreeMap::new();
+    for spec in &config.pools {
+        let old = previous.pools.get(&spec.name);
+        let returning = returning.get(&*spec.name).map_or(&[][..], Vec::as_slice);
+        let served = served(spec, old, returning, sources);
+        let place = match (old, previous.places.get(&spec.name)) {
+            (Some(old), Some(place)) if Arc::ptr_eq(old, &served) => Arc::clone(place),
+            _ => Place::new(Arc::clone(&served)),
+        };
+        pools.insert(Arc::clone(&spec.name), served);
+        places.insert(Arc::clone(&spec.name), place);
+    }
     let mut policies = HashMap::new();
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, leaving);
-        let policy = Arc::new(policy(spec, before, &pools, metrics)?);
+        let policy = Arc::new(policy(spec, before, &places, metrics)?);
         for (place, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, place, *address), Arc::clone(&policy));
         }
     }
-    Ok(Snapshot { policies, pools })
+    Ok(Snapshot { policies, pools, places })
+}
+
+/// Builds one pool with what is discovered of it; the old one if nothing is different. `returning` are those
+/// of its backends that are leaving and may be back.
+pub(super) fn served(
+    written: &PoolSpec,
+    old: Option<&Arc<Served>>,
+    returning: &[&Arc<Backend>],
+    sources: Sources<'_>,
+) -> Arc<Served> {
+    let found = sources.discoveries.and_then(|discoveries| discoveries.of(written));
+    let (discovery, spec) = match found {
+        Some((discovery, found)) => (Some(discovery), found.join(written)),
+        None => (None, written.clone()),
+    };
+    let written = written.backends.len();
+    if let Some(old) = old
+        && *old.pool.spec() == spec
+        && old.written == written
+        && is_one(old.discovery.as_ref(), discovery.as_ref())
+    {
+        return Arc::clone(old);
+    }
+    let metrics = sources.metrics.pool(&spec.name);
+    let mut pool = Pool::build(spec, old.map(|old| &old.pool), random());
+    for backend in returning {
+        pool.take_back(backend);
+    }
+    Arc::new(Served { pool, metrics, discovery, written })
+}
+
+fn is_one<T>(one: Option<&Arc<T>>, two: Option<&Arc<T>>) -> bool {
+    match (one, two) {
+        (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+        (one, two) => one.is_none() && two.is_none(),
+    }
 }
 
 /// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
@@ -82,7 +125,7 @@ fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> O
 fn policy(
     spec: &ListenerSpec,
     before: Option<(u64, Arc<Gate>)>,
-    pools: &BTreeMap<Arc<str>, Arc<Served>>,
+    places: &BTreeMap<Arc<str>, Arc<Place>>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
@@ -92,18 +135,18 @@ fn policy(
     Ok(Policy {
         listener: Arc::clone(&spec.name),
         number,
-        protocol: protocol(spec, pools)?,
+        protocol: protocol(spec, places)?,
         relay: Arc::new(spec.policy.relay),
         gate,
         metrics: metrics.listener(&spec.name),
     })
 }
 
-fn protocol(spec: &ListenerSpec, pools: &BTreeMap<Arc<str>, Arc<Served>>) -> Result<Protocol, BuildFault> {
-    let pool =
-        |name: &Arc<str>| pools.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)));
+fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {
+    let place =
+        |name: &Arc<str>| places.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)));
     let (routes, no_sni, unmatched, hello) = match &spec.policy.protocol {
-        ProtocolSpec::Tcp { pool: name } => return Ok(Protocol::Tcp(pool(name)?)),
+        ProtocolSpec::Tcp { pool: name } => return Ok(Protocol::Tcp(place(name)?)),
         ProtocolSpec::Tls { routes, no_sni, unmatched, hello } => (routes, no_sni, unmatched, hello),
     };
     let mut targets = Vec::new();
@@ -111,14 +154,14 @@ fn protocol(spec: &ListenerSpec, pools: &BTreeMap<Arc<str>, Arc<Served>>) -> Res
     for RouteSpec { names, pool: name } in routes {
         for pattern in names {
             let id = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            targets.push(Target { route: pattern.to_string().into(), served: pool(name)? });
+            targets.push(Target { route: pattern.to_string().into(), place: place(name)? });
             patterns.push((pattern.clone(), id));
         }
     }
     let table =
         RouteTable::build(patterns.into_iter()).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
     let fallback = |target: &TargetSpec, word: &str| match target {
-        TargetSpec::Pool(name) => Ok(Some(Target { route: word.into(), served: pool(name)? })),
+        TargetSpec::Pool(name) => Ok(Some(Target { route: word.into(), place: place(name)? })),
         TargetSpec::Reject => Ok(None),
     };
     Ok(Protocol::Tls(Box::new(TlsPolicy {

@@ -1,4 +1,4 @@
-//! What reloads took away and whose connections may still go on for a while.
+//! What reloads and discovery took away and whose connections may still go on for a while.
 //!
 //! What comes back in that time is the same again: a listener by its name, a backend by its pool, name
 //! and address. It goes on with its number and counts, and its connections are no longer to be closed.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::limit::Gate;
-use crate::pool::Backend;
+use crate::pool::{Backend, Pool};
 use crate::snapshot::Snapshot;
 
 /// After a moment at which connections are told to close, when they are told once more: one that was just
@@ -23,7 +23,7 @@ pub(super) struct Leaving {
     departures: Vec<Departure>,
 }
 
-/// What one reload took away.
+/// What one reload or one discovery took away.
 struct Departure {
     /// When its connections are closed, in order; never empty.
     moments: VecDeque<Instant>,
@@ -58,9 +58,24 @@ impl Leaving {
         listeners.dedup_by_key(|listener| listener.number);
         let backends =
             backends(old).filter(|backend| !staying.contains(&backend.number())).cloned().collect();
-        self.departures.push(Departure { moments: moments(old, now, drain), listeners, backends });
+        let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
+        let moments = moments(now, drain, dials.max().unwrap_or_default());
+        self.departures.push(Departure { moments, listeners, backends });
         self.departures.retain_mut(|departure| {
             departure.listeners.retain(|listener| !staying.contains(&listener.number));
+            departure.backends.retain(|backend| !staying.contains(&backend.number()));
+            !(departure.listeners.is_empty() && departure.backends.is_empty())
+        });
+    }
+
+    /// The same for one pool alone, whose connections have `drain`.
+    pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
+        let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
+        let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
+        let backends = old.backends().iter().filter(goes).cloned().collect();
+        let moments = moments(now, drain, old.spec().longest_dial());
+        self.departures.push(Departure { moments, listeners: Vec::new(), backends });
+        self.departures.retain_mut(|departure| {
             departure.backends.retain(|backend| !staying.contains(&backend.number()));
             !(departure.listeners.is_empty() && departure.backends.is_empty())
         });
@@ -101,14 +116,10 @@ impl Leaving {
     }
 }
 
-/// When the connections of what a reload of now took away are closed. The last moment is behind all dials
-/// that began before it: they may still turn to a backend that is gone.
-fn moments(old: &Snapshot, now: Instant, drain: Duration) -> VecDeque<Instant> {
-    let dials = old.pools.values().map(|served| {
-        let spec = served.pool.spec();
-        spec.dial.dial_timeout + spec.queue.map_or(Duration::ZERO, |queue| queue.timeout)
-    });
-    let last_dial = now + dials.max().unwrap_or_default();
+/// When the connections of what was taken away now are closed. The last moment is behind all dials that
+/// began before it, each of which takes `longest_dial` at most: they may still turn to a backend that is gone.
+fn moments(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
+    let last_dial = now + longest_dial;
     let deadline = now + drain;
     let mut moments = VecDeque::from([deadline, deadline + AGAIN]);
     if last_dial > deadline {

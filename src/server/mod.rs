@@ -7,6 +7,7 @@
 mod aftercare;
 mod agents;
 mod build;
+mod discovery;
 mod leaving;
 mod notify;
 mod reload;
@@ -37,7 +38,7 @@ use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
 use leaving::Leaving;
-use reload::Sockets;
+use reload::{SocketPlan, Sockets};
 use view::Request;
 
 /// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
@@ -78,7 +79,7 @@ pub enum StartFault {
     System(#[from] io::Error),
 }
 
-/// A server whose workers serve already.
+/// A server whose workers serve already, unless backends must be found first.
 pub struct Server {
     /// What is in force; where a reload cannot change something, what was there at the start.
     config: Config,
@@ -86,6 +87,9 @@ pub struct Server {
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
+    /// The sockets of the start, bound but not yet given to the workers: backends are to be found first.
+    /// Who connects meanwhile waits in the kernel's queue.
+    held: Option<SocketPlan>,
     workers: Vec<Worker>,
     remote: Remote,
     requests: mpsc::UnboundedReceiver<Request>,
@@ -93,7 +97,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every address, starts the workers and lets connections in.
+    /// Binds every address, starts the workers and lets connections in; where backends are to be discovered
+    /// it lets them in when [`Server::run`] has found some, or has looked long enough.
     ///
     /// # Errors
     ///
@@ -109,7 +114,11 @@ impl Server {
         });
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
-        let snapshot = build::snapshot(&config, &Snapshot::default(), &Leaving::default(), &metrics)?;
+        let nothing = Leaving::default();
+        let sources = build::Sources { leaving: &nothing, discoveries: None, metrics: &metrics };
+        let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
+        let must_look = config.pools.iter().any(|pool| pool.discover.is_some());
+        let life = if must_look { Life::Starting } else { Life::Serving };
         let access_log = open_access_log(&config, &metrics)?;
         let view = Arc::new(View {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -117,7 +126,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             started: SystemTime::now(),
             workers: config.workers,
-            life: AtomicU8::new(Life::Serving as u8),
+            life: AtomicU8::new(life as u8),
             addresses: Mutex::default(),
         });
         let (doors, parcels) = Doors::new(config.workers);
@@ -137,15 +146,31 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
-        // Nothing was open before, so nothing is closed.
-        let _closed = sockets.carry_out(plan, &workers);
-        view.set_addresses(sockets.addresses());
+        view.set_addresses(plan.addresses());
+        let held = if must_look {
+            Some(plan)
+        } else {
+            // Nothing was open before, so nothing is closed.
+            let _closed = sockets.carry_out(plan, &workers);
+            None
+        };
         metrics.process().workers.set(config.workers as f64);
         metrics.process().connections_limit.set(connections as f64);
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
-        Ok(Self { config, descriptors, view, access_log, sockets, workers, remote, requests, sightings })
+        Ok(Self {
+            config,
+            descriptors,
+            view,
+            access_log,
+            sockets,
+            held,
+            workers,
+            remote,
+            requests,
+            sightings,
+        })
     }
 
     /// A handle for other threads.

@@ -181,11 +181,24 @@ impl Sockets {
     }
 
     /// Where each listener listens.
-    pub(super) fn addresses(&self) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
-        let mut addresses: BTreeMap<Arc<str>, Vec<SocketAddr>> = BTreeMap::new();
-        for socket in self.open.values() {
-            addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address);
-        }
-        addresses
+    pub(super) fn addresses(&self) -> Addresses {
+        addresses(&self.open)
     }
+}
+
+impl SocketPlan {
+    /// Where each listener will listen.
+    pub(super) fn addresses(&self) -> Addresses {
+        addresses(&self.next)
+    }
+}
+
+type Addresses = BTreeMap<Arc<str>, Vec<SocketAddr>>;
+
+fn addresses(sockets: &BTreeMap<SocketId, Socket>) -> Addresses {
+    let mut addresses = Addresses::new();
+    for socket in sockets.values() {
+        addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address);
+    }
+    addresses
 }

@@ -23,7 +23,8 @@ use super::reload::{Changes, ReloadFault};
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
-use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Sighting};
+use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
+use crate::snapshot::Served;
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
 
@@ -62,6 +63,7 @@ enum Event {
     Agent(AgentReport),
     Sighting(Sighting),
     EjectionOver,
+    Discovered(DiscoveryReport),
     Signal(SignalKind),
     /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
@@ -96,19 +98,21 @@ impl Server {
 }
 
 /// The server in its control loop.
-struct Control {
-    server: Server,
+pub(super) struct Control {
+    pub(super) server: Server,
     file: Option<PathBuf>,
     signals: Vec<(SignalKind, Signal)>,
     checks: HashMap<Arc<str>, Checks>,
-    reports: mpsc::Receiver<CheckReport>,
+    pub(super) reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
     agents: Desk,
     check_limit: Arc<CheckLimit>,
-    leaving: Leaving,
-    aftercare: Aftercare,
+    pub(super) discoveries: Discoveries,
+    pub(super) findings: mpsc::Receiver<DiscoveryReport>,
+    pub(super) leaving: Leaving,
+    pub(super) aftercare: Aftercare,
     upkeep: tokio::time::Interval,
-    watchdog: Watchdog,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Control {
@@ -131,6 +135,7 @@ impl Control {
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let delayed = server.view.metrics.process().checks_delayed.clone();
         let check_limit = CheckLimit::new(server.config.max_checks, delayed);
+        let (discoveries, findings) = Discoveries::new();
         let mut control = Self {
             server,
             file,
@@ -140,6 +145,8 @@ impl Control {
             report_to,
             agents: Desk::new(),
             check_limit,
+            discoveries,
+            findings,
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
@@ -150,6 +157,7 @@ impl Control {
     }
 
     async fn serve(mut self) -> io::Result<()> {
+        self.look_first().await?;
         tell(&[NotifyState::Ready]);
         tracing::info!(workers = self.server.workers.len(), listeners = ?self.server.view.addresses(), "serving");
         loop {
@@ -177,6 +185,7 @@ impl Control {
             }
             Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
+            Event::Discovered(report) => self.discovered(report),
             Event::Upkeep => self.server.view.metrics.upkeep(),
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
@@ -192,6 +201,7 @@ impl Control {
             Some(report) = self.reports.recv() => Event::Report(report),
             report = self.agents.next() => Event::Agent(report),
             Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
+            Some(report) = self.findings.recv() => Event::Discovered(report),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
@@ -202,20 +212,22 @@ impl Control {
     }
 
     /// Brings backends in line with their pools, starts the checks of new ones and ends those of gone ones.
-    fn follow_pools(&mut self) {
-        self.aftercare.settle(&self.server);
-        let snapshot = self.server.view.snapshot.load();
+    pub(super) fn follow_pools(&mut self) {
+        let snapshot = self.server.view.snapshot.load_full();
+        self.aftercare.retain(&snapshot);
         self.checks.retain(|name, _| snapshot.pools.contains_key(name));
-        for (name, served) in &snapshot.pools {
-            served.pool.notice();
-            self.checks.entry(Arc::clone(name)).or_default().follow(
-                &served.pool,
-                &self.report_to,
-                &self.check_limit,
-                build::random(),
-            );
-        }
-        self.agents.follow(&snapshot, &self.check_limit);
+        self.agents.retain(&snapshot);
+        snapshot.pools.values().for_each(|served| self.follow_pool(served));
+    }
+
+    /// The same for one pool of the snapshot.
+    pub(super) fn follow_pool(&mut self, served: &Served) {
+        let (pool, name) = (&served.pool, &served.pool.spec().name);
+        self.aftercare.settle(&self.server, served);
+        pool.notice();
+        let checks = self.checks.entry(Arc::clone(name)).or_default();
+        checks.follow(pool, &self.report_to, &self.check_limit, build::random());
+        self.agents.follow(pool, &self.check_limit);
     }
 
     async fn reload_file(&mut self) {
@@ -253,11 +265,16 @@ impl Control {
     }
 
     async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+        let changes = Changes::between(&self.server.config, &config);
+        let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
+        self.prepare_discovery(&config).await;
         let server = &mut self.server;
-        let changes = Changes::between(&server.config, &config);
         let old = server.view.snapshot.load_full();
-        let plan = server.sockets.plan(&config, server.workers.len())?;
-        let snapshot = Arc::new(build::snapshot(&config, &old, &self.leaving, &server.view.metrics)?);
+        let metrics = &server.view.metrics;
+        let sources =
+            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
+        self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);

@@ -19,6 +19,8 @@ use crate::telemetry::Metrics;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Life {
+    /// Its addresses are bound, and it looks for backends before it lets anybody in.
+    Starting,
     /// It serves.
     Serving,
     /// It was told to stop: new connections are turned away soon or already.
@@ -45,7 +47,11 @@ pub struct View {
 impl View {
     /// The stage of life.
     pub fn life(&self) -> Life {
-        if self.life.load(Ordering::Relaxed) == Life::Serving as u8 { Life::Serving } else { Life::Draining }
+        match self.life.load(Ordering::Relaxed) {
+            life if life == Life::Starting as u8 => Life::Starting,
+            life if life == Life::Serving as u8 => Life::Serving,
+            _ => Life::Draining,
+        }
     }
 
     /// Where each listener listens, by name.

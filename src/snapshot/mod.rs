@@ -2,6 +2,9 @@
 //!
 //! Whoever builds a new one swaps it in whole. A connection loads it once, takes the policy of the
 //! socket it came through, and lets go of that when its backend is connected.
+//!
+//! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
+//! alone: a hundred thousand routes need not be built again because one backend came.
 
 pub mod spec;
 
@@ -9,8 +12,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use crate::limit::Gate;
-use crate::pool::Pool;
+use crate::pool::{Discovery, Pool};
 use crate::relay::RelayOptions;
 use crate::route::{RouteId, RouteTable};
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
@@ -39,20 +44,56 @@ impl std::fmt::Display for SocketId {
 }
 
 /// What is configured and alive.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Snapshot {
     /// What happens to the connections of a socket.
     pub policies: HashMap<SocketId, Arc<Policy>>,
     /// The pools by name.
     pub pools: BTreeMap<Arc<str>, Arc<Served>>,
+    /// Where the policies find these pools, by name.
+    pub places: BTreeMap<Arc<str>, Arc<Place>>,
+}
+
+impl Snapshot {
+    /// The same with another pool in the place of that name. Connections find it there at once.
+    pub fn replace(&self, name: &Arc<str>, served: Arc<Served>) -> Self {
+        let mut new = self.clone();
+        if let Some(place) = self.places.get(name) {
+            place.0.store(Arc::clone(&served));
+            new.pools.insert(Arc::clone(name), served);
+        }
+        new
+    }
+}
+
+/// Where policies find a pool. Shared by the snapshots in which that pool differs by its discovered backends
+/// alone; a reload that changes a pool makes a new place, so that what is decided by an older policy keeps
+/// to the pool it was made for.
+pub struct Place(ArcSwap<Served>);
+
+impl Place {
+    /// A place with its first pool.
+    pub fn new(served: Arc<Served>) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::new(served)))
+    }
+
+    /// The pool that stands there now.
+    pub fn served(&self) -> Arc<Served> {
+        self.0.load_full()
+    }
 }
 
 /// A pool with its metrics.
 pub struct Served {
-    /// The pool.
+    /// The pool, with all its backends.
     pub pool: Pool,
     /// Its fixed series.
     pub metrics: Arc<PoolMetrics>,
+    /// What is known of the source of further backends, if it has one.
+    pub discovery: Option<Arc<Discovery>>,
+    /// How many of its backends, the first, are written in the configuration. Those behind them were
+    /// discovered.
+    pub written: usize,
 }
 
 /// What a listener does with its connections.
@@ -74,7 +115,7 @@ pub struct Policy {
 /// The protocol of a listener.
 pub enum Protocol {
     /// Nothing is read before the backend is connected.
-    Tcp(Arc<Served>),
+    Tcp(Arc<Place>),
     /// The ClientHello is read for its server name.
     Tls(Box<TlsPolicy>),
 }
@@ -99,7 +140,7 @@ pub struct Target {
     /// The route as written, or the key that stands for it.
     pub route: Arc<str>,
     /// Where it leads.
-    pub served: Arc<Served>,
+    pub place: Arc<Place>,
 }
 
 /// Why a name leads nowhere.

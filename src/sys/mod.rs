@@ -15,6 +15,7 @@ pub mod process;
 pub mod reactor;
 pub mod socket;
 pub mod stream;
+pub mod watch;
 
 pub use address::Address;
 pub use listen::Listening;

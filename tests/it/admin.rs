@@ -157,9 +157,11 @@ fn status_tells_what_is_there() {
             "panic": false,
             "queue": { "waiting": 0, "length": null },
             "tiers": [{ "zone": "*", "backup": false, "weight_up": 1, "weight": 1, "share": 1.0 }],
+            "discovery": null,
             "backends": [{
                 "name": backend.address.to_string(),
                 "address": backend.address.to_string(),
+                "origin": "configuration",
                 "weight": 1,
                 "zone": null,
                 "backup": false,

@@ -7,6 +7,7 @@ mod admin;
 mod balance;
 mod child;
 mod dial;
+mod discovery;
 mod ends;
 mod life;
 mod pressure;

@@ -3,6 +3,7 @@
 //! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
 //! was found.
 
+mod discover;
 mod health;
 mod listener;
 mod pool;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::health::HealthChecker;
-use super::or;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
+use super::{discover, or};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
@@ -15,7 +15,8 @@ use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
 use crate::pool::{
-    BackendSpec, DialSpec, Duty, EjectionSpec, HashOn, HashParts, OnDown, PoolSpec, SourcePrefix,
+    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, HashOn, HashParts, OnDown, PoolSpec,
+    SourcePrefix,
 };
 use crate::sys::Address;
 
@@ -85,6 +86,7 @@ impl PoolChecker<'_> {
             hash_key,
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
+            discover: self.discover(found),
             health: asks.health(&backends, found),
             agent: asks.agent(&backends, found),
             ejection: self.ejection(found),
@@ -140,11 +142,13 @@ impl PoolChecker<'_> {
             Key::Good(entry) => &entry.value,
             Key::Wrong => return Vec::new(),
             Key::Absent => {
-                self.without_backends(self.place, found);
+                if self.words.discover.is_absent() {
+                    self.without_backends(self.place, found);
+                }
                 return Vec::new();
             }
         };
-        if list.items.is_empty() && list.complete {
+        if list.items.is_empty() && list.complete && self.words.discover.is_absent() {
             self.without_backends(self.words.backends.place().unwrap_or(self.place), found);
         }
         let mut seen: HashMap<Arc<str>, Span> = HashMap::with_capacity(list.items.len());
@@ -156,15 +160,17 @@ impl PoolChecker<'_> {
             }
             specs.push(spec);
         }
-        self.some_weight(list, found);
-        self.some_ready(&specs, list, found);
+        if self.words.discover.is_absent() {
+            self.some_weight(list, found);
+            self.some_ready(&specs, list, found);
+        }
         specs
     }
 
     fn without_backends(&self, place: Span, found: &mut Findings<'_>) {
         let message = format!("pool `{}` has no backends", self.name);
         let fault = Diagnostic::new(Code::NoBackends, self.key("backends"), message);
-        found.add(fault.label(place, "").help("add: backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"]"));
+        found.add(fault.label(place, "").help("add: backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"], or discover = { dns = \"app.internal\", port = 443 }"));
     }
 
     fn backend(
@@ -220,6 +226,12 @@ impl PoolChecker<'_> {
             let place = self.words.backends.place().unwrap_or(self.place);
             found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
         }
+    }
+
+    fn discover(&self, found: &mut Findings<'_>) -> Option<DiscoverSpec> {
+        let words = self.words.discover.entry()?;
+        let max_connections = self.words.max_connections.value().map(|number| number.0);
+        discover::check(words, max_connections, &self.key("discover"), found)
     }
 
     /// Draining all of a pool may be meant, for an hour, so it is a warning.

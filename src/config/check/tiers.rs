@@ -35,7 +35,8 @@ impl Node {
     /// Adds a fault for each zone of the node in which no backend of any pool stands. Beside other faults it
     /// says nothing: the zone may stand in what could not be read.
     pub(super) fn check(file: &File, pools: &[PoolSpec], found: &mut Findings<'_>) {
-        if found.has_faults() {
+        // Where backends are discovered, nobody knows yet where they will stand.
+        if found.has_faults() || pools.iter().any(|pool| pool.discover.is_some()) {
             return;
         }
         let known = Zones::of(pools.iter().flat_map(|pool| &pool.backends));
@@ -94,14 +95,16 @@ impl PoolChecker<'_> {
             panic_threshold: words.panic_threshold.value().and_then(|part| u8::try_from(part.0).ok()),
         };
         if let Some(list) = words.backends.value().filter(|list| list.complete) {
-            let known = Zones::of(backends);
-            for zone in items(&words.zones) {
-                known.check(&zone.value, zone.at, &self.key("zones"), found);
+            if words.discover.is_absent() {
+                let known = Zones::of(backends);
+                for zone in items(&words.zones) {
+                    known.check(&zone.value, zone.at, &self.key("zones"), found);
+                }
+                self.warn_of_backups_alone(list, found);
             }
             if node.is_silent && words.zones.is_absent() {
                 self.warn_of_idle_zones(list, found);
             }
-            self.warn_of_backups_alone(list, found);
         }
         tiers
     }
@@ -155,9 +158,12 @@ impl PoolChecker<'_> {
     }
 
     fn check_that_some_wait(&self, queue: Span, found: &mut Findings<'_>) {
-        let Some(list) = self.words.backends.value().filter(|list| list.complete) else { return };
         let is_free = |backend: &Backend| backend.max_connections.is_absent();
-        if self.words.max_connections.is_absent() && words(list).all(is_free) {
+        let are_free = match &self.words.backends {
+            Key::Absent => true,
+            list => list.value().is_some_and(|list| list.complete && words(list).all(is_free)),
+        };
+        if self.words.max_connections.is_absent() && are_free {
             let message = format!("nobody ever waits in the queue of pool `{}`", self.name);
             let fault = Diagnostic::new(Code::QueueWithoutLimit, self.key("queue"), message);
             found.add(

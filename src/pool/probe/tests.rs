@@ -4,11 +4,8 @@ use std::thread;
 
 use super::check::fault;
 use super::*;
-use crate::balance::Algorithm;
-use crate::pool::spec::{Target, Targets};
-use crate::pool::{
-    BackendSpec, Change, CheckKind, DialSpec, Duty, HashOn, OnDown, PoolSpec, Reason, SourcePrefix, TierSpec,
-};
+use crate::pool::spec::Target;
+use crate::pool::{BackendSpec, Change, CheckKind, Duty, PoolSpec, Reason};
 use crate::telemetry::Counter;
 use crate::wire::Script;
 
@@ -29,33 +26,8 @@ fn many() -> Arc<CheckLimit> {
 }
 
 fn pool(addresses: &[SocketAddr], health: Option<HealthSpec>, previous: Option<&Pool>) -> Pool {
-    let backends = addresses.iter().map(|&address| BackendSpec {
-        name: address.to_string().into(),
-        address: address.into(),
-        weight: 1,
-        zone: None,
-        backup: false,
-        max_connections: None,
-        duty: Duty::Ready,
-        targets: Targets::default(),
-    });
-    let spec = PoolSpec {
-        name: "p".into(),
-        algorithm: Algorithm::RoundRobin,
-        hash_on: HashOn::SourceIp.into(),
-        source_prefix: SourcePrefix::default(),
-        hash_key: [0; 16],
-        max_load: None,
-        slow_start: None,
-        backends: backends.collect(),
-        health,
-        agent: None,
-        ejection: None,
-        on_down: OnDown::Keep,
-        dial: DialSpec::default(),
-        tiers: TierSpec::default(),
-        queue: None,
-    };
+    let backends = addresses.iter().map(|&address| BackendSpec::new(address.to_string(), address.into()));
+    let spec = PoolSpec { health, ..PoolSpec::new("p".into(), backends.collect()) };
     Pool::build(spec, previous, 0)
 }
 

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::spec::Targets;
 use crate::pool::{
-    CheckFault, CheckOutcome, CheckReport, DialSpec, Duty, HashOn, HealthSpec, Lease, OnDown, Pool, PoolSpec,
-    QueueSpec, SourcePrefix, Unavailable,
+    CheckFault, CheckOutcome, CheckReport, HealthSpec, Lease, Pool, PoolSpec, QueueSpec, Unavailable,
 };
 
 /// Backends written as `name@zone`, with `!` behind backups and `*n` behind those of another weight.
@@ -21,14 +19,10 @@ fn backends(text: &str) -> Vec<BackendSpec> {
             let (place, backup) = word.strip_suffix('!').map_or((word, false), |place| (place, true));
             let (name, zone) = place.split_once('@').unwrap_or((place, ""));
             BackendSpec {
-                name: name.into(),
-                address: format!("10.0.0.{}:1", at + 1).parse().unwrap(),
                 weight: weight.parse().unwrap(),
                 zone: (!zone.is_empty()).then(|| zone.into()),
                 backup,
-                max_connections: None,
-                duty: Duty::Ready,
-                targets: Targets::default(),
+                ..BackendSpec::new(name, format!("10.0.0.{}:1", at + 1).parse().unwrap())
             }
         })
         .collect()
@@ -37,21 +31,10 @@ fn backends(text: &str) -> Vec<BackendSpec> {
 /// A pool of a node that stands in zone `a` and prefers `b` then.
 fn spec(text: &str) -> PoolSpec {
     PoolSpec {
-        name: "p".into(),
-        algorithm: Algorithm::Maglev,
-        hash_on: HashOn::SourceIp.into(),
-        source_prefix: SourcePrefix::default(),
         hash_key: [7; 16],
-        max_load: None,
-        slow_start: None,
-        backends: backends(text),
         health: Some(HealthSpec { rise: 1, fall: 1, ..HealthSpec::default() }),
-        agent: None,
-        ejection: None,
-        on_down: OnDown::Keep,
-        dial: DialSpec::default(),
         tiers: TierSpec { zone: Some("a".into()), zones: vec!["b".into()], panic_threshold: None },
-        queue: None,
+        ..PoolSpec::new("p".into(), backends(text))
     }
 }
 

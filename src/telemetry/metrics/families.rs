@@ -368,6 +368,24 @@ pub(crate) const AGENT_CHECKS: MetricDoc = doc(
     &["pool", "result"],
     "Questions to agents: heard, silent (no connection, or no line in time), nonsense (no known word).",
 );
+pub(crate) const DISCOVERY_BACKENDS: MetricDoc = doc(
+    "pointsman_discovery_backends",
+    Gauge,
+    &["pool"],
+    "Backends of the pool that were discovered; those in the configuration are not among them.",
+);
+pub(crate) const DISCOVERY_FAILURES: MetricDoc = doc(
+    "pointsman_discovery_failures_total",
+    Counter,
+    &["pool"],
+    "Times the pool's source failed, wholly or in part; what it had last found was kept.",
+);
+pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
+    "pointsman_discovery_last_success_timestamp_seconds",
+    Gauge,
+    &["pool"],
+    "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never.",
+);
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
     Gauge,
@@ -440,6 +458,9 @@ pub const METRICS: &[MetricDoc] = &[
     AGENT_CHECKS,
     BACKEND_AGENT_SHARE,
     CHECKS_DELAYED,
+    DISCOVERY_BACKENDS,
+    DISCOVERY_FAILURES,
+    DISCOVERY_LAST_SUCCESS,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     HASH_OVERFLOWS,
@@ -498,7 +519,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 61);
+        assert_eq!(names.len(), 64);
     }
 
     #[test]

@@ -27,6 +27,10 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_AGENT_SHARE).sample(&backend, 0.0);
     text.family(&families::BACKEND_CHECKS)
         .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
+    let pool = [("pool", "p")];
+    text.family(&families::DISCOVERY_BACKENDS).sample(&pool, 0.0);
+    text.family(&families::DISCOVERY_FAILURES).sample(&pool, 0.0);
+    text.family(&families::DISCOVERY_LAST_SUCCESS).sample(&pool, 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
     text.family(&families::POOL_INFO).sample(&[("pool", "p"), ("balance", "maglev")], 1.0);
     text.family(&families::BACKEND_WEIGHT).sample(&backend, 0.0);

@@ -6,6 +6,7 @@
 mod bulk;
 mod certificates;
 mod checks;
+mod dns;
 mod network;
 mod postgres;
 mod stopped;

@@ -1,0 +1,146 @@
+//! Where a pool's further backends come from.
+
+use std::time::Duration;
+
+use super::or;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{Discover, RecordType};
+use crate::config::findings::Findings;
+use crate::config::read::{Entry, Key};
+use crate::pool::{DiscoverSpec, DnsSpec, Records, Source};
+
+/// The spec of a `discover` table, which is at `path`; `max_connections` is its pool's.
+pub(super) fn check(
+    words: &Entry<Discover>,
+    max_connections: Option<u64>,
+    path: &str,
+    found: &mut Findings<'_>,
+) -> Option<DiscoverSpec> {
+    let checker = Checker { words: &words.value, place: words.key, path };
+    let drain = words.value.drain.value().map(|time| time.0);
+    Some(DiscoverSpec { source: checker.source(found)?, drain, max_connections })
+}
+
+struct Checker<'a> {
+    words: &'a Discover,
+    place: Span,
+    path: &'a str,
+}
+
+impl Checker<'_> {
+    fn source(&self, found: &mut Findings<'_>) -> Option<Source> {
+        let Discover { dns, file, .. } = self.words;
+        match (dns, file) {
+            (Key::Absent, Key::Absent) => {
+                let fault = self.fault("", "`discover` names no source");
+                found.add(fault.label(self.place, "neither `dns` nor `file`").help(
+                    "such as: { dns = \"app.internal\", port = 443 }, { dns = \"_https._tcp.app.internal\", type = \"srv\" } or { file = \"app.json\" }",
+                ));
+                None
+            }
+            (Key::Good(dns), Key::Good(file)) => {
+                let fault = self.fault("file", "`discover` takes `dns` or `file`, not both");
+                found.add(fault.label(file.key, "one source").label(dns.key, "and another"));
+                None
+            }
+            (Key::Absent, file) => {
+                self.refuse_dns_keys(found);
+                Some(Source::File(file.value()?.0.as_path().into()))
+            }
+            (dns, _) => {
+                let records = self.records(found);
+                let (min_ttl, max_ttl) = self.bounds(found);
+                Some(Source::Dns(DnsSpec {
+                    name: dns.value()?.0.as_str().into(),
+                    records: records?,
+                    resolvers: self.resolvers(found),
+                    min_ttl,
+                    max_ttl,
+                    jitter: or(&self.words.jitter, |number| u8::try_from(number.0).unwrap_or(u8::MAX), 10),
+                }))
+            }
+        }
+    }
+
+    /// Adds a fault for each key that a file has no use for.
+    fn refuse_dns_keys(&self, found: &mut Findings<'_>) {
+        let Discover { r#type, port, resolvers, min_ttl, max_ttl, jitter, .. } = self.words;
+        let keys = [
+            ("type", r#type.place()),
+            ("port", port.place()),
+            ("resolvers", resolvers.place()),
+            ("min_ttl", min_ttl.place()),
+            ("max_ttl", max_ttl.place()),
+            ("jitter", jitter.place()),
+        ];
+        for (key, place) in keys {
+            let Some(place) = place else { continue };
+            let fault = self.fault(key, format!("`{key}` is for `dns`, not for `file`"));
+            found.add(fault.label(place, "the file says what its backends are"));
+        }
+    }
+
+    fn records(&self, found: &mut Findings<'_>) -> Option<Records> {
+        let Discover { dns, r#type, port, .. } = self.words;
+        match (or(r#type, |choice| choice.0, RecordType::Address), port) {
+            (RecordType::Srv, Key::Good(port)) => {
+                let fault = self.fault("port", "SRV records have their own ports");
+                found.add(fault.label(port.key, "remove it"));
+                None
+            }
+            (RecordType::Srv, _) => Some(Records::Services),
+            (RecordType::Address, Key::Good(port)) => {
+                Some(Records::Addresses { port: u16::try_from(port.value.0).unwrap_or(u16::MAX) })
+            }
+            (RecordType::Address, Key::Absent) => {
+                let path = format!("{}.port", self.path);
+                let fault = Diagnostic::new(Code::MissingKey, path, "addresses from the DNS need a port");
+                let is_srv = dns.value().is_some_and(|name| name.0.starts_with('_'));
+                let help = if is_srv { "add: type = \"srv\"" } else { "add: port = 443" };
+                found.add(fault.label(self.place, "`port` is missing").help(help));
+                None
+            }
+            (RecordType::Address, Key::Wrong) => None,
+        }
+    }
+
+    fn resolvers(&self, found: &mut Findings<'_>) -> Vec<std::net::SocketAddr> {
+        let Some(written) = self.words.resolvers.entry() else { return Vec::new() };
+        let list = &written.value.0;
+        if list.items.is_empty() && list.complete {
+            let fault = self.fault("resolvers", "`resolvers` is empty");
+            found.add(fault.label(written.at, "").help("leave it out to ask those of the system"));
+        }
+        list.items.iter().map(|item| item.value.0).collect()
+    }
+
+    fn bounds(&self, found: &mut Findings<'_>) -> (Duration, Duration) {
+        const LEAST: Duration = Duration::from_secs(5);
+        const MOST: Duration = Duration::from_secs(300);
+
+        let Discover { min_ttl, max_ttl, .. } = self.words;
+        let (min, max) = match (min_ttl.value(), max_ttl.value()) {
+            (Some(min), Some(max)) => (min.0, max.0),
+            // One that is written moves the other's default out of its way.
+            (Some(min), None) => (min.0, MOST.max(min.0)),
+            (None, Some(max)) => (LEAST.min(max.0), max.0),
+            (None, None) => (LEAST, MOST),
+        };
+        if let (Some(least), Some(most)) = (min_ttl.entry(), max_ttl.entry())
+            && min > max
+        {
+            let path = format!("{}.min_ttl", self.path);
+            let fault = Diagnostic::new(Code::OutOfRange, path, "`min_ttl` is above `max_ttl`");
+            found.add(
+                fault.label(least.at, "the least time between two questions").label(most.at, "the most"),
+            );
+        }
+        (min, max)
+    }
+
+    fn fault(&self, key: &str, message: impl Into<String>) -> Diagnostic {
+        let path = if key.is_empty() { self.path.to_owned() } else { format!("{}.{key}", self.path) };
+        Diagnostic::new(Code::BadSource, path, message)
+    }
+}

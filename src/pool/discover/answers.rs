@@ -1,0 +1,235 @@
+//! What answers of the DNS come to: which backends, and for how long. Pure.
+//!
+//! Every question keeps its last good answer. An answer without records is a failure like any other: a
+//! zone that was cut short by mistake must not empty a pool. Only the two families of one name stand for
+//! each other: a name that has A records and says that it has no AAAA has none.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dns::DnsFault;
+use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
+
+/// The most SRV records that one name may have: each target is two further questions.
+const MOST_SERVICES: usize = 512;
+
+/// How much more an SRV record with a weight weighs than one with weight 0 beside it, which "should have
+/// a very small chance of being selected" (RFC 2782).
+const ABOVE_NONE: u16 = 100;
+
+/// How one question ended.
+pub(super) type Heard<T> = Result<Answer<T>, DnsFault>;
+
+/// The records of an answer, perhaps none, and how long they hold.
+#[derive(Clone, Debug)]
+pub(super) struct Answer<T> {
+    pub(super) records: Vec<T>,
+    pub(super) ttl: Duration,
+}
+
+/// What a round of questions came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    /// The least TTL of its good answers.
+    pub(super) ttl: Option<Duration>,
+    /// The first of its failures.
+    pub(super) fault: Option<DnsFault>,
+}
+
+impl Told {
+    fn good(ttl: Duration) -> Self {
+        Self { ttl: Some(ttl), fault: None }
+    }
+
+    fn bad(fault: DnsFault) -> Self {
+        Self { ttl: None, fault: Some(fault) }
+    }
+
+    /// Both rounds as one.
+    pub(super) fn and(self, other: Self) -> Self {
+        let ttl = match (self.ttl, other.ttl) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+        Self { ttl, fault: self.fault.or(other.fault) }
+    }
+}
+
+/// The addresses of one name, as last heard of each family.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Host {
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+}
+
+impl Host {
+    /// Takes in the answers for both families.
+    pub(super) fn hear(&mut self, v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Told {
+        let is_some = |heard: &Heard<IpAddr>| heard.as_ref().is_ok_and(|answer| !answer.records.is_empty());
+        if !is_some(&v4) && !is_some(&v6) {
+            return Told::bad(v4.err().or(v6.err()).unwrap_or(DnsFault::Empty));
+        }
+        let keep = |last: &mut Vec<IpAddr>, heard: Heard<IpAddr>| match heard {
+            Ok(answer) if answer.records.is_empty() => {
+                last.clear();
+                Told::default()
+            }
+            Ok(answer) => {
+                *last = answer.records;
+                Told::good(answer.ttl)
+            }
+            // To say that there is no such name is to say that it has no addresses, which the other
+            // family has just disproved; some servers do it for a family they do not know.
+            Err(DnsFault::NoName) => {
+                last.clear();
+                Told::default()
+            }
+            Err(fault) => Told::bad(fault),
+        };
+        keep(&mut self.v4, v4).and(keep(&mut self.v6, v6))
+    }
+
+    /// The backends of these addresses with one port.
+    pub(super) fn backends(&self, port: u16) -> Vec<Discovered> {
+        let addresses = self.v4.iter().chain(&self.v6).filter(|ip| is_usable(**ip));
+        addresses.map(|ip| backend(None, *ip, port, 1, false)).collect()
+    }
+
+    /// Backends of an SRV record.
+    fn services(&self, record: &Service, weight: u16, backup: bool) -> Vec<Discovered> {
+        let mut backends = Vec::new();
+        for family in [&self.v4, &self.v6] {
+            let usable: Vec<IpAddr> = family.iter().copied().filter(|ip| is_usable(*ip)).collect();
+            let name = match usable[..] {
+                [only] => service_name(record, only),
+                _ => None,
+            };
+            let of = |ip: &IpAddr| backend(name.clone(), *ip, record.port, weight, backup);
+            backends.extend(usable.iter().map(of));
+        }
+        backends
+    }
+}
+
+/// Addresses that reach this very host or several at once lead to no backend. Servers that block names
+/// answer with them.
+fn is_usable(ip: IpAddr) -> bool {
+    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
+}
+
+fn backend(name: Option<Arc<str>>, ip: IpAddr, port: u16, weight: u16, backup: bool) -> Discovered {
+    let address = SocketAddr::new(ip, port);
+    let name = name.unwrap_or_else(|| address.to_string().into());
+    Discovered { name, address: address.into(), weight, zone: None, backup }
+}
+
+/// The name of a target's only address of a family: then the target is an identity that outlives the
+/// address, and hash balancers keep its clients when it moves. IPv6 is in brackets, so that a target may
+/// have one of each.
+fn service_name(record: &Service, ip: IpAddr) -> Option<Arc<str>> {
+    let Service { target, port, .. } = record;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    target.chars().all(fits).then(|| match ip {
+        IpAddr::V4(_) => format!("{target}:{port}").into(),
+        IpAddr::V6(_) => format!("[{target}]:{port}").into(),
+    })
+}
+
+/// One SRV record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Service {
+    pub(super) priority: u16,
+    pub(super) weight: u16,
+    pub(super) port: u16,
+    /// In lower case, without the final dot.
+    pub(super) target: Arc<str>,
+}
+
+/// The SRV records of one name and the addresses of their targets, as last heard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Services {
+    records: Vec<Service>,
+    hosts: HashMap<Arc<str>, Host>,
+}
+
+impl Services {
+    /// Takes in the answer for the records themselves.
+    pub(super) fn hear(&mut self, heard: Heard<Service>) -> Told {
+        let Answer { mut records, ttl } = match heard {
+            Ok(answer) => answer,
+            Err(fault) => return Told::bad(fault),
+        };
+        // A target that is the root says that the service is decidedly not there (RFC 2782).
+        records.retain(|record| !record.target.is_empty() && record.port > 0);
+        records.sort();
+        records.dedup();
+        if records.is_empty() {
+            return Told::bad(DnsFault::Empty);
+        }
+        if records.len() > MOST_SERVICES {
+            return Told::bad(DnsFault::TooMany(records.len()));
+        }
+        self.records = records;
+        self.hosts.retain(|target, _| self.records.iter().any(|record| record.target == *target));
+        Told::good(ttl)
+    }
+
+    /// The targets whose addresses are to be asked for.
+    pub(super) fn targets(&self) -> Vec<Arc<str>> {
+        let mut targets: Vec<_> = self.records.iter().map(|record| Arc::clone(&record.target)).collect();
+        targets.sort();
+        targets.dedup();
+        targets
+    }
+
+    /// Takes in the answers for a target.
+    pub(super) fn hear_of(&mut self, target: &Arc<str>, v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Told {
+        self.hosts.entry(Arc::clone(target)).or_default().hear(v4, v6)
+    }
+
+    /// The backends of all records: those of the lowest priority whose targets have addresses, and the
+    /// others as their backups.
+    pub(super) fn backends(&self) -> Vec<Discovered> {
+        let known = |record: &&Service| self.hosts.get(&record.target).is_some_and(Host::is_known);
+        let Some(first) = self.records.iter().filter(known).map(|record| record.priority).min() else {
+            return Vec::new();
+        };
+        let mut backends = Vec::new();
+        for tier in self.records.chunk_by(|one, two| one.priority == two.priority) {
+            for (record, weight) in tier.iter().zip(weights(tier)) {
+                let Some(host) = self.hosts.get(&record.target) else { continue };
+                backends.extend(host.services(record, weight, record.priority > first));
+            }
+        }
+        backends
+    }
+}
+
+impl Host {
+    fn is_known(&self) -> bool {
+        self.v4.iter().chain(&self.v6).any(|ip| is_usable(*ip))
+    }
+}
+
+/// The weights of records of one priority as ours, where 0 would be none at all.
+fn weights(tier: &[Service]) -> impl Iterator<Item = u16> {
+    let has_zero = tier.iter().any(|record| record.weight == 0);
+    let most = tier.iter().map(|record| record.weight).max().unwrap_or(0);
+    let factor = if has_zero { ABOVE_NONE.min(u16::MAX / most.max(1)).max(1) } else { 1 };
+    tier.iter().map(move |record| (record.weight.saturating_mul(factor)).max(1))
+}
+
+/// A set of what was found, if it is one.
+pub(super) fn set(backends: Vec<Discovered>) -> Result<DiscoveredSet, DnsFault> {
+    match backends.len() {
+        0 => Err(DnsFault::Empty),
+        count if count > MOST_BACKENDS => Err(DnsFault::TooMany(count)),
+        _ => Ok(DiscoveredSet::new(backends)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// What a question hears, written as addresses with spaces between, `-` for none, or `nx`, `timeout`.
+fn heard(text: &str) -> Heard<IpAddr> {
+    match text {
+        "nx" => Err(DnsFault::NoName),
+        "timeout" => Err(DnsFault::Timeout),
+        "-" => Ok(Answer { records: Vec::new(), ttl: Duration::ZERO }),
+        addresses => {
+            let records = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
+            Ok(Answer { records, ttl: seconds(60) })
+        }
+    }
+}
+
+/// Lets a host hear rounds of (A, AAAA), and checks its backends with port 1 and what it says of the last.
+fn check(rounds: &[(&str, &str)], backends: &str, fault: Option<&str>) {
+    let mut host = Host::default();
+    let mut told = Told::default();
+    for (v4, v6) in rounds {
+        told = host.hear(heard(v4), heard(v6));
+    }
+    let found = set(host.backends(1)).unwrap_or_default();
+    let names: Vec<_> =
+        found.to_string().split(", ").filter_map(|one| Some(one.split(' ').next()?.to_owned())).collect();
+    assert_eq!(names.join(" "), backends, "{rounds:?}");
+    assert_eq!(told.fault.map(|fault| fault.to_string()).as_deref(), fault, "{rounds:?}");
+}
+
+const NO_NAME: Option<&str> = Some("there is no such name (NXDOMAIN)");
+const EMPTY: Option<&str> = Some("the answer has no usable record");
+const TIMEOUT: Option<&str> = Some("no resolver answered in time");
+
+#[test]
+fn both_families_are_taken() {
+    check(&[("10.0.0.1", "-")], "10.0.0.1:1", None);
+    check(&[("-", "2001:db8::1")], "[2001:db8::1]:1", None);
+    check(&[("10.0.0.2 10.0.0.1", "2001:db8::1")], "10.0.0.1:1 10.0.0.2:1 [2001:db8::1]:1", None);
+    check(&[("10.0.0.1 10.0.0.1", "nx")], "10.0.0.1:1", None);
+}
+
+#[test]
+fn an_answer_replaces_the_last_one() {
+    check(&[("10.0.0.1", "-"), ("10.0.0.2", "-")], "10.0.0.2:1", None);
+    check(&[("10.0.0.1", "2001:db8::1"), ("10.0.0.1", "-")], "10.0.0.1:1", None);
+    check(&[("10.0.0.1", "2001:db8::1"), ("nx", "2001:db8::1")], "[2001:db8::1]:1", None);
+}
+
+#[test]
+fn a_failure_keeps_what_was_heard() {
+    for (round, fault) in [
+        (("nx", "nx"), NO_NAME),
+        (("-", "-"), EMPTY),
+        (("timeout", "-"), TIMEOUT),
+        (("timeout", "timeout"), TIMEOUT),
+    ] {
+        check(&[round], "", fault);
+        check(&[("10.0.0.1", "2001:db8::1"), round], "10.0.0.1:1 [2001:db8::1]:1", fault);
+    }
+    check(&[("10.0.0.1", "timeout")], "10.0.0.1:1", TIMEOUT);
+    check(&[("10.0.0.1", "2001:db8::1"), ("10.0.0.2", "timeout")], "10.0.0.2:1 [2001:db8::1]:1", TIMEOUT);
+}
+
+#[test]
+fn addresses_that_are_nobodys_are_passed_over() {
+    check(&[("0.0.0.0 224.0.0.1 255.255.255.255 10.0.0.1", ":: ff02::1")], "10.0.0.1:1", None);
+    check(&[("0.0.0.0", "-")], "", None);
+    assert!(matches!(set(Vec::new()), Err(DnsFault::Empty)));
+}
+
+#[test]
+fn rounds_are_joined() {
+    let good = |ttl| Told::good(seconds(ttl));
+    let check = |one: Told, two: Told, ttl: Option<u64>, fault: bool| {
+        let joined = one.and(two);
+        assert_eq!((joined.ttl, joined.fault.is_some()), (ttl.map(seconds), fault));
+    };
+    check(good(5), good(3), Some(3), false);
+    check(good(5), Told::default(), Some(5), false);
+    check(good(5), Told::bad(DnsFault::Empty), Some(5), true);
+    check(Told::bad(DnsFault::Empty), Told::bad(DnsFault::Timeout), None, true);
+}
+
+fn service(priority: u16, weight: u16, port: u16, target: &str) -> Service {
+    Service { priority, weight, port, target: target.into() }
+}
+
+fn records(list: &[(u16, u16, u16, &str)]) -> Heard<Service> {
+    let records =
+        list.iter().map(|&(priority, weight, port, target)| service(priority, weight, port, target));
+    Ok(Answer { records: records.collect(), ttl: seconds(30) })
+}
+
+/// The backends of SRV records whose targets have these addresses.
+fn check_services(list: &[(u16, u16, u16, &str)], hosts: &[(&str, &str, &str)], expected: &str) {
+    let mut services = Services::default();
+    let told = services.hear(records(list));
+    assert_eq!(told.ttl, Some(seconds(30)), "{list:?}");
+    for (target, v4, v6) in hosts {
+        services.hear_of(&(*target).into(), heard(v4), heard(v6));
+    }
+    assert_eq!(set(services.backends()).unwrap_or_default().to_string(), expected, "{list:?}");
+}
+
+#[test]
+fn a_target_with_one_address_is_an_identity() {
+    let record = [(1, 1, 443, "a.example")];
+    check_services(&record, &[("a.example", "10.0.0.1", "-")], "a.example:443 10.0.0.1:443 1");
+    check_services(
+        &record,
+        &[("a.example", "10.0.0.1", "2001:db8::1")],
+        "[a.example]:443 [2001:db8::1]:443 1, a.example:443 10.0.0.1:443 1",
+    );
+    check_services(
+        &record,
+        &[("a.example", "10.0.0.1 10.0.0.2", "-")],
+        "10.0.0.1:443 10.0.0.1:443 1, 10.0.0.2:443 10.0.0.2:443 1",
+    );
+    check_services(&[(1, 1, 443, "a\\032b")], &[("a\\032b", "10.0.0.1", "-")], "10.0.0.1:443 10.0.0.1:443 1");
+}
+
+#[test]
+fn weights_are_honoured_and_0_is_little_rather_than_none() {
+    let hosts = [("a", "10.0.0.1", "-"), ("b", "10.0.0.2", "-")];
+    let check = |a: u16, b: u16, expected: (u16, u16)| {
+        let expected = format!("a:1 10.0.0.1:1 {}, b:1 10.0.0.2:1 {}", expected.0, expected.1);
+        check_services(&[(1, a, 1, "a"), (1, b, 1, "b")], &hosts, &expected);
+    };
+    check(3, 5, (3, 5));
+    check(0, 0, (1, 1));
+    check(0, 1, (1, 100));
+    check(600, 0, (60_000, 1));
+    check(0, 65_535, (1, 65_535));
+}
+
+#[test]
+fn a_higher_number_is_a_backup() {
+    let list = [(10, 1, 1, "a"), (20, 2, 1, "b"), (30, 3, 1, "c")];
+    let (a, b, c) = (("a", "10.0.0.1", "-"), ("b", "10.0.0.2", "-"), ("c", "10.0.0.3", "-"));
+    check_services(&list, &[a, b, c], "a:1 10.0.0.1:1 1, b:1 10.0.0.2:1 2 backup, c:1 10.0.0.3:1 3 backup");
+    check_services(&list, &[("a", "nx", "nx"), b, c], "b:1 10.0.0.2:1 2, c:1 10.0.0.3:1 3 backup");
+    check_services(&list, &[c], "c:1 10.0.0.3:1 3");
+    check_services(&list, &[], "");
+    // One server under two priorities is there for the first.
+    let twice = [(20, 2, 1, "a"), (10, 1, 1, "b")];
+    check_services(&twice, &[("a", "10.0.0.1", "-"), ("b", "10.0.0.1", "-")], "b:1 10.0.0.1:1 1");
+}
+
+#[test]
+fn srv_answers_that_are_none() {
+    let check = |list: &[(u16, u16, u16, &str)], expected: Option<&str>| {
+        let mut services = Services::default();
+        services.hear(records(&[(1, 1, 1, "last")]));
+        let told = services.hear(records(list));
+        assert_eq!(told.fault.map(|fault| fault.to_string()).as_deref(), expected, "{list:?}");
+        let kept = services.targets();
+        assert_eq!(kept.iter().any(|target| **target == *"last"), expected.is_some(), "{kept:?}");
+    };
+    check(&[], EMPTY);
+    check(&[(1, 1, 1, "")], EMPTY);
+    check(&[(1, 1, 0, "a")], EMPTY);
+    check(&[(1, 1, 1, ""), (1, 1, 1, "a")], None);
+    let many: Vec<_> =
+        (0..=MOST_SERVICES).map(|port| (1, 1, u16::try_from(port + 1).unwrap(), "a")).collect();
+    check(&many, Some("the answer has 513 records, more than are taken"));
+    check(&many[1..], None);
+}
+
+#[test]
+fn a_target_that_is_gone_is_forgotten() {
+    let mut services = Services::default();
+    services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
+    for target in services.targets() {
+        services.hear_of(&target, heard("10.0.0.1"), heard("-"));
+    }
+    services.hear(records(&[(1, 1, 1, "b")]));
+    services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
+    let names: Vec<_> = services.backends().iter().map(|found| found.name.to_string()).collect();
+    assert_eq!(names, ["b:1"]);
+}
+
+fn ip() -> impl Strategy<Value = IpAddr> {
+    (1_u8..20).prop_map(|low| IpAddr::from([10, 0, 0, low]))
+}
+
+proptest! {
+    #[test]
+    fn the_order_of_addresses_says_nothing(list in prop::collection::vec(ip(), 1..20), turn in any::<usize>()) {
+        let answer = |records: Vec<IpAddr>| Ok(Answer { records, ttl: seconds(1) });
+        let none = || Ok(Answer { records: Vec::new(), ttl: seconds(1) });
+        let mut turned = list.clone();
+        turned.rotate_left(turn % list.len());
+        turned.reverse();
+        let (mut one, mut two) = (Host::default(), Host::default());
+        one.hear(answer(list), none());
+        two.hear(answer(turned), none());
+        prop_assert_eq!(set(one.backends(1)).unwrap(), set(two.backends(1)).unwrap());
+    }
+
+    #[test]
+    fn the_order_of_services_says_nothing(
+        list in prop::collection::vec((0_u16..3, any::<u16>(), 1_u16..4, 0_u8..4), 1..12),
+        turn in any::<usize>(),
+    ) {
+        let build = |list: &[(u16, u16, u16, u8)]| {
+            let mut services = Services::default();
+            let records = list
+                .iter()
+                .map(|&(priority, weight, port, target)| service(priority, weight, port, &format!("t{target}")));
+            services.hear(Ok(Answer { records: records.collect(), ttl: seconds(1) }));
+            for target in services.targets() {
+                // Two of them share an address.
+                let low = target.as_bytes()[1] % 3;
+                services.hear_of(&target, heard(&format!("10.0.0.{low}")), heard("-"));
+            }
+            set(services.backends()).unwrap()
+        };
+        let mut turned = list.clone();
+        turned.rotate_left(turn % list.len());
+        let found = build(&list);
+        prop_assert!(!found.is_empty());
+        prop_assert_eq!(found, build(&turned));
+    }
+
+    #[test]
+    fn no_failure_ever_empties(rounds in prop::collection::vec((0_usize..5, 0_usize..5), 1..30)) {
+        const WORDS: [&str; 5] = ["10.0.0.1", "10.0.0.1 10.0.0.2", "-", "nx", "timeout"];
+        let mut host = Host::default();
+        host.hear(heard("10.0.0.9"), heard("-"));
+        for (v4, v6) in rounds {
+            let told = host.hear(heard(WORDS[v4]), heard(WORDS[v6]));
+            prop_assert!(!host.backends(1).is_empty());
+            prop_assert!(told.fault.is_some() || told.ttl.is_some());
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Asks the DNS, again and again: one task for each source. The only place that knows the resolver library.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{RData, RecordType};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::answers::{Answer, Heard, Host, Service, Services, Told, set};
+use super::pace::Pace;
+use super::spec::{DnsSpec, Records};
+use super::{DiscoverFault, DiscoveredSet, Teller, luck};
+
+/// How long one question may take, with all its repetitions at all resolvers.
+const LONGEST_QUESTION: Duration = Duration::from_secs(10);
+
+/// How long a resolver that the configuration names may take before it is asked again or another one is.
+const ONE_TRY: Duration = Duration::from_secs(2);
+
+/// Names that are asked for at once in the whole process, each by two questions: a socket for each.
+pub(super) const NAMES_AT_ONCE: usize = 32;
+
+/// Why the DNS gave no answer to go by.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DnsFault {
+    /// The name does not exist.
+    #[error("there is no such name (NXDOMAIN)")]
+    NoName,
+    /// No records that could be used.
+    #[error("the answer has no usable record")]
+    Empty,
+    /// More than are taken.
+    #[error("the answer has {0} records, more than are taken")]
+    TooMany(usize),
+    /// Nobody answered.
+    #[error("no resolver answered in time")]
+    Timeout,
+    /// The resolver could not or would not.
+    #[error("the resolver answered: {0}")]
+    Refused(ResponseCode),
+    /// The question could not be asked, or the answer not be read.
+    #[error("the resolver cannot be asked: {0}")]
+    Net(#[source] NetError),
+}
+
+impl From<NetError> for DnsFault {
+    fn from(error: NetError) -> Self {
+        match error {
+            error if error.is_nx_domain() => Self::NoName,
+            NetError::Dns(DnsError::ResponseCode(code)) => Self::Refused(code),
+            NetError::Timeout => Self::Timeout,
+            error => Self::Net(error),
+        }
+    }
+}
+
+/// Asks for ever, and tells what it hears.
+///
+/// # Cancel safety
+///
+/// May be dropped at any moment; what was last heard goes with it.
+pub(super) async fn follow(spec: DnsSpec, names: Arc<Semaphore>, teller: Teller) {
+    let mut pace = Pace::new(&spec);
+    let mut known = Known::new(&spec);
+    loop {
+        // The configuration of the system and its hosts file are read each time: they may change.
+        let told = match resolver(&spec) {
+            Ok(resolver) => known.ask(&spec, &Asker { resolver, names: Arc::clone(&names) }).await,
+            Err(fault) => Told { ttl: None, fault: Some(fault) },
+        };
+        let (found, fault) = match (known.set(), told.fault) {
+            (Ok(found), fault) => (Some(found), fault),
+            // Nothing was ever heard: the reason is that of the last round, if it has one.
+            (Err(empty), fault) => (None, Some(fault.unwrap_or(empty))),
+        };
+        let wait = match (&fault, told.ttl) {
+            (None, Some(ttl)) => pace.after_answer(ttl, luck()),
+            _ => pace.after_failure(luck()),
+        };
+        if !teller.tell(found, fault.map(DiscoverFault::Dns)).await {
+            return;
+        }
+        sleep(wait).await;
+    }
+}
+
+/// What was last heard for a source.
+enum Known {
+    Addresses { host: Host, port: u16 },
+    Services(Services),
+}
+
+impl Known {
+    fn new(spec: &DnsSpec) -> Self {
+        match spec.records {
+            Records::Addresses { port } => Self::Addresses { host: Host::default(), port },
+            Records::Services => Self::Services(Services::default()),
+        }
+    }
+
+    /// One round of questions.
+    async fn ask(&mut self, spec: &DnsSpec, asker: &Asker) -> Told {
+        match self {
+            Self::Addresses { host, .. } => {
+                let (v4, v6) = asker.addresses(&spec.name).await;
+                host.hear(v4, v6)
+            }
+            Self::Services(services) => {
+                let mut told = services.hear(asker.services(&spec.name).await);
+                let mut questions = JoinSet::new();
+                for target in services.targets() {
+                    let asker = asker.clone();
+                    questions.spawn(async move {
+                        // A target is a whole name: no search list.
+                        let (v4, v6) = asker.addresses(&format!("{target}.")).await;
+                        (target, v4, v6)
+                    });
+                }
+                while let Some(answered) = questions.join_next().await {
+                    let Ok((target, v4, v6)) = answered else { continue };
+                    told = told.and(services.hear_of(&target, v4, v6));
+                }
+                told
+            }
+        }
+    }
+
+    fn set(&self) -> Result<DiscoveredSet, DnsFault> {
+        match self {
+            Self::Addresses { host, port } => set(host.backends(*port)),
+            Self::Services(services) => set(services.backends()),
+        }
+    }
+}
+
+/// Asks single questions.
+#[derive(Clone)]
+struct Asker {
+    resolver: TokioResolver,
+    names: Arc<Semaphore>,
+}
+
+impl Asker {
+    async fn addresses(&self, name: &str) -> (Heard<IpAddr>, Heard<IpAddr>) {
+        let _one_of_few = self.names.acquire().await;
+        let address = |data: &RData| match data {
+            RData::A(v4) => Some(IpAddr::V4(v4.0)),
+            RData::AAAA(v6) => Some(IpAddr::V6(v6.0).to_canonical()),
+            _ => None,
+        };
+        tokio::join!(
+            question(self.resolver.lookup(name, RecordType::A), address),
+            question(self.resolver.lookup(name, RecordType::AAAA), address),
+        )
+    }
+
+    async fn services(&self, name: &str) -> Heard<Service> {
+        let _one_of_few = self.names.acquire().await;
+        question(self.resolver.lookup(name, RecordType::SRV), |data| match data {
+            RData::SRV(srv) => Some(Service {
+                priority: srv.priority,
+                weight: srv.weight,
+                port: srv.port,
+                target: srv.target.to_lowercase().to_string().trim_end_matches('.').into(),
+            }),
+            _ => None,
+        })
+        .await
+    }
+}
+
+/// The records of an answer that `pick` takes. An answer without records is not yet a failure here.
+async fn question<T>(
+    asked: impl Future<Output = Result<Lookup, NetError>>,
+    pick: impl Fn(&RData) -> Option<T>,
+) -> Heard<T> {
+    let lookup = match timeout(LONGEST_QUESTION, asked).await {
+        Ok(Ok(lookup)) => lookup,
+        Ok(Err(error)) if error.is_no_records_found() && !error.is_nx_domain() => {
+            return Ok(Answer { records: Vec::new(), ttl: Duration::ZERO });
+        }
+        Ok(Err(error)) => return Err(error.into()),
+        Err(_elapsed) => return Err(DnsFault::Timeout),
+    };
+    // What led to the records (CNAME) holds no longer than they do.
+    let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+    let records = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
+    Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
+}
+
+fn resolver(spec: &DnsSpec) -> Result<TokioResolver, DnsFault> {
+    let mut builder = if spec.resolvers.is_empty() {
+        TokioResolver::builder_tokio()?
+    } else {
+        let servers = spec.resolvers.iter().map(|address| {
+            let mut server = NameServerConfig::udp_and_tcp(address.ip());
+            for connection in &mut server.connections {
+                connection.port = address.port();
+            }
+            server
+        });
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let options = builder.options_mut();
+        options.timeout = ONE_TRY;
+        options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
+        builder
+    };
+    // When to ask is decided by the pace alone.
+    builder.options_mut().cache_size = 0;
+    Ok(builder.build()?)
+}

@@ -1,0 +1,119 @@
+//! When the DNS is asked again: by the answer's TTL within bounds, sooner after a failure.
+
+use std::time::Duration;
+
+use super::spec::DnsSpec;
+
+/// The wait after a first failure; it doubles with each further one.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// The longest wait after a failure, as far as `min_ttl` and `max_ttl` allow it: a name that is down for
+/// hours should be found again within seconds.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
+/// The rhythm of one source. Luck is at least 0 and below 1; it only ever adds time, because a resolver
+/// that is asked before its own copy has run out answers with what is left of it, which may be nothing.
+#[derive(Debug)]
+pub(super) struct Pace {
+    floor: Duration,
+    ceiling: Duration,
+    jitter: f64,
+    /// Failures in a row.
+    failures: u32,
+}
+
+impl Pace {
+    pub(super) fn new(spec: &DnsSpec) -> Self {
+        let jitter = f64::from(spec.jitter) / 100.0;
+        Self { floor: spec.min_ttl, ceiling: spec.max_ttl.max(spec.min_ttl), jitter, failures: 0 }
+    }
+
+    /// The wait after an answer that holds for `ttl`.
+    pub(super) fn after_answer(&mut self, ttl: Duration, luck: f64) -> Duration {
+        self.failures = 0;
+        self.stretch(ttl.clamp(self.floor, self.ceiling), luck)
+    }
+
+    /// The wait after a failure.
+    pub(super) fn after_failure(&mut self, luck: f64) -> Duration {
+        let doubled = FIRST_RETRY.min(self.floor).saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        self.stretch(doubled.min(LONGEST_RETRY.clamp(self.floor, self.ceiling)), luck)
+    }
+
+    fn stretch(&self, time: Duration, luck: f64) -> Duration {
+        time.mul_f64(1.0 + self.jitter * luck)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pool::discover::spec::Records;
+
+    fn pace(min_ttl: u64, max_ttl: u64, jitter: u8) -> Pace {
+        Pace::new(&DnsSpec {
+            name: "app.internal".into(),
+            records: Records::Services,
+            resolvers: Vec::new(),
+            min_ttl: Duration::from_millis(min_ttl),
+            max_ttl: Duration::from_millis(max_ttl),
+            jitter,
+        })
+    }
+
+    #[test]
+    fn a_ttl_is_kept_within_its_bounds() {
+        let check = |ttl: u64, luck: f64, expected: u64| {
+            let wait = pace(5000, 300_000, 10).after_answer(Duration::from_secs(ttl), luck);
+            assert_eq!(wait, Duration::from_millis(expected), "{ttl} {luck}");
+        };
+        check(0, 0.0, 5000);
+        check(4, 0.0, 5000);
+        check(60, 0.0, 60_000);
+        check(60, 0.5, 63_000);
+        check(86_400, 0.0, 300_000);
+        check(u64::MAX, 0.5, 315_000);
+    }
+
+    #[test]
+    fn failures_are_asked_again_sooner_then_later() {
+        let check = |min_ttl: u64, max_ttl: u64, expected: &[u64]| {
+            let mut pace = pace(min_ttl, max_ttl, 0);
+            let waits: Vec<_> = expected.iter().map(|_| pace.after_failure(0.9).as_millis() as u64).collect();
+            assert_eq!(waits, expected, "{min_ttl} {max_ttl}");
+        };
+        check(5000, 300_000, &[1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        check(100, 300_000, &[100, 200, 400]);
+        check(100, 150, &[100, 150, 150]);
+        check(60_000, 60_000, &[1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+    }
+
+    #[test]
+    fn an_answer_ends_a_row_of_failures() {
+        let mut pace = pace(5000, 300_000, 0);
+        let first = pace.after_failure(0.0);
+        assert!(pace.after_failure(0.0) > first);
+        pace.after_answer(Duration::from_secs(60), 0.0);
+        assert_eq!(pace.after_failure(0.0), first);
+    }
+
+    proptest! {
+        #[test]
+        fn no_wait_leaves_its_bounds(
+            floor in 1_u64..100_000, more in 0_u64..100_000, jitter in 0_u8..=100,
+            ttl in any::<u32>(), luck in 0.0..1.0_f64, failures in 0_u32..100,
+        ) {
+            let mut pace = pace(floor, floor + more, jitter);
+            let (floor, most) = (Duration::from_millis(floor), Duration::from_millis(2 * (floor + more)));
+            for _ in 0..failures {
+                let wait = pace.after_failure(luck);
+                prop_assert!(wait >= FIRST_RETRY.min(floor) && wait <= most, "{wait:?}");
+            }
+            let wait = pace.after_answer(Duration::from_secs(ttl.into()), luck);
+            prop_assert!(wait >= floor && wait <= most, "{wait:?}");
+        }
+    }
+}

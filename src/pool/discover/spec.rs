@@ -1,0 +1,69 @@
+//! Where a pool's further backends come from: plain values that the configuration fills and checks.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Backends that are found while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiscoverSpec {
+    /// Who knows them.
+    pub source: Source,
+    /// How long connections to a backend that vanished may go on. Default `None`: as long as those to what
+    /// a reload took away.
+    pub drain: Option<Duration>,
+    /// Connections that each of these backends has at once, from this process; `None` is no limit.
+    pub max_connections: Option<u64>,
+}
+
+/// Who knows a pool's further backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The DNS.
+    Dns(DnsSpec),
+    /// A file that some other program writes, by its path.
+    File(Arc<Path>),
+}
+
+/// What is asked of the DNS, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsSpec {
+    /// The name as written: with a final dot it is whole, else the system's search list applies.
+    pub name: Arc<str>,
+    /// Which records.
+    pub records: Records,
+    /// Who is asked. Empty (default): the resolvers of the system, and its hosts file first.
+    pub resolvers: Vec<SocketAddr>,
+    /// The least time between two questions, whatever the TTL. Default 5 s.
+    pub min_ttl: Duration,
+    /// The most time between two questions, at least `min_ttl`. Default 5 min.
+    pub max_ttl: Duration,
+    /// Up to how many percent of that time are added to it by chance. Default 10.
+    pub jitter: u8,
+}
+
+/// The records that name backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// A and AAAA: every address, with this port.
+    Addresses {
+        /// From 1 on.
+        port: u16,
+    },
+    /// SRV: targets with their ports, weights and priorities, and the addresses of the targets.
+    Services,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(DnsSpec { name, records: Records::Addresses { port }, .. }) => {
+                write!(f, "dns {name} port {port}")
+            }
+            Self::Dns(DnsSpec { name, records: Records::Services, .. }) => write!(f, "dns srv {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+use std::path::Path;
+
+use super::set::Discovered;
+use super::spec::{DiscoverSpec, DnsSpec, Records};
+use super::*;
+
+/// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
+fn silent(name: &str) -> Source {
+    let hour = Duration::from_secs(3600);
+    Source::Dns(DnsSpec {
+        name: name.into(),
+        records: Records::Services,
+        resolvers: vec!["192.0.2.1:53".parse().unwrap()],
+        min_ttl: hour,
+        max_ttl: hour,
+        jitter: 0,
+    })
+}
+
+fn pool(name: &str, source: Option<Source>) -> PoolSpec {
+    let discover = source.map(|source| DiscoverSpec { source, drain: None, max_connections: None });
+    PoolSpec { discover, health: None, ..PoolSpec::new(name.into(), Vec::new()) }
+}
+
+fn set(addresses: &[&str]) -> DiscoveredSet {
+    let backend = |address: &&str| Discovered {
+        name: (*address).into(),
+        address: address.parse().unwrap(),
+        weight: 1,
+        zone: None,
+        backup: false,
+    };
+    DiscoveredSet::new(addresses.iter().map(backend).collect())
+}
+
+/// What holds for a pool: its backends, or `-` where nothing is followed.
+fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
+    discoveries.of(spec).map_or("-".to_owned(), |(_, found)| {
+        found.join(spec).backends.iter().map(|backend| backend.name.to_string()).collect::<Vec<_>>().join(" ")
+    })
+}
+
+fn report(number: u64, found: Option<DiscoveredSet>, fault: Option<DnsFault>) -> DiscoveryReport {
+    DiscoveryReport { pool: "p".into(), number, found, fault: fault.map(DiscoverFault::Dns) }
+}
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+#[tokio::test]
+async fn what_is_found_holds_until_something_else_is() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let spec = pool("p", Some(silent("a")));
+    discoveries.prepare(std::slice::from_ref(&spec));
+    assert!(!discoveries.have_reported() && !discoveries.are_found());
+    // Before it is in force a report changes no pool.
+    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
+    assert!(discoveries.have_reported() && discoveries.are_found());
+    assert_eq!(held(&discoveries, &spec), "10.0.0.1:1");
+    discoveries.commit(std::slice::from_ref(&spec));
+
+    let mut check = |report: DiscoveryReport, changes: bool, expected: &str| {
+        assert_eq!(discoveries.hear(report, at(7)).is_some(), changes, "{expected}");
+        assert_eq!(held(&discoveries, &spec), expected);
+    };
+    check(report(1, Some(set(&["10.0.0.1:1"])), None), false, "10.0.0.1:1");
+    check(report(1, Some(set(&["10.0.0.2:1", "10.0.0.1:1"])), None), true, "10.0.0.1:1 10.0.0.2:1");
+    check(report(1, Some(set(&["10.0.0.1:1", "10.0.0.2:1"])), None), false, "10.0.0.1:1 10.0.0.2:1");
+    check(report(1, None, Some(DnsFault::Timeout)), false, "10.0.0.1:1 10.0.0.2:1");
+    check(report(1, None, None), false, "10.0.0.1:1 10.0.0.2:1");
+    check(report(9, Some(set(&["10.0.0.3:1"])), None), false, "10.0.0.1:1 10.0.0.2:1");
+    check(report(1, Some(set(&[])), None), true, "");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_what_was_found() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let old = pool("p", Some(silent("a")));
+    discoveries.prepare(std::slice::from_ref(&old));
+    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.commit(std::slice::from_ref(&old));
+
+    // The same source goes on.
+    discoveries.prepare(std::slice::from_ref(&old));
+    assert!(discoveries.have_reported());
+    discoveries.commit(std::slice::from_ref(&old));
+    assert!(discoveries.hear(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
+
+    // Another one begins with what the old one had; one that is never committed changes nothing.
+    let new = pool("p", Some(silent("b")));
+    discoveries.prepare(std::slice::from_ref(&new));
+    assert_eq!(held(&discoveries, &new), "10.0.0.2:1");
+    discoveries.prepare(std::slice::from_ref(&new));
+    assert!(discoveries.hear(report(1, Some(set(&["10.0.0.3:1"])), None), at(7)).is_some());
+    discoveries.commit(std::slice::from_ref(&new));
+    assert_eq!(held(&discoveries, &new), "10.0.0.3:1");
+    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.4:1"])), None), at(8)), None);
+    assert!(discoveries.hear(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
+    assert_eq!(held(&discoveries, &new), "10.0.0.5:1");
+
+    // None any more.
+    let written = pool("p", None);
+    discoveries.prepare(std::slice::from_ref(&written));
+    assert_eq!(held(&discoveries, &written), "-");
+    discoveries.commit(std::slice::from_ref(&written));
+    assert!(discoveries.in_force.is_empty());
+}
+
+#[test]
+fn a_source_tells_of_itself() {
+    let state = Discovery::new(&Source::File(Path::new("/run/mail.json").into()));
+    let fault = |fault| Some(DiscoverFault::Dns(fault));
+    let note = |fault: Option<DiscoverFault>, now| state.note(fault.as_ref(), now);
+    assert_eq!((state.succeeded(), state.failures(), state.fault()), (None, 0, None));
+    assert!(!note(None, at(5)), "that it works is no news");
+    assert!(note(fault(DnsFault::Timeout), at(6)));
+    assert!(!note(fault(DnsFault::Timeout), at(7)), "the same failure is told once");
+    assert!(note(fault(DnsFault::NoName), at(8)));
+    assert_eq!((state.succeeded(), state.failures()), (Some(at(5)), 3));
+    assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
+    assert!(note(None, at(9)), "that it works again is");
+    assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None));
+}
+
+#[test]
+fn sources_have_words() {
+    let dns = |records| match silent("app.internal") {
+        Source::Dns(dns) => Source::Dns(DnsSpec { records, ..dns }),
+        other => other,
+    };
+    assert_eq!(dns(Records::Services).to_string(), "dns srv app.internal");
+    assert_eq!(dns(Records::Addresses { port: 443 }).to_string(), "dns app.internal port 443");
+    assert_eq!(Source::File(Path::new("/run/a").into()).to_string(), "file /run/a");
+}
+
+#[tokio::test]
+async fn tasks_end_with_their_owner() {
+    let (mut discoveries, mut reports) = Discoveries::new();
+    discoveries.prepare(&[pool("p", Some(silent("a"))), pool("q", Some(silent("b")))]);
+    drop(discoveries);
+    while reports.recv().await.is_some() {}
+}

@@ -1,0 +1,116 @@
+//! Backends that come and go while the process runs: what discovery finds becomes part of the snapshot.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until};
+
+use super::run::Control;
+use super::{Life, build};
+use crate::config::Config;
+use crate::pool::{Discoveries, DiscoveryReport, Pool};
+
+/// How long a start waits for the backends of every pool, and a reload for a word of each new source. After
+/// that the others are served; a pool without backends turns its clients away until it has some.
+const FIRST_ANSWER: Duration = Duration::from_secs(5);
+
+/// How many backends a line of the log names.
+const NAMED: usize = 10;
+
+impl Control {
+    /// Looks for the backends of the start, then lets clients in.
+    pub(super) async fn look_first(&mut self) -> io::Result<()> {
+        let Some(plan) = self.server.held.take() else { return Ok(()) };
+        self.discoveries.prepare(&self.server.config.pools);
+        self.wait_for_discovery(Discoveries::are_found).await;
+        let server = &mut self.server;
+        let old = server.view.snapshot.load_full();
+        let metrics = &server.view.metrics;
+        let sources =
+            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
+        self.discoveries.commit(&server.config.pools);
+        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.discovery.is_some()) {
+            match served.pool.backends().len() {
+                0 => {
+                    tracing::warn!(%pool, "no backends were found; its clients are turned away until some are")
+                }
+                backends => tracing::info!(%pool, backends, "backends were found"),
+            }
+        }
+        server.view.snapshot.store(Arc::new(snapshot));
+        // Nothing was open before, so nothing is closed.
+        let _closed = server.sockets.carry_out(plan, &server.workers);
+        server.view.life.store(Life::Serving as u8, Ordering::Relaxed);
+        self.follow_pools();
+        Ok(())
+    }
+
+    /// Starts to follow what a new configuration has, and waits for a first word of it, so that a pool which
+    /// goes over from written to discovered backends has some from the first moment on.
+    pub(super) async fn prepare_discovery(&mut self, config: &Config) {
+        self.discoveries.prepare(&config.pools);
+        self.wait_for_discovery(Discoveries::have_reported).await;
+    }
+
+    /// Goes on with what cannot wait until enough is known of the prepared sources, or time is up. Requests
+    /// and signals stay queued.
+    async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) {
+        let until = Instant::now() + FIRST_ANSWER;
+        while !is_enough(&self.discoveries) {
+            tokio::select! {
+                Some(report) = self.findings.recv() => self.discovered(report),
+                Some(report) = self.reports.recv() => self.aftercare.apply(&self.server, &report),
+                () = self.watchdog.due() => self.watchdog.beat(&self.server.workers),
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+
+    /// Takes in a report; a pool that has other backends now is replaced, alone.
+    pub(super) fn discovered(&mut self, report: DiscoveryReport) {
+        let Some(name) = self.discoveries.hear(report, SystemTime::now()) else { return };
+        let server = &self.server;
+        let Some(written) = server.config.pools.iter().find(|pool| pool.name == name) else { return };
+        let snapshot = server.view.snapshot.load_full();
+        let Some(old) = snapshot.pools.get(&name) else { return };
+        let returning = self.leaving.backends().remove(&*name).unwrap_or_default();
+        let metrics = &server.view.metrics;
+        let sources =
+            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let new = build::served(written, Some(old), &returning, sources);
+        if Arc::ptr_eq(old, &new) {
+            return;
+        }
+        let drain = written.discover.as_ref().and_then(|discover| discover.drain);
+        let drain = drain.unwrap_or(server.config.shutdown.drain);
+        log_changes(&old.pool, &new.pool);
+        self.leaving.note_pool(&old.pool, &new.pool, Instant::now(), drain);
+        server.view.snapshot.store(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
+        self.follow_pool(&new);
+    }
+}
+
+fn log_changes(old: &Pool, new: &Pool) {
+    let named = |here: &Pool, there: &Pool| {
+        let mut names: Vec<String> = Vec::new();
+        let mut more = 0_usize;
+        for backend in here.backends() {
+            let is_there = there.backend(backend.name()).is_some_and(|other| other.is_same(backend));
+            match names.len() {
+                _ if is_there => {}
+                NAMED.. => more += 1,
+                _ => names.push(backend.name().to_string()),
+            }
+        }
+        if more > 0 {
+            names.push(format!("and {more} more"));
+        }
+        names.join(", ")
+    };
+    let (pool, backends) = (&new.spec().name, new.backends().len());
+    let (added, removed) = (named(new, old), named(old, new));
+    tracing::info!(%pool, %added, %removed, backends, "discovery changed the backends");
+}

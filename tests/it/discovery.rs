@@ -1,0 +1,513 @@
+//! Backends that come from the DNS or from a file, and go again.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pointsman::admin;
+use pointsman::config::{self, Config};
+use pointsman::server::Life;
+use pointsman::snapshot::Served;
+use serde_json::{Value, json};
+
+use crate::support::dns::{Dns, Said};
+use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
+
+const NAME: &str = "app.test";
+
+/// A backend that answers each byte with its name.
+fn named_on(address: SocketAddr, name: u8) -> SocketAddr {
+    Backend::serve_on(&address.to_string(), move |mut stream| {
+        let mut buffer = [0; 64];
+        while let Ok(n @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&vec![name; n]).is_err() {
+                return;
+            }
+        }
+    })
+    .address
+}
+
+/// `N` of them, named from `a` on, at one port of addresses of their own.
+fn named<const N: usize>() -> [SocketAddr; N] {
+    let first = own_address();
+    let mut name = b'a'..;
+    std::array::from_fn(|at| {
+        let ip = if at == 0 { first.ip() } else { own_address().ip() };
+        named_on(SocketAddr::new(ip, first.port()), name.next().unwrap())
+    })
+}
+
+fn ips(addresses: &[SocketAddr]) -> Vec<IpAddr> {
+    addresses.iter().map(SocketAddr::ip).collect()
+}
+
+/// A configuration of one `tcp` listener `main`, whose pool has these keys.
+fn layout(pool: &str) -> Config {
+    config(&text(pool))
+}
+
+fn text(pool: &str) -> String {
+    format!(
+        "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
+         [pool.main]\nbalance = 'round-robin'\nhealth.check = 'off'\n{pool}\n"
+    )
+}
+
+fn by_dns(dns: &Dns, port: u16) -> Config {
+    let resolver = dns.address;
+    layout(&format!(
+        "discover = {{ dns = '{NAME}.', port = {port}, resolvers = '{resolver}', min_ttl = '100ms' }}"
+    ))
+}
+
+fn served(proxy: &Proxy) -> Arc<Served> {
+    Arc::clone(&proxy.remote.view().snapshot.load().pools["main"])
+}
+
+/// The addresses of the pool's backends, in order.
+fn backends(proxy: &Proxy) -> Vec<String> {
+    let mut addresses: Vec<_> =
+        served(proxy).pool.backends().iter().map(|backend| backend.address().to_string()).collect();
+    addresses.sort();
+    addresses
+}
+
+fn wait_for_backends(proxy: &Proxy, expected: &[SocketAddr]) {
+    let mut expected: Vec<_> = expected.iter().map(SocketAddr::to_string).collect();
+    expected.sort();
+    wait_for(&format!("{expected:?}"), || backends(proxy) == expected);
+}
+
+/// Does something that makes the source fail, and waits until it has.
+fn fail(proxy: &Proxy, reason: &str, how: impl FnOnce()) {
+    let discovery = served(proxy).discovery.clone().unwrap();
+    let before = discovery.failures();
+    how();
+    wait_for(reason, || {
+        discovery.failures() > before && discovery.fault().is_some_and(|fault| fault.contains(reason))
+    });
+}
+
+fn try_ask(stream: &mut TcpStream) -> std::io::Result<char> {
+    stream.write_all(b"?")?;
+    let mut name = [0];
+    stream.read_exact(&mut name)?;
+    Ok(name[0].into())
+}
+
+fn ask(stream: &mut TcpStream) -> char {
+    try_ask(stream).expect("the connection is open")
+}
+
+/// A connection to the backend of that name.
+fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
+    for _ in 0..1000 {
+        let mut stream = proxy.connect();
+        if ask(&mut stream) == wanted {
+            return stream;
+        }
+    }
+    panic!("{wanted} is never met");
+}
+
+/// Who is met by a few clients, each once.
+fn met(proxy: &Proxy) -> String {
+    let mut names: Vec<char> = (0..20).map(|_| ask(&mut proxy.connect())).collect();
+    names.sort();
+    names.dedup();
+    names.into_iter().collect()
+}
+
+#[test]
+fn addresses_come_and_go_with_the_answers() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = named();
+    dns.say_addresses(NAME, &ips(&all[..1]));
+    let proxy = Proxy::start(by_dns(&dns, all[0].port()));
+    // The start has waited for them.
+    assert_eq!(met(&proxy), "a");
+    dns.say_addresses(NAME, &ips(&all));
+    wait_for_backends(&proxy, &all);
+    assert_eq!(met(&proxy), "abc");
+    dns.say_addresses(NAME, &ips(&all[1..]));
+    wait_for_backends(&proxy, &all[1..]);
+    assert_eq!(met(&proxy), "bc");
+}
+
+#[test]
+fn another_order_changes_nothing() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = named();
+    let mut order = ips(&all);
+    dns.say_addresses(NAME, &order);
+    let proxy = Proxy::start(by_dns(&dns, all[0].port()));
+    wait_for_backends(&proxy, &all);
+    let before = served(&proxy);
+    for _ in 0..3 {
+        order.rotate_left(1);
+        dns.say_addresses(NAME, &order);
+        let asked = dns.questions();
+        // Two for a round, one of them perhaps from before.
+        wait_for("two more rounds", || dns.questions() >= asked + 5);
+    }
+    assert!(Arc::ptr_eq(&before, &served(&proxy)), "the pool is the same value");
+}
+
+#[test]
+fn a_failure_keeps_what_was_found() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 2] = named();
+    dns.say_addresses(NAME, &ips(&all));
+    let proxy = Proxy::start(by_dns(&dns, all[0].port()));
+    wait_for_backends(&proxy, &all);
+    let failures = [
+        (Said::Code(3), "NXDOMAIN"),
+        (Said::Addresses(Vec::new()), "no usable record"),
+        (Said::Code(2), "resolver answered"),
+        (Said::Silence, "in time"),
+    ];
+    for (said, reason) in failures {
+        fail(&proxy, reason, || dns.say(NAME, said));
+        assert_eq!(met(&proxy), "ab", "{reason}");
+    }
+    dns.say_addresses(NAME, &ips(&all[1..]));
+    wait_for_backends(&proxy, &all[1..]);
+    wait_for("no fault", || served(&proxy).discovery.as_ref().unwrap().fault().is_none());
+}
+
+#[test]
+fn services_have_ports_weights_and_targets() {
+    let dns = Dns::new();
+    let (one, two) = (own_address(), own_address());
+    named_on(one, b'a');
+    named_on(two, b'b');
+    dns.say_addresses("one.test", &[one.ip()]);
+    dns.say_addresses("two.test", &[two.ip()]);
+    let services = |weights: (u16, u16)| {
+        Said::Services(vec![(1, weights.0, one.port(), "one.test"), (1, weights.1, two.port(), "two.test")])
+    };
+    dns.say("_app._tcp.test", services((1, 3)));
+    let resolver = dns.address;
+    let proxy = Proxy::start(layout(&format!(
+        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = ['{resolver}'], min_ttl = '100ms' }}"
+    )));
+    let described = || -> Vec<_> {
+        let served = served(&proxy);
+        served.pool.backends().iter().map(|b| format!("{}*{}", b.name(), b.weight())).collect()
+    };
+    let expected = |weights: (u16, u16)| {
+        vec![
+            format!("one.test:{}*{}", one.port(), weights.0),
+            format!("two.test:{}*{}", two.port(), weights.1),
+        ]
+    };
+    wait_for("the services", || described() == expected((1, 3)));
+    let names: Vec<char> = (0..40).map(|_| ask(&mut proxy.connect())).collect();
+    assert_eq!(names.iter().filter(|name| **name == 'b').count(), 30, "{names:?}");
+    dns.say("_app._tcp.test", services((2, 1)));
+    wait_for("other weights", || described() == expected((2, 1)));
+    // A target that cannot be resolved keeps its last address.
+    fail(&proxy, "NXDOMAIN", || dns.say("two.test", Said::Code(3)));
+    assert_eq!(described(), expected((2, 1)));
+    // A target that moves is the same backend by its name at another address.
+    let moved = own_address().ip();
+    named_on(SocketAddr::new(moved, two.port()), b'c');
+    dns.say_addresses("two.test", &[moved]);
+    wait_for("the new address", || {
+        backends(&proxy).contains(&SocketAddr::new(moved, two.port()).to_string())
+    });
+    assert_eq!(described(), expected((2, 1)));
+    assert_eq!(met(&proxy), "ac");
+}
+
+#[test]
+fn what_is_written_stays_beside_what_is_found() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = named();
+    let [written, _, _] = all;
+    dns.say_addresses(NAME, &ips(&all));
+    let mut config = by_dns(&dns, written.port());
+    config.pools[0].backends = layout(&format!("backends = ['{written}']")).pools[0].backends.clone();
+    let (proxy, admin) = Proxy::start_with_admin(config);
+    wait_for_backends(&proxy, &all);
+    assert_eq!(met(&proxy), "abc");
+
+    let status = status(admin);
+    let pool = &status["pools"][0];
+    let origin = |at: usize| (&pool["backends"][at]["address"], &pool["backends"][at]["origin"]);
+    assert_eq!(origin(0), (&json!(written), &json!("configuration")));
+    assert_eq!(origin(1).1, "discovery");
+    let discovery = &pool["discovery"];
+    assert_eq!(discovery["source"], format!("dns {NAME}. port {}", written.port()));
+    assert!(discovery["last_success"].as_str().is_some_and(|time| time.ends_with('Z')), "{discovery}");
+    assert_eq!((&discovery["failures"], &discovery["fault"]), (&json!(0), &Value::Null));
+
+    let series = |name: &str| -> f64 {
+        let (_, text) = admin::ask(admin, "/metrics", PATIENCE).unwrap();
+        let series = format!("pointsman_discovery_{name}{{pool=\"main\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    };
+    assert_eq!((series("backends"), series("failures_total")), (2.0, 0.0));
+    assert!(series("last_success_timestamp_seconds") > 1_700_000_000.0);
+    dns.say(NAME, Said::Code(3));
+    wait_for("a failure", || series("failures_total") > 0.0);
+    assert_eq!(series("backends"), 2.0);
+    assert_eq!(met(&proxy), "abc");
+}
+
+fn status(admin: SocketAddr) -> Value {
+    let (code, body) = admin::ask(admin, "/api/v1/status", PATIENCE).unwrap();
+    assert_eq!(code, 200);
+    serde_json::from_str(&body).unwrap()
+}
+
+/// A directory of a test, removed when it is dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("pointsman-discovery-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("app.json")
+    }
+
+    /// Replaces the file by a rename.
+    fn replace(&self, content: &str) {
+        let new = self.0.join("app.json.new");
+        fs::write(&new, content).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    fn replace_by(&self, backends: &[SocketAddr]) {
+        self.replace(&document(backends));
+    }
+
+    fn config(&self, more: &str) -> Config {
+        layout(&format!("discover = {{ file = '{}'{more} }}", self.file().display()))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn document(backends: &[SocketAddr]) -> String {
+    let backends: Vec<_> = backends.iter().map(|address| json!({ "address": address })).collect();
+    json!({ "version": 1, "backends": backends }).to_string()
+}
+
+#[test]
+fn a_file_is_followed() {
+    let directory = Directory::new();
+    let all: [SocketAddr; 3] = named();
+    directory.replace_by(&all[..1]);
+    let proxy = Proxy::start(directory.config(""));
+    assert_eq!(met(&proxy), "a");
+    directory.replace_by(&all);
+    wait_for_backends(&proxy, &all);
+    assert_eq!(met(&proxy), "abc");
+    fs::write(directory.file(), document(&all[1..])).unwrap();
+    wait_for_backends(&proxy, &all[1..]);
+    directory.replace(
+        &json!({ "version": 1, "backends": [
+            { "address": all[0], "name": "first", "weight": 3 },
+            { "address": all[1], "weight": 0 },
+        ]})
+        .to_string(),
+    );
+    wait_for_backends(&proxy, &all[..2]);
+    assert_eq!(met(&proxy), "a");
+    let served = served(&proxy);
+    let first = served.pool.backend("first").expect("it has its name");
+    assert_eq!((first.weight(), first.address()), (3, &all[0].into()));
+}
+
+#[test]
+fn a_broken_file_keeps_what_was_found() {
+    let directory = Directory::new();
+    let all: [SocketAddr; 2] = named();
+    directory.replace_by(&all[..1]);
+    let proxy = Proxy::start(directory.config(""));
+    wait_for_backends(&proxy, &all[..1]);
+    for (content, reason) in [
+        ("{", "EOF while parsing"),
+        ("", "EOF while parsing"),
+        (r#"{"version": 2, "backends": []}"#, "its version is 2"),
+        (r#"{"version": 1, "backends": [{"address": "a:1"}]}"#, "is not an address"),
+    ] {
+        fail(&proxy, reason, || directory.replace(content));
+        assert_eq!(met(&proxy), "a", "{content}");
+    }
+    let discovery = served(&proxy).discovery.clone().unwrap();
+    fs::remove_file(directory.file()).unwrap();
+    wait_for("its absence", || discovery.fault().is_some_and(|fault| fault.contains("cannot be read")));
+    assert_eq!(met(&proxy), "a");
+    directory.replace_by(&all);
+    wait_for_backends(&proxy, &all);
+    wait_for("no fault", || discovery.fault().is_none());
+}
+
+/// As a mounted volume does it: the file is a link by way of a link that is turned.
+#[test]
+fn a_turned_link_is_seen() {
+    let directory = Directory::new();
+    let all: [SocketAddr; 2] = named();
+    let version = |number: usize, backends: &[SocketAddr]| {
+        let version = directory.0.join(format!("..{number}"));
+        fs::create_dir(&version).unwrap();
+        fs::write(version.join("app.json"), document(backends)).unwrap();
+        std::os::unix::fs::symlink(format!("..{number}"), directory.0.join("..new")).unwrap();
+        fs::rename(directory.0.join("..new"), directory.0.join("..data")).unwrap();
+    };
+    version(1, &all[..1]);
+    std::os::unix::fs::symlink("..data/app.json", directory.file()).unwrap();
+    let proxy = Proxy::start(directory.config(""));
+    wait_for_backends(&proxy, &all[..1]);
+    version(2, &all);
+    wait_for_backends(&proxy, &all);
+}
+
+#[test]
+fn an_empty_list_empties_the_pool() {
+    let directory = Directory::new();
+    let [backend] = named();
+    directory.replace_by(&[backend]);
+    let proxy = Proxy::start(directory.config(""));
+    wait_for_backends(&proxy, &[backend]);
+    let mut open = meet(&proxy, 'a');
+    directory.replace_by(&[]);
+    wait_for_backends(&proxy, &[]);
+    let refused = proxy.connect().read(&mut [0]);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    assert_eq!(ask(&mut open), 'a');
+}
+
+#[test]
+fn what_vanishes_drains() {
+    let directory = Directory::new();
+    let all: [SocketAddr; 2] = named();
+    directory.replace_by(&all);
+    let proxy = Proxy::start(directory.config(", drain = '500ms'"));
+    wait_for_backends(&proxy, &all);
+    let mut leaving = meet(&proxy, 'a');
+    let mut staying = meet(&proxy, 'b');
+    directory.replace_by(&all[1..]);
+    wait_for_backends(&proxy, &all[1..]);
+    assert_eq!(met(&proxy), "b");
+    // It was open when its backend vanished; it goes on until the deadline, and no longer.
+    assert_eq!(ask(&mut leaving), 'a');
+    let end = leaving.read(&mut [0]);
+    assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    assert_eq!(ask(&mut staying), 'b');
+}
+
+#[test]
+fn what_comes_back_in_time_goes_on() {
+    let directory = Directory::new();
+    let all: [SocketAddr; 2] = named();
+    directory.replace_by(&all);
+    let proxy = Proxy::start(directory.config(", drain = '1h'"));
+    wait_for_backends(&proxy, &all);
+    let mut open = meet(&proxy, 'a');
+    let of_a = || {
+        let served = served(&proxy);
+        served.pool.backend(&all[0].to_string()).map(|backend| (backend.number(), backend.active()))
+    };
+    let before = of_a();
+    assert!(before.is_some());
+    directory.replace_by(&all[1..]);
+    wait_for_backends(&proxy, &all[1..]);
+    directory.replace_by(&all);
+    wait_for_backends(&proxy, &all);
+    assert_eq!(of_a(), before, "its number and what is open to it");
+    assert_eq!(ask(&mut open), 'a');
+}
+
+#[test]
+fn a_reload_keeps_what_was_found() {
+    let dns = Dns::new();
+    let directory = Directory::new();
+    let all: [SocketAddr; 2] = named();
+    dns.say_addresses(NAME, &ips(&all));
+    let mut config = by_dns(&dns, all[0].port());
+    let proxy = Proxy::start(config.clone());
+    wait_for_backends(&proxy, &all);
+    let mut open = meet(&proxy, 'a');
+
+    config.pools[0].dial.attempts = 2;
+    dns.say(NAME, Said::Code(3));
+    proxy.remote.reload(config.clone()).unwrap();
+    assert_eq!(served(&proxy).pool.spec().dial.attempts, 2);
+    wait_for_backends(&proxy, &all);
+
+    // A source that says nothing good takes over what the other had found.
+    config.pools[0].discover = directory.config("").pools[0].discover.clone();
+    proxy.remote.reload(config.clone()).unwrap();
+    wait_for_backends(&proxy, &all);
+    directory.replace_by(&all[..1]);
+    wait_for_backends(&proxy, &all[..1]);
+    assert_eq!(ask(&mut open), 'a');
+
+    config.pools[0].discover = None;
+    config.pools[0].backends = layout(&format!("backends = ['{}']", all[0])).pools[0].backends.clone();
+    proxy.remote.reload(config).unwrap();
+    wait_for_backends(&proxy, &all[..1]);
+    assert!(served(&proxy).discovery.is_none());
+    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+}
+
+/// The file lies beside the configuration that names it.
+#[test]
+fn a_path_is_relative_to_the_configuration() {
+    let directory = Directory::new();
+    let [backend] = named();
+    directory.replace_by(&[backend]);
+    let path = directory.0.join("pointsman.toml");
+    fs::write(&path, text("discover.file = 'app.json'")).unwrap();
+    let (config, _) = config::load(&path).unwrap();
+    let proxy = Proxy::start(config);
+    wait_for_backends(&proxy, &[backend]);
+}
+
+#[test]
+fn clients_of_the_start_wait_for_the_first_backends() {
+    let directory = Directory::new();
+    let [backend] = named();
+    let (proxy, admin) = Proxy::start_with_admin(directory.config(""));
+    assert_eq!(proxy.remote.view().life(), Life::Starting);
+    let mut early = proxy.connect();
+    early.write_all(b"?").unwrap();
+    let ready = || admin::ask(admin, "/ready", PATIENCE).unwrap();
+    assert_eq!(ready(), (503, "starting\n".to_owned()));
+    directory.replace_by(&[backend]);
+    let mut name = [0];
+    early.read_exact(&mut name).unwrap();
+    assert_eq!((name, ready()), (*b"a", (200, "ready\n".to_owned())));
+}
+
+/// It waits for the backends, but not for ever.
+#[test]
+fn a_start_without_backends_turns_clients_away() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 1] = named();
+    let (proxy, admin) = Proxy::start_with_admin(by_dns(&dns, all[0].port()));
+    wait_for("readiness", || admin::ask(admin, "/ready", PATIENCE).unwrap().0 == 200);
+    let refused = proxy.connect().read(&mut [0]);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    proxy.wait_for_metric(r#"pointsman_no_backend_total{pool="main"}"#, 1.0);
+    dns.say_addresses(NAME, &ips(&all));
+    wait_for_backends(&proxy, &all);
+    assert_eq!(met(&proxy), "a");
+}

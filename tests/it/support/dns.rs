@@ -1,0 +1,138 @@
+//! A DNS server that says what a test wants, on a loopback port that the kernel chooses.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+const A: u16 = 1;
+const AAAA: u16 = 28;
+const SRV: u16 = 33;
+
+const NAME_ERROR: u8 = 3;
+
+/// What is said of a name.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    /// A and AAAA records, in this order.
+    Addresses(Vec<IpAddr>),
+    /// SRV records: priority, weight, port, target.
+    Services(Vec<(u16, u16, u16, &'static str)>),
+    /// A response code: 2 is SERVFAIL, 3 is NXDOMAIN.
+    Code(u8),
+    /// Nothing at all.
+    Silence,
+}
+
+/// The server; it ends when it is dropped.
+pub(crate) struct Dns {
+    pub(crate) address: SocketAddr,
+    zone: Arc<Mutex<BTreeMap<String, Said>>>,
+    questions: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Dns {
+    pub(crate) fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let server = Self {
+            address: socket.local_addr().unwrap(),
+            zone: Arc::default(),
+            questions: Arc::default(),
+            is_over: Arc::default(),
+        };
+        let (zone, questions, is_over) =
+            (Arc::clone(&server.zone), Arc::clone(&server.questions), Arc::clone(&server.is_over));
+        thread::spawn(move || {
+            let mut query = [0; 512];
+            while !is_over.load(Ordering::Relaxed) {
+                let Ok((length, client)) = socket.recv_from(&mut query) else { continue };
+                if let Some(answer) = answer(&query[..length], &zone.lock().unwrap()) {
+                    socket.send_to(&answer, client).unwrap();
+                }
+                questions.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        server
+    }
+
+    /// From now on this is said of `name`, with a TTL of 0.
+    pub(crate) fn say(&self, name: &str, said: Said) {
+        self.zone.lock().unwrap().insert(name.to_owned(), said);
+    }
+
+    pub(crate) fn say_addresses(&self, name: &str, addresses: &[IpAddr]) {
+        self.say(name, Said::Addresses(addresses.to_vec()));
+    }
+
+    /// Questions answered, or passed over in silence.
+    pub(crate) fn questions(&self) -> usize {
+        self.questions.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn answer(query: &[u8], zone: &BTreeMap<String, Said>) -> Option<Vec<u8>> {
+    let (name, kind, question_end) = question(query);
+    let (code, records) = match zone.get(&name) {
+        None => (NAME_ERROR, Vec::new()),
+        Some(Said::Code(code)) => (*code, Vec::new()),
+        Some(Said::Silence) => return None,
+        Some(Said::Addresses(addresses)) => {
+            (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
+        }
+        Some(Said::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
+        Some(Said::Services(_)) => (0, Vec::new()),
+    };
+    let mut bytes = query[..2].to_vec();
+    bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
+    bytes.extend(&query[12..question_end]);
+    for record in records {
+        // The name of the question, class IN, a TTL of 0.
+        bytes.extend([0xc0, 12]);
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend([0, 1, 0, 0, 0, 0]);
+        bytes.extend(u16::try_from(record.len()).unwrap().to_be_bytes());
+        bytes.extend(record);
+    }
+    Some(bytes)
+}
+
+/// The name asked for, the type, and where the question ends.
+fn question(query: &[u8]) -> (String, u16, usize) {
+    let mut labels = Vec::new();
+    let mut at = 12;
+    while query[at] > 0 {
+        let end = at + 1 + usize::from(query[at]);
+        labels.push(String::from_utf8_lossy(&query[at + 1..end]).to_lowercase());
+        at = end;
+    }
+    (labels.join("."), u16::from_be_bytes([query[at + 1], query[at + 2]]), at + 5)
+}
+
+fn address(ip: IpAddr, kind: u16) -> Option<Vec<u8>> {
+    match ip {
+        IpAddr::V4(ip) if kind == A => Some(ip.octets().to_vec()),
+        IpAddr::V6(ip) if kind == AAAA => Some(ip.octets().to_vec()),
+        _ => None,
+    }
+}
+
+fn service(&(priority, weight, port, target): &(u16, u16, u16, &str)) -> Vec<u8> {
+    let mut record: Vec<u8> =
+        [priority, weight, port].iter().flat_map(|number| number.to_be_bytes()).collect();
+    for label in target.split('.') {
+        record.push(u8::try_from(label.len()).unwrap());
+        record.extend(label.bytes());
+    }
+    record.push(0);
+    record
+}
