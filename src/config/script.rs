@@ -82,7 +82,7 @@ impl Read for HttpPath {
         let is_good = text.starts_with('/') && text.len() <= LONGEST_HTTP && is_visible(text);
         if !is_good {
             found.add(
-                bad_script(value, path, "not a path of visible ASCII characters")
+                bad_script(value, path, "not a path: `/`, then visible ASCII characters")
                     .help("such as \"/healthz\"; write other characters as %XX"),
             );
         }

@@ -447,6 +447,7 @@ fn tiers_and_queues() {
     check_pool("max_connections = 5\nqueue = { length = 5, timeout = '0s' }", &["C0203"]);
     check_pool("max_connections = 5\nqueue = 5", &["C0104"]);
     check_pool("queue = { length = 5 }", &["C0322"]);
+    check_pool("queue = { length = 5 }\nagent.port = 9101", &[]);
     check_pool("queue = {}", &["C0322", "C0105"]);
     let limited = "[pool.x]\nbackends = [{ address = '10.0.0.1:1', max_connections = 1 }]\nqueue.length = 5\n\
                    [listener.x]\nbind = ':1'\npool = 'x'";

@@ -163,7 +163,8 @@ impl PoolChecker<'_> {
             Key::Absent => true,
             list => list.value().is_some_and(|list| list.complete && words(list).all(is_free)),
         };
-        if self.words.max_connections.is_absent() && are_free {
+        // An agent may limit its backend at any time.
+        if self.words.max_connections.is_absent() && self.words.agent.is_absent() && are_free {
             let message = format!("nobody ever waits in the queue of pool `{}`", self.name);
             let fault = Diagnostic::new(Code::QueueWithoutLimit, self.key("queue"), message);
             found.add(
