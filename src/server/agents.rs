@@ -17,29 +17,31 @@ pub(super) struct Desk {
     pools: HashMap<Arc<str>, Agents>,
     reports: mpsc::Receiver<AgentReport>,
     report_to: mpsc::Sender<AgentReport>,
-    /// Backends whose agents said nothing of use when they were last asked, so that it is said once. Those
-    /// that went away meanwhile are forgotten at the next reload.
-    silent: HashSet<u64>,
+    /// Backends whose agents said nothing of use when they were last asked, by their pools and numbers, so that
+    /// it is said once.
+    silent: HashMap<Arc<str>, HashSet<u64>>,
 }
 
 impl Desk {
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
-        Self { pools: HashMap::new(), reports, report_to, silent: HashSet::new() }
+        Self { pools: HashMap::new(), reports, report_to, silent: HashMap::new() }
     }
 
     /// Asks the agents of what a pool holds, and no others.
     pub(super) fn follow(&mut self, pool: &Pool, limit: &Arc<CheckLimit>) {
         let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
         agents.follow(pool, &self.report_to, limit, build::random());
+        if let Some(silent) = self.silent.get_mut(&pool.spec().name) {
+            let numbers: HashSet<u64> = pool.backends().iter().map(|backend| backend.number()).collect();
+            silent.retain(|number| numbers.contains(number));
+        }
     }
 
     /// Asks no more for pools that are not in the snapshot.
     pub(super) fn retain(&mut self, snapshot: &Snapshot) {
         self.pools.retain(|name, _| snapshot.pools.contains_key(name));
-        let backends = snapshot.pools.values().flat_map(|served| served.pool.backends());
-        let numbers: HashSet<u64> = backends.map(|backend| backend.number()).collect();
-        self.silent.retain(|number| numbers.contains(number));
+        self.silent.retain(|name, _| snapshot.pools.contains_key(name));
     }
 
     /// The next answer.
@@ -60,14 +62,15 @@ impl Desk {
         view.metrics.pool(&report.pool).agent(report.answer());
         let (pool, backend): (_, &Backend) = (&report.pool, &report.backend);
         let name = backend.name();
+        let silent = self.silent.entry(Arc::clone(pool)).or_default();
         match &report.heard {
             Ok(_) => {
-                if self.silent.remove(&backend.number()) {
+                if silent.remove(&backend.number()) {
                     tracing::info!(%pool, backend = %name, "the agent is heard again");
                 }
             }
             Err(error) => {
-                if self.silent.insert(backend.number()) {
+                if silent.insert(backend.number()) {
                     tracing::warn!(%pool, backend = %name, %error, "the agent says nothing; what it said before holds");
                 }
             }
