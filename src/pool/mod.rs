@@ -80,7 +80,9 @@ impl Pool {
                 let new = Backend::new(&spec.name, backend, now, &queue);
                 new.bear(spec.borne());
                 // Beside others that are warm, one that is new begins slowly; all together they cannot.
-                let Some(pool) = previous else { return Arc::new(new) };
+                let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
+                    return Arc::new(new);
+                };
                 match pool.backend(&backend.name) {
                     Some(old) => new.succeed(old),
                     None => Arc::new(new.starting_slowly()),

@@ -309,6 +309,21 @@ fn what_comes_back_goes_on() {
     check_take_back(("d", "10.0.0.1:1", 1), false);
 }
 
+/// A pool that discovers its backends has none before it has found the first.
+#[test]
+fn the_first_of_a_pool_do_not_begin_slowly() {
+    let spec = |backends| PoolSpec {
+        slow_start: Some(Duration::from_secs(60)),
+        ..spec(Algorithm::Maglev, backends)
+    };
+    let shares = |pool: &Pool| -> Vec<bool> {
+        pool.backends().iter().map(|backend| pool.share(backend, Instant::now()) == 1.0).collect()
+    };
+    let first = Pool::build(spec(&THREE[..2]), Some(&Pool::build(spec(&[]), None, 0)), 0);
+    assert_eq!(shares(&first), [true, true]);
+    assert_eq!(shares(&Pool::build(spec(&THREE), Some(&first), 0)), [true, true, false]);
+}
+
 /// Whether a change of the spec keeps the balancer.
 fn check_balancer(algorithm: Algorithm, new: PoolSpec, kept: bool) {
     let old = build(algorithm, &THREE);
