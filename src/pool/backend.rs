@@ -67,10 +67,8 @@ impl Backend {
         if !self.is_at(old) {
             return Arc::new(self.starting_slowly());
         }
-        // From now on the places at this server are those of the new configuration, also for connections that
-        // still have the old one in hand.
-        old.traffic.go_on(&self.traffic);
         if self.is_placed_as(old) {
+            old.traffic.go_on(&self.traffic);
             return Arc::clone(old);
         }
         self.vitals = Arc::clone(&old.vitals);
@@ -80,6 +78,7 @@ impl Backend {
     /// This backend, going on with the number and the counts of an `old` self at the same address, but with
     /// nothing known of its health.
     pub(super) fn succeed_in_counts(mut self, old: &Arc<Backend>) -> Arc<Self> {
+        old.traffic.go_on(&self.traffic);
         self.traffic = Arc::clone(&old.traffic);
         Arc::new(self)
     }
@@ -424,7 +423,8 @@ impl Traffic {
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Takes over the limit and the queue of what is configured now.
+    /// Takes over the limit and the queue of what is configured now: from now on they are those of this
+    /// server, also for connections that still have its old form in hand.
     fn go_on(&self, new: &Traffic) {
         self.queue.store(new.queue.load_full());
         if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {

@@ -3,7 +3,7 @@
 //! Not for concurrent callers: one task applies all changes. What is told of a backend that a reload has
 //! taken away or replaced meanwhile is passed over.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::agent::of_state;
@@ -88,8 +88,9 @@ impl Pool {
 
     /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
     /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into
-    /// force, and not before: backends are shared with the pool it takes the place of.
-    pub fn settle(&self, now: Instant) -> Vec<(Arc<Backend>, Change)> {
+    /// force, and not before: backends are shared with the pool it takes the place of, and who waits there is
+    /// told to look here.
+    pub fn settle(self: &Arc<Self>, now: Instant) -> Vec<(Arc<Backend>, Change)> {
         let checks_off = self.spec.health.is_none().then_some(Event::ChecksOff);
         let agent_off = self.spec.agent.is_none().then_some(Event::AgentOff);
         let ejection_off = self.spec.ejection.is_none().then_some(Event::EjectionOff);
@@ -107,7 +108,21 @@ impl Pool {
                 changes.extend(change.map(|change| (Arc::clone(backend), change)));
             }
         }
+        self.come_into_force();
         changes
+    }
+
+    fn come_into_force(self: &Arc<Self>) {
+        let before = std::mem::replace(&mut *self.present(), Arc::downgrade(self));
+        if !std::ptr::eq(before.as_ptr(), Arc::as_ptr(self)) {
+            self.queue.changed();
+        }
+    }
+
+    /// The pool of this name that is in force.
+    pub(super) fn present(&self) -> MutexGuard<'_, Weak<Pool>> {
+        // What is in it is replaced in one step.
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The backend of this pool that shares its health with another.

@@ -23,7 +23,7 @@ mod tiers;
 
 use std::collections::HashMap;
 use std::hash::Hasher;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use siphasher::sip::SipHasher24;
@@ -56,6 +56,9 @@ pub struct Pool {
     /// Those who wait for a place at a backend. Shared with the backends, and with the pools of earlier and
     /// later snapshots.
     queue: Arc<Queue>,
+    /// The pool of this name that is in force, where those who wait look for a place. Shared as the queue is.
+    /// A lock because a weak pointer cannot be swapped; who waits takes it under the queue's.
+    present: Arc<Mutex<Weak<Pool>>>,
     /// In written order, as in the spec.
     backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
@@ -73,6 +76,7 @@ impl Pool {
         let now = Instant::now();
         let previous = previous.filter(|old| old.spec.name == spec.name);
         let queue = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.queue));
+        let present = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.present));
         let backends: Vec<_> = spec
             .backends
             .iter()
@@ -100,7 +104,7 @@ impl Pool {
         let tiers = Tiers::new(tiers.collect(), spec.tiers.panic_threshold, panic);
         let by_name =
             backends.iter().enumerate().map(|(at, backend)| (Arc::clone(backend.name()), at)).collect();
-        Pool { spec, tiers, queue, backends, by_name }
+        Pool { spec, tiers, queue, present, backends, by_name }
     }
 
     /// Lets a backend that had left the pool go on with its number and counts, if the same server stands

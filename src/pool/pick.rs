@@ -38,7 +38,8 @@ impl Pool {
     /// Takes a place in the pool's queue, behind all who wait there already; what it gives ends when it is this
     /// connection's turn. What is given here is what [`Pool::pick`] was given.
     ///
-    /// It does not look at the clock: how long one may wait is the caller's to hold.
+    /// It does not look at the clock: how long one may wait is the caller's to hold. If another pool comes into
+    /// force in the place of this one meanwhile ([`Pool::settle`]), a backend of that one is what it gets.
     ///
     /// # Errors
     ///
@@ -56,7 +57,11 @@ impl Pool {
         let length = self.spec.queue.map_or(0, |queue| queue.length);
         let needs = if tried.is_empty() { Needs::Any } else { Needs::Some };
         let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
-        let attempt = move || match self.pick_now(source, server_name, tried) {
+        let pick = move || {
+            let present = self.present().upgrade();
+            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried)
+        };
+        let attempt = move || match pick() {
             Ok(lease) => Attempt::Took(lease),
             Err(Unavailable::Full) => Attempt::Full,
             Err(Unavailable::Nobody) => Attempt::Gone,

@@ -120,7 +120,7 @@ fn check_rebuild(new: PoolSpec, expected: &str) {
     let old = build(Algorithm::Maglev, &THREE);
     let _leases: Vec<_> = old.backends().iter().map(|backend| Lease::take(backend).unwrap()).collect();
     take_down(&old, "a");
-    let new = Pool::build(new, Some(&old), 0);
+    let new = Arc::new(Pool::build(new, Some(&old), 0));
     assert!(!old.backend("a").unwrap().is_available(), "the old pool is in force until the new one is");
     new.settle(Instant::now());
     let found: Vec<_> = new
@@ -230,7 +230,7 @@ fn an_ejection_and_its_count_outlive_a_reload() {
     let old = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
     assert!(old.eject(&sighting(&old, "a"), start).unwrap().is_some());
     let heavier = [("a", "10.0.0.1:1", 9), THREE[1], THREE[2]];
-    let new = Pool::build(ejecting(&heavier, EjectionSpec::default()), Some(&old), 0);
+    let new = Arc::new(Pool::build(ejecting(&heavier, EjectionSpec::default()), Some(&old), 0));
     assert!(new.settle(seconds(1)).is_empty());
     let backend = Arc::clone(new.backend("a").unwrap());
     assert_eq!((backend.state(), backend.weight()), (State::Ejected, 9));
@@ -242,7 +242,7 @@ fn an_ejection_and_its_count_outlive_a_reload() {
     assert_eq!((again.in_a_row, again.until), (2, seconds(91)));
     assert_eq!(backend.entered(State::Ejected), 2);
     let off = PoolSpec { ejection: None, ..new.spec().clone() };
-    let changes = Pool::build(off, Some(&new), 0).settle(seconds(32));
+    let changes = Arc::new(Pool::build(off, Some(&new), 0)).settle(seconds(32));
     let reasons: Vec<_> = changes.iter().map(|(_, change)| change.reason).collect();
     assert_eq!(reasons, [Reason::EjectionOff]);
 }
@@ -252,7 +252,7 @@ fn the_operators_word_comes_into_force_with_its_pool() {
     let say = |duty, previous: &Pool| {
         let mut spec = spec(Algorithm::Maglev, &THREE);
         spec.backends[0].duty = duty;
-        Pool::build(spec, Some(previous), 0)
+        Arc::new(Pool::build(spec, Some(previous), 0))
     };
     let ready = build(Algorithm::Maglev, &THREE);
     let drain = say(Duty::Drain, &ready);
@@ -452,7 +452,7 @@ fn the_agents_word_is_remembered_by_the_pool() {
     let said = agent_report(&pool, "b", &[Word::Drain, Word::Share(20)]);
     let now = Instant::now();
     assert_eq!(pool.hear_agent(&said, now).len(), 1);
-    let again = Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0);
+    let again = Arc::new(Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0));
     assert!(again.settle(now).is_empty());
     assert_eq!(picked(&again, &[]), "c");
     assert_eq!(again.backend("b").unwrap().agent_share(), 20);
@@ -470,7 +470,7 @@ fn check_agent(words: &[Word], states: &[State], expected: &str) {
         assert_eq!(picked(&pool, &[]), expected, "{words:?}");
 
         // Without agents nobody listens, and what they said is forgotten.
-        let without = Pool::build(spec(algorithm, &THREE), Some(&pool), 0);
+        let without = Arc::new(Pool::build(spec(algorithm, &THREE), Some(&pool), 0));
         without.settle(now);
         assert_eq!(picked(&without, &[]), "abc", "{words:?}");
         assert_eq!(without.hear_agent(&agent_report(&without, "a", words), now), []);

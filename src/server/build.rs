@@ -101,11 +101,11 @@ pub(super) fn served(
         return Arc::clone(old);
     }
     let metrics = sources.metrics.pool(&spec.name);
-    let mut pool = Pool::build(spec, old.map(|old| &old.pool), random());
+    let mut pool = Pool::build(spec, old.map(|old| &*old.pool), random());
     for backend in returning {
         pool.take_back(backend);
     }
-    Arc::new(Served { pool, metrics, discovery, written })
+    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, written })
 }
 
 fn is_one<T>(one: Option<&Arc<T>>, two: Option<&Arc<T>>) -> bool {

@@ -86,7 +86,7 @@ impl Place {
 /// A pool with its metrics.
 pub struct Served {
     /// The pool, with all its backends.
-    pub pool: Pool,
+    pub pool: Arc<Pool>,
     /// Its fixed series.
     pub metrics: Arc<PoolMetrics>,
     /// What is known of the source of further backends, if it has one.

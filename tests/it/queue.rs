@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pointsman::admin;
+use pointsman::pool::BackendSpec;
 
 use crate::support::pair::{closed, expect_reset, reset};
 use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
@@ -246,6 +247,20 @@ fn a_reload_that_makes_room_lets_them_in() {
     proxy.remote.reload(configuration(backend.address, "")).unwrap();
     clients.iter_mut().for_each(ask);
     assert_eq!((waiting(&proxy), active(&proxy)), (0, 4));
+}
+
+#[test]
+fn a_reload_that_brings_a_backend_lets_them_in() {
+    let (full, new) = (Backend::echo(), Backend::echo());
+    let keys = "max_connections = 1\nqueue = { length = 9, timeout = '20s' }";
+    let proxy = proxy(&full, keys);
+    let _first = served(&proxy);
+    let mut waits = proxy.connect();
+    wait_for_waiting(&proxy, 1);
+    let mut config = configuration(full.address, keys);
+    config.pools[0].backends.push(BackendSpec::new("new", new.address.into()));
+    proxy.remote.reload(config).unwrap();
+    ask(&mut waits);
 }
 
 #[test]

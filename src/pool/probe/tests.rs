@@ -149,7 +149,7 @@ async fn a_backend_in_maintenance_is_not_asked() {
     let with = |duty, previous: Option<&Pool>| {
         let mut spec = pool(&[resting, busy], Some(health(Duration::from_millis(1))), None).spec().clone();
         spec.backends[0].duty = duty;
-        let pool = Pool::build(spec, previous, 0);
+        let pool = Arc::new(Pool::build(spec, previous, 0));
         pool.settle(std::time::Instant::now());
         pool
     };

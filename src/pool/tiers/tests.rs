@@ -254,7 +254,7 @@ fn tables_of_tiers_that_stay_are_kept() {
 /// A pool of two with room for two connections each, and three in the queue.
 fn limited() -> PoolSpec {
     let mut spec = spec("one two");
-    spec.queue = Some(QueueSpec { length: 3, timeout: Duration::from_secs(5) });
+    spec.queue = Some(QueueSpec { length: 3, timeout: TIMEOUT });
     for backend in &mut spec.backends {
         backend.max_connections = Some(2);
     }
@@ -281,6 +281,8 @@ fn who_is_full_is_passed_over() {
 }
 
 #[test]
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 fn a_full_primary_is_not_what_backups_are_for() {
     let mut spec = spec("one@a two@b three!");
     spec.backends[0].max_connections = Some(1);
@@ -349,3 +351,63 @@ fn without_a_queue_nobody_waits() {
     let _leases = fill(&pool);
     assert!(pool.wait(None, None, &[]).is_err());
 }
+/// The pool with other backends, in force.
+fn follow(pool: &Pool, backends: Vec<BackendSpec>) -> Arc<Pool> {
+    let next = Arc::new(Pool::build(PoolSpec { backends, ..pool.spec().clone() }, Some(pool), 0));
+    next.settle(Instant::now());
+    next
+}
+
+#[test]
+fn who_waits_gets_what_comes_later_in_turn() {
+    let pool = Arc::new(build(limited()));
+    pool.settle(Instant::now());
+    let _leases = fill(&pool);
+    let mut early = Box::pin(pool.wait(None, None, &[]).unwrap());
+    assert!(poll(&mut early).is_pending());
+    let mut three = backends("one two three");
+    three.iter_mut().for_each(|backend| backend.max_connections = Some(2));
+    three[2].max_connections = Some(1);
+    let next = follow(&pool, three.clone());
+    let mut late = Box::pin(next.wait(None, None, &[]).unwrap());
+    assert!(poll(&mut late).is_pending());
+    let Poll::Ready(Ok(lease)) = poll(&mut early) else { panic!("the new backend is idle") };
+    assert_eq!(&**lease.backend().name(), "three");
+    drop(lease);
+    assert!(matches!(poll(&mut late), Poll::Ready(Ok(_))));
+}
+
+#[test]
+fn who_waits_gets_nothing_of_what_is_gone() {
+    let pool = Arc::new(build(limited()));
+    pool.settle(Instant::now());
+    let leases = fill(&pool);
+    let mut early = Box::pin(pool.wait(None, None, &[]).unwrap());
+    assert!(poll(&mut early).is_pending());
+    let mut other = backends("one two three").split_off(2);
+    other[0].max_connections = Some(1);
+    let next = follow(&pool, other);
+    drop(leases);
+    let Poll::Ready(Ok(lease)) = poll(&mut early) else { panic!("the new backend is idle") };
+    assert_eq!(&**lease.backend().name(), "three");
+    assert_eq!(next.backends()[0].active(), 1);
+}
+
+/// Its old connections report to those who wait now, and count for the limit of now.
+#[test]
+fn what_comes_back_is_limited_as_it_is_now() {
+    let mut spec = PoolSpec { backends: backends("one"), ..limited() };
+    spec.backends[0].max_connections = Some(1);
+    let left = Arc::clone(build(spec.clone()).backend("one").unwrap());
+    let old = Lease::take(&left).unwrap();
+    spec.backends[0].max_connections = Some(2);
+    let mut pool = build(spec);
+    pool.take_back(&left);
+    assert_eq!((pool.backends()[0].limit(), pool.backends()[0].active()), (Some(2), 1));
+    let _more = fill(&pool);
+    let mut turn = Box::pin(pool.wait(None, None, &[]).unwrap());
+    assert!(poll(&mut turn).is_pending());
+    drop(old);
+    assert!(matches!(poll(&mut turn), Poll::Ready(Ok(_))));
+}
+
