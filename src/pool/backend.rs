@@ -168,7 +168,7 @@ impl Backend {
 
     /// Whether it is to take new connections as far as weight, operator and agent go: all that counts in panic.
     pub fn is_wanted(&self) -> bool {
-        self.weight > 0 && self.vitals.is_wanted.load(Ordering::Relaxed)
+        self.weight > 0 && self.agent_share() > 0 && self.vitals.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Whether it may be taking less than its share. False for those that are up since the process began.
@@ -257,6 +257,7 @@ impl Backend {
 
     /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
     pub(super) fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        let was_wanted = self.is_wanted();
         let change = self.vitals.on(event, rules, now);
         if let Some(Change { from, to, .. }) = change
             && [from, to].contains(&State::Ejected)
@@ -264,7 +265,11 @@ impl Backend {
             // What was met before, or on connections that had begun before, counts no more.
             self.traffic.troubles.iter().for_each(Troubles::break_row);
         }
-        change.inspect(|_| self.changed())
+        // In panic it counts also where a stronger state hides it.
+        if change.is_some() || was_wanted != self.is_wanted() {
+            self.changed();
+        }
+        change
     }
 
     /// Says how many failures in a row are too many; 0: any number is borne.
@@ -286,7 +291,7 @@ impl Backend {
         }
     }
 
-    /// To be called after each change of its state: pools look again at their tiers, and who waits has perhaps
+    /// To be called after each change of what it may be used for: pools look again at their tiers, and who waits has perhaps
     /// somewhere to go.
     fn changed(&self) {
         CHANGES.fetch_add(1, Ordering::SeqCst);

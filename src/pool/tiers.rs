@@ -80,6 +80,10 @@ pub(super) struct Known {
 struct Found {
     /// Over the tiers of this kind; `None` if they are of no use.
     spread: Option<Spread>,
+    /// The weight that is up, and that nobody has taken away on purpose.
+    up: u64,
+    wanted: u64,
+    is_in_use: bool,
     is_panic: bool,
 }
 
@@ -182,30 +186,32 @@ impl Tiers {
     fn look(&self, backends: &[Arc<Backend>]) -> Known {
         // Before the backends: what changes from here on is seen by the next look.
         let changes = backend::changes();
+        let weigh = |tiers: &[Tier], counts: fn(&Backend) -> bool| {
+            let members = tiers.iter().flat_map(Tier::members).map(|&at| &*backends[at]);
+            members.filter(|backend| counts(backend)).map(|backend| u64::from(backend.weight())).sum::<u64>()
+        };
         let capacity = |tier: &Tier| {
-            let mut capacity = Capacity::default();
-            for backend in tier.members().iter().map(|&at| &backends[at]) {
-                let weight = u64::from(backend.weight());
-                capacity.total += weight;
-                capacity.up += if backend.is_available() { weight } else { 0 };
-            }
-            capacity
+            let tier = std::slice::from_ref(tier);
+            Capacity { up: weigh(tier, Backend::is_available), total: weigh(tier, |_| true) }
         };
         let capacities: Box<[Capacity]> = self.list.iter().map(capacity).collect();
         let (primaries, backups) = capacities.split_at(self.primaries);
         let [any_primary, any_backup] = [primaries, backups].map(|kind| kind.iter().any(|tier| tier.up > 0));
-        let primaries = self.find(primaries, any_primary || !any_backup);
-        let backups = self.find(backups, !any_primary);
+        // What the operator or an agent has taken away is no sign of checks that fail.
+        let (first, later) = self.list.split_at(self.primaries);
+        let [wanted_first, wanted_later] = [first, later].map(|kind| weigh(kind, Backend::is_wanted));
+        let primaries = self.find(primaries, wanted_first, any_primary || !any_backup);
+        let backups = self.find(backups, wanted_later, !any_primary);
         Known { changes, capacities, primaries, backups }
     }
 
-    fn find(&self, tiers: &[Capacity], is_in_use: bool) -> Found {
-        let sum = |of: fn(&Capacity) -> u64| tiers.iter().map(of).sum::<u64>();
-        let (up, total) = (sum(|tier| tier.up), sum(|tier| tier.total));
-        let is_below = |percent: u8| up * 100 < total * u64::from(percent);
+    /// What holds for the tiers of one kind, of which so much weight is wanted.
+    fn find(&self, tiers: &[Capacity], wanted: u64, is_in_use: bool) -> Found {
+        let up: u64 = tiers.iter().map(|tier| tier.up).sum();
+        let is_below = |percent: u8| up * 100 < wanted * u64::from(percent);
         let is_panic = is_in_use && self.panic_threshold.is_some_and(is_below);
         let spread = if is_panic { Spread::by_weight(tiers) } else { Spread::by_preference(tiers) };
-        Found { spread, is_panic }
+        Found { spread, up, wanted, is_in_use, is_panic }
     }
 
     /// How a connection with this key asks the tiers of the primaries, and how then those of the backups; `None`
@@ -259,7 +265,7 @@ impl Tiers {
 impl Known {
     /// No number of changes is this high, so that it holds for nobody.
     fn nothing() -> Self {
-        let nothing = || Found { spread: None, is_panic: false };
+        let nothing = || Found { spread: None, up: 0, wanted: 0, is_in_use: false, is_panic: false };
         Self { changes: u64::MAX, capacities: Box::default(), primaries: nothing(), backups: nothing() }
     }
 
@@ -275,12 +281,12 @@ impl Panic {
         if self.is_told.swap(is_panic, Ordering::Relaxed) == is_panic {
             return;
         }
-        let sum = |of: fn(&Capacity) -> u64| known.capacities.iter().map(of).sum::<u64>();
-        let (up, total) = (sum(|tier| tier.up), sum(|tier| tier.total));
+        let decisive = if known.primaries.is_in_use { &known.primaries } else { &known.backups };
+        let &Found { up, wanted, .. } = decisive;
         if is_panic {
-            tracing::warn!(%pool, up, total, "panic begins: too little weight is up, health is disregarded");
+            tracing::warn!(%pool, up, wanted, "panic begins: too little weight is up, health is disregarded");
         } else {
-            tracing::info!(%pool, up, total, "panic ends: health counts again");
+            tracing::info!(%pool, up, wanted, "panic ends: health counts again");
         }
     }
 }

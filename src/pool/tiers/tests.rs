@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
+use crate::pool::spec::Target;
 use crate::pool::{
-    CheckFault, CheckOutcome, CheckReport, HealthSpec, Lease, Pool, PoolSpec, QueueSpec, Unavailable,
+    AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, Duty, HealthSpec, Lease, Pool, PoolSpec,
+    QueueSpec, Unavailable,
 };
+use crate::wire::agent::Word;
 
 /// Backends written as `name@zone`, with `!` behind backups and `*n` behind those of another weight.
 fn backends(text: &str) -> Vec<BackendSpec> {
@@ -206,6 +209,33 @@ fn panic_is_of_the_kind_in_use() {
     check_panic("one two three!", 60, "one two three", "panic: one50 two50");
 }
 
+/// They were taken away on purpose, which says nothing against the checks.
+#[test]
+fn who_is_drained_is_not_missed() {
+    let mut spec = spec("one two three");
+    spec.tiers.panic_threshold = Some(50);
+    spec.backends[0].duty = Duty::Drain;
+    spec.backends[1].duty = Duty::Maintenance;
+    let pool = build(spec);
+    assert_eq!((pool.is_in_panic(), &*spread(&pool)), (false, "three100"));
+    take_down(&pool, "three");
+    assert_eq!((pool.is_in_panic(), &*spread(&pool)), (true, "three100"));
+}
+
+#[test]
+fn a_word_that_a_stronger_state_hides_counts_at_once() {
+    let agent = AgentSpec { target: Target::default(), interval: TIMEOUT, timeout: TIMEOUT, send: None };
+    let mut spec = PoolSpec { agent: Some(agent), ..spec("one two") };
+    spec.tiers.panic_threshold = Some(60);
+    let pool = build(spec);
+    take_down(&pool, "one");
+    assert!(pool.is_in_panic());
+    let backend = Arc::clone(pool.backend("one").unwrap());
+    let report = AgentReport { pool: "p".into(), backend, heard: Ok(vec![Word::Drain]) };
+    assert_eq!(pool.hear_agent(&report, Instant::now()), [], "it stays down");
+    assert!(!pool.is_in_panic());
+}
+
 #[test]
 fn panic_ends() {
     let pool = in_panic("one two three", 50, "one two");
@@ -251,6 +281,8 @@ fn tables_of_tiers_that_stay_are_kept() {
     assert_eq!([old[0] == new[0], old[1] == new[1], old[2] == new[2]], [true, false, true]);
 }
 
+const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A pool of two with room for two connections each, and three in the queue.
 fn limited() -> PoolSpec {
     let mut spec = spec("one two");
@@ -281,8 +313,6 @@ fn who_is_full_is_passed_over() {
 }
 
 #[test]
-const TIMEOUT: Duration = Duration::from_secs(5);
-
 fn a_full_primary_is_not_what_backups_are_for() {
     let mut spec = spec("one@a two@b three!");
     spec.backends[0].max_connections = Some(1);
@@ -345,12 +375,6 @@ fn who_waits_hears_of_every_change() {
     drop(leases);
 }
 
-#[test]
-fn without_a_queue_nobody_waits() {
-    let pool = build(PoolSpec { queue: None, ..limited() });
-    let _leases = fill(&pool);
-    assert!(pool.wait(None, None, &[]).is_err());
-}
 /// The pool with other backends, in force.
 fn follow(pool: &Pool, backends: Vec<BackendSpec>) -> Arc<Pool> {
     let next = Arc::new(Pool::build(PoolSpec { backends, ..pool.spec().clone() }, Some(pool), 0));
@@ -411,3 +435,9 @@ fn what_comes_back_is_limited_as_it_is_now() {
     assert!(matches!(poll(&mut turn), Poll::Ready(Ok(_))));
 }
 
+#[test]
+fn without_a_queue_nobody_waits() {
+    let pool = build(PoolSpec { queue: None, ..limited() });
+    let _leases = fill(&pool);
+    assert!(pool.wait(None, None, &[]).is_err());
+}
