@@ -145,15 +145,10 @@ impl Pool {
         self.tiers.views(&self.tiers.known(&self.spec.name, &self.backends))
     }
 
-    /// Whether health is disregarded now.
+    /// Whether health is disregarded now. The log is told if panic begins or ends: each pick does so too, but
+    /// where there are none that would be late, so this is to be called after changes.
     pub fn is_in_panic(&self) -> bool {
         self.tiers.known(&self.spec.name, &self.backends).is_panic()
-    }
-
-    /// Looks at what is up, and tells the log if panic begins or ends. Each pick does so too, but where there are
-    /// none the log would be late: to be called after changes.
-    pub fn notice(&self) {
-        let _ = self.tiers.known(&self.spec.name, &self.backends);
     }
 
     /// Backends picked in panic, since the pool is configured.

@@ -1,7 +1,7 @@
 //! What follows when a backend comes into another state: it is logged, an ejection ends in its time, and
 //! what is open to a backend that is down is closed, if its pool says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -25,6 +25,8 @@ pub(super) struct Aftercare {
     notices: HashMap<u64, Given>,
     /// The pace of each pool that closes connections, by its name: all of its backends share it.
     paces: HashMap<Arc<str>, (u32, Arc<Pace>)>,
+    /// The pools that were in panic when last looked at, by their names.
+    in_panic: HashSet<Arc<str>>,
 }
 
 /// A notice, and the rate that its pool had then.
@@ -53,6 +55,8 @@ impl Aftercare {
         for change in served.pool.hear_agent(report, Instant::now()) {
             self.follow(server, served, &report.backend, change);
         }
+        // It may have spoken of its weight alone.
+        self.notice_panic(server, served);
     }
 
     /// Ejects a backend at which clients failed, unless its pool cannot do without it.
@@ -101,6 +105,7 @@ impl Aftercare {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
         }
+        self.notice_panic(server, served);
         self.review_notices(server, served);
     }
 
@@ -108,17 +113,28 @@ impl Aftercare {
     /// those that are gone stay until their drain is over.
     fn review_notices(&mut self, server: &Server, served: &Served) {
         for backend in served.pool.backends() {
-            let rate = close_rate(served, backend);
-            if self.notices.get(&backend.number()).map(|given| given.rate) != rate {
-                self.withdraw(backend.number());
-                self.give_notice(server, served, backend);
-            }
+            self.review_notice(server, served, backend);
         }
+    }
+
+    /// In panic clients are sent to backends that are down, and must not be closed there.
+    fn notice_panic(&mut self, server: &Server, served: &Served) {
+        let (pool, is_panic) = (&served.pool.spec().name, served.pool.is_in_panic());
+        if self.in_panic.contains(pool) == is_panic {
+            return;
+        }
+        if is_panic {
+            self.in_panic.insert(Arc::clone(pool));
+        } else {
+            self.in_panic.remove(pool);
+        }
+        self.review_notices(server, served);
     }
 
     /// Forgets pools that are not in the snapshot.
     pub(super) fn retain(&mut self, snapshot: &Snapshot) {
         self.paces.retain(|pool, _| snapshot.pools.contains_key(pool));
+        self.in_panic.retain(|pool| snapshot.pools.contains_key(pool));
     }
 
     /// Forgets what is gone for good.
@@ -130,23 +146,27 @@ impl Aftercare {
 
     fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: Change) {
         log(backend, change);
-        served.pool.notice();
+        self.notice_panic(server, served);
         if let Some(ejection) = backend.ejection().filter(|_| change.to == State::Ejected) {
             self.ejected.insert(backend.number(), (ejection.until, Arc::clone(backend)));
         }
-        if change.from == State::Down {
-            self.withdraw(backend.number());
-        }
-        self.give_notice(server, served, backend);
+        self.review_notice(server, served, backend);
     }
 
-    /// If the backend is down and its pool closes what is open then, begins with that.
-    fn give_notice(&mut self, server: &Server, served: &Served, backend: &Backend) {
-        let Some(rate) = close_rate(served, backend) else { return };
+    /// If the backend is down and its pool closes what is open then, begins with that; if not, ends it.
+    fn review_notice(&mut self, server: &Server, served: &Served, backend: &Backend) {
+        let rate = close_rate(served, backend);
+        if self.notices.get(&backend.number()).map(|given| given.rate) == rate {
+            return;
+        }
+        self.withdraw(backend.number());
+        let Some(rate) = rate else { return };
         let pace = self.pace(backend.pool(), rate);
         let notice = Notice::new(backend.number(), CloseReason::BackendDown, pace);
         let (pool, open) = (backend.pool(), backend.active());
-        tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
+        if open > 0 {
+            tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
+        }
         for worker in &server.workers {
             worker.order(Order::CloseInTurn(Arc::clone(&notice)));
         }
@@ -171,7 +191,7 @@ impl Aftercare {
 /// How many connections of a backend are to be closed a second, if any are.
 fn close_rate(served: &Served, backend: &Backend) -> Option<u32> {
     match served.pool.spec().on_down {
-        OnDown::Close { rate } if backend.state() == State::Down => Some(rate),
+        OnDown::Close { rate } if backend.state() == State::Down && !served.pool.is_in_panic() => Some(rate),
         _ => None,
     }
 }

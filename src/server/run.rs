@@ -224,7 +224,6 @@ impl Control {
     pub(super) fn follow_pool(&mut self, served: &Served) {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
         self.aftercare.settle(&self.server, served);
-        pool.notice();
         let checks = self.checks.entry(Arc::clone(name)).or_default();
         checks.follow(pool, &self.report_to, &self.check_limit, build::random());
         self.agents.follow(pool, &self.check_limit);

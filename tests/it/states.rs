@@ -277,6 +277,22 @@ fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     proxy.wait_for_metric(&closed("backend_down"), 5.0);
 }
 
+/// In panic clients are sent there: closing them would send them round and round.
+#[test]
+fn nothing_is_closed_in_panic() {
+    let keys = "on_down = \"close\"\nclose_rate = 1000\npanic_threshold = \"60%\"";
+    let (proxy, mut a, b, mut open) = with_connections(keys, 5);
+    a.stop();
+    wait_for_state(&proxy, a.address, State::Down);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(1100) {
+        open.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
+    }
+    let keys = "health = { interval = \"20ms\", fall = 1, rise = 1 }\non_down = \"close\"";
+    proxy.remote.reload(pool(&[quoted(a.address), quoted(b.address)], keys)).unwrap();
+    open.into_iter().for_each(expect_reset);
+}
+
 // The operator's word.
 
 #[test]
