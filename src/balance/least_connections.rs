@@ -1,8 +1,8 @@
 //! The member with the fewest connections for its weight.
 //!
 //! A pick looks at every member: O(N), well for some hundred; [`RandomTwo`](super::RandomTwo) comes close to
-//! it at any number. Among equals luck decides, so workers and nodes that see the same do not all choose the
-//! same. A member that comes to a busy pool without connections gets every new one until it has as many as the
+//! it at any number. Among equals luck decides by their weights, so workers and nodes that see the same do not
+//! all choose the same, and a pool where all are idle spreads its connections as the weights say. A member that comes to a busy pool without connections gets every new one until it has as many as the
 //! others; a partial share (slow start) is what holds that back.
 
 use super::Candidates;
@@ -26,7 +26,7 @@ impl LeastConnections {
     pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
         let mut luck = Luck::new(luck);
         let mut least: Option<(usize, Load)> = None;
-        let mut equals = 1;
+        let mut equals = 0;
         for (member, &weight) in self.weights.iter().enumerate() {
             if weight == 0 || !candidates.accepts(member) {
                 continue;
@@ -35,13 +35,13 @@ impl LeastConnections {
             match least {
                 Some((_, best)) if best.is_below(load) => continue,
                 Some((_, best)) if !load.is_below(best) => {
-                    // The n-th of equals takes the place with one chance in n, which gives each the same.
-                    equals += 1;
-                    if luck.below(equals) > 0 {
+                    // Each that comes takes the place with the chance that its weight has among all so far.
+                    equals += load.weight();
+                    if luck.below(equals) >= load.weight() {
                         continue;
                     }
                 }
-                _ => equals = 1,
+                _ => equals = load.weight(),
             }
             least = Some((member, load));
         }
@@ -75,8 +75,10 @@ mod tests {
         check(&[1, 1, 1], &[2, 2, 4], &[0, 1]);
         check(&[1, 1, 1], &[0, 0, 0], &[0, 1, 2]);
         check(&[1, 0, 1], &[5, 0, 7], &[0]);
-        check(&[1, 10], &[0, 0], &[1]);
-        check(&[1, 10], &[0, 9], &[0, 1]);
+        check(&[1, 10], &[0, 0], &[0, 1]);
+        check(&[1, 10], &[0, 9], &[0]);
+        check(&[1, 10], &[1, 9], &[1]);
+        check(&[1, 10], &[1, 10], &[0, 1]);
     }
 
     #[test]
@@ -85,6 +87,25 @@ mod tests {
         let mut counts = [0_u32; 5];
         (0..3000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
         assert!([1, 2, 4].iter().all(|&member| (900..1100).contains(&counts[member])), "{counts:?}");
+    }
+
+    /// How often each is picked while all have as many connections for their weight.
+    fn check_equals(weights: &[u32], share: &[u32], expected: &[u32]) {
+        let (balancer, crowd) = (LeastConnections::build(weights), Crowd::new(vec![0; weights.len()]));
+        let crowd = crowd.sharing(share);
+        let mut counts = vec![0_u32; weights.len()];
+        (0..8000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
+        let is_near = |(&count, &expected): (&u32, &u32)| count.abs_diff(expected) < 200;
+        assert!(counts.iter().zip(expected).all(is_near), "{weights:?} {share:?}: {counts:?}");
+    }
+
+    #[test]
+    fn idle_ones_share_by_weight() {
+        const ALL: u32 = FULL_SHARE;
+        check_equals(&[2, 1, 1], &[ALL; 3], &[4000, 2000, 2000]);
+        check_equals(&[100, 99], &[ALL; 2], &[4020, 3980]);
+        check_equals(&[1, 1], &[ALL, ALL / 4], &[6400, 1600]);
+        check_equals(&[1, 1], &[ALL, 0], &[8000, 0]);
     }
 
     #[test]

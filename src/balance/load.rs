@@ -2,7 +2,7 @@
 
 use super::{Candidates, FULL_SHARE};
 
-/// How loaded a member would be with one connection more: an amount for each unit of weight.
+/// How loaded a member is: an amount for each unit of weight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     amount: u64,
@@ -10,13 +10,12 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// By its connections. The one that is to come counts too, so that among idle members the heaviest is the
-    /// least loaded.
+    /// By its connections. Idle members are equal, whatever their weights: if the heaviest were the least
+    /// loaded, a pool without much to do would leave everything to it.
     pub(super) fn of_connections(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
-        Self {
-            amount: candidates.active(member).saturating_add(1),
-            weight: weight_now(member, weight, candidates),
-        }
+        let weight = weight_now(member, weight, candidates);
+        let amount = if weight == 0 { u64::MAX } else { candidates.active(member) };
+        Self { amount, weight }
     }
 
     /// By its connect time, times its connections.
@@ -37,6 +36,11 @@ impl Load {
     /// Whether it is loaded less than another. Without a weight anything is endlessly much.
     pub(super) fn is_below(self, other: Self) -> bool {
         self.times(other.weight) < other.times(self.weight)
+    }
+
+    /// What decides between equals: its weight now.
+    pub(super) fn weight(self) -> u64 {
+        self.weight
     }
 
     fn times(self, weight: u64) -> u128 {
@@ -70,11 +74,12 @@ mod tests {
         const ALL: u32 = FULL_SHARE;
         check((3, 1, ALL), (3, 1, ALL), (false, false));
         check((2, 1, ALL), (3, 1, ALL), (true, false));
-        check((0, 1, ALL), (0, 2, ALL), (false, true));
-        check((9, 5, ALL), (1, 1, ALL), (false, false));
-        check((9, 5, ALL), (2, 1, ALL), (true, false));
-        check((0, 1, ALL / 2), (1, 1, ALL), (false, false));
-        check((0, 1, 102), (8, 1, ALL), (false, true));
+        check((0, 1, ALL), (0, 2, ALL), (false, false));
+        check((0, 1, ALL), (1, 9, ALL), (true, false));
+        check((10, 5, ALL), (2, 1, ALL), (false, false));
+        check((10, 5, ALL), (3, 1, ALL), (true, false));
+        check((1, 1, ALL / 2), (2, 1, ALL), (false, false));
+        check((1, 1, 102), (9, 1, ALL), (false, true));
         check((0, 1, 0), (u64::MAX, 1, 1), (false, true));
         check((0, 1, 0), (7, 1, 0), (false, false));
         check((u64::MAX, u32::MAX, ALL), (0, 1, 1), (false, true));

@@ -26,9 +26,9 @@ impl Luck {
         ((product >> 64) as usize, product as u64)
     }
 
-    /// A number below `count`, all equally likely.
-    pub(super) fn below(&mut self, count: usize) -> usize {
-        self.place(count).0
+    /// A number below `count`, all equally likely; 0 of none.
+    pub(super) fn below(&mut self, count: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(count)) >> 64) as u64
     }
 }
 
@@ -57,7 +57,7 @@ mod tests {
         for count in [1, 2, 7, 1000] {
             let mut seen = vec![0_u32; count];
             for seed in 0..count as u64 * 1000 {
-                seen[Luck::new(seed).below(count)] += 1;
+                seen[Luck::new(seed).below(count as u64) as usize] += 1;
             }
             assert!(seen.iter().all(|&times| (800..1200).contains(&times)), "{count}: {seen:?}");
         }
@@ -67,7 +67,7 @@ mod tests {
     fn a_sequence_goes_on_evenly() {
         let mut luck = Luck::new(7);
         let mut seen = [0_u32; 10];
-        (0..10_000).for_each(|_| seen[luck.below(10)] += 1);
+        (0..10_000).for_each(|_| seen[luck.below(10) as usize] += 1);
         assert!(seen.iter().all(|&times| (850..1150).contains(&times)), "{seen:?}");
     }
 

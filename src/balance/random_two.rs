@@ -59,7 +59,7 @@ impl RandomTwo {
             if candidates.accepts(member) {
                 match first {
                     None => first = Some(member),
-                    Some(first) => return Some(self.better(first, member, candidates)),
+                    Some(first) => return Some(self.better(first, member, &mut luck, candidates)),
                 }
             }
             if count == self.urn.members() {
@@ -69,18 +69,23 @@ impl RandomTwo {
         first.or_else(|| self.any_other(&asked[..count], &mut luck, candidates))
     }
 
-    fn better(&self, first: usize, second: usize, candidates: &impl Candidates) -> usize {
+    /// The less loaded. Of equals it is the first, which was drawn by weight; if it has the smaller share, as
+    /// often as that is of the other's.
+    fn better(&self, first: usize, second: usize, luck: &mut Luck, candidates: &impl Candidates) -> usize {
         let load = |member: usize| match self.measure {
             Measure::Connections => Load::of_connections(member, self.weights[member], candidates),
             Measure::Latency => Load::of_latency(member, self.weights[member], candidates),
         };
-        if load(second).is_below(load(first)) { second } else { first }
+        let (one, two) = (load(first), load(second));
+        let shares = [first, second].map(|member| u64::from(candidates.share(member)));
+        let goes_on = two.is_below(one) || !one.is_below(two) && luck.below(shares[1]) >= shares[0].max(1);
+        if goes_on { second } else { first }
     }
 
     /// The first accepted one from anywhere on, without those asked before.
     fn any_other(&self, asked: &[usize], luck: &mut Luck, candidates: &impl Candidates) -> Option<usize> {
         let count = self.weights.len();
-        let start = luck.below(count);
+        let start = luck.below(count as u64) as usize;
         let mut others = (start..count).chain(0..start);
         others.find(|member| {
             self.weights[*member] > 0 && !asked.contains(member) && candidates.accepts(*member)
@@ -193,6 +198,20 @@ mod tests {
         check([0, 200], [0, 0], &[0]);
         check([0, 200], [1, 50], &[1]);
         check([100, 100], [3, 3], &[0, 1]);
+    }
+
+    #[test]
+    fn idle_ones_share_by_weight() {
+        let check = |weights: [u32; 3], share: [u32; 3], expected: [u32; 3]| {
+            let (balancer, crowd) = (by_connections(&weights), Crowd::new([0; 3]).sharing(share));
+            let mut counts = [0_u32; 3];
+            (0..8000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
+            let is_near = |at: usize| counts[at].abs_diff(expected[at]) < 200;
+            assert!((0..3).all(is_near), "{weights:?} {share:?}: {counts:?}");
+        };
+        check([2, 1, 1], [1024; 3], [4000, 2000, 2000]);
+        check([1, 1, 1], [1024, 1024, 102], [3867, 3867, 266]);
+        check([1, 1, 1], [1024, 1024, 0], [4000, 4000, 0]);
     }
 
     #[test]
