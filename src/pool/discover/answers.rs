@@ -71,7 +71,7 @@ impl Host {
         if !is_some(&v4) && !is_some(&v6) {
             return Told::bad(v4.err().or(v6.err()).unwrap_or(DnsFault::Empty));
         }
-        let keep = |last: &mut Vec<IpAddr>, heard: Heard<IpAddr>| match heard {
+        let keep = |records: &'static str, last: &mut Vec<IpAddr>, heard: Heard<IpAddr>| match heard {
             Ok(answer) if answer.records.is_empty() => {
                 last.clear();
                 Told::default()
@@ -86,9 +86,9 @@ impl Host {
                 last.clear();
                 Told::default()
             }
-            Err(fault) => Told::bad(fault),
+            Err(fault) => Told::bad(DnsFault::OneFamily { records, fault: Box::new(fault) }),
         };
-        keep(&mut self.v4, v4).and(keep(&mut self.v6, v6))
+        keep("A", &mut self.v4, v4).and(keep("AAAA", &mut self.v6, v6))
     }
 
     /// The backends of these addresses with one port.

@@ -48,6 +48,14 @@ pub enum DnsFault {
     /// The resolver could not or would not.
     #[error("the resolver answered: {0}")]
     Refused(ResponseCode),
+    /// One of the two families has no answer, though the other has.
+    #[error("{records}: {fault}")]
+    OneFamily {
+        /// The name of its records.
+        records: &'static str,
+        /// Why it has none.
+        fault: Box<DnsFault>,
+    },
     /// The question could not be asked, or the answer not be read.
     #[error("the resolver cannot be asked: {0}")]
     Net(#[source] NetError),
