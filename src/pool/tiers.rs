@@ -2,12 +2,14 @@
 //!
 //! Primaries form tiers by zone: the own one, those listed in their order, and all others together. Backups form
 //! tiers in the same way, and are used only while no primary is up, or for a client that found each of those that
-//! are up dead. A primary that is full is waited for: it may be that backups must not be written to. Each tier has a balancer of its own, so what
-//! happens in one moves no key within another. The rule of spilling over is in [`crate::balance::tiers`].
+//! are up dead. A primary that is full is waited for: it may be that backups must not be written to. Each tier has
+//! a balancer of its own, so what happens in one moves no key within another. The rule of spilling over is in
+//! [`crate::balance::tiers`].
 //!
 //! Below the panic threshold health says more about its checks than about the backends, and is disregarded:
 //! all backends of the kind in use are used, by weight, whatever their zone. The kind in use is the primaries
-//! while one of them is up, else the backups while one of them is, else both, the primaries first.
+//! while one of them is up, else the backups while one of them is, else both, the primaries first. What the
+//! operator or an agent has taken away neither counts nor is used.
 //!
 //! What is up is looked at when some backend has changed its state, not at each pick.
 
