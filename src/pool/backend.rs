@@ -180,7 +180,8 @@ impl Backend {
     /// start, if it is to take a `window`.
     pub(super) fn share(&self, window: Option<Duration>, now: impl FnOnce() -> Instant) -> u32 {
         let share = match window {
-            Some(window) if self.starts_slowly() => {
+            // What is not up takes nothing, or in panic all it can.
+            Some(window) if self.starts_slowly() && self.state() == State::Up => {
                 slow_start::share(now().saturating_duration_since(self.since()), window)
             }
             _ => FULL_SHARE,
@@ -598,6 +599,7 @@ mod tests {
         check_share(&fresh(), now, [1024; 3]);
         check_share(&fresh().starting_slowly(), now, SLOWLY);
         let backend = used(now);
+        check_share(&backend, backend.since(), [1024; 3]);
         let later = now + Duration::from_secs(7);
         for _ in 0..2 {
             observe(&backend, CheckOutcome::Passed, later);
