@@ -147,7 +147,7 @@ fn every_key_reaches_its_spec() {
          backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true, state = 'drain' },\n\
          '[2001:DB8::0:1]:443', { address = '10.0.0.1:1', zone = 'b', max_connections = 9 },\n\
          { address = '10.0.0.2:1', zone = 'c' }]\n\
-         [pool.p.health]\ncheck = 'off'\n\
+         [pool.p.health]\ncheck = 'off'\n[pool.p.agent]\naddress = '10.0.0.9:9101'\n\
          [pool.p.ejection]\nconsecutive_failures = 2\nbase_time = '1s'\nmax_time = '9s'\nmax_ejected = 50\n",
     );
     let millis = Duration::from_millis;
@@ -394,7 +394,12 @@ fn states_of_backends() {
     check_two(TWO, "ejection = { max_ejection = 5 }", &["C0102"]);
     check_two(TWO, "ejection = true", &["C0104"]);
     check_two("'10.0.0.1:1'", "ejection = {}", &["C0402"]);
+    check_two("'10.0.0.1:1'", "ejection = {}\ndiscover.file = 'more.json'", &[]);
     check_two(TWO, "on_down = 'close'\nclose_rate = 5", &[]);
+    check_two(TWO, "on_down = 'close'\nhealth.check = 'off'", &["C0402"]);
+    check_two(TWO, "on_down = 'close'\nhealth.check = 'off'\nagent.port = 9", &[]);
+    check_two(TWO, "panic_threshold = '5%'\nhealth.check = 'off'", &["C0402"]);
+    check_two(TWO, "panic_threshold = '5%'\nhealth.check = 'off'\nejection = {}", &[]);
     check_two(TWO, "on_down = 'kill'", &["C0201"]);
     check_two(TWO, "close_rate = 5", &["C0402"]);
     check_two(TWO, "on_down = 'keep'\nclose_rate = 5", &["C0402"]);

@@ -78,7 +78,7 @@ impl PoolChecker<'_> {
         let backends = self.backends(found);
         let tiers = self.tiers(node, &backends, found);
         let asks = self.asks();
-        PoolSpec {
+        let spec = PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
             hash_on: self.hash_on(found),
@@ -95,6 +95,23 @@ impl PoolChecker<'_> {
             dial: self.dial(found),
             tiers,
             queue: self.queue(found),
+        };
+        self.warn_of_unseen(&spec, found);
+        spec
+    }
+
+    /// Whether a backend is down is for checks and agents to say.
+    fn warn_of_unseen(&self, spec: &PoolSpec, found: &mut Findings<'_>) {
+        if spec.health.is_some() || spec.agent.is_some() || found.has_faults() {
+            return;
+        }
+        let on_down = self.words.on_down.place().filter(|_| spec.on_down != OnDown::Keep);
+        let panic = self.words.panic_threshold.place().filter(|_| spec.ejection.is_none());
+        for (key, place) in [("on_down", on_down), ("panic_threshold", panic)] {
+            let Some(place) = place else { continue };
+            let message = format!("`{key}` of pool `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
+            found.add(warning.label(place, "without checks and agents no backend is ever down"));
         }
     }
 
@@ -260,7 +277,8 @@ impl PoolChecker<'_> {
             found.add(self.with_other(fault.label(max.at, label), &words.base_time));
         }
         let list = self.words.backends.value();
-        if list.is_some_and(|list| list.complete && list.items.len() == 1) {
+        let is_alone = list.is_some_and(|list| list.complete && list.items.len() == 1);
+        if is_alone && self.words.discover.is_absent() {
             let message = format!("`ejection` of pool `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("ejection"), message);
             found.add(warning.label(entry.key, "the only backend of a pool is never ejected"));
