@@ -97,7 +97,7 @@ struct BackendStatus<'a> {
     weight: u16,
     zone: Option<&'a str>,
     backup: bool,
-    /// Of its weight, what it takes now: 1, or less while it starts slowly.
+    /// Of its weight, what it takes now: 1, or less while it starts slowly or its agent lets it have a part only.
     share: f64,
     /// What a connect took of late; null while nothing is known.
     latency_seconds: Option<f64>,

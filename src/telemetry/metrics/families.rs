@@ -323,7 +323,7 @@ pub(crate) const BACKEND_SHARE: MetricDoc = doc(
     "pointsman_backend_share_ratio",
     Gauge,
     &["pool", "backend"],
-    "How much of its weight counts now: 1, or less while the backend starts slowly.",
+    "How much of its weight counts now: 1, or less while the backend starts slowly or its agent lets it have a part only.",
 );
 pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     "pointsman_backend_connections_active",
