@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::hello::hello;
+use crate::support::pair::connect_from;
 use crate::support::recorder::{Recorder, ask_on, list};
 use crate::support::{PATIENCE, Proxy, config, wait_for};
 
@@ -56,16 +57,6 @@ fn held(proxy: &Proxy, connections: usize) -> BTreeMap<String, usize> {
 
 fn counts(expected: &[(&str, usize)]) -> BTreeMap<String, usize> {
     expected.iter().map(|&(name, count)| (name.to_owned(), count)).collect()
-}
-
-/// A connection from one of the many addresses of this machine to itself.
-fn connect_from(proxy: &Proxy, source: Ipv4Addr) -> TcpStream {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-    socket.connect(&proxy.address("main").into()).unwrap();
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
 }
 
 #[test]
@@ -135,7 +126,7 @@ fn name_and_source_are_hashed_together() {
     let proxy = Proxy::start(config(&text));
     let answer = |source: usize, name: usize| {
         let [.., low] = source.to_be_bytes();
-        let stream = connect_from(&proxy, Ipv4Addr::new(127, 5, 0, low));
+        let stream = connect_from(Ipv4Addr::new(127, 5, 0, low).into(), proxy.address("main"));
         ask_on(stream, &hello(format!("name-{name}.example").as_bytes())).unwrap()
     };
     let (mut by_source, mut by_name) = (HashSet::new(), HashSet::new());
