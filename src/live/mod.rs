@@ -12,7 +12,7 @@ mod closing;
 mod loads;
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -380,6 +380,8 @@ impl Registry {
 
     /// Tells the same to the connections of these listeners and backends.
     pub fn close_groups(&self, groups: &[u64]) {
+        // Discovery may take away thousands of backends at once, while as many connections are open.
+        let groups: HashSet<u64> = groups.iter().copied().collect();
         for entry in self.entries.borrow().iter() {
             if entry.groups.get().iter().any(|group| groups.contains(group)) {
                 entry.tell(Command::Close(CloseReason::DrainDeadline));
