@@ -13,6 +13,7 @@ use pointsman::pool::{Backend as PoolBackend, State};
 use pointsman::server::{Changes, Life, ReloadFault};
 use socket2::{Domain, Socket, Type};
 
+use crate::support::pair::expect_reset;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 /// A backend that answers each byte with its name.
@@ -114,12 +115,6 @@ pub(crate) fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
         }
     }
     panic!("{wanted} is never met");
-}
-
-/// Waits until the other side resets.
-pub(crate) fn expect_reset(mut stream: TcpStream) {
-    let error = stream.read(&mut [0]).expect_err("a reset, not an end");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
 }
 
 fn is_refused(address: SocketAddr) -> bool {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use pointsman::config::Config;
 use pointsman::pool::{State, Trouble};
 
-use crate::life::{Unsteady, ask, backend, expect_reset, meet, meet_one, named};
-use crate::support::pair::{closed, reset};
+use crate::life::{Unsteady, ask, backend, meet, meet_one, named};
+use crate::support::pair::{closed, expect_reset, reset};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
 /// A listener `main` in front of a pool `p` of round robin: its backends as they are written, and its keys.
