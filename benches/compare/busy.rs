@@ -70,7 +70,7 @@ fn sample(bench: &Bench<'_>, idle: usize, test: Test) -> io::Result<Sample> {
     let proxy = bench.start_pointsman(Shape { admin: true, ..Shape::PLAIN })?;
     let held = bench.hold(&proxy, idle)?;
     let (outcome, flow) = bench.flow(&proxy, test)?;
-    let metrics = scrape::fetch(scrape::admin(&proxy)?)?;
+    let metrics = scrape::fetch(scrape::admin(&proxy.log)?)?;
     let moved = scrape::value(&metrics, "pointsman_connections_moved_total{what=\"stream\"}").unwrap_or(0.0);
     let workers = outcome.threads.iter().filter(|(name, _)| name.starts_with("worker-"));
     let busy = workers.map(|(name, seconds)| (name.clone(), 100.0 * seconds / outcome.seconds)).collect();

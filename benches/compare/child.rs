@@ -1,6 +1,6 @@
 //! Child processes that never outlive the run.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -131,7 +131,18 @@ impl Role {
         Ok(serde_json::from_str(&self.line()?)?)
     }
 
-    fn expect(&self, wanted: &str) -> io::Result<()> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it a line.
+    pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
+        let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(stdin, "{line}")
+    }
+
+    /// Waits for this very line.
+    pub(crate) fn expect(&self, wanted: &str) -> io::Result<()> {
         let line = self.line()?;
         if line == wanted { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
     }

@@ -9,6 +9,8 @@
 //! cargo bench --bench compare -- --scrape                      metrics scraped under load
 //! cargo bench --bench compare -- --strace                      system calls for one operation
 //! cargo bench --bench compare -- --growth --rounds 3           many routes, backends, connections
+//! cargo bench --bench compare -- --failover                    backends that die under load
+//! cargo bench --bench compare -- --checks --rounds 3           10,000 backends checked
 //! cargo bench --bench compare                                  only: does everything work?
 //! ```
 //!
@@ -21,16 +23,20 @@
 mod backend;
 mod busy;
 mod calibrate;
+mod checks;
 mod child;
 mod client;
 mod configurations;
 mod cpus;
+mod failover;
 mod figures;
 mod goals;
 mod growth;
 mod hello;
 mod interrupt;
+mod link;
 mod load;
+mod lone;
 mod measure;
 mod options;
 mod order;
@@ -46,10 +52,12 @@ mod report;
 mod roles;
 mod rounds;
 mod scrape;
+mod site;
 mod smoke;
 mod svg;
 mod tokio_copy;
 mod trace;
+mod visitors;
 
 use std::io;
 use std::process::ExitCode;
@@ -127,6 +135,10 @@ fn mode(bench: &Bench<'_>, options: &Options) -> io::Result<u64> {
         busy::run(bench, busy::Extent::full(rounds))?
     } else if options.scrape {
         scrape::run(bench, rounds)?
+    } else if options.failover {
+        failover::run(bench, failover::Extent::full(rounds))?
+    } else if options.checks {
+        (checks::run(bench, checks::Extent::full(rounds))?, 0)
     } else {
         let peers = rounds::installed(&options.peers);
         if !options.strace {

@@ -55,6 +55,12 @@ pub(crate) struct Options {
     /// Measure pointsman alone instead, with 10,000 series of metrics that are scraped every 100 ms, or not.
     #[arg(long, group = "mode")]
     pub(crate) scrape: bool,
+    /// Show instead what clients of pointsman notice when one of three backends dies and comes back.
+    #[arg(long, group = "mode")]
+    pub(crate) failover: bool,
+    /// Measure pointsman alone instead, while it checks 10,000 backends.
+    #[arg(long, group = "mode")]
+    pub(crate) checks: bool,
     /// Also write plots to this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) svg: Option<PathBuf>,

@@ -95,6 +95,11 @@ pub(crate) fn descriptors(root: u32) -> usize {
     tree(root).into_iter().map(|pid| numbers(&format!("/proc/{pid}/fd")).len()).sum()
 }
 
+/// The same of the process alone, which is soon counted.
+pub(crate) fn own_descriptors(pid: u32) -> usize {
+    numbers(&format!("/proc/{pid}/fd")).len()
+}
+
 /// The entries of a directory that are numbers.
 fn numbers(directory: &str) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,7 +52,7 @@ pub(crate) fn run(bench: &Bench<'_>, rounds: usize) -> io::Result<(String, u64)>
     for round in 1..=rounds {
         eprintln!("round {round}/{rounds}: scrapes");
         let proxy = bench.start_pointsman(SHAPE)?;
-        let admin = admin(&proxy)?;
+        let admin = admin(&proxy.log)?;
         // By turns, so that neither is always the first.
         pairs.push(if round % 2 == 1 {
             let quiet = quiet(bench, &proxy)?;
@@ -95,15 +96,15 @@ fn scrape_until(admin: SocketAddr, enough: &AtomicBool) -> io::Result<Vec<Scrape
     Ok(scrapes)
 }
 
-/// Where the proxy's metrics are, as its log says.
+/// Where a proxy's metrics are, as its log says.
 ///
 /// # Errors
 /// When the log does not tell in time.
-pub(crate) fn admin(proxy: &Proxy) -> io::Result<SocketAddr> {
+pub(crate) fn admin(log: &Path) -> io::Result<SocketAddr> {
     const BEFORE: &str = "admin listens address=";
     let until = Instant::now() + PATIENCE;
     while Instant::now() < until {
-        let log = fs::read_to_string(&proxy.log)?;
+        let log = fs::read_to_string(log)?;
         let line = log.lines().find_map(|line| line.split_once(BEFORE));
         if let Some(address) = line.and_then(|(_, address)| address.trim().parse().ok()) {
             return Ok(address);

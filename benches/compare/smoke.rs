@@ -4,6 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::busy;
+use crate::checks;
+use crate::failover;
 use crate::figures::Results;
 use crate::goals::{self, Given, Ground};
 use crate::growth::{self, Extent};
@@ -36,6 +38,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
         )?,
         scrape::run(bench, 1)?,
         growth::run(bench, 1, Extent::Smallest, None)?,
+        failover::run(bench, failover::Extent::brief())?,
+        (checks::run(bench, checks::Extent::brief())?, 0),
     ] {
         println!("{text}");
         errors += further;

@@ -4,15 +4,19 @@
 mod backend;
 mod busy;
 mod calibrate;
+mod checks;
 mod child;
 mod client;
 mod configurations;
 mod cpus;
+mod failover;
 mod figures;
 mod goals;
 mod growth;
 mod hello;
+mod link;
 mod load;
+mod lone;
 mod measure;
 mod order;
 mod peers;
@@ -24,9 +28,11 @@ mod proxy;
 mod report;
 mod roles;
 mod scrape;
+mod site;
 mod svg;
 mod tokio_copy;
 mod trace;
+mod visitors;
 
 use crate::figures::{Results, Spread, Subject};
 use crate::goals::{Given, Ground};
@@ -72,6 +78,18 @@ fn a_spread_is_the_middle_and_the_ends() {
     check(&[4.0, 1.0, 2.0, 3.0], "2.5 [1.0-4.0]");
     check(&[1.0, f64::NAN], "1.0");
     check(&[1.01, 1.02], "1.0");
+}
+
+#[test]
+fn the_log_tells_where_a_lone_proxy_serves() {
+    let check = |log: &str, expected: Option<&str>| {
+        assert_eq!(lone::served(log), expected.map(|address| address.parse().unwrap()), "{log}");
+    };
+    check("", None);
+    check("2026 INFO pointsman::server: admin listens address=127.0.0.1:9", None);
+    check("a\n2026 INFO serving workers=1 listeners={\"main\": [127.0.0.1:80]}\n", Some("127.0.0.1:80"));
+    check("2026 INFO serving listeners={\"main\": [[::1]:80, 127.0.0.1:80]}", Some("127.0.0.1:80"));
+    check("2026 INFO serving listeners={\"main\": []}", None);
 }
 
 #[test]

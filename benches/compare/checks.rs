@@ -1,0 +1,225 @@
+//! What it costs to check ten thousand backends every two seconds, and how many checks are under way at once.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::child::pause;
+use crate::cpus;
+use crate::figures::Spread;
+use crate::lone::Lone;
+use crate::measure::Bench;
+use crate::proc::{self, Spent};
+use crate::report::{markdown, show};
+use crate::scrape;
+use crate::site::{Site, Stand};
+
+/// From one count of descriptors to the next.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// What is checked, and how.
+struct Kind {
+    name: &'static str,
+    check: &'static str,
+    stand: Stand,
+}
+
+impl Kind {
+    fn answers(&self) -> bool {
+        !matches!(self.stand, Stand::Deaf)
+    }
+}
+
+const KINDS: [Kind; 3] = [
+    Kind { name: "`tcp`", check: "check = \"tcp\"", stand: Stand::Everywhere },
+    Kind {
+        name: "`send-expect`, one step",
+        check: "check = \"send-expect\"\nsteps = [{ expect = \"!\" }]",
+        stand: Stand::Everywhere,
+    },
+    Kind { name: "`tcp`, nobody answers", check: "check = \"tcp\"", stand: Stand::Deaf },
+];
+
+/// How much is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) rounds: usize,
+    backends: usize,
+    /// Not measured, after the start: the first checks are spread over the first interval.
+    settle: Duration,
+    measure: Duration,
+}
+
+impl Extent {
+    /// What is measured in earnest.
+    pub(crate) fn full(rounds: usize) -> Self {
+        Self { rounds, backends: 10_000, settle: Duration::from_secs(3), measure: Duration::from_secs(10) }
+    }
+
+    /// Only to see that it works.
+    pub(crate) fn brief() -> Self {
+        Self {
+            rounds: 1,
+            backends: 100,
+            settle: Duration::from_millis(100),
+            measure: Duration::from_millis(2500),
+        }
+    }
+}
+
+struct Sample {
+    kind: &'static str,
+    /// Each second.
+    checks: f64,
+    /// Of these, all in all.
+    failed: f64,
+    /// Percent of a CPU.
+    cpu: f64,
+    under_way: f64,
+    delayed: f64,
+}
+
+/// Gives the table. A check that failed is no error: on a busy machine it may have been in vain.
+///
+/// # Errors
+/// When pointsman does not start or makes no checks, or none passes where somebody answers.
+pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<String> {
+    let mut samples = Vec::new();
+    for round in 1..=extent.rounds {
+        for kind in &KINDS {
+            eprintln!("round {round}/{}: checks, {}", extent.rounds, kind.name);
+            samples.push(sample(bench, kind, extent)?);
+        }
+    }
+    Ok(text(&samples, extent))
+}
+
+fn sample(bench: &Bench<'_>, kind: &Kind, extent: Extent) -> io::Result<Sample> {
+    let site = Site::start(kind.stand, bench.cpus.load)?;
+    let idle = start(bench, "check = \"off\"", &site, extent)?;
+    // What a scrape leaves behind is there in either case.
+    Count::of(idle.admin)?;
+    pause(extent.settle / 10);
+    let base = proc::own_descriptors(idle.pid());
+    drop(idle);
+    let proxy = start(bench, kind.check, &site, extent)?;
+    pause(extent.settle);
+
+    let before = Count::of(proxy.admin)?;
+    let counted = Instant::now();
+    let (cpu, most) = cpus::at(bench.cpus.load, || Ok(look(proxy.pid(), extent.measure)))?;
+    let after = Count::of(proxy.admin)?;
+    let seconds = counted.elapsed().as_secs_f64();
+    if after.checks() <= before.checks() {
+        return Err(io::Error::other("no backend was checked"));
+    }
+    if kind.answers() && after.passed <= before.passed {
+        return Err(io::Error::other("no check passed, though somebody answers"));
+    }
+    Ok(Sample {
+        kind: kind.name,
+        checks: (after.checks() - before.checks()) / seconds,
+        failed: after.failed - before.failed,
+        cpu: 100.0 * cpu,
+        under_way: most.saturating_sub(base) as f64,
+        delayed: after.delayed,
+    })
+}
+
+/// The part of a CPU that the process took in this time, and the most descriptors it was seen to have.
+fn look(pid: u32, time: Duration) -> (f64, usize) {
+    let (began, before) = (Instant::now(), Spent::by(&[pid]).seconds());
+    let mut most = 0;
+    while began.elapsed() < time {
+        most = most.max(proc::own_descriptors(pid));
+        pause(LOOK);
+    }
+    ((Spent::by(&[pid]).seconds() - before) / began.elapsed().as_secs_f64(), most)
+}
+
+fn start(bench: &Bench<'_>, check: &str, site: &Site, extent: Extent) -> io::Result<Lone> {
+    let text = configuration(check, site.address.port(), extent.backends);
+    Lone::start(bench.directory, &text, bench.cpus.proxy)
+}
+
+/// Each backend has a loopback address of its own.
+fn configuration(check: &str, port: u16, backends: usize) -> String {
+    let mut text = format!(
+        "workers = 1
+[admin]
+listen = \"127.0.0.1:0\"
+[access_log]
+to = \"off\"
+[listener.main]
+bind = \"127.0.0.1:0\"
+pool = \"main\"
+[pool.main.health]
+{check}
+[pool.main]
+backends = [
+"
+    );
+    for number in 0..backends {
+        let _ = writeln!(text, "  \"127.1.{}.{}:{port}\",", number / 250, 1 + number % 250);
+    }
+    text.push_str("]\n");
+    text
+}
+
+/// Checks since the start.
+struct Count {
+    passed: f64,
+    failed: f64,
+    delayed: f64,
+}
+
+impl Count {
+    fn of(admin: SocketAddr) -> io::Result<Self> {
+        let text = scrape::fetch(admin)?;
+        let sum = |result: &str| {
+            let ending = format!("result=\"{result}\"}}");
+            let series = text.lines().filter(|line| line.starts_with("pointsman_backend_checks_total{"));
+            let of_result = series.filter_map(|line| line.split_once(&ending)?.1.trim().parse::<f64>().ok());
+            of_result.sum::<f64>()
+        };
+        let delayed = scrape::value(&text, "pointsman_checks_delayed_total").unwrap_or(f64::NAN);
+        Ok(Self { passed: sum("passed"), failed: sum("failed"), delayed })
+    }
+
+    fn checks(&self) -> f64 {
+        self.passed + self.failed
+    }
+}
+
+fn text(samples: &[Sample], extent: Extent) -> String {
+    type Value = fn(&Sample) -> f64;
+    let columns: [(&str, usize, Value); 6] = [
+        ("checks/s", 0, |sample| sample.checks),
+        ("failed", 0, |sample| sample.failed),
+        ("% of a CPU", 1, |sample| sample.cpu),
+        ("CPU µs/check", 1, |sample| sample.cpu * 1e4 / sample.checks),
+        ("most at once", 0, |sample| sample.under_way),
+        ("delayed", 0, |sample| sample.delayed),
+    ];
+    let mut heads = vec!["check".to_owned()];
+    heads.extend(columns.iter().map(|(title, ..)| (*title).to_owned()));
+    let rows: Vec<Vec<String>> = KINDS
+        .iter()
+        .map(|kind| {
+            let same = || samples.iter().filter(|sample| sample.kind == kind.name);
+            let cell =
+                |(_, decimals, value): &(&str, usize, Value)| show(Spread::of(same().map(value)), *decimals);
+            std::iter::once(kind.name.to_owned()).chain(columns.iter().map(cell)).collect()
+        })
+        .collect();
+    format!(
+        "\n### Checks of {} backends every 2 s\n\n{}\nMeasured for {:.1} s. The CPU time is the whole process's, \
+         kernel work in its name included. Most at once: descriptors seen, looking every millisecond, beyond those \
+         of the same process without checks; at most `max_checks` (1000) may be. Delayed: checks that waited for \
+         that, since the start.",
+        extent.backends,
+        markdown(&heads, &rows),
+        extent.measure.as_secs_f64(),
+    )
+}

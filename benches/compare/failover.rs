@@ -1,0 +1,381 @@
+//! What clients notice when one of three backends dies under load, and how long it takes to be left alone
+//! and to be taken back.
+//!
+//! It dies in two ways: its process is killed, so that its port refuses; or its machine falls silent, which
+//! takes a network namespace and so root.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::child::pause;
+use crate::cpus::Place;
+use crate::figures::Spread;
+use crate::link;
+use crate::lone::Lone;
+use crate::measure::Bench;
+use crate::report::{markdown, show};
+use crate::scrape;
+use crate::site::{Site, Stand};
+use crate::visitors::{Visit, Visitors};
+
+/// From one look at the metrics to the next; no time below is exacter.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What has not happened by then will not happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client that waited longer has noticed something.
+const LATE: Duration = Duration::from_millis(100);
+
+/// Where those that live stand, and then the one that is to die, unless it has a machine of its own.
+const ADDRESSES: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(127, 0, 0, 21), Ipv4Addr::new(127, 0, 0, 22), Ipv4Addr::new(127, 0, 0, 23)];
+
+/// Lines of the pool, and what they are called in the table.
+struct Setting {
+    name: &'static str,
+    lines: &'static str,
+}
+
+const SETTINGS: [Setting; 4] = [
+    Setting { name: "as it is by default", lines: "" },
+    Setting {
+        name: "`fast_interval = \"200ms\"`, `timeout = \"500ms\"`",
+        lines: "health = { fast_interval = \"200ms\", timeout = \"500ms\" }",
+    },
+    Setting {
+        name: "`ejection`, `connect_timeout = \"1s\"`",
+        lines: "ejection = {}\nconnect_timeout = \"1s\"",
+    },
+    Setting {
+        name: "all of these",
+        lines: "health = { fast_interval = \"200ms\", timeout = \"500ms\" }\nejection = {}\nconnect_timeout = \"1s\"",
+    },
+];
+
+/// Soon over; the two that live have the time that a busy machine needs.
+const BRIEF: [Setting; 1] = [Setting {
+    name: "for a brief look",
+    lines: "health = { interval = \"1s\", fast_interval = \"100ms\" }\nejection = {}\nconnect_timeout = \"500ms\"",
+}];
+
+/// How much is done.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    pub(crate) rounds: usize,
+    settings: &'static [Setting],
+    /// From one client to the next.
+    every: Duration,
+    /// How long the dead backend stays away once it is left alone.
+    away: Duration,
+    /// From the first checks to the death: grows by this with each round, so that deaths meet the checks at
+    /// different moments.
+    phase: Duration,
+}
+
+impl Extent {
+    /// What is measured in earnest.
+    pub(crate) fn full(rounds: usize) -> Self {
+        Self {
+            rounds,
+            settings: &SETTINGS,
+            every: Duration::from_millis(5),
+            // Longer than any attempt to connect, so that all who wait for it are seen to go elsewhere.
+            away: Duration::from_secs(6),
+            phase: Duration::from_secs(2) / u32::try_from(rounds).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Only to see that it works.
+    pub(crate) fn brief() -> Self {
+        Self {
+            rounds: 1,
+            settings: &BRIEF,
+            every: Duration::from_millis(10),
+            away: Duration::from_millis(300),
+            phase: Duration::from_millis(100),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Death {
+    Killed,
+    Silent,
+}
+
+impl Death {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "process killed",
+            Self::Silent => "machine silent",
+        }
+    }
+}
+
+/// What one death was like.
+struct Sample {
+    setting: &'static str,
+    death: Death,
+    /// Clients that came after it.
+    came: usize,
+    /// Those of them that were not served.
+    failed: usize,
+    /// Clients that had come before it and were not served: it had them, or was about to.
+    lost: usize,
+    /// Clients that came after it and were served late.
+    late: usize,
+    /// The longest that one of those waited, in seconds.
+    longest: f64,
+    /// Attempts to connect that failed there.
+    attempts: f64,
+    /// Seconds from the death until the backend was left alone.
+    left_alone: f64,
+    /// Seconds from its return until it could be chosen, and until it had a client.
+    back: f64,
+    first_client: f64,
+}
+
+/// Gives the table and how many clients failed though a killed backend refused them at once.
+///
+/// # Errors
+/// When pointsman does not start or does not notice what happens.
+pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
+    let why_not = link::why_not();
+    let mut samples = Vec::new();
+    for round in 1..=extent.rounds {
+        for setting in extent.settings {
+            eprintln!("round {round}/{}: failover, {}", extent.rounds, setting.name);
+            let case = Case { bench, setting, extent, round };
+            samples.push(case.run(Death::Killed)?);
+            if why_not.is_none() {
+                samples.push(case.run_apart(Death::Silent)?);
+            }
+        }
+    }
+    let killed = samples.iter().filter(|sample| sample.death == Death::Killed);
+    let errors = killed.map(|sample| sample.failed as u64).sum();
+    let mut text = text(&samples, extent);
+    if let Some(why) = why_not {
+        text.push_str(&format!("\n{} was left out: it needs root and `ip` ({why}).", Death::Silent.name()));
+    }
+    Ok((text, errors))
+}
+
+struct Case<'a> {
+    bench: &'a Bench<'a>,
+    setting: &'static Setting,
+    extent: Extent,
+    round: usize,
+}
+
+impl Case<'_> {
+    /// In a network of its own, with all that it starts; only this thread leaves ours.
+    fn run_apart(&self, death: Death) -> io::Result<Sample> {
+        let apart = || link::leave().and_then(|()| self.run(death));
+        thread::scope(|scope| scope.spawn(apart).join())
+            .unwrap_or_else(|_| Err(io::Error::other("a failover panicked")))
+    }
+
+    fn run(&self, death: Death) -> io::Result<Sample> {
+        let place = self.bench.cpus.load;
+        let [first, second, third] = ADDRESSES;
+        let living = [Site::start(here(first, 0), place)?, Site::start(here(second, 0), place)?];
+        let mut mortal = Mortal::start(death, third, place)?;
+        let addresses = [living[0].address, living[1].address, mortal.address];
+        let text = configuration(addresses, self.setting);
+        let proxy = Lone::start(self.bench.directory, &text, self.bench.cpus.proxy)?;
+        let watch = Watch { admin: proxy.admin };
+        watch.until("each backend was checked", |sight| sight.checked)?;
+
+        let visitors = Visitors::start(proxy.address, self.extent.every);
+        pause(self.extent.phase * u32::try_from(self.round).unwrap_or(1));
+        mortal.die()?;
+        let died = Instant::now();
+        let left_alone = watch.until("it is left alone", |sight| !sight.up)? - died;
+        pause(self.extent.away);
+        let before = watch.look()?.connections;
+        mortal.live()?;
+        let lives = Instant::now();
+        let back = watch.until("it is back", |sight| sight.up)? - lives;
+        let first_client = watch.until("it has a client", |sight| sight.connections > before)? - lives;
+        let visits = visitors.finish()?;
+        let attempts = watch.look()?.attempts;
+
+        // Who came while it died may have been in its hands: only the kernel knows.
+        let (before, after): (Vec<Visit>, Vec<Visit>) = visits.iter().partition(|visit| visit.begun < died);
+        let served = || after.iter().filter(|visit| visit.served);
+        Ok(Sample {
+            setting: self.setting.name,
+            death,
+            came: after.len(),
+            failed: after.iter().filter(|visit| !visit.served).count(),
+            lost: before.iter().filter(|visit| !visit.served).count(),
+            late: served().filter(|visit| visit.took > LATE).count(),
+            longest: served().map(|visit| visit.took.as_secs_f64()).fold(0.0, f64::max),
+            attempts,
+            left_alone: left_alone.as_secs_f64(),
+            back: back.as_secs_f64(),
+            first_client: first_client.as_secs_f64(),
+        })
+    }
+}
+
+fn here(address: Ipv4Addr, port: u16) -> Stand {
+    Stand::Here(SocketAddr::from((address, port)))
+}
+
+/// The clients of this bench have one address, so what is hashed is their ports too.
+fn configuration(addresses: [SocketAddr; 3], setting: &Setting) -> String {
+    let [first, second, third] = addresses;
+    format!(
+        "workers = 1
+[admin]
+listen = \"127.0.0.1:0\"
+[access_log]
+to = \"off\"
+[listener.main]
+bind = \"127.0.0.1:0\"
+pool = \"main\"
+[pool.main]
+hash_on = \"source-ip-port\"
+backends = [
+  {{ name = \"first\", address = \"{first}\" }},
+  {{ name = \"second\", address = \"{second}\" }},
+  {{ name = \"mortal\", address = \"{third}\" }},
+]
+{}
+",
+        setting.lines
+    )
+}
+
+/// The backend that dies and comes back where it was.
+struct Mortal {
+    death: Death,
+    site: Option<Site>,
+    address: SocketAddr,
+    place: Place,
+}
+
+impl Mortal {
+    fn start(death: Death, address: Ipv4Addr, place: Place) -> io::Result<Self> {
+        let stand = match death {
+            Death::Killed => here(address, 0),
+            Death::Silent => Stand::Apart,
+        };
+        let site = Site::start(stand, place)?;
+        Ok(Self { death, address: site.address, site: Some(site), place })
+    }
+
+    fn die(&mut self) -> io::Result<()> {
+        match (self.death, &mut self.site) {
+            (Death::Silent, Some(site)) => site.silence(),
+            _ => {
+                self.site = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn live(&mut self) -> io::Result<()> {
+        match (self.death, &mut self.site) {
+            (Death::Silent, Some(site)) => site.speak(),
+            _ => {
+                self.site = Some(Site::start(Stand::Here(self.address), self.place)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What pointsman says of the mortal backend.
+struct Sight {
+    up: bool,
+    /// Established with it.
+    connections: f64,
+    /// Failed there.
+    attempts: f64,
+    /// Whether every backend has passed a check.
+    checked: bool,
+}
+
+struct Watch {
+    admin: SocketAddr,
+}
+
+impl Watch {
+    fn look(&self) -> io::Result<Sight> {
+        let text = scrape::fetch(self.admin)?;
+        let of = |metric: &str, backend: &str, further: &str| {
+            let series =
+                format!("pointsman_backend_{metric}{{pool=\"main\",backend=\"{backend}\"{further}}}");
+            scrape::value(&text, &series).ok_or_else(|| io::Error::other(format!("no {series}")))
+        };
+        let passed = |backend| of("checks_total", backend, ",result=\"passed\"");
+        Ok(Sight {
+            up: of("up", "mortal", "")? > 0.0,
+            connections: of("connections_total", "mortal", "")?,
+            attempts: of("troubles_total", "mortal", ",kind=\"connect\"")?,
+            checked: passed("first")? > 0.0 && passed("second")? > 0.0 && passed("mortal")? > 0.0,
+        })
+    }
+
+    /// Looks until it is so, and tells when that was.
+    fn until(&self, what: &str, is_so: impl Fn(&Sight) -> bool) -> io::Result<Instant> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let looked = Instant::now();
+            if is_so(&self.look()?) {
+                return Ok(looked);
+            }
+            if looked > until {
+                return Err(io::Error::other(format!("not seen in {} s: {what}", PATIENCE.as_secs())));
+            }
+            pause(LOOK);
+        }
+    }
+}
+
+fn text(samples: &[Sample], extent: Extent) -> String {
+    type Value = fn(&Sample) -> f64;
+    let columns: [(&str, usize, Value); 9] = [
+        ("takes no new ones after, s", 2, |sample| sample.left_alone),
+        ("attempts failed there", 0, |sample| sample.attempts),
+        ("clients since", 0, |sample| sample.came as f64),
+        ("failed", 0, |sample| sample.failed as f64),
+        ("late", 0, |sample| sample.late as f64),
+        ("longest wait, s", 3, |sample| sample.longest),
+        ("lost with it", 0, |sample| sample.lost as f64),
+        ("back after, s", 2, |sample| sample.back),
+        ("first client after, s", 2, |sample| sample.first_client),
+    ];
+    let mut heads = vec!["what happens".to_owned(), "pool".to_owned()];
+    heads.extend(columns.iter().map(|(title, ..)| (*title).to_owned()));
+    let mut rows = Vec::new();
+    for death in [Death::Killed, Death::Silent] {
+        for setting in extent.settings {
+            let same =
+                || samples.iter().filter(|sample| sample.death == death && sample.setting == setting.name);
+            if same().next().is_none() {
+                continue;
+            }
+            let mut row = vec![death.name().to_owned(), setting.name.to_owned()];
+            row.extend(
+                columns.iter().map(|(_, decimals, value)| show(Spread::of(same().map(value)), *decimals)),
+            );
+            rows.push(row);
+        }
+    }
+    format!(
+        "\n### Failover: one of three backends dies and comes back, {:.0} clients come each second\n\n{}\n\
+         Clients since are those that came after the death: failed were not served, late waited for more than \
+         {} ms. Lost are those that had come before and were not served. Times are seen in metrics read every {} ms.",
+        1.0 / extent.every.as_secs_f64(),
+        markdown(&heads, &rows),
+        LATE.as_millis(),
+        LOOK.as_millis(),
+    )
+}
