@@ -245,8 +245,7 @@ impl HashParts {
 
     /// The part that counts, if it is one alone.
     pub fn alone(self) -> Option<HashOn> {
-        let mut parts = self.iter();
-        parts.next().filter(|_| parts.next().is_none())
+        self.iter().find(|part| Self(bit(*part)) == self)
     }
 }
 
