@@ -4,9 +4,16 @@ pub mod agent;
 pub mod alert;
 pub mod client_hello;
 pub mod dialogue;
+pub mod first_bytes;
+pub mod opening;
+pub mod postgres;
 pub mod server_name;
+pub mod starttls;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloFault, HelloReader};
 pub use dialogue::{Dialogue, DialogueFault, Next, Script};
+pub use first_bytes::Spoken;
+pub use opening::{Greeting, Opening};
 pub use server_name::{NameFault, ServerName};
+pub use starttls::Starttls;

@@ -1,0 +1,130 @@
+//! Tells protocols apart by the first bytes that a client sends.
+
+use super::postgres::LONGEST_STARTUP;
+
+/// What a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// The record header of a TLS handshake.
+    Tls,
+    /// The identification of an SSH client.
+    Ssh,
+    /// A method of HTTP/1, or the preface of HTTP/2.
+    Http,
+    /// The length and the code of a first message of PostgreSQL.
+    Postgres,
+    /// None of these.
+    Other,
+}
+
+/// A handshake record of any version that is in use.
+const TLS: &[u8] = &[22, 3];
+
+/// What SSH clients say first (RFC 4253, section 4.2).
+const SSH: &[u8] = b"SSH-";
+
+/// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2's preface, each with its space.
+const HTTP: [&[u8]; 10] = [
+    b"GET ",
+    b"HEAD ",
+    b"POST ",
+    b"PUT ",
+    b"DELETE ",
+    b"CONNECT ",
+    b"OPTIONS ",
+    b"TRACE ",
+    b"PATCH ",
+    b"PRI ",
+];
+
+/// How many bytes tell everything: no beginning of a protocol is longer.
+pub const ENOUGH: usize = 8;
+
+/// What the first bytes are; `None` while they may become more than one thing, or one that is not yet whole.
+///
+/// The answer depends on the bytes alone, and once it is there, more bytes do not change it.
+pub fn tell(bytes: &[u8]) -> Option<Spoken> {
+    let fixed =
+        HTTP.iter().map(|words| (*words, Spoken::Http)).chain([(TLS, Spoken::Tls), (SSH, Spoken::Ssh)]);
+    let mut may_be = false;
+    for (words, spoken) in fixed {
+        if bytes.starts_with(words) {
+            return Some(spoken);
+        }
+        may_be |= words.starts_with(bytes);
+    }
+    match is_postgres(bytes) {
+        Some(true) => Some(Spoken::Postgres),
+        Some(false) if !may_be => Some(Spoken::Other),
+        _ => None,
+    }
+}
+
+/// A length that a first message may have, and a code that one may have: versions 2 and 3, or one of the requests.
+fn is_postgres(bytes: &[u8]) -> Option<bool> {
+    let head = bytes.iter().take(2).all(|&byte| byte == 0);
+    if !head {
+        return Some(false);
+    }
+    let length = u32::from_be_bytes(*bytes.first_chunk::<4>()?) as usize;
+    if !(8..=LONGEST_STARTUP).contains(&length) {
+        return Some(false);
+    }
+    let code = bytes.get(4..6)?;
+    Some(matches!(code, [0, 2 | 3] | [0x04, 0xd2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(bytes: impl AsRef<[u8]>, expected: Option<Spoken>) {
+        assert_eq!(tell(bytes.as_ref()), expected, "{:?}", bytes.as_ref());
+    }
+
+    #[test]
+    fn protocols_are_told_apart() {
+        use Spoken::{Http, Other, Postgres, Ssh, Tls};
+        check("", None);
+        check([22], None);
+        check([22, 3], Some(Tls));
+        check([22, 3, 1, 2, 0], Some(Tls));
+        check([22, 2], Some(Other));
+        check("SS", None);
+        check("SSH-2.0-OpenSSH_9.6\r\n", Some(Ssh));
+        check("SSL", Some(Other));
+        check("GET", None);
+        check("GET / HTTP/1.1\r\n", Some(Http));
+        check("P", None);
+        for method in ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "HEAD", "PRI"] {
+            check(method, None);
+            check(format!("{method} *"), Some(Http));
+        }
+        check("PROPFIND /", Some(Other));
+        check("get / ", Some(Other));
+        check("EHLO a\r\n", Some(Other));
+        check([0], None);
+        check([0, 0, 0, 8, 4], None);
+        check([0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f], Some(Postgres));
+        check([0, 0, 0, 41, 0, 3, 0, 0, b'u'], Some(Postgres));
+        check([0, 0, 0, 7], Some(Other));
+        check([0, 1], Some(Other));
+        check([0, 0, 0, 9, 1, 1], Some(Other));
+    }
+
+    proptest! {
+        #[test]
+        fn more_bytes_change_nothing(start in 0..14_usize, bytes: Vec<u8>, cut in 0..20_usize) {
+            let starts = [TLS, SSH, &[0, 0, 0, 8, 4, 0xd2], &[]];
+            let start = starts.get(start).or_else(|| HTTP.get(start.saturating_sub(4))).copied().unwrap_or(&[]);
+            let whole = [start, &bytes].concat();
+            if let Some(told) = tell(&whole[..cut.min(whole.len())]) {
+                prop_assert_eq!(tell(&whole), Some(told));
+            }
+            prop_assert!(whole.len() < ENOUGH || tell(&whole).is_some());
+        }
+    }
+}

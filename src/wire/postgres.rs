@@ -1,0 +1,351 @@
+//! How a PostgreSQL session begins, protocol version 3: on the server's side and on the client's.
+//!
+//! A client asks for TLS with an SSLRequest, or begins TLS at once (libpq 17 and later), or sends a startup
+//! message in plain text, or asks for a query of another session to be cancelled. An SSLRequest is always
+//! granted, a GSSENCRequest never; each may come once, as the server itself has it.
+//!
+//! Lengths are judged by the bytes that decide them, before the message is whole.
+
+use std::borrow::Cow;
+
+use super::opening::{Farewell, Fault, Heard, NOTHING, Opened};
+
+/// Its length and the code that stands where a version would.
+pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// The longest startup message that a server takes (`MAX_STARTUP_PACKET_LENGTH`).
+pub const LONGEST_STARTUP: usize = 10_000;
+
+const CODE_CANCEL: u32 = 80_877_102;
+const CODE_SSL: u32 = 80_877_103;
+const CODE_GSS: u32 = 80_877_104;
+
+/// Length, code and process in a CancelRequest; its key is what follows.
+const CANCEL_HEAD: usize = 12;
+
+/// The shortest key, of protocol 3.0, and the longest, of 3.2 (PostgreSQL 18).
+const CANCEL_KEY: std::ops::RangeInclusive<usize> = 4..=256;
+
+/// The first byte of a TLS handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Who wants to log in where, as a startup message in plain text says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Startup {
+    /// The user.
+    pub user: Box<[u8]>,
+    /// The database; that of the user's name if none is given.
+    pub database: Box<[u8]>,
+}
+
+/// What a server remembers of a client that begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Host {
+    gss_was_asked: bool,
+}
+
+impl Host {
+    pub(super) fn hear(&mut self, heard: &[u8]) -> Heard {
+        if heard.first() == Some(&TLS_HANDSHAKE) && !self.gss_was_asked {
+            return Heard::Other(Opened::DirectTls);
+        }
+        let (length, code) = match head(heard) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Heard::More,
+            Err(fault) => return fault.into(),
+        };
+        match code {
+            CODE_SSL if length == 8 => Heard::Tls { used: 8, words: Cow::Borrowed(b"S") },
+            CODE_GSS if length == 8 && !self.gss_was_asked => {
+                if heard.len() > 8 {
+                    return Heard::End {
+                        fault: Fault::Pipelined,
+                        words: farewell(Farewell::Pipelined).into(),
+                    };
+                }
+                self.gss_was_asked = true;
+                Heard::Say { used: 8, words: Cow::Borrowed(b"N") }
+            }
+            CODE_CANCEL if length >= CANCEL_HEAD && CANCEL_KEY.contains(&(length - CANCEL_HEAD)) => {
+                if heard.len() < length { Heard::More } else { Heard::Other(Opened::Cancel) }
+            }
+            CODE_SSL | CODE_GSS | CODE_CANCEL => Bad::Message.into(),
+            version if version >> 16 == 3 => match heard.get(8..length).map(startup) {
+                None => Heard::More,
+                Some(None) => Bad::Message.into(),
+                Some(Some(startup)) => Heard::Other(Opened::Plaintext(startup)),
+            },
+            _ => Bad::Version.into(),
+        }
+    }
+}
+
+/// What is wrong with a first message.
+#[derive(Clone, Copy)]
+enum Bad {
+    Length,
+    Message,
+    Version,
+}
+
+impl From<Bad> for Heard {
+    fn from(bad: Bad) -> Self {
+        let words = match bad {
+            Bad::Length => error("08P01", "this is not the beginning of a PostgreSQL session", ""),
+            Bad::Message => error("08P01", "invalid startup message", ""),
+            Bad::Version => {
+                error("0A000", "unsupported frontend protocol", "Protocol version 3 is spoken here.")
+            }
+        };
+        Self::End { fault: Fault::Malformed, words: words.into() }
+    }
+}
+
+/// The length and the code of a first message, once both are there. The length counts itself.
+fn head(heard: &[u8]) -> Result<Option<(usize, u32)>, Bad> {
+    // The longest has two bytes, so that what is no PostgreSQL at all is known by its first one.
+    if heard.iter().take(2).any(|&byte| byte != 0) {
+        return Err(Bad::Length);
+    }
+    let Some(length) = heard.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*length) as usize;
+    if !(8..=LONGEST_STARTUP).contains(&length) {
+        return Err(Bad::Length);
+    }
+    let Some(code) = heard.get(4..8).and_then(|code| code.first_chunk::<4>()) else { return Ok(None) };
+    Ok(Some((length, u32::from_be_bytes(*code))))
+}
+
+/// The parameters of a startup message: names and values, each ended by a NUL, and one NUL behind them.
+fn startup(parameters: &[u8]) -> Option<Startup> {
+    let mut texts = parameters.strip_suffix(&[0])?.split_inclusive(|&byte| byte == 0);
+    let (mut user, mut database) = (None, None);
+    while let Some(name) = texts.next() {
+        let value = texts.next()?.strip_suffix(&[0])?;
+        match name.strip_suffix(&[0])? {
+            [] => return None,
+            b"user" => user = Some(value),
+            b"database" => database = Some(value),
+            _ => {}
+        }
+    }
+    let user = user.filter(|user| !user.is_empty())?;
+    let database = database.filter(|database| !database.is_empty()).unwrap_or(user);
+    Some(Startup { user: user.into(), database: database.into() })
+}
+
+/// What a backend says to an SSLRequest: one byte, and nothing behind it.
+pub(super) fn answered(heard: &[u8]) -> Heard {
+    match heard {
+        [] => Heard::More,
+        [b'S', ..] => Heard::Tls { used: 1, words: NOTHING },
+        [b'N', ..] => Heard::End { fault: Fault::Refused, words: NOTHING },
+        _ => Heard::End { fault: Fault::Unexpected, words: NOTHING },
+    }
+}
+
+/// An ErrorResponse of a session that ends with it. `code` is an SQLSTATE; an empty hint is left out.
+pub fn error(code: &str, message: &str, hint: &str) -> Vec<u8> {
+    let mut fields = Vec::with_capacity(64 + message.len() + hint.len());
+    for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message), (b'H', hint)] {
+        if !text.is_empty() {
+            fields.push(kind);
+            fields.extend_from_slice(text.as_bytes());
+            fields.push(0);
+        }
+    }
+    fields.push(0);
+    let length = u32::try_from(4 + fields.len()).unwrap_or(u32::MAX);
+    [&b"E"[..], &length.to_be_bytes(), &fields].concat()
+}
+
+pub(super) fn farewell(farewell: Farewell) -> Vec<u8> {
+    match farewell {
+        Farewell::Timeout => error("08006", "the session did not begin in time", ""),
+        Farewell::Busy => error("53300", "too many sessions begin at once", "Try again later."),
+        Farewell::Pipelined => {
+            error("08P01", "received unencrypted data after the request for encryption", "")
+        }
+        Farewell::TooLong | Farewell::TooMany => error("08P01", "invalid length of startup message", ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::wire::opening::testing::run;
+    use crate::wire::opening::{Greeting, Opening};
+
+    fn message(code: u32, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(8 + rest.len()).unwrap();
+        [&length.to_be_bytes()[..], &code.to_be_bytes(), rest].concat()
+    }
+
+    fn plain(parameters: &[u8]) -> Vec<u8> {
+        message(3 << 16, parameters)
+    }
+
+    fn gss() -> Vec<u8> {
+        message(CODE_GSS, b"")
+    }
+
+    fn cancel(key: usize) -> Vec<u8> {
+        message(CODE_CANCEL, &vec![7; 4 + key])
+    }
+
+    /// `said` is what the client hears, an ErrorResponse by its code alone.
+    #[track_caller]
+    fn check(bytes: impl AsRef<[u8]>, said: &str, end: &str) {
+        let bytes = bytes.as_ref();
+        let (heard, found) = run(Opening::postgres_host(), bytes, usize::MAX);
+        let heard = match heard.split_once("\0C") {
+            Some((before, code)) => format!("{}{}", &before[..before.find('E').unwrap()], &code[..5]),
+            None => heard,
+        };
+        assert_eq!((heard.as_str(), found.as_str()), (said, end), "{bytes:?}");
+    }
+
+    fn starts(user: &str, database: &str) -> String {
+        format!(
+            "{:?}",
+            Opened::Plaintext(Startup { user: user.as_bytes().into(), database: database.as_bytes().into() })
+        )
+    }
+
+    #[test]
+    fn sessions_begin() {
+        check("", "", "more");
+        check(SSL_REQUEST, "S", "Tls");
+        check([gss(), SSL_REQUEST.to_vec()].concat(), "08P01", "Pipelined");
+        check(gss(), "N", "more");
+        check([22, 3, 1], "", "DirectTls");
+        check(plain(b"user\0ann\0\0"), "", &starts("ann", "ann"));
+        check(plain(b"user\0ann\0database\0\0\0"), "", &starts("ann", "ann"));
+        check(plain(b"database\0shop\0user\0ann\0options\0-c x=y\0\0"), "", &starts("ann", "shop"));
+        // Protocol 3.2, and minor versions to come.
+        check(message((3 << 16) + 2, b"user\0ann\0\0"), "", &starts("ann", "ann"));
+        check(message((3 << 16) + 9999, b"user\0ann\0\0"), "", &starts("ann", "ann"));
+        for key in [4, 5, 32, 255, 256] {
+            check(cancel(key), "", "Cancel");
+        }
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_told_so() {
+        check("GET / HTTP/1.0\r\n\r\n", "08P01", "Malformed");
+        check([0, 1], "08P01", "Malformed");
+        check([0, 0, 0, 7], "08P01", "Malformed");
+        check([0, 0, 0x27, 0x11], "08P01", "Malformed");
+        check(message(CODE_SSL, b"x"), "08P01", "Malformed");
+        check(message(CODE_GSS, b"x"), "08P01", "Malformed");
+        check(message(2 << 16, b"user\0ann\0\0"), "0A000", "Malformed");
+        check(message(80_877_105, b""), "0A000", "Malformed");
+        for key in [0, 3, 257, 300] {
+            check(cancel(key), "08P01", "Malformed");
+        }
+        check(message(CODE_CANCEL, b""), "08P01", "Malformed");
+        for parameters in [
+            &b""[..],
+            b"\0",
+            b"user\0\0\0",
+            b"user\0ann\0",
+            b"user\0ann",
+            b"database\0shop\0\0",
+            b"user\0\0",
+            b"\0\0\0",
+            b"user\0ann\0\0\0",
+            b"user\0ann\0x\0\0",
+        ] {
+            check(plain(parameters), "08P01", "Malformed");
+        }
+    }
+
+    #[test]
+    fn nothing_is_carried_into_tls() {
+        for behind in [&b"x"[..], &[0; 8], SSL_REQUEST, &[22, 3, 1, 0, 1]] {
+            check([SSL_REQUEST, behind].concat(), "08P01", "Pipelined");
+            check([&gss(), behind].concat(), "08P01", "Pipelined");
+        }
+    }
+
+    /// As if each came when the last one was answered.
+    #[track_caller]
+    fn check_turns(messages: &[Vec<u8>], said: &str, end: &str) {
+        let bytes = messages.concat();
+        let (heard, found) = run(Opening::postgres_host(), &bytes, 8);
+        assert_eq!((&heard[..said.len()], found.as_str()), (said, end), "{messages:?}");
+    }
+
+    #[test]
+    fn encryption_by_gss_is_refused_once() {
+        check_turns(&[gss(), SSL_REQUEST.to_vec()], "NS", "Tls");
+        check_turns(&[gss(), plain(b"user\0ann\0\0")], "N", &starts("ann", "ann"));
+        check_turns(&[gss(), cancel(4)], "N", "Cancel");
+        check_turns(&[gss(), gss()], "NE", "Malformed");
+        // Who has begun to negotiate goes on so.
+        check_turns(&[gss(), vec![22, 3, 1]], "NE", "Malformed");
+    }
+
+    fn fixtures() -> Vec<Vec<u8>> {
+        vec![SSL_REQUEST.to_vec(), gss(), cancel(4), cancel(256), plain(b"database\0shop\0user\0ann\0\0")]
+    }
+
+    #[test]
+    fn every_prefix_waits_and_every_change_is_answered() {
+        let mut seen = 0;
+        for whole in fixtures() {
+            for end in 0..whole.len() {
+                check(&whole[..end], "", "more");
+            }
+            for at in 0..whole.len() {
+                for change in 0..=255 {
+                    let mut changed = whole.clone();
+                    changed[at] = change;
+                    let one = run(Opening::postgres_host(), &changed, usize::MAX);
+                    assert_eq!(one.1, run(Opening::postgres_host(), &changed, 1).1, "{changed:?}");
+                    seen += 1;
+                }
+            }
+        }
+        assert!(seen > 10_000);
+    }
+
+    proptest! {
+        /// Of a client that waits for nothing only what stands behind a request depends on the cut: it is
+        /// refused where it can be told from an answer.
+        #[test]
+        fn any_bytes_in_any_pieces(bytes: Vec<u8>, which in 0..5_usize, piece in 1..40_usize) {
+            let whole = [fixtures()[which].clone(), bytes.clone()].concat();
+            let (said, end) = run(Opening::postgres_host(), &whole, piece);
+            prop_assert!(said.len() < 300);
+            if which == 0 {
+                prop_assert!(end == "Tls" || end == "Pipelined");
+            }
+            run(Opening::postgres_host(), &bytes, piece);
+            run(Opening::guest(&Greeting::Postgres), &bytes, piece);
+        }
+    }
+
+    #[test]
+    fn a_backend_says_s() {
+        let check = |answer: &[u8], end: &str| {
+            let (said, found) = run(Opening::guest(&Greeting::Postgres), answer, usize::MAX);
+            assert_eq!((said.as_bytes().len() >= 8, found.as_str()), (true, end), "{answer:?}");
+        };
+        check(b"", "more");
+        check(b"S", "Tls");
+        check(b"N", "Refused");
+        check(b"E\0\0\0\x08", "Unexpected");
+        check(b"HTTP", "Unexpected");
+        check(b"SS", "Pipelined");
+    }
+
+    #[test]
+    fn an_error_has_the_fields_that_clients_need() {
+        let expected = b"E\0\0\0\x2bSFATAL\0VFATAL\0C28000\0Mno\0Htry TLS now\0\0";
+        assert_eq!(error("28000", "no", "try TLS now"), expected);
+        assert!(!error("28000", "no", "").contains(&b'H'));
+    }
+}

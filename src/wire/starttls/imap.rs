@@ -1,0 +1,69 @@
+//! IMAP up to STARTTLS.
+
+use super::{Answer, Awaited, Reply, line, word};
+
+/// Our command, with our tag.
+pub(super) const STARTTLS: &str = "p1 STARTTLS\r\n";
+
+/// The tag in it.
+const TAG: &[u8] = b"p1";
+
+const CAPABILITIES: &str = "IMAP4rev1 STARTTLS LOGINDISABLED";
+
+/// The longest tag that is repeated; those of programs have some ten bytes.
+const LONGEST_TAG: usize = 64;
+
+pub(super) fn greeting(name: &str) -> String {
+    format!("* OK [CAPABILITY {CAPABILITIES}] {name} ready\r\n")
+}
+
+pub(super) fn reply(line: &[u8]) -> Reply {
+    let (tag, rest) = word(line);
+    let Some(tag) = printable(tag) else {
+        return Reply::Say("* BAD a command begins with its tag\r\n".to_owned());
+    };
+    let (command, argument) = word(rest);
+    let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes()) && argument.is_empty();
+    if is("CAPABILITY") {
+        Reply::Say(format!("* CAPABILITY {CAPABILITIES}\r\n{tag} OK CAPABILITY completed\r\n"))
+    } else if is("STARTTLS") {
+        Reply::Tls(format!("{tag} OK Begin TLS negotiation now\r\n"))
+    } else if is("NOOP") {
+        Reply::Say(format!("{tag} OK NOOP completed\r\n"))
+    } else if is("LOGOUT") {
+        Reply::Quit(format!("* BYE logging out\r\n{tag} OK LOGOUT completed\r\n"))
+    } else if command.is_empty() {
+        Reply::Say(format!("{tag} BAD a command is missing\r\n"))
+    } else {
+        // RFC 5530, section 3.
+        Reply::Say(format!("{tag} NO [PRIVACYREQUIRED] Must issue STARTTLS first\r\n"))
+    }
+}
+
+/// A tag that may be repeated to the client (RFC 9051, section 9, `tag`).
+fn printable(tag: &[u8]) -> Option<&str> {
+    let fits = |byte: &u8| byte.is_ascii_graphic() && !br#"(){%*"\+"#.contains(byte);
+    let is_tag = (1..=LONGEST_TAG).contains(&tag.len()) && tag.iter().all(fits);
+    if is_tag { std::str::from_utf8(tag).ok() } else { None }
+}
+
+pub(super) fn answer(heard: &[u8], awaited: Awaited) -> Answer {
+    // A line begins with a star or with our tag.
+    if heard.first().is_some_and(|&byte| byte != b'*' && (awaited == Awaited::Greeting || byte != TAG[0])) {
+        return Answer::Unexpected;
+    }
+    let Some((text, used)) = line(heard) else { return Answer::More };
+    let (tag, rest) = word(text);
+    let (status, _) = word(rest);
+    let is = |word: &str| status.eq_ignore_ascii_case(word.as_bytes());
+    match awaited {
+        // PREAUTH is for those who are logged in already, and BYE for those who may not come in.
+        Awaited::Greeting if tag == b"*" && is("OK") => Answer::Good { used },
+        Awaited::Greeting => Answer::Unexpected,
+        _ if tag == b"*" && is("BYE") => Answer::Unexpected,
+        _ if tag == b"*" => Answer::Pass { used },
+        _ if tag == TAG && is("OK") => Answer::Good { used },
+        _ if tag == TAG && (is("NO") || is("BAD")) => Answer::Refused,
+        _ => Answer::Unexpected,
+    }
+}

@@ -1,0 +1,78 @@
+//! SMTP up to STARTTLS.
+
+use super::{Answer, Awaited, Reply, line, word};
+use crate::wire::opening::Farewell;
+
+pub(super) fn greeting(name: &str) -> String {
+    format!("220 {name} ESMTP\r\n")
+}
+
+/// The commands that RFC 3207, section 4 lets through; all others must wait.
+pub(super) fn reply(line: &[u8], name: &str) -> Reply {
+    let (command, argument) = word(line);
+    let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
+    let say = |words: &str| Reply::Say(words.to_owned());
+    if is("EHLO") || is("LHLO") {
+        Reply::Say(format!("250-{name}\r\n250 STARTTLS\r\n"))
+    } else if is("HELO") {
+        Reply::Say(format!("250 {name}\r\n"))
+    } else if is("STARTTLS") && argument.is_empty() {
+        Reply::Tls("220 2.0.0 Ready to start TLS\r\n".to_owned())
+    } else if is("STARTTLS") {
+        say("501 5.5.4 STARTTLS takes no parameters\r\n")
+    } else if is("NOOP") || is("RSET") {
+        say("250 2.0.0 OK\r\n")
+    } else if is("QUIT") {
+        Reply::Quit(format!("221 2.0.0 {name} closing connection\r\n"))
+    } else {
+        say("530 5.7.0 Must issue a STARTTLS command first\r\n")
+    }
+}
+
+pub(super) fn farewell(farewell: Farewell, why: &str, name: &str) -> String {
+    match farewell {
+        Farewell::Timeout => format!("421 4.4.2 {name} {why}\r\n"),
+        Farewell::Busy => format!("421 4.3.2 {name} {why}\r\n"),
+        Farewell::Pipelined => format!("554 5.5.0 {why}\r\n"),
+        Farewell::TooLong => format!("500 5.5.2 {why}\r\n"),
+        Farewell::TooMany => format!("421 4.7.0 {name} {why}\r\n"),
+    }
+}
+
+pub(super) fn answer(heard: &[u8], awaited: Awaited) -> Answer {
+    let (code, offers_tls, used) = match reply_lines(heard) {
+        Ok(Some(reply)) => reply,
+        Ok(None) => return Answer::More,
+        Err(()) => return Answer::Unexpected,
+    };
+    match (awaited, &code) {
+        (Awaited::Greeting, b"220") | (Awaited::GoAhead, b"220") => Answer::Good { used },
+        (Awaited::Capabilities, b"250") if offers_tls => Answer::Good { used },
+        (Awaited::Capabilities, b"250") | (Awaited::GoAhead, _) => Answer::Refused,
+        _ => Answer::Unexpected,
+    }
+}
+
+/// The code of a whole reply, whether one of its lines offers STARTTLS, and its length.
+fn reply_lines(heard: &[u8]) -> Result<Option<([u8; 3], bool, usize)>, ()> {
+    let (mut code, mut offers_tls, mut used) = (None, false, 0);
+    loop {
+        // What is no reply is known by its first bytes: an endless line need not be waited for.
+        if heard[used..].iter().take(3).any(|byte| !byte.is_ascii_digit()) {
+            return Err(());
+        }
+        let Some((text, length)) = line(&heard[used..]) else { return Ok(None) };
+        let own = *text.first_chunk::<3>().ok_or(())?;
+        if *code.get_or_insert(own) != own {
+            return Err(());
+        }
+        used += length;
+        let rest = &text[3..];
+        offers_tls |= rest.get(1..).is_some_and(|word| word.trim_ascii().eq_ignore_ascii_case(b"STARTTLS"));
+        match rest.first() {
+            Some(b'-') => {}
+            None | Some(b' ') => return Ok(Some((own, offers_tls, used))),
+            Some(_) => return Err(()),
+        }
+    }
+}
