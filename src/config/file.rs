@@ -99,23 +99,41 @@ tables! {
         /// Needed.
         bind: OneOrMany<Bind>,
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
-        /// decrypted, and its server name chooses the pool.
+        /// decrypted, and its server name chooses the pool. "postgres", "smtp", "imap", "pop3": the same behind
+        /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
+        /// PostgreSQL.
         protocol: Choice<Protocol>,
         /// tcp only: the pool of every connection. Needed there.
         pool: String,
-        /// tls only: server names to pools. An exact name wins, then the longest wildcard.
+        /// Not tcp: server names to pools. An exact name wins, then the longest wildcard.
         /// Default: none.
         routes: List<Route>,
-        /// tls only: clients that send no server name: "reject" (default) or a pool.
+        /// Not tcp: clients that send no server name: "reject" (default) or a pool.
         no_sni: String,
-        /// tls only: clients whose server name no route matches: "reject" (default) or a pool.
+        /// Not tcp: clients whose server name no route matches: "reject" (default) or a pool.
         unmatched: String,
-        /// tls only: from accept to the first byte; "1ms" to "1day". Default "60s".
+        /// postgres only: sessions without TLS: "reject" (default) or a pool.
+        plaintext: String,
+        /// postgres only: databases and the pools of their sessions without TLS. Default: none.
+        databases: Named<String>,
+        /// postgres only: users and the pools of their sessions without TLS; `databases` come first. Default: none.
+        users: Named<String>,
+        /// postgres only: requests to cancel a query: "reject" or a pool, which finds the session's backend if it
+        /// hashes the source. Default: that of `plaintext`, else the only pool there is, else "reject".
+        cancel: String,
+        /// smtp, imap, pop3 only: the name the listener greets with, and gives to backends. Default: the host's.
+        hostname: TlsName,
+        /// postgres, smtp, imap, pop3 only: how long a connected backend may take until it is ready for TLS;
+        /// "1ms" to "10m". Default "10s".
+        greeting_timeout: Time<1, { 10 * MINUTE }>,
+        /// auto only: where the protocols other than TLS go.
+        detect: Detect,
+        /// Not tcp: from accept to the first byte; "1ms" to "1day". Default "60s".
         first_byte_timeout: Time<1, DAY>,
-        /// tls only: from the first byte to the whole ClientHello; "1ms" to "1h". Default "5s". Below a
+        /// Not tcp: from the first byte to the whole ClientHello; "1ms" to "1h". Default "5s". Below a
         /// second it cuts off honest clients on bad links.
         hello_timeout: Time<1, HOUR>,
-        /// tls only: bytes of ClientHello accepted, 16384 to 65536. Default 16384.
+        /// Not tcp: bytes of ClientHello accepted, 16384 to 65536. Default 16384.
         hello_max_size: Number<16384, 65536>,
         /// A connection is closed when no byte moved either way for so long; "1ms" to "30days".
         /// Default "1h".
@@ -139,6 +157,24 @@ tables! {
         /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; "100ms" to "1day", or "off": the
         /// kernel's own limit of about 15 minutes. Default "60s".
         user_timeout: TimeOrOff<100, DAY>,
+    }
+
+    /// Where the protocols go that the first bytes of a client show. TLS is routed by its server name.
+    "a detection" struct Detect {
+        /// SSH: "reject" (default) or a pool.
+        ssh: String,
+        /// HTTP without TLS: "reject" (default) or a pool.
+        http: String,
+        /// PostgreSQL, with or without TLS: "reject" (default) or a pool.
+        postgres: String,
+        /// Whatever else: "reject" (default) or a pool.
+        other: String,
+        /// Clients that are silent for `timeout`, because they wait for the server to speak: "reject" (default)
+        /// or a pool.
+        on_timeout: String,
+        /// How long a client may be silent before `on_timeout` gets it; "1ms" to "1h". Default "3s". Below a
+        /// second, clients on bad links go astray.
+        timeout: Time<1, HOUR>,
     }
 
     /// Server names and the pool they go to.
@@ -392,10 +428,23 @@ impl Read for BackendWords {
 pub(super) enum Protocol {
     Tcp,
     Tls,
+    Postgres,
+    Smtp,
+    Imap,
+    Pop3,
+    Auto,
 }
 
 impl Word for Protocol {
-    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("tcp", Self::Tcp),
+        ("tls", Self::Tls),
+        ("postgres", Self::Postgres),
+        ("smtp", Self::Smtp),
+        ("imap", Self::Imap),
+        ("pop3", Self::Pop3),
+        ("auto", Self::Auto),
+    ];
 }
 
 /// Which records of the DNS name backends.

@@ -199,6 +199,14 @@ fn number_alone(text: &str) -> bool {
 pub(super) trait Word: Copy + 'static {
     /// Every word with its value.
     const WORDS: &'static [(&'static str, Self)];
+
+    /// The word of a value.
+    fn word(self) -> &'static str
+    where
+        Self: PartialEq,
+    {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
 }
 
 /// One of a few words.

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::front::{self, NotReady, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
@@ -21,6 +22,7 @@ use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, First};
 use crate::sys::{Address, Stream};
 use crate::telemetry::{CloseReason, ConnectOutcome};
+use crate::wire::opening::Fault;
 
 /// A connected backend, and how many of the client's first bytes it has.
 pub(super) struct Dialled {
@@ -59,7 +61,9 @@ pub(super) async fn dial(
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
     let mut attempt_began = began;
-    for _ in 0..spec.attempts {
+    // A request to cancel has a secret of one backend: another one has no use for it.
+    let attempts = if matches!(sniffed.wish, Wish::Cancel) { 1 } else { spec.attempts };
+    for _ in 0..attempts {
         let waited_before = waited;
         let lease = match find(served, sniffed, story, &tried, &mut waited).await {
             Ok(lease) => lease,
@@ -79,14 +83,14 @@ pub(super) async fn dial(
         let address = lease.backend().address();
         let attempt = tokio::select! {
             biased;
-            attempt = timeout_at(by, attempt(address, &sniffed.bytes)) => attempt,
+            attempt = ready(address, sniffed, by, deadline) => attempt,
             () = sniffed.client.failed() => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
             }
         };
         let failure = match attempt {
-            Ok(Ok(dialled)) => {
+            Ok(dialled) => {
                 served.metrics.connect(ConnectOutcome::Ok);
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
@@ -94,8 +98,7 @@ pub(super) async fn dial(
                 story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }
-            Ok(Err(error)) => Failure::of(&error),
-            Err(_) => Failure::TIMEOUT,
+            Err(failure) => failure,
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
@@ -158,6 +161,31 @@ async fn find(
     }
 }
 
+/// One attempt at one backend: connected by `by`, and ready for the first bytes by `deadline`.
+async fn ready(
+    address: &Address,
+    sniffed: &Sniffed,
+    by: Instant,
+    deadline: Instant,
+) -> Result<Dialled, Failure> {
+    let connect = async |first| match timeout_at(by, attempt(address, first)).await {
+        Ok(attempted) => attempted.map_err(|error| Failure::of(&error)),
+        Err(_) => Err(Failure::TIMEOUT),
+    };
+    let Some(greet) = &sniffed.greet else { return connect(&sniffed.bytes).await };
+    // What must stand before the protocol's own words would go with this connect.
+    let Dialled { backend, .. } = connect(&[]).await?;
+    let deadline = deadline.min(Instant::now() + greet.timeout);
+    match timeout_at(deadline, Box::pin(front::greet(&backend, greet))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(not_ready)) => return Err(Failure::greeting(&not_ready)),
+        Err(_) => return Err(Failure::GREETING_TIMEOUT),
+    }
+    // Its buffer is empty, so this does not wait; what breaks now breaks before it has the hello.
+    let sent = backend.send(&sniffed.bytes).await.map_err(|error| Failure::greeting(&error.into()))?;
+    Ok(Dialled { backend, sent })
+}
+
 /// One attempt at one backend.
 async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
     if first.is_empty() {
@@ -188,6 +216,18 @@ struct Failure {
 
 impl Failure {
     const TIMEOUT: Self = Self { outcome: ConnectOutcome::Timeout, reason: CloseReason::ConnectTimeout };
+
+    const GREETING_TIMEOUT: Self =
+        Self { outcome: ConnectOutcome::Greeting, reason: CloseReason::GreetingTimeout };
+
+    fn greeting(not_ready: &NotReady) -> Self {
+        let reason = match not_ready {
+            NotReady::Fault(Fault::Refused) => CloseReason::BackendRefusedTls,
+            NotReady::Fault(_) | NotReady::Io(_) => CloseReason::GreetingFailed,
+        };
+        tracing::debug!(error = %not_ready, "a backend did not open TLS");
+        Self { outcome: ConnectOutcome::Greeting, reason }
+    }
 
     fn of(error: &io::Error) -> Self {
         use io::ErrorKind as Kind;

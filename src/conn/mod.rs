@@ -8,6 +8,7 @@
 //! in its place: a connection that idles for days keeps none of its beginnings.
 
 mod dial;
+mod front;
 mod parcel;
 mod sniff;
 mod story;
@@ -222,12 +223,12 @@ async fn prepare(
     let sniffed = match &policy.protocol {
         Protocol::Tcp(_) => Sniffed::nothing(client)?,
         Protocol::Tls(tls) => {
-            let sniffed = sniff::client_hello(client, &tls.hello, story, around).await?;
+            let sniffed = sniff::first_bytes(client, &policy.front, &tls.hello, story, around).await?;
             refresh(&mut policy, through, around);
             sniffed
         }
     };
-    let served = match route(&policy.protocol, &sniffed, story) {
+    let served = match route(&policy, &sniffed, story) {
         Ok(served) => served,
         Err(reason) => return Err(sniffed.refuse(reason).await),
     };
@@ -250,11 +251,16 @@ fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) 
 }
 
 /// Finds the pool, and notes which route led there.
-fn route(protocol: &Protocol, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
-    let tls = match protocol {
+fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
+    let tls = match &policy.protocol {
         Protocol::Tcp(place) => return Ok(place.served()),
         Protocol::Tls(tls) => tls,
     };
+    if let Some(target) = front::target(&policy.front, &sniffed.wish) {
+        let Target { route, place } = target?;
+        story.routed(route);
+        return Ok(place.served());
+    }
     match tls.target(sniffed.facts.server_name.as_ref()) {
         Ok(Target { route, place }) => {
             story.routed(route);

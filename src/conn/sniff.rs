@@ -5,18 +5,23 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Surroundings;
+use super::front::{self, Wish};
 use super::story::Story;
 use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
 use crate::route::Facts;
 use crate::snapshot::HelloSpec;
+use crate::snapshot::front::{DetectFront, Front, Greet};
 use crate::sys::{Stream, socket};
-use crate::telemetry::{CloseReason, HelloOutcome};
-use crate::wire::{Alert, ClientHello, HelloFault, HelloReader};
+use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
+use crate::wire::{
+    Alert, ClientHello, Greeting, HelloFault, HelloReader, Opening, Spoken, first_bytes, postgres,
+};
 
 /// A hello of today's browsers with its post-quantum key share fits.
 const FIRST_READ: usize = 2048;
@@ -33,32 +38,114 @@ pub(super) struct Sniffed {
     /// To be sent to the backend first.
     pub(super) bytes: Vec<u8>,
     pub(super) facts: Facts,
-    /// Whether the client speaks TLS, so that a refusal can be said in its words.
-    speaks_tls: bool,
+    /// What it asks for.
+    pub(super) wish: Wish,
+    /// What its backend must hear before these bytes.
+    pub(super) greet: Option<Greet>,
+    /// In which words a refusal can be said.
+    tongue: Tongue,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
     _memory: Option<Share>,
+}
+
+/// What a client understands that is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tongue {
+    /// A reset.
+    Reset,
+    /// An end without words.
+    Nothing,
+    /// An alert of TLS.
+    Tls,
+    /// An ErrorResponse of PostgreSQL.
+    Postgres,
+    /// A status of HTTP.
+    Http,
 }
 
 impl Sniffed {
     /// A client that nothing was read from.
     pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
         let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-        Ok(Self { client, bytes: Vec::new(), facts: Facts::default(), speaks_tls: false, _memory: None })
+        Ok(Self::other(client, Vec::new(), Wish::Silent, Tongue::Reset))
     }
 
-    /// Closes a client that cannot be served: by an alert if it speaks TLS, else by a reset.
+    /// A client that asks for something without a hello.
+    pub(super) fn other(client: Stream, bytes: Vec<u8>, wish: Wish, tongue: Tongue) -> Self {
+        Self { client, bytes, facts: Facts::default(), wish, greet: None, tongue, _memory: None }
+    }
+
+    /// The same with what its bytes take of the memory of all hellos.
+    pub(super) fn holding(self, memory: Option<Share>) -> Self {
+        Self { _memory: memory, ..self }
+    }
+
+    /// Closes a client that cannot be served: in its own words, if it understands any.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
-        let alert = match reason {
-            CloseReason::NoSni => Alert::MissingExtension,
-            CloseReason::UnmatchedSni => Alert::UnrecognizedName,
-            _ => Alert::InternalError,
-        };
-        if self.speaks_tls {
-            dismiss(&self.client, alert).await;
-        } else {
-            let _ = socket::reset_on_close(&self.client);
+        match self.tongue {
+            Tongue::Reset => _ = socket::reset_on_close(&self.client),
+            Tongue::Nothing => {}
+            Tongue::Tls => dismiss(&self.client, &alert(reason).record()).await,
+            Tongue::Postgres => dismiss(&self.client, &postgres_error(reason)).await,
+            Tongue::Http => dismiss(&self.client, http_status(reason)).await,
         }
         reason
+    }
+}
+
+fn alert(reason: CloseReason) -> Alert {
+    match reason {
+        CloseReason::NoSni => Alert::MissingExtension,
+        CloseReason::UnmatchedSni => Alert::UnrecognizedName,
+        _ => Alert::InternalError,
+    }
+}
+
+fn postgres_error(reason: CloseReason) -> Vec<u8> {
+    match reason {
+        // What a server says whose pg_hba.conf wants TLS.
+        CloseReason::PlaintextRefused => postgres::error(
+            "28000",
+            "sessions without TLS are not accepted here",
+            "Connect with sslmode=require or, better, sslmode=verify-full.",
+        ),
+        CloseReason::UnknownProtocol => postgres::error("08004", "PostgreSQL is not served here", ""),
+        _ => postgres::error("57P03", "no server is available now", "Try again later."),
+    }
+}
+
+fn http_status(reason: CloseReason) -> &'static [u8] {
+    match reason {
+        CloseReason::UnknownProtocol => {
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 35\r\n\r\nplain HTTP is not served here: TLS?\n"
+        }
+        _ => b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+    }
+}
+
+/// Reads what the client wants, in the protocol of its listener.
+pub(super) async fn first_bytes(
+    client: OwnedFd,
+    front: &Front,
+    spec: &HelloSpec,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Sniffed, CloseReason> {
+    match front {
+        Front::Straight => client_hello(client, spec, story, around).await,
+        // Rare beside the hello, and larger: it is not to be carried by everyone.
+        Front::Postgres(postgres) => {
+            let opening = Opening::postgres_host();
+            Box::pin(front::open(client, opening, &postgres.greet, spec, story, around)).await
+        }
+        Front::Starttls(greet) => {
+            let Greeting::Starttls { protocol, name } = &greet.greeting else {
+                return Err(CloseReason::Internal);
+            };
+            let opening = Opening::starttls_host(*protocol, Arc::clone(name));
+            Box::pin(front::open(client, opening, greet, spec, story, around)).await
+        }
+        Front::Detect(detect) => Box::pin(detected(client, detect, spec, story, around)).await,
     }
 }
 
@@ -76,7 +163,84 @@ pub(super) async fn client_hello(
         result => Some(result),
     };
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-    let hello = match reading.read(&client, first, spec, story).await {
+    let hello = reading.read(&client, first, spec, story).await;
+    conclude(client, reading, hello, story).await
+}
+
+/// Reads a hello whose beginning, perhaps nothing, has been read.
+pub(super) async fn hello_behind(
+    client: Stream,
+    bytes: Vec<u8>,
+    spec: &HelloSpec,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Sniffed, CloseReason> {
+    let mut reading = Reading::new(spec, around);
+    reading.granted = reading.granted.max(bytes.len());
+    reading.bytes = bytes;
+    let hello = reading.read_behind(&client, Instant::now() + spec.hello_timeout).await;
+    conclude(client, reading, hello, story).await
+}
+
+/// Tells what the client speaks by its first bytes, and reads its hello if that is TLS.
+async fn detected(
+    client: OwnedFd,
+    detect: &DetectFront,
+    spec: &HelloSpec,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Sniffed, CloseReason> {
+    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let mut reading = Reading::new(spec, around);
+    let patience = match detect.on_timeout {
+        Some(_) => detect.timeout,
+        None => spec.first_byte_timeout,
+    };
+    let patience = patience.saturating_sub(story.age());
+    let Ok(first) = timeout(patience, reading.recv(&client)).await else {
+        story.opened(ClientOpening::Silent);
+        return Ok(Sniffed::other(client, Vec::new(), Wish::Silent, Tongue::Reset));
+    };
+    if !matches!(first, Ok(1..)) {
+        return Err(Stopped::NoData.reason());
+    }
+    // No more bytes than tell protocols apart are ever waited for, so they need no share of a memory.
+    let deadline = Instant::now() + spec.hello_timeout;
+    let spoken = loop {
+        if let Some(spoken) = first_bytes::tell(&reading.bytes) {
+            break spoken;
+        }
+        match timeout_at(deadline, reading.recv(&client)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return Err(Stopped::Truncated.reason()),
+            Err(_) => return Err(Stopped::HelloTimeout.reason()),
+        }
+    };
+    story.opened(match spoken {
+        Spoken::Tls => ClientOpening::Tls,
+        Spoken::Ssh => ClientOpening::Ssh,
+        Spoken::Http => ClientOpening::Http,
+        Spoken::Postgres => ClientOpening::Postgres,
+        Spoken::Other => ClientOpening::Other,
+    });
+    let bytes = reading.bytes;
+    let tongue = match spoken {
+        Spoken::Tls => return hello_behind(client, bytes, spec, story, around).await,
+        Spoken::Http => Tongue::Http,
+        Spoken::Postgres => Tongue::Postgres,
+        Spoken::Ssh | Spoken::Other => Tongue::Reset,
+    };
+    Ok(Sniffed::other(client, bytes, Wish::Spoken(spoken), tongue))
+}
+
+/// What comes of reading a hello.
+async fn conclude(
+    client: Stream,
+    reading: Reading<'_>,
+    hello: Result<ClientHello, Stopped>,
+    story: &mut Story,
+) -> Result<Sniffed, CloseReason> {
+    let hello = match hello {
         Ok(hello) => hello,
         Err(stopped) => {
             story.not_heard(stopped.outcome());
@@ -89,7 +253,7 @@ pub(super) async fn client_hello(
     story.heard(hello.server_name.as_ref());
     let facts = Facts { server_name: hello.server_name };
     let (bytes, memory) = reading.into_bytes();
-    Ok(Sniffed { client, bytes, facts, speaks_tls: true, _memory: memory })
+    Ok(Sniffed { client, bytes, facts, wish: Wish::Name, greet: None, tongue: Tongue::Tls, _memory: memory })
 }
 
 /// Why a hello did not become whole.
@@ -147,16 +311,16 @@ impl Stopped {
     /// Says the fitting alert, if there is one.
     async fn close(self, client: &Stream) -> CloseReason {
         if let Some(alert) = self.alert() {
-            dismiss(client, alert).await;
+            dismiss(client, &alert.record()).await;
         }
         self.reason()
     }
 }
 
-/// Says an alert and waits, briefly, until it can be read: closing with unread bytes, such as early data
+/// Says last words and waits, briefly, until it can be read: closing with unread bytes, such as early data
 /// behind a hello, would reset the connection and with it the alert.
-async fn dismiss(client: &Stream, alert: Alert) {
-    if socket::send(client, &alert.record()).is_ok() {
+pub(super) async fn dismiss(client: &Stream, words: &[u8]) {
+    if words.is_empty() || socket::send(client, words).is_ok() {
         let _ = client.finish();
         let _ = timeout(ALERT_LINGER, discard(client)).await;
     }
@@ -212,13 +376,31 @@ impl<'a> Reading<'a> {
         if first.map_err(|_| Stopped::NoData)? == 0 {
             return Err(Stopped::NoData);
         }
-        if let Some(hello) = self.parse()? {
-            return Ok(hello);
+        match self.parse()? {
+            Some(hello) => Ok(hello),
+            // Absolute: a byte now and then does not buy more time.
+            None => self.go_on(client, Instant::now() + spec.hello_timeout).await,
         }
-        let share = self.around.bounds.hello_memory.share(FIRST_READ as u64);
+    }
+
+    /// Reads a hello that may have begun; one that has not is first waited for without a share of the memory.
+    async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, Stopped> {
+        if self.bytes.is_empty() {
+            let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| Stopped::HelloTimeout)?;
+            if !matches!(first, Ok(1..)) {
+                return Err(Stopped::Truncated);
+            }
+        }
+        match self.parse()? {
+            Some(hello) => Ok(hello),
+            None => self.go_on(client, deadline).await,
+        }
+    }
+
+    /// Reads on behind what is there, which is not a whole hello.
+    async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, Stopped> {
+        let share = self.around.bounds.hello_memory.share(self.granted as u64);
         self.memory = Some(share.ok_or(Stopped::Memory)?);
-        // Absolute: a byte now and then does not buy more time.
-        let deadline = Instant::now() + spec.hello_timeout;
         timeout_at(deadline, self.read_rest(client)).await.map_err(|_| Stopped::HelloTimeout)?
     }
 

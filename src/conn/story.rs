@@ -11,7 +11,9 @@ use crate::pool::{Backend, Lease, Sighting, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
-use crate::telemetry::{ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, Record};
+use crate::telemetry::{
+    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome, Record,
+};
 use crate::wire::ServerName;
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
@@ -135,6 +137,11 @@ impl Story {
             told.hello = Some(took);
             told.sni = name.map(|name| name.as_str().into());
         });
+    }
+
+    /// The client began in this way, of several.
+    pub(super) fn opened(&self, opening: ClientOpening) {
+        self.plot().listener.opening(opening);
     }
 
     /// No whole hello came.

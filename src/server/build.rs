@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::leaving::Leaving;
+use super::{front, leaving::Leaving};
 use crate::config::Config;
 use crate::limit::Gate;
 use crate::listener::ListenerSpec;
@@ -136,6 +136,7 @@ fn policy(
         listener: Arc::clone(&spec.name),
         number,
         protocol: protocol(spec, places)?,
+        front: front::front(&spec.policy.front, |name| place(places, name))?,
         relay: Arc::new(spec.policy.relay),
         gate,
         metrics: metrics.listener(&spec.name),
@@ -143,8 +144,7 @@ fn policy(
 }
 
 fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {
-    let place =
-        |name: &Arc<str>| places.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)));
+    let place = |name: &Arc<str>| place(places, name);
     let (routes, no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool: name } => return Ok(Protocol::Tcp(place(name)?)),
         ProtocolSpec::Tls { routes, no_sni, unmatched, hello } => (routes, no_sni, unmatched, hello),
@@ -171,6 +171,10 @@ fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Res
         unmatched: fallback(unmatched, "unmatched")?,
         hello: *hello,
     })))
+}
+
+fn place(places: &BTreeMap<Arc<str>, Arc<Place>>, name: &Arc<str>) -> Result<Arc<Place>, BuildFault> {
+    places.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)))
 }
 
 /// A random number from the standard library's seed of hash maps; good enough to spread a start.

@@ -8,6 +8,7 @@ mod aftercare;
 mod agents;
 mod build;
 mod discovery;
+mod front;
 mod leaving;
 mod notify;
 mod reload;

@@ -6,6 +6,7 @@
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
+pub mod front;
 pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use crate::relay::RelayOptions;
 use crate::route::{RouteId, RouteTable};
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 use crate::wire::ServerName;
+pub use front::{DetectSpec, Front, FrontSpec};
 pub use spec::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
@@ -104,6 +106,8 @@ pub struct Policy {
     pub number: u64,
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: Protocol,
+    /// What comes before the hello of a listener that reads one.
+    pub front: Front,
     /// How bytes are moved.
     pub relay: Arc<RelayOptions>,
     /// The listener's places; outlives reloads.

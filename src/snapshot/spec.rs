@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::FrontSpec;
 use crate::relay::RelayOptions;
 use crate::route::pattern::NamePattern;
 
@@ -11,6 +12,8 @@ use crate::route::pattern::NamePattern;
 pub struct PolicySpec {
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: ProtocolSpec,
+    /// What comes before the hello of a listener that reads one.
+    pub front: FrontSpec,
     /// How bytes are moved.
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.

@@ -33,6 +33,15 @@ pub fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
+/// The name of this host, as it may be said to others: `localhost` where it has none, or one that is no host name.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+    let is_name = (1..=253).contains(&name.len()) && name.chars().all(fits);
+    if is_name { name.to_owned() } else { "localhost".to_owned() }
+}
+
 /// Processor time, memory and the like, as far as /proc tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {

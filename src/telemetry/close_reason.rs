@@ -47,6 +47,22 @@ pub enum CloseReason {
     UnmatchedSni,
     /// The process holds as many bytes of unfinished hellos as it may.
     HelloMemory,
+    /// The client wants a session without TLS, and the listener rejects that.
+    PlaintextRefused,
+    /// The client wants a query to be cancelled, and the listener has no pool for that.
+    CancelRefused,
+    /// The first bytes are those of a protocol for which the listener has no pool.
+    UnknownProtocol,
+    /// The client sent something between its request for TLS and the answer.
+    PipelinedBeforeTls,
+    /// The first bytes break the rules of the listener's protocol, or a line is too long.
+    OpeningMalformed,
+    /// The client spoke and had not come to TLS when the first-byte timeout ran out, or left a message unfinished for the hello timeout.
+    OpeningTimeout,
+    /// The client sent as many commands as it may, and STARTTLS was not among them.
+    TooManyCommands,
+    /// The client said goodbye or left before it asked for TLS.
+    LeftBeforeTls,
     /// The client left while a backend was being connected.
     ClientGone,
     /// No backend of the pool is available.
@@ -61,6 +77,12 @@ pub enum CloseReason {
     ConnectTimeout,
     /// No backend could be connected, for another reason.
     ConnectFailed,
+    /// No backend could be used; the last one tried does not offer TLS, or not now.
+    BackendRefusedTls,
+    /// No backend could be used; the last one tried was connected and took too long to open TLS.
+    GreetingTimeout,
+    /// No backend could be used; the last one tried left or said something unexpected in place of opening TLS.
+    GreetingFailed,
     /// The backend went down, and its pool closes what is open then.
     BackendDown,
     /// The listener has as many connections as it may.
@@ -108,7 +130,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 42] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -128,6 +150,14 @@ impl CloseReason {
         Self::NoSni,
         Self::UnmatchedSni,
         Self::HelloMemory,
+        Self::PlaintextRefused,
+        Self::CancelRefused,
+        Self::UnknownProtocol,
+        Self::PipelinedBeforeTls,
+        Self::OpeningMalformed,
+        Self::OpeningTimeout,
+        Self::TooManyCommands,
+        Self::LeftBeforeTls,
         Self::ClientGone,
         Self::NoBackend,
         Self::QueueFull,
@@ -135,6 +165,9 @@ impl CloseReason {
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
+        Self::BackendRefusedTls,
+        Self::GreetingTimeout,
+        Self::GreetingFailed,
         Self::BackendDown,
         Self::ListenerFull,
         Self::ProcessFull,
@@ -239,6 +272,47 @@ impl CloseReason {
                 Hello,
                 "The process held as many bytes of unfinished hellos as it may.",
             ),
+            Self::PlaintextRefused => rejection(
+                "plaintext_refused",
+                Hello,
+                "The client wants a session without TLS, and the listener rejects that.",
+            ),
+            Self::CancelRefused => rejection(
+                "cancel_refused",
+                Hello,
+                "The client wants a query to be cancelled, and the listener has no pool for that.",
+            ),
+            Self::UnknownProtocol => rejection(
+                "unknown_protocol",
+                Hello,
+                "The first bytes are those of a protocol for which the listener has no pool.",
+            ),
+            Self::PipelinedBeforeTls => rejection(
+                "pipelined_before_tls",
+                Hello,
+                "The client sent something between its request for TLS and the answer.",
+            ),
+            Self::OpeningMalformed => rejection(
+                "opening_malformed",
+                Hello,
+                "The first bytes break the rules of the listener's protocol, or a line is too long.",
+            ),
+            Self::OpeningTimeout => rejection(
+                "opening_timeout",
+                Hello,
+                "The client spoke and had not come to TLS when the first-byte timeout ran out, or left a message unfinished for the hello timeout.",
+            ),
+            Self::TooManyCommands => rejection(
+                "too_many_commands",
+                Hello,
+                "The client sent as many commands as it may, and STARTTLS was not among them.",
+            ),
+            Self::LeftBeforeTls => row(
+                "left_before_tls",
+                Client,
+                Hello,
+                "The client said goodbye or left before it asked for TLS.",
+            ),
             Self::ClientGone => {
                 row("client_gone", Client, Dial, "The client left while a backend was being connected.")
             }
@@ -270,6 +344,24 @@ impl CloseReason {
                 Backend,
                 Dial,
                 "No backend could be connected; the last one tried was unreachable or failed otherwise.",
+            ),
+            Self::BackendRefusedTls => row(
+                "backend_refused_tls",
+                Backend,
+                Dial,
+                "No backend could be used; the last one tried does not offer TLS, or not now.",
+            ),
+            Self::GreetingTimeout => row(
+                "greeting_timeout",
+                Backend,
+                Dial,
+                "No backend could be used; the last one tried was connected and took too long to open TLS.",
+            ),
+            Self::GreetingFailed => row(
+                "greeting_failed",
+                Backend,
+                Dial,
+                "No backend could be used; the last one tried left or said something unexpected in place of opening TLS.",
             ),
             Self::BackendDown => row(
                 "backend_down",
@@ -390,7 +482,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 14);
+        assert_eq!(rejections.len(), 21);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

@@ -13,7 +13,7 @@ pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget,
 pub use close_reason::{CloseReason, Phase, Who};
 pub use exposition::Exposition;
 pub use metrics::{
-    ActiveConnection, AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
+    ActiveConnection, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
     ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ReloadOutcome,
 };
 pub use record::{ClientAddr, Record};

@@ -12,7 +12,7 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol, Route};
 use crate::config::findings::Findings;
 use crate::config::read::{Item, Key, Named};
-use crate::config::words::name_fault;
+use crate::config::words::{Word, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::route::pattern::NamePattern;
@@ -51,22 +51,28 @@ pub(super) fn listeners(
 }
 
 /// One written listener with what messages need to name it.
-struct ListenerChecker<'a> {
-    name: &'a str,
+pub(super) struct ListenerChecker<'a> {
+    pub(super) name: &'a str,
     place: Span,
     path: &'a str,
-    words: &'a Listener,
+    pub(super) words: &'a Listener,
 }
 
 impl ListenerChecker<'_> {
     fn check(&self, pools: &mut Pools, binds: &mut Binds, found: &mut Findings<'_>) -> ListenerSpec {
         let words = self.words;
+        let protocol = self.protocol(pools, found);
+        let front = self.front(&protocol, pools, found);
+        if let ProtocolSpec::Tls { .. } = protocol {
+            self.check_tls(found);
+        }
         ListenerSpec {
             name: self.name.into(),
             binds: self.binds(binds, found),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
-                protocol: self.protocol(pools, found),
+                protocol,
+                front,
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
             },
@@ -99,9 +105,8 @@ impl ListenerChecker<'_> {
         let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
         match &words.protocol {
-            Key::Good(entry) if entry.value.0 == Protocol::Tls => {
+            Key::Good(entry) if entry.value.0 != Protocol::Tcp => {
                 self.resolve_pool(Hashing::Any, pools, found);
-                self.check_tls(found);
                 ProtocolSpec::Tls { routes, no_sni, unmatched, hello: self.hello() }
             }
             Key::Wrong => {
@@ -193,7 +198,7 @@ impl ListenerChecker<'_> {
         pool.map_or_else(|| "".into(), |pool| Arc::clone(&pool.name))
     }
 
-    fn target(
+    pub(super) fn target(
         &self,
         key: &str,
         written: &Key<String>,
@@ -208,7 +213,8 @@ impl ListenerChecker<'_> {
     fn check_tls(&self, found: &mut Findings<'_>) {
         let words = self.words;
         if let Some(pool) = words.pool.entry() {
-            let message = format!("`pool` has no place on the tls listener `{}`", self.name);
+            let protocol = words.protocol.value().map_or(Protocol::Tls, |choice| choice.0).word();
+            let message = format!("`pool` has no place on the {protocol} listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key("pool"), message).label(pool.key, "");
             let name = &pool.value;
             found.add(fault.help(format!("for names without a route write: unmatched = {name:?}")));
@@ -224,7 +230,7 @@ impl ListenerChecker<'_> {
             Key::Wrong => false,
             Key::Absent => true,
         };
-        if no_routes && rejects(&words.no_sni) && rejects(&words.unmatched) {
+        if no_routes && rejects(&words.no_sni) && rejects(&words.unmatched) && !self.serves_without_tls() {
             let message = format!("listener `{}` would reject every client", self.name);
             let fault = Diagnostic::new(Code::RejectsAll, self.key("routes"), message);
             let place = words.routes.place().unwrap_or(self.place);
@@ -293,7 +299,7 @@ impl ListenerChecker<'_> {
         found.add(fault.label(place, label).help(format!("write: {example}")));
     }
 
-    fn key(&self, key: &str) -> String {
+    pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 

@@ -171,6 +171,13 @@ pub(crate) const CLIENT_HELLO: MetricDoc = doc(
     &["listener", "outcome"],
     "Reads of a ClientHello: sni, no_sni, not_tls, malformed, too_large, truncated, timeout, bad_name.",
 );
+pub(crate) const CLIENT_OPENINGS: MetricDoc = doc(
+    "pointsman_client_openings_total",
+    Counter,
+    &["listener", "kind"],
+    "How clients began on listeners that know several ways: tls (at once), upgraded (by STARTTLS or SSLRequest), \
+     plaintext and cancel (PostgreSQL), ssh, http, postgres, other, silent.",
+);
 pub(crate) const CLIENT_HELLO_SECONDS: MetricDoc = doc(
     "pointsman_client_hello_seconds",
     Histogram(HELLO_BOUNDS),
@@ -215,7 +222,7 @@ pub(crate) const CONNECT_ATTEMPTS: MetricDoc = doc(
     Counter,
     &["pool", "outcome"],
     "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (no port or descriptor of ours left), \
-     aborted (the client left), other.",
+     aborted (the client left), greeting (connected, but TLS was not opened), other.",
 );
 pub(crate) const NO_BACKEND: MetricDoc = doc(
     "pointsman_no_backend_total",
@@ -426,6 +433,7 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECTIONS_REJECTED,
     CONNECTION_SECONDS,
     CLIENT_HELLO,
+    CLIENT_OPENINGS,
     CLIENT_HELLO_SECONDS,
     BYTES,
     BYTES_DROPPED,
@@ -519,7 +527,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 64);
+        assert_eq!(names.len(), 65);
     }
 
     #[test]

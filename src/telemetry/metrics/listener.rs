@@ -58,6 +58,60 @@ impl HelloOutcome {
     }
 }
 
+/// How a client began on a listener that knows more than one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ClientOpening {
+    /// TLS from the first byte.
+    Tls,
+    /// TLS behind the words of its protocol, such as STARTTLS.
+    Upgraded,
+    /// A session of PostgreSQL without TLS.
+    Plaintext,
+    /// A request to cancel a query.
+    Cancel,
+    /// SSH, on a listener that tells protocols apart; so are those that follow.
+    Ssh,
+    /// HTTP without TLS.
+    Http,
+    /// PostgreSQL.
+    Postgres,
+    /// What is none of these.
+    Other,
+    /// Nothing: it waits for the server.
+    Silent,
+}
+
+impl ClientOpening {
+    /// Every way, in the order of the declaration.
+    pub const ALL: [Self; 9] = [
+        Self::Tls,
+        Self::Upgraded,
+        Self::Plaintext,
+        Self::Cancel,
+        Self::Ssh,
+        Self::Http,
+        Self::Postgres,
+        Self::Other,
+        Self::Silent,
+    ];
+
+    /// The value of the label `kind`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Upgraded => "upgraded",
+            Self::Plaintext => "plaintext",
+            Self::Cancel => "cancel",
+            Self::Ssh => "ssh",
+            Self::Http => "http",
+            Self::Postgres => "postgres",
+            Self::Other => "other",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// The metrics of one listener. Shared by all workers.
 #[derive(Debug)]
 pub struct ListenerMetrics {
@@ -78,6 +132,7 @@ pub struct ListenerMetrics {
     rejected: [Counter; CloseReason::ALL.len()],
     connection_seconds: Histogram,
     hellos: [Counter; HelloOutcome::ALL.len()],
+    openings: [Counter; ClientOpening::ALL.len()],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
 
@@ -98,6 +153,9 @@ impl ListenerMetrics {
         let hello = |outcome: HelloOutcome| {
             registry.counter(&families::CLIENT_HELLO, &[("listener", name), ("outcome", outcome.word())])
         };
+        let opening = |opening: ClientOpening| {
+            registry.counter(&families::CLIENT_OPENINGS, &[("listener", name), ("kind", opening.word())])
+        };
         let bytes = |direction: Direction, engine: Engine| {
             let labels = [("listener", name), ("direction", direction.word()), ("engine", engine.word())];
             registry.counter(&families::BYTES, &labels)
@@ -114,6 +172,7 @@ impl ListenerMetrics {
             rejected: CloseReason::ALL.map(rejected),
             connection_seconds: registry.histogram(&families::CONNECTION_SECONDS, own),
             hellos: HelloOutcome::ALL.map(hello),
+            openings: ClientOpening::ALL.map(opening),
             bytes: Direction::ALL.map(|direction| Engine::ALL.map(|engine| bytes(direction, engine))),
         }
     }
@@ -136,6 +195,11 @@ impl ListenerMetrics {
     /// Counts what came of reading a ClientHello.
     pub fn hello(&self, outcome: HelloOutcome) {
         self.hellos[outcome as usize].increment(1);
+    }
+
+    /// Counts how a client began; on listeners that know one way alone nothing is counted.
+    pub fn opening(&self, opening: ClientOpening) {
+        self.openings[opening as usize].increment(1);
     }
 
     /// The counter of bytes moved one way by one engine.

@@ -20,14 +20,24 @@ pub enum ConnectOutcome {
     Local,
     /// The client left meanwhile.
     Aborted,
+    /// Connected, but not led to TLS in the way of its protocol.
+    Greeting,
     /// Anything else, such as a firewall's rule on this machine.
     Other,
 }
 
 impl ConnectOutcome {
     /// Every outcome, in the order of the declaration.
-    pub const ALL: [Self; 7] =
-        [Self::Ok, Self::Refused, Self::Timeout, Self::Unreachable, Self::Local, Self::Aborted, Self::Other];
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Refused,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::Local,
+        Self::Aborted,
+        Self::Greeting,
+        Self::Other,
+    ];
 
     /// The value of the label `outcome`.
     pub const fn word(self) -> &'static str {
@@ -38,6 +48,7 @@ impl ConnectOutcome {
             Self::Unreachable => "unreachable",
             Self::Local => "local",
             Self::Aborted => "aborted",
+            Self::Greeting => "greeting",
             Self::Other => "other",
         }
     }

@@ -99,10 +99,10 @@ fn every_series_is_there_from_the_start_with_zero() {
     }
     let count = |name: &str| samples.keys().filter(|sample| sample.starts_with(name)).count();
     assert_eq!(count("pointsman_connections_closed_total{"), CloseReason::ALL.len());
-    assert_eq!(count("pointsman_connections_rejected_total{"), 14);
+    assert_eq!(count("pointsman_connections_rejected_total{"), 21);
     assert_eq!(count("pointsman_client_hello_total{"), 8);
     assert_eq!(count("pointsman_bytes_total{"), 4);
-    assert_eq!(count("pointsman_connect_attempts_total{"), 7);
+    assert_eq!(count("pointsman_connect_attempts_total{"), 8);
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
     assert_eq!(count("pointsman_ejections_total{"), 3);
     assert_eq!(count("pointsman_check_failures_total{"), 8);
@@ -122,6 +122,7 @@ fn labels_index_their_arrays() {
             assert_eq!(index(*value), position, "{value:?}");
         }
     }
+    check(&ClientOpening::ALL, |value| value as usize, ClientOpening::word);
     check(&HelloOutcome::ALL, |value| value as usize, HelloOutcome::word);
     check(&ConnectOutcome::ALL, |value| value as usize, ConnectOutcome::word);
     check(&EjectionOutcome::ALL, |value| value as usize, EjectionOutcome::word);
@@ -187,6 +188,7 @@ fn what_happens_is_counted_where_it_belongs() {
     let metrics = Metrics::new();
     let (listener, pool, process) = (metrics.listener("l"), metrics.pool("p"), metrics.process());
     listener.hello(HelloOutcome::BadName);
+    listener.opening(ClientOpening::Silent);
     check(&metrics, r#"pointsman_client_hello_total{listener="l",outcome="bad_name"}"#, 1.0);
     listener.bytes(Direction::FromBackend, Engine::Spliced).increment(7);
     let bytes = r#"pointsman_bytes_total{listener="l",direction="from_backend",engine="spliced"}"#;

@@ -1,0 +1,159 @@
+//! What comes before a hello: PostgreSQL, STARTTLS, and several protocols on one port.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::listener::ListenerChecker;
+use super::or;
+use super::pool::REJECT;
+use super::pools::Pools;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{Detect, Protocol};
+use crate::config::findings::Findings;
+use crate::config::read::{Entry, Key, Named};
+use crate::config::words::Word;
+use crate::snapshot::{DetectSpec, FrontSpec, ProtocolSpec, TargetSpec};
+use crate::sys::process::host_name;
+use crate::wire::Starttls;
+
+/// Some mail servers hold their greeting back for six seconds, to see who cannot wait.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A client that speaks first has done so by then, on any link but the worst.
+const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl ListenerChecker<'_> {
+    /// The front of a listener that reads hellos; `tls` is where it routes them.
+    pub(super) fn front(&self, tls: &ProtocolSpec, pools: &mut Pools, found: &mut Findings<'_>) -> FrontSpec {
+        let words = self.words;
+        let protocol = words.protocol.value().map_or(Protocol::Tcp, |choice| choice.0);
+        self.refuse_front_keys(protocol, found);
+        let greeting_timeout = or(&words.greeting_timeout, |time| time.0, GREETING_TIMEOUT);
+        // Every reference is resolved whatever the protocol is, so that all of them are told at once.
+        let plaintext = self.target("plaintext", &words.plaintext, pools, found);
+        let cancel = self.target("cancel", &words.cancel, pools, found);
+        let databases = self.named("databases", &words.databases, pools, found);
+        let users = self.named("users", &words.users, pools, found);
+        let detect = self.detect(pools, found);
+        let starttls = |protocol| FrontSpec::Starttls {
+            protocol,
+            hostname: words.hostname.value().map_or_else(host_name, |name| name.0.as_str().to_owned()).into(),
+            greeting_timeout,
+        };
+        match protocol {
+            Protocol::Tcp | Protocol::Tls => FrontSpec::Straight,
+            Protocol::Postgres => {
+                let cancel = match (&words.cancel, &plaintext) {
+                    (Key::Absent, TargetSpec::Pool(_)) => plaintext.clone(),
+                    (Key::Absent, TargetSpec::Reject) => only_pool(tls, &databases, &users),
+                    _ => cancel,
+                };
+                FrontSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout }
+            }
+            Protocol::Smtp => starttls(Starttls::Smtp),
+            Protocol::Imap => starttls(Starttls::Imap),
+            Protocol::Pop3 => starttls(Starttls::Pop3),
+            Protocol::Auto => FrontSpec::Detect(detect),
+        }
+    }
+
+    fn detect(&self, pools: &mut Pools, found: &mut Findings<'_>) -> DetectSpec {
+        let absent = Detect::default();
+        let words = self.words.detect.value().unwrap_or(&absent);
+        let mut target = |key: &str, written| self.target(&format!("detect.{key}"), written, pools, found);
+        DetectSpec {
+            ssh: target("ssh", &words.ssh),
+            http: target("http", &words.http),
+            postgres: target("postgres", &words.postgres),
+            other: target("other", &words.other),
+            on_timeout: target("on_timeout", &words.on_timeout),
+            timeout: or(&words.timeout, |time| time.0, DETECT_TIMEOUT),
+        }
+    }
+
+    /// Names of the operator's choice and their pools.
+    fn named(
+        &self,
+        key: &str,
+        written: &Key<Named<String>>,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> Vec<(Arc<str>, Arc<str>)> {
+        let named = written.value().map_or(&[][..], |named| &named.0);
+        let resolved = named.iter().filter_map(|entry| {
+            let value = entry.table.clone()?;
+            let written = Entry { key: entry.place, at: entry.place, value };
+            let pool = pools.refer(&written, || self.key(&format!("{key}.{}", entry.name)), found)?;
+            Some((entry.name.as_str().into(), Arc::clone(&pool.name)))
+        });
+        resolved.collect()
+    }
+
+    /// Whether a pool is written, right or wrong, for clients that send no hello.
+    pub(super) fn serves_without_tls(&self) -> bool {
+        let words = self.words;
+        let is_pool = |target: &Key<String>| match target {
+            Key::Good(written) => written.value != REJECT,
+            Key::Wrong => true,
+            Key::Absent => false,
+        };
+        let detects = |detect: &Detect| {
+            let Detect { ssh, http, postgres, other, on_timeout, timeout: _ } = detect;
+            [ssh, http, postgres, other, on_timeout].into_iter().any(is_pool)
+        };
+        is_pool(&words.plaintext)
+            || !words.databases.is_absent()
+            || !words.users.is_absent()
+            || words.detect.value().is_some_and(detects)
+            || matches!(words.detect, Key::Wrong)
+    }
+
+    fn refuse_front_keys(&self, protocol: Protocol, found: &mut Findings<'_>) {
+        use Protocol::{Auto, Imap, Pop3, Postgres, Smtp};
+        let words = self.words;
+        let keys: [(&str, Option<Span>, &[Protocol], &str); 7] = [
+            ("plaintext", words.plaintext.place(), &[Postgres], "\"postgres\""),
+            ("databases", words.databases.place(), &[Postgres], "\"postgres\""),
+            ("users", words.users.place(), &[Postgres], "\"postgres\""),
+            ("cancel", words.cancel.place(), &[Postgres], "\"postgres\""),
+            ("hostname", words.hostname.place(), &[Smtp, Imap, Pop3], "\"smtp\", \"imap\" or \"pop3\""),
+            (
+                "greeting_timeout",
+                words.greeting_timeout.place(),
+                &[Postgres, Smtp, Imap, Pop3],
+                "\"postgres\", \"smtp\", \"imap\" or \"pop3\"",
+            ),
+            ("detect", words.detect.place(), &[Auto], "\"auto\""),
+        ];
+        if matches!(words.protocol, Key::Wrong) {
+            return;
+        }
+        for (key, place, protocols, words) in keys {
+            let Some(place) = place.filter(|_| !protocols.contains(&protocol)) else { continue };
+            let word = protocol.word();
+            let message = format!("`{key}` has no place on the {word} listener `{}`", self.name);
+            let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
+            found.add(fault.help(format!("it belongs to listeners with protocol = {words}")));
+        }
+    }
+}
+
+/// The pool of all sessions, if they have one and the same.
+fn only_pool(
+    tls: &ProtocolSpec,
+    databases: &[(Arc<str>, Arc<str>)],
+    users: &[(Arc<str>, Arc<str>)],
+) -> TargetSpec {
+    let ProtocolSpec::Tls { routes, no_sni, unmatched, .. } = tls else { return TargetSpec::Reject };
+    let fallbacks = [no_sni, unmatched].into_iter().filter_map(|target| match target {
+        TargetSpec::Pool(pool) => Some(pool),
+        TargetSpec::Reject => None,
+    });
+    let named = databases.iter().chain(users).map(|(_, pool)| pool);
+    let mut pools = routes.iter().map(|route| &route.pool).chain(fallbacks).chain(named);
+    match pools.next() {
+        Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),
+        _ => TargetSpec::Reject,
+    }
+}

@@ -1,0 +1,267 @@
+//! Talks with clients that do not begin with a ClientHello, up to where they do, and with backends that must
+//! first be asked for one.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use super::Surroundings;
+use super::sniff::{self, Sniffed, Tongue};
+use super::story::Story;
+use crate::executor::timeout_at;
+use crate::limit::Share;
+use crate::snapshot::front::{Front, Greet};
+use crate::snapshot::{HelloSpec, Target};
+use crate::sys::Stream;
+use crate::telemetry::{ClientOpening, CloseReason};
+use crate::wire::opening::{Farewell, Fault, Opened, Turn};
+use crate::wire::postgres::Startup;
+use crate::wire::{Opening, Spoken};
+
+/// What a client asks for.
+pub(super) enum Wish {
+    /// What its server name says, or its lack of one.
+    Name,
+    /// A session of PostgreSQL without TLS.
+    Plaintext(Startup),
+    /// That a query of another session ends.
+    Cancel,
+    /// A protocol, told by its first bytes.
+    Spoken(Spoken),
+    /// That the server speaks.
+    Silent,
+}
+
+/// Where a client without a hello goes; `None` for one that is routed by its hello.
+pub(super) fn target<'f>(front: &'f Front, wish: &Wish) -> Option<Result<&'f Target, CloseReason>> {
+    // A reload may have changed the listener meanwhile: what it no longer knows it does not take.
+    let (target, or) = match (front, wish) {
+        (_, Wish::Name) => return None,
+        (Front::Postgres(front), Wish::Plaintext(startup)) => {
+            (front.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
+        }
+        (_, Wish::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
+        (Front::Postgres(front), Wish::Cancel) => (front.cancel.as_ref(), CloseReason::CancelRefused),
+        (_, Wish::Cancel) => (None, CloseReason::CancelRefused),
+        (Front::Detect(front), Wish::Spoken(spoken)) => (front.target(*spoken), CloseReason::UnknownProtocol),
+        (Front::Detect(front), Wish::Silent) => (front.on_timeout.as_ref(), CloseReason::FirstByteTimeout),
+        (_, Wish::Spoken(_)) => (None, CloseReason::UnknownProtocol),
+        (_, Wish::Silent) => (None, CloseReason::FirstByteTimeout),
+    };
+    Some(target.ok_or(or))
+}
+
+/// Plays the server until the client begins TLS, or goes on without; then reads its hello.
+pub(super) async fn open(
+    client: OwnedFd,
+    mut opening: Opening,
+    greet: &Greet,
+    spec: &HelloSpec,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Sniffed, CloseReason> {
+    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
+    let mut talk = Talk { client: &client, opening: &mut opening, around, memory: None, has_heard: false };
+    let opened = match timeout_at(deadline, talk.hold(spec)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(Stopped::Timeout),
+    };
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(stopped) => return Err(talk.close(stopped).await),
+    };
+    let memory = talk.memory.take().map(|(share, _)| share);
+    story.opened(match &opened {
+        Opened::Tls => ClientOpening::Upgraded,
+        Opened::DirectTls => ClientOpening::Tls,
+        Opened::Plaintext(_) => ClientOpening::Plaintext,
+        Opened::Cancel => ClientOpening::Cancel,
+    });
+    match opened {
+        Opened::Tls => {
+            let mut sniffed = sniff::hello_behind(client, Vec::new(), spec, story, around).await?;
+            sniffed.greet = Some(greet.clone());
+            Ok(sniffed)
+        }
+        // The reading of a hello takes a share of its own.
+        Opened::DirectTls => sniff::hello_behind(client, opening.into_heard(), spec, story, around).await,
+        Opened::Plaintext(startup) => {
+            let wish = Wish::Plaintext(startup);
+            Ok(Sniffed::other(client, opening.into_heard(), wish, Tongue::Postgres).holding(memory))
+        }
+        Opened::Cancel => {
+            let bytes = opening.into_heard();
+            Ok(Sniffed::other(client, bytes, Wish::Cancel, Tongue::Nothing).holding(memory))
+        }
+    }
+}
+
+/// What a message takes that is not yet whole; nearly all are shorter.
+const FIRST_SHARE: usize = 2048;
+
+/// A talk with a client.
+struct Talk<'t> {
+    client: &'t Stream,
+    opening: &'t mut Opening,
+    around: &'t Surroundings,
+    /// What an unfinished message takes of the memory of all hellos.
+    memory: Option<(Share, u64)>,
+    has_heard: bool,
+}
+
+/// Why it stopped.
+enum Stopped {
+    Fault(Fault),
+    /// The client left.
+    Gone,
+    /// It did not come to TLS in time.
+    Timeout,
+    /// A message that had begun did not become whole in time.
+    Unfinished,
+    /// The process holds as many bytes of such messages as it may.
+    Memory,
+}
+
+impl Talk<'_> {
+    async fn hold(&mut self, spec: &HelloSpec) -> Result<Opened, Stopped> {
+        let mut begun = None;
+        loop {
+            match self.opening.go_on().map_err(Stopped::Fault)? {
+                Turn::Say(words) => {
+                    send_all(self.client, &words).await.map_err(|_| Stopped::Gone)?;
+                }
+                Turn::Over(opened) => return Ok(opened),
+                Turn::Read if self.opening.heard().is_empty() => {
+                    begun = None;
+                    self.memory = None;
+                    self.read().await?;
+                }
+                Turn::Read => {
+                    self.account()?;
+                    let deadline = *begun.get_or_insert_with(Instant::now) + spec.hello_timeout;
+                    timeout_at(deadline, self.read()).await.map_err(|_| Stopped::Unfinished)??;
+                }
+            }
+        }
+    }
+
+    /// Takes a share of the memory of all hellos for a message that has begun.
+    fn account(&mut self) -> Result<(), Stopped> {
+        let held = self.opening.heard().len();
+        let wanted = if held <= FIRST_SHARE { FIRST_SHARE } else { self.opening.most() } as u64;
+        let granted = match &mut self.memory {
+            Some((_, granted)) if *granted >= wanted => return Ok(()),
+            Some((share, granted)) => {
+                let grown = share.grow(wanted - *granted);
+                *granted = wanted;
+                grown
+            }
+            none => {
+                *none = self.around.bounds.hello_memory.share(wanted).map(|share| (share, wanted));
+                none.is_some()
+            }
+        };
+        if granted { Ok(()) } else { Err(Stopped::Memory) }
+    }
+
+    /// Reads through the worker's buffer, so that a client that is waited for holds none.
+    async fn read(&mut self) -> Result<(), Stopped> {
+        let (client, opening, engines) = (self.client, &mut *self.opening, &self.around.engines);
+        let read = poll_fn(|cx| {
+            engines.with_buffer(|buffer| {
+                let room = opening.room().min(buffer.len());
+                let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
+                opening.hear(&buffer[..read]);
+                Poll::Ready(io::Result::Ok(read))
+            })
+        });
+        if !matches!(read.await, Ok(1..)) {
+            return Err(Stopped::Gone);
+        }
+        self.has_heard = true;
+        Ok(())
+    }
+
+    /// Ends it, with the last words that are not yet said.
+    async fn close(&self, stopped: Stopped) -> CloseReason {
+        let words = match stopped {
+            Stopped::Timeout | Stopped::Unfinished => self.opening.farewell(Farewell::Timeout),
+            Stopped::Memory => self.opening.farewell(Farewell::Busy),
+            Stopped::Fault(_) => Cow::Borrowed(&[][..]),
+            Stopped::Gone => return self.gone(),
+        };
+        sniff::dismiss(self.client, &words).await;
+        match stopped {
+            Stopped::Timeout if self.has_heard => CloseReason::OpeningTimeout,
+            Stopped::Timeout => CloseReason::FirstByteTimeout,
+            Stopped::Unfinished => CloseReason::OpeningTimeout,
+            Stopped::Memory => CloseReason::HelloMemory,
+            Stopped::Fault(fault) => self.fault(fault),
+            Stopped::Gone => self.gone(),
+        }
+    }
+
+    fn gone(&self) -> CloseReason {
+        if self.has_heard { CloseReason::LeftBeforeTls } else { CloseReason::NoData }
+    }
+
+    fn fault(&self, fault: Fault) -> CloseReason {
+        match fault {
+            Fault::Pipelined => CloseReason::PipelinedBeforeTls,
+            Fault::Malformed | Fault::TooLong => CloseReason::OpeningMalformed,
+            Fault::TooMany => CloseReason::TooManyCommands,
+            Fault::Quit => CloseReason::LeftBeforeTls,
+            // Words of backends.
+            Fault::Refused | Fault::Unexpected => CloseReason::Internal,
+        }
+    }
+}
+
+/// Why a backend is not ready for a hello.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotReady {
+    /// The connection broke or ended.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What it said, or did not say.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+}
+
+/// Plays the client of a backend until it is ready for the hello.
+pub(super) async fn greet(backend: &Stream, greet: &Greet) -> Result<(), NotReady> {
+    /// Answers have some hundred bytes.
+    const PIECE: usize = 1024;
+    let mut opening = Opening::guest(&greet.greeting);
+    loop {
+        match opening.go_on().map_err(NotReady::Fault)? {
+            Turn::Say(words) => send_all(backend, &words).await?,
+            Turn::Over(_) => return Ok(()),
+            Turn::Read => {
+                let read = poll_fn(|cx| {
+                    // Memory that is there only while there is something to read.
+                    let mut buffer = [0; PIECE];
+                    let room = opening.room().min(PIECE);
+                    let read = ready!(backend.poll_recv(cx, &mut buffer[..room]))?;
+                    opening.hear(&buffer[..read]);
+                    Poll::Ready(io::Result::Ok(read))
+                });
+                if read.await? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+            }
+        }
+    }
+}
+
+async fn send_all(to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let sent = to.send(bytes).await?;
+        bytes = &bytes[sent..];
+    }
+    Ok(())
+}
