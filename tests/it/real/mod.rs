@@ -7,8 +7,10 @@ mod bulk;
 mod certificates;
 mod checks;
 mod dns;
+mod mail;
 mod network;
 mod postgres;
+mod protocols;
 mod stopped;
 mod tls;
 

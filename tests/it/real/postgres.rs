@@ -18,6 +18,11 @@ pub(super) struct Postgres {
 
 impl Postgres {
     pub(super) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With further arguments of the server.
+    pub(super) fn start_with(more: &[&str]) -> Self {
         let programs = programs();
         let directory = Directory::new();
         // It refuses to run as root.
@@ -30,7 +35,12 @@ impl Postgres {
             let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = as_postgres(&programs.join("postgres"));
             command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &free.port().to_string(), "-k"]);
-            command.arg(&directory.0).args(["-c", "fsync=off"]).stderr(Stdio::piped()).stdout(Stdio::null());
+            command
+                .arg(&directory.0)
+                .args(["-c", "fsync=off"])
+                .args(more)
+                .stderr(Stdio::piped())
+                .stdout(Stdio::null());
             let mut server = Guarded::spawn(&mut command);
             let log = Lines::follow(server.0.stderr.take().unwrap());
             let mut ready = false;
@@ -47,6 +57,11 @@ impl Postgres {
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The answer to a question, asked beside whatever is tested.
+    pub(super) fn ask(&self, question: &str) -> String {
+        run(psql(self.address).args(["-c", question]))
     }
 
     /// A session that stays open for as long as its standard input does.
