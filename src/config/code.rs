@@ -100,13 +100,19 @@ codes! {
     OpenAdmin = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
+    /// A pool that gets requests to cancel a query, and does not lead them to the session's backend.
+    LostCancel = "C0430",
 }
 
 impl Code {
     /// Whether it stops the start or only deserves a look.
     pub fn level(self) -> Level {
         match self {
-            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin | Self::NothingReady => Level::Warning,
+            Self::UnusedPool
+            | Self::IdleSetting
+            | Self::OpenAdmin
+            | Self::NothingReady
+            | Self::LostCancel => Level::Warning,
             _ => Level::Fault,
         }
     }

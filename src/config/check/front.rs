@@ -7,12 +7,16 @@ use super::listener::ListenerChecker;
 use super::or;
 use super::pool::REJECT;
 use super::pools::Pools;
+use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Detect, Protocol};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Key, Named};
 use crate::config::words::Word;
+use crate::listener::ListenerSpec;
+use crate::pool::PoolSpec;
+use crate::pool::spec::HashOn;
 use crate::snapshot::{DetectSpec, FrontSpec, ProtocolSpec, TargetSpec};
 use crate::sys::process::host_name;
 use crate::wire::Starttls;
@@ -136,6 +140,37 @@ impl ListenerChecker<'_> {
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
             found.add(fault.help(format!("it belongs to listeners with protocol = {words}")));
         }
+    }
+}
+
+/// Warns of each listener whose requests to cancel go to a pool that may lead them astray.
+pub(super) fn warn_of_lost_cancels(listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
+    for listener in listeners {
+        let FrontSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front else {
+            continue;
+        };
+        let Some(pool) = pools.iter().find(|pool| pool.name == *name && !leads_back(pool)) else { continue };
+        let path = format!("listener.{}.cancel", listener.name);
+        let message = format!(
+            "requests to cancel a query may not find their session: pool `{}` has several backends, and what it \
+             chooses by is not the client's address alone",
+            pool.name
+        );
+        let warning = Diagnostic::new(Code::LostCancel, path, message);
+        found.add(
+            warning.help("such a request has no name: use balance = \"maglev\" with hash_on = \"source-ip\""),
+        );
+    }
+}
+
+/// Whether all connections of a client's address come to one backend.
+fn leads_back(pool: &PoolSpec) -> bool {
+    match pool.algorithm {
+        Algorithm::Failover => true,
+        Algorithm::Maglev if pool.hash_on.alone() == Some(HashOn::SourceIp) && pool.max_load.is_none() => {
+            true
+        }
+        _ => pool.backends.len() < 2 && pool.discover.is_none(),
     }
 }
 

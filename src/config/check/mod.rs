@@ -32,6 +32,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let admin = admin(file, &mut binds, found);
     let listeners = listener::listeners(&file.listener, &mut known, &mut binds, found);
     tiers::Node::check(file, &pools, found);
+    front::warn_of_lost_cancels(&listeners, &pools, found);
     known.warn_of_unused(found);
     Config {
         workers: workers(file),
