@@ -153,3 +153,45 @@ fn ssh_comes_through_auto_and_tcp() {
     program.wait_for_record("the route", |record| record["route"] == "on_timeout");
     program.stop();
 }
+
+/// A driver with its own libpq of version 17 or later: TLS at once, and requests to cancel in both ways.
+#[test]
+#[ignore = "needs postgresql and psycopg"]
+fn a_python_driver_cancels_and_begins_tls_at_once() {
+    const SCRIPT: &str = "import psycopg, sys, threading\n\
+        base = 'hostaddr=127.0.0.1 host=%s port=%s user=postgres dbname=postgres connect_timeout=20 sslrootcert=%s ' % tuple(sys.argv[1:4])\n\
+        with psycopg.connect(base + 'sslmode=verify-full', autocommit=True) as session:\n    \
+            number = session.info.backend_pid\n    \
+            for cancel in [session.cancel_safe, session.cancel]:\n        \
+                timer = threading.Timer(1, cancel)\n        \
+                timer.start()\n        \
+                try: session.execute('select pg_sleep(600)')\n        \
+                except psycopg.errors.QueryCanceled: print('cancelled')\n        \
+                timer.join()\n    \
+            assert session.execute('select pg_backend_pid()').fetchone()[0] == number\n\
+        base = base.replace(sys.argv[1], sys.argv[4])\n\
+        try: psycopg.connect(base + 'sslmode=verify-full sslnegotiation=direct')\n\
+        except psycopg.OperationalError as error: print(error)\n";
+    let authority = Authority::new();
+    let server = with_tls(&authority.sign(NAME));
+    // It is no PostgreSQL and does not choose the protocol, which a client learns when its handshake is done.
+    let other = "tls.example.test";
+    let tls = authority.backend(other);
+    let program = Program::start(&format!(
+        "[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\ncancel = \"db\"\n\
+         routes = [{{ sni = \"{NAME}\", pool = \"db\" }}, {{ sni = \"{other}\", pool = \"tls\" }}]\n\
+         [pool.db]\nbackends = [\"{}\"]\n[pool.tls]\nbackends = [\"{}\"]\n",
+        server.address(),
+        tls.address
+    ));
+    let port = program.address("main").port().to_string();
+    let mut python = Command::new("python3");
+    python.args(["-c", SCRIPT, NAME, &port]).arg(authority.file()).arg(other);
+    let told = run(&mut python);
+    assert!(told.starts_with("cancelled\ncancelled\n"), "{told}");
+    assert!(told.contains("without ALPN"), "{told}");
+    let opened = |kind: &str| program.sum("pointsman_client_openings_total", &format!("\"{kind}\""));
+    // The session, and its first request to cancel; then the second one; then TLS at once.
+    assert_eq!([opened("upgraded"), opened("cancel"), opened("tls")], [2.0, 1.0, 1.0]);
+    program.stop();
+}
