@@ -7,6 +7,7 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
+use crate::pool::forward::prefix::Prefix;
 use crate::sys::Address;
 
 /// What `bind` takes; `:443` is both families.
@@ -81,6 +82,24 @@ impl Read for ResolverAddress {
             (Err(_), Err(_)) => Err("a resolver is \"IP\", \"IP:PORT\" or \"[IPV6]:PORT\"".to_owned()),
         };
         address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// A network that `allow_private` opens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network(pub(super) Prefix);
+
+impl Read for Network {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a network such as \"10.1.0.0/16\"", found)?;
+        let network = match text.parse::<Prefix>() {
+            Ok(prefix) if prefix.bits() == 0 => {
+                Err("every address: name the networks that are to be reached".to_owned())
+            }
+            Ok(prefix) => Ok(prefix),
+            Err(fault) => Err(fault.to_string()),
+        };
+        network.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
 }
 

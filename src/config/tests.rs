@@ -544,6 +544,50 @@ fn sources_of_backends() {
     check(&whole("", "discover = { file = 'a' }", "").replace("'10.0.0.1:5432'", idle), &[]);
 }
 
+/// A pool that forwards by these keys, for the names of a `tls` listener.
+fn check_forward(keys: &str, pool: &str, expected: &[&str]) {
+    check(
+        &format!(
+            "[listener.out]\nbind = ':443'\nprotocol = 'tls'\nunmatched = 'egress'\n\
+             [pool.egress]\nforward = {{ {keys} }}\n{pool}\n"
+        ),
+        expected,
+    );
+}
+
+#[test]
+fn names_that_may_be_forwarded() {
+    check_forward("allow = 'api.test'", "", &[]);
+    check_forward("to = 'sni', port = 8443, allow = ['*.example.org', 'api.test']", "", &[]);
+    check_forward("allow = 'a', allow_private = ['10.1.0.0/16', 'fd00::/8'], resolvers = '::1'", "", &[]);
+    let dial = "attempts = 1\nconnect_timeout = '1s'\ndial_timeout = '2s'\nmax_connections = 5";
+    check_forward("allow = 'a'", &format!("{dial}\nqueue.length = 2"), &[]);
+    check_forward("", "", &["C0105"]);
+    check_forward("allow = []", "", &["C0105"]);
+    check_forward("allow = '*'", "", &["C0205"]);
+    check_forward("allow = '10.0.0.1'", "", &["C0205"]);
+    check_forward("allow = 'a', to = 'host'", "", &["C0201"]);
+    check_forward("allow = 'a', port = 0", "", &["C0203"]);
+    check_forward("allow = 'a', allow_private = []", "", &["C0105"]);
+    check_forward("allow = 'a', allow_private = '0.0.0.0/0'", "", &["C0204"]);
+    check_forward("allow = 'a', allow_private = '10.1.0.1/16'", "", &["C0204"]);
+    check_forward("allow = 'a', allow_private = 'lan'", "", &["C0204"]);
+    check_forward("allow = 'a', resolvers = []", "", &["C0105"]);
+    check_forward("allow = 'a', ports = 1", "", &["C0102"]);
+    check_forward("allow = 'a'", "backends = ['10.0.0.1:443']", &["C0340"]);
+    check_forward("allow = 'a'", "health.check = 'off'\nbalance = 'maglev'", &["C0340", "C0340"]);
+    check_forward("allow = 'a'", "queue.length = 2", &["C0322"]);
+}
+
+#[test]
+fn forwarding_needs_a_name() {
+    let pool = "[pool.egress]\nforward = { allow = 'a' }\n";
+    check(&format!("[listener.out]\nbind = ':1'\npool = 'egress'\n{pool}"), &["C0341"]);
+    let tls = "[listener.out]\nbind = ':1'\nprotocol = 'tls'";
+    check(&format!("{tls}\nno_sni = 'egress'\n{pool}"), &["C0341"]);
+    check(&format!("{tls}\nroutes = [{{ sni = 'a', pool = 'egress' }}]\n{pool}"), &[]);
+}
+
 #[test]
 fn a_source_has_its_defaults() {
     let discover = |keys: &str| {
@@ -663,6 +707,20 @@ fn places_far_apart_are_shown_both() {
     ");
 }
 
+/// The recipes of the documentation: its blocks of TOML that are whole.
+#[test]
+fn the_recipes_are_right() {
+    let mut seen = 0;
+    for text in [include_str!("../../README.md"), include_str!("../../docs/reach.md")] {
+        let blocks = text.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
+        for block in blocks.filter(|block| block.contains("[listener.") && block.contains("[pool.")) {
+            good(block);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "only {seen} recipes");
+}
+
 /// The example with every commented key written out: `#key = ...` and `#[table]`.
 fn example_with_every_key() -> String {
     let is_key = |line: &str| {
@@ -685,6 +743,11 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {
+        if let Some(forward) = &mut pool.forward {
+            assert_eq!(std::mem::take(&mut forward.allow_private), ["10.1.0.0/16".parse().unwrap()]);
+            assert_eq!(std::mem::take(&mut forward.resolvers), ["10.0.0.53:53".parse().unwrap()]);
+            continue;
+        }
         let tiers = std::mem::take(&mut pool.tiers);
         assert_eq!((tiers.zone, tiers.zones), (Some("eu-west".into()), vec!["eu-north".into()]));
         let is_mail = &*pool.name == "mail";

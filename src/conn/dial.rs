@@ -7,6 +7,7 @@
 //! its own and is not counted against the deadline of the dial.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::pool::{Backend, Lease, Unavailable};
+use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::fault::is_out_of_resources;
@@ -55,6 +56,15 @@ pub(super) async fn dial(
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
     let began = Instant::now();
+    let mut named = match served.pool.forward() {
+        Some(forward) => {
+            let found = destinations(forward, sniffed, story);
+            // Boxed, as hardly any connection needs the room.
+            let found = Box::pin(timeout_at(began + spec.dial_timeout, found)).await;
+            Some(found.unwrap_or(Err(CloseReason::NameNotResolved))?.into_iter())
+        }
+        None => None,
+    };
     let mut waited = Duration::ZERO;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
@@ -76,7 +86,16 @@ pub(super) async fn dial(
         let deadline = began + waited + spec.dial_timeout;
         story.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
-        let address = lease.backend().address();
+        let address = match &mut named {
+            Some(addresses) => match addresses.next() {
+                Some(address) => {
+                    story.dials(address);
+                    &Address::Tcp(address)
+                }
+                None => break,
+            },
+            None => lease.backend().address(),
+        };
         let attempt = tokio::select! {
             biased;
             attempt = timeout_at(by, attempt(address, &sniffed.bytes)) => attempt,
@@ -99,7 +118,8 @@ pub(super) async fn dial(
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
-        if failure.outcome != ConnectOutcome::Local {
+        // That a host which a client names cannot be reached says nothing of the pool.
+        if failure.outcome != ConnectOutcome::Local && named.is_none() {
             story.not_connected(&lease);
         }
         last = failure.reason;
@@ -108,12 +128,41 @@ pub(super) async fn dial(
         if attempt_began >= deadline {
             break;
         }
-        tried.push(Arc::clone(lease.backend()));
+        if named.is_none() {
+            tried.push(Arc::clone(lease.backend()));
+        }
     }
     if last == CloseReason::NoBackend {
         served.metrics.no_backend.increment(1);
     }
     Err(last)
+}
+
+/// Where the name that the client asks for leads.
+async fn destinations(
+    forward: &Forward,
+    sniffed: &Sniffed,
+    story: &mut Story,
+) -> Result<Vec<SocketAddr>, CloseReason> {
+    let Some(mark) = forward.mark(&sniffed.bytes) else {
+        tracing::warn!(client = %story.client(), "a forwarded connection has come back: its name leads to this process");
+        return Err(CloseReason::ForwardLoop);
+    };
+    story.keep(mark);
+    let own = story.around().bounds.own.load_full();
+    let found = tokio::select! {
+        biased;
+        found = forward.destinations(sniffed.facts.server_name.as_ref(), &own) => found,
+        () = sniffed.client.failed() => return Err(CloseReason::ClientGone),
+    };
+    found.map_err(|fault| {
+        tracing::debug!(client = %story.client(), %fault, "a client is not forwarded");
+        match fault {
+            ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
+            ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
+            ForwardFault::Refused => CloseReason::AddressRefused,
+        }
+    })
 }
 
 /// A backend for the client, if need be after a wait, which is added to `waited`.

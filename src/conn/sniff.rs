@@ -50,7 +50,7 @@ impl Sniffed {
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
         let alert = match reason {
             CloseReason::NoSni => Alert::MissingExtension,
-            CloseReason::UnmatchedSni => Alert::UnrecognizedName,
+            CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
             _ => Alert::InternalError,
         };
         if self.speaks_tls {

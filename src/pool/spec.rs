@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::discover::spec::DiscoverSpec;
+use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
 use crate::wire::Script;
@@ -33,6 +34,11 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Where further backends come from, or `None`.
     pub discover: Option<DiscoverSpec>,
+    /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
+    /// pool with backends.
+    ///
+    /// [`Forward::stand_in`]: super::Forward::stand_in
+    pub forward: Option<ForwardSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
     /// Agents that say how their backends are, or `None` when nobody is asked.
@@ -62,6 +68,7 @@ impl PoolSpec {
             slow_start: None,
             backends,
             discover: None,
+            forward: None,
             health: Some(HealthSpec::default()),
             agent: None,
             ejection: None,

@@ -33,6 +33,7 @@ use crate::limit::Gate;
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
+use crate::pool::forward::NAMES_AT_ONCE;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
@@ -111,6 +112,7 @@ impl Server {
             connections: Gate::new(connections),
             hello_memory: Gate::new(HELLO_MEMORY),
             next_id: AtomicU64::new(1),
+            own: ArcSwap::default(),
         });
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
@@ -146,7 +148,7 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
-        view.set_addresses(plan.addresses());
+        view.set_addresses(plan.addresses(), config.admin);
         let held = if must_look {
             Some(plan)
         } else {
@@ -198,8 +200,11 @@ impl Descriptors {
     /// How many connections the process may have, by its configuration or by what is left for them.
     fn connections(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-        let reserved =
-            RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes() + checks(config);
+        let reserved = RESERVED_DESCRIPTORS
+            + sockets * self.workers as u64
+            + 2 * self.pipes()
+            + checks(config)
+            + names(config);
         let most = (self.limit.saturating_sub(reserved) / 2).max(1);
         let connections = config.max_connections.unwrap_or(most);
         if connections > most {
@@ -223,6 +228,12 @@ fn checks(config: &Config) -> u64 {
     });
     let most = asked.sum::<usize>().min(config.max_checks);
     most.saturating_sub(KEPT) as u64
+}
+
+/// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
+fn names(config: &Config) -> u64 {
+    let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
+    2 * (NAMES_AT_ONCE * pools) as u64
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

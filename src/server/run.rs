@@ -227,6 +227,9 @@ impl Control {
         let checks = self.checks.entry(Arc::clone(name)).or_default();
         checks.follow(pool, &self.report_to, &self.check_limit, build::random());
         self.agents.follow(pool, &self.check_limit);
+        if let Some(forward) = pool.forward() {
+            forward.follow();
+        }
     }
 
     async fn reload_file(&mut self) {
@@ -277,7 +280,7 @@ impl Control {
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.set_addresses(server.sockets.addresses());
+        server.view.set_addresses(server.sockets.addresses(), config.admin);
         let connections = server.descriptors.connections(&config);
         server.view.bounds.connections.set_limit(connections);
         server.view.metrics.process().connections_limit.set(connections as f64);

@@ -59,7 +59,14 @@ impl View {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>) {
+    /// Says where the listeners listen, and the admin listener.
+    pub(super) fn set_addresses(
+        &self,
+        addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>,
+        admin: Option<SocketAddr>,
+    ) {
+        let own = addresses.values().flatten().copied().chain(admin);
+        self.bounds.own.store(Arc::new(own.collect()));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 }

@@ -1,7 +1,8 @@
 //! One address type for both ends of a connection: TCP or a Unix socket.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -40,6 +41,21 @@ impl fmt::Display for Address {
     }
 }
 
+/// The IP addresses that the interfaces of this host have now.
+///
+/// # Errors
+///
+/// When the kernel cannot be asked.
+pub fn of_this_host() -> io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    Ok(addresses.collect())
+}
+
 /// Why a text is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
@@ -72,6 +88,12 @@ mod tests {
     fn check(text: &str, expected: Result<&str, AddressFault>) {
         let found = text.parse::<Address>().map(|a| a.to_string());
         assert_eq!(found, expected.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn this_host_has_a_loopback_address() {
+        let addresses = of_this_host().unwrap();
+        assert!(addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{addresses:?}");
     }
 
     #[test]

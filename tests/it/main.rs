@@ -9,6 +9,7 @@ mod child;
 mod dial;
 mod discovery;
 mod ends;
+mod forward;
 mod life;
 mod pressure;
 mod probes;

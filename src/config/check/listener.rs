@@ -11,7 +11,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol, Route};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, Named};
+use crate::config::read::{Entry, Item, Key, Named};
 use crate::config::words::name_fault;
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
@@ -132,7 +132,28 @@ impl ListenerChecker<'_> {
                     .help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"),
             );
         }
+        if let (Hashing::NoNames, Some(forward)) = (hashing, pool.forwards) {
+            let used = format!("used by the tcp listener `{}`, which reads no name", self.name);
+            self.forwards_nothing("pool", (written, used), forward, found);
+        }
         Arc::clone(&pool.name)
+    }
+
+    /// Adds a fault for a pool that forwards by name where there is none.
+    fn forwards_nothing(
+        &self,
+        key: &str,
+        (written, used): (&Entry<String>, String),
+        forward: Span,
+        found: &mut Findings<'_>,
+    ) {
+        let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
+        found.add(
+            Diagnostic::new(Code::ForwardWithoutName, self.key(key), message)
+                .label(written.at, used)
+                .label(forward, "this needs the client's server name")
+                .help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""),
+        );
     }
 
     fn routes(&self, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
@@ -202,6 +223,10 @@ impl ListenerChecker<'_> {
     ) -> TargetSpec {
         let written = written.entry().filter(|written| written.value != REJECT);
         let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
+        if let (Some(written), Some(forward), "no_sni") = (written, pool.and_then(|pool| pool.forwards), key)
+        {
+            self.forwards_nothing(key, (written, "for clients without a name".to_owned()), forward, found);
+        }
         pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(Arc::clone(&pool.name)))
     }
 

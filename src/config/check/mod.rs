@@ -4,6 +4,7 @@
 //! was found.
 
 mod discover;
+mod forward;
 mod health;
 mod listener;
 mod pool;
