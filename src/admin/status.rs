@@ -1,7 +1,6 @@
 //! The page /api/v1/status: what is configured and alive, as JSON whose keys have one order.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Served, Snapshot};
+use crate::sys::Address;
 
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ struct Connections {
 #[derive(Debug, Serialize)]
 struct ListenerStatus<'a> {
     name: &'a str,
-    addresses: &'a [SocketAddr],
+    addresses: Vec<String>,
     protocol: &'static str,
     connections: ListenerConnections,
 }
@@ -213,7 +213,7 @@ pub(super) fn json(view: &View) -> String {
 /// The listeners by name. A reload that happens now may show a new listener still without its addresses.
 fn listeners<'a>(
     snapshot: &'a Snapshot,
-    addresses: &'a BTreeMap<Arc<str>, Vec<SocketAddr>>,
+    addresses: &BTreeMap<Arc<str>, Vec<Address>>,
 ) -> Vec<ListenerStatus<'a>> {
     // Every address of a listener has its policy.
     let by_name: BTreeMap<&str, &Policy> =
@@ -222,7 +222,7 @@ fn listeners<'a>(
         .into_iter()
         .map(|(name, policy)| ListenerStatus {
             name,
-            addresses: addresses.get(name).map_or(&[], Vec::as_slice),
+            addresses: addresses.get(name).into_iter().flatten().map(ToString::to_string).collect(),
             protocol: match policy.protocol {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Tls(_) => "tls",

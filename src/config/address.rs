@@ -9,10 +9,11 @@ use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
 use crate::pool::forward::prefix::Prefix;
 use crate::sys::Address;
+use crate::sys::address::AddressFault;
 
 /// What `bind` takes; `:443` is both families.
 #[derive(Clone, Debug)]
-pub(super) struct Bind(pub(super) Vec<SocketAddr>);
+pub(super) struct Bind(pub(super) Vec<Address>);
 
 impl Read for Bind {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
@@ -23,7 +24,10 @@ impl Read for Bind {
         let text = string(value, path, "an address such as \":443\"", found)?;
         let binds = match text.strip_prefix(':').and_then(port) {
             Some(port) => Ok(both_families(port)),
-            None => one_address(text).map(|address| vec![address]),
+            None if text.starts_with("unix:") => {
+                text.parse().map(|address| vec![address]).map_err(|fault: AddressFault| fault.to_string())
+            }
+            None => one_address(text).map(|address| vec![address.into()]),
         };
         binds.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -108,14 +112,15 @@ fn bad_address(value: &Value<'_>, path: Path<'_>, text: &str, hint: &str) -> Dia
     Diagnostic::new(Code::BadAddress, path, message).label(value.span().into(), hint)
 }
 
-fn both_families(port: u16) -> Vec<SocketAddr> {
-    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+fn both_families(port: u16) -> Vec<Address> {
+    let of = |ip: IpAddr| SocketAddr::new(ip, port).into();
+    vec![of(Ipv4Addr::UNSPECIFIED.into()), of(Ipv6Addr::UNSPECIFIED.into())]
 }
 
 /// An address to bind, or a hint.
 fn one_address(text: &str) -> Result<SocketAddr, String> {
     if text.starts_with("unix:") {
-        return Err("listeners bind IP addresses, not Unix sockets".to_owned());
+        return Err("the admin listener binds an IP address, not a Unix socket".to_owned());
     }
     let address: SocketAddr = text.parse().map_err(|_| hint(text))?;
     match address.ip() {

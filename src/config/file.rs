@@ -8,7 +8,7 @@ use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, DnsName, Factor, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
+    Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
     TimeOrOff, Word,
 };
 use super::{LogFormat, LogLevel};
@@ -95,9 +95,12 @@ tables! {
     /// Where clients connect.
     #[cfg_attr(test, schemars(extend("required" = ["bind"])))]
     "a listener" struct Listener {
-        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these, or an array.
-        /// Needed.
+        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these, a Unix socket,
+        /// `"unix:/run/pointsman.sock"`, or an array. Needed.
         bind: OneOrMany<Bind>,
+        /// Unix sockets only: the permissions of the socket's file, such as "0660"; who may write may connect.
+        /// Default: those that the umask leaves.
+        mode: FileMode,
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
         /// decrypted, and its server name chooses the pool.
         protocol: Choice<Protocol>,

@@ -334,8 +334,7 @@ fn addresses() {
     for address in [":0", "127.0.0.1:0", "[::1]:443", ":65535"] {
         check_others(&bind(address), &[]);
     }
-    for address in ["443", ":65536", "*:443", "[::ffff:1.2.3.4]:443", "unix:/x", "localhost:443", ":+5", ":"]
-    {
+    for address in ["443", ":65536", "*:443", "[::ffff:1.2.3.4]:443", "unix:x", "localhost:443", ":+5", ":"] {
         check_others(&bind(address), &["C0204"]);
     }
     check_others("[listener.x]\nbind = 443\npool = 'db'", &["C0104"]);
@@ -580,6 +579,26 @@ fn names_that_may_be_forwarded() {
 }
 
 #[test]
+fn unix_sockets_are_bound() {
+    let bind = |bind: &str, keys: &str| {
+        format!("[listener.db]\nbind = {bind}\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:1']")
+    };
+    let config = good(&bind("['unix:/run/a.sock', ':5432']", "mode = '0660'"));
+    assert_eq!(config.listeners[0].binds[0], "unix:/run/a.sock".parse().unwrap());
+    assert_eq!((config.listeners[0].binds.len(), config.listeners[0].mode), (3, Some(0o660)));
+    check(&bind("'unix:/run/a.sock'", "mode = '777'"), &[]);
+    check(&bind("'unix:a.sock'", ""), &["C0204"]);
+    check(&bind("'unix:'", ""), &["C0204"]);
+    check(&bind("['unix:/a', 'unix:/a']", ""), &["C0307"]);
+    check(&bind("'unix:/a'", "mode = '1777'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '088'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '+66'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = 0o660"), &["C0104"]);
+    check(&bind("':5432'", "mode = '660'"), &["C0402"]);
+    check_others("[admin]\nlisten = 'unix:/run/admin.sock'", &["C0204"]);
+}
+
+#[test]
 fn forwarding_needs_a_name() {
     let pool = "[pool.egress]\nforward = { allow = 'a' }\n";
     check(&format!("[listener.out]\nbind = ':1'\npool = 'egress'\n{pool}"), &["C0341"]);
@@ -740,6 +759,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.mode.take()).collect();
+    assert_eq!(shown, [0o660]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {

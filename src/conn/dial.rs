@@ -68,7 +68,7 @@ pub(super) async fn dial(
     let mut waited = Duration::ZERO;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
-    let mut attempt_began = began;
+    let mut attempt_began = if named.is_some() { Instant::now() } else { began };
     for _ in 0..spec.attempts {
         let waited_before = waited;
         let lease = match find(served, sniffed, story, &tried, &mut waited).await {

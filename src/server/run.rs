@@ -309,6 +309,7 @@ impl Control {
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;
+        self.server.sockets.remove_files();
         for worker in &self.server.workers {
             worker.order(Order::Finish);
         }

@@ -8,11 +8,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Where a socket listens or connects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Tcp(SocketAddr),
-    /// A Unix stream socket by its path.
+    /// A Unix stream socket by its path, which is empty for the client of one.
     Unix(Arc<Path>),
 }
 
@@ -36,8 +36,17 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            // Clients hardly ever bind their end.
+            Self::Unix(path) if path.as_os_str().is_empty() => f.write_str("unix"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+impl fmt::Debug for Address {
+    /// As it is written, like that of the standard library's addresses.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -101,6 +110,7 @@ mod tests {
         check("10.0.0.1:443", Ok("10.0.0.1:443"));
         check("[::1]:443", Ok("[::1]:443"));
         check("unix:/run/x.sock", Ok("unix:/run/x.sock"));
+        assert_eq!(Address::Unix(Path::new("").into()).to_string(), "unix");
         check("unix:x.sock", Err(AddressFault::UnixPath));
         check("10.0.0.1", Err(AddressFault::Form));
         check("mail.example.com:443", Err(AddressFault::Form));

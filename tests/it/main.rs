@@ -24,4 +24,5 @@ mod support;
 mod tidy;
 mod tiers;
 mod tls;
+mod unix;
 mod workers;

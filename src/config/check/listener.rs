@@ -1,7 +1,6 @@
 //! Listeners: where they bind, and where their connections go.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pool::REJECT;
@@ -17,6 +16,7 @@ use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::route::pattern::NamePattern;
 use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+use crate::sys::Address;
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -64,6 +64,7 @@ impl ListenerChecker<'_> {
         ListenerSpec {
             name: self.name.into(),
             binds: self.binds(binds, found),
+            mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
                 protocol: self.protocol(pools, found),
@@ -73,7 +74,7 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn binds(&self, binds: &mut Binds, found: &mut Findings<'_>) -> Vec<SocketAddr> {
+    fn binds(&self, binds: &mut Binds, found: &mut Findings<'_>) -> Vec<Address> {
         let path = self.key("bind");
         let list = match &self.words.bind {
             Key::Good(entry) => &entry.value.0,
@@ -89,7 +90,16 @@ impl ListenerChecker<'_> {
         for item in &list.items {
             binds.add(&item.value.0, item.at, &path, found);
         }
-        list.items.iter().flat_map(|item| item.value.0.iter().copied()).collect()
+        let addresses: Vec<_> = list.items.iter().flat_map(|item| item.value.0.iter().cloned()).collect();
+        if let Some(mode) = self.words.mode.place()
+            && list.complete
+            && addresses.iter().all(|address| address.tcp().is_some())
+        {
+            let message = format!("`mode` of listener `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("mode"), message);
+            found.add(warning.label(mode, "it is for Unix sockets"));
+        }
+        addresses
     }
 
     /// Resolves every reference whatever the protocol is, so that all of them are told at once.
