@@ -7,6 +7,7 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
+use crate::pool::DialSource;
 use crate::pool::forward::prefix::Prefix;
 use crate::sys::Address;
 use crate::sys::address::AddressFault;
@@ -104,6 +105,25 @@ impl Read for Network {
             Err(fault) => Err(fault.to_string()),
         };
         network.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// What `source` takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceAddress(pub(super) DialSource);
+
+impl Read for SourceAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "\"client\" or an IP address", found)?;
+        let source = match (text, text.parse::<IpAddr>()) {
+            ("client", _) => Ok(DialSource::Client),
+            (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
+                Err("no connection comes from there; for the kernel's choice leave it out".to_owned())
+            }
+            (_, Ok(ip)) => Ok(DialSource::Address(ip.to_canonical())),
+            (_, Err(_)) => Err("\"client\", or an IP address of this machine without a port".to_owned()),
+        };
+        source.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
 }
 

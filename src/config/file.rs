@@ -3,7 +3,7 @@
 //! Defaults are applied by the checks, not here: a key that is not written is absent. The descriptions
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
-use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress};
+use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -212,6 +212,10 @@ tables! {
         connect_timeout: Time<1, { 10 * MINUTE }>,
         /// How long all attempts together may take; "1ms" to "1h". Default "15s".
         dial_timeout: Time<1, HOUR>,
+        /// The address that backends see: "client", the client's, which needs CAP_NET_ADMIN and the rules that
+        /// `pointsman tproxy-rules` prints; or an address of this machine, such as "10.0.0.5". Default: the
+        /// kernel's choice. Checks and agents are not concerned.
+        source: SourceAddress,
     }
 
     /// Where connections wait while every backend is full, the first come first.

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress};
+use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -84,6 +84,7 @@ described! {
     impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });
     impl [] ResolverAddress = |_made| json_schema!({ "type": "string", "minLength": 2 });
     impl [] Network = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] SourceAddress = |_made| json_schema!({ "type": "string", "pattern": "^(client|[0-9A-Fa-f.:]+)$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });

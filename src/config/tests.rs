@@ -8,8 +8,8 @@ use super::*;
 use crate::balance::MaxLoad;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
-    BackendSpec, CheckKind, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown,
-    QueueSpec, Records, Source, SourcePrefix, TierSpec,
+    BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn,
+    HealthSpec, OnDown, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
@@ -199,7 +199,12 @@ fn every_key_reaches_its_spec() {
     assert_eq!(pool.ejection, Some(ejection));
     assert_eq!(pool.on_down, OnDown::Close { rate: 7 });
     assert_eq!([pool.backends[0].duty, pool.backends[1].duty], [Duty::Drain, Duty::Ready]);
-    let dial = DialSpec { attempts: 1, connect_timeout: millis(1000), dial_timeout: millis(1000) };
+    let dial = DialSpec {
+        attempts: 1,
+        connect_timeout: millis(1000),
+        dial_timeout: millis(1000),
+        source: DialSource::Any,
+    };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
         pool.backends.iter().map(|b| (&*b.name, b.address.to_string(), b.weight)).collect();
@@ -579,6 +584,20 @@ fn names_that_may_be_forwarded() {
 }
 
 #[test]
+fn sources_of_connections() {
+    let source = |text: &str| good(&whole("", &format!("source = '{text}'"), "")).pools[0].dial.source;
+    assert_eq!(source("client"), DialSource::Client);
+    assert_eq!(source("10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
+    assert_eq!(source("::ffff:10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
+    assert_eq!(source("2001:db8::5"), DialSource::Address("2001:db8::5".parse().unwrap()));
+    check_pool("source = 'clients'", &["C0204"]);
+    check_pool("source = '10.0.0.5:80'", &["C0204"]);
+    check_pool("source = '0.0.0.0'", &["C0204"]);
+    check_pool("source = 'ff02::1'", &["C0204"]);
+    check_pool("source = 5", &["C0104"]);
+}
+
+#[test]
 fn unix_sockets_are_bound() {
     let bind = |bind: &str, keys: &str| {
         format!("[listener.db]\nbind = {bind}\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:1']")
@@ -759,6 +778,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
+    let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
+    assert_eq!(shown, [DialSource::Client]);
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.mode.take()).collect();
     assert_eq!(shown, [0o660]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
+use crate::pool::{Backend, DialSource, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::fault::is_out_of_resources;
-use crate::sys::socket::{self, First};
+use crate::sys::socket::{self, First, Source};
 use crate::sys::{Address, Stream};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
@@ -98,7 +98,7 @@ pub(super) async fn dial(
         };
         let attempt = tokio::select! {
             biased;
-            attempt = timeout_at(by, attempt(address, &sniffed.bytes)) => attempt,
+            attempt = timeout_at(by, attempt(address, spec.source, story.client().tcp(), &sniffed.bytes)) => attempt,
             () = sniffed.client.failed() => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
@@ -144,15 +144,16 @@ async fn destinations(
     sniffed: &Sniffed,
     story: &mut Story,
 ) -> Result<Vec<SocketAddr>, CloseReason> {
+    let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
-        tracing::warn!(client = %story.client(), "a forwarded connection has come back: its name leads to this process");
+        tracing::debug!(client = %story.client(), "a forwarded connection has come back: its name leads to this process");
         return Err(CloseReason::ForwardLoop);
     };
     story.keep(mark);
     let own = story.around().bounds.own.load_full();
     let found = tokio::select! {
         biased;
-        found = forward.destinations(sniffed.facts.server_name.as_ref(), &own) => found,
+        found = forward.destinations(name, &own) => found,
         () = sniffed.client.failed() => return Err(CloseReason::ClientGone),
     };
     found.map_err(|fault| {
@@ -208,14 +209,26 @@ async fn find(
 }
 
 /// One attempt at one backend.
-async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
+async fn attempt(
+    address: &Address,
+    source: DialSource,
+    client: Option<SocketAddr>,
+    first: &[u8],
+) -> io::Result<Dialled> {
+    let source = match (source, client) {
+        (DialSource::Any, _) => Source::Any,
+        (DialSource::Address(ip), _) => Source::Own(ip),
+        (DialSource::Client, Some(client)) => Source::Foreign(client.ip()),
+        // Never from our own address instead: the backend may trust that more than its clients.
+        (DialSource::Client, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+    };
     if first.is_empty() {
-        let fd = socket::start_connect(address, First::Unknown)?;
+        let fd = socket::start_connect(address, source, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         return Ok(Dialled { backend, sent: 0 });
     }
-    let fd = socket::start_connect(address, First::Ours)?;
+    let fd = socket::start_connect(address, source, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
     match socket::send(&fd, first) {

@@ -45,8 +45,8 @@ pub use lease::Lease;
 pub use pick::Unavailable;
 pub use probe::{CheckLimit, CheckReport, Checks};
 pub use spec::{
-    AgentSpec, BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HashParts, HealthSpec, OnDown,
-    PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    AgentSpec, BackendSpec, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn, HashParts,
+    HealthSpec, OnDown, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
 };
 pub use tiers::TierView;
 

@@ -399,11 +399,31 @@ pub struct DialSpec {
     pub connect_timeout: Duration,
     /// How long all attempts together may take. Default 15 s.
     pub dial_timeout: Duration,
+    /// Where connections to backends come from; checks and agents not.
+    pub source: DialSource,
+}
+
+/// The address that connections to backends come from, as those see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DialSource {
+    /// The kernel's choice: one of this host.
+    #[default]
+    Any,
+    /// The client's, with a port of the kernel's choice. A client without one, or with one of the other family
+    /// than the backend's, is not connected.
+    Client,
+    /// This one of this host, towards backends of its family.
+    Address(IpAddr),
 }
 
 impl Default for DialSpec {
     fn default() -> Self {
-        Self { attempts: 3, connect_timeout: Duration::from_secs(5), dial_timeout: Duration::from_secs(15) }
+        Self {
+            attempts: 3,
+            connect_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(15),
+            source: DialSource::Any,
+        }
     }
 }
 

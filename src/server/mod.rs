@@ -12,6 +12,7 @@ mod leaving;
 mod notify;
 mod reload;
 mod run;
+mod source;
 mod view;
 
 use std::io;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 pub use build::BuildFault;
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
+pub use source::{SourceFault, tproxy_rules};
 pub use view::{Life, Remote, View};
 
 use crate::config::Config;
@@ -75,6 +77,9 @@ pub enum StartFault {
         #[source]
         source: io::Error,
     },
+    /// Connections cannot come from where a pool says.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// A thread or a runtime could not be started.
     #[error("cannot start to serve: {0}")]
     System(#[from] io::Error),
@@ -105,6 +110,7 @@ impl Server {
     ///
     /// What could not be bound, opened or started.
     pub fn start(config: Config) -> Result<Self, StartFault> {
+        source::try_sources(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
         let connections = descriptors.connections(&config);

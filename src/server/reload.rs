@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::build::BuildFault;
+use super::source::SourceFault;
 use crate::config::{Config, Faults};
 use crate::listener::{self, BindFault, Bound, Wanted};
 use crate::snapshot::SocketId;
@@ -24,6 +25,9 @@ pub enum ReloadFault {
     /// The configuration cannot be built.
     #[error(transparent)]
     Build(#[from] BuildFault),
+    /// Connections cannot come from where a pool says.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),

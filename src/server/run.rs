@@ -20,6 +20,7 @@ use super::agents::Desk;
 use super::leaving::Leaving;
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
+use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
@@ -268,6 +269,7 @@ impl Control {
 
     async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
         let changes = Changes::between(&self.server.config, &config);
+        try_sources(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
         self.prepare_discovery(&config).await;
         let server = &mut self.server;

@@ -349,6 +349,7 @@ impl PoolChecker<'_> {
             attempts: or(&words.attempts, |number| count(number.0), default.attempts),
             connect_timeout: or(&words.connect_timeout, |time| time.0, default.connect_timeout),
             dial_timeout: or(&words.dial_timeout, |time| time.0, default.dial_timeout),
+            source: or(&words.source, |source| source.0, default.source),
         };
         let place =
             words.connect_timeout.entry().map(|entry| entry.at).or(words.dial_timeout.entry().map(|e| e.at));

@@ -56,7 +56,7 @@ pub enum LookupFault {
 /// Why a client is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardFault {
-    /// It gives no name, or one that is not allowed.
+    /// Its name is not allowed.
     #[error("the name is not allowed")]
     NotAllowed,
     /// Its name leads to no host.
@@ -205,10 +205,12 @@ impl Forward {
     /// May be dropped at any moment. A question that is asked goes on, for others who wait and for the cache.
     pub async fn destinations(
         &self,
-        name: Option<&ServerName>,
+        name: &ServerName,
         own: &[SocketAddr],
     ) -> Result<Vec<SocketAddr>, ForwardFault> {
-        let name = name.filter(|name| self.allowed.has(name)).ok_or(ForwardFault::NotAllowed)?;
+        if !self.allowed.has(name) {
+            return Err(ForwardFault::NotAllowed);
+        }
         let found = self.look_up(name).await?;
         let addresses = found.iter().filter(|ip| reach::may_reach(**ip, &self.spec.allow_private));
         let mut addresses: Vec<_> = addresses.map(|ip| SocketAddr::new(*ip, self.spec.port)).collect();
