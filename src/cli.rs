@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin;
 use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
-use crate::server::{Server, Signals};
+use crate::server::{Server, Signals, tproxy_rules};
 
 /// How long `health` and `status` wait for the admin listener.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -61,6 +61,11 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Print a shell script with the rules that `source = "client"` needs of the network
+    TproxyRules {
+        /// The configuration file
+        file: PathBuf,
+    },
     /// Print the JSON Schema of the configuration file
     Schema,
 }
@@ -94,6 +99,10 @@ pub fn run() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => ask(admin.admin, if ready { "/ready" } else { "/healthz" }),
         Command::Status { admin } => ask(admin.admin, "/api/v1/status"),
+        Command::TproxyRules { file } => match read(Some(&file), &[], &[]) {
+            Ok(config) => answer(&tproxy_rules(&config)),
+            Err(code) => code,
+        },
         Command::Schema => answer(SCHEMA),
     }
 }

@@ -38,7 +38,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindFault> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().map_err(|source| BindFault { address, source })
+    bind().map_err(|source| BindFault { address: address.into(), source })
 }
 
 /// Answers what is asked, and never ends by itself, unless the listener cannot be used at all, which is

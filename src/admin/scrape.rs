@@ -2,7 +2,7 @@
 
 use std::time::{Instant, UNIX_EPOCH};
 
-use crate::pool::{Backend, Discovery, Pool, State, Trouble};
+use crate::pool::{Backend, Discovery, LookupResult, Pool, State, Trouble};
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
@@ -22,6 +22,7 @@ pub(super) fn text(view: &View) -> String {
     checks(&snapshot, &mut exposition);
     agents(&snapshot, &mut exposition);
     discoveries(&snapshot, &mut exposition);
+    forwards(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -47,6 +48,20 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
             let kind = if tier.is_backup { "backup" } else { "primary" };
             family.sample(&[("pool", name), ("tier", &tier.name), ("kind", kind)], tier.share);
         }
+    }
+}
+
+fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let pools = || snapshot.pools.iter().filter_map(|(name, served)| Some((name, served.pool.forward()?)));
+    let mut lookups = exposition.family(&families::FORWARD_LOOKUPS);
+    for (name, forward) in pools() {
+        for result in LookupResult::ALL {
+            lookups.sample(&[("pool", name), ("result", result.word())], forward.lookups(result) as f64);
+        }
+    }
+    let mut known = exposition.family(&families::FORWARD_NAMES);
+    for (name, forward) in pools() {
+        known.sample(&[("pool", name)], forward.known() as f64);
     }
 }
 

@@ -1,15 +1,15 @@
 //! The page /api/v1/status: what is configured and alive, as JSON whose keys have one order.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::pool::{Backend, Discovery, Ejection, Pool, TierView, Trouble};
+use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{Life, View};
 use crate::snapshot::{Policy, Protocol, Served, Snapshot};
+use crate::sys::Address;
 
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ struct Connections {
 #[derive(Debug, Serialize)]
 struct ListenerStatus<'a> {
     name: &'a str,
-    addresses: &'a [SocketAddr],
+    addresses: Vec<String>,
     protocol: &'static str,
     connections: ListenerConnections,
 }
@@ -56,6 +56,8 @@ struct PoolStatus<'a> {
     tiers: Vec<TierStatus>,
     /// Where further backends come from; null for a pool that discovers none.
     discovery: Option<DiscoveryStatus>,
+    /// Null for a pool with backends to choose from.
+    forward: Option<ForwardStatus>,
     backends: Vec<BackendStatus<'a>>,
 }
 
@@ -86,6 +88,26 @@ struct DiscoveryStatus {
     failures: u64,
     /// What is wrong with it now.
     fault: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ForwardStatus {
+    /// What is resolved: `sni`.
+    to: &'static str,
+    port: u16,
+    allow: Vec<String>,
+    allow_private: Vec<String>,
+    /// Names that are remembered.
+    names: usize,
+    lookups: LookupsStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct LookupsStatus {
+    cached: u64,
+    resolved: u64,
+    /// Without an address, for whatever reason.
+    failed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -191,7 +213,7 @@ pub(super) fn json(view: &View) -> String {
 /// The listeners by name. A reload that happens now may show a new listener still without its addresses.
 fn listeners<'a>(
     snapshot: &'a Snapshot,
-    addresses: &'a BTreeMap<Arc<str>, Vec<SocketAddr>>,
+    addresses: &BTreeMap<Arc<str>, Vec<Address>>,
 ) -> Vec<ListenerStatus<'a>> {
     // Every address of a listener has its policy.
     let by_name: BTreeMap<&str, &Policy> =
@@ -200,7 +222,7 @@ fn listeners<'a>(
         .into_iter()
         .map(|(name, policy)| ListenerStatus {
             name,
-            addresses: addresses.get(name).map_or(&[], Vec::as_slice),
+            addresses: addresses.get(name).into_iter().flatten().map(ToString::to_string).collect(),
             protocol: match policy.protocol {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Tls(_) => "tls",
@@ -221,6 +243,7 @@ fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
         tiers: pool.tiers().into_iter().map(tier).collect(),
         discovery: served.discovery.as_deref().map(discovery),
+        forward: pool.forward().map(forward),
         backends: pool
             .backends()
             .iter()
@@ -249,10 +272,30 @@ fn discovery(discovery: &Discovery) -> DiscoveryStatus {
     }
 }
 
+fn forward(forward: &Forward) -> ForwardStatus {
+    /// More would be a page of its own.
+    const LISTED: usize = 100;
+
+    let spec = forward.spec();
+    let (cached, resolved) = (forward.lookups(LookupResult::Cached), forward.lookups(LookupResult::Resolved));
+    let all: u64 = LookupResult::ALL.into_iter().map(|result| forward.lookups(result)).sum();
+    ForwardStatus {
+        to: "sni",
+        port: spec.port,
+        allow: spec.allow.iter().take(LISTED).map(ToString::to_string).collect(),
+        allow_private: spec.allow_private.iter().take(LISTED).map(ToString::to_string).collect(),
+        names: forward.known(),
+        lookups: LookupsStatus { cached, resolved, failed: all.saturating_sub(cached + resolved) },
+    }
+}
+
 fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
-        address: backend.address().to_string(),
+        address: match pool.forward() {
+            Some(forward) => format!("*:{}", forward.spec().port),
+            None => backend.address().to_string(),
+        },
         origin,
         weight: backend.weight(),
         zone: backend.zone().map(|zone| &**zone),

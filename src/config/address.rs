@@ -7,11 +7,14 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
+use crate::pool::DialSource;
+use crate::pool::forward::prefix::Prefix;
 use crate::sys::Address;
+use crate::sys::address::AddressFault;
 
 /// What `bind` takes; `:443` is both families.
 #[derive(Clone, Debug)]
-pub(super) struct Bind(pub(super) Vec<SocketAddr>);
+pub(super) struct Bind(pub(super) Vec<Address>);
 
 impl Read for Bind {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
@@ -22,7 +25,10 @@ impl Read for Bind {
         let text = string(value, path, "an address such as \":443\"", found)?;
         let binds = match text.strip_prefix(':').and_then(port) {
             Some(port) => Ok(both_families(port)),
-            None => one_address(text).map(|address| vec![address]),
+            None if text.starts_with("unix:") => {
+                text.parse().map(|address| vec![address]).map_err(|fault: AddressFault| fault.to_string())
+            }
+            None => one_address(text).map(|address| vec![address.into()]),
         };
         binds.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -84,19 +90,57 @@ impl Read for ResolverAddress {
     }
 }
 
+/// A network that `allow_private` opens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network(pub(super) Prefix);
+
+impl Read for Network {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a network such as \"10.1.0.0/16\"", found)?;
+        let network = match text.parse::<Prefix>() {
+            Ok(prefix) if prefix.bits() == 0 => {
+                Err("every address: name the networks that are to be reached".to_owned())
+            }
+            Ok(prefix) => Ok(prefix),
+            Err(fault) => Err(fault.to_string()),
+        };
+        network.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
+/// What `source` takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceAddress(pub(super) DialSource);
+
+impl Read for SourceAddress {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "\"client\" or an IP address", found)?;
+        let source = match (text, text.parse::<IpAddr>()) {
+            ("client", _) => Ok(DialSource::Client),
+            (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
+                Err("no connection comes from there; for the kernel's choice leave it out".to_owned())
+            }
+            (_, Ok(ip)) => Ok(DialSource::Address(ip.to_canonical())),
+            (_, Err(_)) => Err("\"client\", or an IP address of this machine without a port".to_owned()),
+        };
+        source.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+    }
+}
+
 fn bad_address(value: &Value<'_>, path: Path<'_>, text: &str, hint: &str) -> Diagnostic {
     let message = format!("{text:?} is not an address that `{path}` can use");
     Diagnostic::new(Code::BadAddress, path, message).label(value.span().into(), hint)
 }
 
-fn both_families(port: u16) -> Vec<SocketAddr> {
-    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
+fn both_families(port: u16) -> Vec<Address> {
+    let of = |ip: IpAddr| SocketAddr::new(ip, port).into();
+    vec![of(Ipv4Addr::UNSPECIFIED.into()), of(Ipv6Addr::UNSPECIFIED.into())]
 }
 
 /// An address to bind, or a hint.
 fn one_address(text: &str) -> Result<SocketAddr, String> {
     if text.starts_with("unix:") {
-        return Err("listeners bind IP addresses, not Unix sockets".to_owned());
+        return Err("the admin listener binds an IP address, not a Unix socket".to_owned());
     }
     let address: SocketAddr = text.parse().map_err(|_| hint(text))?;
     match address.ip() {

@@ -92,6 +92,10 @@ codes! {
     QueueWithoutLimit = "C0322",
     /// A `discover` table with not exactly one source, or with a key that its source does not take.
     BadSource = "C0330",
+    /// A pool that forwards by name beside keys that are for pools with backends.
+    BackendsOfForward = "C0340",
+    /// A pool that forwards by name, used where clients give no name.
+    ForwardWithoutName = "C0341",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.

@@ -3,12 +3,12 @@
 //! Defaults are applied by the checks, not here: a key that is not written is absent. The descriptions
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
-use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
+use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, DnsName, Factor, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
+    Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
     TimeOrOff, Word,
 };
 use super::{LogFormat, LogLevel};
@@ -95,9 +95,12 @@ tables! {
     /// Where clients connect.
     #[cfg_attr(test, schemars(extend("required" = ["bind"])))]
     "a listener" struct Listener {
-        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these, or an array.
-        /// Needed.
+        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these, a Unix socket,
+        /// `"unix:/run/pointsman.sock"`, or an array. Needed.
         bind: OneOrMany<Bind>,
+        /// Unix sockets only: the permissions of the socket's file, such as "0660"; who may write may connect.
+        /// Default: those that the umask leaves.
+        mode: FileMode,
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
         /// decrypted, and its server name chooses the pool. "postgres", "smtp", "imap", "pop3": the same behind
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
@@ -188,7 +191,7 @@ tables! {
     }
 
     /// Where connections go: backends and how to choose between them.
-    #[cfg_attr(test, schemars(extend("anyOf" = [{ "required": ["backends"] }, { "required": ["discover"] }])))]
+    #[cfg_attr(test, schemars(extend("anyOf" = [{ "required": ["backends"] }, { "required": ["discover"] }, { "required": ["forward"] }])))]
     "a pool" struct Pool {
         /// How a backend is chosen: "maglev" (default), consistent hashing; "round-robin", each in turn;
         /// "least-connections", the fewest for its weight; "random-two", the fewer of two drawn by luck;
@@ -209,7 +212,7 @@ tables! {
         /// with a tenth and growing evenly; "100ms" to "1h", or "off" (default): it takes all at once.
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed, unless
-        /// they are discovered.
+        /// they are discovered or the pool forwards.
         backends: List<BackendWords>,
         /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
         zones: List<Name>,
@@ -223,6 +226,8 @@ tables! {
         queue: Queue,
         /// Where further backends come from while the process runs. Default: only those of `backends`.
         discover: Discover,
+        /// Clients go to the hosts they name, instead of to backends. Default: none.
+        forward: Forward,
         /// Active checks of the backends.
         health: Health,
         /// Agents on the backends' hosts that say how their backends are. Default: none.
@@ -243,6 +248,10 @@ tables! {
         connect_timeout: Time<1, { 10 * MINUTE }>,
         /// How long all attempts together may take; "1ms" to "1h". Default "15s".
         dial_timeout: Time<1, HOUR>,
+        /// The address that backends see: "client", the client's, which needs CAP_NET_ADMIN and the rules that
+        /// `pointsman tproxy-rules` prints; or an address of this machine, such as "10.0.0.5". Default: the
+        /// kernel's choice. Checks and agents are not concerned.
+        source: SourceAddress,
     }
 
     /// Where connections wait while every backend is full, the first come first.
@@ -281,6 +290,25 @@ tables! {
         /// How long connections to a backend that vanished may go on before they are closed; "0s" to "7days".
         /// Default: `shutdown.drain`.
         drain: Time<0, { 7 * DAY }>,
+    }
+
+    /// Clients go to the hosts they name: the name is resolved and dialled, at most `attempts` of its addresses.
+    #[cfg_attr(test, schemars(extend("required" = ["allow"])))]
+    "a forward" struct Forward {
+        /// What is resolved: "sni" (default), the server name of the client's hello.
+        to: Choice<ForwardTo>,
+        /// The port that is dialled, 1 to 65535. Default 443.
+        port: Number<1, 65535>,
+        /// The names that may be asked for: host names, or "*.example.com" for every name below it, or an array.
+        /// Needed.
+        allow: OneOrMany<SniPattern>,
+        /// Networks such as "10.1.0.0/16" that may be dialled although they are no part of the public Internet,
+        /// or an array. Default: none. Whoever controls a name that is allowed can then lead clients to any host
+        /// in them.
+        allow_private: OneOrMany<Network>,
+        /// The resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those of the
+        /// system (/etc/resolv.conf), and /etc/hosts before them.
+        resolvers: OneOrMany<ResolverAddress>,
     }
 
     /// How many leading bits of a source address are hashed.
@@ -456,6 +484,16 @@ pub(super) enum RecordType {
 
 impl Word for RecordType {
     const WORDS: &'static [(&'static str, Self)] = &[("address", Self::Address), ("srv", Self::Srv)];
+}
+
+/// What a pool that forwards resolves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ForwardTo {
+    Sni,
+}
+
+impl Word for ForwardTo {
+    const WORDS: &'static [(&'static str, Self)] = &[("sni", Self::Sni)];
 }
 
 /// What `on_down` says; the rate stands in a key of its own.

@@ -7,12 +7,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
+use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
 use super::file::{Backend, BackendWords, File};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, DnsName, Factor, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
+    Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
     TimeOrOff, Word,
 };
 
@@ -80,10 +80,13 @@ described! {
     impl [] Name = |_made| json_schema!({ "type": "string", "pattern": NAME });
     impl [] SniPattern = |_made| json_schema!({ "type": "string", "minLength": 1 });
     impl [] DnsName = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$" });
+    impl [] FileMode = |_made| json_schema!({ "type": "string", "pattern": "^0?[0-7]{3}$" });
     impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });
     impl [] ResolverAddress = |_made| json_schema!({ "type": "string", "minLength": 2 });
+    impl [] Network = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] SourceAddress = |_made| json_schema!({ "type": "string", "pattern": "^(client|[0-9A-Fa-f.:]+)$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
-    impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(.*):[0-9]+$" });
+    impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });
     impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
     impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });

@@ -8,8 +8,8 @@ use super::*;
 use crate::balance::MaxLoad;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
-    BackendSpec, CheckKind, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn, HealthSpec, OnDown,
-    QueueSpec, Records, Source, SourcePrefix, TierSpec,
+    BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn,
+    HealthSpec, OnDown, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
@@ -199,7 +199,12 @@ fn every_key_reaches_its_spec() {
     assert_eq!(pool.ejection, Some(ejection));
     assert_eq!(pool.on_down, OnDown::Close { rate: 7 });
     assert_eq!([pool.backends[0].duty, pool.backends[1].duty], [Duty::Drain, Duty::Ready]);
-    let dial = DialSpec { attempts: 1, connect_timeout: millis(1000), dial_timeout: millis(1000) };
+    let dial = DialSpec {
+        attempts: 1,
+        connect_timeout: millis(1000),
+        dial_timeout: millis(1000),
+        source: DialSource::Any,
+    };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
         pool.backends.iter().map(|b| (&*b.name, b.address.to_string(), b.weight)).collect();
@@ -334,8 +339,7 @@ fn addresses() {
     for address in [":0", "127.0.0.1:0", "[::1]:443", ":65535"] {
         check_others(&bind(address), &[]);
     }
-    for address in ["443", ":65536", "*:443", "[::ffff:1.2.3.4]:443", "unix:/x", "localhost:443", ":+5", ":"]
-    {
+    for address in ["443", ":65536", "*:443", "[::ffff:1.2.3.4]:443", "unix:x", "localhost:443", ":+5", ":"] {
         check_others(&bind(address), &["C0204"]);
     }
     check_others("[listener.x]\nbind = 443\npool = 'db'", &["C0104"]);
@@ -544,6 +548,84 @@ fn sources_of_backends() {
     check(&whole("", "discover = { file = 'a' }", "").replace("'10.0.0.1:5432'", idle), &[]);
 }
 
+/// A pool that forwards by these keys, for the names of a `tls` listener.
+fn check_forward(keys: &str, pool: &str, expected: &[&str]) {
+    check(
+        &format!(
+            "[listener.out]\nbind = ':443'\nprotocol = 'tls'\nunmatched = 'egress'\n\
+             [pool.egress]\nforward = {{ {keys} }}\n{pool}\n"
+        ),
+        expected,
+    );
+}
+
+#[test]
+fn names_that_may_be_forwarded() {
+    check_forward("allow = 'api.test'", "", &[]);
+    check_forward("to = 'sni', port = 8443, allow = ['*.example.org', 'api.test']", "", &[]);
+    check_forward("allow = 'a', allow_private = ['10.1.0.0/16', 'fd00::/8'], resolvers = '::1'", "", &[]);
+    let dial = "attempts = 1\nconnect_timeout = '1s'\ndial_timeout = '2s'\nmax_connections = 5";
+    check_forward("allow = 'a'", &format!("{dial}\nqueue.length = 2"), &[]);
+    check_forward("", "", &["C0105"]);
+    check_forward("allow = []", "", &["C0105"]);
+    check_forward("allow = '*'", "", &["C0205"]);
+    check_forward("allow = '10.0.0.1'", "", &["C0205"]);
+    check_forward("allow = 'a', to = 'host'", "", &["C0201"]);
+    check_forward("allow = 'a', port = 0", "", &["C0203"]);
+    check_forward("allow = 'a', allow_private = []", "", &["C0105"]);
+    check_forward("allow = 'a', allow_private = '0.0.0.0/0'", "", &["C0204"]);
+    check_forward("allow = 'a', allow_private = '10.1.0.1/16'", "", &["C0204"]);
+    check_forward("allow = 'a', allow_private = 'lan'", "", &["C0204"]);
+    check_forward("allow = 'a', resolvers = []", "", &["C0105"]);
+    check_forward("allow = 'a', ports = 1", "", &["C0102"]);
+    check_forward("allow = 'a'", "backends = ['10.0.0.1:443']", &["C0340"]);
+    check_forward("allow = 'a'", "health.check = 'off'\nbalance = 'maglev'", &["C0340", "C0340"]);
+    check_forward("allow = 'a'", "queue.length = 2", &["C0322"]);
+}
+
+#[test]
+fn sources_of_connections() {
+    let source = |text: &str| good(&whole("", &format!("source = '{text}'"), "")).pools[0].dial.source;
+    assert_eq!(source("client"), DialSource::Client);
+    assert_eq!(source("10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
+    assert_eq!(source("::ffff:10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
+    assert_eq!(source("2001:db8::5"), DialSource::Address("2001:db8::5".parse().unwrap()));
+    check_pool("source = 'clients'", &["C0204"]);
+    check_pool("source = '10.0.0.5:80'", &["C0204"]);
+    check_pool("source = '0.0.0.0'", &["C0204"]);
+    check_pool("source = 'ff02::1'", &["C0204"]);
+    check_pool("source = 5", &["C0104"]);
+}
+
+#[test]
+fn unix_sockets_are_bound() {
+    let bind = |bind: &str, keys: &str| {
+        format!("[listener.db]\nbind = {bind}\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:1']")
+    };
+    let config = good(&bind("['unix:/run/a.sock', ':5432']", "mode = '0660'"));
+    assert_eq!(config.listeners[0].binds[0], "unix:/run/a.sock".parse().unwrap());
+    assert_eq!((config.listeners[0].binds.len(), config.listeners[0].mode), (3, Some(0o660)));
+    check(&bind("'unix:/run/a.sock'", "mode = '777'"), &[]);
+    check(&bind("'unix:a.sock'", ""), &["C0204"]);
+    check(&bind("'unix:'", ""), &["C0204"]);
+    check(&bind("['unix:/a', 'unix:/a']", ""), &["C0307"]);
+    check(&bind("'unix:/a'", "mode = '1777'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '088'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '+66'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = 0o660"), &["C0104"]);
+    check(&bind("':5432'", "mode = '660'"), &["C0402"]);
+    check_others("[admin]\nlisten = 'unix:/run/admin.sock'", &["C0204"]);
+}
+
+#[test]
+fn forwarding_needs_a_name() {
+    let pool = "[pool.egress]\nforward = { allow = 'a' }\n";
+    check(&format!("[listener.out]\nbind = ':1'\npool = 'egress'\n{pool}"), &["C0341"]);
+    let tls = "[listener.out]\nbind = ':1'\nprotocol = 'tls'";
+    check(&format!("{tls}\nno_sni = 'egress'\n{pool}"), &["C0341"]);
+    check(&format!("{tls}\nroutes = [{{ sni = 'a', pool = 'egress' }}]\n{pool}"), &[]);
+}
+
 #[test]
 fn a_source_has_its_defaults() {
     let discover = |keys: &str| {
@@ -663,6 +745,20 @@ fn places_far_apart_are_shown_both() {
     ");
 }
 
+/// The recipes of the documentation: its blocks of TOML that are whole.
+#[test]
+fn the_recipes_are_right() {
+    let mut seen = 0;
+    for text in [include_str!("../../README.md"), include_str!("../../docs/reach.md")] {
+        let blocks = text.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
+        for block in blocks.filter(|block| block.contains("[listener.") && block.contains("[pool.")) {
+            good(block);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2, "only {seen} recipes");
+}
+
 /// The example with every commented key written out: `#key = ...` and `#[table]`.
 fn example_with_every_key() -> String {
     let is_key = |line: &str| {
@@ -682,9 +778,19 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
+    let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
+    assert_eq!(shown, [DialSource::Client]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.mode.take()).collect();
+    assert_eq!(shown, [0o660]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {
+        if let Some(forward) = &mut pool.forward {
+            assert_eq!(std::mem::take(&mut forward.allow_private), ["10.1.0.0/16".parse().unwrap()]);
+            assert_eq!(std::mem::take(&mut forward.resolvers), ["10.0.0.53:53".parse().unwrap()]);
+            continue;
+        }
         let tiers = std::mem::take(&mut pool.tiers);
         assert_eq!((tiers.zone, tiers.zones), (Some("eu-west".into()), vec!["eu-north".into()]));
         let is_mail = &*pool.name == "mail";

@@ -354,6 +354,26 @@ impl Read for FilePath {
     }
 }
 
+/// The permissions of a file, in octal digits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FileMode(pub(super) u32);
+
+impl Read for FileMode {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "octal digits in quotes, such as \"0660\"", found)?;
+        let is_octal =
+            (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = if is_octal { u32::from_str_radix(text, 8).ok() } else { None };
+        let mode = mode.filter(|mode| *mode <= 0o777);
+        if mode.is_none() {
+            let message = format!("{text:?} is not a file mode");
+            let fault = Diagnostic::new(Code::OutOfRange, path, message);
+            found.add(fault.label(value.span().into(), "\"0000\" to \"0777\", such as \"0660\""));
+        }
+        mode.map(Self)
+    }
+}
+
 /// Where the access log goes.
 #[derive(Clone, Debug)]
 pub(super) struct LogTarget(pub(super) AccessLogTarget);

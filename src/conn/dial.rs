@@ -7,6 +7,7 @@
 //! its own and is not counted against the deadline of the dial.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +16,11 @@ use super::front::{self, NotReady, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::pool::{Backend, Lease, Unavailable};
+use crate::pool::{Backend, DialSource, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::sys::fault::is_out_of_resources;
-use crate::sys::socket::{self, First};
+use crate::sys::socket::{self, First, Source};
 use crate::sys::{Address, Stream};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 use crate::wire::opening::Fault;
@@ -57,10 +58,19 @@ pub(super) async fn dial(
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
     let began = Instant::now();
+    let mut named = match served.pool.forward() {
+        Some(forward) => {
+            let found = destinations(forward, sniffed, story);
+            // Boxed, as hardly any connection needs the room.
+            let found = Box::pin(timeout_at(began + spec.dial_timeout, found)).await;
+            Some(found.unwrap_or(Err(CloseReason::NameNotResolved))?.into_iter())
+        }
+        None => None,
+    };
     let mut waited = Duration::ZERO;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
-    let mut attempt_began = began;
+    let mut attempt_began = if named.is_some() { Instant::now() } else { began };
     // A request to cancel has a secret of one backend: another one has no use for it.
     let attempts = if matches!(sniffed.wish, Wish::Cancel) { 1 } else { spec.attempts };
     for _ in 0..attempts {
@@ -80,10 +90,20 @@ pub(super) async fn dial(
         let deadline = began + waited + spec.dial_timeout;
         story.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
-        let address = lease.backend().address();
+        let address = match &mut named {
+            Some(addresses) => match addresses.next() {
+                Some(address) => {
+                    story.dials(address);
+                    &Address::Tcp(address)
+                }
+                None => break,
+            },
+            None => lease.backend().address(),
+        };
+        let way = Way { address, source: spec.source, client: story.client().tcp() };
         let attempt = tokio::select! {
             biased;
-            attempt = ready(address, sniffed, by, deadline) => attempt,
+            attempt = ready(way, sniffed, by, deadline) => attempt,
             () = sniffed.client.failed() => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
@@ -102,7 +122,8 @@ pub(super) async fn dial(
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
-        if failure.outcome != ConnectOutcome::Local {
+        // That a host which a client names cannot be reached says nothing of the pool.
+        if failure.outcome != ConnectOutcome::Local && named.is_none() {
             story.not_connected(&lease);
         }
         last = failure.reason;
@@ -111,12 +132,42 @@ pub(super) async fn dial(
         if attempt_began >= deadline {
             break;
         }
-        tried.push(Arc::clone(lease.backend()));
+        if named.is_none() {
+            tried.push(Arc::clone(lease.backend()));
+        }
     }
     if last == CloseReason::NoBackend {
         served.metrics.no_backend.increment(1);
     }
     Err(last)
+}
+
+/// Where the name that the client asks for leads.
+async fn destinations(
+    forward: &Forward,
+    sniffed: &Sniffed,
+    story: &mut Story,
+) -> Result<Vec<SocketAddr>, CloseReason> {
+    let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
+    let Some(mark) = forward.mark(&sniffed.bytes) else {
+        tracing::debug!(client = %story.client(), "a forwarded connection has come back: its name leads to this process");
+        return Err(CloseReason::ForwardLoop);
+    };
+    story.keep(mark);
+    let own = story.around().bounds.own.load_full();
+    let found = tokio::select! {
+        biased;
+        found = forward.destinations(name, &own) => found,
+        () = sniffed.client.failed() => return Err(CloseReason::ClientGone),
+    };
+    found.map_err(|fault| {
+        tracing::debug!(client = %story.client(), %fault, "a client is not forwarded");
+        match fault {
+            ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
+            ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
+            ForwardFault::Refused => CloseReason::AddressRefused,
+        }
+    })
 }
 
 /// A backend for the client, if need be after a wait, which is added to `waited`.
@@ -162,13 +213,8 @@ async fn find(
 }
 
 /// One attempt at one backend: connected by `by`, and ready for the first bytes by `deadline`.
-async fn ready(
-    address: &Address,
-    sniffed: &Sniffed,
-    by: Instant,
-    deadline: Instant,
-) -> Result<Dialled, Failure> {
-    let connect = async |first| match timeout_at(by, attempt(address, first)).await {
+async fn ready(way: Way<'_>, sniffed: &Sniffed, by: Instant, deadline: Instant) -> Result<Dialled, Failure> {
+    let connect = async |first| match timeout_at(by, attempt(way, first)).await {
         Ok(attempted) => attempted.map_err(|error| Failure::of(&error)),
         Err(_) => Err(Failure::TIMEOUT),
     };
@@ -186,15 +232,31 @@ async fn ready(
     Ok(Dialled { backend, sent })
 }
 
+/// How a backend is dialled.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    address: &'a Address,
+    source: DialSource,
+    client: Option<SocketAddr>,
+}
+
 /// One attempt at one backend.
-async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
+async fn attempt(way: Way<'_>, first: &[u8]) -> io::Result<Dialled> {
+    let Way { address, source, client } = way;
+    let source = match (source, client) {
+        (DialSource::Any, _) => Source::Any,
+        (DialSource::Address(ip), _) => Source::Own(ip),
+        (DialSource::Client, Some(client)) => Source::Foreign(client.ip()),
+        // Never from our own address instead: the backend may trust that more than its clients.
+        (DialSource::Client, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+    };
     if first.is_empty() {
-        let fd = socket::start_connect(address, First::Unknown)?;
+        let fd = socket::start_connect(address, source, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         return Ok(Dialled { backend, sent: 0 });
     }
-    let fd = socket::start_connect(address, First::Ours)?;
+    let fd = socket::start_connect(address, source, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
     match socket::send(&fd, first) {

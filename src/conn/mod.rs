@@ -14,6 +14,7 @@ mod sniff;
 mod story;
 
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Bounds {
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
     pub next_id: AtomicU64,
+    /// Where this process listens: nobody is forwarded there.
+    pub own: ArcSwap<Vec<SocketAddr>>,
 }
 
 /// A connection fresh from a listener's queue.

@@ -96,7 +96,7 @@ impl Sniffed {
 fn alert(reason: CloseReason) -> Alert {
     match reason {
         CloseReason::NoSni => Alert::MissingExtension,
-        CloseReason::UnmatchedSni => Alert::UnrecognizedName,
+        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
         _ => Alert::InternalError,
     }
 }

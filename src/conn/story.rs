@@ -1,5 +1,6 @@
 //! What is remembered of a connection until it is written down.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Surroundings;
 use crate::limit::Permit;
 use crate::live::{Left, Registered, Seat};
+use crate::pool::forward::Mark;
 use crate::pool::{Backend, Lease, Sighting, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
@@ -50,6 +52,8 @@ struct Plot {
     listener: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
+    /// Kept while the connection is forwarded by its name, so that it is known if it comes in again.
+    mark: Option<Box<Mark>>,
     began: Instant,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
@@ -66,6 +70,8 @@ struct Told {
     attempts: u8,
     /// The last backend tried, until one is connected: from then on the lease has it.
     tried: Option<Arc<Backend>>,
+    /// Where the last attempt went, if that is not the backend's own address.
+    dialled: Option<SocketAddr>,
     hello: Option<Duration>,
     queue: Option<Duration>,
     connect: Option<Duration>,
@@ -82,6 +88,7 @@ impl Story {
             listener: policy.metrics.accepted(),
             permit: None,
             lease: None,
+            mark: None,
             began: Instant::now(),
             accepted: unix_millis(),
             client,
@@ -178,6 +185,16 @@ impl Story {
         });
     }
 
+    /// The connection is being forwarded by its name.
+    pub(super) fn keep(&mut self, mark: Mark) {
+        self.plot_mut().mark = Some(Box::new(mark));
+    }
+
+    /// The attempt goes to this address of the name that the client asked for.
+    pub(super) fn dials(&mut self, address: SocketAddr) {
+        self.tell(|told| told.dialled = Some(address));
+    }
+
     /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
@@ -256,7 +273,10 @@ impl Story {
             route: told.route,
             pool: told.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
-            backend_address: backend.map(|backend| backend.address().clone()),
+            backend_address: told
+                .dialled
+                .map(Address::Tcp)
+                .or_else(|| backend.map(|backend| backend.address().clone())),
             attempts: told.attempts,
             from_client: entry.total(Direction::FromClient),
             from_backend: entry.total(Direction::FromBackend),

@@ -3,41 +3,64 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::sys::listen::{ListenOptions, listen, try_bind};
-use crate::sys::{process, socket};
+use crate::sys::{Address, SocketFile, process, socket};
 
 /// The sockets of one address.
 #[derive(Debug)]
 pub struct Bound {
     /// Where they listen; the port is the kernel's choice where the specification says 0.
-    pub address: SocketAddr,
+    pub address: Address,
     /// One for each worker.
     pub sockets: Vec<OwnedFd>,
+    /// The file of a Unix socket; dropped, it is removed.
+    pub file: Option<SocketFile>,
 }
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
+#[error("cannot listen on {address}: {source}{}", hint(.address, .source))]
 pub struct BindFault {
     /// The address.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What the kernel said.
     #[source]
     pub source: io::Error,
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => {
+fn hint(address: &Address, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Unix(_), io::ErrorKind::AddrInUse) => {
+            "; something listens there already (`ss -lxp` shows what): stop it, or choose another path"
+        }
+        (Address::Unix(_), io::ErrorKind::AlreadyExists) => {
+            "; it is not touched: remove it, or choose another path"
+        }
+        (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there",
+        (Address::Unix(_), _) => "",
+        (_, io::ErrorKind::AddrInUse) => {
             "; something listens there already (`ss -ltnp` shows what): stop it, or choose another port"
         }
-        io::ErrorKind::PermissionDenied => {
+        (_, io::ErrorKind::PermissionDenied) => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
         }
-        io::ErrorKind::AddrNotAvailable => "; no interface of this host has that address",
+        (_, io::ErrorKind::AddrNotAvailable) => "; no interface of this host has that address",
         _ => "",
     }
+}
+
+/// What to bind, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The address.
+    pub address: &'a Address,
+    /// The permissions of a Unix socket.
+    pub mode: Option<u32>,
+    /// The options of the sockets.
+    pub options: &'a ListenOptions,
 }
 
 /// Binds an address for `workers` workers.
@@ -47,27 +70,56 @@ fn hint(error: &io::Error) -> &'static str {
 /// have the port on all addresses and this is one of them, or the other way round: those share it, a
 /// stranger cannot be there, and the kernel gives a connection to the socket that names its address.
 ///
+/// A Unix socket there is once only: the workers have copies of it, and who comes first takes a connection.
+///
 /// # Errors
 ///
 /// The address and what the kernel said of it; then nothing stays bound.
-pub fn bind(
+pub fn bind<'o>(
+    wanted: Wanted<'_>,
+    ours: impl IntoIterator<Item = &'o Address>,
+    workers: usize,
+) -> Result<Bound, BindFault> {
+    let Wanted { address, mode, options } = wanted;
+    let bound = match address {
+        Address::Tcp(tcp) => bind_tcp(*tcp, ours.into_iter().filter_map(Address::tcp), workers, options),
+        Address::Unix(path) => bind_unix(path, mode, workers, options),
+    };
+    let bound = bound.map_err(|source| BindFault { address: address.clone(), source })?;
+    warn_of_short_backlog(&bound.address, options.backlog);
+    Ok(bound)
+}
+
+fn bind_tcp(
     address: SocketAddr,
-    ours: impl IntoIterator<Item = SocketAddr>,
+    mut ours: impl Iterator<Item = SocketAddr>,
     workers: usize,
     options: &ListenOptions,
-) -> Result<Bound, BindFault> {
-    let fault = |source| BindFault { address, source };
-    if !ours.into_iter().any(|other| overlap(address, other)) {
-        try_bind(address).map_err(fault)?;
+) -> io::Result<Bound> {
+    if !ours.any(|other| overlap(address, other)) {
+        try_bind(address)?;
     }
-    let first = listen(address, options).map_err(fault)?;
-    let bound = socket::local_address(&first).map_err(fault)?;
+    let first = listen(address, options)?;
+    let bound = socket::local_address(&first)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(listen(bound, options).map_err(fault)?);
+        sockets.push(listen(bound, options)?);
     }
-    warn_of_short_backlog(bound, options.backlog);
-    Ok(Bound { address: bound, sockets })
+    Ok(Bound { address: bound.into(), sockets, file: None })
+}
+
+fn bind_unix(
+    path: &Arc<Path>,
+    mode: Option<u32>,
+    workers: usize,
+    options: &ListenOptions,
+) -> io::Result<Bound> {
+    let (first, file) = SocketFile::listen(path, mode, options.backlog)?;
+    let mut sockets = vec![first];
+    for _ in 1..workers {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok(Bound { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
 }
 
 /// Whether one of two different addresses is a port of every address of its family, and the other that
@@ -78,7 +130,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && one.ip().is_unspecified() != other.ip().is_unspecified()
 }
 
-fn warn_of_short_backlog(address: SocketAddr, backlog: u32) {
+fn warn_of_short_backlog(address: &Address, backlog: u32) {
     if let Some(longest) = process::longest_backlog().filter(|longest| *longest < backlog) {
         tracing::warn!(
             %address, backlog, somaxconn = longest,

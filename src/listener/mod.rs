@@ -3,13 +3,13 @@
 mod accept;
 mod bind;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub use accept::accept_until;
-pub use bind::{BindFault, Bound, bind};
+pub use bind::{BindFault, Bound, Wanted, bind};
 
 use crate::snapshot::PolicySpec;
+use crate::sys::Address;
 use crate::sys::listen::ListenOptions;
 
 /// A listener as configured.
@@ -18,7 +18,9 @@ pub struct ListenerSpec {
     /// The listener's name: its identity over reloads, in logs and in metrics.
     pub name: Arc<str>,
     /// Where it listens; IPv6 sockets are v6-only. No address twice in a configuration, but for port 0.
-    pub binds: Vec<SocketAddr>,
+    pub binds: Vec<Address>,
+    /// The permissions of its Unix sockets. Default: those that the umask leaves.
+    pub mode: Option<u32>,
     /// Connections the kernel may hold before they are accepted. Default 4096.
     pub backlog: u32,
     /// What happens to its connections.

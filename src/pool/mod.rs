@@ -10,6 +10,7 @@ mod agent;
 mod backend;
 mod changes;
 pub mod discover;
+pub mod forward;
 mod hash_on;
 mod health;
 mod latency;
@@ -37,13 +38,15 @@ pub use backend::Backend;
 pub use changes::{Sighting, Withheld};
 pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
 pub use discover::{Discoveries, Discovery, DiscoveryReport};
+pub use forward::spec::ForwardSpec;
+pub use forward::{Forward, ForwardFault, LookupResult};
 pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
 pub use lease::Lease;
 pub use pick::Unavailable;
 pub use probe::{CheckLimit, CheckReport, Checks};
 pub use spec::{
-    AgentSpec, BackendSpec, CheckKind, DialSpec, Duty, EjectionSpec, HashOn, HashParts, HealthSpec, OnDown,
-    PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    AgentSpec, BackendSpec, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn, HashParts,
+    HealthSpec, OnDown, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
 };
 pub use tiers::TierView;
 
@@ -62,6 +65,7 @@ pub struct Pool {
     /// In written order, as in the spec.
     backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
+    forward: Option<Forward>,
 }
 
 impl Pool {
@@ -104,7 +108,10 @@ impl Pool {
         let tiers = Tiers::new(tiers.collect(), spec.tiers.panic_threshold, panic);
         let by_name =
             backends.iter().enumerate().map(|(at, backend)| (Arc::clone(backend.name()), at)).collect();
-        Pool { spec, tiers, queue, present, backends, by_name }
+        let forward = spec.forward.as_ref();
+        let forward =
+            forward.map(|spec| Forward::build(spec, previous.and_then(|pool| pool.forward.as_ref())));
+        Pool { spec, tiers, queue, present, backends, by_name, forward }
     }
 
     /// Lets a backend that had left the pool go on with its number and counts, if the same server stands
@@ -133,6 +140,11 @@ impl Pool {
     /// The backend of that name.
     pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
         self.by_name.get(name).map(|&at| &self.backends[at])
+    }
+
+    /// Where its clients go by their names, if it has no backends to choose from.
+    pub fn forward(&self) -> Option<&Forward> {
+        self.forward.as_ref()
     }
 
     /// Connections that wait in the queue now.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::discover::spec::DiscoverSpec;
+use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
 use crate::wire::Script;
@@ -33,6 +34,11 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Where further backends come from, or `None`.
     pub discover: Option<DiscoverSpec>,
+    /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
+    /// pool with backends.
+    ///
+    /// [`Forward::stand_in`]: super::Forward::stand_in
+    pub forward: Option<ForwardSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
     /// Agents that say how their backends are, or `None` when nobody is asked.
@@ -62,6 +68,7 @@ impl PoolSpec {
             slow_start: None,
             backends,
             discover: None,
+            forward: None,
             health: Some(HealthSpec::default()),
             agent: None,
             ejection: None,
@@ -392,11 +399,31 @@ pub struct DialSpec {
     pub connect_timeout: Duration,
     /// How long all attempts together may take. Default 15 s.
     pub dial_timeout: Duration,
+    /// Where connections to backends come from; checks and agents not.
+    pub source: DialSource,
+}
+
+/// The address that connections to backends come from, as those see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DialSource {
+    /// The kernel's choice: one of this host.
+    #[default]
+    Any,
+    /// The client's, with a port of the kernel's choice. A client without one, or with one of the other family
+    /// than the backend's, is not connected.
+    Client,
+    /// This one of this host, towards backends of its family.
+    Address(IpAddr),
 }
 
 impl Default for DialSpec {
     fn default() -> Self {
-        Self { attempts: 3, connect_timeout: Duration::from_secs(5), dial_timeout: Duration::from_secs(15) }
+        Self {
+            attempts: 3,
+            connect_timeout: Duration::from_secs(5),
+            dial_timeout: Duration::from_secs(15),
+            source: DialSource::Any,
+        }
     }
 }
 

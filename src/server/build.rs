@@ -73,7 +73,7 @@ pub(super) fn snapshot(
         let before = listener_before(&spec.name, previous, leaving);
         let policy = Arc::new(policy(spec, before, &places, metrics)?);
         for (place, address) in spec.binds.iter().enumerate() {
-            policies.insert(SocketId::new(&spec.name, place, *address), Arc::clone(&policy));
+            policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
         }
     }
     Ok(Snapshot { policies, pools, places })

@@ -13,6 +13,7 @@ mod leaving;
 mod notify;
 mod reload;
 mod run;
+mod source;
 mod view;
 
 use std::io;
@@ -26,6 +27,7 @@ use tokio::sync::mpsc;
 pub use build::BuildFault;
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
+pub use source::{SourceFault, tproxy_rules};
 pub use view::{Life, Remote, View};
 
 use crate::config::Config;
@@ -34,6 +36,7 @@ use crate::limit::Gate;
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
+use crate::pool::forward::NAMES_AT_ONCE;
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 use crate::telemetry::{AccessLog, Metrics};
@@ -75,6 +78,9 @@ pub enum StartFault {
         #[source]
         source: io::Error,
     },
+    /// Connections cannot come from where a pool says.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// A thread or a runtime could not be started.
     #[error("cannot start to serve: {0}")]
     System(#[from] io::Error),
@@ -105,6 +111,7 @@ impl Server {
     ///
     /// What could not be bound, opened or started.
     pub fn start(config: Config) -> Result<Self, StartFault> {
+        source::try_sources(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
         let connections = descriptors.connections(&config);
@@ -112,6 +119,7 @@ impl Server {
             connections: Gate::new(connections),
             hello_memory: Gate::new(HELLO_MEMORY),
             next_id: AtomicU64::new(1),
+            own: ArcSwap::default(),
         });
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
@@ -147,7 +155,7 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
-        view.set_addresses(plan.addresses());
+        view.set_addresses(plan.addresses(), config.admin);
         let held = if must_look {
             Some(plan)
         } else {
@@ -199,8 +207,11 @@ impl Descriptors {
     /// How many connections the process may have, by its configuration or by what is left for them.
     fn connections(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-        let reserved =
-            RESERVED_DESCRIPTORS + sockets * self.workers as u64 + 2 * self.pipes() + checks(config);
+        let reserved = RESERVED_DESCRIPTORS
+            + sockets * self.workers as u64
+            + 2 * self.pipes()
+            + checks(config)
+            + names(config);
         let most = (self.limit.saturating_sub(reserved) / 2).max(1);
         let connections = config.max_connections.unwrap_or(most);
         if connections > most {
@@ -224,6 +235,12 @@ fn checks(config: &Config) -> u64 {
     });
     let most = asked.sum::<usize>().min(config.max_checks);
     most.saturating_sub(KEPT) as u64
+}
+
+/// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
+fn names(config: &Config) -> u64 {
+    let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
+    2 * (NAMES_AT_ONCE * pools) as u64
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

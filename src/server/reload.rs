@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::build::BuildFault;
+use super::source::SourceFault;
 use crate::config::{Config, Faults};
-use crate::listener::{self, BindFault, Bound};
+use crate::listener::{self, BindFault, Bound, Wanted};
 use crate::snapshot::SocketId;
 use crate::sys::listen::ListenOptions;
+use crate::sys::{Address, SocketFile};
 use crate::worker::{Order, Worker};
 
 /// Why a reload did not happen; the running configuration stays.
@@ -24,6 +25,9 @@ pub enum ReloadFault {
     /// The configuration cannot be built.
     #[error(transparent)]
     Build(#[from] BuildFault),
+    /// Connections cannot come from where a pool says.
+    #[error(transparent)]
+    Source(#[from] SourceFault),
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),
@@ -112,8 +116,20 @@ impl fmt::Display for Changes {
 #[derive(Clone, Debug)]
 struct Socket {
     listener: Arc<str>,
-    address: SocketAddr,
+    address: Address,
     options: ListenOptions,
+    mode: Option<u32>,
+    /// The file of a Unix socket, shared by what is open and what is planned; with the last it is removed.
+    file: Option<Arc<SocketFile>>,
+}
+
+impl Socket {
+    fn change_mode(&self) {
+        let (Some(file), Some(mode)) = (&self.file, self.mode) else { return };
+        if let Err(error) = file.set_mode(mode) {
+            tracing::warn!(%error, address = %self.address, "the permissions of a socket stay as they were");
+        }
+    }
 }
 
 /// The listening sockets of the process.
@@ -136,19 +152,21 @@ impl Sockets {
         for spec in &config.listeners {
             let options = spec.options();
             for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, *wanted);
-                let address = match self.open.get(&id) {
-                    Some(socket) => socket.address,
+                let id = SocketId::new(&spec.name, place, wanted);
+                let (address, file) = match self.open.get(&id) {
+                    Some(socket) => (socket.address.clone(), socket.file.clone()),
                     None => {
                         let ours = self.open.values().chain(plan.next.values());
-                        let ours = ours.map(|socket| socket.address);
-                        let bound = listener::bind(*wanted, ours, workers, &options)?;
-                        let address = bound.address;
+                        let ours = ours.map(|socket| &socket.address);
+                        let wanted = Wanted { address: wanted, mode: spec.mode, options: &options };
+                        let mut bound = listener::bind(wanted, ours, workers)?;
+                        let found = (bound.address.clone(), bound.file.take().map(Arc::new));
                         plan.fresh.push((id.clone(), bound));
-                        address
+                        found
                     }
                 };
-                plan.next.insert(id, Socket { listener: Arc::clone(&spec.name), address, options });
+                let listener = Arc::clone(&spec.name);
+                plan.next.insert(id, Socket { listener, address, options, mode: spec.mode, file });
             }
         }
         Ok(plan)
@@ -165,7 +183,13 @@ impl Sockets {
             }
         }
         for (id, was) in old {
-            let now = self.open.get(&id).map(|socket| socket.options);
+            let now = self.open.get(&id);
+            if let Some(now) = now.filter(|now| now.mode != was.mode) {
+                now.change_mode();
+            }
+            let now = now.map(|socket| socket.options);
+            // Before its sockets close, so that nobody finds the file and is refused.
+            drop(was.file);
             for worker in workers {
                 let id = id.clone();
                 match now {
@@ -184,6 +208,11 @@ impl Sockets {
     pub(super) fn addresses(&self) -> Addresses {
         addresses(&self.open)
     }
+
+    /// Removes the files of Unix sockets: whoever comes now is not to wait in a queue that is about to close.
+    pub(super) fn remove_files(&mut self) {
+        self.open.values_mut().for_each(|socket| socket.file = None);
+    }
 }
 
 impl SocketPlan {
@@ -193,12 +222,12 @@ impl SocketPlan {
     }
 }
 
-type Addresses = BTreeMap<Arc<str>, Vec<SocketAddr>>;
+type Addresses = BTreeMap<Arc<str>, Vec<Address>>;
 
 fn addresses(sockets: &BTreeMap<SocketId, Socket>) -> Addresses {
     let mut addresses = Addresses::new();
     for socket in sockets.values() {
-        addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address);
+        addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address.clone());
     }
     addresses
 }

@@ -20,6 +20,7 @@ use super::agents::Desk;
 use super::leaving::Leaving;
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
+use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
@@ -227,6 +228,9 @@ impl Control {
         let checks = self.checks.entry(Arc::clone(name)).or_default();
         checks.follow(pool, &self.report_to, &self.check_limit, build::random());
         self.agents.follow(pool, &self.check_limit);
+        if let Some(forward) = pool.forward() {
+            forward.follow();
+        }
     }
 
     async fn reload_file(&mut self) {
@@ -265,6 +269,7 @@ impl Control {
 
     async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
         let changes = Changes::between(&self.server.config, &config);
+        try_sources(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
         self.prepare_discovery(&config).await;
         let server = &mut self.server;
@@ -277,7 +282,7 @@ impl Control {
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.set_addresses(server.sockets.addresses());
+        server.view.set_addresses(server.sockets.addresses(), config.admin);
         let connections = server.descriptors.connections(&config);
         server.view.bounds.connections.set_limit(connections);
         server.view.metrics.process().connections_limit.set(connections as f64);
@@ -306,6 +311,7 @@ impl Control {
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;
+        self.server.sockets.remove_files();
         for worker in &self.server.workers {
             worker.order(Order::Finish);
         }

@@ -13,6 +13,7 @@ use super::reload::{Changes, ReloadFault};
 use crate::config::Config;
 use crate::conn::Bounds;
 use crate::snapshot::Snapshot;
+use crate::sys::Address;
 use crate::telemetry::Metrics;
 
 /// The stages of a process's life.
@@ -41,7 +42,7 @@ pub struct View {
     pub workers: usize,
     pub(super) life: AtomicU8,
     /// Where the listeners listen. Locked for a moment by a reload and by who asks.
-    pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<SocketAddr>>>,
+    pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<Address>>>,
 }
 
 impl View {
@@ -55,11 +56,18 @@ impl View {
     }
 
     /// Where each listener listens, by name.
-    pub fn addresses(&self) -> BTreeMap<Arc<str>, Vec<SocketAddr>> {
+    pub fn addresses(&self) -> BTreeMap<Arc<str>, Vec<Address>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<SocketAddr>>) {
+    /// Says where the listeners listen, and the admin listener.
+    pub(super) fn set_addresses(
+        &self,
+        addresses: BTreeMap<Arc<str>, Vec<Address>>,
+        admin: Option<SocketAddr>,
+    ) {
+        let own = addresses.values().flatten().filter_map(Address::tcp).chain(admin);
+        self.bounds.own.store(Arc::new(own.collect()));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
     }
 }

@@ -10,7 +10,6 @@ pub mod front;
 pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,6 +18,7 @@ use crate::limit::Gate;
 use crate::pool::{Discovery, Pool};
 use crate::relay::RelayOptions;
 use crate::route::{RouteId, RouteTable};
+use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 use crate::wire::ServerName;
 pub use front::{DetectSpec, Front, FrontSpec};
@@ -31,9 +31,9 @@ pub struct SocketId(Arc<str>);
 
 impl SocketId {
     /// The identity of the `place`-th address of a listener.
-    pub fn new(listener: &str, place: usize, address: SocketAddr) -> Self {
-        match address.port() {
-            0 => Self(format!("{address} {listener}#{place}").into()),
+    pub fn new(listener: &str, place: usize, address: &Address) -> Self {
+        match address.tcp().map(|address| address.port()) {
+            Some(0) => Self(format!("{address} {listener}#{place}").into()),
             _ => Self(address.to_string().into()),
         }
     }

@@ -1,17 +1,18 @@
 //! One address type for both ends of a connection: TCP or a Unix socket.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// Where a socket listens or connects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Tcp(SocketAddr),
-    /// A Unix stream socket by its path.
+    /// A Unix stream socket by its path, which is empty for the client of one.
     Unix(Arc<Path>),
 }
 
@@ -35,9 +36,33 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            // Clients hardly ever bind their end.
+            Self::Unix(path) if path.as_os_str().is_empty() => f.write_str("unix"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+impl fmt::Debug for Address {
+    /// As it is written, like that of the standard library's addresses.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The IP addresses that the interfaces of this host have now.
+///
+/// # Errors
+///
+/// When the kernel cannot be asked.
+pub fn of_this_host() -> io::Result<Vec<IpAddr>> {
+    let interfaces = nix::ifaddrs::getifaddrs()?;
+    let addresses = interfaces.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    });
+    Ok(addresses.collect())
 }
 
 /// Why a text is not an address.
@@ -75,10 +100,17 @@ mod tests {
     }
 
     #[test]
+    fn this_host_has_a_loopback_address() {
+        let addresses = of_this_host().unwrap();
+        assert!(addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{addresses:?}");
+    }
+
+    #[test]
     fn addresses_are_read_and_written() {
         check("10.0.0.1:443", Ok("10.0.0.1:443"));
         check("[::1]:443", Ok("[::1]:443"));
         check("unix:/run/x.sock", Ok("unix:/run/x.sock"));
+        assert_eq!(Address::Unix(Path::new("").into()).to_string(), "unix");
         check("unix:x.sock", Err(AddressFault::UnixPath));
         check("10.0.0.1", Err(AddressFault::Form));
         check("mail.example.com:443", Err(AddressFault::Form));

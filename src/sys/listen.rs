@@ -52,7 +52,10 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedF
 pub fn reconfigure(fd: impl AsFd, options: &ListenOptions) -> io::Result<()> {
     let fd = fd.as_fd();
     let socket = SockRef::from(&fd);
-    apply(&socket, options)?;
+    // A Unix socket has nothing for its connections to inherit.
+    if socket.domain()? != Domain::UNIX {
+        apply(&socket, options)?;
+    }
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
 
@@ -99,7 +102,6 @@ pub struct Accepted {
 
 /// A listening socket in the reactor of one worker. One task at a time may wait for it.
 pub struct Listening {
-    /// Closed first: that takes it out of epoll.
     fd: OwnedFd,
     watch: Watch,
 }
@@ -166,6 +168,13 @@ impl Listening {
     /// As [`Listening::try_accept`].
     pub fn accept_now(&self) -> io::Result<Accepted> {
         accept(&self.fd)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // To close it is not enough where other workers have copies of the same socket.
+        self.watch.leave(&self.fd);
     }
 }
 

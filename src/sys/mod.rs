@@ -14,12 +14,14 @@ pub mod pipe;
 pub mod process;
 pub mod reactor;
 pub mod socket;
+pub mod socket_file;
 pub mod stream;
 pub mod watch;
 
 pub use address::Address;
 pub use listen::Listening;
 pub use pipe::Pipe;
+pub use socket_file::SocketFile;
 pub use stream::Stream;
 
 use std::io;

@@ -222,6 +222,11 @@ impl Watch {
 
     /// Takes the socket out of epoll although it stays open.
     pub(super) fn remove(self, fd: &OwnedFd) {
+        self.leave(fd);
+    }
+
+    /// The same for a socket that is about to be closed here and stays open elsewhere.
+    pub(super) fn leave(&self, fd: &OwnedFd) {
         let _ = self.reactor.epoll.delete(fd);
     }
 

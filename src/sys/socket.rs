@@ -4,12 +4,13 @@
 //! first write after connect work on a bare descriptor, before anything is registered with epoll.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::socket::MsgFlags;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use nix::sys::socket::{MsgFlags, setsockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,15 +26,69 @@ pub enum First {
     Unknown,
 }
 
+/// The address that a connection comes from, as its other end sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The kernel's choice.
+    #[default]
+    Any,
+    /// An address of this host, towards peers of its family; towards others the kernel's choice.
+    Own(IpAddr),
+    /// An address of somebody else, whose packets are led here; see [`may_be_transparent`].
+    Foreign(IpAddr),
+}
+
+/// Tries whether this process may open connections from addresses of others.
+///
+/// # Errors
+///
+/// `PermissionDenied` without CAP_NET_ADMIN or CAP_NET_RAW.
+pub fn may_be_transparent() -> io::Result<()> {
+    let socket = Socket::new_raw(Domain::IPV4, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    socket.set_ip_transparent_v4(true)
+}
+
+/// Tries whether connections can come from an address of this host.
+///
+/// # Errors
+///
+/// `AddrNotAvailable` when it is none.
+pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
+    let address = SocketAddr::new(ip, 0);
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    socket.bind(&address.into())
+}
+
+/// Binds a socket that is about to connect to `target`. Its port is the kernel's choice at the connect, which
+/// can then take one that is in use towards other targets.
+fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Result<()> {
+    let (Source::Own(ip) | Source::Foreign(ip)) = source else { return Ok(()) };
+    let ip = ip.to_canonical();
+    let is_foreign = matches!(source, Source::Foreign(_));
+    if ip.is_ipv4() != target.is_ipv4() {
+        return if is_foreign { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(()) };
+    }
+    if is_foreign {
+        match ip {
+            IpAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            IpAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+        }
+    }
+    setsockopt(socket, IpBindAddressNoPort, &true)?;
+    socket.bind(&SocketAddr::new(ip, 0).into())
+}
+
 /// Starts to connect and does not wait.
 ///
 /// On loopback and on a near network the socket can often be written at once.
 ///
 /// # Errors
 ///
-/// What `socket` or `connect` say at once: out of descriptors, no route, no free port. A refusal
+/// What `socket`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
+/// `AddrNotAvailable` for a foreign source of another family. A refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
-pub fn start_connect(address: &Address, first: First) -> io::Result<OwnedFd> {
+pub fn start_connect(address: &Address, source: Source, first: First) -> io::Result<OwnedFd> {
     let (domain, protocol, target) = match address {
         Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
@@ -43,6 +98,9 @@ pub fn start_connect(address: &Address, first: First) -> io::Result<OwnedFd> {
         // tcp(7), TCP_QUICKACK: off, the kernel holds the acknowledgement of the peer's SYN back for data,
         // 200 ms at most; then it is on again by itself. Without it all works as well.
         let _ = socket.set_tcp_quickack(false);
+    }
+    if let Address::Tcp(tcp) = address {
+        bind_source(&socket, source, *tcp)?;
     }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
@@ -65,7 +123,7 @@ pub fn start_connect(address: &Address, first: First) -> io::Result<OwnedFd> {
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
 pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = start_connect(address, First::Unknown)?;
+    let socket = start_connect(address, Source::Any, First::Unknown)?;
     // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
     // dropped or gives it back, and nothing here ever closes or replaces it.
     #[allow(unsafe_code)]
@@ -185,10 +243,34 @@ mod tests {
     fn is_accepted_at_once(first: First) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let socket = start_connect(&Address::Tcp(listener.local_addr().unwrap()), first).unwrap();
+        let socket =
+            start_connect(&Address::Tcp(listener.local_addr().unwrap()), Source::Any, first).unwrap();
         let at_once = listener.accept().is_ok();
         send(&socket, b"x").unwrap();
         at_once || listener.accept().is_err()
+    }
+
+    /// What a listener on loopback sees of a connection from `source`.
+    fn seen(source: Source) -> io::Result<IpAddr> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let _socket = start_connect(&address, source, First::Unknown)?;
+        Ok(listener.accept()?.1.ip())
+    }
+
+    #[test]
+    fn a_connection_comes_from_its_source() {
+        let v4 = |last| IpAddr::from([127, 0, 0, last]);
+        let v6 = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]);
+        assert_eq!(seen(Source::Any).unwrap(), v4(1));
+        assert_eq!(seen(Source::Own(v4(9))).unwrap(), v4(9));
+        assert_eq!(seen(Source::Own(v6)).unwrap(), v4(1), "of the other family");
+        let nowhere = IpAddr::from([192, 0, 2, 1]);
+        let error = |source| seen(source).unwrap_err().kind();
+        assert_eq!(error(Source::Own(nowhere)), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::AddrNotAvailable);
+        assert!(may_come_from(v4(9)).is_ok());
+        assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]

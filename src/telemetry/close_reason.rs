@@ -65,6 +65,14 @@ pub enum CloseReason {
     LeftBeforeTls,
     /// The client left while a backend was being connected.
     ClientGone,
+    /// The pool forwards by name, and the client's is none that it may.
+    NameNotAllowed,
+    /// The pool forwards by name, and the client's leads to no host.
+    NameNotResolved,
+    /// The pool forwards by name, and the client's leads only to addresses that may not be reached.
+    AddressRefused,
+    /// The connection was forwarded by name already, and has come in again.
+    ForwardLoop,
     /// No backend of the pool is available.
     NoBackend,
     /// Every backend has as many connections as it may, and no further connection may wait.
@@ -130,7 +138,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 46] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -159,6 +167,10 @@ impl CloseReason {
         Self::TooManyCommands,
         Self::LeftBeforeTls,
         Self::ClientGone,
+        Self::NameNotAllowed,
+        Self::NameNotResolved,
+        Self::AddressRefused,
+        Self::ForwardLoop,
         Self::NoBackend,
         Self::QueueFull,
         Self::QueueTimeout,
@@ -316,6 +328,26 @@ impl CloseReason {
             Self::ClientGone => {
                 row("client_gone", Client, Dial, "The client left while a backend was being connected.")
             }
+            Self::NameNotAllowed => rejection(
+                "name_not_allowed",
+                Dial,
+                "The pool forwards by name, and its `allow` does not have the client's, or the client sent none.",
+            ),
+            Self::NameNotResolved => rejection(
+                "name_not_resolved",
+                Dial,
+                "The pool forwards by name, and the DNS gave no address for the client's in time.",
+            ),
+            Self::AddressRefused => rejection(
+                "address_refused",
+                Dial,
+                "The pool forwards by name, and the client's leads only to addresses that may not be reached.",
+            ),
+            Self::ForwardLoop => rejection(
+                "forward_loop",
+                Dial,
+                "The connection was forwarded by its name already and came in again.",
+            ),
             Self::NoBackend => rejection("no_backend", Dial, "No backend of the pool was available."),
             Self::QueueFull => rejection(
                 "queue_full",
@@ -482,7 +514,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 21);
+        assert_eq!(rejections.len(), 25);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

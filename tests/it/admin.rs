@@ -158,6 +158,7 @@ fn status_tells_what_is_there() {
             "queue": { "waiting": 0, "length": null },
             "tiers": [{ "zone": "*", "backup": false, "weight_up": 1, "weight": 1, "share": 1.0 }],
             "discovery": null,
+            "forward": null,
             "backends": [{
                 "name": backend.address.to_string(),
                 "address": backend.address.to_string(),

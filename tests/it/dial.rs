@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::time::{Duration, Instant};
 
+use pointsman::pool::DialSource;
 use pointsman::relay::EngineChoice;
+use pointsman::server::Server;
 
 use crate::child::Child;
 use crate::support::pair::{
@@ -20,6 +22,27 @@ fn source(n: u16) -> IpAddr {
 
 fn attempts(outcome: &str) -> String {
     format!(r#"pointsman_connect_attempts_total{{pool="main",outcome="{outcome}"}}"#)
+}
+
+#[test]
+fn a_fixed_source_is_what_the_backend_sees() {
+    let backend = Backend::serve(|mut stream| {
+        let _ = write!(stream, "{}", stream.peer_addr().unwrap().ip());
+    });
+    with_each_engine(|engine| {
+        let mut config = tcp(&[backend.address], engine);
+        config.pools[0].dial.source = DialSource::Address(source(7));
+        let proxy = Proxy::start(config.clone());
+        let mut seen = String::new();
+        proxy.connect().read_to_string(&mut seen).unwrap();
+        assert_eq!(seen, source(7).to_string());
+        // One that is nobody's here: the start fails, and a reload changes nothing.
+        config.pools[0].dial.source = DialSource::Address(Ipv4Addr::new(192, 0, 2, 1).into());
+        let told = proxy.remote.reload(config.clone()).unwrap_err().to_string();
+        assert!(told.contains("it must be an address of this machine"), "{told}");
+        assert!(Server::start(config).is_err());
+        proxy.connect().read_to_string(&mut seen).unwrap();
+    });
 }
 
 #[test]

@@ -202,13 +202,32 @@ fn echo(address: SocketAddr) -> TcpStream {
 
 #[test]
 fn help_version_and_schema_are_printed() {
-    check(&["--help"], 0, &["Usage: pointsman", "run", "check", "health", "status", "schema"], &[]);
+    check(
+        &["--help"],
+        0,
+        &["Usage: pointsman", "run", "check", "health", "status", "tproxy-rules", "schema"],
+        &[],
+    );
     check(&["run", "--help"], 0, &["SIGHUP", "--listen", "--backend"], &[]);
     check(&["--version"], 0, &[concat!("pointsman ", env!("CARGO_PKG_VERSION"))], &[]);
     let schema = run(&["schema"]);
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/config.schema.json");
     assert!(schema.stdout == fs::read(committed).unwrap());
     assert!(schema.status.success());
+}
+
+#[test]
+fn rules_are_printed_for_who_needs_them() {
+    let folder = Folder::new("rules");
+    let text = "[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n";
+    let path = folder.write("none.toml", text);
+    check(&["tproxy-rules", path.to_str().unwrap()], 0, &["nothing is needed"], &[]);
+    let path = folder.write("some.toml", &format!("{text}source = 'client'\n"));
+    let rules =
+        ["in: p.", "socket transparent 1 meta mark set 0x706d", "ip -4 rule add", "ip -6 route replace"];
+    check(&["tproxy-rules", path.to_str().unwrap()], 0, &rules, &[]);
+    let path = folder.write("bad.toml", "listener = 5");
+    check(&["tproxy-rules", path.to_str().unwrap()], 2, &[], &["C0104"]);
 }
 
 #[test]

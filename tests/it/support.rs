@@ -52,7 +52,7 @@ impl Proxy {
     }
 
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
-        self.remote.view().addresses()[listener][0]
+        self.remote.view().addresses()[listener][0].tcp().expect("it listens on TCP")
     }
 
     pub(crate) fn connect(&self) -> TcpStream {

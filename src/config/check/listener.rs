@@ -1,7 +1,6 @@
 //! Listeners: where they bind, and where their connections go.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pool::REJECT;
@@ -11,12 +10,13 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol, Route};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, Named};
+use crate::config::read::{Entry, Item, Key, Named};
 use crate::config::words::{Word, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::route::pattern::NamePattern;
 use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+use crate::sys::Address;
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -69,6 +69,7 @@ impl ListenerChecker<'_> {
         ListenerSpec {
             name: self.name.into(),
             binds: self.binds(binds, found),
+            mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
                 protocol,
@@ -79,7 +80,7 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn binds(&self, binds: &mut Binds, found: &mut Findings<'_>) -> Vec<SocketAddr> {
+    fn binds(&self, binds: &mut Binds, found: &mut Findings<'_>) -> Vec<Address> {
         let path = self.key("bind");
         let list = match &self.words.bind {
             Key::Good(entry) => &entry.value.0,
@@ -95,7 +96,16 @@ impl ListenerChecker<'_> {
         for item in &list.items {
             binds.add(&item.value.0, item.at, &path, found);
         }
-        list.items.iter().flat_map(|item| item.value.0.iter().copied()).collect()
+        let addresses: Vec<_> = list.items.iter().flat_map(|item| item.value.0.iter().cloned()).collect();
+        if let Some(mode) = self.words.mode.place()
+            && list.complete
+            && addresses.iter().all(|address| address.tcp().is_some())
+        {
+            let message = format!("`mode` of listener `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("mode"), message);
+            found.add(warning.label(mode, "it is for Unix sockets"));
+        }
+        addresses
     }
 
     /// Resolves every reference whatever the protocol is, so that all of them are told at once.
@@ -137,7 +147,28 @@ impl ListenerChecker<'_> {
                     .help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"),
             );
         }
+        if let (Hashing::NoNames, Some(forward)) = (hashing, pool.forwards) {
+            let used = format!("used by the tcp listener `{}`, which reads no name", self.name);
+            self.forwards_nothing("pool", (written, used), forward, found);
+        }
         Arc::clone(&pool.name)
+    }
+
+    /// Adds a fault for a pool that forwards by name where there is none.
+    fn forwards_nothing(
+        &self,
+        key: &str,
+        (written, used): (&Entry<String>, String),
+        forward: Span,
+        found: &mut Findings<'_>,
+    ) {
+        let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
+        found.add(
+            Diagnostic::new(Code::ForwardWithoutName, self.key(key), message)
+                .label(written.at, used)
+                .label(forward, "this needs the client's server name")
+                .help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""),
+        );
     }
 
     fn routes(&self, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
@@ -207,6 +238,10 @@ impl ListenerChecker<'_> {
     ) -> TargetSpec {
         let written = written.entry().filter(|written| written.value != REJECT);
         let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
+        if let (Some(written), Some(forward), "no_sni") = (written, pool.and_then(|pool| pool.forwards), key)
+        {
+            self.forwards_nothing(key, (written, "for clients without a name".to_owned()), forward, found);
+        }
         pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(Arc::clone(&pool.name)))
     }
 

@@ -4,6 +4,7 @@
 //! was found.
 
 mod discover;
+mod forward;
 mod front;
 mod health;
 mod listener;
@@ -21,6 +22,7 @@ use super::file::File;
 use super::findings::Findings;
 use super::read::Key;
 use super::{Config, DEFAULT_HASH_KEY, LogFormat, LogLevel, LogSpec, ShutdownSpec};
+use crate::sys::Address;
 use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
 
 /// Fills a configuration from a file.
@@ -91,7 +93,7 @@ fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Option<Soc
     let listen = file.admin.value()?.listen.entry()?;
     let address = listen.value.0;
     let path = "admin.listen";
-    binds.add(&[address], listen.at, path, found);
+    binds.add(&[address.into()], listen.at, path, found);
     if !address.ip().is_loopback() {
         found.add(
             Diagnostic::new(Code::OpenAdmin, path, "the admin listener may be reached from other machines")
@@ -106,14 +108,15 @@ fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Option<Soc
 
 /// Every address that is bound, with its place, to find those bound twice.
 #[derive(Default)]
-struct Binds(HashMap<SocketAddr, Span>);
+struct Binds(HashMap<Address, Span>);
 
 impl Binds {
     /// Adds the addresses of one written word; at most one fault for them.
-    fn add(&mut self, addresses: &[SocketAddr], at: Span, path: &str, found: &mut Findings<'_>) {
+    fn add(&mut self, addresses: &[Address], at: Span, path: &str, found: &mut Findings<'_>) {
         let mut is_told = false;
-        for address in addresses.iter().filter(|address| address.port() != 0) {
-            match self.0.insert(*address, at) {
+        let is_fixed = |address: &&Address| address.tcp().is_none_or(|address| address.port() != 0);
+        for address in addresses.iter().filter(is_fixed) {
+            match self.0.insert(address.clone(), at) {
                 Some(first) if !is_told => {
                     is_told = true;
                     let message = format!("{address} is bound twice");

@@ -15,8 +15,8 @@ use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
 use crate::pool::{
-    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, HashOn, HashParts, OnDown, PoolSpec,
-    SourcePrefix,
+    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, OnDown,
+    PoolSpec, SourcePrefix,
 };
 use crate::sys::Address;
 
@@ -45,7 +45,8 @@ pub(super) fn pools(
             }
             specs.push(spec);
         }
-        known.push(Known::new(name, named.place, hashes_sni));
+        let forwards = named.table.as_ref().and_then(|words| words.forward.place());
+        known.push(Known::new(name, named.place, hashes_sni).forwarding(forwards));
     }
     specs.sort_by(|a, b| a.name.cmp(&b.name));
     (specs, Pools::new(known))
@@ -74,6 +75,9 @@ pub(super) struct PoolChecker<'a> {
 impl PoolChecker<'_> {
     fn check(&self, hash_key: [u8; 16], node: &Node, found: &mut Findings<'_>) -> PoolSpec {
         let words = self.words;
+        if let Some(forward) = self.forward(found) {
+            return self.forwarding(forward, hash_key, found);
+        }
         self.warn_of_idle(found);
         let backends = self.backends(found);
         let tiers = self.tiers(node, &backends, found);
@@ -87,6 +91,7 @@ impl PoolChecker<'_> {
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
             discover: self.discover(found),
+            forward: None,
             health: asks.health(&backends, found),
             agent: asks.agent(&backends, found),
             ejection: self.ejection(found),
@@ -112,6 +117,22 @@ impl PoolChecker<'_> {
             let message = format!("`{key}` of pool `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
             found.add(warning.label(place, "without checks and agents no backend is ever down"));
+        }
+    }
+
+    /// A pool that forwards by name: one backend that stands for every host, without checks.
+    fn forwarding(&self, forward: ForwardSpec, hash_key: [u8; 16], found: &mut Findings<'_>) -> PoolSpec {
+        let limit = self.words.max_connections.value().map(|number| number.0);
+        let backend = Forward::stand_in(forward.port, limit);
+        PoolSpec {
+            hash_key,
+            // A table of hashes would be of no use.
+            algorithm: Algorithm::RoundRobin,
+            health: None,
+            dial: self.dial(found),
+            queue: self.queue(found),
+            forward: Some(forward),
+            ..PoolSpec::new(Arc::clone(self.name), vec![backend])
         }
     }
 
@@ -159,7 +180,7 @@ impl PoolChecker<'_> {
             Key::Good(entry) => &entry.value,
             Key::Wrong => return Vec::new(),
             Key::Absent => {
-                if self.words.discover.is_absent() {
+                if self.words.discover.is_absent() && self.words.forward.is_absent() {
                     self.without_backends(self.place, found);
                 }
                 return Vec::new();
@@ -328,6 +349,7 @@ impl PoolChecker<'_> {
             attempts: or(&words.attempts, |number| count(number.0), default.attempts),
             connect_timeout: or(&words.connect_timeout, |time| time.0, default.connect_timeout),
             dial_timeout: or(&words.dial_timeout, |time| time.0, default.dial_timeout),
+            source: or(&words.source, |source| source.0, default.source),
         };
         let place =
             words.connect_timeout.entry().map(|entry| entry.at).or(words.dial_timeout.entry().map(|e| e.at));

@@ -24,12 +24,19 @@ pub(super) struct Known {
     pub(super) place: Span,
     /// The `hash_on` of a pool that hashes the server name.
     pub(super) hashes_sni: Option<Span>,
+    /// The `forward` of a pool that needs the client's name.
+    pub(super) forwards: Option<Span>,
     is_used: bool,
 }
 
 impl Known {
     pub(super) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
-        Self { name, place, hashes_sni, is_used: false }
+        Self { name, place, hashes_sni, forwards: None, is_used: false }
+    }
+
+    /// Where it forwards by name, if it does.
+    pub(super) fn forwarding(self, forwards: Option<Span>) -> Self {
+        Self { forwards, ..self }
     }
 }
 

@@ -20,13 +20,13 @@ const MOST_SERVICES: usize = 512;
 const ABOVE_NONE: u16 = 100;
 
 /// How one question ended.
-pub(super) type Heard<T> = Result<Answer<T>, DnsFault>;
+pub(in crate::pool) type Heard<T> = Result<Answer<T>, DnsFault>;
 
 /// The records of an answer, perhaps none, and how long they hold.
 #[derive(Clone, Debug)]
-pub(super) struct Answer<T> {
-    pub(super) records: Vec<T>,
-    pub(super) ttl: Duration,
+pub(in crate::pool) struct Answer<T> {
+    pub(in crate::pool) records: Vec<T>,
+    pub(in crate::pool) ttl: Duration,
 }
 
 /// What a round of questions came to.

@@ -1,7 +1,7 @@
 //! Asks the DNS, again and again: one task for each source. The only place that knows the resolver library.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub(super) async fn follow(spec: DnsSpec, names: Arc<Semaphore>, teller: Teller)
     let mut known = Known::new(&spec);
     loop {
         // The configuration of the system and its hosts file are read each time: they may change.
-        let told = match resolver(&spec) {
+        let told = match resolver(&spec.resolvers) {
             Ok(resolver) => known.ask(&spec, &Asker { resolver, names: Arc::clone(&names) }).await,
             Err(fault) => Told { ttl: None, fault: Some(fault) },
         };
@@ -153,13 +153,20 @@ impl Known {
 
 /// Asks single questions.
 #[derive(Clone)]
-struct Asker {
+pub(in crate::pool) struct Asker {
     resolver: TokioResolver,
     names: Arc<Semaphore>,
 }
 
 impl Asker {
-    async fn addresses(&self, name: &str) -> (Heard<IpAddr>, Heard<IpAddr>) {
+    /// Asks these resolvers, or those of the system as they are now, for so many names at once.
+    pub(in crate::pool) fn new(resolvers: &[SocketAddr], names_at_once: usize) -> Result<Self, DnsFault> {
+        let names = Arc::new(Semaphore::new(names_at_once));
+        Ok(Self { resolver: resolver(resolvers)?, names })
+    }
+
+    /// The A and AAAA records of a name.
+    pub(in crate::pool) async fn addresses(&self, name: &str) -> (Heard<IpAddr>, Heard<IpAddr>) {
         let _one_of_few = self.names.acquire().await;
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
@@ -206,11 +213,11 @@ async fn question<T>(
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-fn resolver(spec: &DnsSpec) -> Result<TokioResolver, DnsFault> {
-    let mut builder = if spec.resolvers.is_empty() {
+fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
+    let mut builder = if resolvers.is_empty() {
         TokioResolver::builder_tokio()?
     } else {
-        let servers = spec.resolvers.iter().map(|address| {
+        let servers = resolvers.iter().map(|address| {
             let mut server = NameServerConfig::udp_and_tcp(address.ip());
             for connection in &mut server.connections {
                 connection.port = address.port();
@@ -224,7 +231,7 @@ fn resolver(spec: &DnsSpec) -> Result<TokioResolver, DnsFault> {
         options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
         builder
     };
-    // When to ask is decided by the pace alone.
+    // When to ask is decided by the pace alone, or by the cache of who forwards.
     builder.options_mut().cache_size = 0;
     Ok(builder.build()?)
 }

@@ -25,6 +25,10 @@ use tokio::task::AbortHandle;
 use super::PoolSpec;
 use spec::Source;
 
+#[cfg(test)]
+pub(super) use answers::Answer as DnsAnswer;
+pub(super) use answers::Heard;
+pub(super) use dns::Asker;
 pub use dns::DnsFault;
 pub use document::DocumentFault;
 pub use file::FileFault;

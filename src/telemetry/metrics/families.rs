@@ -393,6 +393,19 @@ pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
     &["pool"],
     "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never.",
 );
+pub(crate) const FORWARD_LOOKUPS: MetricDoc = doc(
+    "pointsman_forward_lookups_total",
+    Counter,
+    &["pool", "result"],
+    "Names that clients of a pool that forwards asked for: cached (known, or being asked for), resolved, no_name, \
+     no_address, timeout, failed (the resolvers), busy (too many at once).",
+);
+pub(crate) const FORWARD_NAMES: MetricDoc = doc(
+    "pointsman_forward_names",
+    Gauge,
+    &["pool"],
+    "Names that a pool that forwards remembers, those without an address included.",
+);
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
     Gauge,
@@ -469,6 +482,8 @@ pub const METRICS: &[MetricDoc] = &[
     DISCOVERY_BACKENDS,
     DISCOVERY_FAILURES,
     DISCOVERY_LAST_SUCCESS,
+    FORWARD_LOOKUPS,
+    FORWARD_NAMES,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     HASH_OVERFLOWS,
@@ -527,7 +542,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 65);
+        assert_eq!(names.len(), 67);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Directory, Guarded, Program, run};
+use super::{Directory, Guarded, Program, finish, run, said};
 use crate::support::{pattern, wait_for};
 
 /// Three namespaces: client `10.77.1.2` and `fd77:1::2`, program `.1` on both links, backend `10.77.2.2`.
@@ -63,6 +63,11 @@ impl Network {
 
     /// The program, in front of what `socat` serves at the backend's port 9001.
     fn program(&self, listener: &str, served: &[&str]) -> (Program, Guarded) {
+        self.program_to(listener, "backends = [\"10.77.2.2:9001\"]", served)
+    }
+
+    /// The same with keys of the pool, its backends among them.
+    fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, Guarded) {
         let mut socat = self.at("backend", "socat");
         socat.args(served).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let backend = Guarded::spawn(&mut socat);
@@ -71,7 +76,7 @@ impl Network {
         });
         let config = format!(
             "[listener.main]\nbind = \":9000\"\npool = \"main\"\n{listener}\n\
-             [pool.main]\nbackends = [\"10.77.2.2:9001\"]\nhealth.check = \"off\"\n"
+             [pool.main]\n{pool}\nhealth.check = \"off\"\n"
         );
         let program = self.at("program", env!("CARGO_BIN_EXE_pointsman"));
         (Program::start_by(program, Directory::new(), &config), backend)
@@ -134,6 +139,74 @@ fn both_families_are_bound_side_by_side() {
         program.wait_for_record(source, |record| record["client"].as_str().unwrap().starts_with(source));
     }
     program.stop();
+}
+
+/// Tells each client which address it comes from, then says what it says.
+const SEEN: &[&str] = &["TCP6-LISTEN:9001,reuseaddr,fork,ipv6only=0", "SYSTEM:echo $SOCAT_PEERADDR; cat"];
+
+impl Network {
+    /// Makes the rules that the program prints, and lets the backend answer by way of the program.
+    fn lead_answers(&self, config: &str) {
+        let directory = Directory::new();
+        let file = directory.write("config.toml", config);
+        let script = run(Command::new(env!("CARGO_BIN_EXE_pointsman")).arg("tproxy-rules").arg(file));
+        let script = directory.write("rules", script);
+        // Twice, as whoever changes the configuration would.
+        for _ in 0..2 {
+            run(self.at("program", "sh").arg(&script));
+        }
+        self.ip("backend", "route add 10.77.1.0/24 via 10.77.2.1");
+        self.ip("backend", "-6 route add fd77:1::/64 via fd77:2::1");
+    }
+}
+
+#[test]
+#[ignore = "needs root, iproute2, nftables and socat"]
+fn backends_see_the_addresses_of_clients() {
+    let network = Network::new();
+    let backends = "[\"10.77.2.2:9001\", \"[fd77:2::2]:9001\"]";
+    let pool = format!("balance = \"failover\"\nsource = \"client\"\nbackends = {backends}");
+    let config = format!("[listener.main]\nbind = \":1\"\npool = \"main\"\n[pool.main]\n{pool}\n");
+    network.lead_answers(&config);
+    let (program, _backend) = network.program_to("", &pool, SEEN);
+    // A client of the other family goes on to the backend that it can have.
+    for (address, seen, attempts) in [
+        (PROGRAM, "[0000:0000:0000:0000:0000:ffff:0a4d:0102]", 1),
+        ("TCP6:[fd77:1::1]:9000", "[fd77:0001:0000:0000:0000:0000:0000:0002]", 2),
+    ] {
+        let Client { mut process, mut to, mut from } = network.client(address);
+        let mut line = vec![0; seen.len() + 1];
+        from.read_exact(&mut line).unwrap();
+        assert_eq!(String::from_utf8(line).unwrap(), format!("{seen}\n"));
+        // More than fits on the way, so that both sides must answer.
+        let sent = pattern(4 << 20, 5);
+        let mut received = vec![0; sent.len()];
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                to.write_all(&sent).unwrap();
+                drop(to);
+            });
+            from.read_exact(&mut received).unwrap();
+        });
+        assert!(received == sent, "{} bytes are not what was sent", sent.len());
+        assert!(process.wait().success());
+        program.wait_for_record("the end", |record| record["attempts"] == attempts);
+    }
+    program.stop();
+}
+
+#[test]
+#[ignore = "needs root, iproute2, socat and setpriv"]
+fn to_take_the_addresses_of_clients_needs_a_capability() {
+    let directory = Directory::new();
+    let config = "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n\
+                  [pool.main]\nbackends = [\"127.0.0.1:1\"]\nsource = \"client\"\n";
+    let file = directory.write("config.toml", config);
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-net_admin,-net_raw", env!("CARGO_BIN_EXE_pointsman"), "run"]).arg(file);
+    let output = finish(&mut command, b"");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert!(said(&output).contains("it needs CAP_NET_ADMIN or CAP_NET_RAW"), "{}", said(&output));
 }
 
 #[test]

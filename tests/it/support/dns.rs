@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<BTreeMap<String, Said>>>,
     questions: Arc<AtomicUsize>,
+    ttl: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -42,15 +43,19 @@ impl Dns {
             address: socket.local_addr().unwrap(),
             zone: Arc::default(),
             questions: Arc::default(),
+            ttl: Arc::default(),
             is_over: Arc::default(),
         };
         let (zone, questions, is_over) =
             (Arc::clone(&server.zone), Arc::clone(&server.questions), Arc::clone(&server.is_over));
+        let ttl = Arc::clone(&server.ttl);
         thread::spawn(move || {
             let mut query = [0; 512];
             while !is_over.load(Ordering::Relaxed) {
                 let Ok((length, client)) = socket.recv_from(&mut query) else { continue };
-                if let Some(answer) = answer(&query[..length], &zone.lock().unwrap()) {
+                if let Some(answer) =
+                    answer(&query[..length], &zone.lock().unwrap(), ttl.load(Ordering::Relaxed))
+                {
                     socket.send_to(&answer, client).unwrap();
                 }
                 questions.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +64,12 @@ impl Dns {
         server
     }
 
-    /// From now on this is said of `name`, with a TTL of 0.
+    /// From now on answers hold for so many seconds; at first 0.
+    pub(crate) fn hold(&self, seconds: u32) {
+        self.ttl.store(seconds, Ordering::Relaxed);
+    }
+
+    /// From now on this is said of `name`.
     pub(crate) fn say(&self, name: &str, said: Said) {
         self.zone.lock().unwrap().insert(name.to_owned(), said);
     }
@@ -80,7 +90,7 @@ impl Drop for Dns {
     }
 }
 
-fn answer(query: &[u8], zone: &BTreeMap<String, Said>) -> Option<Vec<u8>> {
+fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u8>> {
     let (name, kind, question_end) = question(query);
     let (code, records) = match zone.get(&name) {
         None => (NAME_ERROR, Vec::new()),
@@ -96,10 +106,11 @@ fn answer(query: &[u8], zone: &BTreeMap<String, Said>) -> Option<Vec<u8>> {
     bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
     bytes.extend(&query[12..question_end]);
     for record in records {
-        // The name of the question, class IN, a TTL of 0.
+        // The name of the question, class IN, the TTL.
         bytes.extend([0xc0, 12]);
         bytes.extend(kind.to_be_bytes());
-        bytes.extend([0, 1, 0, 0, 0, 0]);
+        bytes.extend([0, 1]);
+        bytes.extend(ttl.to_be_bytes());
         bytes.extend(u16::try_from(record.len()).unwrap().to_be_bytes());
         bytes.extend(record);
     }

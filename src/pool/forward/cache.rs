@@ -1,0 +1,215 @@
+//! What is known of names and who waits for more. Pure: it is handed `now`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::LookupFault;
+use crate::wire::ServerName;
+
+/// Names that are remembered in a pool, some 200 bytes each. When all are in force an eighth is forgotten.
+const MOST_KNOWN: usize = 10_000;
+
+/// Names that are asked for, or wait for that, at once.
+pub(super) const MOST_ASKED: usize = 1024;
+
+/// How long an answer holds whatever its TTL: less would ask the DNS for each connection to a busy name.
+const LEAST_HOLD: Duration = Duration::from_secs(1);
+
+/// And the longest.
+const MOST_HOLD: Duration = Duration::from_secs(3600);
+
+/// How long it holds that a name does not exist or has no address.
+const NONE_HOLD: Duration = Duration::from_secs(5);
+
+/// How long it holds that no answer came.
+const FAILED_HOLD: Duration = Duration::from_secs(1);
+
+/// The addresses of a name in the order in which they are tried, at least one; or why there are none.
+pub(super) type Answer = Result<Arc<[IpAddr]>, LookupFault>;
+
+/// The names of one pool.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    entries: HashMap<ServerName, Entry>,
+    /// How many of them are being asked for.
+    asked: usize,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Known {
+        answer: Answer,
+        until: Instant,
+    },
+    /// Those who wait are told, if they still do.
+    Asked(Vec<oneshot::Sender<Answer>>),
+}
+
+/// What comes of a look.
+#[derive(Debug)]
+pub(super) enum Look {
+    Known(Answer),
+    /// Somebody asked already.
+    Wait(oneshot::Receiver<Answer>),
+    /// The caller is to ask.
+    Ask(oneshot::Receiver<Answer>),
+    /// Too many names are being asked for.
+    Busy,
+}
+
+impl Cache {
+    pub(super) fn look(&mut self, name: &ServerName, now: Instant) -> Look {
+        match self.entries.get_mut(name) {
+            Some(Entry::Known { answer, until }) if *until > now => return Look::Known(answer.clone()),
+            Some(Entry::Asked(waiting)) => {
+                let (tell, told) = oneshot::channel();
+                // Those who have left make room for those who come.
+                waiting.retain(|waiting| !waiting.is_closed());
+                waiting.push(tell);
+                return Look::Wait(told);
+            }
+            Some(Entry::Known { .. }) | None => {}
+        }
+        if self.asked >= MOST_ASKED {
+            return Look::Busy;
+        }
+        let (tell, told) = oneshot::channel();
+        self.asked += 1;
+        self.entries.insert(name.clone(), Entry::Asked(vec![tell]));
+        Look::Ask(told)
+    }
+
+    /// Takes an answer in, and tells it to all who wait.
+    pub(super) fn answer(&mut self, name: &ServerName, answer: Answer, ttl: Duration, now: Instant) {
+        let hold = match &answer {
+            Ok(_) => ttl.clamp(LEAST_HOLD, MOST_HOLD),
+            Err(LookupFault::NoName | LookupFault::NoAddress) => NONE_HOLD,
+            Err(_) => FAILED_HOLD,
+        };
+        self.make_room(now);
+        let known = Entry::Known { answer: answer.clone(), until: now + hold };
+        if let Some(Entry::Asked(waiting)) = self.entries.insert(name.clone(), known) {
+            self.asked -= 1;
+            for tell in waiting {
+                let _ = tell.send(answer.clone());
+            }
+        }
+    }
+
+    /// Names that are remembered, in force or not.
+    pub(super) fn known(&self) -> usize {
+        self.entries.len() - self.asked
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.known() < MOST_KNOWN {
+            return;
+        }
+        self.entries.retain(|_, entry| match entry {
+            Entry::Known { until, .. } => *until > now,
+            Entry::Asked(_) => true,
+        });
+        if self.known() < MOST_KNOWN {
+            return;
+        }
+        let mut surplus = MOST_KNOWN / 8;
+        self.entries.retain(|_, entry| {
+            let stays = surplus == 0 || matches!(entry, Entry::Asked(_));
+            surplus -= usize::from(!stays);
+            stays
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> ServerName {
+        text.parse().unwrap()
+    }
+
+    fn addresses(text: &str) -> Answer {
+        Ok(vec![text.parse().unwrap()].into())
+    }
+
+    fn is_known(look: &Look) -> bool {
+        matches!(look, Look::Known(_))
+    }
+
+    #[test]
+    fn an_answer_holds_for_its_time() {
+        let check = |answer: Answer, ttl: u64, holds: u64| {
+            let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+            assert!(matches!(cache.look(&name, now), Look::Ask(_)));
+            cache.answer(&name, answer.clone(), Duration::from_secs(ttl), now);
+            let end = now + Duration::from_secs(holds);
+            assert!(is_known(&cache.look(&name, end - Duration::from_millis(1))), "{answer:?} {ttl}");
+            assert!(matches!(cache.look(&name, end), Look::Ask(_)), "{answer:?} {ttl}");
+        };
+        check(addresses("1.1.1.1"), 0, 1);
+        check(addresses("1.1.1.1"), 60, 60);
+        check(addresses("1.1.1.1"), 1_000_000, 3600);
+        check(Err(LookupFault::NoName), 60, 5);
+        check(Err(LookupFault::NoAddress), 0, 5);
+        check(Err(LookupFault::Timeout), 60, 1);
+        check(Err(LookupFault::Failed), 60, 1);
+    }
+
+    #[test]
+    fn one_asks_and_the_others_wait() {
+        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+        let Look::Ask(mut first) = cache.look(&name, now) else { panic!("the first asks") };
+        let Look::Wait(mut second) = cache.look(&name, now) else { panic!("the second waits") };
+        assert_eq!(cache.known(), 0);
+        cache.answer(&name, addresses("1.1.1.1"), Duration::ZERO, now);
+        assert_eq!(first.try_recv().unwrap(), addresses("1.1.1.1"));
+        assert_eq!(second.try_recv().unwrap(), addresses("1.1.1.1"));
+        assert_eq!(cache.known(), 1);
+    }
+
+    #[test]
+    fn those_who_have_left_take_no_room() {
+        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+        for _ in 0..100 {
+            drop(cache.look(&name, now));
+        }
+        let Some(Entry::Asked(waiting)) = cache.entries.get(&name) else { panic!("it is asked for") };
+        assert_eq!(waiting.len(), 1);
+    }
+
+    #[test]
+    fn what_is_asked_for_is_bounded() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        for number in 0..MOST_ASKED {
+            assert!(matches!(cache.look(&name(&format!("a{number}.test")), now), Look::Ask(_)));
+        }
+        assert!(matches!(cache.look(&name("b.test"), now), Look::Busy));
+        assert!(matches!(cache.look(&name("a0.test"), now), Look::Wait(_)), "that one is asked for already");
+        cache.answer(&name("a0.test"), Err(LookupFault::NoName), Duration::ZERO, now);
+        assert!(matches!(cache.look(&name("b.test"), now), Look::Ask(_)));
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (short, long) = (Duration::from_secs(1), Duration::from_secs(600));
+        let fill = |cache: &mut Cache, prefix: &str, ttl, now| {
+            for number in 0..MOST_KNOWN {
+                cache.answer(&name(&format!("{prefix}{number}.test")), addresses("1.1.1.1"), ttl, now);
+                assert!(cache.known() <= MOST_KNOWN);
+            }
+        };
+        fill(&mut cache, "a", short, now);
+        assert_eq!(cache.known(), MOST_KNOWN);
+        let later = now + short;
+        cache.answer(&name("b.test"), addresses("1.1.1.1"), long, later);
+        assert_eq!(cache.known(), 1, "what is over goes first");
+        fill(&mut cache, "b", long, later);
+        assert!(cache.known() > MOST_KNOWN / 2);
+    }
+}

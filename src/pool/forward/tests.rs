@@ -1,0 +1,75 @@
+//! Names and addresses; what needs a resolver is in the integration tests.
+
+use super::*;
+use crate::wire::ServerName;
+
+fn name(text: &str) -> ServerName {
+    text.parse().unwrap()
+}
+
+fn forward(allow: &[&str], resolvers: &[&str]) -> ForwardSpec {
+    ForwardSpec {
+        port: 443,
+        allow: allow.iter().map(|pattern| pattern.parse().unwrap()).collect(),
+        allow_private: Vec::new(),
+        resolvers: resolvers.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+#[test]
+fn names_are_allowed_as_in_routes() {
+    let allowed = Allowed::new(&forward(&["api.test", "*.example.org"], &[]).allow);
+    let check = |text: &str, expected: bool| assert_eq!(allowed.has(&name(text)), expected, "{text}");
+    check("api.test", true);
+    check("API.test.", true);
+    check("a.example.org", true);
+    check("a.b.c.example.org", true);
+    check("example.org", false);
+    check("badexample.org", false);
+    check("a.example.org.evil.test", false);
+    check("x.api.test", false);
+    check("test", false);
+}
+
+#[test]
+fn our_own_sockets_are_known() {
+    fn check(address: &str, own: &str, expected: bool) {
+        assert_eq!(is_own(address.parse().unwrap(), own.parse().unwrap()), expected, "{address} {own}");
+    }
+    check("127.0.0.1:443", "127.0.0.1:443", true);
+    check("127.0.0.1:443", "127.0.0.1:444", false);
+    check("127.0.0.2:443", "127.0.0.1:443", false);
+    check("127.0.0.2:443", "0.0.0.0:443", true);
+    check("127.0.0.2:443", "0.0.0.0:444", false);
+    check("[::1]:443", "[::]:443", true);
+    check("127.0.0.1:443", "[::]:443", false);
+    // Nobody here has it: it is for documentation.
+    check("192.0.2.1:443", "0.0.0.0:443", false);
+}
+
+#[test]
+fn what_is_known_outlives_a_reload() {
+    let one = Forward::build(&forward(&["api.test"], &["10.0.0.53:53"]), None);
+    let two = Forward::build(&forward(&["*.test"], &["10.0.0.53:53"]), Some(&one));
+    assert!(Arc::ptr_eq(&one.desk, &two.desk));
+    assert!(two.allowed.has(&name("other.test")));
+    let three = Forward::build(&forward(&["*.test"], &["10.0.0.54:53"]), Some(&two));
+    assert!(!Arc::ptr_eq(&two.desk, &three.desk), "other resolvers may know other addresses");
+    assert!(Arc::ptr_eq(&two.counts, &three.counts));
+    let mark = two.mark(b"hello").expect("the first");
+    assert!(three.mark(b"hello").is_none(), "the connections go on");
+    drop(mark);
+}
+
+#[test]
+fn those_who_wait_are_told_when_nobody_answers() {
+    let one = Forward::build(&forward(&["api.test"], &[]), None);
+    let wanted = name("api.test");
+    let mut asked = Box::pin(one.look_up(&wanted));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(asked.as_mut().poll(&mut cx).is_pending());
+    drop(one.desk.unstarted.lock().unwrap().take());
+    let std::task::Poll::Ready(answer) = asked.as_mut().poll(&mut cx) else { panic!("it is told") };
+    assert_eq!(answer, Err(LookupFault::Failed));
+    assert_eq!(one.known(), 1);
+}

@@ -1,0 +1,96 @@
+//! What connections from certain addresses need of this machine: tried before a configuration is in force.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::pool::DialSource;
+use crate::sys::socket;
+
+/// The mark of the packets that are led to this process, and the table that leads them: "pm" in ASCII.
+const MARK: u16 = 0x706d;
+
+/// Why connections to the backends of a pool could not come from where its `source` says.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceFault {
+    /// Addresses of clients may not be taken.
+    #[error(
+        "pool `{pool}` has source = \"client\", and this process may not do that: {source}; it needs CAP_NET_ADMIN or \
+         CAP_NET_RAW, such as by AmbientCapabilities= of its systemd unit or by setcap cap_net_admin+ep on the program"
+    )]
+    Client {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The address cannot be bound.
+    #[error(
+        "pool `{pool}` has source = \"{address}\", and no connection can come from there: {source}; it must be an \
+         address of this machine"
+    )]
+    Address {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// The address.
+        address: IpAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Tries whether connections may come from where the pools say.
+pub(super) fn try_sources(config: &Config) -> Result<(), SourceFault> {
+    for pool in &config.pools {
+        let name = || Arc::clone(&pool.name);
+        match pool.dial.source {
+            DialSource::Any => {}
+            DialSource::Client => {
+                socket::may_be_transparent().map_err(|source| SourceFault::Client { pool: name(), source })?
+            }
+            DialSource::Address(address) => socket::may_come_from(address)
+                .map_err(|source| SourceFault::Address { pool: name(), address, source })?,
+        }
+    }
+    Ok(())
+}
+
+/// A shell script that leads the answers of backends to this process, where they are addressed to its clients.
+/// It may run again. Where no pool needs it, it is a comment.
+pub fn tproxy_rules(config: &Config) -> String {
+    let pools = config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
+    let pools: Vec<&str> = pools.map(|pool| &*pool.name).collect();
+    if pools.is_empty() {
+        return "# No pool has source = \"client\": nothing is needed.\n".to_owned();
+    }
+    let mut script = format!(
+        "#!/bin/sh\n\
+         # For source = \"client\" in: {}.\n\
+         # To be run as root, after each boot. The backends' way to their clients must lead through this machine.\n\
+         set -e\n\
+         nft -f - <<'END'\n\
+         table inet pointsman\n\
+         delete table inet pointsman\n\
+         table inet pointsman {{\n\
+         \x20   chain answers {{\n\
+         \x20       type filter hook prerouting priority mangle; policy accept;\n\
+         \x20       meta l4proto tcp socket transparent 1 meta mark set {MARK:#x}\n\
+         \x20   }}\n\
+         }}\n\
+         END\n",
+        pools.join(", ")
+    );
+    for (family, all) in [(4, "0.0.0.0/0"), (6, "::/0")] {
+        _ = write!(
+            script,
+            "ip -{family} rule del fwmark {MARK:#x} lookup {MARK} 2>/dev/null || true\n\
+             ip -{family} rule add fwmark {MARK:#x} lookup {MARK}\n\
+             ip -{family} route replace local {all} dev lo table {MARK}\n"
+        );
+    }
+    script
+}

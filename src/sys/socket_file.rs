@@ -1,0 +1,172 @@
+//! The file of a listening Unix socket: made, guarded, and removed again.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+/// The file of a socket on which this process listens. It is removed when this is dropped, unless another one
+/// has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: Arc<Path>,
+    /// Device and inode, by which it is known again.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes a socket that listens at `path`, and can be shared by its copies. A socket that stands there
+    /// already and at which nobody listens was left by a process that is gone, and is replaced.
+    ///
+    /// `mode` are the permissions; without, those that the umask leaves. Who may write may connect.
+    ///
+    /// # Errors
+    ///
+    /// `AddrInUse` where somebody listens, `AlreadyExists` where something else stands than a socket: neither
+    /// is touched. Otherwise what the system says of the directory.
+    pub fn listen(path: &Arc<Path>, mode: Option<u32>, backlog: u32) -> io::Result<(OwnedFd, Self)> {
+        clear(path)?;
+        let socket = Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+        if let Some(mode) = mode {
+            // Linux gives it to the file, as far as the umask lets it: nobody may connect before all is set.
+            fchmod(&socket, Mode::from_bits_truncate(mode))?;
+        }
+        socket.bind(&SockAddr::unix(path)?)?;
+        let found = fs::symlink_metadata(path)?;
+        let file = Self { path: Arc::clone(path), identity: (found.dev(), found.ino()) };
+        if let Some(mode) = mode {
+            file.set_mode(mode)?;
+        }
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        Ok((socket.into(), file))
+    }
+
+    /// Sets the permissions.
+    ///
+    /// # Errors
+    ///
+    /// What the system says of the file.
+    pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        fs::set_permissions(&*self.path, fs::Permissions::from_mode(mode))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes a socket at which nobody listens.
+fn clear(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !found.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+    }
+    let probe = Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        // It went away meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Connected, or its queue is full, or we may not ask: it may be alive.
+        _ => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A folder of its own; removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static NEXT: AtomicU64 = AtomicU64::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let folder = format!("pointsman-sockets-{}-{number}", std::process::id());
+            let folder = std::env::temp_dir().join(folder);
+            fs::create_dir_all(&folder).unwrap();
+            Self(folder)
+        }
+
+        fn path(&self) -> Arc<Path> {
+            self.0.join("s").into()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// What comes of listening where `before` was done, and whether what stood there stands there still.
+    fn check<T>(before: impl FnOnce(&Path) -> T, expected: Result<(), io::ErrorKind>) {
+        let folder = Folder::new();
+        let path = folder.path();
+        let kept = before(&path);
+        let inode = fs::symlink_metadata(&path).map(|found| found.ino()).ok();
+        let listening = SocketFile::listen(&path, Some(0o600), 8);
+        assert_eq!(listening.as_ref().map(|_| ()).map_err(io::Error::kind), expected);
+        if expected.is_err() {
+            assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), inode.unwrap());
+        } else {
+            UnixStream::connect(&path).unwrap();
+            drop(listening);
+            assert!(!path.exists());
+        }
+        drop(kept);
+    }
+
+    #[test]
+    fn only_a_socket_that_is_dead_is_replaced() {
+        check(|_| (), Ok(()));
+        check(|path| drop(UnixListener::bind(path).unwrap()), Ok(()));
+        check(|path| UnixListener::bind(path).unwrap(), Err(io::ErrorKind::AddrInUse));
+        check(|path| UnixDatagram::bind(path).unwrap(), Err(io::ErrorKind::AddrInUse));
+        check(|path| fs::write(path, "precious").unwrap(), Err(io::ErrorKind::AlreadyExists));
+        check(|path| fs::create_dir(path).unwrap(), Err(io::ErrorKind::AlreadyExists));
+        let link = |path: &Path| std::os::unix::fs::symlink("/nowhere", path).unwrap();
+        check(link, Err(io::ErrorKind::AlreadyExists));
+    }
+
+    #[test]
+    fn a_file_has_its_mode() {
+        let folder = Folder::new();
+        let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
+        let (_socket, file) = SocketFile::listen(&folder.path(), Some(0o666), 8).unwrap();
+        assert_eq!(mode(), 0o666, "whatever the umask");
+        file.set_mode(0o640).unwrap();
+        assert_eq!(mode(), 0o640);
+    }
+
+    #[test]
+    fn the_file_of_another_stays() {
+        let folder = Folder::new();
+        let (_socket, file) = SocketFile::listen(&folder.path(), None, 8).unwrap();
+        fs::remove_file(folder.path()).unwrap();
+        let _other = UnixListener::bind(folder.path()).unwrap();
+        drop(file);
+        assert!(folder.path().exists());
+    }
+}
