@@ -7,6 +7,6 @@ pub mod dialogue;
 pub mod server_name;
 
 pub use alert::Alert;
-pub use client_hello::{ClientHello, HelloFault, HelloReader};
+pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion};
 pub use dialogue::{Dialogue, DialogueFault, Next, Script};
 pub use server_name::{NameFault, ServerName};
