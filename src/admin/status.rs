@@ -36,6 +36,8 @@ struct ListenerStatus<'a> {
     name: &'a str,
     addresses: &'a [SocketAddr],
     protocol: &'static str,
+    /// Names and conditions that lead somewhere.
+    routes: usize,
     connections: ListenerConnections,
 }
 
@@ -205,6 +207,7 @@ fn listeners<'a>(
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Tls(_) => "tls",
             },
+            routes: policy.protocol.routes().len(),
             connections: ListenerConnections { open: policy.gate.inside() },
         })
         .collect()

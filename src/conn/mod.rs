@@ -9,6 +9,7 @@
 
 mod dial;
 mod parcel;
+mod route;
 mod sniff;
 mod story;
 
@@ -26,7 +27,7 @@ use crate::limit::{Gate, Permit, Refusal};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, Side};
-use crate::snapshot::{Policy, Protocol, Served, Snapshot, SocketId, Target, Unrouted};
+use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
@@ -227,7 +228,7 @@ async fn prepare(
             sniffed
         }
     };
-    let served = match route(&policy.protocol, &sniffed, story) {
+    let served = match route::route(&policy.protocol, &sniffed, story) {
         Ok(served) => served,
         Err(reason) => return Err(sniffed.refuse(reason).await),
     };
@@ -246,21 +247,5 @@ fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) 
         && current.number == policy.number
     {
         *policy = Arc::clone(current);
-    }
-}
-
-/// Finds the pool, and notes which route led there.
-fn route(protocol: &Protocol, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
-    let tls = match protocol {
-        Protocol::Tcp(place) => return Ok(place.served()),
-        Protocol::Tls(tls) => tls,
-    };
-    match tls.target(sniffed.facts.server_name.as_ref()) {
-        Ok(Target { route, place }) => {
-            story.routed(route);
-            Ok(place.served())
-        }
-        Err(Unrouted::NoSni) => Err(CloseReason::NoSni),
-        Err(Unrouted::Unmatched) => Err(CloseReason::UnmatchedSni),
     }
 }

@@ -11,7 +11,9 @@ use crate::pool::{Backend, Lease, Sighting, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
-use crate::telemetry::{ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, Record};
+use crate::telemetry::{
+    ActiveConnection, ClientAddr, CloseReason, Direction, Engine, HelloOutcome, Offered, Record,
+};
 use crate::wire::ServerName;
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
@@ -64,6 +66,7 @@ struct Told {
     attempts: u8,
     /// The last backend tried, until one is connected: from then on the lease has it.
     tried: Option<Arc<Backend>>,
+    offered: Option<Box<Offered>>,
     hello: Option<Duration>,
     queue: Option<Duration>,
     connect: Option<Duration>,
@@ -147,6 +150,16 @@ impl Story {
     /// The hello asked for what is no host name. That is looked for only if it will be written down.
     pub(super) fn asked_badly(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
         self.tell(|told| told.sni = name().map(|name| raw_name(&name)));
+    }
+
+    /// Whether what is known of the connection will be written down.
+    pub(super) fn is_told(&self) -> bool {
+        self.around.access_log.is_on()
+    }
+
+    /// What the hello offers.
+    pub(super) fn offered(&mut self, offered: Offered) {
+        self.tell(|told| told.offered = Some(Box::new(offered)));
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>) {
@@ -254,6 +267,7 @@ impl Story {
             from_client: entry.total(Direction::FromClient),
             from_backend: entry.total(Direction::FromBackend),
             dropped: entry.total_dropped(),
+            offered: told.offered,
             hello: told.hello,
             queue: told.queue,
             connect: told.connect,

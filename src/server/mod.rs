@@ -11,6 +11,7 @@ mod discovery;
 mod leaving;
 mod notify;
 mod reload;
+mod route_files;
 mod run;
 mod view;
 

@@ -1,22 +1,21 @@
 //! Listeners: where they bind, and where their connections go.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pool::REJECT;
 use super::pools::Pools;
+use super::routes::RoutesChecker;
 use super::{Binds, or};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Listener, Protocol, Route};
+use crate::config::file::{Listener, Protocol};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, Named};
+use crate::config::read::{Entry, Key, Named};
 use crate::config::words::name_fault;
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
-use crate::route::pattern::NamePattern;
-use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -24,6 +23,7 @@ const BACKLOG: u32 = 4096;
 /// The listeners, sorted by name.
 pub(super) fn listeners(
     written: &Key<Named<Listener>>,
+    hash_key: [u8; 16],
     pools: &mut Pools,
     binds: &mut Binds,
     found: &mut Findings<'_>,
@@ -42,7 +42,7 @@ pub(super) fn listeners(
         }
         if let Some(words) = &listener.table {
             let name = &listener.name;
-            let checker = ListenerChecker { name, place: listener.place, path: &path, words };
+            let checker = ListenerChecker { name, place: listener.place, path: &path, words, hash_key };
             specs.push(checker.check(pools, binds, found));
         }
     }
@@ -56,19 +56,27 @@ struct ListenerChecker<'a> {
     place: Span,
     path: &'a str,
     words: &'a Listener,
+    hash_key: [u8; 16],
 }
 
 impl ListenerChecker<'_> {
     fn check(&self, pools: &mut Pools, binds: &mut Binds, found: &mut Findings<'_>) -> ListenerSpec {
         let words = self.words;
+        let protocol = self.protocol(pools, found);
+        let routes_file = self
+            .words
+            .routes_file
+            .value()
+            .map(|path| RoutesFileSpec { path: path.0.as_path().into(), written: protocol.routes().len() });
         ListenerSpec {
             name: self.name.into(),
             binds: self.binds(binds, found),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
-                protocol: self.protocol(pools, found),
+                protocol,
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
+                routes_file,
             },
         }
     }
@@ -95,7 +103,13 @@ impl ListenerChecker<'_> {
     /// Resolves every reference whatever the protocol is, so that all of them are told at once.
     fn protocol(&self, pools: &mut Pools, found: &mut Findings<'_>) -> ProtocolSpec {
         let words = self.words;
-        let routes = self.routes(pools, found);
+        // With names to route by but no protocol the protocol is what is missing, and was asked for.
+        let is_meant_as_tls =
+            words.protocol.is_absent() && words.pool.is_absent() && !words.routes.is_absent();
+        let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
+            && !matches!(words.protocol, Key::Wrong);
+        let hashing = if is_tcp && !is_meant_as_tls { Hashing::NoNames } else { Hashing::Any };
+        let routes = self.routes(hashing, pools, found);
         let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
         match &words.protocol {
@@ -106,91 +120,28 @@ impl ListenerChecker<'_> {
             }
             Key::Wrong => {
                 self.resolve_pool(Hashing::Any, pools, found);
-                ProtocolSpec::Tcp { pool: "".into() }
+                ProtocolSpec::Tcp { pool: "".into(), routes }
             }
             _ => {
-                self.refuse_tls_keys(found);
-                // With routes but no protocol the protocol is what is missing, and was asked for.
-                let is_meant_as_tls = words.protocol.is_absent() && !words.routes.is_absent();
+                self.refuse_tls_keys(is_meant_as_tls, found);
                 if words.pool.is_absent() && !is_meant_as_tls {
                     self.without("pool", self.place, "`pool` is missing", found);
                 }
-                ProtocolSpec::Tcp { pool: self.resolve_pool(Hashing::NoNames, pools, found) }
+                ProtocolSpec::Tcp { pool: self.resolve_pool(Hashing::NoNames, pools, found), routes }
             }
         }
     }
 
     fn resolve_pool(&self, hashing: Hashing, pools: &mut Pools, found: &mut Findings<'_>) -> Arc<str> {
         let Some(written) = self.words.pool.entry() else { return "".into() };
-        let Some(pool) = pools.refer(written, || self.key("pool"), found) else { return "".into() };
-        if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
-            let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
-            found.add(
-                Diagnostic::new(Code::HashWithoutKey, self.key("pool"), message)
-                    .label(written.at, format!("used by the tcp listener `{}`", self.name))
-                    .label(hash_on, "hashed here")
-                    .help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"),
-            );
-        }
-        Arc::clone(&pool.name)
+        refer(written, hashing, self.name, &self.key("pool"), pools, found)
     }
 
-    fn routes(&self, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
+    fn routes(&self, hashing: Hashing, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
         let Some(list) = self.words.routes.value() else { return Vec::new() };
-        let mut seen = HashMap::with_capacity(list.items.len());
-        let routes = list.items.iter().enumerate().map(|(index, item)| RouteSpec {
-            names: self.route_names(index, item, &mut seen, found),
-            pool: self.route_pool(index, item, pools, found),
-        });
-        routes.collect()
-    }
-
-    fn route_names<'w>(
-        &self,
-        index: usize,
-        item: &'w Item<Route>,
-        seen: &mut HashMap<&'w NamePattern, Span>,
-        found: &mut Findings<'_>,
-    ) -> Vec<NamePattern> {
-        let route = &item.value;
-        let list = route.sni.value().map(|names| &names.0);
-        if route.sni.is_absent() || list.is_some_and(|list| list.items.is_empty() && list.complete) {
-            let fault = Diagnostic::new(
-                Code::MissingKey,
-                self.route_key(index, "sni"),
-                "a route needs a server name",
-            );
-            let fault = fault.label(item.at, "`sni` is missing");
-            found.add(fault.help("such as: sni = \"mail.example.com\"; other names go to `unmatched`"));
-        }
-        let names = list.map_or(&[][..], |list| &list.items);
-        for name in names {
-            let pattern = &name.value.0;
-            if let Some(first) = seen.insert(pattern, name.at) {
-                let message = format!("listener `{}` has two routes for `{pattern}`", self.name);
-                let fault = Diagnostic::new(Code::EqualRoutes, self.route_key(index, "sni"), message);
-                found.add(fault.label(name.at, "again here").label(first, "first here"));
-            }
-        }
-        names.iter().map(|name| name.value.0.clone()).collect()
-    }
-
-    fn route_pool(
-        &self,
-        index: usize,
-        item: &Item<Route>,
-        pools: &mut Pools,
-        found: &mut Findings<'_>,
-    ) -> Arc<str> {
-        let route = &item.value;
-        if route.pool.is_absent() {
-            let path = self.route_key(index, "pool");
-            let fault = Diagnostic::new(Code::MissingKey, path, "a route needs a pool");
-            found.add(fault.label(item.at, "`pool` is missing"));
-        }
-        let written = route.pool.entry();
-        let pool = written.and_then(|written| pools.refer(written, || self.route_key(index, "pool"), found));
-        pool.map_or_else(|| "".into(), |pool| Arc::clone(&pool.name))
+        let path = self.key("routes");
+        let (listener, hash_key) = (self.name, self.hash_key);
+        RoutesChecker { listener, path: &path, hashing, hash_key, others: &[] }.check(list, pools, found)
     }
 
     fn target(
@@ -224,7 +175,7 @@ impl ListenerChecker<'_> {
             Key::Wrong => false,
             Key::Absent => true,
         };
-        if no_routes && rejects(&words.no_sni) && rejects(&words.unmatched) {
+        if no_routes && words.routes_file.is_absent() && rejects(&words.no_sni) && rejects(&words.unmatched) {
             let message = format!("listener `{}` would reject every client", self.name);
             let fault = Diagnostic::new(Code::RejectsAll, self.key("routes"), message);
             let place = words.routes.place().unwrap_or(self.place);
@@ -234,10 +185,10 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn refuse_tls_keys(&self, found: &mut Findings<'_>) {
+    fn refuse_tls_keys(&self, is_meant_as_tls: bool, found: &mut Findings<'_>) {
         let words = self.words;
         let tls_keys = [
-            ("routes", words.routes.place()),
+            ("routes", words.routes.place().filter(|_| is_meant_as_tls)),
             ("no_sni", words.no_sni.place()),
             ("unmatched", words.unmatched.place()),
             ("first_byte_timeout", words.first_byte_timeout.place()),
@@ -296,15 +247,32 @@ impl ListenerChecker<'_> {
     fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
+}
 
-    fn route_key(&self, index: usize, key: &str) -> String {
-        format!("{}.routes[{index}].{key}", self.path)
+/// The name of the pool that a key refers to, which must not hash names where none are read; empty after a fault.
+pub(super) fn refer(
+    written: &Entry<String>,
+    hashing: Hashing,
+    listener: &str,
+    path: &str,
+    pools: &mut Pools,
+    found: &mut Findings<'_>,
+) -> Arc<str> {
+    let Some(pool) = pools.refer(written, || path.to_owned(), found) else { return "".into() };
+    if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
+        let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
+        let fault = Diagnostic::new(Code::HashWithoutKey, path, message)
+            .label(written.at, format!("used by the tcp listener `{listener}`"));
+        // In a file of its own there is no such place.
+        let fault = if hash_on == Span::default() { fault } else { fault.label(hash_on, "hashed here") };
+        found.add(fault.help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"));
     }
+    Arc::clone(&pool.name)
 }
 
 /// Whether the listener gives a pool server names to hash.
 #[derive(Clone, Copy)]
-enum Hashing {
+pub(in crate::config) enum Hashing {
     Any,
     NoNames,
 }
