@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::pool::HashOn;
+use pointsman::route::Circumstances;
 use pointsman::telemetry::{
     AccessLogFormat, CloseReason, ConnectOutcome, Direction, Engine, HelloOutcome, Metrics,
 };
@@ -28,6 +29,7 @@ const CASES: &[Case] = &[
     ("hello/many_extensions", many_extensions),
     ("hello/one_byte_segments", |times| hello("openssl-tls13", 1, times)),
     ("hello/one_byte_records", one_byte_records),
+    ("hello/told", told),
     ("server_name", server_name),
     ("pick/maglev", |times| pick(Algorithm::Maglev, 0, times)),
     ("pick/maglev_10_refused", |times| pick(Algorithm::Maglev, 10, times)),
@@ -88,6 +90,11 @@ fn many_extensions(times: u64) {
     repeat(times, |_| inputs::read_hello(black_box(&raw), raw.len()));
 }
 
+/// What the access log adds to a hello: its offer and its fingerprint.
+fn told(times: u64) {
+    repeat(times, |_| inputs::offered(black_box("openssl-tls13")));
+}
+
 fn one_byte_records(times: u64) {
     let raw = inputs::in_one_byte_records(inputs::hello("openssl-tls13"));
     repeat(times, |_| inputs::read_hello(black_box(&raw), raw.len()));
@@ -135,7 +142,8 @@ fn route(first: usize, prefix: &str, times: u64) {
         _ => inputs::name(&format!("{prefix}apps{n}.example.com")),
     };
     let names: Vec<ServerName> = (first..1000).step_by(2).map(name).collect();
-    repeat(times, |n| table.find(&names[n as usize % names.len()]).expect("a route for each name"));
+    let what = Circumstances::default();
+    repeat(times, |n| table.find(Some(&names[n as usize % names.len()]), &what));
 }
 
 /// A line in a batch that has room for it, as in the access log.

@@ -9,10 +9,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
-use pointsman::route::{NamePattern, RouteId, RouteTable};
+use pointsman::route::{Entry, NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
-use pointsman::telemetry::{ClientAddr, CloseReason, Record};
-use pointsman::wire::{ClientHello, HelloReader, ServerName};
+use pointsman::telemetry::{ClientAddr, CloseReason, Offered, Record};
+use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
 
 /// Short, so that all benches can be run at any time; `--measurement-time` and `--sample-size` make a run exacter.
 pub(crate) fn brief() -> Criterion {
@@ -172,7 +172,17 @@ pub(crate) fn patterns(count: u32) -> Vec<(NamePattern, RouteId)> {
 
 /// The table of those patterns.
 pub(crate) fn routes(patterns: &[(NamePattern, RouteId)]) -> RouteTable {
-    RouteTable::build(patterns.iter().cloned()).expect("no pattern twice")
+    let entries = patterns.iter().cloned().map(|(pattern, route)| Entry::plain(pattern, route));
+    RouteTable::build(entries).expect("no pattern twice")
+}
+
+/// What the log tells of a captured hello.
+pub(crate) fn offered(file: &str) -> Offered {
+    let raw = hello(file);
+    let read = read_hello(raw, raw.len());
+    let message = read.message(raw);
+    let offer = Offer::of(&message).expect("a sound hello");
+    Offered::new(&offer, Ja4::of(&offer), 1, read.records)
 }
 
 /// A record of an ordinary connection, nothing absent.
@@ -183,6 +193,7 @@ pub(crate) fn record() -> Record {
         client: ClientAddr(Address::Tcp(client(0xC633_6407))),
         listener: "tls".into(),
         sni: Some("mail.example.com".into()),
+        offered: Some(Box::new(offered("openssl-tls13"))),
         route: Some("mail.example.com".into()),
         pool: Some("mail".into()),
         backend: Some("mail-1".into()),

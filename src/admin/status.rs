@@ -36,6 +36,8 @@ struct ListenerStatus<'a> {
     name: &'a str,
     addresses: Vec<String>,
     protocol: &'static str,
+    /// Names and conditions that lead somewhere.
+    routes: usize,
     connections: ListenerConnections,
 }
 
@@ -227,6 +229,7 @@ fn listeners<'a>(
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Tls(_) => "tls",
             },
+            routes: policy.protocol.routes().len(),
             connections: ListenerConnections { open: policy.gate.inside() },
         })
         .collect()

@@ -8,7 +8,7 @@ use super::findings::Findings;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
 use crate::pool::DialSource;
-use crate::pool::forward::prefix::Prefix;
+use crate::route::IpPrefix;
 use crate::sys::Address;
 use crate::sys::address::AddressFault;
 
@@ -92,13 +92,13 @@ impl Read for ResolverAddress {
 
 /// A network that `allow_private` opens.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Network(pub(super) Prefix);
+pub(super) struct OpenNetwork(pub(super) IpPrefix);
 
-impl Read for Network {
+impl Read for OpenNetwork {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "a network such as \"10.1.0.0/16\"", found)?;
-        let network = match text.parse::<Prefix>() {
-            Ok(prefix) if prefix.bits() == 0 => {
+        let network = match text.parse::<IpPrefix>() {
+            Ok(prefix) if prefix.is_everybody() => {
                 Err("every address: name the networks that are to be reached".to_owned())
             }
             Ok(prefix) => Ok(prefix),

@@ -60,9 +60,11 @@ codes! {
     BadScript = "C0208",
     /// A string that is no name the DNS can be asked for.
     BadDnsName = "C0230",
+    /// A value that a condition of a route cannot have.
+    BadCondition = "C0240",
     /// A pool that no table defines.
     UnknownPool = "C0301",
-    /// Two routes of one listener for the same name.
+    /// Two routes of one listener that fit equally well.
     EqualRoutes = "C0302",
     /// A pool hashes the server name, but a listener without server names uses it.
     HashWithoutKey = "C0303",
@@ -96,6 +98,10 @@ codes! {
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used where clients give no name.
     ForwardWithoutName = "C0341",
+    /// A route with not exactly one of `pool`, `split` and `action`.
+    RouteTarget = "C0350",
+    /// More routes with conditions for one name, or more expressions, than are compared one by one.
+    ManyAlternatives = "C0351",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
@@ -137,6 +143,7 @@ impl Code {
                 | Self::BadHashKey
                 | Self::BadScript
                 | Self::BadDnsName
+                | Self::BadCondition
         )
     }
 }

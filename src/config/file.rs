@@ -3,7 +3,8 @@
 //! Defaults are applied by the checks, not here: a key that is not written is absent. The descriptions
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
-use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
+use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
+use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -16,6 +17,7 @@ use crate::balance::Algorithm;
 use crate::pool::spec::{Duty, HashOn};
 use crate::relay::EngineChoice;
 use crate::telemetry::AccessLogFormat;
+use crate::wire::TlsVersion;
 
 /// Units of the bounds below, in milliseconds.
 const SECOND: u64 = 1000;
@@ -106,11 +108,14 @@ tables! {
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
         /// PostgreSQL.
         protocol: Choice<Protocol>,
-        /// tcp only: the pool of every connection. Needed there.
+        /// tcp only: the pool of every connection that no route takes. Needed there.
         pool: String,
-        /// Not tcp: server names to pools. An exact name wins, then the longest wildcard.
-        /// Default: none.
+        /// Names and other conditions to pools. Under the most specific name the most specific conditions win;
+        /// on a tcp listener only `source` and `destination` can be asked for. Default: none.
         routes: List<Route>,
+        /// The path of a TOML file with further routes, relative to this file's directory. It is read again
+        /// whenever it changes; while it is broken, what was last read stays. Default: none.
+        routes_file: FilePath,
         /// Not tcp: clients that send no server name: "reject" (default) or a pool.
         no_sni: String,
         /// Not tcp: clients whose server name no route matches: "reject" (default) or a pool.
@@ -180,14 +185,55 @@ tables! {
         timeout: Time<1, HOUR>,
     }
 
-    /// Server names and the pool they go to.
-    #[cfg_attr(test, schemars(extend("required" = ["sni", "pool"])))]
+    /// Conditions, all of which must fit, and what then happens: `pool`, `split` or `action`.
     "a route" struct Route {
         /// A host name, or "*.example.com" for every name below it (any depth, not itself), or an array.
-        /// Needed.
+        /// Default: any name or none, which is asked after all routes with a name.
         sni: OneOrMany<SniPattern>,
+        /// With a wildcard: 1, the star stands for one label only. Default: for any number.
+        depth: Number<1, 1>,
+        /// A regular expression for the whole name, without regard to case, or an array. Asked after the names of
+        /// all other routes, in written order. Default: none.
+        sni_regex: OneOrMany<SniRegex>,
+        /// Networks of clients, such as "10.0.0.0/8", or one address. Default: any.
+        source: OneOrMany<Network>,
+        /// Where clients reached us: "10.0.0.1", ":5433" or "10.0.0.1:5433", or an array. Default: anywhere.
+        destination: OneOrMany<Reached>,
+        /// Protocols of which the client must offer one (ALPN), such as "h2", or an array. Default: any or none.
+        alpn: OneOrMany<ProtocolName>,
+        /// JA4 fingerprints of clients, or how they begin: "t13d*"; or an array. Anybody can copy one. Default: any.
+        ja4: OneOrMany<Fingerprint>,
+        /// Whether the client offers Encrypted ClientHello; many browsers only pretend to. Default: either.
+        ech: bool,
+        /// The client offers at least this version of TLS: "1.0", "1.1", "1.2" or "1.3". One that offers only
+        /// less is refused, unless another route for the same name takes it. Default: any.
+        tls_min: Choice<TlsVersion>,
+        /// What the access log calls the route. Default: its name and which other conditions it has.
+        name: Name,
+        /// The pool's name. Needed, or `split`, or `action`.
+        pool: String,
+        /// Several pools with weights. A client stays with its pool while the weights do. Needed, or
+        /// `pool`, or `action`.
+        split: List<Share>,
+        /// "reject": a TLS alert, without TLS a reset; "drop": a reset without a word. Needed, or `pool`, or
+        /// `split`.
+        action: Choice<Refusal>,
+    }
+
+    /// One of the pools of a split.
+    #[cfg_attr(test, schemars(extend("required" = ["pool"])))]
+    "a share" struct Share {
         /// The pool's name. Needed.
         pool: String,
+        /// Its share of the clients relative to the others, 0 to 65535. Default 1.
+        weight: Number<0, 65535>,
+    }
+
+    /// A file with routes of a listener.
+    #[cfg_attr(test, schemars(extend("required" = ["routes"])))]
+    "a routes file" struct RoutesFile {
+        /// The routes, in the form that they have in a listener. Needed.
+        routes: List<Route>,
     }
 
     /// Where connections go: backends and how to choose between them.
@@ -305,7 +351,7 @@ tables! {
         /// Networks such as "10.1.0.0/16" that may be dialled although they are no part of the public Internet,
         /// or an array. Default: none. Whoever controls a name that is allowed can then lead clients to any host
         /// in them.
-        allow_private: OneOrMany<Network>,
+        allow_private: OneOrMany<OpenNetwork>,
         /// The resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those of the
         /// system (/etc/resolv.conf), and /etc/hosts before them.
         resolvers: OneOrMany<ResolverAddress>,
@@ -473,6 +519,22 @@ impl Word for Protocol {
         ("pop3", Self::Pop3),
         ("auto", Self::Auto),
     ];
+}
+
+/// A route's way to turn clients away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Reject,
+    Drop,
+}
+
+impl Word for Refusal {
+    const WORDS: &'static [(&'static str, Self)] = &[("reject", Self::Reject), ("drop", Self::Drop)];
+}
+
+impl Word for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("1.0", Self::V1_0), ("1.1", Self::V1_1), ("1.2", Self::V1_2), ("1.3", Self::V1_3)];
 }
 
 /// Which records of the DNS name backends.

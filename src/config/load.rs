@@ -12,7 +12,7 @@ use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Warnings};
 use super::findings::Findings;
 use super::read::{self, Read as _, Value};
-use super::{Config, check, document, file};
+use super::{Config, check, document, file, routes_file};
 use crate::pool::Source;
 
 /// The largest file that is read: room for more than a million routes, and an end for what is no file.
@@ -22,15 +22,13 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 ///
 /// # Errors
 ///
-/// All faults of the file at once; one if it cannot be read, is larger than 256 MiB or is not UTF-8.
+/// All faults of the file at once; one if it cannot be read, is larger than 256 MiB or is not UTF-8. If it has
+/// none, those of the first broken file with routes.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
-    let bytes = read_bytes(path).map_err(|error| unreadable(&name, &error))?;
-    let (mut config, warnings) = match String::from_utf8(bytes) {
-        Ok(text) => parse(&name, &text)?,
-        Err(error) => return Err(not_utf8(&name, &error)),
-    };
+    let (mut config, warnings) = parse(&name, &read_text(path, "the configuration")?)?;
     place_files(&mut config, path);
+    routes_file::read_all(&mut config)?;
     Ok((config, warnings))
 }
 
@@ -42,10 +40,13 @@ fn place_files(config: &mut Config, path: &Path) {
             *file = directory.join(&*file).into();
         }
     }
+    for file in config.listeners.iter_mut().filter_map(|listener| listener.policy.routes_file.as_mut()) {
+        file.path = directory.join(&*file.path).into();
+    }
 }
 
 /// Checks the text of a configuration; `source_name` stands for its path in messages. Relative paths in it
-/// are left as they are.
+/// are left as they are, and files with routes are not read.
 ///
 /// # Errors
 ///
@@ -96,6 +97,13 @@ fn settle(
     Ok((config.expect("a document is a table, and a table without faults has a configuration"), warnings))
 }
 
+/// Reads a whole file; `what` is what messages call it.
+pub(super) fn read_text(path: &Path, what: &str) -> Result<String, Faults> {
+    let name = path.display().to_string();
+    let bytes = read_bytes(path).map_err(|error| unreadable(&name, what, &error))?;
+    String::from_utf8(bytes).map_err(|error| not_utf8(&name, what, &error))
+}
+
 fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
@@ -105,23 +113,22 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(name: &str, error: &io::Error) -> Faults {
+fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     };
-    let diagnostic =
-        Diagnostic::new(Code::Unreadable, "", format!("the configuration cannot be read: {why}"));
+    let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} cannot be read: {why}"));
     fault::about_text(name, String::new(), diagnostic)
 }
 
-fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Faults {
+fn not_utf8(name: &str, what: &str, error: &std::string::FromUtf8Error) -> Faults {
     let good = error.utf8_error().valid_up_to();
     let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
     let replaced = char::REPLACEMENT_CHARACTER.len_utf8();
-    let diagnostic = Diagnostic::new(Code::Unreadable, "", "the configuration is not UTF-8")
+    let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} is not UTF-8"))
         .label((good..good + replaced).into(), "this byte begins no character");
     fault::about_text(name, text, diagnostic)
 }

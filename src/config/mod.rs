@@ -8,6 +8,7 @@
 mod address;
 mod check;
 mod code;
+mod conditions;
 mod document;
 mod fault;
 mod file;
@@ -15,6 +16,7 @@ mod findings;
 mod load;
 mod read;
 mod render;
+mod routes_file;
 mod script;
 mod words;
 
@@ -33,6 +35,7 @@ use crate::telemetry::AccessLogSpec;
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
 pub use load::{load, one_liner, parse};
+pub use routes_file::RoutesReader;
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";
@@ -46,6 +49,8 @@ pub struct Config {
     pub max_connections: Option<u64>,
     /// Health and agent checks under way at once, at least 1. Default 1000.
     pub max_checks: usize,
+    /// The key by which splits of routes draw, and pools unless they say otherwise.
+    pub hash_key: [u8; 16],
     /// The admin listener, or `None` when there is none.
     pub admin: Option<SocketAddr>,
     /// The access log.

@@ -7,8 +7,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::address::{AdminAddress, BackendAddress, Bind, Network, ResolverAddress, SourceAddress};
-use super::file::{Backend, BackendWords, File};
+use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
+use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
+use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -83,8 +84,13 @@ described! {
     impl [] FileMode = |_made| json_schema!({ "type": "string", "pattern": "^0?[0-7]{3}$" });
     impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });
     impl [] ResolverAddress = |_made| json_schema!({ "type": "string", "minLength": 2 });
-    impl [] Network = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] OpenNetwork = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
     impl [] SourceAddress = |_made| json_schema!({ "type": "string", "pattern": "^(client|[0-9A-Fa-f.:]+)$" });
+    impl [] SniRegex = |_made| json_schema!({ "type": "string", "minLength": 1, "format": "regex" });
+    impl [] Network = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] Reached = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:\[\]]+$" });
+    impl [] ProtocolName = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 });
+    impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });
@@ -100,8 +106,12 @@ described! {
 
 /// The schema of draft 7, which editors' TOML plug-ins know, without references.
 fn schema() -> Value {
+    schema_of::<File>()
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings.into_generator().into_root_schema_for::<File>().to_value();
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     unwrap_lines(&mut schema);
     schema
 }
@@ -146,17 +156,19 @@ pub(super) fn keys() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_committed_schema_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config.schema.json");
-    let current = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
+fn the_committed_schemas_are_current() {
+    check("config.schema.json", &schema());
+    check("docs/routes.schema.json", &schema_of::<RoutesFile>());
+}
+
+fn check(file: &str, schema: &Value) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let current = serde_json::to_string_pretty(schema).unwrap() + "\n";
     if std::env::var_os("UPDATE_SCHEMA").is_some() {
-        std::fs::write(path, &current).unwrap();
+        std::fs::write(&path, &current).unwrap();
     }
     let committed = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        committed == current,
-        "config.schema.json is out of date; run: UPDATE_SCHEMA=1 cargo test --lib config::"
-    );
+    assert!(committed == current, "{file} is out of date; run: UPDATE_SCHEMA=1 cargo test --lib config::");
 }
 
 #[test]

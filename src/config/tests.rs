@@ -1,6 +1,5 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -12,7 +11,7 @@ use crate::pool::{
     HealthSpec, OnDown, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
-use crate::snapshot::{HelloSpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
@@ -119,7 +118,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(&*listener.name, "db");
     assert_eq!(listener.binds, ["0.0.0.0:5432".parse().unwrap(), "[::]:5432".parse().unwrap()]);
     assert_eq!(listener.backlog, 4096);
-    assert_eq!(listener.policy.protocol, ProtocolSpec::Tcp { pool: "db".into() });
+    assert_eq!(listener.policy.protocol, ProtocolSpec::Tcp { pool: "db".into(), routes: Vec::new() });
     assert_eq!(listener.policy.relay, RelayOptions::default());
     assert_eq!(listener.policy.max_connections, None);
 
@@ -176,9 +175,9 @@ fn every_key_reaches_its_spec() {
     let ProtocolSpec::Tls { routes, no_sni, unmatched, hello } = &listener.policy.protocol else {
         panic!("a tls listener")
     };
-    let names: Vec<_> = routes[0].names.iter().map(ToString::to_string).collect();
+    let names: Vec<_> = routes[0].keys.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["a.example", "*.b.example"]);
-    assert_eq!(routes[0].pool, Arc::from("p"));
+    assert_eq!(routes[0].action, ActionSpec::Pool("p".into()));
     assert_eq!([no_sni, unmatched], [&TargetSpec::Pool("p".into()), &TargetSpec::Pool("p".into())]);
     let expected = HelloSpec { first_byte_timeout: millis(1), hello_timeout: millis(2), max_size: 65536 };
     assert_eq!(*hello, expected);
@@ -783,6 +782,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [DialSource::Client]);
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.mode.take()).collect();
     assert_eq!(shown, [0o660]);
+    let files: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.routes_file.take()).collect();
+    assert_eq!(&*files[0].path, Path::new("routes.toml"));
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {

@@ -10,6 +10,7 @@
 mod dial;
 mod front;
 mod parcel;
+mod route;
 mod sniff;
 mod story;
 
@@ -28,7 +29,7 @@ use crate::limit::{Gate, Permit, Refusal};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, Side};
-use crate::snapshot::{Policy, Protocol, Served, Snapshot, SocketId, Target, Unrouted};
+use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
@@ -231,7 +232,7 @@ async fn prepare(
             sniffed
         }
     };
-    let served = match route(&policy, &sniffed, story) {
+    let served = match route::route(&policy, &sniffed, story) {
         Ok(served) => served,
         Err(reason) => return Err(sniffed.refuse(reason).await),
     };
@@ -250,26 +251,5 @@ fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) 
         && current.number == policy.number
     {
         *policy = Arc::clone(current);
-    }
-}
-
-/// Finds the pool, and notes which route led there.
-fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, CloseReason> {
-    let tls = match &policy.protocol {
-        Protocol::Tcp(place) => return Ok(place.served()),
-        Protocol::Tls(tls) => tls,
-    };
-    if let Some(target) = front::target(&policy.front, &sniffed.wish) {
-        let Target { route, place } = target?;
-        story.routed(route);
-        return Ok(place.served());
-    }
-    match tls.target(sniffed.facts.server_name.as_ref()) {
-        Ok(Target { route, place }) => {
-            story.routed(route);
-            Ok(place.served())
-        }
-        Err(Unrouted::NoSni) => Err(CloseReason::NoSni),
-        Err(Unrouted::Unmatched) => Err(CloseReason::UnmatchedSni),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! The bytes are read and kept, not peeked at: the backend gets them verbatim.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -38,6 +39,8 @@ pub(super) struct Sniffed {
     /// To be sent to the backend first.
     pub(super) bytes: Vec<u8>,
     pub(super) facts: Facts,
+    /// The form of the hello in `bytes`, if they are one.
+    pub(super) hello: Option<Form>,
     /// What it asks for.
     pub(super) wish: Wish,
     /// What its backend must hear before these bytes.
@@ -63,7 +66,23 @@ pub(super) enum Tongue {
     Http,
 }
 
+/// How a hello came.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) records: u32,
+    /// In bytes of the message.
+    size: usize,
+    /// Reads that brought something.
+    pub(super) segments: u32,
+}
+
 impl Sniffed {
+    /// The message of the hello, if there is one.
+    pub(super) fn message(&self) -> Option<Cow<'_, [u8]>> {
+        let Form { records, size, .. } = self.hello?;
+        Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
+    }
+
     /// A client that nothing was read from.
     pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
         let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
@@ -72,7 +91,7 @@ impl Sniffed {
 
     /// A client that asks for something without a hello.
     pub(super) fn other(client: Stream, bytes: Vec<u8>, wish: Wish, tongue: Tongue) -> Self {
-        Self { client, bytes, facts: Facts::default(), wish, greet: None, tongue, _memory: None }
+        Self { client, bytes, facts: Facts::default(), hello: None, wish, greet: None, tongue, _memory: None }
     }
 
     /// The same with what its bytes take of the memory of all hellos.
@@ -83,6 +102,7 @@ impl Sniffed {
     /// Closes a client that cannot be served: in its own words, if it understands any.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
         match self.tongue {
+            _ if reason == CloseReason::RouteDropped => _ = socket::reset_on_close(&self.client),
             Tongue::Reset => _ = socket::reset_on_close(&self.client),
             Tongue::Nothing => {}
             Tongue::Tls => dismiss(&self.client, &alert(reason).record()).await,
@@ -97,6 +117,8 @@ fn alert(reason: CloseReason) -> Alert {
     match reason {
         CloseReason::NoSni => Alert::MissingExtension,
         CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
+        CloseReason::RouteRejected => Alert::AccessDenied,
+        CloseReason::TlsTooOld => Alert::ProtocolVersion,
         _ => Alert::InternalError,
     }
 }
@@ -252,8 +274,10 @@ async fn conclude(
     };
     story.heard(hello.server_name.as_ref());
     let facts = Facts { server_name: hello.server_name };
+    let form = Form { records: hello.records, size: hello.size, segments: reading.segments };
     let (bytes, memory) = reading.into_bytes();
-    Ok(Sniffed { client, bytes, facts, wish: Wish::Name, greet: None, tongue: Tongue::Tls, _memory: memory })
+    let (wish, tongue) = (Wish::Name, Tongue::Tls);
+    Ok(Sniffed { client, bytes, facts, hello: Some(form), wish, greet: None, tongue, _memory: memory })
 }
 
 /// Why a hello did not become whole.
@@ -346,6 +370,8 @@ struct Reading<'a> {
     /// How many of them may be held.
     granted: usize,
     reader: HelloReader,
+    /// Reads that brought something.
+    segments: u32,
     around: &'a Surroundings,
     /// The bytes' share of the memory that all half-read hellos may take. A hello that comes whole
     /// with the first read needs none, so those who fill that memory slowly do not lock it out.
@@ -355,7 +381,7 @@ struct Reading<'a> {
 impl<'a> Reading<'a> {
     fn new(spec: &HelloSpec, around: &'a Surroundings) -> Self {
         let reader = HelloReader::new(spec.max_size);
-        Self { bytes: Vec::new(), granted: FIRST_READ, reader, around, memory: None }
+        Self { bytes: Vec::new(), granted: FIRST_READ, reader, segments: 0, around, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.
@@ -439,6 +465,7 @@ impl<'a> Reading<'a> {
         self.around.engines.with_buffer(|buffer| {
             let read = socket::recv(client, &mut buffer[..FIRST_READ])?;
             self.bytes.extend_from_slice(&buffer[..read]);
+            self.segments += 1;
             Ok(read)
         })
     }
@@ -446,12 +473,13 @@ impl<'a> Reading<'a> {
     /// Reads through the worker's buffer, so that a client that is waited for holds none.
     async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
         let room = self.granted - self.bytes.len();
-        let (engines, bytes) = (&self.around.engines, &mut self.bytes);
+        let (engines, bytes, segments) = (&self.around.engines, &mut self.bytes, &mut self.segments);
         poll_fn(|cx| {
             engines.with_buffer(|buffer| {
                 let room = room.min(buffer.len());
                 let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
                 bytes.extend_from_slice(&buffer[..read]);
+                *segments = segments.saturating_add(1);
                 Poll::Ready(Ok(read))
             })
         })

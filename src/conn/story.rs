@@ -14,7 +14,8 @@ use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
-    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome, Record,
+    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome, Offered,
+    Record,
 };
 use crate::wire::ServerName;
 
@@ -72,6 +73,7 @@ struct Told {
     tried: Option<Arc<Backend>>,
     /// Where the last attempt went, if that is not the backend's own address.
     dialled: Option<SocketAddr>,
+    offered: Option<Box<Offered>>,
     hello: Option<Duration>,
     queue: Option<Duration>,
     connect: Option<Duration>,
@@ -161,6 +163,16 @@ impl Story {
     /// The hello asked for what is no host name. That is looked for only if it will be written down.
     pub(super) fn asked_badly(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
         self.tell(|told| told.sni = name().map(|name| raw_name(&name)));
+    }
+
+    /// Whether what is known of the connection will be written down.
+    pub(super) fn is_told(&self) -> bool {
+        self.around.access_log.is_on()
+    }
+
+    /// What the hello offers.
+    pub(super) fn offered(&mut self, offered: Offered) {
+        self.tell(|told| told.offered = Some(Box::new(offered)));
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>) {
@@ -281,6 +293,7 @@ impl Story {
             from_client: entry.total(Direction::FromClient),
             from_backend: entry.total(Direction::FromBackend),
             dropped: entry.total_dropped(),
+            offered: told.offered,
             hello: told.hello,
             queue: told.queue,
             connect: told.connect,

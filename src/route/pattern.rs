@@ -11,8 +11,20 @@ use crate::wire::server_name::NameFault;
 pub enum NamePattern {
     /// This name only.
     Exact(ServerName),
+    /// `*.suffix` with depth 1: exactly one label before the suffix.
+    Child(ServerName),
     /// `*.suffix`: one or more whole labels before the suffix, never the suffix itself.
     Below(ServerName),
+}
+
+impl NamePattern {
+    /// The same with a star that stands for one label only; exact names have none.
+    pub fn of_depth_1(self) -> Self {
+        match self {
+            Self::Below(suffix) => Self::Child(suffix),
+            other => other,
+        }
+    }
 }
 
 /// Why a text is not a pattern.
@@ -51,7 +63,7 @@ impl fmt::Display for NamePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(name) => name.fmt(f),
-            Self::Below(suffix) => write!(f, "*.{suffix}"),
+            Self::Child(suffix) | Self::Below(suffix) => write!(f, "*.{suffix}"),
         }
     }
 }

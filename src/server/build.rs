@@ -10,10 +10,10 @@ use crate::config::Config;
 use crate::limit::Gate;
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
-use crate::route::{RouteId, RouteTable};
+use crate::route::{Entry, RouteId, RouteTable};
 use crate::snapshot::{
-    Place, Policy, Protocol, ProtocolSpec, RouteSpec, Served, Snapshot, SocketId, Target, TargetSpec,
-    TlsPolicy,
+    Action, ActionSpec, Place, Policy, Protocol, ProtocolSpec, RouteSpec, Routes, Served, Snapshot, SocketId,
+    Target, TargetSpec, TcpPolicy, TlsPolicy,
 };
 use crate::telemetry::Metrics;
 
@@ -122,7 +122,8 @@ fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> O
         .or_else(|| leaving.listener(name).map(|left| (left.number, Arc::clone(&left.gate))))
 }
 
-fn policy(
+/// Builds the policy of one listener.
+pub(super) fn policy(
     spec: &ListenerSpec,
     before: Option<(u64, Arc<Gate>)>,
     places: &BTreeMap<Arc<str>, Arc<Place>>,
@@ -132,41 +133,28 @@ fn policy(
     let (number, gate) =
         before.unwrap_or_else(|| (NEXT_LISTENER.fetch_add(1, Ordering::Relaxed), Gate::new(limit)));
     gate.set_limit(limit);
-    Ok(Policy {
-        listener: Arc::clone(&spec.name),
-        number,
-        protocol: protocol(spec, places)?,
-        front: front::front(&spec.policy.front, |name| place(places, name))?,
-        relay: Arc::new(spec.policy.relay),
-        gate,
-        metrics: metrics.listener(&spec.name),
-    })
+    let (protocol, metrics) = (protocol(spec, places)?, metrics.listener(&spec.name));
+    metrics.routes.set(protocol.routes().len() as f64);
+    let front = front::front(&spec.policy.front, |name| place(places, name))?;
+    let relay = Arc::new(spec.policy.relay);
+    Ok(Policy { listener: Arc::clone(&spec.name), number, protocol, front, relay, gate, metrics })
 }
 
 fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {
     let place = |name: &Arc<str>| place(places, name);
-    let (routes, no_sni, unmatched, hello) = match &spec.policy.protocol {
-        ProtocolSpec::Tcp { pool: name } => return Ok(Protocol::Tcp(place(name)?)),
-        ProtocolSpec::Tls { routes, no_sni, unmatched, hello } => (routes, no_sni, unmatched, hello),
-    };
-    let mut targets = Vec::new();
-    let mut patterns = Vec::new();
-    for RouteSpec { names, pool: name } in routes {
-        for pattern in names {
-            let id = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            targets.push(Target { route: pattern.to_string().into(), place: place(name)? });
-            patterns.push((pattern.clone(), id));
+    let routes = routes(spec, place)?;
+    let (no_sni, unmatched, hello) = match &spec.policy.protocol {
+        ProtocolSpec::Tcp { pool, .. } => {
+            return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: place(pool)? })));
         }
-    }
-    let table =
-        RouteTable::build(patterns.into_iter()).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
+        ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
+    };
     let fallback = |target: &TargetSpec, word: &str| match target {
-        TargetSpec::Pool(name) => Ok(Some(Target { route: word.into(), place: place(name)? })),
+        TargetSpec::Pool(name) => Ok(Some(Target { route: word.into(), action: Action::Pool(place(name)?) })),
         TargetSpec::Reject => Ok(None),
     };
     Ok(Protocol::Tls(Box::new(TlsPolicy {
-        table,
-        targets,
+        routes,
         no_sni: fallback(no_sni, "no_sni")?,
         unmatched: fallback(unmatched, "unmatched")?,
         hello: *hello,
@@ -175,6 +163,37 @@ fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Res
 
 fn place(places: &BTreeMap<Arc<str>, Arc<Place>>, name: &Arc<str>) -> Result<Arc<Place>, BuildFault> {
     places.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)))
+}
+
+fn routes(
+    spec: &ListenerSpec,
+    place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
+) -> Result<Routes, BuildFault> {
+    let mut targets = Vec::new();
+    let mut entries = Vec::new();
+    for RouteSpec { keys, conditions, name, action } in spec.policy.protocol.routes() {
+        let action = match action {
+            ActionSpec::Pool(name) => Action::Pool(place(name)?),
+            ActionSpec::Split(split, names) => {
+                let places = names.iter().map(&place).collect::<Result<_, _>>()?;
+                Action::Split(Arc::new((split.clone(), places)))
+            }
+            ActionSpec::Reject => Action::Reject,
+            ActionSpec::Drop => Action::Drop,
+        };
+        for key in keys {
+            let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+            let word = match (name, conditions) {
+                (Some(name), _) => Arc::clone(name),
+                (None, Some(conditions)) => format!("{key}{conditions}").into(),
+                (None, None) => key.to_string().into(),
+            };
+            targets.push(Target { route: word, action: action.clone() });
+            entries.push(Entry { key: key.clone(), conditions: conditions.clone(), route });
+        }
+    }
+    let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
+    Ok(Routes { table, targets })
 }
 
 /// A random number from the standard library's seed of hash maps; good enough to spread a start.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::build::BuildFault;
 use crate::snapshot::front::{DetectFront, Front, FrontSpec, Greet, PostgresFront};
-use crate::snapshot::{Place, Target, TargetSpec};
+use crate::snapshot::{Action, Place, Target, TargetSpec};
 use crate::wire::Greeting;
 
 /// Builds a front; `place` finds a pool's place by its name.
@@ -13,7 +13,8 @@ pub(super) fn front(
     spec: &FrontSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
 ) -> Result<Front, BuildFault> {
-    let to = |pool: &Arc<str>, route: &str| Ok(Target { route: route.into(), place: place(pool)? });
+    let to =
+        |pool: &Arc<str>, route: &str| Ok(Target { route: route.into(), action: Action::Pool(place(pool)?) });
     let target = |spec: &TargetSpec, route: &str| match spec {
         TargetSpec::Pool(pool) => to(pool, route).map(Some),
         TargetSpec::Reject => Ok(None),

@@ -12,6 +12,7 @@ mod front;
 mod leaving;
 mod notify;
 mod reload;
+mod route_files;
 mod run;
 mod source;
 mod view;

@@ -20,6 +20,7 @@ use super::agents::Desk;
 use super::leaving::Leaving;
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
+use super::route_files::{RouteFiles, RoutesReport};
 use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
@@ -65,6 +66,7 @@ enum Event {
     Sighting(Sighting),
     EjectionOver,
     Discovered(DiscoveryReport),
+    Routes(RoutesReport),
     Signal(SignalKind),
     /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
@@ -110,6 +112,7 @@ pub(super) struct Control {
     check_limit: Arc<CheckLimit>,
     pub(super) discoveries: Discoveries,
     pub(super) findings: mpsc::Receiver<DiscoveryReport>,
+    pub(super) route_files: RouteFiles,
     pub(super) leaving: Leaving,
     pub(super) aftercare: Aftercare,
     upkeep: tokio::time::Interval,
@@ -148,12 +151,14 @@ impl Control {
             check_limit,
             discoveries,
             findings,
+            route_files: RouteFiles::new(),
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
             watchdog: Watchdog::new(),
         };
         control.follow_pools();
+        control.route_files.follow(&control.server.config);
         Ok(control)
     }
 
@@ -187,6 +192,7 @@ impl Control {
             Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Discovered(report) => self.discovered(report),
+            Event::Routes(report) => self.routes_read(report),
             Event::Upkeep => self.server.view.metrics.upkeep(),
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
@@ -203,6 +209,7 @@ impl Control {
             report = self.agents.next() => Event::Agent(report),
             Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
             Some(report) = self.findings.recv() => Event::Discovered(report),
+            report = self.route_files.next() => Event::Routes(report),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
@@ -288,6 +295,7 @@ impl Control {
         server.view.metrics.process().connections_limit.set(connections as f64);
         self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
+        self.route_files.follow(&self.server.config);
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
         let _ = timeout(UNLISTENING, closed.recv()).await;

@@ -7,6 +7,7 @@
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
 pub mod front;
+mod routes;
 pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,12 +18,12 @@ use arc_swap::ArcSwap;
 use crate::limit::Gate;
 use crate::pool::{Discovery, Pool};
 use crate::relay::RelayOptions;
-use crate::route::{RouteId, RouteTable};
+use crate::route::Asks;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
-use crate::wire::ServerName;
 pub use front::{DetectSpec, Front, FrontSpec};
-pub use spec::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
+pub use spec::{ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
 /// listener and its place there, because several may be written alike.
@@ -57,6 +58,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The same with another policy for a listener.
+    pub fn with_policy(&self, policy: &Arc<Policy>) -> Self {
+        let mut new = self.clone();
+        let own = new.policies.values_mut().filter(|old| old.number == policy.number);
+        own.for_each(|old| *old = Arc::clone(policy));
+        new
+    }
+
     /// The same with another pool in the place of that name. Connections find it there at once.
     pub fn replace(&self, name: &Arc<str>, served: Arc<Served>) -> Self {
         let mut new = self.clone();
@@ -119,56 +128,22 @@ pub struct Policy {
 /// The protocol of a listener.
 pub enum Protocol {
     /// Nothing is read before the backend is connected.
-    Tcp(Arc<Place>),
+    Tcp(Box<TcpPolicy>),
     /// The ClientHello is read for its server name.
     Tls(Box<TlsPolicy>),
 }
 
-/// Where connections with and without a server name go.
-pub struct TlsPolicy {
-    /// Names to places in `targets`.
-    pub table: RouteTable,
-    /// The routes' words and pools, by [`RouteId`].
-    pub targets: Vec<Target>,
-    /// Clients that send no name; `None` rejects.
-    pub no_sni: Option<Target>,
-    /// Clients whose name no route matches; `None` rejects.
-    pub unmatched: Option<Target>,
-    /// The bounds of reading a hello.
-    pub hello: HelloSpec,
-}
-
-/// A pool and the words of the route that leads there.
-#[derive(Clone)]
-pub struct Target {
-    /// The route as written, or the key that stands for it.
-    pub route: Arc<str>,
-    /// Where it leads.
-    pub place: Arc<Place>,
-}
-
-/// Why a name leads nowhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unrouted {
-    /// The client sent no name, and that is rejected.
-    NoSni,
-    /// No route matches the name, and that is rejected.
-    Unmatched,
-}
-
-impl TlsPolicy {
-    /// The target of a client.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none.
-    pub fn target(&self, name: Option<&ServerName>) -> Result<&Target, Unrouted> {
-        let Some(name) = name else {
-            return self.no_sni.as_ref().ok_or(Unrouted::NoSni);
-        };
-        match self.table.find(name) {
-            Some(RouteId(route)) => Ok(&self.targets[route as usize]),
-            None => self.unmatched.as_ref().ok_or(Unrouted::Unmatched),
+impl Protocol {
+    /// The routes.
+    pub fn routes(&self) -> &Routes {
+        match self {
+            Self::Tcp(tcp) => &tcp.routes,
+            Self::Tls(tls) => &tls.routes,
         }
+    }
+
+    /// What its routes must know of a connection besides its name and source.
+    pub fn asks(&self) -> Asks {
+        self.routes().table.asks()
     }
 }

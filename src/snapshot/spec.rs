@@ -1,11 +1,12 @@
 //! What a listener is meant to do: plain values that the configuration fills and checks.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::FrontSpec;
 use crate::relay::RelayOptions;
-use crate::route::pattern::NamePattern;
+use crate::route::{Conditions, RouteKey, Split};
 
 /// What a listener does with its connections, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,17 @@ pub struct PolicySpec {
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.
     pub max_connections: Option<u64>,
+    /// A file with further routes.
+    pub routes_file: Option<RoutesFileSpec>,
+}
+
+/// A file with routes, which is followed while the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutesFileSpec {
+    /// Where it is.
+    pub path: Arc<Path>,
+    /// How many of the listener's routes, the first, do not come from it.
+    pub written: usize,
 }
 
 /// The protocol of a listener.
@@ -25,12 +37,14 @@ pub struct PolicySpec {
 pub enum ProtocolSpec {
     /// Nothing is read before the backend is connected.
     Tcp {
-        /// The pool of every connection.
+        /// The pool of every connection that no route takes.
         pool: Arc<str>,
+        /// Routes by what is known without a hello; no two could fit one connection equally well.
+        routes: Vec<RouteSpec>,
     },
     /// The ClientHello is read for its server name.
     Tls {
-        /// Names to pools; no two patterns are equal.
+        /// Names and conditions to pools; no two could fit one connection equally well.
         routes: Vec<RouteSpec>,
         /// Clients that send no name.
         no_sni: TargetSpec,
@@ -41,13 +55,46 @@ pub enum ProtocolSpec {
     },
 }
 
+impl ProtocolSpec {
+    /// The routes.
+    pub fn routes(&self) -> &[RouteSpec] {
+        match self {
+            Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,
+        }
+    }
+
+    /// The routes, to be changed.
+    pub fn routes_mut(&mut self) -> &mut Vec<RouteSpec> {
+        match self {
+            Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,
+        }
+    }
+}
+
 /// One written route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// The names, at least one.
-    pub names: Vec<NamePattern>,
-    /// The pool's name.
-    pub pool: Arc<str>,
+    /// What it says of the name, at least one.
+    pub keys: Vec<RouteKey>,
+    /// What else must fit; `None` for nothing.
+    pub conditions: Option<Arc<Conditions>>,
+    /// What the log calls it. Default: its names and the keys of its conditions.
+    pub name: Option<Arc<str>>,
+    /// What happens to a connection that it takes.
+    pub action: ActionSpec,
+}
+
+/// What a route does with a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ActionSpec {
+    /// It goes to a pool, by name.
+    Pool(Arc<str>),
+    /// It goes to one of several pools, drawn by its source.
+    Split(Split, Vec<Arc<str>>),
+    /// It is refused with a TLS alert, without TLS by a reset.
+    Reject,
+    /// It is reset without a word.
+    Drop,
 }
 
 /// Where a connection without a route goes.

@@ -1,17 +1,143 @@
-//! Waiting for changes in a directory: inotify.
+//! Waiting for changes in a directory, or of a file in it: inotify.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::{sleep, timeout};
 
 /// Reads of events in one go, each of up to 4 KiB: a directory in which never-ending changes happen is told
 /// of all the same.
 const MOST_READS: usize = 64;
+
+/// The time between two looks without a reason.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How long nothing more must happen before a change is looked at, so that of a burst only the end is.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How often that is waited for: in a directory that is never quiet the file is looked at all the same.
+const MOST_QUIETS: usize = 10;
+
+/// Watches a file that another program writes.
+///
+/// Its directory is watched, so a replacement by rename is seen at once, and so is the symbolic link beside it by
+/// which a mounted volume turns all its files at a time. What no watch tells, on a network file system or after a
+/// change behind another symbolic link, is seen by a look every few seconds.
+#[derive(Debug)]
+pub struct FileWatch {
+    path: Arc<Path>,
+    watch: Option<DirectoryWatch>,
+    seen: Option<Stamp>,
+}
+
+/// What a look at a file told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// It may be another one than at the last look.
+    Changed,
+    /// It is the same.
+    Same,
+}
+
+impl FileWatch {
+    /// Of this file, which need not be there.
+    pub fn new(path: Arc<Path>) -> Self {
+        Self { path, watch: None, seen: None }
+    }
+
+    /// Looks at the file: the first time at once, which is a change, then whenever there may be one, and every
+    /// few seconds.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub async fn look(&mut self) -> Look {
+        if self.seen.is_some() {
+            self.wait().await;
+        }
+        // Before the look, so that no change falls between the two.
+        if self.watch.is_none() {
+            self.watch = DirectoryWatch::new(directory(&self.path)).ok();
+        }
+        let stamp = Stamp::of(&self.path);
+        if self.seen.as_ref() == Some(&stamp) {
+            return Look::Same;
+        }
+        self.seen = Some(stamp);
+        Look::Changed
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            change = changed(self.watch.as_ref()) => {
+                if change != Some(DirectoryChange::Inside) {
+                    self.watch = None;
+                    sleep(QUIET).await;
+                }
+            }
+            () = sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Waits for a change, and for the end of a burst of them. `None` if the watch has failed; without one it
+/// waits for ever.
+async fn changed(watch: Option<&DirectoryWatch>) -> Option<DirectoryChange> {
+    let Some(watch) = watch else { return pending().await };
+    let mut change = watch.changed().await.ok()?;
+    for _ in 0..MOST_QUIETS {
+        match timeout(QUIET, watch.changed()).await {
+            Ok(next) => change = next.ok()?,
+            Err(_quiet) => break,
+        }
+        if change == DirectoryChange::Gone {
+            break;
+        }
+    }
+    Some(change)
+}
+
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// By what a changed file is told from an unchanged one, without reading it.
+#[derive(Debug, PartialEq, Eq)]
+enum Stamp {
+    File { device: u64, inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64) },
+    Missing(io::ErrorKind),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Self {
+        match path.metadata() {
+            Ok(file) => Self::File {
+                device: file.dev(),
+                inode: file.ino(),
+                size: file.size(),
+                modified: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            },
+            Err(error) => Self::Missing(error.kind()),
+        }
+    }
+}
 
 /// Watches the names in one directory: what is created, written and closed, renamed or removed there.
 ///

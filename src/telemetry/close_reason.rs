@@ -45,6 +45,12 @@ pub enum CloseReason {
     NoSni,
     /// No route for the server name, and the listener rejects such clients.
     UnmatchedSni,
+    /// A route that says `reject` took the connection.
+    RouteRejected,
+    /// A route that says `drop` took the connection.
+    RouteDropped,
+    /// The routes for the server name ask for a later version of TLS.
+    TlsTooOld,
     /// The process holds as many bytes of unfinished hellos as it may.
     HelloMemory,
     /// The client wants a session without TLS, and the listener rejects that.
@@ -138,7 +144,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 49] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -157,6 +163,9 @@ impl CloseReason {
         Self::BadName,
         Self::NoSni,
         Self::UnmatchedSni,
+        Self::RouteRejected,
+        Self::RouteDropped,
+        Self::TlsTooOld,
         Self::HelloMemory,
         Self::PlaintextRefused,
         Self::CancelRefused,
@@ -278,6 +287,17 @@ impl CloseReason {
                 "unmatched_sni",
                 Hello,
                 "No route matches the server name, and the listener rejects that.",
+            ),
+            Self::RouteRejected => {
+                rejection("route_rejected", Hello, "A route with `action = \"reject\"` took the connection.")
+            }
+            Self::RouteDropped => {
+                rejection("route_dropped", Hello, "A route with `action = \"drop\"` took the connection.")
+            }
+            Self::TlsTooOld => rejection(
+                "tls_too_old",
+                Hello,
+                "The client offers only versions of TLS below the `tls_min` of the routes for its server name.",
             ),
             Self::HelloMemory => rejection(
                 "hello_memory",
@@ -514,7 +534,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 25);
+        assert_eq!(rejections.len(), 28);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

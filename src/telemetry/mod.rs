@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod close_reason;
 pub mod exposition;
 pub mod metrics;
+mod offered;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
@@ -16,6 +17,7 @@ pub use metrics::{
     ActiveConnection, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
     ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ReloadOutcome,
 };
+pub use offered::Offered;
 pub use record::{ClientAddr, Record};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::access_log::AccessLogFormat;
 use super::close_reason::CloseReason;
+use super::offered::Offered;
 use crate::sys::Address;
 
 /// Characters of a server name that are written: more than any valid name has (253), and the length
@@ -44,6 +45,8 @@ pub struct Record {
     pub listener: Arc<str>,
     /// The server name as sent, even one that was rejected: see [`raw_name`]. `None` without one.
     pub sni: Option<Box<str>>,
+    /// What an acceptable hello offers besides; `None` without one.
+    pub offered: Option<Box<Offered>>,
     /// The route that matched, or `None`.
     pub route: Option<Arc<str>>,
     /// The pool that was asked, or `None`.
@@ -97,6 +100,13 @@ impl Record {
         line.address(key!("client"), Some(&self.client.0));
         line.text(key!("listener"), Some(&self.listener));
         line.text(key!("sni"), self.sni.as_deref().map(shorten));
+        let offered = self.offered.as_deref();
+        line.text(key!("alpn"), offered.and_then(|offered| offered.alpn.as_deref()));
+        line.text(key!("tls_versions"), offered.and_then(|offered| offered.tls_versions.as_deref()));
+        line.text(key!("ja4"), offered.map(|offered| offered.ja4.as_str()));
+        line.flag(key!("ech"), offered.map(|offered| offered.ech));
+        line.count(key!("segments"), offered.map(|offered| offered.segments));
+        line.count(key!("records"), offered.map(|offered| offered.records));
         line.text(key!("route"), self.route.as_deref());
         line.text(key!("pool"), self.pool.as_deref());
         line.text(key!("backend"), self.backend.as_deref());
@@ -180,6 +190,20 @@ impl Line<'_> {
     fn number(&mut self, key: &Key, value: u64) {
         self.key(key);
         push_decimal(self.out, value, 1);
+    }
+
+    fn count(&mut self, key: &Key, value: Option<u32>) {
+        match value {
+            Some(value) => self.number(key, value.into()),
+            None => self.absent(key),
+        }
+    }
+
+    /// The same words in both forms.
+    fn flag(&mut self, key: &Key, value: Option<bool>) {
+        let Some(value) = value else { return self.absent(key) };
+        self.key(key);
+        self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     fn seconds(&mut self, key: &Key, value: Option<Duration>) {
@@ -292,6 +316,15 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::wire::{HelloReader, Ja4, Offer};
+
+    fn offered() -> Offered {
+        let hello = include_bytes!("../../tests/fixtures/hello/openssl-tls12.bin");
+        let read = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(hello).unwrap().unwrap();
+        let message = read.message(hello);
+        let offer = Offer::of(&message).unwrap();
+        Offered::new(&offer, Ja4::of(&offer), 2, read.records)
+    }
 
     fn full() -> Record {
         Record {
@@ -300,6 +333,7 @@ mod tests {
             client: ClientAddr(Address::Tcp("[2001:db8::1]:50000".parse().unwrap())),
             listener: "tls".into(),
             sni: Some("mail.example.com".into()),
+            offered: Some(Box::new(offered())),
             route: Some("mail.example.com".into()),
             pool: Some("mail".into()),
             backend: Some("mail-1".into()),
@@ -319,6 +353,7 @@ mod tests {
     fn bare() -> Record {
         Record {
             sni: None,
+            offered: None,
             route: None,
             pool: None,
             backend: None,
@@ -350,7 +385,9 @@ mod tests {
     fn json_has_every_key_in_order() {
         let expected = concat!(
             r#"{"time":"2023-11-14T22:13:20.042Z","id":7,"client":"[2001:db8::1]:50000","listener":"tls","#,
-            r#""sni":"mail.example.com","route":"mail.example.com","pool":"mail","backend":"mail-1","#,
+            r#""sni":"mail.example.com","alpn":"imap,h2","tls_versions":"1.2","#,
+            r#""ja4":"t12d2808ip_d943125447b4_e7e480e5a997","ech":false,"segments":2,"records":1,"#,
+            r#""route":"mail.example.com","pool":"mail","backend":"mail-1","#,
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
             r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
@@ -442,7 +479,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 20, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 26, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -11,7 +11,7 @@ pub mod server_name;
 pub mod starttls;
 
 pub use alert::Alert;
-pub use client_hello::{ClientHello, HelloFault, HelloReader};
+pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion};
 pub use dialogue::{Dialogue, DialogueFault, Next, Script};
 pub use first_bytes::Spoken;
 pub use opening::{Greeting, Opening};

@@ -148,6 +148,7 @@ fn status_tells_what_is_there() {
             "name": "main",
             "addresses": [proxy.address("main")],
             "protocol": "tcp",
+            "routes": 0,
             "connections": { "open": 1 },
         }],
         "pools": [{

@@ -6,6 +6,7 @@ mod accept;
 mod admin;
 mod balance;
 mod child;
+mod conditions;
 mod dial;
 mod discovery;
 mod ends;

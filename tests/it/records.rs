@@ -300,11 +300,12 @@ fn the_text_format_says_the_same() {
     let proxy = proxy(log.path(), "text", &list([&backend]), "");
     assert_eq!(ask(&proxy, &hello(b"www.good.example")).as_deref(), Ok("one"));
     let line = log.lines(1).remove(0);
-    let fields = " listener=main sni=www.good.example route=*.good.example pool=p backend=one ";
+    assert!(line.contains(" listener=main sni=www.good.example tls_versions=1.2 ja4=t12d0101"), "{line}");
+    let fields = " ech=false segments=1 records=1 route=*.good.example pool=p backend=one ";
     assert!(line.contains(fields), "{line}");
     assert!(line.ends_with(" close=client_fin closed_by=client phase=relay"), "{line}");
     let keys: Vec<_> = line.split(' ').map(|field| field.split_once('=').unwrap().0).collect();
-    assert_eq!(keys.len(), 19, "{line}");
+    assert_eq!(keys.len(), 24, "{line}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::config::words::Word;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::pool::spec::HashOn;
-use crate::snapshot::{DetectSpec, FrontSpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, DetectSpec, FrontSpec, ProtocolSpec, TargetSpec};
 use crate::sys::process::host_name;
 use crate::wire::Starttls;
 
@@ -186,7 +186,12 @@ fn only_pool(
         TargetSpec::Reject => None,
     });
     let named = databases.iter().chain(users).map(|(_, pool)| pool);
-    let mut pools = routes.iter().map(|route| &route.pool).chain(fallbacks).chain(named);
+    let routed = routes.iter().flat_map(|route| match &route.action {
+        ActionSpec::Pool(pool) => std::slice::from_ref(pool),
+        ActionSpec::Split(_, pools) => pools,
+        ActionSpec::Reject | ActionSpec::Drop => &[],
+    });
+    let mut pools = routed.chain(fallbacks).chain(named);
     match pools.next() {
         Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),
         _ => TargetSpec::Reject,

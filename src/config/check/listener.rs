@@ -1,21 +1,20 @@
 //! Listeners: where they bind, and where their connections go.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::pool::REJECT;
 use super::pools::Pools;
+use super::routes::RoutesChecker;
 use super::{Binds, or};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Listener, Protocol, Route};
+use crate::config::file::{Listener, Protocol};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Item, Key, Named};
+use crate::config::read::{Entry, Key, Named};
 use crate::config::words::{Word, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
-use crate::route::pattern::NamePattern;
-use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
 use crate::sys::Address;
 
 /// Connections the kernel may hold before they are accepted.
@@ -24,6 +23,7 @@ const BACKLOG: u32 = 4096;
 /// The listeners, sorted by name.
 pub(super) fn listeners(
     written: &Key<Named<Listener>>,
+    hash_key: [u8; 16],
     pools: &mut Pools,
     binds: &mut Binds,
     found: &mut Findings<'_>,
@@ -42,7 +42,7 @@ pub(super) fn listeners(
         }
         if let Some(words) = &listener.table {
             let name = &listener.name;
-            let checker = ListenerChecker { name, place: listener.place, path: &path, words };
+            let checker = ListenerChecker { name, place: listener.place, path: &path, words, hash_key };
             specs.push(checker.check(pools, binds, found));
         }
     }
@@ -56,6 +56,7 @@ pub(super) struct ListenerChecker<'a> {
     place: Span,
     path: &'a str,
     pub(super) words: &'a Listener,
+    hash_key: [u8; 16],
 }
 
 impl ListenerChecker<'_> {
@@ -66,6 +67,10 @@ impl ListenerChecker<'_> {
         if let ProtocolSpec::Tls { .. } = protocol {
             self.check_tls(found);
         }
+        let routes_file = words
+            .routes_file
+            .value()
+            .map(|path| RoutesFileSpec { path: path.0.as_path().into(), written: protocol.routes().len() });
         ListenerSpec {
             name: self.name.into(),
             binds: self.binds(binds, found),
@@ -76,6 +81,7 @@ impl ListenerChecker<'_> {
                 front,
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
+                routes_file,
             },
         }
     }
@@ -111,7 +117,13 @@ impl ListenerChecker<'_> {
     /// Resolves every reference whatever the protocol is, so that all of them are told at once.
     fn protocol(&self, pools: &mut Pools, found: &mut Findings<'_>) -> ProtocolSpec {
         let words = self.words;
-        let routes = self.routes(pools, found);
+        // With names to route by but no protocol the protocol is what is missing, and was asked for.
+        let is_meant_as_tls =
+            words.protocol.is_absent() && words.pool.is_absent() && !words.routes.is_absent();
+        let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
+            && !matches!(words.protocol, Key::Wrong);
+        let hashing = if is_tcp && !is_meant_as_tls { Hashing::NoNames } else { Hashing::Any };
+        let routes = self.routes(hashing, pools, found);
         let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
         match &words.protocol {
@@ -121,112 +133,28 @@ impl ListenerChecker<'_> {
             }
             Key::Wrong => {
                 self.resolve_pool(Hashing::Any, pools, found);
-                ProtocolSpec::Tcp { pool: "".into() }
+                ProtocolSpec::Tcp { pool: "".into(), routes }
             }
             _ => {
-                self.refuse_tls_keys(found);
-                // With routes but no protocol the protocol is what is missing, and was asked for.
-                let is_meant_as_tls = words.protocol.is_absent() && !words.routes.is_absent();
+                self.refuse_tls_keys(is_meant_as_tls, found);
                 if words.pool.is_absent() && !is_meant_as_tls {
                     self.without("pool", self.place, "`pool` is missing", found);
                 }
-                ProtocolSpec::Tcp { pool: self.resolve_pool(Hashing::NoNames, pools, found) }
+                ProtocolSpec::Tcp { pool: self.resolve_pool(Hashing::NoNames, pools, found), routes }
             }
         }
     }
 
     fn resolve_pool(&self, hashing: Hashing, pools: &mut Pools, found: &mut Findings<'_>) -> Arc<str> {
         let Some(written) = self.words.pool.entry() else { return "".into() };
-        let Some(pool) = pools.refer(written, || self.key("pool"), found) else { return "".into() };
-        if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
-            let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
-            found.add(
-                Diagnostic::new(Code::HashWithoutKey, self.key("pool"), message)
-                    .label(written.at, format!("used by the tcp listener `{}`", self.name))
-                    .label(hash_on, "hashed here")
-                    .help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"),
-            );
-        }
-        if let (Hashing::NoNames, Some(forward)) = (hashing, pool.forwards) {
-            let used = format!("used by the tcp listener `{}`, which reads no name", self.name);
-            self.forwards_nothing("pool", (written, used), forward, found);
-        }
-        Arc::clone(&pool.name)
+        refer(written, hashing, self.name, &self.key("pool"), pools, found)
     }
 
-    /// Adds a fault for a pool that forwards by name where there is none.
-    fn forwards_nothing(
-        &self,
-        key: &str,
-        (written, used): (&Entry<String>, String),
-        forward: Span,
-        found: &mut Findings<'_>,
-    ) {
-        let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
-        found.add(
-            Diagnostic::new(Code::ForwardWithoutName, self.key(key), message)
-                .label(written.at, used)
-                .label(forward, "this needs the client's server name")
-                .help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""),
-        );
-    }
-
-    fn routes(&self, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
+    fn routes(&self, hashing: Hashing, pools: &mut Pools, found: &mut Findings<'_>) -> Vec<RouteSpec> {
         let Some(list) = self.words.routes.value() else { return Vec::new() };
-        let mut seen = HashMap::with_capacity(list.items.len());
-        let routes = list.items.iter().enumerate().map(|(index, item)| RouteSpec {
-            names: self.route_names(index, item, &mut seen, found),
-            pool: self.route_pool(index, item, pools, found),
-        });
-        routes.collect()
-    }
-
-    fn route_names<'w>(
-        &self,
-        index: usize,
-        item: &'w Item<Route>,
-        seen: &mut HashMap<&'w NamePattern, Span>,
-        found: &mut Findings<'_>,
-    ) -> Vec<NamePattern> {
-        let route = &item.value;
-        let list = route.sni.value().map(|names| &names.0);
-        if route.sni.is_absent() || list.is_some_and(|list| list.items.is_empty() && list.complete) {
-            let fault = Diagnostic::new(
-                Code::MissingKey,
-                self.route_key(index, "sni"),
-                "a route needs a server name",
-            );
-            let fault = fault.label(item.at, "`sni` is missing");
-            found.add(fault.help("such as: sni = \"mail.example.com\"; other names go to `unmatched`"));
-        }
-        let names = list.map_or(&[][..], |list| &list.items);
-        for name in names {
-            let pattern = &name.value.0;
-            if let Some(first) = seen.insert(pattern, name.at) {
-                let message = format!("listener `{}` has two routes for `{pattern}`", self.name);
-                let fault = Diagnostic::new(Code::EqualRoutes, self.route_key(index, "sni"), message);
-                found.add(fault.label(name.at, "again here").label(first, "first here"));
-            }
-        }
-        names.iter().map(|name| name.value.0.clone()).collect()
-    }
-
-    fn route_pool(
-        &self,
-        index: usize,
-        item: &Item<Route>,
-        pools: &mut Pools,
-        found: &mut Findings<'_>,
-    ) -> Arc<str> {
-        let route = &item.value;
-        if route.pool.is_absent() {
-            let path = self.route_key(index, "pool");
-            let fault = Diagnostic::new(Code::MissingKey, path, "a route needs a pool");
-            found.add(fault.label(item.at, "`pool` is missing"));
-        }
-        let written = route.pool.entry();
-        let pool = written.and_then(|written| pools.refer(written, || self.route_key(index, "pool"), found));
-        pool.map_or_else(|| "".into(), |pool| Arc::clone(&pool.name))
+        let path = self.key("routes");
+        let (listener, hash_key) = (self.name, self.hash_key);
+        RoutesChecker { listener, path: &path, hashing, hash_key, others: &[] }.check(list, pools, found)
     }
 
     pub(super) fn target(
@@ -240,7 +168,8 @@ impl ListenerChecker<'_> {
         let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
         if let (Some(written), Some(forward), "no_sni") = (written, pool.and_then(|pool| pool.forwards), key)
         {
-            self.forwards_nothing(key, (written, "for clients without a name".to_owned()), forward, found);
+            let used = (written, "for clients without a name".to_owned());
+            forwards_nothing(used, forward, &self.key(key), found);
         }
         pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(Arc::clone(&pool.name)))
     }
@@ -265,7 +194,8 @@ impl ListenerChecker<'_> {
             Key::Wrong => false,
             Key::Absent => true,
         };
-        if no_routes && rejects(&words.no_sni) && rejects(&words.unmatched) && !self.serves_without_tls() {
+        let is_closed = rejects(&words.no_sni) && rejects(&words.unmatched) && !self.serves_without_tls();
+        if no_routes && words.routes_file.is_absent() && is_closed {
             let message = format!("listener `{}` would reject every client", self.name);
             let fault = Diagnostic::new(Code::RejectsAll, self.key("routes"), message);
             let place = words.routes.place().unwrap_or(self.place);
@@ -275,10 +205,10 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn refuse_tls_keys(&self, found: &mut Findings<'_>) {
+    fn refuse_tls_keys(&self, is_meant_as_tls: bool, found: &mut Findings<'_>) {
         let words = self.words;
         let tls_keys = [
-            ("routes", words.routes.place()),
+            ("routes", words.routes.place().filter(|_| is_meant_as_tls)),
             ("no_sni", words.no_sni.place()),
             ("unmatched", words.unmatched.place()),
             ("first_byte_timeout", words.first_byte_timeout.place()),
@@ -337,15 +267,54 @@ impl ListenerChecker<'_> {
     pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
+}
 
-    fn route_key(&self, index: usize, key: &str) -> String {
-        format!("{}.routes[{index}].{key}", self.path)
+/// The name of the pool that a key refers to, which must not hash names where none are read; empty after a fault.
+pub(super) fn refer(
+    written: &Entry<String>,
+    hashing: Hashing,
+    listener: &str,
+    path: &str,
+    pools: &mut Pools,
+    found: &mut Findings<'_>,
+) -> Arc<str> {
+    let Some(pool) = pools.refer(written, || path.to_owned(), found) else { return "".into() };
+    if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
+        let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
+        let fault = Diagnostic::new(Code::HashWithoutKey, path, message)
+            .label(written.at, format!("used by the tcp listener `{listener}`"));
+        // In a file of its own there is no such place.
+        let fault = if hash_on == Span::default() { fault } else { fault.label(hash_on, "hashed here") };
+        found.add(fault.help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"));
     }
+    if let (Hashing::NoNames, Some(forward)) = (hashing, pool.forwards) {
+        let used = format!("used by the tcp listener `{listener}`, which reads no name");
+        forwards_nothing((written, used), forward, path, found);
+    }
+    Arc::clone(&pool.name)
+}
+
+/// Adds a fault for a pool that forwards by name where there is none.
+fn forwards_nothing(
+    (written, used): (&Entry<String>, String),
+    forward: Span,
+    path: &str,
+    found: &mut Findings<'_>,
+) {
+    let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
+    let fault = Diagnostic::new(Code::ForwardWithoutName, path, message).label(written.at, used);
+    // In a file of its own there is no such place.
+    let fault = if forward == Span::default() {
+        fault
+    } else {
+        fault.label(forward, "this needs the client's server name")
+    };
+    found.add(fault.help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""));
 }
 
 /// Whether the listener gives a pool server names to hash.
 #[derive(Clone, Copy)]
-enum Hashing {
+pub(in crate::config) enum Hashing {
     Any,
     NoNames,
 }

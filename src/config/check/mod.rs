@@ -7,9 +7,10 @@ mod discover;
 mod forward;
 mod front;
 mod health;
-mod listener;
+pub(super) mod listener;
 mod pool;
-mod pools;
+pub(super) mod pools;
+pub(super) mod routes;
 mod tiers;
 
 use std::collections::HashMap;
@@ -32,14 +33,18 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, found);
     let mut binds = Binds::default();
     let admin = admin(file, &mut binds, found);
-    let listeners = listener::listeners(&file.listener, &mut known, &mut binds, found);
+    let listeners = listener::listeners(&file.listener, hash_key, &mut known, &mut binds, found);
     tiers::Node::check(file, &pools, found);
     front::warn_of_lost_cancels(&listeners, &pools, found);
-    known.warn_of_unused(found);
+    // What only a file with routes refers to is known when that is read.
+    if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {
+        known.warn_of_unused(found);
+    }
     Config {
         workers: workers(file),
         max_connections: file.max_connections.value().map(|number| number.0),
         max_checks: max_checks(file),
+        hash_key,
         admin,
         access_log: access_log(file),
         log: log(file),

@@ -12,13 +12,13 @@ use crate::config::read::Entry;
 const LISTED: usize = 10;
 
 /// Every pool by name, sorted, whether its own words are right or not.
-pub(super) struct Pools {
+pub(in crate::config) struct Pools {
     sorted: Vec<Known>,
     by_name: HashMap<Arc<str>, usize>,
 }
 
 /// What a reference needs to know of a pool.
-pub(super) struct Known {
+pub(in crate::config) struct Known {
     pub(super) name: Arc<str>,
     /// Its header.
     pub(super) place: Span,
@@ -30,24 +30,24 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
+    pub(in crate::config) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
         Self { name, place, hashes_sni, forwards: None, is_used: false }
     }
 
     /// Where it forwards by name, if it does.
-    pub(super) fn forwarding(self, forwards: Option<Span>) -> Self {
+    pub(in crate::config) fn forwarding(self, forwards: Option<Span>) -> Self {
         Self { forwards, ..self }
     }
 }
 
 impl Pools {
-    pub(super) fn new(sorted: Vec<Known>) -> Self {
+    pub(in crate::config) fn new(sorted: Vec<Known>) -> Self {
         let by_name = sorted.iter().enumerate().map(|(at, pool)| (Arc::clone(&pool.name), at)).collect();
         Self { sorted, by_name }
     }
 
     /// The pool that a key names, or a fault.
-    pub(super) fn refer(
+    pub(in crate::config) fn refer(
         &mut self,
         written: &Entry<String>,
         path: impl Fn() -> String,
@@ -87,7 +87,7 @@ impl Pools {
 
     /// Warns of each pool that nothing refers to. Beside faults it says nothing: the reference may be in
     /// what could not be read.
-    pub(super) fn warn_of_unused(&self, found: &mut Findings<'_>) {
+    pub(in crate::config) fn warn_of_unused(&self, found: &mut Findings<'_>) {
         if found.has_faults() {
             return;
         }

@@ -8,7 +8,6 @@
 mod asking;
 mod cache;
 mod marks;
-pub mod prefix;
 mod reach;
 pub mod spec;
 
@@ -303,15 +302,17 @@ impl Drop for Question {
 #[derive(Debug)]
 struct Allowed {
     exact: HashSet<ServerName>,
+    child: HashSet<ServerName>,
     below: HashSet<ServerName>,
 }
 
 impl Allowed {
     fn new(patterns: &[NamePattern]) -> Self {
-        let mut allowed = Self { exact: HashSet::new(), below: HashSet::new() };
+        let mut allowed = Self { exact: HashSet::new(), child: HashSet::new(), below: HashSet::new() };
         for pattern in patterns {
             match pattern {
                 NamePattern::Exact(name) => allowed.exact.insert(name.clone()),
+                NamePattern::Child(suffix) => allowed.child.insert(suffix.clone()),
                 NamePattern::Below(suffix) => allowed.below.insert(suffix.clone()),
             };
         }
@@ -321,7 +322,8 @@ impl Allowed {
     fn has(&self, name: &ServerName) -> bool {
         let name = name.as_str();
         let mut suffixes = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
-        self.exact.contains(name) || suffixes.any(|suffix| self.below.contains(suffix))
+        let is_child = name.split_once('.').is_some_and(|(_, suffix)| self.child.contains(suffix));
+        self.exact.contains(name) || is_child || suffixes.any(|suffix| self.below.contains(suffix))
     }
 }
 

@@ -9,10 +9,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::prefix::Prefix;
+use crate::route::IpPrefix;
 
 /// Whether a name may lead to this address; `open` are the networks that the operator opens.
-pub(super) fn may_reach(ip: IpAddr, open: &[Prefix]) -> bool {
+pub(super) fn may_reach(ip: IpAddr, open: &[IpPrefix]) -> bool {
     let ip = ip.to_canonical();
     is_public(ip) || (!is_nobody(ip) && open.iter().any(|prefix| prefix.contains(ip)))
 }
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn an_operator_opens_networks() {
         fn check(ip: &str, open: &str, expected: bool) {
-            let open: Vec<Prefix> = open.split(' ').map(|prefix| prefix.parse().unwrap()).collect();
+            let open: Vec<IpPrefix> = open.split(' ').map(|prefix| prefix.parse().unwrap()).collect();
             assert_eq!(may_reach(ip.parse().unwrap(), &open), expected, "{ip} {open:?}");
         }
         check("10.1.2.3", "10.1.0.0/16", true);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::prefix::Prefix;
+use crate::route::IpPrefix;
 use crate::route::pattern::NamePattern;
 
 /// Clients go to the host they name: their server name is resolved and dialled.
@@ -14,7 +14,7 @@ pub struct ForwardSpec {
     pub allow: Vec<NamePattern>,
     /// Networks that may be dialled although they are not part of the public Internet. Default: none. Whoever
     /// controls a name that is allowed can then lead clients to any host in them.
-    pub allow_private: Vec<Prefix>,
+    pub allow_private: Vec<IpPrefix>,
     /// Who is asked. Empty (default): the resolvers of the system, and its hosts file first.
     pub resolvers: Vec<SocketAddr>,
 }

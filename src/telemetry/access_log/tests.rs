@@ -20,6 +20,7 @@ fn record(id: u64) -> Record {
         client: ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap())),
         listener: "l".into(),
         sni: None,
+        offered: None,
         route: None,
         pool: None,
         backend: None,

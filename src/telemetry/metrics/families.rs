@@ -209,6 +209,19 @@ pub(crate) const ACCEPT_ERRORS: MetricDoc = doc(
     "Errors of accept, those that led to a pause included.",
 );
 
+pub(crate) const ROUTES: MetricDoc = doc(
+    "pointsman_routes",
+    Gauge,
+    &["listener"],
+    "Names and conditions that lead somewhere, those of a file with routes included.",
+);
+pub(crate) const ROUTES_FILE_READS: MetricDoc = doc(
+    "pointsman_routes_file_reads_total",
+    Counter,
+    &["listener", "result"],
+    "Times the listener's file with routes was read: ok or failed; after a failure the routes stay what they were.",
+);
+
 // The pools.
 
 pub(crate) const CONNECT_SECONDS: MetricDoc = doc(
@@ -452,6 +465,8 @@ pub const METRICS: &[MetricDoc] = &[
     BYTES_DROPPED,
     ACCEPT_PAUSES,
     ACCEPT_ERRORS,
+    ROUTES,
+    ROUTES_FILE_READS,
     CONNECT_SECONDS,
     CONNECT_ATTEMPTS,
     NO_BACKEND,
@@ -542,7 +557,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 67);
+        assert_eq!(names.len(), 69);
     }
 
     #[test]

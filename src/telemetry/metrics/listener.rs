@@ -121,6 +121,12 @@ pub struct ListenerMetrics {
     pub accept_pauses: Counter,
     /// Errors of accept, those that led to a pause included.
     pub accept_errors: Counter,
+    /// Names and conditions that lead somewhere.
+    pub routes: Gauge,
+    /// Times the file with routes was read well.
+    pub routes_file_ok: Counter,
+    /// Times the file with routes was broken or could not be read.
+    pub routes_file_failed: Counter,
     /// Bytes read that could not be delivered.
     pub bytes_dropped: Counter,
     /// From the accept to the end of reading a ClientHello; record a `Duration`.
@@ -156,6 +162,9 @@ impl ListenerMetrics {
         let opening = |opening: ClientOpening| {
             registry.counter(&families::CLIENT_OPENINGS, &[("listener", name), ("kind", opening.word())])
         };
+        let routes_file = |result: &str| {
+            registry.counter(&families::ROUTES_FILE_READS, &[("listener", name), ("result", result)])
+        };
         let bytes = |direction: Direction, engine: Engine| {
             let labels = [("listener", name), ("direction", direction.word()), ("engine", engine.word())];
             registry.counter(&families::BYTES, &labels)
@@ -164,6 +173,9 @@ impl ListenerMetrics {
             name: name.into(),
             accept_pauses: registry.counter(&families::ACCEPT_PAUSES, own),
             accept_errors: registry.counter(&families::ACCEPT_ERRORS, own),
+            routes: registry.gauge(&families::ROUTES, own),
+            routes_file_ok: routes_file("ok"),
+            routes_file_failed: routes_file("failed"),
             bytes_dropped: registry.counter(&families::BYTES_DROPPED, own),
             hello_seconds: registry.histogram(&families::CLIENT_HELLO_SECONDS, own),
             connections: registry.counter(&families::CONNECTIONS, own),

@@ -1,0 +1,381 @@
+//! Routes: what each asks for, where it leads, and which of them contradict each other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::listener::{Hashing, refer};
+use super::pools::Pools;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{Refusal, Route, Share};
+use crate::config::findings::Findings;
+use crate::config::read::{Item, Key, List, OneOrMany};
+use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
+use crate::snapshot::{ActionSpec, RouteSpec};
+
+/// Routes with conditions under one name: they are compared one by one for each connection.
+const MOST_ALTERNATIVES: usize = 1000;
+
+/// Expressions of one listener: they are asked one by one for each name that nothing else takes.
+const MOST_REGEXES: usize = 100;
+
+/// Checks the routes of one list.
+pub(in crate::config) struct RoutesChecker<'a> {
+    /// The listener's name.
+    pub(in crate::config) listener: &'a str,
+    /// The path of the list, such as `listener.tls.routes`.
+    pub(in crate::config) path: &'a str,
+    /// Whether a hello is read.
+    pub(in crate::config) hashing: Hashing,
+    /// The key of splits.
+    pub(in crate::config) hash_key: [u8; 16],
+    /// Routes of the same listener from elsewhere.
+    pub(in crate::config) others: &'a [RouteSpec],
+}
+
+impl RoutesChecker<'_> {
+    /// The routes of a list, in written order.
+    pub(in crate::config) fn check(
+        &self,
+        list: &List<Route>,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> Vec<RouteSpec> {
+        let mut spans = Vec::with_capacity(list.items.len());
+        let mut routes = Vec::with_capacity(list.items.len());
+        for (index, item) in list.items.iter().enumerate() {
+            let keys = self.keys(index, item, found);
+            spans.push(keys.iter().map(|(_, at)| *at).collect::<Vec<_>>());
+            let conditions = conditions(&item.value);
+            routes.push(RouteSpec {
+                keys: keys.into_iter().map(|(key, _)| key).collect(),
+                conditions: (!conditions.is_empty()).then(|| Arc::new(conditions)),
+                name: item.value.name.value().map(|name| name.0.as_str().into()),
+                action: self.action(index, item, pools, found),
+            });
+        }
+        // What lost a condition to a fault would tie with what it was told apart from.
+        let is_whole = |index: &usize| is_whole(&list.items[*index].value);
+        let whole: Vec<usize> = (0..routes.len()).filter(is_whole).collect();
+        self.find_ties(&routes, &spans, &whole, found);
+        routes
+    }
+
+    /// What a route says of the name, each with its place.
+    fn keys(&self, index: usize, item: &Item<Route>, found: &mut Findings<'_>) -> Vec<(RouteKey, Span)> {
+        let route = &item.value;
+        let names = listed(&route.sni);
+        let regexes = listed(&route.sni_regex);
+        self.check_hello_keys(index, route, found);
+        self.check_depth(index, route, found);
+        self.check_empty(index, route, found);
+        let is_anything = asks_nothing(route) || names.is_some_and(is_empty);
+        if is_anything {
+            let (path, help) = match self.hashing {
+                Hashing::Any => (
+                    self.key(index, "sni"),
+                    "such as: sni = \"mail.example.com\"; other names go to `unmatched`",
+                ),
+                Hashing::NoNames => (
+                    self.key(index, "source"),
+                    "such as: source = \"10.0.0.0/8\"; other connections go to `pool`",
+                ),
+            };
+            let what = if matches!(self.hashing, Hashing::Any) { "sni" } else { "source" };
+            let fault =
+                Diagnostic::new(Code::MissingKey, path, "a route needs a server name or another condition");
+            found.add(fault.label(item.at, format!("`{what}` is missing")).help(help));
+        }
+        let of_depth = |pattern: &NamePattern| match route.depth {
+            Key::Good(_) => pattern.clone().of_depth_1(),
+            _ => pattern.clone(),
+        };
+        let names = names.map_or(&[][..], |list| &list.items);
+        let names = names.iter().map(|name| (RouteKey::Name(of_depth(&name.value.0)), name.at));
+        let regexes = regexes.map_or(&[][..], |list| &list.items);
+        let regexes = regexes.iter().map(|regex| (RouteKey::Regex(regex.value.0.clone()), regex.at));
+        let mut keys: Vec<_> = names.chain(regexes).collect();
+        if keys.is_empty() && route.sni.is_absent() && route.sni_regex.is_absent() && !is_anything {
+            keys.push((RouteKey::Any, item.at));
+        }
+        keys
+    }
+
+    /// A list that a program made and that came out empty must not mean "any".
+    fn check_empty(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        let keys = [
+            ("sni_regex", listed(&route.sni_regex).is_some_and(is_empty), route.sni_regex.place()),
+            ("source", listed(&route.source).is_some_and(is_empty), route.source.place()),
+            ("destination", listed(&route.destination).is_some_and(is_empty), route.destination.place()),
+            ("alpn", listed(&route.alpn).is_some_and(is_empty), route.alpn.place()),
+            ("ja4", listed(&route.ja4).is_some_and(is_empty), route.ja4.place()),
+        ];
+        for (key, _, place) in keys.into_iter().filter(|(_, is_empty, _)| *is_empty) {
+            let path = self.key(index, key);
+            let fault =
+                Diagnostic::new(Code::BadCondition, path, format!("`{key}` is an empty list: nothing fits"));
+            let fault = fault.label(place.unwrap_or_default(), "");
+            found.add(fault.help("without the key anything fits"));
+        }
+    }
+
+    fn check_depth(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        let (Some(depth), Some(names)) = (route.depth.entry(), listed(&route.sni)) else {
+            if let (Some(depth), true) = (route.depth.entry(), route.sni.is_absent()) {
+                let fault = Diagnostic::new(
+                    Code::MisplacedKey,
+                    self.key(index, "depth"),
+                    "`depth` has no place in a route without `sni`",
+                );
+                found.add(fault.label(depth.key, ""));
+            }
+            return;
+        };
+        let is_exact =
+            |name: &&Item<_>| matches!(name.value, crate::config::words::SniPattern(NamePattern::Exact(_)));
+        if let Some(exact) = names.items.iter().find(is_exact) {
+            let message = "`depth` is for wildcards, and this name has no star";
+            let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, "depth"), message);
+            found.add(fault.label(exact.at, "no star here").label(depth.key, ""));
+        }
+    }
+
+    /// A tcp listener reads no hello.
+    fn check_hello_keys(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        if matches!(self.hashing, Hashing::Any) {
+            return;
+        }
+        let keys = [
+            ("sni", route.sni.place()),
+            ("sni_regex", route.sni_regex.place()),
+            ("alpn", route.alpn.place()),
+            ("ja4", route.ja4.place()),
+            ("ech", route.ech.place()),
+            ("tls_min", route.tls_min.place()),
+        ];
+        for (key, place) in keys {
+            let Some(place) = place else { continue };
+            let message =
+                format!("`{key}` has no place on the tcp listener `{}`: it reads no hello", self.listener);
+            let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, key), message).label(place, "");
+            found.add(fault.help("to read hellos write: protocol = \"tls\""));
+        }
+    }
+
+    fn action(
+        &self,
+        index: usize,
+        item: &Item<Route>,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> ActionSpec {
+        let route = &item.value;
+        let places = [route.pool.place(), route.split.place(), route.action.place()];
+        let written: Vec<Span> = places.into_iter().flatten().collect();
+        let is_any_wrong = [&route.pool].iter().any(|key| matches!(key, Key::Wrong))
+            || matches!(route.split, Key::Wrong)
+            || matches!(route.action, Key::Wrong);
+        if written.is_empty() && !is_any_wrong {
+            let fault = Diagnostic::new(Code::MissingKey, self.key(index, "pool"), "a route needs a pool");
+            found.add(
+                fault
+                    .label(item.at, "`pool` is missing")
+                    .help("or a `split` over pools, or: action = \"reject\""),
+            );
+        }
+        if let [first, second, ..] = *written {
+            let message = "a route has one of `pool`, `split` and `action`";
+            let fault = Diagnostic::new(Code::RouteTarget, self.key(index, "pool"), message);
+            found.add(fault.label(second, "a second one").label(first, "one here"));
+        }
+        if let Some(split) = route.split.value() {
+            return self.split(index, split, pools, found);
+        }
+        match route.action.value() {
+            Some(choice) if choice.0 == Refusal::Reject => ActionSpec::Reject,
+            Some(_) => ActionSpec::Drop,
+            None => ActionSpec::Pool(self.pool(&route.pool, &self.key(index, "pool"), pools, found)),
+        }
+    }
+
+    fn split(
+        &self,
+        index: usize,
+        split: &List<Share>,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> ActionSpec {
+        let path = self.key(index, "split");
+        let weights = |share: &Item<Share>| share.value.weight.value().map_or(1, |weight| weight.0 as u32);
+        if split.complete && split.items.iter().all(|share| weights(share) == 0) {
+            let fault = Diagnostic::new(Code::NoWeight, &path, "nobody would go to any pool of this split");
+            let place = split.items.first().map_or(Span::default(), |share| share.at);
+            found.add(if split.items.is_empty() { fault } else { fault.label(place, "every weight is 0") });
+        }
+        let mut names = Vec::with_capacity(split.items.len());
+        for (at, share) in split.items.iter().enumerate() {
+            let path = format!("{path}[{at}].pool");
+            if share.value.pool.is_absent() {
+                let fault = Diagnostic::new(Code::MissingKey, &path, "a share needs a pool");
+                found.add(fault.label(share.at, "`pool` is missing"));
+            }
+            names.push(self.pool(&share.value.pool, &path, pools, found));
+        }
+        ActionSpec::Split(Split::new(self.hash_key, split.items.iter().map(weights)), names)
+    }
+
+    fn pool(
+        &self,
+        written: &Key<String>,
+        path: &str,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> Arc<str> {
+        let Some(written) = written.entry() else { return "".into() };
+        refer(written, self.hashing, self.listener, path, pools, found)
+    }
+
+    /// Tells of each route that could fit a connection as well as an earlier one.
+    fn find_ties(
+        &self,
+        routes: &[RouteSpec],
+        spans: &[Vec<Span>],
+        whole: &[usize],
+        found: &mut Findings<'_>,
+    ) {
+        let elsewhere: usize = self.others.iter().map(|route| route.keys.len()).sum();
+        let places: Vec<(usize, Span)> =
+            whole.iter().flat_map(|&index| spans[index].iter().map(move |span| (index, *span))).collect();
+        let place = |RouteId(id): RouteId| places.get((id as usize).checked_sub(elsewhere)?);
+        let all = || self.others.iter().chain(whole.iter().map(|&index| &routes[index]));
+        if let Some((key, _)) = crowded(all()) {
+            let message =
+                format!("listener `{}` has too many routes with conditions for `{key}`", self.listener);
+            let fault = Diagnostic::new(Code::ManyAlternatives, self.path, message);
+            let first = places.first().map_or(Span::default(), |(_, span)| *span);
+            found.add(fault.label(first, format!("at most {MOST_ALTERNATIVES} for one name")));
+            return;
+        }
+        let regexes =
+            all().flat_map(|route| &route.keys).filter(|key| matches!(key, RouteKey::Regex(_))).count();
+        if regexes > MOST_REGEXES {
+            let message = format!("listener `{}` has {regexes} regular expressions", self.listener);
+            let fault = Diagnostic::new(Code::ManyAlternatives, self.path, message);
+            let first = places.first().map_or(Span::default(), |(_, span)| *span);
+            found.add(fault.label(first, format!("at most {MOST_REGEXES}")));
+            return;
+        }
+        let Err(ties) = RouteTable::build(entries(all())) else { return };
+        for tie in ties {
+            let Some(&(index, second)) = place(tie.second) else { continue };
+            let message = match tie.key {
+                RouteKey::Any => format!("listener `{}` has two routes that fit equally well", self.listener),
+                ref key => format!("listener `{}` has two routes for `{key}`", self.listener),
+            };
+            let fault = Diagnostic::new(Code::EqualRoutes, self.key(index, "sni"), message);
+            let fault = fault.label(second, "again here");
+            let fault = match place(tie.first) {
+                Some(&(_, first)) => fault.label(first, "first here"),
+                None => {
+                    let at = self.other(tie.first);
+                    let listener = self.listener;
+                    fault.help(format!(
+                        "the first one stands in the configuration: listener.{listener}.routes[{at}]"
+                    ))
+                }
+            };
+            let has_conditions = routes[index].conditions.is_some();
+            found.add(if has_conditions {
+                fault.help("both have the same conditions, or share a value where it decides: a connection could fit both")
+            } else {
+                fault
+            });
+        }
+    }
+
+    /// Which of the other routes has the name of that number.
+    fn other(&self, RouteId(id): RouteId) -> usize {
+        let ends = self.others.iter().scan(0, |end, route| {
+            *end += route.keys.len();
+            Some(*end)
+        });
+        ends.take_while(|&end| end <= id as usize).count()
+    }
+
+    fn key(&self, index: usize, key: &str) -> String {
+        format!("{}[{index}].{key}", self.path)
+    }
+}
+
+/// All names of routes, numbered in their order.
+pub(in crate::config) fn entries<'r>(
+    routes: impl Iterator<Item = &'r RouteSpec>,
+) -> impl Iterator<Item = Entry> {
+    let keys = routes.flat_map(|route| route.keys.iter().map(move |key| (key, &route.conditions)));
+    keys.zip(0..).map(|((key, conditions), id)| Entry {
+        key: key.clone(),
+        conditions: conditions.clone(),
+        route: RouteId(id),
+    })
+}
+
+/// A name with more routes with conditions than are compared.
+fn crowded<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, usize)> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for route in routes.filter(|route| route.conditions.is_some()) {
+        for key in &route.keys {
+            *counts.entry(key.to_string()).or_default() += 1;
+        }
+    }
+    counts.into_iter().find(|(_, count)| *count > MOST_ALTERNATIVES)
+}
+
+fn asks_nothing(route: &Route) -> bool {
+    route.sni.is_absent()
+        && route.sni_regex.is_absent()
+        && route.source.is_absent()
+        && route.destination.is_absent()
+        && route.alpn.is_absent()
+        && route.ja4.is_absent()
+        && route.ech.is_absent()
+        && route.tls_min.is_absent()
+}
+
+/// Whether each condition that is written could be read.
+fn is_whole(route: &Route) -> bool {
+    fn is_read<T>(key: &Key<OneOrMany<T>>) -> bool {
+        key.is_absent() || listed(key).is_some_and(|list| list.complete)
+    }
+    is_read(&route.source)
+        && is_read(&route.destination)
+        && is_read(&route.alpn)
+        && is_read(&route.ja4)
+        && !matches!(route.depth, Key::Wrong)
+        && !matches!(route.ech, Key::Wrong)
+        && !matches!(route.tls_min, Key::Wrong)
+}
+
+fn is_empty<T>(list: &List<T>) -> bool {
+    list.items.is_empty() && list.complete
+}
+
+fn listed<T>(key: &Key<OneOrMany<T>>) -> Option<&List<T>> {
+    key.value().map(|many| &many.0)
+}
+
+fn conditions(route: &Route) -> Conditions {
+    fn all<T, U>(key: &Key<OneOrMany<T>>, value: impl Fn(&T) -> U) -> Vec<U> {
+        listed(key).map_or(Vec::new(), |list| list.items.iter().map(|item| value(&item.value)).collect())
+    }
+    Conditions {
+        source: all(&route.source, |network| network.0).into_iter().collect(),
+        destination: all(&route.destination, |reached| reached.0),
+        alpn: all(&route.alpn, |name| name.0.as_bytes().into()),
+        ja4: all(&route.ja4, |fingerprint| fingerprint.0.clone()),
+        ech: route.ech.value().copied(),
+        tls_min: route.tls_min.value().map(|version| version.0),
+    }
+}
+
+#[cfg(test)]
+mod tests;

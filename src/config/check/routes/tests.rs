@@ -1,0 +1,195 @@
+use std::fs;
+use std::path::PathBuf;
+
+use crate::config::{Config, RoutesReader, load, parse};
+use crate::route::{NamePattern, RouteKey};
+use crate::snapshot::ActionSpec;
+
+/// A tls listener with these routes, and pools `a`, `b` and `c`, the last of which hashes names.
+fn tls(routes: &str) -> String {
+    format!(
+        "[listener.x]\nbind = ':1'\nprotocol = 'tls'\nno_sni = 'a'\nunmatched = 'b'\nroutes = [{routes}]\n{}",
+        pools()
+    )
+}
+
+/// A tcp listener with these routes and those pools.
+fn tcp(routes: &str) -> String {
+    format!(
+        "[listener.x]\nbind = ':1'\npool = 'a'\nroutes = [{routes}]\n[listener.y]\nbind = ':2'\nprotocol = 'tls'\nno_sni = 'b'\nunmatched = 'c'\n{}",
+        pools()
+    )
+}
+
+fn pools() -> String {
+    let pool = |name: &str, keys: &str| format!("[pool.{name}]\nbackends = ['10.0.0.1:1']\n{keys}\n");
+    pool("a", "") + &pool("b", "") + &pool("c", "hash_on = 'sni'")
+}
+
+fn check(text: &str, expected: &[&str]) {
+    let codes: Vec<_> = match parse("test.toml", text) {
+        Ok((_, warnings)) => warnings.diagnostics().iter().map(|one| one.code.as_str()).collect(),
+        Err(faults) => faults.diagnostics().iter().map(|one| one.code.as_str()).collect(),
+    };
+    // `c` is of no use in most of them.
+    let told: Vec<_> = codes.into_iter().filter(|code| *code != "C0401").collect();
+    assert_eq!(told, expected, "{text}");
+}
+
+fn good(text: &str) -> Config {
+    parse("test.toml", text).unwrap_or_else(|faults| panic!("{faults}")).0
+}
+
+#[test]
+fn routes_are_filled_in() {
+    let config = good(&tls("{ sni = ['*.a.example', '*.b.example'], depth = 1, pool = 'a' }"));
+    let keys = &config.listeners[0].policy.protocol.routes()[0].keys;
+    assert!(keys.iter().all(|key| matches!(key, RouteKey::Name(NamePattern::Child(_)))), "{keys:?}");
+    let config = good(&tls(
+        "{ sni = 'a.example', source = ['10.0.0.0/8', '::1'], destination = ':1', alpn = 'h2', ja4 = 't13*', \
+         ech = false, tls_min = '1.2', name = 'all', split = [{ pool = 'a', weight = 9 }, { pool = 'b' }] }, \
+         { sni_regex = 'x[0-9]+', action = 'drop' }, { source = '10.0.0.0/8', action = 'reject' }",
+    ));
+    let [all, regex, any] = config.listeners[0].policy.protocol.routes() else { panic!("three routes") };
+    let conditions = all.conditions.as_ref().unwrap();
+    assert_eq!(conditions.to_string(), "+source+destination+alpn+ja4+ech+tls_min");
+    assert_eq!(all.name.as_deref(), Some("all"));
+    assert!(matches!(&all.action, ActionSpec::Split(_, pools) if *pools == ["a".into(), "b".into()]));
+    assert_eq!((regex.keys[0].to_string(), &regex.action), ("/x[0-9]+/".to_owned(), &ActionSpec::Drop));
+    assert_eq!((any.keys[0].to_string(), &any.action), ("*".to_owned(), &ActionSpec::Reject));
+    assert!(regex.conditions.is_none() && any.conditions.is_some());
+}
+
+#[test]
+fn bad_values_are_told() {
+    let condition = |condition: &str, expected: &[&str]| {
+        check(&tls(&format!("{{ sni = 'x.example', {condition}, pool = 'a' }}")), expected);
+    };
+    condition("source = '10.0.0.1/8'", &["C0240"]);
+    condition("source = ['10.0.0.0/33', 'x']", &["C0240", "C0240"]);
+    condition("source = []", &["C0240"]);
+    condition("source = 1", &["C0104"]);
+    condition("destination = 'x'", &["C0240"]);
+    condition("destination = []", &["C0240"]);
+    condition("alpn = ''", &["C0240"]);
+    condition("alpn = []", &["C0240"]);
+    condition("ja4 = 'x'", &["C0240"]);
+    condition("ja4 = []", &["C0240"]);
+    condition("sni_regex = '('", &["C0240"]);
+    condition("sni_regex = 'a)|(b'", &["C0240"]);
+    condition("sni_regex = []", &["C0240"]);
+    condition("tls_min = '1.4'", &["C0201"]);
+    condition("ech = 'yes'", &["C0104"]);
+    condition("depth = 2", &["C0203"]);
+    condition("depth = 1", &["C0308"]);
+    condition("action = 'deny'", &["C0201"]);
+    check(&tls("{ source = '::1', depth = 1, pool = 'a' }"), &["C0308"]);
+}
+
+#[test]
+fn a_route_leads_to_one_thing() {
+    check(&tls("{ sni = 'x.example' }"), &["C0105"]);
+    check(&tls("{ sni = 'x.example', pool = 'a', action = 'reject' }"), &["C0350"]);
+    check(&tls("{ sni = 'x.example', pool = 'a', split = [{ pool = 'b' }] }"), &["C0350"]);
+    check(&tls("{ sni = 'x.example', split = [{ pool = 'z' }, { weight = 1 }] }"), &["C0301", "C0105"]);
+    check(&tls("{ sni = 'x.example', split = [{ pool = 'a', weight = 0 }] }"), &["C0304"]);
+    check(&tls("{ sni = 'x.example', split = [] }"), &["C0304"]);
+    check(&tls("{ pool = 'a' }"), &["C0105"]);
+    check(&tls("{ sni = 'x.example', split = [{ pool = 'a' }, { pool = 'c' }] }"), &[]);
+}
+
+#[test]
+fn ties_are_faults() {
+    let pair = |one: &str, two: &str, expected: &[&str]| {
+        check(&tls(&format!("{{ {one}, pool = 'a' }}, {{ {two}, pool = 'b' }}")), expected);
+    };
+    pair("sni = 'x.example'", "sni = 'x.example'", &["C0302"]);
+    pair("sni = 'x.example'", "sni = 'x.example', alpn = 'h2'", &[]);
+    pair("sni = 'x.example', alpn = 'h2'", "sni = 'x.example', alpn = ['a', 'h2']", &["C0302"]);
+    pair("sni = '*.example'", "sni = '*.example', depth = 1", &[]);
+    pair("source = '::1'", "source = ['10.0.0.0/8', '::1']", &["C0302"]);
+    pair("sni_regex = 'a'", "sni_regex = ['b', 'a']", &["C0302"]);
+    let many = |count: usize| {
+        let routes =
+            (0..count).map(|n| format!("{{ sni = 'x.example', destination = ':{}', pool = 'a' }}", n + 1));
+        tls(&routes.collect::<Vec<_>>().join(", "))
+    };
+    check(&many(1000), &[]);
+    check(&many(1001), &["C0351"]);
+    let many = |count: usize| {
+        let routes = (0..count).map(|n| format!("'x{n}'")).collect::<Vec<_>>().join(", ");
+        tls(&format!("{{ sni_regex = [{routes}], pool = 'a' }}"))
+    };
+    check(&many(100), &[]);
+    check(&many(101), &["C0351"]);
+}
+
+#[test]
+fn a_tcp_listener_asks_for_addresses_only() {
+    check(&tcp("{ source = '10.0.0.0/8', pool = 'b' }, { destination = ':2', action = 'drop' }"), &[]);
+    check(&tcp("{ sni = 'x.example', pool = 'b' }"), &["C0308"]);
+    check(&tcp("{ source = '::1', alpn = 'h2', tls_min = '1.2', pool = 'b' }"), &["C0308", "C0308"]);
+    check(&tcp("{ source = '::1', pool = 'c' }"), &["C0303"]);
+    check(&tcp("{ pool = 'b' }"), &["C0105"]);
+}
+
+fn directory(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("pointsman-routes-{name}-{}", std::process::id()))
+}
+
+/// A configuration with a file of routes, in a directory of its own.
+fn with_file(name: &str, protocol: &str, file: &str) -> Result<Config, String> {
+    let directory = directory(name);
+    fs::create_dir_all(&directory).unwrap();
+    let main = format!("[listener.x]\nbind = ':1'\n{protocol}\nroutes_file = 'routes.toml'\n{}", pools());
+    fs::write(directory.join("main.toml"), main).unwrap();
+    fs::write(directory.join("routes.toml"), file).unwrap();
+    let shown = directory.display().to_string();
+    let loaded = load(&directory.join("main.toml"));
+    loaded.map(|(config, _)| config).map_err(|faults| faults.to_string().replace(&shown, "."))
+}
+
+#[test]
+fn a_file_has_further_routes() {
+    let protocol = "protocol = 'tls'\nroutes = [{ sni = 'a.example', pool = 'a' }]";
+    let config = with_file("good", protocol, "routes = [{ sni = '*.example', pool = 'c' }]").unwrap();
+    let listener = &config.listeners[0].policy;
+    let keys: Vec<_> = listener.protocol.routes().iter().map(|route| route.keys[0].to_string()).collect();
+    assert_eq!(keys, ["a.example", "*.example"]);
+    assert_eq!(listener.routes_file.as_ref().unwrap().written, 1);
+    let readers = RoutesReader::all(&config);
+    assert_eq!(readers[0].read().unwrap(), listener.protocol.routes()[1..]);
+    assert_eq!(readers[0].written(), &listener.protocol.routes()[..1]);
+}
+
+#[test]
+fn faults_of_a_file_are_told_with_their_place() {
+    let protocol = "protocol = 'tls'\nroutes = [{ sni = 'a.example', pool = 'a' }]";
+    let told = |name, file| with_file(name, protocol, file).unwrap_err();
+    insta::assert_snapshot!(told(
+        "two",
+        "routes = [\n  { sni = 'a.example', pool = 'b' },\n  { sni = 'b.example', pool = 'd' },\n]"
+    ));
+    insta::assert_snapshot!(told("key", "rotes = []\nroutes = 1"));
+    insta::assert_snapshot!(told("absent", ""));
+    let tcp = with_file(
+        "tcp",
+        "pool = 'a'",
+        "routes = [{ source = '::1', pool = 'c' }, { sni = 'x', pool = 'b' }]",
+    );
+    insta::assert_snapshot!(tcp.unwrap_err());
+}
+
+#[test]
+fn a_missing_file_is_a_fault() {
+    let directory = directory("missing");
+    fs::create_dir_all(&directory).unwrap();
+    let main = directory.join("main.toml");
+    fs::write(
+        &main,
+        format!("[listener.x]\nbind = ':1'\npool = 'a'\nroutes_file = 'none.toml'\n{}", pools()),
+    )
+    .unwrap();
+    let told = load(&main).unwrap_err().to_string();
+    assert!(told.contains("the file with routes cannot be read: there is no such file"), "{told}");
+}

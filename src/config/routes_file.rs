@@ -1,0 +1,127 @@
+//! Files with further routes of a listener: the same words as in the configuration, in a file that is read by
+//! itself and again whenever it changes.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Config;
+use super::check::listener::Hashing;
+use super::check::pools::{Known, Pools};
+use super::check::routes::RoutesChecker;
+use super::fault::{Faults, Span};
+use super::file::RoutesFile;
+use super::findings::Findings;
+use super::load::read_text;
+use super::read::{self, Key, Read as _};
+use super::{code::Code, document, fault::Diagnostic};
+use crate::pool::HashOn;
+use crate::snapshot::{ProtocolSpec, RouteSpec};
+
+/// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
+/// belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutesReader {
+    path: Arc<Path>,
+    listener: Arc<str>,
+    reads_hello: bool,
+    hash_key: [u8; 16],
+    /// Names, and whether the pool hashes server names.
+    pools: Arc<[(Arc<str>, bool)]>,
+    /// The routes that stand in the configuration itself.
+    written: Arc<[RouteSpec]>,
+}
+
+impl RoutesReader {
+    /// The readers of a configuration, sorted by the listener's name.
+    pub fn all(config: &Config) -> Vec<Self> {
+        let pools: Arc<[_]> = config
+            .pools
+            .iter()
+            .map(|pool| (Arc::clone(&pool.name), pool.hash_on.iter().any(|part| part == HashOn::Sni)))
+            .collect();
+        let readers = config.listeners.iter().filter_map(|listener| {
+            let file = listener.policy.routes_file.as_ref()?;
+            let protocol = &listener.policy.protocol;
+            Some(Self {
+                path: Arc::clone(&file.path),
+                listener: Arc::clone(&listener.name),
+                reads_hello: matches!(protocol, ProtocolSpec::Tls { .. }),
+                hash_key: config.hash_key,
+                pools: Arc::clone(&pools),
+                written: protocol.routes()[..file.written].into(),
+            })
+        });
+        readers.collect()
+    }
+
+    /// The listener whose routes these are.
+    pub fn listener(&self) -> &Arc<str> {
+        &self.listener
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// The routes that stand in the configuration itself.
+    pub fn written(&self) -> &[RouteSpec] {
+        &self.written
+    }
+
+    /// Reads and checks the file; its routes without those of the configuration. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the file at once.
+    pub fn read(&self) -> Result<Vec<RouteSpec>, Faults> {
+        self.parse(&read_text(&self.path, "the file with routes")?)
+    }
+
+    fn parse(&self, text: &str) -> Result<Vec<RouteSpec>, Faults> {
+        let mut found = Findings::new(text);
+        let document = document::parse(&mut found);
+        let words = RoutesFile::read(&document, read::Path::ROOT, &mut found);
+        let routes = words.as_ref().map(|words| self.check(words, &mut found));
+        // Warnings there are none.
+        found.conclude(&self.path.display().to_string())?;
+        Ok(routes.unwrap_or_default())
+    }
+
+    fn check(&self, words: &RoutesFile, found: &mut Findings<'_>) -> Vec<RouteSpec> {
+        let known = self.pools.iter().map(|(name, hashes_sni)| {
+            Known::new(Arc::clone(name), Span::default(), hashes_sni.then(Span::default))
+        });
+        let mut pools = Pools::new(known.collect());
+        let list = match &words.routes {
+            Key::Good(list) => &list.value,
+            Key::Wrong => return Vec::new(),
+            Key::Absent => {
+                let fault = Diagnostic::new(Code::MissingKey, "routes", "a file with routes needs `routes`");
+                found.add(fault.help("write: routes = [{ sni = \"mail.example.com\", pool = \"mail\" }]"));
+                return Vec::new();
+            }
+        };
+        let hashing = if self.reads_hello { Hashing::Any } else { Hashing::NoNames };
+        let checker = RoutesChecker {
+            listener: &self.listener,
+            path: "routes",
+            hashing,
+            hash_key: self.hash_key,
+            others: &self.written,
+        };
+        checker.check(list, &mut pools, found)
+    }
+}
+
+/// Adds the routes of all files to those of their listeners.
+pub(super) fn read_all(config: &mut Config) -> Result<(), Faults> {
+    for reader in RoutesReader::all(config) {
+        let routes = reader.read()?;
+        let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
+        if let Some(listener) = own {
+            listener.policy.protocol.routes_mut().extend(routes);
+        }
+    }
+    Ok(())
+}

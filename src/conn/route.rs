@@ -1,0 +1,65 @@
+//! From what is known of a connection to its pool.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::front;
+use super::sniff::Sniffed;
+use super::story::Story;
+use crate::route::Circumstances;
+use crate::snapshot::{Action, Policy, Protocol, Served, Target, Unrouted};
+use crate::sys::socket;
+use crate::telemetry::{CloseReason, Offered};
+use crate::wire::Offer;
+
+/// Finds the pool, and notes which route led there.
+///
+/// What the hello offers is looked at only where a route or the log wants it.
+pub(super) fn route(
+    policy: &Policy,
+    sniffed: &Sniffed,
+    story: &mut Story,
+) -> Result<Arc<Served>, CloseReason> {
+    let protocol = &policy.protocol;
+    let asks = protocol.asks();
+    let source = story.client().tcp().map(|address| address.ip());
+    let destination = if asks.destination { socket::local_address(&sniffed.client).ok() } else { None };
+    let message: Option<Cow<'_, [u8]>> = if asks.offer || story.is_told() { sniffed.message() } else { None };
+    let offer = message.as_deref().and_then(Offer::of);
+    let what = Circumstances::new(source, destination, offer);
+    if let (Some(offer), Some(&ja4), Some(form)) =
+        (&what.offer, story.is_told().then(|| what.ja4()).flatten(), sniffed.hello)
+    {
+        story.offered(Offered::new(offer, ja4, form.segments, form.records));
+    }
+    if let Some(target) = front::target(&policy.front, &sniffed.wish) {
+        return follow(target?, source, story);
+    }
+    let target = match protocol {
+        Protocol::Tcp(tcp) => match tcp.target(&what) {
+            Some(target) => target,
+            None => return Ok(tcp.pool.served()),
+        },
+        Protocol::Tls(tls) => {
+            tls.target(sniffed.facts.server_name.as_ref(), &what).map_err(|why| match why {
+                Unrouted::NoSni => CloseReason::NoSni,
+                Unrouted::Unmatched => CloseReason::UnmatchedSni,
+                Unrouted::TooOld => CloseReason::TlsTooOld,
+            })?
+        }
+    };
+    follow(target, source, story)
+}
+
+fn follow(
+    Target { route, action }: &Target,
+    source: Option<std::net::IpAddr>,
+    story: &mut Story,
+) -> Result<Arc<Served>, CloseReason> {
+    story.routed(route);
+    match action.place(source) {
+        Some(place) => Ok(place.served()),
+        None if matches!(action, Action::Drop) => Err(CloseReason::RouteDropped),
+        None => Err(CloseReason::RouteRejected),
+    }
+}

@@ -1,0 +1,291 @@
+//! What a route asks of a connection besides its name, and which of two fitting routes asks for more.
+
+use std::cell::OnceCell;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use super::prefix::Prefixes;
+use crate::wire::{Ja4, Offer, TlsVersion};
+
+/// What a connection must fulfil, all of it. An empty list and `None` ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The client's address is in one of these networks.
+    pub source: Prefixes,
+    /// It came to one of these.
+    pub destination: Vec<Destination>,
+    /// It offers one of these protocols.
+    pub alpn: Vec<Box<[u8]>>,
+    /// Its fingerprint is one of these.
+    pub ja4: Vec<Ja4Pattern>,
+    /// It offers Encrypted ClientHello, or does not.
+    pub ech: Option<bool>,
+    /// It offers this version of TLS or a later one.
+    pub tls_min: Option<TlsVersion>,
+}
+
+/// Where a connection was reached: an address, a port, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    address: Option<IpAddr>,
+    port: Option<u16>,
+}
+
+impl Destination {
+    fn fits(self, reached: SocketAddr) -> bool {
+        self.address.is_none_or(|address| address == reached.ip().to_canonical())
+            && self.port.is_none_or(|port| port == reached.port())
+    }
+
+    /// An address says more than a port.
+    fn rank(self) -> u16 {
+        u16::from(self.address.is_some()) * 2 + u16::from(self.port.is_some())
+    }
+}
+
+/// A text is neither `IP`, `IP:PORT` nor `:PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a destination is an address, a port behind a colon, or both: 10.0.0.1, :5433, 10.0.0.1:5433")]
+pub struct DestinationFault;
+
+impl FromStr for Destination {
+    type Err = DestinationFault;
+
+    fn from_str(text: &str) -> Result<Self, DestinationFault> {
+        if let Some(port) = text.strip_prefix(':').filter(|port| !port.starts_with(':')) {
+            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+            let port =
+                port.parse().ok().filter(|&port: &u16| is_number && port > 0).ok_or(DestinationFault)?;
+            return Ok(Self { address: None, port: Some(port) });
+        }
+        if let Ok(both) = text.parse::<SocketAddr>() {
+            let address = Some(both.ip().to_canonical());
+            return if both.port() == 0 {
+                Err(DestinationFault)
+            } else {
+                Ok(Self { address, port: Some(both.port()) })
+            };
+        }
+        let address: IpAddr =
+            text.trim_start_matches('[').trim_end_matches(']').parse().map_err(|_| DestinationFault)?;
+        Ok(Self { address: Some(address.to_canonical()), port: None })
+    }
+}
+
+/// A whole fingerprint, or how one begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Ja4Pattern {
+    text: Box<str>,
+    is_whole: bool,
+}
+
+impl Ja4Pattern {
+    fn fits(&self, fingerprint: &Ja4) -> bool {
+        match self.is_whole {
+            true => *self.text == *fingerprint.as_str(),
+            false => fingerprint.as_str().starts_with(&*self.text),
+        }
+    }
+}
+
+/// A text is neither a fingerprint nor the beginning of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of one ends with `*`",
+    Ja4::LENGTH
+)]
+pub struct Ja4Fault;
+
+impl FromStr for Ja4Pattern {
+    type Err = Ja4Fault;
+
+    fn from_str(text: &str) -> Result<Self, Ja4Fault> {
+        let (text, is_whole) = text.strip_suffix('*').map_or((text, true), |text| (text, false));
+        let fits_length =
+            if is_whole { text.len() == Ja4::LENGTH } else { (1..Ja4::LENGTH).contains(&text.len()) };
+        let lines_fit = text.bytes().enumerate().all(|(at, byte)| match at {
+            10 | 23 => byte == b'_',
+            8 | 9 => byte.is_ascii_alphanumeric(),
+            _ => byte.is_ascii_lowercase() || byte.is_ascii_digit(),
+        });
+        if fits_length && lines_fit { Ok(Self { text: text.into(), is_whole }) } else { Err(Ja4Fault) }
+    }
+}
+
+/// What conditions are asked about: one connection.
+#[derive(Debug, Default)]
+pub struct Circumstances<'a> {
+    /// The client's address; `None` for one without.
+    pub source: Option<IpAddr>,
+    /// Where the client reached us; it may be `None` where no route [asks](Asks::destination).
+    pub destination: Option<SocketAddr>,
+    /// What its hello offers; it may be `None` where no route [asks](Asks::offer), and where there is no hello.
+    pub offer: Option<Offer<'a>>,
+    /// The fingerprint, once somebody has asked.
+    ja4: OnceCell<Ja4>,
+}
+
+impl<'a> Circumstances<'a> {
+    /// Those of one connection.
+    pub fn new(source: Option<IpAddr>, destination: Option<SocketAddr>, offer: Option<Offer<'a>>) -> Self {
+        Self { source, destination, offer, ja4: OnceCell::new() }
+    }
+
+    /// The fingerprint of the hello, computed once.
+    pub fn ja4(&self) -> Option<&Ja4> {
+        self.offer.as_ref().map(|offer| self.ja4.get_or_init(|| Ja4::of(offer)))
+    }
+}
+
+/// What some route wants to know, so that nobody finds out what nobody asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Where the client reached us.
+    pub destination: bool,
+    /// What the hello offers.
+    pub offer: bool,
+}
+
+/// How much a fitting route asks for: compared from the first to the last, the greater one is more specific.
+/// Two are equal only if the very same written values fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank([u16; 6]);
+
+/// How a connection fits conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fit {
+    No,
+    /// All but [`Conditions::tls_min`].
+    TooOld,
+    Fits(Rank),
+}
+
+impl Conditions {
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What must be known to judge.
+    pub fn asks(&self) -> Asks {
+        let offer =
+            !self.alpn.is_empty() || !self.ja4.is_empty() || self.ech.is_some() || self.tls_min.is_some();
+        Asks { destination: !self.destination.is_empty(), offer }
+    }
+
+    /// The keys that ask for something, in the order in which they count.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            ("source", !self.source.is_empty()),
+            ("destination", !self.destination.is_empty()),
+            ("alpn", !self.alpn.is_empty()),
+            ("ja4", !self.ja4.is_empty()),
+            ("ech", self.ech.is_some()),
+            ("tls_min", self.tls_min.is_some()),
+        ];
+        keys.into_iter().filter_map(|(key, asks)| asks.then_some(key))
+    }
+
+    /// Judges a connection.
+    pub(super) fn fit(&self, what: &Circumstances<'_>) -> Fit {
+        let Some(rank) = self.rank(what) else { return Fit::No };
+        match self.tls_min {
+            Some(least) if !what.offer.is_some_and(|offer| offer.reaches(least)) => Fit::TooOld,
+            _ => Fit::Fits(rank),
+        }
+    }
+
+    /// The rank if all but [`Conditions::tls_min`] fits.
+    fn rank(&self, what: &Circumstances<'_>) -> Option<Rank> {
+        let best = |is_free: bool, rank: &dyn Fn() -> Option<u16>| if is_free { Some(0) } else { rank() };
+        Some(Rank([
+            best(self.source.is_empty(), &|| {
+                what.source.and_then(|source| self.source.longest(source)).map(|bits| 1 + u16::from(bits))
+            })?,
+            best(self.destination.is_empty(), &|| {
+                let reached = what.destination?;
+                self.destination.iter().filter(|one| one.fits(reached)).map(|one| one.rank()).max()
+            })?,
+            best(self.alpn.is_empty(), &|| {
+                // What the client would rather speak comes first.
+                let mut offered = what.offer?.alpn();
+                let at = offered.position(|name| self.alpn.iter().any(|wanted| **wanted == *name))?;
+                Some(u16::MAX - u16::try_from(at).unwrap_or(u16::MAX - 1).min(u16::MAX - 1))
+            })?,
+            best(self.ja4.is_empty(), &|| {
+                let fingerprint = what.ja4()?;
+                let fitting = self.ja4.iter().filter(|pattern| pattern.fits(fingerprint));
+                fitting.map(|pattern| pattern.text.len() as u16).max()
+            })?,
+            best(self.ech.is_none(), &|| {
+                (what.offer.is_some_and(|offer| offer.ech()) == self.ech?).then_some(1)
+            })?,
+            self.tls_min.map_or(0, |least| least.0),
+        ]))
+    }
+
+    /// Whether there can be a connection that fits both, with neither more specific.
+    pub(super) fn ties(&self, other: &Self) -> bool {
+        fn share<T: PartialEq>(one: &[T], two: &[T]) -> bool {
+            (one.is_empty() && two.is_empty()) || one.iter().any(|value| two.contains(value))
+        }
+        self.ech == other.ech
+            && self.tls_min == other.tls_min
+            && (self.source.is_empty() && other.source.is_empty() || self.source.share(&other.source))
+            && share(&self.destination, &other.destination)
+            && share(&self.alpn, &other.alpn)
+            && share(&self.ja4, &other.ja4)
+    }
+}
+
+impl fmt::Display for Conditions {
+    /// The keys that ask for something, such as `+source+alpn`; for the log, so without their values, which
+    /// may be many.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.keys().try_for_each(|key| write!(f, "+{key}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_read() {
+        let check = |text: &str, expected: Option<(Option<&str>, Option<u16>)>| {
+            let expected = expected.map(|(address, port)| Destination {
+                address: address.map(|address| address.parse().unwrap()),
+                port,
+            });
+            assert_eq!(text.parse::<Destination>().ok(), expected, "{text}");
+        };
+        check("10.0.0.1", Some((Some("10.0.0.1"), None)));
+        check("10.0.0.1:443", Some((Some("10.0.0.1"), Some(443))));
+        check(":443", Some((None, Some(443))));
+        check("::1", Some((Some("::1"), None)));
+        check("[::1]", Some((Some("::1"), None)));
+        check("[::1]:443", Some((Some("::1"), Some(443))));
+        check("::ffff:10.0.0.1", Some((Some("10.0.0.1"), None)));
+        for text in ["", ":", ":0", ":+1", ":65536", "10.0.0.1:0", "10.0.0.0/8", "host", "443"] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn fingerprints_are_read() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(text.parse::<Ja4Pattern>().is_ok(), expected, "{text}");
+        };
+        check("t13d1516h2_8daaf6152771_e5627efa2ab1", true);
+        check("t13d1516h2_8daaf6152771_e5627efa2ab1*", false);
+        check("t13d1516h2_8daaf6152771_e5627efa2ab", false);
+        check("t13d1516h2_8daaf6152771*", true);
+        check("t13d*", true);
+        check("t12d0505Hi_8daaf6152771_*", true);
+        check("T13d*", false);
+        check("*", false);
+        check("", false);
+        check("t13d1516h2-*", false);
+    }
+}
