@@ -4,6 +4,7 @@ pub mod agent;
 pub mod alert;
 pub mod client_hello;
 pub mod dialogue;
+pub mod proxy_protocol;
 pub mod server_name;
 
 pub use alert::Alert;
