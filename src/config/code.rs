@@ -100,13 +100,19 @@ codes! {
     OpenAdmin = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
+    /// A listener that believes the PROXY header of whoever connects.
+    TrustsEverybody = "C0420",
 }
 
 impl Code {
     /// Whether it stops the start or only deserves a look.
     pub fn level(self) -> Level {
         match self {
-            Self::UnusedPool | Self::IdleSetting | Self::OpenAdmin | Self::NothingReady => Level::Warning,
+            Self::UnusedPool
+            | Self::IdleSetting
+            | Self::OpenAdmin
+            | Self::NothingReady
+            | Self::TrustsEverybody => Level::Warning,
             _ => Level::Fault,
         }
     }

@@ -5,6 +5,7 @@
 
 use super::address::{AdminAddress, BackendAddress, Bind, ResolverAddress};
 use super::findings::Findings;
+use super::proxy::{ProxyIn, ProxyOutWords};
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -101,6 +102,8 @@ tables! {
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
         /// decrypted, and its server name chooses the pool.
         protocol: Choice<Protocol>,
+        /// PROXY headers that stand in front of all else. Default: none is read.
+        proxy_protocol: ProxyIn,
         /// tcp only: the pool of every connection. Needed there.
         pool: String,
         /// tls only: server names to pools. An exact name wins, then the longest wildcard.
@@ -160,8 +163,8 @@ tables! {
         /// late, times connections, of two drawn by luck.
         balance: Choice<Algorithm>,
         /// What maglev hashes: "source-ip" (default), "source-ip-port", or "sni", the server name (tls
-        /// listeners only; clients without one are hashed by their address); an array hashes all of it
-        /// together.
+        /// listeners only; clients without one are hashed by their address), or "proxy-authority", the host name
+        /// in their PROXY header (those without one are hashed as with "sni"); an array hashes all of it together.
         hash_on: OneOrMany<Choice<HashOn>>,
         /// How many leading bits of a source address are hashed.
         source_prefix: SourcePrefix,
@@ -203,6 +206,8 @@ tables! {
         close_rate: Number<1, 1_000_000>,
         /// Different backends tried for one client, 1 to 32. Default 3.
         attempts: Number<1, 32>,
+        /// The PROXY header that backends get first: "v1", "v2" or a table. Default: none. Checks send one too.
+        proxy_protocol: ProxyOutWords,
         /// How long one attempt to connect may take; "1ms" to "10m". Default "5s".
         connect_timeout: Time<1, { 10 * MINUTE }>,
         /// How long all attempts together may take; "1ms" to "1h". Default "15s".
@@ -312,6 +317,9 @@ tables! {
         address: TargetAddress,
         /// The port to check. Default: that of `address`, else each backend's own.
         port: Number<1, 65535>,
+        /// Whether checks begin with a PROXY header (LOCAL in version 2). Default: where the pool sends one.
+        /// false is for checks at a port that does not know it.
+        proxy_protocol: bool,
         /// Time between the starts of two checks of one backend; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,
         /// The same while the last results speak against the backend's state; at most `interval`, "10ms" to
@@ -492,6 +500,10 @@ impl Word for Algorithm {
 }
 
 impl Word for HashOn {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("source-ip", Self::SourceIp), ("source-ip-port", Self::SourceIpPort), ("sni", Self::Sni)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("source-ip", Self::SourceIp),
+        ("source-ip-port", Self::SourceIpPort),
+        ("sni", Self::Sni),
+        ("proxy-authority", Self::ProxyAuthority),
+    ];
 }

@@ -13,6 +13,7 @@ mod fault;
 mod file;
 mod findings;
 mod load;
+mod proxy;
 mod read;
 mod render;
 mod script;

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::Prologue;
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
@@ -26,6 +27,8 @@ use crate::telemetry::{CloseReason, ConnectOutcome};
 pub(super) struct Dialled {
     backend: Stream,
     sent: usize,
+    /// Whether it was written to.
+    is_told: bool,
 }
 
 impl Dialled {
@@ -34,7 +37,7 @@ impl Dialled {
         let Sniffed { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.sent > 0, options, engines);
+            return Relay::new(client, self.backend, self.is_told, options, engines);
         }
         let parts = Parts {
             client,
@@ -54,6 +57,7 @@ pub(super) async fn dial(
 ) -> Result<Dialled, CloseReason> {
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
+    let prologue = Prologue::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, story);
     let began = Instant::now();
     let mut waited = Duration::ZERO;
     let mut tried: Vec<Arc<Backend>> = Vec::new();
@@ -79,7 +83,7 @@ pub(super) async fn dial(
         let address = lease.backend().address();
         let attempt = tokio::select! {
             biased;
-            attempt = timeout_at(by, attempt(address, &sniffed.bytes)) => attempt,
+            attempt = timeout_at(by, attempt(address, &prologue)) => attempt,
             () = sniffed.client.failed() => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
@@ -125,7 +129,9 @@ async fn find(
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
     let Served { pool, metrics, .. } = served;
-    let (source, name) = (story.client().tcp(), sniffed.facts.server_name.as_ref());
+    let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
+    let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
+    let source = story.client().tcp();
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
@@ -159,25 +165,31 @@ async fn find(
 }
 
 /// One attempt at one backend.
-async fn attempt(address: &Address, first: &[u8]) -> io::Result<Dialled> {
+async fn attempt(address: &Address, prologue: &Prologue<'_>) -> io::Result<Dialled> {
+    let first = &*prologue.bytes;
     if first.is_empty() {
         let fd = socket::start_connect(address, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
-        return Ok(Dialled { backend, sent: 0 });
+        return Ok(Dialled { backend, sent: 0, is_told: false });
     }
     let fd = socket::start_connect(address, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
-    match socket::send(&fd, first) {
-        Ok(sent) => Ok(Dialled { backend: Stream::register(fd)?, sent }),
+    let (backend, mut sent) = match socket::send(&fd, first) {
+        Ok(sent) => (Stream::register(fd)?, sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let backend = Stream::register_connecting(fd)?;
             let sent = backend.send(first).await?;
-            Ok(Dialled { backend, sent })
+            (backend, sent)
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    // What is not the client's is no business of the relay.
+    while sent < prologue.own {
+        sent += backend.send(&first[sent..prologue.own]).await?;
     }
+    Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
 }
 
 /// What a failed attempt means.

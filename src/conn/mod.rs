@@ -7,8 +7,10 @@
 //! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
 //! in its place: a connection that idles for days keeps none of its beginnings.
 
+mod announce;
 mod dial;
 mod parcel;
+mod proxied;
 mod sniff;
 mod story;
 
@@ -32,6 +34,7 @@ use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
 use parcel::{Content, Luggage};
 pub use parcel::{Doors, Parcel};
+use proxied::Announced;
 use sniff::Sniffed;
 use story::Story;
 
@@ -219,10 +222,19 @@ async fn prepare(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Relay, CloseReason> {
+    let announced = match &policy.proxy {
+        None => Announced::plain(client),
+        Some(proxy) => {
+            // Boxed, as most listeners have none and need not hold the room.
+            let announced = Box::pin(proxied::open(client, proxy, story, around)).await?;
+            refresh(&mut policy, through, around);
+            announced
+        }
+    };
     let sniffed = match &policy.protocol {
-        Protocol::Tcp(_) => Sniffed::nothing(client)?,
+        Protocol::Tcp(_) => Sniffed::nothing(announced)?,
         Protocol::Tls(tls) => {
-            let sniffed = sniff::client_hello(client, &tls.hello, story, around).await?;
+            let sniffed = sniff::client_hello(announced, &tls.hello, story, around).await?;
             refresh(&mut policy, through, around);
             sniffed
         }

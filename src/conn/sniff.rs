@@ -9,14 +9,15 @@ use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use super::Surroundings;
+use super::proxied::Announced;
 use super::story::Story;
 use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
 use crate::route::Facts;
 use crate::snapshot::HelloSpec;
 use crate::sys::{Stream, socket};
-use crate::telemetry::{CloseReason, HelloOutcome};
-use crate::wire::{Alert, ClientHello, HelloFault, HelloReader};
+use crate::telemetry::{CloseReason, HelloOutcome, ProxyOutcome};
+use crate::wire::{Alert, ClientHello, HelloFault, HelloReader, proxy_protocol};
 
 /// A hello of today's browsers with its post-quantum key share fits.
 const FIRST_READ: usize = 2048;
@@ -40,10 +41,11 @@ pub(super) struct Sniffed {
 }
 
 impl Sniffed {
-    /// A client that nothing was read from.
-    pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
+    /// A client that nothing more is read from.
+    pub(super) fn nothing(Announced { client, bytes, header }: Announced) -> Result<Self, CloseReason> {
         let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-        Ok(Self { client, bytes: Vec::new(), facts: Facts::default(), speaks_tls: false, _memory: None })
+        let facts = Facts { proxy: header, ..Facts::default() };
+        Ok(Self { client, bytes, facts, speaks_tls: false, _memory: None })
     }
 
     /// Closes a client that cannot be served: by an alert if it speaks TLS, else by a reset.
@@ -64,22 +66,33 @@ impl Sniffed {
 
 /// Reads a whole ClientHello, within the listener's bounds.
 pub(super) async fn client_hello(
-    client: OwnedFd,
+    Announced { client, bytes, header }: Announced,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(spec, around);
+    let held = bytes.len();
+    let mut reading = Reading::new(bytes, spec, around);
     // It is nearly always there already.
-    let first = match reading.recv_now(&client) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        result => Some(result),
+    let first = match held {
+        0 => match reading.recv_now(&client) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            result => Some(result),
+        },
+        held => Some(Ok(held)),
     };
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
     let hello = match reading.read(&client, first, spec, story).await {
         Ok(hello) => hello,
         Err(stopped) => {
             story.not_heard(stopped.outcome());
+            if matches!(stopped, Stopped::Fault(HelloFault::NotTls))
+                && proxy_protocol::begins_like_one(&reading.bytes)
+            {
+                story.proxy_header(ProxyOutcome::Unexpected);
+                let _ = socket::reset_on_close(&client);
+                return Err(CloseReason::ProxyUnexpected);
+            }
             if matches!(stopped, Stopped::Fault(HelloFault::BadName(_))) {
                 story.asked_badly(|| reading.sent_name());
             }
@@ -87,7 +100,7 @@ pub(super) async fn client_hello(
         }
     };
     story.heard(hello.server_name.as_ref());
-    let facts = Facts { server_name: hello.server_name };
+    let facts = Facts { server_name: hello.server_name, proxy: header };
     let (bytes, memory) = reading.into_bytes();
     Ok(Sniffed { client, bytes, facts, speaks_tls: true, _memory: memory })
 }
@@ -189,9 +202,10 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(spec: &HelloSpec, around: &'a Surroundings) -> Self {
+    /// `bytes` were read already, and fit into a first read.
+    fn new(bytes: Vec<u8>, spec: &HelloSpec, around: &'a Surroundings) -> Self {
         let reader = HelloReader::new(spec.max_size);
-        Self { bytes: Vec::new(), granted: FIRST_READ, reader, around, memory: None }
+        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, around, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.

@@ -135,6 +135,7 @@ fn policy(
     Ok(Policy {
         listener: Arc::clone(&spec.name),
         number,
+        proxy: spec.policy.proxy.clone().map(Box::new),
         protocol: protocol(spec, places)?,
         relay: Arc::new(spec.policy.relay),
         gate,

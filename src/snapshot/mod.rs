@@ -6,6 +6,7 @@
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
+mod proxy;
 pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use crate::relay::RelayOptions;
 use crate::route::{RouteId, RouteTable};
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 use crate::wire::ServerName;
+pub use proxy::{ProxyMode, ProxySpec, Trusted};
 pub use spec::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
@@ -102,6 +104,8 @@ pub struct Policy {
     pub listener: Arc<str>,
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
+    /// Whether PROXY headers are read, and whose.
+    pub proxy: Option<Box<ProxySpec>>,
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: Protocol,
     /// How bytes are moved.

@@ -148,11 +148,13 @@ fn status_tells_what_is_there() {
             "name": "main",
             "addresses": [proxy.address("main")],
             "protocol": "tcp",
+            "proxy_protocol": null,
             "connections": { "open": 1 },
         }],
         "pools": [{
             "name": "main",
             "balance": "maglev",
+            "proxy_protocol": null,
             "digest": null,
             "panic": false,
             "queue": { "waiting": 0, "length": null },

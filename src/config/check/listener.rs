@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::pool::REJECT;
 use super::pools::Pools;
-use super::{Binds, or};
+use super::{Binds, or, proxy};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol, Route};
@@ -16,7 +16,7 @@ use crate::config::words::name_fault;
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::route::pattern::NamePattern;
-use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, TargetSpec};
+use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, ProxySpec, RouteSpec, TargetSpec};
 
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -66,6 +66,7 @@ impl ListenerChecker<'_> {
             binds: self.binds(binds, found),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
+                proxy: self.proxy(found),
                 protocol: self.protocol(pools, found),
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
@@ -123,7 +124,9 @@ impl ListenerChecker<'_> {
     fn resolve_pool(&self, hashing: Hashing, pools: &mut Pools, found: &mut Findings<'_>) -> Arc<str> {
         let Some(written) = self.words.pool.entry() else { return "".into() };
         let Some(pool) = pools.refer(written, || self.key("pool"), found) else { return "".into() };
-        if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
+        // A name may come with a PROXY header.
+        let is_told = pool.hashes_authority && !self.words.proxy_protocol.is_absent();
+        if let (Hashing::NoNames, Some(hash_on), false) = (hashing, pool.hashes_sni, is_told) {
             let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
             found.add(
                 Diagnostic::new(Code::HashWithoutKey, self.key("pool"), message)
@@ -254,6 +257,11 @@ impl ListenerChecker<'_> {
                 fault.help("server names are read with: protocol = \"tls\"")
             });
         }
+    }
+
+    fn proxy(&self, found: &mut Findings<'_>) -> Option<ProxySpec> {
+        let words = self.words.proxy_protocol.entry()?;
+        Some(proxy::listener(words, &self.key("proxy_protocol"), found))
     }
 
     fn hello(&self) -> HelloSpec {

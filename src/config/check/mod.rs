@@ -8,6 +8,7 @@ mod health;
 mod listener;
 mod pool;
 mod pools;
+mod proxy;
 mod tiers;
 
 use std::collections::HashMap;

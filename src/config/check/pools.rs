@@ -24,12 +24,19 @@ pub(super) struct Known {
     pub(super) place: Span,
     /// The `hash_on` of a pool that hashes the server name.
     pub(super) hashes_sni: Option<Span>,
+    /// Whether the name may also be that of a PROXY header.
+    pub(super) hashes_authority: bool,
     is_used: bool,
 }
 
 impl Known {
     pub(super) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
-        Self { name, place, hashes_sni, is_used: false }
+        Self { name, place, hashes_sni, hashes_authority: false, is_used: false }
+    }
+
+    /// The same, whose name may also be that of a PROXY header.
+    pub(super) fn hashing_authority(self, hashes_authority: bool) -> Self {
+        Self { hashes_authority, ..self }
     }
 }
 

@@ -1,0 +1,205 @@
+//! Networks an operator writes, such as `10.0.0.0/8`, and sets of them.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
+
+/// The bits in front of the IPv4 part of a mapped address.
+const MAPPED: u8 = 96;
+
+/// A network: an address and how many of its leading bits count. IPv4 and IPv6 are kept apart, but a mapped
+/// address (`::ffff:10.0.0.1`) is IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IpPrefix {
+    /// IPv4 as mapped; the bits behind the length are 0.
+    bits: u128,
+    /// Of 128; for IPv4 at least 96.
+    length: u8,
+}
+
+/// Why a text is not a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrefixFault {
+    /// Neither an address nor an address with a length.
+    #[error("a network is an address with a length, such as 10.0.0.0/8 or 2001:db8::/32, or one address")]
+    Form,
+    /// More bits than the address has.
+    #[error("the length is at most {0}")]
+    Length(u8),
+    /// Bits behind the length are set; what was probably meant.
+    #[error("it has bits behind its length; did you mean {0}?")]
+    HostBits(IpPrefix),
+}
+
+impl FromStr for IpPrefix {
+    type Err = PrefixFault;
+
+    fn from_str(text: &str) -> Result<Self, PrefixFault> {
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| PrefixFault::Form)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let length = match length {
+            None => most,
+            Some(digits) if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                return Err(PrefixFault::Form);
+            }
+            Some(digits) => {
+                digits.parse().ok().filter(|&length| length <= most).ok_or(PrefixFault::Length(most))?
+            }
+        };
+        let length = if address.is_ipv4() { MAPPED + length } else { length };
+        let bits = mapped(address);
+        let prefix = Self { bits: bits & mask(length), length };
+        if prefix.bits == bits { Ok(prefix) } else { Err(PrefixFault::HostBits(prefix)) }
+    }
+}
+
+impl fmt::Display for IpPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = Ipv6Addr::from_bits(self.bits);
+        match address.to_ipv4_mapped() {
+            Some(address) if self.length >= MAPPED => write!(f, "{address}/{}", self.length - MAPPED),
+            _ => write!(f, "{address}/{}", self.length),
+        }
+    }
+}
+
+/// A set of networks. The longest one around an address is found by as many searches as there are different
+/// lengths, whatever their number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefixes {
+    /// By length, the longest first; each list sorted.
+    lengths: Vec<(u8, Vec<u128>)>,
+}
+
+impl Prefixes {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
+    /// How many leading bits the longest network around an address has, IPv4 counted from 96; `None` if the
+    /// address is in none.
+    pub fn longest(&self, address: IpAddr) -> Option<u8> {
+        let is_ipv4 = address.to_canonical().is_ipv4();
+        let bits = mapped(address);
+        let fits = |(length, networks): &&(u8, Vec<u128>)| {
+            (!is_ipv4 || *length >= MAPPED) && networks.binary_search(&(bits & mask(*length))).is_ok()
+        };
+        self.lengths.iter().find(fits).map(|(length, _)| *length)
+    }
+
+    /// Whether a network stands in both.
+    pub fn share(&self, other: &Self) -> bool {
+        self.lengths.iter().any(|(length, networks)| {
+            let same = other.lengths.iter().find(|(other, _)| other == length);
+            same.is_some_and(|(_, others)| networks.iter().any(|one| others.binary_search(one).is_ok()))
+        })
+    }
+}
+
+impl FromIterator<IpPrefix> for Prefixes {
+    fn from_iter<I: IntoIterator<Item = IpPrefix>>(prefixes: I) -> Self {
+        let mut all: Vec<IpPrefix> = prefixes.into_iter().collect();
+        all.sort_unstable_by_key(|prefix| (std::cmp::Reverse(prefix.length), prefix.bits));
+        all.dedup();
+        let of_one_length = all.chunk_by(|one, two| one.length == two.length);
+        let lengths = of_one_length
+            .map(|run| (run[0].length, run.iter().map(|prefix| prefix.bits).collect()))
+            .collect();
+        Self { lengths }
+    }
+}
+
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn networks_are_read() {
+        let check = |text: &str, expected: Result<&str, &str>| {
+            let read = text.parse::<IpPrefix>();
+            let read = read.map(|prefix| prefix.to_string()).map_err(|fault| fault.to_string());
+            assert_eq!(read, expected.map(str::to_owned).map_err(str::to_owned), "{text}");
+        };
+        let form = PrefixFault::Form.to_string();
+        check("10.0.0.0/8", Ok("10.0.0.0/8"));
+        check("10.0.0.1", Ok("10.0.0.1/32"));
+        check("0.0.0.0/0", Ok("0.0.0.0/0"));
+        check("2001:db8::/32", Ok("2001:db8::/32"));
+        check("::1", Ok("::1/128"));
+        check("::/0", Ok("::/0"));
+        check("::ffff:10.0.0.0/104", Ok("10.0.0.0/8"));
+        check("10.0.0.1/8", Err("it has bits behind its length; did you mean 10.0.0.0/8?"));
+        check("10.0.0.0/33", Err("the length is at most 32"));
+        check("::/129", Err("the length is at most 128"));
+        check("::/1000", Err("the length is at most 128"));
+        for text in ["", "/8", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "example.com", "10.0.0.0/8/8"] {
+            check(text, Err(&form));
+        }
+    }
+
+    fn set(texts: &[&str]) -> Prefixes {
+        texts.iter().map(|text| text.parse::<IpPrefix>().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_longest_is_found() {
+        let some = set(&["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16", "10.1.2.3", "::/0", "2001:db8::/32"]);
+        let check = |address: &str, expected: Option<u8>| {
+            assert_eq!(some.longest(address.parse().unwrap()), expected, "{address}");
+        };
+        check("10.9.9.9", Some(96 + 8));
+        check("10.1.9.9", Some(96 + 16));
+        check("10.1.2.3", Some(128));
+        check("::ffff:10.1.2.3", Some(128));
+        check("11.0.0.0", None);
+        check("2001:db8::1", Some(32));
+        check("2001:db9::1", Some(0));
+        assert_eq!(set(&["0.0.0.0/0"]).longest("::1".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn what_two_share_is_a_network_not_an_address() {
+        assert!(set(&["10.0.0.0/8", "::1"]).share(&set(&["11.0.0.0/8", "::1"])));
+        assert!(!set(&["10.0.0.0/8"]).share(&set(&["10.0.0.0/9"])));
+        assert!(!set(&["0.0.0.0/0"]).share(&set(&["::/0"])));
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_search(
+            networks in prop::collection::vec((0..8_u8, 0..4_u8), 0..10),
+            address in 0..8_u8,
+        ) {
+            let networks: Vec<IpPrefix> = networks
+                .into_iter()
+                .map(|(bits, cut)| {
+                    let length = 32 - cut;
+                    let bits = u32::from(bits) & u32::MAX.checked_shl(u32::from(cut)).unwrap();
+                    format!("{}/{length}", std::net::Ipv4Addr::from_bits(bits)).parse().unwrap()
+                })
+                .collect();
+            let address = IpAddr::from([0, 0, 0, address]);
+            let around = |prefix: &&IpPrefix| mapped(address) & mask(prefix.length) == prefix.bits;
+            let expected = networks.iter().filter(around).map(|prefix| prefix.length).max();
+            prop_assert_eq!(networks.into_iter().collect::<Prefixes>().longest(address), expected);
+        }
+    }
+}
