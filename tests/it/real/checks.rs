@@ -8,16 +8,16 @@ use super::{Directory, Guarded, Program, run};
 use crate::support::wait_for;
 
 /// A server on a port of its own, which ends with this.
-struct Running {
+pub(super) struct Running {
     _process: Guarded,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     _directory: Directory,
 }
 
 impl Running {
     /// Starts what `command` makes for a directory and a port, and waits until it accepts. None of these
     /// servers can be given port 0, and another program may take a free one before they do.
-    fn start(directory: Directory, command: impl Fn(&Directory, u16) -> Command) -> Self {
+    pub(super) fn start(directory: Directory, command: impl Fn(&Directory, u16) -> Command) -> Self {
         for _ in 0..5 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = command(&directory, address.port());

@@ -9,6 +9,7 @@ mod checks;
 mod dns;
 mod network;
 mod postgres;
+mod proxied;
 mod stopped;
 mod tls;
 
