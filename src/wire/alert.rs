@@ -20,6 +20,8 @@ pub enum Alert {
     AccessDenied = 49,
     /// A message that cannot be read, or a length that is out of range.
     DecodeError = 50,
+    /// The client offers only versions that are refused here.
+    ProtocolVersion = 70,
     /// A fault of ours, or of a backend: nothing the client did.
     InternalError = 80,
     /// An extension is not there that must be, such as the server name (RFC 8446, section 9.2).
@@ -98,6 +100,7 @@ mod tests {
         check(Alert::IllegalParameter, 47, AlertDescription::IllegalParameter);
         check(Alert::AccessDenied, 49, AlertDescription::AccessDenied);
         check(Alert::DecodeError, 50, AlertDescription::DecodeError);
+        check(Alert::ProtocolVersion, 70, AlertDescription::ProtocolVersion);
         check(Alert::InternalError, 80, AlertDescription::InternalError);
         check(Alert::MissingExtension, 109, AlertDescription::MissingExtension);
         check(Alert::UnrecognizedName, 112, AlertDescription::UnrecognisedName);

@@ -8,6 +8,6 @@ pub mod proxy_protocol;
 pub mod server_name;
 
 pub use alert::Alert;
-pub use client_hello::{ClientHello, HelloFault, HelloReader};
+pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion};
 pub use dialogue::{Dialogue, DialogueFault, Next, Script};
 pub use server_name::{NameFault, ServerName};

@@ -54,7 +54,7 @@ fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, M
 }
 
 /// The block of extensions; `None` if the hello ends before it, as those of old clients do.
-fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+pub(super) fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = Fields(body);
     fields.bytes(2 + 32).ok_or(Malformed::Random)?;
     let session_id = fields.vector8().ok_or(Malformed::SessionId)?;
@@ -91,35 +91,35 @@ fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
 }
 
 /// What is left to read of a piece of the message. Every method answers `None` when too little is left.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub(super) fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(bytes)
     }
 
     /// A number of two bytes.
-    fn number(&mut self) -> Option<u16> {
+    pub(super) fn number(&mut self) -> Option<u16> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u16::from_be_bytes(*bytes))
     }
 
     /// A vector behind its length of one byte.
-    fn vector8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let (&length, rest) = self.0.split_first()?;
         self.0 = rest;
         self.bytes(usize::from(length))
     }
 
     /// A vector behind its length of two bytes.
-    fn vector16(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.number()?;
         self.bytes(usize::from(length))
     }

@@ -13,7 +13,9 @@
 //! Nothing is decrypted and nothing is changed: the caller keeps the bytes and replays them. Bytes behind
 //! the hello (early data, a second message) are not looked at.
 
+mod ja4;
 mod message;
+mod offer;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +25,8 @@ use tls_parser::{TlsHandshakeType, TlsRecordType, parse_tls_record_header};
 
 use super::alert::Alert;
 use super::server_name::{NameFault, ServerName};
+pub use ja4::Ja4;
+pub use offer::{Offer, TlsVersion};
 
 /// Type, version and length of a record (RFC 8446, section 5.1).
 const RECORD_HEADER: usize = 5;
@@ -164,7 +168,7 @@ impl HelloReader {
             // That no record is empty already implies this bound; it must not rest on that alone.
             return if raw.len() < self.max_raw() { Ok(None) } else { Err(HelloFault::TooLarge) };
         };
-        let message = self.message(within, size);
+        let message = message_in(within, self.records, size);
         let server_name = message::server_name(body(&message))?;
         Ok(Some(ClientHello { server_name, records: self.records, size }))
     }
@@ -175,7 +179,7 @@ impl HelloReader {
     /// `raw` is what was last read. `None` if the hello is not whole, is malformed or asks for no name.
     pub fn sent_name(&self, raw: &[u8]) -> Option<Box<[u8]>> {
         let size = self.message_size().ok().flatten().filter(|&size| self.gathered >= size)?;
-        let message = self.message(raw, size);
+        let message = message_in(raw, self.records, size);
         message::sent_name(body(&message)).ok().flatten().map(Box::from)
     }
 
@@ -244,24 +248,32 @@ impl HelloReader {
         let size = MESSAGE_HEADER + body;
         if size > self.max_size { Err(HelloFault::TooLarge) } else { Ok(Some(size)) }
     }
+}
 
-    /// The whole message: in place if it came in one record, as nearly all do, else put together.
-    fn message<'a>(&self, raw: &'a [u8], size: usize) -> Cow<'a, [u8]> {
-        if self.records == 1 {
-            let end = raw.len().min(RECORD_HEADER + size);
-            return Cow::Borrowed(raw.get(RECORD_HEADER..end).unwrap_or_default());
-        }
-        let mut message = Vec::with_capacity(size);
-        let mut rest = raw;
-        while let Ok((behind, header)) = parse_tls_record_header(rest)
-            && message.len() < size
-        {
-            let (fragment, next) = behind.split_at(behind.len().min(usize::from(header.len)));
-            message.extend_from_slice(&fragment[..fragment.len().min(size - message.len())]);
-            rest = next;
-        }
-        Cow::Owned(message)
+impl ClientHello {
+    /// The whole message with its header, for [`Offer::of`]: in place if it came in one record, else put together.
+    /// `raw` is what it was read from.
+    pub fn message<'a>(&self, raw: &'a [u8]) -> Cow<'a, [u8]> {
+        message_in(raw, self.records, self.size)
     }
+}
+
+/// The whole message: in place if it came in one record, as nearly all do, else put together.
+fn message_in(raw: &[u8], records: u32, size: usize) -> Cow<'_, [u8]> {
+    if records == 1 {
+        let end = raw.len().min(RECORD_HEADER + size);
+        return Cow::Borrowed(raw.get(RECORD_HEADER..end).unwrap_or_default());
+    }
+    let mut message = Vec::with_capacity(size);
+    let mut rest = raw;
+    while let Ok((behind, header)) = parse_tls_record_header(rest)
+        && message.len() < size
+    {
+        let (fragment, next) = behind.split_at(behind.len().min(usize::from(header.len)));
+        message.extend_from_slice(&fragment[..fragment.len().min(size - message.len())]);
+        rest = next;
+    }
+    Cow::Owned(message)
 }
 
 /// A message without its header.

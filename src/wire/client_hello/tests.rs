@@ -20,7 +20,7 @@ macro_rules! fixture {
     };
 }
 /// What clients really sent, each with the name it was asked to ask for, folded. See the README there.
-const FIXTURES: [(&str, &[u8], Option<&str>); 13] = [
+pub(super) const FIXTURES: [(&str, &[u8], Option<&str>); 13] = [
     fixture!("chromium", Some("shop.example.com")),
     fixture!("curl", Some("www.example.org")),
     fixture!("gnutls", Some("imap.example.net")),
@@ -36,7 +36,7 @@ const FIXTURES: [(&str, &[u8], Option<&str>); 13] = [
     fixture!("python", Some("py.example.com")),
 ];
 
-fn read(raw: &[u8]) -> Answer {
+pub(super) fn read(raw: &[u8]) -> Answer {
     HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(raw)
 }
 
@@ -76,21 +76,21 @@ fn record(message: &[u8]) -> Vec<u8> {
 }
 
 /// The handshake bytes of a fixture's hello, without its records.
-fn message_of(raw: &[u8]) -> Vec<u8> {
+pub(super) fn message_of(raw: &[u8]) -> Vec<u8> {
     let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
     let size = reader.read(raw).unwrap().unwrap().size;
-    reader.message(raw, size).into_owned()
+    message_in(raw, reader.records, size).into_owned()
 }
 
-fn vector8(content: &[u8]) -> Vec<u8> {
+pub(super) fn vector8(content: &[u8]) -> Vec<u8> {
     [&[content.len() as u8], content].concat()
 }
 
-fn vector16(content: &[u8]) -> Vec<u8> {
+pub(super) fn vector16(content: &[u8]) -> Vec<u8> {
     [&(content.len() as u16).to_be_bytes(), content].concat()
 }
 
-fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
+pub(super) fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes(), vector16(content).as_slice()].concat()
 }
 
