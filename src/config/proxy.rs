@@ -36,6 +36,9 @@ tables! {
         /// v2 only: tell the server name that the client asked for, else the one that came with the connection.
         /// Default false.
         authority: bool,
+        /// v2 only: tell the protocol that the client offers by ALPN, where it offers one alone, else the one that
+        /// came with the connection. Default false.
+        alpn: bool,
         /// v2 only: give each connection a name, which the access log has too; one that came with it is kept.
         /// Default false.
         unique_id: bool,

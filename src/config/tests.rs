@@ -699,7 +699,7 @@ fn headers_that_go_out() {
     check_out("'v3'", &["C0201"]);
     check_out("2", &["C0104"]);
     check_out("{}", &["C0105"]);
-    check_out("{ version = 'v1', authority = true, pass = false }", &["C0308"; 2]);
+    check_out("{ version = 'v1', authority = true, alpn = true, pass = false }", &["C0308"; 3]);
     check_out(
         "{ version = 'v2', tlvs = { '0x02' = 'a', '0xF8' = 'a', 'E0' = 'a', '0xE0 ' = 'a' } }",
         &["C0201"; 4],

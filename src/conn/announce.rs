@@ -10,6 +10,7 @@ use super::story::Story;
 use crate::pool::AnnounceSpec;
 use crate::sys::socket;
 use crate::wire::proxy_protocol::{Header, Origin, Outgoing, Tlv};
+use crate::wire::{HelloReader, client_hello::Offer};
 
 /// The first bytes to a backend, whichever of the pool it will be.
 pub(super) struct Prologue<'a> {
@@ -46,7 +47,9 @@ fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<
     if let Some(id) = &id {
         story.is_called(id);
     }
+    let alpn = announce.alpn.then(|| offered(sniffed).or_else(|| tlv(Tlv::ALPN).map(Vec::from))).flatten();
     let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
+    tlvs.extend(alpn.as_deref().map(|protocol| (Tlv::ALPN, protocol)));
     tlvs.extend(authority.map(|name| (Tlv::AUTHORITY, name)));
     tlvs.extend(id.as_deref().map(|id| (Tlv::UNIQUE_ID, id)));
     tlvs.extend(announce.tlvs.iter().map(|tlv| (tlv.kind, &*tlv.value)));
@@ -56,6 +59,19 @@ fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<
     tlvs.extend(passed.map(|tlv| (tlv.kind, &*tlv.value)));
     let endpoints = story.client().tcp().zip(destination(came, sniffed));
     Outgoing { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
+}
+
+/// The protocol that a client offers to speak inside TLS, if it is the only one: of several its backend chooses,
+/// and we never hear which.
+fn offered(sniffed: &Sniffed) -> Option<Vec<u8>> {
+    if !sniffed.speaks_tls {
+        return None;
+    }
+    // It was read before, within the listener's bounds; hardly anybody asks for this, so it is read again.
+    let hello = HelloReader::new(sniffed.bytes.len()).read(&sniffed.bytes).ok().flatten()?;
+    let message = hello.message(&sniffed.bytes);
+    let mut protocols = Offer::of(&message)?.alpn();
+    protocols.next().filter(|_| protocols.next().is_none()).map(Vec::from)
 }
 
 /// What the client connected to: us, unless another proxy was before us.

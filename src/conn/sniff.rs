@@ -35,7 +35,7 @@ pub(super) struct Sniffed {
     pub(super) bytes: Vec<u8>,
     pub(super) facts: Facts,
     /// Whether the client speaks TLS, so that a refusal can be said in its words.
-    speaks_tls: bool,
+    pub(super) speaks_tls: bool,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
     _memory: Option<Share>,
 }

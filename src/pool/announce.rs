@@ -9,6 +9,8 @@ pub struct AnnounceSpec {
     pub version: Version,
     /// Whether the name that the client asked for is told. Default: no.
     pub authority: bool,
+    /// Whether the protocol that the client offers by ALPN is told, if it is one alone. Default: no.
+    pub alpn: bool,
     /// Whether the connection is given a name: the one that came with it, else a fresh one. Default: no.
     pub unique_id: bool,
     /// Whether there is a checksum. Default: no.
@@ -22,8 +24,9 @@ pub struct AnnounceSpec {
 impl AnnounceSpec {
     /// A header with addresses alone.
     pub fn new(version: Version) -> Self {
-        let (authority, unique_id, crc32c) = (false, false, false);
-        Self { version, authority, unique_id, crc32c, tlvs: Vec::new(), pass: Passed::Kinds(Vec::new()) }
+        let pass = Passed::Kinds(Vec::new());
+        let (authority, alpn, unique_id, crc32c) = (false, false, false, false);
+        Self { version, authority, alpn, unique_id, crc32c, tlvs: Vec::new(), pass }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, mpsc};
 use pointsman::wire::proxy_protocol::{Found, Header, Origin, Outgoing, Tlv, Version, local, read};
 
 use crate::records::LogFile;
-use crate::support::hello::hello;
+use crate::support::hello::{extension, hello, message, records, server_name};
 use crate::support::recorder::{Recorder, ask, ask_on, finish, list};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
@@ -395,10 +395,28 @@ fn backends_are_told_what_came_in() {
         "{ version = \"v2\", authority = true, unique_id = true, crc32c = true }",
         &[(Tlv::AUTHORITY, b"a.example"), (Tlv::UNIQUE_ID, b"id-7")],
     );
+    check("{ version = \"v2\", alpn = true, crc32c = true }", &[(Tlv::ALPN, b"h2")]);
     check(
         "{ version = \"v2\", tlvs = { \"0xE0\" = \"ours\" }, pass = [\"0xE0\", \"alpn\"] }",
         &[(0xe0, b"ours"), (Tlv::ALPN, b"h2")],
     );
+}
+
+#[test]
+fn the_one_protocol_of_a_hello_is_told() {
+    let hello = |protocols: &[u8]| {
+        let length = u16::try_from(protocols.len()).unwrap().to_be_bytes();
+        let alpn = extension(16, &[&length, protocols].concat());
+        records(&message(&[server_name(b"a.example"), alpn].concat()), &[20])
+    };
+    let check = |words: Vec<u8>, expected: Option<&[u8]>| {
+        let (header, rest, ..) = announced(TLS, "{ version = \"v2\", alpn = true }", &words);
+        assert_eq!((header.tlv(Tlv::ALPN), rest), (expected, words));
+    };
+    check(hello(b"\x0apostgresql"), Some(b"postgresql"));
+    check(hello(b"\x02h2\x08http/1.1"), None);
+    check(hello(b"\x02h"), None);
+    check(crate::support::hello::hello(b"a.example"), None);
 }
 
 #[test]

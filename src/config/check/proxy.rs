@@ -78,6 +78,7 @@ impl PoolChecker<'_> {
         let is_on = |key: &Key<bool>| or(key, |yes| *yes, false);
         Some(AnnounceSpec {
             authority: is_on(&words.authority),
+            alpn: is_on(&words.alpn),
             unique_id: is_on(&words.unique_id),
             crc32c: is_on(&words.crc32c),
             tlvs: self.tlvs(words, found),
@@ -122,6 +123,7 @@ impl PoolChecker<'_> {
     fn refuse_tlvs_of_v1(&self, words: &ProxyOut, version: Version, found: &mut Findings<'_>) {
         let keys = [
             ("authority", words.authority.place()),
+            ("alpn", words.alpn.place()),
             ("unique_id", words.unique_id.place()),
             ("crc32c", words.crc32c.place()),
             ("tlvs", words.tlvs.place()),
