@@ -190,6 +190,9 @@ pub(crate) fn record() -> Record {
     Record {
         id: 123_456,
         accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
+        peer: None,
+        proxy_authority: None,
+        unique_id: None,
         client: ClientAddr(Address::Tcp(client(0xC633_6407))),
         listener: "tls".into(),
         sni: Some("mail.example.com".into()),

@@ -38,6 +38,8 @@ struct ListenerStatus<'a> {
     protocol: &'static str,
     /// Names and conditions that lead somewhere.
     routes: usize,
+    /// `require`, `accept` or `shadow`; null where no PROXY header is read.
+    proxy_protocol: Option<&'static str>,
     connections: ListenerConnections,
 }
 
@@ -50,6 +52,8 @@ struct ListenerConnections {
 struct PoolStatus<'a> {
     name: &'a str,
     balance: &'static str,
+    /// `v1` or `v2`; null where no PROXY header is sent.
+    proxy_protocol: Option<&'static str>,
     /// As in the metric; null where there is no table.
     digest: Option<String>,
     /// Whether health is disregarded, because too little is up.
@@ -230,6 +234,7 @@ fn listeners<'a>(
                 Protocol::Tls(_) => "tls",
             },
             routes: policy.protocol.routes().len(),
+            proxy_protocol: policy.proxy.as_ref().map(|proxy| proxy.mode.word()),
             connections: ListenerConnections { open: policy.gate.inside() },
         })
         .collect()
@@ -241,6 +246,7 @@ fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
     PoolStatus {
         name,
         balance: pool.spec().algorithm.word(),
+        proxy_protocol: pool.spec().proxy_protocol.as_ref().map(|announce| announce.version.word()),
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
         panic: pool.is_in_panic(),
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },

@@ -110,6 +110,8 @@ codes! {
     OpenAdmin = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
+    /// A listener that believes the PROXY header of whoever connects.
+    TrustsEverybody = "C0420",
     /// A pool that gets requests to cancel a query, and does not lead them to the session's backend.
     LostCancel = "C0430",
 }
@@ -122,7 +124,8 @@ impl Code {
             | Self::IdleSetting
             | Self::OpenAdmin
             | Self::NothingReady
-            | Self::LostCancel => Level::Warning,
+            | Self::LostCancel
+            | Self::TrustsEverybody => Level::Warning,
             _ => Level::Fault,
         }
     }

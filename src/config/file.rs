@@ -6,6 +6,7 @@
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
+use super::proxy::{ProxyIn, ProxyOutWords};
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -108,6 +109,8 @@ tables! {
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
         /// PostgreSQL.
         protocol: Choice<Protocol>,
+        /// PROXY headers that stand in front of all else. Default: none is read.
+        proxy_protocol: ProxyIn,
         /// tcp only: the pool of every connection that no route takes. Needed there.
         pool: String,
         /// Names and other conditions to pools. Under the most specific name the most specific conditions win;
@@ -245,8 +248,8 @@ tables! {
         /// late, times connections, of two drawn by luck.
         balance: Choice<Algorithm>,
         /// What maglev hashes: "source-ip" (default), "source-ip-port", or "sni", the server name (tls
-        /// listeners only; clients without one are hashed by their address); an array hashes all of it
-        /// together.
+        /// listeners only; clients without one are hashed by their address), or "proxy-authority", the host name
+        /// in their PROXY header (those without one are hashed as with "sni"); an array hashes all of it together.
         hash_on: OneOrMany<Choice<HashOn>>,
         /// How many leading bits of a source address are hashed.
         source_prefix: SourcePrefix,
@@ -290,6 +293,8 @@ tables! {
         close_rate: Number<1, 1_000_000>,
         /// Different backends tried for one client, 1 to 32. Default 3.
         attempts: Number<1, 32>,
+        /// The PROXY header that backends get first: "v1", "v2" or a table. Default: none. Checks send one too.
+        proxy_protocol: ProxyOutWords,
         /// How long one attempt to connect may take; "1ms" to "10m". Default "5s".
         connect_timeout: Time<1, { 10 * MINUTE }>,
         /// How long all attempts together may take; "1ms" to "1h". Default "15s".
@@ -422,6 +427,9 @@ tables! {
         address: TargetAddress,
         /// The port to check. Default: that of `address`, else each backend's own.
         port: Number<1, 65535>,
+        /// Whether checks begin with a PROXY header (LOCAL in version 2). Default: where the pool sends one.
+        /// false is for checks at a port that does not know it.
+        proxy_protocol: bool,
         /// Time between the starts of two checks of one backend; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,
         /// The same while the last results speak against the backend's state; at most `interval`, "10ms" to
@@ -641,6 +649,10 @@ impl Word for Algorithm {
 }
 
 impl Word for HashOn {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("source-ip", Self::SourceIp), ("source-ip-port", Self::SourceIpPort), ("sni", Self::Sni)];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("source-ip", Self::SourceIp),
+        ("source-ip-port", Self::SourceIpPort),
+        ("sni", Self::Sni),
+        ("proxy-authority", Self::ProxyAuthority),
+    ];
 }

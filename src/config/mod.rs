@@ -14,6 +14,7 @@ mod fault;
 mod file;
 mod findings;
 mod load;
+mod proxy;
 mod read;
 mod render;
 mod routes_file;

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
+use super::proxy::{PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -54,6 +55,17 @@ described! {
     });
     impl [] BackendWords = |made| json_schema!({
         "anyOf": [made.subschema_for::<BackendAddress>(), made.subschema_for::<Backend>()],
+    });
+    impl [] ProxyOutWords = |made| json_schema!({
+        "anyOf": [{ "type": "string", "enum": ["v1", "v2"] }, made.subschema_for::<ProxyOut>()],
+    });
+    impl [] TrustedPeer = |_made| json_schema!({ "type": "string", "pattern": r"^(unix|[0-9A-Fa-f.:]+(/[0-9]+)?)$" });
+    impl [] TlvKind = |_made| {
+        let words = TlvKind::WORDS.map(|(word, _)| word).join("|");
+        json_schema!({ "type": "string", "pattern": format!("^({words}|0x[0-9A-Fa-f]{{2}})$") })
+    };
+    impl [] PassWords = |made| json_schema!({
+        "anyOf": [{ "type": "boolean" }, { "type": "array", "items": made.subschema_for::<TlvKind>() }],
     });
     impl [T: Word] Choice<T> = |_made| {
         let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();

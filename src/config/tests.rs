@@ -7,14 +7,15 @@ use super::*;
 use crate::balance::MaxLoad;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
-    BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec, HashOn,
-    HealthSpec, OnDown, QueueSpec, Records, Source, SourcePrefix, TierSpec,
+    AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec,
+    HashOn, HealthSpec, OnDown, Passed, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
-use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, ProxyMode, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
+use crate::wire::proxy_protocol::{Tlv, Version};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
@@ -756,6 +757,80 @@ fn the_recipes_are_right() {
         }
     }
     assert!(seen >= 2, "only {seen} recipes");
+}
+
+#[test]
+fn headers_that_come_in() {
+    let check_in = |keys: &str, expected: &[&str]| {
+        check_listener(&format!("proxy_protocol = {{ {keys} }}"), expected);
+        check_tls(&format!("unmatched = 'a'\nno_sni = 'b'\nproxy_protocol = {{ {keys} }}"), expected);
+    };
+    check_in("trusted = '10.0.0.0/8'", &[]);
+    check_in("trusted = ['10.0.0.1', '2001:db8::/32', 'unix'], mode = 'shadow', timeout = '1s'", &[]);
+    check_in("", &["C0105"]);
+    check_in("trusted = []", &["C0105"]);
+    check_in("trusted = '10.0.0.1/8'", &["C0204"]);
+    check_in("trusted = ['10.0.0.0/33', 'lb.internal', '*']", &["C0204"; 3]);
+    check_in("trusted = ['0.0.0.0/0', '::/0']", &["C0420"; 2]);
+    check_in("trusted = '10.0.0.0/8', mode = 'optional'", &["C0201"]);
+    check_in("trusted = '10.0.0.0/8', timeout = '2h'", &["C0203"]);
+    check_in("trusted = '10.0.0.0/8', version = 'v2'", &["C0102"]);
+    check_listener("proxy_protocol = 'v2'", &["C0104"]);
+    check_listener("proxy_protocol = true", &["C0104"]);
+    let text = whole("proxy_protocol.trusted = ['10.0.0.0/8', 'unix']", "", "");
+    let spec = good(&text).listeners.remove(0).policy.proxy.unwrap();
+    assert_eq!((spec.mode, spec.timeout), (ProxyMode::Require, Duration::from_secs(30)));
+    assert!(spec.trusted.unix && spec.trusted.contains(&"10.1.2.3:4".parse().unwrap()));
+}
+
+#[test]
+fn headers_that_go_out() {
+    let check_out =
+        |value: &str, expected: &[&str]| check_pool(&format!("proxy_protocol = {value}"), expected);
+    check_out("'v1'", &[]);
+    check_out("{ version = 'v2', authority = true, unique_id = true, crc32c = true, pass = true }", &[]);
+    check_out("{ version = 'v2', tlvs = { '0xE0' = 'a', '0xf7' = 'b' } }", &[]);
+    check_out("{ version = 'v2', pass = ['alpn', 'authority', 'unique-id', 'ssl', 'netns', '0x99'] }", &[]);
+    check_out("'v3'", &["C0201"]);
+    check_out("2", &["C0104"]);
+    check_out("{}", &["C0105"]);
+    check_out("{ version = 'v1', authority = true, alpn = true, pass = false }", &["C0308"; 3]);
+    check_out(
+        "{ version = 'v2', tlvs = { '0x02' = 'a', '0xF8' = 'a', 'E0' = 'a', '0xE0 ' = 'a' } }",
+        &["C0201"; 4],
+    );
+    check_out("{ version = 'v2', tlvs = { '0xE0' = 'a', '0xe0' = 'b' } }", &["C0201"]);
+    check_out("{ version = 'v2', tlvs = { '0xE0' = '' } }", &["C0208"]);
+    check_out(&format!("{{ version = 'v2', tlvs = {{ '0xE0' = '{}' }} }}", "x".repeat(1025)), &["C0203"]);
+    check_out("{ version = 'v2', pass = ['crc32c', '0x03', '0x4', '0x+1'] }", &["C0201"; 4]);
+    check_out("{ version = 'v2', pass = 'ssl' }", &["C0104"]);
+    check_pool("health.proxy_protocol = true", &["C0402"]);
+    check_pool("health.proxy_protocol = false", &[]);
+    let announced = |pool: &str| {
+        let pool = good(&whole("", pool, "")).pools.remove(0);
+        (pool.proxy_protocol, pool.health.unwrap().proxy_protocol)
+    };
+    let plain = AnnounceSpec::new(Version::V2);
+    assert_eq!(announced("proxy_protocol = 'v2'"), (Some(plain.clone()), Some(Version::V2)));
+    assert_eq!(
+        announced("proxy_protocol = 'v2'\nhealth.proxy_protocol = false"),
+        (Some(plain.clone()), None)
+    );
+    assert_eq!(announced("proxy_protocol.version = 'v1'").1, Some(Version::V1));
+    let full = "proxy_protocol = { version = 'v2', crc32c = true, tlvs = { '0xE1' = 'x' }, pass = ['ssl'] }";
+    let tlvs = vec![Tlv::new(0xe1, *b"x")];
+    let expected = AnnounceSpec { crc32c: true, tlvs, pass: Passed::Kinds(vec![0x20]), ..plain };
+    assert_eq!(announced(full), (Some(expected), Some(Version::V2)));
+}
+
+#[test]
+fn an_authority_needs_a_hello_or_a_header() {
+    check_pool("hash_on = 'proxy-authority'", &["C0303"]);
+    check_pool("hash_on = ['proxy-authority', 'source-ip']", &["C0303"]);
+    check_pool("hash_on = ['proxy-authority', 'sni']", &["C0303", "C0402"]);
+    let trusting = "proxy_protocol.trusted = '10.0.0.0/8'";
+    check(&whole(trusting, "hash_on = 'proxy-authority'", ""), &[]);
+    check(&whole(trusting, "hash_on = 'sni'", ""), &["C0303"]);
 }
 
 /// The example with every commented key written out: `#key = ...` and `#[table]`.

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::announce::Prologue;
 use super::front::{self, NotReady, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
@@ -19,6 +20,7 @@ use crate::executor::timeout_at;
 use crate::pool::{Backend, DialSource, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
+use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, First, Source};
 use crate::sys::{Address, Stream};
@@ -29,6 +31,8 @@ use crate::wire::opening::Fault;
 pub(super) struct Dialled {
     backend: Stream,
     sent: usize,
+    /// Whether it was written to.
+    is_told: bool,
 }
 
 impl Dialled {
@@ -37,7 +41,7 @@ impl Dialled {
         let Sniffed { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.sent > 0, options, engines);
+            return Relay::new(client, self.backend, self.is_told, options, engines);
         }
         let parts = Parts {
             client,
@@ -57,6 +61,7 @@ pub(super) async fn dial(
 ) -> Result<Dialled, CloseReason> {
     let spec = &served.pool.spec().dial;
     story.asked(&served.pool.spec().name);
+    let prologue = Prologue::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, story);
     let began = Instant::now();
     let mut named = match served.pool.forward() {
         Some(forward) => {
@@ -103,7 +108,7 @@ pub(super) async fn dial(
         let way = Way { address, source: spec.source, client: story.client().tcp() };
         let attempt = tokio::select! {
             biased;
-            attempt = ready(way, sniffed, by, deadline) => attempt,
+            attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
             () = sniffed.client.failed() => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
@@ -179,7 +184,9 @@ async fn find(
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
     let Served { pool, metrics, .. } = served;
-    let (source, name) = (story.client().tcp(), sniffed.facts.server_name.as_ref());
+    let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
+    let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
+    let source = story.client().tcp();
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
@@ -213,14 +220,20 @@ async fn find(
 }
 
 /// One attempt at one backend: connected by `by`, and ready for the first bytes by `deadline`.
-async fn ready(way: Way<'_>, sniffed: &Sniffed, by: Instant, deadline: Instant) -> Result<Dialled, Failure> {
-    let connect = async |first| match timeout_at(by, attempt(way, first)).await {
+async fn ready(
+    way: Way<'_>,
+    prologue: &Prologue<'_>,
+    greet: Option<&Greet>,
+    by: Instant,
+    deadline: Instant,
+) -> Result<Dialled, Failure> {
+    let connect = async |prologue: &Prologue<'_>| match timeout_at(by, attempt(way, prologue)).await {
         Ok(attempted) => attempted.map_err(|error| Failure::of(&error)),
         Err(_) => Err(Failure::TIMEOUT),
     };
-    let Some(greet) = &sniffed.greet else { return connect(&sniffed.bytes).await };
-    // What must stand before the protocol's own words would go with this connect.
-    let Dialled { backend, .. } = connect(&[]).await?;
+    let Some(greet) = greet else { return connect(prologue).await };
+    let (own, clients) = prologue.split();
+    let Dialled { backend, .. } = connect(&own).await?;
     let deadline = deadline.min(Instant::now() + greet.timeout);
     match timeout_at(deadline, Box::pin(front::greet(&backend, greet))).await {
         Ok(Ok(())) => {}
@@ -228,8 +241,8 @@ async fn ready(way: Way<'_>, sniffed: &Sniffed, by: Instant, deadline: Instant) 
         Err(_) => return Err(Failure::GREETING_TIMEOUT),
     }
     // Its buffer is empty, so this does not wait; what breaks now breaks before it has the hello.
-    let sent = backend.send(&sniffed.bytes).await.map_err(|error| Failure::greeting(&error.into()))?;
-    Ok(Dialled { backend, sent })
+    let sent = backend.send(clients).await.map_err(|error| Failure::greeting(&error.into()))?;
+    Ok(Dialled { backend, sent, is_told: true })
 }
 
 /// How a backend is dialled.
@@ -241,7 +254,7 @@ struct Way<'a> {
 }
 
 /// One attempt at one backend.
-async fn attempt(way: Way<'_>, first: &[u8]) -> io::Result<Dialled> {
+async fn attempt(way: Way<'_>, prologue: &Prologue<'_>) -> io::Result<Dialled> {
     let Way { address, source, client } = way;
     let source = match (source, client) {
         (DialSource::Any, _) => Source::Any,
@@ -250,24 +263,30 @@ async fn attempt(way: Way<'_>, first: &[u8]) -> io::Result<Dialled> {
         // Never from our own address instead: the backend may trust that more than its clients.
         (DialSource::Client, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
     };
+    let first = &*prologue.bytes;
     if first.is_empty() {
         let fd = socket::start_connect(address, source, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
-        return Ok(Dialled { backend, sent: 0 });
+        return Ok(Dialled { backend, sent: 0, is_told: false });
     }
     let fd = socket::start_connect(address, source, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
-    match socket::send(&fd, first) {
-        Ok(sent) => Ok(Dialled { backend: Stream::register(fd)?, sent }),
+    let (backend, mut sent) = match socket::send(&fd, first) {
+        Ok(sent) => (Stream::register(fd)?, sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             let backend = Stream::register_connecting(fd)?;
             let sent = backend.send(first).await?;
-            Ok(Dialled { backend, sent })
+            (backend, sent)
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
+    };
+    // What is not the client's is no business of the relay.
+    while sent < prologue.own {
+        sent += backend.send(&first[sent..prologue.own]).await?;
     }
+    Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
 }
 
 /// What a failed attempt means.

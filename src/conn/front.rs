@@ -57,6 +57,7 @@ pub(super) fn target<'f>(front: &'f Front, wish: &Wish) -> Option<Result<&'f Tar
 /// Plays the server until the client begins TLS, or goes on without; then reads its hello.
 pub(super) async fn open(
     client: OwnedFd,
+    bytes: Vec<u8>,
     mut opening: Opening,
     greet: &Greet,
     spec: &HelloSpec,
@@ -65,10 +66,14 @@ pub(super) async fn open(
 ) -> Result<Sniffed, CloseReason> {
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
-    let mut talk = Talk { client: &client, opening: &mut opening, around, memory: None, has_heard: false };
-    let opened = match timeout_at(deadline, talk.hold(spec)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(Stopped::Timeout),
+    let is_much = bytes.len() > opening.room();
+    opening.hear(&bytes);
+    let has_heard = !bytes.is_empty();
+    let mut talk = Talk { client: &client, opening: &mut opening, around, memory: None, has_heard };
+    let opened = if is_much {
+        Err(Stopped::Fault(Fault::TooLong))
+    } else {
+        timeout_at(deadline, talk.hold(spec)).await.unwrap_or(Err(Stopped::Timeout))
     };
     let opened = match opened {
         Ok(opened) => opened,

@@ -7,9 +7,11 @@
 //! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
 //! in its place: a connection that idles for days keeps none of its beginnings.
 
+mod announce;
 mod dial;
 mod front;
 mod parcel;
+mod proxied;
 mod route;
 mod sniff;
 mod story;
@@ -35,6 +37,7 @@ use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
 use parcel::{Content, Luggage};
 pub use parcel::{Doors, Parcel};
+use proxied::Announced;
 use sniff::Sniffed;
 use story::Story;
 
@@ -224,14 +227,25 @@ async fn prepare(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Relay, CloseReason> {
-    let sniffed = match &policy.protocol {
-        Protocol::Tcp(_) => Sniffed::nothing(client)?,
+    let announced = match &policy.proxy {
+        None => Announced::plain(client),
+        Some(proxy) => {
+            // Boxed, as most listeners have none and need not hold the room.
+            let announced = Box::pin(proxied::open(client, proxy, story, around)).await?;
+            refresh(&mut policy, through, around);
+            announced
+        }
+    };
+    let Announced { client, bytes, header } = announced;
+    let mut sniffed = match &policy.protocol {
+        Protocol::Tcp(_) => Sniffed::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
-            let sniffed = sniff::first_bytes(client, &policy.front, &tls.hello, story, around).await?;
+            let sniffed = sniff::first_bytes(client, bytes, &policy.front, &tls.hello, story, around).await?;
             refresh(&mut policy, through, around);
             sniffed
         }
     };
+    sniffed.facts.proxy = header;
     let served = match route::route(&policy, &sniffed, story) {
         Ok(served) => served,
         Err(reason) => return Err(sniffed.refuse(reason).await),

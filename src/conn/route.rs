@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::announce;
 use super::front;
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::route::Circumstances;
 use crate::snapshot::{Action, Policy, Protocol, Served, Target, Unrouted};
-use crate::sys::socket;
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::Offer;
 
@@ -23,7 +23,8 @@ pub(super) fn route(
     let protocol = &policy.protocol;
     let asks = protocol.asks();
     let source = story.client().tcp().map(|address| address.ip());
-    let destination = if asks.destination { socket::local_address(&sniffed.client).ok() } else { None };
+    let destination =
+        asks.destination.then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed)).flatten();
     let message: Option<Cow<'_, [u8]>> = if asks.offer || story.is_told() { sniffed.message() } else { None };
     let offer = message.as_deref().and_then(Offer::of);
     let what = Circumstances::new(source, destination, offer);
@@ -32,21 +33,19 @@ pub(super) fn route(
     {
         story.offered(Offered::new(offer, ja4, form.segments, form.records));
     }
-    if let Some(target) = front::target(&policy.front, &sniffed.wish) {
-        return follow(target?, source, story);
-    }
     let target = match protocol {
         Protocol::Tcp(tcp) => match tcp.target(&what) {
             Some(target) => target,
             None => return Ok(tcp.pool.served()),
         },
-        Protocol::Tls(tls) => {
-            tls.target(sniffed.facts.server_name.as_ref(), &what).map_err(|why| match why {
+        Protocol::Tls(tls) => match front::target(&policy.front, &sniffed.wish) {
+            Some(target) => target?,
+            None => tls.target(sniffed.facts.server_name.as_ref(), &what).map_err(|why| match why {
                 Unrouted::NoSni => CloseReason::NoSni,
                 Unrouted::Unmatched => CloseReason::UnmatchedSni,
                 Unrouted::TooOld => CloseReason::TlsTooOld,
-            })?
-        }
+            })?,
+        },
     };
     follow(target, source, story)
 }

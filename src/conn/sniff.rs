@@ -19,9 +19,10 @@ use crate::route::Facts;
 use crate::snapshot::HelloSpec;
 use crate::snapshot::front::{DetectFront, Front, Greet};
 use crate::sys::{Stream, socket};
-use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
+use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome, ProxyOutcome};
 use crate::wire::{
     Alert, ClientHello, Greeting, HelloFault, HelloReader, Opening, Spoken, first_bytes, postgres,
+    proxy_protocol,
 };
 
 /// A hello of today's browsers with its post-quantum key share fits.
@@ -83,10 +84,10 @@ impl Sniffed {
         Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
     }
 
-    /// A client that nothing was read from.
-    pub(super) fn nothing(client: OwnedFd) -> Result<Self, CloseReason> {
+    /// A client that nothing more is read from than `bytes`.
+    pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
         let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-        Ok(Self::other(client, Vec::new(), Wish::Silent, Tongue::Reset))
+        Ok(Self::other(client, bytes, Wish::Silent, Tongue::Reset))
     }
 
     /// A client that asks for something without a hello.
@@ -148,41 +149,47 @@ fn http_status(reason: CloseReason) -> &'static [u8] {
 /// Reads what the client wants, in the protocol of its listener.
 pub(super) async fn first_bytes(
     client: OwnedFd,
+    bytes: Vec<u8>,
     front: &Front,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
     match front {
-        Front::Straight => client_hello(client, spec, story, around).await,
+        Front::Straight => client_hello(client, bytes, spec, story, around).await,
         // Rare beside the hello, and larger: it is not to be carried by everyone.
         Front::Postgres(postgres) => {
             let opening = Opening::postgres_host();
-            Box::pin(front::open(client, opening, &postgres.greet, spec, story, around)).await
+            Box::pin(front::open(client, bytes, opening, &postgres.greet, spec, story, around)).await
         }
         Front::Starttls(greet) => {
             let Greeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal);
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
-            Box::pin(front::open(client, opening, greet, spec, story, around)).await
+            Box::pin(front::open(client, bytes, opening, greet, spec, story, around)).await
         }
-        Front::Detect(detect) => Box::pin(detected(client, detect, spec, story, around)).await,
+        Front::Detect(detect) => Box::pin(detected(client, bytes, detect, spec, story, around)).await,
     }
 }
 
 /// Reads a whole ClientHello, within the listener's bounds.
 pub(super) async fn client_hello(
     client: OwnedFd,
+    bytes: Vec<u8>,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(spec, around);
+    let held = bytes.len();
+    let mut reading = Reading::new(bytes, spec, around);
     // It is nearly always there already.
-    let first = match reading.recv_now(&client) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-        result => Some(result),
+    let first = match held {
+        0 => match reading.recv_now(&client) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            result => Some(result),
+        },
+        held => Some(Ok(held)),
     };
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
     let hello = reading.read(&client, first, spec, story).await;
@@ -197,9 +204,7 @@ pub(super) async fn hello_behind(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(spec, around);
-    reading.granted = reading.granted.max(bytes.len());
-    reading.bytes = bytes;
+    let mut reading = Reading::new(bytes, spec, around);
     let hello = reading.read_behind(&client, Instant::now() + spec.hello_timeout).await;
     conclude(client, reading, hello, story).await
 }
@@ -207,19 +212,27 @@ pub(super) async fn hello_behind(
 /// Tells what the client speaks by its first bytes, and reads its hello if that is TLS.
 async fn detected(
     client: OwnedFd,
+    bytes: Vec<u8>,
     detect: &DetectFront,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
-    let mut reading = Reading::new(spec, around);
+    let held = bytes.len();
+    let mut reading = Reading::new(bytes, spec, around);
     let patience = match detect.on_timeout {
         Some(_) => detect.timeout,
         None => spec.first_byte_timeout,
     };
     let patience = patience.saturating_sub(story.age());
-    let Ok(first) = timeout(patience, reading.recv(&client)).await else {
+    let first = async {
+        match held {
+            0 => reading.recv(&client).await,
+            held => Ok(held),
+        }
+    };
+    let Ok(first) = timeout(patience, first).await else {
         story.opened(ClientOpening::Silent);
         return Ok(Sniffed::other(client, Vec::new(), Wish::Silent, Tongue::Reset));
     };
@@ -266,6 +279,13 @@ async fn conclude(
         Ok(hello) => hello,
         Err(stopped) => {
             story.not_heard(stopped.outcome());
+            if matches!(stopped, Stopped::Fault(HelloFault::NotTls))
+                && proxy_protocol::begins_like_one(&reading.bytes)
+            {
+                story.proxy_header(ProxyOutcome::Unexpected);
+                let _ = socket::reset_on_close(&client);
+                return Err(CloseReason::ProxyUnexpected);
+            }
             if matches!(stopped, Stopped::Fault(HelloFault::BadName(_))) {
                 story.asked_badly(|| reading.sent_name());
             }
@@ -273,7 +293,7 @@ async fn conclude(
         }
     };
     story.heard(hello.server_name.as_ref());
-    let facts = Facts { server_name: hello.server_name };
+    let facts = Facts { server_name: hello.server_name, proxy: None };
     let form = Form { records: hello.records, size: hello.size, segments: reading.segments };
     let (bytes, memory) = reading.into_bytes();
     let (wish, tongue) = (Wish::Name, Tongue::Tls);
@@ -379,9 +399,11 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(spec: &HelloSpec, around: &'a Surroundings) -> Self {
+    /// `bytes` were read already, and fit into a first read.
+    fn new(bytes: Vec<u8>, spec: &HelloSpec, around: &'a Surroundings) -> Self {
         let reader = HelloReader::new(spec.max_size);
-        Self { bytes: Vec::new(), granted: FIRST_READ, reader, segments: 0, around, memory: None }
+        let segments = u32::from(!bytes.is_empty());
+        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, around, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.

@@ -1,6 +1,9 @@
 //! What is remembered of a connection until it is written down.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,9 +18,10 @@ use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
     ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome, Offered,
-    Record,
+    ProxyOutcome, Record,
 };
 use crate::wire::ServerName;
+use crate::wire::proxy_protocol::{Header, Origin, Tlv, Version};
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
 ///
@@ -63,8 +67,19 @@ struct Plot {
     told: Option<Box<Told>>,
 }
 
+/// What PROXY headers tell, the one that came in and the one that goes out.
+#[derive(Default)]
+struct Introduction {
+    /// Who connected, if that told of a client.
+    peer: Option<Address>,
+    authority: Option<Box<str>>,
+    unique_id: Option<Box<str>>,
+}
+
 #[derive(Default)]
 struct Told {
+    /// Boxed, as most connections have nothing of it.
+    introduction: Option<Box<Introduction>>,
     sni: Option<Box<str>>,
     route: Option<Arc<str>>,
     pool: Option<Arc<str>>,
@@ -134,6 +149,47 @@ impl Story {
 
     pub(super) fn hold(&mut self, permit: Permit) {
         self.plot_mut().permit = Some(permit);
+    }
+
+    /// What stood where a PROXY header is read.
+    pub(super) fn proxy_header(&self, outcome: ProxyOutcome) {
+        self.plot().listener.proxy_header(outcome);
+    }
+
+    /// It is served, and would not be if headers were required.
+    pub(super) fn shadowed(&self, reason: CloseReason) {
+        self.plot().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
+        tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
+    }
+
+    /// A header came that is believed: the client is whom it tells. From now on that one is meant by its
+    /// address.
+    pub(super) fn announced(&mut self, header: &Header) {
+        let client = match &header.origin {
+            Origin::Tcp { source, .. } => Some(Address::Tcp(*source)),
+            Origin::Unix { source, .. } => Some(unix(source)),
+            Origin::Sender | Origin::Unknown => None,
+        };
+        self.proxy_header(match (&client, header.version) {
+            (None, _) => ProxyOutcome::Local,
+            (Some(_), Version::V1) => ProxyOutcome::V1,
+            (Some(_), Version::V2) => ProxyOutcome::V2,
+        });
+        let plot = self.plot_mut();
+        let peer = plot.client.clone();
+        plot.client = client.unwrap_or_else(|| peer.clone());
+        self.tell(|told| {
+            told.introduction = Some(Box::new(Introduction {
+                peer: Some(peer),
+                authority: header.tlv(Tlv::AUTHORITY).map(raw_name),
+                unique_id: header.tlv(Tlv::UNIQUE_ID).map(raw_name),
+            }));
+        });
+    }
+
+    /// Its backend is told this name of it.
+    pub(super) fn is_called(&mut self, unique_id: &[u8]) {
+        self.tell(|told| told.introduction.get_or_insert_default().unique_id = Some(raw_name(unique_id)));
     }
 
     /// A whole hello came, with or without a name.
@@ -275,13 +331,17 @@ impl Story {
             return;
         }
         let told = plot.told.map(|told| *told).unwrap_or_default();
+        let introduction = told.introduction.map(|introduction| *introduction).unwrap_or_default();
         let backend = plot.lease.as_ref().map(Lease::backend).or(told.tried.as_ref());
         self.around.access_log.push(Record {
             id: entry.id(),
             accepted: UNIX_EPOCH + Duration::from_millis(plot.accepted),
             client: ClientAddr(plot.client),
+            peer: introduction.peer,
             listener: Arc::clone(&plot.listener.name),
             sni: told.sni,
+            proxy_authority: introduction.authority,
+            unique_id: introduction.unique_id,
             route: told.route,
             pool: told.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
@@ -314,6 +374,11 @@ impl Drop for Story {
             self.finish(CloseReason::DrainDeadline);
         }
     }
+}
+
+/// The address of a client of a Unix socket, which mostly has no path.
+fn unix(path: &[u8]) -> Address {
+    Address::Unix(Path::new(OsStr::from_bytes(path)).into())
 }
 
 /// The time of day; 0 where the clock stands before 1970.

@@ -23,8 +23,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
 
-use super::{HashOn, PoolSpec, SourcePrefix};
+use super::{HashOn, Pool, PoolSpec, SourcePrefix};
 use crate::wire::ServerName;
+use crate::wire::proxy_protocol::{Header, Tlv};
 
 const NETWORK: u8 = 0x11;
 const SOURCE: u8 = 0x12;
@@ -39,27 +40,38 @@ const MAPPED_BITS: u8 = 96;
 /// The key of a connection in `pool`.
 ///
 /// `source` is `None` for a client without an IP address (a Unix socket): all of those share one key.
-/// [`HashOn::Sni`] alone falls back to the source's network where no name was sent.
+/// The name is that of [`HashOn::ProxyAuthority`] where that is hashed and there is one ([`Pool::authority`]).
+/// A name alone falls back to the source's network where no name was sent.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
     let mut key = Key { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {
-        (Some(HashOn::Sni), Some(name)) => {
+        (Some(HashOn::Sni | HashOn::ProxyAuthority), Some(name)) => {
             key.hasher.write(&[NAME]);
             key.hasher.write(name.as_str().as_bytes());
         }
-        (Some(HashOn::Sni), None) => key.source(HashOn::SourceIp, source),
+        (Some(HashOn::Sni | HashOn::ProxyAuthority), None) => key.source(HashOn::SourceIp, source),
         (Some(part), _) => key.source(part, source),
         (None, name) => {
             key.hasher.write(&[SEVERAL]);
             for part in pool.hash_on.iter() {
                 match part {
-                    HashOn::Sni => key.name(name),
+                    HashOn::Sni | HashOn::ProxyAuthority => key.name(name),
                     HashOn::SourceIp | HashOn::SourceIpPort => key.source(part, source),
                 }
             }
         }
     }
     key.hasher.finish()
+}
+
+impl Pool {
+    /// The host name in a PROXY header, if this pool hashes it and it is one.
+    pub fn authority(&self, header: &Header) -> Option<ServerName> {
+        if !self.spec.hash_on.contains(HashOn::ProxyAuthority) {
+            return None;
+        }
+        ServerName::from_client(header.tlv(Tlv::AUTHORITY)?).ok()
+    }
 }
 
 /// A key that is being made.
@@ -123,6 +135,7 @@ mod tests {
     use super::*;
 
     use crate::pool::HashParts;
+    use crate::wire::proxy_protocol;
 
     fn pool(hash_on: impl Into<HashParts>, v4: u8, v6: u8) -> PoolSpec {
         PoolSpec {
@@ -186,7 +199,7 @@ mod tests {
 
     #[test]
     fn parts_have_one_order_and_count_once() {
-        use HashOn::{Sni, SourceIp, SourceIpPort};
+        use HashOn::{ProxyAuthority, Sni, SourceIp, SourceIpPort};
         let parts =
             |given: &[HashOn]| given[1..].iter().fold(HashParts::from(given[0]), |all, &part| all.and(part));
         let check = |given: &[HashOn], expected: &[HashOn]| {
@@ -200,6 +213,35 @@ mod tests {
         check(&[SourceIp, Sni], &[SourceIp, Sni]);
         check(&[SourceIp, SourceIpPort], &[SourceIpPort]);
         check(&[SourceIpPort, Sni, SourceIp], &[SourceIpPort, Sni]);
+        check(&[Sni, ProxyAuthority], &[ProxyAuthority]);
+        check(&[ProxyAuthority, SourceIp, Sni], &[SourceIp, ProxyAuthority]);
+    }
+
+    /// Whether a name came by a hello or by a header, its key is the same.
+    #[test]
+    fn an_authority_is_hashed_as_a_server_name() {
+        for (source, name) in [("192.0.2.7:1", "mail.example.com"), ("192.0.2.7:1", ""), ("", "")] {
+            let of = |hash_on: HashParts| key_of(hash_on, (32, 64), source, name);
+            assert_eq!(of(HashOn::ProxyAuthority.into()), of(HashOn::Sni.into()));
+            let [one, other] = [HashOn::ProxyAuthority, HashOn::Sni].map(HashParts::from);
+            assert_eq!(of(one.and(HashOn::SourceIp)), of(other.and(HashOn::SourceIp)));
+        }
+    }
+
+    #[test]
+    fn only_who_hashes_an_authority_has_one() {
+        let header = |authority: &[u8]| Header {
+            version: proxy_protocol::Version::V2,
+            origin: proxy_protocol::Origin::Unknown,
+            tlvs: vec![Tlv::new(Tlv::AUTHORITY, authority)],
+        };
+        let authority = |hash_on: HashOn, name: &[u8]| {
+            let pool = Pool::build(pool(hash_on, 32, 64), None, 0);
+            pool.authority(&header(name)).map(|name| name.to_string())
+        };
+        assert_eq!(authority(HashOn::ProxyAuthority, b"Mail.Example.").as_deref(), Some("mail.example"));
+        assert_eq!(authority(HashOn::ProxyAuthority, b"no name"), None);
+        assert_eq!(authority(HashOn::Sni, b"mail.example"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! It opens no connections for clients: `conn` does, with the lease it gets here.
 
 mod agent;
+mod announce;
 mod backend;
 mod changes;
 pub mod discover;
@@ -34,6 +35,7 @@ use queue::Queue;
 use tiers::{Tier, Tiers};
 
 pub use agent::{AgentFault, AgentReport, Agents};
+pub use announce::{AnnounceSpec, Passed};
 pub use backend::Backend;
 pub use changes::{Sighting, Withheld};
 pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::announce::AnnounceSpec;
 use super::discover::spec::DiscoverSpec;
 use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::sys::Address;
 use crate::wire::Script;
+use crate::wire::proxy_protocol::Version;
 
 /// A pool as configured. Equal specs need no rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,8 @@ pub struct PoolSpec {
     pub on_down: OnDown,
     /// How connections to a backend are opened.
     pub dial: DialSpec,
+    /// What backends are told of their clients first, or `None`: nothing.
+    pub proxy_protocol: Option<AnnounceSpec>,
     /// Which backends come first.
     pub tiers: TierSpec,
     /// Where connections wait while every backend is full, or `None`: then they are refused.
@@ -74,6 +78,7 @@ impl PoolSpec {
             ejection: None,
             on_down: OnDown::Keep,
             dial: DialSpec::default(),
+            proxy_protocol: None,
             tiers: TierSpec::default(),
             queue: None,
         }
@@ -223,6 +228,8 @@ pub enum HashOn {
     SourceIpPort,
     /// The server name; alone, the source address where a client sends none.
     Sni,
+    /// The host name that a PROXY header tells; where there is none, the server name in its stead.
+    ProxyAuthority,
 }
 
 /// What a hash balancer looks at: one part, or several together.
@@ -241,18 +248,24 @@ impl HashParts {
     /// Whether a part counts.
     pub fn contains(self, part: HashOn) -> bool {
         let is_in = self.0 & bit(part) == bit(part);
-        is_in && (part != HashOn::SourceIp || !self.contains(HashOn::SourceIpPort))
+        is_in
+            && match part {
+                HashOn::SourceIp => !self.contains(HashOn::SourceIpPort),
+                HashOn::Sni => !self.contains(HashOn::ProxyAuthority),
+                HashOn::SourceIpPort | HashOn::ProxyAuthority => true,
+            }
     }
 
     /// The parts that count, in the order of the key.
     pub fn iter(self) -> impl Iterator<Item = HashOn> {
-        let all = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni];
+        let all = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni, HashOn::ProxyAuthority];
         all.into_iter().filter(move |part| self.contains(*part))
     }
 
     /// The part that counts, if it is one alone.
     pub fn alone(self) -> Option<HashOn> {
-        self.iter().find(|part| Self(bit(*part)) == self)
+        let mut parts = self.iter();
+        parts.next().filter(|_| parts.next().is_none())
     }
 }
 
@@ -274,6 +287,8 @@ const fn bit(part: HashOn) -> u8 {
         // The address is part of it, so that it makes no difference whether that is named as well.
         HashOn::SourceIpPort => 3,
         HashOn::Sni => 4,
+        // It stands in for the server name, so that it makes no difference whether that is named as well.
+        HashOn::ProxyAuthority => 12,
     }
 }
 
@@ -299,6 +314,8 @@ pub struct HealthSpec {
     pub check: CheckKind,
     /// Where it goes. Default: where the backend listens.
     pub target: Target,
+    /// The PROXY header that is sent first, or `None`.
+    pub proxy_protocol: Option<Version>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
     /// The same while the last result speaks against the backend's state. Default: the interval.
@@ -319,6 +336,7 @@ impl Default for HealthSpec {
         Self {
             check: CheckKind::Tcp,
             target: Target::default(),
+            proxy_protocol: None,
             interval,
             fast_interval: interval,
             down_interval: interval,

@@ -1,6 +1,8 @@
 //! Facts to verdict, pure: which route a connection belongs to.
 
-use crate::wire::ServerName;
+use std::sync::Arc;
+
+use crate::wire::{ServerName, proxy_protocol};
 
 pub mod condition;
 pub mod pattern;
@@ -11,7 +13,7 @@ pub mod table;
 
 pub use condition::{Asks, Circumstances, Conditions};
 pub use pattern::{NamePattern, PatternFault};
-pub use prefix::{IpPrefix, Prefixes};
+pub use prefix::{IpPrefix, PrefixFault, Prefixes};
 pub use regex::{NameRegex, RegexFault};
 pub use split::Split;
 pub use table::{Entry, EqualRoutes, Found, RouteId, RouteKey, RouteTable};
@@ -21,4 +23,6 @@ pub use table::{Entry, EqualRoutes, Found, RouteId, RouteKey, RouteTable};
 pub struct Facts {
     /// The server name the client asked for, if it sent one.
     pub server_name: Option<ServerName>,
+    /// The PROXY header that a trusted peer sent in front of the client's bytes, if there was one.
+    pub proxy: Option<Arc<proxy_protocol::Header>>,
 }

@@ -137,7 +137,8 @@ pub(super) fn policy(
     metrics.routes.set(protocol.routes().len() as f64);
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);
-    Ok(Policy { listener: Arc::clone(&spec.name), number, protocol, front, relay, gate, metrics })
+    let proxy = spec.policy.proxy.clone().map(Box::new);
+    Ok(Policy { listener: Arc::clone(&spec.name), number, proxy, protocol, front, relay, gate, metrics })
 }
 
 fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {

@@ -7,6 +7,7 @@
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
 pub mod front;
+mod proxy;
 mod routes;
 pub mod spec;
 
@@ -22,6 +23,7 @@ use crate::route::Asks;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 pub use front::{DetectSpec, Front, FrontSpec};
+pub use proxy::{ProxyMode, ProxySpec, Trusted};
 pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
 pub use spec::{ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
 
@@ -113,6 +115,8 @@ pub struct Policy {
     pub listener: Arc<str>,
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
+    /// Whether PROXY headers are read, and whose.
+    pub proxy: Option<Box<ProxySpec>>,
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: Protocol,
     /// What comes before the hello of a listener that reads one.

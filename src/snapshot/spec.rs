@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FrontSpec;
+use super::proxy::ProxySpec;
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
 
 /// What a listener does with its connections, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
+    /// Whether PROXY headers are read, and whose. Default: nobody sends any.
+    pub proxy: Option<ProxySpec>,
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: ProtocolSpec,
     /// What comes before the hello of a listener that reads one.

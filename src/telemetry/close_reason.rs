@@ -69,6 +69,20 @@ pub enum CloseReason {
     TooManyCommands,
     /// The client said goodbye or left before it asked for TLS.
     LeftBeforeTls,
+    /// No PROXY header, and the listener requires one.
+    ProxyMissing,
+    /// The listener requires a PROXY header, and the peer is none of those whose header is believed.
+    ProxyUntrusted,
+    /// A PROXY header from a peer whose header is not believed.
+    ProxyUnexpected,
+    /// The PROXY header breaks the rules of its protocol.
+    ProxyMalformed,
+    /// The checksum of the PROXY header is wrong.
+    ProxyChecksum,
+    /// The peer left in the middle of its PROXY header.
+    ProxyTruncated,
+    /// No whole PROXY header came in time.
+    ProxyTimeout,
     /// The client left while a backend was being connected.
     ClientGone,
     /// The pool forwards by name, and the client's is none that it may.
@@ -144,7 +158,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 56] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -175,6 +189,13 @@ impl CloseReason {
         Self::OpeningTimeout,
         Self::TooManyCommands,
         Self::LeftBeforeTls,
+        Self::ProxyMissing,
+        Self::ProxyUntrusted,
+        Self::ProxyUnexpected,
+        Self::ProxyMalformed,
+        Self::ProxyChecksum,
+        Self::ProxyTruncated,
+        Self::ProxyTimeout,
         Self::ClientGone,
         Self::NameNotAllowed,
         Self::NameNotResolved,
@@ -344,6 +365,40 @@ impl CloseReason {
                 Client,
                 Hello,
                 "The client said goodbye or left before it asked for TLS.",
+            ),
+            Self::ProxyMissing => rejection(
+                "proxy_missing",
+                Hello,
+                "The peer sent no PROXY header, and the listener requires one.",
+            ),
+            Self::ProxyUntrusted => rejection(
+                "proxy_untrusted",
+                Hello,
+                "The listener requires a PROXY header, and the peer is none of its `trusted`.",
+            ),
+            Self::ProxyUnexpected => rejection(
+                "proxy_unexpected",
+                Hello,
+                "A PROXY header came from a peer whose header the listener does not believe.",
+            ),
+            Self::ProxyMalformed => rejection(
+                "proxy_malformed",
+                Hello,
+                "The PROXY header breaks the rules of its protocol, or is too long.",
+            ),
+            Self::ProxyChecksum => {
+                rejection("proxy_checksum", Hello, "The checksum of the PROXY header is wrong.")
+            }
+            Self::ProxyTruncated => row(
+                "proxy_truncated",
+                Client,
+                Hello,
+                "The peer closed or reset in the middle of its PROXY header.",
+            ),
+            Self::ProxyTimeout => rejection(
+                "proxy_timeout",
+                Hello,
+                "The PROXY header was not whole when the listener's timeout for it ran out.",
             ),
             Self::ClientGone => {
                 row("client_gone", Client, Dial, "The client left while a backend was being connected.")
@@ -534,7 +589,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 28);
+        assert_eq!(rejections.len(), 34);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

@@ -15,7 +15,7 @@ pub use close_reason::{CloseReason, Phase, Who};
 pub use exposition::Exposition;
 pub use metrics::{
     ActiveConnection, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
-    ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ReloadOutcome,
+    ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ProxyOutcome, ReloadOutcome,
 };
 pub use offered::Offered;
 pub use record::{ClientAddr, Record};

@@ -39,12 +39,18 @@ pub struct Record {
     pub id: u64,
     /// When it was accepted, by the system's clock.
     pub accepted: SystemTime,
-    /// The client's address.
+    /// The client's address; behind a PROXY header that was believed, the one it tells.
     pub client: ClientAddr,
+    /// Who connected, if that sent a PROXY header for the client.
+    pub peer: Option<Address>,
     /// The listener's name.
     pub listener: Arc<str>,
     /// The server name as sent, even one that was rejected: see [`raw_name`]. `None` without one.
     pub sni: Option<Box<str>>,
+    /// The host name that a PROXY header told, as [`raw_name`] keeps it.
+    pub proxy_authority: Option<Box<str>>,
+    /// The name of the connection that a PROXY header told, or that we gave it for one; as [`raw_name`] keeps it.
+    pub unique_id: Option<Box<str>>,
     /// What an acceptable hello offers besides; `None` without one.
     pub offered: Option<Box<Offered>>,
     /// The route that matched, or `None`.
@@ -98,6 +104,7 @@ impl Record {
         line.begin(self.accepted);
         line.number(key!("id"), self.id);
         line.address(key!("client"), Some(&self.client.0));
+        line.address(key!("peer"), self.peer.as_ref());
         line.text(key!("listener"), Some(&self.listener));
         line.text(key!("sni"), self.sni.as_deref().map(shorten));
         let offered = self.offered.as_deref();
@@ -107,6 +114,8 @@ impl Record {
         line.flag(key!("ech"), offered.map(|offered| offered.ech));
         line.count(key!("segments"), offered.map(|offered| offered.segments));
         line.count(key!("records"), offered.map(|offered| offered.records));
+        line.text(key!("proxy_authority"), self.proxy_authority.as_deref());
+        line.text(key!("unique_id"), self.unique_id.as_deref());
         line.text(key!("route"), self.route.as_deref());
         line.text(key!("pool"), self.pool.as_deref());
         line.text(key!("backend"), self.backend.as_deref());
@@ -331,8 +340,11 @@ mod tests {
             id: 7,
             accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             client: ClientAddr(Address::Tcp("[2001:db8::1]:50000".parse().unwrap())),
+            peer: Some(Address::Tcp("10.0.0.9:4711".parse().unwrap())),
             listener: "tls".into(),
             sni: Some("mail.example.com".into()),
+            proxy_authority: Some("mail.example.org".into()),
+            unique_id: Some("id-7".into()),
             offered: Some(Box::new(offered())),
             route: Some("mail.example.com".into()),
             pool: Some("mail".into()),
@@ -352,7 +364,10 @@ mod tests {
 
     fn bare() -> Record {
         Record {
+            peer: None,
             sni: None,
+            proxy_authority: None,
+            unique_id: None,
             offered: None,
             route: None,
             pool: None,
@@ -384,10 +399,12 @@ mod tests {
     #[test]
     fn json_has_every_key_in_order() {
         let expected = concat!(
-            r#"{"time":"2023-11-14T22:13:20.042Z","id":7,"client":"[2001:db8::1]:50000","listener":"tls","#,
+            r#"{"time":"2023-11-14T22:13:20.042Z","id":7,"client":"[2001:db8::1]:50000","#,
+            r#""peer":"10.0.0.9:4711","listener":"tls","#,
             r#""sni":"mail.example.com","alpn":"imap,h2","tls_versions":"1.2","#,
             r#""ja4":"t12d2808ip_d943125447b4_e7e480e5a997","ech":false,"segments":2,"records":1,"#,
-            r#""route":"mail.example.com","pool":"mail","backend":"mail-1","#,
+            r#""proxy_authority":"mail.example.org","unique_id":"id-7","route":"mail.example.com","#,
+            r#""pool":"mail","backend":"mail-1","#,
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
             r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
@@ -479,7 +496,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 26, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 29, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -7,6 +7,7 @@ pub mod dialogue;
 pub mod first_bytes;
 pub mod opening;
 pub mod postgres;
+pub mod proxy_protocol;
 pub mod server_name;
 pub mod starttls;
 

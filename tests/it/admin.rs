@@ -149,11 +149,13 @@ fn status_tells_what_is_there() {
             "addresses": [proxy.address("main")],
             "protocol": "tcp",
             "routes": 0,
+            "proxy_protocol": null,
             "connections": { "open": 1 },
         }],
         "pools": [{
             "name": "main",
             "balance": "maglev",
+            "proxy_protocol": null,
             "digest": null,
             "panic": false,
             "queue": { "waiting": 0, "length": null },

@@ -16,6 +16,7 @@ mod life;
 mod pressure;
 mod probes;
 mod process;
+mod proxied;
 mod queue;
 mod real;
 mod records;

@@ -16,10 +16,10 @@ use crate::support::recorder::{Recorder, ask, finish, list};
 use crate::support::{Backend, Proxy, config, pattern, wait_for};
 
 /// A file for the access log in a folder of its own; both are removed at the end.
-struct LogFile(PathBuf);
+pub(crate) struct LogFile(PathBuf);
 
 impl LogFile {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = format!("pointsman-records-{}-{number}", std::process::id());
@@ -28,7 +28,7 @@ impl LogFile {
         Self(folder.join("access.log"))
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 
@@ -43,7 +43,7 @@ impl LogFile {
         text.lines().map(str::to_owned).collect()
     }
 
-    fn records(&self, count: usize) -> Vec<Value> {
+    pub(crate) fn records(&self, count: usize) -> Vec<Value> {
         self.lines(count).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 

@@ -227,8 +227,10 @@ fn what_is_not_tls_gets_no_answer() {
     check_bytes("SSH-2.0-OpenSSH_9.2\r\n", &expected);
     check_bytes(pattern(5000, 3), &expected);
     check_bytes("\0", &expected);
-    // A PROXY header that nobody asked for, an SSL 2 hello, an alert, application data.
-    check_bytes("PROXY TCP4 192.0.2.1 192.0.2.2 1 443\r\n", &expected);
+    // A PROXY header that nobody asked for has a reason of its own.
+    let unexpected = Expected { outcome: Some("not_tls"), reason: "proxy_unexpected", alert: None };
+    check_bytes("PROXY TCP4 192.0.2.1 192.0.2.2 1 443\r\n", &unexpected);
+    // An SSL 2 hello, an alert, application data.
     check_bytes([0x80, 0x2e, 1, 0, 2], &expected);
     check_bytes(alert(0), &expected);
     check_bytes([23, 3, 3, 0, 1, 0], &expected);

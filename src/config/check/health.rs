@@ -58,6 +58,8 @@ impl HealthChecker<'_> {
         Some(HealthSpec {
             check,
             target,
+            // The pool knows whether it sends one.
+            proxy_protocol: None,
             interval,
             fast_interval,
             down_interval: or(&words.down_interval, |time| time.0, interval),

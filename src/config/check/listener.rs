@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::pool::REJECT;
 use super::pools::Pools;
 use super::routes::RoutesChecker;
-use super::{Binds, or};
+use super::{Binds, or, proxy};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol};
@@ -14,7 +14,9 @@ use crate::config::read::{Entry, Key, Named};
 use crate::config::words::{Word, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
-use crate::snapshot::{HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
+use crate::snapshot::{
+    HelloSpec, PolicySpec, ProtocolSpec, ProxySpec, RouteSpec, RoutesFileSpec, TargetSpec,
+};
 use crate::sys::Address;
 
 /// Connections the kernel may hold before they are accepted.
@@ -77,6 +79,7 @@ impl ListenerChecker<'_> {
             mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
+                proxy: self.proxy(found),
                 protocol,
                 front,
                 relay: self.relay(),
@@ -122,7 +125,7 @@ impl ListenerChecker<'_> {
             words.protocol.is_absent() && words.pool.is_absent() && !words.routes.is_absent();
         let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
             && !matches!(words.protocol, Key::Wrong);
-        let hashing = if is_tcp && !is_meant_as_tls { Hashing::NoNames } else { Hashing::Any };
+        let hashing = self.hashing(is_tcp && !is_meant_as_tls);
         let routes = self.routes(hashing, pools, found);
         let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
@@ -140,8 +143,16 @@ impl ListenerChecker<'_> {
                 if words.pool.is_absent() && !is_meant_as_tls {
                     self.without("pool", self.place, "`pool` is missing", found);
                 }
-                ProtocolSpec::Tcp { pool: self.resolve_pool(Hashing::NoNames, pools, found), routes }
+                ProtocolSpec::Tcp { pool: self.resolve_pool(self.hashing(true), pools, found), routes }
             }
+        }
+    }
+
+    fn hashing(&self, is_tcp: bool) -> Hashing {
+        match (is_tcp, self.words.proxy_protocol.is_absent()) {
+            (false, _) => Hashing::Any,
+            (true, true) => Hashing::NoNames,
+            (true, false) => Hashing::Authorities,
         }
     }
 
@@ -227,6 +238,11 @@ impl ListenerChecker<'_> {
         }
     }
 
+    fn proxy(&self, found: &mut Findings<'_>) -> Option<ProxySpec> {
+        let words = self.words.proxy_protocol.entry()?;
+        Some(proxy::listener(words, &self.key("proxy_protocol"), found))
+    }
+
     fn hello(&self) -> HelloSpec {
         let words = self.words;
         let default = HelloSpec::default();
@@ -279,7 +295,9 @@ pub(super) fn refer(
     found: &mut Findings<'_>,
 ) -> Arc<str> {
     let Some(pool) = pools.refer(written, || path.to_owned(), found) else { return "".into() };
-    if let (Hashing::NoNames, Some(hash_on)) = (hashing, pool.hashes_sni) {
+    let is_told = pool.hashes_authority && matches!(hashing, Hashing::Authorities);
+    let is_tcp = !matches!(hashing, Hashing::Any);
+    if let (true, false, Some(hash_on)) = (is_tcp, is_told, pool.hashes_sni) {
         let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
         let fault = Diagnostic::new(Code::HashWithoutKey, path, message)
             .label(written.at, format!("used by the tcp listener `{listener}`"));
@@ -287,7 +305,7 @@ pub(super) fn refer(
         let fault = if hash_on == Span::default() { fault } else { fault.label(hash_on, "hashed here") };
         found.add(fault.help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"));
     }
-    if let (Hashing::NoNames, Some(forward)) = (hashing, pool.forwards) {
+    if let (true, Some(forward)) = (is_tcp, pool.forwards) {
         let used = format!("used by the tcp listener `{listener}`, which reads no name");
         forwards_nothing((written, used), forward, path, found);
     }
@@ -316,5 +334,7 @@ fn forwards_nothing(
 #[derive(Clone, Copy)]
 pub(in crate::config) enum Hashing {
     Any,
+    /// Only with PROXY headers, which may tell a host name.
+    Authorities,
     NoNames,
 }

@@ -10,6 +10,7 @@ mod health;
 pub(super) mod listener;
 mod pool;
 pub(super) mod pools;
+mod proxy;
 pub(super) mod routes;
 mod tiers;
 

@@ -15,8 +15,8 @@ use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
 use crate::pool::{
-    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, OnDown,
-    PoolSpec, SourcePrefix,
+    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts,
+    HealthSpec, OnDown, PoolSpec, SourcePrefix,
 };
 use crate::sys::Address;
 
@@ -37,16 +37,20 @@ pub(super) fn pools(
         let path = format!("pool.{name}");
         check_name(&name, named.place, &path, found);
         let mut hashes_sni = None;
+        let mut hashes_authority = false;
         if let Some(words) = &named.table {
             let pool = PoolChecker { name: &name, place: named.place, path: &path, words };
             let spec = pool.check(hash_key, node, found);
-            if spec.algorithm == Algorithm::Maglev && spec.hash_on.contains(HashOn::Sni) {
+            hashes_authority = spec.hash_on.contains(HashOn::ProxyAuthority);
+            if spec.algorithm == Algorithm::Maglev && (spec.hash_on.contains(HashOn::Sni) || hashes_authority)
+            {
                 hashes_sni = words.hash_on.entry().map(|entry| entry.at);
             }
             specs.push(spec);
         }
         let forwards = named.table.as_ref().and_then(|words| words.forward.place());
-        known.push(Known::new(name, named.place, hashes_sni).forwarding(forwards));
+        let known_pool = Known::new(name, named.place, hashes_sni).forwarding(forwards);
+        known.push(known_pool.hashing_authority(hashes_authority));
     }
     specs.sort_by(|a, b| a.name.cmp(&b.name));
     (specs, Pools::new(known))
@@ -82,6 +86,7 @@ impl PoolChecker<'_> {
         let backends = self.backends(found);
         let tiers = self.tiers(node, &backends, found);
         let asks = self.asks();
+        let announced = self.checks_announce(found);
         let spec = PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
@@ -92,12 +97,15 @@ impl PoolChecker<'_> {
             slow_start: or(&words.slow_start, |time| time.0, None),
             discover: self.discover(found),
             forward: None,
-            health: asks.health(&backends, found),
+            health: asks
+                .health(&backends, found)
+                .map(|health| HealthSpec { proxy_protocol: announced, ..health }),
             agent: asks.agent(&backends, found),
             ejection: self.ejection(found),
             on_down: self.on_down(found),
             backends,
             dial: self.dial(found),
+            proxy_protocol: self.proxy_protocol(found),
             tiers,
             queue: self.queue(found),
         };
@@ -417,7 +425,7 @@ impl PoolChecker<'_> {
     }
 
     /// Shows the other of two settings that do not fit, if it is written.
-    fn with_other<T>(&self, fault: Diagnostic, other: &Key<T>) -> Diagnostic {
+    pub(super) fn with_other<T>(&self, fault: Diagnostic, other: &Key<T>) -> Diagnostic {
         match other.entry() {
             Some(other) => fault.label(other.at, ""),
             None => fault,

@@ -26,17 +26,24 @@ pub(in crate::config) struct Known {
     pub(super) hashes_sni: Option<Span>,
     /// The `forward` of a pool that needs the client's name.
     pub(super) forwards: Option<Span>,
+    /// Whether the name may also be that of a PROXY header.
+    pub(super) hashes_authority: bool,
     is_used: bool,
 }
 
 impl Known {
     pub(in crate::config) fn new(name: Arc<str>, place: Span, hashes_sni: Option<Span>) -> Self {
-        Self { name, place, hashes_sni, forwards: None, is_used: false }
+        Self { name, place, hashes_sni, hashes_authority: false, forwards: None, is_used: false }
     }
 
     /// Where it forwards by name, if it does.
     pub(in crate::config) fn forwarding(self, forwards: Option<Span>) -> Self {
         Self { forwards, ..self }
+    }
+
+    /// The same, whose name may also be that of a PROXY header.
+    pub(in crate::config) fn hashing_authority(self, hashes_authority: bool) -> Self {
+        Self { hashes_authority, ..self }
     }
 }
 

@@ -76,7 +76,7 @@ impl RoutesChecker<'_> {
                     self.key(index, "sni"),
                     "such as: sni = \"mail.example.com\"; other names go to `unmatched`",
                 ),
-                Hashing::NoNames => (
+                Hashing::NoNames | Hashing::Authorities => (
                     self.key(index, "source"),
                     "such as: source = \"10.0.0.0/8\"; other connections go to `pool`",
                 ),

@@ -1,6 +1,8 @@
 //! One check: a connection, and the dialogue on it if there is one.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -9,7 +11,7 @@ use tokio::time::timeout;
 use crate::pool::{CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
-use crate::wire::{Dialogue, DialogueFault, Next, Script};
+use crate::wire::{Dialogue, DialogueFault, Next, Script, proxy_protocol};
 
 /// Bytes read at once; greetings and status lines are shorter.
 const CHUNK: usize = 1024;
@@ -21,12 +23,22 @@ const CHUNK: usize = 1024;
 /// Dropping it closes the connection.
 pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckOutcome {
     let attempt = async {
-        let CheckKind::Dialogue(script) = &spec.check else {
-            let _closed_at_once = socket::connect(address).await.map_err(|error| fault(&error))?;
-            return Ok(());
+        // A reset here came behind the handshake: it is a close, only an early one.
+        let socket = socket::connect(address).await.map_err(|error| broken(&error))?;
+        let header =
+            spec.proxy_protocol.map(|version| proxy_protocol::local(version, ends(&socket, address)));
+        let script = match (&spec.check, &header) {
+            (CheckKind::Tcp, None) => return Ok(()),
+            (CheckKind::Tcp, Some(_)) => None,
+            (CheckKind::Dialogue(script), _) => Some(script),
         };
-        let stream = connect(address).await.map_err(|error| fault(&error))?;
-        talk(stream, dialogue(script, address, &random)).await
+        let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
+        match script {
+            Some(script) => {
+                talk(stream, header.unwrap_or_default(), dialogue(script, address, &random)).await
+            }
+            None => stream.write_all(&header.unwrap_or_default()).await.map_err(|error| broken(&error)),
+        }
     };
     match timeout(spec.timeout, attempt).await {
         Ok(Ok(())) => CheckOutcome::Passed,
@@ -46,11 +58,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 ///
 /// Dropping it gives the attempt up.
 pub(in crate::pool) async fn connect(address: &Address) -> io::Result<Box<dyn Talking>> {
-    let socket = socket::connect(address).await?;
+    talking(socket::connect(address).await?, address)
+}
+
+fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn Talking>> {
     Ok(match address {
         Address::Tcp(_) => Box::new(TcpStream::from_std(socket.into())?),
         Address::Unix(_) => Box::new(UnixStream::from_std(socket.into())?),
     })
+}
+
+/// The two ends of a check, for the line of version 1; none of a Unix socket.
+fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)> {
+    socket::local_address(socket).ok().zip(address.tcp())
 }
 
 fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
@@ -61,8 +81,12 @@ fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
     }
 }
 
-/// Has a dialogue to its end.
-async fn talk(mut stream: impl Talking, mut dialogue: Dialogue) -> Result<(), CheckFault> {
+/// Has a dialogue to its end, behind a `header` of ours that goes with the first words if they are ours too.
+async fn talk(
+    mut stream: impl Talking,
+    mut header: Vec<u8>,
+    mut dialogue: Dialogue,
+) -> Result<(), CheckFault> {
     let mut chunk = [0; CHUNK];
     loop {
         let next = dialogue.go_on().map_err(|fault| {
@@ -72,11 +96,18 @@ async fn talk(mut stream: impl Talking, mut dialogue: Dialogue) -> Result<(), Ch
                 DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
             }
         })?;
-        match next {
-            Next::Send(bytes) => match stream.write_all(&bytes).await {
+        let mut words = std::mem::take(&mut header);
+        if let Next::Send(bytes) = &next {
+            words.extend_from_slice(bytes);
+        }
+        if !words.is_empty() {
+            match stream.write_all(&words).await {
                 Err(error) if !dialogue.is_alive() => return Err(broken(&error)),
                 _ => {}
-            },
+            }
+        }
+        match next {
+            Next::Send(_) => {}
             Next::Read => match stream.read(&mut chunk).await {
                 Ok(0) => return Err(CheckFault::Closed),
                 Ok(count) => dialogue.hear(&chunk[..count]),

@@ -17,6 +17,9 @@ fn record(id: u64) -> Record {
     Record {
         id,
         accepted: UNIX_EPOCH,
+        peer: None,
+        proxy_authority: None,
+        unique_id: None,
         client: ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap())),
         listener: "l".into(),
         sni: None,

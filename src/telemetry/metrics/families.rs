@@ -184,6 +184,19 @@ pub(crate) const CLIENT_HELLO_SECONDS: MetricDoc = doc(
     &["listener"],
     "Time from the accept to the end of reading a ClientHello.",
 );
+pub(crate) const PROXY_HEADERS: MetricDoc = doc(
+    "pointsman_proxy_headers_total",
+    Counter,
+    &["listener", "outcome"],
+    "What stood where a PROXY header is read: v1, v2, local (a header without a client's address), missing, untrusted \
+     (the peer is not believed), unexpected (a header of such a peer), malformed, checksum, truncated, timeout.",
+);
+pub(crate) const PROXY_SHADOWED: MetricDoc = doc(
+    "pointsman_proxy_shadowed_total",
+    Counter,
+    &["listener", "reason"],
+    "Connections that were served and that mode = require would have refused, by the close reason they would have had.",
+);
 pub(crate) const BYTES: MetricDoc = doc(
     "pointsman_bytes_total",
     Counter,
@@ -461,6 +474,8 @@ pub const METRICS: &[MetricDoc] = &[
     CLIENT_HELLO,
     CLIENT_OPENINGS,
     CLIENT_HELLO_SECONDS,
+    PROXY_HEADERS,
+    PROXY_SHADOWED,
     BYTES,
     BYTES_DROPPED,
     ACCEPT_PAUSES,
@@ -557,7 +572,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 69);
+        assert_eq!(names.len(), 71);
     }
 
     #[test]

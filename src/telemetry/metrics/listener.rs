@@ -112,6 +112,64 @@ impl ClientOpening {
     }
 }
 
+/// What stood where a PROXY header is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ProxyOutcome {
+    /// A header of version 1 with addresses.
+    V1,
+    /// A header of version 2 with addresses.
+    V2,
+    /// A header of a connection whose client is the peer itself, or is not known.
+    Local,
+    /// None, of a peer that is trusted.
+    Missing,
+    /// The peer is not trusted, so nothing was read.
+    Untrusted,
+    /// A header of a peer that is not trusted.
+    Unexpected,
+    /// A broken one.
+    Malformed,
+    /// One with a wrong checksum.
+    Checksum,
+    /// The peer left before it was whole.
+    Truncated,
+    /// Not whole in time.
+    Timeout,
+}
+
+impl ProxyOutcome {
+    /// Every outcome, in the order of the declaration.
+    pub const ALL: [Self; 10] = [
+        Self::V1,
+        Self::V2,
+        Self::Local,
+        Self::Missing,
+        Self::Untrusted,
+        Self::Unexpected,
+        Self::Malformed,
+        Self::Checksum,
+        Self::Truncated,
+        Self::Timeout,
+    ];
+
+    /// The value of the label `outcome`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+            Self::Local => "local",
+            Self::Missing => "missing",
+            Self::Untrusted => "untrusted",
+            Self::Unexpected => "unexpected",
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::Truncated => "truncated",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// The metrics of one listener. Shared by all workers.
 #[derive(Debug)]
 pub struct ListenerMetrics {
@@ -139,6 +197,9 @@ pub struct ListenerMetrics {
     connection_seconds: Histogram,
     hellos: [Counter; HelloOutcome::ALL.len()],
     openings: [Counter; ClientOpening::ALL.len()],
+    proxy_headers: [Counter; ProxyOutcome::ALL.len()],
+    /// Those that `require` would refuse as missing, and as untrusted.
+    proxy_shadowed: [Counter; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
 
@@ -165,6 +226,12 @@ impl ListenerMetrics {
         let routes_file = |result: &str| {
             registry.counter(&families::ROUTES_FILE_READS, &[("listener", name), ("result", result)])
         };
+        let proxy_header = |outcome: ProxyOutcome| {
+            registry.counter(&families::PROXY_HEADERS, &[("listener", name), ("outcome", outcome.word())])
+        };
+        let shadowed = |reason: CloseReason| {
+            registry.counter(&families::PROXY_SHADOWED, &[("listener", name), ("reason", reason.word())])
+        };
         let bytes = |direction: Direction, engine: Engine| {
             let labels = [("listener", name), ("direction", direction.word()), ("engine", engine.word())];
             registry.counter(&families::BYTES, &labels)
@@ -185,6 +252,8 @@ impl ListenerMetrics {
             connection_seconds: registry.histogram(&families::CONNECTION_SECONDS, own),
             hellos: HelloOutcome::ALL.map(hello),
             openings: ClientOpening::ALL.map(opening),
+            proxy_headers: ProxyOutcome::ALL.map(proxy_header),
+            proxy_shadowed: [CloseReason::ProxyMissing, CloseReason::ProxyUntrusted].map(shadowed),
             bytes: Direction::ALL.map(|direction| Engine::ALL.map(|engine| bytes(direction, engine))),
         }
     }
@@ -212,6 +281,17 @@ impl ListenerMetrics {
     /// Counts how a client began; on listeners that know one way alone nothing is counted.
     pub fn opening(&self, opening: ClientOpening) {
         self.openings[opening as usize].increment(1);
+    }
+
+    /// Counts what stood where a PROXY header is read.
+    pub fn proxy_header(&self, outcome: ProxyOutcome) {
+        self.proxy_headers[outcome as usize].increment(1);
+    }
+
+    /// Counts what is served and would be refused where headers are required: a missing one, or else one that
+    /// could not be believed.
+    pub fn proxy_shadowed(&self, is_missing: bool) {
+        self.proxy_shadowed[usize::from(!is_missing)].increment(1);
     }
 
     /// The counter of bytes moved one way by one engine.

@@ -18,7 +18,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 pub use self::families::{Kind, METRICS, MetricDoc, markdown_table};
-pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics};
+pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
 

@@ -11,6 +11,7 @@ mod mail;
 mod network;
 mod postgres;
 mod protocols;
+mod proxied;
 mod stopped;
 mod tls;
 

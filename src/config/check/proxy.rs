@@ -1,0 +1,169 @@
+//! The PROXY protocol, in and out.
+
+use std::time::Duration;
+
+use super::or;
+use super::pool::PoolChecker;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::findings::Findings;
+use crate::config::proxy::{PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
+use crate::config::read::{Entry, Key};
+use crate::config::words::Choice;
+use crate::pool::{AnnounceSpec, Passed};
+use crate::route::IpPrefix;
+use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
+use crate::wire::proxy_protocol::{Tlv, Version};
+
+/// Balancers send the header with the connection, or with its first bytes.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that the values of `tlvs` may have together: with the rest of the header they stay well below what
+/// the next one reads, and below one segment where that matters.
+const MOST_TLVS: usize = 1024;
+
+/// What a listener makes of headers. `path` is that of the key.
+pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<'_>) -> ProxySpec {
+    let ProxyIn { mode, trusted, timeout } = &words.value;
+    let items = trusted.value().map_or(&[][..], |list| &list.0.items);
+    let is_empty = match trusted {
+        Key::Good(entry) => entry.value.0.items.is_empty() && entry.value.0.complete,
+        Key::Wrong => false,
+        Key::Absent => true,
+    };
+    if is_empty {
+        let message = "a listener that reads PROXY headers must know whose it may believe";
+        let fault = Diagnostic::new(Code::MissingKey, format!("{path}.trusted"), message);
+        let place = trusted.place().unwrap_or(words.key);
+        found.add(
+            fault
+                .label(place, "nobody is trusted")
+                .help("such as: trusted = [\"10.0.0.0/8\"], the addresses of what stands in front"),
+        );
+    }
+    for item in items {
+        let TrustedPeer::Network(network) = item.value else { continue };
+        if is_everybody(network) {
+            let message = "whoever connects can say that it is anybody";
+            let warning = Diagnostic::new(Code::TrustsEverybody, format!("{path}.trusted"), message);
+            let help = "name the addresses of what stands in front";
+            found.add(warning.label(item.at, "all addresses").help(help));
+        }
+    }
+    let networks = items.iter().filter_map(|item| match item.value {
+        TrustedPeer::Network(network) => Some(network),
+        TrustedPeer::Unix => None,
+    });
+    ProxySpec {
+        mode: or(mode, |choice| choice.0, ProxyMode::Require),
+        trusted: Trusted {
+            prefixes: networks.collect(),
+            unix: items.iter().any(|item| matches!(item.value, TrustedPeer::Unix)),
+        },
+        timeout: or(timeout, |time| time.0, TIMEOUT),
+    }
+}
+
+fn is_everybody(network: IpPrefix) -> bool {
+    ["0.0.0.0/0", "::/0"].iter().any(|all| all.parse() == Ok(network))
+}
+
+impl PoolChecker<'_> {
+    /// What backends are told of their clients.
+    pub(super) fn proxy_protocol(&self, found: &mut Findings<'_>) -> Option<AnnounceSpec> {
+        let entry = self.words.proxy_protocol.entry()?;
+        let words = &entry.value.0;
+        let version = self.version(&words.version, entry.key, found)?;
+        self.refuse_tlvs_of_v1(words, version, found);
+        let is_on = |key: &Key<bool>| or(key, |yes| *yes, false);
+        Some(AnnounceSpec {
+            authority: is_on(&words.authority),
+            alpn: is_on(&words.alpn),
+            unique_id: is_on(&words.unique_id),
+            crc32c: is_on(&words.crc32c),
+            tlvs: self.tlvs(words, found),
+            pass: match words.pass.value() {
+                Some(PassWords::All(true)) => Passed::All,
+                Some(PassWords::Kinds(list)) => {
+                    Passed::Kinds(list.items.iter().map(|item| item.value.0).collect())
+                }
+                Some(PassWords::All(false)) | None => Passed::Kinds(Vec::new()),
+            },
+            ..AnnounceSpec::new(version)
+        })
+    }
+
+    /// The header that checks send.
+    pub(super) fn checks_announce(&self, found: &mut Findings<'_>) -> Option<Version> {
+        let version = self.words.proxy_protocol.value().and_then(|words| words.0.version.value());
+        let own = self.words.health.value().and_then(|health| health.proxy_protocol.entry());
+        let nothing_sent = self.words.proxy_protocol.is_absent();
+        if let Some(own) = own.filter(|own| own.value && nothing_sent) {
+            let message = format!("the checks of pool `{}` have no PROXY header to send", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("health.proxy_protocol"), message);
+            found.add(warning.label(own.key, "").help("say which at the pool: proxy_protocol = \"v2\""));
+        }
+        version.filter(|_| own.is_none_or(|own| own.value)).map(|choice| choice.0)
+    }
+
+    fn version(
+        &self,
+        written: &Key<Choice<Version>>,
+        place: Span,
+        found: &mut Findings<'_>,
+    ) -> Option<Version> {
+        if written.is_absent() {
+            let message = format!("the PROXY header of pool `{}` has no version", self.name);
+            let fault = Diagnostic::new(Code::MissingKey, self.key("proxy_protocol.version"), message);
+            found.add(fault.label(place, "`version` is missing").help("write: version = \"v2\""));
+        }
+        written.value().map(|choice| choice.0)
+    }
+
+    fn refuse_tlvs_of_v1(&self, words: &ProxyOut, version: Version, found: &mut Findings<'_>) {
+        let keys = [
+            ("authority", words.authority.place()),
+            ("alpn", words.alpn.place()),
+            ("unique_id", words.unique_id.place()),
+            ("crc32c", words.crc32c.place()),
+            ("tlvs", words.tlvs.place()),
+            ("pass", words.pass.place()),
+        ];
+        for (key, place) in keys {
+            let Some(place) = place.filter(|_| version == Version::V1) else { continue };
+            let message = format!("the PROXY header of pool `{}` has no room for `{key}`", self.name);
+            let path = self.key(&format!("proxy_protocol.{key}"));
+            let fault = Diagnostic::new(Code::MisplacedKey, path, message).label(place, "");
+            let fault = fault.help("a line of version 1 holds addresses only: version = \"v2\"");
+            found.add(self.with_other(fault, &words.version));
+        }
+    }
+
+    fn tlvs(&self, words: &ProxyOut, found: &mut Findings<'_>) -> Vec<Tlv> {
+        let named = words.tlvs.value().map_or(&[][..], |tlvs| &tlvs.0);
+        let mut tlvs: Vec<Tlv> = Vec::with_capacity(named.len());
+        for tlv in named {
+            let path = self.key(&format!("proxy_protocol.tlvs.{}", tlv.name));
+            let kind = TlvKind::of_number(&tlv.name).filter(|kind| Tlv::is_free(*kind));
+            let Some(kind) = kind.filter(|kind| tlvs.iter().all(|other| other.kind != *kind)) else {
+                let is_doubled = kind.is_some();
+                let message = format!("{:?} is not a kind of TLV that can be chosen", tlv.name);
+                let label = if is_doubled { "it is there already" } else { "" };
+                let fault = Diagnostic::new(Code::UnknownWord, path, message).label(tlv.place, label);
+                found.add(fault.help("those from \"0xE0\" to \"0xF7\" are free for such use"));
+                continue;
+            };
+            if let Some(text) = &tlv.table {
+                tlvs.push(Tlv::new(kind, &*text.0));
+            }
+        }
+        let length: usize = tlvs.iter().map(|tlv| tlv.value.len()).sum();
+        if let Some(entry) = words.tlvs.entry().filter(|_| length > MOST_TLVS) {
+            let message = format!("the TLVs of pool `{}` are too long", self.name);
+            let path = self.key("proxy_protocol.tlvs");
+            let label = format!("{length} bytes; {MOST_TLVS} are allowed together");
+            found.add(Diagnostic::new(Code::OutOfRange, path, message).label(entry.key, label));
+        }
+        tlvs
+    }
+}

@@ -1,0 +1,171 @@
+//! The words of the PROXY protocol: whose headers a listener believes, and what a pool tells its backends.
+
+use super::code::Code;
+use super::fault::Diagnostic;
+use super::findings::Findings;
+use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables, wrong_type};
+use super::script::Text;
+use super::words::{Choice, Time, Word, string};
+use crate::route::IpPrefix;
+use crate::snapshot::ProxyMode;
+use crate::wire::proxy_protocol::{Tlv, Version};
+
+const HOUR: u64 = 3_600_000;
+
+tables! {
+    /// PROXY headers that come with connections. What a peer that is not `trusted` says of its client is never
+    /// believed.
+    #[cfg_attr(test, schemars(extend("required" = ["trusted"])))]
+    "the proxy_protocol of a listener" struct ProxyIn {
+        /// "require" (default): who is not trusted, and who sends no header, is refused; "accept": they are
+        /// clients themselves; "shadow": the same, and what "require" would refuse is counted.
+        mode: Choice<ProxyMode>,
+        /// Whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for whoever can open a
+        /// Unix socket that is listened on; or an array. Needed. They can say that they are anybody.
+        trusted: OneOrMany<TrustedPeer>,
+        /// From the accept to the end of the header; "1ms" to "1h". Default "30s". A peer that need not send one
+        /// and sends nothing at all waits so long, which matters where the server speaks first.
+        timeout: Time<1, HOUR>,
+    }
+
+    /// The PROXY header that backends get first, before what the client says.
+    #[cfg_attr(test, schemars(extend("required" = ["version"])))]
+    "the proxy_protocol of a pool" struct ProxyOut {
+        /// "v1": a line with the addresses; "v2": bytes with the addresses and what follows here. Needed.
+        version: Choice<Version>,
+        /// v2 only: tell the server name that the client asked for, else the one that came with the connection.
+        /// Default false.
+        authority: bool,
+        /// v2 only: tell the protocol that the client offers by ALPN, where it offers one alone, else the one that
+        /// came with the connection. Default false.
+        alpn: bool,
+        /// v2 only: give each connection a name, which the access log has too; one that came with it is kept.
+        /// Default false.
+        unique_id: bool,
+        /// v2 only: add a checksum. Default false.
+        crc32c: bool,
+        /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, kinds from 0xE0 to 0xF7.
+        /// Default: none.
+        tlvs: Named<Text>,
+        /// v2 only: which TLVs that came with the connection go on: true for all, or an array of "alpn",
+        /// "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
+        pass: PassWords,
+    }
+}
+
+/// What a pool says of its header: a version alone, or a table.
+#[derive(Debug)]
+pub(super) struct ProxyOutWords(pub(super) ProxyOut);
+
+impl Read for ProxyOutWords {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if value.get_ref().is_table() {
+            return ProxyOut::read(value, path, found).map(Self);
+        }
+        let at = value.span().into();
+        let version = Choice::read(value, path, found)?;
+        Some(Self(ProxyOut {
+            version: Key::Good(Entry { key: at, at, value: version }),
+            ..ProxyOut::default()
+        }))
+    }
+}
+
+impl Word for ProxyMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Require.word(), Self::Require),
+        (Self::Accept.word(), Self::Accept),
+        (Self::Shadow.word(), Self::Shadow),
+    ];
+}
+
+impl Word for Version {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[(Self::V1.word(), Self::V1), (Self::V2.word(), Self::V2)];
+}
+
+/// Peers whose headers are believed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TrustedPeer {
+    Network(IpPrefix),
+    Unix,
+}
+
+impl Read for TrustedPeer {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a network such as \"10.0.0.0/8\"", found)?;
+        if text == "unix" {
+            return Some(Self::Unix);
+        }
+        match text.parse() {
+            Ok(network) => Some(Self::Network(network)),
+            Err(fault) => {
+                let message = format!("{text:?} is not a network");
+                let fault = Diagnostic::new(Code::BadAddress, path, message)
+                    .label(value.span().into(), fault.to_string());
+                found.add(fault);
+                None
+            }
+        }
+    }
+}
+
+/// Which TLVs go on.
+#[derive(Debug)]
+pub(super) enum PassWords {
+    All(bool),
+    Kinds(List<TlvKind>),
+}
+
+impl Read for PassWords {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if let Some(yes) = value.get_ref().as_bool() {
+            return Some(Self::All(yes));
+        }
+        if !value.get_ref().is_array() {
+            wrong_type(value, path, "true, false or an array such as [\"0xE0\"]", found);
+            return None;
+        }
+        List::read(value, path, found).map(Self::Kinds)
+    }
+}
+
+/// A kind of TLV by its word or its number.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TlvKind(pub(super) u8);
+
+impl TlvKind {
+    pub(super) const WORDS: [(&'static str, u8); 5] = [
+        ("alpn", Tlv::ALPN),
+        ("authority", Tlv::AUTHORITY),
+        ("unique-id", Tlv::UNIQUE_ID),
+        ("ssl", Tlv::SSL),
+        ("netns", Tlv::NETNS),
+    ];
+
+    /// The kind of a number such as `0xE0`.
+    pub(super) fn of_number(text: &str) -> Option<u8> {
+        let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 2)?;
+        let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u8::from_str_radix(digits, 16).ok())?
+    }
+}
+
+impl Read for TlvKind {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a kind such as \"0xE0\"", found)?;
+        let word = Self::WORDS.iter().find(|(word, _)| *word == text).map(|(_, kind)| *kind);
+        let kind = word.or_else(|| Self::of_number(text));
+        let Some(kind) = kind.filter(|kind| !matches!(*kind, Tlv::CRC32C | Tlv::NOOP)) else {
+            let message = format!("{text:?} is not a kind of TLV that can be passed on");
+            let words = Self::WORDS.map(|(word, _)| format!("\"{word}\"")).join(", ");
+            found.add(
+                Diagnostic::new(Code::UnknownWord, path, message)
+                    .label(value.span().into(), "")
+                    .help(format!("it takes {words} and numbers such as \"0xE0\"")),
+            );
+            return None;
+        };
+        Some(Self(kind))
+    }
+}

@@ -1,0 +1,213 @@
+//! Reads a header out of the bytes that have come so far.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+use super::{
+    Found, Header, HeaderFault, LONGEST_UNIQUE_ID, LONGEST_V1, LONGEST_V2, MOST_TLVS, Origin, Tlv,
+    V1_SIGNATURE, V2_FIXED, V2_SIGNATURE, Version, crc32c,
+};
+
+/// The bytes of an address of a Unix socket.
+const UNIX_PATH: usize = 108;
+
+/// The kind and the length of a TLV.
+const TLV_FIXED: usize = 3;
+
+/// Reads a header, if one stands at the beginning of `bytes`, which are all that the peer has sent.
+///
+/// `None` means that it depends on bytes that have not come yet. No more than the longer of [`LONGEST_V1`]
+/// and [`LONGEST_V2`] bytes are ever waited for.
+///
+/// # Errors
+///
+/// Why what begins like a header is none.
+pub fn read(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+    if may_become(bytes, V2_SIGNATURE) {
+        return if bytes.len() < V2_FIXED { early_fault(bytes) } else { read_v2(bytes) };
+    }
+    if may_become(bytes, V1_SIGNATURE) {
+        return if bytes.len() < V1_SIGNATURE.len() { Ok(None) } else { read_v1(bytes) };
+    }
+    Ok(Some(Found::Nothing))
+}
+
+/// Whether bytes that no header was expected in front of begin with one, broken or not. It needs the whole
+/// signature, so it may be asked of a first read only.
+pub fn begins_like_one(bytes: &[u8]) -> bool {
+    bytes.starts_with(V1_SIGNATURE) || bytes.starts_with(V2_SIGNATURE)
+}
+
+/// Whether bytes begin with a signature, or are the beginning of one.
+fn may_become(bytes: &[u8], signature: &[u8]) -> bool {
+    bytes.iter().zip(signature).all(|(one, other)| one == other)
+}
+
+/// The line of version 1: `PROXY`, the family, two addresses, two ports, with one space between them.
+fn read_v1(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+    let room = &bytes[..bytes.len().min(LONGEST_V1)];
+    let Some(end) = room.iter().position(|&byte| byte == b'\n') else {
+        return if bytes.len() < LONGEST_V1 { Ok(None) } else { Err(HeaderFault::LongLine) };
+    };
+    let line = room[..end].strip_suffix(b"\r").ok_or(HeaderFault::Line)?;
+    let origin = origin_of_line(&String::from_utf8_lossy(line)).ok_or(HeaderFault::Line)?;
+    Ok(Some(Found::Header(Header { version: Version::V1, origin, tlvs: Vec::new() }, end + 1)))
+}
+
+fn origin_of_line(line: &str) -> Option<Origin> {
+    let mut words = line.split(' ').skip(1);
+    let read_ip: fn(&str) -> Option<IpAddr> = match words.next()? {
+        // Whatever stands behind it is to be passed over.
+        "UNKNOWN" => return Some(Origin::Unknown),
+        // Without leading zeros, which might be meant as octal.
+        "TCP4" => |word| word.parse().ok().map(IpAddr::V4),
+        "TCP6" => |word| word.parse().ok().map(IpAddr::V6),
+        _ => return None,
+    };
+    let (source, destination) = (read_ip(words.next()?)?, read_ip(words.next()?)?);
+    let (from, to) = (port(words.next()?)?, port(words.next()?)?);
+    let origin = Origin::Tcp { source: address(source, from), destination: address(destination, to) };
+    words.next().is_none().then_some(origin)
+}
+
+/// A port without a sign and leading zeros.
+fn port(word: &str) -> Option<u16> {
+    let is_plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
+    is_plain.then(|| word.parse().ok())?
+}
+
+/// An address as this program knows it: IPv4 is never written as IPv6.
+fn address(ip: IpAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(ip.to_canonical(), port)
+}
+
+/// Faults that can be told before the length has come, so that nobody waits for the rest in vain.
+fn early_fault(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+    if let Some(&command) = bytes.get(V2_SIGNATURE.len()) {
+        read_command(command)?;
+    }
+    if let Some(&family) = bytes.get(V2_SIGNATURE.len() + 1) {
+        check_family(family)?;
+    }
+    Ok(None)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Local,
+    Proxy,
+}
+
+fn read_command(byte: u8) -> Result<Command, HeaderFault> {
+    match (byte >> 4, byte & 0xf) {
+        (2, 0) => Ok(Command::Local),
+        (2, 1) => Ok(Command::Proxy),
+        (2, _) => Err(HeaderFault::Command),
+        _ => Err(HeaderFault::Version),
+    }
+}
+
+fn check_family(byte: u8) -> Result<(), HeaderFault> {
+    let (family, protocol) = (byte >> 4, byte & 0xf);
+    if family > 3 || protocol > 2 { Err(HeaderFault::Family) } else { Ok(()) }
+}
+
+fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+    let command = read_command(bytes[12])?;
+    let family = bytes[13];
+    check_family(family)?;
+    let length = V2_FIXED + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
+    if length > LONGEST_V2 {
+        return Err(HeaderFault::TooLong);
+    }
+    let Some(header) = bytes.get(..length) else { return Ok(None) };
+    let origin = match command {
+        Command::Local => Origin::Sender,
+        Command::Proxy => origin(family, &header[V2_FIXED..])?,
+    };
+    let tlvs = match (command, tlvs(header, V2_FIXED + addresses(family))) {
+        (_, Err(HeaderFault::Checksum)) => return Err(HeaderFault::Checksum),
+        // Of LOCAL all is to be passed over, and where nothing is known of the addresses nothing is known of
+        // where the TLVs begin.
+        (Command::Local, _) => Vec::new(),
+        (Command::Proxy, Err(_)) if family >> 4 == 0 => Vec::new(),
+        (Command::Proxy, tlvs) => tlvs?,
+    };
+    Ok(Some(Found::Header(Header { version: Version::V2, origin, tlvs }, length)))
+}
+
+/// How many bytes the addresses of a family take.
+fn addresses(family: u8) -> usize {
+    match family >> 4 {
+        1 => 12,
+        2 => 36,
+        3 => 2 * UNIX_PATH,
+        _ => 0,
+    }
+}
+
+/// The addresses in front of the TLVs.
+fn origin(family: u8, block: &[u8]) -> Result<Origin, HeaderFault> {
+    let block = block.get(..addresses(family)).ok_or(HeaderFault::Addresses)?;
+    let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
+    Ok(match family {
+        0x11 => {
+            let ip = |at: usize| Ipv4Addr::new(block[at], block[at + 1], block[at + 2], block[at + 3]);
+            Origin::Tcp {
+                source: address(ip(0).into(), port(8)),
+                destination: address(ip(4).into(), port(10)),
+            }
+        }
+        0x21 => {
+            let ip = |at: usize| {
+                let mut octets = [0; 16];
+                octets.copy_from_slice(&block[at..at + 16]);
+                Ipv6Addr::from(octets)
+            };
+            Origin::Tcp {
+                source: address(ip(0).into(), port(32)),
+                destination: address(ip(16).into(), port(34)),
+            }
+        }
+        0x31 => Origin::Unix { source: path(&block[..UNIX_PATH]), destination: path(&block[UNIX_PATH..]) },
+        // Datagrams cannot have come through a stream; of the others nothing is known.
+        _ => Origin::Unknown,
+    })
+}
+
+/// The path in a field that is filled up with NUL bytes.
+fn path(field: &[u8]) -> Box<[u8]> {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    field[..end].into()
+}
+
+/// The TLVs of a whole header, which begin at `start`.
+fn tlvs(header: &[u8], start: usize) -> Result<Vec<Tlv>, HeaderFault> {
+    let mut tlvs = Vec::new();
+    let mut checksum = None;
+    let mut at = start;
+    while at < header.len() {
+        let fixed = header.get(at..at + TLV_FIXED).ok_or(HeaderFault::Tlv)?;
+        let place = at + TLV_FIXED..at + TLV_FIXED + usize::from(u16::from_be_bytes([fixed[1], fixed[2]]));
+        let value = header.get(place.clone()).ok_or(HeaderFault::Tlv)?;
+        at = place.end;
+        match fixed[0] {
+            Tlv::CRC32C if value.len() != 4 || checksum.is_some() => return Err(HeaderFault::Tlv),
+            Tlv::CRC32C => checksum = Some(place),
+            Tlv::UNIQUE_ID if value.len() > LONGEST_UNIQUE_ID => return Err(HeaderFault::Tlv),
+            Tlv::NOOP => {}
+            _ if tlvs.len() == MOST_TLVS => return Err(HeaderFault::Tlv),
+            kind => tlvs.push(Tlv::new(kind, value)),
+        }
+    }
+    match checksum {
+        Some(place) if !is_right(header, &place) => Err(HeaderFault::Checksum),
+        _ => Ok(tlvs),
+    }
+}
+
+/// Whether the checksum at `place` is that of the header with zeros there.
+fn is_right(header: &[u8], place: &Range<usize>) -> bool {
+    let zeroed = header.iter().enumerate().map(|(at, &byte)| if place.contains(&at) { 0 } else { byte });
+    header[place.clone()] == crc32c::checksum(zeroed).to_be_bytes()
+}
