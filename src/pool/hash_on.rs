@@ -86,14 +86,16 @@ impl Key {
             self.hasher.write(&[NO_ADDRESS]);
             return;
         };
-        if part == HashOn::SourceIpPort {
-            self.hasher.write(&[SOURCE]);
-            self.hasher.write(&mapped(source.ip()).to_be_bytes());
-            self.hasher.write(&source.port().to_be_bytes());
-        } else {
-            self.hasher.write(&[NETWORK]);
-            self.hasher.write(&network(source.ip(), self.prefix).to_be_bytes());
-        }
+        // Written at once: the hasher is slow at pieces that are no whole words.
+        let (kind, address, port) = match part {
+            HashOn::SourceIpPort => (SOURCE, mapped(source.ip()), Some(source.port())),
+            _ => (NETWORK, network(source.ip(), self.prefix), None),
+        };
+        let mut bytes = [0; 19];
+        bytes[0] = kind;
+        bytes[1..17].copy_from_slice(&address.to_be_bytes());
+        bytes[17..].copy_from_slice(&port.unwrap_or(0).to_be_bytes());
+        self.hasher.write(if port.is_some() { &bytes } else { &bytes[..17] });
     }
 
     /// With its length, so that whatever may follow it one day cannot be taken for its end.

@@ -239,6 +239,8 @@ pub enum HashOn {
 pub struct HashParts(u8);
 
 impl HashParts {
+    const ALL: [HashOn; 4] = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni, HashOn::ProxyAuthority];
+
     /// With one part more.
     #[must_use]
     pub fn and(self, part: HashOn) -> Self {
@@ -258,14 +260,12 @@ impl HashParts {
 
     /// The parts that count, in the order of the key.
     pub fn iter(self) -> impl Iterator<Item = HashOn> {
-        let all = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni, HashOn::ProxyAuthority];
-        all.into_iter().filter(move |part| self.contains(*part))
+        Self::ALL.into_iter().filter(move |part| self.contains(*part))
     }
 
     /// The part that counts, if it is one alone.
     pub fn alone(self) -> Option<HashOn> {
-        let mut parts = self.iter();
-        parts.next().filter(|_| parts.next().is_none())
+        Self::ALL.into_iter().find(|part| Self(bit(*part)) == self)
     }
 }
 
