@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::probe::{CheckLimit, Luck, Schedule, Watches, connect};
-use super::spec::AgentSpec;
+use super::probe::{CheckLimit, Shared, Watch, Watches, connect};
+use super::spec::{AgentSpec, Targets};
 use super::{AgentWord, Backend, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
@@ -119,10 +119,7 @@ impl Allowance {
 
 /// The agents of one pool that are asked. It ends when it is dropped.
 #[derive(Debug, Default)]
-pub struct Agents {
-    spec: Option<AgentSpec>,
-    watches: Watches,
-}
+pub struct Agents(Watches<AgentSpec>);
 
 impl Agents {
     /// Nobody is asked yet.
@@ -142,38 +139,12 @@ impl Agents {
         limit: &Arc<CheckLimit>,
         luck: u64,
     ) {
-        let spec = pool.spec().agent.as_ref();
-        if self.spec.as_ref() != spec {
-            self.watches.clear();
-            self.spec = spec.cloned();
-        }
-        let Some(spec) = spec else { return };
-        let mut luck = Luck::new(luck);
-        self.watches.follow(
-            pool,
-            |targets, backend| spec.target.address(&targets.agent, backend),
-            |backend, address| {
-                let watch = Watch {
-                    backend: Arc::clone(backend),
-                    address,
-                    spec: spec.clone(),
-                    limit: Arc::clone(limit),
-                    reports: reports.clone(),
-                };
-                tokio::spawn(run(watch, Schedule::new(Luck::new(luck.next())))).abort_handle()
-            },
-        );
+        let shared = Shared { limit, reports, luck };
+        let address = |spec: &AgentSpec, targets: &Targets, backend: &Address| {
+            spec.target.address(&targets.agent, backend)
+        };
+        self.0.follow(pool, pool.spec().agent.as_ref(), &shared, address, run);
     }
-}
-
-/// What the task of one backend knows.
-struct Watch {
-    backend: Arc<Backend>,
-    /// Where its agent is.
-    address: Address,
-    spec: AgentSpec,
-    limit: Arc<CheckLimit>,
-    reports: mpsc::Sender<AgentReport>,
 }
 
 /// Asks an agent for ever, or until nobody hears the reports.
@@ -181,8 +152,8 @@ struct Watch {
 /// # Cancel safety
 ///
 /// May be dropped at any moment: a question under way is given up and not reported.
-async fn run(watch: Watch, mut schedule: Schedule) {
-    let Watch { backend, address, spec, limit, reports } = watch;
+async fn run(watch: Watch<AgentSpec, AgentReport>) {
+    let Watch { backend, address, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
     loop {
         let place = limit.enter().await;

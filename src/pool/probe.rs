@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::spec::Targets;
 use super::{Backend, CheckFault, CheckOutcome, HealthSpec, Pool, State};
 use crate::sys::Address;
 use check::check;
@@ -29,7 +30,7 @@ use check::check;
 pub(super) use check::connect;
 pub use limit::CheckLimit;
 pub(super) use schedule::{Luck, Schedule};
-pub(super) use watches::Watches;
+pub(super) use watches::{Shared, Watch, Watches};
 
 /// How one check of one backend ended.
 #[derive(Clone, Debug)]
@@ -46,10 +47,7 @@ pub struct CheckReport {
 
 /// The running checks of one pool. They end when it is dropped.
 #[derive(Debug, Default)]
-pub struct Checks {
-    spec: Option<HealthSpec>,
-    watches: Watches,
-}
+pub struct Checks(Watches<HealthSpec>);
 
 impl Checks {
     /// No checks yet.
@@ -73,38 +71,12 @@ impl Checks {
         limit: &Arc<CheckLimit>,
         luck: u64,
     ) {
-        let spec = pool.spec().health.as_ref();
-        if self.spec.as_ref() != spec {
-            self.watches.clear();
-            self.spec = spec.cloned();
-        }
-        let Some(spec) = spec else { return };
-        let mut luck = Luck::new(luck);
-        self.watches.follow(
-            pool,
-            |targets, backend| spec.target.address(&targets.health, backend),
-            |backend, address| {
-                let watch = Watch {
-                    backend: Arc::clone(backend),
-                    address,
-                    spec: spec.clone(),
-                    limit: Arc::clone(limit),
-                    reports: reports.clone(),
-                };
-                tokio::spawn(run(watch, Schedule::new(Luck::new(luck.next())))).abort_handle()
-            },
-        );
+        let shared = Shared { limit, reports, luck };
+        let address = |spec: &HealthSpec, targets: &Targets, backend: &Address| {
+            spec.target.address(&targets.health, backend)
+        };
+        self.0.follow(pool, pool.spec().health.as_ref(), &shared, address, run);
     }
-}
-
-/// What the task of one backend knows.
-struct Watch {
-    backend: Arc<Backend>,
-    /// Where it is checked.
-    address: Address,
-    spec: HealthSpec,
-    limit: Arc<CheckLimit>,
-    reports: mpsc::Sender<CheckReport>,
 }
 
 /// Checks a backend for ever, or until nobody hears the reports.
@@ -112,8 +84,8 @@ struct Watch {
 /// # Cancel safety
 ///
 /// May be dropped at any moment: a check under way is given up and not reported.
-async fn run(watch: Watch, mut schedule: Schedule) {
-    let Watch { backend, address, spec, limit, reports } = watch;
+async fn run(watch: Watch<HealthSpec, CheckReport>) {
+    let Watch { backend, address, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
     let mut row = Row::default();
     loop {

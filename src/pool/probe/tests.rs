@@ -196,7 +196,7 @@ async fn a_reload_touches_only_what_changed() {
 
     let old = pool(&[a, b], hour.clone(), None);
     checks.follow(&old, &reports, &many(), 1);
-    let task = |checks: &Checks, address: SocketAddr| checks.watches.id(&address.to_string());
+    let task = |checks: &Checks, address: SocketAddr| checks.0.id(&address.to_string());
     let before = (task(&checks, a), task(&checks, b), task(&checks, c));
     assert!(before.0.is_some() && before.1.is_some() && before.2.is_none());
 
@@ -211,7 +211,7 @@ async fn a_reload_touches_only_what_changed() {
     assert!(task(&checks, c).is_some() && task(&checks, c) != of_c);
 
     checks.follow(&pool(&[b, c], None, Some(&newer)), &reports, &many(), 4);
-    assert!(checks.watches.is_empty());
+    assert!(checks.0.is_empty());
     ended(checks, reports, received).await;
 }
 
@@ -230,12 +230,12 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     assert_eq!(received.recv().await.unwrap().outcome, CheckOutcome::Passed);
     elsewhere.accept().unwrap();
 
-    let before = checks.watches.id(&own.to_string());
+    let before = checks.0.id(&own.to_string());
     let mut spec = old.spec().clone();
     spec.backends[0].targets.health.port = Some(own.port());
     let new = Pool::build(spec, Some(&old), 0);
     checks.follow(&new, &reports, &many(), 2);
-    assert_ne!(checks.watches.id(&own.to_string()), before);
+    assert_ne!(checks.0.id(&own.to_string()), before);
     ended(checks, reports, received).await;
 }
 

@@ -3,57 +3,103 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::{CheckLimit, Luck, Schedule};
 use crate::pool::spec::Targets;
 use crate::pool::{Backend, Pool};
 use crate::sys::Address;
 
-/// The tasks by their backends' names. They end when it is dropped.
-#[derive(Debug, Default)]
-pub(in crate::pool) struct Watches(HashMap<Arc<str>, Task>);
+/// The tasks by their backends' names, and the spec `S` by which they ask. They end when it is dropped.
+#[derive(Debug)]
+pub(in crate::pool) struct Watches<S> {
+    spec: Option<S>,
+    tasks: HashMap<Arc<str>, Task>,
+}
 
-impl Watches {
-    /// Ends all of them.
-    pub(in crate::pool) fn clear(&mut self) {
-        self.0.clear();
+/// What the task of one backend knows. It sends reports `R`.
+pub(in crate::pool) struct Watch<S, R> {
+    pub(in crate::pool) backend: Arc<Backend>,
+    /// Where it is asked.
+    pub(in crate::pool) address: Address,
+    pub(in crate::pool) spec: S,
+    pub(in crate::pool) limit: Arc<CheckLimit>,
+    pub(in crate::pool) reports: mpsc::Sender<R>,
+    pub(in crate::pool) schedule: Schedule,
+}
+
+/// What all tasks of a pool share.
+pub(in crate::pool) struct Shared<'a, R> {
+    pub(in crate::pool) limit: &'a Arc<CheckLimit>,
+    pub(in crate::pool) reports: &'a mpsc::Sender<R>,
+    /// Any random number.
+    pub(in crate::pool) luck: u64,
+}
+
+impl<S> Default for Watches<S> {
+    fn default() -> Self {
+        Self { spec: None, tasks: HashMap::new() }
     }
+}
 
+impl<S: Clone + PartialEq> Watches<S> {
     /// Starts a task for each backend that is new or is asked elsewhere than before, and ends those of
-    /// backends that are gone. `address_of` says where a backend is asked; where it cannot say, which the
-    /// configuration rules out, the backend itself is.
-    pub(in crate::pool) fn follow(
+    /// backends that are gone; all of them end where the spec has changed. `address_of` says where a backend
+    /// is asked; where it cannot say, which the configuration rules out, the backend itself is.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(in crate::pool) fn follow<R, F>(
         &mut self,
         pool: &Pool,
-        address_of: impl Fn(&Targets, &Address) -> Option<Address>,
-        mut start: impl FnMut(&Arc<Backend>, Address) -> AbortHandle,
-    ) {
-        let mut before = std::mem::take(&mut self.0);
-        for (backend, spec) in pool.backends().iter().zip(&pool.spec().backends) {
-            let address =
-                address_of(&spec.targets, backend.address()).unwrap_or_else(|| backend.address().clone());
+        spec: Option<&S>,
+        shared: &Shared<'_, R>,
+        address_of: impl Fn(&S, &Targets, &Address) -> Option<Address>,
+        run: impl Fn(Watch<S, R>) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut before = std::mem::take(&mut self.tasks);
+        if self.spec.as_ref() != spec {
+            before.clear();
+            self.spec = spec.cloned();
+        }
+        let Some(spec) = spec else { return };
+        let mut luck = Luck::new(shared.luck);
+        for (backend, of_backend) in pool.backends().iter().zip(&pool.spec().backends) {
+            let address = address_of(spec, &of_backend.targets, backend.address())
+                .unwrap_or_else(|| backend.address().clone());
             let kept = before
                 .remove(backend.name())
                 .filter(|task| task.address == address && backend.shares_health(&task.backend));
-            let task = kept.unwrap_or_else(|| Task {
-                handle: start(backend, address.clone()),
-                backend: Arc::clone(backend),
-                address,
+            let task = kept.unwrap_or_else(|| {
+                let watch = Watch {
+                    backend: Arc::clone(backend),
+                    address: address.clone(),
+                    spec: spec.clone(),
+                    limit: Arc::clone(shared.limit),
+                    reports: shared.reports.clone(),
+                    schedule: Schedule::new(Luck::new(luck.next())),
+                };
+                let handle = tokio::spawn(run(watch)).abort_handle();
+                Task { backend: Arc::clone(backend), address, handle }
             });
-            self.0.insert(Arc::clone(backend.name()), task);
+            self.tasks.insert(Arc::clone(backend.name()), task);
         }
     }
 
     /// The task of that backend.
     #[cfg(test)]
     pub(super) fn id(&self, name: &str) -> Option<tokio::task::Id> {
-        self.0.get(name).map(|task| task.handle.id())
+        self.tasks.get(name).map(|task| task.handle.id())
     }
 
     /// Whether there are none.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.tasks.is_empty()
     }
 }
 
