@@ -14,7 +14,8 @@ use super::findings::Findings;
 use super::load::read_text;
 use super::read::{self, Key, Read as _};
 use super::{code::Code, document, fault::Diagnostic};
-use crate::pool::HashOn;
+use crate::balance::Algorithm;
+use crate::pool::{HashOn, PoolSpec};
 use crate::snapshot::{ProtocolSpec, RouteSpec};
 
 /// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
@@ -23,29 +24,58 @@ use crate::snapshot::{ProtocolSpec, RouteSpec};
 pub struct RoutesReader {
     path: Arc<Path>,
     listener: Arc<str>,
-    reads_hello: bool,
+    hashing: Hashing,
     hash_key: [u8; 16],
-    /// Names, and whether the pool hashes server names.
-    pools: Arc<[(Arc<str>, bool)]>,
+    pools: Arc<[Target]>,
     /// The routes that stand in the configuration itself.
     written: Arc<[RouteSpec]>,
+}
+
+/// What routes need to know of a pool that they lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    name: Arc<str>,
+    hashes_sni: bool,
+    hashes_authority: bool,
+    forwards: bool,
+}
+
+impl Target {
+    fn new(pool: &PoolSpec) -> Self {
+        let hashes = |wanted| pool.algorithm == Algorithm::Maglev && pool.hash_on.contains(wanted);
+        let hashes_authority = hashes(HashOn::ProxyAuthority);
+        Self {
+            name: Arc::clone(&pool.name),
+            hashes_sni: hashes(HashOn::Sni) || hashes_authority,
+            hashes_authority,
+            forwards: pool.forward.is_some(),
+        }
+    }
+
+    /// The same for a check; its words stand in another file, so they have no place in this one.
+    fn known(&self) -> Known {
+        let nowhere = |is_so: bool| is_so.then(Span::default);
+        Known::new(Arc::clone(&self.name), Span::default(), nowhere(self.hashes_sni))
+            .forwarding(nowhere(self.forwards))
+            .hashing_authority(self.hashes_authority)
+    }
 }
 
 impl RoutesReader {
     /// The readers of a configuration, sorted by the listener's name.
     pub fn all(config: &Config) -> Vec<Self> {
-        let pools: Arc<[_]> = config
-            .pools
-            .iter()
-            .map(|pool| (Arc::clone(&pool.name), pool.hash_on.iter().any(|part| part == HashOn::Sni)))
-            .collect();
+        let pools: Arc<[_]> = config.pools.iter().map(Target::new).collect();
         let readers = config.listeners.iter().filter_map(|listener| {
             let file = listener.policy.routes_file.as_ref()?;
             let protocol = &listener.policy.protocol;
             Some(Self {
                 path: Arc::clone(&file.path),
                 listener: Arc::clone(&listener.name),
-                reads_hello: matches!(protocol, ProtocolSpec::Tls { .. }),
+                hashing: match protocol {
+                    ProtocolSpec::Tls { .. } => Hashing::Any,
+                    ProtocolSpec::Tcp { .. } if listener.policy.proxy.is_some() => Hashing::Authorities,
+                    ProtocolSpec::Tcp { .. } => Hashing::NoNames,
+                },
                 hash_key: config.hash_key,
                 pools: Arc::clone(&pools),
                 written: protocol.routes()[..file.written].into(),
@@ -89,10 +119,7 @@ impl RoutesReader {
     }
 
     fn check(&self, words: &RoutesFile, found: &mut Findings<'_>) -> Vec<RouteSpec> {
-        let known = self.pools.iter().map(|(name, hashes_sni)| {
-            Known::new(Arc::clone(name), Span::default(), hashes_sni.then(Span::default))
-        });
-        let mut pools = Pools::new(known.collect());
+        let mut pools = Pools::new(self.pools.iter().map(Target::known).collect());
         let list = match &words.routes {
             Key::Good(list) => &list.value,
             Key::Wrong => return Vec::new(),
@@ -102,11 +129,10 @@ impl RoutesReader {
                 return Vec::new();
             }
         };
-        let hashing = if self.reads_hello { Hashing::Any } else { Hashing::NoNames };
         let checker = RoutesChecker {
             listener: &self.listener,
             path: "routes",
-            hashing,
+            hashing: self.hashing,
             hash_key: self.hash_key,
             others: &self.written,
         };

@@ -745,18 +745,30 @@ fn places_far_apart_are_shown_both() {
     ");
 }
 
-/// The recipes of the documentation: its blocks of TOML that are whole.
+/// The recipes of the documentation, its blocks of TOML that are whole, are right; those of a protocol have at
+/// most ten lines.
 #[test]
 fn the_recipes_are_right() {
-    let mut seen = 0;
-    for text in [include_str!("../../README.md"), include_str!("../../docs/reach.md")] {
-        let blocks = text.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
-        for block in blocks.filter(|block| block.contains("[listener.") && block.contains("[pool.")) {
+    let docs = [
+        include_str!("../../README.md"),
+        include_str!("../../docs/protocols.md"),
+        include_str!("../../docs/proxy-protocol.md"),
+        include_str!("../../docs/reach.md"),
+    ];
+    let (mut seen, mut short) = (0, 0);
+    for text in docs {
+        let blocks = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+        for block in blocks.filter(|block| block.contains("[listener.") && block.contains("pool.")) {
             good(block);
             seen += 1;
+            if ["postgres", "smtp", "auto"].iter().any(|word| block.contains(&format!("= \"{word}\"\n"))) {
+                let lines = block.lines().filter(|line| !line.trim().is_empty()).count();
+                assert!(lines <= 10, "{lines} lines in\n{block}");
+                short += 1;
+            }
         }
     }
-    assert!(seen >= 2, "only {seen} recipes");
+    assert!(seen >= 12 && short >= 6, "only {seen} recipes, {short} short ones");
 }
 
 #[test]

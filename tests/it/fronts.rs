@@ -490,23 +490,3 @@ fn protocols_without_a_pool_are_refused_in_their_words() {
     expect_end(&client);
     proxy.wait_for_metric(&closed("hello_truncated"), 1.0);
 }
-
-/// What the documentation shows is a configuration, and a recipe has at most ten lines.
-#[test]
-fn recipes_are_right() {
-    let mut seen = 0;
-    for file in ["README.md", "docs/protocols.md"] {
-        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        let text = std::fs::read_to_string(path).unwrap();
-        for recipe in text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next()) {
-            if !["postgres", "smtp", "auto"].iter().any(|word| recipe.contains(&format!("= \"{word}\"\n"))) {
-                continue;
-            }
-            config(recipe);
-            let lines = recipe.lines().filter(|line| !line.trim().is_empty()).count();
-            assert!(lines <= 10, "{file}: {lines} lines in\n{recipe}");
-            seen += 1;
-        }
-    }
-    assert!(seen >= 6, "only {seen} recipes");
-}

@@ -331,10 +331,12 @@ fn forwards_nothing(
 }
 
 /// Whether the listener gives a pool server names to hash.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Hashing {
+    /// With those of hellos.
     Any,
     /// Only with PROXY headers, which may tell a host name.
     Authorities,
+    /// With none.
     NoNames,
 }

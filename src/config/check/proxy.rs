@@ -11,7 +11,6 @@ use crate::config::proxy::{PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
 use crate::config::read::{Entry, Key};
 use crate::config::words::Choice;
 use crate::pool::{AnnounceSpec, Passed};
-use crate::route::IpPrefix;
 use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
 use crate::wire::proxy_protocol::{Tlv, Version};
 
@@ -43,7 +42,7 @@ pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<
     }
     for item in items {
         let TrustedPeer::Network(network) = item.value else { continue };
-        if is_everybody(network) {
+        if network.is_everybody() {
             let message = "whoever connects can say that it is anybody";
             let warning = Diagnostic::new(Code::TrustsEverybody, format!("{path}.trusted"), message);
             let help = "name the addresses of what stands in front";
@@ -62,10 +61,6 @@ pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<
         },
         timeout: or(timeout, |time| time.0, TIMEOUT),
     }
-}
-
-fn is_everybody(network: IpPrefix) -> bool {
-    ["0.0.0.0/0", "::/0"].iter().any(|all| all.parse() == Ok(network))
 }
 
 impl PoolChecker<'_> {

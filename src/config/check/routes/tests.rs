@@ -141,7 +141,7 @@ fn directory(name: &str) -> PathBuf {
 fn with_file(name: &str, protocol: &str, file: &str) -> Result<Config, String> {
     let directory = directory(name);
     fs::create_dir_all(&directory).unwrap();
-    let main = format!("[listener.x]\nbind = ':1'\n{protocol}\nroutes_file = 'routes.toml'\n{}", pools());
+    let main = format!("[listener.x]\nbind = ':1'\nroutes_file = 'routes.toml'\n{protocol}\n{}", pools());
     fs::write(directory.join("main.toml"), main).unwrap();
     fs::write(directory.join("routes.toml"), file).unwrap();
     let shown = directory.display().to_string();
@@ -178,6 +178,24 @@ fn faults_of_a_file_are_told_with_their_place() {
         "routes = [{ source = '::1', pool = 'c' }, { sni = 'x', pool = 'b' }]",
     );
     insta::assert_snapshot!(tcp.unwrap_err());
+}
+
+/// A pool is judged for a route in a file as for one in the configuration.
+#[test]
+fn a_file_leads_where_its_listener_may() {
+    let check = |name: &str, keys: &str, pool: &str, expected: &str| {
+        let others = "[listener.y]\nbind = ':2'\nprotocol = 'tls'\nunmatched = 'egress'\n\
+                      [pool.egress]\nforward = { to = 'sni', allow = ['*.example'] }\n\
+                      [pool.told]\nbackends = ['10.0.0.1:1']\nhash_on = 'proxy-authority'";
+        let file = format!("routes = [{{ source = '::1', pool = '{pool}' }}]");
+        let told = with_file(name, &format!("pool = 'a'\n{keys}\n{others}"), &file).err().unwrap_or_default();
+        assert_eq!(told.split(':').next(), Some(expected), "{told}");
+    };
+    let proxy = "proxy_protocol = { trusted = '10.0.0.0/8' }";
+    check("told", proxy, "told", "");
+    check("untold", "", "told", "error[C0303]");
+    check("unnamed", proxy, "c", "error[C0303]");
+    check("egress", "", "egress", "error[C0341]");
 }
 
 #[test]
