@@ -211,10 +211,18 @@ impl Forward {
             return Err(ForwardFault::NotAllowed);
         }
         let found = self.look_up(name).await?;
-        let addresses = found.iter().filter(|ip| reach::may_reach(**ip, &self.spec.allow_private));
-        let mut addresses: Vec<_> = addresses.map(|ip| SocketAddr::new(*ip, self.spec.port)).collect();
-        addresses.retain(|address| !own.iter().any(|own| is_own(*address, *own)));
+        let here = Here { own, addresses: address::of_this_host().ok() };
+        let addresses = found.iter().map(|ip| SocketAddr::new(ip.to_canonical(), self.spec.port));
+        let addresses: Vec<_> = addresses.filter(|address| self.may_dial(*address, &here)).collect();
         if addresses.is_empty() { Err(ForwardFault::Refused) } else { Ok(addresses) }
+    }
+
+    /// Whether an address may be dialled: a public one of another host, or one that the operator opens; never
+    /// one of our own sockets.
+    fn may_dial(&self, address: SocketAddr, here: &Here<'_>) -> bool {
+        let (ip, open) = (address.ip(), &self.spec.allow_private);
+        // What trusts its own host would take our connections for the host's.
+        reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
     }
 
     async fn look_up(&self, name: &ServerName) -> Answer {
@@ -327,16 +335,27 @@ impl Allowed {
     }
 }
 
-/// Whether a connect to `address` would come out at a socket that listens on `own`.
-fn is_own(address: SocketAddr, own: SocketAddr) -> bool {
-    let (ip, own_ip) = (address.ip(), own.ip());
-    address.port() == own.port()
-        && (ip == own_ip || (own_ip.is_unspecified() && ip.is_ipv4() == own_ip.is_ipv4() && is_here(ip)))
+/// This host, to which nobody is forwarded.
+struct Here<'a> {
+    /// Where this process listens.
+    own: &'a [SocketAddr],
+    /// The addresses of its interfaces, if the kernel told them.
+    addresses: Option<Vec<IpAddr>>,
 }
 
-/// Whether this host has the address. If it cannot be told it is taken for one.
-fn is_here(ip: IpAddr) -> bool {
-    ip.is_loopback() || address::of_this_host().map_or(true, |addresses| addresses.contains(&ip))
+impl Here<'_> {
+    /// Whether this host has the address. If it cannot be told it is taken for one.
+    fn has(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&ip))
+    }
+
+    /// Whether a connect to `address` would come out at a socket of this process.
+    fn listens(&self, address: SocketAddr) -> bool {
+        let ip = address.ip();
+        let is_all = |own: IpAddr| own.is_unspecified() && ip.is_ipv4() == own.is_ipv4() && self.has(ip);
+        let mut own = self.own.iter().filter(|own| own.port() == address.port());
+        own.any(|own| ip == own.ip() || is_all(own.ip()))
+    }
 }
 
 #[cfg(test)]

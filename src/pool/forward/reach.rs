@@ -14,7 +14,12 @@ use crate::route::IpPrefix;
 /// Whether a name may lead to this address; `open` are the networks that the operator opens.
 pub(super) fn may_reach(ip: IpAddr, open: &[IpPrefix]) -> bool {
     let ip = ip.to_canonical();
-    is_public(ip) || (!is_nobody(ip) && open.iter().any(|prefix| prefix.contains(ip)))
+    is_public(ip) || (!is_nobody(ip) && is_open(ip, open))
+}
+
+/// Whether the operator opens this address.
+pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
+    open.iter().any(|prefix| prefix.contains(ip))
 }
 
 /// What no operator can open: there is no such host.

@@ -34,7 +34,9 @@ fn names_are_allowed_as_in_routes() {
 #[test]
 fn our_own_sockets_are_known() {
     fn check(address: &str, own: &str, expected: bool) {
-        assert_eq!(is_own(address.parse().unwrap(), own.parse().unwrap()), expected, "{address} {own}");
+        let own = [own.parse().unwrap()];
+        let here = Here { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
+        assert_eq!(here.listens(address.parse().unwrap()), expected, "{address} {own:?}");
     }
     check("127.0.0.1:443", "127.0.0.1:443", true);
     check("127.0.0.1:443", "127.0.0.1:444", false);
@@ -43,8 +45,29 @@ fn our_own_sockets_are_known() {
     check("127.0.0.2:443", "0.0.0.0:444", false);
     check("[::1]:443", "[::]:443", true);
     check("127.0.0.1:443", "[::]:443", false);
-    // Nobody here has it: it is for documentation.
-    check("192.0.2.1:443", "0.0.0.0:443", false);
+    check("9.9.9.9:443", "0.0.0.0:443", true);
+    check("9.9.9.10:443", "0.0.0.0:443", false);
+}
+
+#[test]
+fn our_own_addresses_are_refused_unless_opened() {
+    let check = |open: &str, address: &str, expected: bool| {
+        let allow_private = open.split_whitespace().map(|prefix| prefix.parse().unwrap()).collect();
+        let spec = ForwardSpec { allow_private, ..forward(&["api.test"], &[]) };
+        let own = ["9.9.9.9:443".parse().unwrap()];
+        let here = Here { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
+        let found = Forward::build(&spec, None).may_dial(address.parse().unwrap(), &here);
+        assert_eq!(found, expected, "{open} {address}");
+    };
+    check("", "9.9.9.10:22", true);
+    check("", "9.9.9.9:22", false);
+    check("9.9.9.9", "9.9.9.9:22", true);
+    check("9.9.9.9", "9.9.9.9:443", false);
+    check("", "127.0.0.1:22", false);
+    check("127.0.0.0/8", "127.0.0.1:22", true);
+    let unknown = Here { own: &[], addresses: None };
+    let forward = Forward::build(&forward(&["api.test"], &[]), None);
+    assert!(!forward.may_dial("9.9.9.10:22".parse().unwrap(), &unknown), "it may be ours");
 }
 
 #[test]
