@@ -19,6 +19,7 @@ use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
 use crate::wire::opening::{Farewell, Fault, Opened, Turn};
 use crate::wire::postgres::Startup;
+use crate::wire::proxy_protocol::begins_like_one;
 use crate::wire::{Opening, Spoken};
 
 /// What a client asks for.
@@ -66,6 +67,9 @@ pub(super) async fn open(
 ) -> Result<Sniffed, CloseReason> {
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
+    if begins_like_one(&bytes) {
+        return Err(sniff::unexpected_header(&client, story));
+    }
     let is_much = bytes.len() > opening.room();
     opening.hear(&bytes);
     let has_heard = !bytes.is_empty();
@@ -77,7 +81,7 @@ pub(super) async fn open(
     };
     let opened = match opened {
         Ok(opened) => opened,
-        Err(stopped) => return Err(talk.close(stopped).await),
+        Err(stopped) => return Err(talk.close(stopped, story).await),
     };
     let memory = talk.memory.take().map(|(share, _)| share);
     story.opened(match &opened {
@@ -121,6 +125,8 @@ struct Talk<'t> {
 /// Why it stopped.
 enum Stopped {
     Fault(Fault),
+    /// The client began with a PROXY header.
+    Header,
     /// The client left.
     Gone,
     /// It did not come to TLS in time.
@@ -187,42 +193,46 @@ impl Talk<'_> {
         if !matches!(read.await, Ok(1..)) {
             return Err(Stopped::Gone);
         }
+        if !self.has_heard && begins_like_one(self.opening.heard()) {
+            return Err(Stopped::Header);
+        }
         self.has_heard = true;
         Ok(())
     }
 
     /// Ends it, with the last words that are not yet said.
-    async fn close(&self, stopped: Stopped) -> CloseReason {
-        let words = match stopped {
-            Stopped::Timeout | Stopped::Unfinished => self.opening.farewell(Farewell::Timeout),
-            Stopped::Memory => self.opening.farewell(Farewell::Busy),
-            Stopped::Fault(_) => Cow::Borrowed(&[][..]),
+    async fn close(&self, stopped: Stopped, story: &Story) -> CloseReason {
+        let farewell = |farewell| self.opening.farewell(farewell);
+        let (words, reason) = match stopped {
             Stopped::Gone => return self.gone(),
+            Stopped::Header => return sniff::unexpected_header(self.client, story),
+            Stopped::Fault(fault) => (Cow::default(), reason(fault)),
+            Stopped::Timeout if !self.has_heard => {
+                (farewell(Farewell::Timeout), CloseReason::FirstByteTimeout)
+            }
+            Stopped::Timeout | Stopped::Unfinished => {
+                (farewell(Farewell::Timeout), CloseReason::OpeningTimeout)
+            }
+            Stopped::Memory => (farewell(Farewell::Busy), CloseReason::HelloMemory),
         };
         sniff::dismiss(self.client, &words).await;
-        match stopped {
-            Stopped::Timeout if self.has_heard => CloseReason::OpeningTimeout,
-            Stopped::Timeout => CloseReason::FirstByteTimeout,
-            Stopped::Unfinished => CloseReason::OpeningTimeout,
-            Stopped::Memory => CloseReason::HelloMemory,
-            Stopped::Fault(fault) => self.fault(fault),
-            Stopped::Gone => self.gone(),
-        }
+        reason
     }
 
     fn gone(&self) -> CloseReason {
         if self.has_heard { CloseReason::LeftBeforeTls } else { CloseReason::NoData }
     }
+}
 
-    fn fault(&self, fault: Fault) -> CloseReason {
-        match fault {
-            Fault::Pipelined => CloseReason::PipelinedBeforeTls,
-            Fault::Malformed | Fault::TooLong => CloseReason::OpeningMalformed,
-            Fault::TooMany => CloseReason::TooManyCommands,
-            Fault::Quit => CloseReason::LeftBeforeTls,
-            // Words of backends.
-            Fault::Refused | Fault::Unexpected => CloseReason::Internal,
-        }
+/// The reason that a fault of a client is.
+fn reason(fault: Fault) -> CloseReason {
+    match fault {
+        Fault::Pipelined => CloseReason::PipelinedBeforeTls,
+        Fault::Malformed | Fault::TooLong => CloseReason::OpeningMalformed,
+        Fault::TooMany => CloseReason::TooManyCommands,
+        Fault::Quit => CloseReason::LeftBeforeTls,
+        // Words of backends.
+        Fault::Refused | Fault::Unexpected => CloseReason::Internal,
     }
 }
 

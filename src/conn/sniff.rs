@@ -140,7 +140,7 @@ fn postgres_error(reason: CloseReason) -> Vec<u8> {
 fn http_status(reason: CloseReason) -> &'static [u8] {
     match reason {
         CloseReason::UnknownProtocol => {
-            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 35\r\n\r\nplain HTTP is not served here: TLS?\n"
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 36\r\n\r\nplain HTTP is not served here: TLS?\n"
         }
         _ => b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
     }
@@ -222,10 +222,10 @@ async fn detected(
     let held = bytes.len();
     let mut reading = Reading::new(bytes, spec, around);
     let patience = match detect.on_timeout {
+        // All of it, however long a PROXY header was under way: it tells nothing of the client's habits.
         Some(_) => detect.timeout,
-        None => spec.first_byte_timeout,
+        None => spec.first_byte_timeout.saturating_sub(story.age()),
     };
-    let patience = patience.saturating_sub(story.age());
     let first = async {
         match held {
             0 => reading.recv(&client).await,
@@ -251,6 +251,9 @@ async fn detected(
             Err(_) => return Err(Stopped::HelloTimeout.reason()),
         }
     };
+    if spoken == Spoken::Other && proxy_protocol::begins_like_one(&reading.bytes) {
+        return Err(unexpected_header(&client, story));
+    }
     story.opened(match spoken {
         Spoken::Tls => ClientOpening::Tls,
         Spoken::Ssh => ClientOpening::Ssh,
@@ -282,9 +285,7 @@ async fn conclude(
             if matches!(stopped, Stopped::Fault(HelloFault::NotTls))
                 && proxy_protocol::begins_like_one(&reading.bytes)
             {
-                story.proxy_header(ProxyOutcome::Unexpected);
-                let _ = socket::reset_on_close(&client);
-                return Err(CloseReason::ProxyUnexpected);
+                return Err(unexpected_header(&client, story));
             }
             if matches!(stopped, Stopped::Fault(HelloFault::BadName(_))) {
                 story.asked_badly(|| reading.sent_name());
@@ -298,6 +299,13 @@ async fn conclude(
     let (bytes, memory) = reading.into_bytes();
     let (wish, tongue) = (Wish::Name, Tongue::Tls);
     Ok(Sniffed { client, bytes, facts, hello: Some(form), wish, greet: None, tongue, _memory: memory })
+}
+
+/// Ends a client that begins with a PROXY header which nobody believes.
+pub(super) fn unexpected_header(client: &Stream, story: &Story) -> CloseReason {
+    story.proxy_header(ProxyOutcome::Unexpected);
+    let _ = socket::reset_on_close(client);
+    CloseReason::ProxyUnexpected
 }
 
 /// Why a hello did not become whole.

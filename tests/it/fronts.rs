@@ -489,4 +489,65 @@ fn protocols_without_a_pool_are_refused_in_their_words() {
     client.shutdown(std::net::Shutdown::Write).unwrap();
     expect_end(&client);
     proxy.wait_for_metric(&closed("hello_truncated"), 1.0);
+    check_http_length(&proxy);
+}
+
+/// The refusal of a plain request is as long as it says.
+#[track_caller]
+fn check_http_length(proxy: &Proxy) {
+    let mut client = proxy.connect();
+    client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let answer = String::from_utf8(rest(&mut client)).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{answer}");
+}
+
+/// A client of a listener that believes PROXY headers, with this header sent.
+fn announced(proxy: &Proxy, header: &[u8]) -> TcpStream {
+    let mut client = proxy.connect();
+    client.write_all(header).unwrap();
+    client
+}
+
+#[test]
+fn the_wait_for_a_silent_client_begins_behind_its_header() {
+    let header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let (proxy, [_, _, http, ..]) = auto(
+        "detect = { on_timeout = \"ssh\", timeout = \"2s\", http = \"http\" }\n\
+         proxy_protocol = { trusted = \"127.0.0.0/8\" }",
+    );
+    let mut late = proxy.connect();
+    let silent = announced(&proxy, header);
+    // By then the first one is older than that as well, and nothing of it has been read.
+    proxy.wait_for_metric(r#"pointsman_connect_attempts_total{pool="ssh",outcome="ok"}"#, 1.0);
+    late.write_all(header).unwrap();
+    proxy.wait_for_metric(r#"pointsman_proxy_headers_total{listener="main",outcome="v1"}"#, 2.0);
+    late.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    assert!(http.received().starts_with(b"GET "));
+    drop(silent);
+}
+
+#[test]
+fn a_header_that_nobody_believes_is_told_in_every_protocol() {
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
+    let backend = Scripted::start("b", &[]);
+    for protocol in ["postgres", "smtp", "imap", "pop3", "auto"] {
+        let proxy = self::proxy(&format!("protocol = \"{protocol}\"\nunmatched = \"p\""), &[&backend]);
+        for (number, header) in [&v1[..], v2].into_iter().enumerate() {
+            let client = announced(&proxy, header);
+            proxy.wait_for_metric(&closed("proxy_unexpected"), number as f64 + 1.0);
+            drop(client);
+        }
+        let counted = r#"pointsman_proxy_headers_total{listener="main",outcome="unexpected"}"#;
+        assert_eq!(proxy.metric(counted), 2.0, "{protocol}");
+    }
+    // One behind a header that is believed is none either.
+    let proxy = self::proxy(
+        "protocol = \"smtp\"\nunmatched = \"p\"\nproxy_protocol = { trusted = \"127.0.0.0/8\" }",
+        &[&backend],
+    );
+    let client = announced(&proxy, &[&v1[..], v1].concat());
+    proxy.wait_for_metric(&closed("proxy_unexpected"), 1.0);
+    drop(client);
 }
