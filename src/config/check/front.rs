@@ -50,6 +50,8 @@ impl ListenerChecker<'_> {
             Protocol::Postgres => {
                 let cancel = match (&words.cancel, &plaintext) {
                     (Key::Absent, TargetSpec::Pool(_)) => plaintext.clone(),
+                    // A file may lead to further pools, today or tomorrow, whose servers must not get the secret.
+                    (Key::Absent, TargetSpec::Reject) if !words.routes_file.is_absent() => cancel,
                     (Key::Absent, TargetSpec::Reject) => only_pool(tls, &databases, &users),
                     _ => cancel,
                 };

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use crate::config::{Config, RoutesReader, load, parse};
 use crate::route::{NamePattern, RouteKey};
-use crate::snapshot::ActionSpec;
+use crate::snapshot::{ActionSpec, FrontSpec, TargetSpec};
 
 /// A tls listener with these routes, and pools `a`, `b` and `c`, the last of which hashes names.
 fn tls(routes: &str) -> String {
@@ -196,6 +196,20 @@ fn a_file_leads_where_its_listener_may() {
     check("untold", "", "told", "error[C0303]");
     check("unnamed", proxy, "c", "error[C0303]");
     check("egress", "", "egress", "error[C0341]");
+}
+
+/// What a file leads to may change while nobody looks at the rest.
+#[test]
+fn requests_to_cancel_do_not_follow_a_file() {
+    let check = |name: &str, keys: &str, expected: TargetSpec| {
+        let protocol = format!("protocol = 'postgres'\nroutes = [{{ sni = 'a.example', pool = 'a' }}]\n{keys}");
+        let config = with_file(name, &protocol, "routes = [{ sni = 'b.example', pool = 'b' }]").unwrap();
+        let FrontSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{name}") };
+        assert_eq!(*cancel, expected, "{keys}");
+    };
+    check("cancel", "", TargetSpec::Reject);
+    check("cancel-named", "cancel = 'a'", TargetSpec::Pool("a".into()));
+    check("cancel-plaintext", "plaintext = 'a'", TargetSpec::Pool("a".into()));
 }
 
 #[test]
