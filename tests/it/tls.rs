@@ -11,9 +11,10 @@ use crate::support::{PATIENCE, Proxy, config, pattern, wait_for};
 
 const ENGINES: [&str; 3] = ["copy", "splice", "auto"];
 
-const FIXTURES: [&str; 13] = [
+const FIXTURES: [&str; 14] = [
     "chromium",
     "curl",
+    "firefox",
     "gnutls",
     "java",
     "node",
@@ -150,7 +151,7 @@ fn real_hellos_reach_the_backend_as_they_are() {
             assert_eq!(ask(&proxy, &bytes).as_deref(), Ok("b"), "{name}");
             assert!(backend.received() == bytes, "{name} by {engine}");
         }
-        assert_eq!((heard(&proxy, "sni"), heard(&proxy, "no_sni")), (12.0, 1.0));
+        assert_eq!((heard(&proxy, "sni"), heard(&proxy, "no_sni")), (13.0, 1.0));
     }
 }
 

@@ -20,9 +20,10 @@ macro_rules! fixture {
     };
 }
 /// What clients really sent, each with the name it was asked to ask for, folded. See the README there.
-pub(super) const FIXTURES: [(&str, &[u8], Option<&str>); 13] = [
+pub(super) const FIXTURES: [(&str, &[u8], Option<&str>); 14] = [
     fixture!("chromium", Some("shop.example.com")),
     fixture!("curl", Some("www.example.org")),
+    fixture!("firefox", Some("shop.example.org")),
     fixture!("gnutls", Some("imap.example.net")),
     fixture!("java", Some("java.example.com")),
     fixture!("node", Some("node.example.com")),

@@ -123,6 +123,7 @@ fn captures_have_their_fingerprints() {
     let expected = [
         ("chromium", "t13d1517h2_8daaf6152771_cb7bf5808d99"),
         ("curl", "t13d3112h2_e8f1e7e78f70_b26ce05bbdd6"),
+        ("firefox", "t13d1617h2_86a278354501_3cbfd9057e0d"),
         ("gnutls", "t13d291300_723694b0fccc_2cc26d266019"),
         ("java", "t13d371200_db35923f8641_7c76daad20ec"),
         ("node", "t13d5911h2_a33745022dd6_1f22a2ca17c4"),
@@ -140,7 +141,7 @@ fn captures_have_their_fingerprints() {
         let message = message_of(raw);
         let offer = Offer::of(&message).unwrap();
         assert_eq!(Ja4::of(&offer).as_str(), fingerprint, "{file}");
-        assert_eq!(offer.ech(), *file == "chromium", "{file}");
+        assert_eq!(offer.ech(), ["chromium", "firefox"].contains(file), "{file}");
     }
 }
 
