@@ -624,6 +624,16 @@ fn forwarding_needs_a_name() {
     let tls = "[listener.out]\nbind = ':1'\nprotocol = 'tls'";
     check(&format!("{tls}\nno_sni = 'egress'\n{pool}"), &["C0341"]);
     check(&format!("{tls}\nroutes = [{{ sni = 'a', pool = 'egress' }}]\n{pool}"), &[]);
+    let none = |protocol: &str, key: &str| {
+        let listener = format!("[listener.out]\nbind = ':1'\nprotocol = '{protocol}'\nunmatched = 'egress'");
+        check(&format!("{listener}\n{key}\n{pool}"), &["C0341"]);
+    };
+    none("auto", "detect = { ssh = 'egress' }");
+    none("auto", "detect = { on_timeout = 'egress' }");
+    none("postgres", "plaintext = 'egress'\ncancel = 'reject'");
+    none("postgres", "cancel = 'egress'");
+    none("postgres", "databases = { a = 'egress' }\ncancel = 'reject'");
+    none("postgres", "users = { a = 'egress' }\ncancel = 'reject'");
 }
 
 #[test]

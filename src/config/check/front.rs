@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::ListenerChecker;
+use super::listener::{ListenerChecker, forwards_nothing};
 use super::or;
 use super::pool::REJECT;
 use super::pools::Pools;
@@ -90,7 +90,12 @@ impl ListenerChecker<'_> {
         let resolved = named.iter().filter_map(|entry| {
             let value = entry.table.clone()?;
             let written = Entry { key: entry.place, at: entry.place, value };
-            let pool = pools.refer(&written, || self.key(&format!("{key}.{}", entry.name)), found)?;
+            let path = self.key(&format!("{key}.{}", entry.name));
+            let pool = pools.refer(&written, || path.clone(), found)?;
+            if let Some(forward) = pool.forwards {
+                let used = (&written, "for sessions without TLS".to_owned());
+                forwards_nothing(used, forward, &path, found);
+            }
             Some((entry.name.as_str().into(), Arc::clone(&pool.name)))
         });
         resolved.collect()

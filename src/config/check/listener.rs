@@ -177,7 +177,9 @@ impl ListenerChecker<'_> {
     ) -> TargetSpec {
         let written = written.entry().filter(|written| written.value != REJECT);
         let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
-        if let (Some(written), Some(forward), "no_sni") = (written, pool.and_then(|pool| pool.forwards), key)
+        // Of all these only clients of `unmatched` have sent a name.
+        if let (Some(written), Some(forward), true) =
+            (written, pool.and_then(|pool| pool.forwards), key != "unmatched")
         {
             let used = (written, "for clients without a name".to_owned());
             forwards_nothing(used, forward, &self.key(key), found);
@@ -313,7 +315,7 @@ pub(super) fn refer(
 }
 
 /// Adds a fault for a pool that forwards by name where there is none.
-fn forwards_nothing(
+pub(super) fn forwards_nothing(
     (written, used): (&Entry<String>, String),
     forward: Span,
     path: &str,

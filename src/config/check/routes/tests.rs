@@ -202,7 +202,8 @@ fn a_file_leads_where_its_listener_may() {
 #[test]
 fn requests_to_cancel_do_not_follow_a_file() {
     let check = |name: &str, keys: &str, expected: TargetSpec| {
-        let protocol = format!("protocol = 'postgres'\nroutes = [{{ sni = 'a.example', pool = 'a' }}]\n{keys}");
+        let protocol =
+            format!("protocol = 'postgres'\nroutes = [{{ sni = 'a.example', pool = 'a' }}]\n{keys}");
         let config = with_file(name, &protocol, "routes = [{ sni = 'b.example', pool = 'b' }]").unwrap();
         let FrontSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{name}") };
         assert_eq!(*cancel, expected, "{keys}");
