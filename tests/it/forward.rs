@@ -112,6 +112,15 @@ fn a_name_that_leads_nowhere_is_told() {
     proxy.wait_for_metric(&closed("name_not_resolved"), 4.0);
 }
 
+/// Two tries at a resolver that says nothing take longer than this dial may.
+#[test]
+fn a_family_that_is_never_answered_holds_nobody_up() {
+    let (dns, host) = (Dns::new(), Recorder::start("host"));
+    dns.say(NAME, Said::OnlyV4(Ipv4Addr::LOCALHOST));
+    let proxy = start(&dns, host.address.port(), LOOPBACK, "connect_timeout = '1s'\ndial_timeout = '3s'");
+    assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
+}
+
 #[test]
 fn a_resolver_that_is_silent_costs_no_more_than_the_dial() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ impl Known {
     async fn ask(&mut self, spec: &DnsSpec, asker: &Asker) -> Told {
         match self {
             Self::Addresses { host, .. } => {
-                let (v4, v6) = asker.addresses(&spec.name).await;
+                let (v4, v6) = asker.addresses(&spec.name, LONGEST_QUESTION).await;
                 host.hear(v4, v6)
             }
             Self::Services(services) => {
@@ -130,7 +131,7 @@ impl Known {
                     let asker = asker.clone();
                     questions.spawn(async move {
                         // A target is a whole name: no search list.
-                        let (v4, v6) = asker.addresses(&format!("{target}.")).await;
+                        let (v4, v6) = asker.addresses(&format!("{target}."), LONGEST_QUESTION).await;
                         (target, v4, v6)
                     });
                 }
@@ -165,18 +166,27 @@ impl Asker {
         Ok(Self { resolver: resolver(resolvers)?, names })
     }
 
-    /// The A and AAAA records of a name.
-    pub(in crate::pool) async fn addresses(&self, name: &str) -> (Heard<IpAddr>, Heard<IpAddr>) {
+    /// The A and AAAA records of a name. Once one of the two has some, the other one has `patience` left.
+    pub(in crate::pool) async fn addresses(
+        &self,
+        name: &str,
+        patience: Duration,
+    ) -> (Heard<IpAddr>, Heard<IpAddr>) {
         let _one_of_few = self.names.acquire().await;
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
             RData::AAAA(v6) => Some(IpAddr::V6(v6.0).to_canonical()),
             _ => None,
         };
-        tokio::join!(
-            question(self.resolver.lookup(name, RecordType::A), address),
-            question(self.resolver.lookup(name, RecordType::AAAA), address),
-        )
+        let mut v4 = pin!(question(self.resolver.lookup(name, RecordType::A), address));
+        let mut v6 = pin!(question(self.resolver.lookup(name, RecordType::AAAA), address));
+        tokio::select! {
+            v4 = &mut v4 => {
+                let v6 = second(&v4, v6, patience).await;
+                (v4, v6)
+            }
+            v6 = &mut v6 => (second(&v6, v4, patience).await, v6),
+        }
     }
 
     async fn services(&self, name: &str) -> Heard<Service> {
@@ -191,6 +201,17 @@ impl Asker {
             _ => None,
         })
         .await
+    }
+}
+
+/// The answer of one family behind that of the other: it is waited for as long as it takes, but no longer than
+/// `patience` where there is something to go on with.
+async fn second<T>(first: &Heard<T>, other: impl Future<Output = Heard<T>>, patience: Duration) -> Heard<T> {
+    match first {
+        Ok(answer) if !answer.records.is_empty() => {
+            timeout(patience, other).await.unwrap_or(Err(DnsFault::Timeout))
+        }
+        _ => other.await,
     }
 }
 

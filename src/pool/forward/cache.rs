@@ -67,8 +67,11 @@ impl Cache {
             Some(Entry::Known { answer, until }) if *until > now => return Look::Known(answer.clone()),
             Some(Entry::Asked(waiting)) => {
                 let (tell, told) = oneshot::channel();
-                // Those who have left make room for those who come.
-                waiting.retain(|waiting| !waiting.is_closed());
+                // Those who have left make room for those who come. Looked at when all room is taken, so that
+                // many who wait do not cost each who comes a look at all of them.
+                if waiting.len() == waiting.capacity() {
+                    waiting.retain(|waiting| !waiting.is_closed());
+                }
                 waiting.push(tell);
                 return Look::Wait(told);
             }
@@ -179,7 +182,7 @@ mod tests {
             drop(cache.look(&name, now));
         }
         let Some(Entry::Asked(waiting)) = cache.entries.get(&name) else { panic!("it is asked for") };
-        assert_eq!(waiting.len(), 1);
+        assert!(waiting.len() < 10, "{}", waiting.len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A DNS server that says what a test wants, on a loopback port that the kernel chooses.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -22,6 +22,8 @@ pub(crate) enum Said {
     Services(Vec<(u16, u16, u16, &'static str)>),
     /// A response code: 2 is SERVFAIL, 3 is NXDOMAIN.
     Code(u8),
+    /// An A record, and nothing at all when asked for AAAA.
+    OnlyV4(Ipv4Addr),
     /// Nothing at all.
     Silence,
 }
@@ -96,6 +98,8 @@ fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u
         None => (NAME_ERROR, Vec::new()),
         Some(Said::Code(code)) => (*code, Vec::new()),
         Some(Said::Silence) => return None,
+        Some(Said::OnlyV4(_)) if kind == AAAA => return None,
+        Some(Said::OnlyV4(ip)) => (0, address((*ip).into(), kind).into_iter().collect()),
         Some(Said::Addresses(addresses)) => {
             (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
         }
