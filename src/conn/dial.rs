@@ -79,6 +79,11 @@ pub(super) async fn dial(
     // A request to cancel has a secret of one backend: another one has no use for it.
     let attempts = if matches!(sniffed.wish, Wish::Cancel) { 1 } else { spec.attempts };
     for _ in 0..attempts {
+        let host = match named.as_mut().map(Iterator::next) {
+            None => None,
+            Some(Some(address)) => Some(address),
+            Some(None) => break,
+        };
         let waited_before = waited;
         let lease = match find(served, sniffed, story, &tried, &mut waited).await {
             Ok(lease) => lease,
@@ -95,17 +100,11 @@ pub(super) async fn dial(
         let deadline = began + waited + spec.dial_timeout;
         story.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
-        let address = match &mut named {
-            Some(addresses) => match addresses.next() {
-                Some(address) => {
-                    story.dials(address);
-                    &Address::Tcp(address)
-                }
-                None => break,
-            },
-            None => lease.backend().address(),
-        };
-        let way = Way { address, source: spec.source, client: story.client().tcp() };
+        if let Some(host) = host {
+            story.dials(host);
+        }
+        let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
+        let way = Way { address: &address, source: spec.source, client: story.client().tcp() };
         let attempt = tokio::select! {
             biased;
             attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,

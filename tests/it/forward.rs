@@ -235,6 +235,18 @@ fn the_addresses_of_a_name_are_tried_in_order() {
 }
 
 #[test]
+fn an_attempt_is_one_at_an_address() {
+    let dns = Dns::new();
+    dns.say_addresses(NAME, &[Ipv4Addr::LOCALHOST.into()]);
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let log = Log::new();
+    let text = text(&dns, nobody, "127.0.0.1:0", LOOPBACK, "attempts = 3");
+    let proxy = Proxy::start(config(&text.replace("'off'", &format!("'{}'", log.0.display()))));
+    refused(&proxy, &fresh(NAME), INTERNAL_ERROR, "connect_refused");
+    assert_eq!(log.record()["attempts"], 1);
+}
+
+#[test]
 fn a_reload_keeps_what_is_known() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
     dns.hold(600);
