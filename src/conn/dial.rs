@@ -64,11 +64,9 @@ pub(super) async fn dial(
     let prologue = Prologue::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, story);
     let began = Instant::now();
     let mut named = match served.pool.forward() {
+        // Boxed, as hardly any connection needs the room.
         Some(forward) => {
-            let found = destinations(forward, sniffed, story);
-            // Boxed, as hardly any connection needs the room.
-            let found = Box::pin(timeout_at(began + spec.dial_timeout, found)).await;
-            Some(found.unwrap_or(Err(CloseReason::NameNotResolved))?.into_iter())
+            Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, story)).await?.into_iter())
         }
         None => None,
     };
@@ -146,9 +144,10 @@ pub(super) async fn dial(
     Err(last)
 }
 
-/// Where the name that the client asks for leads.
-async fn destinations(
+/// Where the name that the client asks for leads, found by `deadline`.
+async fn hosts(
     forward: &Forward,
+    deadline: Instant,
     sniffed: &Sniffed,
     story: &mut Story,
 ) -> Result<Vec<SocketAddr>, CloseReason> {
@@ -161,10 +160,10 @@ async fn destinations(
     let own = story.around().bounds.own.load_full();
     let found = tokio::select! {
         biased;
-        found = forward.destinations(name, &own) => found,
+        found = timeout_at(deadline, forward.destinations(name, &own)) => found,
         () = sniffed.client.failed() => return Err(CloseReason::ClientGone),
     };
-    found.map_err(|fault| {
+    found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
         tracing::debug!(client = %story.client(), %fault, "a client is not forwarded");
         match fault {
             ForwardFault::NotAllowed => CloseReason::NameNotAllowed,

@@ -8,9 +8,9 @@ use std::os::fd::OwnedFd;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use super::Surroundings;
 use super::sniff::{self, Sniffed, Tongue};
 use super::story::Story;
+use super::{Surroundings, reading};
 use crate::executor::timeout_at;
 use crate::limit::Share;
 use crate::snapshot::front::{Front, Greet};
@@ -179,17 +179,9 @@ impl Talk<'_> {
         if granted { Ok(()) } else { Err(Stopped::Memory) }
     }
 
-    /// Reads through the worker's buffer, so that a client that is waited for holds none.
     async fn read(&mut self) -> Result<(), Stopped> {
-        let (client, opening, engines) = (self.client, &mut *self.opening, &self.around.engines);
-        let read = poll_fn(|cx| {
-            engines.with_buffer(|buffer| {
-                let room = opening.room().min(buffer.len());
-                let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
-                opening.hear(&buffer[..read]);
-                Poll::Ready(io::Result::Ok(read))
-            })
-        });
+        let (room, opening) = (self.opening.room(), &mut *self.opening);
+        let read = reading::recv(self.client, &self.around.engines, room, |read| opening.hear(read));
         if !matches!(read.await, Ok(1..)) {
             return Err(Stopped::Gone);
         }

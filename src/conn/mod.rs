@@ -12,6 +12,7 @@ mod dial;
 mod front;
 mod parcel;
 mod proxied;
+mod reading;
 mod route;
 mod sniff;
 mod story;

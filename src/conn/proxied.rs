@@ -4,14 +4,12 @@
 //! It comes before everything else that is read. What arrived behind the header in the same segment is handed
 //! on with the socket; nothing is read twice and nothing is lost.
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 
-use super::Surroundings;
 use super::story::Story;
+use super::{Surroundings, reading};
 use crate::executor::timeout;
 use crate::snapshot::{ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
@@ -187,17 +185,8 @@ impl Reading<'_> {
         proxy_protocol::read(&self.bytes).map_err(Stopped::Fault)
     }
 
-    /// Reads through the worker's buffer, so that a peer that is waited for holds none.
     async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
         let Self { bytes, around } = self;
-        poll_fn(|cx| {
-            around.engines.with_buffer(|buffer| {
-                let room = CHUNK.min(buffer.len());
-                let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
-                bytes.extend_from_slice(&buffer[..read]);
-                Poll::Ready(Ok(read))
-            })
-        })
-        .await
+        reading::recv(client, &around.engines, CHUNK, |read| bytes.extend_from_slice(read)).await
     }
 }

@@ -7,12 +7,11 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use super::Surroundings;
 use super::front::{self, Wish};
 use super::story::Story;
+use super::{Surroundings, reading};
 use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
 use crate::route::Facts;
@@ -500,18 +499,12 @@ impl<'a> Reading<'a> {
         })
     }
 
-    /// Reads through the worker's buffer, so that a client that is waited for holds none.
     async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
         let room = self.granted - self.bytes.len();
-        let (engines, bytes, segments) = (&self.around.engines, &mut self.bytes, &mut self.segments);
-        poll_fn(|cx| {
-            engines.with_buffer(|buffer| {
-                let room = room.min(buffer.len());
-                let read = ready!(client.poll_recv(cx, &mut buffer[..room]))?;
-                bytes.extend_from_slice(&buffer[..read]);
-                *segments = segments.saturating_add(1);
-                Poll::Ready(Ok(read))
-            })
+        let (bytes, segments) = (&mut self.bytes, &mut self.segments);
+        reading::recv(client, &self.around.engines, room, |read| {
+            bytes.extend_from_slice(read);
+            *segments = segments.saturating_add(1);
         })
         .await
     }
