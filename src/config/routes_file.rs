@@ -108,7 +108,12 @@ impl RoutesReader {
         self.parse(&read_text(&self.path, "the file with routes")?)
     }
 
-    fn parse(&self, text: &str) -> Result<Vec<RouteSpec>, Faults> {
+    /// Checks a text as if it stood in the file.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the text at once.
+    pub fn parse(&self, text: &str) -> Result<Vec<RouteSpec>, Faults> {
         let mut found = Findings::new(text);
         let document = document::parse(&mut found);
         let words = RoutesFile::read(&document, read::Path::ROOT, &mut found);

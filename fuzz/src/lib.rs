@@ -1,0 +1,71 @@
+//! What the targets share: bytes are cut on their way, and what they mean must not depend on where.
+
+use std::fmt::Debug;
+
+/// Cuts bytes into pieces as a network might: some of one byte, some of hundreds. The same bytes are always cut
+/// alike, so that a finding is found again.
+pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    let mut state = hash(bytes) | 1;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        // Xorshift: its bits need only look random.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let most = 1 << (state >> 60);
+        let (piece, later) = rest.split_at(rest.len().min(1 + (state >> 32) as usize % most));
+        rest = later;
+        Some(piece)
+    })
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u64 {
+    let step = |state: u64, byte: &u8| (state ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// What a peer sends that says the same over and over, `length` bytes of it. Nothing from one that says nothing.
+pub fn endlessly(bytes: &[u8], length: usize) -> Vec<u8> {
+    bytes.iter().copied().cycle().take(length).collect()
+}
+
+/// The answer of a reader that is shown all bytes that came so far, again and again, and says `not_yet` until it
+/// knows. Asserts that it is the same for the whole, byte by byte and in [`pieces`], and that it stays the answer.
+pub fn read<A, R>(bytes: &[u8], not_yet: &A, reader: impl Fn() -> R) -> A
+where
+    A: PartialEq + Debug,
+    R: FnMut(&[u8]) -> A,
+{
+    let mut whole = reader();
+    let answer = whole(bytes);
+    assert_eq!(whole(bytes), answer, "asked again");
+    check_ends(bytes, &answer, not_yet, reader(), 1..bytes.len());
+    let mut end = 0;
+    let ends = pieces(bytes).map(|piece| {
+        end += piece.len();
+        end
+    });
+    check_ends(bytes, &answer, not_yet, reader(), ends);
+    answer
+}
+
+fn check_ends<A: PartialEq + Debug>(
+    bytes: &[u8],
+    expected: &A,
+    not_yet: &A,
+    mut reader: impl FnMut(&[u8]) -> A,
+    ends: impl Iterator<Item = usize>,
+) {
+    for end in ends {
+        let answer = reader(&bytes[..end]);
+        if answer != *not_yet {
+            assert_eq!(answer, *expected, "with {end} of {} bytes", bytes.len());
+            break;
+        }
+    }
+    assert_eq!(reader(bytes), *expected, "with all bytes in the end");
+}

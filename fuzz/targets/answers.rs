@@ -1,0 +1,84 @@
+//! Answers of servers to health checks, of every kind of check: each comes to an end, what it comes to does not
+//! depend on how the answer is cut, and a hello that we send reads as one.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzz_target;
+use pointsman::wire::dialogue::{MOST_HEARD, Step};
+use pointsman::wire::{Dialogue, DialogueFault, HelloReader, Next, Script, ServerName};
+use pointsman_fuzz::{endlessly, pieces};
+
+static SCRIPTS: LazyLock<Vec<Script>> = LazyLock::new(|| {
+    let [expect, send] = [Step::Expect, Step::Send].map(|step| move |bytes: &[u8]| step(bytes.into()));
+    vec![
+        Script::Tls { server_name: None },
+        Script::SendExpect(
+            [expect(b"220"), send(b"a"), send(b"b"), expect(b"aa"), expect(b"\n"), send(b"c")].into(),
+        ),
+        Script::Http { path: "/".into(), host: None },
+        Script::Postgres { user: None },
+        Script::Postgres { user: Some("u".into()) },
+        Script::Mysql { user: None },
+        Script::Mysql { user: Some("u".into()) },
+        Script::Redis,
+        Script::Smtp,
+        Script::Mqtt,
+        Script::Ssh,
+    ]
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    for script in &*SCRIPTS {
+        let at_once = outcome(script, [bytes]);
+        assert_eq!(outcome(script, bytes.chunks(1)), at_once, "{script:?}");
+        assert_eq!(outcome(script, pieces(bytes)), at_once, "{script:?}");
+    }
+    // It takes longer than the rest, so not all that are endless are tried with all.
+    if let Some(&first) = bytes.first() {
+        let script = &SCRIPTS[usize::from(first) % SCRIPTS.len()];
+        let endless = endlessly(bytes, MOST_HEARD + 1);
+        assert!(outcome(script, endless.chunks(1000)).1.is_some(), "{script:?} must come to an end");
+    }
+    if let Ok(name) = ServerName::from_client(bytes) {
+        check_hello(name, bytes);
+    }
+});
+
+/// All that was sent, and the end; `None` if the server would have to say more.
+fn outcome<'a>(
+    script: &Script,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<u8>, Option<Result<(), DialogueFault>>) {
+    let mut dialogue = Dialogue::new(script, "10.0.0.1:1", &[7; 64]);
+    let mut pieces = pieces.into_iter();
+    let mut sent = Vec::new();
+    let end = loop {
+        assert!(dialogue.heard().len() <= MOST_HEARD);
+        match dialogue.go_on() {
+            Ok(Next::Send(words)) => {
+                assert!(!words.is_empty());
+                sent.extend_from_slice(&words);
+            }
+            Ok(Next::Read) => match pieces.next() {
+                Some(piece) => dialogue.hear(piece),
+                None => break None,
+            },
+            Ok(Next::Done) => break Some(Ok(())),
+            Err(fault) => break Some(Err(fault)),
+        }
+    };
+    assert_eq!(dialogue.is_alive(), end == Some(Ok(())));
+    (sent, end)
+}
+
+fn check_hello(name: ServerName, bytes: &[u8]) {
+    let random = std::array::from_fn(|at| bytes[at % bytes.len()]);
+    let script = Script::Tls { server_name: Some(name.clone()) };
+    let Ok(Next::Send(hello)) = Dialogue::new(&script, "10.0.0.1:1", &random).go_on() else {
+        panic!("the client speaks first")
+    };
+    let read = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&hello);
+    assert_eq!(read.map(|read| read.and_then(|read| read.server_name)), Ok(Some(name)));
+}

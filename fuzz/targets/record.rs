@@ -1,0 +1,105 @@
+//! The line of the access log about a connection whose client chose its words: it stays one line of printable ASCII
+//! within a bound, and both forms of it read back to what was recorded.
+
+#![no_main]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+use libfuzzer_sys::fuzz_target;
+use pointsman::sys::Address;
+use pointsman::telemetry::record::raw_name;
+use pointsman::telemetry::{AccessLogFormat, ClientAddr, CloseReason, Offered, Record};
+use pointsman::wire::{HelloReader, Ja4, Offer};
+use serde_json::Value;
+
+/// More than a line ever has, with each of a client's texts as long as it may be and every byte escaped.
+const LONGEST_LINE: usize = 8192;
+
+fuzz_target!(|bytes: &[u8]| {
+    let record = record(bytes);
+    let write = |format| {
+        let mut line = Vec::new();
+        record.write(format, &mut line);
+        assert!(line.len() <= LONGEST_LINE && line.iter().all(|byte| matches!(byte, 0x20..=0x7e)));
+        String::from_utf8(line).expect("ASCII")
+    };
+    let json: BTreeMap<String, Value> = serde_json::from_str(&write(AccessLogFormat::Json)).expect("JSON");
+    for (key, text) in
+        [("sni", &record.sni), ("proxy_authority", &record.proxy_authority), ("unique_id", &record.unique_id)]
+    {
+        assert_eq!(json[key].as_str(), text.as_deref(), "{key}");
+    }
+    let pairs = json.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
+        Value::String(text) => (key, text),
+        Value::Number(number) if number.is_f64() => (key, format!("{:.6}", number.as_f64().unwrap_or(-1.0))),
+        other => (key, other.to_string()),
+    });
+    assert_eq!(read_text(&write(AccessLogFormat::Text)), pairs.collect());
+});
+
+/// The bytes are what the client sent as its hello, and what was told of it in a PROXY header.
+fn record(bytes: &[u8]) -> Record {
+    let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
+    let hello = reader.read(bytes).ok().flatten();
+    let offered = hello.as_ref().and_then(|hello| {
+        let message = hello.message(bytes);
+        let offer = Offer::of(&message)?;
+        Some(Box::new(Offered::new(&offer, Ja4::of(&offer), 1, hello.records)))
+    });
+    let sni = match hello.and_then(|hello| hello.server_name) {
+        Some(name) => name.as_str().into(),
+        None => raw_name(bytes),
+    };
+    let (authority, id) = bytes.split_at(bytes.len() / 2);
+    let client = SocketAddr::from(([10, 0, 0, 1], 1000));
+    Record {
+        id: 1,
+        accepted: UNIX_EPOCH,
+        client: ClientAddr(Address::Tcp(client)),
+        peer: Some(Address::Tcp(client)),
+        listener: "tls".into(),
+        sni: Some(sni),
+        proxy_authority: Some(raw_name(authority)),
+        unique_id: Some(raw_name(id)),
+        offered,
+        route: None,
+        pool: None,
+        backend: None,
+        backend_address: None,
+        attempts: 0,
+        from_client: 0,
+        from_backend: 0,
+        dropped: 0,
+        hello: None,
+        queue: None,
+        connect: None,
+        total: Duration::ZERO,
+        close: CloseReason::NoData,
+    }
+}
+
+/// The pairs of a line as a reader of logs takes them: a value ends at the space, or at its closing quote.
+fn read_text(line: &str) -> BTreeMap<String, String> {
+    let mut pairs = BTreeMap::new();
+    let mut rest = line;
+    while !rest.is_empty() {
+        let (key, value) = rest.split_once('=').expect("a key");
+        let (value, length) = if value.starts_with('"') {
+            let mut values = serde_json::Deserializer::from_str(value).into_iter();
+            let text: String = values.next().expect("a value").expect("a string");
+            (text, values.byte_offset())
+        } else {
+            let length = value.find(' ').unwrap_or(value.len());
+            (value[..length].to_owned(), length)
+        };
+        assert_eq!(pairs.insert(key.to_owned(), value), None, "{key} is there twice");
+        let behind = &rest[key.len() + 1 + length..];
+        rest = behind.strip_prefix(' ').unwrap_or_else(|| {
+            assert_eq!(behind, "");
+            behind
+        });
+    }
+    pairs
+}
