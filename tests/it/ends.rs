@@ -225,8 +225,8 @@ fn bytes_sent_before_a_reset_are_delivered() {
 /// Fills everything between the two until nothing more goes in.
 fn fill(mut from: &TcpStream) -> usize {
     let block = vec![0xAB; 1 << 20];
-    // Until an eighth of a second passes without room.
-    from.set_write_timeout(Some(Duration::from_millis(125))).unwrap();
+    // Until there was no room for so long that the proxy, however late it runs, has had its turn.
+    from.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sent = 0;
     loop {
         match from.write(&block) {
@@ -352,8 +352,14 @@ fn a_half_closed_connection_has_a_time_of_its_own() {
 fn a_stalled_reader_is_reaped() {
     with_all_engines(|engine| {
         let pair = idle_after(engine, Duration::from_secs(1), LONG);
-        assert!(fill(&pair.server) > 0);
-        pair.wait_for_close("idle_timeout");
+        thread::scope(|scope| {
+            // It writes on, so that there is more than fits until the end.
+            scope.spawn(|| {
+                let block = vec![0xAB; 1 << 20];
+                while (&pair.server).write_all(&block).is_ok() {}
+            });
+            pair.wait_for_close("idle_timeout");
+        });
         assert!(pair.proxy.metric(DROPPED) > 0.0);
         let mut rest = Vec::new();
         let error = (&pair.client).read_to_end(&mut rest).expect_err("a reset: bytes were lost");
