@@ -5,8 +5,8 @@
 #
 # Bind ports from 1024 on in config.toml: the user in the image has no capabilities. The health check asks
 # 127.0.0.1:9100 from inside the container, so config.toml needs an [admin] table whose `listen` is
-# "127.0.0.1:9100", or "0.0.0.0:9100" if it is also to be scraped from outside (published to loopback
-# above); without one the container serves but counts as unhealthy.
+# "127.0.0.1:9100", or "0.0.0.0:9100" with open_metrics = true if it is also to be scraped from outside
+# (published to loopback above); without one the container serves but counts as unhealthy.
 
 # Another image with cargo and a C linker can take its place: --build-arg BUILDER=...
 ARG BUILDER=docker.io/library/rust:1.95-slim

@@ -36,7 +36,7 @@ fn main() -> Anything<()> {
     let text = configuration(listen, admin_at, &backends);
     let (config, _) = config::parse("demo.toml", &text).map_err(|faults| faults.render(false))?;
 
-    let admin_listener = admin::bind(admin_at)?;
+    let admin_listener = admin::bind(config::AdminSpec::new(admin_at))?;
     let server = Server::start(config)?;
     let remote = server.remote();
     let view = Arc::clone(remote.view());

@@ -2,9 +2,10 @@
 //!
 //! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
 
+mod text;
+
 use std::future;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin;
 use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
-use crate::server::{Server, Signals, tproxy_rules};
+use crate::server::{Server, Signals, confine, tproxy_rules};
+use crate::sys::Address;
+use text::{OneLine, as_text};
 
 /// How long `health` and `status` wait for the admin listener.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -87,9 +90,23 @@ struct RunArgs {
 
 #[derive(Args)]
 struct AdminArgs {
-    /// The address of its admin listener
+    /// The address of its admin listener, or `unix:/PATH`
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
-    admin: SocketAddr,
+    admin: Address,
+    /// The file with the token that it wants, as admin.token_file names it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// Whom to ask; if the token cannot be read, that is told.
+    fn at(&self) -> Result<admin::At, ExitCode> {
+        let token = self.token_file.as_deref().map(admin::read_token).transpose().map_err(|fault| {
+            complain(&fault.to_string());
+            ExitCode::from(FAILED)
+        })?;
+        Ok(admin::At { address: self.admin.clone(), token })
+    }
 }
 
 /// Reads the arguments and does what they say.
@@ -97,8 +114,8 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
-        Command::Health { admin, ready } => ask(admin.admin, if ready { "/ready" } else { "/healthz" }),
-        Command::Status { admin } => ask(admin.admin, "/api/v1/status"),
+        Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
+        Command::Status { admin } => ask(&admin, "/api/v1/status"),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[]) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
@@ -154,6 +171,11 @@ fn serve(args: &RunArgs) -> ExitCode {
     if let Err(code) = start_log(config.log) {
         return code;
     }
+    // Threads inherit it, so it comes before the first of them.
+    if let Err(error) = confine(&config, args.file.as_deref()) {
+        tracing::error!("{error}");
+        return ExitCode::from(FAILED);
+    }
     match serve_config(config, args.file.clone()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -165,7 +187,7 @@ fn serve(args: &RunArgs) -> ExitCode {
 
 /// Wires the admin listener to the server, and serves until the end.
 fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let admin = config.admin.map(admin::bind).transpose()?;
+    let admin = config.admin.clone().map(admin::bind).transpose()?;
     let server = Server::start(config)?;
     let view = std::sync::Arc::clone(server.remote().view());
     let also = async move {
@@ -189,10 +211,11 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
     // in our own lines.
     let libraries = if level == "trace" { "" } else { ",hickory=error" };
     let filter = EnvFilter::new(format!("{level}{libraries}"));
+    let colors = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_writer(move || OneLine { to: io::stderr(), colors })
+        .with_ansi(colors)
         .with_target(false)
         // It would report a full disk to standard error, which is the full disk, and panic.
         .log_internal_errors(false);
@@ -203,11 +226,20 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
     Ok(())
 }
 
-fn ask(address: SocketAddr, path: &str) -> ExitCode {
-    match admin::ask(address, path, PATIENCE) {
-        Ok((200, body)) => answer(&format!("{}\n", body.trim_end())),
+fn ask(args: &AdminArgs, path: &str) -> ExitCode {
+    match args.at() {
+        Ok(at) => tell(args, admin::ask(at, path, PATIENCE)),
+        Err(code) => code,
+    }
+}
+
+/// Shows what was answered, harmlessly: it may come from anybody who listens there.
+fn tell(args: &AdminArgs, told: io::Result<(u16, String)>) -> ExitCode {
+    let address = &args.admin;
+    match told {
+        Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
         Ok((status, body)) => {
-            complain(&format!("{address} answered {status}: {}", body.trim_end()));
+            complain(&format!("{address} answered {status}: {}", as_text(body.trim_end())));
             ExitCode::from(FAILED)
         }
         Err(error) => {

@@ -1,8 +1,11 @@
-//! Asks a running pointsman, over a plain blocking socket: one GET, one answer, the end.
+//! Asks a running pointsman, over a plain blocking socket: one request, one answer, the end.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::sys::Address;
 
 /// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
 /// should something else listen at that address.
@@ -11,26 +14,73 @@ const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 /// Bytes asked of the kernel at once.
 const CHUNK: usize = 64 * 1024;
 
-/// Asks for `path` at the admin address and returns the status code and the body. All of it may take
-/// `timeout`. Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this host.
+/// An admin listener, as one who asks knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At {
+    /// Its address.
+    pub address: Address,
+    /// The token that is sent along.
+    pub token: Option<String>,
+}
+
+impl<T: Into<Address>> From<T> for At {
+    fn from(address: T) -> Self {
+        Self { address: address.into(), token: None }
+    }
+}
+
+/// Asks for `path` at an admin listener and returns the status code and the body. All of it may take `timeout`. Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this
+/// host.
 ///
 /// # Errors
 ///
-/// Those of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/` or has
-/// spaces, controls or anything beyond ASCII; `UnexpectedEof` for an answer that is cut off, which is also
-/// what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
+/// Those of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/`, or a path or
+/// token that has spaces, controls or anything beyond ASCII; `UnexpectedEof` for an answer that is cut off, which is
+/// also what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
 /// UTF-8 or not HTTP.
-pub fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
-    if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path"));
+pub fn ask(at: impl Into<At>, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    request(at.into(), "GET", path, timeout)
+}
+
+/// Asks for a change by `method`, such as `POST` or `DELETE`, without content; otherwise like [`ask`].
+///
+/// # Errors
+///
+/// Those of [`ask`].
+pub fn change(
+    at: impl Into<At>,
+    method: &'static str,
+    path: &str,
+    timeout: Duration,
+) -> io::Result<(u16, String)> {
+    request(at.into(), method, path, timeout)
+}
+
+fn request(at: At, method: &str, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    let At { address, token } = at;
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    if !path.starts_with('/') || !is_word(path) || !token.as_deref().is_none_or(is_word) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path, or not a token"));
     }
     let deadline = Instant::now() + timeout;
-    let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
+    let mut socket = connect(&address, left(deadline)?)?;
+    socket.set_write_timeout(Some(left(deadline)?))?;
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     // With HTTP/1.0 the answer comes in one piece and ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).map_err(timed_out)?;
-    let answer = read(&mut stream, deadline)?;
+    socket.write_all(format!("{method} {path} HTTP/1.0\r\n{token}\r\n").as_bytes()).map_err(timed_out)?;
+    let answer = read(&mut socket, deadline)?;
     parse(&answer)
+}
+
+fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
+    let address = match address {
+        Address::Tcp(address) => SockAddr::from(*address),
+        Address::Unix(path) => SockAddr::unix(path)?,
+    };
+    let socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
+    // A Unix socket whose queue is full says so at once.
+    socket.connect_timeout(&address, timeout).map_err(timed_out)?;
+    Ok(socket)
 }
 
 /// What is left until the deadline, more than nothing.
@@ -42,7 +92,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// Reads to the end, the deadline or the bound.
-fn read(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
+fn read(stream: &mut Socket, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -99,6 +149,7 @@ fn content_length(line: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::unix::net::UnixListener;
     use std::thread;
 
     use proptest::prelude::*;
@@ -155,11 +206,44 @@ mod tests {
     }
 
     #[test]
-    fn a_path_cannot_forge_a_request() {
+    fn a_path_and_a_token_cannot_forge_a_request() {
+        let check = |path: &str, token: Option<&str>| {
+            let address = "127.0.0.1:1".parse().unwrap();
+            let at = At { address, token: token.map(str::to_owned) };
+            let kind = ask(at, path, Duration::from_secs(1)).unwrap_err().kind();
+            assert_eq!(kind, io::ErrorKind::InvalidInput, "{path:?} {token:?}");
+        };
         for path in ["", "ready", "/a b", "/a\r\nB: c", "/é"] {
-            let kind = ask("127.0.0.1:1".parse().unwrap(), path, Duration::from_secs(1)).unwrap_err().kind();
-            assert_eq!(kind, io::ErrorKind::InvalidInput, "{path:?}");
+            check(path, None);
         }
+        for token in ["a b", "a\r\nB: c", "é", "a\n"] {
+            check("/", Some(token));
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_asked_with_the_token() {
+        let path = std::env::temp_dir().join(format!("pointsman-ask-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let address = Address::Unix(path.as_path().into());
+        let asked = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = [0; 64];
+            let count = stream.read(&mut asked).unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nyes").unwrap();
+            String::from_utf8(asked[..count].to_vec()).unwrap()
+        });
+        let answer = ask(
+            At { address: address.clone(), token: Some("secret".to_owned()) },
+            "/ready",
+            Duration::from_secs(20),
+        )
+        .unwrap();
+        assert_eq!(answer, (200, "yes".to_owned()));
+        assert_eq!(asked.join().unwrap(), "GET /ready HTTP/1.0\r\nAuthorization: Bearer secret\r\n\r\n");
+        let gone = ask(address, "/", Duration::from_secs(20)).unwrap_err().kind();
+        assert_eq!(gone, io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(path).unwrap();
     }
 
     proptest! {

@@ -4,18 +4,21 @@
 //! The bounds are in the socket as the HTTP library sees it: a read or a write after the deadline fails,
 //! and the library then gives the connection up. So they hold whatever the client sends or leaves unread.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::Socket;
 use crate::limit::{Gate, Pass};
+use crate::sys::Address;
 
 /// Admin connections at once; more are closed unanswered. A few scrapers and operators need a handful,
 /// and the descriptors that are kept from the connections' limit suffice for these.
@@ -59,10 +62,40 @@ impl Default for Limits {
     }
 }
 
+/// A listening socket, registered with the runtime.
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<(Box<dyn Line>, Address)> {
+        Ok(match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Box::new(stream), peer.into())
+            }
+            Self::Unix(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Who asks hardly ever binds its end.
+                let path = peer.as_pathname().unwrap_or(Path::new(""));
+                (Box::new(stream), Address::Unix(path.into()))
+            }
+        })
+    }
+}
+
+/// What bytes come and go on.
+trait Line: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Line for T {}
+
 /// The listening socket of admin.
 #[derive(Debug)]
 pub(super) struct Door {
-    listener: TcpListener,
+    listener: Listener,
+    address: Address,
     gate: Arc<Gate>,
     limits: Limits,
     /// So that a lasting lack of descriptors is logged once.
@@ -71,9 +104,12 @@ pub(super) struct Door {
 
 impl Door {
     /// Registers a non-blocking listening socket with the current runtime.
-    pub(super) fn open(listener: std::net::TcpListener, limits: Limits) -> io::Result<Self> {
-        let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, gate: Gate::new(limits.connections), limits, failing: false })
+    pub(super) fn open(socket: Socket, address: Address, limits: Limits) -> io::Result<Self> {
+        let listener = match socket {
+            Socket::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
+            Socket::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+        };
+        Ok(Self { listener, address, gate: Gate::new(limits.connections), limits, failing: false })
     }
 
     async fn pause(&mut self, error: io::Error) {
@@ -96,9 +132,9 @@ fn is_of_the_client(error: &io::Error) -> bool {
 
 impl axum::serve::Listener for Door {
     type Io = Visit;
-    type Addr = SocketAddr;
+    type Addr = Address;
 
-    async fn accept(&mut self) -> (Visit, SocketAddr) {
+    async fn accept(&mut self) -> (Visit, Address) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -115,8 +151,8 @@ impl axum::serve::Listener for Door {
         }
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<Address> {
+        Ok(self.address.clone())
     }
 }
 
@@ -132,7 +168,7 @@ enum Stage {
 /// One admin connection. Its reads and writes fail when its time or its bytes are used up.
 #[derive(Debug)]
 pub(super) struct Visit {
-    stream: TcpStream,
+    stream: Box<dyn Line>,
     stage: Stage,
     /// The end of the stage.
     deadline: Pin<Box<Sleep>>,
@@ -142,7 +178,7 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    fn new(stream: TcpStream, pass: Pass, limits: &Limits) -> Self {
+    fn new(stream: Box<dyn Line>, pass: Pass, limits: &Limits) -> Self {
         Self {
             stream,
             stage: Stage::Asking(limits.answer_time),
@@ -180,7 +216,7 @@ impl AsyncRead for Visit {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request is too large")));
         }
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer))?;
         self.left = self.left.saturating_sub(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -190,7 +226,7 @@ impl AsyncWrite for Visit {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answer();
         self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        Pin::new(&mut *self.stream).poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -200,7 +236,7 @@ impl AsyncWrite for Visit {
     ) -> Poll<io::Result<usize>> {
         self.answer();
         self.check_time(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        Pin::new(&mut *self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -208,18 +244,18 @@ impl AsyncWrite for Visit {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut *self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, TcpStream as StdStream};
+    use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
     use std::thread;
 
     use axum::Router;
@@ -247,7 +283,9 @@ mod tests {
             runtime.block_on(async {
                 let large = || async { "x".repeat(LARGE) };
                 let router = Router::new().route("/", get("answer\n")).route("/large", get(large));
-                let _ = axum::serve(Door::open(listener, limits).unwrap(), router).await;
+                let _ =
+                    axum::serve(Door::open(Socket::Tcp(listener), address.into(), limits).unwrap(), router)
+                        .await;
             });
         });
         address

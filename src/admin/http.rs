@@ -1,16 +1,16 @@
 //! Which path is answered with what. The only place that knows HTTP's words, beside the client in `ask`.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::task::spawn_blocking;
 
+use super::guard::{Guard, Peer};
 use super::{scrape, status};
 use crate::server::{Life, View};
 
@@ -25,42 +25,8 @@ GET /api/v1/status  what is configured and alive, as JSON
 /// The text format of Prometheus; without the version some scrapers guess.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Which values of the header Host are answered.
-///
-/// A web page may send its reader's browser to this machine's own addresses, by a name of its own that it
-/// lets point there (DNS rebinding), and would then read the answer as one of its own. The only mark of
-/// such a request is that name in Host. So a listener that is bound to a loopback address, and relies on
-/// being reached from this machine only, answers for IP addresses and `localhost` and refuses other names.
-/// A listener on any other address is open to its network anyway and is scraped by name, so there every
-/// name is right. A request without the header is not from a browser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hosts {
-    Any,
-    Local,
-}
-
-impl Hosts {
-    fn of(address: SocketAddr) -> Self {
-        if address.ip().to_canonical().is_loopback() { Self::Local } else { Self::Any }
-    }
-
-    fn admit(self, request: &Request) -> bool {
-        let is_local = |host: &HeaderValue| host.to_str().is_ok_and(is_local);
-        self == Self::Any || request.headers().get_all(header::HOST).iter().all(is_local)
-    }
-}
-
-/// Whether a value of Host, perhaps with a port, is an IP address or `localhost`.
-fn is_local(host: &str) -> bool {
-    if let Some((inside, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return inside.parse::<Ipv6Addr>().is_ok();
-    }
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
-    name.parse::<IpAddr>().is_ok() || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
-}
-
-/// The answers of a listener at this address.
-pub(super) fn router(view: Arc<View>, address: SocketAddr) -> Router {
+/// The answers, behind their guard: whatever path is added here, it is judged first.
+pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -68,24 +34,24 @@ pub(super) fn router(view: Arc<View>, address: SocketAddr) -> Router {
         .route("/api/v1/status", get(status))
         .fallback(unknown)
         .method_not_allowed_fallback(not_a_get)
-        .layer(middleware::from_fn_with_state(Hosts::of(address), admit))
+        .layer(middleware::from_fn_with_state(guard, admit))
         .with_state(view)
 }
 
-async fn admit(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
-    let mut response = match hosts.admit(&request) {
-        true => next.run(request).await,
-        false => misdirected(),
+async fn admit(
+    State(guard): State<Arc<Guard>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let (head, body) = request.into_parts();
+    let mut response = match guard.admit(&head, &peer).await {
+        Ok(()) => next.run(Request::from_parts(head, body)).await,
+        Err(denial) => denial.into_response(),
     };
     // One request per connection, see the module above.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-fn misdirected() -> Response {
-    let why =
-        "this address answers to IP addresses and to localhost, not to other names in the header Host\n";
-    (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
 async fn metrics(State(view): State<Arc<View>>) -> Response {
@@ -126,44 +92,4 @@ async fn unknown() -> (StatusCode, String) {
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn not_a_get() -> (StatusCode, &'static str) {
     (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(host: &str, expected: bool) {
-        assert_eq!(is_local(host), expected, "{host:?}");
-    }
-
-    #[test]
-    fn hosts_that_no_page_can_have() {
-        check("127.0.0.1", true);
-        check("127.0.0.1:9100", true);
-        check("10.1.2.3:1", true);
-        check("localhost", true);
-        check("LocalHost:9100", true);
-        check("localhost.", true);
-        check("[::1]", true);
-        check("[::1]:9100", true);
-        check("", false);
-        check("evil.example", false);
-        check("evil.example:9100", false);
-        check("localhost.evil.example", false);
-        check("127.0.0.1.evil.example", false);
-        check("[evil.example]", false);
-        check("[::1", false);
-        check("::1", false);
-    }
-
-    #[test]
-    fn only_a_loopback_listener_looks_at_the_host() {
-        let of = |address: &str| Hosts::of(address.parse().unwrap());
-        assert_eq!(of("127.0.0.1:1"), Hosts::Local);
-        assert_eq!(of("[::1]:1"), Hosts::Local);
-        assert_eq!(of("[::ffff:127.0.0.1]:1"), Hosts::Local);
-        assert_eq!(of("0.0.0.0:1"), Hosts::Any);
-        assert_eq!(of("[::]:1"), Hosts::Any);
-        assert_eq!(of("192.0.2.1:1"), Hosts::Any);
-    }
 }

@@ -2,43 +2,97 @@
 //! `pointsman health`.
 //!
 //! It runs on the control runtime beside the control loop, so nothing that is asked here delays a byte of
-//! a connection. It only reads: no request changes anything, and nothing it says is a secret of a client.
-//! It has no passwords and no TLS, so whoever reaches its address may ask; keep that address inside.
+//! a connection. Nothing it says is a secret of a client. Who may ask is decided in one place, for every path
+//! there is (`guard`): by where the listener is reached, a token, and what a web page of others cannot send.
+//! There is no TLS.
 //!
 //! One request per connection: the answer ends it. So one deadline for the request and one for the answer
 //! bound every connection, and a scrape every few seconds loses nothing by a new connection.
 
 mod ask;
 mod door;
+mod guard;
 mod http;
 mod scrape;
 mod status;
+mod token;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-pub use ask::ask;
+pub use ask::{At, ask, change};
 pub use door::MOST_CONNECTIONS;
+pub use token::{TokenFault, read_token};
 
+use crate::config::AdminSpec;
 use crate::listener::BindFault;
 use crate::server::View;
+use crate::sys::{Address, SocketFile};
 use door::{Door, Limits};
+use guard::Guard;
 
-/// Takes the address of the admin listener, early, so that a clash is known before anything else starts.
-/// Connections wait until [`serve`] runs. With `[::]` it takes IPv4 connections too, unless
+/// Connections that the kernel holds before they are accepted, as the standard library has it for TCP.
+const BACKLOG: u32 = 128;
+
+/// Why there is no admin listener.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminFault {
+    /// Its address cannot be bound.
+    #[error(transparent)]
+    Bind(#[from] BindFault),
+    /// Its token cannot be had.
+    #[error(transparent)]
+    Token(#[from] TokenFault),
+}
+
+/// The admin listener, bound. Dropped, it is closed, and the file of its Unix socket removed.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: Address,
+    spec: AdminSpec,
+    file: Option<SocketFile>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Bound {
+    /// Where it listens; the port is the kernel's choice where the specification says 0.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+/// Takes the address of the admin listener, early, so that a clash is known before anything else starts, and
+/// looks at its token. Connections wait until [`serve`] runs. With `[::]` it takes IPv4 connections too, unless
 /// `net.ipv6.bindv6only` is set.
 ///
 /// # Errors
 ///
-/// The address and what the kernel said of it.
-pub fn bind(address: SocketAddr) -> Result<TcpListener, BindFault> {
-    let bind = || {
-        // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
-        let listener = TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+/// The address and what the kernel said of it, or what is wrong with the file of the token.
+pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
+    if let Some(path) = &spec.token_file {
+        read_token(path)?;
+        token::warn_of_readers(path);
+    }
+    let bound = match &spec.listen {
+        Address::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
+            // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
+            listener.set_nonblocking(true)?;
+            Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
+        }),
+        Address::Unix(path) => SocketFile::listen(path, Some(spec.mode), BACKLOG)
+            .map(|(socket, file)| (spec.listen.clone(), Socket::Unix(socket.into()), Some(file))),
     };
-    bind().map_err(|source| BindFault { address: address.into(), source })
+    let (address, socket, file) =
+        bound.map_err(|source| BindFault { address: spec.listen.clone(), source })?;
+    Ok(Bound { socket, address, spec, file })
 }
 
 /// Answers what is asked, and never ends by itself, unless the listener cannot be used at all, which is
@@ -51,14 +105,15 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindFault> {
 /// # Cancel safety
 ///
 /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
-pub async fn serve(listener: TcpListener, view: Arc<View>) {
-    let ready =
-        listener.local_addr().and_then(|address| Ok((address, Door::open(listener, Limits::default())?)));
-    match ready {
-        Ok((address, door)) => {
+pub async fn serve(bound: Bound, view: Arc<View>) {
+    let Bound { socket, address, spec, file: _file } = bound;
+    match Door::open(socket, address.clone(), Limits::default()) {
+        Ok(door) => {
             tracing::info!(%address, "admin listens");
+            let guard = Guard::new(spec, Arc::clone(&view.metrics));
+            let service = http::router(view, guard).into_make_service_with_connect_info::<guard::Peer>();
             // Its result says nothing: accept errors are dealt with in the door, and it has no other end.
-            let _ = axum::serve(door, http::router(view, address)).await;
+            let _ = axum::serve(door, service).await;
         }
         Err(error) => tracing::error!(%error, "admin cannot serve; connections are served without it"),
     }

@@ -35,15 +35,18 @@ impl Read for Bind {
 }
 
 /// What `admin.listen` takes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AdminAddress(pub(super) SocketAddr);
+#[derive(Clone, Debug)]
+pub(super) struct AdminAddress(pub(super) Address);
 
 impl Read for AdminAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "an address such as \"127.0.0.1:9100\"", found)?;
         let address = match text.strip_prefix(':').and_then(port) {
             Some(port) => Err(format!("one address: write \"127.0.0.1:{port}\"")),
-            None => one_address(text),
+            None if text.starts_with("unix:") => {
+                text.parse().map_err(|fault: AddressFault| fault.to_string())
+            }
+            None => one_address(text).map(Address::from),
         };
         address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -139,9 +142,6 @@ fn both_families(port: u16) -> Vec<Address> {
 
 /// An address to bind, or a hint.
 fn one_address(text: &str) -> Result<SocketAddr, String> {
-    if text.starts_with("unix:") {
-        return Err("the admin listener binds an IP address, not a Unix socket".to_owned());
-    }
     let address: SocketAddr = text.parse().map_err(|_| hint(text))?;
     match address.ip() {
         // An IPv6 socket is v6-only here, so the kernel would refuse it.

@@ -102,12 +102,12 @@ codes! {
     RouteTarget = "C0350",
     /// More routes with conditions for one name, or more expressions, than are compared one by one.
     ManyAlternatives = "C0351",
+    /// An admin listener that others than this machine may reach, and that asks for no token.
+    OpenAdmin = "C0360",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
     IdleSetting = "C0402",
-    /// An admin listener that others than this machine may reach.
-    OpenAdmin = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
     /// A listener that believes the PROXY header of whoever connects.
@@ -122,7 +122,6 @@ impl Code {
         match self {
             Self::UnusedPool
             | Self::IdleSetting
-            | Self::OpenAdmin
             | Self::NothingReady
             | Self::LostCancel
             | Self::TrustsEverybody => Level::Warning,

@@ -13,7 +13,7 @@ use super::words::{
     Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
     TimeOrOff, Word,
 };
-use super::{LogFormat, LogLevel};
+use super::{LogFormat, LogLevel, TokenFor};
 use crate::balance::Algorithm;
 use crate::pool::spec::{Duty, HashOn};
 use crate::relay::EngineChoice;
@@ -51,6 +51,8 @@ tables! {
         zones: List<Name>,
         /// The admin listener: metrics, health, status.
         admin: Admin,
+        /// What the process keeps itself from.
+        process: Process,
         /// The access log: one record for each connection that ended.
         access_log: AccessLog,
         /// The program's own log, on standard error.
@@ -65,9 +67,34 @@ tables! {
 
     /// The admin listener: metrics, health, status.
     "the admin listener" struct Admin {
-        /// Its address, such as "127.0.0.1:9100". Default: none, no admin listener. It asks nobody for a
-        /// password, so keep it away from strangers.
+        /// Its address, such as "127.0.0.1:9100", or a Unix socket, `"unix:/run/pointsman/admin.sock"`. Default:
+        /// none, no admin listener. An address that other machines reach needs `token_file` or `open_metrics`.
         listen: AdminAddress,
+        /// Unix sockets only: the permissions of the socket's file; who may write may ask. Default "0660".
+        mode: FileMode,
+        /// The path of a file that holds a token of 16 to 1024 visible ASCII characters, relative to this file's
+        /// directory. Requests then need the header "Authorization: Bearer TOKEN". Read at each such request, so
+        /// a new token is in force at once. Default: none. There is no TLS: on a network that others read, they
+        /// read the token.
+        token_file: FilePath,
+        /// Which requests need the token: "all" (default), or "changes", those that change something; "changes"
+        /// is for loopback addresses and Unix sockets.
+        token_for: Choice<TokenFor>,
+        /// Whether /metrics, /healthz and /ready are answered without the token. Default false. Metrics name
+        /// your listeners, pools and backends.
+        open_metrics: bool,
+        /// Names by which it is asked, beside IP addresses, "localhost" and the name of this machine; other names
+        /// in the header Host are refused, as a web page may lead a browser here by a name of its own. Unix
+        /// sockets do not look at it. Default: none.
+        hosts: OneOrMany<DnsName>,
+    }
+
+    /// What the process keeps itself from. A change needs a restart.
+    "the process" struct Process {
+        /// Whether Landlock confines the process to the directories of the files that are configured; a reload can
+        /// then add files in the same directories only. true: it does, or the start fails; false: it does not.
+        /// Default: it does where the kernel has it and nothing that is configured could break.
+        landlock: bool,
     }
 
     /// The access log: one record for each connection that ended.
@@ -617,6 +644,10 @@ impl Word for Check {
 
 impl Word for AccessLogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+}
+
+impl Word for TokenFor {
+    const WORDS: &'static [(&'static str, Self)] = &[("all", Self::All), ("changes", Self::Changes)];
 }
 
 impl Word for LogFormat {

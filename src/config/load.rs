@@ -14,6 +14,7 @@ use super::findings::Findings;
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file, routes_file};
 use crate::pool::Source;
+use crate::sys::landlock;
 
 /// The largest file that is read: room for more than a million routes, and an end for what is no file.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
@@ -39,6 +40,9 @@ fn place_files(config: &mut Config, path: &Path) {
         if let Source::File(file) = &mut discover.source {
             *file = directory.join(&*file).into();
         }
+    }
+    if let Some(file) = config.admin.as_mut().and_then(|admin| admin.token_file.as_mut()) {
+        *file = directory.join(&*file);
     }
     for file in config.listeners.iter_mut().filter_map(|listener| listener.policy.routes_file.as_mut()) {
         file.path = directory.join(&*file.path).into();
@@ -116,7 +120,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        io::ErrorKind::PermissionDenied => format!("permission denied{}", landlock::hint(error)),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     };

@@ -6,6 +6,7 @@
 //! line in `file`, its use in `check`, and a line in `config.example.toml`.
 
 mod address;
+mod admin;
 mod check;
 mod code;
 mod conditions;
@@ -26,13 +27,13 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::telemetry::AccessLogSpec;
 
+pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
 pub use load::{load, one_liner, parse};
@@ -53,7 +54,9 @@ pub struct Config {
     /// The key by which splits of routes draw, and pools unless they say otherwise.
     pub hash_key: [u8; 16],
     /// The admin listener, or `None` when there is none.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<AdminSpec>,
+    /// Whether Landlock must confine the process, or must not; `None` is where it can without harm.
+    pub landlock: Option<bool>,
     /// The access log.
     pub access_log: AccessLogSpec,
     /// The program's own log.

@@ -1,5 +1,7 @@
 //! Diagnostics to text, in the form of rustc's, by annotate-snippets.
 
+use std::borrow::Cow;
+
 use annotate_snippets::normalize_untrusted_str;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet};
 
@@ -16,7 +18,8 @@ pub(super) fn render(report: &Report, color: bool) -> String {
         return String::new();
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let page = Page::new(&report.source_name, &report.text);
+    let text = spell_out(&report.text);
+    let page = Page::new(&report.source_name, &text);
     let mut out = String::new();
     for diagnostic in &report.diagnostics {
         out.push_str(&renderer.render(&[page.group(diagnostic)]));
@@ -25,6 +28,18 @@ pub(super) fn render(report: &Report, color: bool) -> String {
     out.push_str(&summary(report));
     out.push('\n');
     out
+}
+
+/// Puts a dot in the place of each control character from beyond ASCII, which some terminals obey and the renderer
+/// lets pass. It has as many bytes, so that every place stays what it is.
+fn spell_out(text: &str) -> Cow<'_, str> {
+    let is_control = |c: char| ('\u{80}'..='\u{9f}').contains(&c);
+    if text.contains(is_control) { text.replace(is_control, "\u{b7}").into() } else { text.into() }
+}
+
+/// What is shown of a text that may hold anything.
+fn harmless(text: &str) -> String {
+    normalize_untrusted_str(&spell_out(text))
 }
 
 /// Such as `pointsman.toml: 3 faults, 1 warning`.
@@ -40,7 +55,7 @@ fn summary(report: &Report) -> String {
             _ => format!("{count} {noun}s"),
         })
         .collect();
-    format!("{}: {}", normalize_untrusted_str(&report.source_name), parts.join(", "))
+    format!("{}: {}", harmless(&report.source_name), parts.join(", "))
 }
 
 /// A text with its lines counted once for all diagnostics.
@@ -55,11 +70,7 @@ impl<'r> Page<'r> {
     fn new(name: &str, text: &'r str) -> Self {
         let after_newlines =
             text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self {
-            name: normalize_untrusted_str(name),
-            text,
-            lines: std::iter::once(0).chain(after_newlines).collect(),
-        }
+        Self { name: harmless(name), text, lines: std::iter::once(0).chain(after_newlines).collect() }
     }
 
     fn group(&self, diagnostic: &Diagnostic) -> Group<'r> {
@@ -67,13 +78,13 @@ impl<'r> Page<'r> {
             Level::Fault => Title::ERROR,
             Level::Warning => Title::WARNING,
         };
-        let title = level.primary_title(diagnostic.message.clone()).id(diagnostic.code.as_str());
+        let title = level.primary_title(harmless(&diagnostic.message)).id(diagnostic.code.as_str());
         let mut group = match diagnostic.labels.split_first() {
             Some((first, others)) => title.elements(self.snippets(first, others)),
             None => title.element(Origin::path(self.name.clone())),
         };
         for help in &diagnostic.help {
-            group = group.element(Title::HELP.message(normalize_untrusted_str(help)));
+            group = group.element(Title::HELP.message(harmless(help)));
         }
         group
     }
@@ -104,7 +115,7 @@ impl<'r> Page<'r> {
         let end = self.line_end(bottom);
         let annotations = marks.into_iter().map(|(label, kind)| {
             let span = self.on_one_line(label.span);
-            let text = (!label.text.is_empty()).then(|| normalize_untrusted_str(&label.text));
+            let text = (!label.text.is_empty()).then(|| harmless(&label.text));
             kind.span(span.start - start..span.end - start).label(text)
         });
         Snippet::source(&self.text[start..end])

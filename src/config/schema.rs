@@ -105,7 +105,7 @@ described! {
     impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
-    impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(.+):[0-9]+$" });
+    impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
     impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
     impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });
     impl [] Hex = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f ]+$" });

@@ -154,7 +154,7 @@ fn every_key_reaches_its_spec() {
     assert_eq!(config.workers, 3);
     assert_eq!(config.max_connections, Some(1000));
     assert_eq!(config.max_checks, 7);
-    assert_eq!(config.admin, Some("[::1]:9100".parse().unwrap()));
+    assert_eq!(config.admin, Some(admin("[::1]:9100")));
     assert_eq!(config.access_log.to, AccessLogTarget::File("./log".into()));
     assert_eq!(config.access_log.format, AccessLogFormat::Text);
     assert_eq!(config.log, LogSpec { level: LogLevel::Trace, format: LogFormat::Json });
@@ -365,7 +365,7 @@ fn references() {
     check_others("[listener.x]\nbind = '0.0.0.0:5432'\npool = 'db'", &["C0307"]);
     check_others("[listener.x]\nbind = '127.0.0.1:5432'\npool = 'db'", &[]);
     check_others("[listener.x]\nbind = [':0', ':0']\npool = 'db'", &[]);
-    check_others("[admin]\nlisten = '0.0.0.0:5432'", &["C0307", "C0403"]);
+    check_others("[admin]\nlisten = '0.0.0.0:5432'", &["C0307", "C0360"]);
     check_listener("hello_timeout = '1s'\nno_sni = 'reject'", &["C0308", "C0308"]);
     check_listener("protocol = 'tls'", &["C0308"]);
     check_tls("", &["C0309"]);
@@ -493,8 +493,6 @@ fn warnings() {
         "[pool.x]\nbalance = 'failover'\nbackends = [{ address = '10.0.0.1:1', weight = 2 }]",
         &["C0401", "C0402"],
     );
-    check_others("[admin]\nlisten = '192.0.2.1:9100'", &["C0403"]);
-    check_others("[admin]\nlisten = '127.0.0.2:9100'", &[]);
 }
 
 #[test]
@@ -614,7 +612,49 @@ fn unix_sockets_are_bound() {
     check(&bind("'unix:/a'", "mode = '+66'"), &["C0203"]);
     check(&bind("'unix:/a'", "mode = 0o660"), &["C0104"]);
     check(&bind("':5432'", "mode = '660'"), &["C0402"]);
-    check_others("[admin]\nlisten = 'unix:/run/admin.sock'", &["C0204"]);
+}
+
+fn admin(listen: &str) -> AdminSpec {
+    AdminSpec::new(listen.parse::<crate::sys::Address>().unwrap())
+}
+
+#[test]
+fn who_may_ask_the_admin_listener() {
+    let check = |listen: &str, keys: &str, expected: &[&str]| {
+        check_others(&format!("[admin]\nlisten = '{listen}'\n{keys}"), expected);
+    };
+    let (token, open) = ("token_file = 'token'", "open_metrics = true");
+    check("127.0.0.2:9100", "", &[]);
+    check("unix:/run/admin.sock", "", &[]);
+    check("192.0.2.1:9100", "", &["C0360"]);
+    check("[::]:9100", "", &["C0360"]);
+    check("192.0.2.1:9100", token, &[]);
+    check("192.0.2.1:9100", open, &[]);
+    check("192.0.2.1:9100", &format!("{token}\n{open}"), &[]);
+    check("192.0.2.1:9100", "open_metrics = false", &["C0360"]);
+    check("192.0.2.1:9100", &format!("{token}\ntoken_for = 'changes'"), &["C0360"]);
+    check("127.0.0.1:9100", &format!("{token}\ntoken_for = 'changes'"), &[]);
+    check("127.0.0.1:9100", "token_for = 'all'", &["C0402"]);
+    check("127.0.0.1:9100", open, &["C0402"]);
+    check("127.0.0.1:9100", "mode = '0600'", &["C0402"]);
+    check("unix:/run/admin.sock", "mode = '0600'", &[]);
+    check("127.0.0.1:9100", "hosts = ['lb', 'lb.example.']", &[]);
+    check("127.0.0.1:9100", "hosts = 'http://lb'", &["C0230"]);
+    check("127.0.0.1:9100", "token_file = ''", &["C0201"]);
+    check("unix:admin.sock", "", &["C0204"]);
+    check_others("[admin]\nlisten = 'unix:/a'\n[listener.x]\nbind = 'unix:/a'\npool = 'db'", &["C0307"]);
+}
+
+#[test]
+fn an_admin_listener_is_read() {
+    let text = "[admin]\nlisten = 'unix:/run/a'\nmode = '0600'\ntoken_file = 'token'\n\
+                token_for = 'changes'\nopen_metrics = true";
+    let spec = good(&whole("", "", text)).admin.unwrap();
+    assert_eq!(spec.listen, "unix:/run/a".parse().unwrap());
+    assert_eq!((spec.mode, spec.token_for, spec.open_metrics), (0o600, TokenFor::Changes, true));
+    assert_eq!(spec.token_file.as_deref(), Some(Path::new("token")));
+    let spec = good(&whole("", "", "[admin]\nlisten = '[::1]:1'\nhosts = 'LB.example.'")).admin.unwrap();
+    assert_eq!(spec.hosts, ["lb.example"]);
 }
 
 #[test]
@@ -871,7 +911,12 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let mut full = good(&example_with_every_key());
     // These have no fixed default; the example shows a value.
     assert_eq!(full.max_connections.take(), Some(100_000));
-    assert_eq!(full.admin.take(), Some("127.0.0.1:9100".parse().unwrap()));
+    let shown = full.admin.take().unwrap();
+    assert_eq!(shown.listen, "unix:/run/pointsman/admin.sock".parse().unwrap());
+    assert_eq!(shown.token_file.as_deref(), Some(Path::new("/etc/pointsman/token")));
+    assert_eq!((shown.hosts.as_slice(), shown.mode), (&["lb-1.example.com".to_owned()][..], AdminSpec::MODE));
+    assert_eq!((shown.token_for, shown.open_metrics), (TokenFor::All, false));
+    assert_eq!(full.landlock.take(), Some(true));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
     let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::sys::listen::{ListenOptions, listen, try_bind};
-use crate::sys::{Address, SocketFile, process, socket};
+use crate::sys::{Address, SocketFile, landlock, process, socket};
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ fn hint(address: &Address, error: &io::Error) -> &'static str {
             "; it is not touched: remove it, or choose another path"
         }
         (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there",
-        (Address::Unix(_), _) => "",
+        (Address::Unix(_), _) => landlock::hint(error),
         (_, io::ErrorKind::AddrInUse) => {
             "; something listens there already (`ss -ltnp` shows what): stop it, or choose another port"
         }

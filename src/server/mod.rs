@@ -7,6 +7,7 @@
 mod aftercare;
 mod agents;
 mod build;
+mod confine;
 mod discovery;
 mod front;
 mod leaving;
@@ -26,6 +27,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use build::BuildFault;
+pub use confine::{ConfineFault, confine};
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
 pub use source::{SourceFault, tproxy_rules};
@@ -156,7 +158,7 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
-        view.set_addresses(plan.addresses(), config.admin);
+        view.set_addresses(plan.addresses(), &config);
         let held = if must_look {
             Some(plan)
         } else {

@@ -78,6 +78,7 @@ impl Changes {
         let restarts = [
             ("workers", old.workers != new.workers),
             ("admin", old.admin != new.admin),
+            ("process", old.landlock != new.landlock),
             ("access_log", old.access_log != new.access_log),
             ("log", old.log != new.log),
         ];

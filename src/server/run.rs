@@ -289,7 +289,7 @@ impl Control {
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.set_addresses(server.sockets.addresses(), config.admin);
+        server.view.set_addresses(server.sockets.addresses(), &config);
         let connections = server.descriptors.connections(&config);
         server.view.bounds.connections.set_limit(connections);
         server.view.metrics.process().connections_limit.set(connections as f64);
@@ -403,7 +403,8 @@ impl Control {
 fn in_force(new: Config, running: &Config) -> Config {
     Config {
         workers: running.workers,
-        admin: running.admin,
+        admin: running.admin.clone(),
+        landlock: running.landlock,
         access_log: running.access_log.clone(),
         log: running.log,
         ..new

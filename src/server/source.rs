@@ -18,7 +18,8 @@ pub enum SourceFault {
     /// Addresses of clients may not be taken.
     #[error(
         "pool `{pool}` has source = \"client\", and this process may not do that: {source}; it needs CAP_NET_ADMIN or \
-         CAP_NET_RAW, such as by AmbientCapabilities= of its systemd unit or by setcap cap_net_admin+ep on the program"
+         CAP_NET_RAW, such as by AmbientCapabilities= of its systemd unit or by setcap cap_net_admin+ep on the program; \
+         one that was started without such a pool has given them up and needs a restart"
     )]
     Client {
         /// The pool's name.

@@ -1,7 +1,6 @@
 //! What others may see of the running server, and ask of it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -61,11 +60,8 @@ impl View {
     }
 
     /// Says where the listeners listen, and the admin listener.
-    pub(super) fn set_addresses(
-        &self,
-        addresses: BTreeMap<Arc<str>, Vec<Address>>,
-        admin: Option<SocketAddr>,
-    ) {
+    pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<Address>>, config: &Config) {
+        let admin = config.admin.as_ref().and_then(|admin| admin.listen.tcp());
         let own = addresses.values().flatten().filter_map(Address::tcp).chain(admin);
         self.bounds.own.store(Arc::new(own.collect()));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;

@@ -9,8 +9,10 @@
 
 pub mod address;
 pub mod fault;
+pub mod landlock;
 pub mod listen;
 pub mod pipe;
+pub mod privileges;
 pub mod process;
 pub mod reactor;
 pub mod socket;

@@ -14,8 +14,9 @@ pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget,
 pub use close_reason::{CloseReason, Phase, Who};
 pub use exposition::Exposition;
 pub use metrics::{
-    ActiveConnection, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
-    ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ProxyOutcome, ReloadOutcome,
+    ActiveConnection, AdminRefusal, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck,
+    HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ProxyOutcome,
+    ReloadOutcome,
 };
 pub use offered::Offered;
 pub use record::{ClientAddr, Record};

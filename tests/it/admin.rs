@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pointsman::admin;
 use pointsman::balance::Algorithm;
-use pointsman::config::Config;
+use pointsman::config::{AdminSpec, Config};
 use pointsman::pool::{HealthSpec, State};
 use pointsman::relay::EngineChoice;
 use pointsman::telemetry::metrics::METRICS;
@@ -353,7 +353,7 @@ fn who_says_nothing_blocks_nobody() {
 #[test]
 fn a_clash_names_the_address() {
     let (_proxy, address, _backend) = start();
-    let message = admin::bind(address).unwrap_err().to_string();
+    let message = admin::bind(AdminSpec::new(address)).unwrap_err().to_string();
     assert!(message.contains(&address.to_string()), "{message}");
     assert!(message.contains("something listens there already"), "{message}");
 }

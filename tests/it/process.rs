@@ -12,20 +12,20 @@ use std::thread;
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
 /// A folder of its own for a test; gone when it is dropped.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
@@ -38,7 +38,7 @@ impl Drop for Folder {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     command.args(arguments).stdin(Stdio::null());
     for variable in ["POINTSMAN_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
@@ -48,7 +48,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// A run to its end.
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
@@ -66,7 +66,7 @@ fn check(arguments: &[&str], code: i32, stdout: &[&str], stderr: &[&str]) {
 
 /// The lines that a running program has written to one of its outputs.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
     fn follow(source: impl Read + Send + 'static) -> Self {
@@ -80,12 +80,12 @@ impl Lines {
         lines
     }
 
-    fn all(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
 
     /// Waits for so many lines with this in them, and returns the last.
-    fn wait_for_nth(&self, nth: usize, part: &str) -> String {
+    pub(crate) fn wait_for_nth(&self, nth: usize, part: &str) -> String {
         let mut found = None;
         let find = || {
             found = self.all().into_iter().filter(|line| line.contains(part)).nth(nth - 1);
@@ -96,20 +96,20 @@ impl Lines {
         found.unwrap()
     }
 
-    fn wait_for(&self, part: &str) -> String {
+    pub(crate) fn wait_for(&self, part: &str) -> String {
         self.wait_for_nth(1, part)
     }
 }
 
 /// A running program; killed when it is dropped, if it has not ended.
-struct Program {
-    child: Child,
-    stderr: Lines,
-    stdout: Lines,
+pub(crate) struct Program {
+    pub(crate) child: Child,
+    pub(crate) stderr: Lines,
+    pub(crate) stdout: Lines,
 }
 
 impl Program {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = Lines::follow(child.stderr.take().unwrap());
         let stdout = Lines::follow(child.stdout.take().unwrap());
@@ -117,27 +117,27 @@ impl Program {
     }
 
     /// `run` with a file, until it serves.
-    fn serve(file: &Path) -> Self {
+    pub(crate) fn serve(file: &Path) -> Self {
         let program = Self::start(command(&["run"]).arg(file));
         program.stderr.wait_for("serving");
         program
     }
 
     /// Where a listener listens, by the line that says so.
-    fn address(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let line = self.stderr.wait_for("serving");
         let name = format!("\"{listener}\": [");
         let rest = &line[line.find(&name).unwrap_or_else(|| panic!("no {name} in {line}")) + name.len()..];
         rest[..rest.find([',', ']']).unwrap()].parse().unwrap_or_else(|error| panic!("{error} in {line}"))
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let status = Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status().unwrap();
         assert!(status.success());
     }
 
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let mut status = None;
         wait_for("the end of the program", || {
             status = self.child.try_wait().unwrap();
@@ -147,7 +147,7 @@ impl Program {
     }
 
     /// Told to end, it does so in order.
-    fn expect_end_by(&mut self, signal: &str) {
+    pub(crate) fn expect_end_by(&mut self, signal: &str) {
         self.signal(signal);
         let status = self.end();
         assert_eq!(status.code(), Some(0), "{status}:\n{}", self.stderr.all().join("\n"));

@@ -7,19 +7,23 @@ pub(crate) mod recorder;
 pub(crate) mod tls;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pointsman::admin;
-use pointsman::config::{self, Config};
+use pointsman::config::{self, AdminSpec, Config};
 use pointsman::relay::EngineChoice;
 use pointsman::server::{Remote, Server, Signals};
+use pointsman::sys::Address;
 
 /// How long a test waits for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A port of this host that the kernel chooses.
+const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A running server; stopped when it is dropped.
 pub(crate) struct Proxy {
@@ -37,8 +41,14 @@ impl Proxy {
 
     /// The same with an admin listener beside it, whose address is returned.
     pub(crate) fn start_with_admin(config: Config) -> (Self, SocketAddr) {
-        let listener = admin::bind("127.0.0.1:0".parse().unwrap()).expect("a free port");
-        let address = listener.local_addr().unwrap();
+        let (proxy, address) = Self::start_with(config, AdminSpec::new(LOOPBACK));
+        (proxy, address.tcp().expect("it listens on TCP"))
+    }
+
+    /// The same with any admin listener.
+    pub(crate) fn start_with(config: Config, admin: AdminSpec) -> (Self, Address) {
+        let listener = admin::bind(admin).expect("a free address");
+        let address = listener.address().clone();
         let server = Server::start(config).expect("the server starts");
         let remote = server.remote();
         let view = Arc::clone(remote.view());

@@ -3,6 +3,7 @@
 //! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
 //! was found.
 
+mod admin;
 mod discover;
 mod forward;
 mod front;
@@ -15,7 +16,6 @@ pub(super) mod routes;
 mod tiers;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::code::Code;
@@ -33,7 +33,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let node = tiers::Node::of(file, found);
     let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, found);
     let mut binds = Binds::default();
-    let admin = admin(file, &mut binds, found);
+    let admin = admin::admin(file, &mut binds, found);
     let listeners = listener::listeners(&file.listener, hash_key, &mut known, &mut binds, found);
     tiers::Node::check(file, &pools, found);
     front::warn_of_lost_cancels(&listeners, &pools, found);
@@ -47,6 +47,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         max_checks: max_checks(file),
         hash_key,
         admin,
+        landlock: file.process.value().and_then(|words| words.landlock.value().copied()),
         access_log: access_log(file),
         log: log(file),
         listeners,
@@ -93,23 +94,6 @@ fn shutdown(file: &File) -> ShutdownSpec {
         grace: words.and_then(|words| words.grace.value()).map_or(Duration::ZERO, |time| time.0),
         drain: words.and_then(|words| words.drain.value()).map_or(Duration::from_secs(30), |time| time.0),
     }
-}
-
-fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Option<SocketAddr> {
-    let listen = file.admin.value()?.listen.entry()?;
-    let address = listen.value.0;
-    let path = "admin.listen";
-    binds.add(&[address.into()], listen.at, path, found);
-    if !address.ip().is_loopback() {
-        found.add(
-            Diagnostic::new(Code::OpenAdmin, path, "the admin listener may be reached from other machines")
-                .label(listen.at, "not a loopback address")
-                .help(
-                    "it asks nobody for a password: use \"127.0.0.1\", or keep strangers from this address",
-                ),
-        );
-    }
-    Some(address)
 }
 
 /// Every address that is bound, with its place, to find those bound twice.

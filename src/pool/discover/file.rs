@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
 use super::{DiscoverFault, DiscoveredSet, Teller};
+use crate::sys::landlock;
 use crate::sys::watch::{FileWatch, Look};
 
 /// The largest file that is read: far more than the most backends need.
@@ -18,7 +19,7 @@ const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FileFault {
     /// It cannot be opened or read.
-    #[error("it cannot be read: {0}")]
+    #[error("it cannot be read: {0}{hint}", hint = landlock::hint(.0))]
     Unreadable(#[source] io::Error),
     /// It is a directory, a pipe or the like.
     #[error("it is not a regular file")]

@@ -1,8 +1,7 @@
 //! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
 //! README's table all come from here.
 
-use std::fmt::Write as _;
-
+use super::admin::ADMIN_REFUSED;
 use Kind::{Counter, Gauge, Histogram};
 
 /// One family of series.
@@ -57,7 +56,7 @@ const CONNECTION_BOUNDS: &[f64] =
 /// A reload reads a file and builds tables.
 const RELOAD_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-const fn doc(
+pub(super) const fn doc(
     name: &'static str,
     kind: Kind,
     labels: &'static [&'static str],
@@ -524,6 +523,7 @@ pub const METRICS: &[MetricDoc] = &[
     PIPE_FALLBACKS,
     ACCESS_LOG_WRITTEN,
     ACCESS_LOG_DROPPED,
+    ADMIN_REFUSED,
     RELOADS,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
@@ -539,21 +539,12 @@ pub const METRICS: &[MetricDoc] = &[
     THREADS,
 ];
 
-/// The metrics as a Markdown table, one row each, as the README shows it.
-pub fn markdown_table() -> String {
-    let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
-    for MetricDoc { name, kind, labels, meaning } in METRICS {
-        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
-        _ = writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.word());
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::telemetry::metrics::markdown_table;
 
     #[test]
     fn names_are_unique_and_follow_the_rules_of_prometheus() {
@@ -572,7 +563,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 71);
+        assert_eq!(names.len(), 72);
     }
 
     #[test]

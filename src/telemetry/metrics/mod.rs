@@ -5,10 +5,12 @@
 //! Series cannot be removed, so those of a listener or pool that a reload took away stay until the process
 //! ends, and what comes and goes (backends) is not here: see [`super::exposition`].
 
+mod admin;
 pub mod families;
 mod listener;
 mod pool;
 mod process;
+mod table;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,10 +19,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use self::families::{Kind, METRICS, MetricDoc, markdown_table};
+pub use self::admin::AdminRefusal;
+pub use self::families::{Kind, METRICS, MetricDoc};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
+pub use self::table::markdown_table;
 
 /// Where a metric is registered from; the recorder keeps it for filters, which we do not use.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::admin::{ADMIN_REFUSED, AdminRefusal};
 use super::{Registry, families};
 
 /// Why a relay copied where it would have spliced.
@@ -84,6 +85,7 @@ pub struct ProcessMetrics {
     pub checks_delayed: Counter,
     /// Connections ended by a panic.
     pub panics: Counter,
+    admin_refusals: [Counter; AdminRefusal::ALL.len()],
     pipe_fallbacks: [Counter; PipeFallback::ALL.len()],
     reloads: [Counter; ReloadOutcome::ALL.len()],
     reload_seconds: Histogram,
@@ -96,6 +98,7 @@ impl ProcessMetrics {
         registry.gauge(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         let fallback =
             |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);
+        let refusal = |reason: AdminRefusal| registry.counter(&ADMIN_REFUSED, &[("reason", reason.word())]);
         let reload =
             |outcome: ReloadOutcome| registry.counter(&families::RELOADS, &[("result", outcome.word())]);
         Self {
@@ -109,12 +112,18 @@ impl ProcessMetrics {
             streams_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "stream")]),
             checks_delayed: registry.counter(&families::CHECKS_DELAYED, &[]),
             panics: registry.counter(&families::PANICS, &[]),
+            admin_refusals: AdminRefusal::ALL.map(refusal),
             pipe_fallbacks: PipeFallback::ALL.map(fallback),
             reloads: ReloadOutcome::ALL.map(reload),
             reload_seconds: registry.histogram(&families::RELOAD_SECONDS, &[]),
             last_reload_success: registry.gauge(&families::LAST_RELOAD_SUCCESS, &[]),
             last_reload_timestamp: registry.gauge(&families::LAST_RELOAD_TIMESTAMP, &[]),
         }
+    }
+
+    /// Counts a request that the admin listener refused.
+    pub fn admin_refused(&self, reason: AdminRefusal) {
+        self.admin_refusals[reason as usize].increment(1);
     }
 
     /// Counts a relay that copied where it would have spliced.

@@ -1,0 +1,405 @@
+//! Who may ask what: one judgement over every request, whatever its path.
+//!
+//! Three kinds of strangers are kept out. Other machines: by the token. Web pages that send their reader's
+//! browser to this machine: by the header Host, since a page that lets a name of its own point here (DNS
+//! rebinding) is betrayed by that name, and by the headers with which browsers mark requests across sites. And
+//! pages in old browsers without those: a request that changes something may have no content of the kinds that a
+//! form can send. A request without any of these headers is not from a browser.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::connect_info::Connected;
+use axum::http::header::{self, HeaderMap, HeaderName};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use tokio::task::spawn_blocking;
+
+use super::door::Door;
+use super::token;
+use crate::config::{AdminSpec, TokenFor};
+use crate::sys::{Address, process};
+use crate::telemetry::{AdminRefusal, Metrics};
+
+/// What `open_metrics` opens: words for those who watch, and nothing else.
+const OPEN: [&str; 3] = ["/metrics", "/healthz", "/ready"];
+
+/// Where a browser says from which site a request comes. The library has no name for it.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The least time between two lines in the log about wrong tokens.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(super) struct Peer(Address);
+
+impl Connected<IncomingStream<'_, Door>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+        Self(stream.remote_addr().clone())
+    }
+}
+
+/// Judges requests. Shared by all connections.
+pub(super) struct Guard {
+    spec: AdminSpec,
+    /// The name of this machine, in lower case.
+    own_name: String,
+    metrics: Arc<Metrics>,
+    /// When a wrong token was last logged.
+    told: Mutex<Option<Instant>>,
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denial {
+    /// It is refused.
+    Refused(AdminRefusal),
+    /// The token is needed and cannot be read: a fault of ours.
+    NoToken,
+}
+
+impl Guard {
+    pub(super) fn new(spec: AdminSpec, metrics: Arc<Metrics>) -> Arc<Self> {
+        let own_name = process::host_name().to_ascii_lowercase();
+        Arc::new(Self { spec, own_name, metrics, told: Mutex::default() })
+    }
+
+    /// Whether a request may be answered. What is refused is counted.
+    pub(super) async fn admit(&self, request: &Parts, peer: &Peer) -> Result<(), Denial> {
+        let judged = match self.judge(request) {
+            Ok(None) => Ok(()),
+            Ok(Some(said)) => self.compare(said, peer).await,
+            Err(refusal) => Err(Denial::Refused(refusal)),
+        };
+        if let Err(denial) = judged {
+            tracing::debug!(peer = %peer.0, ?denial, "admin refused a request");
+            if let Denial::Refused(refusal) = denial {
+                self.metrics.process().admin_refused(refusal);
+            }
+        }
+        judged
+    }
+
+    /// All but the token itself: what was said in its place is returned where one is needed.
+    fn judge(&self, request: &Parts) -> Result<Option<String>, AdminRefusal> {
+        let is_change = !matches!(request.method, Method::GET | Method::HEAD);
+        let headers = &request.headers;
+        if self.spec.listen.tcp().is_some() && !every(headers, header::HOST, |host| self.is_ours(host)) {
+            return Err(AdminRefusal::Host);
+        }
+        if is_cross_site(headers) {
+            return Err(AdminRefusal::CrossSite);
+        }
+        let said = match self.needs_token(is_change, request.uri.path()) {
+            true => Some(bearer(headers).ok_or(AdminRefusal::Token)?),
+            false => None,
+        };
+        if is_change && !every(headers, header::CONTENT_TYPE, is_json) {
+            return Err(AdminRefusal::ContentType);
+        }
+        Ok(said)
+    }
+
+    /// Whether a value of Host, perhaps with a port, is one by which this listener is asked.
+    fn is_ours(&self, host: &str) -> bool {
+        is_local(host) || {
+            let name = host.split_once(':').map_or(host, |(name, _)| name);
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == self.own_name || self.spec.hosts.contains(&name)
+        }
+    }
+
+    fn needs_token(&self, is_change: bool, path: &str) -> bool {
+        let is_open = !is_change && self.spec.open_metrics && OPEN.contains(&path);
+        let is_free = match (&self.spec.token_file, self.spec.token_for) {
+            (Some(_), TokenFor::All) => false,
+            (Some(_), TokenFor::Changes) => !is_change,
+            // Elsewhere nobody has a token, so that only what is open is answered.
+            (None, _) => self.spec.is_local(),
+        };
+        !is_open && !is_free
+    }
+
+    /// Compares what was said with the token as it is now in its file.
+    async fn compare(&self, said: String, peer: &Peer) -> Result<(), Denial> {
+        let Some(path) = self.spec.token_file.clone() else {
+            return Err(Denial::Refused(AdminRefusal::Token));
+        };
+        let is_right = spawn_blocking(move || Ok(token::equal(&said, &token::read_token(&path)?))).await;
+        match is_right {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                if self.may_tell() {
+                    tracing::warn!(peer = %peer.0, "admin was asked with a wrong token; more within a minute are only counted");
+                }
+                Err(Denial::Refused(AdminRefusal::Token))
+            }
+            Ok(Err(fault)) => {
+                let fault: token::TokenFault = fault;
+                if self.may_tell() {
+                    tracing::error!(error = %fault, "admin lets nobody in");
+                }
+                Err(Denial::NoToken)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the admin token could not be compared");
+                Err(Denial::NoToken)
+            }
+        }
+    }
+
+    /// Whether it is time for another line.
+    fn may_tell(&self) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = told.is_none_or(|told| told.elapsed() >= QUIET);
+        if is_time {
+            *told = Some(Instant::now());
+        }
+        is_time
+    }
+}
+
+/// Whether every value of a header is as it should be; it need not be there.
+fn every(headers: &HeaderMap, name: HeaderName, is_right: impl Fn(&str) -> bool) -> bool {
+    headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(&is_right))
+}
+
+/// Whether a value of Host, perhaps with a port, is an IP address or `localhost`.
+fn is_local(host: &str) -> bool {
+    if let Some((inside, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return inside.parse::<Ipv6Addr>().is_ok();
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    name.parse::<IpAddr>().is_ok() || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
+}
+
+/// Whether a browser says that another site sent it there.
+fn is_cross_site(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    // "null" and other schemes are pages that came from nowhere or from a file.
+    let is_same = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| Some(origin) == host);
+    let is_near = |site: &str| matches!(site, "same-origin" | "none");
+    !every(headers, header::ORIGIN, is_same) || !every(headers, SITE, is_near)
+}
+
+/// Whether a content is JSON, which no form can send, and no script to another site without asking first.
+fn is_json(kind: &str) -> bool {
+    let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind);
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The token of a request, if it has one Authorization, and of that kind.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+}
+
+impl IntoResponse for Denial {
+    fn into_response(self) -> Response {
+        let (code, why) = match self {
+            Self::Refused(AdminRefusal::Host) => (
+                StatusCode::MISDIRECTED_REQUEST,
+                "the header Host has a name that is not known here: ask by an IP address, by localhost, or add the \
+                 name to admin.hosts\n",
+            ),
+            Self::Refused(AdminRefusal::CrossSite) => {
+                (StatusCode::FORBIDDEN, "pages of other sites are not answered\n")
+            }
+            Self::Refused(AdminRefusal::Token) => (
+                StatusCode::UNAUTHORIZED,
+                "this needs the token of admin.token_file: \"Authorization: Bearer TOKEN\", or --token-file\n",
+            ),
+            Self::Refused(AdminRefusal::ContentType) => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "what changes something has \"Content-Type: application/json\", or no content\n",
+            ),
+            Self::NoToken => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be read; the log says why\n")
+            }
+        };
+        let mut response = (code, why).into_response();
+        if code == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::Request;
+
+    use super::*;
+
+    fn guard(change: impl FnOnce(&mut AdminSpec)) -> Arc<Guard> {
+        let mut spec = AdminSpec::new("127.0.0.1:9100".parse::<Address>().unwrap());
+        change(&mut spec);
+        Guard::new(spec, Metrics::new())
+    }
+
+    /// A request as a line, `METHOD PATH`, and its headers behind it.
+    fn parts(request: &str) -> Parts {
+        let mut lines = request.split('\n').map(str::trim);
+        let (method, path) = lines.next().unwrap().split_once(' ').unwrap();
+        let mut builder = Request::builder().method(method).uri(path);
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            builder = builder.header(name, value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[track_caller]
+    fn check(guard: &Guard, request: &str, expected: Result<Option<&str>, AdminRefusal>) {
+        let judged = guard.judge(&parts(request));
+        assert_eq!(judged.as_ref().map(Option::as_deref).map_err(|refusal| *refusal), expected, "{request}");
+    }
+
+    #[test]
+    fn hosts_that_no_page_can_have() {
+        let check = |host: &str, expected: bool| assert_eq!(is_local(host), expected, "{host:?}");
+        check("127.0.0.1", true);
+        check("127.0.0.1:9100", true);
+        check("10.1.2.3:1", true);
+        check("localhost", true);
+        check("LocalHost:9100", true);
+        check("localhost.", true);
+        check("[::1]", true);
+        check("[::1]:9100", true);
+        check("", false);
+        check("evil.example", false);
+        check("evil.example:9100", false);
+        check("localhost.evil.example", false);
+        check("127.0.0.1.evil.example", false);
+        check("[evil.example]", false);
+        check("[::1", false);
+        check("::1", false);
+    }
+
+    #[test]
+    fn the_host_must_be_known() {
+        use AdminRefusal::Host;
+        let here = guard(|spec| spec.hosts = vec!["lb-1.example".to_owned()]);
+        check(&here, "GET /", Ok(None));
+        check(&here, "GET /\nHost: 127.0.0.1:9100", Ok(None));
+        check(&here, "GET /\nHost: LB-1.example:9100", Ok(None));
+        check(&here, "GET /\nHost: lb-1.example.", Ok(None));
+        check(&here, &format!("GET /\nHost: {}:9100", here.own_name), Ok(None));
+        check(&here, "GET /\nHost: lb-2.example", Err(Host));
+        check(&here, "GET /\nHost: localhost\nHost: evil.example", Err(Host));
+        check(&here, "POST /\nHost: evil.example", Err(Host));
+        let anywhere = guard(|spec| {
+            spec.listen = "0.0.0.0:9100".parse().unwrap();
+            spec.open_metrics = true;
+        });
+        check(&anywhere, "GET /metrics\nHost: evil.example", Err(Host));
+        let socket = guard(|spec| spec.listen = "unix:/run/a".parse().unwrap());
+        check(&socket, "GET /\nHost: pointsman", Ok(None));
+    }
+
+    #[test]
+    fn pages_of_other_sites_are_refused() {
+        use AdminRefusal::CrossSite;
+        let here = guard(|_| ());
+        for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+            let with = |header: &str| format!("{method} /metrics\nHost: localhost:9100\n{header}");
+            check(&here, &with("Origin: http://localhost:9100"), Ok(None));
+            check(&here, &with("Origin: http://localhost:3000"), Err(CrossSite));
+            check(&here, &with("Origin: https://localhost:9100"), Err(CrossSite));
+            check(&here, &with("Origin: http://evil.example"), Err(CrossSite));
+            check(&here, &with("Origin: null"), Err(CrossSite));
+            check(&here, &with("Sec-Fetch-Site: same-origin"), Ok(None));
+            check(&here, &with("Sec-Fetch-Site: none"), Ok(None));
+            check(&here, &with("Sec-Fetch-Site: cross-site"), Err(CrossSite));
+            check(&here, &with("Sec-Fetch-Site: same-site"), Err(CrossSite));
+        }
+        check(&here, "GET /\nOrigin: http://localhost", Err(CrossSite));
+    }
+
+    #[test]
+    fn what_a_form_can_send_changes_nothing() {
+        use AdminRefusal::ContentType;
+        let here = guard(|_| ());
+        let with = |method: &str, kind: &str| format!("{method} /lists\nContent-Type: {kind}");
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            check(&here, &with(method, "application/json"), Ok(None));
+            check(&here, &with(method, "Application/JSON; charset=utf-8"), Ok(None));
+            check(&here, &with(method, "text/plain"), Err(ContentType));
+            check(&here, &with(method, "application/x-www-form-urlencoded"), Err(ContentType));
+            check(&here, &with(method, "multipart/form-data; boundary=a"), Err(ContentType));
+            check(&here, &format!("{method} /lists"), Ok(None));
+        }
+        check(&here, &with("GET", "text/plain"), Ok(None));
+    }
+
+    #[test]
+    fn a_token_is_asked_for() {
+        use AdminRefusal::{ContentType, Token};
+        let file = |spec: &mut AdminSpec| spec.token_file = Some("/nowhere".into());
+        let all = guard(file);
+        check(&all, "GET /metrics", Err(Token));
+        check(&all, "POST /lists", Err(Token));
+        check(&all, "POST /lists\nContent-Type: text/plain", Err(Token));
+        check(&all, "GET /nowhere", Err(Token));
+        check(&all, "GET /metrics\nAuthorization: Bearer abc", Ok(Some("abc")));
+        check(&all, "GET /metrics\nAuthorization: bearer  abc ", Ok(Some("abc")));
+        check(&all, "GET /metrics\nAuthorization: Basic abc", Err(Token));
+        check(&all, "GET /metrics\nAuthorization: Bearer", Err(Token));
+        check(&all, "GET /metrics\nAuthorization: Bearer a\nAuthorization: Bearer b", Err(Token));
+        check(&all, "POST /a\nAuthorization: Bearer abc\nContent-Type: text/plain", Err(ContentType));
+        let changes = guard(|spec| {
+            file(spec);
+            spec.token_for = TokenFor::Changes;
+        });
+        check(&changes, "GET /api/v1/status", Ok(None));
+        check(&changes, "HEAD /metrics", Ok(None));
+        check(&changes, "DELETE /lists", Err(Token));
+        let metrics = guard(|spec| {
+            file(spec);
+            spec.open_metrics = true;
+        });
+        check(&metrics, "GET /metrics", Ok(None));
+        check(&metrics, "HEAD /ready", Ok(None));
+        check(&metrics, "GET /metrics?x=/api", Ok(None));
+        check(&metrics, "POST /metrics", Err(Token));
+        check(&metrics, "GET /metrics/", Err(Token));
+        check(&metrics, "GET /%6detrics", Err(Token));
+        check(&metrics, "GET /api/v1/status", Err(Token));
+    }
+
+    #[test]
+    fn elsewhere_only_what_is_open_is_answered_without_a_token() {
+        use AdminRefusal::Token;
+        let open = guard(|spec| {
+            spec.listen = "192.0.2.1:9100".parse().unwrap();
+            spec.open_metrics = true;
+        });
+        check(&open, "GET /healthz", Ok(None));
+        check(&open, "GET /api/v1/status", Err(Token));
+        check(&open, "POST /metrics", Err(Token));
+    }
+
+    #[test]
+    fn where_there_is_no_token_none_is_right() {
+        let guard = guard(|spec| spec.listen = "192.0.2.1:9100".parse().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let peer = Peer(Address::Unix(std::path::Path::new("").into()));
+        let denied = |request: &str| runtime.block_on(guard.admit(&parts(request), &peer)).unwrap_err();
+        for request in ["GET /", "GET /\nAuthorization: Bearer ", "GET /\nAuthorization: Bearer None"] {
+            assert_eq!(denied(request), Denial::Refused(AdminRefusal::Token), "{request}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_told_once_a_minute() {
+        let guard = guard(|_| ());
+        assert!(guard.may_tell());
+        assert!(!guard.may_tell());
+    }
+}

@@ -1,0 +1,105 @@
+//! Text from elsewhere, made harmless for terminals and for the log's readers.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Replaces what a terminal would obey or be fooled by: control characters but line ends, and marks that turn the
+/// direction of writing. They become `\u001b` and the like, which is the same string where the text is JSON: there
+/// they can stand in strings only.
+pub(super) fn as_text(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| (c.is_control() && c != '\n') || turns(c);
+    if !text.contains(is_harmful) {
+        return text.into();
+    }
+    let mut harmless = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match is_harmful(c) {
+            true => _ = write!(harmless, "\\u{:04x}", u32::from(c)),
+            false => harmless.push(c),
+        }
+    }
+    harmless.into()
+}
+
+/// Marks, embeddings, overrides and isolates of direction, and the separators of lines and paragraphs.
+fn turns(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes each event of the log so that nothing in it looks like another event or speaks to a terminal: further
+/// lines are indented, and what is harmful is spelt out. An event comes as one buffer with a line end behind it.
+pub(super) struct OneLine<W> {
+    pub(super) to: W,
+    /// Whether the log's library writes colours. It spells out the escapes in messages and fields itself.
+    pub(super) colors: bool,
+}
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(event);
+        let inside = text.strip_suffix('\n').unwrap_or(&text);
+        let end = &text[inside.len()..];
+        let mut pieces = inside.split('\x1b').map(as_text);
+        let escape = if self.colors { "\x1b" } else { r"\u001b" };
+        let first = pieces.next().unwrap_or_default().into_owned();
+        let line = pieces.fold(first, |line, piece| line + escape + &piece);
+        self.to.write_all((line.replace('\n', "\n    ") + end).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(as_text(text), expected);
+    }
+
+    #[test]
+    fn terminals_get_no_orders() {
+        check("plain, é, 漢", "plain, é, 漢");
+        check("two\nlines", "two\nlines");
+        check("\x1b]0;title\x07", r"\u001b]0;title\u0007");
+        check("over\rwritten", r"over\u000dwritten");
+        check("\u{9b}31m", r"\u009b31m");
+        check("\x7f\0\t", r"\u007f\u0000\u0009");
+        check("\u{202e}live", r"\u202elive");
+        check("a\u{2028}b\u{2066}", r"a\u2028b\u2066");
+    }
+
+    #[test]
+    fn json_means_the_same() {
+        let names = ["\x1b[31m", "\u{9b}", "\u{202e}a\\\"", "\x7f"];
+        let page = serde_json::to_string_pretty(&names).unwrap();
+        let shown = as_text(&page);
+        assert!(shown.chars().all(|c| c == '\n' || !c.is_control()), "{shown:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&shown).unwrap(), names);
+    }
+
+    fn check_event(event: &str, expected: &str) {
+        for colors in [true, false] {
+            let mut written = Vec::new();
+            OneLine { to: &mut written, colors }.write_all(event.as_bytes()).unwrap();
+            let expected = if colors { expected.to_owned() } else { expected.replace('\x1b', r"\u001b") };
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_event_is_one() {
+        check_event("time INFO serving\n", "time INFO serving\n");
+        check_event("a\n2026 INFO forged\n", "a\n    2026 INFO forged\n");
+        check_event("a\r2026\n", "a\\u000d2026\n");
+        check_event("a\n\n", "a\n    \n");
+        check_event("a\0\tb", "a\\u0000\\u0009b");
+        check_event("a\u{9b}\u{202e}\x7fb", "a\\u009b\\u202e\\u007fb");
+        check_event("\x1b[2mdim é\x1b[0m\n", "\x1b[2mdim é\x1b[0m\n");
+        check_event("", "");
+    }
+}

@@ -1,0 +1,302 @@
+//! Gives up what the process does not need, before it meets anybody.
+//!
+//! What it needs is read from its configuration: the capabilities, and the files for Landlock. Whatever a reload
+//! then adds must get along with that; where it cannot, the error says that a restart can.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::pool::{DialSource, Source};
+use crate::sys::Address;
+use crate::sys::landlock::{self, Confinement, Grants, LandlockFault};
+use crate::sys::privileges::{self, Capabilities};
+use crate::telemetry::AccessLogTarget;
+
+/// What the kernel tells of this process and of the machine: metrics, the number of processors, limits, the name.
+const ABOUT_US: [&str; 6] = [
+    "/proc/self",
+    "/proc/stat",
+    "/proc/sys/net/core",
+    "/proc/sys/kernel",
+    "/sys/fs/cgroup",
+    "/sys/devices/system/cpu",
+];
+
+/// What a resolver of names reads.
+const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
+
+/// Why a process could not be confined as its configuration demands.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineFault {
+    /// Capabilities could not be given up.
+    #[error("cannot give up privileges: {0}")]
+    Privileges(#[from] io::Error),
+    /// Landlock could not be had.
+    #[error("process.landlock = true, and it cannot be had: {0}; leave the key out to go without it")]
+    Landlock(String),
+}
+
+/// Confines the calling thread and all that it makes later: for the first thread, before there is another. What was
+/// done is logged. `file` is the configuration's file, where there is one.
+///
+/// # Errors
+///
+/// When the kernel refuses, or when Landlock is demanded and cannot be had.
+pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault> {
+    privileges::gain_no_more()?;
+    let held = Capabilities::held()?;
+    let left = privileges::keep_only(needed(config, held))?;
+    if privileges::is_root() {
+        tracing::warn!(
+            "running as root, whose files are all within reach of a fault here; run as a user of its own: \
+             dist/pointsman.service does, and docs/hardening.md tells more"
+        );
+    }
+    let landlock = match config.landlock {
+        Some(false) => "off: process.landlock = false".to_owned(),
+        demanded => match landlock(config, file) {
+            Ok(word) => word.to_owned(),
+            Err(why) if demanded.is_some() => return Err(ConfineFault::Landlock(why)),
+            Err(why) => format!("off: {why}"),
+        },
+    };
+    tracing::info!(capabilities = %left, no_new_privileges = true, %landlock, "confined");
+    Ok(())
+}
+
+/// What must stay: low ports for reloads, and foreign addresses where a pool has them; of two ways to those the
+/// one that can do less harm.
+fn needed(config: &Config, held: Capabilities) -> Capabilities {
+    let is_transparent = config.pools.iter().any(|pool| pool.dial.source == DialSource::Client);
+    let transparent = match held.and(Capabilities::NET_RAW).is_empty() {
+        _ if !is_transparent => Capabilities::NONE,
+        true => Capabilities::NET_ADMIN,
+        false => Capabilities::NET_RAW,
+    };
+    Capabilities::NET_BIND_SERVICE.or(transparent)
+}
+
+/// Confines to what is needed, or says why not.
+fn landlock(config: &Config, file: Option<&Path>) -> Result<&'static str, String> {
+    let grants = grants(config, file)?;
+    match landlock::confine(&grants) {
+        Ok(Confinement::Full) => Ok("on"),
+        Ok(Confinement::Partial) => Ok("on, as far as this kernel knows it"),
+        Ok(Confinement::Absent) => Err("this kernel has none, or it is not among its lsm=".to_owned()),
+        Err(LandlockFault::Path { path, source }) => Err(format!("{}: {source}", path.display())),
+        Err(fault) => Err(fault.to_string()),
+    }
+}
+
+/// What the process must reach. An error is a reason why Landlock could break what is configured.
+fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
+    let mut grants = Grants::default();
+    for path in read(config, file) {
+        grants.read.insert(directory(&path)?);
+    }
+    for path in written(config) {
+        grants.write.insert(directory(&path)?);
+    }
+    let own = std::env::current_exe().ok();
+    let there = ABOUT_US.iter().chain(&NAMES).map(PathBuf::from).chain(own);
+    grants.read.extend(there.filter(|path| path.exists()));
+    // A resolver's file is replaced rather than written, often through a link.
+    if asks_the_dns(config) {
+        grants.read.insert("/etc".into());
+        let real = NAMES.iter().filter_map(|path| Path::new(path).canonicalize().ok());
+        grants.read.extend(real.filter_map(|path| path.parent().map(Path::to_owned)));
+    }
+    Ok(grants)
+}
+
+/// The files that are read again while the process runs.
+fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
+    let routes = config.listeners.iter().filter_map(|listener| listener.policy.routes_file.as_ref());
+    let discovered = config.pools.iter().filter_map(|pool| match &pool.discover.as_ref()?.source {
+        Source::File(path) => Some(path.to_path_buf()),
+        Source::Dns(_) => None,
+    });
+    let token = config.admin.iter().filter_map(|admin| admin.token_file.clone());
+    let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
+    files.chain(routes.map(|file| file.path.to_path_buf())).collect()
+}
+
+/// The files that are made, written or removed.
+fn written(config: &Config) -> Vec<PathBuf> {
+    let log = match &config.access_log.to {
+        AccessLogTarget::File(path) => Some(path.clone()),
+        AccessLogTarget::Off | AccessLogTarget::Stdout => None,
+    };
+    let admin = config.admin.iter().map(|admin| &admin.listen);
+    let binds = config.listeners.iter().flat_map(|listener| &listener.binds).chain(admin);
+    let sockets = binds.filter_map(|bind| match bind {
+        Address::Unix(path) => Some(path.to_path_buf()),
+        Address::Tcp(_) => None,
+    });
+    log.into_iter().chain(sockets).collect()
+}
+
+fn asks_the_dns(config: &Config) -> bool {
+    config.pools.iter().any(|pool| {
+        let is_dns = |source: &Source| matches!(source, Source::Dns(_));
+        pool.forward.is_some() || pool.discover.as_ref().is_some_and(|discover| is_dns(&discover.source))
+    })
+}
+
+/// The directory of a file that may come, go and be replaced in it.
+fn directory(path: &Path) -> Result<PathBuf, String> {
+    let written = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let directory = written.canonicalize().map_err(|error| format!("{}: {error}", written.display()))?;
+    match path.canonicalize() {
+        Ok(file) if !file.starts_with(&directory) => Err(format!(
+            "{} is a link out of its directory, which may lead elsewhere tomorrow",
+            path.display()
+        )),
+        _ => Ok(directory),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn config(keys: &str, pool: &str, others: &str) -> Config {
+        let text = format!(
+            "access_log.to = 'off'\n{others}\n[listener.a]\nbind = ['127.0.0.1:0']\n{keys}\n\
+             [pool.a]\nhealth.check = 'off'\n{pool}"
+        );
+        crate::config::parse("test.toml", &text).map(|(config, _)| config).unwrap()
+    }
+
+    const TCP: &str = "pool = 'a'";
+    const BACKENDS: &str = "backends = ['10.0.0.1:1']";
+
+    #[test]
+    fn capabilities_that_are_needed() {
+        let check = |pool: &str, held: Capabilities, expected: Capabilities| {
+            let config = config(TCP, &format!("{BACKENDS}\n{pool}"), "");
+            assert_eq!(needed(&config, held), expected, "{pool}");
+        };
+        let (bind, raw, admin) =
+            (Capabilities::NET_BIND_SERVICE, Capabilities::NET_RAW, Capabilities::NET_ADMIN);
+        check("", raw.or(admin).or(bind), bind);
+        check("source = '10.0.0.5'", raw.or(admin), bind);
+        check("source = 'client'", raw.or(admin), bind.or(raw));
+        check("source = 'client'", admin, bind.or(admin));
+        check("source = 'client'", Capabilities::NONE, bind.or(admin));
+    }
+
+    /// A folder with the folders `etc` and `log` in it; removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(test: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("pointsman-confine-{test}-{}", std::process::id()));
+            fs::create_dir_all(root.join("etc")).unwrap();
+            fs::create_dir_all(root.join("log")).unwrap();
+            Self(root.canonicalize().unwrap())
+        }
+
+        fn text(&self, name: &str) -> String {
+            self.0.join(name).to_str().unwrap().to_owned()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn directories_of_files_are_granted() {
+        let folder = Folder::new("grants");
+        let (etc, log) = (folder.0.join("etc"), folder.0.join("log"));
+        let mut config = config(TCP, BACKENDS, "");
+        let none = grants(&config, None).unwrap();
+        assert!(none.write.is_empty());
+        assert!(!none.read.contains(&etc) && !none.read.contains(Path::new("/etc")));
+        assert!(none.read.contains(Path::new("/proc/self")));
+        config.access_log.to = AccessLogTarget::File(log.join("access.log"));
+        config.listeners[0].binds.push(format!("unix:{}", folder.text("etc/s")).parse().unwrap());
+        let some = grants(&config, Some(&etc.join("config.toml"))).unwrap();
+        assert_eq!(some.write, [etc.clone(), log].into());
+        assert!(some.read.contains(&etc));
+    }
+
+    #[test]
+    fn every_kind_of_file_is_thought_of() {
+        let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'";
+        let config =
+            config("protocol = 'tls'\nroutes_file = '/b/routes'", "discover = { file = '/c/found' }", admin);
+        let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let files = read(&config, Some(Path::new("/d/config")));
+        assert_eq!(files, paths(&["/d/config", "/a/token", "/c/found", "/b/routes"]));
+        assert_eq!(written(&config), paths(&["/run/x/admin"]));
+    }
+
+    /// The keys of the configuration that take the path of a file, by their names.
+    fn keys_of_files(schema: &serde_json::Value, name: &str, found: &mut Vec<String>) {
+        if schema["pattern"] == "[^/]$" {
+            found.push(name.to_owned());
+        }
+        match schema {
+            serde_json::Value::Object(members) => {
+                for (key, value) in members {
+                    let is_word =
+                        ["anyOf", "properties", "items", "additionalProperties", "patternProperties"];
+                    let name = if is_word.contains(&key.as_str()) { name } else { key };
+                    keys_of_files(value, name, found);
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| keys_of_files(item, name, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_key_with_a_file_is_forgotten() {
+        let schema = serde_json::from_str(include_str!("../../config.schema.json")).unwrap();
+        let mut found = Vec::new();
+        keys_of_files(&schema, "", &mut found);
+        found.sort();
+        assert_eq!(
+            found,
+            ["file", "routes_file", "token_file"],
+            "each is to be granted by `read`, and tested above"
+        );
+    }
+
+    #[test]
+    fn names_need_the_files_of_the_resolver() {
+        let dns = config(TCP, "discover = { dns = 'a.example', port = 1 }", "");
+        assert!(grants(&dns, None).unwrap().read.contains(Path::new("/etc")));
+    }
+
+    #[test]
+    fn what_could_break_is_told() {
+        let folder = Folder::new("links");
+        let check =
+            |path: &str, expected: Result<PathBuf, &str>| match (directory(&folder.0.join(path)), expected) {
+                (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{path}"),
+                (Err(told), Err(part)) => assert!(told.contains(part), "{path}: {told}"),
+                (found, _) => panic!("{path}: {found:?}"),
+            };
+        fs::write(folder.0.join("log/real"), "").unwrap();
+        fs::write(folder.0.join("etc/inside"), "").unwrap();
+        std::os::unix::fs::symlink(folder.0.join("log/real"), folder.0.join("etc/out")).unwrap();
+        std::os::unix::fs::symlink("inside", folder.0.join("etc/in")).unwrap();
+        check("etc/inside", Ok(folder.0.join("etc")));
+        check("etc/not-yet", Ok(folder.0.join("etc")));
+        check("etc/in", Ok(folder.0.join("etc")));
+        check("etc/out", Err("is a link out of its directory"));
+        check("nowhere/file", Err("No such file"));
+        assert_eq!(directory(Path::new("file")).unwrap(), std::env::current_dir().unwrap());
+    }
+}

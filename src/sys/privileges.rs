@@ -1,0 +1,203 @@
+//! What this process may do beyond other programs: its capabilities, and whether it can gain more.
+//!
+//! Both are kept by the kernel for each thread, and a new thread has those of the one that made it. So they are
+//! given up by the first thread before there is a second.
+
+use std::fmt;
+use std::io;
+
+use nix::libc;
+
+/// A set of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// Listening on ports below 1024.
+    pub const NET_BIND_SERVICE: Self = Self(1 << 10);
+    /// Changing the network of this machine; also connections from foreign addresses.
+    pub const NET_ADMIN: Self = Self(1 << 12);
+    /// Packets of one's own making; also connections from foreign addresses.
+    pub const NET_RAW: Self = Self(1 << 13);
+
+    /// Those in both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Those in either.
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that this thread may use.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn held() -> io::Result<Self> {
+        Ok(Sets::read()?.permitted())
+    }
+}
+
+impl fmt::Display for Capabilities {
+    /// The names as in capabilities(7), or `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = [
+            (Self::NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"),
+            (Self::NET_ADMIN, "CAP_NET_ADMIN"),
+            (Self::NET_RAW, "CAP_NET_RAW"),
+        ];
+        let names = known.iter().filter(|(one, _)| !self.and(*one).is_empty()).map(|(_, name)| *name);
+        let names: Vec<_> = names.collect();
+        let others = known.iter().fold(self.0, |left, (one, _)| left & !one.0).count_ones();
+        match (names.as_slice(), others) {
+            ([], 0) => f.write_str("none"),
+            (names, 0) => f.write_str(&names.join(" ")),
+            ([], others) => write!(f, "{others} of them"),
+            (names, others) => write!(f, "{} and {others} others", names.join(" ")),
+        }
+    }
+}
+
+/// Gives up every capability of this thread but those of `keep`, and returns what is left: what it held of them.
+///
+/// # Errors
+///
+/// When the kernel refuses; nothing has changed then.
+pub fn keep_only(keep: Capabilities) -> io::Result<Capabilities> {
+    let before = Sets::read()?;
+    let after = before.within(keep);
+    // A filter of system calls need not allow the second call where there is nothing to give up.
+    if after != before {
+        after.write()?;
+    }
+    Ok(after.permitted())
+}
+
+/// Sees to it that no program that this process may start ever gets more than it has itself, whatever the bits of
+/// its file say.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn gain_no_more() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_no_new_privs()?)
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// The version of the kernel's interface that has 64 capabilities in two words.
+const VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct Header {
+    version: u32,
+    /// 0 is the calling thread.
+    pid: libc::c_int,
+}
+
+/// The sets of a thread, 32 capabilities in each word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Word {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sets([Word; 2]);
+
+impl Sets {
+    fn read() -> io::Result<Self> {
+        let mut header = Header { version: VERSION, pid: 0 };
+        let mut sets = Self::default();
+        // SAFETY: both live until the call returns, and have the layout that this version asks for.
+        #[allow(unsafe_code)]
+        let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.0.as_mut_ptr()) };
+        if result == 0 { Ok(sets) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut header = Header { version: VERSION, pid: 0 };
+        // SAFETY: as above; the kernel only reads the sets.
+        #[allow(unsafe_code)]
+        let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, self.0.as_ptr()) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    fn permitted(&self) -> Capabilities {
+        Capabilities(u64::from(self.0[0].permitted) | u64::from(self.0[1].permitted) << 32)
+    }
+
+    /// The ambient set follows by itself: the kernel keeps it within the permitted and the inheritable one.
+    fn within(&self, keep: Capabilities) -> Self {
+        let [low, high] = self.0;
+        Self([low.within(keep.0 as u32), high.within((keep.0 >> 32) as u32)])
+    }
+}
+
+impl Word {
+    fn within(self, keep: u32) -> Self {
+        Self {
+            effective: self.effective & keep,
+            permitted: self.permitted & keep,
+            inheritable: self.inheritable & keep,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn check(set: Capabilities, expected: &str) {
+        assert_eq!(set.to_string(), expected);
+    }
+
+    #[test]
+    fn sets_have_names() {
+        check(Capabilities::NONE, "none");
+        check(Capabilities::NET_RAW, "CAP_NET_RAW");
+        check(Capabilities::NET_RAW.or(Capabilities::NET_BIND_SERVICE), "CAP_NET_BIND_SERVICE CAP_NET_RAW");
+        check(Capabilities(1 | 1 << 39), "2 of them");
+        check(Capabilities(1 << 39).or(Capabilities::NET_ADMIN), "CAP_NET_ADMIN and 1 others");
+    }
+
+    /// In a thread of its own, as they cannot be had back.
+    fn kept(keep: Capabilities) -> (Capabilities, Capabilities) {
+        thread::spawn(move || (keep_only(keep).unwrap(), Capabilities::held().unwrap())).join().unwrap()
+    }
+
+    #[test]
+    fn what_is_not_kept_is_gone() {
+        let held = Capabilities::held().unwrap();
+        let wanted = Capabilities::NET_BIND_SERVICE.or(Capabilities::NET_RAW);
+        let left = held.and(wanted);
+        assert_eq!(kept(wanted), (left, left));
+        assert_eq!(kept(Capabilities::NONE), (Capabilities::NONE, Capabilities::NONE));
+        assert_eq!(Capabilities::held().unwrap(), held, "other threads keep theirs");
+    }
+
+    #[test]
+    fn no_more_is_gained() {
+        let is_set = thread::spawn(|| {
+            gain_no_more().unwrap();
+            nix::sys::prctl::get_no_new_privs().unwrap()
+        });
+        assert!(is_set.join().unwrap());
+    }
+}

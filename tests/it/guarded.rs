@@ -1,0 +1,235 @@
+//! Who may ask the admin listener: from the outside, over its sockets and by the program's own commands.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::process::Output;
+
+use pointsman::admin::{self, At};
+use pointsman::config::{AdminSpec, TokenFor};
+use pointsman::relay::EngineChoice;
+use pointsman::sys::Address;
+
+use crate::process::{Folder, Program, run};
+use crate::support::{Backend, PATIENCE, Proxy, tcp};
+
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// An admin listener that was changed like this, and its address.
+fn start(change: impl FnOnce(&mut AdminSpec)) -> (Proxy, Address) {
+    let mut spec = AdminSpec::new("127.0.0.1:0".parse::<Address>().unwrap());
+    change(&mut spec);
+    Proxy::start_with(tcp(&[Backend::echo().address], EngineChoice::Auto), spec)
+}
+
+fn socket(folder: &Folder) -> Address {
+    Address::Unix(folder.path("admin.sock").as_path().into())
+}
+
+/// The status code of the answer to a request with these lines.
+fn code(address: &Address, lines: &[&str]) -> u16 {
+    let request = format!("{}\r\n\r\n", lines.join("\r\n"));
+    let mut answer = Vec::new();
+    let read = match address {
+        Address::Tcp(address) => {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_end(&mut answer)
+        }
+        Address::Unix(path) => {
+            let mut stream = UnixStream::connect(path).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_end(&mut answer)
+        }
+    };
+    if let Err(error) = read {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "not closed: {error}");
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    answer
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("{request}: {answer}"))
+}
+
+fn ask(address: &Address, token: Option<&str>, path: &str) -> u16 {
+    let at = At { address: address.clone(), token: token.map(str::to_owned) };
+    admin::ask(at, path, PATIENCE).unwrap_or_else(|error| panic!("{path}: {error}")).0
+}
+
+fn refusals(proxy: &Proxy, reason: &str) -> f64 {
+    proxy.metric(&format!("pointsman_admin_requests_refused_total{{reason=\"{reason}\"}}"))
+}
+
+#[test]
+fn a_unix_socket_is_asked_by_who_may_write_it() {
+    let folder = Folder::new("admin-socket");
+    let (proxy, address) = start(|spec| {
+        spec.listen = socket(&folder);
+        spec.mode = 0o600;
+    });
+    let found = fs::symlink_metadata(folder.path("admin.sock")).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    assert_eq!(ask(&address, None, "/ready"), 200);
+    assert_eq!(ask(&address, None, "/metrics"), 200);
+    assert_eq!(ask(&address, None, "/api/v1/status"), 200);
+    assert_eq!(code(&address, &["GET /ready HTTP/1.1", "Host: anything"]), 200, "no browser comes here");
+    drop(proxy);
+    assert!(!folder.path("admin.sock").exists(), "its file goes with it");
+}
+
+#[test]
+fn a_socket_that_is_in_use_is_left_alone() {
+    let folder = Folder::new("admin-clash");
+    let (_proxy, address) = start(|spec| spec.listen = socket(&folder));
+    let message = admin::bind(AdminSpec::new(socket(&folder))).unwrap_err().to_string();
+    assert!(message.contains("something listens there already"), "{message}");
+    assert_eq!(ask(&address, None, "/ready"), 200);
+}
+
+#[test]
+fn without_the_token_nothing_is_told() {
+    let folder = Folder::new("admin-token");
+    let file = folder.write("token", TOKEN);
+    let (proxy, address) = start(|spec| spec.token_file = Some(file));
+    for path in ["/metrics", "/healthz", "/ready", "/api/v1/status", "/nowhere"] {
+        assert_eq!(ask(&address, None, path), 401, "{path}");
+        assert_eq!(ask(&address, Some("0123456789abcdef"), path), 401, "{path}");
+        assert_eq!(ask(&address, Some(&TOKEN[..31]), path), 401, "{path}");
+    }
+    assert_eq!(refusals(&proxy, "token"), 15.0);
+    assert_eq!(ask(&address, Some(TOKEN), "/api/v1/status"), 200);
+    assert_eq!(ask(&address, Some(TOKEN), "/nowhere"), 404);
+    folder.write("token", "another-token-of-some-length");
+    assert_eq!(ask(&address, Some(TOKEN), "/metrics"), 401, "a new token is in force at once");
+    assert_eq!(ask(&address, Some("another-token-of-some-length"), "/metrics"), 200);
+    fs::remove_file(folder.path("token")).unwrap();
+    assert_eq!(ask(&address, Some("another-token-of-some-length"), "/metrics"), 500);
+    folder.write("token", "");
+    assert_eq!(code(&address, &["GET / HTTP/1.0", "Authorization: Bearer "]), 401, "nothing is no token");
+    assert_eq!(code(&address, &["GET / HTTP/1.0", "Authorization: Bearer x"]), 500);
+}
+
+#[test]
+fn changing_and_asking_are_two_things() {
+    let folder = Folder::new("admin-changes");
+    let file = folder.write("token", TOKEN);
+    let (_proxy, address) = start(|spec| {
+        spec.token_file = Some(file);
+        spec.token_for = TokenFor::Changes;
+    });
+    assert_eq!(ask(&address, None, "/api/v1/status"), 200);
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let change = |token: Option<&str>| {
+            let at = At { address: address.clone(), token: token.map(str::to_owned) };
+            admin::change(at, method, "/metrics", PATIENCE).unwrap().0
+        };
+        assert_eq!((change(None), change(Some("wrong")), change(Some(TOKEN))), (401, 401, 405), "{method}");
+    }
+}
+
+#[test]
+fn open_metrics_open_nothing_else() {
+    let (_proxy, address) = start(|spec| {
+        spec.listen = "0.0.0.0:0".parse().unwrap();
+        spec.open_metrics = true;
+    });
+    assert_eq!(ask(&address, None, "/metrics"), 200);
+    assert_eq!(ask(&address, None, "/ready"), 200);
+    assert_eq!(ask(&address, None, "/healthz"), 200);
+    assert_eq!(ask(&address, None, "/api/v1/status"), 401);
+    assert_eq!(ask(&address, Some(TOKEN), "/api/v1/status"), 401);
+    assert_eq!(code(&address, &["POST /metrics HTTP/1.0"]), 401);
+    assert_eq!(code(&address, &["GET /metrics HTTP/1.1", "Host: evil.example"]), 421);
+}
+
+#[test]
+fn no_page_of_another_site_gets_through() {
+    let (proxy, address) = start(|spec| spec.hosts = vec!["lb.example".to_owned()]);
+    let check = |line: &str, header: &str, expected: u16| {
+        assert_eq!(code(&address, &[line, "Host: localhost", header]), expected, "{line} {header}");
+    };
+    for line in ["GET /api/v1/status HTTP/1.1", "POST /api/v1/status HTTP/1.1", "OPTIONS /metrics HTTP/1.1"] {
+        check(line, "Origin: http://evil.example", 403);
+        check(line, "Origin: null", 403);
+        check(line, "Sec-Fetch-Site: cross-site", 403);
+        check(line, "Host: evil.example", 421);
+    }
+    assert_eq!((refusals(&proxy, "cross_site"), refusals(&proxy, "host")), (9.0, 3.0));
+    check("POST /metrics HTTP/1.1", "Content-Type: text/plain", 415);
+    check("POST /metrics HTTP/1.1", "Content-Type: application/x-www-form-urlencoded", 415);
+    assert_eq!(refusals(&proxy, "content_type"), 2.0);
+    check("POST /metrics HTTP/1.1", "Content-Type: application/json", 405);
+    check("GET /metrics HTTP/1.1", "Host: lb.example:9100", 200);
+    check("GET /metrics HTTP/1.1", "Sec-Fetch-Site: none", 200);
+}
+
+#[test]
+fn a_token_that_cannot_be_read_ends_the_start() {
+    let mut spec = AdminSpec::new("127.0.0.1:0".parse::<Address>().unwrap());
+    spec.token_file = Some("/nowhere/token".into());
+    let message = admin::bind(spec).unwrap_err().to_string();
+    assert!(message.contains("/nowhere/token"), "{message}");
+}
+
+/// A configuration with this admin table.
+fn configured(backend: SocketAddr, admin: &str) -> String {
+    format!(
+        r#"
+        access_log.to = "off"
+        [admin]
+        {admin}
+        [listener.main]
+        bind = "127.0.0.1:0"
+        pool = "main"
+        [pool.main]
+        backends = ["{backend}"]
+        health.check = "off"
+        "#
+    )
+}
+
+fn check_run(arguments: &[&str], code: i32, part: &str) -> Output {
+    let output = run(arguments);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.contains(part), "{arguments:?}: no {part} in {said}");
+    output
+}
+
+#[test]
+fn the_commands_ask_a_unix_socket_with_a_token() {
+    let folder = Folder::new("admin-commands");
+    let token = folder.write("token", TOKEN);
+    let wrong = folder.write("wrong", "fedcba9876543210");
+    let listen = format!("unix:{}", folder.path("admin.sock").display());
+    let admin = format!("listen = \"{listen}\"\ntoken_file = \"token\"");
+    let file = folder.write("config.toml", &configured(Backend::echo().address, &admin));
+    let mut program = Program::serve(&file);
+    let [token, wrong] = [&token, &wrong].map(|path| path.to_str().unwrap());
+    let with = |command: &'static str, file: &'static str| [command, "--admin", file];
+    let listen: &'static str = listen.leak();
+    check_run(&[&with("status", listen)[..], &["--token-file", token]].concat(), 0, "\"life\": \"serving\"");
+    check_run(&[&with("health", listen)[..], &["--token-file", token, "--ready"]].concat(), 0, "ready");
+    check_run(&with("status", listen), 1, "401");
+    check_run(&[&with("status", listen)[..], &["--token-file", wrong]].concat(), 1, "401");
+    check_run(&[&with("status", listen)[..], &["--token-file", "/nowhere"]].concat(), 1, "/nowhere");
+    check_run(&with("status", "unix:/nowhere/s"), 1, "cannot ask unix:/nowhere/s");
+    program.stderr.wait_for("admin was asked with a wrong token");
+    program.expect_end_by("TERM");
+}
+
+#[test]
+fn a_check_refuses_an_open_admin_listener() {
+    let folder = Folder::new("admin-open");
+    let text = configured(Backend::echo().address, "listen = \"0.0.0.0:9100\"");
+    let file = folder.write("config.toml", &text);
+    check_run(&["check", file.to_str().unwrap()], 2, "C0360");
+}
