@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
 
+mod list;
+
 use std::future;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::admin;
 use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
 use crate::server::{Server, Signals, tproxy_rules};
+use list::ListCommand;
 
 /// How long `health` and `status` wait for the admin listener.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -61,6 +64,11 @@ enum Command {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Add to the lists of addresses of a running pointsman, remove from them, or show them
+    List {
+        #[command(subcommand)]
+        command: ListCommand,
+    },
     /// Print a shell script with the rules that `source = "client"` needs of the network
     TproxyRules {
         /// The configuration file
@@ -97,8 +105,9 @@ pub fn run() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
-        Command::Health { admin, ready } => ask(admin.admin, if ready { "/ready" } else { "/healthz" }),
-        Command::Status { admin } => ask(admin.admin, "/api/v1/status"),
+        Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
+        Command::Status { admin } => ask(&admin, "/api/v1/status"),
+        Command::List { command } => list::list(&command),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[]) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
@@ -203,8 +212,18 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
     Ok(())
 }
 
-fn ask(address: SocketAddr, path: &str) -> ExitCode {
-    match admin::ask(address, path, PATIENCE) {
+fn ask(args: &AdminArgs, path: &str) -> ExitCode {
+    tell(args, admin::ask(args.admin, path, PATIENCE))
+}
+
+/// Asks for a change, by `POST` or `DELETE`.
+fn change(args: &AdminArgs, method: &str, path: &str) -> ExitCode {
+    tell(args, admin::change(args.admin, method, path, PATIENCE))
+}
+
+fn tell(args: &AdminArgs, told: io::Result<(u16, String)>) -> ExitCode {
+    let address = args.admin;
+    match told {
         Ok((200, body)) => answer(&format!("{}\n", body.trim_end())),
         Ok((status, body)) => {
             complain(&format!("{address} answered {status}: {}", body.trim_end()));

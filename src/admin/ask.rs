@@ -21,6 +21,15 @@ const CHUNK: usize = 64 * 1024;
 /// what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
 /// UTF-8 or not HTTP.
 pub fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    change(address, "GET", path, timeout)
+}
+
+/// The same by another method, `POST` or `DELETE`, without a content.
+///
+/// # Errors
+///
+/// As of [`ask`]; the change may have been made all the same.
+pub fn change(address: SocketAddr, method: &str, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
     if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path"));
     }
@@ -28,7 +37,8 @@ pub fn ask(address: SocketAddr, path: &str, timeout: Duration) -> io::Result<(u1
     let mut stream = TcpStream::connect_timeout(&address, left(deadline)?)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
     // With HTTP/1.0 the answer comes in one piece and ends with the connection.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).map_err(timed_out)?;
+    let length = if method == "GET" { "" } else { "Content-Length: 0\r\n" };
+    stream.write_all(format!("{method} {path} HTTP/1.0\r\n{length}\r\n").as_bytes()).map_err(timed_out)?;
     let answer = read(&mut stream, deadline)?;
     parse(&answer)
 }

@@ -2,7 +2,8 @@
 //! `pointsman health`.
 //!
 //! It runs on the control runtime beside the control loop, so nothing that is asked here delays a byte of
-//! a connection. It only reads: no request changes anything, and nothing it says is a secret of a client.
+//! a connection. All that a request can change are the entries that are added to lists; what is changed is
+//! logged. Nothing it says is a secret of a client.
 //! It has no passwords and no TLS, so whoever reaches its address may ask; keep that address inside.
 //!
 //! One request per connection: the answer ends it. So one deadline for the request and one for the answer
@@ -11,13 +12,14 @@
 mod ask;
 mod door;
 mod http;
+mod lists;
 mod scrape;
 mod status;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-pub use ask::ask;
+pub use ask::{ask, change};
 pub use door::MOST_CONNECTIONS;
 
 use crate::listener::BindFault;

@@ -1,8 +1,7 @@
 //! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
 //! README's table all come from here.
 
-use std::fmt::Write as _;
-
+use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
 use Kind::{Counter, Gauge, Histogram};
 
 /// One family of series.
@@ -57,7 +56,7 @@ const CONNECTION_BOUNDS: &[f64] =
 /// A reload reads a file and builds tables.
 const RELOAD_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-const fn doc(
+pub(super) const fn doc(
     name: &'static str,
     kind: Kind,
     labels: &'static [&'static str],
@@ -514,6 +513,10 @@ pub const METRICS: &[MetricDoc] = &[
     DISCOVERY_LAST_SUCCESS,
     FORWARD_LOOKUPS,
     FORWARD_NAMES,
+    LIST_ENTRIES,
+    LIST_LOADS,
+    LIST_LAST_LOAD,
+    LIST_REFUSALS,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     HASH_OVERFLOWS,
@@ -539,21 +542,12 @@ pub const METRICS: &[MetricDoc] = &[
     THREADS,
 ];
 
-/// The metrics as a Markdown table, one row each, as the README shows it.
-pub fn markdown_table() -> String {
-    let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
-    for MetricDoc { name, kind, labels, meaning } in METRICS {
-        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
-        _ = writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.word());
-    }
-    table
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::telemetry::metrics::markdown_table;
 
     #[test]
     fn names_are_unique_and_follow_the_rules_of_prometheus() {
@@ -572,7 +566,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 71);
+        assert_eq!(names.len(), 75);
     }
 
     #[test]

@@ -7,8 +7,10 @@
 
 pub mod families;
 mod listener;
+pub mod lists;
 mod pool;
 mod process;
+mod table;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,10 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-pub use self::families::{Kind, METRICS, MetricDoc, markdown_table};
+pub use self::families::{Kind, METRICS, MetricDoc};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
+pub use self::table::markdown_table;
 
 /// Where a metric is registered from; the recorder keeps it for filters, which we do not use.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);
