@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::pool::HashOn;
-use pointsman::route::Circumstances;
+use pointsman::route::{Circumstances, IpPrefix, PrefixSet};
 use pointsman::telemetry::{
     AccessLogFormat, CloseReason, ConnectOutcome, Direction, Engine, HelloOutcome, Metrics,
 };
@@ -44,6 +44,8 @@ const CASES: &[Case] = &[
     ("pool/random_two", |times| pool(Algorithm::RandomTwo, HashOn::SourceIp, times)),
     ("route/exact", |times| route(0, "", times)),
     ("route/wildcard", |times| route(1, "a.b.", times)),
+    ("list/v4", |times| listed(inputs::networks_v4(100_000), times)),
+    ("list/v6", |times| listed(inputs::networks_v6(100_000), times)),
     ("record/json", |times| record(AccessLogFormat::Json, times)),
     ("record/text", |times| record(AccessLogFormat::Text, times)),
     ("metrics/bytes", bytes),
@@ -144,6 +146,13 @@ fn route(first: usize, prefix: &str, times: u64) {
     let names: Vec<ServerName> = (first..1000).step_by(2).map(name).collect();
     let what = Circumstances::default();
     repeat(times, |n| table.find(Some(&names[n as usize % names.len()]), &what));
+}
+
+/// A look-up among 100,000 networks, of addresses inside and outside of them.
+fn listed(networks: Vec<IpPrefix>, times: u64) {
+    let set: PrefixSet = networks.iter().collect();
+    let asked: Vec<_> = networks.iter().step_by(97).map(inputs::near).collect();
+    repeat(times, |n| set.contains(asked[n as usize % asked.len()]));
 }
 
 /// A line in a batch that has room for it, as in the access log.

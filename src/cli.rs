@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
 
+mod list;
 mod text;
 
 use std::future;
@@ -17,6 +18,7 @@ use crate::admin;
 use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
 use crate::server::{Server, Signals, confine, tproxy_rules};
 use crate::sys::Address;
+use list::ListCommand;
 use text::{OneLine, as_text};
 
 /// How long `health` and `status` wait for the admin listener.
@@ -63,6 +65,11 @@ enum Command {
     Status {
         #[command(flatten)]
         admin: AdminArgs,
+    },
+    /// Add to the lists of addresses of a running pointsman, remove from them, or show them
+    List {
+        #[command(subcommand)]
+        command: ListCommand,
     },
     /// Print a shell script with the rules that `source = "client"` needs of the network
     TproxyRules {
@@ -116,6 +123,7 @@ pub fn run() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
         Command::Status { admin } => ask(&admin, "/api/v1/status"),
+        Command::List { command } => list::list(&command),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[]) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
@@ -229,6 +237,14 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
 fn ask(args: &AdminArgs, path: &str) -> ExitCode {
     match args.at() {
         Ok(at) => tell(args, admin::ask(at, path, PATIENCE)),
+        Err(code) => code,
+    }
+}
+
+/// Asks for a change, by `POST` or `DELETE`.
+fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
+    match args.at() {
+        Ok(at) => tell(args, admin::change(at, method, path, PATIENCE)),
         Err(code) => code,
     }
 }

@@ -3,13 +3,13 @@
 //! Times and instruction counts are taken on the same inputs, so one explains the other.
 #![allow(dead_code, reason = "no bench uses all of it")]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
-use pointsman::route::{Entry, NamePattern, RouteId, RouteTable};
+use pointsman::route::{AddressRange, Entry, IpPrefix, NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Offered, Record};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
@@ -210,5 +210,32 @@ pub(crate) fn record() -> Record {
         connect: Some(Duration::from_micros(987)),
         total: Duration::from_millis(36_012),
         close: CloseReason::ClientFin,
+    }
+}
+
+/// Networks of four sizes, strewn over all of IPv4, as lists of bad addresses have them.
+pub(crate) fn networks_v4(count: u32) -> Vec<IpPrefix> {
+    let network = |n: u32| {
+        let length = [32, 32, 24, 20][n as usize % 4];
+        let bits = n.wrapping_mul(2_654_435_761) & (u32::MAX << (32 - length));
+        format!("{}/{length}", Ipv4Addr::from_bits(bits)).parse().expect("a network")
+    };
+    (0..count).map(network).collect()
+}
+
+/// Networks of IPv6, all within the part of it that is in use.
+pub(crate) fn networks_v6(count: u32) -> Vec<IpPrefix> {
+    let network = |n: u32| {
+        let bits = 0x2000_u128 << 112 | u128::from(n.wrapping_mul(2_654_435_761)) << 80;
+        format!("{}/48", Ipv6Addr::from_bits(bits)).parse().expect("a network")
+    };
+    (0..count).map(network).collect()
+}
+
+/// The last address of a network of an even number, and the one behind the others.
+pub(crate) fn near(network: &IpPrefix) -> IpAddr {
+    match network.range() {
+        AddressRange::V4(_, last) => Ipv4Addr::from_bits(last.wrapping_add(last & 1)).into(),
+        AddressRange::V6(_, last) => Ipv6Addr::from_bits(last.wrapping_add(last >> 80 & 1)).into(),
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use tokio::task::spawn_blocking;
+use axum::routing::{get, post};
+use tokio::task::{JoinError, spawn_blocking};
 
 use super::guard::{Guard, Peer};
-use super::{scrape, status};
+use super::{lists, scrape, status};
 use crate::server::{Life, View};
 
 /// What there is to ask; the answer to everything else.
@@ -20,7 +20,13 @@ GET /metrics        metrics for Prometheus
 GET /healthz        200 while the process lives
 GET /ready          200 while it serves, 503 once it was told to stop
 GET /api/v1/status  what is configured and alive, as JSON
+GET /api/v1/lists   the lists of addresses, as JSON
+GET /api/v1/lists/NAME[?address=IP]       one list, or whether an address is in it and why
+POST /api/v1/lists/NAME/ENTRY[?ttl=1h]    adds a network or an address to it
+DELETE /api/v1/lists/NAME/ENTRY           removes what was added
 ";
+
+const JSON: &str = "application/json";
 
 /// The text format of Prometheus; without the version some scrapers guess.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -32,6 +38,9 @@ pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
         .route("/healthz", get("ok\n"))
         .route("/ready", get(ready))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/lists", get(all_lists))
+        .route("/api/v1/lists/{list}", get(one_list))
+        .route("/api/v1/lists/{list}/{*entry}", post(add_entry).delete(remove_entry))
         .fallback(unknown)
         .method_not_allowed_fallback(not_a_get)
         .layer(middleware::from_fn_with_state(guard, admit))
@@ -59,7 +68,53 @@ async fn metrics(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
-    page("application/json", move || status::json(&view)).await
+    page(JSON, move || status::json(&view)).await
+}
+
+async fn all_lists(State(view): State<Arc<View>>) -> Response {
+    page(JSON, move || lists::all(&view)).await
+}
+
+/// A list may have ten thousand additions.
+async fn one_list(
+    State(view): State<Arc<View>>,
+    Path(list): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let made = spawn_blocking(move || lists::one(&view, &list, query.as_deref())).await;
+    made.map_or_else(|error| unwritten(&error), answer)
+}
+
+async fn add_entry(
+    State(view): State<Arc<View>>,
+    Path((list, entry)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let made = spawn_blocking(move || lists::add(&view, &list, &entry, query.as_deref())).await;
+    made.map_or_else(|error| unwritten(&error), answer)
+}
+
+async fn remove_entry(
+    State(view): State<Arc<View>>,
+    Path((list, entry)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let made = spawn_blocking(move || lists::remove(&view, &list, &entry, query.as_deref())).await;
+    made.map_or_else(|error| unwritten(&error), answer)
+}
+
+fn answer(made: Result<String, lists::Refusal>) -> Response {
+    match made {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(refusal) => {
+            let code = match refusal {
+                lists::Refusal::NoList => StatusCode::NOT_FOUND,
+                lists::Refusal::Full(_) => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (code, format!("{refusal}\n")).into_response()
+        }
+    }
 }
 
 /// A page that takes milliseconds to write where there are many backends. Elsewhere than on the control
@@ -67,12 +122,13 @@ async fn status(State(view): State<Arc<View>>) -> Response {
 async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'static) -> Response {
     match spawn_blocking(write).await {
         Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "a page of admin could not be written");
-            (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written; the log says why\n")
-                .into_response()
-        }
+        Err(error) => unwritten(&error),
     }
+}
+
+fn unwritten(error: &JoinError) -> Response {
+    tracing::error!(%error, "a page of admin could not be written");
+    (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written; the log says why\n").into_response()
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
@@ -91,5 +147,5 @@ async fn unknown() -> (StatusCode, String) {
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn not_a_get() -> (StatusCode, &'static str) {
-    (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n")
+    (StatusCode::METHOD_NOT_ALLOWED, "this path is not asked by that method; most take GET and HEAD alone\n")
 }

@@ -2,9 +2,10 @@
 //! `pointsman health`.
 //!
 //! It runs on the control runtime beside the control loop, so nothing that is asked here delays a byte of
-//! a connection. Nothing it says is a secret of a client. Who may ask is decided in one place, for every path
-//! there is (`guard`): by where the listener is reached, a token, and what a web page of others cannot send.
-//! There is no TLS.
+//! a connection. All that a request can change are the entries that are added to lists; what is changed is
+//! logged. Nothing it says is a secret of a client. Who may ask is decided in one place, for every path there is
+//! (`guard`): by where the listener is reached, a token, and what a web page of others cannot send. There is no
+//! TLS.
 //!
 //! One request per connection: the answer ends it. So one deadline for the request and one for the answer
 //! bound every connection, and a scrape every few seconds loses nothing by a new connection.
@@ -13,6 +14,7 @@ mod ask;
 mod door;
 mod guard;
 mod http;
+mod lists;
 mod scrape;
 mod status;
 mod token;

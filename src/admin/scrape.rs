@@ -7,7 +7,7 @@ use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
 use crate::telemetry::Exposition;
-use crate::telemetry::metrics::{MetricDoc, families};
+use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
 
 /// The whole page. Costs milliseconds where there are many backends or pools.
 pub(super) fn text(view: &View) -> String {
@@ -23,6 +23,7 @@ pub(super) fn text(view: &View) -> String {
     agents(&snapshot, &mut exposition);
     discoveries(&snapshot, &mut exposition);
     forwards(&snapshot, &mut exposition);
+    lists(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
@@ -62,6 +63,30 @@ fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut known = exposition.family(&families::FORWARD_NAMES);
     for (name, forward) in pools() {
         known.sample(&[("pool", name)], forward.known() as f64);
+    }
+}
+
+fn lists(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut entries = exposition.family(&list_families::LIST_ENTRIES);
+    for (name, list) in &snapshot.lists {
+        let of_file = list.file().map_or(0, |(_, count)| count);
+        let parts = [("written", list.written()), ("file", of_file), ("added", list.kept.additions.len())];
+        for (part, count) in parts {
+            entries.sample(&[("list", name), ("part", part)], count as f64);
+        }
+    }
+    let mut loads = exposition.family(&list_families::LIST_LOADS);
+    for (name, list) in &snapshot.lists {
+        loads.sample(&[("list", name), ("result", "ok")], list.kept.loads() as f64);
+        loads.sample(&[("list", name), ("result", "failed")], list.kept.failed_loads() as f64);
+    }
+    let mut last_load = exposition.family(&list_families::LIST_LAST_LOAD);
+    for (name, list) in &snapshot.lists {
+        last_load.sample(&[("list", name)], list.kept.loaded() as f64 / 1000.0);
+    }
+    let mut refusals = exposition.family(&list_families::LIST_REFUSALS);
+    for (name, list) in &snapshot.lists {
+        refusals.sample(&[("list", name)], list.kept.refusals() as f64);
     }
 }
 

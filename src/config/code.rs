@@ -62,6 +62,8 @@ codes! {
     BadDnsName = "C0230",
     /// A value that a condition of a route cannot have.
     BadCondition = "C0240",
+    /// A line in the file of a list that is no network.
+    BadEntry = "C0260",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.
@@ -104,6 +106,8 @@ codes! {
     ManyAlternatives = "C0351",
     /// An admin listener that others than this machine may reach, and that asks for no token.
     OpenAdmin = "C0360",
+    /// A list that no table defines.
+    UnknownList = "C0370",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
@@ -112,6 +116,8 @@ codes! {
     NothingReady = "C0410",
     /// A listener that believes the PROXY header of whoever connects.
     TrustsEverybody = "C0420",
+    /// A list that nothing uses.
+    UnusedList = "C0440",
     /// A pool that gets requests to cancel a query, and does not lead them to the session's backend.
     LostCancel = "C0430",
 }
@@ -124,6 +130,7 @@ impl Code {
             | Self::IdleSetting
             | Self::NothingReady
             | Self::LostCancel
+            | Self::UnusedList
             | Self::TrustsEverybody => Level::Warning,
             _ => Level::Fault,
         }
@@ -146,6 +153,7 @@ impl Code {
                 | Self::BadScript
                 | Self::BadDnsName
                 | Self::BadCondition
+                | Self::BadEntry
         )
     }
 }

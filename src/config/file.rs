@@ -6,6 +6,7 @@
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
+use super::lists::{ListWords, ListsWords, Who};
 use super::proxy::{ProxyIn, ProxyOutWords};
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -63,6 +64,10 @@ tables! {
         listener: Named<Listener>,
         /// Pools by name: where connections go.
         pool: Named<Pool>,
+        /// Lists of addresses by name, for `allow` and `deny`.
+        list: Named<ListWords>,
+        /// What is in force for all listeners.
+        lists: ListsWords,
     }
 
     /// The admin listener: metrics, health, status.
@@ -136,6 +141,15 @@ tables! {
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
         /// PostgreSQL.
         protocol: Choice<Protocol>,
+        /// Who may come in: lists by name, networks such as "10.0.0.0/8", addresses, or an array; all others are
+        /// refused. Behind a PROXY header it is the client that is asked for. Default: everybody.
+        allow: OneOrMany<Who>,
+        /// Who may not, in the same words; it comes before `allow`, and a proxy itself is asked for too. Default:
+        /// nobody.
+        deny: OneOrMany<Who>,
+        /// How these are refused: "reject" (default), a TLS alert on a tls listener, else a reset; "drop": a reset
+        /// without a word.
+        refused: Choice<Refusal>,
         /// PROXY headers that stand in front of all else. Default: none is read.
         proxy_protocol: ProxyIn,
         /// tcp only: the pool of every connection that no route takes. Needed there.

@@ -12,7 +12,7 @@ use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Warnings};
 use super::findings::Findings;
 use super::read::{self, Read as _, Value};
-use super::{Config, check, document, file, routes_file};
+use super::{Config, check, document, file, list_file, routes_file};
 use crate::pool::Source;
 use crate::sys::landlock;
 
@@ -24,12 +24,13 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 /// # Errors
 ///
 /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB or is not UTF-8. If it has
-/// none, those of the first broken file with routes.
+/// none, those of the first broken file with routes, or of a list.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
     let (mut config, warnings) = parse(&name, &read_text(path, "the configuration")?)?;
     place_files(&mut config, path);
     routes_file::read_all(&mut config)?;
+    list_file::read_all(&mut config)?;
     Ok((config, warnings))
 }
 
@@ -47,10 +48,13 @@ fn place_files(config: &mut Config, path: &Path) {
     for file in config.listeners.iter_mut().filter_map(|listener| listener.policy.routes_file.as_mut()) {
         file.path = directory.join(&*file.path).into();
     }
+    for file in config.lists.iter_mut().filter_map(|list| list.file.as_mut()) {
+        file.path = directory.join(&*file.path).into();
+    }
 }
 
 /// Checks the text of a configuration; `source_name` stands for its path in messages. Relative paths in it
-/// are left as they are, and files with routes are not read.
+/// are left as they are, and the files that it names are not read.
 ///
 /// # Errors
 ///

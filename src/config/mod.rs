@@ -14,6 +14,8 @@ mod document;
 mod fault;
 mod file;
 mod findings;
+mod list_file;
+mod lists;
 mod load;
 mod proxy;
 mod read;
@@ -31,11 +33,13 @@ use std::time::Duration;
 
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
+use crate::snapshot::ListSpec;
 use crate::telemetry::AccessLogSpec;
 
 pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
+pub use list_file::ListReader;
 pub use load::{load, one_liner, parse};
 pub use routes_file::RoutesReader;
 
@@ -65,6 +69,8 @@ pub struct Config {
     pub listeners: Vec<ListenerSpec>,
     /// The pools, sorted by name.
     pub pools: Vec<PoolSpec>,
+    /// The lists of addresses, sorted by name.
+    pub lists: Vec<ListSpec>,
     /// How the process ends.
     pub shutdown: ShutdownSpec,
 }

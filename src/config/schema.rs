@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
+use super::lists::Who;
 use super::proxy::{PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -59,6 +60,7 @@ described! {
     impl [] ProxyOutWords = |made| json_schema!({
         "anyOf": [{ "type": "string", "enum": ["v1", "v2"] }, made.subschema_for::<ProxyOut>()],
     });
+    impl [] Who = |_made| json_schema!({ "type": "string", "pattern": r"^([A-Za-z0-9._-]{1,64}|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$" });
     impl [] TrustedPeer = |_made| json_schema!({ "type": "string", "pattern": r"^(unix|[0-9A-Fa-f.:]+(/[0-9]+)?)$" });
     impl [] TlvKind = |_made| {
         let words = TlvKind::WORDS.map(|(word, _)| word).join("|");

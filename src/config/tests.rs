@@ -11,7 +11,7 @@ use crate::pool::{
     HashOn, HealthSpec, OnDown, Passed, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
-use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, ProxyMode, TargetSpec};
+use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
@@ -886,6 +886,40 @@ fn headers_that_go_out() {
 }
 
 #[test]
+fn who_may_come_in() {
+    let lists = "[list.a]\nentries = ['10.0.0.0/8', '::1']\n[list.b]\nfile = 'b.txt'";
+    check(&whole("allow = ['a', 'b', '10.0.0.0/8']\ndeny = 'b'\nrefused = 'drop'", "", lists), &[]);
+    check(&whole("deny = 'a'", "", lists), &["C0440"]);
+    check(&whole("deny = 'a'", "", &format!("[lists]\ndeny = ['b', '::1']\n{lists}")), &[]);
+    check_others("[lists]\ndeny = 'a'", &["C0370"]);
+    check(&whole("deny = ['c', 'a', 'b']", "", lists), &["C0370"]);
+    check_listener("deny = ['10.0.0.1/8', '10.0.0.0/33', 'a b', '', 'a/8', 'a:b']", &["C0204"; 6]);
+    check_listener("allow = []", &["C0309"]);
+    check_listener("allow = [7]", &["C0104"]);
+    check_listener("deny = []\nrefused = 'drop'", &[]);
+    check_listener("refused = 'drop'", &["C0402"]);
+    check_listener("deny = '::1'\nrefused = 'tarpit'", &["C0201"]);
+    check_others("[list.'a b']\nentries = '10.0.0.1/8'", &["C0206", "C0240"]);
+    check_others("[list.a]\nfile = ''\nfiles = 'x'", &["C0201", "C0102"]);
+    let unix = |keys: &str| {
+        format!(
+            "[listener.db]\nbind = 'unix:/x'\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:5432']"
+        )
+    };
+    check(&unix("deny = '::1'\nallow = '::1'"), &["C0402", "C0402"]);
+    check(&unix("deny = '::1'\nproxy_protocol.trusted = 'unix'"), &[]);
+
+    let everywhere = "[lists]\ndeny = ['b', '::1']\n[list.a]\n[list.b]";
+    let config = good(&whole("deny = ['a', '::2']\nallow = '0.0.0.0/0'\nrefused = 'drop'", "", everywhere));
+    let access = config.listeners[0].policy.access.as_ref().unwrap();
+    assert_eq!(access.deny.lists, ["b".into(), "a".into()]);
+    assert_eq!(access.deny.prefixes, ["::1".parse().unwrap(), "::2".parse().unwrap()]);
+    assert_eq!(access.allow.as_ref().map(|rule| rule.prefixes.len()), Some(1));
+    assert_eq!(access.refused, Refused::Drop);
+    assert_eq!(good(&whole("", "", "")).listeners[0].policy.access, None);
+}
+
+#[test]
 fn an_authority_needs_a_hello_or_a_header() {
     check_pool("hash_on = 'proxy-authority'", &["C0303"]);
     check_pool("hash_on = ['proxy-authority', 'source-ip']", &["C0303"]);
@@ -926,6 +960,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [0o660]);
     let files: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.routes_file.take()).collect();
     assert_eq!(&*files[0].path, Path::new("routes.toml"));
+    let files: Vec<_> = full.lists.iter_mut().filter_map(|list| list.file.take()).collect();
+    assert_eq!(&*files[0].path, Path::new("bad.txt"));
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {
@@ -961,7 +997,7 @@ fn the_example_names_every_key() {
         match value {
             toml::Value::Table(table) => {
                 for (key, value) in table {
-                    let key = if ["listener", "pool"].contains(&path) { "*" } else { key };
+                    let key = if ["listener", "pool", "list"].contains(&path) { "*" } else { key };
                     let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
                     collect(value, &path, keys);
                     keys.insert(path);

@@ -10,6 +10,7 @@
 mod announce;
 mod dial;
 mod front;
+mod lists;
 mod parcel;
 mod proxied;
 mod reading;
@@ -86,18 +87,23 @@ pub struct Arrival {
 
 /// Takes a connection in: here, or in a worker that has far fewer.
 pub fn receive(arrival: Arrival, around: &Rc<Surroundings>) {
+    let Some(arrival) = lists::admit(arrival, around) else { return };
     let Some((worker, seat)) = around.registry.seat_elsewhere() else {
-        return receive_here(arrival, around);
+        return admit(arrival, around.registry.seat(), around);
     };
     match around.doors.send(worker, Parcel { seat, content: Content::Arrival(arrival) }) {
-        Err(Parcel { content: Content::Arrival(arrival), .. }) => receive_here(arrival, around),
+        Err(Parcel { content: Content::Arrival(arrival), .. }) => {
+            admit(arrival, around.registry.seat(), around);
+        }
         _ => around.metrics.process().accepted_moved.increment(1),
     }
 }
 
 /// Takes a connection in, in this worker.
 pub fn receive_here(arrival: Arrival, around: &Rc<Surroundings>) {
-    admit(arrival, around.registry.seat(), around);
+    if let Some(arrival) = lists::admit(arrival, around) {
+        admit(arrival, around.registry.seat(), around);
+    }
 }
 
 /// Goes on with what another worker sent.
@@ -234,6 +240,9 @@ async fn prepare(
             // Boxed, as most listeners have none and need not hold the room.
             let announced = Box::pin(proxied::open(client, proxy, story, around)).await?;
             refresh(&mut policy, through, around);
+            if let Err(reason) = lists::ask_for_client(&policy, story) {
+                return Err(Box::pin(lists::refuse(announced, &policy, reason)).await);
+            }
             announced
         }
     };

@@ -89,6 +89,12 @@ impl Sniffed {
         Ok(Self::other(client, bytes, Wish::Silent, Tongue::Reset))
     }
 
+    /// A client that is refused before its hello is read.
+    pub(super) fn tls(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
+        let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+        Ok(Self::other(client, bytes, Wish::Silent, Tongue::Tls))
+    }
+
     /// A client that asks for something without a hello.
     pub(super) fn other(client: Stream, bytes: Vec<u8>, wish: Wish, tongue: Tongue) -> Self {
         Self { client, bytes, facts: Facts::default(), hello: None, wish, greet: None, tongue, _memory: None }
@@ -117,7 +123,7 @@ fn alert(reason: CloseReason) -> Alert {
     match reason {
         CloseReason::NoSni => Alert::MissingExtension,
         CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
-        CloseReason::RouteRejected => Alert::AccessDenied,
+        CloseReason::RouteRejected | CloseReason::Denied | CloseReason::NotAllowed => Alert::AccessDenied,
         CloseReason::TlsTooOld => Alert::ProtocolVersion,
         _ => Alert::InternalError,
     }

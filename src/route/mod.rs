@@ -7,13 +7,15 @@ use crate::wire::{ServerName, proxy_protocol};
 pub mod condition;
 pub mod pattern;
 pub mod prefix;
+pub mod prefix_set;
 pub mod regex;
 pub mod split;
 pub mod table;
 
 pub use condition::{Asks, Circumstances, Conditions};
 pub use pattern::{NamePattern, PatternFault};
-pub use prefix::{IpPrefix, PrefixFault, Prefixes};
+pub use prefix::{AddressRange, IpPrefix, PrefixFault, Prefixes};
+pub use prefix_set::{PrefixSet, PrefixSetBuilder, Span};
 pub use regex::{NameRegex, RegexFault};
 pub use split::Split;
 pub use table::{Entry, EqualRoutes, Found, RouteId, RouteKey, RouteTable};

@@ -17,6 +17,15 @@ pub struct IpPrefix {
     length: u8,
 }
 
+/// The addresses of a network, from the first to the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressRange {
+    /// Of IPv4.
+    V4(u32, u32),
+    /// Of IPv6.
+    V6(u128, u128),
+}
+
 /// Why a text is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixFault {
@@ -36,6 +45,15 @@ impl IpPrefix {
     pub fn contains(&self, address: IpAddr) -> bool {
         let is_alike = !address.to_canonical().is_ipv4() || self.length >= MAPPED;
         is_alike && mapped(address) & mask(self.length) == self.bits
+    }
+
+    /// Its addresses.
+    pub fn range(&self) -> AddressRange {
+        let (first, last) = (self.bits, self.bits | !mask(self.length));
+        match (v4(first), v4(last)) {
+            (Some(first), Some(last)) => AddressRange::V4(first, last),
+            _ => AddressRange::V6(first, last),
+        }
     }
 
     /// Whether every address of its family is in it.
@@ -132,6 +150,11 @@ fn mapped(address: IpAddr) -> u128 {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
         IpAddr::V6(address) => address.to_bits(),
     }
+}
+
+/// The address inside a mapped one.
+fn v4(bits: u128) -> Option<u32> {
+    Ipv6Addr::from_bits(bits).to_ipv4_mapped().map(Ipv4Addr::to_bits)
 }
 
 fn mask(length: u8) -> u128 {

@@ -12,8 +12,8 @@ use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
 use crate::route::{Entry, RouteId, RouteTable};
 use crate::snapshot::{
-    Action, ActionSpec, Place, Policy, Protocol, ProtocolSpec, RouteSpec, Routes, Served, Snapshot, SocketId,
-    Target, TargetSpec, TcpPolicy, TlsPolicy,
+    Access, Action, ActionSpec, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec, Routes, Served,
+    Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
 };
 use crate::telemetry::Metrics;
 
@@ -34,6 +34,9 @@ pub enum BuildFault {
     /// Two routes are equal.
     #[error("two routes of listener `{0}` are equal")]
     Routes(Arc<str>),
+    /// A name leads to no list.
+    #[error("list `{0}` is not in the configuration")]
+    List(Arc<str>),
 }
 
 /// What a build takes over from, besides the snapshot before.
@@ -68,15 +71,23 @@ pub(super) fn snapshot(
         pools.insert(Arc::clone(&spec.name), served);
         places.insert(Arc::clone(&spec.name), place);
     }
+    let lists: BTreeMap<_, _> = config
+        .lists
+        .iter()
+        .map(|spec| {
+            (Arc::clone(&spec.name), List::build(spec, previous.lists.get(&spec.name).map(|old| &**old)))
+        })
+        .collect();
+    let named = Named { places: &places, lists: &lists };
     let mut policies = HashMap::new();
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, leaving);
-        let policy = Arc::new(policy(spec, before, &places, metrics)?);
+        let policy = Arc::new(policy(spec, before, named, metrics)?);
         for (place, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
         }
     }
-    Ok(Snapshot { policies, pools, places })
+    Ok(Snapshot { policies, pools, places, lists })
 }
 
 /// Builds one pool with what is discovered of it; the old one if nothing is different. `returning` are those
@@ -122,13 +133,21 @@ fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> O
         .or_else(|| leaving.listener(name).map(|left| (left.number, Arc::clone(&left.gate))))
 }
 
+/// What policies name.
+#[derive(Clone, Copy)]
+pub(super) struct Named<'a> {
+    pub(super) places: &'a BTreeMap<Arc<str>, Arc<Place>>,
+    pub(super) lists: &'a BTreeMap<Arc<str>, Arc<List>>,
+}
+
 /// Builds the policy of one listener.
 pub(super) fn policy(
     spec: &ListenerSpec,
     before: Option<(u64, Arc<Gate>)>,
-    places: &BTreeMap<Arc<str>, Arc<Place>>,
+    named: Named<'_>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
+    let Named { places, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
     let (number, gate) =
         before.unwrap_or_else(|| (NEXT_LISTENER.fetch_add(1, Ordering::Relaxed), Gate::new(limit)));
@@ -138,7 +157,10 @@ pub(super) fn policy(
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
-    Ok(Policy { listener: Arc::clone(&spec.name), number, proxy, protocol, front, relay, gate, metrics })
+    let access = spec.policy.access.as_ref().map(|spec| Access::build(spec, |name| lists.get(name).cloned()));
+    let access = access.transpose().map_err(BuildFault::List)?.map(Box::new);
+    let listener = Arc::clone(&spec.name);
+    Ok(Policy { listener, number, access, proxy, protocol, front, relay, gate, metrics })
 }
 
 fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {

@@ -119,7 +119,8 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     });
     let token = config.admin.iter().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
-    files.chain(routes.map(|file| file.path.to_path_buf())).collect()
+    let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.path.to_path_buf()));
+    files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).collect()
 }
 
 /// The files that are made, written or removed.
@@ -232,12 +233,13 @@ mod tests {
 
     #[test]
     fn every_kind_of_file_is_thought_of() {
-        let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'";
+        let admin =
+            "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'";
         let config =
             config("protocol = 'tls'\nroutes_file = '/b/routes'", "discover = { file = '/c/found' }", admin);
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let files = read(&config, Some(Path::new("/d/config")));
-        assert_eq!(files, paths(&["/d/config", "/a/token", "/c/found", "/b/routes"]));
+        assert_eq!(files, paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad"]));
         assert_eq!(written(&config), paths(&["/run/x/admin"]));
     }
 
@@ -268,7 +270,7 @@ mod tests {
         found.sort();
         assert_eq!(
             found,
-            ["file", "routes_file", "token_file"],
+            ["file", "file", "routes_file", "token_file"],
             "each is to be granted by `read`, and tested above"
         );
     }

@@ -11,6 +11,7 @@ mod confine;
 mod discovery;
 mod front;
 mod leaving;
+mod list_files;
 mod notify;
 mod reload;
 mod route_files;
@@ -113,7 +114,7 @@ impl Server {
     /// # Errors
     ///
     /// What could not be bound, opened or started.
-    pub fn start(config: Config) -> Result<Self, StartFault> {
+    pub fn start(mut config: Config) -> Result<Self, StartFault> {
         source::try_sources(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
@@ -129,6 +130,7 @@ impl Server {
         let nothing = Leaving::default();
         let sources = build::Sources { leaving: &nothing, discoveries: None, metrics: &metrics };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
+        list_files::forget_read(&mut config);
         let must_look = config.pools.iter().any(|pool| pool.discover.is_some());
         let life = if must_look { Life::Starting } else { Life::Serving };
         let access_log = open_access_log(&config, &metrics)?;

@@ -39,7 +39,7 @@ pub enum ReloadFault {
 /// What a reload changed, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Listeners and pools that are new, as `listener NAME` or `pool NAME`.
+    /// Listeners, pools and lists that are new, as `listener NAME`, `pool NAME` or `list NAME`.
     pub added: Vec<String>,
     /// Those that are gone; their connections drain.
     pub removed: Vec<String>,
@@ -57,7 +57,12 @@ impl Changes {
             let listeners =
                 config.listeners.iter().map(|spec| (format!("listener {}", spec.name), format!("{spec:?}")));
             let pools = config.pools.iter().map(|spec| (format!("pool {}", spec.name), format!("{spec:?}")));
-            listeners.chain(pools).collect()
+            let lists = config.lists.iter().map(|spec| {
+                // What was read of its file, perhaps a million lines, is no change of the configuration.
+                let path = spec.file.as_ref().map(|file| &file.path);
+                (format!("list {}", spec.name), format!("{:?} {path:?}", spec.entries))
+            });
+            listeners.chain(pools).chain(lists).collect()
         };
         let (before, after) = (named(old), named(new));
         for (name, spec) in &after {

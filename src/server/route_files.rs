@@ -137,7 +137,8 @@ impl Control {
         let snapshot = server.view.snapshot.load_full();
         let old = snapshot.policies.values().find(|policy| policy.listener == listener);
         let before = old.map(|policy| (policy.number, Arc::clone(&policy.gate)));
-        match build::policy(spec, before, &snapshot.places, &server.view.metrics) {
+        let named = build::Named { places: &snapshot.places, lists: &snapshot.lists };
+        match build::policy(spec, before, named, &server.view.metrics) {
             Ok(policy) => {
                 let routes = policy.protocol.routes().len();
                 server.view.snapshot.store(Arc::new(snapshot.with_policy(&Arc::new(policy))));

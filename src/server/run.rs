@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::leaving::Leaving;
+use super::list_files::{ListFiles, ListReport, forget_read};
 use super::notify::{Watchdog, tell, tell_of_reload};
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
@@ -67,6 +68,7 @@ enum Event {
     EjectionOver,
     Discovered(DiscoveryReport),
     Routes(RoutesReport),
+    List(ListReport),
     Signal(SignalKind),
     /// By its place in the list, from which it is taken once it has ended.
     Worker(usize, io::Result<()>),
@@ -113,6 +115,7 @@ pub(super) struct Control {
     pub(super) discoveries: Discoveries,
     pub(super) findings: mpsc::Receiver<DiscoveryReport>,
     pub(super) route_files: RouteFiles,
+    list_files: ListFiles,
     pub(super) leaving: Leaving,
     pub(super) aftercare: Aftercare,
     upkeep: tokio::time::Interval,
@@ -152,6 +155,7 @@ impl Control {
             discoveries,
             findings,
             route_files: RouteFiles::new(),
+            list_files: ListFiles::new(),
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
@@ -159,6 +163,7 @@ impl Control {
         };
         control.follow_pools();
         control.route_files.follow(&control.server.config);
+        control.list_files.follow(&control.server.config);
         Ok(control)
     }
 
@@ -193,7 +198,11 @@ impl Control {
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Discovered(report) => self.discovered(report),
             Event::Routes(report) => self.routes_read(report),
-            Event::Upkeep => self.server.view.metrics.upkeep(),
+            Event::List(report) => self.list_read(report),
+            Event::Upkeep => {
+                self.server.view.metrics.upkeep();
+                self.sweep_lists();
+            }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
             Event::Request(Request::Stop) | Event::Signal(_) | Event::Worker(..) => {}
@@ -210,6 +219,7 @@ impl Control {
             Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
             Some(report) = self.findings.recv() => Event::Discovered(report),
             report = self.route_files.next() => Event::Routes(report),
+            report = self.list_files.next() => Event::List(report),
             kind = any_signal(&mut self.signals) => Event::Signal(kind),
             (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
             _ = self.upkeep.tick() => Event::Upkeep,
@@ -274,7 +284,7 @@ impl Control {
         result
     }
 
-    async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+    async fn replace(&mut self, mut config: Config) -> Result<Changes, ReloadFault> {
         let changes = Changes::between(&self.server.config, &config);
         try_sources(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
@@ -285,6 +295,7 @@ impl Control {
         let sources =
             build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
         let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
+        forget_read(&mut config);
         self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
@@ -296,6 +307,7 @@ impl Control {
         self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
         self.route_files.follow(&self.server.config);
+        self.list_files.follow(&self.server.config);
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
         let _ = timeout(UNLISTENING, closed.recv()).await;

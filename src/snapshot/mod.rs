@@ -6,7 +6,9 @@
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
+pub mod additions;
 pub mod front;
+pub mod lists;
 mod proxy;
 mod routes;
 pub mod spec;
@@ -22,7 +24,9 @@ use crate::relay::RelayOptions;
 use crate::route::Asks;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
+pub use additions::Additions;
 pub use front::{DetectSpec, Front, FrontSpec};
+pub use lists::{Access, AccessSpec, List, ListSpec, Refused};
 pub use proxy::{ProxyMode, ProxySpec, Trusted};
 pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
 pub use spec::{ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
@@ -57,6 +61,8 @@ pub struct Snapshot {
     pub pools: BTreeMap<Arc<str>, Arc<Served>>,
     /// Where the policies find these pools, by name.
     pub places: BTreeMap<Arc<str>, Arc<Place>>,
+    /// The lists of addresses, by name.
+    pub lists: BTreeMap<Arc<str>, Arc<List>>,
 }
 
 impl Snapshot {
@@ -115,6 +121,8 @@ pub struct Policy {
     pub listener: Arc<str>,
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
+    /// Who may come in; `None` lets everybody in.
+    pub access: Option<Box<Access>>,
     /// Whether PROXY headers are read, and whose.
     pub proxy: Option<Box<ProxySpec>>,
     /// Whether and how the first bytes are read, and where connections go.

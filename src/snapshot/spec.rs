@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::FrontSpec;
+use super::lists::AccessSpec;
 use super::proxy::ProxySpec;
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
@@ -12,6 +13,8 @@ use crate::route::{Conditions, RouteKey, Split};
 /// What a listener does with its connections, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
+    /// Who may come in. Default: everybody.
+    pub access: Option<AccessSpec>,
     /// Whether PROXY headers are read, and whose. Default: nobody sends any.
     pub proxy: Option<ProxySpec>,
     /// Whether and how the first bytes are read, and where connections go.

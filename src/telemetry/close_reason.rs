@@ -25,6 +25,10 @@ pub enum CloseReason {
     IdleTimeout,
     /// One side had finished and the other sent nothing for the half-closed timeout.
     HalfClosedTimeout,
+    /// The address is denied.
+    Denied,
+    /// The address is not among those that are allowed.
+    NotAllowed,
     /// The client left without a byte where a hello was expected.
     NoData,
     /// The client left in the middle of its hello.
@@ -158,7 +162,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 58] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -167,6 +171,8 @@ impl CloseReason {
         Self::BackendVanished,
         Self::IdleTimeout,
         Self::HalfClosedTimeout,
+        Self::Denied,
+        Self::NotAllowed,
         Self::NoData,
         Self::HelloTruncated,
         Self::FirstByteTimeout,
@@ -277,6 +283,16 @@ impl CloseReason {
                 Pointsman,
                 Relay,
                 "One side had finished, and the other sent nothing for the half-closed timeout.",
+            ),
+            Self::Denied => rejection(
+                "denied",
+                Accept,
+                "The address, or the one in the PROXY header, is in a list or network that `deny` names.",
+            ),
+            Self::NotAllowed => rejection(
+                "not_allowed",
+                Accept,
+                "The address, or the one in the PROXY header, is in nothing that `allow` names.",
             ),
             Self::NoData => {
                 row("no_data", Client, Hello, "The client closed or reset without having sent a byte.")
@@ -589,7 +605,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 34);
+        assert_eq!(rejections.len(), 36);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lists::Lists;
 use super::pool::REJECT;
 use super::pools::Pools;
 use super::routes::RoutesChecker;
@@ -22,11 +23,17 @@ use crate::sys::Address;
 /// Connections the kernel may hold before they are accepted.
 const BACKLOG: u32 = 4096;
 
+/// What listeners refer to by name.
+pub(super) struct Referred<'a> {
+    pub(super) pools: &'a mut Pools,
+    pub(super) lists: &'a mut Lists,
+}
+
 /// The listeners, sorted by name.
 pub(super) fn listeners(
     written: &Key<Named<Listener>>,
     hash_key: [u8; 16],
-    pools: &mut Pools,
+    referred: &mut Referred<'_>,
     binds: &mut Binds,
     found: &mut Findings<'_>,
 ) -> Vec<ListenerSpec> {
@@ -45,7 +52,7 @@ pub(super) fn listeners(
         if let Some(words) = &listener.table {
             let name = &listener.name;
             let checker = ListenerChecker { name, place: listener.place, path: &path, words, hash_key };
-            specs.push(checker.check(pools, binds, found));
+            specs.push(checker.check(referred, binds, found));
         }
     }
     specs.sort_by(|a, b| a.name.cmp(&b.name));
@@ -62,7 +69,13 @@ pub(super) struct ListenerChecker<'a> {
 }
 
 impl ListenerChecker<'_> {
-    fn check(&self, pools: &mut Pools, binds: &mut Binds, found: &mut Findings<'_>) -> ListenerSpec {
+    fn check(
+        &self,
+        referred: &mut Referred<'_>,
+        binds: &mut Binds,
+        found: &mut Findings<'_>,
+    ) -> ListenerSpec {
+        let Referred { pools, lists } = referred;
         let words = self.words;
         let protocol = self.protocol(pools, found);
         let front = self.front(&protocol, pools, found);
@@ -73,12 +86,15 @@ impl ListenerChecker<'_> {
             .routes_file
             .value()
             .map(|path| RoutesFileSpec { path: path.0.as_path().into(), written: protocol.routes().len() });
+        let binds = self.binds(binds, found);
+        let access = self.access(&binds, lists, found);
         ListenerSpec {
             name: self.name.into(),
-            binds: self.binds(binds, found),
+            binds,
             mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             policy: PolicySpec {
+                access,
                 proxy: self.proxy(found),
                 protocol,
                 front,

@@ -9,6 +9,7 @@ mod forward;
 mod front;
 mod health;
 pub(super) mod listener;
+mod lists;
 mod pool;
 pub(super) mod pools;
 mod proxy;
@@ -34,7 +35,10 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, found);
     let mut binds = Binds::default();
     let admin = admin::admin(file, &mut binds, found);
-    let listeners = listener::listeners(&file.listener, hash_key, &mut known, &mut binds, found);
+    let (lists, mut known_lists) = lists::Lists::of(file, found);
+    let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
+    let listeners = listener::listeners(&file.listener, hash_key, &mut referred, &mut binds, found);
+    known_lists.warn_of_unused(found);
     tiers::Node::check(file, &pools, found);
     front::warn_of_lost_cancels(&listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.
@@ -52,6 +56,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         log: log(file),
         listeners,
         pools,
+        lists,
         shutdown: shutdown(file),
     }
 }

@@ -2,6 +2,7 @@
 //! README's table all come from here.
 
 use super::admin::ADMIN_REFUSED;
+use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
 use Kind::{Counter, Gauge, Histogram};
 
 /// One family of series.
@@ -513,6 +514,10 @@ pub const METRICS: &[MetricDoc] = &[
     DISCOVERY_LAST_SUCCESS,
     FORWARD_LOOKUPS,
     FORWARD_NAMES,
+    LIST_ENTRIES,
+    LIST_LOADS,
+    LIST_LAST_LOAD,
+    LIST_REFUSALS,
     HASH_TABLE_INFO,
     HASH_TABLE_ENTRIES,
     HASH_OVERFLOWS,
@@ -563,7 +568,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 72);
+        assert_eq!(names.len(), 76);
     }
 
     #[test]

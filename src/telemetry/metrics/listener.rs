@@ -273,6 +273,13 @@ impl ListenerMetrics {
         self.connection_seconds.record(total);
     }
 
+    /// Counts a connection that ends with its accept, for one of the reasons that are rejections.
+    pub fn turned_away(&self, reason: CloseReason) {
+        self.connections.increment(1);
+        self.closed[reason as usize].increment(1);
+        self.rejected[reason as usize].increment(1);
+    }
+
     /// Counts what came of reading a ClientHello.
     pub fn hello(&self, outcome: HelloOutcome) {
         self.hellos[outcome as usize].increment(1);

@@ -8,6 +8,7 @@
 mod admin;
 pub mod families;
 mod listener;
+pub mod lists;
 mod pool;
 mod process;
 mod table;

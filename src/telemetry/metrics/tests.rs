@@ -33,6 +33,11 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::DISCOVERY_LAST_SUCCESS).sample(&pool, 0.0);
     text.family(&families::FORWARD_LOOKUPS).sample(&[("pool", "p"), ("result", "cached")], 0.0);
     text.family(&families::FORWARD_NAMES).sample(&pool, 0.0);
+    let list = [("list", "l")];
+    text.family(&lists::LIST_ENTRIES).sample(&[("list", "l"), ("part", "file")], 0.0);
+    text.family(&lists::LIST_LOADS).sample(&[("list", "l"), ("result", "ok")], 0.0);
+    text.family(&lists::LIST_LAST_LOAD).sample(&list, 0.0);
+    text.family(&lists::LIST_REFUSALS).sample(&list, 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
     text.family(&families::POOL_INFO).sample(&[("pool", "p"), ("balance", "maglev")], 1.0);
     text.family(&families::BACKEND_WEIGHT).sample(&backend, 0.0);
@@ -101,7 +106,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     }
     let count = |name: &str| samples.keys().filter(|sample| sample.starts_with(name)).count();
     assert_eq!(count("pointsman_connections_closed_total{"), CloseReason::ALL.len());
-    assert_eq!(count("pointsman_connections_rejected_total{"), 34);
+    assert_eq!(count("pointsman_connections_rejected_total{"), 36);
     assert_eq!(count("pointsman_client_hello_total{"), 8);
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 8);

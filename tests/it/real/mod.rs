@@ -7,6 +7,7 @@ mod bulk;
 mod certificates;
 mod checks;
 mod dns;
+mod fail2ban;
 mod mail;
 mod network;
 mod postgres;

@@ -1,0 +1,249 @@
+//! The pages /api/v1/lists: what the lists have, whether an address is in one and why, and the entries that are
+//! added and removed while the process runs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::route::{IpPrefix, PrefixFault};
+use crate::server::View;
+use crate::snapshot::List;
+use crate::snapshot::additions::{Added, Full};
+use crate::snapshot::lists::Listed;
+
+/// The longest time for which an entry is added; for longer there is the file.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Why a request is not answered with what it asks for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// The configuration has no such list.
+    #[error("there is no list of that name; GET /api/v1/lists has them")]
+    NoList,
+    /// The entry is no network.
+    #[error("that is no entry: {0}")]
+    Entry(#[from] PrefixFault),
+    /// The address is none.
+    #[error("`address` is not an IP address")]
+    Address,
+    /// The time is none.
+    #[error("`ttl` is a duration such as 1h, more than nothing and at most 366days")]
+    Ttl,
+    /// The question has other words.
+    #[error("only {0} can be asked here")]
+    Query(&'static str),
+    /// There are too many.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
+/// One list.
+#[derive(Debug, Serialize)]
+struct ListStatus<'a> {
+    name: &'a str,
+    entries: Entries,
+    /// Null without one.
+    file: Option<String>,
+    /// When its file was last read well; null is never. RFC 3339, UTC.
+    last_load: Option<String>,
+    loads: u64,
+    failed_loads: u64,
+    /// Connections that were refused because their address is in it.
+    refusals: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Entries {
+    /// In the configuration itself.
+    written: usize,
+    file: usize,
+    /// While the process runs.
+    added: usize,
+}
+
+/// One list with what was added to it.
+#[derive(Debug, Serialize)]
+struct WithAdditions<'a> {
+    #[serde(flatten)]
+    list: ListStatus<'a>,
+    added: Vec<Addition>,
+}
+
+#[derive(Debug, Serialize)]
+struct Addition {
+    entry: String,
+    /// Null for one that stays until the process ends.
+    ttl_seconds: Option<u64>,
+}
+
+/// Whether an address is in a list, and why.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    list: &'a str,
+    address: String,
+    listed: bool,
+    by: Vec<Reason>,
+}
+
+#[derive(Debug, Serialize)]
+struct Reason {
+    /// `entries`, `file` or `added`.
+    part: &'static str,
+    /// The entry; of the first two parts all addresses around that are in it.
+    entry: String,
+    /// Null for one that does not end by itself.
+    ttl_seconds: Option<u64>,
+}
+
+/// What a change did.
+#[derive(Debug, Serialize)]
+struct Change<'a> {
+    list: &'a str,
+    entry: String,
+    /// `added`, `extended`, `removed` or `absent`.
+    result: &'static str,
+    ttl_seconds: Option<u64>,
+}
+
+/// All lists.
+pub(super) fn all(view: &View) -> String {
+    let snapshot = view.snapshot.load_full();
+    json(&snapshot.lists.values().map(|list| status(list)).collect::<Vec<_>>())
+}
+
+/// One list, or whether an address is in it: `query` may have `address`.
+pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String, Refusal> {
+    let list = find(view, name)?;
+    let now = Instant::now();
+    let Some(address) = value(query, "address")? else {
+        let added = list.kept.additions.all(now).into_iter();
+        let added =
+            added.map(|(entry, end)| Addition { entry: entry.to_string(), ttl_seconds: left(end, now) });
+        return Ok(json(&WithAdditions { list: status(&list), added: added.collect() }));
+    };
+    let address: IpAddr = address.parse().map_err(|_| Refusal::Address)?;
+    let by: Vec<_> = list.reasons(address, now).into_iter().map(|listed| reason(&listed, now)).collect();
+    let (listed, address) = (!by.is_empty(), address.to_canonical().to_string());
+    Ok(json(&Answer { list: &list.name, address, listed, by }))
+}
+
+/// Adds an entry; `query` may have `ttl`.
+pub(super) fn add(view: &View, name: &str, entry: &str, query: Option<&str>) -> Result<String, Refusal> {
+    let list = find(view, name)?;
+    let entry: IpPrefix = entry.parse()?;
+    let ttl = value(query, "ttl")?.map(|text| {
+        let ttl = humantime::parse_duration(text).map_err(|_| Refusal::Ttl)?;
+        if ttl.is_zero() || ttl > LONGEST { Err(Refusal::Ttl) } else { Ok(ttl) }
+    });
+    let ttl = ttl.transpose()?;
+    let now = Instant::now();
+    let result = match list.kept.additions.add(entry, ttl.map(|ttl| now + ttl), now)? {
+        Added::New => "added",
+        Added::Again => "extended",
+    };
+    tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), "an entry was {result}");
+    let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
+    Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds }))
+}
+
+/// Removes an entry that was added. One that is not there is no fault: it may have ended a moment ago.
+pub(super) fn remove(view: &View, name: &str, entry: &str, query: Option<&str>) -> Result<String, Refusal> {
+    let list = find(view, name)?;
+    let entry: IpPrefix = entry.parse()?;
+    if query.is_some() {
+        return Err(Refusal::Query("nothing"));
+    }
+    let result = if list.kept.additions.remove(entry, Instant::now()) { "removed" } else { "absent" };
+    tracing::info!(list = name, %entry, "an entry was to be removed: {result}");
+    Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
+}
+
+fn find(view: &View, name: &str) -> Result<Arc<List>, Refusal> {
+    view.snapshot.load().lists.get(name).cloned().ok_or(Refusal::NoList)
+}
+
+/// The value of the one word that a query may have. Nothing that stands there needs an escape but the `+` and
+/// `%20` of a space, as in `1h 30m`, and the `%3A` of an address.
+fn value<'q>(query: Option<&'q str>, word: &'static str) -> Result<Option<&'q str>, Refusal> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    match query.split_once('=') {
+        Some((name, value)) if name == word && !value.contains('&') => Ok(Some(value)),
+        _ => Err(Refusal::Query(word)),
+    }
+}
+
+fn status(list: &List) -> ListStatus<'_> {
+    let file = list.file();
+    let loaded = Some(list.kept.loaded()).filter(|millis| *millis > 0).map(|millis| {
+        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
+    });
+    ListStatus {
+        name: &list.name,
+        entries: Entries {
+            written: list.written(),
+            file: file.map_or(0, |(_, count)| count),
+            added: list.kept.additions.len(),
+        },
+        file: file.map(|(path, _)| path.display().to_string()),
+        last_load: loaded,
+        loads: list.kept.loads(),
+        failed_loads: list.kept.failed_loads(),
+        refusals: list.kept.refusals(),
+    }
+}
+
+fn reason(listed: &Listed, now: Instant) -> Reason {
+    match listed {
+        Listed::Written(span) => Reason { part: "entries", entry: span.to_string(), ttl_seconds: None },
+        Listed::File(span) => Reason { part: "file", entry: span.to_string(), ttl_seconds: None },
+        Listed::Added(entry, end) => {
+            Reason { part: "added", entry: entry.to_string(), ttl_seconds: left(*end, now) }
+        }
+    }
+}
+
+/// Whole seconds, of which the last has begun.
+fn left(end: Option<Instant>, now: Instant) -> Option<u64> {
+    end.map(|end| end.saturating_duration_since(now).as_millis().div_ceil(1000) as u64)
+}
+
+fn json(page: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(page).expect("these types have keys that are strings");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(query: Option<&str>, expected: Option<Option<&str>>) {
+        assert_eq!(value(query, "ttl").ok(), expected, "{query:?}");
+    }
+
+    #[test]
+    fn a_query_has_one_word() {
+        check(None, Some(None));
+        check(Some(""), Some(None));
+        check(Some("ttl=1h"), Some(Some("1h")));
+        check(Some("ttl="), Some(Some("")));
+        check(Some("ttl"), None);
+        check(Some("tll=1h"), None);
+        check(Some("ttl=1h&ttl=2h"), None);
+    }
+
+    #[test]
+    fn what_is_left_is_rounded_up() {
+        let now = Instant::now();
+        let check = |millis: u64, expected: u64| {
+            assert_eq!(left(Some(now + Duration::from_millis(millis)), now), Some(expected), "{millis}");
+        };
+        check(0, 0);
+        check(1, 1);
+        check(1000, 1);
+        check(1001, 2);
+        assert_eq!(left(None, now), None);
+    }
+}

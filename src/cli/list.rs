@@ -1,0 +1,92 @@
+//! `pointsman list`: entries of lists, added, removed and shown while the process runs.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{AdminArgs, ask, change};
+
+/// What can be done with lists.
+#[derive(Subcommand)]
+pub(super) enum ListCommand {
+    /// Add a network or an address to a list; it stays until its time is over or the process ends
+    Add {
+        /// The list, as `[list.NAME]` in the configuration
+        list: String,
+        /// The network or address, such as 192.0.2.0/24
+        entry: String,
+        /// For how long, such as `1h` or `7days`; by default until the process ends
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Remove what was added to a list; what stands in a file is removed there
+    Remove {
+        /// The list
+        list: String,
+        /// The network or address as it was added
+        entry: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Show the lists, or one with what was added to it, or whether an address is in it and why; as JSON
+    Show {
+        /// The list; by default all of them
+        list: Option<String>,
+        /// The address to look for
+        #[arg(long, requires = "list")]
+        address: Option<IpAddr>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// Does it.
+pub(super) fn list(command: &ListCommand) -> ExitCode {
+    match command {
+        ListCommand::Add { list, entry, ttl, admin } => {
+            let ttl = ttl.as_ref().map(|ttl| format!("?ttl={}", escaped(ttl))).unwrap_or_default();
+            change(admin, "POST", &format!("{}/{}{ttl}", page(list), escaped(entry)))
+        }
+        ListCommand::Remove { list, entry, admin } => {
+            change(admin, "DELETE", &format!("{}/{}", page(list), escaped(entry)))
+        }
+        ListCommand::Show { list: None, admin, .. } => ask(admin, "/api/v1/lists"),
+        ListCommand::Show { list: Some(list), address: None, admin } => ask(admin, &page(list)),
+        ListCommand::Show { list: Some(list), address: Some(address), admin } => {
+            ask(admin, &format!("{}?address={address}", page(list)))
+        }
+    }
+}
+
+fn page(list: &str) -> String {
+    format!("/api/v1/lists/{}", escaped(list))
+}
+
+/// Text as a part of a path. What has no meaning there stands as it is; spaces are left out, since the only word
+/// that may have some is a time.
+fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().filter(|byte| *byte != b' ').map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: &str) {
+        assert_eq!(escaped(text), expected);
+    }
+
+    #[test]
+    fn words_cannot_leave_their_place() {
+        check("192.0.2.0/24", "192.0.2.0/24");
+        check("2001:db8::1", "2001:db8::1");
+        check("1h 30m", "1h30m");
+        check("a?b#c%d&e", "a%3Fb%23c%25d%26e");
+        check("\r\né", "%0D%0A%C3%A9");
+    }
+}

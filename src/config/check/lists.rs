@@ -1,0 +1,157 @@
+//! Lists of addresses, and who may come in by them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::listener::ListenerChecker;
+use crate::config::code::Code;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{File, Refusal};
+use crate::config::findings::{Findings, did_you_mean};
+use crate::config::lists::Who;
+use crate::config::read::{Entry, OneOrMany};
+use crate::config::words::name_fault;
+use crate::snapshot::lists::{AccessSpec, ListFileSpec, ListSpec, Refused, RuleSpec};
+use crate::sys::Address;
+
+/// Every list by name, and what is in force for all listeners.
+pub(super) struct Lists {
+    known: BTreeMap<Arc<str>, Known>,
+    /// Denied by every listener.
+    everywhere: RuleSpec,
+}
+
+struct Known {
+    place: Span,
+    is_used: bool,
+}
+
+impl Lists {
+    /// The lists of a file, sorted by name, and what listeners need to refer to them.
+    pub(super) fn of(file: &File, found: &mut Findings<'_>) -> (Vec<ListSpec>, Self) {
+        let named = file.list.value().map_or(&[][..], |lists| &lists.0);
+        let mut specs = Vec::with_capacity(named.len());
+        let mut lists = Self { known: BTreeMap::new(), everywhere: RuleSpec::default() };
+        for list in named {
+            if let Some(fault) = name_fault(&list.name, format!("list.{}", list.name)) {
+                found.add(fault.label(list.place, ""));
+            }
+            let name: Arc<str> = list.name.as_str().into();
+            lists.known.insert(Arc::clone(&name), Known { place: list.place, is_used: false });
+            let Some(words) = &list.table else { continue };
+            let entries = words.entries.value().map_or(&[][..], |entries| &entries.0.items);
+            let file =
+                words.file.value().map(|path| ListFileSpec { path: path.0.as_path().into(), read: None });
+            specs.push(ListSpec { name, entries: entries.iter().map(|item| item.value.0).collect(), file });
+        }
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(deny) = file.lists.value().and_then(|words| words.deny.entry()) {
+            lists.everywhere = lists.rule(deny, "lists.deny", found);
+        }
+        (specs, lists)
+    }
+
+    fn rule(&mut self, written: &Entry<OneOrMany<Who>>, path: &str, found: &mut Findings<'_>) -> RuleSpec {
+        let mut rule = RuleSpec::default();
+        for item in &written.value.0.items {
+            match &item.value {
+                Who::Network(network) => rule.prefixes.push(*network),
+                Who::List(name) => match self.known.get_key_value(name.as_str()) {
+                    Some((name, _)) => {
+                        let name = Arc::clone(name);
+                        self.known.entry(Arc::clone(&name)).and_modify(|known| known.is_used = true);
+                        rule.lists.push(name);
+                    }
+                    None => found.add(self.unknown(name, item.at, path)),
+                },
+            }
+        }
+        rule
+    }
+
+    fn unknown(&self, name: &str, at: Span, path: &str) -> Diagnostic {
+        let names = || self.known.keys().map(AsRef::as_ref);
+        let label = match did_you_mean(name, names()) {
+            Some(meant) => format!("did you mean \"{meant}\"?"),
+            None => "not defined".to_owned(),
+        };
+        let fault = Diagnostic::new(Code::UnknownList, path, format!("there is no list {name:?}"));
+        let fault = fault.label(at, label);
+        if self.known.is_empty() {
+            return fault.help(format!("add: [list.{name}] with file = \"/PATH/TO/FILE\" or entries = []"));
+        }
+        fault.help(format!("lists in this file: {}", names().take(10).collect::<Vec<_>>().join(", ")))
+    }
+
+    /// Warns of each list that nothing refers to. Beside faults it says nothing: the reference may be in what
+    /// could not be read.
+    pub(super) fn warn_of_unused(&self, found: &mut Findings<'_>) {
+        if found.has_faults() {
+            return;
+        }
+        for (name, list) in self.known.iter().filter(|(_, list)| !list.is_used) {
+            let message = format!("list `{name}` is never used");
+            let warning = Diagnostic::new(Code::UnusedList, format!("list.{name}"), message);
+            found.add(warning.label(list.place, "no `allow` and no `deny` names it"));
+        }
+    }
+}
+
+impl ListenerChecker<'_> {
+    /// Who may come in; `None` for everybody.
+    pub(super) fn access(
+        &self,
+        binds: &[Address],
+        lists: &mut Lists,
+        found: &mut Findings<'_>,
+    ) -> Option<AccessSpec> {
+        let words = self.words;
+        let mut deny = lists.everywhere.clone();
+        if let Some(written) = words.deny.entry() {
+            let own = lists.rule(written, &self.key("deny"), found);
+            deny.lists.extend(own.lists);
+            deny.prefixes.extend(own.prefixes);
+        }
+        let allow = words.allow.entry().map(|written| {
+            let list = &written.value.0;
+            if list.items.is_empty() && list.complete {
+                let message = format!("listener `{}` would refuse every client", self.name);
+                let fault = Diagnostic::new(Code::RejectsAll, self.key("allow"), message);
+                let help = "name lists or networks, or remove `allow` to let everybody in";
+                found.add(fault.label(written.at, "nobody is allowed").help(help));
+            }
+            lists.rule(written, &self.key("allow"), found)
+        });
+        let refused = match words.refused.value() {
+            Some(choice) if choice.0 == Refusal::Drop => Refused::Drop,
+            _ => Refused::Reject,
+        };
+        let spec = AccessSpec { deny, allow, refused };
+        self.warn_of_idle_access(&spec, binds, found);
+        let is_open = spec.allow.is_none() && spec.deny == RuleSpec::default();
+        (!is_open).then_some(spec)
+    }
+
+    fn warn_of_idle_access(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
+        let words = self.words;
+        let names_nobody = words.allow.is_absent() && words.deny.is_absent();
+        let mut warn = |key: &str, place: Span, why: &str| {
+            let message = format!("`{key}` of listener `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
+            found.add(warning.label(place, why));
+        };
+        if let Some(place) = words.refused.place()
+            && names_nobody
+            && spec.deny == RuleSpec::default()
+        {
+            warn("refused", place, "there is neither `allow` nor `deny`");
+        }
+        let is_unix = !binds.is_empty() && binds.iter().all(|address| address.tcp().is_none());
+        if is_unix && words.proxy_protocol.is_absent() {
+            for (key, place) in [("allow", words.allow.place()), ("deny", words.deny.place())] {
+                let Some(place) = place else { continue };
+                warn(key, place, "clients of a Unix socket have no address; `mode` says who may connect");
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Files with the entries of lists, in the form that such files have everywhere: a network or an address a line,
+//! with comments behind `#` or `;`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Config;
+use super::code::Code;
+use super::fault::{Diagnostic, Faults, Span};
+use super::findings::Findings;
+use super::load::read_text;
+use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
+use crate::snapshot::lists::FileEntries;
+
+/// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.
+const MOST_ENTRIES: usize = 5_000_000;
+
+/// Reads the file of one list, as often as is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListReader {
+    list: Arc<str>,
+    path: Arc<Path>,
+}
+
+impl ListReader {
+    /// The readers of a configuration, sorted by the list's name.
+    pub fn all(config: &Config) -> Vec<Self> {
+        let readers = config.lists.iter().filter_map(|list| {
+            Some(Self { list: Arc::clone(&list.name), path: Arc::clone(&list.file.as_ref()?.path) })
+        });
+        readers.collect()
+    }
+
+    /// The list whose entries these are.
+    pub fn list(&self) -> &Arc<str> {
+        &self.list
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Arc<Path> {
+        &self.path
+    }
+
+    /// Reads and checks the file: a million entries in less than a second. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
+    /// entries or is not UTF-8.
+    pub fn read(&self) -> Result<FileEntries, Faults> {
+        parse(&self.path.display().to_string(), &read_text(&self.path, "the file of the list")?)
+    }
+}
+
+/// Reads the text of a file; `source_name` stands for its path in messages.
+fn parse(source_name: &str, text: &str) -> Result<FileEntries, Faults> {
+    let mut found = Findings::new(text);
+    let mut builder = PrefixSetBuilder::default();
+    // Some editors of another system begin a file so.
+    let mut start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    for line in text[start..].split_inclusive('\n') {
+        let entry = line.split(['#', ';']).next().unwrap_or_default();
+        let word = entry.trim();
+        let at = start + (entry.len() - entry.trim_start().len());
+        start += line.len();
+        if word.is_empty() {
+            continue;
+        }
+        if builder.len() >= MOST_ENTRIES {
+            let message = format!("the file has more than {MOST_ENTRIES} entries");
+            let fault = Diagnostic::new(Code::BadEntry, "", message);
+            found.add(fault.label((at..at + word.len()).into(), "the first that is too many"));
+            break;
+        }
+        match word.parse() {
+            // What others write in their lists is theirs to decide, and no tool refuses it.
+            Ok(prefix) | Err(PrefixFault::HostBits(prefix)) => builder.add(&prefix),
+            Err(fault) => refuse(word, (at..at + word.len()).into(), fault, &mut found),
+        }
+    }
+    found.conclude(source_name)?;
+    let count = builder.len();
+    Ok(FileEntries { set: builder.build(), count })
+}
+
+fn refuse(word: &str, at: Span, fault: PrefixFault, found: &mut Findings<'_>) {
+    if found.is_full() {
+        found.add(Diagnostic::new(Code::BadEntry, "", ""));
+        return;
+    }
+    let shown: String = word.chars().take(60).collect();
+    let diagnostic = Diagnostic::new(Code::BadEntry, "", format!("{shown:?} is not a network"));
+    let help = match word.split_whitespace().next() {
+        Some(first) if first != word && first.parse::<IpPrefix>().is_ok() => {
+            "one network stands on a line; what follows it is a comment behind # or ;"
+        }
+        _ if word.contains('-') => "a range of addresses is written as networks, such as 10.0.0.0/23",
+        _ => "remove the line, or begin it with # if it is a comment",
+    };
+    found.add(diagnostic.label(at, fault.to_string()).help(help));
+}
+
+/// Reads the files of all lists.
+pub(super) fn read_all(config: &mut Config) -> Result<(), Faults> {
+    for reader in ListReader::all(config) {
+        let read = Arc::new(reader.read()?);
+        let own = config.lists.iter_mut().find(|list| list.name == reader.list);
+        if let Some(file) = own.and_then(|list| list.file.as_mut()) {
+            file.read = Some(read);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, count: usize, holds: &str) {
+        let read = parse("bad.txt", text).unwrap_or_else(|faults| panic!("{text:?}: {faults}"));
+        assert_eq!(read.count, count, "{text:?}");
+        for address in holds.split_whitespace() {
+            assert!(read.set.contains(address.parse().unwrap()), "{text:?} {address}");
+        }
+        assert!(!read.set.contains("203.0.113.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn the_lists_that_others_publish_are_read() {
+        check("", 0, "");
+        check("10.0.0.1", 1, "10.0.0.1");
+        check(
+            "; Spamhaus DROP List\n1.10.16.0/20 ; SBL256894\n1.19.0.0/16 ; SBL434604\n",
+            2,
+            "1.10.16.1 1.19.255.255",
+        );
+        check(
+            "#\n# firehol_level1\n#\n0.0.0.0/8\n  1.2.3.4  # a comment ; in a comment\n\n",
+            2,
+            "0.1.2.3 1.2.3.4",
+        );
+        check("\u{feff}10.0.0.1\r\n10.0.0.2\r\n\r\n", 2, "10.0.0.1 10.0.0.2");
+        check("2001:db8::/32;x\n::ffff:10.0.0.1\n\t10.9.0.0/16", 3, "2001:db8::1 10.0.0.1 10.9.9.9");
+        check("10.1.2.3/8\n10.0.0.0/8", 2, "10.255.0.0");
+    }
+
+    fn check_fault(text: &str, expected: &[&str]) {
+        let faults = parse("bad.txt", text).unwrap_err();
+        let rendered = faults.render(false);
+        assert!(!expected.is_empty());
+        for words in expected {
+            assert!(rendered.contains(words), "{words:?} is not in\n{rendered}");
+        }
+        assert!(faults.diagnostics().iter().all(|fault| fault.code == Code::BadEntry));
+    }
+
+    #[test]
+    fn faults_tell_the_line_and_what_to_do() {
+        check_fault("10.0.0.1\n10.0.0\n", &["bad.txt:2:1", "\"10.0.0\" is not a network", "remove the line"]);
+        check_fault("# x\n\n  evil.example # y\n", &["bad.txt:3:3", "evil.example"]);
+        check_fault("10.0.0.0/33", &["the length is at most 32"]);
+        check_fault("10.0.0.1 10.0.0.2", &["bad.txt:1:1", "one network stands on a line"]);
+        check_fault("10.0.0.1-10.0.0.9", &["written as networks"]);
+        check_fault("\u{feff}x\r\ny", &["bad.txt:1", "bad.txt:2:1"]);
+        check_fault(&"x\n".repeat(1000), &["bad.txt:1:1", "800 more not shown"]);
+    }
+}

@@ -1,0 +1,52 @@
+//! The words of lists of addresses, and of who may come in by them.
+
+use super::code::Code;
+use super::conditions::Network;
+use super::fault::Diagnostic;
+use super::findings::Findings;
+use super::read::{OneOrMany, Path, Read, Value, tables};
+use super::words::{FilePath, name_fault, string};
+use crate::route::{IpPrefix, PrefixFault};
+
+tables! {
+    /// A list of addresses, for `allow` and `deny`. Without entries and without a file it has what is added while
+    /// the process runs.
+    "a list" struct ListWords {
+        /// Networks such as "10.0.0.0/8", or addresses, or an array. Default: none.
+        entries: OneOrMany<Network>,
+        /// The path of a text file with further ones, one a line, with comments behind `#` or `;`; relative to this
+        /// file's directory. It is read again whenever it changes; while it is broken, what was last read stays.
+        /// Default: none.
+        file: FilePath,
+    }
+
+    /// What is in force for all listeners.
+    "the lists" struct ListsWords {
+        /// Lists by name, networks or addresses that no listener lets in, or an array. Default: none.
+        deny: OneOrMany<Who>,
+    }
+}
+
+/// Whom `allow` or `deny` means.
+#[derive(Clone, Debug)]
+pub(super) enum Who {
+    Network(IpPrefix),
+    List(String),
+}
+
+impl Read for Who {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "the name of a list, or a network such as \"10.0.0.0/8\"", found)?;
+        let fault = match text.parse() {
+            Ok(network) => return Some(Self::Network(network)),
+            Err(PrefixFault::Form) if name_fault(text, path).is_none() => {
+                return Some(Self::List(text.to_owned()));
+            }
+            Err(fault) => fault,
+        };
+        let message = format!("{text:?} is neither a network nor the name of a list");
+        let diagnostic = Diagnostic::new(Code::BadAddress, path, message);
+        found.add(diagnostic.label(value.span().into(), fault.to_string()));
+        None
+    }
+}

@@ -1,0 +1,130 @@
+//! Files with the entries of lists, followed while the process runs: a change swaps the entries of one list and
+//! nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, spawn_blocking};
+
+use super::run::Control;
+use crate::config::{Config, Faults, ListReader};
+use crate::snapshot::lists::FileEntries;
+use crate::sys::watch::{FileWatch, Look};
+
+/// Reports that may wait; then the tasks wait. Each may hold a set of megabytes.
+const REPORTS: usize = 4;
+
+/// What a task read.
+pub(super) struct ListReport {
+    reader: ListReader,
+    read: Result<Arc<FileEntries>, Faults>,
+}
+
+/// The files of all lists. Their tasks end with it; they only send, control alone applies.
+pub(super) struct ListFiles {
+    followed: BTreeMap<Arc<str>, Following>,
+    reports: mpsc::Receiver<ListReport>,
+    report_to: mpsc::Sender<ListReport>,
+}
+
+struct Following {
+    reader: ListReader,
+    task: AbortHandle,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ListFiles {
+    /// None yet.
+    pub(super) fn new() -> Self {
+        let (report_to, reports) = mpsc::channel(REPORTS);
+        Self { followed: BTreeMap::new(), reports, report_to }
+    }
+
+    /// Follows the files of a configuration, and no others.
+    pub(super) fn follow(&mut self, config: &Config) {
+        let mut old = std::mem::take(&mut self.followed);
+        for reader in ListReader::all(config) {
+            let list = Arc::clone(reader.list());
+            let same = old.remove(&list).filter(|following| following.reader == reader);
+            let following = same.unwrap_or_else(|| {
+                let task = tokio::spawn(follow(reader.clone(), self.report_to.clone())).abort_handle();
+                Following { reader, task }
+            });
+            self.followed.insert(list, following);
+        }
+    }
+
+    /// The next report.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(super) async fn next(&mut self) -> ListReport {
+        // It never ends, as one sender is here.
+        match self.reports.recv().await {
+            Some(report) => report,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Lets go of what was read with a configuration, once its lists have it: a later change would leave it behind.
+pub(super) fn forget_read(config: &mut Config) {
+    config.lists.iter_mut().filter_map(|list| list.file.as_mut()).for_each(|file| file.read = None);
+}
+
+/// Reads the file whenever it changes, for ever. The first time is now: it may have changed since the
+/// configuration was read.
+async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
+    let mut watch = FileWatch::new(Arc::clone(reader.path()));
+    loop {
+        if watch.look().await == Look::Same {
+            continue;
+        }
+        let reading = reader.clone();
+        // A million entries take a while, and checks must not wait for them.
+        let Ok(read) = spawn_blocking(move || reading.read().map(Arc::new)).await else { continue };
+        if report_to.send(ListReport { reader: reader.clone(), read }).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Control {
+    /// Takes in what was read: other entries come into force at once, for new connections; of a broken file
+    /// nothing does. A report may be of a list that is gone, or has another file now: then it is passed over.
+    pub(super) fn list_read(&mut self, ListReport { reader, read }: ListReport) {
+        let snapshot = self.server.view.snapshot.load();
+        let name = reader.list();
+        let Some(list) = snapshot.lists.get(name) else { return };
+        if list.file().is_none_or(|(path, _)| path != reader.path()) {
+            return;
+        }
+        let read = match read {
+            Ok(read) => read,
+            Err(faults) => {
+                list.kept.count_failed_load();
+                tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{}", faults.render(false));
+                return;
+            }
+        };
+        let entries = read.count;
+        if list.swap_file(reader.path(), read, SystemTime::now()) {
+            tracing::info!(list = %name, entries, "the list was read again");
+        }
+    }
+
+    /// Forgets what was added to lists for a time that is over.
+    pub(super) fn sweep_lists(&self) {
+        let snapshot = self.server.view.snapshot.load();
+        let now = Instant::now();
+        snapshot.lists.values().for_each(|list| list.kept.additions.sweep(now));
+    }
+}

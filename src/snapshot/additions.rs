@@ -1,0 +1,220 @@
+//! Entries that are added to a list while the process runs, most of them for a time.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+
+use crate::route::{IpPrefix, PrefixSet};
+
+/// Entries that a list may have at once besides those of its file: far more than a banning program keeps, and
+/// few enough that each change may build the set again.
+pub const MOST_ADDITIONS: usize = 10_000;
+
+/// What was added to a list. It outlives reloads and ends with the process.
+///
+/// Readers take one consistent set without a lock; the lock is for those that change it, who are few.
+#[derive(Debug, Default)]
+pub struct Additions {
+    entries: Mutex<BTreeMap<IpPrefix, Option<Instant>>>,
+    set: ArcSwap<Present>,
+}
+
+/// What an entry's addition did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// It is new.
+    New,
+    /// It was there; its end is another one now.
+    Again,
+}
+
+/// The list has [`MOST_ADDITIONS`] already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there are {MOST_ADDITIONS} entries besides those of the file; remove some, or write them into the file"
+)]
+pub struct Full;
+
+/// The entries at a moment.
+#[derive(Debug, Default)]
+struct Present {
+    set: PrefixSet,
+    entries: Box<[(IpPrefix, Option<Instant>)]>,
+    /// The next end. From then on the set may hold what has ended, and the entries are asked one by one.
+    next_end: Option<Instant>,
+}
+
+impl Present {
+    fn of(entries: &BTreeMap<IpPrefix, Option<Instant>>) -> Self {
+        Self {
+            set: entries.keys().collect(),
+            entries: entries.iter().map(|(prefix, end)| (*prefix, *end)).collect(),
+            next_end: entries.values().flatten().min().copied(),
+        }
+    }
+
+    fn around(&self, address: IpAddr, now: Instant) -> Option<&(IpPrefix, Option<Instant>)> {
+        self.entries.iter().find(|(prefix, end)| is_present(*end, now) && prefix.contains(address))
+    }
+}
+
+fn is_present(end: Option<Instant>, now: Instant) -> bool {
+    end.is_none_or(|end| now < end)
+}
+
+impl Additions {
+    /// Whether an address is in an entry that has not ended. The time is asked only where it matters.
+    pub fn contain(&self, address: IpAddr, now: impl FnOnce() -> Instant) -> bool {
+        let present = self.set.load();
+        if !present.set.contains(address) {
+            return false;
+        }
+        let Some(next_end) = present.next_end else { return true };
+        let now = now();
+        now < next_end || present.around(address, now).is_some()
+    }
+
+    /// The entry that an address is in, and its end; the first of several.
+    pub fn around(&self, address: IpAddr, now: Instant) -> Option<(IpPrefix, Option<Instant>)> {
+        self.set.load().around(address, now).copied()
+    }
+
+    /// The entries in their order, with their ends.
+    pub fn all(&self, now: Instant) -> Vec<(IpPrefix, Option<Instant>)> {
+        self.set.load().entries.iter().filter(|(_, end)| is_present(*end, now)).copied().collect()
+    }
+
+    /// How many there are; some may have ended since the last [`Additions::sweep`].
+    pub fn len(&self) -> usize {
+        self.set.load().entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds an entry until its end, or until the process ends. One that is there already gets the new end.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many.
+    pub fn add(&self, prefix: IpPrefix, end: Option<Instant>, now: Instant) -> Result<Added, Full> {
+        let mut entries = self.lock();
+        entries.retain(|_, end| is_present(*end, now));
+        if entries.len() >= MOST_ADDITIONS && !entries.contains_key(&prefix) {
+            return Err(Full);
+        }
+        let before = entries.insert(prefix, end);
+        self.set.store(Present::of(&entries).into());
+        Ok(if before.is_some() { Added::Again } else { Added::New })
+    }
+
+    /// Removes an entry; whether it was there.
+    pub fn remove(&self, prefix: IpPrefix, now: Instant) -> bool {
+        let mut entries = self.lock();
+        let end = entries.remove(&prefix);
+        if end.is_some() {
+            self.set.store(Present::of(&entries).into());
+        }
+        end.is_some_and(|end| is_present(end, now))
+    }
+
+    /// Forgets what has ended. Nobody sees a difference but in memory and time, so every few seconds will do.
+    pub fn sweep(&self, now: Instant) {
+        if self.set.load().next_end.is_none_or(|end| now < end) {
+            return;
+        }
+        let mut entries = self.lock();
+        entries.retain(|_, end| is_present(*end, now));
+        self.set.store(Present::of(&entries).into());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<IpPrefix, Option<Instant>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn prefix(text: &str) -> IpPrefix {
+        text.parse().unwrap()
+    }
+
+    /// The moment so many seconds after a fixed one.
+    struct Clock(Instant);
+
+    impl Clock {
+        fn at(&self, seconds: u64) -> Instant {
+            self.0 + Duration::from_secs(seconds)
+        }
+
+        fn check(&self, some: &Additions, address: &str, seconds: u64, expected: bool) {
+            let address = address.parse().unwrap();
+            let now = self.at(seconds);
+            assert_eq!(some.contain(address, || now), expected, "{address} after {seconds} s");
+            assert_eq!(some.around(address, now).is_some(), expected, "{address} after {seconds} s");
+        }
+    }
+
+    #[test]
+    fn entries_end_by_themselves() {
+        let clock = Clock(Instant::now());
+        let some = Additions::default();
+        assert_eq!(some.add(prefix("10.0.0.0/24"), Some(clock.at(10)), clock.at(0)), Ok(Added::New));
+        assert_eq!(some.add(prefix("10.0.0.7"), Some(clock.at(20)), clock.at(0)), Ok(Added::New));
+        assert_eq!(some.add(prefix("2001:db8::/32"), None, clock.at(0)), Ok(Added::New));
+        clock.check(&some, "10.0.0.1", 9, true);
+        clock.check(&some, "10.0.0.1", 10, false);
+        clock.check(&some, "10.0.0.7", 10, true);
+        clock.check(&some, "10.0.0.7", 20, false);
+        clock.check(&some, "10.0.1.0", 0, false);
+        clock.check(&some, "2001:db8::1", 1_000_000, true);
+        let left = [(prefix("10.0.0.7"), Some(clock.at(20))), (prefix("2001:db8::/32"), None)];
+        assert_eq!(some.all(clock.at(10)), left);
+        assert_eq!(some.len(), 3);
+        some.sweep(clock.at(10));
+        assert_eq!(some.len(), 2);
+        clock.check(&some, "10.0.0.7", 19, true);
+        clock.check(&some, "10.0.0.7", 20, false);
+    }
+
+    #[test]
+    fn entries_are_added_again_and_removed() {
+        let clock = Clock(Instant::now());
+        let some = Additions::default();
+        let one = prefix("10.0.0.7");
+        some.add(one, Some(clock.at(10)), clock.at(0)).unwrap();
+        assert_eq!(some.add(one, Some(clock.at(30)), clock.at(5)), Ok(Added::Again));
+        clock.check(&some, "10.0.0.7", 29, true);
+        assert!(some.remove(one, clock.at(6)) && some.is_empty());
+        clock.check(&some, "10.0.0.7", 6, false);
+        assert!(!some.remove(one, clock.at(6)));
+        some.add(one, Some(clock.at(10)), clock.at(0)).unwrap();
+        assert!(!some.remove(one, clock.at(10)), "it had ended");
+    }
+
+    #[test]
+    fn they_are_bounded_and_what_has_ended_makes_room() {
+        let clock = Clock(Instant::now());
+        let some = Additions::default();
+        {
+            // One by one each would build the set again.
+            let mut entries = some.lock();
+            let all = (0..MOST_ADDITIONS as u32).map(|n| Ipv4Addr::from_bits(n).to_string());
+            entries.extend(all.map(|text| (prefix(&text), Some(clock.at(10)))));
+        }
+        assert_eq!(some.add(prefix("::1"), None, clock.at(9)), Err(Full));
+        assert_eq!(some.add(prefix("0.0.0.0"), None, clock.at(9)), Ok(Added::Again));
+        assert_eq!(some.add(prefix("::1"), None, clock.at(10)), Ok(Added::New));
+        assert_eq!(some.len(), 2);
+    }
+}

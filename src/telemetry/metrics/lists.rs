@@ -1,0 +1,29 @@
+//! What is told of lists of addresses. Read at each scrape: see [`crate::telemetry::Exposition`].
+
+use super::families::Kind::{Counter, Gauge};
+use super::families::{MetricDoc, doc};
+
+pub(crate) const LIST_ENTRIES: MetricDoc = doc(
+    "pointsman_list_entries",
+    Gauge,
+    &["list", "part"],
+    "Entries of the list, by where they stand: `written` in the configuration, in its `file`, or `added` while the process runs.",
+);
+pub(crate) const LIST_LOADS: MetricDoc = doc(
+    "pointsman_list_loads_total",
+    Counter,
+    &["list", "result"],
+    "Times the file of the list was read, by how: `ok`, or `failed`, which changed nothing.",
+);
+pub(crate) const LIST_LAST_LOAD: MetricDoc = doc(
+    "pointsman_list_last_load_timestamp_seconds",
+    Gauge,
+    &["list"],
+    "When the file of the list was last read well, in Unix time; 0 is never.",
+);
+pub(crate) const LIST_REFUSALS: MetricDoc = doc(
+    "pointsman_list_refusals_total",
+    Counter,
+    &["list"],
+    "Connections that were refused because their address is in the list.",
+);
