@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::task::spawn_blocking;
 
-use super::{scrape, status};
+use super::{scrape, sources, status};
 use crate::server::{Life, View};
 
 /// What there is to ask; the answer to everything else.
@@ -20,6 +20,7 @@ GET /metrics        metrics for Prometheus
 GET /healthz        200 while the process lives
 GET /ready          200 while it serves, 503 once it was told to stop
 GET /api/v1/status  what is configured and alive, as JSON
+GET /api/v1/sources who has the most connections open, as JSON; ?top=10
 ";
 
 /// The text format of Prometheus; without the version some scrapers guess.
@@ -66,6 +67,7 @@ pub(super) fn router(view: Arc<View>, address: SocketAddr) -> Router {
         .route("/healthz", get("ok\n"))
         .route("/ready", get(ready))
         .route("/api/v1/status", get(status))
+        .route("/api/v1/sources", get(heaviest))
         .fallback(unknown)
         .method_not_allowed_fallback(not_a_get)
         .layer(middleware::from_fn_with_state(Hosts::of(address), admit))
@@ -96,6 +98,13 @@ async fn status(State(view): State<Arc<View>>) -> Response {
     page("application/json", move || status::json(&view)).await
 }
 
+async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
+    match sources::wanted(uri.query()) {
+        Some(top) => page("application/json", move || sources::json(&view, top)).await,
+        None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
 /// A page that takes milliseconds to write where there are many backends. Elsewhere than on the control
 /// loop's thread, which has signals and checks to attend to.
 async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'static) -> Response {
@@ -113,6 +122,9 @@ async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'stati
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
         Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Life::Serving if !view.bounds.overload.is_ready(view.bounds.connections.inside()) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
+        }
         Life::Serving => (StatusCode::OK, "ready\n"),
         Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }

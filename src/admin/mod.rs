@@ -12,6 +12,7 @@ mod ask;
 mod door;
 mod http;
 mod scrape;
+mod sources;
 mod status;
 
 use std::net::{SocketAddr, TcpListener};

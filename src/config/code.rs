@@ -62,6 +62,8 @@ codes! {
     BadDnsName = "C0230",
     /// A value that a condition of a route cannot have.
     BadCondition = "C0240",
+    /// A string that is no rate of connections.
+    BadRate = "C0250",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.
@@ -147,6 +149,7 @@ impl Code {
                 | Self::BadScript
                 | Self::BadDnsName
                 | Self::BadCondition
+                | Self::BadRate
         )
     }
 }

@@ -13,6 +13,7 @@ mod document;
 mod fault;
 mod file;
 mod findings;
+mod limits;
 mod load;
 mod proxy;
 mod read;
@@ -29,6 +30,7 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::limit::LimitsSpec;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::telemetry::AccessLogSpec;
@@ -48,6 +50,8 @@ pub struct Config {
     pub workers: usize,
     /// Open connections of the process; `None` is half of the descriptors left after a reserve.
     pub max_connections: Option<u64>,
+    /// What stands behind the limits of listeners, routes and pools.
+    pub limits: LimitsSpec,
     /// Health and agent checks under way at once, at least 1. Default 1000.
     pub max_checks: usize,
     /// The key by which splits of routes draw, and pools unless they say otherwise.

@@ -6,6 +6,7 @@
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
+mod admission;
 pub mod front;
 mod proxy;
 mod routes;
@@ -22,10 +23,13 @@ use crate::relay::RelayOptions;
 use crate::route::Asks;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
+pub use admission::{Admission, Limited};
 pub use front::{DetectSpec, Front, FrontSpec};
 pub use proxy::{ProxyMode, ProxySpec, Trusted};
 pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
-pub use spec::{ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
+pub use spec::{
+    ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
+};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
 /// listener and its place there, because several may be written alike.
@@ -104,6 +108,8 @@ pub struct Served {
     pub metrics: Arc<PoolMetrics>,
     /// What is known of the source of further backends, if it has one.
     pub discovery: Option<Arc<Discovery>>,
+    /// What all its backends together may have.
+    pub limits: Option<Limited>,
     /// How many of its backends, the first, are written in the configuration. Those behind them were
     /// discovered.
     pub written: usize,
@@ -115,6 +121,8 @@ pub struct Policy {
     pub listener: Arc<str>,
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
+    /// What is asked of who comes, besides `gate`.
+    pub admission: Option<Box<Admission>>,
     /// Whether PROXY headers are read, and whose.
     pub proxy: Option<Box<ProxySpec>>,
     /// Whether and how the first bytes are read, and where connections go.

@@ -8,16 +8,18 @@ pub mod close_reason;
 pub mod exposition;
 pub mod metrics;
 mod offered;
+mod phase;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
-pub use close_reason::{CloseReason, Phase, Who};
+pub use close_reason::CloseReason;
 pub use exposition::Exposition;
 pub use metrics::{
     ActiveConnection, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck, HelloOutcome,
     ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ProxyOutcome, ReloadOutcome,
 };
 pub use offered::Offered;
+pub use phase::{Phase, Who};
 pub use record::{ClientAddr, Record};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

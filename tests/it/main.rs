@@ -13,6 +13,7 @@ mod ends;
 mod forward;
 mod fronts;
 mod life;
+mod limits;
 mod pressure;
 mod probes;
 mod process;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::limits::Common;
 use super::pool::REJECT;
 use super::pools::Pools;
 use super::routes::RoutesChecker;
@@ -26,6 +27,7 @@ const BACKLOG: u32 = 4096;
 pub(super) fn listeners(
     written: &Key<Named<Listener>>,
     hash_key: [u8; 16],
+    common: Common,
     pools: &mut Pools,
     binds: &mut Binds,
     found: &mut Findings<'_>,
@@ -44,7 +46,8 @@ pub(super) fn listeners(
         }
         if let Some(words) = &listener.table {
             let name = &listener.name;
-            let checker = ListenerChecker { name, place: listener.place, path: &path, words, hash_key };
+            let checker =
+                ListenerChecker { name, place: listener.place, path: &path, words, hash_key, common };
             specs.push(checker.check(pools, binds, found));
         }
     }
@@ -59,6 +62,7 @@ pub(super) struct ListenerChecker<'a> {
     path: &'a str,
     pub(super) words: &'a Listener,
     hash_key: [u8; 16],
+    common: Common,
 }
 
 impl ListenerChecker<'_> {
@@ -84,6 +88,7 @@ impl ListenerChecker<'_> {
                 front,
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
+                admission: self.common.listener(words, self.path, found),
                 routes_file,
             },
         }
@@ -165,7 +170,8 @@ impl ListenerChecker<'_> {
         let Some(list) = self.words.routes.value() else { return Vec::new() };
         let path = self.key("routes");
         let (listener, hash_key) = (self.name, self.hash_key);
-        RoutesChecker { listener, path: &path, hashing, hash_key, others: &[] }.check(list, pools, found)
+        RoutesChecker { listener, path: &path, hashing, hash_key, common: self.common, others: &[] }
+            .check(list, pools, found)
     }
 
     pub(super) fn target(
