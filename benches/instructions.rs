@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
+use pointsman::limit::{Gate, Permit};
 use pointsman::pool::HashOn;
 use pointsman::route::{Circumstances, IpPrefix, PrefixSet};
 use pointsman::telemetry::{
@@ -46,6 +47,11 @@ const CASES: &[Case] = &[
     ("route/wildcard", |times| route(1, "a.b.", times)),
     ("list/v4", |times| listed(inputs::networks_v4(100_000), times)),
     ("list/v6", |times| listed(inputs::networks_v6(100_000), times)),
+    ("permit/gates", gates),
+    ("permit/whole", permit),
+    ("source/known", |times| source(60_000, times)),
+    ("source/a_million", |times| source(1_000_000, times)),
+    ("source/refused", refused),
     ("record/json", |times| record(AccessLogFormat::Json, times)),
     ("record/text", |times| record(AccessLogFormat::Text, times)),
     ("metrics/bytes", bytes),
@@ -153,6 +159,32 @@ fn listed(networks: Vec<IpPrefix>, times: u64) {
     let set: PrefixSet = networks.iter().collect();
     let asked: Vec<_> = networks.iter().step_by(97).map(inputs::near).collect();
     repeat(times, |n| set.contains(asked[n as usize % asked.len()]));
+}
+
+/// The two gates that every connection passes.
+fn gates(times: u64) {
+    let (process, listener) = (Gate::new(10), Gate::new(10));
+    repeat(times, |_| (black_box(&process).enter(), black_box(&listener).enter()));
+}
+
+/// The same as a connection of a listener without further limits holds them.
+fn permit(times: u64) {
+    let (process, listener) = (Gate::new(10), Gate::new(10));
+    repeat(times, |_| Permit::ask(black_box(&process), black_box(&listener)));
+}
+
+/// A connection is counted in and out in a table that is full: of a source that is remembered, or of ever new
+/// ones, each of which displaces another.
+fn source(known: u64, times: u64) {
+    let (table, limits) = (inputs::full_sources(), inputs::source_limits());
+    repeat(times, |n| table.admit(&inputs::coming(n * 611_953 % known), &limits).map(drop));
+}
+
+/// What a flood of one source costs.
+fn refused(times: u64) {
+    let (table, limits) = (inputs::full_sources(), inputs::source_limits());
+    while table.admit(&inputs::coming(7), &limits).is_ok() {}
+    repeat(times, |_| table.admit(&inputs::coming(black_box(7)), &limits).is_err());
 }
 
 /// A line in a batch that has room for it, as in the access log.

@@ -4,10 +4,14 @@
 #![allow(dead_code, reason = "no bench uses all of it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
+use pointsman::limit::{
+    Coming, Moment, PrefixLengths, Rate, Source, SourceLimits, SourcePass, SourceTable, WhenFull,
+};
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{AddressRange, Entry, IpPrefix, NamePattern, RouteId, RouteTable};
 use pointsman::sys::Address;
@@ -238,4 +242,31 @@ pub(crate) fn near(network: &IpPrefix) -> IpAddr {
         AddressRange::V4(_, last) => Ipv4Addr::from_bits(last.wrapping_add(last & 1)).into(),
         AddressRange::V6(_, last) => Ipv6Addr::from_bits(last.wrapping_add(last >> 80 & 1)).into(),
     }
+}
+
+/// What a listener may say of its sources.
+pub(crate) fn source_limits() -> SourceLimits {
+    // So high a burst that only who is meant to comes too fast.
+    let rate = Some(Rate::new(50, Duration::from_secs(1), 100_000));
+    SourceLimits { connections: Some(100), rate, hellos: Some(20) }
+}
+
+/// A connection of the n-th source; all come at one moment.
+pub(crate) fn coming(n: u64) -> Coming {
+    let source = Source::of(client(n).ip(), PrefixLengths::default());
+    Coming { listener: 1, source, is_read: true, now: Moment::from_nanos(1 << 40) }
+}
+
+/// The table of the default size after the first 60000 sources came and left, and a million others before them.
+pub(crate) fn full_sources() -> Arc<SourceTable> {
+    let table = SourceTable::new(65_536, [1, 2], WhenFull::Pass);
+    for n in (0..1_060_000).rev() {
+        drop(table.admit(&coming(n), &source_limits()));
+    }
+    table
+}
+
+/// A third of the table's places, held.
+pub(crate) fn pinned_sources(table: &Arc<SourceTable>) -> Vec<SourcePass> {
+    (1_100_000..1_120_000).filter_map(|n| table.admit(&coming(n), &source_limits()).ok()?).collect()
 }

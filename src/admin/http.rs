@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::guard::{Guard, Peer};
-use super::{lists, scrape, status};
+use super::{lists, scrape, sources, status};
 use crate::server::{Life, View};
 
 /// What there is to ask; the answer to everything else.
@@ -24,6 +24,7 @@ GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or whether an address is in it and why
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes what was added
+GET /api/v1/sources who has the most connections open, as JSON; ?top=10
 ";
 
 const JSON: &str = "application/json";
@@ -41,6 +42,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", post(add_entry).delete(remove_entry))
+        .route("/api/v1/sources", get(heaviest))
         .fallback(unknown)
         .method_not_allowed_fallback(not_a_get)
         .layer(middleware::from_fn_with_state(guard, admit))
@@ -117,6 +119,13 @@ fn answer(made: Result<String, lists::Refusal>) -> Response {
     }
 }
 
+async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
+    match sources::wanted(uri.query()) {
+        Some(top) => page(JSON, move || sources::json(&view, top)).await,
+        None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
 /// A page that takes milliseconds to write where there are many backends. Elsewhere than on the control
 /// loop's thread, which has signals and checks to attend to.
 async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'static) -> Response {
@@ -135,6 +144,9 @@ fn unwritten(error: &JoinError) -> Response {
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
         Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Life::Serving if !view.bounds.overload.is_ready(view.bounds.connections.inside()) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
+        }
         Life::Serving => (StatusCode::OK, "ready\n"),
         Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }

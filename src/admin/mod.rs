@@ -16,6 +16,7 @@ mod guard;
 mod http;
 mod lists;
 mod scrape;
+mod sources;
 mod status;
 mod token;
 

@@ -11,7 +11,7 @@ use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
 
 /// The whole page. Costs milliseconds where there are many backends or pools.
 pub(super) fn text(view: &View) -> String {
-    view.metrics.process().hello_memory.set(view.bounds.hello_memory.inside() as f64);
+    bounds(view);
     let mut exposition = Exposition::after(view.metrics.render());
     let snapshot = view.snapshot.load_full();
     pools(&snapshot, &mut exposition);
@@ -31,6 +31,16 @@ pub(super) fn text(view: &View) -> String {
         Err(error) => tracing::debug!(%error, "the figures of the process cannot be read"),
     }
     exposition.finish()
+}
+
+fn bounds(view: &View) {
+    let (process, bounds) = (view.metrics.process(), &view.bounds);
+    process.hello_memory.set(bounds.hello_memory.inside() as f64);
+    process.tarpitted.set(bounds.tarpit.inside() as f64);
+    process.sources_open.set(bounds.sources.occupied() as f64);
+    process.sources_known.set(bounds.sources.known() as f64);
+    process.source_evictions.absolute(bounds.sources.evictions());
+    process.sources_without_room.absolute(bounds.sources.full());
 }
 
 fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {

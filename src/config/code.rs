@@ -62,6 +62,8 @@ codes! {
     BadDnsName = "C0230",
     /// A value that a condition of a route cannot have.
     BadCondition = "C0240",
+    /// A string that is no rate of connections.
+    BadRate = "C0250",
     /// A line in the file of a list that is no network.
     BadEntry = "C0260",
     /// A pool that no table defines.
@@ -154,6 +156,7 @@ impl Code {
                 | Self::BadDnsName
                 | Self::BadCondition
                 | Self::BadEntry
+                | Self::BadRate
         )
     }
 }

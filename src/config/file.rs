@@ -6,6 +6,7 @@
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
+use super::limits::{Limits, OverWord, PerSource, QuotaWords, RateWord};
 use super::lists::{ListWords, ListsWords, Who};
 use super::proxy::{ProxyIn, ProxyOutWords};
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
@@ -50,6 +51,8 @@ tables! {
         /// The zones that come next, in order of preference; those in no list come last, all alike. A pool may
         /// have its own. Default: none.
         zones: List<Name>,
+        /// Limits of the process, and what stands behind the limits of listeners, routes and pools.
+        limits: Limits,
         /// The admin listener: metrics, health, status.
         admin: Admin,
         /// What the process keeps itself from.
@@ -108,6 +111,9 @@ tables! {
         to: LogTarget,
         /// "json" (default): one object a line; "text": key=value pairs.
         format: Choice<AccessLogFormat>,
+        /// Lines a second, for each listener, of connections that were refused before a backend was asked; 1 to
+        /// 1000000. Default 100. The others are counted in a metric.
+        refused_per_second: Number<1, 1_000_000>,
     }
 
     /// The program's own log, on standard error.
@@ -201,6 +207,15 @@ tables! {
         engine: Choice<EngineChoice>,
         /// Connections of this listener open at once. Default: only the process's own limit.
         max_connections: Number<1, MOST_CONNECTIONS>,
+        /// New connections of this listener, such as "5000/s" or "600/m". Default: no limit.
+        rate: RateWord,
+        /// How many may come at once, 1 to 1000000. Default: the number in `rate`.
+        burst: Number<1, 1_000_000>,
+        /// What each source may have. Default: no limits.
+        per_source: PerSource,
+        /// What becomes of connections above `rate` or `per_source`: "reject" (default) and "drop", a reset;
+        /// "tarpit", held unread for `limits.tarpit_timeout` and then reset.
+        over: Choice<OverWord>,
         /// Connections the kernel may hold before they are accepted, 1 to 1000000. Default 4096; the
         /// system's net.core.somaxconn cuts it.
         backlog: Number<1, 1_000_000>,
@@ -263,6 +278,8 @@ tables! {
         /// "reject": a TLS alert, without TLS a reset; "drop": a reset without a word. Needed, or `pool`, or
         /// `split`.
         action: Choice<Refusal>,
+        /// What the route may have, all its names together. Default: no limits.
+        limits: QuotaWords,
     }
 
     /// One of the pools of a split.
@@ -313,6 +330,9 @@ tables! {
         /// Connections that each backend has at once, from this process; a backend may have its own. Default:
         /// no limit.
         max_connections: Number<1, MOST_CONNECTIONS>,
+        /// What the pool may have, all its backends together, from this process; what is above does not wait.
+        /// Default: no limits.
+        limits: QuotaWords,
         /// Where connections wait while every backend is full. Default: nowhere, they are refused.
         queue: Queue,
         /// Where further backends come from while the process runs. Default: only those of `backends`.

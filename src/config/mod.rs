@@ -14,6 +14,7 @@ mod document;
 mod fault;
 mod file;
 mod findings;
+mod limits;
 mod list_file;
 mod lists;
 mod load;
@@ -31,6 +32,7 @@ mod tests;
 
 use std::time::Duration;
 
+use crate::limit::LimitsSpec;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::snapshot::ListSpec;
@@ -53,6 +55,8 @@ pub struct Config {
     pub workers: usize,
     /// Open connections of the process; `None` is half of the descriptors left after a reserve.
     pub max_connections: Option<u64>,
+    /// What stands behind the limits of listeners, routes and pools.
+    pub limits: LimitsSpec,
     /// Health and agent checks under way at once, at least 1. Default 1000.
     pub max_checks: usize,
     /// The key by which splits of routes draw, and pools unless they say otherwise.

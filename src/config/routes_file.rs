@@ -3,8 +3,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Config;
+use super::check::limits::Common;
 use super::check::listener::Hashing;
 use super::check::pools::{Known, Pools};
 use super::check::routes::RoutesChecker;
@@ -26,6 +28,7 @@ pub struct RoutesReader {
     listener: Arc<str>,
     hashing: Hashing,
     hash_key: [u8; 16],
+    tarpit_timeout: Duration,
     pools: Arc<[Target]>,
     /// The routes that stand in the configuration itself.
     written: Arc<[RouteSpec]>,
@@ -77,6 +80,7 @@ impl RoutesReader {
                     ProtocolSpec::Tcp { .. } => Hashing::NoNames,
                 },
                 hash_key: config.hash_key,
+                tarpit_timeout: config.limits.tarpit_timeout,
                 pools: Arc::clone(&pools),
                 written: protocol.routes()[..file.written].into(),
             })
@@ -139,6 +143,7 @@ impl RoutesReader {
             path: "routes",
             hashing: self.hashing,
             hash_key: self.hash_key,
+            common: Common::of_routes(self.tarpit_timeout),
             others: &self.written,
         };
         checker.check(list, &mut pools, found)

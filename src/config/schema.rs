@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
+use super::limits::RateWord;
 use super::lists::Who;
 use super::proxy::{PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{Key, List, Named, OneOrMany};
@@ -105,6 +106,7 @@ described! {
     impl [] Reached = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:\[\]]+$" });
     impl [] ProtocolName = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 });
     impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });
+    impl [] RateWord = |_made| json_schema!({ "type": "string", "pattern": r"^ *[0-9]+ */ *[sm] *$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });

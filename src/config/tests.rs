@@ -5,13 +5,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::MaxLoad;
+use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceLimits};
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
     AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec,
     HashOn, HealthSpec, OnDown, Passed, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
-use crate::snapshot::{ActionSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec};
+use crate::snapshot::{ActionSpec, AdmissionSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec};
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
@@ -804,6 +805,7 @@ fn the_recipes_are_right() {
         include_str!("../../docs/protocols.md"),
         include_str!("../../docs/proxy-protocol.md"),
         include_str!("../../docs/reach.md"),
+        include_str!("../../docs/limits.md"),
     ];
     let (mut seen, mut short) = (0, 0);
     for text in docs {
@@ -953,6 +955,14 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(full.landlock.take(), Some(true));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.admission.take()).collect();
+    let of = |number, burst| Some(Rate::new(number, Duration::from_secs(1), burst));
+    let limits = SourceLimits { connections: Some(100), rate: of(50, 100), hellos: Some(20) };
+    let (prefix, over) = (PrefixLengths::default(), Over::Reject);
+    let expected = AdmissionSpec { per_source: Some(limits), prefix, rate: of(5000, 5000), over };
+    assert_eq!(shown, [expected]);
+    let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.limits.take()).collect();
+    assert_eq!(shown, [QuotaSpec { connections: Some(500), rate: of(100, 200), over }]);
     let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
     let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
     assert_eq!(shown, [DialSource::Client]);
@@ -1234,4 +1244,58 @@ fn misfit_targets_are_faults() {
     check(&unix("health.address = '10.0.0.1:1'"), &[]);
     check(&unix("agent.port = 1"), &["C0105"]);
     check(&unix("agent = { port = 1, address = '10.0.0.1' }"), &[]);
+}
+
+/// A tcp listener and a tls one with these keys, in front of a pool with those.
+fn limited(listener: &str, tls: &str, pool: &str) -> String {
+    format!(
+        "listener.a = {{ bind = \":1\", pool = \"p\", {listener} }}\n\
+         listener.b = {{ bind = \":2\", protocol = \"tls\", unmatched = \"p\", {tls} }}\n\
+         pool.p = {{ backends = [\"10.0.0.1:1\"], {pool} }}"
+    )
+}
+
+#[test]
+fn limits_are_read_and_judged() {
+    let config = good(&limited(
+        "rate = \"300/m\", per_source = { connections = 7 }, over = \"tarpit\"",
+        "per_source = { rate = \"5/s\", burst = 9, hellos = 3 }",
+        "limits = { rate = \"9/s\", over = \"drop\" }",
+    ));
+    let admissions: Vec<_> =
+        config.listeners.iter().map(|listener| listener.policy.admission.unwrap()).collect();
+    let second = Duration::from_secs(1);
+    assert_eq!(admissions[0].rate, Some(Rate::new(300, 60 * second, 300)));
+    assert_eq!(admissions[0].over, Over::Tarpit(10 * second));
+    assert_eq!(
+        admissions[0].per_source,
+        Some(SourceLimits { connections: Some(7), ..SourceLimits::default() })
+    );
+    let expected = SourceLimits { connections: None, rate: Some(Rate::new(5, second, 9)), hellos: Some(3) };
+    assert_eq!((admissions[1].per_source, admissions[1].over), (Some(expected), Over::Reject));
+    let limits = QuotaSpec { connections: None, rate: Some(Rate::new(9, second, 9)), over: Over::Drop };
+    assert_eq!(config.pools[0].limits, Some(limits));
+    check(&limited("", "per_source = { rate = \"5\" }", ""), &["C0250"]);
+    check(&limited("", "per_source = { connections = 0 }", ""), &["C0203"]);
+    check(&limited("per_source = { hellos = 3 }", "", ""), &["C0308"]);
+    check(&limited("burst = 3", "per_source = { burst = 3 }", "limits = { burst = 3 }"), &["C0308"; 3]);
+    check(&limited("over = \"drop\"", "", "limits = { over = \"drop\" }"), &["C0402"; 2]);
+    check(&limited("over = \"silent\"", "", ""), &["C0201"]);
+    let refusing = "routes = [{ sni = \"x.test\", action = \"drop\", limits = { connections = 1 } }]";
+    check(&limited("", refusing, ""), &["C0402"]);
+    let words =
+        "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\" }";
+    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203"]);
+}
+
+#[test]
+fn the_heaviest_are_known_where_every_source_is_counted() {
+    let config =
+        good(&(limited("", "", "") + "\nlimits = { overload = \"heaviest\", overload_at = \"50%\" }"));
+    assert!(config.limits.overload.sheds_heaviest && config.limits.overload.at == 50);
+    for listener in &config.listeners {
+        let admission = listener.policy.admission.unwrap();
+        assert_eq!(admission.per_source, Some(SourceLimits::default()));
+    }
+    assert!(good(&limited("", "", "")).listeners.iter().all(|listener| listener.policy.admission.is_none()));
 }

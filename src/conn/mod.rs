@@ -7,6 +7,7 @@
 //! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
 //! in its place: a connection that idles for days keeps none of its beginnings.
 
+mod admission;
 mod announce;
 mod dial;
 mod front;
@@ -29,13 +30,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::executor::{self, Next};
-use crate::limit::{Gate, Permit, Refusal};
+use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
-use crate::sys::socket;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
 use parcel::{Content, Luggage};
 pub use parcel::{Doors, Parcel};
@@ -67,6 +67,12 @@ pub struct Surroundings {
 pub struct Bounds {
     /// Open connections.
     pub connections: Arc<Gate>,
+    /// What each source has.
+    pub sources: Arc<SourceTable>,
+    /// Refused clients that are held.
+    pub tarpit: Arc<Gate>,
+    /// Whether the process is near its limit.
+    pub overload: Overload,
     /// Bytes of hellos that did not come with the first read, until a backend is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
@@ -85,15 +91,22 @@ pub struct Arrival {
     pub policy: Arc<Policy>,
 }
 
-/// Takes a connection in: here, or in a worker that has far fewer.
+/// An arrival that may come in.
+struct Admitted {
+    arrival: Arrival,
+    id: u64,
+    permit: Permit,
+}
+
+/// Takes a connection in, if it may: here, or in a worker that has far fewer.
 pub fn receive(arrival: Arrival, around: &Rc<Surroundings>) {
-    let Some(arrival) = lists::admit(arrival, around) else { return };
+    let Some(admitted) = admit(arrival, around) else { return };
     let Some((worker, seat)) = around.registry.seat_elsewhere() else {
-        return admit(arrival, around.registry.seat(), around);
+        return begin(admitted, around.registry.seat(), around);
     };
-    match around.doors.send(worker, Parcel { seat, content: Content::Arrival(arrival) }) {
-        Err(Parcel { content: Content::Arrival(arrival), .. }) => {
-            admit(arrival, around.registry.seat(), around);
+    match around.doors.send(worker, Parcel { seat, content: Content::Admitted(Box::new(admitted)) }) {
+        Err(Parcel { content: Content::Admitted(admitted), .. }) => {
+            begin(*admitted, around.registry.seat(), around);
         }
         _ => around.metrics.process().accepted_moved.increment(1),
     }
@@ -101,15 +114,15 @@ pub fn receive(arrival: Arrival, around: &Rc<Surroundings>) {
 
 /// Takes a connection in, in this worker.
 pub fn receive_here(arrival: Arrival, around: &Rc<Surroundings>) {
-    if let Some(arrival) = lists::admit(arrival, around) {
-        admit(arrival, around.registry.seat(), around);
+    if let Some(admitted) = admit(arrival, around) {
+        begin(admitted, around.registry.seat(), around);
     }
 }
 
 /// Goes on with what another worker sent.
 pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
     match parcel.content {
-        Content::Arrival(arrival) => admit(arrival, parcel.seat, around),
+        Content::Admitted(admitted) => begin(*admitted, parcel.seat, around),
         Content::Relay(luggage) => {
             if let Some((relay, story)) = luggage.unpack(parcel.seat, around) {
                 executor::spawn(carry(relay, story));
@@ -118,26 +131,32 @@ pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
     }
 }
 
-/// Lets a connection in and starts its journey, or refuses it with a reset.
-fn admit(arrival: Arrival, seat: Seat, around: &Rc<Surroundings>) {
-    let Arrival { accepted, through, policy } = arrival;
+/// Lets a connection in, or turns it away: then nothing was held for it.
+fn admit(arrival: Arrival, around: &Surroundings) -> Option<Admitted> {
+    let Arrival { accepted, policy, .. } = &arrival;
     let id = around.bounds.next_id.fetch_add(1, Ordering::Relaxed);
-    let permit = Permit::ask(&around.bounds.connections, &policy.gate);
-    let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
-    let mut story = Story::begin(accepted.peer, &policy, entry, around);
-    match permit {
-        Ok(permit) => {
-            story.hold(permit);
-            executor::spawn(serve(accepted.socket, through, policy, story, Rc::clone(around)));
-        }
-        Err(refusal) => {
-            let _ = socket::reset_on_close(&accepted.socket);
-            story.close(match refusal {
-                Refusal::ListenerFull => CloseReason::ListenerFull,
-                Refusal::ProcessFull => CloseReason::ProcessFull,
-            });
+    let listed = lists::peer(&accepted.peer, policy);
+    match listed.and_then(|()| admission::peer(&accepted.peer, policy, around)) {
+        Ok(permit) => Some(Admitted { arrival, id, permit }),
+        Err(reason) => {
+            let Arrival { accepted, policy, .. } = arrival;
+            story::refused(id, accepted.peer, reason, &policy, around);
+            match listed {
+                Ok(()) => admission::turn_away(accepted.socket, reason, &policy, around),
+                Err(_) => lists::turn_away(&accepted.socket, &policy),
+            }
+            None
         }
     }
+}
+
+/// Starts the journey of a connection.
+fn begin(admitted: Admitted, seat: Seat, around: &Rc<Surroundings>) {
+    let Admitted { arrival: Arrival { accepted, through, policy }, id, permit } = admitted;
+    let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
+    let mut story = Story::begin(accepted.peer, &policy, entry, around);
+    story.hold(permit);
+    executor::spawn(serve(accepted.socket, through, policy, story, Rc::clone(around)));
 }
 
 /// The first half of the journey: from accept to a connected backend.
@@ -240,10 +259,8 @@ async fn prepare(
             // Boxed, as most listeners have none and need not hold the room.
             let announced = Box::pin(proxied::open(client, proxy, story, around)).await?;
             refresh(&mut policy, through, around);
-            if let Err(reason) = lists::ask_for_client(&policy, story) {
-                return Err(Box::pin(lists::refuse(announced, &policy, reason)).await);
-            }
-            announced
+            let announced = lists::client(announced, &policy, story).await?;
+            admission::source(announced, &policy, story, around)?
         }
     };
     let Announced { client, bytes, header } = announced;
@@ -251,6 +268,7 @@ async fn prepare(
         Protocol::Tcp(_) => Sniffed::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
             let sniffed = sniff::first_bytes(client, bytes, &policy.front, &tls.hello, story, around).await?;
+            story.was_read();
             refresh(&mut policy, through, around);
             sniffed
         }
@@ -258,7 +276,7 @@ async fn prepare(
     sniffed.facts.proxy = header;
     let served = match route::route(&policy, &sniffed, story) {
         Ok(served) => served,
-        Err(reason) => return Err(sniffed.refuse(reason).await),
+        Err(away) => return Err(away.close(sniffed, around).await),
     };
     let dialled = match dial::dial(&served, &sniffed, story).await {
         Ok(dialled) => dialled,

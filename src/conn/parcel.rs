@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::story::{Packed, Story};
-use super::{Arrival, Surroundings};
+use super::{Admitted, Surroundings};
 use crate::live::Seat;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::sys::{Stream, socket};
@@ -21,7 +21,7 @@ pub struct Parcel {
 
 pub(super) enum Content {
     /// Fresh from a listener's queue.
-    Arrival(Arrival),
+    Admitted(Box<Admitted>),
     /// A stopped relay.
     Relay(Box<Luggage>),
 }

@@ -1,8 +1,9 @@
-//! From what is known of a connection to its pool.
+//! From what is known of a connection to its pool, and whether route and pool have room for it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::admission::{self, Away};
 use super::announce;
 use super::front;
 use super::sniff::Sniffed;
@@ -15,11 +16,7 @@ use crate::wire::Offer;
 /// Finds the pool, and notes which route led there.
 ///
 /// What the hello offers is looked at only where a route or the log wants it.
-pub(super) fn route(
-    policy: &Policy,
-    sniffed: &Sniffed,
-    story: &mut Story,
-) -> Result<Arc<Served>, CloseReason> {
+pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, Away> {
     let protocol = &policy.protocol;
     let asks = protocol.asks();
     let source = story.client().tcp().map(|address| address.ip());
@@ -36,7 +33,7 @@ pub(super) fn route(
     let target = match protocol {
         Protocol::Tcp(tcp) => match tcp.target(&what) {
             Some(target) => target,
-            None => return Ok(tcp.pool.served()),
+            None => return enter(tcp.pool.served(), story),
         },
         Protocol::Tls(tls) => match front::target(&policy.front, &sniffed.wish) {
             Some(target) => target?,
@@ -51,14 +48,23 @@ pub(super) fn route(
 }
 
 fn follow(
-    Target { route, action }: &Target,
+    Target { route, action, limits }: &Target,
     source: Option<std::net::IpAddr>,
     story: &mut Story,
-) -> Result<Arc<Served>, CloseReason> {
+) -> Result<Arc<Served>, Away> {
     story.routed(route);
-    match action.place(source) {
-        Some(place) => Ok(place.served()),
-        None if matches!(action, Action::Drop) => Err(CloseReason::RouteDropped),
-        None => Err(CloseReason::RouteRejected),
+    let Some(place) = action.place(source) else {
+        let is_drop = matches!(action, Action::Drop);
+        return Err(if is_drop { CloseReason::RouteDropped } else { CloseReason::RouteRejected }.into());
+    };
+    if let Some(limited) = limits {
+        admission::route(limited, story)?;
     }
+    enter(place.served(), story)
+}
+
+/// The pool, if it has room.
+fn enter(served: Arc<Served>, story: &mut Story) -> Result<Arc<Served>, Away> {
+    admission::pool(&served, story)?;
+    Ok(served)
 }

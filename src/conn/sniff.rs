@@ -137,6 +137,9 @@ fn postgres_error(reason: CloseReason) -> Vec<u8> {
             "sessions without TLS are not accepted here",
             "Connect with sslmode=require or, better, sslmode=verify-full.",
         ),
+        CloseReason::RouteFull | CloseReason::RouteRate | CloseReason::PoolFull | CloseReason::PoolRate => {
+            postgres::error("53300", "too many connections", "Try again later.")
+        }
         CloseReason::UnknownProtocol => postgres::error("08004", "PostgreSQL is not served here", ""),
         _ => postgres::error("57P03", "no server is available now", "Try again later."),
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Surroundings;
-use crate::limit::Permit;
+use crate::limit::{Moment, Pass, Permit, SourcePass};
 use crate::live::{Left, Registered, Seat};
 use crate::pool::forward::Mark;
 use crate::pool::{Backend, Lease, Sighting, Trouble};
@@ -17,8 +17,8 @@ use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
-    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome, Offered,
-    ProxyOutcome, Record,
+    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome,
+    ListenerMetrics, Offered, ProxyOutcome, Record,
 };
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{Header, Origin, Tlv, Version};
@@ -149,6 +149,34 @@ impl Story {
 
     pub(super) fn hold(&mut self, permit: Permit) {
         self.plot_mut().permit = Some(permit);
+    }
+
+    /// Holds the place of its source too.
+    pub(super) fn hold_source(&mut self, pass: Option<SourcePass>) {
+        if let Some(permit) = &mut self.plot_mut().permit {
+            permit.hold_source(pass);
+        }
+    }
+
+    /// Holds a place of its route too.
+    pub(super) fn hold_route(&mut self, pass: Pass) {
+        if let Some(permit) = &mut self.plot_mut().permit {
+            permit.hold_route(pass);
+        }
+    }
+
+    /// Holds a place of its pool too.
+    pub(super) fn hold_pool(&mut self, pass: Pass) {
+        if let Some(permit) = &mut self.plot_mut().permit {
+            permit.hold_pool(pass);
+        }
+    }
+
+    /// Its first bytes are read.
+    pub(super) fn was_read(&mut self) {
+        if let Some(permit) = &mut self.plot_mut().permit {
+            permit.was_read();
+        }
     }
 
     /// What stood where a PROXY header is read.
@@ -327,7 +355,7 @@ impl Story {
         let Some(Open { entry, plot }) = self.open.take() else { return };
         let total = plot.began.elapsed();
         plot.listener.closed(reason, total);
-        if !self.around.access_log.is_on() {
+        if !is_logged(reason, &plot.listener, &self.around) {
             return;
         }
         let told = plot.told.map(|told| *told).unwrap_or_default();
@@ -374,6 +402,28 @@ impl Drop for Story {
             self.finish(CloseReason::DrainDeadline);
         }
     }
+}
+
+/// Writes down a connection that was refused at its accept.
+pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Policy, around: &Surroundings) {
+    let listener = policy.metrics.accepted();
+    listener.closed(reason, Duration::ZERO);
+    if is_logged(reason, &listener, around) {
+        let listener = Arc::clone(&listener.name);
+        around.access_log.push(Record::refused(id, SystemTime::now(), ClientAddr(client), listener, reason));
+    }
+}
+
+/// Whether the access log gets a record. Of those that a flood can cause it gets no more than so many a second.
+fn is_logged(reason: CloseReason, listener: &ListenerMetrics, around: &Surroundings) -> bool {
+    if !around.access_log.is_on() {
+        return false;
+    }
+    let is_logged = !reason.is_sampled() || listener.refusal_lines.admit(Moment::now());
+    if !is_logged {
+        listener.unlogged_refusals.increment(1);
+    }
+    is_logged
 }
 
 /// The address of a client of a Unix socket, which mostly has no path.

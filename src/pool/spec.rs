@@ -10,6 +10,7 @@ use super::announce::AnnounceSpec;
 use super::discover::spec::DiscoverSpec;
 use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
+use crate::limit::QuotaSpec;
 use crate::sys::Address;
 use crate::wire::Script;
 use crate::wire::proxy_protocol::Version;
@@ -57,6 +58,8 @@ pub struct PoolSpec {
     pub tiers: TierSpec,
     /// Where connections wait while every backend is full, or `None`: then they are refused.
     pub queue: Option<QueueSpec>,
+    /// What all backends together may have, or `None`: no limits.
+    pub limits: Option<QuotaSpec>,
 }
 
 impl PoolSpec {
@@ -81,6 +84,7 @@ impl PoolSpec {
             proxy_protocol: None,
             tiers: TierSpec::default(),
             queue: None,
+            limits: None,
         }
     }
 

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{front, leaving::Leaving};
 use crate::config::Config;
-use crate::limit::Gate;
+use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
 use crate::route::{Entry, RouteId, RouteTable};
 use crate::snapshot::{
-    Access, Action, ActionSpec, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec, Routes, Served,
-    Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
+    Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
+    Routes, Served, Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
 };
 use crate::telemetry::Metrics;
 
@@ -116,7 +116,8 @@ pub(super) fn served(
     for backend in returning {
         pool.take_back(backend);
     }
-    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, written })
+    let limits = pool.spec().limits.map(|spec| limited(&spec, old.and_then(|old| old.limits.as_ref())));
+    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, limits, written })
 }
 
 fn is_one<T>(one: Option<&Arc<T>>, two: Option<&Arc<T>>) -> bool {
@@ -126,11 +127,52 @@ fn is_one<T>(one: Option<&Arc<T>>, two: Option<&Arc<T>>) -> bool {
     }
 }
 
+/// What may be had, with what was used of it before.
+fn limited(spec: &QuotaSpec, before: Option<&Limited>) -> Limited {
+    let quota = match before {
+        Some(before) => {
+            before.quota.set(spec);
+            Arc::clone(&before.quota)
+        }
+        None => Arc::new(Quota::new(spec)),
+    };
+    Limited { quota, over: spec.over }
+}
+
+/// What a listener goes on with.
+pub(super) struct Before {
+    number: u64,
+    gate: Arc<Gate>,
+    rate: Option<Arc<RateGate>>,
+    /// What its routes have used, by the word of their first name.
+    limits: HashMap<Arc<str>, Limited>,
+}
+
+impl Before {
+    /// What a policy has.
+    pub(super) fn of(policy: &Policy) -> Self {
+        let targets = policy.protocol.routes().targets.iter();
+        let limits = targets.filter_map(|target| Some((Arc::clone(&target.route), target.limits.clone()?)));
+        Self {
+            number: policy.number,
+            gate: Arc::clone(&policy.gate),
+            rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
+            limits: limits.collect(),
+        }
+    }
+}
+
 /// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
-fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> Option<(u64, Arc<Gate>)> {
+fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> Option<Before> {
     let old = previous.policies.values().find(|policy| policy.listener == *name);
-    old.map(|policy| (policy.number, Arc::clone(&policy.gate)))
-        .or_else(|| leaving.listener(name).map(|left| (left.number, Arc::clone(&left.gate))))
+    old.map(|policy| Before::of(policy)).or_else(|| {
+        leaving.listener(name).map(|left| Before {
+            number: left.number,
+            gate: Arc::clone(&left.gate),
+            rate: None,
+            limits: HashMap::new(),
+        })
+    })
 }
 
 /// What policies name.
@@ -143,16 +185,25 @@ pub(super) struct Named<'a> {
 /// Builds the policy of one listener.
 pub(super) fn policy(
     spec: &ListenerSpec,
-    before: Option<(u64, Arc<Gate>)>,
+    before: Option<Before>,
     named: Named<'_>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
     let Named { places, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
-    let (number, gate) =
-        before.unwrap_or_else(|| (NEXT_LISTENER.fetch_add(1, Ordering::Relaxed), Gate::new(limit)));
+    let Before { number, gate, rate, limits } = before.unwrap_or_else(|| Before {
+        number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
+        gate: Gate::new(limit),
+        rate: None,
+        limits: HashMap::new(),
+    });
     gate.set_limit(limit);
-    let (protocol, metrics) = (protocol(spec, places)?, metrics.listener(&spec.name));
+    let admission = spec.policy.admission.map(|spec| {
+        let rate = rate.unwrap_or_default();
+        rate.set(spec.rate);
+        Box::new(Admission { spec, rate })
+    });
+    let (protocol, metrics) = (protocol(spec, places, &limits)?, metrics.listener(&spec.name));
     metrics.routes.set(protocol.routes().len() as f64);
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);
@@ -160,12 +211,16 @@ pub(super) fn policy(
     let access = spec.policy.access.as_ref().map(|spec| Access::build(spec, |name| lists.get(name).cloned()));
     let access = access.transpose().map_err(BuildFault::List)?.map(Box::new);
     let listener = Arc::clone(&spec.name);
-    Ok(Policy { listener, number, access, proxy, protocol, front, relay, gate, metrics })
+    Ok(Policy { listener, number, access, admission, proxy, protocol, front, relay, gate, metrics })
 }
 
-fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Result<Protocol, BuildFault> {
+fn protocol(
+    spec: &ListenerSpec,
+    places: &BTreeMap<Arc<str>, Arc<Place>>,
+    before: &HashMap<Arc<str>, Limited>,
+) -> Result<Protocol, BuildFault> {
     let place = |name: &Arc<str>| place(places, name);
-    let routes = routes(spec, place)?;
+    let routes = routes(spec, place, before)?;
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
             return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: place(pool)? })));
@@ -173,7 +228,9 @@ fn protocol(spec: &ListenerSpec, places: &BTreeMap<Arc<str>, Arc<Place>>) -> Res
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };
     let fallback = |target: &TargetSpec, word: &str| match target {
-        TargetSpec::Pool(name) => Ok(Some(Target { route: word.into(), action: Action::Pool(place(name)?) })),
+        TargetSpec::Pool(name) => {
+            Ok(Some(Target { route: word.into(), action: Action::Pool(place(name)?), limits: None }))
+        }
         TargetSpec::Reject => Ok(None),
     };
     Ok(Protocol::Tls(Box::new(TlsPolicy {
@@ -191,10 +248,11 @@ fn place(places: &BTreeMap<Arc<str>, Arc<Place>>, name: &Arc<str>) -> Result<Arc
 fn routes(
     spec: &ListenerSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
+    before: &HashMap<Arc<str>, Limited>,
 ) -> Result<Routes, BuildFault> {
     let mut targets = Vec::new();
     let mut entries = Vec::new();
-    for RouteSpec { keys, conditions, name, action } in spec.policy.protocol.routes() {
+    for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
         let action = match action {
             ActionSpec::Pool(name) => Action::Pool(place(name)?),
             ActionSpec::Split(split, names) => {
@@ -204,6 +262,7 @@ fn routes(
             ActionSpec::Reject => Action::Reject,
             ActionSpec::Drop => Action::Drop,
         };
+        let mut limited_route = None;
         for key in keys {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
             let word = match (name, conditions) {
@@ -211,7 +270,10 @@ fn routes(
                 (None, Some(conditions)) => format!("{key}{conditions}").into(),
                 (None, None) => key.to_string().into(),
             };
-            targets.push(Target { route: word, action: action.clone() });
+            if let (Some(spec), None) = (limits, &limited_route) {
+                limited_route = Some(limited(spec, before.get(&word)));
+            }
+            targets.push(Target { route: word, action: action.clone(), limits: limited_route.clone() });
             entries.push(Entry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }

@@ -13,8 +13,9 @@ pub(super) fn front(
     spec: &FrontSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
 ) -> Result<Front, BuildFault> {
-    let to =
-        |pool: &Arc<str>, route: &str| Ok(Target { route: route.into(), action: Action::Pool(place(pool)?) });
+    let to = |pool: &Arc<str>, route: &str| {
+        Ok(Target { route: route.into(), action: Action::Pool(place(pool)?), limits: None })
+    };
     let target = |spec: &TargetSpec, route: &str| match spec {
         TargetSpec::Pool(pool) => to(pool, route).map(Some),
         TargetSpec::Reject => Ok(None),

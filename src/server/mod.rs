@@ -22,7 +22,7 @@ mod view;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -36,7 +36,7 @@ pub use view::{Life, Remote, View};
 
 use crate::config::Config;
 use crate::conn::{Bounds, Doors};
-use crate::limit::Gate;
+use crate::limit::{Gate, Over, Overload, Rate, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
@@ -121,10 +121,21 @@ impl Server {
         let connections = descriptors.connections(&config);
         let bounds = Arc::new(Bounds {
             connections: Gate::new(connections),
+            sources: SourceTable::new(
+                config.limits.sources,
+                [build::random(), build::random()],
+                config.limits.when_full,
+            ),
+            tarpit: Gate::new(0),
+            overload: Overload::default(),
             hello_memory: Gate::new(HELLO_MEMORY),
             next_id: AtomicU64::new(1),
             own: ArcSwap::default(),
         });
+        if let Some(lines) = config.access_log.refused_per_second {
+            metrics.bound_refusal_lines(Rate::new(lines, Duration::from_secs(1), lines));
+        }
+        descriptors.bound(&bounds, &config, connections);
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
         let nothing = Leaving::default();
@@ -209,6 +220,24 @@ impl Descriptors {
         usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
     }
 
+    /// How many refused clients may be held: those of the configuration, but never more than an eighth of the
+    /// descriptors.
+    fn tarpit(self, config: &Config) -> u64 {
+        if holds_refused(config) { config.limits.tarpit.min(self.limit / 8) } else { 0 }
+    }
+
+    /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
+    fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
+        bounds.connections.set_limit(connections);
+        bounds.overload.set(&config.limits.overload, connections);
+        bounds.tarpit.set_limit(self.tarpit(config));
+        bounds.sources.set_when_full(config.limits.when_full);
+        let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());
+        if listeners.any(|admission| admission.per_source.is_some()) {
+            bounds.sources.prepare();
+        }
+    }
+
     /// How many connections the process may have, by its configuration or by what is left for them.
     fn connections(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
@@ -216,7 +245,8 @@ impl Descriptors {
             + sockets * self.workers as u64
             + 2 * self.pipes()
             + checks(config)
-            + names(config);
+            + names(config)
+            + self.tarpit(config);
         let most = (self.limit.saturating_sub(reserved) / 2).max(1);
         let connections = config.max_connections.unwrap_or(most);
         if connections > most {
@@ -229,6 +259,18 @@ impl Descriptors {
         }
         connections
     }
+}
+
+/// Whether anybody who is refused is held.
+fn holds_refused(config: &Config) -> bool {
+    let listeners = || config.listeners.iter().map(|spec| &spec.policy);
+    let admissions =
+        listeners().filter_map(|policy| policy.admission.as_ref()).map(|admission| admission.over);
+    let routes =
+        listeners().flat_map(|policy| policy.protocol.routes()).filter_map(|route| route.limits.as_ref());
+    let pools = config.pools.iter().filter_map(|pool| pool.limits.as_ref());
+    let mut all = admissions.chain(routes.chain(pools).map(|quota| quota.over));
+    all.any(|over| matches!(over, Over::Tarpit(_)))
 }
 
 /// Descriptors that checks may take beyond those that are kept anyway.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::build::BuildFault;
 use super::source::SourceFault;
 use crate::config::{Config, Faults};
+use crate::limit::LimitsSpec;
 use crate::listener::{self, BindFault, Bound, Wanted};
 use crate::snapshot::SocketId;
 use crate::sys::listen::ListenOptions;
@@ -43,7 +44,7 @@ pub struct Changes {
     pub added: Vec<String>,
     /// Those that are gone; their connections drain.
     pub removed: Vec<String>,
-    /// Those that are different; also `max_connections` and `shutdown`.
+    /// Those that are different; also `max_connections`, `limits` and `shutdown`.
     pub changed: Vec<String>,
     /// What only a restart can change, and so stayed.
     pub needs_restart: Vec<&'static str>,
@@ -76,6 +77,7 @@ impl Changes {
         let processes = [
             ("max_connections", old.max_connections != new.max_connections),
             ("shutdown", old.shutdown != new.shutdown),
+            ("limits", old.limits != LimitsSpec { sources: old.limits.sources, ..new.limits }),
         ];
         changes
             .changed
@@ -86,6 +88,7 @@ impl Changes {
             ("process", old.landlock != new.landlock),
             ("access_log", old.access_log != new.access_log),
             ("log", old.log != new.log),
+            ("limits.sources", old.limits.sources != new.limits.sources),
         ];
         changes.needs_restart =
             restarts.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();

@@ -136,7 +136,7 @@ impl Control {
         routes.extend(read);
         let snapshot = server.view.snapshot.load_full();
         let old = snapshot.policies.values().find(|policy| policy.listener == listener);
-        let before = old.map(|policy| (policy.number, Arc::clone(&policy.gate)));
+        let before = old.map(|policy| build::Before::of(policy));
         let named = build::Named { places: &snapshot.places, lists: &snapshot.lists };
         match build::policy(spec, before, named, &server.view.metrics) {
             Ok(policy) => {

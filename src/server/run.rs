@@ -26,6 +26,7 @@ use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::{self, Config};
+use crate::limit::LimitsSpec;
 use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
 use crate::snapshot::Served;
 use crate::telemetry::ReloadOutcome;
@@ -302,7 +303,7 @@ impl Control {
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses(), &config);
         let connections = server.descriptors.connections(&config);
-        server.view.bounds.connections.set_limit(connections);
+        server.descriptors.bound(&server.view.bounds, &config, connections);
         server.view.metrics.process().connections_limit.set(connections as f64);
         self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
@@ -418,6 +419,7 @@ fn in_force(new: Config, running: &Config) -> Config {
         admin: running.admin.clone(),
         landlock: running.landlock,
         access_log: running.access_log.clone(),
+        limits: LimitsSpec { sources: running.limits.sources, ..new.limits },
         log: running.log,
         ..new
     }

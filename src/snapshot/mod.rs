@@ -7,6 +7,7 @@
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
 pub mod additions;
+mod admission;
 pub mod front;
 pub mod lists;
 mod proxy;
@@ -25,11 +26,14 @@ use crate::route::Asks;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 pub use additions::Additions;
+pub use admission::{Admission, Limited};
 pub use front::{DetectSpec, Front, FrontSpec};
 pub use lists::{Access, AccessSpec, List, ListSpec, Refused};
 pub use proxy::{ProxyMode, ProxySpec, Trusted};
 pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
-pub use spec::{ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec};
+pub use spec::{
+    ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
+};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
 /// listener and its place there, because several may be written alike.
@@ -110,6 +114,8 @@ pub struct Served {
     pub metrics: Arc<PoolMetrics>,
     /// What is known of the source of further backends, if it has one.
     pub discovery: Option<Arc<Discovery>>,
+    /// What all its backends together may have.
+    pub limits: Option<Limited>,
     /// How many of its backends, the first, are written in the configuration. Those behind them were
     /// discovered.
     pub written: usize,
@@ -123,6 +129,8 @@ pub struct Policy {
     pub number: u64,
     /// Who may come in; `None` lets everybody in.
     pub access: Option<Box<Access>>,
+    /// What is asked of who comes, besides `gate`.
+    pub admission: Option<Box<Admission>>,
     /// Whether PROXY headers are read, and whose.
     pub proxy: Option<Box<ProxySpec>>,
     /// Whether and how the first bytes are read, and where connections go.

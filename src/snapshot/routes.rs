@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{HelloSpec, Place};
+use super::{HelloSpec, Limited, Place};
 use crate::route::{Circumstances, Found, RouteId, RouteTable, Split};
 use crate::wire::ServerName;
 
@@ -75,6 +75,8 @@ pub struct Target {
     pub route: Arc<str>,
     /// Where it leads.
     pub action: Action,
+    /// What it may have.
+    pub limits: Option<Limited>,
 }
 
 /// What a route does with a connection.

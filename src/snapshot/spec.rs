@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::FrontSpec;
 use super::lists::AccessSpec;
 use super::proxy::ProxySpec;
+use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceLimits};
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
 
@@ -25,8 +26,23 @@ pub struct PolicySpec {
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.
     pub max_connections: Option<u64>,
+    /// What else it asks of who comes. Default: nothing.
+    pub admission: Option<AdmissionSpec>,
     /// A file with further routes.
     pub routes_file: Option<RoutesFileSpec>,
+}
+
+/// What a listener asks of who comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdmissionSpec {
+    /// What each source may have; without limits it is counted alone. `None`: sources are not counted.
+    pub per_source: Option<SourceLimits>,
+    /// What makes a source.
+    pub prefix: PrefixLengths,
+    /// New connections of all together. Default: no limit.
+    pub rate: Option<Rate>,
+    /// What becomes of those above either.
+    pub over: Over,
 }
 
 /// A file with routes, which is followed while the process runs.
@@ -88,6 +104,8 @@ pub struct RouteSpec {
     pub name: Option<Arc<str>>,
     /// What happens to a connection that it takes.
     pub action: ActionSpec,
+    /// What it may have. Default: no limits.
+    pub limits: Option<QuotaSpec>,
 }
 
 /// What a route does with a connection.

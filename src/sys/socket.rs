@@ -197,6 +197,16 @@ pub fn reset_on_close(fd: impl AsFd) -> io::Result<()> {
     SockRef::from(&fd.as_fd()).set_linger(Some(Duration::ZERO))
 }
 
+/// Lets the kernel hold as little as it can of what the peer sends and nobody reads.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn shrink_receive_buffer(fd: impl AsFd) -> io::Result<()> {
+    // The kernel raises it to its own least size.
+    SockRef::from(&fd.as_fd()).set_recv_buffer_size(1)
+}
+
 /// The address a socket is bound to.
 ///
 /// # Errors

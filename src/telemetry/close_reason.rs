@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Write as _};
 
+use super::phase::{Phase, Who};
+
 /// Why a connection ended. Every connection ends with exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
@@ -121,34 +123,30 @@ pub enum CloseReason {
     ListenerFull,
     /// The process has as many connections as it may.
     ProcessFull,
+    /// The process is near its limit, and the source has far more connections than others.
+    Overloaded,
+    /// New connections of the listener come too fast.
+    ListenerRate,
+    /// The source has as many connections as it may.
+    SourceConnections,
+    /// New connections of the source come too fast.
+    SourceRate,
+    /// The source has as many connections as it may that have not said what they want.
+    SourceHellos,
+    /// The table of sources has no room, and who finds none is refused.
+    SourceTableFull,
+    /// The route has as many connections as it may.
+    RouteFull,
+    /// New connections of the route come too fast.
+    RouteRate,
+    /// The pool has as many connections as it may.
+    PoolFull,
+    /// New connections of the pool come too fast.
+    PoolRate,
     /// The drain ended before the connection did.
     DrainDeadline,
     /// A fault of ours.
     Internal,
-}
-
-/// Who ended a connection: the side that acted, or that stopped answering at the level of TCP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
-    /// The client.
-    Client,
-    /// The backend.
-    Backend,
-    /// This program, by a rule, a bound or a deadline of its own.
-    Pointsman,
-}
-
-/// How far a connection had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Phase {
-    /// Accepted, nothing read yet.
-    Accept,
-    /// The first bytes are being read.
-    Hello,
-    /// A backend is being chosen and connected.
-    Dial,
-    /// Bytes move.
-    Relay,
 }
 
 /// What is known of a reason, one row of the table in [`CloseReason::row`].
@@ -162,7 +160,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 68] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -219,6 +217,16 @@ impl CloseReason {
         Self::BackendDown,
         Self::ListenerFull,
         Self::ProcessFull,
+        Self::Overloaded,
+        Self::ListenerRate,
+        Self::SourceConnections,
+        Self::SourceRate,
+        Self::SourceHellos,
+        Self::SourceTableFull,
+        Self::RouteFull,
+        Self::RouteRate,
+        Self::PoolFull,
+        Self::PoolRate,
         Self::DrainDeadline,
         Self::Internal,
     ];
@@ -248,6 +256,13 @@ impl CloseReason {
     /// Whether this program turned the connection away before any backend was asked.
     pub const fn is_rejection(self) -> bool {
         self.row().rejection
+    }
+
+    /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
+    /// log writes no more than so many of its lines a second.
+    pub const fn is_sampled(self) -> bool {
+        let is_before_dial = matches!(self.phase(), Phase::Accept | Phase::Hello);
+        self.is_rejection() && (is_before_dial || matches!(self, Self::PoolFull | Self::PoolRate))
     }
 
     /// The table itself: everything that is said of a reason stands in its row.
@@ -498,6 +513,48 @@ impl CloseReason {
             Self::ProcessFull => {
                 rejection("process_full", Accept, "The process had as many connections as it may.")
             }
+            Self::Overloaded => rejection(
+                "overloaded",
+                Accept,
+                "The process was near its limit, and the source had more than twice what others have open.",
+            ),
+            Self::ListenerRate => rejection(
+                "listener_rate",
+                Accept,
+                "New connections of the listener came faster than it allows.",
+            ),
+            Self::SourceConnections => rejection(
+                "source_connections",
+                Accept,
+                "The source had as many connections open as the listener allows one.",
+            ),
+            Self::SourceRate => rejection(
+                "source_rate",
+                Accept,
+                "New connections of the source came faster than the listener allows one.",
+            ),
+            Self::SourceHellos => rejection(
+                "source_hellos",
+                Accept,
+                "The source had as many connections as it may that had not yet said what they want.",
+            ),
+            Self::SourceTableFull => rejection(
+                "source_table_full",
+                Accept,
+                "The table of sources had no room for the source, and `limits.when_full` refuses.",
+            ),
+            Self::RouteFull => rejection("route_full", Hello, "The route had as many connections as it may."),
+            Self::RouteRate => {
+                rejection("route_rate", Hello, "New connections of the route came faster than it allows.")
+            }
+            Self::PoolFull => {
+                rejection("pool_full", Dial, "The pool had as many connections as its `limits` allow.")
+            }
+            Self::PoolRate => rejection(
+                "pool_rate",
+                Dial,
+                "New connections of the pool came faster than its `limits` allow.",
+            ),
             Self::DrainDeadline => row(
                 "drain_deadline",
                 Pointsman,
@@ -525,29 +582,6 @@ const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> R
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
-    }
-}
-
-impl Who {
-    /// The word in the access log.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Backend => "backend",
-            Self::Pointsman => "pointsman",
-        }
-    }
-}
-
-impl Phase {
-    /// The word in the access log.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Hello => "hello",
-            Self::Dial => "dial",
-            Self::Relay => "relay",
-        }
     }
 }
 
@@ -605,11 +639,22 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 36);
+        assert_eq!(rejections.len(), 46);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");
         }
+    }
+
+    #[test]
+    fn what_a_flood_can_cause_is_sampled() {
+        let sampled = |reason: CloseReason| reason.is_sampled();
+        assert!(
+            [CloseReason::SourceRate, CloseReason::NotTls, CloseReason::PoolFull].map(sampled) == [true; 3]
+        );
+        assert!(
+            [CloseReason::ClientFin, CloseReason::NoBackend, CloseReason::NoData].map(sampled) == [false; 3]
+        );
     }
 
     #[test]

@@ -8,10 +8,11 @@ pub mod close_reason;
 pub mod exposition;
 pub mod metrics;
 mod offered;
+mod phase;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
-pub use close_reason::{CloseReason, Phase, Who};
+pub use close_reason::CloseReason;
 pub use exposition::Exposition;
 pub use metrics::{
     ActiveConnection, AdminRefusal, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck,
@@ -19,6 +20,7 @@ pub use metrics::{
     ReloadOutcome,
 };
 pub use offered::Offered;
+pub use phase::{Phase, Who};
 pub use record::{ClientAddr, Record};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

@@ -88,6 +88,40 @@ pub fn raw_name(bytes: &[u8]) -> Box<str> {
 }
 
 impl Record {
+    /// The record of a connection that was refused at its accept: nothing more is known of it.
+    pub fn refused(
+        id: u64,
+        accepted: SystemTime,
+        client: ClientAddr,
+        listener: Arc<str>,
+        close: CloseReason,
+    ) -> Self {
+        Self {
+            id,
+            accepted,
+            client,
+            peer: None,
+            listener,
+            sni: None,
+            proxy_authority: None,
+            unique_id: None,
+            offered: None,
+            route: None,
+            pool: None,
+            backend: None,
+            backend_address: None,
+            attempts: 0,
+            from_client: 0,
+            from_backend: 0,
+            dropped: 0,
+            hello: None,
+            queue: None,
+            connect: None,
+            total: Duration::ZERO,
+            close,
+        }
+    }
+
     /// Appends the record to `out`, without a line end.
     ///
     /// *JSON*: one object with always the same keys in the same order. What is absent is `null`: a

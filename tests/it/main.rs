@@ -16,6 +16,7 @@ mod fronts;
 mod guarded;
 mod injection;
 mod life;
+mod limits;
 mod lists;
 mod pressure;
 mod probes;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::limits::Common;
 use super::lists::Lists;
 use super::pool::REJECT;
 use super::pools::Pools;
@@ -33,6 +34,7 @@ pub(super) struct Referred<'a> {
 pub(super) fn listeners(
     written: &Key<Named<Listener>>,
     hash_key: [u8; 16],
+    common: Common,
     referred: &mut Referred<'_>,
     binds: &mut Binds,
     found: &mut Findings<'_>,
@@ -51,7 +53,8 @@ pub(super) fn listeners(
         }
         if let Some(words) = &listener.table {
             let name = &listener.name;
-            let checker = ListenerChecker { name, place: listener.place, path: &path, words, hash_key };
+            let checker =
+                ListenerChecker { name, place: listener.place, path: &path, words, hash_key, common };
             specs.push(checker.check(referred, binds, found));
         }
     }
@@ -66,6 +69,7 @@ pub(super) struct ListenerChecker<'a> {
     path: &'a str,
     pub(super) words: &'a Listener,
     hash_key: [u8; 16],
+    common: Common,
 }
 
 impl ListenerChecker<'_> {
@@ -100,6 +104,7 @@ impl ListenerChecker<'_> {
                 front,
                 relay: self.relay(),
                 max_connections: words.max_connections.value().map(|number| number.0),
+                admission: self.common.listener(words, self.path, found),
                 routes_file,
             },
         }
@@ -181,7 +186,8 @@ impl ListenerChecker<'_> {
         let Some(list) = self.words.routes.value() else { return Vec::new() };
         let path = self.key("routes");
         let (listener, hash_key) = (self.name, self.hash_key);
-        RoutesChecker { listener, path: &path, hashing, hash_key, others: &[] }.check(list, pools, found)
+        RoutesChecker { listener, path: &path, hashing, hash_key, common: self.common, others: &[] }
+            .check(list, pools, found)
     }
 
     pub(super) fn target(

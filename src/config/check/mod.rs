@@ -8,6 +8,7 @@ mod discover;
 mod forward;
 mod front;
 mod health;
+pub(super) mod limits;
 pub(super) mod listener;
 mod lists;
 mod pool;
@@ -32,12 +33,13 @@ use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
     let node = tiers::Node::of(file, found);
-    let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, found);
+    let common = limits::Common::of(file);
+    let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
     let mut binds = Binds::default();
     let admin = admin::admin(file, &mut binds, found);
     let (lists, mut known_lists) = lists::Lists::of(file, found);
     let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
-    let listeners = listener::listeners(&file.listener, hash_key, &mut referred, &mut binds, found);
+    let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
     tiers::Node::check(file, &pools, found);
     front::warn_of_lost_cancels(&listeners, &pools, found);
@@ -48,6 +50,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     Config {
         workers: workers(file),
         max_connections: file.max_connections.value().map(|number| number.0),
+        limits: limits::limits(file),
         max_checks: max_checks(file),
         hash_key,
         admin,
@@ -76,12 +79,17 @@ fn max_checks(file: &File) -> usize {
 }
 
 fn access_log(file: &File) -> AccessLogSpec {
+    /// More than anybody reads, and what programs that ban addresses get along with.
+    const REFUSED: u32 = 100;
     let words = file.access_log.value();
     AccessLogSpec {
         to: words
             .and_then(|words| words.to.value())
             .map_or(AccessLogTarget::Stdout, |target| target.0.clone()),
         format: words.and_then(|words| words.format.value()).map_or(AccessLogFormat::Json, |choice| choice.0),
+        refused_per_second: Some(words.map_or(REFUSED, |words| {
+            or(&words.refused_per_second, |number| u32::try_from(number.0).unwrap_or(u32::MAX), REFUSED)
+        })),
     }
 }
 

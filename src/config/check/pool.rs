@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::health::HealthChecker;
+use super::limits::Common;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
 use super::{discover, or};
@@ -28,6 +29,7 @@ pub(super) fn pools(
     written: &Key<Named<Pool>>,
     hash_key: [u8; 16],
     node: &Node,
+    common: &Common,
     found: &mut Findings<'_>,
 ) -> (Vec<PoolSpec>, Pools) {
     let mut specs = Vec::new();
@@ -40,7 +42,8 @@ pub(super) fn pools(
         let mut hashes_authority = false;
         if let Some(words) = &named.table {
             let pool = PoolChecker { name: &name, place: named.place, path: &path, words };
-            let spec = pool.check(hash_key, node, found);
+            let limits = common.quota(&words.limits, &path, found);
+            let spec = PoolSpec { limits, ..pool.check(hash_key, node, found) };
             hashes_authority = spec.hash_on.contains(HashOn::ProxyAuthority);
             if spec.algorithm == Algorithm::Maglev && (spec.hash_on.contains(HashOn::Sni) || hashes_authority)
             {
@@ -108,6 +111,7 @@ impl PoolChecker<'_> {
             proxy_protocol: self.proxy_protocol(found),
             tiers,
             queue: self.queue(found),
+            limits: None,
         };
         self.warn_of_unseen(&spec, found);
         spec

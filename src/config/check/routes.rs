@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::limits::Common;
 use super::listener::{Hashing, refer};
 use super::pools::Pools;
 use crate::config::code::Code;
@@ -10,6 +11,7 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Refusal, Route, Share};
 use crate::config::findings::Findings;
 use crate::config::read::{Item, Key, List, OneOrMany};
+use crate::limit::QuotaSpec;
 use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
 use crate::snapshot::{ActionSpec, RouteSpec};
 
@@ -29,6 +31,8 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) hashing: Hashing,
     /// The key of splits.
     pub(in crate::config) hash_key: [u8; 16],
+    /// What stands behind limits.
+    pub(in crate::config) common: Common,
     /// Routes of the same listener from elsewhere.
     pub(in crate::config) others: &'a [RouteSpec],
 }
@@ -52,6 +56,7 @@ impl RoutesChecker<'_> {
                 conditions: (!conditions.is_empty()).then(|| Arc::new(conditions)),
                 name: item.value.name.value().map(|name| name.0.as_str().into()),
                 action: self.action(index, item, pools, found),
+                limits: self.limits(index, &item.value, found),
             });
         }
         // What lost a condition to a fault would tie with what it was told apart from.
@@ -196,6 +201,15 @@ impl RoutesChecker<'_> {
             Some(_) => ActionSpec::Drop,
             None => ActionSpec::Pool(self.pool(&route.pool, &self.key(index, "pool"), pools, found)),
         }
+    }
+
+    fn limits(&self, index: usize, route: &Route, found: &mut Findings<'_>) -> Option<QuotaSpec> {
+        if let (Some(limits), false) = (route.limits.place(), route.action.is_absent()) {
+            let message = "`limits` has no effect in a route that refuses whom it takes";
+            let warning = Diagnostic::new(Code::IdleSetting, self.key(index, "limits"), message);
+            found.add(warning.label(limits, ""));
+        }
+        self.common.quota(&route.limits, &format!("{}[{index}]", self.path), found)
     }
 
     fn split(

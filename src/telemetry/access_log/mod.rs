@@ -32,6 +32,9 @@ pub struct AccessLogSpec {
     pub to: AccessLogTarget,
     /// The form of a line.
     pub format: AccessLogFormat,
+    /// Lines a second and listener for connections that were refused before a backend was asked, at least 1;
+    /// as many may come at once. `None` is all of them. Default 100.
+    pub refused_per_second: Option<u32>,
 }
 
 /// The destination of access-log lines.

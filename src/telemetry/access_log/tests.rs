@@ -174,7 +174,8 @@ fn a_torn_line_is_closed_before_the_next_one() {
 
 #[test]
 fn an_absent_log_wants_nothing_and_counts_nothing() {
-    let spec = AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json };
+    let spec =
+        AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json, refused_per_second: None };
     let log = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap();
     assert!(!log.is_on());
     log.push(record(1));
@@ -260,7 +261,11 @@ fn a_failing_destination_is_tried_again() {
 
 #[test]
 fn a_full_disk_loses_lines_and_counts_them() {
-    let spec = AccessLogSpec { to: AccessLogTarget::File("/dev/full".into()), format: AccessLogFormat::Json };
+    let spec = AccessLogSpec {
+        to: AccessLogTarget::File("/dev/full".into()),
+        format: AccessLogFormat::Json,
+        refused_per_second: None,
+    };
     let dropped = Arc::new(AtomicU64::new(0));
     let log = AccessLog::start(&spec, Counter::from_arc(Arc::clone(&dropped)), Counter::noop()).unwrap();
     (0..100).for_each(|id| log.push(record(id)));

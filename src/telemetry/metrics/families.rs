@@ -1,9 +1,18 @@
 //! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
 //! README's table all come from here.
 
+mod backends;
+
 use super::admin::ADMIN_REFUSED;
 use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
 use Kind::{Counter, Gauge, Histogram};
+pub(crate) use backends::{
+    AGENT_CHECKS, BACKEND_AGENT_SHARE, BACKEND_CHECKS, BACKEND_CONNECTIONS, BACKEND_CONNECTIONS_ACTIVE,
+    BACKEND_CONNECTIONS_LIMIT, BACKEND_SHARE, BACKEND_STATE, BACKEND_STATE_CHANGES, BACKEND_TROUBLES,
+    BACKEND_UP, BACKEND_WEIGHT, CHECK_FAILURES, DISCOVERY_BACKENDS, DISCOVERY_FAILURES,
+    DISCOVERY_LAST_SUCCESS, FORWARD_LOOKUPS, FORWARD_NAMES, HASH_OVERFLOWS, HASH_TABLE_ENTRIES,
+    HASH_TABLE_INFO, POOL_INFO,
+};
 
 /// One family of series.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,6 +89,32 @@ pub(crate) const HELLO_MEMORY: MetricDoc = doc(
     &[],
     "Memory held by hellos that came in pieces, until their backend is connected.",
 );
+pub(crate) const SOURCES: MetricDoc = doc(
+    "pointsman_sources",
+    Gauge,
+    &["state"],
+    "Sources in the table of those with limits: open (with open connections), known (all that are remembered).",
+);
+pub(crate) const SOURCE_EVICTIONS: MetricDoc = doc(
+    "pointsman_source_evictions_total",
+    Counter,
+    &[],
+    "Sources without open connections and below their rate that made room for others.",
+);
+pub(crate) const SOURCES_WITHOUT_ROOM: MetricDoc = doc(
+    "pointsman_sources_without_room_total",
+    Counter,
+    &[],
+    "Connections whose source found no room in the table; they passed uncounted or were refused (limits.when_full).",
+);
+pub(crate) const TARPITTED: MetricDoc =
+    doc("pointsman_tarpitted", Gauge, &[], "Refused clients that are held unread now.");
+pub(crate) const TARPITS: MetricDoc = doc(
+    "pointsman_tarpits_total",
+    Counter,
+    &["outcome"],
+    "Refused clients that were to be held unread: held, or reset as no more may be held (full).",
+);
 pub(crate) const PIPES_OPEN: MetricDoc =
     doc("pointsman_pipes_open", Gauge, &[], "Kernel pipes open for splicing, in use or pooled.");
 pub(crate) const PIPE_FALLBACKS: MetricDoc = doc(
@@ -96,6 +131,12 @@ pub(crate) const ACCESS_LOG_DROPPED: MetricDoc = doc(
     Counter,
     &[],
     "Records that became no line: the queue was full, or the write failed.",
+);
+pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
+    "pointsman_access_log_unlogged_refusals_total",
+    Counter,
+    &["listener"],
+    "Refused connections that got no line in the access log, as refused_per_second had one already.",
 );
 pub(crate) const RELOADS: MetricDoc = doc(
     "pointsman_config_reloads_total",
@@ -317,140 +358,6 @@ pub(crate) const EJECTIONS: MetricDoc = doc(
      last_one available.",
 );
 
-// The backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
-
-pub(crate) const POOL_INFO: MetricDoc = doc(
-    "pointsman_pool_info",
-    Gauge,
-    &["pool", "balance"],
-    "Always 1; the label says how the pool chooses among its backends.",
-);
-pub(crate) const BACKEND_UP: MetricDoc = doc(
-    "pointsman_backend_up",
-    Gauge,
-    &["pool", "backend"],
-    "1 if the backend takes new connections, 0 in any other state.",
-);
-pub(crate) const BACKEND_STATE: MetricDoc = doc(
-    "pointsman_backend_state",
-    Gauge,
-    &["pool", "backend", "state"],
-    "1 for the state that the backend is in, 0 for the others: up, down, draining, ejected, maintenance.",
-);
-pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
-    "pointsman_backend_state_changes_total",
-    Counter,
-    &["pool", "backend", "state"],
-    "Times the backend came into a state.",
-);
-pub(crate) const BACKEND_TROUBLES: MetricDoc = doc(
-    "pointsman_backend_troubles_total",
-    Counter,
-    &["pool", "backend", "kind"],
-    "What clients met at the backend: connect (it failed by the backend's fault), early_reset (within 10 s and before \
-     the backend had sent a byte).",
-);
-pub(crate) const BACKEND_WEIGHT: MetricDoc =
-    doc("pointsman_backend_weight", Gauge, &["pool", "backend"], "The configured weight of the backend.");
-pub(crate) const BACKEND_SHARE: MetricDoc = doc(
-    "pointsman_backend_share_ratio",
-    Gauge,
-    &["pool", "backend"],
-    "How much of its weight counts now: 1, or less while the backend starts slowly or its agent lets it have a part only.",
-);
-pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
-    "pointsman_backend_connections_active",
-    Gauge,
-    &["pool", "backend"],
-    "Connections to the backend open now, those being opened included.",
-);
-pub(crate) const BACKEND_CONNECTIONS_LIMIT: MetricDoc = doc(
-    "pointsman_backend_connections_limit",
-    Gauge,
-    &["pool", "backend"],
-    "Connections that the backend may have at once; absent where there is no limit.",
-);
-pub(crate) const BACKEND_CONNECTIONS: MetricDoc = doc(
-    "pointsman_backend_connections_total",
-    Counter,
-    &["pool", "backend"],
-    "Connections to the backend established.",
-);
-pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
-    "pointsman_backend_checks_total",
-    Counter,
-    &["pool", "backend", "result"],
-    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left).",
-);
-pub(crate) const CHECK_FAILURES: MetricDoc = doc(
-    "pointsman_check_failures_total",
-    Counter,
-    &["pool", "fault"],
-    "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
-     tls_alert, local (no port or descriptor of ours left), other.",
-);
-pub(crate) const BACKEND_AGENT_SHARE: MetricDoc = doc(
-    "pointsman_backend_agent_share_ratio",
-    Gauge,
-    &["pool", "backend"],
-    "Part of its weight that its agent lets the backend have, 0 to 1; only of pools that ask agents.",
-);
-pub(crate) const AGENT_CHECKS: MetricDoc = doc(
-    "pointsman_agent_checks_total",
-    Counter,
-    &["pool", "result"],
-    "Questions to agents: heard, silent (no connection, or no line in time), nonsense (no known word).",
-);
-pub(crate) const DISCOVERY_BACKENDS: MetricDoc = doc(
-    "pointsman_discovery_backends",
-    Gauge,
-    &["pool"],
-    "Backends of the pool that were discovered; those in the configuration are not among them.",
-);
-pub(crate) const DISCOVERY_FAILURES: MetricDoc = doc(
-    "pointsman_discovery_failures_total",
-    Counter,
-    &["pool"],
-    "Times the pool's source failed, wholly or in part; what it had last found was kept.",
-);
-pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
-    "pointsman_discovery_last_success_timestamp_seconds",
-    Gauge,
-    &["pool"],
-    "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never.",
-);
-pub(crate) const FORWARD_LOOKUPS: MetricDoc = doc(
-    "pointsman_forward_lookups_total",
-    Counter,
-    &["pool", "result"],
-    "Names that clients of a pool that forwards asked for: cached (known, or being asked for), resolved, no_name, \
-     no_address, timeout, failed (the resolvers), busy (too many at once).",
-);
-pub(crate) const FORWARD_NAMES: MetricDoc = doc(
-    "pointsman_forward_names",
-    Gauge,
-    &["pool"],
-    "Names that a pool that forwards remembers, those without an address included.",
-);
-pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
-    "pointsman_hash_table_info",
-    Gauge,
-    &["pool", "digest"],
-    "Always 1; nodes whose digests of a pool agree send a key to the same backend.",
-);
-pub(crate) const HASH_TABLE_ENTRIES: MetricDoc = doc(
-    "pointsman_hash_table_entries",
-    Gauge,
-    &["pool", "backend"],
-    "Entries of the pool's hash table that name the backend.",
-);
-pub(crate) const HASH_OVERFLOWS: MetricDoc = doc(
-    "pointsman_hash_overflows_total",
-    Counter,
-    &["pool"],
-    "Connections that another backend got because that of their key had `max_load`; since the pool last changed.",
-);
-
 // The process as the kernel sees it, under the names that all Prometheus clients use.
 
 pub(crate) const CPU_SECONDS: MetricDoc =
@@ -524,11 +431,17 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECTIONS_LIMIT,
     WORKERS,
     HELLO_MEMORY,
+    SOURCES,
+    SOURCE_EVICTIONS,
+    SOURCES_WITHOUT_ROOM,
+    TARPITTED,
+    TARPITS,
     PIPES_OPEN,
     PIPE_FALLBACKS,
     ACCESS_LOG_WRITTEN,
     ACCESS_LOG_DROPPED,
     ADMIN_REFUSED,
+    ACCESS_LOG_SAMPLED,
     RELOADS,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
@@ -568,7 +481,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 76);
+        assert_eq!(names.len(), 82);
     }
 
     #[test]

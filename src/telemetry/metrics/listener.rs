@@ -6,6 +6,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 
 use super::{Registry, families};
+use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
 /// What came of reading a ClientHello. "Could not be read" is never "has no name".
@@ -187,6 +188,10 @@ pub struct ListenerMetrics {
     pub routes_file_failed: Counter,
     /// Bytes read that could not be delivered.
     pub bytes_dropped: Counter,
+    /// How many refusals a second get a line in the access log.
+    pub refusal_lines: RateGate,
+    /// Refusals that got none.
+    pub unlogged_refusals: Counter,
     /// From the accept to the end of reading a ClientHello; record a `Duration`.
     pub hello_seconds: Histogram,
     connections: Counter,
@@ -204,7 +209,7 @@ pub struct ListenerMetrics {
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(registry: &Registry, name: &str) -> Self {
+    pub(super) fn new(registry: &Registry, name: &str, refusal_lines: Option<Rate>) -> Self {
         let own = &[("listener", name)];
         let closed = |reason: CloseReason| {
             let labels = [("listener", name), ("reason", reason.word())];
@@ -244,6 +249,8 @@ impl ListenerMetrics {
             routes_file_ok: routes_file("ok"),
             routes_file_failed: routes_file("failed"),
             bytes_dropped: registry.counter(&families::BYTES_DROPPED, own),
+            refusal_lines: RateGate::new(refusal_lines),
+            unlogged_refusals: registry.counter(&families::ACCESS_LOG_SAMPLED, own),
             hello_seconds: registry.histogram(&families::CLIENT_HELLO_SECONDS, own),
             connections: registry.counter(&families::CONNECTIONS, own),
             active: registry.gauge(&families::CONNECTIONS_ACTIVE, own),
@@ -271,13 +278,6 @@ impl ListenerMetrics {
         self.closed[reason as usize].increment(1);
         self.rejected[reason as usize].increment(1);
         self.connection_seconds.record(total);
-    }
-
-    /// Counts a connection that ends with its accept, for one of the reasons that are rejections.
-    pub fn turned_away(&self, reason: CloseReason) {
-        self.connections.increment(1);
-        self.closed[reason as usize].increment(1);
-        self.rejected[reason as usize].increment(1);
     }
 
     /// Counts what came of reading a ClientHello.

@@ -15,10 +15,12 @@ mod table;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use crate::limit::Rate;
 
 pub use self::admin::AdminRefusal;
 pub use self::families::{Kind, METRICS, MetricDoc};
@@ -38,6 +40,8 @@ pub struct Metrics {
     /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     pools: Mutex<HashMap<Box<str>, Arc<PoolMetrics>>>,
+    /// Lines of refusals that each listener gets in the access log; once set, it stays.
+    refusal_lines: OnceLock<Rate>,
 }
 
 impl Metrics {
@@ -46,7 +50,14 @@ impl Metrics {
         let registry = Registry::new();
         let handle = registry.recorder.handle();
         let process = ProcessMetrics::new(&registry);
-        Arc::new(Self { registry, handle, process, listeners: Mutex::default(), pools: Mutex::default() })
+        Arc::new(Self {
+            registry,
+            handle,
+            process,
+            listeners: Mutex::default(),
+            pools: Mutex::default(),
+            refusal_lines: OnceLock::new(),
+        })
     }
 
     /// What belongs to no listener and no pool.
@@ -56,7 +67,14 @@ impl Metrics {
 
     /// The metrics of a listener, the same for the same name. `name` must come from the configuration.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
-        named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name))
+        let lines = self.refusal_lines.get().copied();
+        named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name, lines))
+    }
+
+    /// Bounds the lines of refusals in the access log, for each listener that is named from now on. What is set
+    /// first stays.
+    pub fn bound_refusal_lines(&self, lines: Rate) {
+        _ = self.refusal_lines.set(lines);
     }
 
     /// The metrics of a pool, the same for the same name. `name` must come from the configuration.

@@ -71,6 +71,20 @@ pub struct ProcessMetrics {
     pub connections_limit: Gauge,
     /// Bytes of memory held by hellos that are not yet whole.
     pub hello_memory: Gauge,
+    /// Sources with open connections.
+    pub sources_open: Gauge,
+    /// Sources that are remembered.
+    pub sources_known: Gauge,
+    /// Sources that made room for others; read from their table.
+    pub source_evictions: Counter,
+    /// Connections whose source found no room; read from their table.
+    pub sources_without_room: Counter,
+    /// Refused clients that are held now.
+    pub tarpitted: Gauge,
+    /// Refused clients that were held.
+    pub tarpits_held: Counter,
+    /// Refused clients for which there was no room to be held.
+    pub tarpits_full: Counter,
     /// Kernel pipes open, in use or pooled.
     pub pipes_open: Gauge,
     /// Lines of the access log that were written.
@@ -105,6 +119,13 @@ impl ProcessMetrics {
             workers: registry.gauge(&families::WORKERS, &[]),
             connections_limit: registry.gauge(&families::CONNECTIONS_LIMIT, &[]),
             hello_memory: registry.gauge(&families::HELLO_MEMORY, &[]),
+            sources_open: registry.gauge(&families::SOURCES, &[("state", "open")]),
+            sources_known: registry.gauge(&families::SOURCES, &[("state", "known")]),
+            source_evictions: registry.counter(&families::SOURCE_EVICTIONS, &[]),
+            sources_without_room: registry.counter(&families::SOURCES_WITHOUT_ROOM, &[]),
+            tarpitted: registry.gauge(&families::TARPITTED, &[]),
+            tarpits_held: registry.counter(&families::TARPITS, &[("outcome", "held")]),
+            tarpits_full: registry.counter(&families::TARPITS, &[("outcome", "full")]),
             pipes_open: registry.gauge(&families::PIPES_OPEN, &[]),
             access_log_written: registry.counter(&families::ACCESS_LOG_WRITTEN, &[]),
             access_log_dropped: registry.counter(&families::ACCESS_LOG_DROPPED, &[]),

@@ -1,7 +1,9 @@
-//! May it come in? Counts and bounds, handed back by guards.
+//! Counts with an upper bound, handed back by guards, and what a connection holds of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::sources::SourcePass;
 
 /// A count with an upper bound that can change while it is in use.
 #[derive(Debug)]
@@ -102,8 +104,12 @@ pub enum Refusal {
 /// A connection that was let in; gives its places back on drop.
 #[derive(Debug)]
 pub struct Permit {
-    _process: Pass,
+    route: Option<Pass>,
+    pool: Option<Pass>,
+    source: Option<SourcePass>,
     _listener: Pass,
+    /// The last, so that whoever sees the process empty sees nothing else used.
+    _process: Pass,
 }
 
 impl Permit {
@@ -115,7 +121,29 @@ impl Permit {
     pub fn ask(process: &Arc<Gate>, listener: &Arc<Gate>) -> Result<Self, Refusal> {
         let process = process.enter().ok_or(Refusal::ProcessFull)?;
         let listener = listener.enter().ok_or(Refusal::ListenerFull)?;
-        Ok(Self { _process: process, _listener: listener })
+        Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
+    }
+
+    /// Holds the place of its source too; the place of another source is given back.
+    pub fn hold_source(&mut self, pass: Option<SourcePass>) {
+        self.source = pass;
+    }
+
+    /// Holds a place of its route too.
+    pub fn hold_route(&mut self, pass: Pass) {
+        self.route = Some(pass);
+    }
+
+    /// Holds a place of its pool too.
+    pub fn hold_pool(&mut self, pass: Pass) {
+        self.pool = Some(pass);
+    }
+
+    /// Its first bytes are read.
+    pub fn was_read(&mut self) {
+        if let Some(pass) = &mut self.source {
+            pass.was_read();
+        }
     }
 }
 

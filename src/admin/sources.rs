@@ -1,0 +1,89 @@
+//! The page /api/v1/sources: who has the most connections open.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::server::View;
+
+/// How many are told unless the question says otherwise, and at most.
+const TOP: usize = 10;
+const MOST: usize = 1000;
+
+/// The page. Fields that come later are added; those here stay what they are.
+#[derive(Debug, Serialize)]
+struct Sources<'a> {
+    /// With open connections.
+    open: u64,
+    /// All that are remembered.
+    known: u64,
+    /// Places of the table.
+    limit: usize,
+    /// Those with the most open connections, the heaviest first.
+    heaviest: Vec<SourceStatus<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceStatus<'a> {
+    /// Its first address.
+    source: IpAddr,
+    /// Null where a reload took the listener away.
+    listener: Option<&'a str>,
+    open: u32,
+    /// Those of them whose first bytes are still being read.
+    hellos: u32,
+}
+
+/// How many a question wants, such as `top=20`; `None` if that cannot be said.
+pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Some(TOP) };
+    let number = query.strip_prefix("top=")?.parse().ok()?;
+    (1..=MOST).contains(&number).then_some(number)
+}
+
+/// The whole page, with a line end.
+pub(super) fn json(view: &View, top: usize) -> String {
+    let snapshot = view.snapshot.load_full();
+    let names: HashMap<u64, &str> =
+        snapshot.policies.values().map(|policy| (policy.number, &*policy.listener)).collect();
+    let table = &view.bounds.sources;
+    let heaviest = table.heaviest(top).into_iter().map(|report| SourceStatus {
+        source: report.ip,
+        listener: names.get(&report.listener).copied(),
+        open: report.open,
+        hellos: report.hellos,
+    });
+    let sources = Sources {
+        open: table.occupied(),
+        known: table.known(),
+        limit: table.capacity(),
+        heaviest: heaviest.collect(),
+    };
+    let mut page = serde_json::to_string_pretty(&sources).expect("it has string keys only and no map");
+    page.push('\n');
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(query: &str, expected: Option<usize>) {
+        assert_eq!(wanted(Some(query)), expected, "{query:?}");
+    }
+
+    #[test]
+    fn a_question_may_say_how_many() {
+        assert_eq!(wanted(None), Some(TOP));
+        check("", Some(TOP));
+        check("top=1", Some(1));
+        check("top=1000", Some(1000));
+        check("top=1001", None);
+        check("top=0", None);
+        check("top=", None);
+        check("top=-1", None);
+        check("top=9999999999999999999999", None);
+        check("bottom=3", None);
+    }
+}

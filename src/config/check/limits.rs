@@ -1,0 +1,168 @@
+//! Limits: of the process, of sources, of routes and of pools.
+
+use std::time::Duration;
+
+use super::or;
+use crate::config::code::Code;
+use crate::config::fault::Diagnostic;
+use crate::config::file::{File, Listener, Protocol, SourcePrefix};
+use crate::config::findings::Findings;
+use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord};
+use crate::config::read::Key;
+use crate::config::words::{Choice, Number};
+use crate::limit::{LimitsSpec, Over, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceLimits, WhenFull};
+use crate::snapshot::AdmissionSpec;
+
+/// What the checks of listeners, routes and pools must know of the limits of the process.
+#[derive(Clone, Copy)]
+pub(in crate::config) struct Common {
+    /// How long refused clients are held.
+    tarpit_timeout: Duration,
+    prefix: PrefixLengths,
+    /// Whether every source must be counted.
+    counts_all: bool,
+}
+
+impl Common {
+    /// What a file says.
+    pub(super) fn of(file: &File) -> Self {
+        let words = file.limits.value();
+        let default = PrefixLengths::default();
+        let bits = |number: u64| u8::try_from(number).unwrap_or(u8::MAX);
+        let prefix = words.and_then(|words| words.source_prefix.value());
+        let prefix = prefix.map_or(default, |SourcePrefix { v4, v6 }| PrefixLengths {
+            v4: or(v4, |number| bits(number.0), default.v4),
+            v6: or(v6, |number| bits(number.0), default.v6),
+        });
+        Self {
+            tarpit_timeout: limits(file).tarpit_timeout,
+            prefix,
+            counts_all: words.is_some_and(sheds_heaviest),
+        }
+    }
+
+    /// What a file with routes needs to know.
+    pub(in crate::config) fn of_routes(tarpit_timeout: Duration) -> Self {
+        Self { tarpit_timeout, prefix: PrefixLengths::default(), counts_all: false }
+    }
+
+    fn over(&self, written: &Key<Choice<OverWord>>) -> Over {
+        match written.value().map_or(OverWord::Reject, |choice| choice.0) {
+            OverWord::Reject => Over::Reject,
+            OverWord::Drop => Over::Drop,
+            OverWord::Tarpit => Over::Tarpit(self.tarpit_timeout),
+        }
+    }
+
+    /// What a listener asks of who comes; `None` if it asks nothing.
+    pub(super) fn listener(
+        &self,
+        words: &Listener,
+        path: &str,
+        found: &mut Findings<'_>,
+    ) -> Option<AdmissionSpec> {
+        let reads = words.protocol.value().is_some_and(|choice| choice.0 != Protocol::Tcp);
+        let per_source = words.per_source.value().map(|words| per_source(words, reads, path, found));
+        let rate = rate(&words.rate, &words.burst, path, found);
+        let per_source = per_source.or_else(|| self.counts_all.then(SourceLimits::default));
+        if let (Some(over), None, None) = (words.over.place(), &per_source, &rate) {
+            let fault = Diagnostic::new(
+                Code::IdleSetting,
+                format!("{path}.over"),
+                "`over` has no effect without `rate` or `per_source`",
+            );
+            found.add(fault.label(over, ""));
+        }
+        (per_source.is_some() || rate.is_some()).then(|| AdmissionSpec {
+            per_source,
+            prefix: self.prefix,
+            rate,
+            over: self.over(&words.over),
+        })
+    }
+
+    /// What a route or a pool may have; `None` if it says nothing.
+    pub(in crate::config) fn quota(
+        &self,
+        written: &Key<QuotaWords>,
+        path: &str,
+        found: &mut Findings<'_>,
+    ) -> Option<QuotaSpec> {
+        let entry = written.entry()?;
+        let words = &entry.value;
+        let path = format!("{path}.limits");
+        let connections = words.connections.value().map(|number| number.0);
+        let rate = rate(&words.rate, &words.burst, &path, found);
+        let is_idle = words.connections.is_absent() && words.rate.is_absent();
+        if is_idle && words.burst.is_absent() {
+            let fault = Diagnostic::new(Code::IdleSetting, &path, "`limits` without a limit has no effect");
+            found.add(
+                fault.label(entry.key, "").help("such as: limits = { connections = 1000, rate = \"50/s\" }"),
+            );
+        }
+        (connections.is_some() || rate.is_some()).then(|| QuotaSpec {
+            connections,
+            rate,
+            over: self.over(&words.over),
+        })
+    }
+}
+
+/// The limits of the process.
+pub(super) fn limits(file: &File) -> LimitsSpec {
+    let default = LimitsSpec::default();
+    let Some(words) = file.limits.value() else { return default };
+    LimitsSpec {
+        sources: or(
+            &words.sources,
+            |number| usize::try_from(number.0).unwrap_or(usize::MAX),
+            default.sources,
+        ),
+        when_full: or(&words.when_full, |choice| choice.0, WhenFull::default()),
+        tarpit: or(&words.tarpit, |number| number.0, default.tarpit),
+        tarpit_timeout: or(&words.tarpit_timeout, |time| time.0, default.tarpit_timeout),
+        overload: OverloadSpec {
+            at: or(&words.overload_at, |percent| u8::try_from(percent.0).unwrap_or(100), default.overload.at),
+            sheds_heaviest: sheds_heaviest(words),
+            is_ready: or(&words.ready_when_overloaded, |yes| *yes, true),
+        },
+    }
+}
+
+fn sheds_heaviest(words: &Limits) -> bool {
+    words.overload.value().is_some_and(|choice| choice.0 == OverloadWord::Heaviest)
+}
+
+fn per_source(words: &PerSource, reads: bool, path: &str, found: &mut Findings<'_>) -> SourceLimits {
+    let path = format!("{path}.per_source");
+    let number = |number: &Number<1, 1_000_000_000>| u32::try_from(number.0).unwrap_or(u32::MAX);
+    if let (Some(hellos), false) = (words.hellos.place(), reads) {
+        let message = "`hellos` has no place on a tcp listener: it reads none";
+        let fault = Diagnostic::new(Code::MisplacedKey, format!("{path}.hellos"), message);
+        found.add(fault.label(hellos, "").help("limit `connections` or `rate` there"));
+    }
+    SourceLimits {
+        connections: words.connections.value().map(number),
+        rate: rate(&words.rate, &words.burst, &path, found),
+        hellos: words.hellos.value().map(number),
+    }
+}
+
+fn rate(
+    written: &Key<RateWord>,
+    burst: &Key<Number<1, 1_000_000>>,
+    path: &str,
+    found: &mut Findings<'_>,
+) -> Option<Rate> {
+    if let (Some(place), true) = (burst.place(), written.is_absent()) {
+        let fault = Diagnostic::new(
+            Code::MisplacedKey,
+            format!("{path}.burst"),
+            "`burst` has no place without `rate`",
+        );
+        found.add(fault.label(place, "").help("such as: rate = \"50/s\""));
+    }
+    let RateWord { number, seconds } = *written.value()?;
+    let burst = or(burst, |number| u32::try_from(number.0).unwrap_or(u32::MAX), number);
+    Some(Rate::new(number, Duration::from_secs(seconds), burst))
+}

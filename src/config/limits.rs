@@ -1,0 +1,158 @@
+//! The words of limits: how many connections, how fast, and what becomes of those above.
+
+use super::code::Code;
+use super::fault::Diagnostic;
+use super::file::SourcePrefix;
+use super::findings::Findings;
+use super::read::{Path, Read, Value, tables};
+use super::words::{Choice, Number, Percent, Time, Word, string};
+use crate::limit::WhenFull;
+
+const HOUR: u64 = 3_600_000;
+
+/// As in [`super::file`].
+const MOST_CONNECTIONS: u64 = 100_000_000;
+
+/// Far above what one address brings. It fits the counters.
+const MOST_OF_A_SOURCE: u64 = 1_000_000_000;
+
+tables! {
+    /// Limits of the process, and what stands behind the limits of listeners, routes and pools.
+    "the limits" struct Limits {
+        /// Sources that are remembered, 8 to 16777216; of each listener by itself. Each takes 56 bytes once a
+        /// listener has `per_source`. Default 65536. A change needs a restart.
+        sources: Number<8, 16_777_216>,
+        /// How many leading bits of an address make a source. Default { v4 = 32, v6 = 64 }.
+        source_prefix: SourcePrefix,
+        /// What becomes of a source for which there is no room, because those it could displace have open
+        /// connections or are over their rate: "pass" (default), its connections are not limited by source;
+        /// "refuse": they are reset.
+        when_full: Choice<WhenFull>,
+        /// Refused clients that are held unread at once, 0 to 1000000; more are reset. Each takes a descriptor,
+        /// which is not there for a connection. Default 1000.
+        tarpit: Number<0, 1_000_000>,
+        /// How long one is held; "100ms" to "1h". Default "10s".
+        tarpit_timeout: Time<100, HOUR>,
+        /// Who is refused near the limit of the process: "newest" (default), whoever comes when it is full;
+        /// "heaviest": from `overload_at` on also those whose source has more than twice what others have open.
+        overload: Choice<OverloadWord>,
+        /// From how many of the process's connections on it counts as overloaded, "1%" to "100%". Default "90%".
+        overload_at: Percent<1, 100>,
+        /// Whether /ready says so while it is overloaded. Default true. With false whoever routes here turns away,
+        /// and comes back when it is over.
+        ready_when_overloaded: bool,
+    }
+
+    /// What each source of a listener may have.
+    "the limits of a source" struct PerSource {
+        /// Open connections. Default: no limit.
+        connections: Number<1, MOST_OF_A_SOURCE>,
+        /// New connections, such as "50/s" or "300/m". Default: no limit.
+        rate: RateWord,
+        /// How many may come at once, 1 to 1000000. Default: the number in `rate`.
+        burst: Number<1, 1_000_000>,
+        /// Not tcp: connections whose first bytes are still being read. Default: no limit.
+        hellos: Number<1, MOST_OF_A_SOURCE>,
+    }
+
+    /// What a route or a pool may have.
+    "the limits of a route or pool" struct QuotaWords {
+        /// Open connections. Default: no limit.
+        connections: Number<1, MOST_CONNECTIONS>,
+        /// New connections, such as "50/s" or "300/m". Default: no limit.
+        rate: RateWord,
+        /// How many may come at once, 1 to 1000000. Default: the number in `rate`.
+        burst: Number<1, 1_000_000>,
+        /// What becomes of those above: "reject" (default), in the words of their protocol, where these are known;
+        /// "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
+        over: Choice<OverWord>,
+    }
+}
+
+/// Who is refused near the limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OverloadWord {
+    Newest,
+    Heaviest,
+}
+
+impl Word for OverloadWord {
+    const WORDS: &'static [(&'static str, Self)] = &[("newest", Self::Newest), ("heaviest", Self::Heaviest)];
+}
+
+/// What becomes of a connection above a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OverWord {
+    Reject,
+    Drop,
+    Tarpit,
+}
+
+impl Word for OverWord {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("reject", Self::Reject), ("drop", Self::Drop), ("tarpit", Self::Tarpit)];
+}
+
+impl Word for WhenFull {
+    const WORDS: &'static [(&'static str, Self)] = &[("pass", Self::Pass), ("refuse", Self::Refuse)];
+}
+
+/// A number of connections in a second or a minute: `"50/s"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RateWord {
+    pub(super) number: u32,
+    /// Seconds in which so many may come.
+    pub(super) seconds: u64,
+}
+
+impl Read for RateWord {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "a rate such as \"50/s\"", found)?;
+        let rate = rate(text);
+        if rate.is_none() {
+            let fault = Diagnostic::new(Code::BadRate, path, format!("{text:?} is not a rate"));
+            let help = "a rate is a number from 1 to 10000000 and a time: \"50/s\" for a second, \"300/m\" for a minute";
+            found.add(fault.label(value.span().into(), "").help(help));
+        }
+        rate
+    }
+}
+
+fn rate(text: &str) -> Option<RateWord> {
+    let (number, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        _ => return None,
+    };
+    let number = number.trim();
+    let number = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())??;
+    (1..=10_000_000).contains(&number).then_some(RateWord { number, seconds })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<(u32, u64)>) {
+        assert_eq!(rate(text).map(|rate| (rate.number, rate.seconds)), expected, "{text:?}");
+    }
+
+    #[test]
+    fn rates_have_a_number_and_a_time() {
+        check("50/s", Some((50, 1)));
+        check("300/m", Some((300, 60)));
+        check(" 7 / s ", Some((7, 1)));
+        check("10000000/s", Some((10_000_000, 1)));
+        check("10000001/s", None);
+        check("0/s", None);
+        check("-1/s", None);
+        check("+1/s", None);
+        check("/s", None);
+        check("50", None);
+        check("50/", None);
+        check("50/h", None);
+        check("5.5/s", None);
+        check("99999999999/s", None);
+    }
+}

@@ -1,0 +1,187 @@
+//! May it come in? Asked of the peer when it is accepted, before anything is held for it, and of the client whom
+//! a PROXY header tells; later of its route and of its pool.
+//!
+//! A peer whose headers are believed is no source: only those count whom it tells of. What a connection got stays
+//! its own, whatever comes after, and is given back when its story ends.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use super::proxied::Announced;
+use super::sniff::Sniffed;
+use super::story::Story;
+use super::{Bounds, Surroundings};
+use crate::executor::{self, Next, sleep};
+use crate::limit::{
+    Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourcePass, SourceRefusal,
+};
+use crate::snapshot::{Admission, Limited, Policy, Protocol, Served};
+use crate::sys::{Address, socket};
+use crate::telemetry::CloseReason;
+use crate::wire::proxy_protocol::Origin;
+
+/// Asks for a peer at its accept.
+pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
+    let source = match &policy.admission {
+        None => None,
+        Some(admission) => {
+            let now = Moment::now();
+            let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
+            let pass =
+                if is_trusted { None } else { of_source(peer, policy, admission, now, &around.bounds)? };
+            // Behind the source, so that those whom it refuses take nothing from the others.
+            if !admission.rate.admit(now) {
+                return Err(CloseReason::ListenerRate);
+            }
+            pass
+        }
+    };
+    let mut permit =
+        Permit::ask(&around.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
+            Refusal::ListenerFull => CloseReason::ListenerFull,
+            Refusal::ProcessFull => CloseReason::ProcessFull,
+        })?;
+    permit.hold_source(source);
+    Ok(permit)
+}
+
+/// Asks for the client that a PROXY header tells of.
+pub(super) fn source(
+    announced: Announced,
+    policy: &Policy,
+    story: &mut Story,
+    around: &Surroundings,
+) -> Result<Announced, CloseReason> {
+    let Some(admission) = &policy.admission else { return Ok(announced) };
+    let is_told = |origin: &Origin| matches!(origin, Origin::Tcp { .. });
+    if !announced.header.as_ref().is_some_and(|header| is_told(&header.origin)) {
+        return Ok(announced);
+    }
+    match of_source(story.client(), policy, admission, Moment::now(), &around.bounds) {
+        Ok(pass) => {
+            story.hold_source(pass);
+            Ok(announced)
+        }
+        Err(reason) => {
+            turn_away(announced.client, reason, policy, around);
+            Err(reason)
+        }
+    }
+}
+
+/// A place for one more connection of a source, if sources are counted.
+fn of_source(
+    client: &Address,
+    policy: &Policy,
+    admission: &Admission,
+    now: Moment,
+    bounds: &Bounds,
+) -> Result<Option<SourcePass>, CloseReason> {
+    let (Some(limits), Some(address)) = (&admission.spec.per_source, client.tcp()) else { return Ok(None) };
+    let coming = Coming {
+        listener: policy.number,
+        source: Source::of(address.ip(), admission.spec.prefix),
+        is_read: matches!(policy.protocol, Protocol::Tls(_)),
+        now,
+    };
+    let pass = bounds.sources.admit(&coming, limits).map_err(|refusal| match refusal {
+        SourceRefusal::Connections => CloseReason::SourceConnections,
+        SourceRefusal::Rate => CloseReason::SourceRate,
+        SourceRefusal::Hellos => CloseReason::SourceHellos,
+        SourceRefusal::TableFull => CloseReason::SourceTableFull,
+    })?;
+    let sheds = bounds.overload.sheds_heaviest(bounds.connections.inside());
+    match pass {
+        Some(pass) if sheds && pass.is_heavy() => Err(CloseReason::Overloaded),
+        pass => Ok(pass),
+    }
+}
+
+/// Why a connection is not served, and what becomes of it then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away {
+    pub(super) reason: CloseReason,
+    over: Over,
+}
+
+impl From<CloseReason> for Away {
+    fn from(reason: CloseReason) -> Self {
+        Self { reason, over: Over::Reject }
+    }
+}
+
+impl Away {
+    /// Closes a client that has said something.
+    pub(super) async fn close(self, sniffed: Sniffed, around: &Surroundings) -> CloseReason {
+        match self.over {
+            Over::Reject => return sniffed.refuse(self.reason).await,
+            Over::Drop => reset(&sniffed.client),
+            Over::Tarpit(time) => hold(sniffed.client.into_fd(), time, around),
+        }
+        self.reason
+    }
+}
+
+/// Asks a route for a place.
+pub(super) fn route(limited: &Limited, story: &mut Story) -> Result<(), Away> {
+    let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
+    story.hold_route(pass);
+    Ok(())
+}
+
+/// Asks a pool for a place, if it has limits.
+pub(super) fn pool(served: &Served, story: &mut Story) -> Result<(), Away> {
+    if let Some(limited) = &served.limits {
+        story.asked(&served.pool.spec().name);
+        let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
+        story.hold_pool(pass);
+    }
+    Ok(())
+}
+
+fn enter(limited: &Limited, full: CloseReason, rate: CloseReason) -> Result<Pass, Away> {
+    limited.quota.enter(Moment::now()).map_err(|exceeded| {
+        let reason = match exceeded {
+            Exceeded::Connections => full,
+            Exceeded::Rate => rate,
+        };
+        Away { reason, over: limited.over }
+    })
+}
+
+/// Closes a client of which nothing was asked yet, as its listener wants it.
+pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, around: &Surroundings) {
+    use CloseReason::{ListenerFull, Overloaded, ProcessFull};
+    let over = policy.admission.as_ref().map_or(Over::Reject, |admission| admission.spec.over);
+    match over {
+        // To hold more of whom there is no room for would be of no help.
+        Over::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
+            hold(client, time, around);
+        }
+        _ => reset(&client),
+    }
+}
+
+fn reset(client: impl AsFd) {
+    let _ = socket::reset_on_close(client);
+}
+
+/// Holds a client, unread, if there is room; else it is reset.
+fn hold(client: OwnedFd, time: Duration, around: &Surroundings) {
+    let process = around.metrics.process();
+    let Some(pass) = around.bounds.tarpit.enter() else {
+        process.tarpits_full.increment(1);
+        return reset(&client);
+    };
+    process.tarpits_held.increment(1);
+    // What it sends fills the kernel's memory and not ours; that need not be much.
+    let _ = socket::shrink_receive_buffer(&client);
+    executor::spawn(wait(client, time, pass));
+}
+
+/// Nothing wakes it but its end: it is not registered anywhere.
+async fn wait(client: OwnedFd, time: Duration, _pass: Pass) -> Next {
+    sleep(time).await;
+    reset(&client);
+    Next::Done
+}

@@ -1,0 +1,17 @@
+//! May it come in? Counts, rates and the table of sources. `now` is passed in, and guards give back.
+//!
+//! Nothing here knows a socket or a configuration, and nothing grows with what clients do: gates and rates are
+//! a few numbers, the table of sources has the size it was made with.
+
+mod gate;
+mod quota;
+mod rate;
+mod sources;
+
+pub use gate::{Gate, Pass, Permit, Refusal, Share};
+pub use quota::{Exceeded, LimitsSpec, Over, Overload, OverloadSpec, Quota, QuotaSpec};
+pub use rate::{Moment, Rate, RateGate};
+pub use sources::{
+    Coming, PrefixLengths, Source, SourceLimits, SourcePass, SourceRefusal, SourceReport, SourceTable,
+    WhenFull,
+};

@@ -1,0 +1,193 @@
+//! What a listener, a route or a pool may have, and what becomes of a connection that is one too many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::WhenFull;
+use super::gate::{Gate, Pass};
+use super::rate::{Moment, Rate, RateGate};
+
+/// What becomes of a connection that is one too many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Over {
+    /// It is told so in its protocol's own words, where it has said any; else it is reset.
+    #[default]
+    Reject,
+    /// It is reset without a word.
+    Drop,
+    /// It is held, unread, for so long and then reset.
+    Tarpit(Duration),
+}
+
+/// What a route or a pool may have, as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaSpec {
+    /// Open connections. Default: no limit.
+    pub connections: Option<u64>,
+    /// New connections. Default: no limit.
+    pub rate: Option<Rate>,
+    /// What becomes of one too many.
+    pub over: Over,
+}
+
+/// When the process counts as overloaded, and who is refused then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverloadSpec {
+    /// Percent of the process's connections, 1 to 100. Default 90.
+    pub at: u8,
+    /// Whether new connections of the heaviest sources are refused then. Default: only a full process refuses,
+    /// whoever comes.
+    pub sheds_heaviest: bool,
+    /// Whether /ready goes on to say so. Default true.
+    pub is_ready: bool,
+}
+
+impl Default for OverloadSpec {
+    fn default() -> Self {
+        Self { at: 90, sheds_heaviest: false, is_ready: true }
+    }
+}
+
+impl OverloadSpec {
+    /// The open connections from which on a process that may have `limit` is overloaded.
+    pub fn mark(&self, limit: u64) -> u64 {
+        (u128::from(limit) * u128::from(self.at) / 100) as u64
+    }
+}
+
+/// The limits of the process that stand behind those of listeners, routes and pools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitsSpec {
+    /// Sources that are remembered. Default 65536. A change needs a restart.
+    pub sources: usize,
+    /// What becomes of those for which there is no room. Default: they pass.
+    pub when_full: WhenFull,
+    /// Refused clients that are held at once. Default 1000.
+    pub tarpit: u64,
+    /// How long each is held. Default 10 s.
+    pub tarpit_timeout: Duration,
+    /// What happens near the limit of the process.
+    pub overload: OverloadSpec,
+}
+
+impl Default for LimitsSpec {
+    fn default() -> Self {
+        Self {
+            sources: 65_536,
+            when_full: WhenFull::default(),
+            tarpit: 1000,
+            tarpit_timeout: Duration::from_secs(10),
+            overload: OverloadSpec::default(),
+        }
+    }
+}
+
+/// Whether the process is overloaded. Shared by its workers; a reload changes it.
+#[derive(Debug, Default)]
+pub struct Overload {
+    mark: AtomicU64,
+    /// `u64::MAX` where nobody is refused before the process is full.
+    sheds_at: AtomicU64,
+    is_ready: AtomicBool,
+}
+
+impl Overload {
+    /// Changes what it goes by, in a process that may have `limit` connections.
+    pub fn set(&self, spec: &OverloadSpec, limit: u64) {
+        let mark = spec.mark(limit);
+        self.mark.store(mark, Ordering::Relaxed);
+        self.sheds_at.store(if spec.sheds_heaviest { mark } else { u64::MAX }, Ordering::Relaxed);
+        self.is_ready.store(spec.is_ready, Ordering::Relaxed);
+    }
+
+    /// Whether new connections of the heaviest sources are refused while so many are open.
+    pub fn sheds_heaviest(&self, open: u64) -> bool {
+        open >= self.sheds_at.load(Ordering::Relaxed)
+    }
+
+    /// Whether /ready says so while so many are open.
+    pub fn is_ready(&self, open: u64) -> bool {
+        self.is_ready.load(Ordering::Relaxed) || open < self.mark.load(Ordering::Relaxed)
+    }
+}
+
+/// The open connections and the rate of a route or a pool. It outlives reloads.
+#[derive(Debug)]
+pub struct Quota {
+    gate: Arc<Gate>,
+    rate: RateGate,
+}
+
+/// Which limit a connection would have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exceeded {
+    /// The open connections.
+    Connections,
+    /// The new ones.
+    Rate,
+}
+
+impl Quota {
+    /// A quota of which nothing is used.
+    pub fn new(spec: &QuotaSpec) -> Self {
+        let quota = Self { gate: Gate::new(u64::MAX), rate: RateGate::default() };
+        quota.set(spec);
+        quota
+    }
+
+    /// Changes what may be had. What is open stays.
+    pub fn set(&self, spec: &QuotaSpec) {
+        self.gate.set_limit(spec.connections.unwrap_or(u64::MAX));
+        self.rate.set(spec.rate);
+    }
+
+    /// Lets a connection in.
+    ///
+    /// # Errors
+    ///
+    /// The limit that it would pass. One that is refused for what is open does not count for the rate.
+    pub fn enter(&self, now: Moment) -> Result<Pass, Exceeded> {
+        let pass = self.gate.enter().ok_or(Exceeded::Connections)?;
+        if self.rate.admit(now) { Ok(pass) } else { Err(Exceeded::Rate) }
+    }
+
+    /// Connections that are in now.
+    pub fn open(&self) -> u64 {
+        self.gate.inside()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_counts_both_and_gives_back() {
+        let spec = QuotaSpec {
+            connections: Some(2),
+            rate: Some(Rate::new(1, Duration::from_secs(1), 3)),
+            ..QuotaSpec::default()
+        };
+        let quota = Quota::new(&spec);
+        let now = Moment::from_nanos(1);
+        let (first, second) = (quota.enter(now).unwrap(), quota.enter(now).unwrap());
+        assert_eq!(quota.enter(now).unwrap_err(), Exceeded::Connections);
+        drop(first);
+        let third = quota.enter(now).unwrap();
+        drop(second);
+        assert_eq!(quota.enter(now).unwrap_err(), Exceeded::Rate);
+        assert_eq!(quota.open(), 1, "a refusal leaves nothing behind");
+        quota.set(&QuotaSpec::default());
+        assert!((0..9).all(|_| quota.enter(now).is_ok()));
+        drop(third);
+        assert_eq!(quota.open(), 0);
+    }
+
+    #[test]
+    fn the_mark_is_a_part_of_the_limit() {
+        assert_eq!(OverloadSpec::default().mark(1000), 900);
+        assert_eq!(OverloadSpec { at: 100, ..OverloadSpec::default() }.mark(u64::MAX), u64::MAX);
+        assert_eq!(OverloadSpec { at: 1, ..OverloadSpec::default() }.mark(5), 0);
+    }
+}

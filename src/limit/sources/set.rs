@@ -1,0 +1,106 @@
+//! A few places that a source may have, behind one lock.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::super::rate::Moment;
+use super::{Coming, Source, SourceLimits, SourceRefusal, SourceReport};
+
+/// Places of a set. With half as many sources as places, each with something open, one set in fifty has no
+/// room; with a quarter, one in five thousand. More places would cost a look-up more.
+pub(super) const WAYS: usize = 8;
+
+/// What is known of one source at one listener.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    source: Source,
+    /// 0 where the place is free.
+    listener: u64,
+    /// The past of its rate; without a rate, when it was last seen.
+    past: u64,
+    /// Until when it is over its rate.
+    over_until: u64,
+    pub(super) open: u32,
+    pub(super) hellos: u32,
+}
+
+impl Entry {
+    const FREE: Self = Self { source: Source(0), listener: 0, past: 0, over_until: 0, open: 0, hellos: 0 };
+
+    pub(super) fn new(listener: u64, source: Source) -> Self {
+        Self { source, listener, ..Self::FREE }
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.listener == 0
+    }
+
+    /// Counts a connection in, or changes nothing.
+    pub(super) fn admit(&mut self, coming: &Coming, limits: &SourceLimits) -> Result<(), SourceRefusal> {
+        if limits.connections.is_some_and(|most| self.open >= most) {
+            return Err(SourceRefusal::Connections);
+        }
+        if coming.is_read && limits.hellos.is_some_and(|most| self.hellos >= most) {
+            return Err(SourceRefusal::Hellos);
+        }
+        let now = coming.now.nanos();
+        (self.past, self.over_until) = match limits.rate {
+            None => (now, 0),
+            Some(rate) => {
+                let past = rate.admit(self.past, coming.now).ok_or(SourceRefusal::Rate)?;
+                (past, rate.open_from(past))
+            }
+        };
+        self.open += 1;
+        self.hellos += u32::from(coming.is_read);
+        Ok(())
+    }
+
+    /// Whether it must be remembered.
+    fn stays(&self, now: Moment) -> bool {
+        self.open > 0 || self.over_until > now.nanos()
+    }
+
+    pub(super) fn report(&self) -> SourceReport {
+        let Self { source, listener, open, hellos, .. } = *self;
+        SourceReport { ip: source.ip(), listener, open, hellos }
+    }
+}
+
+/// The places. A lock because any worker may come; it is held for one look through them.
+#[repr(align(64))]
+pub(super) struct Set(Mutex<Ways>);
+
+pub(super) struct Ways(pub(super) [Entry; WAYS]);
+
+impl Default for Set {
+    fn default() -> Self {
+        Self(Mutex::new(Ways([Entry::FREE; WAYS])))
+    }
+}
+
+impl Set {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Ways> {
+        // No entry is ever half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ways {
+    pub(super) fn find(&self, listener: u64, source: Source) -> Option<usize> {
+        self.0.iter().position(|entry| entry.source == source && entry.listener == listener)
+    }
+
+    /// The place that a new source gets.
+    pub(super) fn room(&self, now: Moment) -> Option<usize> {
+        if let Some(free) = self.0.iter().position(Entry::is_free) {
+            return Some(free);
+        }
+        let may_go = self.0.iter().enumerate().filter(|(_, entry)| !entry.stays(now));
+        // Who has recovered is as one never seen; of the others the one that is furthest from its limit.
+        let order = |entry: &Entry| {
+            let is_recovering = entry.past > now.nanos();
+            (is_recovering, if is_recovering { entry.over_until } else { entry.past })
+        };
+        may_go.min_by_key(|(_, entry)| order(entry)).map(|(way, _)| way)
+    }
+}

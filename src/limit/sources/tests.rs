@@ -1,0 +1,222 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const LISTENER: u64 = 1 << 63;
+
+fn source(number: u32) -> Source {
+    Source::of(IpAddr::V4(number.into()), PrefixLengths::default())
+}
+
+fn coming(number: u32, nanos: u64) -> Coming {
+    Coming { listener: LISTENER, source: source(number), is_read: true, now: Moment::from_nanos(nanos) }
+}
+
+fn table(sources: usize) -> Arc<SourceTable> {
+    SourceTable::new(sources, [1, 2], WhenFull::Pass)
+}
+
+fn rate(number: u32, burst: u32) -> Option<Rate> {
+    Some(Rate::new(number, Duration::from_secs(1), burst))
+}
+
+fn check_source(ip: &str, v4: u8, v6: u8, expected: &str) {
+    let found = Source::of(ip.parse().unwrap(), PrefixLengths { v4, v6 });
+    assert_eq!(found.ip(), expected.parse::<IpAddr>().unwrap(), "{ip}");
+}
+
+#[test]
+fn addresses_are_cut_to_their_prefix() {
+    check_source("10.1.2.3", 32, 64, "10.1.2.3");
+    check_source("10.1.2.3", 24, 64, "10.1.2.0");
+    check_source("255.255.255.255", 1, 64, "128.0.0.0");
+    check_source("::ffff:10.1.2.3", 24, 64, "10.1.2.0");
+    check_source("2001:db8:1:2:3:4:5:6", 32, 64, "2001:db8:1:2::");
+    check_source("2001:db8:1:2:3:4:5:6", 32, 128, "2001:db8:1:2:3:4:5:6");
+    check_source("2001:db8:1:2:3:4:5:6", 32, 48, "2001:db8:1::");
+    check_source("ffff::", 32, 1, "8000::");
+}
+
+#[test]
+fn each_limit_has_its_refusal() {
+    let table = table(64);
+    let limits = SourceLimits { connections: Some(3), rate: rate(1, 5), hellos: Some(2) };
+    let mut first = table.admit(&coming(1, SECOND), &limits).unwrap();
+    let second = table.admit(&coming(1, SECOND), &limits).unwrap();
+    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Hellos);
+    first.as_mut().unwrap().was_read();
+    let third = table.admit(&coming(1, SECOND), &limits).unwrap();
+    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Connections);
+    assert_eq!((table.open_of(LISTENER, source(1)), table.occupied(), table.open()), (3, 1, 3));
+    let other = table.admit(&coming(2, SECOND), &limits).unwrap();
+    let elsewhere = Coming { listener: LISTENER + 1, ..coming(1, SECOND) };
+    let third_one = table.admit(&elsewhere, &limits).unwrap();
+    assert_eq!(table.occupied(), 3, "another source, and the same one at another listener");
+    drop((first, second, third));
+    drop(table.admit(&coming(1, SECOND), &limits).unwrap());
+    drop(table.admit(&coming(1, SECOND), &limits).unwrap());
+    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Rate);
+    drop(table.admit(&coming(1, 3 * SECOND), &limits).unwrap());
+    drop((other, third_one));
+    assert_eq!((table.open(), table.occupied(), table.known()), (0, 0, 3));
+    assert_eq!(table.open_of(LISTENER, source(1)), 0);
+}
+
+#[test]
+fn what_is_not_read_is_no_hello() {
+    let table = table(8);
+    let limits = SourceLimits { hellos: Some(1), ..SourceLimits::default() };
+    let unread = Coming { is_read: false, ..coming(1, SECOND) };
+    let held: Vec<_> = (0..10).map(|_| table.admit(&unread, &limits).unwrap()).collect();
+    assert_eq!(table.heaviest(9)[0].hellos, 0);
+    drop(held);
+    assert_eq!(table.open(), 0);
+}
+
+/// A set that is full of sources with open connections passes others or refuses them.
+#[test]
+fn pinned_sources_stay() {
+    let table = table(8);
+    let limits = SourceLimits::default();
+    let held: Vec<_> = (0..8).map(|n| table.admit(&coming(n, SECOND), &limits).unwrap().unwrap()).collect();
+    assert!(table.admit(&coming(100, SECOND), &limits).unwrap().is_none(), "uncounted");
+    table.set_when_full(WhenFull::Refuse);
+    assert_eq!(table.admit(&coming(100, SECOND), &limits).unwrap_err(), SourceRefusal::TableFull);
+    assert_eq!((table.full(), table.evictions()), (2, 0));
+    assert!((0..8).all(|n| table.open_of(LISTENER, source(n)) == 1));
+    drop(held);
+    assert!(table.admit(&coming(100, SECOND), &limits).unwrap().is_some());
+    assert_eq!((table.evictions(), table.known()), (1, 8));
+}
+
+/// The table of the default size, and a million sources that come once and leave.
+#[test]
+fn a_million_sources_push_out_nobody_who_matters() {
+    let table = table(65_536);
+    let limits = SourceLimits { connections: Some(100), rate: rate(50, 100), hellos: None };
+    let heavy: Vec<_> = (0..100).map(|n| table.admit(&coming(n, SECOND), &limits).unwrap()).collect();
+    let fast: Vec<u32> = (1000..1100).collect();
+    for n in &fast {
+        while table.admit(&coming(*n, SECOND), &limits).is_ok() {}
+    }
+    let mut passed = 0;
+    for n in 0..1_000_000 {
+        // In the time of one event, so that those who are fast do not recover.
+        let now = SECOND + u64::from(n) * 19 / 1000;
+        passed += u32::from(table.admit(&coming(1 << 24 | n, now), &limits).unwrap().is_some());
+    }
+    assert!(passed > 999_000, "{passed}");
+    assert_eq!(table.capacity(), 65_536);
+    assert!(table.known() <= 65_536 && table.evictions() > 900_000);
+    assert!((0..100).all(|n| table.open_of(LISTENER, source(n)) == 1));
+    for n in &fast {
+        let refused = table.admit(&coming(*n, SECOND), &limits).unwrap_err();
+        assert_eq!(refused, SourceRefusal::Rate, "it is remembered");
+    }
+    assert_eq!(table.heaviest(1000).len(), 100);
+    drop(heavy);
+    assert_eq!((table.open(), table.occupied()), (0, 0));
+}
+
+#[test]
+fn the_heaviest_are_told_and_found_heavy() {
+    let table = table(4096);
+    let limits = SourceLimits::default();
+    let admit = |n, times: usize| -> Vec<_> {
+        (0..times).map(|_| table.admit(&coming(n, SECOND), &limits).unwrap().unwrap()).collect()
+    };
+    let alone = admit(1, 50);
+    assert!(!alone[0].is_heavy(), "there is nobody to compare with");
+    let light: Vec<_> = (2..12).flat_map(|n| admit(n, 2)).collect();
+    assert!(alone[0].is_heavy() && !light[0].is_heavy());
+    let report = table.heaviest(3);
+    assert_eq!(report.iter().map(|report| report.open).collect::<Vec<_>>(), [50, 2, 2]);
+    assert_eq!(report[0].ip, IpAddr::V4(1.into()));
+    drop(alone);
+    assert!(!light[0].is_heavy());
+}
+
+/// What was done, by a map that forgets nothing.
+#[derive(Default)]
+struct Model {
+    open: HashMap<u32, (u32, u32)>,
+}
+
+proptest! {
+    /// As long as there is room, the table counts as a map does.
+    #[test]
+    fn it_counts_as_a_map(steps in prop::collection::vec((0_u32..6, 0_u8..4, any::<prop::sample::Index>()), 1..300)) {
+        let limits = SourceLimits { connections: Some(5), rate: None, hellos: Some(3) };
+        let table = table(4096);
+        let mut model = Model::default();
+        let mut held: Vec<(u32, bool, SourcePass)> = Vec::new();
+        for (number, what, which) in steps {
+            match what {
+                0 | 1 => {
+                    let (open, hellos) = model.open.entry(number).or_default();
+                    let expected = match (*open >= 5, *hellos >= 3) {
+                        (true, _) => Some(SourceRefusal::Connections),
+                        (_, true) => Some(SourceRefusal::Hellos),
+                        _ => None,
+                    };
+                    let found = table.admit(&coming(number, SECOND), &limits);
+                    prop_assert_eq!(found.as_ref().err(), expected.as_ref());
+                    if let Ok(pass) = found {
+                        (*open, *hellos) = (*open + 1, *hellos + 1);
+                        held.push((number, true, pass.unwrap()));
+                    }
+                }
+                _ if held.is_empty() => {}
+                2 => {
+                    let at = which.index(held.len());
+                    let (number, is_read, pass) = &mut held[at];
+                    pass.was_read();
+                    model.open.get_mut(number).unwrap().1 -= u32::from(std::mem::take(is_read));
+                }
+                _ => {
+                    let (number, is_read, _) = held.swap_remove(which.index(held.len()));
+                    let counts = model.open.get_mut(&number).unwrap();
+                    counts.0 -= 1;
+                    counts.1 -= u32::from(is_read);
+                }
+            }
+            for (number, (open, _)) in &model.open {
+                prop_assert_eq!(table.open_of(LISTENER, source(*number)), *open);
+            }
+            prop_assert_eq!(table.open(), held.len() as u64);
+            prop_assert_eq!(table.occupied(), model.open.values().filter(|(open, _)| *open > 0).count() as u64);
+        }
+        drop(held);
+        prop_assert_eq!((table.open(), table.occupied()), (0, 0));
+        prop_assert!(table.heaviest(10).is_empty());
+    }
+}
+
+/// Many threads at one source: what is given is given back.
+#[test]
+fn threads_leave_nothing_behind() {
+    let table = table(8);
+    let limits = SourceLimits { connections: Some(3), ..SourceLimits::default() };
+    let admitted = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let once = |n: u32| {
+                        table.admit(&coming(n % 2, SECOND), &limits).is_ok_and(|mut pass| {
+                            pass.as_mut().unwrap().was_read();
+                            true
+                        })
+                    };
+                    (0..20_000).filter(|n| once(*n)).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+    });
+    assert!(admitted > 1000, "{admitted}");
+    assert_eq!((table.open(), table.occupied(), table.known()), (0, 0, 2));
+}
