@@ -28,12 +28,16 @@ const PORTS_TRIED: usize = 20;
 
 const STDIN: u64 = u64::MAX;
 
-/// Serves until standard input ends.
+/// Serves until standard input ends. Its sockets hold at most `unsent` bytes that are not yet on their way; 0 is as many
+/// as the kernel likes.
 ///
 /// # Errors
 /// When it cannot bind, or epoll fails.
-pub(crate) fn run() -> io::Result<()> {
+pub(crate) fn run(unsent: u32) -> io::Result<()> {
     let listeners = bind()?;
+    for listener in &listeners {
+        socket2::SockRef::from(listener).set_tcp_notsent_lowat(unsent)?;
+    }
     let mut poller = Poller::new()?;
     poller.add(io::stdin(), STDIN, Interest::Read)?;
     for (token, listener) in listeners.iter().enumerate() {

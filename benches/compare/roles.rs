@@ -15,7 +15,7 @@ pub(crate) fn run() -> Option<io::Result<()>> {
     let mut arguments = std::env::args().skip(1);
     let (role, mut argument) = (arguments.next()?, || arguments.next().unwrap_or_default());
     match role.as_str() {
-        BACKEND => Some(backend::run()),
+        BACKEND => Some(backend::run(0)),
         CALIBRATE => Some(calibrate::run()),
         LOAD => Some(serde_json::from_str(&argument()).map_err(io::Error::from).and_then(load::run)),
         SITE => Some(serde_json::from_str(&argument()).map_err(io::Error::from).and_then(site::run)),

@@ -225,6 +225,10 @@ tables! {
         /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; "100ms" to "1day", or "off": the
         /// kernel's own limit of about 15 minutes. Default "60s".
         user_timeout: TimeOrOff<100, DAY>,
+        /// Bytes that the kernel may hold for a client beyond what is on its way there, 16384 to 1073741824.
+        /// Less bounds what clients that do not read cost, more makes streams cheaper. Default: as much as the
+        /// system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.
+        max_unsent: Number<16384, { 1 << 30 }>,
     }
 
     /// Where the protocols go that the first bytes of a client show. TLS is routed by its server name.

@@ -120,6 +120,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(&*listener.name, "db");
     assert_eq!(listener.binds, ["0.0.0.0:5432".parse().unwrap(), "[::]:5432".parse().unwrap()]);
     assert_eq!(listener.backlog, 4096);
+    assert_eq!(listener.max_unsent, None);
     assert_eq!(listener.policy.protocol, ProtocolSpec::Tcp { pool: "db".into(), routes: Vec::new() });
     assert_eq!(listener.policy.relay, RelayOptions::default());
     assert_eq!(listener.policy.max_connections, None);
@@ -140,7 +141,7 @@ fn every_key_reaches_its_spec() {
          routes = [{ sni = ['A.example.', '*.b.example'], pool = 'p' }]\n\
          first_byte_timeout = '1ms'\nhello_timeout = '2ms'\nhello_max_size = 65536\nidle_timeout = '3s'\n\
          half_closed_timeout = '4s'\nreset_linger = '0s'\nengine = 'splice'\nmax_connections = 7\nbacklog = 8\n\
-         keepalive = 'off'\nuser_timeout = '500ms'\n\
+         keepalive = 'off'\nuser_timeout = '500ms'\nmax_unsent = 1_048_576\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
          max_load = 1.25\nslow_start = '30s'\n\
          connect_timeout = '1s'\ndial_timeout = '1s'\non_down = 'close'\nclose_rate = 7\n\
@@ -164,6 +165,7 @@ fn every_key_reaches_its_spec() {
     let listener = &config.listeners[0];
     assert_eq!(listener.binds.len(), 3);
     assert_eq!(listener.backlog, 8);
+    assert_eq!(listener.max_unsent, Some(1 << 20));
     assert_eq!(listener.policy.max_connections, Some(7));
     let relay = RelayOptions {
         engine: EngineChoice::Splice,
@@ -288,6 +290,7 @@ fn words() {
     check_listener("keepalive = '3s'", &["C0203"]);
     check_listener("backlog = 0", &["C0203"]);
     check_listener("backlog = 0x10", &[]);
+    check_listener("max_unsent = 16383", &["C0203"]);
     check_listener("max_connections = 0", &["C0203"]);
     check_listener("max_connections = 99999999999999999999", &["C0203"]);
     check_pool("source_prefix = { v4 = 33, v6 = 0 }", &["C0203", "C0203"]);
@@ -963,6 +966,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [expected]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.limits.take()).collect();
     assert_eq!(shown, [QuotaSpec { connections: Some(500), rate: of(100, 200), over }]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.max_unsent.take()).collect();
+    assert_eq!(shown, [1 << 20]);
     let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
     let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
     assert_eq!(shown, [DialSource::Client]);

@@ -23,6 +23,9 @@ pub struct ListenerSpec {
     pub mode: Option<u32>,
     /// Connections the kernel may hold before they are accepted. Default 4096.
     pub backlog: u32,
+    /// Bytes that the kernel may hold for a client beyond what is on its way there. Default: what the system's
+    /// settings allow.
+    pub max_unsent: Option<u32>,
     /// What happens to its connections.
     pub policy: PolicySpec,
 }
@@ -34,6 +37,7 @@ impl ListenerSpec {
             backlog: self.backlog,
             keepalive: self.policy.relay.keepalive,
             user_timeout: self.policy.relay.user_timeout,
+            max_unsent: self.max_unsent,
         }
     }
 }

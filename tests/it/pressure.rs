@@ -50,6 +50,38 @@ fn a_reader_that_stands_still_stops_the_writer() {
     });
 }
 
+/// Without the bound the kernel takes megabytes for each such client, and lends the host's TCP memory to whoever asks.
+#[test]
+fn little_waits_for_a_client_that_does_not_read() {
+    const UNSENT: u32 = 64 * 1024;
+    // The client's own buffer, and what one send may have above the bound.
+    const MOST: f64 = (1 << 20) as f64;
+    let bytes = pattern(most() + (8 << 20), 43);
+    with_each_engine(|engine| {
+        let pair = Pair::with(engine, |config| config.listeners[0].max_unsent = Some(UNSENT));
+        pair.server.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut taken = 0;
+        while taken < bytes.len()
+            && let Ok(count) = (&pair.server).write(&bytes[taken..])
+        {
+            taken += count;
+        }
+        let moved = || {
+            let series = |engine| {
+                format!(
+                    r#"pointsman_bytes_total{{listener="main",direction="from_backend",engine="{engine}"}}"#
+                )
+            };
+            pair.proxy.metric(&series("copied")) + pair.proxy.metric(&series("spliced"))
+        };
+        wait_for("a sweep", || moved() > 0.0);
+        assert!(moved() < MOST, "{} bytes wait with {engine:?}", moved());
+        pair.server.shutdown(Shutdown::Write).unwrap();
+        expect_bytes(&pair.client, &bytes[..taken]);
+        expect_end(&pair.client);
+    });
+}
+
 /// Whether the kernel's timer of a connection is that of keepalive, by /proc/net/tcp.
 fn has_keepalive_timer(local: SocketAddr, peer: SocketAddr) -> bool {
     let hex = |address: SocketAddr| match address {

@@ -97,6 +97,7 @@ impl ListenerChecker<'_> {
             binds,
             mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
+            max_unsent: words.max_unsent.value().and_then(|number| u32::try_from(number.0).ok()),
             policy: PolicySpec {
                 access,
                 proxy: self.proxy(found),

@@ -1,0 +1,194 @@
+//! Those who only want to be served: new connections all the time, and some that stay open and talk.
+//!
+//! They are one process, which answers each line with the figures since the line before.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use crate::attack::questions;
+use crate::hello::{self, Command, REPLY_SIZE};
+
+/// From one new client to the next.
+const EVERY: Duration = Duration::from_millis(4);
+
+/// Connections that stay open, and how often each talks.
+const OPEN: usize = 16;
+const TALK: Duration = Duration::from_millis(20);
+
+/// Who waits longer has not been served.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// New clients at once; when so many wait no more come.
+const INSIDE: usize = 1500;
+
+/// A lost connection is made anew after this.
+const REST: Duration = Duration::from_millis(200);
+
+/// How some clients fared.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Fare {
+    /// Served.
+    pub(crate) served: u64,
+    /// Microseconds.
+    pub(crate) p50: u32,
+    pub(crate) p99: u32,
+    pub(crate) longest: u32,
+    pub(crate) errors: u64,
+    /// The first error, in words.
+    pub(crate) fault: Option<String>,
+}
+
+/// How all fared since they were last asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Fares {
+    /// Connect, hello, 64 bytes from the backend, close.
+    pub(crate) new: Fare,
+    /// 64 bytes there and back on a connection that stays.
+    pub(crate) open: Fare,
+}
+
+#[derive(Default)]
+struct Log {
+    took: Vec<u32>,
+    errors: u64,
+    fault: Option<String>,
+}
+
+impl Log {
+    fn note(&mut self, result: io::Result<Duration>) {
+        match result {
+            Ok(took) => self.took.push(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)),
+            Err(error) => {
+                self.errors += 1;
+                self.fault.get_or_insert_with(|| error.to_string());
+            }
+        }
+    }
+
+    fn fare(&mut self) -> Fare {
+        let Self { mut took, errors, fault } = std::mem::take(self);
+        took.sort_unstable();
+        let at = |percent: usize| {
+            let place = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+            took.get(place).copied().unwrap_or(0)
+        };
+        Fare { served: took.len() as u64, p50: at(50), p99: at(99), longest: at(100), errors, fault }
+    }
+}
+
+#[derive(Default)]
+struct Logs {
+    new: RefCell<Log>,
+    open: RefCell<Log>,
+    /// New clients that are not done.
+    inside: RefCell<usize>,
+}
+
+/// Comes to this address until standard input ends.
+///
+/// # Errors
+/// When there is no runtime to be had or standard output is closed.
+pub(crate) fn run(to: SocketAddr) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, come(to))
+}
+
+async fn come(to: SocketAddr) -> io::Result<()> {
+    let (logs, questions) = (Rc::new(Logs::default()), questions());
+    for place in 0..OPEN {
+        tokio::task::spawn_local(stay(to, place, Rc::clone(&logs)));
+    }
+    let mut clock = interval(EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut number = 0;
+    loop {
+        clock.tick().await;
+        number += 1;
+        if *logs.inside.borrow() < INSIDE {
+            *logs.inside.borrow_mut() += 1;
+            tokio::task::spawn_local(visit(to, number, Rc::clone(&logs)));
+        }
+        match questions.try_recv() {
+            Ok(()) => {
+                let fares = Fares { new: logs.new.borrow_mut().fare(), open: logs.open.borrow_mut().fare() };
+                println!("{}", serde_json::to_string(&fares)?);
+                io::stdout().flush()?;
+            }
+            Err(std::sync::mpsc::TryRecvError::Empty) => {}
+            Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+async fn visit(to: SocketAddr, number: usize, logs: Rc<Logs>) {
+    let result = in_time(served(to, number)).await;
+    logs.new.borrow_mut().note(result);
+    *logs.inside.borrow_mut() -= 1;
+}
+
+async fn served(to: SocketAddr, number: usize) -> io::Result<Duration> {
+    let began = Instant::now();
+    let mut stream = connect(to, number).await?;
+    stream.write_all(&hello::build(Command::Reply(REPLY_SIZE as u64))).await?;
+    stream.read_exact(&mut [0; REPLY_SIZE]).await?;
+    Ok(began.elapsed())
+}
+
+async fn stay(to: SocketAddr, place: usize, logs: Rc<Logs>) {
+    let mut clock = interval(TALK);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let mut stream = match in_time(open(to, place)).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                logs.open.borrow_mut().note(Err(error));
+                sleep(REST).await;
+                continue;
+            }
+        };
+        loop {
+            clock.tick().await;
+            let result = in_time(talk(&mut stream)).await;
+            let is_lost = result.is_err();
+            logs.open.borrow_mut().note(result);
+            if is_lost {
+                break;
+            }
+        }
+    }
+}
+
+async fn open(to: SocketAddr, place: usize) -> io::Result<TcpStream> {
+    let mut stream = connect(to, place).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&hello::build(Command::Echo)).await?;
+    Ok(stream)
+}
+
+async fn talk(stream: &mut TcpStream) -> io::Result<Duration> {
+    let (words, mut echo) = ([0x5a; 64], [0; 64]);
+    let began = Instant::now();
+    stream.write_all(&words).await?;
+    stream.read_exact(&mut echo).await?;
+    if echo == words { Ok(began.elapsed()) } else { Err(io::Error::other("the echo differs")) }
+}
+
+async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::Error::other("not served in time")))
+}
+
+/// From 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports.
+async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 0, 1, 1 + (number % 8) as u8), 0).into())?;
+    socket.connect(to).await
+}
