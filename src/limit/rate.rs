@@ -38,6 +38,9 @@ impl Moment {
     }
 }
 
+/// How late a thread may come with its moment, in nanoseconds; what others did since is no past of another rate.
+const LATE: u64 = 1_000_000_000;
+
 /// A number of events in a time, and how many may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -59,6 +62,13 @@ impl Rate {
     pub fn admit(self, past: u64, now: Moment) -> Option<u64> {
         let due = past.max(now.0);
         (due - now.0 <= self.tolerance).then(|| due.saturating_add(self.interval))
+    }
+
+    /// What the past is to this rate, if perhaps another one, before a reload, left it: nothing further ahead than a
+    /// burst that was used up now, or one would wait for hours by a rate that is no longer meant.
+    pub fn known(self, past: u64, now: Moment) -> u64 {
+        let furthest = now.0.saturating_add(self.tolerance).saturating_add(self.interval);
+        if past > furthest.saturating_add(LATE) { furthest } else { past }
     }
 
     /// From when on the next event is not too many.
@@ -84,7 +94,7 @@ impl RateGate {
         gate
     }
 
-    /// Changes the rate. What came before still counts.
+    /// Changes the rate. What came before still counts, as a burst at the most.
     pub fn set(&self, rate: Option<Rate>) {
         let Rate { interval, tolerance } = rate.unwrap_or(Rate { interval: 0, tolerance: 0 });
         self.tolerance.store(tolerance, Ordering::Relaxed);
@@ -98,7 +108,16 @@ impl RateGate {
             return true;
         }
         let rate = Rate { interval, tolerance: self.tolerance.load(Ordering::Relaxed) };
-        self.past.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |past| rate.admit(past, now)).is_ok()
+        let admit = |past| rate.admit(past, now);
+        let Err(past) = self.past.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit) else {
+            return true;
+        };
+        let known = rate.known(past, now);
+        if known != past {
+            // Where another thread was quicker, it has done the same.
+            let _ = self.past.compare_exchange(past, known, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        false
     }
 }
 
@@ -152,6 +171,16 @@ mod tests {
         assert!(!gate.admit(at(2)));
         gate.set(None);
         assert!((0..100).all(|_| gate.admit(at(2))));
+    }
+
+    #[test]
+    fn a_faster_rate_does_not_wait_for_a_slower_one() {
+        let gate = RateGate::new(Some(rate(1, 60, 1000)));
+        let at = |seconds| Moment::from_nanos(seconds * SECOND);
+        assert!((0..1000).all(|_| gate.admit(at(1))) && !gate.admit(at(1)));
+        gate.set(Some(rate(10, 1, 10)));
+        assert!(!gate.admit(at(2)), "a burst was used up");
+        assert_eq!((0..100).filter(|_| gate.admit(at(3))).count(), 10);
     }
 
     proptest! {

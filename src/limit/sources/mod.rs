@@ -229,13 +229,14 @@ impl SourceTable {
         set.find(listener, source).map_or(0, |way| set.0[way].open)
     }
 
-    /// Whether the source of a connection has more than twice what the others have open on average.
+    /// Whether the source of a connection has more than twice what the others have open on average. If there are
+    /// no others, all but its first are too many.
     pub fn is_heavy(&self, pass: &SourcePass) -> bool {
         let (set, way) = pass.at();
         let own = u128::from(self.sets()[set].lock().0[way].open);
         let others = u128::from(self.occupied().saturating_sub(1));
         let theirs = u128::from(self.open()).saturating_sub(own);
-        others > 0 && own * others > 2 * theirs
+        if others == 0 { own > 1 } else { own * others > 2 * theirs }
     }
 
     /// How many sources it has places for.

@@ -34,7 +34,7 @@ impl Entry {
         self.listener == 0
     }
 
-    /// Counts a connection in, or changes nothing.
+    /// Counts a connection in, or not.
     pub(super) fn admit(&mut self, coming: &Coming, limits: &SourceLimits) -> Result<(), SourceRefusal> {
         if limits.connections.is_some_and(|most| self.open >= most) {
             return Err(SourceRefusal::Connections);
@@ -46,6 +46,8 @@ impl Entry {
         (self.past, self.over_until) = match limits.rate {
             None => (now, 0),
             Some(rate) => {
+                self.past = rate.known(self.past, coming.now);
+                self.over_until = self.over_until.min(rate.open_from(self.past));
                 let past = rate.admit(self.past, coming.now).ok_or(SourceRefusal::Rate)?;
                 (past, rate.open_from(past))
             }

@@ -130,7 +130,7 @@ fn the_heaviest_are_told_and_found_heavy() {
         (0..times).map(|_| table.admit(&coming(n, SECOND), &limits).unwrap().unwrap()).collect()
     };
     let alone = admit(1, 50);
-    assert!(!alone[0].is_heavy(), "there is nobody to compare with");
+    assert!(alone[0].is_heavy(), "or it would fill the process before anybody else comes");
     let light: Vec<_> = (2..12).flat_map(|n| admit(n, 2)).collect();
     assert!(alone[0].is_heavy() && !light[0].is_heavy());
     let report = table.heaviest(3);
@@ -138,6 +138,20 @@ fn the_heaviest_are_told_and_found_heavy() {
     assert_eq!(report[0].ip, IpAddr::V4(1.into()));
     drop(alone);
     assert!(!light[0].is_heavy());
+    drop(light);
+    assert!(!admit(1, 1)[0].is_heavy(), "one is never too many");
+}
+
+#[test]
+fn a_faster_rate_does_not_wait_for_a_slower_one() {
+    let table = table(8);
+    let with = |rate| SourceLimits { rate: Some(rate), ..SourceLimits::default() };
+    let slow = with(Rate::new(1, Duration::from_secs(60), 1000));
+    let admitted = |now, limits| (0..2000).filter(|_| table.admit(&coming(1, now), limits).is_ok()).count();
+    assert_eq!(admitted(SECOND, &slow), 1000);
+    let fast = with(Rate::new(10, Duration::from_secs(1), 10));
+    assert_eq!(admitted(2 * SECOND, &fast), 0, "a burst was used up");
+    assert_eq!(admitted(3 * SECOND, &fast), 10);
 }
 
 /// What was done, by a map that forgets nothing.
