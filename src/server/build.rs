@@ -1,6 +1,6 @@
 //! Builds a snapshot from a checked configuration, taking over what is unchanged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
-use crate::route::{Entry, RouteId, RouteTable};
+use crate::route::{Entry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
     Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
     Routes, Served, Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
@@ -116,7 +116,11 @@ pub(super) fn served(
     for backend in returning {
         pool.take_back(backend);
     }
-    let limits = pool.spec().limits.map(|spec| limited(&spec, old.and_then(|old| old.limits.as_ref())));
+    let before = match old {
+        Some(old) => old.limits.as_ref(),
+        None => sources.leaving.limits(&pool.spec().name),
+    };
+    let limits = pool.spec().limits.map(|spec| limited(&spec, before));
     Arc::new(Served { pool: Arc::new(pool), metrics, discovery, limits, written })
 }
 
@@ -140,39 +144,60 @@ fn limited(spec: &QuotaSpec, before: Option<&Limited>) -> Limited {
 }
 
 /// What a listener goes on with.
+#[derive(Clone)]
 pub(super) struct Before {
-    number: u64,
+    /// The listener's.
+    pub(super) number: u64,
     gate: Arc<Gate>,
     rate: Option<Arc<RateGate>>,
-    /// What its routes have used, by the word of their first name.
-    limits: HashMap<Arc<str>, Limited>,
+    used: Used,
 }
 
 impl Before {
     /// What a policy has.
     pub(super) fn of(policy: &Policy) -> Self {
-        let targets = policy.protocol.routes().targets.iter();
-        let limits = targets.filter_map(|target| Some((Arc::clone(&target.route), target.limits.clone()?)));
         Self {
             number: policy.number,
             gate: Arc::clone(&policy.gate),
             rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
-            limits: limits.collect(),
+            used: Used::of(policy.protocol.routes()),
         }
+    }
+
+    /// What a listener has that is new.
+    pub(super) fn nothing() -> Self {
+        Self {
+            number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
+            gate: Gate::new(u64::MAX),
+            rate: None,
+            used: Used::default(),
+        }
+    }
+}
+
+/// What the routes of a listener have used, by the words that the log has for them: a route stays the same as
+/// long as one of its names does.
+#[derive(Clone, Default)]
+struct Used(HashMap<Arc<str>, Limited>);
+
+impl Used {
+    fn of(routes: &Routes) -> Self {
+        let targets = routes.targets.iter();
+        Self(targets.filter_map(|target| Some((Arc::clone(&target.route), target.limits.clone()?))).collect())
+    }
+
+    /// What a route of these words goes on with. Of two that were one before, the first does: no two may count
+    /// in one place.
+    fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&Limited> {
+        let mut before = words.iter().filter_map(|word| self.0.get(word));
+        before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
     }
 }
 
 /// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
 fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> Option<Before> {
     let old = previous.policies.values().find(|policy| policy.listener == *name);
-    old.map(|policy| Before::of(policy)).or_else(|| {
-        leaving.listener(name).map(|left| Before {
-            number: left.number,
-            gate: Arc::clone(&left.gate),
-            rate: None,
-            limits: HashMap::new(),
-        })
-    })
+    old.map(|policy| Before::of(policy)).or_else(|| leaving.listener(name).cloned())
 }
 
 /// What policies name.
@@ -191,19 +216,14 @@ pub(super) fn policy(
 ) -> Result<Policy, BuildFault> {
     let Named { places, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
-    let Before { number, gate, rate, limits } = before.unwrap_or_else(|| Before {
-        number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
-        gate: Gate::new(limit),
-        rate: None,
-        limits: HashMap::new(),
-    });
+    let Before { number, gate, rate, used } = before.unwrap_or_else(Before::nothing);
     gate.set_limit(limit);
     let admission = spec.policy.admission.map(|spec| {
         let rate = rate.unwrap_or_default();
         rate.set(spec.rate);
         Box::new(Admission { spec, rate })
     });
-    let (protocol, metrics) = (protocol(spec, places, &limits)?, metrics.listener(&spec.name));
+    let (protocol, metrics) = (protocol(spec, places, &used)?, metrics.listener(&spec.name));
     metrics.routes.set(protocol.routes().len() as f64);
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);
@@ -217,7 +237,7 @@ pub(super) fn policy(
 fn protocol(
     spec: &ListenerSpec,
     places: &BTreeMap<Arc<str>, Arc<Place>>,
-    before: &HashMap<Arc<str>, Limited>,
+    before: &Used,
 ) -> Result<Protocol, BuildFault> {
     let place = |name: &Arc<str>| place(places, name);
     let routes = routes(spec, place, before)?;
@@ -248,10 +268,10 @@ fn place(places: &BTreeMap<Arc<str>, Arc<Place>>, name: &Arc<str>) -> Result<Arc
 fn routes(
     spec: &ListenerSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
-    before: &HashMap<Arc<str>, Limited>,
+    before: &Used,
 ) -> Result<Routes, BuildFault> {
-    let mut targets = Vec::new();
-    let mut entries = Vec::new();
+    let (mut targets, mut entries) = (Vec::new(), Vec::new());
+    let mut claimed = HashSet::new();
     for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
         let action = match action {
             ActionSpec::Pool(name) => Action::Pool(place(name)?),
@@ -262,18 +282,18 @@ fn routes(
             ActionSpec::Reject => Action::Reject,
             ActionSpec::Drop => Action::Drop,
         };
-        let mut limited_route = None;
-        for key in keys {
-            let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            let word = match (name, conditions) {
+        let word = |key: &RouteKey| -> Arc<str> {
+            match (name, conditions) {
                 (Some(name), _) => Arc::clone(name),
                 (None, Some(conditions)) => format!("{key}{conditions}").into(),
                 (None, None) => key.to_string().into(),
-            };
-            if let (Some(spec), None) = (limits, &limited_route) {
-                limited_route = Some(limited(spec, before.get(&word)));
             }
-            targets.push(Target { route: word, action: action.clone(), limits: limited_route.clone() });
+        };
+        let words: Vec<_> = keys.iter().map(word).collect();
+        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&words, &mut claimed)));
+        for (key, word) in keys.iter().zip(words) {
+            let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+            targets.push(Target { route: word, action: action.clone(), limits: limits.clone() });
             entries.push(Entry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }

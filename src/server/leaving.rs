@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::limit::Gate;
+use super::build::Before;
 use crate::pool::{Backend, Pool};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Limited, Snapshot};
 
 /// After a moment at which connections are told to close, when they are told once more: one that was just
 /// on its way from one worker to another, or between two backends, heard nothing the first time.
@@ -29,14 +29,14 @@ struct Departure {
     moments: VecDeque<Instant>,
     listeners: Vec<Listener>,
     backends: Vec<Arc<Backend>>,
+    /// What was used of the limits of pools, by name.
+    limits: Vec<(Arc<str>, Limited)>,
 }
 
 /// What lives on of a listener.
-#[derive(Clone)]
-pub(super) struct Listener {
-    pub(super) name: Arc<str>,
-    pub(super) number: u64,
-    pub(super) gate: Arc<Gate>,
+struct Listener {
+    name: Arc<str>,
+    before: Before,
 }
 
 impl Leaving {
@@ -47,22 +47,22 @@ impl Leaving {
             .policies
             .values()
             .filter(|policy| !staying.contains(&policy.number))
-            .map(|policy| Listener {
-                name: Arc::clone(&policy.listener),
-                number: policy.number,
-                gate: Arc::clone(&policy.gate),
-            })
+            .map(|policy| Listener { name: Arc::clone(&policy.listener), before: Before::of(policy) })
             .collect();
         // A listener has a policy for each of its addresses.
-        listeners.sort_by_key(|listener| listener.number);
-        listeners.dedup_by_key(|listener| listener.number);
+        listeners.sort_by_key(|listener| listener.before.number);
+        listeners.dedup_by_key(|listener| listener.before.number);
         let backends =
             backends(old).filter(|backend| !staying.contains(&backend.number())).cloned().collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
         let moments = moments(now, drain, dials.max().unwrap_or_default());
-        self.departures.push(Departure { moments, listeners, backends });
+        let gone = old.pools.iter().filter(|(name, _)| !new.pools.contains_key(*name));
+        let limits = gone.filter_map(|(name, served)| Some((Arc::clone(name), served.limits.clone()?)));
+        let limits = limits.collect();
+        self.departures.push(Departure { moments, listeners, backends, limits });
         self.departures.retain_mut(|departure| {
-            departure.listeners.retain(|listener| !staying.contains(&listener.number));
+            departure.limits.retain(|(name, _)| !new.pools.contains_key(name));
+            departure.listeners.retain(|listener| !staying.contains(&listener.before.number));
             departure.backends.retain(|backend| !staying.contains(&backend.number()));
             !(departure.listeners.is_empty() && departure.backends.is_empty())
         });
@@ -74,16 +74,23 @@ impl Leaving {
         let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
         let backends = old.backends().iter().filter(goes).cloned().collect();
         let moments = moments(now, drain, old.spec().longest_dial());
-        self.departures.push(Departure { moments, listeners: Vec::new(), backends });
+        self.departures.push(Departure { moments, listeners: Vec::new(), backends, limits: Vec::new() });
         self.departures.retain_mut(|departure| {
             departure.backends.retain(|backend| !staying.contains(&backend.number()));
             !(departure.listeners.is_empty() && departure.backends.is_empty())
         });
     }
 
-    /// The listener of that name, if it is leaving.
-    pub(super) fn listener(&self, name: &str) -> Option<&Listener> {
-        self.departures.iter().rev().flat_map(|departure| &departure.listeners).find(|it| *it.name == *name)
+    /// What the listener of that name had, if it is leaving.
+    pub(super) fn listener(&self, name: &str) -> Option<&Before> {
+        let mut listeners = self.departures.iter().rev().flat_map(|departure| &departure.listeners);
+        listeners.find(|listener| *listener.name == *name).map(|listener| &listener.before)
+    }
+
+    /// What was used of the limits of a pool, if it is leaving.
+    pub(super) fn limits(&self, pool: &str) -> Option<&Limited> {
+        let mut limits = self.departures.iter().rev().flat_map(|departure| &departure.limits);
+        limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
     }
 
     /// The backends that are leaving, by their pools.
@@ -108,7 +115,7 @@ impl Leaving {
                 return true;
             }
             departure.moments.pop_front();
-            numbers.extend(departure.listeners.iter().map(|listener| listener.number));
+            numbers.extend(departure.listeners.iter().map(|listener| listener.before.number));
             numbers.extend(departure.backends.iter().map(|backend| backend.number()));
             !departure.moments.is_empty()
         });
@@ -146,14 +153,17 @@ mod tests {
     fn what_is_overdue_is_told_again() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let gone = Listener { name: "l".into(), number: 7, gate: Gate::new(1) };
+        let before = Before::nothing();
+        let number = before.number;
+        let gone = Listener { name: "l".into(), before };
         let moments = [at(5), at(6)].into();
-        let departure = Departure { moments, listeners: vec![gone], backends: Vec::new() };
+        let departure =
+            Departure { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
         let mut leaving = Leaving { departures: vec![departure] };
         assert!(leaving.listener("l").is_some() && leaving.listener("m").is_none());
         assert_eq!((leaving.next(), &*leaving.overdue(at(4))), (Some(at(5)), &[][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(5))), (Some(at(5)), &[7][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(6))), (Some(at(6)), &[7][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(5))), (Some(at(5)), &[number][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(6))), (Some(at(6)), &[number][..]));
         assert_eq!((leaving.next(), &*leaving.overdue(at(7))), (None, &[][..]));
         assert!(leaving.listener("l").is_none());
     }

@@ -198,6 +198,13 @@ impl Server {
         })
     }
 
+    /// Puts the limits of the process in force that follow from a configuration.
+    fn bound(&self, config: &Config) {
+        let connections = self.descriptors.connections(config);
+        self.descriptors.bound(&self.view.bounds, config, connections);
+        self.view.metrics.process().connections_limit.set(connections as f64);
+    }
+
     /// A handle for other threads.
     pub fn remote(&self) -> Remote {
         self.remote.clone()

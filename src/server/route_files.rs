@@ -142,6 +142,8 @@ impl Control {
             Ok(policy) => {
                 let routes = policy.protocol.routes().len();
                 server.view.snapshot.store(Arc::new(snapshot.with_policy(&Arc::new(policy))));
+                // They may be the first that hold whom they refuse.
+                server.bound(&server.config);
                 tracing::info!(%listener, routes, "the routes were read again");
             }
             Err(error) => tracing::error!(%listener, %error, "the routes stay as they are"),

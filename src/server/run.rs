@@ -302,9 +302,7 @@ impl Control {
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses(), &config);
-        let connections = server.descriptors.connections(&config);
-        server.descriptors.bound(&server.view.bounds, &config, connections);
-        server.view.metrics.process().connections_limit.set(connections as f64);
+        server.bound(&config);
         self.check_limit.set(config.max_checks);
         server.config = in_force(config, &server.config);
         self.route_files.follow(&self.server.config);

@@ -282,6 +282,19 @@ fn a_file_with_routes_is_followed() {
     wait_for("the other pool", || ask(&proxy, &hello(b"d.example")).as_deref() == Ok("two"));
 }
 
+/// Room for refused clients that are held is there as soon as a file wants some, not with the next reload.
+#[test]
+fn a_file_with_routes_may_hold_whom_it_refuses() {
+    let backends = recorders(["one", "two"]);
+    let route = |more: &str| format!("routes = [{{ sni = 'a.example', pool = 'one'{more} }}]");
+    let files = Files::new("protocol = \"tls\"\nroutes_file = \"routes.toml\"", &backends, &route(""));
+    let proxy = Proxy::start(files.config());
+    let room = || proxy.remote.view().bounds.tarpit.limit();
+    assert_eq!(room(), 0);
+    files.replace(&route(", limits = { rate = '1/m', over = 'tarpit' }"));
+    wait_for("room for those who are refused", || room() > 0);
+}
+
 /// The recipe in the README, with addresses of this machine.
 #[test]
 fn the_recipe_works_as_written() {

@@ -235,6 +235,64 @@ fn a_reload_keeps_what_was_counted() {
     check_nothing_left(&proxy);
 }
 
+/// A route is the same as long as one of its names is, and of two that were one the first goes on.
+#[test]
+fn a_route_keeps_what_was_counted() {
+    let backend = Backend::echo();
+    let with =
+        |routes: &str| configuration(&backend, "", &format!("protocol = \"tls\"\nroutes = [{routes}]"), "");
+    let route =
+        |names: &str| format!("{{ sni = [{names}], pool = \"main\", limits = {{ connections = 1 }} }}");
+    let proxy = Proxy::start(with(&route("\"b.test\", \"c.test\"")));
+    let ask = |name: &str| is_refused(proxy.connect(), &hello(name.as_bytes()));
+    let held = echoed(proxy.connect(), &hello(b"b.test"));
+    assert!(ask("c.test"));
+    proxy.remote.reload(with(&route("\"a.test\", \"b.test\", \"c.test\""))).unwrap();
+    assert!(ask("a.test"), "a new name in front of the others takes nothing away");
+    let split = format!("{}, {}", route("\"b.test\""), route("\"c.test\""));
+    proxy.remote.reload(with(&split)).unwrap();
+    assert!(ask("b.test"));
+    let other = echoed(proxy.connect(), &hello(b"c.test"));
+    assert!(ask("c.test"), "each counts for itself");
+    drop((held, other));
+    check_nothing_left(&proxy);
+}
+
+/// What a reload takes away and another brings back goes on with its counts.
+#[test]
+fn what_comes_back_keeps_what_was_counted() {
+    let backend = Backend::echo();
+    let listener = "protocol = \"tls\"\nrate = \"1/m\"\nburst = 3\nunmatched = \"main\"\n\
+        routes = [{ sni = \"a.test\", pool = \"main\", limits = { connections = 1 } }]";
+    let pool = "limits = { connections = 2 }";
+    let proxy = proxy(&backend, "", listener, pool);
+    let held = ["a.test", "b.test"].map(|name| echoed(proxy.connect(), &hello(name.as_bytes())));
+    let mut other = configuration(&backend, "", TCP, "");
+    other.listeners[0].name = "other".into();
+    other.pools[0].name = "other".into();
+    let pointsman::snapshot::ProtocolSpec::Tcp { pool: target, .. } = &mut other.listeners[0].policy.protocol
+    else {
+        unreachable!("it is a tcp listener")
+    };
+    *target = "other".into();
+    proxy.remote.reload(other).unwrap();
+    proxy.remote.reload(configuration(&backend, "", listener, pool)).unwrap();
+    assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    proxy.wait_for_metric(&closed("route_full"), 1.0);
+    let refused = || {
+        let _ = is_refused(proxy.connect(), &hello(b"b.test"));
+        proxy.metric(&closed("listener_rate")) >= 1.0
+    };
+    wait_for("the rate of the listener", refused);
+    let widened =
+        listener.replace("burst = 3", "burst = 100").replace("connections = 1 ", "connections = 9 ");
+    proxy.remote.reload(configuration(&backend, "", &widened, pool)).unwrap();
+    assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    proxy.wait_for_metric(&closed("pool_full"), 1.0);
+    drop(held);
+    check_nothing_left(&proxy);
+}
+
 fn header(client: &str) -> Vec<u8> {
     let endpoints = Some((client.parse().unwrap(), "203.0.113.1:443".parse().unwrap()));
     Outgoing { version: Version::V2, endpoints, tlvs: Vec::new(), crc32c: false }.write()
