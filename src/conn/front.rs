@@ -8,7 +8,8 @@ use std::os::fd::OwnedFd;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use super::sniff::{self, Sniffed, Tongue};
+use super::refusal::{self, Tongue};
+use super::sniff::{self, Sniffed};
 use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::timeout_at;
@@ -68,7 +69,7 @@ pub(super) async fn open(
     let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
     if begins_like_one(&bytes) {
-        return Err(sniff::unexpected_header(&client, story));
+        return Err(refusal::unexpected_header(&client, story));
     }
     let is_much = bytes.len() > opening.room();
     opening.hear(&bytes);
@@ -197,7 +198,7 @@ impl Talk<'_> {
         let farewell = |farewell| self.opening.farewell(farewell);
         let (words, reason) = match stopped {
             Stopped::Gone => return self.gone(),
-            Stopped::Header => return sniff::unexpected_header(self.client, story),
+            Stopped::Header => return refusal::unexpected_header(self.client, story),
             Stopped::Fault(fault) => (Cow::default(), reason(fault)),
             Stopped::Timeout if !self.has_heard => {
                 (farewell(Farewell::Timeout), CloseReason::FirstByteTimeout)
@@ -207,7 +208,7 @@ impl Talk<'_> {
             }
             Stopped::Memory => (farewell(Farewell::Busy), CloseReason::HelloMemory),
         };
-        sniff::dismiss(self.client, &words).await;
+        refusal::dismiss(self.client, &words).await;
         reason
     }
 

@@ -15,6 +15,7 @@ mod lists;
 mod parcel;
 mod proxied;
 mod reading;
+mod refusal;
 mod route;
 mod sniff;
 mod story;

@@ -3,13 +3,13 @@
 //! The bytes are read and kept, not peeked at: the backend gets them verbatim.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::front::{self, Wish};
+use super::refusal::{Tongue, dismiss, unexpected_header};
 use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::{timeout, timeout_at};
@@ -18,20 +18,13 @@ use crate::route::Facts;
 use crate::snapshot::HelloSpec;
 use crate::snapshot::front::{DetectFront, Front, Greet};
 use crate::sys::{Stream, socket};
-use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome, ProxyOutcome};
+use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
 use crate::wire::{
-    Alert, ClientHello, Greeting, HelloFault, HelloReader, Opening, Spoken, first_bytes, postgres,
-    proxy_protocol,
+    Alert, ClientHello, Greeting, HelloFault, HelloReader, Opening, Spoken, first_bytes, proxy_protocol,
 };
 
 /// A hello of today's browsers with its post-quantum key share fits.
 const FIRST_READ: usize = 2048;
-
-/// How long a client that was told an alert may still send before its socket is closed.
-const ALERT_LINGER: Duration = Duration::from_secs(1);
-
-/// How much of it is read.
-const ALERT_DISCARD: usize = 256 * 1024;
 
 /// A client and what it has said so far.
 pub(super) struct Sniffed {
@@ -49,21 +42,6 @@ pub(super) struct Sniffed {
     tongue: Tongue,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
     _memory: Option<Share>,
-}
-
-/// What a client understands that is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tongue {
-    /// A reset.
-    Reset,
-    /// An end without words.
-    Nothing,
-    /// An alert of TLS.
-    Tls,
-    /// An ErrorResponse of PostgreSQL.
-    Postgres,
-    /// A status of HTTP.
-    Http,
 }
 
 /// How a hello came.
@@ -107,50 +85,7 @@ impl Sniffed {
 
     /// Closes a client that cannot be served: in its own words, if it understands any.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
-        match self.tongue {
-            _ if reason == CloseReason::RouteDropped => _ = socket::reset_on_close(&self.client),
-            Tongue::Reset => _ = socket::reset_on_close(&self.client),
-            Tongue::Nothing => {}
-            Tongue::Tls => dismiss(&self.client, &alert(reason).record()).await,
-            Tongue::Postgres => dismiss(&self.client, &postgres_error(reason)).await,
-            Tongue::Http => dismiss(&self.client, http_status(reason)).await,
-        }
-        reason
-    }
-}
-
-fn alert(reason: CloseReason) -> Alert {
-    match reason {
-        CloseReason::NoSni => Alert::MissingExtension,
-        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
-        CloseReason::RouteRejected | CloseReason::Denied | CloseReason::NotAllowed => Alert::AccessDenied,
-        CloseReason::TlsTooOld => Alert::ProtocolVersion,
-        _ => Alert::InternalError,
-    }
-}
-
-fn postgres_error(reason: CloseReason) -> Vec<u8> {
-    match reason {
-        // What a server says whose pg_hba.conf wants TLS.
-        CloseReason::PlaintextRefused => postgres::error(
-            "28000",
-            "sessions without TLS are not accepted here",
-            "Connect with sslmode=require or, better, sslmode=verify-full.",
-        ),
-        CloseReason::RouteFull | CloseReason::RouteRate | CloseReason::PoolFull | CloseReason::PoolRate => {
-            postgres::error("53300", "too many connections", "Try again later.")
-        }
-        CloseReason::UnknownProtocol => postgres::error("08004", "PostgreSQL is not served here", ""),
-        _ => postgres::error("57P03", "no server is available now", "Try again later."),
-    }
-}
-
-fn http_status(reason: CloseReason) -> &'static [u8] {
-    match reason {
-        CloseReason::UnknownProtocol => {
-            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 36\r\n\r\nplain HTTP is not served here: TLS?\n"
-        }
-        _ => b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        self.tongue.refuse(&self.client, reason).await
     }
 }
 
@@ -309,13 +244,6 @@ async fn conclude(
     Ok(Sniffed { client, bytes, facts, hello: Some(form), wish, greet: None, tongue, _memory: memory })
 }
 
-/// Ends a client that begins with a PROXY header which nobody believes.
-pub(super) fn unexpected_header(client: &Stream, story: &Story) -> CloseReason {
-    story.proxy_header(ProxyOutcome::Unexpected);
-    let _ = socket::reset_on_close(client);
-    CloseReason::ProxyUnexpected
-}
-
 /// Why a hello did not become whole.
 enum Stopped {
     /// The client ended, by a FIN or a reset, before its first byte.
@@ -374,28 +302,6 @@ impl Stopped {
             dismiss(client, &alert.record()).await;
         }
         self.reason()
-    }
-}
-
-/// Says last words and waits, briefly, until it can be read: closing with unread bytes, such as early data
-/// behind a hello, would reset the connection and with it the alert.
-pub(super) async fn dismiss(client: &Stream, words: &[u8]) {
-    if words.is_empty() || socket::send(client, words).is_ok() {
-        let _ = client.finish();
-        let _ = timeout(ALERT_LINGER, discard(client)).await;
-    }
-}
-
-/// Reads and forgets until the client ends.
-async fn discard(client: &Stream) {
-    let mut discarded = 0;
-    // Memory that is there only while there is something to read.
-    let recv = async || poll_fn(|cx| client.poll_recv(cx, &mut [0; FIRST_READ])).await;
-    while let Ok(n) = recv().await {
-        discarded += n;
-        if n == 0 || discarded > ALERT_DISCARD {
-            return;
-        }
     }
 }
 
