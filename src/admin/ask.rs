@@ -29,8 +29,8 @@ impl<T: Into<Address>> From<T> for At {
     }
 }
 
-/// Asks for `path` at an admin listener and returns the status code and the body. All of it may take `timeout`. Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this
-/// host.
+/// Asks for `path` at an admin listener and returns the status code and the body. All of it may take `timeout`.
+/// Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this host.
 ///
 /// # Errors
 ///

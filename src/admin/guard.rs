@@ -88,7 +88,10 @@ impl Guard {
     fn judge(&self, request: &Parts) -> Result<Option<String>, AdminRefusal> {
         let is_change = !matches!(request.method, Method::GET | Method::HEAD);
         let headers = &request.headers;
-        if self.spec.listen.tcp().is_some() && !every(headers, header::HOST, |host| self.is_ours(host)) {
+        // In a request whose line has a whole URL, as for proxies, that counts before Host.
+        let is_named = request.uri.authority().is_none_or(|host| self.is_ours(host.as_str()))
+            && every(headers, header::HOST, |host| self.is_ours(host));
+        if self.spec.listen.tcp().is_some() && !is_named {
             return Err(AdminRefusal::Host);
         }
         if is_cross_site(headers) {
@@ -129,8 +132,8 @@ impl Guard {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(Denial::Refused(AdminRefusal::Token));
         };
-        let is_right = spawn_blocking(move || Ok(token::equal(&said, &token::read_token(&path)?))).await;
-        match is_right {
+        let compare = move || token::read_token(&path).map(|token| token::equal(&said, &token));
+        match spawn_blocking(compare).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 if self.may_tell() {
@@ -139,7 +142,6 @@ impl Guard {
                 Err(Denial::Refused(AdminRefusal::Token))
             }
             Ok(Err(fault)) => {
-                let fault: token::TokenFault = fault;
                 if self.may_tell() {
                     tracing::error!(error = %fault, "admin lets nobody in");
                 }
@@ -170,8 +172,8 @@ fn every(headers: &HeaderMap, name: HeaderName, is_right: impl Fn(&str) -> bool)
 
 /// Whether a value of Host, perhaps with a port, is an IP address or `localhost`.
 fn is_local(host: &str) -> bool {
-    if let Some((inside, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return inside.parse::<Ipv6Addr>().is_ok();
+    if let Some((inside, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return inside.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'));
     }
     let name = host.split_once(':').map_or(host, |(name, _)| name);
     name.parse::<IpAddr>().is_ok() || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
@@ -279,6 +281,11 @@ mod tests {
         check("127.0.0.1.evil.example", false);
         check("[evil.example]", false);
         check("[::1", false);
+        check("[::1].evil.example", false);
+        check("[::1]@evil.example", false);
+        check("localhost@evil.example", false);
+        check("evil.example@localhost", false);
+        check("127.0.0.1, evil.example", false);
         check("::1", false);
     }
 
@@ -294,6 +301,9 @@ mod tests {
         check(&here, "GET /\nHost: lb-2.example", Err(Host));
         check(&here, "GET /\nHost: localhost\nHost: evil.example", Err(Host));
         check(&here, "POST /\nHost: evil.example", Err(Host));
+        check(&here, "GET http://localhost:9100/\nHost: localhost:9100", Ok(None));
+        check(&here, "GET http://evil.example/\nHost: localhost:9100", Err(Host));
+        check(&here, "GET http://localhost@evil.example/", Err(Host));
         let anywhere = guard(|spec| {
             spec.listen = "0.0.0.0:9100".parse().unwrap();
             spec.open_metrics = true;

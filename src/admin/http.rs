@@ -44,7 +44,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
         .route("/api/v1/lists/{list}/{*entry}", post(add_entry).delete(remove_entry))
         .route("/api/v1/sources", get(heaviest))
         .fallback(unknown)
-        .method_not_allowed_fallback(not_a_get)
+        .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(guard, admit))
         .with_state(view)
 }
@@ -158,6 +158,6 @@ async fn unknown() -> (StatusCode, String) {
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
-async fn not_a_get() -> (StatusCode, &'static str) {
+async fn other_method() -> (StatusCode, &'static str) {
     (StatusCode::METHOD_NOT_ALLOWED, "this path is not asked by that method; most take GET and HEAD alone\n")
 }

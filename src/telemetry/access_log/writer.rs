@@ -9,6 +9,7 @@ use metrics::Counter;
 
 use super::sink::{Outcome, Sink};
 use super::{AccessLogFormat, Order, Queued, Shared};
+use crate::sys::landlock;
 
 /// Bytes after which a batch is written: large enough to make a write cheap, small enough that a file's
 /// reader sees lines soon.
@@ -138,7 +139,10 @@ impl Writer {
             Err(fault) => tracing::warn!(
                 to = self.sink.name(),
                 error = %fault,
-                hint = "check that the directory exists and is writable, then send SIGUSR1 again",
+                hint = format!(
+                    "check that the directory exists and is writable, then send SIGUSR1 again{}",
+                    landlock::hint(&fault)
+                ),
                 "access log: cannot open the file again, the old one stays in use"
             ),
         }
