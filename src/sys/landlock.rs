@@ -1,6 +1,6 @@
 //! Landlock: the kernel lets this process reach the files that it needs, and no others.
 //!
-//! It is kept for each thread like [`privileges`](super::privileges), and cannot be taken back. Files and
+//! It is kept for each thread like [`privileges`], and cannot be taken back. Files and
 //! directories are what they are at the start: a directory that another one has replaced is not granted.
 
 use std::collections::BTreeSet;
