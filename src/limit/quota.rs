@@ -52,7 +52,7 @@ impl Default for OverloadSpec {
 impl OverloadSpec {
     /// The open connections from which on a process that may have `limit` is overloaded.
     pub fn mark(&self, limit: u64) -> u64 {
-        (u128::from(limit) * u128::from(self.at) / 100) as u64
+        (u128::from(limit) * u128::from(self.at)).div_ceil(100) as u64
     }
 }
 
@@ -188,6 +188,10 @@ mod tests {
     fn the_mark_is_a_part_of_the_limit() {
         assert_eq!(OverloadSpec::default().mark(1000), 900);
         assert_eq!(OverloadSpec { at: 100, ..OverloadSpec::default() }.mark(u64::MAX), u64::MAX);
-        assert_eq!(OverloadSpec { at: 1, ..OverloadSpec::default() }.mark(5), 0);
+        assert_eq!(
+            OverloadSpec { at: 1, ..OverloadSpec::default() }.mark(5),
+            1,
+            "with nobody there nothing is overloaded"
+        );
     }
 }
