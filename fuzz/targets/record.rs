@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use libfuzzer_sys::fuzz_target;
 use pointsman::sys::Address;
@@ -55,28 +55,12 @@ fn record(bytes: &[u8]) -> Record {
     let (authority, id) = bytes.split_at(bytes.len() / 2);
     let client = SocketAddr::from(([10, 0, 0, 1], 1000));
     Record {
-        id: 1,
-        accepted: UNIX_EPOCH,
-        client: ClientAddr(Address::Tcp(client)),
         peer: Some(Address::Tcp(client)),
-        listener: "tls".into(),
         sni: Some(sni),
         proxy_authority: Some(raw_name(authority)),
         unique_id: Some(raw_name(id)),
         offered,
-        route: None,
-        pool: None,
-        backend: None,
-        backend_address: None,
-        attempts: 0,
-        from_client: 0,
-        from_backend: 0,
-        dropped: 0,
-        hello: None,
-        queue: None,
-        connect: None,
-        total: Duration::ZERO,
-        close: CloseReason::NoData,
+        ..Record::refused(1, UNIX_EPOCH, ClientAddr(Address::Tcp(client)), "tls".into(), CloseReason::NoData)
     }
 }
 

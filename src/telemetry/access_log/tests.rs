@@ -14,30 +14,8 @@ use crate::telemetry::{ClientAddr, CloseReason};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn record(id: u64) -> Record {
-    Record {
-        id,
-        accepted: UNIX_EPOCH,
-        peer: None,
-        proxy_authority: None,
-        unique_id: None,
-        client: ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap())),
-        listener: "l".into(),
-        sni: None,
-        offered: None,
-        route: None,
-        pool: None,
-        backend: None,
-        backend_address: None,
-        attempts: 0,
-        from_client: 0,
-        from_backend: 0,
-        dropped: 0,
-        hello: None,
-        queue: None,
-        connect: None,
-        total: Duration::ZERO,
-        close: CloseReason::ClientFin,
-    }
+    let client = ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap()));
+    Record::refused(id, UNIX_EPOCH, client, "l".into(), CloseReason::ClientFin)
 }
 
 /// A log with its two counters.
