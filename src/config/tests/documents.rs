@@ -1,0 +1,116 @@
+//! What is shown to users: the recipes of the documentation, and the example.
+
+use super::*;
+
+/// The recipes of the documentation, its blocks of TOML that are whole, are right; those of a protocol have at
+/// most ten lines.
+#[test]
+fn the_recipes_are_right() {
+    let docs = [
+        include_str!("../../../README.md"),
+        include_str!("../../../docs/protocols.md"),
+        include_str!("../../../docs/proxy-protocol.md"),
+        include_str!("../../../docs/reach.md"),
+        include_str!("../../../docs/limits.md"),
+    ];
+    let (mut seen, mut short) = (0, 0);
+    for text in docs {
+        let blocks = text.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
+        for block in blocks.filter(|block| block.contains("[listener.") && block.contains("pool.")) {
+            good(block);
+            seen += 1;
+            if ["postgres", "smtp", "auto"].iter().any(|word| block.contains(&format!("= \"{word}\"\n"))) {
+                let lines = block.lines().filter(|line| !line.trim().is_empty()).count();
+                assert!(lines <= 10, "{lines} lines in\n{block}");
+                short += 1;
+            }
+        }
+    }
+    assert!(seen >= 12 && short >= 6, "only {seen} recipes, {short} short ones");
+}
+
+#[test]
+fn the_example_is_right_and_its_comments_are_the_defaults() {
+    let config = good(EXAMPLE);
+    let mut full = good(&example_with_every_key());
+    // These have no fixed default; the example shows a value.
+    assert_eq!(full.max_connections.take(), Some(100_000));
+    let shown = full.admin.take().unwrap();
+    assert_eq!(shown.listen, "unix:/run/pointsman/admin.sock".parse().unwrap());
+    assert_eq!(shown.token_file.as_deref(), Some(Path::new("/etc/pointsman/token")));
+    assert_eq!((shown.hosts.as_slice(), shown.mode), (&["lb-1.example.com".to_owned()][..], AdminSpec::MODE));
+    assert_eq!((shown.token_for, shown.open_metrics), (TokenFor::All, false));
+    assert_eq!(full.landlock.take(), Some(true));
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
+    assert_eq!(shown, [50_000]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.admission.take()).collect();
+    let of = |number, burst| Some(Rate::new(number, Duration::from_secs(1), burst));
+    let limits = SourceLimits { connections: Some(100), rate: of(50, 100), hellos: Some(20) };
+    let (prefix, over) = (PrefixLengths::default(), Over::Reject);
+    let expected = AdmissionSpec { per_source: Some(limits), prefix, rate: of(5000, 5000), over };
+    assert_eq!(shown, [expected]);
+    let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.limits.take()).collect();
+    assert_eq!(shown, [QuotaSpec { connections: Some(500), rate: of(100, 200), over }]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.max_unsent.take()).collect();
+    assert_eq!(shown, [1 << 20]);
+    let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
+    let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
+    assert_eq!(shown, [DialSource::Client]);
+    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.mode.take()).collect();
+    assert_eq!(shown, [0o660]);
+    let files: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.routes_file.take()).collect();
+    assert_eq!(&*files[0].path, Path::new("routes.toml"));
+    let files: Vec<_> = full.lists.iter_mut().filter_map(|list| list.file.take()).collect();
+    assert_eq!(&*files[0].path, Path::new("bad.txt"));
+    let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
+    assert_eq!(shown, [MaxLoad::of_percent(125)]);
+    for pool in &mut full.pools {
+        if let Some(forward) = &mut pool.forward {
+            assert_eq!(std::mem::take(&mut forward.allow_private), ["10.1.0.0/16".parse().unwrap()]);
+            assert_eq!(std::mem::take(&mut forward.resolvers), ["10.0.0.53:53".parse().unwrap()]);
+            continue;
+        }
+        let tiers = std::mem::take(&mut pool.tiers);
+        assert_eq!((tiers.zone, tiers.zones), (Some("eu-west".into()), vec!["eu-north".into()]));
+        let is_mail = &*pool.name == "mail";
+        assert_eq!(tiers.panic_threshold, is_mail.then_some(50));
+        let queue = QueueSpec { length: 1000, timeout: Duration::from_secs(5) };
+        assert_eq!(pool.queue.take(), is_mail.then_some(queue));
+        for backend in &mut pool.backends {
+            let limit = backend.max_connections.take();
+            assert!(limit.is_none_or(|limit| limit == if is_mail { 100 } else { 50 }));
+            assert_eq!(backend.zone.take().is_some(), &*pool.name == "apps");
+        }
+    }
+    // The table alone switches it on; its keys are the defaults.
+    let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
+    assert_eq!(ejections, [EjectionSpec::default()]);
+    let sources = full.pools.iter_mut().filter_map(|pool| pool.discover.as_mut());
+    let shown: Vec<_> = sources.filter_map(|discover| discover.drain.take()).collect();
+    assert_eq!(shown, [Duration::from_secs(30)]);
+    assert_eq!(full, config);
+}
+
+#[test]
+fn the_example_names_every_key() {
+    fn collect(value: &toml::Value, path: &str, keys: &mut BTreeSet<String>) {
+        match value {
+            toml::Value::Table(table) => {
+                for (key, value) in table {
+                    let key = if ["listener", "pool", "list"].contains(&path) { "*" } else { key };
+                    let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+                    collect(value, &path, keys);
+                    keys.insert(path);
+                }
+            }
+            toml::Value::Array(items) => items.iter().for_each(|item| collect(item, path, keys)),
+            _ => {}
+        }
+    }
+    let mut named = BTreeSet::new();
+    collect(&example_with_every_key().parse::<toml::Table>().unwrap().into(), "", &mut named);
+    let known = schema::keys();
+    assert!(known.contains("listener.*.routes.sni") && known.len() > 40, "{known:?}");
+    let missing: Vec<_> = known.difference(&named).collect();
+    assert!(missing.is_empty(), "not in config.example.toml: {missing:?}");
+}

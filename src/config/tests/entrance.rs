@@ -1,0 +1,173 @@
+//! Where clients and operators come in, and which of them may.
+
+use super::*;
+
+#[test]
+fn unix_sockets_are_bound() {
+    let bind = |bind: &str, keys: &str| {
+        format!("[listener.db]\nbind = {bind}\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:1']")
+    };
+    let config = good(&bind("['unix:/run/a.sock', ':5432']", "mode = '0660'"));
+    assert_eq!(config.listeners[0].binds[0], "unix:/run/a.sock".parse().unwrap());
+    assert_eq!((config.listeners[0].binds.len(), config.listeners[0].mode), (3, Some(0o660)));
+    check(&bind("'unix:/run/a.sock'", "mode = '777'"), &[]);
+    check(&bind("'unix:a.sock'", ""), &["C0204"]);
+    check(&bind("'unix:'", ""), &["C0204"]);
+    check(&bind("['unix:/a', 'unix:/a']", ""), &["C0307"]);
+    check(&bind("'unix:/a'", "mode = '1777'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '088'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = '+66'"), &["C0203"]);
+    check(&bind("'unix:/a'", "mode = 0o660"), &["C0104"]);
+    check(&bind("':5432'", "mode = '660'"), &["C0402"]);
+}
+
+#[test]
+fn who_may_ask_the_admin_listener() {
+    let check = |listen: &str, keys: &str, expected: &[&str]| {
+        check_others(&format!("[admin]\nlisten = '{listen}'\n{keys}"), expected);
+    };
+    let (token, open) = ("token_file = 'token'", "open_metrics = true");
+    check("127.0.0.2:9100", "", &[]);
+    check("unix:/run/admin.sock", "", &[]);
+    check("192.0.2.1:9100", "", &["C0360"]);
+    check("[::]:9100", "", &["C0360"]);
+    check("192.0.2.1:9100", token, &[]);
+    check("192.0.2.1:9100", open, &[]);
+    check("192.0.2.1:9100", &format!("{token}\n{open}"), &[]);
+    check("192.0.2.1:9100", "open_metrics = false", &["C0360"]);
+    check("192.0.2.1:9100", &format!("{token}\ntoken_for = 'changes'"), &["C0360"]);
+    check("127.0.0.1:9100", &format!("{token}\ntoken_for = 'changes'"), &[]);
+    check("127.0.0.1:9100", "token_for = 'all'", &["C0402"]);
+    check("127.0.0.1:9100", open, &["C0402"]);
+    check("127.0.0.1:9100", "mode = '0600'", &["C0402"]);
+    check("unix:/run/admin.sock", "mode = '0600'", &[]);
+    check("127.0.0.1:9100", "hosts = ['lb', 'lb.example.']", &[]);
+    check("127.0.0.1:9100", "hosts = 'http://lb'", &["C0230"]);
+    check("127.0.0.1:9100", "token_file = ''", &["C0201"]);
+    check("unix:admin.sock", "", &["C0204"]);
+    check_others("[admin]\nlisten = 'unix:/a'\n[listener.x]\nbind = 'unix:/a'\npool = 'db'", &["C0307"]);
+}
+
+#[test]
+fn an_admin_listener_is_read() {
+    let text = "[admin]\nlisten = 'unix:/run/a'\nmode = '0600'\ntoken_file = 'token'\n\
+                token_for = 'changes'\nopen_metrics = true";
+    let spec = good(&whole("", "", text)).admin.unwrap();
+    assert_eq!(spec.listen, "unix:/run/a".parse().unwrap());
+    assert_eq!((spec.mode, spec.token_for, spec.open_metrics), (0o600, TokenFor::Changes, true));
+    assert_eq!(spec.token_file.as_deref(), Some(Path::new("token")));
+    let spec = good(&whole("", "", "[admin]\nlisten = '[::1]:1'\nhosts = 'LB.example.'")).admin.unwrap();
+    assert_eq!(spec.hosts, ["lb.example"]);
+}
+
+#[test]
+fn headers_that_come_in() {
+    let check_in = |keys: &str, expected: &[&str]| {
+        check_listener(&format!("proxy_protocol = {{ {keys} }}"), expected);
+        check_tls(&format!("unmatched = 'a'\nno_sni = 'b'\nproxy_protocol = {{ {keys} }}"), expected);
+    };
+    check_in("trusted = '10.0.0.0/8'", &[]);
+    check_in("trusted = ['10.0.0.1', '2001:db8::/32', 'unix'], mode = 'shadow', timeout = '1s'", &[]);
+    check_in("", &["C0105"]);
+    check_in("trusted = []", &["C0105"]);
+    check_in("trusted = '10.0.0.1/8'", &["C0204"]);
+    check_in("trusted = ['10.0.0.0/33', 'lb.internal', '*']", &["C0204"; 3]);
+    check_in("trusted = ['0.0.0.0/0', '::/0']", &["C0420"; 2]);
+    check_in("trusted = '10.0.0.0/8', mode = 'optional'", &["C0201"]);
+    check_in("trusted = '10.0.0.0/8', timeout = '2h'", &["C0203"]);
+    check_in("trusted = '10.0.0.0/8', version = 'v2'", &["C0102"]);
+    check_listener("proxy_protocol = 'v2'", &["C0104"]);
+    check_listener("proxy_protocol = true", &["C0104"]);
+    let text = whole("proxy_protocol.trusted = ['10.0.0.0/8', 'unix']", "", "");
+    let spec = good(&text).listeners.remove(0).policy.proxy.unwrap();
+    assert_eq!((spec.mode, spec.timeout), (ProxyMode::Require, Duration::from_secs(30)));
+    assert!(spec.trusted.unix && spec.trusted.contains(&"10.1.2.3:4".parse().unwrap()));
+}
+
+#[test]
+fn who_may_come_in() {
+    let lists = "[list.a]\nentries = ['10.0.0.0/8', '::1']\n[list.b]\nfile = 'b.txt'";
+    check(&whole("allow = ['a', 'b', '10.0.0.0/8']\ndeny = 'b'\nrefused = 'drop'", "", lists), &[]);
+    check(&whole("deny = 'a'", "", lists), &["C0440"]);
+    check(&whole("deny = 'a'", "", &format!("[lists]\ndeny = ['b', '::1']\n{lists}")), &[]);
+    check_others("[lists]\ndeny = 'a'", &["C0370"]);
+    check(&whole("deny = ['c', 'a', 'b']", "", lists), &["C0370"]);
+    check_listener("deny = ['10.0.0.1/8', '10.0.0.0/33', 'a b', '', 'a/8', 'a:b']", &["C0204"; 6]);
+    check_listener("allow = []", &["C0309"]);
+    check_listener("allow = [7]", &["C0104"]);
+    check_listener("deny = []\nrefused = 'drop'", &[]);
+    check_listener("refused = 'drop'", &["C0402"]);
+    check_listener("deny = '::1'\nrefused = 'tarpit'", &["C0201"]);
+    check_others("[list.'a b']\nentries = '10.0.0.1/8'", &["C0206", "C0240"]);
+    check_others("[list.a]\nfile = ''\nfiles = 'x'", &["C0201", "C0102"]);
+    let unix = |keys: &str| {
+        format!(
+            "[listener.db]\nbind = 'unix:/x'\npool = 'db'\n{keys}\n[pool.db]\nbackends = ['10.0.0.1:5432']"
+        )
+    };
+    check(&unix("deny = '::1'\nallow = '::1'"), &["C0402", "C0402"]);
+    check(&unix("deny = '::1'\nproxy_protocol.trusted = 'unix'"), &[]);
+
+    let everywhere = "[lists]\ndeny = ['b', '::1']\n[list.a]\n[list.b]";
+    let config = good(&whole("deny = ['a', '::2']\nallow = '0.0.0.0/0'\nrefused = 'drop'", "", everywhere));
+    let access = config.listeners[0].policy.access.as_ref().unwrap();
+    assert_eq!(access.deny.lists, ["b".into(), "a".into()]);
+    assert_eq!(access.deny.prefixes, ["::1".parse().unwrap(), "::2".parse().unwrap()]);
+    assert_eq!(access.allow.as_ref().map(|rule| rule.prefixes.len()), Some(1));
+    assert_eq!(access.refused, Refused::Drop);
+    assert_eq!(good(&whole("", "", "")).listeners[0].policy.access, None);
+}
+
+/// A tcp listener and a tls one with these keys, in front of a pool with those.
+fn limited(listener: &str, tls: &str, pool: &str) -> String {
+    format!(
+        "listener.a = {{ bind = \":1\", pool = \"p\", {listener} }}\n\
+         listener.b = {{ bind = \":2\", protocol = \"tls\", unmatched = \"p\", {tls} }}\n\
+         pool.p = {{ backends = [\"10.0.0.1:1\"], {pool} }}"
+    )
+}
+
+#[test]
+fn limits_are_read_and_judged() {
+    let config = good(&limited(
+        "rate = \"300/m\", per_source = { connections = 7 }, over = \"tarpit\"",
+        "per_source = { rate = \"5/s\", burst = 9, hellos = 3 }",
+        "limits = { rate = \"9/s\", over = \"drop\" }",
+    ));
+    let admissions: Vec<_> =
+        config.listeners.iter().map(|listener| listener.policy.admission.unwrap()).collect();
+    let second = Duration::from_secs(1);
+    assert_eq!(admissions[0].rate, Some(Rate::new(300, 60 * second, 300)));
+    assert_eq!(admissions[0].over, Over::Tarpit(10 * second));
+    assert_eq!(
+        admissions[0].per_source,
+        Some(SourceLimits { connections: Some(7), ..SourceLimits::default() })
+    );
+    let expected = SourceLimits { connections: None, rate: Some(Rate::new(5, second, 9)), hellos: Some(3) };
+    assert_eq!((admissions[1].per_source, admissions[1].over), (Some(expected), Over::Reject));
+    let limits = QuotaSpec { connections: None, rate: Some(Rate::new(9, second, 9)), over: Over::Drop };
+    assert_eq!(config.pools[0].limits, Some(limits));
+    check(&limited("", "per_source = { rate = \"5\" }", ""), &["C0250"]);
+    check(&limited("", "per_source = { connections = 0 }", ""), &["C0203"]);
+    check(&limited("per_source = { hellos = 3 }", "", ""), &["C0308"]);
+    check(&limited("burst = 3", "per_source = { burst = 3 }", "limits = { burst = 3 }"), &["C0308"; 3]);
+    check(&limited("over = \"drop\"", "", "limits = { over = \"drop\" }"), &["C0402"; 2]);
+    check(&limited("over = \"silent\"", "", ""), &["C0201"]);
+    let refusing = "routes = [{ sni = \"x.test\", action = \"drop\", limits = { connections = 1 } }]";
+    check(&limited("", refusing, ""), &["C0402"]);
+    let words =
+        "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\" }";
+    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203"]);
+}
+
+#[test]
+fn the_heaviest_are_known_where_every_source_is_counted() {
+    let config =
+        good(&(limited("", "", "") + "\nlimits = { overload = \"heaviest\", overload_at = \"50%\" }"));
+    assert!(config.limits.overload.sheds_heaviest && config.limits.overload.at == 50);
+    for listener in &config.listeners {
+        let admission = listener.policy.admission.unwrap();
+        assert_eq!(admission.per_source, Some(SourceLimits::default()));
+    }
+    assert!(good(&limited("", "", "")).listeners.iter().all(|listener| listener.policy.admission.is_none()));
+}

@@ -1,0 +1,94 @@
+//! No text makes the reader panic, and every fault has its place in the text.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn fragment() -> impl Strategy<Value = String> {
+    let token = prop::sample::select(vec![
+        "",
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "'''",
+        "=",
+        ",",
+        ".",
+        "\n",
+        "\r\n",
+        "#",
+        "\\",
+        "\u{0}",
+        "é",
+        "\u{feff}",
+        "𝄞",
+        "-1",
+        "0x",
+        "1979-05-27",
+        "pool",
+        "listener",
+        "[listener.tls]\n",
+        "[pool]\n",
+        "[[pool.db]]\n",
+        "bind = 1\n",
+        "bind.x = 1\n",
+        "\"\\u001b\"",
+        "pool = \"db\"\n",
+        "nan",
+        "1e999",
+        "''' = 1",
+    ]);
+    token.prop_map(str::to_owned)
+}
+
+/// Cuts a piece out of a text and puts a fragment in its place.
+fn mutate(text: &mut String, at: usize, cut: usize, fragment: &str) {
+    let boundary = |mut at: usize| {
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        at
+    };
+    let start = boundary(at % (text.len() + 1));
+    let end = boundary((start + cut).min(text.len())).max(start);
+    text.replace_range(start..end, fragment);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever is written, reading and telling end without a panic, and every place is in the text.
+    #[test]
+    fn no_text_panics(
+        is_full in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..40, fragment()), 1..6),
+    ) {
+        let mut text = if is_full { example_with_every_key() } else { EXAMPLE.to_owned() };
+        for (at, cut, fragment) in changes {
+            let at = at.index(text.len() + 1);
+            mutate(&mut text, at, cut, &fragment);
+        }
+        for diagnostic in diagnostics(&text) {
+            for label in &diagnostic.labels {
+                prop_assert!(label.span.start <= label.span.end && label.span.end <= text.len());
+            }
+        }
+        if let Err(faults) = parse("test.toml", &text) {
+            prop_assert!(!faults.diagnostics().is_empty());
+            prop_assert!(faults.render(true).len() > faults.render(false).len());
+        }
+    }
+}
+
+#[test]
+fn deep_nesting_is_only_a_fault() {
+    for (open, close) in [("a.", "b = 1"), ("a = [", ""), ("a = {a=", ""), ("[a.", "b]"), ("[[a.", "b]]")] {
+        let text = open.repeat(100_000) + close;
+        assert!(!diagnostics(&text).is_empty());
+    }
+}
