@@ -95,9 +95,16 @@ pub(crate) fn descriptors(root: u32) -> usize {
     tree(root).into_iter().map(|pid| numbers(&format!("/proc/{pid}/fd")).len()).sum()
 }
 
-/// The same of the process alone, which is soon counted.
+/// The same of the process alone.
+///
+/// Linux tells it since 6.2 as the size of the directory. To list ten thousand takes it some milliseconds, in which
+/// nobody else has the CPU; before 6.2 there is no other way.
 pub(crate) fn own_descriptors(pid: u32) -> usize {
-    numbers(&format!("/proc/{pid}/fd")).len()
+    let directory = format!("/proc/{pid}/fd");
+    match fs::metadata(&directory) {
+        Ok(about) if about.len() > 0 => usize::try_from(about.len()).unwrap_or(usize::MAX),
+        _ => numbers(&directory).len(),
+    }
 }
 
 /// The entries of a directory that are numbers.

@@ -3,7 +3,8 @@
 //! It says `ready` once all are there, answers each line with what became of them until then, and is killed
 //! in the end.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::{self, BufRead, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,8 +32,9 @@ const RAMP: Duration = Duration::from_secs(15);
 /// No attacker lives longer, whatever becomes of the run.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How often it is looked whether more may come.
-const TICK: Duration = Duration::from_millis(2);
+/// How often it is looked who may come or act. Short, so that what is done at once is little: those who are measured
+/// have the same CPUs.
+const TICK: Duration = Duration::from_millis(1);
 
 /// What happens after the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +93,7 @@ struct Swarm {
     foes: Vec<Option<Foe>>,
     free: Vec<usize>,
     /// Who acts next, and its number: another may have taken the place since.
-    due: VecDeque<(Instant, usize, usize)>,
+    due: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     /// The two kinds of words that connections take turns in.
     words: [Vec<u8>; 2],
     tally: Tally,
@@ -106,7 +108,7 @@ pub(crate) fn run(attack: Attack) -> io::Result<()> {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
         foes: Vec::new(),
         free: (0..attack.connections).rev().collect(),
-        due: VecDeque::new(),
+        due: BinaryHeap::new(),
         words: [attack.words.bytes(0), attack.words.bytes(1)],
         tally: Tally::default(),
         attack,
@@ -189,13 +191,13 @@ impl Swarm {
         self.free.push(place);
     }
 
-    /// What slow ones do.
+    /// What slow ones do, each at a pace of its own: they came one after the other, and so they act.
     fn act(&mut self) {
         let now = Instant::now();
-        while let Some((when, place, number)) = self.due.front().copied()
+        while let Some(&Reverse((when, place, number))) = self.due.peek()
             && when <= now
         {
-            self.due.pop_front();
+            self.due.pop();
             let Some(foe) = self.foes[place].as_mut().filter(|foe| foe.number == number) else { continue };
             let words = &self.words[foe.number % 2];
             let acted = match self.attack.then {
@@ -210,7 +212,7 @@ impl Swarm {
                 },
             };
             match acted {
-                Ok(()) => self.due.push_back((now + SLOWNESS, place, number)),
+                Ok(()) => self.due.push(Reverse((when + SLOWNESS, place, number))),
                 Err(_) => self.lose(place),
             }
         }
@@ -272,7 +274,7 @@ impl Swarm {
         };
         self.epoll.modify(&foe.socket, &mut EpollEvent::new(further, place as u64))?;
         if matches!(self.attack.then, Then::Trickle | Then::Sip) {
-            self.due.push_back((Instant::now(), place, foe.number));
+            self.due.push(Reverse((Instant::now(), place, foe.number)));
         }
         Ok(())
     }

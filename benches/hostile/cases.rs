@@ -81,7 +81,8 @@ pub(crate) fn all() -> Vec<Case> {
             ..case(
                 "half-open",
                 "10,000 half-open hellos, a byte a second each",
-                &[foes("tls", 10_000, 4000, Words::Hello, Then::Trickle)],
+                // So many a second come anew when each is ended after five seconds.
+                &[foes("tls", 10_000, 2000, Words::Hello, Then::Trickle)],
             )
         },
         case("connects", "5,000 connects a second that leave at once", &[flood(Words::Nothing, Then::Close)]),
