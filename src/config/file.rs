@@ -229,6 +229,10 @@ tables! {
         /// Less bounds what clients that do not read cost, more makes streams cheaper. Default: as much as the
         /// system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.
         max_unsent: Number<16384, { 1 << 30 }>,
+        /// Bytes of a client that the kernel may hold while its backend does not take them, 16384 to 1073741824; the
+        /// system's net.core.rmem_max cuts it. A client that is far away needs its bandwidth times the
+        /// round-trip time. Default: the kernel adapts it, up to the last value of net.ipv4.tcp_rmem.
+        max_unread: Number<16384, { 1 << 30 }>,
     }
 
     /// Where the protocols go that the first bytes of a client show. TLS is routed by its server name.
@@ -369,6 +373,13 @@ tables! {
         /// `pointsman tproxy-rules` prints; or an address of this machine, such as "10.0.0.5". Default: the
         /// kernel's choice. Checks and agents are not concerned.
         source: SourceAddress,
+        /// Bytes that the kernel may hold for a backend beyond what is on its way there, 16384 to 1073741824.
+        /// Default: as much as the system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.
+        max_unsent: Number<16384, { 1 << 30 }>,
+        /// Bytes of a backend that the kernel may hold while its client does not take them, 16384 to 1073741824; the
+        /// system's net.core.rmem_max cuts it. A backend that is far away needs its bandwidth times the
+        /// round-trip time. Default: the kernel adapts it, up to the last value of net.ipv4.tcp_rmem.
+        max_unread: Number<16384, { 1 << 30 }>,
     }
 
     /// Where connections wait while every backend is full, the first come first.

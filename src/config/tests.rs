@@ -17,6 +17,7 @@ use crate::pool::{
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{ActionSpec, AdmissionSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec};
+use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
@@ -138,7 +139,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(&*listener.name, "db");
     assert_eq!(listener.binds, ["0.0.0.0:5432".parse().unwrap(), "[::]:5432".parse().unwrap()]);
     assert_eq!(listener.backlog, 4096);
-    assert_eq!(listener.max_unsent, None);
+    assert_eq!(listener.buffers, KernelBuffers::default());
     assert_eq!(listener.policy.protocol, ProtocolSpec::Tcp { pool: "db".into(), routes: Vec::new() });
     assert_eq!(listener.policy.relay, RelayOptions::default());
     assert_eq!(listener.policy.max_connections, None);
@@ -159,10 +160,10 @@ fn every_key_reaches_its_spec() {
          routes = [{ sni = ['A.example.', '*.b.example'], pool = 'p' }]\n\
          first_byte_timeout = '1ms'\nhello_timeout = '2ms'\nhello_max_size = 65536\nidle_timeout = '3s'\n\
          half_closed_timeout = '4s'\nreset_linger = '0s'\nengine = 'splice'\nmax_connections = 7\nbacklog = 8\n\
-         keepalive = 'off'\nuser_timeout = '500ms'\nmax_unsent = 1_048_576\n\
+         keepalive = 'off'\nuser_timeout = '500ms'\nmax_unsent = 1_048_576\nmax_unread = 65536\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
          max_load = 1.25\nslow_start = '30s'\n\
-         connect_timeout = '1s'\ndial_timeout = '1s'\non_down = 'close'\nclose_rate = 7\n\
+         connect_timeout = '1s'\ndial_timeout = '1s'\nmax_unsent = 262_144\nmax_unread = 524_288\non_down = 'close'\nclose_rate = 7\n\
          zones = ['c', 'b']\npanic_threshold = '50%'\nmax_connections = 5\nqueue = { length = 6, timeout = '7s' }\n\
          backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true, state = 'drain' },\n\
          '[2001:DB8::0:1]:443', { address = '10.0.0.1:1', zone = 'b', max_connections = 9 },\n\
@@ -183,7 +184,7 @@ fn every_key_reaches_its_spec() {
     let listener = &config.listeners[0];
     assert_eq!(listener.binds.len(), 3);
     assert_eq!(listener.backlog, 8);
-    assert_eq!(listener.max_unsent, Some(1 << 20));
+    assert_eq!(listener.buffers, KernelBuffers { max_unsent: Some(1 << 20), max_unread: Some(1 << 16) });
     assert_eq!(listener.policy.max_connections, Some(7));
     let relay = RelayOptions {
         engine: EngineChoice::Splice,
@@ -225,6 +226,7 @@ fn every_key_reaches_its_spec() {
         connect_timeout: millis(1000),
         dial_timeout: millis(1000),
         source: DialSource::Any,
+        buffers: KernelBuffers { max_unsent: Some(1 << 18), max_unread: Some(1 << 19) },
     };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
@@ -309,6 +311,9 @@ fn words() {
     check_listener("backlog = 0", &["C0203"]);
     check_listener("backlog = 0x10", &[]);
     check_listener("max_unsent = 16383", &["C0203"]);
+    check_listener("max_unread = 1073741825", &["C0203"]);
+    check_pool("max_unread = 16383", &["C0203"]);
+    check_pool("max_unsent = '1MiB'", &["C0104"]);
     check_listener("max_connections = 0", &["C0203"]);
     check_listener("max_connections = 99999999999999999999", &["C0203"]);
     check_pool("source_prefix = { v4 = 33, v6 = 0 }", &["C0203", "C0203"]);

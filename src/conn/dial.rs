@@ -17,12 +17,12 @@ use super::front::{self, NotReady, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::pool::{Backend, DialSource, Forward, ForwardFault, Lease, Unavailable};
+use crate::pool::{Backend, DialSource, DialSpec, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::snapshot::Served;
 use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
-use crate::sys::socket::{self, First, Source};
+use crate::sys::socket::{self, ConnectOptions, First, Source};
 use crate::sys::{Address, Stream};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 use crate::wire::opening::Fault;
@@ -102,7 +102,7 @@ pub(super) async fn dial(
             story.dials(host);
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
-        let way = Way { address: &address, source: spec.source, client: story.client().tcp() };
+        let way = Way { address: &address, spec, client: story.client().tcp() };
         let attempt = tokio::select! {
             biased;
             attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
@@ -247,28 +247,29 @@ async fn ready(
 #[derive(Clone, Copy)]
 struct Way<'a> {
     address: &'a Address,
-    source: DialSource,
+    spec: &'a DialSpec,
     client: Option<SocketAddr>,
 }
 
 /// One attempt at one backend.
 async fn attempt(way: Way<'_>, prologue: &Prologue<'_>) -> io::Result<Dialled> {
-    let Way { address, source, client } = way;
-    let source = match (source, client) {
+    let Way { address, spec, client } = way;
+    let source = match (spec.source, client) {
         (DialSource::Any, _) => Source::Any,
         (DialSource::Address(ip), _) => Source::Own(ip),
         (DialSource::Client, Some(client)) => Source::Foreign(client.ip()),
         // Never from our own address instead: the backend may trust that more than its clients.
         (DialSource::Client, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
     };
+    let options = ConnectOptions { source, buffers: spec.buffers };
     let first = &*prologue.bytes;
     if first.is_empty() {
-        let fd = socket::start_connect(address, source, First::Unknown)?;
+        let fd = socket::start_connect(address, options, First::Unknown)?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         return Ok(Dialled { backend, sent: 0, is_told: false });
     }
-    let fd = socket::start_connect(address, source, First::Ours)?;
+    let fd = socket::start_connect(address, options, First::Ours)?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
     let (backend, mut sent) = match socket::send(&fd, first) {

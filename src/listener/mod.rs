@@ -11,6 +11,7 @@ pub use bind::{BindFault, Bound, Wanted, bind};
 use crate::snapshot::PolicySpec;
 use crate::sys::Address;
 use crate::sys::listen::ListenOptions;
+use crate::sys::socket::KernelBuffers;
 
 /// A listener as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,9 +24,8 @@ pub struct ListenerSpec {
     pub mode: Option<u32>,
     /// Connections the kernel may hold before they are accepted. Default 4096.
     pub backlog: u32,
-    /// Bytes that the kernel may hold for a client beyond what is on its way there. Default: what the system's
-    /// settings allow.
-    pub max_unsent: Option<u32>,
+    /// What the kernel may hold for a client and of it. Default: what the system's settings allow.
+    pub buffers: KernelBuffers,
     /// What happens to its connections.
     pub policy: PolicySpec,
 }
@@ -37,7 +37,7 @@ impl ListenerSpec {
             backlog: self.backlog,
             keepalive: self.policy.relay.keepalive,
             user_timeout: self.policy.relay.user_timeout,
-            max_unsent: self.max_unsent,
+            buffers: self.buffers,
         }
     }
 }

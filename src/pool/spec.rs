@@ -12,6 +12,7 @@ use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::limit::QuotaSpec;
 use crate::sys::Address;
+use crate::sys::socket::KernelBuffers;
 use crate::wire::Script;
 use crate::wire::proxy_protocol::Version;
 
@@ -423,6 +424,9 @@ pub struct DialSpec {
     pub dial_timeout: Duration,
     /// Where connections to backends come from; checks and agents not.
     pub source: DialSource,
+    /// What the kernel may hold for a backend and of it; checks and agents not. Default: what the system's
+    /// settings allow.
+    pub buffers: KernelBuffers,
 }
 
 /// The address that connections to backends come from, as those see it.
@@ -445,6 +449,7 @@ impl Default for DialSpec {
             connect_timeout: Duration::from_secs(5),
             dial_timeout: Duration::from_secs(15),
             source: DialSource::Any,
+            buffers: KernelBuffers::default(),
         }
     }
 }

@@ -9,6 +9,7 @@ use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::reactor::{Readiness, Watch};
+use super::socket::KernelBuffers;
 use super::{Address, retry, socket};
 
 /// What accepted sockets inherit from the listening one, so that no connection pays for it.
@@ -20,9 +21,8 @@ pub struct ListenOptions {
     pub keepalive: Option<Duration>,
     /// How long sent bytes may stay unacknowledged.
     pub user_timeout: Option<Duration>,
-    /// Bytes taken for the peer that may wait to be sent; `None` leaves it to the system's
-    /// `net.ipv4.tcp_notsent_lowat`.
-    pub max_unsent: Option<u32>,
+    /// What the kernel may hold of a connection.
+    pub buffers: KernelBuffers,
 }
 
 /// Tries whether an address is free, so that a clash shows in spite of SO_REUSEPORT.
@@ -92,8 +92,7 @@ fn apply(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
         None => socket.set_keepalive(false)?,
     }
     socket.set_tcp_user_timeout(options.user_timeout.or(Some(Duration::ZERO)))?;
-    // 0 is what every socket begins with, and means the system's.
-    socket.set_tcp_notsent_lowat(options.max_unsent.unwrap_or(0))
+    options.buffers.set(socket)
 }
 
 /// A connection fresh from the kernel's queue, not yet in the reactor.
@@ -241,21 +240,27 @@ mod tests {
             assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
         }
         assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
-        assert_eq!(socket.tcp_notsent_lowat().unwrap(), options.max_unsent.unwrap_or(0));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), options.buffers.max_unsent.unwrap_or(0));
+        if let Some(bytes) = options.buffers.max_unread {
+            assert_eq!(socket.recv_buffer_size().unwrap(), 2 * bytes as usize);
+        }
     }
 
     #[test]
     fn accepted_sockets_inherit_the_options() {
         let (minute, half) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
-        let none = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, max_unsent: None };
+        let buffers = KernelBuffers::default();
+        let none = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, buffers };
         check(ListenOptions { backlog: 4096, keepalive: minute, user_timeout: half, ..none });
         check(ListenOptions { keepalive: minute, ..none });
-        check(ListenOptions { user_timeout: half, max_unsent: Some(65_536), ..none });
+        let buffers = KernelBuffers { max_unsent: Some(65_536), max_unread: Some(32_768) };
+        check(ListenOptions { user_timeout: half, buffers, ..none });
     }
 
     #[test]
     fn a_taken_address_is_told_in_spite_of_sharing() {
-        let options = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, max_unsent: None };
+        let buffers = KernelBuffers::default();
+        let options = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, buffers };
         let first = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
         let address = socket::local_address(&first).unwrap();
         assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -38,6 +38,48 @@ pub enum Source {
     Foreign(IpAddr),
 }
 
+/// Bytes that the kernel may hold of a TCP connection; Unix sockets are not concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelBuffers {
+    /// Taken for the peer and not yet on their way to it; `None` leaves it to the system's
+    /// `net.ipv4.tcp_notsent_lowat`.
+    pub max_unsent: Option<u32>,
+    /// Come from the peer and not yet read, cut by the system's `net.core.rmem_max`; `None` leaves it to the
+    /// kernel, which adapts it up to the last value of `net.ipv4.tcp_rmem`. What the kernel keeps besides its books
+    /// may be as much again: socket(7), SO_RCVBUF.
+    pub max_unread: Option<u32>,
+}
+
+impl KernelBuffers {
+    /// Sets both on a socket, also one that had other bounds.
+    ///
+    /// # Errors
+    ///
+    /// Those of `setsockopt`.
+    pub(super) fn set(self, socket: &Socket) -> io::Result<()> {
+        // 0 is what every socket begins with, and means the system's.
+        socket.set_tcp_notsent_lowat(self.max_unsent.unwrap_or(0))?;
+        match self.max_unread {
+            Some(bytes) => socket.set_recv_buffer_size(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            None => adapt_receive_buffer(socket),
+        }
+    }
+
+    /// The same for a socket that nobody has set anything on.
+    fn set_first(self, socket: &Socket) -> io::Result<()> {
+        if self == Self::default() { Ok(()) } else { self.set(socket) }
+    }
+}
+
+/// How a connection is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectOptions {
+    /// Where it comes from.
+    pub source: Source,
+    /// What the kernel may hold of it.
+    pub buffers: KernelBuffers,
+}
+
 /// Tries whether this process may open connections from addresses of others.
 ///
 /// # Errors
@@ -85,10 +127,10 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 ///
 /// # Errors
 ///
-/// What `socket`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
+/// What `socket`, `setsockopt`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
 /// `AddrNotAvailable` for a foreign source of another family. A refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
-pub fn start_connect(address: &Address, source: Source, first: First) -> io::Result<OwnedFd> {
+pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     let (domain, protocol, target) = match address {
         Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
@@ -100,7 +142,9 @@ pub fn start_connect(address: &Address, source: Source, first: First) -> io::Res
         let _ = socket.set_tcp_quickack(false);
     }
     if let Address::Tcp(tcp) = address {
-        bind_source(&socket, source, *tcp)?;
+        // Before the handshake, which tells the peer how large the window can get.
+        options.buffers.set_first(&socket)?;
+        bind_source(&socket, options.source, *tcp)?;
     }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
@@ -123,7 +167,7 @@ pub fn start_connect(address: &Address, source: Source, first: First) -> io::Res
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
 pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = start_connect(address, Source::Any, First::Unknown)?;
+    let socket = start_connect(address, ConnectOptions::default(), First::Unknown)?;
     // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
     // dropped or gives it back, and nothing here ever closes or replaces it.
     #[allow(unsafe_code)]
@@ -207,6 +251,37 @@ pub fn shrink_receive_buffer(fd: impl AsFd) -> io::Result<()> {
     SockRef::from(&fd.as_fd()).set_recv_buffer_size(1)
 }
 
+/// Lets the kernel adapt the size of a receive buffer again if it was set before.
+fn adapt_receive_buffer(socket: &Socket) -> io::Result<()> {
+    /// From linux/sock.h: the size of the receive buffer was set.
+    const RECEIVE_IS_LOCKED: libc::c_int = 2;
+    let mut locked: libc::c_int = 0;
+    let size = libc::socklen_t::try_from(size_of_val(&locked)).unwrap_or(4);
+    let mut written = size;
+    // SAFETY: the descriptor is open as long as the socket is borrowed; the kernel writes at most `written` bytes, the
+    // size of the int that the pointer leads to, and both pointers are valid for the call.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        let value = (&raw mut locked).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, value, &raw mut written)
+    };
+    // Before Linux 5.14 it cannot be asked, nor taken back.
+    if result < 0 || locked & RECEIVE_IS_LOCKED == 0 {
+        return Ok(());
+    }
+    let fresh = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    // The kernel doubles what it is told.
+    socket.set_recv_buffer_size(fresh.recv_buffer_size()? / 2)?;
+    let unlocked = locked & !RECEIVE_IS_LOCKED;
+    // SAFETY: as above; the kernel reads `size` bytes, those of an int.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        let value = (&raw const unlocked).cast();
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, value, size)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The address a socket is bound to.
 ///
 /// # Errors
@@ -245,6 +320,7 @@ fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::net::TcpListener;
 
     use super::*;
@@ -254,7 +330,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let socket =
-            start_connect(&Address::Tcp(listener.local_addr().unwrap()), Source::Any, first).unwrap();
+            start_connect(&Address::Tcp(listener.local_addr().unwrap()), ConnectOptions::default(), first)
+                .unwrap();
         let at_once = listener.accept().is_ok();
         send(&socket, b"x").unwrap();
         at_once || listener.accept().is_err()
@@ -264,7 +341,8 @@ mod tests {
     fn seen(source: Source) -> io::Result<IpAddr> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
-        let _socket = start_connect(&address, source, First::Unknown)?;
+        let options = ConnectOptions { source, ..ConnectOptions::default() };
+        let _socket = start_connect(&address, options, First::Unknown)?;
         Ok(listener.accept()?.1.ip())
     }
 
@@ -281,6 +359,50 @@ mod tests {
         assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::AddrNotAvailable);
         assert!(may_come_from(v4(9)).is_ok());
         assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+
+    /// What can be sent to a socket with this bound that nobody reads from.
+    fn taken(buffers: KernelBuffers) -> usize {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let options = ConnectOptions { buffers, ..ConnectOptions::default() };
+        let socket = start_connect(&address, options, First::Unknown).unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        // Its own buffer stays as small as can be.
+        SockRef::from(&peer).set_send_buffer_size(1).unwrap();
+        peer.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        let mut taken = 0;
+        while let Ok(count) = peer.write(&[7; 8192]) {
+            taken += count;
+        }
+        drop(socket);
+        taken
+    }
+
+    #[test]
+    fn what_is_unread_is_bounded() {
+        const BOUND: u32 = 32 * 1024;
+        let taken = taken(KernelBuffers { max_unread: Some(BOUND), ..KernelBuffers::default() });
+        // The peer's own buffer, and what the kernel rounds.
+        assert!((8192..3 * BOUND as usize).contains(&taken), "{taken} bytes were taken");
+    }
+
+    #[test]
+    fn bounds_are_taken_back() {
+        let socket = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        let (bounded, fresh) = (socket(), socket());
+        let sizes =
+            |socket: &Socket| (socket.recv_buffer_size().unwrap(), socket.tcp_notsent_lowat().unwrap());
+        for (unsent, unread) in [(16_384, 16_384), (1 << 20, 1 << 20)] {
+            let buffers = KernelBuffers { max_unsent: Some(unsent), max_unread: Some(unread) };
+            buffers.set(&bounded).unwrap();
+            assert_eq!(sizes(&bounded), (2 * unread as usize, unsent));
+        }
+        KernelBuffers::default().set(&bounded).unwrap();
+        assert_eq!(sizes(&bounded), sizes(&fresh));
+        // Once more, as there is nothing to take back now.
+        KernelBuffers::default().set(&bounded).unwrap();
+        assert_eq!(sizes(&bounded), sizes(&fresh));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use pointsman::relay::EngineChoice;
+use pointsman::sys::socket::KernelBuffers;
+use socket2::SockRef;
 
 use crate::child::Child;
 use crate::support::pair::{Pair, expect_bytes, expect_end, patient, reset, with_each_engine};
@@ -58,7 +60,7 @@ fn little_waits_for_a_client_that_does_not_read() {
     const MOST: f64 = (1 << 20) as f64;
     let bytes = pattern(most() + (8 << 20), 43);
     with_each_engine(|engine| {
-        let pair = Pair::with(engine, |config| config.listeners[0].max_unsent = Some(UNSENT));
+        let pair = Pair::with(engine, |config| config.listeners[0].buffers.max_unsent = Some(UNSENT));
         pair.server.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut taken = 0;
         while taken < bytes.len()
@@ -79,6 +81,38 @@ fn little_waits_for_a_client_that_does_not_read() {
         pair.server.shutdown(Shutdown::Write).unwrap();
         expect_bytes(&pair.client, &bytes[..taken]);
         expect_end(&pair.client);
+    });
+}
+
+/// Both ways: what of a stream waits between one end and the other that does not read.
+#[test]
+fn little_waits_of_a_side_whose_other_side_does_not_read() {
+    const BOUND: u32 = 64 * 1024;
+    // Beside four buffers of the kernel here: a pipe, and the buffers of the test's own sockets.
+    const MOST: usize = (3 << 20) + 4 * BOUND as usize;
+    let bytes = pattern(most() + (8 << 20), 47);
+    let buffers = KernelBuffers { max_unsent: Some(BOUND), max_unread: Some(BOUND) };
+    with_each_engine(|engine| {
+        let pair = Pair::with(engine, |config| {
+            config.listeners[0].buffers = buffers;
+            config.pools[0].dial.buffers = buffers;
+        });
+        for server_sends in [true, false] {
+            let (client, server) = pair.another();
+            let (mut from, to) = if server_sends { (&server, &client) } else { (&client, &server) };
+            SockRef::from(from).set_send_buffer_size(BOUND as usize).unwrap();
+            from.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let mut taken = 0;
+            while taken < bytes.len()
+                && let Ok(count) = from.write(&bytes[taken..])
+            {
+                taken += count;
+            }
+            assert!((1..MOST).contains(&taken), "{taken} bytes wait with {engine:?}");
+            from.shutdown(Shutdown::Write).unwrap();
+            expect_bytes(to, &bytes[..taken]);
+            expect_end(to);
+        }
     });
 }
 

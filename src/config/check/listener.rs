@@ -7,7 +7,7 @@ use super::lists::Lists;
 use super::pool::REJECT;
 use super::pools::Pools;
 use super::routes::RoutesChecker;
-use super::{Binds, or, proxy};
+use super::{Binds, kernel_buffers, or, proxy};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol};
@@ -97,7 +97,7 @@ impl ListenerChecker<'_> {
             binds,
             mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
-            max_unsent: words.max_unsent.value().and_then(|number| u32::try_from(number.0).ok()),
+            buffers: kernel_buffers(&words.max_unsent, &words.max_unread),
             policy: PolicySpec {
                 access,
                 proxy: self.proxy(found),

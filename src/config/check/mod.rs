@@ -25,8 +25,10 @@ use super::fault::{Diagnostic, Span};
 use super::file::File;
 use super::findings::Findings;
 use super::read::Key;
+use super::words::Number;
 use super::{Config, DEFAULT_HASH_KEY, LogFormat, LogLevel, LogSpec, ShutdownSpec};
 use crate::sys::Address;
+use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
 
 /// Fills a configuration from a file.
@@ -135,4 +137,13 @@ impl Binds {
 /// The written value or the default.
 fn or<T, U: Copy>(key: &Key<T>, value: impl Fn(&T) -> U, default: U) -> U {
     key.value().map_or(default, value)
+}
+
+/// What the kernel may hold of a side's connections.
+fn kernel_buffers<const LEAST: u64, const MOST: u64>(
+    max_unsent: &Key<Number<LEAST, MOST>>,
+    max_unread: &Key<Number<LEAST, MOST>>,
+) -> KernelBuffers {
+    let bytes = |key: &Key<Number<LEAST, MOST>>| key.value().and_then(|number| u32::try_from(number.0).ok());
+    KernelBuffers { max_unsent: bytes(max_unsent), max_unread: bytes(max_unread) }
 }

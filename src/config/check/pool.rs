@@ -7,7 +7,7 @@ use super::health::HealthChecker;
 use super::limits::Common;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
-use super::{discover, or};
+use super::{discover, kernel_buffers, or};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
@@ -362,6 +362,7 @@ impl PoolChecker<'_> {
             connect_timeout: or(&words.connect_timeout, |time| time.0, default.connect_timeout),
             dial_timeout: or(&words.dial_timeout, |time| time.0, default.dial_timeout),
             source: or(&words.source, |source| source.0, default.source),
+            buffers: kernel_buffers(&words.max_unsent, &words.max_unread),
         };
         let place =
             words.connect_timeout.entry().map(|entry| entry.at).or(words.dial_timeout.entry().map(|e| e.at));

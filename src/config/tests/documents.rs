@@ -1,6 +1,7 @@
 //! What is shown to users: the recipes of the documentation, and the example.
 
 use super::*;
+use crate::sys::socket::KernelBuffers;
 
 /// The recipes of the documentation, its blocks of TOML that are whole, are right; those of a protocol have at
 /// most ten lines.
@@ -51,8 +52,11 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [expected]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.limits.take()).collect();
     assert_eq!(shown, [QuotaSpec { connections: Some(500), rate: of(100, 200), over }]);
-    let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.max_unsent.take()).collect();
-    assert_eq!(shown, [1 << 20]);
+    let of_listeners = full.listeners.iter_mut().map(|listener| std::mem::take(&mut listener.buffers));
+    let of_pools = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.buffers));
+    let shown = of_listeners.chain(of_pools).filter(|buffers| *buffers != KernelBuffers::default());
+    let mebibyte = KernelBuffers { max_unsent: Some(1 << 20), max_unread: Some(1 << 20) };
+    assert_eq!(shown.collect::<Vec<_>>(), [mebibyte; 2]);
     let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
     let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
     assert_eq!(shown, [DialSource::Client]);
