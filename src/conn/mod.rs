@@ -277,11 +277,17 @@ async fn prepare(
     sniffed.facts.proxy = header;
     let served = match route::route(&policy, &sniffed, story) {
         Ok(served) => served,
-        Err(away) => return Err(away.close(sniffed, around).await),
+        Err(away) => {
+            story.leave_target();
+            return Err(away.close(sniffed, around).await);
+        }
     };
     let dialled = match dial::dial(&served, &sniffed, story).await {
         Ok(dialled) => dialled,
-        Err(reason) => return Err(sniffed.refuse(reason).await),
+        Err(reason) => {
+            story.leave_target();
+            return Err(sniffed.refuse(reason).await);
+        }
     };
     let engines = Rc::clone(&around.engines);
     Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))

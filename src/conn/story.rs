@@ -172,6 +172,13 @@ impl Story {
         }
     }
 
+    /// It is refused: what is still said to its client takes no place of a route or a pool.
+    pub(super) fn leave_target(&mut self) {
+        if let Some(permit) = &mut self.plot_mut().permit {
+            permit.leave_target();
+        }
+    }
+
     /// Its first bytes are read.
     pub(super) fn was_read(&mut self) {
         if let Some(permit) = &mut self.plot_mut().permit {

@@ -139,6 +139,11 @@ impl Permit {
         self.pool = Some(pass);
     }
 
+    /// Gives back the places of its route and of its pool.
+    pub fn leave_target(&mut self) {
+        (self.route, self.pool) = (None, None);
+    }
+
     /// Its first bytes are read.
     pub fn was_read(&mut self) {
         if let Some(pass) = &mut self.source {

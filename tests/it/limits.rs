@@ -211,6 +211,31 @@ fn a_pool_has_its_own_limits() {
     check_nothing_left(&proxy);
 }
 
+/// While its client reads why, a refused connection has no part in its route.
+#[test]
+fn who_is_refused_by_its_pool_has_no_place_of_its_route() {
+    let backend = Backend::echo();
+    let routes = r#"
+        routes = [
+            { sni = "a.test", pool = "main", limits = { connections = 1 } },
+            { sni = "b.test", pool = "main" },
+        ]"#;
+    let proxy = proxy(&backend, "", &format!("{TLS}\n{routes}"), "limits = { connections = 1 }");
+    let held = echoed(proxy.connect(), &hello(b"b.test"));
+    let told = [(); 2].map(|()| {
+        let mut client = proxy.connect();
+        client.write_all(&hello(b"a.test")).unwrap();
+        let mut alert = [0; 7];
+        client.read_exact(&mut alert).unwrap();
+        assert_eq!(alert[..5], [0x15, 3, 3, 0, 2], "an alert");
+        client
+    });
+    drop((held, told));
+    proxy.wait_for_metric(&closed("pool_full"), 2.0);
+    check_nothing_left(&proxy);
+    assert_eq!(proxy.metric(&closed("route_full")), 0.0);
+}
+
 /// A reload changes limits and forgets nobody.
 #[test]
 fn a_reload_keeps_what_was_counted() {
