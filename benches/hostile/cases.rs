@@ -99,10 +99,14 @@ pub(crate) fn all() -> Vec<Case> {
             &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
         ),
         Case {
-            means: Means { listeners: "max_unsent = 262144", ..Means::default() },
+            means: Means {
+                listeners: "max_unsent = 262144",
+                pool: "max_unread = 262144",
+                ..Means::default()
+            },
             ..case(
                 "never-read-bounded",
-                "the same with `max_unsent = 262144`",
+                "the same with `max_unsent = 262144` at the listener and `max_unread = 262144` at the pool",
                 &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
             )
         },

@@ -40,6 +40,8 @@ pub(crate) struct Means {
     pub(crate) lines: &'static str,
     /// Lines of each listener.
     pub(crate) listeners: &'static str,
+    /// Lines of the pool.
+    pub(crate) pool: &'static str,
     /// The most descriptors it may have.
     pub(crate) descriptors: Option<u32>,
     /// An ordinary user without any capability.
@@ -229,7 +231,7 @@ fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
         );
     }
     let backends: Vec<String> = place.backends.iter().map(|address| format!("\"{address}\"")).collect();
-    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n", backends.join(", "));
+    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n{}\n", backends.join(", "), means.pool);
     text
 }
 
