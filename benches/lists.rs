@@ -1,11 +1,17 @@
-//! What a list of addresses costs: a connection that is looked up in it, and the load of its file.
+//! What a list of addresses costs: a connection that is looked up in it, and the load of its file, of entries or of
+//! countries.
 #![allow(missing_docs)]
 
 mod inputs;
 
+#[path = "../tests/it/support/country_file.rs"]
+mod country_file;
+
 use std::fs;
 use std::hint::black_box;
+use std::path::Path;
 
+use country_file::{CountryFile, by_code};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::config::{self, ListReader};
 use pointsman::route::{IpPrefix, PrefixSet};
@@ -38,12 +44,7 @@ fn load(c: &mut Criterion) {
         let path = std::env::temp_dir().join(format!("pointsman-bench-{}-{count}.txt", std::process::id()));
         let line = |network: &IpPrefix| format!("{network} ; SBL{count}\n");
         fs::write(&path, inputs::networks_v4(count).iter().map(line).collect::<String>()).expect("a file");
-        let text = format!(
-            "listener.a = {{ bind = ':1', pool = 'a', deny = 'bad' }}\npool.a.backends = ['127.0.0.1:1']\nlist.bad.file = '{}'",
-            path.display()
-        );
-        let (config, _) = config::parse("bench", &text).expect("a configuration");
-        let reader = ListReader::all(&config).remove(0);
+        let reader = reader(&path, "");
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| reader.read().expect("a good file"));
         });
@@ -51,9 +52,58 @@ fn load(c: &mut Criterion) {
     }
 }
 
+/// The reader of a list with this file and these further keys.
+fn reader(path: &Path, keys: &str) -> ListReader {
+    let text = format!(
+        "listener.a = {{ bind = ':1', pool = 'a', deny = 'bad' }}\npool.a.backends = ['127.0.0.1:1']\n\
+         [list.bad]\nfile = '{}'\n{keys}",
+        path.display()
+    );
+    let (config, _) = config::parse("bench", &text).expect("a configuration");
+    ListReader::all(&config).remove(0)
+}
+
+/// A file of countries as they are: a million networks in 240 countries that lie side by side, of sizes from 2 to 128
+/// in a network of IPv4 of /16 or of IPv6 of /32.
+fn countries_file() -> Vec<u8> {
+    let mut file = CountryFile::new();
+    let code = |n: u8| [b'A' + n / 26, b'A' + n % 26].map(char::from).iter().collect::<String>();
+    let records: Vec<_> = (0..240).map(|n| file.record(&by_code(&code(n)))).collect();
+    let v4 = (1..224 << 8).map(|n: u128| (n << 16, 96 + 16));
+    let v6 = (0..1 << 16).map(|n: u128| (0x2a00 << 112 | n << 96, 32));
+    for (n, (start, length)) in v4.chain(v6).enumerate() {
+        for half in 0..8 {
+            // The last one has the rest, and so the size of the one before it.
+            let longer = length + 1 + half.min(6);
+            let bits = if half == 0 { 0 } else { ((1_u128 << half) - 1) << (128 - length - half) };
+            let record = records[(n * 31 + usize::from(half)) / 3 % records.len()];
+            file.put_bits(start | bits, longer, record);
+        }
+    }
+    file.bytes()
+}
+
+/// From a database to a set that can be asked.
+fn load_countries(c: &mut Criterion) {
+    let mut group = c.benchmark_group("list/countries");
+    group.sample_size(10);
+    let path = std::env::temp_dir().join(format!("pointsman-bench-{}.mmdb", std::process::id()));
+    fs::write(&path, countries_file()).expect("a file");
+    for count in [1, 30] {
+        let codes: Vec<_> = (0..count)
+            .map(|n| format!("'{}{}'", char::from(b'A' + n % 8), char::from(b'A' + n / 8)))
+            .collect();
+        let reader = reader(&path, &format!("countries = [{}]", codes.join(", ")));
+        group.bench_function(BenchmarkId::from_parameter(count), |b| {
+            b.iter(|| reader.read().expect("a good file"));
+        });
+    }
+    fs::remove_file(path).expect("the file");
+}
+
 criterion_group! {
     name = benches;
     config = inputs::brief();
-    targets = look_up, load
+    targets = look_up, load, load_countries
 }
 criterion_main!(benches);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::route::{IpPrefix, PrefixFault};
+use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::View;
 use crate::snapshot::List;
 use crate::snapshot::additions::{Added, Full};
@@ -46,6 +46,8 @@ struct ListStatus<'a> {
     entries: Entries,
     /// Null without one.
     file: Option<String>,
+    /// Those whose networks are taken out of the file; empty for a file that is the list.
+    countries: Vec<String>,
     /// When its file was last read well; null is never. RFC 3339, UTC.
     last_load: Option<String>,
     loads: u64,
@@ -186,7 +188,12 @@ fn status(list: &List) -> ListStatus<'_> {
             file: file.map_or(0, |(_, count)| count),
             added: list.kept.additions.len(),
         },
-        file: file.map(|(path, _)| path.display().to_string()),
+        file: file.map(|(source, _)| source.path.display().to_string()),
+        countries: file
+            .map_or(&[][..], |(source, _)| &source.countries)
+            .iter()
+            .map(Country::to_string)
+            .collect(),
         last_load: loaded,
         loads: list.kept.loads(),
         failed_loads: list.kept.failed_loads(),

@@ -66,6 +66,10 @@ codes! {
     BadRate = "C0250",
     /// A line in the file of a list that is no network.
     BadEntry = "C0260",
+    /// A string that is no code of a country.
+    BadCountry = "C0261",
+    /// A file that does not tell countries, is broken, or has no network of one that a list asks for.
+    BadCountryFile = "C0262",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.
@@ -156,6 +160,7 @@ impl Code {
                 | Self::BadDnsName
                 | Self::BadCondition
                 | Self::BadEntry
+                | Self::BadCountry
                 | Self::BadRate
         )
     }

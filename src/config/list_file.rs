@@ -1,32 +1,34 @@
 //! Files with the entries of lists, in the form that such files have everywhere: a network or an address a line,
-//! with comments behind `#` or `;`.
+//! with comments behind `#` or `;`. Those with countries have another one.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use super::Config;
 use super::code::Code;
 use super::fault::{Diagnostic, Faults, Span};
 use super::findings::Findings;
-use super::load::read_text;
+use super::load::{read_bytes, read_text};
+use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
-use crate::snapshot::lists::FileEntries;
+use crate::snapshot::lists::{FileEntries, ListSource};
 
 /// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.
-const MOST_ENTRIES: usize = 5_000_000;
+pub(super) const MOST_ENTRIES: usize = 5_000_000;
+
+/// What messages call such a file.
+const WHAT: &str = "the file of the list";
 
 /// Reads the file of one list, as often as is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListReader {
     list: Arc<str>,
-    path: Arc<Path>,
+    source: ListSource,
 }
 
 impl ListReader {
     /// The readers of a configuration, sorted by the list's name.
     pub fn all(config: &Config) -> Vec<Self> {
         let readers = config.lists.iter().filter_map(|list| {
-            Some(Self { list: Arc::clone(&list.name), path: Arc::clone(&list.file.as_ref()?.path) })
+            Some(Self { list: Arc::clone(&list.name), source: list.file.as_ref()?.source.clone() })
         });
         readers.collect()
     }
@@ -36,9 +38,9 @@ impl ListReader {
         &self.list
     }
 
-    /// The file.
-    pub fn path(&self) -> &Arc<Path> {
-        &self.path
+    /// The file, and what is taken out of it.
+    pub fn source(&self) -> &ListSource {
+        &self.source
     }
 
     /// Reads and checks the file: a million entries in less than a second. It blocks.
@@ -46,9 +48,14 @@ impl ListReader {
     /// # Errors
     ///
     /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
-    /// entries or is not UTF-8.
+    /// entries or is not UTF-8, or if it should tell countries and does not, or none of theirs.
     pub fn read(&self) -> Result<FileEntries, Faults> {
-        parse(&self.path.display().to_string(), &read_text(&self.path, "the file of the list")?)
+        let ListSource { path, countries } = &self.source;
+        let name = path.display().to_string();
+        if countries.is_empty() {
+            return parse(&name, &read_text(path, WHAT)?);
+        }
+        country_file::parse(&name, &read_bytes(path, WHAT)?, countries)
     }
 }
 

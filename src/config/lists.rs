@@ -6,7 +6,7 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::read::{OneOrMany, Path, Read, Value, tables};
 use super::words::{FilePath, name_fault, string};
-use crate::route::{IpPrefix, PrefixFault};
+use crate::route::{Country, CountryFault, IpPrefix, PrefixFault};
 
 tables! {
     /// A list of addresses, for `allow` and `deny`. Without entries and without a file it has what is added while
@@ -18,12 +18,32 @@ tables! {
         /// file's directory. It is read again whenever it changes; while it is broken, what was last read stays.
         /// Default: none.
         file: FilePath,
+        /// Countries by their two letters (ISO 3166-1 alpha-2) such as "DE", or an array. The file is then a database
+        /// in MaxMind's format (.mmdb), and the networks of these countries are taken out of it. Default: none, the
+        /// file is text.
+        countries: OneOrMany<CountryCode>,
     }
 
     /// What is in force for all listeners.
     "the lists" struct ListsWords {
         /// Lists by name, networks or addresses that no listener lets in, or an array. Default: none.
         deny: OneOrMany<Who>,
+    }
+}
+
+/// A country.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CountryCode(pub(super) Country);
+
+impl Read for CountryCode {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        let text = string(value, path, "the code of a country, such as \"DE\"", found)?;
+        let refuse = |fault: CountryFault| {
+            let message = format!("{text:?} is not the code of a country");
+            let diagnostic = Diagnostic::new(Code::BadCountry, path, message);
+            found.add(diagnostic.label(value.span().into(), fault.to_string()));
+        };
+        text.parse().map(Self).map_err(refuse).ok()
     }
 }
 

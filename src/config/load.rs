@@ -49,7 +49,7 @@ fn place_files(config: &mut Config, path: &Path) {
         file.path = directory.join(&*file.path).into();
     }
     for file in config.lists.iter_mut().filter_map(|list| list.file.as_mut()) {
-        file.path = directory.join(&*file.path).into();
+        file.source.path = directory.join(&*file.source.path).into();
     }
 }
 
@@ -107,12 +107,16 @@ fn settle(
 
 /// Reads a whole file; `what` is what messages call it.
 pub(super) fn read_text(path: &Path, what: &str) -> Result<String, Faults> {
-    let name = path.display().to_string();
-    let bytes = read_bytes(path).map_err(|error| unreadable(&name, what, &error))?;
-    String::from_utf8(bytes).map_err(|error| not_utf8(&name, what, &error))
+    let bytes = read_bytes(path, what)?;
+    String::from_utf8(bytes).map_err(|error| not_utf8(&path.display().to_string(), what, &error))
 }
 
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+/// The same of one that need not be text.
+pub(super) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>, Faults> {
+    read_bounded(path).map_err(|error| unreadable(&path.display().to_string(), what, &error))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {

@@ -10,6 +10,7 @@ mod admin;
 mod check;
 mod code;
 mod conditions;
+mod country_file;
 mod document;
 mod fault;
 mod file;

@@ -11,7 +11,7 @@ use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAd
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::limits::RateWord;
-use super::lists::Who;
+use super::lists::{CountryCode, Who};
 use super::proxy::{PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -103,6 +103,7 @@ described! {
     impl [] SourceAddress = |_made| json_schema!({ "type": "string", "pattern": "^(client|[0-9A-Fa-f.:]+)$" });
     impl [] SniRegex = |_made| json_schema!({ "type": "string", "minLength": 1, "format": "regex" });
     impl [] Network = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] CountryCode = |_made| json_schema!({ "type": "string", "pattern": "^[A-Za-z]{2}$" });
     impl [] Reached = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:\[\]]+$" });
     impl [] ProtocolName = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 });
     impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });

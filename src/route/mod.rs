@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::wire::{ServerName, proxy_protocol};
 
 pub mod condition;
+pub mod country;
 pub mod pattern;
 pub mod prefix;
 pub mod prefix_set;
@@ -13,6 +14,7 @@ pub mod split;
 pub mod table;
 
 pub use condition::{Asks, Circumstances, Conditions};
+pub use country::{Country, CountryFault};
 pub use pattern::{NamePattern, PatternFault};
 pub use prefix::{AddressRange, IpPrefix, PrefixFault, Prefixes};
 pub use prefix_set::{PrefixSet, PrefixSetBuilder, Span};

@@ -41,6 +41,13 @@ pub enum PrefixFault {
 }
 
 impl IpPrefix {
+    /// The network of so many leading bits around an address; bits behind them are cut off. Of a length that the
+    /// address does not have, all its bits count.
+    pub fn around(address: IpAddr, length: u8) -> Self {
+        let length = if address.is_ipv4() { MAPPED + length.min(32) } else { length.min(128) };
+        Self { bits: mapped(address) & mask(length), length }
+    }
+
     /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let is_alike = !address.to_canonical().is_ipv4() || self.length >= MAPPED;
@@ -81,10 +88,8 @@ impl FromStr for IpPrefix {
                 digits.parse().ok().filter(|&length| length <= most).ok_or(PrefixFault::Length(most))?
             }
         };
-        let length = if address.is_ipv4() { MAPPED + length } else { length };
-        let bits = mapped(address);
-        let prefix = Self { bits: bits & mask(length), length };
-        if prefix.bits == bits { Ok(prefix) } else { Err(PrefixFault::HostBits(prefix)) }
+        let prefix = Self::around(address, length);
+        if prefix.bits == mapped(address) { Ok(prefix) } else { Err(PrefixFault::HostBits(prefix)) }
     }
 }
 

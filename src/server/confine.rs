@@ -124,7 +124,7 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     });
     let token = config.admin.iter().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
-    let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.path.to_path_buf()));
+    let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.source.path.to_path_buf()));
     files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).collect()
 }
 
@@ -263,13 +263,16 @@ mod tests {
 
     #[test]
     fn every_kind_of_file_is_thought_of() {
-        let admin =
-            "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'";
+        let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
+             [list.near]\nfile = '/f/near.mmdb'\ncountries = 'DE'";
         let config =
             config("protocol = 'tls'\nroutes_file = '/b/routes'", "discover = { file = '/c/found' }", admin);
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let files = read(&config, Some(Path::new("/d/config")));
-        assert_eq!(files, paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad"]));
+        assert_eq!(
+            files,
+            paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad", "/f/near.mmdb"])
+        );
         assert_eq!(written(&config), paths(&["/run/x/admin"]));
     }
 

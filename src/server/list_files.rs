@@ -83,7 +83,7 @@ pub(super) fn forget_read(config: &mut Config) {
 /// Reads the file whenever it changes, for ever. The first time is now: it may have changed since the
 /// configuration was read.
 async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
-    let mut watch = FileWatch::new(Arc::clone(reader.path()));
+    let mut watch = FileWatch::new(Arc::clone(&reader.source().path));
     loop {
         if watch.look().await == Look::Same {
             continue;
@@ -104,7 +104,7 @@ impl Control {
         let snapshot = self.server.view.snapshot.load();
         let name = reader.list();
         let Some(list) = snapshot.lists.get(name) else { return };
-        if list.file().is_none_or(|(path, _)| path != reader.path()) {
+        if list.file().is_none_or(|(source, _)| source != reader.source()) {
             return;
         }
         let read = match read {
@@ -116,7 +116,7 @@ impl Control {
             }
         };
         let entries = read.count;
-        if list.swap_file(reader.path(), read, SystemTime::now()) {
+        if list.swap_file(reader.source(), read, SystemTime::now()) {
             tracing::info!(list = %name, entries, "the list was read again");
         }
     }

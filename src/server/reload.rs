@@ -60,8 +60,8 @@ impl Changes {
             let pools = config.pools.iter().map(|spec| (format!("pool {}", spec.name), format!("{spec:?}")));
             let lists = config.lists.iter().map(|spec| {
                 // What was read of its file, perhaps a million lines, is no change of the configuration.
-                let path = spec.file.as_ref().map(|file| &file.path);
-                (format!("list {}", spec.name), format!("{:?} {path:?}", spec.entries))
+                let source = spec.file.as_ref().map(|file| &file.source);
+                (format!("list {}", spec.name), format!("{:?} {source:?}", spec.entries))
             });
             listeners.chain(pools).chain(lists).collect()
         };

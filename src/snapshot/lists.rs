@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::additions::Additions;
-use crate::route::{IpPrefix, PrefixSet};
+use crate::route::{Country, IpPrefix, PrefixSet};
 
 /// A list, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +25,8 @@ pub struct ListSpec {
 /// The file of a list.
 #[derive(Clone, Debug)]
 pub struct ListFileSpec {
-    /// Where it is.
-    pub path: Arc<Path>,
+    /// Which it is.
+    pub source: ListSource,
     /// What was read with the configuration; `None` if nothing was.
     pub read: Option<Arc<FileEntries>>,
 }
@@ -34,18 +34,27 @@ pub struct ListFileSpec {
 /// Two are equal if they are one file, whatever was read of it at which time.
 impl PartialEq for ListFileSpec {
     fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
+        self.source == other.source
     }
 }
 
 impl Eq for ListFileSpec {}
+
+/// A file, and what of it is in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListSource {
+    /// Where it is.
+    pub path: Arc<Path>,
+    /// The countries whose networks are taken out of a file that tells them, sorted; none for a file that is the list.
+    pub countries: Arc<[Country]>,
+}
 
 /// What stands in a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileEntries {
     /// All of it.
     pub set: PrefixSet,
-    /// How many lines it came from.
+    /// How many lines or networks it came from.
     pub count: usize,
 }
 
@@ -58,7 +67,7 @@ pub struct List {
     pub kept: Arc<Kept>,
     written: PrefixSet,
     written_count: usize,
-    file: Option<(Arc<Path>, ArcSwap<FileEntries>)>,
+    file: Option<(ListSource, ArcSwap<FileEntries>)>,
 }
 
 /// What stays of a list over reloads.
@@ -89,9 +98,9 @@ impl List {
     /// the file if none were read since.
     pub fn build(spec: &ListSpec, old: Option<&Self>) -> Arc<Self> {
         let file = spec.file.as_ref().map(|file| {
-            let before = old.and_then(|old| old.file.as_ref()).filter(|(path, _)| *path == file.path);
+            let before = old.and_then(|old| old.file.as_ref()).filter(|(source, _)| *source == file.source);
             let entries = file.read.clone().or_else(|| before.map(|(_, entries)| entries.load_full()));
-            (Arc::clone(&file.path), ArcSwap::new(entries.unwrap_or_default()))
+            (file.source.clone(), ArcSwap::new(entries.unwrap_or_default()))
         });
         let list = Self {
             name: Arc::clone(&spec.name),
@@ -128,14 +137,14 @@ impl List {
     }
 
     /// Its file, and how many entries that has; `None` without one.
-    pub fn file(&self) -> Option<(&Arc<Path>, usize)> {
-        self.file.as_ref().map(|(path, entries)| (path, entries.load().count))
+    pub fn file(&self) -> Option<(&ListSource, usize)> {
+        self.file.as_ref().map(|(source, entries)| (source, entries.load().count))
     }
 
     /// Puts what was read of its file in force, at once and for all that ask; false if it has no such file, or
     /// nothing is different.
-    pub fn swap_file(&self, path: &Path, read: Arc<FileEntries>, now: SystemTime) -> bool {
-        let Some((_, entries)) = self.file.as_ref().filter(|(own, _)| **own == *path) else { return false };
+    pub fn swap_file(&self, source: &ListSource, read: Arc<FileEntries>, now: SystemTime) -> bool {
+        let Some((_, entries)) = self.file.as_ref().filter(|(own, _)| own == source) else { return false };
         self.count_load(now);
         if *entries.load_full() == *read {
             return false;
@@ -298,8 +307,13 @@ mod tests {
         Arc::new(FileEntries { set: prefixes.iter().collect(), count: prefixes.len() })
     }
 
+    fn source(path: &str, countries: &str) -> ListSource {
+        let countries = countries.split_whitespace().map(|text| text.parse().unwrap()).collect();
+        ListSource { path: Path::new(path).into(), countries }
+    }
+
     fn spec(entries: &str, file: Option<&str>) -> ListSpec {
-        let file = file.map(|texts| ListFileSpec { path: Path::new("bad").into(), read: Some(read(texts)) });
+        let file = file.map(|texts| ListFileSpec { source: source("bad", ""), read: Some(read(texts)) });
         ListSpec { name: "bad".into(), entries: prefixes(entries), file }
     }
 
@@ -350,9 +364,10 @@ mod tests {
         let spec = AccessSpec { deny: rule(&["bad"], ""), ..AccessSpec::default() };
         let access = Access::build(&spec, find).unwrap();
         check(&access, "10.5.0.1", Asked::Client, Ok(()));
-        assert!(list.swap_file(Path::new("bad"), read("10.5.0.0/16"), UNIX_EPOCH));
-        assert!(!list.swap_file(Path::new("bad"), read("10.5.0.0/16"), UNIX_EPOCH), "it is the same");
-        assert!(!list.swap_file(Path::new("worse"), read("::1"), UNIX_EPOCH));
+        assert!(list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH));
+        assert!(!list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH), "it is the same");
+        assert!(!list.swap_file(&source("worse", ""), read("::1"), UNIX_EPOCH));
+        assert!(!list.swap_file(&source("bad", "DE"), read("::1"), UNIX_EPOCH), "others are asked for");
         check(&access, "10.5.0.1", Asked::Client, Err(Denial::Denied));
         check(&access, "10.2.0.1", Asked::Client, Ok(()));
         list.kept.additions.add("10.2.0.1".parse().unwrap(), None, Instant::now()).unwrap();
@@ -373,6 +388,9 @@ mod tests {
         assert_eq!(reasons(&next, "10.1.0.1"), 0);
         assert_eq!(reasons(&next, "10.2.0.1"), 2, "written, and read before");
         assert_eq!(reasons(&next, "10.3.0.1"), 1);
+        unread.file.as_mut().unwrap().source = source("bad", "DE");
+        let other = List::build(&unread, Some(&list));
+        assert_eq!(reasons(&other, "10.2.0.1"), 1, "what was read of it for other countries is not theirs");
         let next = List::build(&spec("", Some("::1")), Some(&next));
         assert_eq!(
             (reasons(&next, "10.2.0.1"), reasons(&next, "::1"), reasons(&next, "10.3.0.1")),

@@ -12,6 +12,7 @@ use pointsman::config::{self, Config};
 use serde_json::{Value, json};
 
 use crate::records::LogFile;
+use crate::support::country_file::CountryFile;
 use crate::support::hello::hello;
 use crate::support::pair::connect_from;
 use crate::support::recorder::{Recorder, ask_on};
@@ -47,7 +48,7 @@ fn proxy(listener: &str, tables: &str, backend: &Recorder) -> Proxy {
 struct ListFile(PathBuf);
 
 impl ListFile {
-    fn new(text: &str) -> Self {
+    fn new(text: impl AsRef<[u8]>) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pointsman-lists-{}-{number}", std::process::id()));
@@ -58,7 +59,7 @@ impl ListFile {
     }
 
     /// Puts another file in its place, in one step.
-    fn write(&self, text: &str) {
+    fn write(&self, text: impl AsRef<[u8]>) {
         let new = self.0.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, &self.0).unwrap();
@@ -66,8 +67,13 @@ impl ListFile {
 
     /// A configuration beside it that names it `bad`.
     fn config(&self, listener: &str, tables: &str, backend: &Recorder) -> Config {
+        self.config_with("", listener, tables, backend)
+    }
+
+    /// The same with these further keys of the list.
+    fn config_with(&self, keys: &str, listener: &str, tables: &str, backend: &Recorder) -> Config {
         let path = self.0.with_file_name("config.toml");
-        let tables = format!("{tables}\n[list.bad]\nfile = \"bad.txt\"");
+        let tables = format!("{tables}\n[list.bad]\nfile = \"bad.txt\"\n{keys}");
         fs::write(&path, text("off", listener, &tables, backend)).unwrap();
         config::load(&path).unwrap_or_else(|faults| panic!("{faults}")).0
     }
@@ -292,6 +298,62 @@ fn a_file_is_swapped_alone_while_connections_go_on() {
     client.write_all(b"still here").unwrap();
     drop(client);
     find_in_time(|| (backend.received() == b"still here").then_some(())).expect("it went on all the time");
+}
+
+#[test]
+fn a_country_is_denied_until_the_file_says_otherwise() {
+    let backend = Recorder::start("b");
+    let file = ListFile::new(CountryFile::of(&[("127.0.0.0/8", "DE"), ("192.0.2.0/24", "AT")]));
+    let listener = format!("{TCP}\ndeny = \"bad\"");
+    let config =
+        |countries: &str| file.config_with(&format!("countries = {countries}"), &listener, "", &backend);
+    let (proxy, admin) = Proxy::start_with_admin(config("[\"de\"]"));
+    check(&proxy, "127.0.0.1", false);
+    let denied = || series(admin, r#"pointsman_list_refusals_total{list="bad"}"#);
+    wait_for("the refusal in the metrics", || denied() == 1.0);
+    let one = page(admin, "/api/v1/lists/bad");
+    assert_eq!((&one["countries"], &one["entries"]["file"]), (&json!(["DE"]), &json!(1)));
+    let is = page(admin, "/api/v1/lists/bad?address=127.0.2.9");
+    assert_eq!(is["by"][0]["entry"], "127.0.0.0-127.255.255.255");
+
+    // Half a file changes nothing.
+    let elsewhere = CountryFile::of(&[("127.0.0.0/8", "AT"), ("192.0.2.0/24", "DE")]);
+    file.write(&elsewhere[..elsewhere.len() / 2]);
+    let failed = r#"pointsman_list_loads_total{list="bad",result="failed"}"#;
+    wait_for("a failed load", || series(admin, failed) == 1.0);
+    check(&proxy, "127.0.0.1", false);
+
+    file.write(&elsewhere);
+    wait_for("the new file", || greeting(&proxy, "127.0.0.1").is_some());
+    assert_eq!(page(admin, "/api/v1/lists/bad?address=192.0.2.1")["listed"], true);
+
+    // Nor does a file in which the country has no network.
+    file.write(CountryFile::of(&[("127.0.0.0/8", "AT")]));
+    wait_for("another failed load", || series(admin, failed) == 2.0);
+    check(&proxy, "127.0.0.1", true);
+
+    file.write(elsewhere);
+    proxy.remote.reload(config("[\"AT\", \"DE\"]")).unwrap();
+    check(&proxy, "127.0.0.1", false);
+}
+
+#[test]
+fn a_country_is_asked_for_behind_a_proxy_too() {
+    let backend = Recorder::start("b");
+    let file = ListFile::new(CountryFile::of(&[("192.0.2.0/24", "DE"), ("2001:db8::/32", "DE")]));
+    let keys = "proxy_protocol = { trusted = \"127.0.0.0/8\" }\nallow = \"bad\"";
+    let config = file.config_with("countries = \"DE\"", &format!("{TCP}\n{keys}"), "", &backend);
+    let proxy = Proxy::start(config);
+    let ask = |family: &str, client: &str| {
+        let header = format!("PROXY {family} {client} {client} 4711 443\r\n");
+        greeting_of(proxy.connect(), header.as_bytes())
+    };
+    assert_eq!(ask("TCP4", "192.0.2.1").as_deref(), Some("b"));
+    assert_eq!(ask("TCP6", "2001:db8::1").as_deref(), Some("b"));
+    assert_eq!(ask("TCP4", "198.51.100.1"), None);
+    // 6to4 of 192.0.2.1: the file leads from there to IPv4, and yet it is no address of that country.
+    assert_eq!(ask("TCP6", "2002:c000:201::1"), None);
+    counted(&proxy, "closed", "not_allowed", 2.0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A server to test, and peers for it.
 
+pub(crate) mod country_file;
 pub(crate) mod dns;
 pub(crate) mod hello;
 pub(crate) mod pair;

@@ -8,10 +8,10 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{File, Refusal};
 use crate::config::findings::{Findings, did_you_mean};
-use crate::config::lists::Who;
-use crate::config::read::{Entry, OneOrMany};
+use crate::config::lists::{ListWords, Who};
+use crate::config::read::{Entry, NamedTable, OneOrMany};
 use crate::config::words::name_fault;
-use crate::snapshot::lists::{AccessSpec, ListFileSpec, ListSpec, Refused, RuleSpec};
+use crate::snapshot::lists::{AccessSpec, ListFileSpec, ListSource, ListSpec, Refused, RuleSpec};
 use crate::sys::Address;
 
 /// Every list by name, and what is in force for all listeners.
@@ -40,9 +40,8 @@ impl Lists {
             lists.known.insert(Arc::clone(&name), Known { place: list.place, is_used: false });
             let Some(words) = &list.table else { continue };
             let entries = words.entries.value().map_or(&[][..], |entries| &entries.0.items);
-            let file =
-                words.file.value().map(|path| ListFileSpec { path: path.0.as_path().into(), read: None });
-            specs.push(ListSpec { name, entries: entries.iter().map(|item| item.value.0).collect(), file });
+            let entries = entries.iter().map(|item| item.value.0).collect();
+            specs.push(ListSpec { file: list_file(words, list, found), name, entries });
         }
         specs.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(deny) = file.lists.value().and_then(|words| words.deny.entry()) {
@@ -95,6 +94,41 @@ impl Lists {
             found.add(warning.label(list.place, "no `allow` and no `deny` names it"));
         }
     }
+}
+
+/// The file of a list, and the countries that are taken out of it.
+fn list_file(
+    words: &ListWords,
+    table: &NamedTable<ListWords>,
+    found: &mut Findings<'_>,
+) -> Option<ListFileSpec> {
+    let key = |key: &str| format!("list.{}.{key}", table.name);
+    let mut countries = Vec::new();
+    if let Some(written) = words.countries.entry() {
+        let list = &written.value.0;
+        countries.extend(list.items.iter().map(|item| item.value.0));
+        countries.sort_unstable();
+        countries.dedup();
+        if list.items.is_empty() && list.complete {
+            let fault = Diagnostic::new(Code::BadCountry, key("countries"), "`countries` names none");
+            found.add(fault.label(written.at, "name some, or remove it"));
+        }
+        if words.file.is_absent() {
+            let message = format!("list `{}` has `countries` but no `file`", table.name);
+            let fault = Diagnostic::new(Code::MissingKey, key("file"), message);
+            let help = "add: file = \"/PATH/TO/GeoLite2-Country.mmdb\"";
+            found.add(fault.label(written.key, "they are taken out of a file").help(help));
+        }
+    }
+    let file = words.file.entry()?;
+    if words.countries.is_absent() && file.value.0.extension().is_some_and(|extension| extension == "mmdb") {
+        let message = format!("list `{}` has a database as its `file` but no `countries`", table.name);
+        let fault = Diagnostic::new(Code::MissingKey, key("countries"), message);
+        let help = "add the countries whose networks are meant, such as: countries = [\"DE\", \"AT\"]";
+        found.add(fault.label(file.at, "the networks of all countries").help(help));
+    }
+    let source = ListSource { path: file.value.0.as_path().into(), countries: countries.into() };
+    Some(ListFileSpec { source, read: None })
 }
 
 impl ListenerChecker<'_> {

@@ -65,7 +65,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let files: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.routes_file.take()).collect();
     assert_eq!(&*files[0].path, Path::new("routes.toml"));
     let files: Vec<_> = full.lists.iter_mut().filter_map(|list| list.file.take()).collect();
-    assert_eq!(&*files[0].path, Path::new("bad.txt"));
+    assert_eq!(&*files[0].source.path, Path::new("bad.txt"));
+    assert_eq!(&*files[1].source.path, Path::new("GeoLite2-Country.mmdb"));
+    assert_eq!(files[1].source.countries.len(), 2);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.max_load.take()).collect();
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {

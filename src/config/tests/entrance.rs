@@ -118,6 +118,23 @@ fn who_may_come_in() {
     assert_eq!(good(&whole("", "", "")).listeners[0].policy.access, None);
 }
 
+#[test]
+fn countries_are_taken_out_of_a_file() {
+    let list = |keys: &str| whole("deny = 'a'", "", &format!("[list.a]\n{keys}"));
+    let check_list = |keys: &str, expected: &[&str]| check(&list(keys), expected);
+    check_list("file = 'x.mmdb'\ncountries = ['DE', 'at']\nentries = '::1'", &[]);
+    check_list("file = 'x.db'\ncountries = 'DE'", &[]);
+    check_list("file = 'x.mmdb'\ncountries = ['DEU', 'D', '', '49', 'D ', 'Germany']", &["C0261"; 6]);
+    check_list("file = 'x.mmdb'\ncountries = 49", &["C0104"]);
+    check_list("file = 'x.mmdb'\ncountries = []", &["C0261"]);
+    check_list("file = 'x.mmdb'", &["C0105"]);
+    check_list("countries = ['DE']", &["C0105"]);
+    check_list("file = 'x.mmdb'\ncountry = ['DE']", &["C0102"]);
+    let config = good(&list("file = 'x.mmdb'\ncountries = ['de', 'AT', 'DE']"));
+    let source = &config.lists[0].file.as_ref().unwrap().source;
+    assert_eq!(format!("{source:?}"), "ListSource { path: \"x.mmdb\", countries: [AT, DE] }");
+}
+
 /// A tcp listener and a tls one with these keys, in front of a pool with those.
 fn limited(listener: &str, tls: &str, pool: &str) -> String {
     format!(
