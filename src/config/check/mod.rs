@@ -44,7 +44,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
     tiers::Node::check(file, &pools, found);
-    front::warn_of_lost_cancels(&listeners, &pools, found);
+    front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.
     if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {
         known.warn_of_unused(found);
