@@ -185,6 +185,9 @@ async fn find(
     let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
     let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
     let source = story.client().tcp();
+    if matches!(sniffed.wish, Wish::Cancel) {
+        return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
+    }
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),

@@ -9,6 +9,7 @@
 mod agent;
 mod announce;
 mod backend;
+mod cancel;
 mod changes;
 pub mod discover;
 pub mod forward;
