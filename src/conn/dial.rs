@@ -117,6 +117,11 @@ pub(super) async fn dial(
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
+                if !matches!(sniffed.wish, Wish::Cancel)
+                    && let Some(stay) = served.pool.stay(story.client().tcp(), lease.backend())
+                {
+                    story.stays(stay);
+                }
                 story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }

@@ -314,6 +314,31 @@ fn a_request_to_cancel_comes_past_what_is_full() {
     check("max_connections = 1\nqueue = { length = 1, timeout = \"20s\" }", &listed[..1]);
     check("limits = { connections = 1 }", &listed);
     check("limits = { rate = \"1/m\" }", &listed);
+    check("max_load = 1.01", &listed);
+    check("balance = \"round-robin\"", &listed);
+}
+
+/// What drains, and what is there no more, keeps its sessions.
+#[test]
+fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
+    let backends = ["b0", "b1"].map(|name| Scripted::start(name, &[]));
+    let drained = |word: &str| {
+        let first = format!("{{ name = \"first\", address = {}, {word} }}", backends[0].address());
+        sessions("balance = \"failover\"", &[first, backends[1].address()])
+    };
+    let proxy = Proxy::start(drained("state = \"ready\""));
+    let cancel = message(80_877_102, &[1; 8]);
+    let (session, name) = ask(&proxy, &login("ann", "shop"));
+    assert_eq!(name, "b0");
+    for config in
+        [drained("state = \"drain\""), drained("weight = 0"), sessions("", &[backends[1].address()])]
+    {
+        proxy.remote.reload(config).unwrap();
+        assert_eq!(ask(&proxy, &cancel).1, "b0");
+    }
+    drop(session);
+    // The end of the session is seen a little later.
+    wait_for("a request that goes elsewhere", || ask(&proxy, &cancel).1 == "b1");
 }
 
 #[test]

@@ -150,6 +150,17 @@ impl ListenerChecker<'_> {
     }
 }
 
+/// Tells the pools to which requests to cancel come.
+pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
+    for listener in listeners {
+        if let FrontSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
+            && let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name)
+        {
+            pool.gets_cancels = true;
+        }
+    }
+}
+
 /// Warns of each listener whose requests to cancel are refused though nobody wrote so, or go to a pool that may
 /// lead them astray.
 pub(super) fn warn_of_lost_cancels(
