@@ -124,7 +124,7 @@ codes! {
     TrustsEverybody = "C0420",
     /// A list that nothing uses.
     UnusedList = "C0440",
-    /// A pool that gets requests to cancel a query, and does not lead them to the session's backend.
+    /// Requests to cancel a query that may miss their session's backend, or are refused though nobody wrote that.
     LostCancel = "C0430",
 }
 

@@ -177,8 +177,8 @@ tables! {
         /// postgres only: users and the pools of their sessions without TLS; `databases` come first. Default: none.
         users: Named<String>,
         /// postgres only: requests to cancel a query: "reject" or a pool, which finds the session's backend if it
-        /// hashes the source. Default: that of `plaintext`, else the only pool there is, unless there is a
-        /// `routes_file`; else "reject".
+        /// hashes the source. Default: the only pool that sessions can go to, unless there is a `routes_file`; else
+        /// "reject".
         cancel: String,
         /// smtp, imap, pop3 only: the name the listener greets with, and gives to backends. Default: the host's.
         hostname: TlsName,

@@ -16,7 +16,9 @@ use crate::pool::{
     HashOn, HealthSpec, OnDown, Passed, QueueSpec, Records, Source, SourcePrefix, TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
-use crate::snapshot::{ActionSpec, AdmissionSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec};
+use crate::snapshot::{
+    ActionSpec, AdmissionSpec, FrontSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec,
+};
 use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;

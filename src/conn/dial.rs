@@ -117,6 +117,11 @@ pub(super) async fn dial(
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
+                if !matches!(sniffed.wish, Wish::Cancel)
+                    && let Some(stay) = served.pool.stay(story.client().tcp(), lease.backend())
+                {
+                    story.stays(stay);
+                }
                 story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }
@@ -185,6 +190,9 @@ async fn find(
     let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
     let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
     let source = story.client().tcp();
+    if matches!(sniffed.wish, Wish::Cancel) {
+        return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
+    }
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::admission::{self, Away};
 use super::announce;
-use super::front;
+use super::front::{self, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::route::Circumstances;
@@ -44,12 +44,13 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
             })?,
         },
     };
-    follow(target, source, story)
+    follow(target, source, &sniffed.wish, story)
 }
 
 fn follow(
     Target { route, action, limits }: &Target,
     source: Option<std::net::IpAddr>,
+    wish: &Wish,
     story: &mut Story,
 ) -> Result<Arc<Served>, Away> {
     story.routed(route);
@@ -60,7 +61,11 @@ fn follow(
     if let Some(limited) = limits {
         admission::route(limited, story)?;
     }
-    enter(place.served(), story)
+    match wish {
+        // It is short, and must not be refused because the sessions that it is about fill the pool.
+        Wish::Cancel => Ok(place.served()),
+        _ => enter(place.served(), story),
+    }
 }
 
 /// The pool, if it has room.

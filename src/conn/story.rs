@@ -12,7 +12,7 @@ use super::Surroundings;
 use crate::limit::{Moment, Pass, Permit, SourcePass};
 use crate::live::{Left, Registered, Seat};
 use crate::pool::forward::Mark;
-use crate::pool::{Backend, Lease, Sighting, Trouble};
+use crate::pool::{Backend, Lease, Sighting, Stay, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
@@ -57,14 +57,23 @@ struct Plot {
     listener: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
-    /// Kept while the connection is forwarded by its name, so that it is known if it comes in again.
-    mark: Option<Box<Mark>>,
+    /// Boxed, as most connections have nothing of it.
+    kept: Option<Box<Kept>>,
     began: Instant,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     client: Address,
     /// What only the access log wants; `None` where there is no log.
     told: Option<Box<Told>>,
+}
+
+/// By what a connection is found while it is open.
+#[derive(Default)]
+struct Kept {
+    /// While it is forwarded by its name, so that it is known if it comes in again.
+    mark: Option<Mark>,
+    /// While it may be a session whose query is to be cancelled.
+    stay: Option<Stay>,
 }
 
 /// What PROXY headers tell, the one that came in and the one that goes out.
@@ -105,7 +114,7 @@ impl Story {
             listener: policy.metrics.accepted(),
             permit: None,
             lease: None,
-            mark: None,
+            kept: None,
             began: Instant::now(),
             accepted: unix_millis(),
             client,
@@ -290,7 +299,12 @@ impl Story {
 
     /// The connection is being forwarded by its name.
     pub(super) fn keep(&mut self, mark: Mark) {
-        self.plot_mut().mark = Some(Box::new(mark));
+        self.plot_mut().kept.get_or_insert_default().mark = Some(mark);
+    }
+
+    /// Requests to cancel a query of this connection find its backend.
+    pub(super) fn stays(&mut self, stay: Stay) {
+        self.plot_mut().kept.get_or_insert_default().stay = Some(stay);
     }
 
     /// The attempt goes to this address of the name that the client asked for.

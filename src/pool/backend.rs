@@ -304,6 +304,11 @@ impl Backend {
         self.traffic.hold(self.places())
     }
 
+    /// One more lease is held, even if it is full.
+    pub(super) fn hold_past_limits(&self) {
+        self.traffic.hold(UNLIMITED);
+    }
+
     /// A lease is given back, and only then reported: see [`Queue`].
     pub(super) fn release(&self) {
         self.traffic.active.fetch_sub(1, Ordering::SeqCst);

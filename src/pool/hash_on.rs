@@ -64,6 +64,13 @@ pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Opti
     key.hasher.finish()
 }
 
+/// The key of a client's network, whatever `pool` hashes.
+pub(super) fn network_key(pool: &PoolSpec, source: Option<SocketAddr>) -> u64 {
+    let mut key = Key { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
+    key.source(HashOn::SourceIp, source);
+    key.hasher.finish()
+}
+
 impl Pool {
     /// The host name in a PROXY header, if this pool hashes it and it is one.
     pub fn authority(&self, header: &Header) -> Option<ServerName> {

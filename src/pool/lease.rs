@@ -22,6 +22,12 @@ impl Lease {
         backend.hold().then(|| Self { backend: Arc::clone(backend) })
     }
 
+    /// Holds a backend, as many connections as it may have.
+    pub(super) fn take_past_limits(backend: &Arc<Backend>) -> Self {
+        backend.hold_past_limits();
+        Self { backend: Arc::clone(backend) }
+    }
+
     /// The backend it holds.
     pub fn backend(&self) -> &Arc<Backend> {
         &self.backend

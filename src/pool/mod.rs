@@ -9,6 +9,7 @@
 mod agent;
 mod announce;
 mod backend;
+mod cancel;
 mod changes;
 pub mod discover;
 pub mod forward;
@@ -31,12 +32,14 @@ use std::time::Instant;
 use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
+use cancel::Stays;
 use queue::Queue;
 use tiers::{Tier, Tiers};
 
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
 pub use backend::Backend;
+pub use cancel::Stay;
 pub use changes::{Sighting, Withheld};
 pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
 pub use discover::{Discoveries, Discovery, DiscoveryReport};
@@ -68,6 +71,8 @@ pub struct Pool {
     backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
+    /// Where sources have their sessions; only where requests to cancel come. Shared as the queue is.
+    stays: Option<Arc<Stays>>,
 }
 
 impl Pool {
@@ -113,7 +118,9 @@ impl Pool {
         let forward = spec.forward.as_ref();
         let forward =
             forward.map(|spec| Forward::build(spec, previous.and_then(|pool| pool.forward.as_ref())));
-        Pool { spec, tiers, queue, present, backends, by_name, forward }
+        let known = previous.and_then(|pool| pool.stays.clone());
+        let stays = spec.gets_cancels.then(|| known.unwrap_or_default());
+        Pool { spec, tiers, queue, present, backends, by_name, forward, stays }
     }
 
     /// Lets a backend that had left the pool go on with its number and counts, if the same server stands

@@ -32,7 +32,7 @@ impl Pool {
         if self.spec.queue.is_some() && self.queue.is_before_newcomers() {
             return Err(Unavailable::Full);
         }
-        self.pick_now(source, server_name, tried)
+        self.pick_now(source, server_name, tried, Limits::Obeyed)
     }
 
     /// Takes a place in the pool's queue, behind all who wait there already; what it gives ends when it is this
@@ -59,7 +59,7 @@ impl Pool {
         let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
         let pick = move || {
             let present = self.present().upgrade();
-            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried)
+            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried, Limits::Obeyed)
         };
         let attempt = move || match pick() {
             Ok(lease) => Attempt::Took(lease),
@@ -70,16 +70,17 @@ impl Pool {
     }
 
     /// A pick that looks at the backends alone.
-    fn pick_now(
+    pub(super) fn pick_now(
         &self,
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
+        limits: Limits,
     ) -> Result<Lease, Unavailable> {
         let luck = luck();
         let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
         let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { luck };
-        let draw = Draw { key, luck, tried };
+        let draw = Draw { key, luck, tried, limits };
         if let Some(tier) = self.tiers.only() {
             let is_full = Cell::new(false);
             return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
@@ -110,14 +111,20 @@ impl Pool {
             members: tier.members(),
             tried: draw.tried,
             slow_start: self.spec.slow_start,
+            limits: draw.limits,
             is_panic,
             is_full,
         };
         loop {
             let at = tier.balancer.pick(draw.key, draw.luck, &choice)?;
             // If another worker has taken the last place since, this backend is full at the next look.
-            if let Some(lease) = Lease::take(choice.backend(at)) {
-                return Some(lease);
+            let backend = choice.backend(at);
+            let taken = match draw.limits {
+                Limits::Obeyed => Lease::take(backend),
+                Limits::Passed => Some(Lease::take_past_limits(backend)),
+            };
+            if taken.is_some() {
+                return taken;
             }
         }
     }
@@ -147,11 +154,21 @@ impl Unavailable {
     }
 }
 
+/// What the limits of backends are to a pick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Limits {
+    /// One that has as many connections as it may is passed over.
+    Obeyed,
+    /// They do not count.
+    Passed,
+}
+
 /// What decides a pick besides the backends.
 struct Draw<'a> {
     key: u64,
     luck: u64,
     tried: &'a [Arc<Backend>],
+    limits: Limits,
 }
 
 /// The backends of a tier as its balancer asks of them for one connection.
@@ -162,6 +179,7 @@ struct Choice<'a> {
     /// Those this connection already failed to reach.
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
+    limits: Limits,
     /// Whether health is disregarded.
     is_panic: bool,
     /// Becomes true if one was refused only because it is full.
@@ -181,7 +199,7 @@ impl Candidates for Choice<'_> {
         if !is_up || self.tried.iter().any(|other| other.is_same(backend)) {
             return false;
         }
-        let is_full = backend.is_full();
+        let is_full = self.limits == Limits::Obeyed && backend.is_full();
         if is_full {
             self.is_full.set(true);
         }

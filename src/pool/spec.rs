@@ -61,6 +61,9 @@ pub struct PoolSpec {
     pub queue: Option<QueueSpec>,
     /// What all backends together may have, or `None`: no limits.
     pub limits: Option<QuotaSpec>,
+    /// Whether requests to cancel a query come here, so that it has to be known where each source has its
+    /// sessions. Default: not.
+    pub gets_cancels: bool,
 }
 
 impl PoolSpec {
@@ -86,6 +89,7 @@ impl PoolSpec {
             tiers: TierSpec::default(),
             queue: None,
             limits: None,
+            gets_cancels: false,
         }
     }
 

@@ -61,7 +61,7 @@ pub enum CloseReason {
     HelloMemory,
     /// The client wants a session without TLS, and the listener rejects that.
     PlaintextRefused,
-    /// The client wants a query to be cancelled, and the listener has no pool for that.
+    /// The client wants a query to be cancelled, and the listener has no pool for that, or the pool no backend.
     CancelRefused,
     /// The first bytes are those of a protocol for which the listener has no pool.
     UnknownProtocol,
@@ -364,7 +364,7 @@ impl CloseReason {
             Self::CancelRefused => rejection(
                 "cancel_refused",
                 Hello,
-                "The client wants a query to be cancelled, and the listener has no pool for that.",
+                "The client wants a query to be cancelled, and the listener has no pool for that, or the pool no backend.",
             ),
             Self::UnknownProtocol => rejection(
                 "unknown_protocol",

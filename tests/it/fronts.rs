@@ -280,6 +280,67 @@ fn a_request_to_cancel_finds_the_backend_of_its_session() {
     check_refused(&self::proxy(keys, &[&backends[0]]), &[&cancel], b"", "cancel_refused");
 }
 
+/// A listener of PostgreSQL without TLS, with these backends as `p`, which has these keys.
+fn sessions(keys: &str, backends: &[String]) -> pointsman::config::Config {
+    config(&format!(
+        "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
+         plaintext = \"p\"\n[pool.p]\nhealth.check = \"off\"\nbackends = [{}]\n{keys}\n",
+        backends.join(", ")
+    ))
+}
+
+/// A client that says this, and the name of the backend it came to.
+fn ask(proxy: &Proxy, bytes: &[u8]) -> (TcpStream, String) {
+    let mut client = patient(proxy.connect());
+    client.write_all(bytes).unwrap();
+    let mut name = [0; 2];
+    client.read_exact(&mut name).expect("a backend answers");
+    (client, String::from_utf8(name.to_vec()).unwrap())
+}
+
+#[test]
+fn a_request_to_cancel_comes_past_what_is_full() {
+    let backends = ["b0", "b1", "b2"].map(|name| Scripted::start(name, &[]));
+    let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
+    let cancel = message(80_877_102, &[1; 8]);
+    let check = |keys: &str, backends: &[String]| {
+        let proxy = Proxy::start(sessions(keys, backends));
+        let (_session, name) = ask(&proxy, &login("ann", "shop"));
+        assert_eq!(ask(&proxy, &cancel).1, name, "{keys}");
+    };
+    check("max_connections = 1", &listed);
+    check("max_connections = 1", &listed[..1]);
+    check("max_connections = 1\nbalance = \"failover\"", &listed);
+    check("max_connections = 1\nqueue = { length = 1, timeout = \"20s\" }", &listed[..1]);
+    check("limits = { connections = 1 }", &listed);
+    check("limits = { rate = \"1/m\" }", &listed);
+    check("max_load = 1.01", &listed);
+    check("balance = \"round-robin\"", &listed);
+}
+
+/// What drains, and what is there no more, keeps its sessions.
+#[test]
+fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
+    let backends = ["b0", "b1"].map(|name| Scripted::start(name, &[]));
+    let drained = |word: &str| {
+        let first = format!("{{ name = \"first\", address = {}, {word} }}", backends[0].address());
+        sessions("balance = \"failover\"", &[first, backends[1].address()])
+    };
+    let proxy = Proxy::start(drained("state = \"ready\""));
+    let cancel = message(80_877_102, &[1; 8]);
+    let (session, name) = ask(&proxy, &login("ann", "shop"));
+    assert_eq!(name, "b0");
+    for config in
+        [drained("state = \"drain\""), drained("weight = 0"), sessions("", &[backends[1].address()])]
+    {
+        proxy.remote.reload(config).unwrap();
+        assert_eq!(ask(&proxy, &cancel).1, "b0");
+    }
+    drop(session);
+    // The end of the session is seen a little later.
+    wait_for("a request that goes elsewhere", || ask(&proxy, &cancel).1 == "b1");
+}
+
 #[test]
 fn a_backend_that_refuses_tls_is_one_that_failed() {
     let good = Scripted::start("good", POSTGRES);

@@ -10,14 +10,14 @@ use super::pools::Pools;
 use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Detect, Protocol};
+use crate::config::file::{Detect, Listener, Protocol};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key, Named};
+use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Word;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::pool::spec::HashOn;
-use crate::snapshot::{ActionSpec, DetectSpec, FrontSpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, DetectSpec, FrontSpec, PolicySpec, ProtocolSpec, TargetSpec};
 use crate::sys::process::host_name;
 use crate::wire::Starttls;
 
@@ -48,11 +48,11 @@ impl ListenerChecker<'_> {
         match protocol {
             Protocol::Tcp | Protocol::Tls => FrontSpec::Straight,
             Protocol::Postgres => {
-                let cancel = match (&words.cancel, &plaintext) {
-                    (Key::Absent, TargetSpec::Pool(_)) => plaintext.clone(),
+                let cancel = match &words.cancel {
                     // A file may lead to further pools, today or tomorrow, whose servers must not get the secret.
-                    (Key::Absent, TargetSpec::Reject) if !words.routes_file.is_absent() => cancel,
-                    (Key::Absent, TargetSpec::Reject) => only_pool(tls, &databases, &users),
+                    Key::Absent if words.routes_file.is_absent() => {
+                        only(pools_of_sessions(tls, &plaintext, &databases, &users))
+                    }
                     _ => cancel,
                 };
                 FrontSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout }
@@ -150,23 +150,57 @@ impl ListenerChecker<'_> {
     }
 }
 
-/// Warns of each listener whose requests to cancel go to a pool that may lead them astray.
-pub(super) fn warn_of_lost_cancels(listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
+/// Tells the pools to which requests to cancel come.
+pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
     for listener in listeners {
-        let FrontSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front else {
+        if let FrontSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
+            && let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name)
+        {
+            pool.gets_cancels = true;
+        }
+    }
+}
+
+/// Warns of each listener whose requests to cancel are refused though nobody wrote so, or go to a pool that may
+/// lead them astray.
+pub(super) fn warn_of_lost_cancels(
+    written: &Key<Named<Listener>>,
+    listeners: &[ListenerSpec],
+    pools: &[PoolSpec],
+    found: &mut Findings<'_>,
+) {
+    for NamedTable { name, place, table } in written.value().map_or(&[][..], |named| &named.0) {
+        let spec = listeners.iter().find(|listener| *listener.name == **name);
+        let (Some(words), Some(PolicySpec { protocol, front, .. })) = (table, spec.map(|spec| &spec.policy))
+        else {
             continue;
         };
-        let Some(pool) = pools.iter().find(|pool| pool.name == *name && !leads_back(pool)) else { continue };
-        let path = format!("listener.{}.cancel", listener.name);
-        let message = format!(
-            "requests to cancel a query may not find their session: pool `{}` has several backends, and what it \
-             chooses by is not the client's address alone",
-            pool.name
-        );
-        let warning = Diagnostic::new(Code::LostCancel, path, message);
-        found.add(
-            warning.help("such a request has no name: use balance = \"maglev\" with hash_on = \"source-ip\""),
-        );
+        let FrontSpec::Postgres { plaintext, databases, users, cancel, .. } = front else { continue };
+        let (message, help) = match cancel {
+            TargetSpec::Pool(name) => {
+                if pools.iter().find(|pool| pool.name == *name).is_none_or(leads_back) {
+                    continue;
+                }
+                let message = format!(
+                    "requests to cancel a query may not find their session: pool `{name}` has several backends, \
+                     and what it chooses by is not the client's address alone"
+                );
+                (message, "such a request has no name: use balance = \"maglev\" with hash_on = \"source-ip\"")
+            }
+            TargetSpec::Reject => {
+                let goes_nowhere = pools_of_sessions(protocol, plaintext, databases, users).next().is_none();
+                if !words.cancel.is_absent() || (goes_nowhere && words.routes_file.is_absent()) {
+                    continue;
+                }
+                let message = format!(
+                    "requests to cancel a query will be refused: sessions of listener `{name}` may go to several \
+                     pools, and such a request has no name to choose one by"
+                );
+                (message, "write the pool that shall get them: cancel = \"POOL\", or cancel = \"reject\"")
+            }
+        };
+        let warning = Diagnostic::new(Code::LostCancel, format!("listener.{name}.cancel"), message);
+        found.add(warning.label(words.cancel.place().unwrap_or(*place), "").help(help));
     }
 }
 
@@ -181,14 +215,18 @@ fn leads_back(pool: &PoolSpec) -> bool {
     }
 }
 
-/// The pool of all sessions, if they have one and the same.
-fn only_pool(
-    tls: &ProtocolSpec,
-    databases: &[(Arc<str>, Arc<str>)],
-    users: &[(Arc<str>, Arc<str>)],
-) -> TargetSpec {
-    let ProtocolSpec::Tls { routes, no_sni, unmatched, .. } = tls else { return TargetSpec::Reject };
-    let fallbacks = [no_sni, unmatched].into_iter().filter_map(|target| match target {
+/// The pools that sessions may go to, as far as the configuration itself says; some perhaps several times.
+fn pools_of_sessions<'s>(
+    tls: &'s ProtocolSpec,
+    plaintext: &'s TargetSpec,
+    databases: &'s [(Arc<str>, Arc<str>)],
+    users: &'s [(Arc<str>, Arc<str>)],
+) -> impl Iterator<Item = &'s Arc<str>> {
+    let (routes, fallbacks) = match tls {
+        ProtocolSpec::Tls { routes, no_sni, unmatched, .. } => (&routes[..], [Some(no_sni), Some(unmatched)]),
+        ProtocolSpec::Tcp { .. } => (&[][..], [None, None]),
+    };
+    let fallbacks = fallbacks.into_iter().flatten().chain([plaintext]).filter_map(|target| match target {
         TargetSpec::Pool(pool) => Some(pool),
         TargetSpec::Reject => None,
     });
@@ -198,7 +236,11 @@ fn only_pool(
         ActionSpec::Split(_, pools) => pools,
         ActionSpec::Reject | ActionSpec::Drop => &[],
     });
-    let mut pools = routed.chain(fallbacks).chain(named);
+    routed.chain(fallbacks).chain(named)
+}
+
+/// The pool that all of these are, if they are one.
+fn only<'s>(mut pools: impl Iterator<Item = &'s Arc<str>>) -> TargetSpec {
     match pools.next() {
         Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),
         _ => TargetSpec::Reject,

@@ -36,7 +36,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
     let node = tiers::Node::of(file, found);
     let common = limits::Common::of(file);
-    let (pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
+    let (mut pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
     let mut binds = Binds::default();
     let admin = admin::admin(file, &mut binds, found);
     let (lists, mut known_lists) = lists::Lists::of(file, found);
@@ -44,7 +44,8 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
     tiers::Node::check(file, &pools, found);
-    front::warn_of_lost_cancels(&listeners, &pools, found);
+    front::note_cancels(&listeners, &mut pools);
+    front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.
     if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {
         known.warn_of_unused(found);

@@ -112,6 +112,7 @@ impl PoolChecker<'_> {
             tiers,
             queue: self.queue(found),
             limits: None,
+            gets_cancels: false,
         };
         self.warn_of_unseen(&spec, found);
         spec

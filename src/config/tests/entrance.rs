@@ -188,3 +188,36 @@ fn the_heaviest_are_known_where_every_source_is_counted() {
     }
     assert!(good(&limited("", "", "")).listeners.iter().all(|listener| listener.policy.admission.is_none()));
 }
+
+/// The pool of requests to cancel at a listener with these keys, and the warnings.
+fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
+    let pools = ["a", "b"].map(|name| format!("[pool.{name}]\nbackends = ['10.0.0.1:1', '10.0.0.2:1']\n"));
+    let others = "[listener.other]\nbind = ':2'\nprotocol = 'tls'\nno_sni = 'a'\nunmatched = 'b'";
+    let text =
+        format!("[listener.db]\nbind = ':1'\nprotocol = 'postgres'\n{keys}\n{others}\n{}", pools.concat());
+    check(&text, warnings);
+    let (config, _) = parse("test.toml", &text).unwrap();
+    let FrontSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{keys}") };
+    assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
+}
+
+/// A request names no pool, and the servers of another one than its session's must not get its secret.
+#[test]
+fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
+    let one = |keys: &str| check_cancel(keys, Some("a"), &[]);
+    one("plaintext = 'a'");
+    one("plaintext = 'a'\nno_sni = 'a'\nusers = { u = 'a' }\nroutes = [{ sni = 'a.example', pool = 'a' }]");
+    one("databases = { d = 'a' }");
+    one("routes = [{ sni = 'a.example', pool = 'a' }, { sni = 'b.example', action = 'drop' }]");
+    let several = |keys: &str| {
+        check_cancel(keys, None, &["C0430"]);
+        check_cancel(&format!("{keys}\ncancel = 'reject'"), None, &[]);
+        check_cancel(&format!("{keys}\ncancel = 'b'"), Some("b"), &[]);
+    };
+    several("plaintext = 'b'\nroutes = [{ sni = 'a.example', pool = 'a' }]");
+    several("plaintext = 'b'\nunmatched = 'a'");
+    several("plaintext = 'b'\ndatabases = { d = 'a' }");
+    several("plaintext = 'b'\nusers = { u = 'a' }");
+    several("routes = [{ sni = 'a.example', pool = 'a' }, { sni = 'b.example', pool = 'b' }]");
+    several("routes = [{ sni = 'a.example', split = [{ pool = 'a' }, { pool = 'b' }] }]");
+}

@@ -47,9 +47,12 @@ fn psql_comes_through_with_every_sslmode() {
          routes = [{{ sni = \"{NAME}\", pool = \"db\" }}]\n\
          [listener.open]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\nplaintext = \"db\"\n\
          routes = [{{ sni = \"{NAME}\", pool = \"db\" }}]\n\
-         [pool.db]\nbackends = [{backends}]\nhealth = {{ check = \"postgres\" }}\n"
+         [listener.full]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
+         routes = [{{ sni = \"{NAME}\", pool = \"full\" }}]\n\
+         [pool.db]\nbackends = [{backends}]\nhealth = {{ check = \"postgres\" }}\n\
+         [pool.full]\nbackends = [{backends}]\nhealth.check = \"off\"\nmax_connections = 1\n"
     ));
-    let [strict, open] = ["strict", "open"].map(|listener| program.address(listener).port());
+    let [strict, open, full] = ["strict", "open", "full"].map(|listener| program.address(listener).port());
     let check = |port, mode: &str, expected: &str| {
         assert_eq!(run(psql(port, &authority, mode).args(["-c", HAS_TLS])), expected, "{mode}");
     };
@@ -77,7 +80,7 @@ fn psql_comes_through_with_every_sslmode() {
     let told = said(&starttls("other.example.test"));
     assert!(told.contains("unrecognized name"), "{told}");
 
-    for (port, mode) in [(strict, "verify-full"), (open, "disable")] {
+    for (port, mode) in [(strict, "verify-full"), (open, "disable"), (full, "verify-full")] {
         cancel_a_query(psql(port, &authority, mode), &servers);
     }
     program.wait_for_record("the request to cancel", |record| record["route"] == "cancel");

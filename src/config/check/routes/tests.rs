@@ -210,7 +210,7 @@ fn requests_to_cancel_do_not_follow_a_file() {
     };
     check("cancel", "", TargetSpec::Reject);
     check("cancel-named", "cancel = 'a'", TargetSpec::Pool("a".into()));
-    check("cancel-plaintext", "plaintext = 'a'", TargetSpec::Pool("a".into()));
+    check("cancel-plaintext", "plaintext = 'a'", TargetSpec::Reject);
 }
 
 #[test]
