@@ -112,6 +112,8 @@ codes! {
     ManyAlternatives = "C0351",
     /// An admin listener that others than this machine may reach, and that asks for no token.
     OpenAdmin = "C0360",
+    /// A route with both `sni` and `sni_regex`.
+    NameAndRegex = "C0352",
     /// A list that no table defines.
     UnknownList = "C0370",
     /// A pool that nothing uses.

@@ -74,6 +74,7 @@ impl RoutesChecker<'_> {
         self.check_hello_keys(index, route, found);
         self.check_depth(index, route, found);
         self.check_empty(index, route, found);
+        self.check_either(index, route, found);
         let is_anything = asks_nothing(route) || names.is_some_and(is_empty);
         if is_anything {
             let (path, help) = match self.hashing {
@@ -122,6 +123,17 @@ impl RoutesChecker<'_> {
             let fault = fault.label(place.unwrap_or_default(), "");
             found.add(fault.help("without the key anything fits"));
         }
+    }
+
+    /// All conditions of a route must fit, and these two would be either.
+    fn check_either(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        let (Some(names), Some(regexes)) = (route.sni.place(), route.sni_regex.place()) else { return };
+        let message = "a route has `sni` or `sni_regex`, not both";
+        let fault = Diagnostic::new(Code::NameAndRegex, self.key(index, "sni_regex"), message);
+        let fault = fault.label(regexes, "an expression").label(names, "and names");
+        found.add(fault.help(
+            "all conditions of a route must fit: write one route for the names and one for the expression",
+        ));
     }
 
     fn check_depth(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
