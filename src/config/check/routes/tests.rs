@@ -106,6 +106,8 @@ fn a_route_leads_to_one_thing() {
     check(&tls("{ sni = 'x.example', split = [{ pool = 'z' }, { weight = 1 }] }"), &["C0301", "C0105"]);
     check(&tls("{ sni = 'x.example', split = [{ pool = 'a', weight = 0 }] }"), &["C0304"]);
     check(&tls("{ sni = 'x.example', split = [] }"), &["C0304"]);
+    let told = parse("test.toml", &tls("{ sni = 'x.example', split = [] }")).unwrap_err().to_string();
+    assert!(told.contains("--> test.toml:6:32"), "{told}");
     check(&tls("{ pool = 'a' }"), &["C0105"]);
     check(&tls("{ sni = 'x.example', split = [{ pool = 'a' }, { pool = 'c' }] }"), &[]);
 }
