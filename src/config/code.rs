@@ -94,6 +94,8 @@ codes! {
     TimeoutOrder = "C0311",
     /// A health check whose steps show nothing, or cannot be made.
     IdleScript = "C0312",
+    /// A Unix socket in a pool whose connections come from the addresses of clients.
+    SocketWithSource = "C0313",
     /// A zone in which no backend stands.
     UnknownZone = "C0320",
     /// A zone that is listed twice.
