@@ -112,10 +112,10 @@ codes! {
     RouteTarget = "C0350",
     /// More routes with conditions for one name, or more expressions, than are compared one by one.
     ManyAlternatives = "C0351",
-    /// An admin listener that others than this machine may reach, and that asks for no token.
-    OpenAdmin = "C0360",
     /// A route with both `sni` and `sni_regex`.
     NameAndRegex = "C0352",
+    /// An admin listener that others than this machine may reach, and that asks for no token.
+    OpenAdmin = "C0360",
     /// A list that no table defines.
     UnknownList = "C0370",
     /// A pool that nothing uses.
@@ -130,6 +130,8 @@ codes! {
     UnusedList = "C0440",
     /// A pool that gets requests to cancel a query, and does not lead them to the session's backend.
     LostCancel = "C0430",
+    /// A route that refuses hellos of whatever name, where clients come in without a hello too.
+    RefusesHellosOnly = "C0450",
 }
 
 impl Code {
@@ -140,6 +142,7 @@ impl Code {
             | Self::IdleSetting
             | Self::NothingReady
             | Self::LostCancel
+            | Self::RefusesHellosOnly
             | Self::UnusedList
             | Self::TrustsEverybody => Level::Warning,
             _ => Level::Fault,
