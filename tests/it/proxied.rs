@@ -194,6 +194,8 @@ fn a_header_that_nobody_believes_is_named() {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
             check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
         }
+        // In the mode that serves and counts, only who is served is counted.
+        assert_eq!(shadowed(&proxy, "proxy_untrusted"), 0.0);
     }
     // One header is believed, not two.
     let proxy = believing(TLS, "require", &backend);
