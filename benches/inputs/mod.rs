@@ -196,6 +196,7 @@ pub(crate) fn record() -> Record {
         accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
         peer: None,
         proxy_authority: None,
+        proxy_alpn: None,
         unique_id: None,
         client: ClientAddr(Address::Tcp(client(0xC633_6407))),
         listener: "tls".into(),

@@ -15,7 +15,7 @@ use pointsman::wire::{HelloReader, Ja4, Offer};
 use serde_json::Value;
 
 /// More than a line ever has, with each of a client's texts as long as it may be and every byte escaped.
-const LONGEST_LINE: usize = 8192;
+const LONGEST_LINE: usize = 10 * 1024;
 
 fuzz_target!(|bytes: &[u8]| {
     let record = record(bytes);
@@ -26,9 +26,12 @@ fuzz_target!(|bytes: &[u8]| {
         String::from_utf8(line).expect("ASCII")
     };
     let json: BTreeMap<String, Value> = serde_json::from_str(&write(AccessLogFormat::Json)).expect("JSON");
-    for (key, text) in
-        [("sni", &record.sni), ("proxy_authority", &record.proxy_authority), ("unique_id", &record.unique_id)]
-    {
+    for (key, text) in [
+        ("sni", &record.sni),
+        ("proxy_authority", &record.proxy_authority),
+        ("proxy_alpn", &record.proxy_alpn),
+        ("unique_id", &record.unique_id),
+    ] {
         assert_eq!(json[key].as_str(), text.as_deref(), "{key}");
     }
     let pairs = json.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
@@ -58,6 +61,7 @@ fn record(bytes: &[u8]) -> Record {
         peer: Some(Address::Tcp(client)),
         sni: Some(sni),
         proxy_authority: Some(raw_name(authority)),
+        proxy_alpn: Some(raw_name(&id[id.len() / 2..])),
         unique_id: Some(raw_name(id)),
         offered,
         ..Record::refused(1, UNIX_EPOCH, ClientAddr(Address::Tcp(client)), "tls".into(), CloseReason::NoData)

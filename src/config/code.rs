@@ -94,6 +94,8 @@ codes! {
     TimeoutOrder = "C0311",
     /// A health check whose steps show nothing, or cannot be made.
     IdleScript = "C0312",
+    /// A Unix socket in a pool whose connections come from the addresses of clients.
+    SocketWithSource = "C0313",
     /// A zone in which no backend stands.
     UnknownZone = "C0320",
     /// A zone that is listed twice.
@@ -110,6 +112,8 @@ codes! {
     RouteTarget = "C0350",
     /// More routes with conditions for one name, or more expressions, than are compared one by one.
     ManyAlternatives = "C0351",
+    /// A route with both `sni` and `sni_regex`.
+    NameAndRegex = "C0352",
     /// An admin listener that others than this machine may reach, and that asks for no token.
     OpenAdmin = "C0360",
     /// A list that no table defines.
@@ -126,6 +130,8 @@ codes! {
     UnusedList = "C0440",
     /// Requests to cancel a query that may miss their session's backend, or are refused though nobody wrote that.
     LostCancel = "C0430",
+    /// A route that refuses hellos of whatever name, where clients come in without a hello too.
+    RefusesHellosOnly = "C0450",
 }
 
 impl Code {
@@ -136,6 +142,7 @@ impl Code {
             | Self::IdleSetting
             | Self::NothingReady
             | Self::LostCancel
+            | Self::RefusesHellosOnly
             | Self::UnusedList
             | Self::TrustsEverybody => Level::Warning,
             _ => Level::Fault,

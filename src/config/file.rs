@@ -260,8 +260,8 @@ tables! {
         sni: OneOrMany<SniPattern>,
         /// With a wildcard: 1, the star stands for one label only. Default: for any number.
         depth: Number<1, 1>,
-        /// A regular expression for the whole name, without regard to case, or an array. Asked after the names of
-        /// all other routes, in written order. Default: none.
+        /// A regular expression for the whole name, without regard to case, or an array; not beside `sni`. Asked
+        /// after the names of all other routes, in written order. Default: none.
         sni_regex: OneOrMany<SniRegex>,
         /// Networks of clients, such as "10.0.0.0/8", or one address. Default: any.
         source: OneOrMany<Network>,

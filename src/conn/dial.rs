@@ -262,14 +262,7 @@ struct Way<'a> {
 /// One attempt at one backend.
 async fn attempt(way: Way<'_>, prologue: &Prologue<'_>) -> io::Result<Dialled> {
     let Way { address, spec, client } = way;
-    let source = match (spec.source, client) {
-        (DialSource::Any, _) => Source::Any,
-        (DialSource::Address(ip), _) => Source::Own(ip),
-        (DialSource::Client, Some(client)) => Source::Foreign(client.ip()),
-        // Never from our own address instead: the backend may trust that more than its clients.
-        (DialSource::Client, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
-    };
-    let options = ConnectOptions { source, buffers: spec.buffers };
+    let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
     let first = &*prologue.bytes;
     if first.is_empty() {
         let fd = socket::start_connect(address, options, First::Unknown)?;
@@ -294,6 +287,17 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>) -> io::Result<Dialled> {
         sent += backend.send(&first[sent..prologue.own]).await?;
     }
     Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
+}
+
+/// Where a connection to that backend comes from.
+fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<Source> {
+    match (wanted, client, backend) {
+        (DialSource::Any, ..) => Ok(Source::Any),
+        (DialSource::Address(ip), ..) => Ok(Source::Own(ip)),
+        (DialSource::Client, Some(client), Address::Tcp(_)) => Ok(Source::Foreign(client.ip())),
+        // Never as ourselves instead: the backend may trust us more than its clients.
+        (DialSource::Client, ..) => Err(io::ErrorKind::AddrNotAvailable.into()),
+    }
 }
 
 /// What a failed attempt means.
@@ -349,6 +353,22 @@ mod tests {
         let error = error.into();
         let failure = Failure::of(&error);
         assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{error}");
+    }
+
+    /// What is discovered may be a Unix socket too, to which we could only come as ourselves.
+    #[test]
+    fn who_should_come_as_the_client_never_comes_as_us() {
+        let check = |client: &str, backend: &str, expected: Result<Source, Kind>| {
+            let client = client.parse::<Address>().unwrap().tcp();
+            let found = source(DialSource::Client, client, &backend.parse().unwrap());
+            assert_eq!(found.map_err(|error| error.kind()), expected, "{backend}");
+        };
+        check("192.0.2.7:1", "10.0.0.1:1", Ok(Source::Foreign("192.0.2.7".parse().unwrap())));
+        check("192.0.2.7:1", "unix:/run/a", Err(Kind::AddrNotAvailable));
+        check("unix:/run/b", "10.0.0.1:1", Err(Kind::AddrNotAvailable));
+        check("unix:/run/b", "unix:/run/a", Err(Kind::AddrNotAvailable));
+        let own = source(DialSource::Any, None, &"unix:/run/a".parse().unwrap());
+        assert_eq!(own.unwrap(), Source::Any);
     }
 
     fn check_number(errno: i32, outcome: ConnectOutcome) {

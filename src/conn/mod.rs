@@ -264,7 +264,7 @@ async fn prepare(
             admission::source(announced, &policy, story, around)?
         }
     };
-    let Announced { client, bytes, header } = announced;
+    let Announced { client, bytes, header, shadowed } = announced;
     let mut sniffed = match &policy.protocol {
         Protocol::Tcp(_) => Sniffed::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
@@ -289,6 +289,9 @@ async fn prepare(
             return Err(sniffed.refuse(reason).await);
         }
     };
+    if let Some(reason) = shadowed {
+        story.shadowed(reason);
+    }
     let engines = Rc::clone(&around.engines);
     Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))
 }

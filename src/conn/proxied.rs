@@ -25,12 +25,14 @@ pub(super) struct Announced {
     /// What has come behind the header, at most [`CHUNK`] bytes.
     pub(super) bytes: Vec<u8>,
     pub(super) header: Option<Arc<Header>>,
+    /// Why it would be refused if headers were required, where that is to be counted.
+    pub(super) shadowed: Option<CloseReason>,
 }
 
 impl Announced {
     /// A client that nothing was read from.
     pub(super) fn plain(client: OwnedFd) -> Self {
-        Self { client, bytes: Vec::new(), header: None }
+        Self { client, bytes: Vec::new(), header: None, shadowed: None }
     }
 }
 
@@ -72,11 +74,11 @@ fn finish(
         Ok(Found::Header(header, length)) => {
             bytes.drain(..length);
             story.announced(&header);
-            return Ok(Announced { client, bytes, header: Some(Arc::new(header)) });
+            return Ok(Announced { client, bytes, header: Some(Arc::new(header)), shadowed: None });
         }
         Ok(Found::Nothing) => {
             story.proxy_header(ProxyOutcome::Missing);
-            let announced = Announced { client, bytes, header: None };
+            let announced = Announced { client, bytes, header: None, shadowed: None };
             return without(announced, CloseReason::ProxyMissing, mode, story);
         }
         // It may be waiting for the server to speak, or have nothing to say.
@@ -110,12 +112,11 @@ fn without(
     match mode {
         ProxyMode::Require => {
             tracing::debug!(peer = %story.client(), %reason, "a peer is refused for its PROXY header");
-            return Err(refuse(&announced.client, reason));
+            Err(refuse(&announced.client, reason))
         }
-        ProxyMode::Shadow => story.shadowed(reason),
-        ProxyMode::Accept => {}
+        ProxyMode::Shadow => Ok(Announced { shadowed: Some(reason), ..announced }),
+        ProxyMode::Accept => Ok(announced),
     }
-    Ok(announced)
 }
 
 fn refuse(client: &OwnedFd, reason: CloseReason) -> CloseReason {

@@ -82,6 +82,7 @@ struct Introduction {
     /// Who connected, if that told of a client.
     peer: Option<Address>,
     authority: Option<Box<str>>,
+    alpn: Option<Box<str>>,
     unique_id: Option<Box<str>>,
 }
 
@@ -226,6 +227,7 @@ impl Story {
             told.introduction = Some(Box::new(Introduction {
                 peer: Some(peer),
                 authority: header.tlv(Tlv::AUTHORITY).map(raw_name),
+                alpn: header.tlv(Tlv::ALPN).map(raw_name),
                 unique_id: header.tlv(Tlv::UNIQUE_ID).map(raw_name),
             }));
         });
@@ -390,6 +392,7 @@ impl Story {
             listener: Arc::clone(&plot.listener.name),
             sni: told.sni,
             proxy_authority: introduction.authority,
+            proxy_alpn: introduction.alpn,
             unique_id: introduction.unique_id,
             route: told.route,
             pool: told.pool,

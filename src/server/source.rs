@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::Config;
-use crate::pool::DialSource;
+use crate::pool::{BackendSpec, DialSource, PoolSpec};
 use crate::sys::socket;
 
 /// The mark of the packets that are led to this process, and the table that leads them: "pm" in ASCII.
@@ -60,11 +60,19 @@ pub(super) fn try_sources(config: &Config) -> Result<(), SourceFault> {
     Ok(())
 }
 
+/// Whether the pool has backends of that family, or may come to have some.
+fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
+    let is_of = |backend: &BackendSpec| {
+        backend.address.tcp().is_some_and(|address| address.ip().to_canonical().is_ipv4() == (family == 4))
+    };
+    pool.discover.is_some() || pool.forward.is_some() || pool.backends.iter().any(is_of)
+}
+
 /// A shell script that leads the answers of backends to this process, where they are addressed to its clients.
-/// It may run again. Where no pool needs it, it is a comment.
+/// It may run again. Of IPv4 and IPv6 it has what the backends need, both where they are found later. Where no pool needs it, it is a comment.
 pub fn tproxy_rules(config: &Config) -> String {
-    let pools = config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
-    let pools: Vec<&str> = pools.map(|pool| &*pool.name).collect();
+    let concerned = || config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
+    let pools: Vec<&str> = concerned().map(|pool| &*pool.name).collect();
     if pools.is_empty() {
         return "# No pool has source = \"client\": nothing is needed.\n".to_owned();
     }
@@ -85,7 +93,11 @@ pub fn tproxy_rules(config: &Config) -> String {
          END\n",
         pools.join(", ")
     );
+    // A family that no backend has may be off in the kernel, and its rules would be refused.
     for (family, all) in [(4, "0.0.0.0/0"), (6, "::/0")] {
+        if !concerned().any(|pool| has_backends_of(pool, family)) {
+            continue;
+        }
         _ = write!(
             script,
             "ip -{family} rule del fwmark {MARK:#x} lookup {MARK} 2>/dev/null || true\n\

@@ -49,6 +49,8 @@ pub struct Record {
     pub sni: Option<Box<str>>,
     /// The host name that a PROXY header told, as [`raw_name`] keeps it.
     pub proxy_authority: Option<Box<str>>,
+    /// The protocol inside TLS that a PROXY header told, as [`raw_name`] keeps it. What a hello offers is in `offered`.
+    pub proxy_alpn: Option<Box<str>>,
     /// The name of the connection that a PROXY header told, or that we gave it for one; as [`raw_name`] keeps it.
     pub unique_id: Option<Box<str>>,
     /// What an acceptable hello offers besides; `None` without one.
@@ -104,6 +106,7 @@ impl Record {
             listener,
             sni: None,
             proxy_authority: None,
+            proxy_alpn: None,
             unique_id: None,
             offered: None,
             route: None,
@@ -149,6 +152,7 @@ impl Record {
         line.count(key!("segments"), offered.map(|offered| offered.segments));
         line.count(key!("records"), offered.map(|offered| offered.records));
         line.text(key!("proxy_authority"), self.proxy_authority.as_deref());
+        line.text(key!("proxy_alpn"), self.proxy_alpn.as_deref());
         line.text(key!("unique_id"), self.unique_id.as_deref());
         line.text(key!("route"), self.route.as_deref());
         line.text(key!("pool"), self.pool.as_deref());
@@ -378,6 +382,7 @@ mod tests {
             listener: "tls".into(),
             sni: Some("mail.example.com".into()),
             proxy_authority: Some("mail.example.org".into()),
+            proxy_alpn: Some("imap".into()),
             unique_id: Some("id-7".into()),
             offered: Some(Box::new(offered())),
             route: Some("mail.example.com".into()),
@@ -401,6 +406,7 @@ mod tests {
             peer: None,
             sni: None,
             proxy_authority: None,
+            proxy_alpn: None,
             unique_id: None,
             offered: None,
             route: None,
@@ -437,7 +443,7 @@ mod tests {
             r#""peer":"10.0.0.9:4711","listener":"tls","#,
             r#""sni":"mail.example.com","alpn":"imap,h2","tls_versions":"1.2","#,
             r#""ja4":"t12d2808ip_d943125447b4_e7e480e5a997","ech":false,"segments":2,"records":1,"#,
-            r#""proxy_authority":"mail.example.org","unique_id":"id-7","route":"mail.example.com","#,
+            r#""proxy_authority":"mail.example.org","proxy_alpn":"imap","unique_id":"id-7","route":"mail.example.com","#,
             r#""pool":"mail","backend":"mail-1","#,
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
@@ -530,7 +536,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 29, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 30, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -455,6 +455,7 @@ fn mail_that_goes_wrong_is_told_so() {
         check(protocol, "hello_timeout = \"100ms\"", "a", word, "opening_timeout");
         check(protocol, "", &"x\r\n".repeat(20), "too many commands", "too_many_commands");
         check(protocol, "", &"x".repeat(5000), "line too long", "opening_malformed");
+        check(protocol, "", "\x16\x03\x01", "", "opening_malformed");
     }
     check("smtp", "", "QUIT\r\n", "221 ", "left_before_tls");
     check("imap", "", "a LOGOUT\r\n", "a OK", "left_before_tls");

@@ -223,9 +223,29 @@ fn rules_are_printed_for_who_needs_them() {
     let path = folder.write("none.toml", text);
     check(&["tproxy-rules", path.to_str().unwrap()], 0, &["nothing is needed"], &[]);
     let path = folder.write("some.toml", &format!("{text}source = 'client'\n"));
-    let rules =
-        ["in: p.", "socket transparent 1 meta mark set 0x706d", "ip -4 rule add", "ip -6 route replace"];
+    let rules = ["in: p.", "socket transparent 1 meta mark set 0x706d"];
     check(&["tproxy-rules", path.to_str().unwrap()], 0, &rules, &[]);
+    // A family that no backend has may be off in the kernel.
+    for (pool, v4, v6) in [
+        ("backends = ['10.0.0.1:1']", true, false),
+        ("backends = ['[2001:db8::1]:1']", false, true),
+        ("backends = ['10.0.0.1:1', '[2001:db8::1]:1']", true, true),
+        ("discover = { file = 'none.json' }", true, true),
+        ("backends = ['10.0.0.1:1']\ndiscover = { file = 'none.json' }", true, true),
+    ] {
+        let other = "[pool.other]\nbackends = ['[::1]:1', '10.0.0.1:1']";
+        let listener = "[listener.l]\nbind = ':1'\npool = 'p'";
+        let path =
+            folder.write("few.toml", &format!("{listener}\n[pool.p]\nsource = 'client'\n{pool}\n{other}"));
+        let told = run(&["tproxy-rules", path.to_str().unwrap()]);
+        assert!(told.status.success(), "{told:?}");
+        let told = String::from_utf8(told.stdout).unwrap();
+        assert_eq!(
+            (told.contains("ip -4 rule add"), told.contains("ip -6 route replace")),
+            (v4, v6),
+            "{pool}: {told}"
+        );
+    }
     let path = folder.write("bad.toml", "listener = 5");
     check(&["tproxy-rules", path.to_str().unwrap()], 2, &[], &["C0104"]);
 }

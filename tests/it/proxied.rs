@@ -194,6 +194,8 @@ fn a_header_that_nobody_believes_is_named() {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
             check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
         }
+        // In the mode that serves and counts, only who is served is counted.
+        assert_eq!(shadowed(&proxy, "proxy_untrusted"), 0.0);
     }
     // One header is believed, not two.
     let proxy = believing(TLS, "require", &backend);
@@ -306,7 +308,8 @@ fn the_access_log_has_client_and_peer() {
     let log = LogFile::new();
     let keys = format!("{TLS}\nproxy_protocol = {{ mode = \"accept\", trusted = \"127.0.0.1\" }}");
     let proxy = logging(log.path(), &keys, &list([&backend]), "");
-    let tlvs: &[(u8, &[u8])] = &[(Tlv::AUTHORITY, b"front.example"), (Tlv::UNIQUE_ID, b"id \xff")];
+    let tlvs: &[(u8, &[u8])] =
+        &[(Tlv::ALPN, b"h2"), (Tlv::AUTHORITY, b"front.example"), (Tlv::UNIQUE_ID, b"id \xff")];
     let mut records = Vec::new();
     for words in [
         [header(Version::V2, CLIENT, tlvs, true), hello(b"a.example")].concat(),
@@ -322,12 +325,14 @@ fn the_access_log_has_client_and_peer() {
     assert_eq!((&record["client"], &record["peer"]), (&CLIENT.into(), &peer.as_str().into()));
     assert_eq!(record["proxy_authority"], "front.example");
     assert_eq!(record["unique_id"], "id \u{ff}");
+    assert_eq!((&record["proxy_alpn"], record["alpn"].is_null()), (&"h2".into(), true));
     assert_eq!(record["from_client_bytes"], hello(b"a.example").len());
     let (peer, record) = &records[1];
     assert_eq!((&record["client"], &record["peer"]), (&peer.as_str().into(), &peer.as_str().into()));
     let (peer, record) = &records[2];
     assert_eq!((&record["client"], record["peer"].is_null()), (&peer.as_str().into(), true));
     assert!(record["proxy_authority"].is_null() && record["unique_id"].is_null());
+    assert!(record["proxy_alpn"].is_null());
 }
 
 /// Takes apart what a backend received.

@@ -10,7 +10,7 @@ use super::routes::RoutesChecker;
 use super::{Binds, kernel_buffers, or, proxy};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Listener, Protocol};
+use crate::config::file::{Listener, Protocol, Route};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Key, Named};
 use crate::config::words::{Word, name_fault};
@@ -85,6 +85,7 @@ impl ListenerChecker<'_> {
         let front = self.front(&protocol, pools, found);
         if let ProtocolSpec::Tls { .. } = protocol {
             self.check_tls(found);
+            self.warn_of_hello_routes(found);
         }
         let routes_file = words
             .routes_file
@@ -241,6 +242,32 @@ impl ListenerChecker<'_> {
         }
     }
 
+    /// Routes take hellos, so who is refused by one without a name may come in by other words.
+    fn warn_of_hello_routes(&self, found: &mut Findings<'_>) {
+        let words = self.words;
+        if !self.serves_without_tls() {
+            return;
+        }
+        let ways =
+            [words.plaintext.place(), words.databases.place(), words.users.place(), words.detect.place()];
+        let way = ways.into_iter().flatten().next();
+        let routes = words.routes.value().map_or(&[][..], |routes| &routes.items);
+        for (index, item) in routes.iter().enumerate().filter(|(_, item)| refuses_addresses(&item.value)) {
+            let path = format!("{}[{index}].action", self.key("routes"));
+            let message =
+                format!("a route of listener `{}` refuses TLS only, and others come in here too", self.name);
+            let warning = Diagnostic::new(Code::RefusesHellosOnly, path, message);
+            let warning = warning.label(item.at, "asked when a hello is read");
+            let warning =
+                way.into_iter().fold(warning, |warning, way| warning.label(way, "served without one"));
+            found.add(if item.value.source.is_absent() {
+                warning.help("a listener of its own for that address refuses whatever is spoken")
+            } else {
+                warning.help("`deny` of the listener refuses at the accept, whatever is spoken: deny = [\"192.0.2.0/24\"]")
+            });
+        }
+    }
+
     fn refuse_tls_keys(&self, is_meant_as_tls: bool, found: &mut Findings<'_>) {
         let words = self.words;
         let tls_keys = [
@@ -335,6 +362,19 @@ pub(super) fn refer(
         forwards_nothing((written, used), forward, path, found);
     }
     Arc::clone(&pool.name)
+}
+
+/// Whether a route refuses whoever comes from, or to, an address, and asks nothing that only a hello tells.
+fn refuses_addresses(route: &Route) -> bool {
+    let Route { sni, sni_regex, alpn, ja4, ech, tls_min, source, destination, action, .. } = route;
+    let asks_the_hello = !(sni.is_absent()
+        && sni_regex.is_absent()
+        && alpn.is_absent()
+        && ja4.is_absent()
+        && ech.is_absent()
+        && tls_min.is_absent());
+    let asks_addresses = !(source.is_absent() && destination.is_absent());
+    action.value().is_some() && asks_addresses && !asks_the_hello
 }
 
 /// Adds a fault for a pool that forwards by name where there is none.

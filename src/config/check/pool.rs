@@ -16,8 +16,8 @@ use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
 use crate::pool::{
-    BackendSpec, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts,
-    HealthSpec, OnDown, PoolSpec, SourcePrefix,
+    BackendSpec, DialSource, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn,
+    HashParts, HealthSpec, OnDown, PoolSpec, SourcePrefix,
 };
 use crate::sys::Address;
 
@@ -239,7 +239,9 @@ impl PoolChecker<'_> {
                 fault.label(item.at, "`address` is missing").help("such as: { address = \"10.0.0.1:443\" }"),
             );
         }
+        let at = address.entry().map_or(item.at, |address| address.at);
         let address: Address = address.value()?.0.clone();
+        self.check_source(index, &address, at, found);
         let name = match name.value() {
             Some(name) => name.0.as_str().into(),
             None => address.to_string().into(),
@@ -256,6 +258,25 @@ impl PoolChecker<'_> {
             duty: or(state, |choice| choice.0, Duty::Ready),
             targets: self.asks().targets(&path, health, agent, found),
         })
+    }
+
+    /// A Unix socket is told no address of the client, but the identity of this process, which it may trust more.
+    fn check_source(&self, index: usize, address: &Address, at: Span, found: &mut Findings<'_>) {
+        let Some(source) = self.words.source.entry().filter(|source| source.value.0 == DialSource::Client)
+        else {
+            return;
+        };
+        if address.tcp().is_some() {
+            return;
+        }
+        let path = format!("{}.backends[{index}].address", self.path);
+        let message = "a Unix socket cannot be reached from a client's address";
+        let fault = Diagnostic::new(Code::SocketWithSource, path, message);
+        let fault =
+            fault.label(at, "this would see this process instead").label(source.key, "asked for here");
+        found.add(fault.help(
+            "give it a pool of its own without `source`; proxy_protocol = \"v2\" tells the client's address",
+        ));
     }
 
     fn doubled(&self, name: &str, at: Span, first: Span, found: &mut Findings<'_>) {

@@ -10,7 +10,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Refusal, Route, Share};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, List, OneOrMany};
+use crate::config::read::{self, Item, Key, List, OneOrMany};
 use crate::limit::QuotaSpec;
 use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
 use crate::snapshot::{ActionSpec, RouteSpec};
@@ -74,6 +74,7 @@ impl RoutesChecker<'_> {
         self.check_hello_keys(index, route, found);
         self.check_depth(index, route, found);
         self.check_empty(index, route, found);
+        self.check_either(index, route, found);
         let is_anything = asks_nothing(route) || names.is_some_and(is_empty);
         if is_anything {
             let (path, help) = match self.hashing {
@@ -122,6 +123,17 @@ impl RoutesChecker<'_> {
             let fault = fault.label(place.unwrap_or_default(), "");
             found.add(fault.help("without the key anything fits"));
         }
+    }
+
+    /// All conditions of a route must fit, and these two would be either.
+    fn check_either(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        let (Some(names), Some(regexes)) = (route.sni.place(), route.sni_regex.place()) else { return };
+        let message = "a route has `sni` or `sni_regex`, not both";
+        let fault = Diagnostic::new(Code::NameAndRegex, self.key(index, "sni_regex"), message);
+        let fault = fault.label(regexes, "an expression").label(names, "and names");
+        found.add(fault.help(
+            "all conditions of a route must fit: write one route for the names and one for the expression",
+        ));
     }
 
     fn check_depth(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
@@ -193,7 +205,7 @@ impl RoutesChecker<'_> {
             let fault = Diagnostic::new(Code::RouteTarget, self.key(index, "pool"), message);
             found.add(fault.label(second, "a second one").label(first, "one here"));
         }
-        if let Some(split) = route.split.value() {
+        if let Some(split) = route.split.entry() {
             return self.split(index, split, pools, found);
         }
         match route.action.value() {
@@ -215,7 +227,7 @@ impl RoutesChecker<'_> {
     fn split(
         &self,
         index: usize,
-        split: &List<Share>,
+        read::Entry { key, value: split, .. }: &read::Entry<List<Share>>,
         pools: &mut Pools,
         found: &mut Findings<'_>,
     ) -> ActionSpec {
@@ -223,8 +235,10 @@ impl RoutesChecker<'_> {
         let weights = |share: &Item<Share>| share.value.weight.value().map_or(1, |weight| weight.0 as u32);
         if split.complete && split.items.iter().all(|share| weights(share) == 0) {
             let fault = Diagnostic::new(Code::NoWeight, &path, "nobody would go to any pool of this split");
-            let place = split.items.first().map_or(Span::default(), |share| share.at);
-            found.add(if split.items.is_empty() { fault } else { fault.label(place, "every weight is 0") });
+            found.add(match split.items.first() {
+                Some(share) => fault.label(share.at, "every weight is 0"),
+                None => fault.label(*key, "it is empty"),
+            });
         }
         let mut names = Vec::with_capacity(split.items.len());
         for (at, share) in split.items.iter().enumerate() {

@@ -221,3 +221,32 @@ fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
     several("routes = [{ sni = 'a.example', pool = 'a' }, { sni = 'b.example', pool = 'b' }]");
     several("routes = [{ sni = 'a.example', split = [{ pool = 'a' }, { pool = 'b' }] }]");
 }
+
+/// Routes take hellos only, so one without a name refuses nobody who speaks otherwise.
+#[test]
+fn routes_that_refuse_sources_refuse_hellos_only() {
+    let check_front = |keys: &str, route: &str, expected: &[&str]| {
+        let text = format!(
+            "[listener.x]\nbind = ':1'\nunmatched = 'a'\nroutes = [{route}]\n{keys}\n\
+             [pool.a]\nbackends = ['10.0.0.1:1']"
+        );
+        check(&text, expected);
+    };
+    let dropped = "{ source = '127.0.0.9', action = 'drop' }";
+    for keys in [
+        "protocol = 'auto'\ndetect.ssh = 'a'",
+        "protocol = 'auto'\ndetect.on_timeout = 'a'",
+        "protocol = 'postgres'\nplaintext = 'a'",
+        "protocol = 'postgres'\ncancel = 'a'\nusers = { x = 'a' }",
+    ] {
+        check_front(keys, dropped, &["C0450"]);
+        check_front(keys, "{ destination = ':1', action = 'reject' }", &["C0450"]);
+        check_front(keys, "{ sni = 'x.example', source = '::1', action = 'drop' }", &[]);
+        check_front(keys, "{ source = '::1', alpn = 'h2', action = 'drop' }", &[]);
+        check_front(keys, "{ source = '::1', pool = 'a' }", &[]);
+    }
+    check_front("protocol = 'tls'", dropped, &[]);
+    check_front("protocol = 'auto'\ndetect.ssh = 'reject'", dropped, &[]);
+    check_front("protocol = 'postgres'", dropped, &[]);
+    check_front("protocol = 'smtp'", dropped, &[]);
+}

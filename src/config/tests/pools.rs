@@ -185,6 +185,8 @@ fn sources_of_connections() {
     assert_eq!(source("10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
     assert_eq!(source("::ffff:10.0.0.5"), DialSource::Address("10.0.0.5".parse().unwrap()));
     assert_eq!(source("2001:db8::5"), DialSource::Address("2001:db8::5".parse().unwrap()));
+    check_two("'10.0.0.1:1', 'unix:/run/a', 'unix:/run/b'", "source = 'client'", &["C0313", "C0313"]);
+    check_two("'unix:/run/a'", "source = '10.0.0.5'", &[]);
     check_pool("source = 'clients'", &["C0204"]);
     check_pool("source = '10.0.0.5:80'", &["C0204"]);
     check_pool("source = '0.0.0.0'", &["C0204"]);

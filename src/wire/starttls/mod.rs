@@ -35,6 +35,9 @@ pub enum Starttls {
     Pop3,
 }
 
+/// The first byte of TLS (RFC 8446, section 5.1: a handshake record). No command begins with it.
+const TLS: u8 = 22;
+
 /// The server's side.
 #[derive(Clone, Debug)]
 pub(super) struct Host {
@@ -62,6 +65,10 @@ impl Host {
     }
 
     pub(super) fn hear(&mut self, heard: &[u8]) -> Heard {
+        // A client that would have come by another port: it waits for no words of ours, and no line will end.
+        if heard.first() == Some(&TLS) {
+            return Heard::End { fault: Fault::Malformed, words: NOTHING };
+        }
         let Some((line, used)) = line(heard) else { return Heard::More };
         self.commands += 1;
         if self.commands > MOST_COMMANDS {

@@ -112,6 +112,18 @@ fn nothing_is_carried_into_tls() {
     }
 }
 
+/// A client that begins with TLS, on a port where it should have asked for it first.
+#[test]
+fn a_bare_hello_is_no_command() {
+    for protocol in ALL {
+        for hello in ["\x16", "\x16\x03\x01", "\x16\x03\x01\x02\0\n\r\nSTARTTLS\r\n"] {
+            check_host(protocol, hello, "", "Malformed");
+        }
+        check_host(protocol, "x\x16\x03", "", "more");
+    }
+    check_host(Starttls::Smtp, "NOOP\r\n\x16", "250 2.0.0 OK\r\n", "Malformed");
+}
+
 #[test]
 fn clients_are_bounded() {
     for protocol in ALL {

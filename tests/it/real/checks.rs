@@ -61,7 +61,7 @@ fn expect_down(program: Program, fault: &str) {
 }
 
 /// Up while it runs, refused when it is gone.
-fn check(server: Running, healths: &[&str]) {
+pub(super) fn check(server: Running, healths: &[&str]) {
     let programs: Vec<_> = healths.iter().map(|health| expect_up(server.address, health)).collect();
     assert!(!programs.is_empty());
     drop(server);

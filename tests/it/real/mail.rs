@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::certificates::{Authority, Signed};
-use super::checks::Running;
+use super::checks::{self, Running};
 use super::{Directory, Program, finish, run, said};
 
 const NAMES: [&str; 2] = ["one.example.test", "two.example.test"];
@@ -127,4 +127,19 @@ fn pop3_is_routed_by_name() {
                   mail.stls(context)\n\
                   mail.user('ann')\nmail.pass_('secret')\nprint('session')\nmail.quit()\n";
     check("pop3", &servers, &authority, python);
+}
+
+/// The checks in the README's recipes for protocols that have no kind of their own.
+#[test]
+#[ignore = "needs dovecot-imapd, dovecot-pop3d and openssl"]
+fn recipes_check_their_servers() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let authority = Authority::new();
+    for protocol in ["imap", "pop3"] {
+        let (_, recipe) = readme.split_once(&format!("<!-- recipe: {protocol} -->\n```toml\n")).unwrap();
+        let (recipe, _) = recipe.split_once("```").unwrap();
+        let health = recipe.lines().find_map(|line| line.strip_prefix("health   = { ")?.strip_suffix(" }"));
+        let server = dovecot(protocol, NAMES[0], &authority.sign(NAMES[0]));
+        checks::check(server, &[health.expect("a line with a check")]);
+    }
 }

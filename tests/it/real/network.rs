@@ -1,7 +1,9 @@
 //! Client, program and backend on three machines, as far as the kernel is concerned: network namespaces
 //! with links between them that can be cut.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -207,6 +209,30 @@ fn to_take_the_addresses_of_clients_needs_a_capability() {
     let output = finish(&mut command, b"");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("it needs CAP_NET_ADMIN or CAP_NET_RAW"), "{}", said(&output));
+}
+
+/// A Unix socket is told no address, and would take a client for the process itself.
+#[test]
+#[ignore = "needs root"]
+fn a_discovered_socket_is_not_reached_as_ourselves() {
+    let directory = Directory::new();
+    let socket = directory.file("socket");
+    let server = UnixListener::bind(&socket).unwrap();
+    server.set_nonblocking(true).unwrap();
+    let found = format!(r#"{{"version":1,"backends":[{{"address":"unix:{}"}}]}}"#, socket.display());
+    let found = directory.write("found.json", found);
+    let program = Program::start(&format!(
+        "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n[pool.main]\nsource = \"client\"\n\
+         health.check = \"off\"\ndiscover.file = {found:?}\n"
+    ));
+    wait_for("the socket", || program.sum("pointsman_backend_up", "main") == 1.0);
+    let client = TcpStream::connect(program.address("main")).unwrap();
+    let record = program.wait_for_record("the end", |record| record["close"] == "connect_failed");
+    assert_eq!(record["backend_address"], format!("unix:{}", socket.display()));
+    assert_eq!(program.sum("pointsman_connect_attempts_total", "\"local\""), 1.0);
+    assert_eq!(server.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop(client);
+    program.stop();
 }
 
 #[test]

@@ -75,15 +75,27 @@ fn bad_values_are_told() {
     condition("alpn = []", &["C0240"]);
     condition("ja4 = 'x'", &["C0240"]);
     condition("ja4 = []", &["C0240"]);
-    condition("sni_regex = '('", &["C0240"]);
-    condition("sni_regex = 'a)|(b'", &["C0240"]);
-    condition("sni_regex = []", &["C0240"]);
     condition("tls_min = '1.4'", &["C0201"]);
     condition("ech = 'yes'", &["C0104"]);
     condition("depth = 2", &["C0203"]);
     condition("depth = 1", &["C0308"]);
     condition("action = 'deny'", &["C0201"]);
     check(&tls("{ source = '::1', depth = 1, pool = 'a' }"), &["C0308"]);
+    let regex = |written: &str| check(&tls(&format!("{{ sni_regex = {written}, pool = 'a' }}")), &["C0240"]);
+    regex("'('");
+    regex("'a)|(b'");
+    regex("[]");
+}
+
+/// All conditions must fit, and a name and an expression beside it would be either.
+#[test]
+fn a_name_and_an_expression_need_two_routes() {
+    check(&tls("{ sni = 'x.example', sni_regex = 'y', pool = 'a' }"), &["C0352"]);
+    check(&tls("{ sni = 'x.example', sni_regex = [], pool = 'a' }"), &["C0240", "C0352"]);
+    check(&tls("{ sni = 'x.example', pool = 'a' }, { sni_regex = 'y', pool = 'a' }"), &[]);
+    let file = "routes = [{ sni = 'b.example', sni_regex = 'y', pool = 'b' }]";
+    let told = with_file("either", "protocol = 'tls'", file).unwrap_err();
+    assert!(told.starts_with("error[C0352]") && told.contains("routes.toml:1:"), "{told}");
 }
 
 #[test]
@@ -94,6 +106,8 @@ fn a_route_leads_to_one_thing() {
     check(&tls("{ sni = 'x.example', split = [{ pool = 'z' }, { weight = 1 }] }"), &["C0301", "C0105"]);
     check(&tls("{ sni = 'x.example', split = [{ pool = 'a', weight = 0 }] }"), &["C0304"]);
     check(&tls("{ sni = 'x.example', split = [] }"), &["C0304"]);
+    let told = parse("test.toml", &tls("{ sni = 'x.example', split = [] }")).unwrap_err().to_string();
+    assert!(told.contains("--> test.toml:6:32"), "{told}");
     check(&tls("{ pool = 'a' }"), &["C0105"]);
     check(&tls("{ sni = 'x.example', split = [{ pool = 'a' }, { pool = 'c' }] }"), &[]);
 }
