@@ -153,7 +153,7 @@ fn count(number: usize, what: &str) -> String {
 /// Reads a configuration; its faults and warnings go to standard error.
 fn read(file: Option<&Path>, listen: &[String], backends: &[String]) -> Result<Config, ExitCode> {
     let read = match file {
-        Some(file) => config::load(file),
+        Some(file) => config::load_given(file),
         None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
     };
     let color = io::stderr().is_terminal();

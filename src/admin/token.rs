@@ -1,13 +1,12 @@
 //! The token of the admin listener: a file, and a comparison that tells nothing by its time.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::sys::landlock;
+use crate::sys::{file, landlock};
 
 /// The shortest token: with letters and digits 95 bits, which nobody guesses.
 const SHORTEST: usize = 16;
@@ -47,7 +46,7 @@ pub fn read_token(path: &Path) -> Result<String, TokenFault> {
     let mut bytes = Vec::new();
     // Some room for white space; whatever is longer is no token.
     let most = 2 * LONGEST as u64;
-    File::open(path)
+    file::open(path)
         .and_then(|file| file.take(most).read_to_end(&mut bytes))
         .map_err(|source| TokenFault::Unreadable { path: path.to_owned(), source })?;
     let text = str::from_utf8(bytes.trim_ascii()).ok();

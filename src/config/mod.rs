@@ -43,7 +43,7 @@ pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
 pub use list_file::ListReader;
-pub use load::{load, one_liner, parse};
+pub use load::{load, load_given, one_liner, parse};
 pub use routes_file::RoutesReader;
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.

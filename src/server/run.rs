@@ -45,6 +45,10 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// their turn of other work.
 const UNLISTENING: Duration = Duration::from_secs(1);
 
+/// How long what blocks a thread of the runtime may take to end with it: the reading of a file, on a file system
+/// that does not answer for ever.
+const LAST_READS: Duration = Duration::from_secs(2);
+
 /// How long the access log may take to write what is queued when the process ends.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
@@ -99,6 +103,7 @@ impl Server {
             }
         });
         let _ = access_log.shutdown(StdInstant::now() + LAST_RECORDS);
+        runtime.shutdown_timeout(LAST_READS);
         result
     }
 }
