@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 use super::door::Door;
 use super::token;
-use crate::config::{AdminSpec, TokenFor};
+use crate::config::{AdminSpec, TokenFor, read_token};
 use crate::sys::{Address, process};
 use crate::telemetry::{AdminRefusal, Metrics};
 
@@ -132,7 +132,7 @@ impl Guard {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(Denial::Refused(AdminRefusal::Token));
         };
-        let compare = move || token::read_token(&path).map(|token| token::equal(&said, &token));
+        let compare = move || read_token(&path).map(|token| token::equal(&said, &token));
         match spawn_blocking(compare).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {

@@ -26,9 +26,8 @@ use std::sync::Arc;
 
 pub use ask::{At, ask, change};
 pub use door::MOST_CONNECTIONS;
-pub use token::{TokenFault, read_token};
 
-use crate::config::AdminSpec;
+use crate::config::{AdminSpec, TokenFault, read_token};
 use crate::listener::BindFault;
 use crate::server::View;
 use crate::sys::{Address, SocketFile};

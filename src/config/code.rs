@@ -112,6 +112,8 @@ codes! {
     ManyAlternatives = "C0351",
     /// An admin listener that others than this machine may reach, and that asks for no token.
     OpenAdmin = "C0360",
+    /// A file that should hold the admin listener's token, and does not.
+    BadToken = "C0361",
     /// A list that no table defines.
     UnknownList = "C0370",
     /// A pool that nothing uses.
@@ -126,6 +128,8 @@ codes! {
     UnusedList = "C0440",
     /// Requests to cancel a query that may miss their session's backend, or are refused though nobody wrote that.
     LostCancel = "C0430",
+    /// The admin listener's token may not be read by the user who checks.
+    UnseenToken = "C0460",
 }
 
 impl Code {
@@ -137,7 +141,8 @@ impl Code {
             | Self::NothingReady
             | Self::LostCancel
             | Self::UnusedList
-            | Self::TrustsEverybody => Level::Warning,
+            | Self::TrustsEverybody
+            | Self::UnseenToken => Level::Warning,
             _ => Level::Fault,
         }
     }

@@ -152,7 +152,7 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
+pub(super) fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => format!("permission denied{}", landlock::hint(error)),
