@@ -15,6 +15,7 @@ mod door;
 mod guard;
 mod http;
 mod lists;
+mod query;
 mod refusal;
 mod scrape;
 mod sources;

@@ -464,6 +464,19 @@ fn what_is_said_in_content_is_not_passed_over() {
 }
 
 #[test]
+fn escapes_in_questions_are_read() {
+    let backend = Recorder::start("b");
+    let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
+    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let bad = |rest: &str| format!("/api/v1/lists/bad{rest}");
+    let (code, body) = change(admin, "POST", &bad("/2001%3Adb8%3A%3A1?ttl=1h%2030m"));
+    assert_eq!((code, body.contains("\"ttl_seconds\": 5400")), (200, true), "{body}");
+    assert_eq!(page(admin, &bad("?address=2001%3Adb8%3A%3A1"))["listed"], true);
+    let (code, body) = change(admin, "GET", &bad("?address=2001%3"));
+    assert_eq!((code, body.contains("two hexadecimal digits")), (400, true), "{body}");
+}
+
+#[test]
 fn the_command_line_adds_shows_and_removes() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
