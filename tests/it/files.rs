@@ -11,10 +11,12 @@ use std::thread;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use pointsman::admin;
 use pointsman::relay::EngineChoice;
 use pointsman::server::{Server, Signals};
+use pointsman::sys::Address;
 
-use crate::process::{Folder, Program, command};
+use crate::process::{Folder, Manager, Program, command};
 use crate::support::{Backend, PATIENCE, own_address, tcp, wait_for};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -142,6 +144,33 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     put_fifo(&folder.path("config.toml"));
     program.signal("HUP");
     program.stderr.wait_for("the configuration cannot be read: it is not a regular file but a FIFO");
+    program.expect_end_by("TERM");
+}
+
+#[test]
+fn who_asks_does_not_wait_for_a_reload() {
+    let folder = Folder::new("long-reload");
+    let address = own_address();
+    write_all(&folder, address);
+    let networks: String =
+        (0..200_000_u32).map(|n| format!("10.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
+    folder.write("bad.txt", &networks);
+    let manager = Manager::new(&folder);
+    let file = folder.path("config.toml");
+    let mut program = Program::start(command(&["run"]).arg(file).env("NOTIFY_SOCKET", &manager.path));
+    assert_eq!(manager.hear(), ["READY=1"]);
+    // On a busy machine the file may be read before the question was asked, but hardly each time.
+    let is_first = (0..5).any(|_| {
+        program.signal("HUP");
+        assert_eq!(manager.hear()[0], "RELOADING=1");
+        let (code, _) = admin::ask(Address::from(address), "/healthz", PATIENCE).unwrap();
+        assert_eq!(code, 200);
+        manager.socket.set_nonblocking(true).unwrap();
+        let is_first = manager.socket.recv(&mut [0; 64]).is_err();
+        manager.socket.set_nonblocking(false).unwrap();
+        is_first
+    });
+    assert!(is_first, "no answer came before the end of a reload");
     program.expect_end_by("TERM");
 }
 
