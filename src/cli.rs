@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::admin;
-use crate::config::{self, Config, LogFormat, LogSpec, Warnings};
+use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
 use crate::server::{Server, Signals, confine, tproxy_rules};
 use crate::sys::Address;
 use list::ListCommand;
@@ -108,10 +108,11 @@ struct AdminArgs {
 impl AdminArgs {
     /// Whom to ask; if the token cannot be read, that is told.
     fn at(&self) -> Result<admin::At, ExitCode> {
-        let token = self.token_file.as_deref().map(admin::read_token).transpose().map_err(|fault| {
-            complain(&fault.to_string());
-            ExitCode::from(FAILED)
-        })?;
+        let token =
+            self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
+                complain(&fault.to_string());
+                ExitCode::from(FAILED)
+            })?;
         Ok(admin::At { address: self.admin.clone(), token })
     }
 }
@@ -133,7 +134,8 @@ pub fn run() -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match read(Some(file), &[], &[]) {
+    let seen = |config| config::check_token(&config).map(|warnings| (config, warnings));
+    match read(Some(file), &[], &[]).and_then(|config| told(seen(config))) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),
@@ -153,16 +155,21 @@ fn count(number: usize, what: &str) -> String {
 /// Reads a configuration; its faults and warnings go to standard error.
 fn read(file: Option<&Path>, listen: &[String], backends: &[String]) -> Result<Config, ExitCode> {
     let read = match file {
-        Some(file) => config::load(file),
+        Some(file) => config::load_given(file),
         None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
     };
+    told(read)
+}
+
+/// What was found, and not the faults and warnings, which go to standard error.
+fn told<T>(found: Result<(T, Warnings), Faults>) -> Result<T, ExitCode> {
     let color = io::stderr().is_terminal();
-    match read {
-        Ok((config, warnings)) => {
+    match found {
+        Ok((found, warnings)) => {
             if !warnings.is_empty() {
                 complain(&warnings.render(color));
             }
-            Ok(config)
+            Ok(found)
         }
         Err(faults) => {
             complain(&faults.render(color));

@@ -2,7 +2,8 @@
 //! long the request and the answer may take.
 //!
 //! The bounds are in the socket as the HTTP library sees it: a read or a write after the deadline fails,
-//! and the library then gives the connection up. So they hold whatever the client sends or leaves unread.
+//! and the library then gives the connection up. So they hold whatever the client sends or leaves unread. Whoever
+//! meets one is counted, and told where there is still something to say.
 
 use std::fmt;
 use std::io;
@@ -17,8 +18,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Socket;
+use super::refusal::{Refusals, said};
 use crate::limit::{Gate, Pass};
 use crate::sys::Address;
+use crate::telemetry::AdminRefusal;
 
 /// Admin connections at once; more are closed unanswered. A few scrapers and operators need a handful,
 /// and the descriptors that are kept from the connections' limit suffice for these.
@@ -34,6 +37,11 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// Bytes that are read of a client, the head of its request and what follows. A request here has a few
 /// hundred; proxies and browsers add cookies and the like.
 const REQUEST_SIZE: usize = 16 * 1024;
+
+/// What is still read of a client whose request is too large, and for how long: closed before it has sent all, it
+/// would meet a reset instead of the answer.
+const LINGER_SIZE: usize = 1 << 20;
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// The rest after an accept that failed for want of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -92,24 +100,29 @@ trait Line: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Line for T {}
 
 /// The listening socket of admin.
-#[derive(Debug)]
 pub(super) struct Door {
     listener: Listener,
     address: Address,
     gate: Arc<Gate>,
     limits: Limits,
+    refusals: Arc<Refusals>,
     /// So that a lasting lack of descriptors is logged once.
     failing: bool,
 }
 
 impl Door {
     /// Registers a non-blocking listening socket with the current runtime.
-    pub(super) fn open(socket: Socket, address: Address, limits: Limits) -> io::Result<Self> {
+    pub(super) fn open(
+        socket: Socket,
+        address: Address,
+        limits: Limits,
+        refusals: Arc<Refusals>,
+    ) -> io::Result<Self> {
         let listener = match socket {
             Socket::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
             Socket::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
         };
-        Ok(Self { listener, address, gate: Gate::new(limits.connections), limits, failing: false })
+        Ok(Self { listener, address, gate: Gate::new(limits.connections), limits, refusals, failing: false })
     }
 
     async fn pause(&mut self, error: io::Error) {
@@ -145,8 +158,11 @@ impl axum::serve::Listener for Door {
             };
             self.failing = false;
             match self.gate.enter() {
-                Some(pass) => return (Visit::new(stream, pass, &self.limits), peer),
-                None => tracing::debug!(%peer, "too many admin connections"),
+                Some(pass) => {
+                    let refusals = Arc::clone(&self.refusals);
+                    return (Visit::new(stream, peer.clone(), pass, &self.limits, refusals), peer);
+                }
+                None => self.refusals.note(AdminRefusal::Busy, &peer),
             }
         }
     }
@@ -163,27 +179,41 @@ enum Stage {
     Asking(Duration),
     /// The answer goes out.
     Answering,
+    /// It was too large. What was said of it goes out while the rest comes in.
+    Refused,
 }
 
 /// One admin connection. Its reads and writes fail when its time or its bytes are used up.
-#[derive(Debug)]
 pub(super) struct Visit {
     stream: Box<dyn Line>,
+    peer: Address,
     stage: Stage,
     /// The end of the stage.
     deadline: Pin<Box<Sleep>>,
     /// Bytes that may still be read; a read that begins within them may pass them by one buffer.
     left: usize,
+    /// A part of the answer waits for the client to take what it has.
+    is_unread: bool,
+    refusals: Arc<Refusals>,
     _pass: Pass,
 }
 
 impl Visit {
-    fn new(stream: Box<dyn Line>, pass: Pass, limits: &Limits) -> Self {
+    fn new(
+        stream: Box<dyn Line>,
+        peer: Address,
+        pass: Pass,
+        limits: &Limits,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
             stream,
+            peer,
             stage: Stage::Asking(limits.answer_time),
             deadline: Box::pin(sleep(limits.request_time)),
             left: limits.request_size,
+            is_unread: false,
+            refusals,
             _pass: pass,
         }
     }
@@ -196,6 +226,44 @@ impl Visit {
         }
     }
 
+    /// Counts, and says why as far as that can be written at once: nothing else was written before.
+    fn refuse(&mut self, refusal: AdminRefusal, cx: &mut Context<'_>) {
+        self.refusals.note(refusal, &self.peer);
+        let (code, why) = said(refusal);
+        let length = why.len();
+        let answer = format!(
+            "HTTP/1.1 {code}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{why}"
+        );
+        let _ = Pin::new(&mut *self.stream).poll_write(cx, answer.as_bytes());
+        let _ = Pin::new(&mut *self.stream).poll_shutdown(cx);
+    }
+
+    /// Reads to the end of what comes, or to the bounds of that, and fails then.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [0; 4096];
+        while self.left > 0 && self.check_time(cx).is_ok() {
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut *self.stream).poll_read(cx, &mut buffer))?;
+            let length = buffer.filled().len();
+            self.left = if length == 0 { 0 } else { self.left.saturating_sub(length) };
+        }
+        Poll::Ready(Err(too_large()))
+    }
+
+    /// Whether a part of the answer may be written.
+    fn check_answer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.stage == Stage::Refused {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.answer();
+        let checked = self.check_time(cx);
+        if checked.is_err() && self.is_unread {
+            self.refusals.note(AdminRefusal::Timeout, &self.peer);
+        }
+        checked
+    }
+
     /// A first byte is to be written: from here the answer's own time counts.
     fn answer(&mut self) {
         if let Stage::Asking(answer_time) = self.stage {
@@ -205,15 +273,37 @@ impl Visit {
     }
 }
 
+fn too_large() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the request is too large")
+}
+
 impl AsyncRead for Visit {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_time(cx)?;
+        if self.stage == Stage::Refused {
+            return self.poll_rest(cx);
+        }
+        let is_asking = matches!(self.stage, Stage::Asking(_));
+        if let Err(error) = self.check_time(cx) {
+            if is_asking {
+                self.refuse(AdminRefusal::Timeout, cx);
+            } else if self.is_unread {
+                self.refusals.note(AdminRefusal::Timeout, &self.peer);
+            }
+            return Poll::Ready(Err(error));
+        }
         if self.left == 0 {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "the request is too large")));
+            if !is_asking {
+                return Poll::Ready(Err(too_large()));
+            }
+            self.refuse(AdminRefusal::TooLarge, cx);
+            self.stage = Stage::Refused;
+            self.left = LINGER_SIZE;
+            self.deadline.as_mut().reset(Instant::now() + LINGER_TIME);
+            return self.poll_rest(cx);
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer))?;
@@ -224,9 +314,10 @@ impl AsyncRead for Visit {
 
 impl AsyncWrite for Visit {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.answer();
-        self.check_time(cx)?;
-        Pin::new(&mut *self.stream).poll_write(cx, bytes)
+        self.check_answer(cx)?;
+        let written = Pin::new(&mut *self.stream).poll_write(cx, bytes);
+        self.is_unread = written.is_pending();
+        written
     }
 
     fn poll_write_vectored(
@@ -234,9 +325,10 @@ impl AsyncWrite for Visit {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.answer();
-        self.check_time(cx)?;
-        Pin::new(&mut *self.stream).poll_write_vectored(cx, slices)
+        self.check_answer(cx)?;
+        let written = Pin::new(&mut *self.stream).poll_write_vectored(cx, slices);
+        self.is_unread = written.is_pending();
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -262,6 +354,7 @@ mod tests {
     use axum::routing::get;
 
     use super::*;
+    use crate::telemetry::Metrics;
 
     /// Long enough for a whole exchange on this host, short enough to wait for.
     const SHORT: Duration = Duration::from_millis(300);
@@ -275,6 +368,12 @@ mod tests {
 
     /// Runs a door whose answer at `/` is one line and at `/large` has [`LARGE`] bytes.
     fn open(limits: Limits) -> SocketAddr {
+        open_counted(limits).0
+    }
+
+    fn open_counted(limits: Limits) -> (SocketAddr, Arc<Metrics>) {
+        let metrics = Metrics::new();
+        let refusals = Refusals::new(Arc::clone(&metrics));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -283,12 +382,11 @@ mod tests {
             runtime.block_on(async {
                 let large = || async { "x".repeat(LARGE) };
                 let router = Router::new().route("/", get("answer\n")).route("/large", get(large));
-                let _ =
-                    axum::serve(Door::open(Socket::Tcp(listener), address.into(), limits).unwrap(), router)
-                        .await;
+                let door = Door::open(Socket::Tcp(listener), address.into(), limits, refusals).unwrap();
+                let _ = axum::serve(door, router).await;
             });
         });
-        address
+        (address, metrics)
     }
 
     /// What comes after `request` until the connection ends, one way or the other.
@@ -301,6 +399,23 @@ mod tests {
             Err(error) if error.kind() != io::ErrorKind::ConnectionReset => panic!("not closed: {error}"),
             _ => String::from_utf8(answer).unwrap(),
         }
+    }
+
+    fn refused(metrics: &Metrics, reason: &str) -> u64 {
+        let series = format!("pointsman_admin_requests_refused_total{{reason=\"{reason}\"}} ");
+        let text = metrics.render();
+        text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
+    }
+
+    /// What is said to this request, and that it is counted once, for this reason.
+    fn check_refused(limits: Limits, request: &[u8], code: &str, reason: &str) {
+        let (address, metrics) = open_counted(limits);
+        let answer = answer(&mut StdStream::connect(address).unwrap(), request);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer:?}");
+        assert!(answer.contains("Connection: close\r\n"), "{answer:?}");
+        assert_eq!(refused(&metrics, reason), 1, "{reason}");
+        let others = ["busy", "too_large", "timeout"].map(|reason| refused(&metrics, reason));
+        assert_eq!(others.iter().sum::<u64>(), 1, "{reason}");
     }
 
     fn check(limits: Limits, request: &[u8], answered: bool) {
@@ -320,6 +435,8 @@ mod tests {
         check(limits, b"", false);
         check(limits, b"GET / HTTP/1.0\r\n", false);
         check(limits, b"GET / HTTP/1.0\r\nA: ", false);
+        check_refused(limits, b"", "408", "timeout");
+        check_refused(limits, b"GET / HTTP/1.0\r\nA: ", "408", "timeout");
     }
 
     #[test]
@@ -335,26 +452,29 @@ mod tests {
         }
         request.extend(b"\r\n");
         check(limits(), &request, false);
+        check_refused(limits(), &request, "431", "too_large");
         check(Limits { request_size: 1 << 20, ..limits() }, &request, true);
     }
 
     #[test]
     fn who_does_not_read_is_closed() {
         let limits = Limits { connections: 1, answer_time: SHORT, ..limits() };
-        let address = open(limits);
+        let (address, metrics) = open_counted(limits);
         let mut deaf = StdStream::connect(address).unwrap();
         deaf.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
         // The one place is free again once it was closed, with most of its answer unsent.
         while answer(&mut StdStream::connect(address).unwrap(), b"GET / HTTP/1.0\r\n\r\n").is_empty() {}
         let length = answer(&mut deaf, b"").len();
         assert!(length < LARGE, "{length} bytes came");
+        assert_eq!(refused(&metrics, "timeout"), 1);
     }
 
     #[test]
     fn no_more_than_the_limit_are_let_in() {
-        let address = open(Limits { connections: 2, ..limits() });
+        let (address, metrics) = open_counted(Limits { connections: 2, ..limits() });
         let silent = [StdStream::connect(address).unwrap(), StdStream::connect(address).unwrap()];
         assert_eq!(answer(&mut StdStream::connect(address).unwrap(), b""), "");
+        assert_eq!(refused(&metrics, "busy"), 1);
         for stream in &silent {
             stream.shutdown(Shutdown::Both).unwrap();
         }

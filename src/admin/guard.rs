@@ -7,8 +7,7 @@
 //! form can send. A request without any of these headers is not from a browser.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use axum::extract::connect_info::Connected;
 use axum::http::header::{self, HeaderMap, HeaderName};
@@ -19,8 +18,9 @@ use axum::serve::IncomingStream;
 use tokio::task::spawn_blocking;
 
 use super::door::Door;
+use super::refusal::{Quiet, said};
 use super::token;
-use crate::config::{AdminSpec, TokenFor};
+use crate::config::{AdminSpec, TokenFor, read_token};
 use crate::sys::{Address, process};
 use crate::telemetry::{AdminRefusal, Metrics};
 
@@ -29,9 +29,6 @@ const OPEN: [&str; 3] = ["/metrics", "/healthz", "/ready"];
 
 /// Where a browser says from which site a request comes. The library has no name for it.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
-
-/// The least time between two lines in the log about wrong tokens.
-const QUIET: Duration = Duration::from_secs(60);
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -49,8 +46,8 @@ pub(super) struct Guard {
     /// The name of this machine, in lower case.
     own_name: String,
     metrics: Arc<Metrics>,
-    /// When a wrong token was last logged.
-    told: Mutex<Option<Instant>>,
+    /// For lines about wrong tokens.
+    quiet: Quiet,
 }
 
 /// Why a request is not answered.
@@ -65,7 +62,7 @@ pub(super) enum Denial {
 impl Guard {
     pub(super) fn new(spec: AdminSpec, metrics: Arc<Metrics>) -> Arc<Self> {
         let own_name = process::host_name().to_ascii_lowercase();
-        Arc::new(Self { spec, own_name, metrics, told: Mutex::default() })
+        Arc::new(Self { spec, own_name, metrics, quiet: Quiet::default() })
     }
 
     /// Whether a request may be answered. What is refused is counted.
@@ -132,17 +129,17 @@ impl Guard {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(Denial::Refused(AdminRefusal::Token));
         };
-        let compare = move || token::read_token(&path).map(|token| token::equal(&said, &token));
+        let compare = move || read_token(&path).map(|token| token::equal(&said, &token));
         match spawn_blocking(compare).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
-                if self.may_tell() {
+                if self.quiet.may_tell() {
                     tracing::warn!(peer = %peer.0, "admin was asked with a wrong token; more within a minute are only counted");
                 }
                 Err(Denial::Refused(AdminRefusal::Token))
             }
             Ok(Err(fault)) => {
-                if self.may_tell() {
+                if self.quiet.may_tell() {
                     tracing::error!(error = %fault, "admin lets nobody in");
                 }
                 Err(Denial::NoToken)
@@ -152,16 +149,6 @@ impl Guard {
                 Err(Denial::NoToken)
             }
         }
-    }
-
-    /// Whether it is time for another line.
-    fn may_tell(&self) -> bool {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = told.is_none_or(|told| told.elapsed() >= QUIET);
-        if is_time {
-            *told = Some(Instant::now());
-        }
-        is_time
     }
 }
 
@@ -205,22 +192,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         let (code, why) = match self {
-            Self::Refused(AdminRefusal::Host) => (
-                StatusCode::MISDIRECTED_REQUEST,
-                "the header Host has a name that is not known here: ask by an IP address, by localhost, or add the \
-                 name to admin.hosts\n",
-            ),
-            Self::Refused(AdminRefusal::CrossSite) => {
-                (StatusCode::FORBIDDEN, "pages of other sites are not answered\n")
-            }
-            Self::Refused(AdminRefusal::Token) => (
-                StatusCode::UNAUTHORIZED,
-                "this needs the token of admin.token_file: \"Authorization: Bearer TOKEN\", or --token-file\n",
-            ),
-            Self::Refused(AdminRefusal::ContentType) => (
-                StatusCode::UNSUPPORTED_MEDIA_TYPE,
-                "what changes something has \"Content-Type: application/json\", or no content\n",
-            ),
+            Self::Refused(refusal) => said(refusal),
             Self::NoToken => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be read; the log says why\n")
             }
@@ -404,12 +376,5 @@ mod tests {
         for request in ["GET /", "GET /\nAuthorization: Bearer ", "GET /\nAuthorization: Bearer None"] {
             assert_eq!(denied(request), Denial::Refused(AdminRefusal::Token), "{request}");
         }
-    }
-
-    #[test]
-    fn the_log_is_told_once_a_minute() {
-        let guard = guard(|_| ());
-        assert!(guard.may_tell());
-        assert!(!guard.may_tell());
     }
 }

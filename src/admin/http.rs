@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,6 +27,10 @@ DELETE /api/v1/lists/NAME/ENTRY           removes what was added
 GET /api/v1/sources who has the most connections open, as JSON; ?top=10
 ";
 
+/// The answer to a request with content.
+const NO_CONTENT: &str = "a request has no content here: all is said by its path and the words behind it, such as \
+    POST /api/v1/lists/NAME/ENTRY?ttl=1h\n";
+
 const JSON: &str = "application/json";
 
 /// The text format of Prometheus; without the version some scrapers guess.
@@ -34,6 +38,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The answers, behind their guard: whatever path is added here, it is judged first.
 pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
+    let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -41,7 +46,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
         .route("/api/v1/status", get(status))
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
-        .route("/api/v1/lists/{list}/{*entry}", post(add_entry).delete(remove_entry))
+        .route("/api/v1/lists/{list}/{*entry}", changes)
         .route("/api/v1/sources", get(heaviest))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
@@ -63,6 +68,21 @@ async fn admit(
     // One request per connection, see the module above.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
+}
+
+/// Behind the judgement of whether this path takes this method at all.
+async fn without_content(request: Request, next: Next) -> Response {
+    match has_content(request.headers()) {
+        true => (StatusCode::BAD_REQUEST, NO_CONTENT).into_response(),
+        false => next.run(request).await,
+    }
+}
+
+/// Whether a request brings content, which nothing here reads: who sends it means something by it.
+fn has_content(headers: &HeaderMap) -> bool {
+    let is_some = |length: &HeaderValue| length != "0";
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(is_some)
 }
 
 async fn metrics(State(view): State<Arc<View>>) -> Response {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::View;
 use crate::snapshot::List;
@@ -34,6 +35,9 @@ pub(super) enum Refusal {
     /// The question has other words.
     #[error("only {0} can be asked here")]
     Query(&'static str),
+    /// It cannot be read.
+    #[error("in a question % stands before two hexadecimal digits, and they spell UTF-8")]
+    Escape,
     /// There are too many.
     #[error(transparent)]
     Full(#[from] Full),
@@ -136,7 +140,7 @@ pub(super) fn add(view: &View, name: &str, entry: &str, query: Option<&str>) -> 
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
     let ttl = value(query, "ttl")?.map(|text| {
-        let ttl = humantime::parse_duration(text).map_err(|_| Refusal::Ttl)?;
+        let ttl = humantime::parse_duration(&text).map_err(|_| Refusal::Ttl)?;
         if ttl.is_zero() || ttl > LONGEST { Err(Refusal::Ttl) } else { Ok(ttl) }
     });
     let ttl = ttl.transpose()?;
@@ -166,14 +170,12 @@ fn find(view: &View, name: &str) -> Result<Arc<List>, Refusal> {
     view.snapshot.load().lists.get(name).cloned().ok_or(Refusal::NoList)
 }
 
-/// The value of the one word that a query may have. Nothing that stands there needs an escape but the `+` and
-/// `%20` of a space, as in `1h 30m`, and the `%3A` of an address.
-fn value<'q>(query: Option<&'q str>, word: &'static str) -> Result<Option<&'q str>, Refusal> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
-    match query.split_once('=') {
-        Some((name, value)) if name == word && !value.contains('&') => Ok(Some(value)),
-        _ => Err(Refusal::Query(word)),
-    }
+/// The value of the one word that a query may have.
+fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, Refusal> {
+    query::value(query, word).map_err(|fault| match fault {
+        QueryFault::Other => Refusal::Query(word),
+        QueryFault::Escape => Refusal::Escape,
+    })
 }
 
 fn status(list: &List) -> ListStatus<'_> {
@@ -225,21 +227,6 @@ fn json(page: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn check(query: Option<&str>, expected: Option<Option<&str>>) {
-        assert_eq!(value(query, "ttl").ok(), expected, "{query:?}");
-    }
-
-    #[test]
-    fn a_query_has_one_word() {
-        check(None, Some(None));
-        check(Some(""), Some(None));
-        check(Some("ttl=1h"), Some(Some("1h")));
-        check(Some("ttl="), Some(Some("")));
-        check(Some("ttl"), None);
-        check(Some("tll=1h"), None);
-        check(Some("ttl=1h&ttl=2h"), None);
-    }
 
     #[test]
     fn what_is_left_is_rounded_up() {

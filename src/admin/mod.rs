@@ -15,6 +15,8 @@ mod door;
 mod guard;
 mod http;
 mod lists;
+mod query;
+mod refusal;
 mod scrape;
 mod sources;
 mod status;
@@ -26,14 +28,14 @@ use std::sync::Arc;
 
 pub use ask::{At, ask, change};
 pub use door::MOST_CONNECTIONS;
-pub use token::{TokenFault, read_token};
 
-use crate::config::AdminSpec;
+use crate::config::{AdminSpec, TokenFault, read_token};
 use crate::listener::BindFault;
 use crate::server::View;
 use crate::sys::{Address, SocketFile};
 use door::{Door, Limits};
 use guard::Guard;
+use refusal::Refusals;
 
 /// Connections that the kernel holds before they are accepted, as the standard library has it for TCP.
 const BACKLOG: u32 = 128;
@@ -99,7 +101,7 @@ pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
 }
 
 /// Answers what is asked, and never ends by itself, unless the listener cannot be used at all, which is
-/// logged. At most [`MOST_CONNECTIONS`] at once; more are closed.
+/// logged. At most [`MOST_CONNECTIONS`] at once; more are closed, and counted.
 ///
 /// # Panics
 ///
@@ -110,7 +112,8 @@ pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
 /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
 pub async fn serve(bound: Bound, view: Arc<View>) {
     let Bound { socket, address, spec, file: _file } = bound;
-    match Door::open(socket, address.clone(), Limits::default()) {
+    let refusals = Refusals::new(Arc::clone(&view.metrics));
+    match Door::open(socket, address.clone(), Limits::default(), refusals) {
         Ok(door) => {
             tracing::info!(%address, "admin listens");
             let guard = Guard::new(spec, Arc::clone(&view.metrics));

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::query;
 use crate::server::View;
 
 /// How many are told unless the question says otherwise, and at most.
@@ -37,8 +38,8 @@ struct SourceStatus<'a> {
 
 /// How many a question wants, such as `top=20`; `None` if that cannot be said.
 pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Some(TOP) };
-    let number = query.strip_prefix("top=")?.parse().ok()?;
+    let Some(number) = query::value(query, "top").ok()? else { return Some(TOP) };
+    let number = number.parse().ok()?;
     (1..=MOST).contains(&number).then_some(number)
 }
 
@@ -79,6 +80,7 @@ mod tests {
         check("", Some(TOP));
         check("top=1", Some(1));
         check("top=1000", Some(1000));
+        check("top=%31%30", Some(10));
         check("top=1001", None);
         check("top=0", None);
         check("top=", None);

@@ -116,6 +116,8 @@ codes! {
     NameAndRegex = "C0352",
     /// An admin listener that others than this machine may reach, and that asks for no token.
     OpenAdmin = "C0360",
+    /// A file that should hold the admin listener's token, and does not.
+    BadToken = "C0361",
     /// A list that no table defines.
     UnknownList = "C0370",
     /// A pool that nothing uses.
@@ -132,6 +134,8 @@ codes! {
     LostCancel = "C0430",
     /// A route that refuses hellos of whatever name, where clients come in without a hello too.
     RefusesHellosOnly = "C0450",
+    /// The admin listener's token may not be read by the user who checks.
+    UnseenToken = "C0460",
 }
 
 impl Code {
@@ -144,7 +148,8 @@ impl Code {
             | Self::LostCancel
             | Self::RefusesHellosOnly
             | Self::UnusedList
-            | Self::TrustsEverybody => Level::Warning,
+            | Self::TrustsEverybody
+            | Self::UnseenToken => Level::Warning,
             _ => Level::Fault,
         }
     }

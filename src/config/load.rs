@@ -14,6 +14,7 @@ use super::findings::Findings;
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file, list_file, routes_file};
 use crate::pool::Source;
+use crate::sys;
 use crate::sys::landlock;
 
 /// The largest file that is read: room for more than a million routes, and an end for what is no file.
@@ -23,11 +24,30 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 ///
 /// # Errors
 ///
-/// All faults of the file at once; one if it cannot be read, is larger than 256 MiB or is not UTF-8. If it has
-/// none, those of the first broken file with routes, or of a list.
+/// All faults of the file at once; one if it cannot be read, is no regular file, is larger than 256 MiB or is not
+/// UTF-8. If it has none, those of the first broken file with routes, or of a list.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
+    load_from(path, sys::file::open)
+}
+
+/// The same for a file that a command line names, which may be `/dev/stdin` or a shell's `<(...)`. Those are read
+/// until their other end is closed.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
+    load_from(path, sys::file::open_given)
+}
+
+fn load_from(
+    path: &Path,
+    open: impl FnOnce(&Path) -> io::Result<File>,
+) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
-    let (mut config, warnings) = parse(&name, &read_text(path, "the configuration")?)?;
+    let what = "the configuration";
+    let written = text(path, what, read_opened(path, what, open(path))?)?;
+    let (mut config, warnings) = parse(&name, &written)?;
     place_files(&mut config, path);
     routes_file::read_all(&mut config)?;
     list_file::read_all(&mut config)?;
@@ -107,25 +127,32 @@ fn settle(
 
 /// Reads a whole file; `what` is what messages call it.
 pub(super) fn read_text(path: &Path, what: &str) -> Result<String, Faults> {
-    let bytes = read_bytes(path, what)?;
-    String::from_utf8(bytes).map_err(|error| not_utf8(&path.display().to_string(), what, &error))
+    text(path, what, read_bytes(path, what)?)
 }
 
 /// The same of one that need not be text.
 pub(super) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>, Faults> {
-    read_bounded(path).map_err(|error| unreadable(&path.display().to_string(), what, &error))
+    read_opened(path, what, sys::file::open(path))
 }
 
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+fn read_opened(path: &Path, what: &str, opened: io::Result<File>) -> Result<Vec<u8>, Faults> {
+    opened.and_then(read_bounded).map_err(|error| unreadable(&path.display().to_string(), what, &error))
+}
+
+fn text(path: &Path, what: &str, bytes: Vec<u8>) -> Result<String, Faults> {
+    String::from_utf8(bytes).map_err(|error| not_utf8(&path.display().to_string(), what, &error))
+}
+
+fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 256 MiB"));
     }
     Ok(bytes)
 }
 
-fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
+pub(super) fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     let why = match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => format!("permission denied{}", landlock::hint(error)),

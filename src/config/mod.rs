@@ -24,6 +24,7 @@ mod read;
 mod render;
 mod routes_file;
 mod script;
+mod token;
 mod words;
 
 #[cfg(test)]
@@ -43,8 +44,9 @@ pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
 pub use list_file::ListReader;
-pub use load::{load, one_liner, parse};
+pub use load::{load, load_given, one_liner, parse};
 pub use routes_file::RoutesReader;
+pub use token::{TokenFault, check_token, read_given_token, read_token};
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";

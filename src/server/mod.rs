@@ -13,6 +13,7 @@ mod front;
 mod leaving;
 mod list_files;
 mod notify;
+mod read_file;
 mod reload;
 mod route_files;
 mod run;

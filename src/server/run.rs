@@ -1,9 +1,9 @@
 //! The control loop.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
@@ -19,13 +19,13 @@ use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::leaving::Leaving;
 use super::list_files::{ListFiles, ListReport, forget_read};
-use super::notify::{Watchdog, tell, tell_of_reload};
+use super::notify::{Watchdog, tell};
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
 use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::limit::LimitsSpec;
 use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
 use crate::snapshot::Served;
@@ -45,6 +45,10 @@ const CLOSING: Duration = Duration::from_secs(5);
 /// their turn of other work.
 const UNLISTENING: Duration = Duration::from_secs(1);
 
+/// How long what blocks a thread of the runtime may take to end with it: the reading of a file, on a file system
+/// that does not answer for ever.
+const LAST_READS: Duration = Duration::from_secs(2);
+
 /// How long the access log may take to write what is queued when the process ends.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
@@ -61,7 +65,7 @@ pub enum Signals {
 }
 
 /// What the control loop wakes for.
-enum Event {
+pub(super) enum Event {
     Request(Request),
     Report(CheckReport),
     Agent(AgentReport),
@@ -99,6 +103,7 @@ impl Server {
             }
         });
         let _ = access_log.shutdown(StdInstant::now() + LAST_RECORDS);
+        runtime.shutdown_timeout(LAST_READS);
         result
     }
 }
@@ -106,8 +111,10 @@ impl Server {
 /// The server in its control loop.
 pub(super) struct Control {
     pub(super) server: Server,
-    file: Option<PathBuf>,
-    signals: Vec<(SignalKind, Signal)>,
+    pub(super) file: Option<PathBuf>,
+    pub(super) signals: Vec<(SignalKind, Signal)>,
+    /// What happened while the file was read; it comes before all else.
+    pub(super) postponed: VecDeque<Event>,
     checks: HashMap<Arc<str>, Checks>,
     pub(super) reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
@@ -148,6 +155,7 @@ impl Control {
             server,
             file,
             signals,
+            postponed: VecDeque::new(),
             checks: HashMap::new(),
             reports,
             report_to,
@@ -186,7 +194,7 @@ impl Control {
     async fn handle(&mut self, event: Event) {
         match event {
             Event::Request(Request::Reload(config, reply)) => {
-                let _ = reply.send(self.reload(|| Ok(*config)).await);
+                let _ = reply.send(self.reload(StdInstant::now(), Ok(*config)).await);
             }
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
@@ -211,6 +219,9 @@ impl Control {
     }
 
     async fn next(&mut self) -> Event {
+        if let Some(event) = self.postponed.pop_front() {
+            return event;
+        }
         let overdue = self.leaving.next();
         let ejection = self.aftercare.next().map(Instant::from_std);
         tokio::select! {
@@ -251,23 +262,14 @@ impl Control {
         }
     }
 
-    async fn reload_file(&mut self) {
-        let Some(path) = self.file.clone() else {
-            tracing::warn!("SIGHUP reloads a file, and this process was started without one");
-            return;
-        };
-        tell_of_reload();
-        let _ = self.reload(|| read(&path)).await;
-        tell(&[NotifyState::Ready]);
-    }
-
-    /// Puts a configuration in force, or leaves everything as it is; either is logged and counted.
-    async fn reload(
+    /// Puts a configuration in force, or leaves everything as it is; either is logged and counted. `began` is when
+    /// its reading did.
+    pub(super) async fn reload(
         &mut self,
-        read: impl FnOnce() -> Result<Config, ReloadFault>,
+        began: StdInstant,
+        read: Result<Config, ReloadFault>,
     ) -> Result<Changes, ReloadFault> {
-        let began = StdInstant::now();
-        let result = match read() {
+        let result = match read {
             Ok(config) => self.replace(config).await,
             Err(fault) => Err(fault),
         };
@@ -423,20 +425,7 @@ fn in_force(new: Config, running: &Config) -> Config {
     }
 }
 
-/// Reads a file for a reload.
-fn read(path: &Path) -> Result<Config, ReloadFault> {
-    match config::load(path) {
-        Ok((config, warnings)) => {
-            if !warnings.is_empty() {
-                tracing::warn!("the configuration is good, but:\n{}", warnings.render(false));
-            }
-            Ok(config)
-        }
-        Err(faults) => Err(ReloadFault::File(faults)),
-    }
-}
-
-fn ends(kind: SignalKind) -> bool {
+pub(super) fn ends(kind: SignalKind) -> bool {
     kind == SignalKind::terminate() || kind == SignalKind::interrupt()
 }
 
@@ -456,7 +445,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
+pub(super) async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
     std::future::poll_fn(|cx| {
         for (kind, signal) in signals.iter_mut() {
             if signal.poll_recv(cx).is_ready() {
@@ -468,7 +457,7 @@ async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
     .await
 }
 
-async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
+pub(super) async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
     std::future::poll_fn(|cx| {
         for (at, worker) in workers.iter_mut().enumerate() {
             if let std::task::Poll::Ready(result) = worker.poll_ended(cx) {

@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod fault;
+pub mod file;
 pub mod landlock;
 pub mod listen;
 pub mod pipe;

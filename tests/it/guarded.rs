@@ -227,6 +227,19 @@ fn the_commands_ask_a_unix_socket_with_a_token() {
 }
 
 #[test]
+fn a_check_looks_at_the_token() {
+    let folder = Folder::new("admin-checked");
+    let text = configured(Backend::echo().address, "listen = \"127.0.0.1:0\"\ntoken_file = \"token\"");
+    let file = folder.write("config.toml", &text);
+    let file = file.to_str().unwrap();
+    check_run(&["check", file], 2, "the token of `admin.token_file` cannot be read: there is no such file");
+    folder.write("token", "short");
+    check_run(&["check", file], 2, "openssl rand -hex 32");
+    folder.write("token", TOKEN);
+    check_run(&["check", file], 0, "good");
+}
+
+#[test]
 fn a_check_refuses_an_open_admin_listener() {
     let folder = Folder::new("admin-open");
     let text = configured(Backend::echo().address, "listen = \"0.0.0.0:9100\"");

@@ -437,6 +437,46 @@ fn bad_requests_change_nothing() {
 }
 
 #[test]
+fn what_is_said_in_content_is_not_passed_over() {
+    let backend = Recorder::start("b");
+    let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
+    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let check = |method: &str, content: &str, code: u16, words: &str| {
+        let mut stream = TcpStream::connect(admin).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let line = format!("{method} /api/v1/lists/bad/10.0.0.1 HTTP/1.1\r\nHost: localhost\r\n");
+        let kind = "Content-Type: application/json\r\nConnection: close\r\n";
+        stream.write_all(format!("{line}{kind}{content}").as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{method} {content}: {answer}");
+        assert!(answer.contains(words), "{method} {content}: {answer}");
+    };
+    let with_ttl = "Content-Length: 12\r\n\r\n{\"ttl\":\"1h\"}";
+    check("POST", with_ttl, 400, "POST /api/v1/lists/NAME/ENTRY?ttl=1h");
+    check("POST", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "no content");
+    check("DELETE", with_ttl, 400, "no content");
+    check("PUT", with_ttl, 405, "method");
+    assert_eq!(page(admin, "/api/v1/lists/bad")["added"], json!([]));
+    check("POST", "Content-Length: 0\r\n\r\n", 200, "added");
+    check("DELETE", "\r\n", 200, "removed");
+}
+
+#[test]
+fn escapes_in_questions_are_read() {
+    let backend = Recorder::start("b");
+    let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
+    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let bad = |rest: &str| format!("/api/v1/lists/bad{rest}");
+    let (code, body) = change(admin, "POST", &bad("/2001%3Adb8%3A%3A1?ttl=1h%2030m"));
+    assert_eq!((code, body.contains("\"ttl_seconds\": 5400")), (200, true), "{body}");
+    assert_eq!(page(admin, &bad("?address=2001%3Adb8%3A%3A1"))["listed"], true);
+    let (code, body) = change(admin, "GET", &bad("?address=2001%3"));
+    assert_eq!((code, body.contains("two hexadecimal digits")), (400, true), "{body}");
+}
+
+#[test]
 fn the_command_line_adds_shows_and_removes() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);

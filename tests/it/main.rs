@@ -11,6 +11,7 @@ mod confined;
 mod dial;
 mod discovery;
 mod ends;
+mod files;
 mod forward;
 mod fronts;
 mod guarded;

@@ -539,13 +539,13 @@ fn a_full_disk_under_standard_error_stops_nobody() {
 // systemd.
 
 /// What a service manager hears.
-struct Manager {
-    socket: UnixDatagram,
-    path: PathBuf,
+pub(crate) struct Manager {
+    pub(crate) socket: UnixDatagram,
+    pub(crate) path: PathBuf,
 }
 
 impl Manager {
-    fn new(folder: &Folder) -> Self {
+    pub(crate) fn new(folder: &Folder) -> Self {
         // Here and not in the target's folder, which may lie too deep: a socket's path has 108 bytes.
         let path =
             std::env::temp_dir().join(format!("pointsman-{}", folder.0.file_name().unwrap().display()));
@@ -555,7 +555,7 @@ impl Manager {
         Self { socket, path }
     }
 
-    fn hear(&self) -> Vec<String> {
+    pub(crate) fn hear(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let n = self.socket.recv(&mut buffer).expect("the program says something");
         String::from_utf8(buffer[..n].to_vec()).unwrap().lines().map(str::to_owned).collect()

@@ -2,15 +2,14 @@
 //!
 //! A change is seen at once, or within a few seconds where the kernel does not tell: see [`FileWatch`].
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
 use super::{DiscoverFault, DiscoveredSet, Teller};
-use crate::sys::landlock;
 use crate::sys::watch::{FileWatch, Look};
+use crate::sys::{file, landlock};
 
 /// The largest file that is read: far more than the most backends need.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
@@ -18,12 +17,9 @@ const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 /// Why a file names no backends.
 #[derive(Debug, thiserror::Error)]
 pub enum FileFault {
-    /// It cannot be opened or read.
+    /// It cannot be opened or read, or is a directory, a pipe or the like.
     #[error("it cannot be read: {0}{hint}", hint = landlock::hint(.0))]
     Unreadable(#[source] io::Error),
-    /// It is a directory, a pipe or the like.
-    #[error("it is not a regular file")]
-    NotAFile,
     /// It is larger than 4 MiB.
     #[error("it is larger than 4 MiB")]
     TooLarge,
@@ -59,11 +55,7 @@ pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
 }
 
 fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
-    // Before it is opened: that of a pipe would wait for its writer.
-    if !path.metadata().map_err(FileFault::Unreadable)?.is_file() {
-        return Err(FileFault::NotAFile);
-    }
-    let file = File::open(path).map_err(FileFault::Unreadable)?;
+    let file = file::open(path).map_err(FileFault::Unreadable)?;
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(FileFault::Unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {

@@ -1,0 +1,82 @@
+//! What stands behind the `?` of a request.
+
+/// Why a question cannot be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QueryFault {
+    /// It has another word, or more than one.
+    Other,
+    /// A `%` without two hexadecimal digits, or what they spell is not UTF-8.
+    Escape,
+}
+
+/// The value of the one word that a question may have, without its escapes: `%3A`, and `%20` or `+` for a space.
+pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, QueryFault> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+    let (name, value) = query.split_once('=').ok_or(QueryFault::Other)?;
+    if decoded(name)? != word || value.contains('&') {
+        return Err(QueryFault::Other);
+    }
+    decoded(value).map(Some)
+}
+
+fn decoded(text: &str) -> Result<String, QueryFault> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => match (hex(rest.next()), hex(rest.next())) {
+                (Some(high), Some(low)) => high << 4 | low,
+                _ => return Err(QueryFault::Escape),
+            },
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| QueryFault::Escape)
+}
+
+fn hex(digit: Option<u8>) -> Option<u8> {
+    let value = char::from(digit?).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(query: &str, expected: Result<Option<&str>, QueryFault>) {
+        let value = value(Some(query), "ttl");
+        assert_eq!(value.as_ref().map(Option::as_deref).map_err(|fault| *fault), expected, "{query:?}");
+    }
+
+    #[test]
+    fn a_query_has_one_word() {
+        use QueryFault::Other;
+        assert_eq!(value(None, "ttl"), Ok(None));
+        check("", Ok(None));
+        check("ttl=1h", Ok(Some("1h")));
+        check("ttl=", Ok(Some("")));
+        check("ttl", Err(Other));
+        check("tll=1h", Err(Other));
+        check("ttl=1h&ttl=2h", Err(Other));
+        check("a=1&ttl=2h", Err(Other));
+    }
+
+    #[test]
+    fn escapes_are_taken_out() {
+        use QueryFault::Escape;
+        check("ttl=1h%2030m", Ok(Some("1h 30m")));
+        check("ttl=1h+30m", Ok(Some("1h 30m")));
+        check("%74tl=2001%3adb8%3A%3A1", Ok(Some("2001:db8::1")));
+        check("ttl=%26%3D%25%2B", Ok(Some("&=%+")));
+        check("ttl=%C3%A9", Ok(Some("é")));
+        check("ttl=é", Ok(Some("é")));
+        check("ttl=%", Err(Escape));
+        check("ttl=%4", Err(Escape));
+        check("ttl=%+1", Err(Escape));
+        check("ttl=%-1", Err(Escape));
+        check("ttl=%zz", Err(Escape));
+        check("ttl=%é", Err(Escape));
+        check("ttl=%ff", Err(Escape));
+    }
+}

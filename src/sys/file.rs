@@ -1,0 +1,139 @@
+//! Files that are read whole, opened so that nobody waits: the open of a FIFO would, for its writer, and the
+//! thread with it.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// Where the descriptors of a process have names: a shell writes them for `<(...)`, and people for standard input.
+const DESCRIPTORS: [&str; 3] = ["/dev/stdin", "/dev/fd/", "/proc/self/fd/"];
+
+/// Opens a regular file to read.
+///
+/// # Errors
+///
+/// What the system says, or what the file is if it is not a regular one; `IsADirectory` is among that.
+pub fn open(path: &Path) -> io::Result<File> {
+    // Before it is opened: already the open does something to a FIFO's writer and to some devices.
+    check_is_regular(path.metadata()?.file_type())?;
+    let file = open_at_once(path)?;
+    check_is_regular(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+/// Opens a file that a command line names: also one of this process's own descriptors, such as `/dev/stdin`, whose
+/// other end somebody has in hand. Reads of those wait until it is closed.
+///
+/// # Errors
+///
+/// As [`open`].
+pub fn open_given(path: &Path) -> io::Result<File> {
+    if !is_descriptor(path) {
+        return open(path);
+    }
+    let file = open_at_once(path)?;
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    Ok(file)
+}
+
+/// The standard library adds close-on-exec. That it does not block changes nothing for a regular file.
+fn open_at_once(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
+}
+
+fn is_descriptor(path: &Path) -> bool {
+    path.to_str().is_some_and(|path| {
+        DESCRIPTORS.iter().any(|name| path == *name || name.ends_with('/') && path.starts_with(name))
+    })
+}
+
+fn check_is_regular(found: FileType) -> io::Result<()> {
+    let (kind, word) = match found {
+        _ if found.is_file() => return Ok(()),
+        _ if found.is_dir() => (io::ErrorKind::IsADirectory, "directory"),
+        _ if found.is_fifo() => (io::ErrorKind::InvalidInput, "FIFO"),
+        _ if found.is_socket() => (io::ErrorKind::InvalidInput, "socket"),
+        _ => (io::ErrorKind::InvalidInput, "device"),
+    };
+    Err(io::Error::new(kind, format!("it is not a regular file but a {word}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::io::Write as _;
+    use std::os::fd::AsRawFd as _;
+
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    fn check(path: &Path, expected: Result<&str, &str>) {
+        let mut text = String::new();
+        let read = open(path).and_then(|mut file| file.read_to_string(&mut text));
+        match expected {
+            Ok(expected) => assert_eq!(read.map(|_| &*text).unwrap(), expected, "{path:?}"),
+            Err(part) => {
+                let told = read.unwrap_err().to_string();
+                assert!(told.contains(part), "{path:?}: no {part:?} in {told:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let folder = std::env::temp_dir().join(format!("pointsman-files-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let at = |name: &str| folder.join(name);
+        std::fs::write(at("file"), "text").unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(at("fifo"), at("link-to-fifo")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        check(&at("file"), Ok("text"));
+        check(&at("link"), Ok("text"));
+        check(&at("fifo"), Err("it is not a regular file but a FIFO"));
+        check(&at("link-to-fifo"), Err("a FIFO"));
+        check(&at("socket"), Err("a socket"));
+        check(&folder, Err("a directory"));
+        check(Path::new("/dev/null"), Err("a device"));
+        check(&at("nothing"), Err("No such file"));
+        let fault = open_given(&at("fifo")).unwrap_err();
+        assert_eq!(fault.kind(), io::ErrorKind::InvalidInput, "it has a name of its own");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_descriptor_of_our_own_is_read_to_its_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let path = format!("/dev/fd/{}", reader.as_raw_fd());
+        check(Path::new(&path), Err("a FIFO"));
+        let mut file = open_given(Path::new(&path)).unwrap();
+        // It waits for what is not yet written.
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map(|_| text)
+        });
+        writer.write_all(b"te").unwrap();
+        writer.write_all(b"xt").unwrap();
+        drop(writer);
+        assert_eq!(reading.join().unwrap().unwrap(), "text");
+    }
+
+    #[test]
+    fn descriptors_are_known_by_their_names() {
+        let check =
+            |path: &str, expected: bool| assert_eq!(is_descriptor(Path::new(path)), expected, "{path}");
+        check("/dev/stdin", true);
+        check("/dev/fd/63", true);
+        check("/proc/self/fd/0", true);
+        check("/dev/stdin.toml", false);
+        check("/dev/null", false);
+        check("dev/fd/1", false);
+        check("/etc/pointsman/config.toml", false);
+    }
+}
