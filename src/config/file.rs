@@ -111,8 +111,9 @@ tables! {
         to: LogTarget,
         /// "json" (default): one object a line; "text": key=value pairs.
         format: Choice<AccessLogFormat>,
-        /// Lines a second, for each listener, of connections that were refused before a backend was asked; 1 to
-        /// 1000000. Default 100. The others are counted in a metric.
+        /// Lines a second, for each listener, of connections that were refused before a backend was asked, or whose
+        /// clients left before they had said what they want; 1 to 1000000. Default 100. The others are counted in a
+        /// metric.
         refused_per_second: Number<1, 1_000_000>,
     }
 

@@ -1,13 +1,14 @@
 //! Limits of sources, listeners, routes and pools: who is refused, how, and that everything is given back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use pointsman::admin;
 use pointsman::config::Config;
 use pointsman::limit::{PrefixLengths, Source};
+use pointsman::pool::Duty;
 use pointsman::wire::proxy_protocol::{Outgoing, Version};
 use socket2::{Domain, Socket, Type};
 
@@ -475,6 +476,30 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
     assert_eq!(refused.len(), FLOOD - unlogged);
     assert!(refused.iter().all(|record| record["client"].as_str().unwrap().starts_with("127.0.0.1:")));
     check_nothing_left(&proxy);
+}
+
+/// Who comes and leaves without a word, and who finds no backend, costs no more lines than who is refused.
+#[test]
+fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
+    const FLOOD: usize = 30;
+    for (close, words) in [("no_data", &b""[..]), ("no_backend", &hello(b"a.test"))] {
+        let (log, backend) = (LogFile::new(), Backend::echo());
+        let access_log = format!("access_log = {{ to = \"{}\", refused_per_second = 1 }}", log.path());
+        let mut config = configuration(&backend, &access_log, TLS, "");
+        config.pools[0].backends[0].duty = Duty::Maintenance;
+        let proxy = Proxy::start(config);
+        for _ in 0..FLOOD {
+            let mut client = proxy.connect();
+            client.write_all(words).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let _ = client.read_to_end(&mut Vec::new());
+        }
+        proxy.wait_for_metric(&closed(close), FLOOD as f64);
+        let unlogged =
+            proxy.metric(r#"pointsman_access_log_unlogged_refusals_total{listener="main"}"#) as usize;
+        assert!(unlogged > 0 && unlogged < FLOOD, "{close}: {unlogged}");
+        assert_eq!(log.records(FLOOD - unlogged).len(), FLOOD - unlogged, "{close}");
+    }
 }
 
 /// Many clients that end in many ways, most of them above some limit: all places come back.
