@@ -6,11 +6,13 @@
 mod gate;
 mod quota;
 mod rate;
+mod shortage;
 mod sources;
 
 pub use gate::{Gate, Pass, Permit, Refusal, Share};
 pub use quota::{Exceeded, LimitsSpec, Over, Overload, OverloadSpec, Quota, QuotaSpec};
 pub use rate::{Moment, Rate, RateGate};
+pub use shortage::Shortage;
 pub use sources::{
     Coming, PrefixLengths, Source, SourceLimits, SourcePass, SourceRefusal, SourceReport, SourceTable,
     WhenFull,

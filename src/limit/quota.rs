@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::WhenFull;
 use super::gate::{Gate, Pass};
 use super::rate::{Moment, Rate, RateGate};
+use super::shortage::Shortage;
 
 /// What becomes of a connection that is one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,6 +91,8 @@ pub struct Overload {
     /// `u64::MAX` where nobody is refused before the process is full.
     sheds_at: AtomicU64,
     is_ready: AtomicBool,
+    /// Whether descriptors or memory have run out.
+    pub shortage: Shortage,
 }
 
 impl Overload {

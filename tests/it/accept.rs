@@ -128,5 +128,10 @@ fn a_listener_survives_without_descriptors() {
             expect_bytes(client, b"ping");
         }
         check_echo(&open[0]);
+        let pauses = child.metric(PAUSES);
+        let _surplus = child.connect();
+        wait_for("another pause", || child.metric(PAUSES) > pauses);
+        assert_eq!(child.logged("new connections wait"), 1.0, "said once");
+        assert_eq!(child.logged("accepted again"), 0.0, "it may go on at any moment");
     });
 }

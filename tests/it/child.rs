@@ -22,6 +22,12 @@ const TASK: &str = "POINTSMAN_TEST_CHILD";
 /// What the child says begins with this; the test harness writes to the same stream.
 const MARK: char = '@';
 
+/// A question for the log and not for a series begins with this.
+const LOGGED: &str = "logged ";
+
+/// What the child has logged.
+static LOG: Mutex<String> = Mutex::new(String::new());
+
 const ENGINES: [(&str, EngineChoice); 3] =
     [("auto", EngineChoice::Auto), ("splice", EngineChoice::Splice), ("copy", EngineChoice::Copy)];
 
@@ -63,6 +69,11 @@ impl Child {
         let (stdin, stdout) = &mut *talk;
         writeln!(stdin, "{series}").unwrap();
         answer(stdout).parse().unwrap()
+    }
+
+    /// How many lines of its log have these words.
+    pub(crate) fn logged(&self, words: &str) -> f64 {
+        self.metric(&format!("{LOGGED}{words}"))
     }
 
     pub(crate) fn wait_for_metric(&self, series: &str, value: f64) {
@@ -111,6 +122,7 @@ fn answer(stdout: &mut BufReader<ChildStdout>) -> String {
 #[ignore = "it is what the child process runs"]
 fn serve() {
     let Ok(task) = env::var(TASK) else { return };
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(|| Log).init();
     let words: Vec<&str> = task.split(' ').collect();
     let (_, engine) = ENGINES.into_iter().find(|(word, _)| *word == words[1]).unwrap();
     let mut config = tcp(&[words[0].parse().unwrap()], engine);
@@ -126,7 +138,25 @@ fn serve() {
     let _plugs = words[2].parse().ok().map(leave_descriptors);
     println!("\n{MARK}{}", proxy.address("main"));
     for series in std::io::stdin().lines() {
-        println!("\n{MARK}{}", proxy.metric(&series.unwrap()));
+        let series = series.unwrap();
+        let answer = match series.strip_prefix(LOGGED) {
+            None => proxy.metric(&series),
+            Some(words) => LOG.lock().unwrap().lines().filter(|line| line.contains(words)).count() as f64,
+        };
+        println!("\n{MARK}{answer}");
+    }
+}
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
