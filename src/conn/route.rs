@@ -61,11 +61,16 @@ fn follow(
     if let Some(limited) = limits {
         admission::route(limited, story)?;
     }
-    match wish {
+    if matches!(wish, Wish::Cancel) {
         // It is short, and must not be refused because the sessions that it is about fill the pool.
-        Wish::Cancel => Ok(place.served()),
-        _ => enter(place.served(), story),
+        return Ok(place.served());
     }
+    enter(place.served(), story).inspect_err(|_| {
+        // Whom the pool refuses was none of those that the route may have in its time.
+        if let Some(limited) = limits {
+            limited.quota.forget_one();
+        }
+    })
 }
 
 /// The pool, if it has room.

@@ -149,10 +149,15 @@ impl Quota {
     ///
     /// # Errors
     ///
-    /// The limit that it would pass. One that is refused for what is open does not count for the rate.
+    /// The limit that it would pass. One that is refused counts for neither.
     pub fn enter(&self, now: Moment) -> Result<Pass, Exceeded> {
         let pass = self.gate.enter().ok_or(Exceeded::Connections)?;
         if self.rate.admit(now) { Ok(pass) } else { Err(Exceeded::Rate) }
+    }
+
+    /// Forgets for the rate one that was let in just now.
+    pub fn forget_one(&self) {
+        self.rate.forget_one();
     }
 
     /// Connections that are in now.

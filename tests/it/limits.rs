@@ -156,6 +156,48 @@ fn a_listener_takes_so_many_a_second() {
     check_nothing_left(&proxy);
 }
 
+/// Whoever comes while the listener is full takes nothing from those who come when it is not.
+#[test]
+fn who_finds_no_place_does_not_count_for_the_rate() {
+    let backend = Backend::echo();
+    let proxy = proxy(&backend, "", &format!("{TCP}\nmax_connections = 1\nrate = \"1/m\"\nburst = 2"), "");
+    let first = served(&proxy);
+    for _ in 0..5 {
+        assert!(is_refused(proxy.connect(), b"?"));
+    }
+    proxy.wait_for_metric(&closed("listener_full"), 5.0);
+    drop(first);
+    wait_for("a place", || proxy.remote.view().bounds.connections.inside() == 0);
+    drop(served(&proxy));
+    check_nothing_left(&proxy);
+    assert!(is_refused(proxy.connect(), b"?"));
+    proxy.wait_for_metric(&closed("listener_rate"), 1.0);
+    check_nothing_left(&proxy);
+}
+
+/// Nor does one whom its pool refuses count for the rate of its route.
+#[test]
+fn who_is_refused_by_its_pool_does_not_count_for_the_rate_of_its_route() {
+    let backend = Backend::echo();
+    let routes = r#"
+        routes = [
+            { sni = "a.test", pool = "main", limits = { rate = "1/m" } },
+            { sni = "b.test", pool = "main" },
+        ]"#;
+    let proxy = proxy(&backend, "", &format!("{TLS}\n{routes}"), "limits = { connections = 1 }");
+    let held = echoed(proxy.connect(), &hello(b"b.test"));
+    for _ in 0..3 {
+        assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    }
+    proxy.wait_for_metric(&closed("pool_full"), 3.0);
+    drop(held);
+    check_nothing_left(&proxy);
+    drop(echoed(proxy.connect(), &hello(b"a.test")));
+    check_nothing_left(&proxy);
+    assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    proxy.wait_for_metric(&closed("route_rate"), 1.0);
+}
+
 #[test]
 fn a_name_has_its_own_limits() {
     let backend = Backend::echo();
