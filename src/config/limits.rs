@@ -24,9 +24,8 @@ tables! {
         sources: Number<8, 16_777_216>,
         /// How many leading bits of an address make a source. Default { v4 = 32, v6 = 64 }.
         source_prefix: SourcePrefix,
-        /// What becomes of a source for which there is no room, because those it could displace have open
-        /// connections or are over their rate: "pass" (default), its connections are not limited by source;
-        /// "refuse": they are reset.
+        /// What becomes of a source for which there is no room, because all that it could displace have open
+        /// connections: "pass" (default), its connections are not limited by source; "refuse": they are reset.
         when_full: Choice<WhenFull>,
         /// Refused clients that are held unread at once, 0 to 1000000; more are reset. Each takes a descriptor,
         /// which is not there for a connection. Default 1000.
