@@ -89,7 +89,7 @@ fn of_source(
         SourceRefusal::Hellos => CloseReason::SourceHellos,
         SourceRefusal::TableFull => CloseReason::SourceTableFull,
     })?;
-    let sheds = bounds.overload.sheds_heaviest(bounds.connections.inside());
+    let sheds = bounds.overload.sheds_heaviest(now);
     match pass {
         Some(pass) if sheds && pass.is_heavy() => Err(CloseReason::Overloaded),
         pass => Ok(pass),

@@ -11,6 +11,7 @@ use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, setrlimit};
+use pointsman::limit::Moment;
 use pointsman::relay::EngineChoice;
 
 use crate::support::pair::{patient, reset};
@@ -24,6 +25,9 @@ const MARK: char = '@';
 
 /// A question for the log and not for a series begins with this.
 const LOGGED: &str = "logged ";
+
+/// The question whether it is ready.
+const READY: &str = "ready";
 
 /// What the child has logged.
 static LOG: Mutex<String> = Mutex::new(String::new());
@@ -69,6 +73,11 @@ impl Child {
         let (stdin, stdout) = &mut *talk;
         writeln!(stdin, "{series}").unwrap();
         answer(stdout).parse().unwrap()
+    }
+
+    /// Whether /ready says that it is.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.metric(READY) == 1.0
     }
 
     /// How many lines of its log have these words.
@@ -127,6 +136,7 @@ fn serve() {
     let (_, engine) = ENGINES.into_iter().find(|(word, _)| *word == words[1]).unwrap();
     let mut config = tcp(&[words[0].parse().unwrap()], engine);
     config.workers = 1;
+    config.limits.overload.is_ready = false;
     config.max_connections = Some(100_000);
     let proxy = Proxy::start(config.clone());
     // Its answer says that the control loop has all it needs, and one connection from beginning to end
@@ -140,6 +150,7 @@ fn serve() {
     for series in std::io::stdin().lines() {
         let series = series.unwrap();
         let answer = match series.strip_prefix(LOGGED) {
+            None if series == READY => f64::from(proxy.remote.view().bounds.overload.is_ready(Moment::now())),
             None => proxy.metric(&series),
             Some(words) => LOG.lock().unwrap().lines().filter(|line| line.contains(words)).count() as f64,
         };

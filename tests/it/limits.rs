@@ -497,6 +497,37 @@ fn the_heaviest_are_refused_first() {
     check_nothing_left(&proxy);
 }
 
+/// Whoever fills the memory of hellos is refused before nobody else can send one in pieces.
+#[test]
+fn hellos_in_pieces_overload_the_process() {
+    let backend = Backend::echo();
+    let process = |memory: u64| {
+        format!(
+            "limits = {{ overload = \"heaviest\", overload_at = \"1%\", ready_when_overloaded = false, hello_memory = {memory} }}\n\
+             max_connections = 1000"
+        )
+    };
+    let with = |memory: u64| configuration(&backend, &process(memory), TLS, "");
+    let (proxy, address) = Proxy::start_with_admin(with(1 << 20));
+    let ready = || admin::ask(address, "/ready", PATIENCE).unwrap();
+    let words = hello(b"a.test");
+    let mut slow: Vec<_> = (0..6).map(|_| proxy.connect()).collect();
+    assert_eq!(ready(), (200, "ready\n".to_owned()));
+    slow.iter_mut().for_each(|client| client.write_all(&words[..20]).unwrap());
+    wait_for("overload", || ready() == (503, "overloaded\n".to_owned()));
+    let other = echoed(connect_from(&proxy, 2), &words);
+    assert!(is_refused(proxy.connect(), &words));
+    proxy.wait_for_metric(&closed("overloaded"), 1.0);
+    proxy.remote.reload(with(4 << 20)).unwrap();
+    assert_eq!(ready(), (200, "ready\n".to_owned()), "there is more now");
+    proxy.remote.reload(with(1 << 20)).unwrap();
+    assert_eq!(ready().0, 503);
+    drop(slow);
+    wait_for("memory", || ready().0 == 200);
+    drop((other, echoed(proxy.connect(), &words)));
+    check_nothing_left(&proxy);
+}
+
 /// Lines of refusals are few in a flood, each has the client and the reason, and the rest is counted.
 #[test]
 fn a_flood_of_refusals_does_not_flood_the_log() {

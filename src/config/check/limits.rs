@@ -121,6 +121,7 @@ pub(super) fn limits(file: &File) -> LimitsSpec {
         when_full: or(&words.when_full, |choice| choice.0, WhenFull::default()),
         tarpit: or(&words.tarpit, |number| number.0, default.tarpit),
         tarpit_timeout: or(&words.tarpit_timeout, |time| time.0, default.tarpit_timeout),
+        hello_memory: or(&words.hello_memory, |number| number.0, default.hello_memory),
         overload: OverloadSpec {
             at: or(&words.overload_at, |percent| u8::try_from(percent.0).unwrap_or(100), default.overload.at),
             sheds_heaviest: sheds_heaviest(words),

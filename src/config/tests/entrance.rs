@@ -172,9 +172,8 @@ fn limits_are_read_and_judged() {
     check(&limited("over = \"silent\"", "", ""), &["C0201"]);
     let refusing = "routes = [{ sni = \"x.test\", action = \"drop\", limits = { connections = 1 } }]";
     check(&limited("", refusing, ""), &["C0402"]);
-    let words =
-        "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\" }";
-    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203"]);
+    let words = "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\", hello_memory = 1000 }";
+    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203", "C0203"]);
 }
 
 #[test]
@@ -182,6 +181,7 @@ fn the_heaviest_are_known_where_every_source_is_counted() {
     let config =
         good(&(limited("", "", "") + "\nlimits = { overload = \"heaviest\", overload_at = \"50%\" }"));
     assert!(config.limits.overload.sheds_heaviest && config.limits.overload.at == 50);
+    assert_eq!(config.limits.hello_memory, 64 << 20);
     for listener in &config.listeners {
         let admission = listener.policy.admission.unwrap();
         assert_eq!(admission.per_source, Some(SourceLimits::default()));
