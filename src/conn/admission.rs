@@ -15,7 +15,7 @@ use crate::executor::{self, Next, sleep};
 use crate::limit::{
     Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourcePass, SourceRefusal,
 };
-use crate::snapshot::{Admission, Limited, Policy, Protocol, Served};
+use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::Origin;
@@ -110,6 +110,15 @@ impl From<CloseReason> for Away {
 }
 
 impl Away {
+    /// Refused by its listener for what it has said.
+    pub(super) fn denied(refused: Refused) -> Self {
+        let over = match refused {
+            Refused::Reject => Over::Reject,
+            Refused::Drop => Over::Drop,
+        };
+        Self { reason: CloseReason::Denied, over }
+    }
+
     /// Closes a client that has said something.
     pub(super) async fn close(self, sniffed: Sniffed, around: &Surroundings) -> CloseReason {
         match self.over {

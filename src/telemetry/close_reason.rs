@@ -304,7 +304,7 @@ impl CloseReason {
             Self::Denied => rejection(
                 "denied",
                 Accept,
-                "The address, or the one in the PROXY header, is in a list or network that `deny` names.",
+                "The address, or the one in the PROXY header, is in a list or network that `deny` names, or the hello's fingerprint in `deny_ja4`.",
             ),
             Self::NotAllowed => rejection(
                 "not_allowed",

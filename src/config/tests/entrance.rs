@@ -98,6 +98,9 @@ fn who_may_come_in() {
     check_listener("deny = []\nrefused = 'drop'", &[]);
     check_listener("refused = 'drop'", &["C0402"]);
     check_listener("deny = '::1'\nrefused = 'tarpit'", &["C0201"]);
+    check_listener("deny_ja4 = 't13*'", &["C0308"]);
+    check_tls("unmatched = 'a'\nno_sni = 'b'\ndeny_ja4 = ['t13d3112h2_*', 't10*']\nrefused = 'drop'", &[]);
+    check_tls("unmatched = 'a'\nno_sni = 'b'\ndeny_ja4 = ['', '*', 't13*d']", &["C0240"; 3]);
     check_others("[list.'a b']\nentries = '10.0.0.1/8'", &["C0206", "C0240"]);
     check_others("[list.a]\nfile = ''\nfiles = 'x'", &["C0201", "C0102"]);
     let unix = |keys: &str| {
