@@ -173,6 +173,11 @@ fn limits_are_read_and_judged() {
     check(&limited("burst = 3", "per_source = { burst = 3 }", "limits = { burst = 3 }"), &["C0308"; 3]);
     check(&limited("over = \"drop\"", "", "limits = { over = \"drop\" }"), &["C0402"; 2]);
     check(&limited("over = \"silent\"", "", ""), &["C0201"]);
+    check(&limited("per_source = {}", "", ""), &["C0402"]);
+    let tarpits =
+        limited("rate = \"5/s\", over = \"tarpit\"", "", "limits = { rate = \"5/s\", over = \"tarpit\" }");
+    check(&tarpits, &[]);
+    check(&format!("{tarpits}\nlimits = {{ tarpit = 0 }}"), &["C0402"; 2]);
     let refusing = "routes = [{ sni = \"x.test\", action = \"drop\", limits = { connections = 1 } }]";
     check(&limited("", refusing, ""), &["C0402"]);
     let words = "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\", hello_memory = 1000 }";
