@@ -222,6 +222,10 @@ fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
         means.lines,
         access_log.display()
     );
+    if means.is_disk_small {
+        // Or there would be too few lines to fill it.
+        text = text.replace("[access_log]\n", "[access_log]\nrefused_per_second = 1000000\n");
+    }
     for (name, lines) in LISTENERS {
         let _ = write!(
             text,

@@ -12,6 +12,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::guard::{Guard, Peer};
 use super::{lists, scrape, sources, status};
+use crate::limit::Moment;
 use crate::server::{Life, View};
 
 /// What there is to ask; the answer to everything else.
@@ -164,7 +165,7 @@ fn unwritten(error: &JoinError) -> Response {
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
         Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Life::Serving if !view.bounds.overload.is_ready(view.bounds.connections.inside()) => {
+        Life::Serving if !view.bounds.overload.is_ready(Moment::now()) => {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
         }
         Life::Serving => (StatusCode::OK, "ready\n"),

@@ -188,7 +188,7 @@ fn status(list: &List) -> ListStatus<'_> {
         entries: Entries {
             written: list.written(),
             file: file.map_or(0, |(_, count)| count),
-            added: list.kept.additions.len(),
+            added: list.kept.additions.count(Instant::now()),
         },
         file: file.map(|(source, _)| source.path.display().to_string()),
         countries: file

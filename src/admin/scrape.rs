@@ -78,9 +78,11 @@ fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 fn lists(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut entries = exposition.family(&list_families::LIST_ENTRIES);
+    let now = Instant::now();
     for (name, list) in &snapshot.lists {
         let of_file = list.file().map_or(0, |(_, count)| count);
-        let parts = [("written", list.written()), ("file", of_file), ("added", list.kept.additions.len())];
+        let parts =
+            [("written", list.written()), ("file", of_file), ("added", list.kept.additions.count(now))];
         for (part, count) in parts {
             entries.sample(&[("list", name), ("part", part)], count as f64);
         }

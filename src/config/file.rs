@@ -111,8 +111,9 @@ tables! {
         to: LogTarget,
         /// "json" (default): one object a line; "text": key=value pairs.
         format: Choice<AccessLogFormat>,
-        /// Lines a second, for each listener, of connections that were refused before a backend was asked; 1 to
-        /// 1000000. Default 100. The others are counted in a metric.
+        /// Lines a second, for each listener, of connections that were refused before a backend was asked, or whose
+        /// clients left before they had said what they want; 1 to 1000000. Default 100. The others are counted in a
+        /// metric.
         refused_per_second: Number<1, 1_000_000>,
     }
 
@@ -153,8 +154,11 @@ tables! {
         /// Who may not, in the same words; it comes before `allow`, and a proxy itself is asked for too. Default:
         /// nobody.
         deny: OneOrMany<Who>,
-        /// How these are refused: "reject" (default), a TLS alert on a tls listener, else a reset; "drop": a reset
-        /// without a word.
+        /// Not tcp: JA4 fingerprints of clients that may not come in, or how they begin: "t13d*"; or an array. Asked
+        /// once the hello is read, before any route. Anybody can copy one. Default: none.
+        deny_ja4: OneOrMany<Fingerprint>,
+        /// How these are refused: "reject" (default), a TLS alert on a tls listener and behind a hello, else a reset;
+        /// "drop": a reset without a word.
         refused: Choice<Refusal>,
         /// PROXY headers that stand in front of all else. Default: none is read.
         proxy_protocol: ProxyIn,

@@ -24,19 +24,22 @@ tables! {
         sources: Number<8, 16_777_216>,
         /// How many leading bits of an address make a source. Default { v4 = 32, v6 = 64 }.
         source_prefix: SourcePrefix,
-        /// What becomes of a source for which there is no room, because those it could displace have open
-        /// connections or are over their rate: "pass" (default), its connections are not limited by source;
-        /// "refuse": they are reset.
+        /// What becomes of a source for which there is no room, because all that it could displace have open
+        /// connections: "pass" (default), its connections are not limited by source; "refuse": they are reset.
         when_full: Choice<WhenFull>,
         /// Refused clients that are held unread at once, 0 to 1000000; more are reset. Each takes a descriptor,
         /// which is not there for a connection. Default 1000.
         tarpit: Number<0, 1_000_000>,
         /// How long one is held; "100ms" to "1h". Default "10s".
         tarpit_timeout: Time<100, HOUR>,
+        /// Bytes that hellos may take which did not come with the first read, those of all connections together;
+        /// 1048576 to 4294967296. Who needs more is refused. Default 67108864.
+        hello_memory: Number<{ 1 << 20 }, { 1 << 32 }>,
         /// Who is refused near the limit of the process: "newest" (default), whoever comes when it is full;
         /// "heaviest": from `overload_at` on also those whose source has more than twice what others have open.
         overload: Choice<OverloadWord>,
-        /// From how many of the process's connections on it counts as overloaded, "1%" to "100%". Default "90%".
+        /// How much of the process's connections, or of `hello_memory`, must be in use for it to count as overloaded,
+        /// "1%" to "100%". It does too while descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
         /// Whether /ready says so while it is overloaded. Default true. With false whoever routes here turns away,
         /// and comes back when it is over.

@@ -15,34 +15,33 @@ use crate::executor::{self, Next, sleep};
 use crate::limit::{
     Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourcePass, SourceRefusal,
 };
-use crate::snapshot::{Admission, Limited, Policy, Protocol, Served};
+use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::Origin;
 
 /// Asks for a peer at its accept.
 pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
-    let source = match &policy.admission {
-        None => None,
-        Some(admission) => {
-            let now = Moment::now();
-            let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
-            let pass =
-                if is_trusted { None } else { of_source(peer, policy, admission, now, &around.bounds)? };
-            // Behind the source, so that those whom it refuses take nothing from the others.
-            if !admission.rate.admit(now) {
-                return Err(CloseReason::ListenerRate);
-            }
-            pass
-        }
-    };
-    let mut permit =
-        Permit::ask(&around.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
-            Refusal::ListenerFull => CloseReason::ListenerFull,
-            Refusal::ProcessFull => CloseReason::ProcessFull,
-        })?;
+    let Some(admission) = &policy.admission else { return place(policy, around) };
+    let now = Moment::now();
+    let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
+    // The source is the first, so that those whom it refuses take nothing from the others.
+    let source = if is_trusted { None } else { of_source(peer, policy, admission, now, &around.bounds)? };
+    let mut permit = place(policy, around)?;
+    // The listener's rate is the last, as it is not given back: nobody is refused any more whom it has counted.
+    if !admission.rate.admit(now) {
+        return Err(CloseReason::ListenerRate);
+    }
     permit.hold_source(source);
     Ok(permit)
+}
+
+/// A place of the process and of the listener.
+fn place(policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
+    Permit::ask(&around.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
+        Refusal::ListenerFull => CloseReason::ListenerFull,
+        Refusal::ProcessFull => CloseReason::ProcessFull,
+    })
 }
 
 /// Asks for the client that a PROXY header tells of.
@@ -90,7 +89,7 @@ fn of_source(
         SourceRefusal::Hellos => CloseReason::SourceHellos,
         SourceRefusal::TableFull => CloseReason::SourceTableFull,
     })?;
-    let sheds = bounds.overload.sheds_heaviest(bounds.connections.inside());
+    let sheds = bounds.overload.sheds_heaviest(now);
     match pass {
         Some(pass) if sheds && pass.is_heavy() => Err(CloseReason::Overloaded),
         pass => Ok(pass),
@@ -111,6 +110,15 @@ impl From<CloseReason> for Away {
 }
 
 impl Away {
+    /// Refused by its listener for what it has said.
+    pub(super) fn denied(refused: Refused) -> Self {
+        let over = match refused {
+            Refused::Reject => Over::Reject,
+            Refused::Drop => Over::Drop,
+        };
+        Self { reason: CloseReason::Denied, over }
+    }
+
     /// Closes a client that has said something.
     pub(super) async fn close(self, sniffed: Sniffed, around: &Surroundings) -> CloseReason {
         match self.over {

@@ -22,13 +22,20 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
     let source = story.client().tcp().map(|address| address.ip());
     let destination =
         asks.destination.then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed)).flatten();
-    let message: Option<Cow<'_, [u8]>> = if asks.offer || story.is_told() { sniffed.message() } else { None };
+    let denying = policy.access.as_deref().filter(|access| access.asks_ja4());
+    let is_asked = asks.offer || denying.is_some() || story.is_told();
+    let message: Option<Cow<'_, [u8]>> = if is_asked { sniffed.message() } else { None };
     let offer = message.as_deref().and_then(Offer::of);
     let what = Circumstances::new(source, destination, offer);
     if let (Some(offer), Some(&ja4), Some(form)) =
         (&what.offer, story.is_told().then(|| what.ja4()).flatten(), sniffed.hello)
     {
         story.offered(Offered::new(offer, ja4, form.segments, form.records));
+    }
+    if let Some(access) = denying
+        && what.ja4().is_some_and(|ja4| access.denies_ja4(ja4))
+    {
+        return Err(Away::denied(access.refused));
     }
     let target = match protocol {
         Protocol::Tcp(tcp) => match tcp.target(&what) {
@@ -61,11 +68,16 @@ fn follow(
     if let Some(limited) = limits {
         admission::route(limited, story)?;
     }
-    match wish {
+    if matches!(wish, Wish::Cancel) {
         // It is short, and must not be refused because the sessions that it is about fill the pool.
-        Wish::Cancel => Ok(place.served()),
-        _ => enter(place.served(), story),
+        return Ok(place.served());
     }
+    enter(place.served(), story).inspect_err(|_| {
+        // Whom the pool refuses was none of those that the route may have in its time.
+        if let Some(limited) = limits {
+            limited.quota.forget_one();
+        }
+    })
 }
 
 /// The pool, if it has room.

@@ -4,13 +4,17 @@
 //! a few numbers, the table of sources has the size it was made with.
 
 mod gate;
+mod overload;
 mod quota;
 mod rate;
+mod shortage;
 mod sources;
 
 pub use gate::{Gate, Pass, Permit, Refusal, Share};
-pub use quota::{Exceeded, LimitsSpec, Over, Overload, OverloadSpec, Quota, QuotaSpec};
+pub use overload::{Overload, OverloadSpec};
+pub use quota::{Exceeded, LimitsSpec, Over, Quota, QuotaSpec};
 pub use rate::{Moment, Rate, RateGate};
+pub use shortage::Shortage;
 pub use sources::{
     Coming, PrefixLengths, Source, SourceLimits, SourcePass, SourceRefusal, SourceReport, SourceTable,
     WhenFull,

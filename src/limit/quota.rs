@@ -1,11 +1,11 @@
 //! What a listener, a route or a pool may have, and what becomes of a connection that is one too many.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::WhenFull;
 use super::gate::{Gate, Pass};
+use super::overload::OverloadSpec;
 use super::rate::{Moment, Rate, RateGate};
 
 /// What becomes of a connection that is one too many.
@@ -31,31 +31,6 @@ pub struct QuotaSpec {
     pub over: Over,
 }
 
-/// When the process counts as overloaded, and who is refused then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OverloadSpec {
-    /// Percent of the process's connections, 1 to 100. Default 90.
-    pub at: u8,
-    /// Whether new connections of the heaviest sources are refused then. Default: only a full process refuses,
-    /// whoever comes.
-    pub sheds_heaviest: bool,
-    /// Whether /ready goes on to say so. Default true.
-    pub is_ready: bool,
-}
-
-impl Default for OverloadSpec {
-    fn default() -> Self {
-        Self { at: 90, sheds_heaviest: false, is_ready: true }
-    }
-}
-
-impl OverloadSpec {
-    /// The open connections from which on a process that may have `limit` is overloaded.
-    pub fn mark(&self, limit: u64) -> u64 {
-        (u128::from(limit) * u128::from(self.at)).div_ceil(100) as u64
-    }
-}
-
 /// The limits of the process that stand behind those of listeners, routes and pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsSpec {
@@ -67,6 +42,8 @@ pub struct LimitsSpec {
     pub tarpit: u64,
     /// How long each is held. Default 10 s.
     pub tarpit_timeout: Duration,
+    /// Bytes of hellos that did not come with the first read, of all connections together. Default 64 MiB.
+    pub hello_memory: u64,
     /// What happens near the limit of the process.
     pub overload: OverloadSpec,
 }
@@ -78,37 +55,9 @@ impl Default for LimitsSpec {
             when_full: WhenFull::default(),
             tarpit: 1000,
             tarpit_timeout: Duration::from_secs(10),
+            hello_memory: 64 * 1024 * 1024,
             overload: OverloadSpec::default(),
         }
-    }
-}
-
-/// Whether the process is overloaded. Shared by its workers; a reload changes it.
-#[derive(Debug, Default)]
-pub struct Overload {
-    mark: AtomicU64,
-    /// `u64::MAX` where nobody is refused before the process is full.
-    sheds_at: AtomicU64,
-    is_ready: AtomicBool,
-}
-
-impl Overload {
-    /// Changes what it goes by, in a process that may have `limit` connections.
-    pub fn set(&self, spec: &OverloadSpec, limit: u64) {
-        let mark = spec.mark(limit);
-        self.mark.store(mark, Ordering::Relaxed);
-        self.sheds_at.store(if spec.sheds_heaviest { mark } else { u64::MAX }, Ordering::Relaxed);
-        self.is_ready.store(spec.is_ready, Ordering::Relaxed);
-    }
-
-    /// Whether new connections of the heaviest sources are refused while so many are open.
-    pub fn sheds_heaviest(&self, open: u64) -> bool {
-        open >= self.sheds_at.load(Ordering::Relaxed)
-    }
-
-    /// Whether /ready says so while so many are open.
-    pub fn is_ready(&self, open: u64) -> bool {
-        self.is_ready.load(Ordering::Relaxed) || open < self.mark.load(Ordering::Relaxed)
     }
 }
 
@@ -146,10 +95,15 @@ impl Quota {
     ///
     /// # Errors
     ///
-    /// The limit that it would pass. One that is refused for what is open does not count for the rate.
+    /// The limit that it would pass. One that is refused counts for neither.
     pub fn enter(&self, now: Moment) -> Result<Pass, Exceeded> {
         let pass = self.gate.enter().ok_or(Exceeded::Connections)?;
         if self.rate.admit(now) { Ok(pass) } else { Err(Exceeded::Rate) }
+    }
+
+    /// Forgets for the rate one that was let in just now.
+    pub fn forget_one(&self) {
+        self.rate.forget_one();
     }
 
     /// Connections that are in now.
@@ -182,16 +136,5 @@ mod tests {
         assert!((0..9).all(|_| quota.enter(now).is_ok()));
         drop(third);
         assert_eq!(quota.open(), 0);
-    }
-
-    #[test]
-    fn the_mark_is_a_part_of_the_limit() {
-        assert_eq!(OverloadSpec::default().mark(1000), 900);
-        assert_eq!(OverloadSpec { at: 100, ..OverloadSpec::default() }.mark(u64::MAX), u64::MAX);
-        assert_eq!(
-            OverloadSpec { at: 1, ..OverloadSpec::default() }.mark(5),
-            1,
-            "with nobody there nothing is overloaded"
-        );
     }
 }

@@ -119,6 +119,13 @@ impl RateGate {
         }
         false
     }
+
+    /// Forgets one that was let in just now, as if it had not come: one interval is all that it had added.
+    pub fn forget_one(&self) {
+        let interval = self.interval.load(Ordering::Relaxed);
+        let forget = |past: u64| Some(past.saturating_sub(interval));
+        let _ = self.past.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +167,21 @@ mod tests {
         assert!(gate.admit(Moment::from_nanos(SECOND)));
         assert!((0..1000).all(|_| !gate.admit(Moment::from_nanos(SECOND + 5))));
         assert!(gate.admit(Moment::from_nanos(2 * SECOND)));
+    }
+
+    #[test]
+    fn who_is_forgotten_is_as_if_he_had_not_come() {
+        let gate = RateGate::new(Some(rate(1, 1, 2)));
+        let now = Moment::from_nanos(SECOND);
+        assert!((0..10).all(|_| {
+            let admitted = gate.admit(now);
+            gate.forget_one();
+            admitted
+        }));
+        assert!(gate.admit(now) && gate.admit(now) && !gate.admit(now));
+        let unlimited = RateGate::new(None);
+        unlimited.forget_one();
+        assert!(unlimited.admit(now));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::conn::{self, Arrival, Surroundings};
 use crate::executor::{sleep, yield_now};
+use crate::limit::Moment;
 use crate::snapshot::{Policy, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
@@ -64,7 +65,6 @@ async fn accept_all(
     policy: &mut Arc<Policy>,
     around: &Rc<Surroundings>,
 ) {
-    let mut trouble = Trouble::default();
     loop {
         let first = listening.accept().await;
         let mut batch = 0;
@@ -73,11 +73,13 @@ async fn accept_all(
             batch += 1;
             match result {
                 Ok(accepted) => {
-                    trouble.over(id);
+                    if around.bounds.overload.shortage.is_over(Moment::now) {
+                        tracing::info!("connections are accepted again: none had to wait of late");
+                    }
                     enter(accepted, id, policy, around);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => trouble.handle(&error, id, policy).await,
+                Err(error) => falter(&error, id, policy, around).await,
             }
             next = (batch < BATCH).then(|| listening.try_accept());
         }
@@ -97,35 +99,20 @@ fn enter(accepted: Accepted, id: &SocketId, policy: &mut Arc<Policy>, around: &R
     conn::receive(Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) }, around);
 }
 
-/// What accept keeps failing with, said once.
-#[derive(Default)]
-struct Trouble {
-    paused: bool,
-}
-
-impl Trouble {
-    async fn handle(&mut self, error: &io::Error, id: &SocketId, policy: &Policy) {
-        policy.metrics.accept_errors.increment(1);
-        if fault::is_of_one_client(error) {
-            // It died in the queue: nobody else is concerned.
-            tracing::debug!(%error, socket = %id, "a connection ended before it was accepted");
-            return;
-        }
-        policy.metrics.accept_pauses.increment(1);
-        if !self.paused {
-            self.paused = true;
-            tracing::warn!(
-                %error, socket = %id, listener = %policy.listener,
-                "new connections wait: descriptors or memory have run out; raise LimitNOFILE or lower max_connections"
-            );
-        }
-        sleep(PAUSE).await;
+/// Counts a failed accept, and waits if the next one would fail alike.
+async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &Surroundings) {
+    policy.metrics.accept_errors.increment(1);
+    if fault::is_of_one_client(error) {
+        // It died in the queue: nobody else is concerned.
+        tracing::debug!(%error, socket = %id, "a connection ended before it was accepted");
+        return;
     }
-
-    fn over(&mut self, id: &SocketId) {
-        if self.paused {
-            self.paused = false;
-            tracing::info!(socket = %id, "connections are accepted again");
-        }
+    policy.metrics.accept_pauses.increment(1);
+    if around.bounds.overload.shortage.strike(Moment::now()) {
+        tracing::warn!(
+            %error, socket = %id, listener = %policy.listener,
+            "new connections wait: descriptors or memory have run out; raise LimitNOFILE or lower max_connections"
+        );
     }
+    sleep(PAUSE).await;
 }

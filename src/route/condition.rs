@@ -81,7 +81,8 @@ pub struct Ja4Pattern {
 }
 
 impl Ja4Pattern {
-    fn fits(&self, fingerprint: &Ja4) -> bool {
+    /// Whether a fingerprint is this one, or begins like this.
+    pub fn fits(&self, fingerprint: &Ja4) -> bool {
         match self.is_whole {
             true => *self.text == *fingerprint.as_str(),
             false => fingerprint.as_str().starts_with(&*self.text),

@@ -50,8 +50,19 @@ impl IpPrefix {
 
     /// Whether an address is in it.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let is_alike = !address.to_canonical().is_ipv4() || self.length >= MAPPED;
-        is_alike && mapped(address) & mask(self.length) == self.bits
+        Self::of_length(address, self.length) == Some(*self)
+    }
+
+    /// How many leading bits count, IPv4 from 96 on.
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// The network of such a [length](Self::length) around an address; `None` where that is one of IPv6 and the address
+    /// is not.
+    pub fn of_length(address: IpAddr, length: u8) -> Option<Self> {
+        let is_alike = !address.to_canonical().is_ipv4() || length >= MAPPED;
+        is_alike.then(|| Self { bits: mapped(address) & mask(length), length })
     }
 
     /// Its addresses.

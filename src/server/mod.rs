@@ -57,9 +57,6 @@ const RESERVED_DESCRIPTORS: u64 = 256;
 /// bytes are in it.
 const MOST_PIPES: u64 = 256;
 
-/// Bytes of hellos that are not yet whole, for the whole process.
-const HELLO_MEMORY: u64 = 64 * 1024 * 1024;
-
 /// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
 const SIGHTINGS: usize = 1024;
 
@@ -121,16 +118,18 @@ impl Server {
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
         let connections = descriptors.connections(&config);
+        let places = Gate::new(connections);
+        let hello_memory = Gate::new(config.limits.hello_memory);
         let bounds = Arc::new(Bounds {
-            connections: Gate::new(connections),
+            overload: Overload::new(&places, &hello_memory),
+            connections: places,
             sources: SourceTable::new(
                 config.limits.sources,
                 [build::random(), build::random()],
                 config.limits.when_full,
             ),
             tarpit: Gate::new(0),
-            overload: Overload::default(),
-            hello_memory: Gate::new(HELLO_MEMORY),
+            hello_memory,
             next_id: AtomicU64::new(1),
             own: ArcSwap::default(),
         });
@@ -238,7 +237,8 @@ impl Descriptors {
     /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
     fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
-        bounds.overload.set(&config.limits.overload, connections);
+        bounds.hello_memory.set_limit(config.limits.hello_memory);
+        bounds.overload.set(&config.limits.overload);
         bounds.tarpit.set_limit(self.tarpit(config));
         bounds.sources.set_when_full(config.limits.when_full);
         let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());

@@ -1,6 +1,6 @@
 //! Entries that are added to a list while the process runs, most of them for a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -42,22 +42,30 @@ pub struct Full;
 #[derive(Debug, Default)]
 struct Present {
     set: PrefixSet,
+    /// Sorted.
     entries: Box<[(IpPrefix, Option<Instant>)]>,
-    /// The next end. From then on the set may hold what has ended, and the entries are asked one by one.
+    /// The lengths that they have, the shortest first.
+    lengths: Box<[u8]>,
+    /// The next end. From then on the set may hold what has ended, and the entries around an address are asked.
     next_end: Option<Instant>,
 }
 
 impl Present {
     fn of(entries: &BTreeMap<IpPrefix, Option<Instant>>) -> Self {
+        let lengths: BTreeSet<u8> = entries.keys().map(IpPrefix::length).collect();
         Self {
             set: entries.keys().collect(),
+            lengths: lengths.into_iter().collect(),
             entries: entries.iter().map(|(prefix, end)| (*prefix, *end)).collect(),
             next_end: entries.values().flatten().min().copied(),
         }
     }
 
     fn around(&self, address: IpAddr, now: Instant) -> Option<&(IpPrefix, Option<Instant>)> {
-        self.entries.iter().find(|(prefix, end)| is_present(*end, now) && prefix.contains(address))
+        let networks = self.lengths.iter().filter_map(|length| IpPrefix::of_length(address, *length));
+        let places =
+            networks.filter_map(|network| self.entries.binary_search_by_key(&network, |entry| entry.0).ok());
+        places.map(|place| &self.entries[place]).find(|(_, end)| is_present(*end, now))
     }
 }
 
@@ -87,14 +95,15 @@ impl Additions {
         self.set.load().entries.iter().filter(|(_, end)| is_present(*end, now)).copied().collect()
     }
 
-    /// How many there are; some may have ended since the last [`Additions::sweep`].
-    pub fn len(&self) -> usize {
-        self.set.load().entries.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// How many there are.
+    pub fn count(&self, now: Instant) -> usize {
+        let present = self.set.load();
+        match present.next_end {
+            Some(end) if end <= now => {
+                present.entries.iter().filter(|(_, end)| is_present(*end, now)).count()
+            }
+            _ => present.entries.len(),
+        }
     }
 
     /// Adds an entry until its end, or until the process ends. One that is there already gets the new end.
@@ -143,6 +152,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn prefix(text: &str) -> IpPrefix {
@@ -180,9 +191,9 @@ mod tests {
         clock.check(&some, "2001:db8::1", 1_000_000, true);
         let left = [(prefix("10.0.0.7"), Some(clock.at(20))), (prefix("2001:db8::/32"), None)];
         assert_eq!(some.all(clock.at(10)), left);
-        assert_eq!(some.len(), 3);
+        assert_eq!((some.count(clock.at(9)), some.count(clock.at(10))), (3, 2));
         some.sweep(clock.at(10));
-        assert_eq!(some.len(), 2);
+        assert_eq!(some.count(clock.at(10)), 2);
         clock.check(&some, "10.0.0.7", 19, true);
         clock.check(&some, "10.0.0.7", 20, false);
     }
@@ -195,7 +206,7 @@ mod tests {
         some.add(one, Some(clock.at(10)), clock.at(0)).unwrap();
         assert_eq!(some.add(one, Some(clock.at(30)), clock.at(5)), Ok(Added::Again));
         clock.check(&some, "10.0.0.7", 29, true);
-        assert!(some.remove(one, clock.at(6)) && some.is_empty());
+        assert!(some.remove(one, clock.at(6)) && some.count(clock.at(6)) == 0);
         clock.check(&some, "10.0.0.7", 6, false);
         assert!(!some.remove(one, clock.at(6)));
         some.add(one, Some(clock.at(10)), clock.at(0)).unwrap();
@@ -215,6 +226,34 @@ mod tests {
         assert_eq!(some.add(prefix("::1"), None, clock.at(9)), Err(Full));
         assert_eq!(some.add(prefix("0.0.0.0"), None, clock.at(9)), Ok(Added::Again));
         assert_eq!(some.add(prefix("::1"), None, clock.at(10)), Ok(Added::New));
-        assert_eq!(some.len(), 2);
+        assert_eq!(some.count(clock.at(10)), 2);
+    }
+
+    proptest! {
+        /// The first of the entries around an address that has not ended is found as by a look at each.
+        #[test]
+        fn the_first_entry_around_an_address_is_found(
+            entries in prop::collection::btree_map((0_u8..4, 24_u8..=32, any::<bool>()), prop::option::of(1_u64..20), 0..30),
+            address in (0_u8..4, any::<bool>()),
+            seconds in 0_u64..25,
+        ) {
+            let clock = Clock(Instant::now());
+            let text = |last: u8, is_v6: bool| match is_v6 {
+                true => format!("2001:db8::{last}"),
+                false => format!("10.0.0.{last}"),
+            };
+            let some = Additions::default();
+            for ((last, length, is_v6), end) in &entries {
+                let address = text(*last, *is_v6).parse().unwrap();
+                let length = if *is_v6 { length * 4 } else { 96 + length };
+                let network = IpPrefix::of_length(address, length).unwrap();
+                some.add(network, end.map(|end| clock.at(end)), clock.at(0)).unwrap();
+            }
+            let (address, now) = (text(address.0, address.1).parse().unwrap(), clock.at(seconds));
+            let expected = some.all(now).into_iter().find(|(network, _)| network.contains(address));
+            prop_assert_eq!(some.around(address, now), expected);
+            prop_assert_eq!(some.contain(address, || now), expected.is_some());
+            prop_assert_eq!(some.count(now), some.all(now).len());
+        }
     }
 }

@@ -9,7 +9,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::additions::Additions;
+use crate::route::condition::Ja4Pattern;
 use crate::route::{Country, IpPrefix, PrefixSet};
+use crate::wire::Ja4;
 
 /// A list, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +194,8 @@ impl Kept {
 pub struct AccessSpec {
     /// These are refused.
     pub deny: RuleSpec,
+    /// Those whose hello has one of these fingerprints are refused too, once it is read.
+    pub deny_ja4: Vec<Ja4Pattern>,
     /// All but these are refused; `None` lets everybody in who is not denied.
     pub allow: Option<RuleSpec>,
     /// How.
@@ -221,6 +225,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct Access {
     deny: Rule,
+    deny_ja4: Box<[Ja4Pattern]>,
     allow: Option<Rule>,
     /// How those are refused who may not.
     pub refused: Refused,
@@ -269,7 +274,8 @@ impl Access {
     /// The name of a list that there is not.
     pub fn build(spec: &AccessSpec, list: impl Fn(&Arc<str>) -> Option<Arc<List>>) -> Result<Self, Arc<str>> {
         let allow = spec.allow.as_ref().map(|rule| Rule::build(rule, &list)).transpose()?;
-        Ok(Self { deny: Rule::build(&spec.deny, &list)?, allow, refused: spec.refused })
+        let deny_ja4 = spec.deny_ja4.as_slice().into();
+        Ok(Self { deny: Rule::build(&spec.deny, &list)?, deny_ja4, allow, refused: spec.refused })
     }
 
     /// Whether an address may come in; what is denied is so whether it is allowed or not. A list that refuses it
@@ -291,6 +297,16 @@ impl Access {
             Some(rule) if asked == Asked::Client && !is_allowed(rule) => Err(Denial::NotAllowed),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it must know the fingerprint of a hello.
+    pub fn asks_ja4(&self) -> bool {
+        !self.deny_ja4.is_empty()
+    }
+
+    /// Whether a fingerprint is denied.
+    pub fn denies_ja4(&self, ja4: &Ja4) -> bool {
+        self.deny_ja4.iter().any(|pattern| pattern.fits(ja4))
     }
 }
 

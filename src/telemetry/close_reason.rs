@@ -259,10 +259,12 @@ impl CloseReason {
     }
 
     /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
-    /// log writes no more than so many of its lines a second.
+    /// log writes no more than so many of its lines a second: they are turned away, or leave before they have
+    /// said what they want.
     pub const fn is_sampled(self) -> bool {
-        let is_before_dial = matches!(self.phase(), Phase::Accept | Phase::Hello);
-        self.is_rejection() && (is_before_dial || matches!(self, Self::PoolFull | Self::PoolRate))
+        let has_left =
+            matches!(self.who(), Who::Client) && matches!(self.phase(), Phase::Accept | Phase::Hello);
+        self.is_rejection() || has_left
     }
 
     /// The table itself: everything that is said of a reason stands in its row.
@@ -302,7 +304,7 @@ impl CloseReason {
             Self::Denied => rejection(
                 "denied",
                 Accept,
-                "The address, or the one in the PROXY header, is in a list or network that `deny` names.",
+                "The address, or the one in the PROXY header, is in a list or network that `deny` names, or the hello's fingerprint in `deny_ja4`.",
             ),
             Self::NotAllowed => rejection(
                 "not_allowed",
@@ -587,12 +589,14 @@ impl fmt::Display for CloseReason {
 
 /// The reasons as a Markdown table, one row each, as the README shows it.
 pub fn markdown_table() -> String {
-    let mut table =
-        String::from("| `close` | ended by | phase | rejected | meaning |\n|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| `close` | ended by | phase | rejected | sampled | meaning |\n|---|---|---|---|---|---|\n",
+    );
     for reason in CloseReason::ALL {
-        let rejected = if reason.is_rejection() { "yes" } else { "" };
+        let yes = |is_so| if is_so { "yes" } else { "" };
+        let (rejected, sampled) = (yes(reason.is_rejection()), yes(reason.is_sampled()));
         let (word, who, phase) = (reason.word(), reason.who().word(), reason.phase().word());
-        _ = writeln!(table, "| `{word}` | {who} | {phase} | {rejected} | {} |", reason.meaning());
+        _ = writeln!(table, "| `{word}` | {who} | {phase} | {rejected} | {sampled} | {} |", reason.meaning());
     }
     table
 }
@@ -648,13 +652,12 @@ mod tests {
 
     #[test]
     fn what_a_flood_can_cause_is_sampled() {
-        let sampled = |reason: CloseReason| reason.is_sampled();
-        assert!(
-            [CloseReason::SourceRate, CloseReason::NotTls, CloseReason::PoolFull].map(sampled) == [true; 3]
-        );
-        assert!(
-            [CloseReason::ClientFin, CloseReason::NoBackend, CloseReason::NoData].map(sampled) == [false; 3]
-        );
+        use CloseReason as R;
+        for reason in R::ALL {
+            let left = matches!(reason, R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls);
+            assert_eq!(reason.is_sampled(), reason.is_rejection() || left, "{reason}");
+            assert!(!reason.is_sampled() || reason.who() != Who::Backend, "{reason}");
+        }
     }
 
     #[test]

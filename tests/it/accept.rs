@@ -91,12 +91,14 @@ fn a_listener_survives_without_descriptors() {
         let child = Child::start(backend.address, engine, Some(8));
         let mut open: Vec<_> = (0..4).map(|_| child.connect()).collect();
         open.iter().for_each(check_echo);
+        assert!(child.is_ready());
         // The kernel takes these; the server cannot.
         let waiting: Vec<_> = (0..3).map(|_| child.connect()).collect();
         for mut client in &waiting {
             client.write_all(b"ping").unwrap();
         }
         wait_for("a pause", || child.metric(PAUSES) >= 1.0);
+        assert!(!child.is_ready());
         let (began, ticks, pauses) = (Instant::now(), child.cpu_ticks(), child.metric(PAUSES));
         // Nobody asks for metrics meanwhile: to write them takes the server's time, too.
         let mut unserved = &waiting[0];
@@ -128,5 +130,10 @@ fn a_listener_survives_without_descriptors() {
             expect_bytes(client, b"ping");
         }
         check_echo(&open[0]);
+        let pauses = child.metric(PAUSES);
+        let _surplus = child.connect();
+        wait_for("another pause", || child.metric(PAUSES) > pauses);
+        assert_eq!(child.logged("new connections wait"), 1.0, "said once");
+        assert_eq!(child.logged("accepted again"), 0.0, "it may go on at any moment");
     });
 }

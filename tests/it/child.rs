@@ -11,6 +11,7 @@ use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::resource::{Resource, setrlimit};
+use pointsman::limit::Moment;
 use pointsman::relay::EngineChoice;
 
 use crate::support::pair::{patient, reset};
@@ -21,6 +22,15 @@ const TASK: &str = "POINTSMAN_TEST_CHILD";
 
 /// What the child says begins with this; the test harness writes to the same stream.
 const MARK: char = '@';
+
+/// A question for the log and not for a series begins with this.
+const LOGGED: &str = "logged ";
+
+/// The question whether it is ready.
+const READY: &str = "ready";
+
+/// What the child has logged.
+static LOG: Mutex<String> = Mutex::new(String::new());
 
 const ENGINES: [(&str, EngineChoice); 3] =
     [("auto", EngineChoice::Auto), ("splice", EngineChoice::Splice), ("copy", EngineChoice::Copy)];
@@ -63,6 +73,16 @@ impl Child {
         let (stdin, stdout) = &mut *talk;
         writeln!(stdin, "{series}").unwrap();
         answer(stdout).parse().unwrap()
+    }
+
+    /// Whether /ready says that it is.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.metric(READY) == 1.0
+    }
+
+    /// How many lines of its log have these words.
+    pub(crate) fn logged(&self, words: &str) -> f64 {
+        self.metric(&format!("{LOGGED}{words}"))
     }
 
     pub(crate) fn wait_for_metric(&self, series: &str, value: f64) {
@@ -111,10 +131,12 @@ fn answer(stdout: &mut BufReader<ChildStdout>) -> String {
 #[ignore = "it is what the child process runs"]
 fn serve() {
     let Ok(task) = env::var(TASK) else { return };
+    tracing_subscriber::fmt().with_max_level(tracing::Level::INFO).with_writer(|| Log).init();
     let words: Vec<&str> = task.split(' ').collect();
     let (_, engine) = ENGINES.into_iter().find(|(word, _)| *word == words[1]).unwrap();
     let mut config = tcp(&[words[0].parse().unwrap()], engine);
     config.workers = 1;
+    config.limits.overload.is_ready = false;
     config.max_connections = Some(100_000);
     let proxy = Proxy::start(config.clone());
     // Its answer says that the control loop has all it needs, and one connection from beginning to end
@@ -126,7 +148,26 @@ fn serve() {
     let _plugs = words[2].parse().ok().map(leave_descriptors);
     println!("\n{MARK}{}", proxy.address("main"));
     for series in std::io::stdin().lines() {
-        println!("\n{MARK}{}", proxy.metric(&series.unwrap()));
+        let series = series.unwrap();
+        let answer = match series.strip_prefix(LOGGED) {
+            None if series == READY => f64::from(proxy.remote.view().bounds.overload.is_ready(Moment::now())),
+            None => proxy.metric(&series),
+            Some(words) => LOG.lock().unwrap().lines().filter(|line| line.contains(words)).count() as f64,
+        };
+        println!("\n{MARK}{answer}");
+    }
+}
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().push_str(&String::from_utf8_lossy(bytes));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

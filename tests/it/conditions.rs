@@ -100,6 +100,38 @@ fn what_a_hello_offers_chooses_the_pool() {
 }
 
 #[test]
+fn a_fingerprint_is_denied_whatever_the_routes_say() {
+    let backends = recorders(["all"]);
+    let keys = r#"
+        protocol = "PROTOCOL"
+        deny_ja4 = ["t13d3112h2_*", "t12*"]
+        routes = [
+            { sni = "*.example.org", ja4 = "t13d3112h2_e8f1e7e78f70_b26ce05bbdd6", pool = "all" },
+            { sni = "*.example", pool = "all" },
+        ]
+        unmatched = "all"
+        "#;
+    for protocol in ["tls", "auto", "postgres"] {
+        let keys = keys.replace("PROTOCOL", protocol);
+        let proxy = proxy(&keys, &backends);
+        let alert = Err(ACCESS_DENIED.to_vec());
+        assert_eq!(ask(&proxy, &fixture("curl")), alert, "{protocol}");
+        assert_eq!(ask(&proxy, &rustls_hello("a.example", &[], &TLS12)), alert, "{protocol}");
+        proxy.wait_for_metric(&closed("denied"), 2.0);
+        if protocol == "tls" {
+            assert_eq!(ask(&proxy, &fixture("chromium")).as_deref(), Ok("all"));
+            proxy.remote.reload(config(&text(&format!("refused = \"drop\"\n{keys}"), &backends))).unwrap();
+            let mut client = proxy.connect();
+            client.write_all(&fixture("curl")).unwrap();
+            let error = client.read(&mut [0]).expect_err("a reset");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            proxy.wait_for_metric(&closed("denied"), 3.0);
+        }
+    }
+    assert_eq!(backends[0].connections(), 1);
+}
+
+#[test]
 fn a_source_and_where_it_came_choose_the_pool() {
     let backends = recorders(["inner", "one", "others"]);
     let proxy = proxy(

@@ -1,13 +1,14 @@
 //! Limits of sources, listeners, routes and pools: who is refused, how, and that everything is given back.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
 use pointsman::admin;
 use pointsman::config::Config;
 use pointsman::limit::{PrefixLengths, Source};
+use pointsman::pool::Duty;
 use pointsman::wire::proxy_protocol::{Outgoing, Version};
 use socket2::{Domain, Socket, Type};
 
@@ -153,6 +154,48 @@ fn a_listener_takes_so_many_a_second() {
     assert!(is_refused(connect_from(&proxy, 3), b"?"));
     assert_eq!(proxy.metric(&closed("listener_rate")), 1.0);
     check_nothing_left(&proxy);
+}
+
+/// Whoever comes while the listener is full takes nothing from those who come when it is not.
+#[test]
+fn who_finds_no_place_does_not_count_for_the_rate() {
+    let backend = Backend::echo();
+    let proxy = proxy(&backend, "", &format!("{TCP}\nmax_connections = 1\nrate = \"1/m\"\nburst = 2"), "");
+    let first = served(&proxy);
+    for _ in 0..5 {
+        assert!(is_refused(proxy.connect(), b"?"));
+    }
+    proxy.wait_for_metric(&closed("listener_full"), 5.0);
+    drop(first);
+    wait_for("a place", || proxy.remote.view().bounds.connections.inside() == 0);
+    drop(served(&proxy));
+    check_nothing_left(&proxy);
+    assert!(is_refused(proxy.connect(), b"?"));
+    proxy.wait_for_metric(&closed("listener_rate"), 1.0);
+    check_nothing_left(&proxy);
+}
+
+/// Nor does one whom its pool refuses count for the rate of its route.
+#[test]
+fn who_is_refused_by_its_pool_does_not_count_for_the_rate_of_its_route() {
+    let backend = Backend::echo();
+    let routes = r#"
+        routes = [
+            { sni = "a.test", pool = "main", limits = { rate = "1/m" } },
+            { sni = "b.test", pool = "main" },
+        ]"#;
+    let proxy = proxy(&backend, "", &format!("{TLS}\n{routes}"), "limits = { connections = 1 }");
+    let held = echoed(proxy.connect(), &hello(b"b.test"));
+    for _ in 0..3 {
+        assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    }
+    proxy.wait_for_metric(&closed("pool_full"), 3.0);
+    drop(held);
+    check_nothing_left(&proxy);
+    drop(echoed(proxy.connect(), &hello(b"a.test")));
+    check_nothing_left(&proxy);
+    assert!(is_refused(proxy.connect(), &hello(b"a.test")));
+    proxy.wait_for_metric(&closed("route_rate"), 1.0);
 }
 
 #[test]
@@ -454,6 +497,37 @@ fn the_heaviest_are_refused_first() {
     check_nothing_left(&proxy);
 }
 
+/// Whoever fills the memory of hellos is refused before nobody else can send one in pieces.
+#[test]
+fn hellos_in_pieces_overload_the_process() {
+    let backend = Backend::echo();
+    let process = |memory: u64| {
+        format!(
+            "limits = {{ overload = \"heaviest\", overload_at = \"1%\", ready_when_overloaded = false, hello_memory = {memory} }}\n\
+             max_connections = 1000"
+        )
+    };
+    let with = |memory: u64| configuration(&backend, &process(memory), TLS, "");
+    let (proxy, address) = Proxy::start_with_admin(with(1 << 20));
+    let ready = || admin::ask(address, "/ready", PATIENCE).unwrap();
+    let words = hello(b"a.test");
+    let mut slow: Vec<_> = (0..6).map(|_| proxy.connect()).collect();
+    assert_eq!(ready(), (200, "ready\n".to_owned()));
+    slow.iter_mut().for_each(|client| client.write_all(&words[..20]).unwrap());
+    wait_for("overload", || ready() == (503, "overloaded\n".to_owned()));
+    let other = echoed(connect_from(&proxy, 2), &words);
+    assert!(is_refused(proxy.connect(), &words));
+    proxy.wait_for_metric(&closed("overloaded"), 1.0);
+    proxy.remote.reload(with(4 << 20)).unwrap();
+    assert_eq!(ready(), (200, "ready\n".to_owned()), "there is more now");
+    proxy.remote.reload(with(1 << 20)).unwrap();
+    assert_eq!(ready().0, 503);
+    drop(slow);
+    wait_for("memory", || ready().0 == 200);
+    drop((other, echoed(proxy.connect(), &words)));
+    check_nothing_left(&proxy);
+}
+
 /// Lines of refusals are few in a flood, each has the client and the reason, and the rest is counted.
 #[test]
 fn a_flood_of_refusals_does_not_flood_the_log() {
@@ -475,6 +549,30 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
     assert_eq!(refused.len(), FLOOD - unlogged);
     assert!(refused.iter().all(|record| record["client"].as_str().unwrap().starts_with("127.0.0.1:")));
     check_nothing_left(&proxy);
+}
+
+/// Who comes and leaves without a word, and who finds no backend, costs no more lines than who is refused.
+#[test]
+fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
+    const FLOOD: usize = 30;
+    for (close, words) in [("no_data", &b""[..]), ("no_backend", &hello(b"a.test"))] {
+        let (log, backend) = (LogFile::new(), Backend::echo());
+        let access_log = format!("access_log = {{ to = \"{}\", refused_per_second = 1 }}", log.path());
+        let mut config = configuration(&backend, &access_log, TLS, "");
+        config.pools[0].backends[0].duty = Duty::Maintenance;
+        let proxy = Proxy::start(config);
+        for _ in 0..FLOOD {
+            let mut client = proxy.connect();
+            client.write_all(words).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let _ = client.read_to_end(&mut Vec::new());
+        }
+        proxy.wait_for_metric(&closed(close), FLOOD as f64);
+        let unlogged =
+            proxy.metric(r#"pointsman_access_log_unlogged_refusals_total{listener="main"}"#) as usize;
+        assert!(unlogged > 0 && unlogged < FLOOD, "{close}: {unlogged}");
+        assert_eq!(log.records(FLOOD - unlogged).len(), FLOOD - unlogged, "{close}");
+    }
 }
 
 /// Many clients that end in many ways, most of them above some limit: all places come back.

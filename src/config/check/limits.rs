@@ -8,7 +8,7 @@ use crate::config::fault::Diagnostic;
 use crate::config::file::{File, Listener, Protocol, SourcePrefix};
 use crate::config::findings::Findings;
 use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord};
-use crate::config::read::Key;
+use crate::config::read::{Entry, Key};
 use crate::config::words::{Choice, Number};
 use crate::limit::{LimitsSpec, Over, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceLimits, WhenFull};
 use crate::snapshot::AdmissionSpec;
@@ -18,6 +18,8 @@ use crate::snapshot::AdmissionSpec;
 pub(in crate::config) struct Common {
     /// How long refused clients are held.
     tarpit_timeout: Duration,
+    /// Whether none are held at all.
+    holds_nobody: bool,
     prefix: PrefixLengths,
     /// Whether every source must be counted.
     counts_all: bool,
@@ -34,8 +36,10 @@ impl Common {
             v4: or(v4, |number| bits(number.0), default.v4),
             v6: or(v6, |number| bits(number.0), default.v6),
         });
+        let limits = limits(file);
         Self {
-            tarpit_timeout: limits(file).tarpit_timeout,
+            tarpit_timeout: limits.tarpit_timeout,
+            holds_nobody: limits.tarpit == 0,
             prefix,
             counts_all: words.is_some_and(sheds_heaviest),
         }
@@ -43,10 +47,16 @@ impl Common {
 
     /// What a file with routes needs to know.
     pub(in crate::config) fn of_routes(tarpit_timeout: Duration) -> Self {
-        Self { tarpit_timeout, prefix: PrefixLengths::default(), counts_all: false }
+        Self { tarpit_timeout, holds_nobody: false, prefix: PrefixLengths::default(), counts_all: false }
     }
 
-    fn over(&self, written: &Key<Choice<OverWord>>) -> Over {
+    fn over(&self, written: &Key<Choice<OverWord>>, path: &str, found: &mut Findings<'_>) -> Over {
+        let is_tarpit = written.value().is_some_and(|choice| choice.0 == OverWord::Tarpit);
+        if let (Some(over), true) = (written.place(), is_tarpit && self.holds_nobody) {
+            let message = "`over = \"tarpit\"` holds nobody, as `limits.tarpit` is 0";
+            let fault = Diagnostic::new(Code::IdleSetting, format!("{path}.over"), message);
+            found.add(fault.label(over, "").help("they are reset, as with \"drop\""));
+        }
         match written.value().map_or(OverWord::Reject, |choice| choice.0) {
             OverWord::Reject => Over::Reject,
             OverWord::Drop => Over::Drop,
@@ -62,7 +72,7 @@ impl Common {
         found: &mut Findings<'_>,
     ) -> Option<AdmissionSpec> {
         let reads = words.protocol.value().is_some_and(|choice| choice.0 != Protocol::Tcp);
-        let per_source = words.per_source.value().map(|words| per_source(words, reads, path, found));
+        let per_source = words.per_source.entry().map(|entry| per_source(entry, reads, path, found));
         let rate = rate(&words.rate, &words.burst, path, found);
         let per_source = per_source.or_else(|| self.counts_all.then(SourceLimits::default));
         if let (Some(over), None, None) = (words.over.place(), &per_source, &rate) {
@@ -77,7 +87,7 @@ impl Common {
             per_source,
             prefix: self.prefix,
             rate,
-            over: self.over(&words.over),
+            over: self.over(&words.over, path, found),
         })
     }
 
@@ -103,7 +113,7 @@ impl Common {
         (connections.is_some() || rate.is_some()).then(|| QuotaSpec {
             connections,
             rate,
-            over: self.over(&words.over),
+            over: self.over(&words.over, &path, found),
         })
     }
 }
@@ -121,6 +131,7 @@ pub(super) fn limits(file: &File) -> LimitsSpec {
         when_full: or(&words.when_full, |choice| choice.0, WhenFull::default()),
         tarpit: or(&words.tarpit, |number| number.0, default.tarpit),
         tarpit_timeout: or(&words.tarpit_timeout, |time| time.0, default.tarpit_timeout),
+        hello_memory: or(&words.hello_memory, |number| number.0, default.hello_memory),
         overload: OverloadSpec {
             at: or(&words.overload_at, |percent| u8::try_from(percent.0).unwrap_or(100), default.overload.at),
             sheds_heaviest: sheds_heaviest(words),
@@ -133,8 +144,17 @@ fn sheds_heaviest(words: &Limits) -> bool {
     words.overload.value().is_some_and(|choice| choice.0 == OverloadWord::Heaviest)
 }
 
-fn per_source(words: &PerSource, reads: bool, path: &str, found: &mut Findings<'_>) -> SourceLimits {
+fn per_source(entry: &Entry<PerSource>, reads: bool, path: &str, found: &mut Findings<'_>) -> SourceLimits {
+    let words = &entry.value;
     let path = format!("{path}.per_source");
+    let is_idle = words.connections.is_absent() && words.rate.is_absent() && words.hellos.is_absent();
+    if is_idle && words.burst.is_absent() {
+        let message = "`per_source` without a limit has no effect but that sources are counted";
+        let fault = Diagnostic::new(Code::IdleSetting, &path, message);
+        found.add(
+            fault.label(entry.key, "").help("such as: per_source = { connections = 100, rate = \"50/s\" }"),
+        );
+    }
     let number = |number: &Number<1, 1_000_000_000>| u32::try_from(number.0).unwrap_or(u32::MAX);
     if let (Some(hellos), false) = (words.hellos.place(), reads) {
         let message = "`hellos` has no place on a tcp listener: it reads none";

@@ -272,6 +272,7 @@ impl ListenerChecker<'_> {
         let words = self.words;
         let tls_keys = [
             ("routes", words.routes.place().filter(|_| is_meant_as_tls)),
+            ("deny_ja4", words.deny_ja4.place()),
             ("no_sni", words.no_sni.place()),
             ("unmatched", words.unmatched.place()),
             ("first_byte_timeout", words.first_byte_timeout.place()),

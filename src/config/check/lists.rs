@@ -160,15 +160,17 @@ impl ListenerChecker<'_> {
             Some(choice) if choice.0 == Refusal::Drop => Refused::Drop,
             _ => Refused::Reject,
         };
-        let spec = AccessSpec { deny, allow, refused };
+        let fingerprints = words.deny_ja4.value().map_or(&[][..], |list| &list.0.items);
+        let deny_ja4: Vec<_> = fingerprints.iter().map(|item| item.value.0.clone()).collect();
+        let spec = AccessSpec { deny, deny_ja4, allow, refused };
         self.warn_of_idle_access(&spec, binds, found);
-        let is_open = spec.allow.is_none() && spec.deny == RuleSpec::default();
+        let is_open = spec.allow.is_none() && spec.deny == RuleSpec::default() && spec.deny_ja4.is_empty();
         (!is_open).then_some(spec)
     }
 
     fn warn_of_idle_access(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
         let words = self.words;
-        let names_nobody = words.allow.is_absent() && words.deny.is_absent();
+        let names_nobody = words.allow.is_absent() && words.deny.is_absent() && words.deny_ja4.is_absent();
         let mut warn = |key: &str, place: Span, why: &str| {
             let message = format!("`{key}` of listener `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
@@ -178,7 +180,7 @@ impl ListenerChecker<'_> {
             && names_nobody
             && spec.deny == RuleSpec::default()
         {
-            warn("refused", place, "there is neither `allow` nor `deny`");
+            warn("refused", place, "there is neither `allow` nor `deny` nor `deny_ja4`");
         }
         let is_unix = !binds.is_empty() && binds.iter().all(|address| address.tcp().is_none());
         if is_unix && words.proxy_protocol.is_absent() {

@@ -98,6 +98,9 @@ fn who_may_come_in() {
     check_listener("deny = []\nrefused = 'drop'", &[]);
     check_listener("refused = 'drop'", &["C0402"]);
     check_listener("deny = '::1'\nrefused = 'tarpit'", &["C0201"]);
+    check_listener("deny_ja4 = 't13*'", &["C0308"]);
+    check_tls("unmatched = 'a'\nno_sni = 'b'\ndeny_ja4 = ['t13d3112h2_*', 't10*']\nrefused = 'drop'", &[]);
+    check_tls("unmatched = 'a'\nno_sni = 'b'\ndeny_ja4 = ['', '*', 't13*d']", &["C0240"; 3]);
     check_others("[list.'a b']\nentries = '10.0.0.1/8'", &["C0206", "C0240"]);
     check_others("[list.a]\nfile = ''\nfiles = 'x'", &["C0201", "C0102"]);
     let unix = |keys: &str| {
@@ -170,11 +173,15 @@ fn limits_are_read_and_judged() {
     check(&limited("burst = 3", "per_source = { burst = 3 }", "limits = { burst = 3 }"), &["C0308"; 3]);
     check(&limited("over = \"drop\"", "", "limits = { over = \"drop\" }"), &["C0402"; 2]);
     check(&limited("over = \"silent\"", "", ""), &["C0201"]);
+    check(&limited("per_source = {}", "", ""), &["C0402"]);
+    let tarpits =
+        limited("rate = \"5/s\", over = \"tarpit\"", "", "limits = { rate = \"5/s\", over = \"tarpit\" }");
+    check(&tarpits, &[]);
+    check(&format!("{tarpits}\nlimits = {{ tarpit = 0 }}"), &["C0402"; 2]);
     let refusing = "routes = [{ sni = \"x.test\", action = \"drop\", limits = { connections = 1 } }]";
     check(&limited("", refusing, ""), &["C0402"]);
-    let words =
-        "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\" }";
-    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203"]);
+    let words = "limits = { when_full = \"drop\", overload = \"oldest\", overload_at = 0, tarpit_timeout = \"1ms\", hello_memory = 1000 }";
+    check(&(limited("", "", "") + "\n" + words), &["C0201", "C0201", "C0203", "C0203", "C0203"]);
 }
 
 #[test]
@@ -182,6 +189,7 @@ fn the_heaviest_are_known_where_every_source_is_counted() {
     let config =
         good(&(limited("", "", "") + "\nlimits = { overload = \"heaviest\", overload_at = \"50%\" }"));
     assert!(config.limits.overload.sheds_heaviest && config.limits.overload.at == 50);
+    assert_eq!(config.limits.hello_memory, 64 << 20);
     for listener in &config.listeners {
         let admission = listener.policy.admission.unwrap();
         assert_eq!(admission.per_source, Some(SourceLimits::default()));

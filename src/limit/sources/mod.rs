@@ -5,11 +5,11 @@
 //!
 //! # Who makes room
 //!
-//! Who comes anew takes a free place of its set, else that of a source that has nothing open and is not over its
-//! rate: first one whose rate has recovered, then the one that is furthest from its limit. A source with open
-//! connections stays, and so does one that would be refused now; a million others cannot make us forget it. When all
-//! places of a set are taken by such sources, the new one passes uncounted or is refused, as configured, and
-//! either is counted.
+//! Who comes anew takes a free place of its set, else that of a source that has nothing open: first one whose rate has
+//! recovered, then the one that is furthest from its limit, at last one that is over its rate, as it would be refused
+//! now. A million others that come once cannot make us forget who is over its rate; only as many that are over theirs
+//! can. A source with open connections stays. When all places of a set are taken by such sources, the new one passes
+//! uncounted or is refused, as configured, and either is counted.
 
 mod set;
 #[cfg(test)]

@@ -57,9 +57,14 @@ impl Entry {
         Ok(())
     }
 
-    /// Whether it must be remembered.
-    fn stays(&self, now: Moment) -> bool {
-        self.open > 0 || self.over_until > now.nanos()
+    /// Who makes room first: the smallest. Who has recovered is as one never seen; then comes who is furthest from
+    /// its limit, and at last who is over its rate, the one that is let in again soonest.
+    fn worth(&self, now: Moment) -> (u8, u64) {
+        if self.past <= now.nanos() {
+            (0, self.past)
+        } else {
+            (1 + u8::from(self.over_until > now.nanos()), self.over_until)
+        }
     }
 
     pub(super) fn report(&self) -> SourceReport {
@@ -97,12 +102,7 @@ impl Ways {
         if let Some(free) = self.0.iter().position(Entry::is_free) {
             return Some(free);
         }
-        let may_go = self.0.iter().enumerate().filter(|(_, entry)| !entry.stays(now));
-        // Who has recovered is as one never seen; of the others the one that is furthest from its limit.
-        let order = |entry: &Entry| {
-            let is_recovering = entry.past > now.nanos();
-            (is_recovering, if is_recovering { entry.over_until } else { entry.past })
-        };
-        may_go.min_by_key(|(_, entry)| order(entry)).map(|(way, _)| way)
+        let may_go = self.0.iter().enumerate().filter(|(_, entry)| entry.open == 0);
+        may_go.min_by_key(|(_, entry)| entry.worth(now)).map(|(way, _)| way)
     }
 }

@@ -93,6 +93,52 @@ fn pinned_sources_stay() {
     assert_eq!((table.evictions(), table.known()), (1, 8));
 }
 
+/// Sources that come as often as they may and leave hold no places against others; who is let in again soonest
+/// goes first, and everybody else before him.
+#[test]
+fn who_is_over_its_rate_makes_room_last() {
+    let table = table(8);
+    let limits =
+        SourceLimits { rate: Some(Rate::new(1, Duration::from_secs(60), 1)), ..SourceLimits::default() };
+    let is_known = |n: u32, nanos: u64| {
+        let known = table.admit(&coming(n, nanos), &limits);
+        known.is_err_and(|refusal| refusal == SourceRefusal::Rate)
+    };
+    let held = table.admit(&coming(0, SECOND), &limits).unwrap().unwrap();
+    for n in 1..8 {
+        drop(table.admit(&coming(n, SECOND + u64::from(n)), &limits).unwrap().unwrap());
+    }
+    assert!((1..8).all(|n| is_known(n, 2 * SECOND)), "all are over their rate");
+    drop(table.admit(&coming(100, 2 * SECOND), &limits).unwrap().expect("room"));
+    assert!((2..8).chain([100]).all(|n| is_known(n, 2 * SECOND)), "the first has made room");
+    assert_eq!((table.full(), table.evictions(), table.open_of(LISTENER, source(0))), (0, 1, 1));
+    // One that has recovered goes before those that have not, though another recovers soonest.
+    let unlimited = SourceLimits::default();
+    let later = 61 * SECOND + 3;
+    drop(table.admit(&coming(3, later), &unlimited).unwrap().unwrap());
+    drop(table.admit(&coming(200, later), &limits).unwrap().unwrap());
+    assert!((4..8).chain([100, 200]).all(|n| is_known(n, later)), "but 2 or 3");
+    drop(held);
+}
+
+/// A fleet of more sources than there are places, each at its rate and gone again.
+#[test]
+fn a_fleet_that_comes_and_leaves_finds_the_table_open() {
+    let table = table(64);
+    let limits =
+        SourceLimits { rate: Some(Rate::new(1, Duration::from_secs(60), 1)), ..SourceLimits::default() };
+    let pinned: Vec<_> = (0..8).filter_map(|n| table.admit(&coming(n, SECOND), &limits).unwrap()).collect();
+    for n in 100..10_000 {
+        drop(table.admit(&coming(n, 2 * SECOND + u64::from(n)), &limits).unwrap());
+    }
+    table.set_when_full(WhenFull::Refuse);
+    let full = table.full();
+    let newcomers =
+        (20_000..21_000).filter(|n| table.admit(&coming(*n, 3 * SECOND), &limits).is_ok()).count();
+    assert_eq!((newcomers, table.full()), (1000, full));
+    assert_eq!((table.occupied(), table.open()), (pinned.len() as u64, pinned.len() as u64));
+}
+
 /// The table of the default size, and a million sources that come once and leave.
 #[test]
 fn a_million_sources_push_out_nobody_who_matters() {

@@ -136,7 +136,7 @@ pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
     "pointsman_access_log_unlogged_refusals_total",
     Counter,
     &["listener"],
-    "Refused connections that got no line in the access log, as refused_per_second had one already.",
+    "Connections that got no line in the access log, as refused_per_second had as many already.",
 );
 pub(crate) const RELOADS: MetricDoc = doc(
     "pointsman_config_reloads_total",
