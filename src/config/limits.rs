@@ -41,7 +41,7 @@ tables! {
         /// How much of the process's connections, or of `hello_memory`, must be in use for it to count as overloaded,
         /// "1%" to "100%". It does too while descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
-        /// Whether /ready says so while it is overloaded. Default true. With false whoever routes here turns away,
+        /// Whether /ready goes on to say ready while it is overloaded. Default true. With false whoever routes here turns away,
         /// and comes back when it is over.
         ready_when_overloaded: bool,
     }

@@ -27,36 +27,40 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 /// All faults of the file at once; one if it cannot be read, is no regular file, is larger than 256 MiB or is not
 /// UTF-8. If it has none, those of the first broken file with routes, or of a list.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_from(path, sys::file::open)
+    load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open)
 }
 
 /// The same for a file that a command line names, which may be `/dev/stdin` or a shell's `<(...)`. Those are read
-/// until their other end is closed.
+/// until their other end is closed, and paths in them are relative to the working directory.
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_from(path, sys::file::open_given)
+    let directory = match sys::file::is_descriptor(path) {
+        true => None,
+        false => path.parent(),
+    };
+    load_from(path, directory.unwrap_or(Path::new("")), sys::file::open_given)
 }
 
 fn load_from(
     path: &Path,
+    directory: &Path,
     open: impl FnOnce(&Path) -> io::Result<File>,
 ) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
     let what = "the configuration";
     let written = text(path, what, read_opened(path, what, open(path))?)?;
     let (mut config, warnings) = parse(&name, &written)?;
-    place_files(&mut config, path);
+    place_files(&mut config, directory);
     routes_file::read_all(&mut config)?;
     list_file::read_all(&mut config)?;
     Ok((config, warnings))
 }
 
 /// Paths in a file are relative to its directory.
-fn place_files(config: &mut Config, path: &Path) {
-    let directory = path.parent().unwrap_or(Path::new(""));
+fn place_files(config: &mut Config, directory: &Path) {
     for discover in config.pools.iter_mut().filter_map(|pool| pool.discover.as_mut()) {
         if let Source::File(file) = &mut discover.source {
             *file = directory.join(&*file).into();

@@ -26,6 +26,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -34,15 +35,20 @@ use crate::executor::{self, Next};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
-use crate::relay::{End, Engines, Relay, Side};
+use crate::relay::{End, Engines, Relay, RelayOptions, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
+use front::Wish;
 use parcel::{Content, Luggage};
 pub use parcel::{Doors, Parcel};
 use proxied::Announced;
 use sniff::Sniffed;
 use story::Story;
+
+/// How long a server may take for a request to cancel, and the client to leave behind it.
+const CANCEL_IDLE: Duration = Duration::from_secs(10);
+const CANCEL_HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// What the connections of one worker share.
 pub struct Surroundings {
@@ -293,7 +299,21 @@ async fn prepare(
         story.shadowed(reason);
     }
     let engines = Rc::clone(&around.engines);
-    Ok(dialled.relay(sniffed, Arc::clone(&policy.relay), engines))
+    let options = match sniffed.wish {
+        Wish::Cancel => cancel_options(&policy.relay),
+        _ => Arc::clone(&policy.relay),
+    };
+    Ok(dialled.relay(sniffed, options, engines))
+}
+
+/// A request to cancel is over when its server has closed. As it passes limits by, it is not to hold a place for as long
+/// as its client likes.
+fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
+    Arc::new(RelayOptions {
+        idle_timeout: listener.idle_timeout.min(CANCEL_IDLE),
+        half_closed_timeout: listener.half_closed_timeout.min(CANCEL_HALF_CLOSED),
+        ..*listener
+    })
 }
 
 /// Takes the policy that is in force now: a client may connect long before it speaks, and what was

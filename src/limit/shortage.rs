@@ -35,9 +35,22 @@ impl Shortage {
 
     /// Whether an episode is over that nobody has been told of. The time is asked only where there was one.
     pub fn is_over(&self, now: impl FnOnce() -> Moment) -> bool {
-        self.is_on.load(Ordering::Relaxed)
-            && self.since_last(now()) >= Self::QUIET
+        if !self.is_on.load(Ordering::Relaxed) {
+            return false;
+        }
+        let now = now();
+        self.since_last(now) >= Self::QUIET
             && self.is_on.swap(false, Ordering::AcqRel)
+            && self.stays_over(now)
+    }
+
+    /// Whether nothing failed while the end was noted; else it lasts.
+    fn stays_over(&self, now: Moment) -> bool {
+        let is_over = self.since_last(now) >= Self::QUIET;
+        if !is_over {
+            self.is_on.store(true, Ordering::Release);
+        }
+        is_over
     }
 
     fn since_last(&self, now: Moment) -> Duration {

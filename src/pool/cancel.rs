@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::{BackendSpec, Duty, PoolSpec, QueueSpec};
+    use crate::pool::{BackendSpec, Duty, PoolSpec, QueueSpec, Trouble};
 
     fn backends(names: &str) -> Vec<BackendSpec> {
         let backends = names.split(' ').map(|name| BackendSpec {
@@ -145,6 +145,21 @@ mod tests {
         assert!(pool("a").pick(client(1), None, &[]).is_err());
         assert!(pool("a").pick_for_cancel(client(1), None).is_ok());
         assert_eq!(pool("a b").pick_for_cancel(client(1), None).err(), Some(Unavailable::Nobody));
+    }
+
+    /// Anybody may send one, with more behind it, and servers reset that.
+    #[test]
+    fn what_becomes_of_it_says_nothing_of_the_backend() {
+        let pool = Pool::build(PoolSpec::new("p".into(), backends("a")), None, 0);
+        for trouble in Trouble::ALL {
+            let cancel = pool.pick_for_cancel(client(1), None).unwrap();
+            assert!(cancel.met(trouble).is_none());
+            assert_eq!(cancel.backend().troubles(trouble), 0);
+            drop(cancel);
+            let session = pool.pick(client(2), None, &[]).unwrap();
+            let _ = session.met(trouble);
+            assert_eq!(session.backend().troubles(trouble), 1);
+        }
     }
 
     #[test]

@@ -14,18 +14,21 @@ use super::{Backend, Sighting, Trouble};
 #[must_use = "a dropped lease is given back"]
 pub struct Lease {
     backend: Arc<Backend>,
+    /// Its connection is a client of the backend, and says something of it.
+    is_telling: bool,
 }
 
 impl Lease {
     /// Holds a backend, unless it has as many connections as it may.
     pub(super) fn take(backend: &Arc<Backend>) -> Option<Self> {
-        backend.hold().then(|| Self { backend: Arc::clone(backend) })
+        backend.hold().then(|| Self { backend: Arc::clone(backend), is_telling: true })
     }
 
-    /// Holds a backend, as many connections as it may have.
+    /// Holds a backend, as many connections as it may have, for a request to cancel. Anybody may send one, and servers
+    /// close it without a word, so how it fares says nothing of the backend.
     pub(super) fn take_past_limits(backend: &Arc<Backend>) -> Self {
         backend.hold_past_limits();
-        Self { backend: Arc::clone(backend) }
+        Self { backend: Arc::clone(backend), is_telling: false }
     }
 
     /// The backend it holds.
@@ -52,7 +55,8 @@ impl Lease {
 
     /// The connection met a trouble by the backend's fault.
     pub fn met(&self, trouble: Trouble) -> Option<Sighting> {
-        self.backend.met(trouble).then(|| Sighting { backend: Arc::clone(&self.backend), trouble })
+        (self.is_telling && self.backend.met(trouble))
+            .then(|| Sighting { backend: Arc::clone(&self.backend), trouble })
     }
 }
 

@@ -1,22 +1,25 @@
-//! The reading of the configuration's file for a reload: beside the control loop, which waits for it and hears
-//! meanwhile what cannot wait.
+//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile.
 //!
-//! Reports of tasks stay where they are until the reload is over. So what the file of a list has now, told by the
-//! task that follows it, comes after what the reload read of it, and not before.
+//! Only what files of lists and routes have now, told by the tasks that follow them, waits until the reload is over: it
+//! comes after what the reload read of them, and not before.
 
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep_until;
 
 use super::notify::{tell, tell_of_reload};
 use super::reload::ReloadFault;
-use super::run::{Control, Event, any_signal, any_worker, ends};
+use super::run::{Control, Event, ends};
 use super::view::Request;
 use crate::config::{self, Config};
+
+/// How long reading may take: many times what millions of lines do, so a file system hangs then.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Reloads the file, or leaves everything as it is.
@@ -42,33 +45,32 @@ impl Control {
         read: impl FnOnce() -> Result<Config, ReloadFault> + Send + 'static,
     ) -> Option<Result<Config, ReloadFault>> {
         let mut reading = spawn_blocking(read);
+        let deadline = Instant::now() + READ_PATIENCE;
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 read = &mut reading => match read {
                     Ok(read) => return Some(read),
                     Err(error) => resume_unwind(error.into_panic()),
                 },
-                kind = any_signal(&mut self.signals) => match kind {
-                    _ if ends(kind) => {
-                        self.postponed.push_front(Event::Signal(kind));
-                        return None;
-                    }
-                    _ if kind == SignalKind::hangup() => self.reload_again(),
-                    _ => self.server.access_log.reopen(),
-                },
-                // Another configuration waits for this one, and what comes behind it does too.
-                Some(request) = self.server.requests.recv(), if self.postponed.is_empty() => match request {
-                    Request::Stop => {
-                        self.postponed.push_front(Event::Request(request));
-                        return None;
-                    }
-                    Request::Reload(..) => self.postponed.push_back(Event::Request(request)),
-                },
-                (at, result) = any_worker(&mut self.server.workers) => {
-                    self.postponed.push_front(Event::Worker(at, result));
+                // Its thread waits on; nothing else does.
+                () = sleep_until(deadline.into()) => return Some(Err(ReloadFault::Unread)),
+                event = self.hear() => event,
+            };
+            match event {
+                Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
+                Event::Signal(kind) if ends(kind) => {
+                    self.postponed.push_front(event);
                     return None;
                 }
-                () = self.watchdog.due() => self.watchdog.beat(&self.server.workers),
+                Event::Request(Request::Stop) | Event::Worker(..) => {
+                    self.postponed.push_front(event);
+                    return None;
+                }
+                // Another configuration waits for this one.
+                Event::Request(Request::Reload(..)) | Event::Routes(_) | Event::List(_) => {
+                    self.postponed.push_back(event);
+                }
+                event => self.apply(event),
             }
         }
     }

@@ -32,6 +32,11 @@ pub enum ReloadFault {
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),
+    /// The file, or one that it names, could not be read to its end for a minute.
+    #[error(
+        "the configuration, or a file that it names, could not be read within a minute: does its file system hang?"
+    )]
+    Unread,
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,

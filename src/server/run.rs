@@ -197,6 +197,13 @@ impl Control {
                 let _ = reply.send(self.reload(StdInstant::now(), Ok(*config)).await);
             }
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
+            event => self.apply(event),
+        }
+    }
+
+    /// What to do besides ending and reloading; it waits for nothing.
+    pub(super) fn apply(&mut self, event: Event) {
+        match event {
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
             Event::Report(report) => self.aftercare.apply(&self.server, &report),
             Event::Agent(report) => {
@@ -214,14 +221,23 @@ impl Control {
             }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
-            Event::Request(Request::Stop) | Event::Signal(_) | Event::Worker(..) => {}
+            Event::Request(_) | Event::Signal(_) | Event::Worker(..) => {}
         }
     }
 
     async fn next(&mut self) -> Event {
-        if let Some(event) = self.postponed.pop_front() {
-            return event;
+        match self.postponed.pop_front() {
+            Some(event) => event,
+            None => self.hear().await,
         }
+    }
+
+    /// What happens next.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(super) async fn hear(&mut self) -> Event {
         let overdue = self.leaving.next();
         let ejection = self.aftercare.next().map(Instant::from_std);
         tokio::select! {

@@ -69,7 +69,8 @@ fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
 }
 
 /// A shell script that leads the answers of backends to this process, where they are addressed to its clients.
-/// It may run again. Of IPv4 and IPv6 it has what the backends need, both where they are found later. Where no pool needs it, it is a comment.
+/// It may run again. Of IPv4 and IPv6 it has what the backends need, both where they are found later. Where no pool
+/// needs it, it is a comment.
 pub fn tproxy_rules(config: &Config) -> String {
     let concerned = || config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
     let pools: Vec<&str> = concerned().map(|pool| &*pool.name).collect();

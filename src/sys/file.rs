@@ -44,7 +44,8 @@ fn open_at_once(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
-fn is_descriptor(path: &Path) -> bool {
+/// Whether a path is a name of one of this process's own descriptors.
+pub fn is_descriptor(path: &Path) -> bool {
     path.to_str().is_some_and(|path| {
         DESCRIPTORS.iter().any(|name| path == *name || name.ends_with('/') && path.starts_with(name))
     })

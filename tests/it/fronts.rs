@@ -318,6 +318,20 @@ fn a_request_to_cancel_comes_past_what_is_full() {
     check("balance = \"round-robin\"", &listed);
 }
 
+/// It passes limits by, so it must not keep what it took.
+#[test]
+fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
+    let backend = Backend::serve(|mut stream| {
+        let _ = stream.read_exact(&mut [0; 16]);
+    });
+    let proxy = Proxy::start(sessions("", &[format!("{:?}", backend.address.to_string())]));
+    let mut client = patient(proxy.connect());
+    client.write_all(&message(80_877_102, &[1; 8])).unwrap();
+    expect_end(&client);
+    wait_for("the end", || proxy.metric(r#"pointsman_connections_active{listener="main"}"#) == 0.0);
+    drop(client);
+}
+
 /// What drains, and what is there no more, keeps its sessions.
 #[test]
 fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
