@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -62,9 +62,9 @@ fn put_fifo(path: &Path) {
     fs::rename(new, path).unwrap();
 }
 
-/// What a program with these arguments says until it ends, and how it ends.
-fn told(arguments: &[&str], stdin: Stdio) -> (Option<i32>, String) {
-    let mut program = Program::start(command(arguments).stdin(stdin));
+/// What a program says until it ends, and how it ends.
+fn told(command: &mut Command) -> (Option<i32>, String) {
+    let mut program = Program::start(command);
     let status = program.end();
     // Both are read by threads, which may be a little behind.
     let all = || [program.stdout.all(), program.stderr.all()].concat().join("\n");
@@ -78,7 +78,7 @@ fn a_fifo_in_a_files_place_is_a_fault() {
     let fifo = folder.path("a-fifo");
     put_fifo(&fifo);
     let check = |arguments: &[&str], code: i32, part: &str| {
-        let (ended, said) = told(arguments, Stdio::null());
+        let (ended, said) = told(command(arguments).stdin(Stdio::null()));
         assert_eq!(ended, Some(code), "{arguments:?}: {said}");
         assert!(said.contains("it is not a regular file but a FIFO") && said.contains(part), "{said}");
     };
@@ -98,10 +98,15 @@ fn a_fifo_in_a_files_place_is_a_fault() {
 
 #[test]
 fn a_configuration_comes_through_a_pipe() {
-    let text = "[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n";
+    // What it names is sought where the program was started.
+    let folder = Folder::new("piped");
+    folder.write("bad.txt", "203.0.113.1\n");
+    let text = "[list.bad]\nfile = 'bad.txt'\n[listener.l]\nbind = ':1'\npool = 'p'\ndeny = 'bad'\n\
+        [pool.p]\nbackends = ['10.0.0.1:1']\n";
     for path in ["/dev/stdin", "/dev/fd/0"] {
         let (reader, mut writer) = std::io::pipe().unwrap();
-        let check = thread::spawn(move || told(&["check", path], OwnedFd::from(reader).into()));
+        let (start, stdin) = (folder.path(""), Stdio::from(OwnedFd::from(reader)));
+        let check = thread::spawn(move || told(command(&["check", path]).stdin(stdin).current_dir(start)));
         writer.write_all(text.as_bytes()).unwrap();
         drop(writer);
         let (code, said) = check.join().unwrap();
