@@ -1,6 +1,6 @@
 //! Whether descriptors or memory have run out, told as one episode however often they do.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::rate::Moment;
@@ -11,8 +11,7 @@ use super::rate::Moment;
 /// that has not happened for [`Shortage::QUIET`].
 #[derive(Debug, Default)]
 pub struct Shortage {
-    is_on: AtomicBool,
-    /// The last failure, in nanoseconds.
+    /// The last failure of an episode that nobody has been told is over, in nanoseconds; 0 if there is none.
     last: AtomicU64,
 }
 
@@ -22,40 +21,28 @@ impl Shortage {
 
     /// Something failed; whether an episode begins with it.
     pub fn strike(&self, now: Moment) -> bool {
-        let lasted = self.lasts(now);
-        // The time comes first: who sees that there is an episode does not take it for an old one.
-        self.last.fetch_max(now.nanos(), Ordering::AcqRel);
-        !self.is_on.swap(true, Ordering::AcqRel) || !lasted
+        let last = self.last.fetch_max(now.nanos().max(1), Ordering::Relaxed);
+        last == 0 || is_quiet(last, now)
     }
 
     /// Whether it lasts.
     pub fn lasts(&self, now: Moment) -> bool {
-        self.is_on.load(Ordering::Acquire) && self.since_last(now) < Self::QUIET
+        let last = self.last.load(Ordering::Relaxed);
+        last != 0 && !is_quiet(last, now)
     }
 
     /// Whether an episode is over that nobody has been told of. The time is asked only where there was one.
     pub fn is_over(&self, now: impl FnOnce() -> Moment) -> bool {
-        if !self.is_on.load(Ordering::Relaxed) {
-            return false;
-        }
-        let now = now();
-        self.since_last(now) >= Self::QUIET
-            && self.is_on.swap(false, Ordering::AcqRel)
-            && self.stays_over(now)
+        let last = self.last.load(Ordering::Relaxed);
+        // Another failure meanwhile, or another one who asks, leaves nothing to tell.
+        last != 0
+            && is_quiet(last, now())
+            && self.last.compare_exchange(last, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+}
 
-    /// Whether nothing failed while the end was noted; else it lasts.
-    fn stays_over(&self, now: Moment) -> bool {
-        let is_over = self.since_last(now) >= Self::QUIET;
-        if !is_over {
-            self.is_on.store(true, Ordering::Release);
-        }
-        is_over
-    }
-
-    fn since_last(&self, now: Moment) -> Duration {
-        Duration::from_nanos(now.nanos().saturating_sub(self.last.load(Ordering::Acquire)))
-    }
+fn is_quiet(last: u64, now: Moment) -> bool {
+    Duration::from_nanos(now.nanos().saturating_sub(last)) >= Shortage::QUIET
 }
 
 #[cfg(test)]

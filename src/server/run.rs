@@ -112,7 +112,7 @@ impl Server {
 pub(super) struct Control {
     pub(super) server: Server,
     pub(super) file: Option<PathBuf>,
-    pub(super) signals: Vec<(SignalKind, Signal)>,
+    signals: Vec<(SignalKind, Signal)>,
     /// What happened while the file was read; it comes before all else.
     pub(super) postponed: VecDeque<Event>,
     checks: HashMap<Arc<str>, Checks>,
@@ -461,7 +461,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-pub(super) async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
+async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
     std::future::poll_fn(|cx| {
         for (kind, signal) in signals.iter_mut() {
             if signal.poll_recv(cx).is_ready() {
@@ -473,7 +473,7 @@ pub(super) async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKi
     .await
 }
 
-pub(super) async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
+async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
     std::future::poll_fn(|cx| {
         for (at, worker) in workers.iter_mut().enumerate() {
             if let std::task::Poll::Ready(result) = worker.poll_ended(cx) {
