@@ -1,7 +1,6 @@
 //! What clients really sent, cut and changed in every way, and held against what rustls reads of it.
 
 use std::collections::HashSet;
-use std::io::Cursor;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -105,7 +104,7 @@ enum Oracle {
 
 fn ask_rustls(raw: &[u8]) -> Oracle {
     let mut acceptor = rustls::server::Acceptor::default();
-    let mut bytes = Cursor::new(raw);
+    let mut bytes = raw;
     loop {
         let Ok(count) = acceptor.read_tls(&mut bytes) else { return Oracle::Rejects };
         match acceptor.accept() {
