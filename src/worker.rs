@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -173,13 +173,14 @@ async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &Atomi
         tokio::select! {
             order = inbox.orders.recv() => match order {
                 Some(Order::Finish) | None => break,
-                Some(order) => desk.obey(order)?,
+                Some(order) => desk.obey(order),
             },
             Some(parcel) = inbox.parcels.recv() => conn::take_over(parcel, &desk.around),
             () = &mut tick => {
                 tick = sleep(TICK);
                 desk.sweep();
                 desk.check_listeners()?;
+                desk.register_again();
                 if beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(REBALANCE) {
                     desk.around.registry.give_streams_away();
                 }
@@ -227,6 +228,9 @@ async fn leave(accepting: Ended, closed: mpsc::Sender<Infallible>) {
 struct Desk {
     around: Rc<Surroundings>,
     posts: HashMap<SocketId, Post>,
+    /// Listening sockets that the reactor could not register. At each tick it is tried again; clients that the kernel
+    /// gives to one of them wait in its queue.
+    unregistered: Vec<(SocketId, OwnedFd)>,
     /// Accept loops that empty their queues.
     leaving: Vec<Ended>,
 }
@@ -244,7 +248,7 @@ impl Desk {
             doors: supplies.doors,
             sightings: supplies.sightings,
         };
-        Self { around: Rc::new(around), posts: HashMap::new(), leaving: Vec::new() }
+        Self { around: Rc::new(around), posts: HashMap::new(), unregistered: Vec::new(), leaving: Vec::new() }
     }
 
     fn sweep(&self) {
@@ -252,17 +256,19 @@ impl Desk {
         self.around.engines.pipes.sweep();
     }
 
-    fn obey(&mut self, order: Order) -> io::Result<()> {
+    fn obey(&mut self, order: Order) {
         match order {
-            Order::Listen { id, socket } => self.listen(id, socket)?,
+            Order::Listen { id, socket } => self.listen(id, socket),
             Order::Reconfigure { id, options } => {
-                if let Some(post) = self.posts.get(&id)
-                    && let Err(error) = listen::reconfigure(&*post.listening, &options)
-                {
+                let registered = self.posts.get(&id).map(|post| post.listening.as_fd());
+                let unregistered = self.unregistered.iter().find(|(other, _)| *other == id);
+                let socket = registered.or(unregistered.map(|(_, socket)| socket.as_fd()));
+                if let Some(Err(error)) = socket.map(|socket| listen::reconfigure(socket, &options)) {
                     tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
                 }
             }
             Order::StopListening { id, closed } => {
+                self.unregistered.retain(|(other, _)| *other != id);
                 if let Some(accepting) = self.stop_listening(&id) {
                     self.leaving.push(start(leave(accepting, closed)));
                 }
@@ -272,11 +278,33 @@ impl Desk {
             Order::CloseAll => self.around.registry.close_all(),
             Order::Finish => {}
         }
-        Ok(())
     }
 
-    fn listen(&mut self, id: SocketId, socket: OwnedFd) -> io::Result<()> {
-        let Some(policy) = self.policy(&id) else {
+    fn listen(&mut self, id: SocketId, socket: OwnedFd) {
+        if let Err((socket, error)) = self.try_listen(&id, socket) {
+            tracing::error!(
+                %error, socket = %id,
+                "a worker cannot watch a listening socket (is fs.epoll.max_user_watches reached?); its clients wait, \
+                 and it is tried again twice a second"
+            );
+            self.unregistered.push((id, socket));
+        }
+    }
+
+    /// Tries the sockets again that could not be registered.
+    fn register_again(&mut self) {
+        for (id, socket) in std::mem::take(&mut self.unregistered) {
+            match self.try_listen(&id, socket) {
+                Ok(()) => {
+                    tracing::info!(socket = %id, "a worker watches a listening socket now: its clients are served")
+                }
+                Err((socket, _)) => self.unregistered.push((id, socket)),
+            }
+        }
+    }
+
+    fn try_listen(&mut self, id: &SocketId, socket: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
+        let Some(policy) = self.policy(id) else {
             tracing::warn!(socket = %id, "a socket came without a policy and is closed");
             return Ok(());
         };
@@ -288,7 +316,7 @@ impl Desk {
         let around = Rc::clone(&self.around);
         let until = accept_until(stopped, Rc::clone(&listening), id.clone(), policy, around);
         let accepting = start(until);
-        self.posts.insert(id, Post { _stop: stop, accepting, listening });
+        self.posts.insert(id.clone(), Post { _stop: stop, accepting, listening });
         Ok(())
     }
 
@@ -313,6 +341,10 @@ impl Desk {
 
     /// Empties and closes the listeners, then waits until every connection has ended.
     async fn finish(mut self, inbox: &mut Inbox, tick: &mut Sleep, beats: &AtomicU64) -> io::Result<()> {
+        self.register_again();
+        for (id, _socket) in self.unregistered.drain(..) {
+            tracing::warn!(socket = %id, "connections that waited to be accepted are lost");
+        }
         let ids: Vec<_> = self.posts.keys().cloned().collect();
         let last: Vec<_> = ids.iter().filter_map(|id| self.stop_listening(id)).collect();
         for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
@@ -329,7 +361,7 @@ impl Desk {
                     () = registry.emptied() => {}
                     Some(order) = inbox.orders.recv() => {
                         closing |= matches!(order, Order::CloseAll);
-                        self.obey(order)?;
+                        self.obey(order);
                     }
                     Some(parcel) = inbox.parcels.recv() => self.take_over(parcel, closing),
                     () = &mut *tick => {

@@ -96,7 +96,7 @@ pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
             .map(|(socket, file)| (spec.listen.clone(), Socket::Unix(socket.into()), Some(file))),
     };
     let (address, socket, file) =
-        bound.map_err(|source| BindFault { address: spec.listen.clone(), source })?;
+        bound.map_err(|source| BindFault::elsewhere(spec.listen.clone(), source))?;
     Ok(Bound { socket, address, spec, file })
 }
 

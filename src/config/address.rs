@@ -16,6 +16,16 @@ use crate::sys::address::AddressFault;
 #[derive(Clone, Debug)]
 pub(super) struct Bind(pub(super) Vec<Address>);
 
+impl Bind {
+    /// The port, where no address is written.
+    pub(super) fn port_of_any_family(&self) -> Option<u16> {
+        match &self.0[..] {
+            [Address::Tcp(one), Address::Tcp(_)] => Some(one.port()),
+            _ => None,
+        }
+    }
+}
+
 impl Read for Bind {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         if let Some(port) = value.get_ref().as_integer() {
@@ -40,7 +50,7 @@ pub(super) struct AdminAddress(pub(super) Address);
 
 impl Read for AdminAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
-        let text = string(value, path, "an address such as \"127.0.0.1:9100\"", found)?;
+        let text = string(value, path, "an address such as \"127.0.0.1:10190\"", found)?;
         let address = match text.strip_prefix(':').and_then(port) {
             Some(port) => Err(format!("one address: write \"127.0.0.1:{port}\"")),
             None if text.starts_with("unix:") => {

@@ -75,7 +75,7 @@ tables! {
 
     /// The admin listener: metrics, health, status.
     "the admin listener" struct Admin {
-        /// Its address, such as "127.0.0.1:9100", or a Unix socket, `"unix:/run/pointsman/admin.sock"`. Default:
+        /// Its address, such as "127.0.0.1:10190", or a Unix socket, `"unix:/run/pointsman/admin.sock"`. Default:
         /// none, no admin listener. An address that other machines reach needs `token_file` or `open_metrics`.
         listen: AdminAddress,
         /// Unix sockets only: the permissions of the socket's file; who may write may ask. Default "0660".
@@ -137,12 +137,16 @@ tables! {
     /// Where clients connect.
     #[cfg_attr(test, schemars(extend("required" = ["bind"])))]
     "a listener" struct Listener {
-        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these, a Unix socket,
-        /// `"unix:/run/pointsman.sock"`, or an array. Needed.
+        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these or the one whose family
+        /// the host has, a Unix socket, `"unix:/run/pointsman.sock"`, or an array. Needed.
         bind: OneOrMany<Bind>,
         /// Unix sockets only: the permissions of the socket's file, such as "0660"; who may write may connect.
         /// Default: those that the umask leaves.
         mode: FileMode,
+        /// Whether it listens on addresses that no interface has yet, such as one that VRRP moves from host to host
+        /// (IP_FREEBIND): clients are served as soon as the address comes. A misspelt address is then no fault.
+        /// Default false.
+        free_bind: bool,
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
         /// decrypted, and its server name chooses the pool. "postgres", "smtp", "imap", "pop3": the same behind
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and

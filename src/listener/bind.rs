@@ -1,13 +1,15 @@
 //! Opens the sockets of a listener, one for each worker.
 
+use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::sys::listen::{ListenOptions, listen, try_bind};
-use crate::sys::{Address, SocketFile, landlock, process, socket};
+use crate::sys::address::{Ipv6State, ipv6_state};
+use crate::sys::listen::{BindTo, ListenOptions, listen, listen_alone};
+use crate::sys::{Address, SocketFile, fault, landlock, process, socket};
 
 /// The sockets of one address.
 #[derive(Debug)]
@@ -22,34 +24,100 @@ pub struct Bound {
 
 /// Why an address could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.address, .source))]
+#[error("cannot listen on {address}: {source}{hint}")]
 pub struct BindFault {
     /// The address.
     pub address: Address,
     /// What the kernel said.
     #[source]
     pub source: io::Error,
+    /// What can be done about it; empty where nothing is known.
+    hint: Cow<'static, str>,
 }
 
-fn hint(address: &Address, error: &io::Error) -> &'static str {
+impl BindFault {
+    /// The fault of a listener's address.
+    pub fn new(address: Address, source: io::Error) -> Self {
+        let hint = hint(&address, &source);
+        Self { address, source, hint }
+    }
+
+    /// The same of an address that is not a listener's, and so has not its keys.
+    pub fn elsewhere(address: Address, source: io::Error) -> Self {
+        let fault = Self::new(address, source);
+        if fault.source.kind() == io::ErrorKind::AddrNotAvailable {
+            return Self { hint: NO_INTERFACE.into(), ..fault };
+        }
+        fault
+    }
+
+    /// Whether this host has not the family of a wildcard address.
+    pub fn is_of_a_missing_family(&self) -> bool {
+        let is_wildcard = self.address.tcp().is_some_and(|tcp| tcp.ip().is_unspecified());
+        let is_missing = fault::is_missing_family(&self.source);
+        is_wildcard && (is_missing || self.source.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+}
+
+const NO_INTERFACE: &str = "; no interface of this host has that address";
+
+fn hint(address: &Address, error: &io::Error) -> Cow<'static, str> {
     match (address, error.kind()) {
         (Address::Unix(_), io::ErrorKind::AddrInUse) => {
-            "; something listens there already (`ss -lxp` shows what): stop it, or choose another path"
+            "; something listens there already (`ss -lxp` shows what): stop it, or choose another path".into()
         }
         (Address::Unix(_), io::ErrorKind::AlreadyExists) => {
-            "; it is not touched: remove it, or choose another path"
+            "; it is not touched: remove it, or choose another path".into()
         }
-        (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there",
-        (Address::Unix(_), _) => landlock::hint(error),
+        (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there".into(),
+        (Address::Unix(_), _) => landlock::hint(error).into(),
         (_, io::ErrorKind::AddrInUse) => {
             "; something listens there already (`ss -ltnp` shows what): stop it, or choose another port"
+                .into()
         }
         (_, io::ErrorKind::PermissionDenied) => {
             "; ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start"
+                .into()
         }
-        (_, io::ErrorKind::AddrNotAvailable) => "; no interface of this host has that address",
-        _ => "",
+        (Address::Tcp(tcp), io::ErrorKind::AddrNotAvailable) => hint_of_no_address(*tcp),
+        (Address::Tcp(tcp), _) if fault::is_missing_family(error) => hint_of_no_family(*tcp),
+        _ => "".into(),
     }
+}
+
+fn hint_of_no_address(address: SocketAddr) -> Cow<'static, str> {
+    let state = match address.ip() {
+        IpAddr::V6(ip) => ipv6_state(ip),
+        IpAddr::V4(_) => Ipv6State::Absent,
+    };
+    match state {
+        Ipv6State::Tentative => {
+            "; the kernel still checks whether another host has that address (it is tentative): try again in some \
+             seconds"
+                .into()
+        }
+        Ipv6State::Duplicate => "; another host has that address too (duplicate address detection failed)".into(),
+        Ipv6State::Absent | Ipv6State::Usable => {
+            let sysctl = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            format!(
+                "{NO_INTERFACE}; if it comes later, as with VRRP, write free_bind = true in the listener (or set \
+                 net.{sysctl}.ip_nonlocal_bind = 1)"
+            )
+            .into()
+        }
+    }
+}
+
+fn hint_of_no_family(address: SocketAddr) -> Cow<'static, str> {
+    let (family, other) = match address {
+        SocketAddr::V4(_) => ("IPv4", "[::]"),
+        SocketAddr::V6(_) => ("IPv6", "0.0.0.0"),
+    };
+    let port = address.port();
+    format!(
+        "; this host has no {family}: write \"{other}:{port}\", or \":{port}\", which takes the families that there are"
+    )
+    .into()
 }
 
 /// What to bind, and how.
@@ -59,16 +127,18 @@ pub struct Wanted<'a> {
     pub address: &'a Address,
     /// The permissions of a Unix socket.
     pub mode: Option<u32>,
+    /// Whether the address may come to this host later.
+    pub to: BindTo,
     /// The options of the sockets.
     pub options: &'a ListenOptions,
 }
 
 /// Binds an address for `workers` workers.
 ///
-/// SO_REUSEPORT, with which the workers share the port, would also share it with a stranger of the same
-/// user; so it is first tried whether the address is free. Not so where sockets of our own, of `ours`,
-/// have the port on all addresses and this is one of them, or the other way round: those share it, a
-/// stranger cannot be there, and the kernel gives a connection to the socket that names its address.
+/// SO_REUSEPORT, with which the workers share the port, would also share it with another process of the same
+/// user; so the first socket listens alone before it shares. Not so where sockets of our own, of `ours`,
+/// have the port on all addresses and this is one of them, or the other way round: those share it, another
+/// process cannot be there, and the kernel gives a connection to the socket that names its address.
 ///
 /// A Unix socket there is once only: the workers have copies of it, and who comes first takes a connection.
 ///
@@ -80,30 +150,35 @@ pub fn bind<'o>(
     ours: impl IntoIterator<Item = &'o Address>,
     workers: usize,
 ) -> Result<Bound, BindFault> {
-    let Wanted { address, mode, options } = wanted;
+    let Wanted { address, mode, options, .. } = wanted;
     let bound = match address {
-        Address::Tcp(tcp) => bind_tcp(*tcp, ours.into_iter().filter_map(Address::tcp), workers, options),
+        Address::Tcp(tcp) => bind_tcp(*tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers),
         Address::Unix(path) => bind_unix(path, mode, workers, options),
     };
-    let bound = bound.map_err(|source| BindFault { address: address.clone(), source })?;
+    let bound = bound.map_err(|source| BindFault::new(address.clone(), source))?;
     warn_of_short_backlog(&bound.address, options.backlog);
     Ok(bound)
 }
 
 fn bind_tcp(
     address: SocketAddr,
+    wanted: Wanted<'_>,
     mut ours: impl Iterator<Item = SocketAddr>,
     workers: usize,
-    options: &ListenOptions,
 ) -> io::Result<Bound> {
-    if !ours.any(|other| overlap(address, other)) {
-        try_bind(address)?;
-    }
-    let first = listen(address, options)?;
+    let Wanted { to, options, .. } = wanted;
+    let first = match ours.any(|other| overlap(address, other)) {
+        true => listen(address, to, options)?,
+        false => listen_alone(address, to, options)?,
+    };
     let bound = socket::local_address(&first)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
-        sockets.push(listen(bound, options)?);
+        sockets.push(match listen(bound, to, options) {
+            // A kernel that goes by what was set when the first was bound, such as that of gVisor.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sockets[0].try_clone()?,
+            socket => socket?,
+        });
     }
     Ok(Bound { address: bound.into(), sockets, file: None })
 }
@@ -141,7 +216,98 @@ fn warn_of_short_backlog(address: &Address, backlog: u32) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
+    use crate::sys::socket::KernelBuffers;
+
+    const OPTIONS: ListenOptions = ListenOptions {
+        backlog: 8,
+        keepalive: None,
+        user_timeout: None,
+        buffers: KernelBuffers { max_unsent: None, max_unread: None },
+    };
+
+    /// What comes of it when several bind one address at the same moment, as processes that start together do.
+    fn check_together(address: &Address) {
+        const TOGETHER: usize = 4;
+        let (begin, end) = (Barrier::new(TOGETHER), Barrier::new(TOGETHER));
+        let bind_once = || {
+            let wanted = Wanted { address, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+            begin.wait();
+            let bound = bind(wanted, [], 2);
+            // What was bound stays so until all have tried.
+            end.wait();
+            bound.map(drop).map_err(|fault| fault.source.kind())
+        };
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(bind_once)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(won.len(), 1, "{lost:?}");
+        assert!(lost.iter().all(|result| *result == Err(io::ErrorKind::AddrInUse)), "{lost:?}");
+    }
+
+    #[test]
+    fn of_several_that_bind_at_one_time_one_has_the_port() {
+        let wanted = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let wanted = Wanted { address: &wanted, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+        let address = bind(wanted, [], 2).unwrap().address;
+        (0..100).for_each(|_| check_together(&address));
+    }
+
+    #[test]
+    fn of_several_that_bind_at_one_time_one_has_the_file() {
+        let folder = std::env::temp_dir().join(format!("pointsman-bind-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("s");
+        for round in 0..100 {
+            if round % 2 == 0 {
+                // Left by a process that is gone.
+                drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            }
+            check_together(&Address::Unix(path.as_path().into()));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    /// EAFNOSUPPORT, which has no [`io::ErrorKind`].
+    fn no_family() -> io::Error {
+        io::Error::from_raw_os_error(97)
+    }
+
+    #[test]
+    fn hints_lead_on() {
+        let check = |address: &str, error: io::Error, expected: &str| {
+            let said = BindFault::new(address.parse().unwrap(), error).to_string();
+            assert!(said.contains(expected), "{said}");
+        };
+        check("10.0.0.1:443", io::ErrorKind::AddrNotAvailable.into(), "free_bind = true in the listener");
+        check("10.0.0.1:443", io::ErrorKind::AddrNotAvailable.into(), "net.ipv4.ip_nonlocal_bind = 1");
+        check("[2001:db8::1]:443", io::ErrorKind::AddrNotAvailable.into(), "net.ipv6.ip_nonlocal_bind = 1");
+        check("[::]:443", no_family(), "this host has no IPv6: write \"0.0.0.0:443\", or \":443\"");
+        check("10.0.0.1:443", io::ErrorKind::AddrInUse.into(), "choose another port");
+        check("unix:/s", io::ErrorKind::AddrInUse.into(), "choose another path");
+        let elsewhere =
+            BindFault::elsewhere("10.0.0.1:1".parse().unwrap(), io::ErrorKind::AddrNotAvailable.into());
+        assert!(!elsewhere.to_string().contains("free_bind"), "{elsewhere}");
+    }
+
+    #[test]
+    fn a_family_is_missing_where_its_wildcard_cannot_be_bound() {
+        let check = |address: &str, error: io::Error, expected: bool| {
+            let fault = BindFault::new(address.parse().unwrap(), error);
+            assert_eq!(fault.is_of_a_missing_family(), expected, "{fault}");
+        };
+        check("[::]:443", no_family(), true);
+        check("[::]:443", io::ErrorKind::AddrNotAvailable.into(), true);
+        check("0.0.0.0:443", no_family(), true);
+        check("[::]:443", io::ErrorKind::AddrInUse.into(), false);
+        check("[2001:db8::1]:443", no_family(), false);
+        check("unix:/s", no_family(), false);
+    }
 
     #[test]
     fn an_address_overlaps_with_all_of_its_family() {

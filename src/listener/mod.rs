@@ -10,7 +10,7 @@ pub use bind::{BindFault, Bound, Wanted, bind};
 
 use crate::snapshot::PolicySpec;
 use crate::sys::Address;
-use crate::sys::listen::ListenOptions;
+use crate::sys::listen::{BindTo, ListenOptions};
 use crate::sys::socket::KernelBuffers;
 
 /// A listener as configured.
@@ -20,6 +20,11 @@ pub struct ListenerSpec {
     pub name: Arc<str>,
     /// Where it listens; IPv6 sockets are v6-only. No address twice in a configuration, but for port 0.
     pub binds: Vec<Address>,
+    /// The ports that were written without an address, `:PORT`: of the two wildcard addresses that they stand for in
+    /// `binds`, one whose family this host has not is left out.
+    pub ports_of_any_family: Vec<u16>,
+    /// Whether its addresses may come to this host later (IP_FREEBIND).
+    pub free_bind: bool,
     /// The permissions of its Unix sockets. Default: those that the umask leaves.
     pub mode: Option<u32>,
     /// Connections the kernel may hold before they are accepted. Default 4096.
@@ -31,6 +36,17 @@ pub struct ListenerSpec {
 }
 
 impl ListenerSpec {
+    /// Whether its addresses must be those of this host.
+    pub fn bind_to(&self) -> BindTo {
+        if self.free_bind { BindTo::AnyAddress } else { BindTo::OwnAddress }
+    }
+
+    /// Whether an address of `binds` is left out where this host has not its family.
+    pub fn may_leave_out(&self, address: &Address) -> bool {
+        let tcp = address.tcp().filter(|tcp| tcp.ip().is_unspecified());
+        tcp.is_some_and(|tcp| self.ports_of_any_family.contains(&tcp.port()))
+    }
+
     /// What its sockets are set to.
     pub fn options(&self) -> ListenOptions {
         ListenOptions {

@@ -8,6 +8,7 @@ mod aftercare;
 mod agents;
 mod build;
 mod confine;
+mod descriptors;
 mod discovery;
 mod front;
 mod leaving;
@@ -37,25 +38,18 @@ pub use view::{Life, Remote, View};
 
 use crate::config::Config;
 use crate::conn::{Bounds, Doors};
-use crate::limit::{Gate, Over, Overload, Rate, SourceTable};
+use crate::limit::{Gate, Overload, Rate, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
-use crate::pool::forward::NAMES_AT_ONCE;
 use crate::snapshot::Snapshot;
-use crate::sys::{privileges, process};
+use crate::sys::privileges;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
+use descriptors::Descriptors;
 use leaving::Leaving;
 use reload::{SocketPlan, Sockets};
 use view::Request;
-
-/// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
-const RESERVED_DESCRIPTORS: u64 = 256;
-
-/// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
-/// bytes are in it.
-const MOST_PIPES: u64 = 256;
 
 /// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
 const SIGHTINGS: usize = 1024;
@@ -116,7 +110,7 @@ impl Server {
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
         source::try_sources(&config)?;
         let metrics = Metrics::new();
-        let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
+        let descriptors = Descriptors::of_process(config.workers)?;
         let connections = descriptors.connections(&config);
         let places = Gate::new(connections);
         let hello_memory = Gate::new(config.limits.hello_memory);
@@ -210,93 +204,6 @@ impl Server {
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
-}
-
-/// What the process may open, and how that is divided.
-#[derive(Clone, Copy)]
-struct Descriptors {
-    limit: u64,
-    workers: usize,
-}
-
-impl Descriptors {
-    fn pipes(self) -> u64 {
-        MOST_PIPES.min(self.limit / 16).max(self.workers as u64)
-    }
-
-    fn pipes_of_a_worker(self) -> usize {
-        usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
-    }
-
-    /// How many refused clients may be held: those of the configuration, but never more than an eighth of the
-    /// descriptors.
-    fn tarpit(self, config: &Config) -> u64 {
-        if holds_refused(config) { config.limits.tarpit.min(self.limit / 8) } else { 0 }
-    }
-
-    /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
-    fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
-        bounds.connections.set_limit(connections);
-        bounds.hello_memory.set_limit(config.limits.hello_memory);
-        bounds.overload.set(&config.limits.overload);
-        bounds.tarpit.set_limit(self.tarpit(config));
-        bounds.sources.set_when_full(config.limits.when_full);
-        let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());
-        if listeners.any(|admission| admission.per_source.is_some()) {
-            bounds.sources.prepare();
-        }
-    }
-
-    /// How many connections the process may have, by its configuration or by what is left for them.
-    fn connections(self, config: &Config) -> u64 {
-        let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
-        let reserved = RESERVED_DESCRIPTORS
-            + sockets * self.workers as u64
-            + 2 * self.pipes()
-            + checks(config)
-            + names(config)
-            + self.tarpit(config);
-        let most = (self.limit.saturating_sub(reserved) / 2).max(1);
-        let connections = config.max_connections.unwrap_or(most);
-        if connections > most {
-            tracing::warn!(
-                max_connections = connections,
-                descriptors = self.limit,
-                enough_for = most,
-                "the descriptors do not suffice for max_connections; raise LimitNOFILE"
-            );
-        }
-        connections
-    }
-}
-
-/// Whether anybody who is refused is held.
-fn holds_refused(config: &Config) -> bool {
-    let listeners = || config.listeners.iter().map(|spec| &spec.policy);
-    let admissions =
-        listeners().filter_map(|policy| policy.admission.as_ref()).map(|admission| admission.over);
-    let routes =
-        listeners().flat_map(|policy| policy.protocol.routes()).filter_map(|route| route.limits.as_ref());
-    let pools = config.pools.iter().filter_map(|pool| pool.limits.as_ref());
-    let mut all = admissions.chain(routes.chain(pools).map(|quota| quota.over));
-    all.any(|over| matches!(over, Over::Tarpit(_)))
-}
-
-/// Descriptors that checks may take beyond those that are kept anyway.
-fn checks(config: &Config) -> u64 {
-    const KEPT: usize = 64;
-    let asked = config.pools.iter().map(|pool| {
-        let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
-        kinds * pool.backends.len()
-    });
-    let most = asked.sum::<usize>().min(config.max_checks);
-    most.saturating_sub(KEPT) as u64
-}
-
-/// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
-fn names(config: &Config) -> u64 {
-    let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
-    2 * (NAMES_AT_ONCE * pools) as u64
 }
 
 fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {

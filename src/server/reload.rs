@@ -1,6 +1,6 @@
 //! Sockets and snapshots from one configuration to the next, all or nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::build::BuildFault;
 use super::source::SourceFault;
 use crate::config::{Config, Faults};
 use crate::limit::LimitsSpec;
-use crate::listener::{self, BindFault, Bound, Wanted};
+use crate::listener::{self, BindFault, Bound, ListenerSpec, Wanted};
 use crate::snapshot::SocketId;
 use crate::sys::listen::ListenOptions;
 use crate::sys::{Address, SocketFile};
@@ -150,6 +150,8 @@ impl Socket {
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketId, Socket>,
+    /// Addresses whose family this host has not, which was said.
+    left_out: BTreeSet<Address>,
 }
 
 /// What becomes of the sockets when a new configuration comes into force.
@@ -157,14 +159,16 @@ pub(super) struct SocketPlan {
     next: BTreeMap<SocketId, Socket>,
     /// Bound already; dropped with the plan, they are closed.
     fresh: Vec<(SocketId, Bound)>,
+    left_out: BTreeSet<Address>,
 }
 
 impl Sockets {
     /// Binds what is new. Nothing that runs is touched.
     pub(super) fn plan(&self, config: &Config, workers: usize) -> Result<SocketPlan, BindFault> {
-        let mut plan = SocketPlan { next: BTreeMap::new(), fresh: Vec::new() };
+        let mut plan = SocketPlan { next: BTreeMap::new(), fresh: Vec::new(), left_out: BTreeSet::new() };
         for spec in &config.listeners {
             let options = spec.options();
+            let mut missing: Vec<BindFault> = Vec::new();
             for (place, wanted) in spec.binds.iter().enumerate() {
                 let id = SocketId::new(&spec.name, place, wanted);
                 let (address, file) = match self.open.get(&id) {
@@ -172,8 +176,19 @@ impl Sockets {
                     None => {
                         let ours = self.open.values().chain(plan.next.values());
                         let ours = ours.map(|socket| &socket.address);
-                        let wanted = Wanted { address: wanted, mode: spec.mode, options: &options };
-                        let mut bound = listener::bind(wanted, ours, workers)?;
+                        let bind = Wanted {
+                            address: wanted,
+                            mode: spec.mode,
+                            to: spec.bind_to(),
+                            options: &options,
+                        };
+                        let mut bound = match listener::bind(bind, ours, workers) {
+                            Err(fault) if spec.may_leave_out(wanted) && fault.is_of_a_missing_family() => {
+                                missing.push(fault);
+                                continue;
+                            }
+                            bound => bound?,
+                        };
                         let found = (bound.address.clone(), bound.file.take().map(Arc::new));
                         plan.fresh.push((id.clone(), bound));
                         found
@@ -182,14 +197,41 @@ impl Sockets {
                 let listener = Arc::clone(&spec.name);
                 plan.next.insert(id, Socket { listener, address, options, mode: spec.mode, file });
             }
+            self.leave_out(missing, spec, &mut plan)?;
         }
         Ok(plan)
+    }
+
+    /// Takes note of addresses of `:PORT` whose family this host has not. One that has neither is a fault.
+    fn leave_out(
+        &self,
+        missing: Vec<BindFault>,
+        spec: &ListenerSpec,
+        plan: &mut SocketPlan,
+    ) -> Result<(), BindFault> {
+        let mut ports: Vec<u16> = Vec::new();
+        for fault in missing {
+            let port = fault.address.tcp().map_or(0, |tcp| tcp.port());
+            if ports.contains(&port) {
+                return Err(fault);
+            }
+            ports.push(port);
+            if !self.left_out.contains(&fault.address) {
+                tracing::warn!(
+                    listener = %spec.name, address = %fault.address, error = %fault.source,
+                    "this host has not the family of this address: it is left out, and `:{port}` listens on the other"
+                );
+            }
+            plan.left_out.insert(fault.address);
+        }
+        Ok(())
     }
 
     /// Hands new sockets to the workers and takes old ones away. The snapshot must be in force already.
     /// What it returns ends when those taken away are closed.
     pub(super) fn carry_out(&mut self, plan: SocketPlan, workers: &[Worker]) -> mpsc::Receiver<Infallible> {
         let (closed, all_closed) = mpsc::channel(1);
+        self.left_out = plan.left_out;
         let old = std::mem::replace(&mut self.open, plan.next);
         for (id, bound) in plan.fresh {
             for (worker, socket) in workers.iter().zip(bound.sockets) {

@@ -149,7 +149,7 @@ impl Control {
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let delayed = server.view.metrics.process().checks_delayed.clone();
-        let check_limit = CheckLimit::new(server.config.max_checks, delayed);
+        let check_limit = CheckLimit::new(server.descriptors.checks_at_once(&server.config), delayed);
         let (discoveries, findings) = Discoveries::new();
         let mut control = Self {
             server,
@@ -179,7 +179,14 @@ impl Control {
     async fn serve(mut self) -> io::Result<()> {
         self.look_first().await?;
         tell(&[NotifyState::Ready]);
-        tracing::info!(workers = self.server.workers.len(), listeners = ?self.server.view.addresses(), "serving");
+        let server = &self.server;
+        tracing::info!(
+            workers = server.workers.len(),
+            max_connections = server.view.bounds.connections.limit(),
+            descriptors = server.descriptors.limit(),
+            listeners = ?server.view.addresses(),
+            "serving"
+        );
         loop {
             match self.next().await {
                 Event::Request(Request::Stop) => return self.stop().await,
@@ -321,7 +328,7 @@ impl Control {
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.view.set_addresses(server.sockets.addresses(), &config);
         server.bound(&config);
-        self.check_limit.set(config.max_checks);
+        self.check_limit.set(server.descriptors.checks_at_once(&config));
         server.config = in_force(config, &server.config);
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);

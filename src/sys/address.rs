@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -65,6 +65,48 @@ pub fn of_this_host() -> io::Result<Vec<IpAddr>> {
     Ok(addresses.collect())
 }
 
+/// What the kernel says of an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ipv6State {
+    /// No interface of this host has it, or the kernel does not say.
+    Absent,
+    /// An interface has it, and the kernel still checks whether another host has it too.
+    Tentative,
+    /// Another host has it too, so it cannot be used here.
+    Duplicate,
+    /// It can be used.
+    Usable,
+}
+
+/// What the kernel says of an IPv6 address now.
+pub fn ipv6_state(address: Ipv6Addr) -> Ipv6State {
+    match std::fs::read_to_string("/proc/self/net/if_inet6") {
+        Ok(table) => state_in(&table, address),
+        // No IPv6 here, or no /proc.
+        Err(_) => Ipv6State::Absent,
+    }
+}
+
+/// Looks an address up in the kernel's table: address, interface, prefix length, scope, flags, name, in hexadecimal.
+fn state_in(table: &str, address: Ipv6Addr) -> Ipv6State {
+    // IFA_F_OPTIMISTIC, IFA_F_DADFAILED and IFA_F_TENTATIVE of linux/if_addr.h. An optimistic address can be bound.
+    const OPTIMISTIC: u32 = 0x04;
+    const DUPLICATE: u32 = 0x08;
+    const TENTATIVE: u32 = 0x40;
+    let written = format!("{:032x}", u128::from(address));
+    let lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    let mut flags = lines.filter_map(|fields| {
+        let is_this = fields.first().is_some_and(|field| field.eq_ignore_ascii_case(&written));
+        is_this.then(|| u32::from_str_radix(fields.get(4)?, 16).ok()).flatten()
+    });
+    match flags.next() {
+        None => Ipv6State::Absent,
+        Some(flags) if flags & DUPLICATE != 0 => Ipv6State::Duplicate,
+        Some(flags) if flags & TENTATIVE != 0 && flags & OPTIMISTIC == 0 => Ipv6State::Tentative,
+        Some(_) => Ipv6State::Usable,
+    }
+}
+
 /// Why a text is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
@@ -103,6 +145,23 @@ mod tests {
     fn this_host_has_a_loopback_address() {
         let addresses = of_this_host().unwrap();
         assert!(addresses.contains(&IpAddr::from([127, 0, 0, 1])), "{addresses:?}");
+    }
+
+    #[test]
+    fn the_kernel_says_what_an_address_is() {
+        let table = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                     20010db8000000000000000000000005 09 40 00 c0       v0\n\
+                     20010db8000000000000000000000006 09 40 00 44       v0\n\
+                     20010db8000000000000000000000007 09 40 00 c8       v0\n\
+                     20010db8\n";
+        let check = |address: &str, expected: Ipv6State| {
+            assert_eq!(state_in(table, address.parse().unwrap()), expected, "{address}");
+        };
+        check("::1", Ipv6State::Usable);
+        check("2001:db8::5", Ipv6State::Tentative);
+        check("2001:db8::6", Ipv6State::Usable);
+        check("2001:db8::7", Ipv6State::Duplicate);
+        check("2001:db8::8", Ipv6State::Absent);
     }
 
     #[test]

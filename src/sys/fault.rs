@@ -10,6 +10,16 @@ pub fn is_out_of_resources(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM])
 }
 
+/// Whether the kernel has not the family of an address: no IPv6, mostly.
+pub fn is_missing_family(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::EAFNOSUPPORT])
+}
+
+/// The error of a process that may open no further descriptor.
+pub(crate) fn out_of_descriptors() -> io::Error {
+    Errno::EMFILE.into()
+}
+
 /// Whether a failed accept concerns only the connection it was about to hand over.
 ///
 /// accept(2) passes on errors that the network had for that connection; the next one may be good.

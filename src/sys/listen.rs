@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::reactor::{Readiness, Watch};
 use super::socket::KernelBuffers;
-use super::{Address, retry, socket};
+use super::{Address, descriptors, pause, retry, socket};
 
 /// What accepted sockets inherit from the listening one, so that no connection pays for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +25,80 @@ pub struct ListenOptions {
     pub buffers: KernelBuffers,
 }
 
-/// Tries whether an address is free, so that a clash shows in spite of SO_REUSEPORT.
+/// Whether a socket may be bound to an address that no interface of this host has yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BindTo {
+    /// No: the address must be one of this host.
+    #[default]
+    OwnAddress,
+    /// Yes (IP_FREEBIND): the address may come later.
+    AnyAddress,
+}
+
+/// How often it is tried to listen at an address while another process tries the same.
+const ATTEMPTS: u32 = 10;
+
+/// Binds and listens at an address where no other socket listens; sockets that are opened by [`listen`] then
+/// share its port.
+///
+/// The kernel decides who has the port: `listen` takes it without SO_REUSEPORT, so of several processes that do
+/// this at one time at most one succeeds, and the option is set only behind that. (`bind` is not enough: with
+/// SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen yet.)
+/// Two processes can both be refused, as each sees the other in the middle of `listen`; so that is tried again.
 ///
 /// # Errors
 ///
 /// `AddrInUse` when another socket listens there; `PermissionDenied` for a port below 1024 without
 /// the capability; `AddrNotAvailable` when it is no address of this host.
-pub fn try_bind(address: SocketAddr) -> io::Result<()> {
-    bind(address, Sharing::Alone).map(drop)
+pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let mut attempts = 0;
+    loop {
+        // Where a socket listens already, this fails at once.
+        let socket = bind(address, to, Sharing::Alone)?;
+        apply(&socket, options)?;
+        attempts += 1;
+        match start_to_listen(&socket, options) {
+            Err(error) if is_clash(&error) && attempts < ATTEMPTS => {
+                drop(socket);
+                pause();
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {
+                socket.set_reuse_port(true)?;
+                return Ok(socket.into());
+            }
+        }
+    }
 }
 
-/// Binds and listens, sharing the port with the other workers.
+/// Binds and listens, sharing the port with other sockets of this process, the first of which was opened by
+/// [`listen_alone`]. It is tried again while another process, which is about to be refused, is in the way.
 ///
 /// # Errors
 ///
-/// As [`try_bind`], and those of `listen`.
-pub fn listen(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
-    let socket = bind(address, Sharing::WithWorkers)?;
-    apply(&socket, options)?;
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
-    Ok(socket.into())
+/// As [`listen_alone`].
+pub fn listen(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let listening = bind(address, to, Sharing::WithWorkers).and_then(|socket| {
+            apply(&socket, options)?;
+            start_to_listen(&socket, options)?;
+            Ok(socket)
+        });
+        match listening {
+            Err(error) if is_clash(&error) && attempts < ATTEMPTS => pause(),
+            listening => return listening.map(OwnedFd::from),
+        }
+    }
+}
+
+fn start_to_listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+}
+
+fn is_clash(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
 }
 
 /// Sets the inherited options of a socket that already listens; connections accepted from now on have them.
@@ -68,7 +122,7 @@ enum Sharing {
     WithWorkers,
 }
 
-fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
+fn bind(address: SocketAddr, to: BindTo, sharing: Sharing) -> io::Result<Socket> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -78,6 +132,11 @@ fn bind(address: SocketAddr, sharing: Sharing) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     if sharing == Sharing::WithWorkers {
         socket.set_reuse_port(true)?;
+    }
+    match (to, address) {
+        (BindTo::OwnAddress, _) => {}
+        (BindTo::AnyAddress, SocketAddr::V4(_)) => socket.set_freebind_v4(true)?,
+        (BindTo::AnyAddress, SocketAddr::V6(_)) => socket.set_freebind_v6(true)?,
     }
     socket.bind(&address.into())?;
     Ok(socket)
@@ -115,14 +174,16 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// Those of `epoll_ctl`.
+    /// Those of `epoll_ctl`, with the socket: it may work later.
     ///
     /// # Panics
     ///
     /// On a thread without a reactor.
-    pub fn register(fd: OwnedFd) -> io::Result<Self> {
-        let watch = Watch::new(&fd, Readiness::NONE)?;
-        Ok(Self { fd, watch })
+    pub fn register(fd: OwnedFd) -> Result<Self, (OwnedFd, io::Error)> {
+        match Watch::new(&fd, Readiness::NONE) {
+            Ok(watch) => Ok(Self { fd, watch }),
+            Err(error) => Err((fd, error)),
+        }
     }
 
     /// Waits for a connection and takes it.
@@ -194,11 +255,14 @@ impl AsFd for Listening {
 ///
 /// Those of `accept4`, `WouldBlock` included.
 pub fn accept(fd: impl AsFd) -> io::Result<Accepted> {
+    // One for the client and one for its backend.
+    descriptors::check_room(2)?;
     let listening = fd.as_fd().as_raw_fd();
     let (raw, peer) = retry(|| accept4(listening))?;
     // SAFETY: accept4 has just returned this descriptor; nobody else knows it.
     #[allow(unsafe_code)]
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
+    descriptors::note(&socket);
     let peer = match peer.as_socket() {
         Some(address) => Address::Tcp(address),
         None => Address::Unix(std::path::Path::new("").into()),
@@ -227,7 +291,7 @@ mod tests {
 
     /// What a socket accepted from a listener with these options has.
     fn check(options: ListenOptions) {
-        let listening = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        let listening = listen_alone("127.0.0.1:0".parse().unwrap(), BindTo::OwnAddress, &options).unwrap();
         let address = socket::local_address(&listening).unwrap();
         let client = TcpStream::connect(address).unwrap();
         let accepted = accept(&listening).unwrap();
@@ -257,13 +321,58 @@ mod tests {
         check(ListenOptions { user_timeout: half, buffers, ..none });
     }
 
+    const PLAIN: ListenOptions = ListenOptions {
+        backlog: 8,
+        keepalive: None,
+        user_timeout: None,
+        buffers: KernelBuffers { max_unsent: None, max_unread: None },
+    };
+
+    fn alone(address: SocketAddr) -> io::Result<OwnedFd> {
+        listen_alone(address, BindTo::OwnAddress, &PLAIN)
+    }
+
     #[test]
-    fn a_taken_address_is_told_in_spite_of_sharing() {
-        let buffers = KernelBuffers::default();
-        let options = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, buffers };
-        let first = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+    fn a_taken_address_is_refused_in_spite_of_sharing() {
+        let first = alone("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket::local_address(&first).unwrap();
-        assert_eq!(try_bind(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        listen(address, &options).expect("workers share it");
+        assert_eq!(alone(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = listen(address, BindTo::OwnAddress, &PLAIN).expect("workers share it");
+        drop(first);
+        assert_eq!(alone(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(second);
+        alone(address).expect("the last has left");
+    }
+
+    #[test]
+    fn workers_share_the_connections_of_a_port() {
+        let first = alone("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket::local_address(&first).unwrap();
+        let second = listen(address, BindTo::OwnAddress, &PLAIN).unwrap();
+        // The kernel spreads them by a hash of both ends: of so many, both get some.
+        let mut accepted = [0, 0];
+        for _ in 0..64 {
+            let _client = TcpStream::connect(address).unwrap();
+            for (count, socket) in accepted.iter_mut().zip([&first, &second]) {
+                while accept(socket).is_ok() {
+                    *count += 1;
+                }
+            }
+        }
+        assert!(accepted[0] > 0 && accepted[1] > 0, "{accepted:?}");
+        assert_eq!(accepted[0] + accepted[1], 64);
+    }
+
+    #[test]
+    fn an_address_that_comes_later_can_be_bound() {
+        // TEST-NET-3 and the documentation network are never addresses of a host.
+        for address in ["203.0.113.7:0", "[2001:db8::7]:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            if Socket::new(Domain::for_address(address), Type::STREAM, None).is_err() {
+                continue;
+            }
+            assert_eq!(alone(address).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+            listen_alone(address, BindTo::AnyAddress, &PLAIN).unwrap();
+        }
     }
 }

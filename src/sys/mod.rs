@@ -8,6 +8,7 @@
 //! as `Poll::Pending`.
 
 pub mod address;
+pub mod descriptors;
 pub mod fault;
 pub mod file;
 pub mod landlock;
@@ -27,7 +28,10 @@ pub use pipe::Pipe;
 pub use socket_file::SocketFile;
 pub use stream::Stream;
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::thread;
+use std::time::Duration;
 
 /// Repeats `call` for as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
@@ -37,4 +41,16 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
             result => return result,
         }
     }
+}
+
+/// Waits for a moment of random length before an attempt that has clashed with another process is made again.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "some milliseconds of the thread that binds, which serves nobody"
+)]
+pub(crate) fn pause() {
+    /// In milliseconds.
+    const LONGEST: u64 = 8;
+    let luck = RandomState::new().build_hasher().finish();
+    thread::sleep(Duration::from_millis(1 + luck % LONGEST));
 }

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
-use super::retry;
+use super::{descriptors, retry};
 
 /// The size a pipe has when it is new: 16 slots of a page.
 const DEFAULT_CAPACITY: usize = 64 * 1024;
@@ -31,7 +31,9 @@ impl Pipe {
     /// Out of descriptors; or `PermissionDenied` when the user's pipe memory (`fs.pipe-user-pages-soft`)
     /// is used up and the kernel gives less than the default of 64 KiB.
     pub fn open(wanted: usize) -> io::Result<Self> {
+        descriptors::check_room(2)?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        descriptors::note(&write);
         let granted = [wanted, wanted / 4].into_iter().find_map(|size| resize(&write, size).ok());
         let capacity = match granted {
             Some(capacity) => capacity,

@@ -15,7 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Address, retry};
+use super::{Address, descriptors, retry};
 
 /// What is said on a connection first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +131,14 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 /// `AddrNotAvailable` for a foreign source of another family. A refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+    descriptors::check_room(1)?;
+    let socket = begin_connect(address, options, first)?;
+    descriptors::note(&socket);
+    Ok(socket)
+}
+
+/// The same for what is not a client's connection, and so may take the descriptors that those must leave.
+fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     let (domain, protocol, target) = match address {
         Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
         Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
@@ -167,7 +175,7 @@ pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
 pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = start_connect(address, ConnectOptions::default(), First::Unknown)?;
+    let socket = begin_connect(address, ConnectOptions::default(), First::Unknown)?;
     // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
     // dropped or gives it back, and nothing here ever closes or replaces it.
     #[allow(unsafe_code)]

@@ -7,8 +7,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::pause;
+
+/// How often it is tried to lock a directory: the lock is held for less than a millisecond.
+const ATTEMPTS: u32 = 100;
 
 /// The file of a socket on which this process listens. It is removed when this is dropped, unless another one
 /// has taken its place.
@@ -30,6 +37,7 @@ impl SocketFile {
     /// `AddrInUse` where somebody listens, `AlreadyExists` where something else stands than a socket: neither
     /// is touched. Otherwise what the system says of the directory.
     pub fn listen(path: &Arc<Path>, mode: Option<u32>, backlog: u32) -> io::Result<(OwnedFd, Self)> {
+        let _lock = lock(path.parent().unwrap_or(Path::new("/")));
         clear(path)?;
         let socket = Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         if let Some(mode) = mode {
@@ -63,6 +71,22 @@ impl Drop for SocketFile {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Locks a directory, against other processes that make or replace a socket in it at the same moment: between the look
+/// at what stands there and the socket that takes its place, no other may do the same. A directory that cannot be
+/// locked, or that some other program keeps locked, is used without.
+fn lock(directory: &Path) -> Option<Flock<fs::File>> {
+    let mut file = fs::File::open(directory).ok()?;
+    for _ in 0..ATTEMPTS {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Err(_) => return None,
+        }
+        pause();
+    }
+    None
 }
 
 /// Removes a socket at which nobody listens.

@@ -96,6 +96,8 @@ impl ListenerChecker<'_> {
         ListenerSpec {
             name: self.name.into(),
             binds,
+            ports_of_any_family: self.ports_of_any_family(),
+            free_bind: or(&words.free_bind, |free| *free, false),
             mode: words.mode.value().map(|mode| mode.0),
             backlog: or(&words.backlog, |number| u32::try_from(number.0).unwrap_or(u32::MAX), BACKLOG),
             buffers: kernel_buffers(&words.max_unsent, &words.max_unread),
@@ -129,6 +131,7 @@ impl ListenerChecker<'_> {
             binds.add(&item.value.0, item.at, &path, found);
         }
         let addresses: Vec<_> = list.items.iter().flat_map(|item| item.value.0.iter().cloned()).collect();
+        self.warn_of_free_bind(&addresses, list.complete, found);
         if let Some(mode) = self.words.mode.place()
             && list.complete
             && addresses.iter().all(|address| address.tcp().is_some())
@@ -138,6 +141,21 @@ impl ListenerChecker<'_> {
             found.add(warning.label(mode, "it is for Unix sockets"));
         }
         addresses
+    }
+
+    fn ports_of_any_family(&self) -> Vec<u16> {
+        let items = self.words.bind.value().map_or(&[][..], |list| &list.0.items);
+        items.iter().filter_map(|item| item.value.port_of_any_family()).collect()
+    }
+
+    fn warn_of_free_bind(&self, addresses: &[Address], is_complete: bool, found: &mut Findings<'_>) {
+        let is_own = |address: &Address| address.tcp().is_none_or(|tcp| tcp.ip().is_unspecified());
+        let Some(place) = self.words.free_bind.place() else { return };
+        if is_complete && self.words.free_bind.value() == Some(&true) && addresses.iter().all(is_own) {
+            let message = format!("`free_bind` of listener `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("free_bind"), message);
+            found.add(warning.label(place, "it is for IP addresses that come later"));
+        }
     }
 
     /// Resolves every reference whatever the protocol is, so that all of them are told at once.

@@ -10,6 +10,15 @@ fn unix_sockets_are_bound() {
     let config = good(&bind("['unix:/run/a.sock', ':5432']", "mode = '0660'"));
     assert_eq!(config.listeners[0].binds[0], "unix:/run/a.sock".parse().unwrap());
     assert_eq!((config.listeners[0].binds.len(), config.listeners[0].mode), (3, Some(0o660)));
+    assert!(!config.listeners[0].free_bind);
+    // Only what was written as `:PORT` may lack a family.
+    let may_leave_out = |address: &str| config.listeners[0].may_leave_out(&address.parse().unwrap());
+    assert!(may_leave_out("[::]:5432") && may_leave_out("0.0.0.0:5432"));
+    assert!(
+        !may_leave_out("[::]:5433") && !may_leave_out("10.0.0.1:5432") && !may_leave_out("unix:/run/a.sock")
+    );
+    let config = good(&bind("['0.0.0.0:5432', '[::]:5432', '192.0.2.1:1']", "free_bind = true"));
+    assert!(config.listeners[0].free_bind && config.listeners[0].ports_of_any_family.is_empty());
     check(&bind("'unix:/run/a.sock'", "mode = '777'"), &[]);
     check(&bind("'unix:a.sock'", ""), &["C0204"]);
     check(&bind("'unix:'", ""), &["C0204"]);
@@ -19,6 +28,10 @@ fn unix_sockets_are_bound() {
     check(&bind("'unix:/a'", "mode = '+66'"), &["C0203"]);
     check(&bind("'unix:/a'", "mode = 0o660"), &["C0104"]);
     check(&bind("':5432'", "mode = '660'"), &["C0402"]);
+    check(&bind("':5432'", "free_bind = true"), &["C0402"]);
+    check(&bind("['unix:/s', '[::]:1']", "free_bind = true"), &["C0402"]);
+    check(&bind("':5432'", "free_bind = false"), &[]);
+    check(&bind("[':5432', '10.0.0.1:1']", "free_bind = true"), &[]);
 }
 
 #[test]

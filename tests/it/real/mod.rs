@@ -13,6 +13,7 @@ mod network;
 mod postgres;
 mod protocols;
 mod proxied;
+mod starting;
 mod stopped;
 mod tls;
 

@@ -1,0 +1,192 @@
+//! What the process may open, and how that is divided.
+//!
+//! The connections get what is left when everything else has its share. Where there are few descriptors, the other
+//! shares shrink with them: a small limit serves few clients, but it serves them.
+
+use std::io;
+
+use crate::config::Config;
+use crate::conn::Bounds;
+use crate::limit::Over;
+use crate::pool::forward::NAMES_AT_ONCE;
+use crate::sys::{descriptors, process};
+
+/// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
+const RESERVED: u64 = 256;
+
+/// What of it a process needs that does hardly anything: the standard streams, the runtime of the control thread, a
+/// log, a file that is read, an admin connection; and two for each worker.
+const LEAST_RESERVED: u64 = 24;
+
+/// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
+/// bytes are in it.
+const MOST_PIPES: u64 = 256;
+
+/// A limit of connections below this surprises: it is said why it is so low.
+const FEW_CONNECTIONS: u64 = 200;
+
+/// The descriptors of the process.
+#[derive(Clone, Copy)]
+pub(super) struct Descriptors {
+    limit: u64,
+    workers: usize,
+}
+
+impl Descriptors {
+    /// Raises the limit of the process as far as it may, and keeps connections from the last of them: admin, checks
+    /// and files go on when clients have used up all others.
+    ///
+    /// # Errors
+    ///
+    /// When the limit cannot be read.
+    pub(super) fn of_process(workers: usize) -> io::Result<Self> {
+        let all = Self { limit: process::raise_descriptor_limit()?, workers };
+        descriptors::keep_from_connections(all.limit, all.reserved() / 4);
+        Ok(all)
+    }
+
+    /// How many the process may have open.
+    pub(super) fn limit(self) -> u64 {
+        self.limit
+    }
+
+    /// Descriptors for what is not a connection and has no share of its own below.
+    fn reserved(self) -> u64 {
+        RESERVED.min((self.limit / 4).max(LEAST_RESERVED + 2 * self.workers as u64))
+    }
+
+    fn pipes(self) -> u64 {
+        MOST_PIPES.min(self.limit / 16).max(self.workers as u64)
+    }
+
+    pub(super) fn pipes_of_a_worker(self) -> usize {
+        usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
+    }
+
+    /// How many refused clients may be held: those of the configuration, but never more than an eighth of the
+    /// descriptors.
+    fn tarpit(self, config: &Config) -> u64 {
+        if holds_refused(config) { config.limits.tarpit.min(self.limit / 8) } else { 0 }
+    }
+
+    /// How many checks may be under way: as configured, but never more than an eighth of the descriptors.
+    pub(super) fn checks_at_once(self, config: &Config) -> usize {
+        config.max_checks.min(usize::try_from(self.limit / 8).unwrap_or(usize::MAX)).max(1)
+    }
+
+    /// Descriptors that checks may take beyond those of the reserve.
+    fn checks(self, config: &Config) -> u64 {
+        let asked = config.pools.iter().map(|pool| {
+            let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
+            kinds * pool.backends.len()
+        });
+        let most = asked.sum::<usize>().min(self.checks_at_once(config));
+        (most as u64).saturating_sub(self.reserved() / 4)
+    }
+
+    /// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
+    fn names(self, config: &Config) -> u64 {
+        let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
+        (2 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)
+    }
+
+    /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
+    pub(super) fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
+        bounds.connections.set_limit(connections);
+        bounds.hello_memory.set_limit(config.limits.hello_memory);
+        bounds.overload.set(&config.limits.overload);
+        bounds.tarpit.set_limit(self.tarpit(config));
+        bounds.sources.set_when_full(config.limits.when_full);
+        let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());
+        if listeners.any(|admission| admission.per_source.is_some()) {
+            bounds.sources.prepare();
+        }
+    }
+
+    /// How many connections fit: each takes two descriptors.
+    fn room(self, config: &Config) -> u64 {
+        let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
+        let others = self.reserved()
+            + sockets * self.workers as u64
+            + 2 * self.pipes()
+            + self.checks(config)
+            + self.names(config)
+            + self.tarpit(config);
+        (self.limit.saturating_sub(others) / 2).max(1)
+    }
+
+    /// How many connections the process may have, by its configuration or by what is left for them. Few are a
+    /// warning.
+    pub(super) fn connections(self, config: &Config) -> u64 {
+        let most = self.room(config);
+        match config.max_connections {
+            Some(wanted) if wanted > most => tracing::warn!(
+                max_connections = wanted,
+                descriptors = self.limit,
+                enough_for = most,
+                "the descriptors do not suffice for max_connections; raise LimitNOFILE"
+            ),
+            None if most < FEW_CONNECTIONS => tracing::warn!(
+                max_connections = most,
+                descriptors = self.limit,
+                "few connections fit at one time, as the process may open few descriptors and each connection takes \
+                 two; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a \
+                 container), or write max_connections to silence this"
+            ),
+            _ => {}
+        }
+        config.max_connections.unwrap_or(most)
+    }
+}
+
+/// Whether refused clients are held anywhere.
+fn holds_refused(config: &Config) -> bool {
+    let listeners = || config.listeners.iter().map(|spec| &spec.policy);
+    let admissions =
+        listeners().filter_map(|policy| policy.admission.as_ref()).map(|admission| admission.over);
+    let routes =
+        listeners().flat_map(|policy| policy.protocol.routes()).filter_map(|route| route.limits.as_ref());
+    let pools = config.pools.iter().filter_map(|pool| pool.limits.as_ref());
+    let mut all = admissions.chain(routes.chain(pools).map(|quota| quota.over));
+    all.any(|over| matches!(over, Over::Tarpit(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The connections that fit with so many descriptors and backends that are checked.
+    fn room(limit: u64, workers: usize, backends: usize) -> u64 {
+        let backends: Vec<_> = (1..=backends).map(|port| format!("10.0.0.1:{port}")).collect();
+        let text = format!(
+            "access_log.to = 'off'\n[listener.a]\nbind = ':1'\npool = 'a'\n[pool.a]\nbackends = {backends:?}\n"
+        );
+        let (config, _) = crate::config::parse("test.toml", &text).unwrap();
+        Descriptors { limit, workers }.room(&config)
+    }
+
+    #[test]
+    fn few_descriptors_serve_few_clients_and_not_one() {
+        let check = |limit: u64, least: u64, most: u64| {
+            let room = room(limit, 2, 1);
+            assert!((least..=most).contains(&room), "{limit}: {room}");
+        };
+        check(1_048_576, 520_000, 524_288);
+        check(1024, 300, 320);
+        check(400, 100, 150);
+        check(256, 60, 90);
+        check(200, 50, 70);
+        check(64, 10, 15);
+        check(16, 1, 1);
+        // Neither many workers nor many checks take all.
+        assert!(room(1024, 64, 1) > 100, "{}", room(1024, 64, 1));
+        assert!(room(1024, 2, 5000) > 200, "{}", room(1024, 2, 5000));
+        assert!(room(256, 2, 5000) > 60, "{}", room(256, 2, 5000));
+    }
+
+    #[test]
+    fn more_descriptors_never_serve_fewer_clients() {
+        let rooms: Vec<_> = (1..200).map(|step| room(step * 16, 4, 100)).collect();
+        assert!(rooms.is_sorted(), "{rooms:?}");
+    }
+}
