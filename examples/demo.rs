@@ -32,7 +32,7 @@ fn main() -> Anything<()> {
         backends.insert(color, Backend::start(color, authority.server(color)?)?);
     }
     let listen = free_or_any("127.0.0.1:7443");
-    let admin_at = free_or_any("127.0.0.1:9100");
+    let admin_at = free_or_any("127.0.0.1:10190");
     let text = configuration(listen, admin_at, &backends);
     let (config, _) = config::parse("demo.toml", &text).map_err(|faults| faults.render(false))?;
 

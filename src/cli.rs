@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::admin;
+use crate::admin::{self, AdminListener};
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
 use crate::server::{Server, Signals, confine, tproxy_rules};
 use crate::sys::Address;
@@ -98,7 +98,7 @@ struct RunArgs {
 #[derive(Args)]
 struct AdminArgs {
     /// The address of its admin listener, or `unix:/PATH`
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9100")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10190")]
     admin: Address,
     /// The file with the token that it wants, as admin.token_file names it
     #[arg(long, value_name = "FILE")]
@@ -202,12 +202,12 @@ fn serve(args: &RunArgs) -> ExitCode {
 
 /// Wires the admin listener to the server, and serves until the end.
 fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
-    let admin = config.admin.clone().map(admin::bind).transpose()?;
+    let admin = config.admin.clone().map(AdminListener::open).transpose()?;
     let server = Server::start(config)?;
     let view = std::sync::Arc::clone(server.remote().view());
     let also = async move {
         match admin {
-            Some(listener) => admin::serve(listener, view).await,
+            Some(listener) => listener.serve(view).await,
             None => future::pending().await,
         }
     };

@@ -14,6 +14,7 @@ mod ask;
 mod door;
 mod guard;
 mod http;
+mod listener;
 mod lists;
 mod query;
 mod refusal;
@@ -22,12 +23,14 @@ mod sources;
 mod status;
 mod token;
 
+use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 pub use ask::{At, ask, change};
 pub use door::MOST_CONNECTIONS;
+pub use listener::AdminListener;
 
 use crate::config::{AdminSpec, TokenFault, read_token};
 use crate::listener::BindFault;
@@ -74,18 +77,26 @@ impl Bound {
     }
 }
 
-/// Takes the address of the admin listener, early, so that a clash is known before anything else starts, and
-/// looks at its token. Connections wait until [`serve`] runs. With `[::]` it takes IPv4 connections too, unless
-/// `net.ipv6.bindv6only` is set.
+/// Takes the address of the admin listener, and looks at its token. Connections wait until [`serve`] runs. With `[::]` it
+/// takes IPv4 connections too, unless `net.ipv6.bindv6only` is set.
 ///
 /// # Errors
 ///
 /// The address and what the kernel said of it, or what is wrong with the file of the token.
 pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
+    check_token(&spec)?;
+    Ok(take_address(spec)?)
+}
+
+fn check_token(spec: &AdminSpec) -> Result<(), TokenFault> {
     if let Some(path) = &spec.token_file {
         read_token(path)?;
         token::warn_of_readers(path);
     }
+    Ok(())
+}
+
+fn take_address(spec: AdminSpec) -> Result<Bound, BindFault> {
     let bound = match &spec.listen {
         Address::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
             // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
@@ -111,16 +122,20 @@ pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
 ///
 /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
 pub async fn serve(bound: Bound, view: Arc<View>) {
+    if let Err(error) = answer(bound, view).await {
+        tracing::error!(%error, "admin cannot serve; connections are served without it");
+    }
+}
+
+/// The same, which ends with an error at once if the listener cannot be used.
+async fn answer(bound: Bound, view: Arc<View>) -> io::Result<()> {
     let Bound { socket, address, spec, file: _file } = bound;
     let refusals = Refusals::new(Arc::clone(&view.metrics));
-    match Door::open(socket, address.clone(), Limits::default(), refusals) {
-        Ok(door) => {
-            tracing::info!(%address, "admin listens");
-            let guard = Guard::new(spec, Arc::clone(&view.metrics));
-            let service = http::router(view, guard).into_make_service_with_connect_info::<guard::Peer>();
-            // Its result says nothing: accept errors are dealt with in the door, and it has no other end.
-            let _ = axum::serve(door, service).await;
-        }
-        Err(error) => tracing::error!(%error, "admin cannot serve; connections are served without it"),
-    }
+    let door = Door::open(socket, address.clone(), Limits::default(), refusals)?;
+    tracing::info!(%address, "admin listens");
+    let guard = Guard::new(spec, Arc::clone(&view.metrics));
+    let service = http::router(view, guard).into_make_service_with_connect_info::<guard::Peer>();
+    // Its result says nothing: accept errors are dealt with in the door, and it has no other end.
+    let _ = axum::serve(door, service).await;
+    Ok(())
 }

@@ -337,9 +337,6 @@ fn a_port_in_use_is_1_and_named() {
     check(&["run", path.to_str().unwrap()], 1, &[], &[&address, "in use", "choose another port"]);
     let one_liner = ["run", "--listen", &address, "--backend", "127.0.0.1:1"];
     check(&one_liner, 1, &[], &[&address, "in use"]);
-    let admin = format!("{OFF}\nadmin.listen = \"{address}\"");
-    let path = folder.write("admin.toml", &file(&admin, "127.0.0.1:0", "127.0.0.1:1".parse().unwrap()));
-    check(&["run", path.to_str().unwrap()], 1, &[], &[&address, "in use"]);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn fail2ban_bans_and_lifts_its_bans() {
     let shipped = fs::read_to_string(dist.join("jail.d/pointsman.conf")).unwrap();
     let jail = shipped
         .replace("/var/log/pointsman/access.log", &log.display().to_string())
-        .replace("admin=\"127.0.0.1:9100\"", &format!("admin=\"{admin}\", pointsman=\"{program}\""))
+        .replace("admin=\"127.0.0.1:10190\"", &format!("admin=\"{admin}\", pointsman=\"{program}\""))
         .replace("maxretry = 20", "maxretry = 2")
         .replace("backend = auto", "backend = polling");
     assert!(jail.contains(program) && jail.contains("= 2") && jail.contains("polling"), "{jail}");
