@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use pointsman::server::{Server, Signals};
+use pointsman::server::{EarlySignals, Server, Signals};
 use pointsman::{admin, config};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -26,6 +26,7 @@ type Anything<T> = Result<T, Box<dyn Error>>;
 const COLORS: [&str; 3] = ["red", "green", "blue"];
 
 fn main() -> Anything<()> {
+    let early = EarlySignals::catch()?;
     let authority = Authority::new()?;
     let mut backends = BTreeMap::new();
     for color in COLORS {
@@ -42,7 +43,7 @@ fn main() -> Anything<()> {
     let view = Arc::clone(remote.view());
     let serving = thread::spawn(move || {
         server
-            .run(Signals::Obey { file: None }, admin::serve(admin_listener, view))
+            .run(Signals::Obey { early, file: None }, admin::serve(admin_listener, view))
             .map_err(|e| e.to_string())
     });
 

@@ -12,11 +12,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
 use crate::admin::{self, AdminListener};
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
-use crate::server::{Server, Signals, confine, tproxy_rules};
+use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::Address;
 use list::ListCommand;
 use text::{OneLine, as_text};
@@ -179,6 +180,14 @@ fn told<T>(found: Result<(T, Warnings), Faults>) -> Result<T, ExitCode> {
 }
 
 fn serve(args: &RunArgs) -> ExitCode {
+    // Before the first file is read, which may take long.
+    let early = match EarlySignals::catch() {
+        Ok(early) => early,
+        Err(error) => {
+            complain(&format!("cannot catch signals: {error}"));
+            return ExitCode::from(FAILED);
+        }
+    };
     let config = match read(args.file.as_deref(), &args.listen, &args.backends) {
         Ok(config) => config,
         Err(code) => return code,
@@ -191,7 +200,8 @@ fn serve(args: &RunArgs) -> ExitCode {
         tracing::error!("{error}");
         return ExitCode::from(FAILED);
     }
-    match serve_config(config, args.file.clone()) {
+    let signals = Signals::Obey { early, file: args.file.clone() };
+    match serve_config(config, signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -201,7 +211,8 @@ fn serve(args: &RunArgs) -> ExitCode {
 }
 
 /// Wires the admin listener to the server, and serves until the end.
-fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
+    Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
     let admin = config.admin.clone().map(AdminListener::open).transpose()?;
     let server = Server::start(config)?;
     let view = std::sync::Arc::clone(server.remote().view());
@@ -211,7 +222,7 @@ fn serve_config(config: Config, file: Option<PathBuf>) -> Result<(), Box<dyn std
             None => future::pending().await,
         }
     };
-    Ok(server.run(Signals::Obey { file }, also)?)
+    Ok(server.run(signals, also)?)
 }
 
 /// Starts the program's own log, on standard error: standard output may carry the access log.

@@ -20,11 +20,27 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const NAMED: usize = 10;
 
 impl Control {
-    /// Looks for the backends of the start, then lets clients in.
-    pub(super) async fn look_first(&mut self) -> io::Result<()> {
-        let Some(plan) = self.server.held.take() else { return Ok(()) };
+    /// Lets clients in; where backends are to be discovered, once they are found or [`FIRST_ANSWER`] is over. `false`:
+    /// the process is about to end, and the event that says so comes next.
+    pub(super) async fn open(&mut self) -> io::Result<bool> {
+        let Some(plan) = self.server.held.take() else { return Ok(true) };
+        if self.server.config.pools.iter().any(|pool| pool.discover.is_some()) && !self.look_first().await? {
+            return Ok(false);
+        }
+        let server = &mut self.server;
+        // Nothing was open before, so nothing is closed.
+        let _closed = server.sockets.carry_out(plan, &server.workers);
+        server.view.life.store(Life::Serving as u8, Ordering::Relaxed);
+        self.follow_pools();
+        Ok(true)
+    }
+
+    /// Looks for the backends of the start; `false` as of [`Control::open`].
+    async fn look_first(&mut self) -> io::Result<bool> {
         self.discoveries.prepare(&self.server.config.pools);
-        self.wait_for_discovery(Discoveries::are_found).await;
+        if !self.wait_for_discovery(Discoveries::are_found).await {
+            return Ok(false);
+        }
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         let metrics = &server.view.metrics;
@@ -41,32 +57,31 @@ impl Control {
             }
         }
         server.view.snapshot.store(Arc::new(snapshot));
-        // Nothing was open before, so nothing is closed.
-        let _closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.life.store(Life::Serving as u8, Ordering::Relaxed);
-        self.follow_pools();
-        Ok(())
+        Ok(true)
     }
 
     /// Starts to follow what a new configuration has, and waits for a first word of it, so that a pool which
-    /// goes over from written to discovered backends has some from the first moment on.
-    pub(super) async fn prepare_discovery(&mut self, config: &Config) {
+    /// goes over from written to discovered backends has some from the first moment on. `false` as of
+    /// [`Control::open`].
+    pub(super) async fn prepare_discovery(&mut self, config: &Config) -> bool {
         self.discoveries.prepare(&config.pools);
-        self.wait_for_discovery(Discoveries::have_reported).await;
+        self.wait_for_discovery(Discoveries::have_reported).await
     }
 
-    /// Goes on with what cannot wait until enough is known of the prepared sources, or time is up. Requests
-    /// and signals stay queued.
-    async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) {
+    /// Waits until enough is known of the prepared sources, or time is up, and handles meanwhile what cannot wait.
+    /// `false` as of [`Control::open`].
+    async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) -> bool {
         let until = Instant::now() + FIRST_ANSWER;
         while !is_enough(&self.discoveries) {
-            tokio::select! {
-                Some(report) = self.findings.recv() => self.discovered(report),
-                Some(report) = self.reports.recv() => self.aftercare.apply(&self.server, &report),
-                () = self.watchdog.due() => self.watchdog.beat(&self.server.workers),
-                () = sleep_until(until) => return,
+            let event = tokio::select! {
+                event = self.hear() => event,
+                () = sleep_until(until) => return true,
+            };
+            if self.meanwhile(event) {
+                return false;
             }
         }
+        true
     }
 
     /// Takes in a report; a pool that has other backends now is replaced, alone.

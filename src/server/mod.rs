@@ -18,7 +18,9 @@ mod read_file;
 mod reload;
 mod route_files;
 mod run;
+mod signals;
 mod source;
+mod tentative;
 mod view;
 
 use std::io;
@@ -33,7 +35,9 @@ pub use build::BuildFault;
 pub use confine::{ConfineFault, confine};
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
+pub use signals::EarlySignals;
 pub use source::{SourceFault, tproxy_rules};
+pub use tentative::wait_for_addresses;
 pub use view::{Life, Remote, View};
 
 use crate::config::Config;
@@ -83,7 +87,7 @@ pub enum StartFault {
     System(#[from] io::Error),
 }
 
-/// A server whose workers serve already, unless backends must be found first.
+/// A server whose addresses are bound; [`Server::run`] lets clients in.
 pub struct Server {
     /// What is in force; where a reload cannot change something, what was there at the start.
     config: Config,
@@ -91,8 +95,8 @@ pub struct Server {
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
-    /// The sockets of the start, bound but not yet given to the workers: backends are to be found first.
-    /// Who connects meanwhile waits in the kernel's queue.
+    /// The sockets of the start, bound but not yet given to the workers: the control loop is to run first, and
+    /// backends are to be found. Clients that connect meanwhile wait in the kernel's queue.
     held: Option<SocketPlan>,
     workers: Vec<Worker>,
     remote: Remote,
@@ -101,8 +105,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every address, starts the workers and lets connections in; where backends are to be discovered
-    /// it lets them in when [`Server::run`] has found some, or has looked long enough.
+    /// Binds every address and starts the workers. [`Server::run`] lets connections in; where backends are to be
+    /// discovered, when it has found some, or has looked long enough.
     ///
     /// # Errors
     ///
@@ -131,14 +135,12 @@ impl Server {
             metrics.bound_refusal_lines(Rate::new(lines, Duration::from_secs(1), lines));
         }
         descriptors.bound(&bounds, &config, connections);
-        let mut sockets = Sockets::default();
+        let sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
         let nothing = Leaving::default();
         let sources = build::Sources { leaving: &nothing, discoveries: None, metrics: &metrics };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
-        let must_look = config.pools.iter().any(|pool| pool.discover.is_some());
-        let life = if must_look { Life::Starting } else { Life::Serving };
         let access_log = open_access_log(&config, &metrics)?;
         let view = Arc::new(View {
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -146,7 +148,7 @@ impl Server {
             metrics: Arc::clone(&metrics),
             started: SystemTime::now(),
             workers: config.workers,
-            life: AtomicU8::new(life as u8),
+            life: AtomicU8::new(Life::Starting as u8),
             addresses: Mutex::default(),
         });
         let (doors, parcels) = Doors::new(config.workers);
@@ -167,13 +169,6 @@ impl Server {
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
         view.set_addresses(plan.addresses(), &config);
-        let held = if must_look {
-            Some(plan)
-        } else {
-            // Nothing was open before, so nothing is closed.
-            let _closed = sockets.carry_out(plan, &workers);
-            None
-        };
         metrics.process().workers.set(config.workers as f64);
         metrics.process().connections_limit.set(connections as f64);
         metrics.process().started(view.started);
@@ -185,7 +180,7 @@ impl Server {
             view,
             access_log,
             sockets,
-            held,
+            held: Some(plan),
             workers,
             remote,
             requests,

@@ -3,8 +3,10 @@
 //! Only what files of lists and routes have now, told by the tasks that follow them, waits until the reload is over: it
 //! comes after what the reload read of them, and not before.
 
+use std::future::Future;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -15,6 +17,7 @@ use tokio::time::sleep_until;
 use super::notify::{tell, tell_of_reload};
 use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
+use super::tentative::wait_for_addresses;
 use super::view::Request;
 use crate::config::{self, Config};
 
@@ -31,7 +34,7 @@ impl Control {
         tell_of_reload();
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
-        let Some(read) = self.wait_for_read(move || read(&path)).await else {
+        let Some(read) = self.wait_for_read(read_and_settle(path)).await else {
             tracing::warn!("not reloaded: the file was still being read");
             return;
         };
@@ -42,37 +45,43 @@ impl Control {
     /// What was read, or `None` if the process is to end meanwhile; that comes next then.
     async fn wait_for_read(
         &mut self,
-        read: impl FnOnce() -> Result<Config, ReloadFault> + Send + 'static,
+        reading: impl Future<Output = Result<Config, ReloadFault>>,
     ) -> Option<Result<Config, ReloadFault>> {
-        let mut reading = spawn_blocking(read);
+        let mut reading = pin!(reading);
         let deadline = Instant::now() + READ_PATIENCE;
         loop {
             let event = tokio::select! {
-                read = &mut reading => match read {
-                    Ok(read) => return Some(read),
-                    Err(error) => resume_unwind(error.into_panic()),
-                },
+                read = &mut reading => return Some(read),
                 // Its thread waits on; nothing else does.
                 () = sleep_until(deadline.into()) => return Some(Err(ReloadFault::Unread)),
                 event = self.hear() => event,
             };
-            match event {
-                Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
-                Event::Signal(kind) if ends(kind) => {
-                    self.postponed.push_front(event);
-                    return None;
-                }
-                Event::Request(Request::Stop) | Event::Worker(..) => {
-                    self.postponed.push_front(event);
-                    return None;
-                }
-                // Another configuration waits for this one.
-                Event::Request(Request::Reload(..)) | Event::Routes(_) | Event::List(_) => {
-                    self.postponed.push_back(event);
-                }
-                event => self.apply(event),
+            if self.meanwhile(event) {
+                return None;
             }
         }
+    }
+
+    /// Handles what happens while the control loop waits for something: what can be done at once is done, and what
+    /// must wait comes later. `true`: the process is about to end, and the event that says so comes next.
+    pub(super) fn meanwhile(&mut self, event: Event) -> bool {
+        match event {
+            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
+            Event::Signal(kind) if ends(kind) => {
+                self.postponed.push_front(event);
+                return true;
+            }
+            Event::Request(Request::Stop) | Event::Worker(..) => {
+                self.postponed.push_front(event);
+                return true;
+            }
+            // Another configuration waits for this one.
+            Event::Request(Request::Reload(..)) | Event::Routes(_) | Event::List(_) => {
+                self.postponed.push_back(event);
+            }
+            event => self.apply(event),
+        }
+        false
     }
 
     /// The file may have changed since it was opened. Once more is enough, however often that is said.
@@ -82,6 +91,14 @@ impl Control {
             self.postponed.push_back(Event::Signal(SignalKind::hangup()));
         }
     }
+}
+
+/// Reads the file on another thread, and waits for addresses of it that the kernel still checks.
+async fn read_and_settle(path: PathBuf) -> Result<Config, ReloadFault> {
+    let read = spawn_blocking(move || read(&path)).await;
+    let config = read.unwrap_or_else(|error| resume_unwind(error.into_panic()))?;
+    wait_for_addresses(&config).await;
+    Ok(config)
 }
 
 fn read(path: &Path) -> Result<Config, ReloadFault> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant as StdInstant, SystemTime};
 use humantime::format_duration;
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
@@ -22,6 +22,7 @@ use super::list_files::{ListFiles, ListReport, forget_read};
 use super::notify::{Watchdog, tell};
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
+use super::signals::{EarlySignals, Streams, answer_foreign};
 use super::source::try_sources;
 use super::view::Request;
 use super::{Life, Server, build};
@@ -53,12 +54,14 @@ const LAST_READS: Duration = Duration::from_secs(2);
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 /// Whether signals are obeyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Signals {
     /// They are somebody else's.
     Ignore,
     /// SIGTERM and SIGINT drain, SIGHUP reloads the file, SIGUSR1 opens the access log again.
     Obey {
+        /// Those that were caught while the program started.
+        early: EarlySignals,
         /// The file that SIGHUP reads; `None` when there is none.
         file: Option<PathBuf>,
     },
@@ -112,7 +115,7 @@ impl Server {
 pub(super) struct Control {
     pub(super) server: Server,
     pub(super) file: Option<PathBuf>,
-    signals: Vec<(SignalKind, Signal)>,
+    signals: Streams,
     /// What happened while the file was read; it comes before all else.
     pub(super) postponed: VecDeque<Event>,
     checks: HashMap<Arc<str>, Checks>,
@@ -132,19 +135,13 @@ pub(super) struct Control {
 
 impl Control {
     fn new(server: Server, signals: Signals) -> io::Result<Self> {
-        let (file, kinds): (_, &[SignalKind]) = match signals {
-            Signals::Ignore => (None, &[]),
-            Signals::Obey { file } => (
-                file,
-                &[
-                    SignalKind::terminate(),
-                    SignalKind::interrupt(),
-                    SignalKind::hangup(),
-                    SignalKind::user_defined1(),
-                ],
-            ),
+        let (file, signals, seen) = match signals {
+            Signals::Ignore => (None, Streams::new(), Vec::new()),
+            Signals::Obey { early, file } => {
+                let (signals, seen) = early.hand_over()?;
+                (file, signals, seen)
+            }
         };
-        let signals = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?))).collect::<io::Result<Vec<_>>>()?;
         let (report_to, reports) = mpsc::channel(REPORTS);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -155,7 +152,7 @@ impl Control {
             server,
             file,
             signals,
-            postponed: VecDeque::new(),
+            postponed: seen.into_iter().map(Event::Signal).collect(),
             checks: HashMap::new(),
             reports,
             report_to,
@@ -177,16 +174,10 @@ impl Control {
     }
 
     async fn serve(mut self) -> io::Result<()> {
-        self.look_first().await?;
-        tell(&[NotifyState::Ready]);
-        let server = &self.server;
-        tracing::info!(
-            workers = server.workers.len(),
-            max_connections = server.view.bounds.connections.limit(),
-            descriptors = server.descriptors.limit(),
-            listeners = ?server.view.addresses(),
-            "serving"
-        );
+        if self.open().await? {
+            tell(&[NotifyState::Ready]);
+            self.log_serving();
+        }
         loop {
             match self.next().await {
                 Event::Request(Request::Stop) => return self.stop().await,
@@ -195,6 +186,17 @@ impl Control {
                 event => self.handle(event).await,
             }
         }
+    }
+
+    fn log_serving(&self) {
+        let server = &self.server;
+        tracing::info!(
+            workers = server.workers.len(),
+            max_connections = server.view.bounds.connections.limit(),
+            descriptors = server.descriptors.limit(),
+            listeners = ?server.view.addresses(),
+            "serving"
+        );
     }
 
     /// What to do besides ending.
@@ -212,6 +214,7 @@ impl Control {
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
+            Event::Signal(kind) if answer_foreign(kind) => {}
             Event::Report(report) => self.aftercare.apply(&self.server, &report),
             Event::Agent(report) => {
                 self.agents.note(&self.server.view, &report);
@@ -301,6 +304,10 @@ impl Control {
                 tracing::info!(%changes, "reloaded");
                 ReloadOutcome::Ok
             }
+            Err(ReloadFault::Stopping) => {
+                tracing::warn!("not reloaded: the process is about to end");
+                return result;
+            }
             Err(error) => {
                 tracing::error!(%error, "not reloaded; the running configuration stays");
                 ReloadOutcome::Failed
@@ -314,7 +321,9 @@ impl Control {
         let changes = Changes::between(&self.server.config, &config);
         try_sources(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
-        self.prepare_discovery(&config).await;
+        if !self.prepare_discovery(&config).await {
+            return Err(ReloadFault::Stopping);
+        }
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         let metrics = &server.view.metrics;
@@ -349,7 +358,11 @@ impl Control {
 
     /// Turns new connections away, lets the open ones finish, and closes the rest at the deadline.
     async fn stop(mut self) -> io::Result<()> {
-        let spec = self.server.config.shutdown;
+        let mut spec = self.server.config.shutdown;
+        if self.server.view.life() == Life::Starting {
+            // It has let in nobody yet, so nobody needs time to turn away.
+            spec.grace = Duration::ZERO;
+        }
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
         tell(&[NotifyState::Stopping]);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
@@ -468,7 +481,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn any_signal(signals: &mut [(SignalKind, Signal)]) -> SignalKind {
+async fn any_signal(signals: &mut Streams) -> SignalKind {
     std::future::poll_fn(|cx| {
         for (kind, signal) in signals.iter_mut() {
             if signal.poll_recv(cx).is_ready() {

@@ -28,6 +28,7 @@ mod real;
 mod records;
 mod relay;
 mod routes;
+mod starting;
 mod states;
 mod support;
 mod tidy;

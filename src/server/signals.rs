@@ -1,0 +1,83 @@
+//! The signals of the process, from before its first file is read until the control loop takes them.
+//!
+//! A signal whose default action ends the process must find a handler at any moment: `systemctl reload` or a log
+//! rotation may come while a large configuration is read. Until the control loop runs, a request to end is obeyed
+//! by the handler itself, as nothing is served yet, and every other signal is remembered.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::flag;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// SIGTERM and SIGINT. In this order the control loop looks for what has come, so these are first.
+fn ends() -> [SignalKind; 2] {
+    [SignalKind::terminate(), SignalKind::interrupt()]
+}
+
+/// All others that the process obeys or answers.
+fn others() -> [SignalKind; 4] {
+    [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::quit()]
+}
+
+/// Signals that are caught before there is a control loop.
+#[derive(Debug)]
+pub struct EarlySignals {
+    /// Until it is false, SIGTERM and SIGINT end the process at once. Shared with their handlers.
+    is_early: Arc<AtomicBool>,
+    /// What has come of the others. Shared with their handlers.
+    seen: Vec<(SignalKind, Arc<AtomicBool>)>,
+}
+
+impl EarlySignals {
+    /// Catches the signals from now on: SIGTERM and SIGINT end the process with exit code 0, as nothing was served;
+    /// others wait for [`Server::run`](super::Server::run). For the first lines of a program.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a handler.
+    pub fn catch() -> io::Result<Self> {
+        let is_early = Arc::new(AtomicBool::new(true));
+        for kind in ends() {
+            flag::register_conditional_shutdown(kind.as_raw_value(), 0, Arc::clone(&is_early))?;
+        }
+        let mut seen = Vec::new();
+        for kind in others() {
+            let flag = Arc::new(AtomicBool::new(false));
+            flag::register(kind.as_raw_value(), Arc::clone(&flag))?;
+            seen.push((kind, flag));
+        }
+        Ok(Self { is_early, seen })
+    }
+
+    /// Hands the signals to the current tokio runtime: the streams of them, and those that have come already. One
+    /// that comes meanwhile may be in both.
+    pub(super) fn hand_over(self) -> io::Result<(Streams, Vec<SignalKind>)> {
+        let kinds = ends().into_iter().chain(others());
+        let streams = kinds.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<Vec<_>>>()?;
+        self.is_early.store(false, Ordering::SeqCst);
+        let has_come = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        let seen = self.seen.iter().filter(|(_, flag)| has_come(flag)).map(|(kind, _)| *kind).collect();
+        Ok((streams, seen))
+    }
+}
+
+/// The signals of a control loop.
+pub(super) type Streams = Vec<(SignalKind, Signal)>;
+
+/// Logs what to use instead of a signal that other programs of this kind obey. `false`: it is none of those.
+pub(super) fn answer_foreign(kind: SignalKind) -> bool {
+    if kind == SignalKind::user_defined2() {
+        tracing::warn!(
+            "SIGUSR2 does nothing here: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"
+        );
+    } else if kind == SignalKind::quit() {
+        tracing::warn!(
+            "SIGQUIT does nothing here: SIGTERM drains the connections and ends, a second SIGTERM ends at once"
+        );
+    } else {
+        return false;
+    }
+    true
+}

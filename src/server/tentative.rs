@@ -1,0 +1,81 @@
+//! IPv6 addresses that the kernel still checks: it must be sure that no other host has them (RFC 4862, 5.4), which takes
+//! a second or two behind the moment at which an interface comes up. Until then nothing can be bound to them.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::config::Config;
+use crate::pool::DialSource;
+use crate::sys::Address;
+use crate::sys::address::{Ipv6State, ipv6_state};
+
+/// The longest wait: several times what the check takes with its usual settings.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// The time between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Waits until no address that a configuration binds is tentative, at most [`LONGEST_WAIT`]; what then cannot be
+/// bound is a fault.
+///
+/// # Cancel safety
+///
+/// Nothing is lost.
+pub async fn wait_for_addresses(config: &Config) {
+    let mut tentative = tentative(config);
+    if tentative.is_empty() {
+        return;
+    }
+    tracing::info!(
+        addresses = ?tentative,
+        "the kernel still checks whether other hosts have these addresses (they are tentative); waiting, at most 10 s"
+    );
+    let deadline = Instant::now() + LONGEST_WAIT;
+    while !tentative.is_empty() && Instant::now() < deadline {
+        sleep(PAUSE).await;
+        tentative.retain(|address| ipv6_state(*address) == Ipv6State::Tentative);
+    }
+}
+
+fn tentative(config: &Config) -> BTreeSet<Ipv6Addr> {
+    let is_tentative = |address: &Ipv6Addr| ipv6_state(*address) == Ipv6State::Tentative;
+    bound(config).filter(is_tentative).collect()
+}
+
+/// The IPv6 addresses that must be there to be bound.
+fn bound(config: &Config) -> impl Iterator<Item = Ipv6Addr> {
+    let listeners = config.listeners.iter().filter(|listener| !listener.free_bind);
+    let admin = config.admin.iter().map(|admin| &admin.listen);
+    let listen = listeners.flat_map(|listener| &listener.binds).chain(admin);
+    let listen = listen.filter_map(Address::tcp).map(|address| address.ip());
+    let sources = config.pools.iter().filter_map(|pool| match pool.dial.source {
+        DialSource::Address(address) => Some(address),
+        DialSource::Any | DialSource::Client => None,
+    });
+    listen.chain(sources).filter_map(|address| match address {
+        IpAddr::V6(address) if !address.is_unspecified() => Some(address),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_that_must_be_there() {
+        let text = "access_log.to = 'off'\n[admin]\nlisten = '[::1]:1'\n\
+             [listener.a]\nbind = [':2', '[2001:db8::1]:2', '10.0.0.1:3', 'unix:/s']\npool = 'a'\n\
+             [listener.b]\nbind = '[2001:db8::2]:2'\npool = 'a'\nfree_bind = true\n\
+             [pool.a]\nbackends = ['10.0.0.1:1']\nsource = '2001:db8::3'\n";
+        let (config, _) = crate::config::parse("test.toml", text).unwrap();
+        let expected: Vec<Ipv6Addr> =
+            ["2001:db8::1", "::1", "2001:db8::3"].map(|text| text.parse().unwrap()).into();
+        assert_eq!(bound(&config).collect::<Vec<_>>(), expected);
+        // None of these is on its way to this host.
+        assert!(tentative(&config).is_empty());
+    }
+}
