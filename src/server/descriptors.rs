@@ -11,11 +11,11 @@ use crate::limit::Over;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::sys::{descriptors, process};
 
-/// Descriptors kept for everything that is not a connection: listeners, epoll, some checks, files, admin.
+/// Descriptors kept for everything that is not a connection: the control thread, some checks, files, admin.
 const RESERVED: u64 = 256;
 
-/// What of it a process needs that does hardly anything: the standard streams, the runtime of the control thread, a
-/// log, a file that is read, an admin connection; and two for each worker.
+/// The least of it, half of which is in use at once: the standard streams, the runtime of the control thread, a log, an
+/// admin listener.
 const LEAST_RESERVED: u64 = 24;
 
 /// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
@@ -33,16 +33,13 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of the process as far as it may, and keeps connections from the last of them: admin, checks
-    /// and files go on when clients have used up all others.
+    /// Raises the limit of the process as far as it may.
     ///
     /// # Errors
     ///
     /// When the limit cannot be read.
     pub(super) fn of_process(workers: usize) -> io::Result<Self> {
-        let all = Self { limit: process::raise_descriptor_limit()?, workers };
-        descriptors::keep_from_connections(all.limit, all.reserved() / 4);
-        Ok(all)
+        Ok(Self { limit: process::raise_descriptor_limit()?, workers })
     }
 
     /// How many the process may have open.
@@ -50,9 +47,9 @@ impl Descriptors {
         self.limit
     }
 
-    /// Descriptors for what is not a connection and has no share of its own below.
+    /// Descriptors for what is not a connection and has no share of its own below, besides two for each worker.
     fn reserved(self) -> u64 {
-        RESERVED.min((self.limit / 4).max(LEAST_RESERVED + 2 * self.workers as u64))
+        RESERVED.min((self.limit / 4).max(LEAST_RESERVED))
     }
 
     fn pipes(self) -> u64 {
@@ -81,7 +78,17 @@ impl Descriptors {
             kinds * pool.backends.len()
         });
         let most = asked.sum::<usize>().min(self.checks_at_once(config));
-        (most as u64).saturating_sub(self.reserved() / 4)
+        (most as u64).saturating_sub(self.checks_of_the_reserve())
+    }
+
+    fn checks_of_the_reserve(self) -> u64 {
+        self.reserved() / 4
+    }
+
+    /// The last descriptors, which connections leave to others even where they may be too many: those of checks and
+    /// look-ups, and as many as checks have of the reserve for admin and files.
+    fn kept(self, config: &Config) -> u64 {
+        2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
 
     /// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
@@ -93,6 +100,7 @@ impl Descriptors {
     /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
     pub(super) fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
+        descriptors::keep_from_connections(self.limit, self.kept(config));
         bounds.hello_memory.set_limit(config.limits.hello_memory);
         bounds.overload.set(&config.limits.overload);
         bounds.tarpit.set_limit(self.tarpit(config));
@@ -107,7 +115,7 @@ impl Descriptors {
     fn room(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
         let others = self.reserved()
-            + sockets * self.workers as u64
+            + (sockets + 2) * self.workers as u64
             + 2 * self.pipes()
             + self.checks(config)
             + self.names(config)
@@ -157,12 +165,23 @@ mod tests {
 
     /// The connections that fit with so many descriptors and backends that are checked.
     fn room(limit: u64, workers: usize, backends: usize) -> u64 {
+        let (descriptors, config) = (Descriptors { limit, workers }, config(backends));
+        let room = descriptors.room(&config);
+        if room > 1 {
+            // What runs besides, two listening sockets for each worker among it, does not push them over the bound.
+            let others = 10 + 4 * workers as u64 + 2 * descriptors.pipes();
+            let bound = limit - descriptors.kept(&config);
+            assert!(2 * room + others <= bound, "{limit}: {room} connections, bound {bound}");
+        }
+        room
+    }
+
+    fn config(backends: usize) -> Config {
         let backends: Vec<_> = (1..=backends).map(|port| format!("10.0.0.1:{port}")).collect();
         let text = format!(
             "access_log.to = 'off'\n[listener.a]\nbind = ':1'\npool = 'a'\n[pool.a]\nbackends = {backends:?}\n"
         );
-        let (config, _) = crate::config::parse("test.toml", &text).unwrap();
-        Descriptors { limit, workers }.room(&config)
+        crate::config::parse("test.toml", &text).unwrap().0
     }
 
     #[test]

@@ -360,7 +360,7 @@ impl Control {
     async fn stop(mut self) -> io::Result<()> {
         let mut spec = self.server.config.shutdown;
         if self.server.view.life() == Life::Starting {
-            // It has let in nobody yet, so nobody needs time to turn away.
+            // No client was let in yet, so none needs time to turn away.
             spec.grace = Duration::ZERO;
         }
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);

@@ -18,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until no address that a configuration binds is tentative, at most [`LONGEST_WAIT`]; what then cannot be
+/// Waits until no address that a configuration binds is tentative, at most 10 s; what then cannot be
 /// bound is a fault.
 ///
 /// # Cancel safety

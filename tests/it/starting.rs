@@ -115,7 +115,7 @@ fn a_request_to_end_is_obeyed_in_the_wait_for_the_dns() {
     let folder = Folder::new("dns-wait");
     let backend = Backend::echo();
     let (server, pool) = silent_dns();
-    // Nobody is turned away who was never let in, so there is no grace.
+    // No client was let in, so there is no grace.
     let process = format!("{OFF}\nshutdown.grace = \"1h\"");
     let path = folder.write("start.toml", &(file(&process, "127.0.0.1:0", backend.address) + &pool));
     end_in_the_wait(Program::start(command(&["run"]).arg(&path)), &server);
@@ -130,13 +130,23 @@ fn a_request_to_end_is_obeyed_in_the_wait_for_the_dns() {
     stderr.wait_for("not reloaded: the process is about to end");
 }
 
+/// `systemctl reload` runs these lines one after the other, and stops at the first that fails.
+#[test]
+fn the_unit_checks_the_file_before_a_reload() {
+    let unit = include_str!("../../dist/pointsman.service");
+    let lines: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
+    assert_eq!(lines, ["/usr/bin/pointsman check /etc/pointsman/config.toml", "/bin/kill -HUP $MAINPID"]);
+    let (general, service) = unit.split_once("[Service]").unwrap();
+    assert!(general.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=always\n"));
+}
+
 #[test]
 fn of_two_that_start_together_one_serves() {
     let folder = Folder::new("together");
     let backend = Backend::echo();
     let bind = own_address();
     let path = folder.write("together.toml", &file(OFF, &bind.to_string(), backend.address));
-    for _ in 0..10 {
+    for _ in 0..40 {
         let mut both = [(); 2].map(|()| Program::start(command(&["run"]).arg(&path)));
         let mut refused = None;
         wait_for("the end of one of them", || {
