@@ -43,7 +43,7 @@ use crate::live::Loads;
 use crate::pool::Sighting;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::snapshot::Snapshot;
-use crate::sys::{privileges, process};
+use crate::sys::{privileges, process, self_connect};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
 use leaving::Leaving;
@@ -114,6 +114,7 @@ impl Server {
     ///
     /// What could not be bound, opened or started.
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
+        self_connect::learn();
         source::try_sources(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
