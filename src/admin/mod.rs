@@ -22,7 +22,7 @@ mod sources;
 mod status;
 mod token;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -86,12 +86,15 @@ pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
         read_token(path)?;
         token::warn_of_readers(path);
     }
+    let bind_tcp = |address: SocketAddr| {
+        // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
+    };
     let bound = match &spec.listen {
-        Address::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
-            // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
-            listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
-        }),
+        Address::Tcp(address) => bind_tcp(*address),
+        Address::Scoped(scoped) => scoped.resolve().and_then(bind_tcp),
         Address::Unix(path) => SocketFile::listen(path, Some(spec.mode), BACKLOG)
             .map(|(socket, file)| (spec.listen.clone(), Socket::Unix(socket.into()), Some(file))),
     };

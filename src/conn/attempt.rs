@@ -146,7 +146,9 @@ fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> 
     match (wanted, client, backend) {
         (DialSource::Any, ..) => Ok(Source::Any),
         (DialSource::Address(ip), ..) => Ok(Source::Own(ip)),
-        (DialSource::Client, Some(client), Address::Tcp(_)) => Ok(Source::Foreign(client.ip())),
+        (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
+            Ok(Source::Foreign(client.ip()))
+        }
         // Never as ourselves instead: the backend may trust us more than its clients.
         (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
     }

@@ -83,6 +83,9 @@ pub fn bind<'o>(
     let Wanted { address, mode, options } = wanted;
     let bound = match address {
         Address::Tcp(tcp) => bind_tcp(*tcp, ours.into_iter().filter_map(Address::tcp), workers, options),
+        Address::Scoped(scoped) => scoped
+            .resolve()
+            .and_then(|tcp| bind_tcp(tcp, ours.into_iter().filter_map(Address::tcp), workers, options)),
         Address::Unix(path) => bind_unix(path, mode, workers, options),
     };
     let bound = bound.map_err(|source| BindFault { address: address.clone(), source })?;

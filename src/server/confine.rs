@@ -141,7 +141,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
     let binds = config.listeners.iter().flat_map(|listener| &listener.binds).chain(admin);
     let sockets = binds.filter_map(|bind| match bind {
         Address::Unix(path) => Some(path.to_path_buf()),
-        Address::Tcp(_) => None,
+        Address::Tcp(_) | Address::Scoped(_) => None,
     });
     log.into_iter().chain(sockets).collect()
 }

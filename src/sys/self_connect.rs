@@ -74,9 +74,9 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
 ///
 /// `ConnectionRefused` if both ends are the same.
 pub fn refuse(socket: impl AsFd, target: &Address, source: Source) -> io::Result<()> {
-    let Address::Tcp(target) = target else { return Ok(()) };
+    let Some(target) = target.tcp() else { return Ok(()) };
     learn();
-    if !HOST.get().is_some_and(|host| host.may_become(*target, source)) {
+    if !HOST.get().is_some_and(|host| host.may_become(target, source)) {
         return Ok(());
     }
     let is_same = |own: SocketAddr| {

@@ -133,9 +133,11 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 /// refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
-    let (domain, protocol, target) = match address {
-        Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
-        Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
+    let tcp = address.to_socket()?;
+    let (domain, protocol, target) = match (tcp, address) {
+        (None, Address::Unix(path)) => (Domain::UNIX, None, SockAddr::unix(path)?),
+        (Some(tcp), _) => (Domain::for_address(tcp), Some(Protocol::TCP), SockAddr::from(tcp)),
+        (None, _) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
     if first == First::Ours && protocol.is_some() {
@@ -143,10 +145,10 @@ pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -
         // 200 ms at most; then it is on again by itself. Without it all works as well.
         let _ = socket.set_tcp_quickack(false);
     }
-    if let Address::Tcp(tcp) = address {
+    if let Some(tcp) = tcp {
         // Before the handshake, which tells the peer how large the window can get.
         options.buffers.set_first(&socket)?;
-        bind_source(&socket, options.source, *tcp)?;
+        bind_source(&socket, options.source, tcp)?;
     }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),

@@ -67,7 +67,7 @@ pub(in crate::pool) async fn connect(address: &Address) -> io::Result<Box<dyn Ta
 
 fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn Talking>> {
     Ok(match address {
-        Address::Tcp(_) => Box::new(TcpStream::from_std(socket.into())?),
+        Address::Tcp(_) | Address::Scoped(_) => Box::new(TcpStream::from_std(socket.into())?),
         Address::Unix(_) => Box::new(UnixStream::from_std(socket.into())?),
     })
 }
@@ -78,10 +78,10 @@ fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)>
 }
 
 fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
-    match address {
-        Address::Tcp(tcp) => Dialogue::new(script, &tcp.to_string(), random),
+    match address.tcp() {
+        Some(tcp) => Dialogue::new(script, &tcp.to_string(), random),
         // What HTTP clients send over such sockets.
-        Address::Unix(_) => Dialogue::new(script, "localhost", random),
+        None => Dialogue::new(script, "localhost", random),
     }
 }
 
