@@ -3,6 +3,7 @@ mod checks;
 mod documents;
 mod entrance;
 mod hostile;
+mod own_listeners;
 mod pools;
 
 use std::collections::BTreeSet;

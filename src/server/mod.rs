@@ -13,6 +13,7 @@ mod front;
 mod leaving;
 mod list_files;
 mod notify;
+mod own_backends;
 mod read_file;
 mod reload;
 mod route_files;
@@ -30,6 +31,7 @@ use tokio::sync::mpsc;
 
 pub use build::BuildFault;
 pub use confine::{ConfineFault, confine};
+pub use own_backends::CycleFault;
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
 pub use source::{SourceFault, tproxy_rules};
@@ -84,6 +86,9 @@ pub enum StartFault {
     /// Connections cannot come from where a pool says.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// A backend leads back to its own pool.
+    #[error(transparent)]
+    Cycle(#[from] CycleFault),
     /// A thread or a runtime could not be started.
     #[error("cannot start to serve: {0}")]
     System(#[from] io::Error),
@@ -116,6 +121,7 @@ impl Server {
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
         self_connect::learn();
         source::try_sources(&config)?;
+        own_backends::refuse_cycles(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
         let connections = descriptors.connections(&config);
@@ -141,7 +147,8 @@ impl Server {
         let mut sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
         let nothing = Leaving::default();
-        let sources = build::Sources { leaving: &nothing, discoveries: None, metrics: &metrics };
+        let sources =
+            build::Sources { config: &config, leaving: &nothing, discoveries: None, metrics: &metrics };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
         let must_look = config.pools.iter().any(|pool| pool.discover.is_some());
