@@ -1,11 +1,13 @@
 //! Asks a running pointsman, over a plain blocking socket: one request, one answer, the end.
 
 use std::io::{self, Read, Write};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::sys::Address;
+use crate::sys::socket::{self, Source};
+use crate::sys::{Address, self_connect};
 
 /// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
 /// should something else listen at that address.
@@ -63,7 +65,7 @@ fn request(at: At, method: &str, path: &str, timeout: Duration) -> io::Result<(u
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path, or not a token"));
     }
     let deadline = Instant::now() + timeout;
-    let mut socket = connect(&address, left(deadline)?)?;
+    let mut socket = connect(&address, deadline)?;
     socket.set_write_timeout(Some(left(deadline)?))?;
     let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
     // With HTTP/1.0 the answer comes in one piece and ends with the connection.
@@ -72,15 +74,29 @@ fn request(at: At, method: &str, path: &str, timeout: Duration) -> io::Result<(u
     parse(&answer)
 }
 
-fn connect(address: &Address, timeout: Duration) -> io::Result<Socket> {
-    let address = match address {
+#[allow(clippy::disallowed_methods, reason = "it blocks anyway, and is for no runtime's thread")]
+fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
+    let target = match address {
         Address::Tcp(address) => SockAddr::from(*address),
+        Address::Scoped(scoped) => SockAddr::from(scoped.resolve()?),
         Address::Unix(path) => SockAddr::unix(path)?,
     };
-    let socket = Socket::new(Domain::from(i32::from(address.family())), Type::STREAM, None)?;
-    // A Unix socket whose queue is full says so at once.
-    socket.connect_timeout(&address, timeout).map_err(timed_out)?;
-    Ok(socket)
+    let socket = Socket::new(Domain::from(i32::from(target.family())), Type::STREAM, None)?;
+    let mut pauses = socket::busy_pauses();
+    loop {
+        match socket.connect_timeout(&target, left(deadline)?) {
+            // A Unix socket whose accept queue is full says so at once; TCP waits by itself.
+            Err(error) if socket::is_busy(&error, address) => {
+                thread::sleep(pauses.next().unwrap_or_default())
+            }
+            result => {
+                result.map_err(timed_out)?;
+                // Where no listener is, the answer would be the question.
+                self_connect::refuse(&socket, address, Source::Any)?;
+                return Ok(socket);
+            }
+        }
+    }
 }
 
 /// What is left until the deadline, more than nothing.
@@ -150,7 +166,6 @@ fn content_length(line: &str) -> Option<usize> {
 mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
-    use std::thread;
 
     use proptest::prelude::*;
 
@@ -243,6 +258,27 @@ mod tests {
         assert_eq!(asked.join().unwrap(), "GET /ready HTTP/1.0\r\nAuthorization: Bearer secret\r\n\r\n");
         let gone = ask(address, "/", Duration::from_secs(20)).unwrap_err().kind();
         assert_eq!(gone, io::ErrorKind::ConnectionRefused);
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_unix_socket_with_a_full_queue_is_asked_again() {
+        let path = std::env::temp_dir().join(format!("pointsman-ask-full-{}", std::process::id()));
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        listener.listen(0).unwrap();
+        let listener = UnixListener::from(listener);
+        let waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        let address = Address::Unix(path.as_path().into());
+        let error = ask(address.clone(), "/", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let asked = thread::spawn(move || ask(address, "/ready", Duration::from_secs(20)));
+        drop((listener.accept().unwrap(), waiting));
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 64]).unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nyes").unwrap();
+        drop(stream);
+        assert_eq!(asked.join().unwrap().unwrap(), (200, "yes".to_owned()));
         std::fs::remove_file(path).unwrap();
     }
 

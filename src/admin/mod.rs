@@ -24,7 +24,7 @@ mod status;
 mod token;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
@@ -97,12 +97,15 @@ fn check_token(spec: &AdminSpec) -> Result<(), TokenFault> {
 }
 
 fn take_address(spec: AdminSpec) -> Result<Bound, BindFault> {
+    let bind_tcp = |address: SocketAddr| {
+        // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
+    };
     let bound = match &spec.listen {
-        Address::Tcp(address) => TcpListener::bind(address).and_then(|listener| {
-            // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
-            listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
-        }),
+        Address::Tcp(address) => bind_tcp(*address),
+        Address::Scoped(scoped) => scoped.resolve().and_then(bind_tcp),
         Address::Unix(path) => SocketFile::listen(path, Some(spec.mode), BACKLOG)
             .map(|(socket, file)| (spec.listen.clone(), Socket::Unix(socket.into()), Some(file))),
     };

@@ -8,6 +8,7 @@ use super::findings::Findings;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
 use crate::pool::DialSource;
+use crate::pool::destination::{self, DestinationFault};
 use crate::route::IpPrefix;
 use crate::sys::Address;
 use crate::sys::address::AddressFault;
@@ -38,7 +39,7 @@ impl Read for Bind {
             None if text.starts_with("unix:") => {
                 text.parse().map(|address| vec![address]).map_err(|fault: AddressFault| fault.to_string())
             }
-            None => one_address(text).map(|address| vec![address.into()]),
+            None => one_address(text).map(|address| vec![address]),
         };
         binds.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -56,7 +57,7 @@ impl Read for AdminAddress {
             None if text.starts_with("unix:") => {
                 text.parse().map_err(|fault: AddressFault| fault.to_string())
             }
-            None => one_address(text).map(Address::from),
+            None => one_address(text),
         };
         address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -70,10 +71,11 @@ impl Read for BackendAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "an address such as \"10.0.0.1:443\"", found)?;
         let address = match text.parse::<Address>() {
-            Ok(address) if address.tcp().is_some_and(|tcp| tcp.port() == 0) => {
-                Err("a backend needs a port from 1 to 65535".to_owned())
+            Ok(address) => {
+                // One backend, however it is written.
+                let address = address.to_canonical();
+                destination::check(&address).map(|()| address).map_err(|fault| fault.to_string())
             }
-            Ok(address) => Ok(address),
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
             Err(_) => Err(backend_hint(text)),
         };
@@ -151,15 +153,19 @@ fn both_families(port: u16) -> Vec<Address> {
 }
 
 /// An address to bind, or a hint.
-fn one_address(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr = text.parse().map_err(|_| hint(text))?;
-    match address.ip() {
+fn one_address(text: &str) -> Result<Address, String> {
+    let address: Address = text.parse().map_err(|_| hint(text))?;
+    if let Some(tcp) = address.tcp()
+        && let IpAddr::V6(ip) = tcp.ip()
+        && let Some(ip) = ip.to_ipv4_mapped()
+    {
         // An IPv6 socket is v6-only here, so the kernel would refuse it.
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => Err(format!("write \"{ip}:{}\"", address.port())),
-            None => Ok(address),
-        },
-        IpAddr::V4(_) => Ok(address),
+        return Err(format!("write \"{ip}:{}\"", tcp.port()));
+    }
+    match destination::check_host(&address) {
+        // Here it is meant: each address of this host.
+        Ok(()) | Err(DestinationFault::Unspecified(_)) => Ok(address),
+        Err(fault) => Err(fault.to_string()),
     }
 }
 

@@ -96,6 +96,8 @@ codes! {
     IdleScript = "C0312",
     /// A Unix socket in a pool whose connections come from the addresses of clients.
     SocketWithSource = "C0313",
+    /// A backend that is a listener of the same process and leads back to its own pool.
+    BackendCycle = "C0314",
     /// A zone in which no backend stands.
     UnknownZone = "C0320",
     /// A zone that is listed twice.
@@ -126,6 +128,8 @@ codes! {
     IdleSetting = "C0402",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
+    /// A backend that is a listener of the same process and may lead back to its own pool.
+    PossibleCycle = "C0411",
     /// A listener that believes the PROXY header of whoever connects.
     TrustsEverybody = "C0420",
     /// A list that nothing uses.
@@ -145,6 +149,7 @@ impl Code {
             Self::UnusedPool
             | Self::IdleSetting
             | Self::NothingReady
+            | Self::PossibleCycle
             | Self::LostCancel
             | Self::RefusesHellosOnly
             | Self::UnusedList

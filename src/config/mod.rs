@@ -11,6 +11,7 @@ mod check;
 mod code;
 mod conditions;
 mod country_file;
+pub mod cycles;
 mod document;
 mod fault;
 mod file;

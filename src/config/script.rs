@@ -8,6 +8,7 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::read::{Path, Read, Value};
 use super::words::string;
+use crate::pool::destination;
 use crate::pool::spec::{Host, Target};
 use crate::sys::Address;
 use crate::wire::ServerName;
@@ -159,24 +160,39 @@ pub(super) struct TargetAddress(pub(super) Target);
 impl Read for TargetAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "an address such as \"10.0.0.9:8080\"", found)?;
-        let target = match text.parse() {
-            Ok(Address::Tcp(address)) if address.port() == 0 => None,
-            Ok(Address::Tcp(address)) => Some(with_port(address)),
-            Ok(Address::Unix(path)) => Some(Target { host: Some(Host::Unix(path)), port: None }),
-            Err(_) => text.parse().ok().map(|ip: IpAddr| Target { host: Some(Host::Ip(ip)), port: None }),
-        };
-        if target.is_none() {
-            let message = format!("{text:?} is not an address that `{path}` can use");
-            found.add(
-                Diagnostic::new(Code::BadAddress, path, message)
-                    .label(value.span().into(), "an IP address, one with a port, or a Unix socket")
-                    .help("such as \"10.0.0.9\", \"10.0.0.9:8080\", \"[2001:db8::9]:8080\", \"unix:/run/check.sock\""),
-            );
-        }
-        target.map(Self)
+        target(text)
+            .map_err(|hint| {
+                let message = format!("{text:?} is not an address that `{path}` can use");
+                found.add(
+                    Diagnostic::new(Code::BadAddress, path, message)
+                        .label(value.span().into(), hint)
+                        .help("such as \"10.0.0.9\", \"10.0.0.9:8080\", \"[2001:db8::9]:8080\", \"unix:/run/check.sock\""),
+                );
+            })
+            .map(Self)
+            .ok()
     }
 }
 
-fn with_port(address: SocketAddr) -> Target {
-    Target { host: Some(Host::Ip(address.ip())), port: Some(address.port()) }
+/// Reads an address of checks or agents, or says what is wrong with it.
+fn target(text: &str) -> Result<Target, String> {
+    const FORM: &str = "an IP address, one with a port, or a Unix socket";
+    if let Ok(Address::Unix(path)) = text.parse() {
+        return Ok(Target { host: Some(Host::Unix(path)), port: None });
+    }
+    let (address, port) = match (text.parse::<Address>(), text.parse::<IpAddr>()) {
+        (Ok(address), _) => {
+            let port = address.tcp().map(|tcp| tcp.port());
+            (address, port)
+        }
+        (_, Ok(ip)) => (SocketAddr::new(ip, 0).into(), None),
+        _ => return Err(FORM.to_owned()),
+    };
+    if port == Some(0) {
+        return Err(FORM.to_owned());
+    }
+    let address = address.to_canonical();
+    destination::check_host(&address).map_err(|fault| fault.to_string())?;
+    // The port stands beside it, as it may also be written there.
+    Ok(Target { host: address.with_port(0).map(Host::Address), port })
 }

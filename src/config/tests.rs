@@ -1,7 +1,9 @@
+mod addresses;
 mod checks;
 mod documents;
 mod entrance;
 mod hostile;
+mod own_listeners;
 mod pools;
 
 use std::collections::BTreeSet;
@@ -357,7 +359,7 @@ fn names() {
 #[test]
 fn addresses() {
     let backend =
-        |address: &str| format!("[pool.x]\nbackends = ['{address}']\n[listener.x]\nbind=':1'\npool='x'");
+        |address: &str| format!("[pool.x]\nbackends = ['{address}']\n[listener.x]\nbind=':2'\npool='x'");
     for address in ["10.0.0.1:1", "[::1]:1", "unix:/run/x", "[fe80::1%3]:1"] {
         check_others(&backend(address), &[]);
     }

@@ -66,7 +66,7 @@ pub(super) async fn open(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let client = reading::register(client)?;
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
     if begins_like_one(&bytes) {
         return Err(refusal::unexpected_header(&client, story));

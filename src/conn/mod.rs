@@ -9,8 +9,10 @@
 
 mod admission;
 mod announce;
+mod attempt;
 mod dial;
 mod front;
+mod gone;
 mod lists;
 mod parcel;
 mod proxied;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::story::{Packed, Story};
-use super::{Admitted, Surroundings};
+use super::{Admitted, Surroundings, reading};
 use crate::live::Seat;
 use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
 use crate::sys::{Stream, socket};
@@ -77,10 +77,14 @@ impl Luggage {
         let (client, backend) = match (Stream::register(self.client), Stream::register(self.backend)) {
             (Ok(client), Ok(backend)) => (client, backend),
             (client, backend) => {
-                for stream in [client, backend].iter().flatten() {
-                    let _ = socket::reset_on_close(stream);
+                let mut reason = CloseReason::Internal;
+                for stream in [client, backend] {
+                    match stream {
+                        Ok(stream) => _ = socket::reset_on_close(&stream),
+                        Err(error) => reason = reading::unregistered(&error),
+                    }
                 }
-                story.close(CloseReason::Internal);
+                story.close(reason);
                 return None;
             }
         };

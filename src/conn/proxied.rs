@@ -51,7 +51,7 @@ pub(super) async fn open(
     let found = match reading.first(&client) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => {
-            let stream = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+            let stream = reading::register(client)?;
             let patience = spec.timeout.saturating_sub(story.age());
             let found = timeout(patience, reading.rest(&stream)).await.unwrap_or(Err(Stopped::Timeout));
             return finish(stream.into_fd(), reading.bytes, found, spec.mode, story);

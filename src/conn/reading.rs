@@ -1,11 +1,32 @@
-//! How the first bytes of a client are read.
+//! How a client's socket is registered and its first bytes are read.
 
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::task::{Poll, ready};
 
 use crate::relay::Engines;
 use crate::sys::Stream;
+use crate::sys::fault::is_out_of_resources;
+use crate::telemetry::CloseReason;
+
+/// Registers a client's socket with the reactor of this thread.
+///
+/// # Errors
+///
+/// The reason for which the connection ends; the client is reset.
+pub(super) fn register(client: OwnedFd) -> Result<Stream, CloseReason> {
+    Stream::register(client).map_err(|error| unregistered(&error))
+}
+
+/// The reason for which a connection ends whose socket the reactor does not take.
+pub(super) fn unregistered(error: &io::Error) -> CloseReason {
+    if is_out_of_resources(error) {
+        return CloseReason::OutOfResources;
+    }
+    tracing::error!(%error, "epoll does not take the socket of a connection; the connection is closed");
+    CloseReason::Internal
+}
 
 /// Waits for bytes and has them taken in, at most `room` at once; how many there were, 0 at the end.
 ///

@@ -63,13 +63,13 @@ impl Sniffed {
 
     /// A client that nothing more is read from than `bytes`.
     pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
-        let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+        let client = reading::register(client)?;
         Ok(Self::other(client, bytes, Wish::Silent, Tongue::Reset))
     }
 
     /// A client that is refused before its hello is read.
     pub(super) fn tls(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
-        let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+        let client = reading::register(client)?;
         Ok(Self::other(client, bytes, Wish::Silent, Tongue::Tls))
     }
 
@@ -134,7 +134,7 @@ pub(super) async fn client_hello(
         },
         held => Some(Ok(held)),
     };
-    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let client = reading::register(client)?;
     let hello = reading.read(&client, first, spec, story).await;
     conclude(client, reading, hello, story).await
 }
@@ -161,7 +161,7 @@ async fn detected(
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
-    let client = Stream::register(client).map_err(|_| CloseReason::Internal)?;
+    let client = reading::register(client)?;
     let held = bytes.len();
     let mut reading = Reading::new(bytes, spec, around);
     let patience = match detect.on_timeout {

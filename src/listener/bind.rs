@@ -153,6 +153,9 @@ pub fn bind<'o>(
     let Wanted { address, mode, options, .. } = wanted;
     let bound = match address {
         Address::Tcp(tcp) => bind_tcp(*tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers),
+        Address::Scoped(scoped) => scoped
+            .resolve()
+            .and_then(|tcp| bind_tcp(tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers)),
         Address::Unix(path) => bind_unix(path, mode, workers, options),
     };
     let bound = bound.map_err(|source| BindFault::new(address.clone(), source))?;

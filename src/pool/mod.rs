@@ -11,6 +11,7 @@ mod announce;
 mod backend;
 mod cancel;
 mod changes;
+pub mod destination;
 pub mod discover;
 pub mod forward;
 mod hash_on;

@@ -1,7 +1,7 @@
 //! What a pool is meant to be: plain values that the configuration fills and checks.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -185,8 +185,8 @@ pub struct Target {
 /// A host that is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By its IP address.
-    Ip(IpAddr),
+    /// By its IP address, with its scope if that is link-local. The port says nothing.
+    Address(Address),
     /// This one, by a socket's path.
     Unix(Arc<Path>),
 }
@@ -196,14 +196,14 @@ impl Target {
     /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for an IP address.
     pub fn address(&self, own: &Target, backend: &Address) -> Option<Address> {
         let port = own.port.or(self.port);
-        match (own.host.as_ref().or(self.host.as_ref()), backend) {
-            (Some(Host::Unix(path)), _) => Some(Address::Unix(Arc::clone(path))),
-            (Some(Host::Ip(ip)), Address::Tcp(tcp)) => {
-                Some(SocketAddr::new(*ip, port.unwrap_or(tcp.port())).into())
-            }
-            (Some(Host::Ip(ip)), Address::Unix(_)) => Some(SocketAddr::new(*ip, port?).into()),
-            (None, Address::Tcp(tcp)) => Some(SocketAddr::new(tcp.ip(), port.unwrap_or(tcp.port())).into()),
-            (None, Address::Unix(_)) => port.is_none().then(|| backend.clone()),
+        match own.host.as_ref().or(self.host.as_ref()) {
+            Some(Host::Unix(path)) => Some(Address::Unix(Arc::clone(path))),
+            // The port is that of the backend, if none is written.
+            Some(Host::Address(host)) => host.with_port(port.or_else(|| Some(backend.tcp()?.port()))?),
+            None => match port {
+                Some(port) => backend.with_port(port),
+                None => Some(backend.clone()),
+            },
         }
     }
 }
@@ -460,6 +460,8 @@ impl Default for DialSpec {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     /// A target from text: a host, a port, both or neither.
@@ -467,7 +469,7 @@ mod tests {
         let (host, port) = text.split_once('#').unwrap_or((text, ""));
         let host = match host.strip_prefix("unix:") {
             Some(path) => Some(Host::Unix(Path::new(path).into())),
-            None => host.parse().ok().map(Host::Ip),
+            None => host.parse().ok().map(|ip: IpAddr| Host::Address(SocketAddr::new(ip, 0).into())),
         };
         Target { host, port: port.parse().ok() }
     }
@@ -489,6 +491,10 @@ mod tests {
         check("10.0.0.9#80", "#81", "10.0.0.1:443", "10.0.0.9:81");
         check("", "::1#81", "10.0.0.1:443", "[::1]:81");
         check("unix:/x", "", "10.0.0.1:443", "unix:/x");
+        // A link-local address keeps its scope.
+        check("#80", "", "[fe80::1%2]:443", "[fe80::1%2]:80");
+        check("", "", "[fe80::1%2]:443", "[fe80::1%2]:443");
+        check("#80", "", "[fe80::1%eth0]:443", "[fe80::1%eth0]:80");
         check("10.0.0.9#80", "unix:/x", "10.0.0.1:443", "unix:/x");
     }
 

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::own_backends::leave_out_cycles;
 use super::{front, leaving::Leaving};
 use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
@@ -42,6 +43,8 @@ pub enum BuildFault {
 /// What a build takes over from, besides the snapshot before.
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
+    /// The configuration that it belongs to.
+    pub(super) config: &'a Config,
     /// What earlier ones took away.
     pub(super) leaving: &'a Leaving,
     /// What was found besides what is written; `None` before anything can be.
@@ -100,7 +103,11 @@ pub(super) fn served(
 ) -> Arc<Served> {
     let found = sources.discoveries.and_then(|discoveries| discoveries.of(written));
     let (discovery, spec) = match found {
-        Some((discovery, found)) => (Some(discovery), found.join(written)),
+        Some((discovery, found)) => {
+            let mut spec = found.join(written);
+            leave_out_cycles(&mut spec, written.backends.len(), sources.config);
+            (Some(discovery), spec)
+        }
         None => (None, written.clone()),
     };
     let written = written.backends.len();

@@ -11,6 +11,7 @@ use crate::pool::{DialSource, Source};
 use crate::sys::Address;
 use crate::sys::landlock::{self, Confinement, Grants, LandlockFault};
 use crate::sys::privileges::{self, Capabilities};
+use crate::sys::self_connect;
 use crate::telemetry::AccessLogTarget;
 
 /// What the kernel tells of this process and of the machine: metrics, the number of processors, limits, the name.
@@ -47,6 +48,8 @@ pub enum ConfineFault {
 ///
 /// When the kernel refuses, or when Landlock is demanded and cannot be had.
 pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault> {
+    // From a file that Landlock puts out of reach.
+    self_connect::learn();
     privileges::gain_no_more()?;
     let held = Capabilities::held()?;
     let left = privileges::keep_only(needed(config, held))?;
@@ -138,7 +141,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
     let binds = config.listeners.iter().flat_map(|listener| &listener.binds).chain(admin);
     let sockets = binds.filter_map(|bind| match bind {
         Address::Unix(path) => Some(path.to_path_buf()),
-        Address::Tcp(_) => None,
+        Address::Tcp(_) | Address::Scoped(_) => None,
     });
     log.into_iter().chain(sockets).collect()
 }

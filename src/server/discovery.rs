@@ -44,8 +44,12 @@ impl Control {
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         let metrics = &server.view.metrics;
-        let sources =
-            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let sources = build::Sources {
+            config: &server.config,
+            leaving: &self.leaving,
+            discoveries: Some(&self.discoveries),
+            metrics,
+        };
         let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
         self.discoveries.commit(&server.config.pools);
         for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.discovery.is_some()) {
@@ -93,8 +97,12 @@ impl Control {
         let Some(old) = snapshot.pools.get(&name) else { return };
         let returning = self.leaving.backends().remove(&*name).unwrap_or_default();
         let metrics = &server.view.metrics;
-        let sources =
-            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let sources = build::Sources {
+            config: &server.config,
+            leaving: &self.leaving,
+            discoveries: Some(&self.discoveries),
+            metrics,
+        };
         let new = build::served(written, Some(old), &returning, sources);
         if Arc::ptr_eq(old, &new) {
             return;

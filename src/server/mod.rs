@@ -14,6 +14,7 @@ mod front;
 mod leaving;
 mod list_files;
 mod notify;
+mod own_backends;
 mod read_file;
 mod reload;
 mod route_files;
@@ -33,6 +34,7 @@ use tokio::sync::mpsc;
 
 pub use build::BuildFault;
 pub use confine::{ConfineFault, confine};
+pub use own_backends::CycleFault;
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
 pub use signals::EarlySignals;
@@ -47,7 +49,7 @@ use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
 use crate::snapshot::Snapshot;
-use crate::sys::privileges;
+use crate::sys::{privileges, self_connect};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Supplies, Worker};
 use descriptors::Descriptors;
@@ -82,6 +84,9 @@ pub enum StartFault {
     /// Connections cannot come from where a pool says.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// A backend leads back to its own pool.
+    #[error(transparent)]
+    Cycle(#[from] CycleFault),
     /// A thread or a runtime could not be started.
     #[error("cannot start to serve: {0}")]
     System(#[from] io::Error),
@@ -112,7 +117,9 @@ impl Server {
     ///
     /// What could not be bound, opened or started.
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
+        self_connect::learn();
         source::try_sources(&config)?;
+        own_backends::refuse_cycles(&config)?;
         let metrics = Metrics::new();
         let descriptors = Descriptors::of_process(config.workers)?;
         let connections = descriptors.connections(&config);
@@ -138,7 +145,8 @@ impl Server {
         let sockets = Sockets::default();
         let plan = sockets.plan(&config, config.workers)?;
         let nothing = Leaving::default();
-        let sources = build::Sources { leaving: &nothing, discoveries: None, metrics: &metrics };
+        let sources =
+            build::Sources { config: &config, leaving: &nothing, discoveries: None, metrics: &metrics };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
         let access_log = open_access_log(&config, &metrics)?;

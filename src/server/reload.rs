@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::build::BuildFault;
+use super::own_backends::CycleFault;
 use super::source::SourceFault;
 use crate::config::{Config, Faults};
 use crate::limit::LimitsSpec;
@@ -29,6 +30,9 @@ pub enum ReloadFault {
     /// Connections cannot come from where a pool says.
     #[error(transparent)]
     Source(#[from] SourceFault),
+    /// A backend leads back to its own pool.
+    #[error(transparent)]
+    Cycle(#[from] CycleFault),
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),

@@ -20,6 +20,7 @@ use super::agents::Desk;
 use super::leaving::Leaving;
 use super::list_files::{ListFiles, ListReport, forget_read};
 use super::notify::{Watchdog, tell};
+use super::own_backends::refuse_cycles;
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
 use super::signals::{EarlySignals, Streams, answer_foreign};
@@ -320,6 +321,7 @@ impl Control {
     async fn replace(&mut self, mut config: Config) -> Result<Changes, ReloadFault> {
         let changes = Changes::between(&self.server.config, &config);
         try_sources(&config)?;
+        refuse_cycles(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
         if !self.prepare_discovery(&config).await {
             return Err(ReloadFault::Stopping);
@@ -327,8 +329,12 @@ impl Control {
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         let metrics = &server.view.metrics;
-        let sources =
-            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
+        let sources = build::Sources {
+            config: &config,
+            leaving: &self.leaving,
+            discoveries: Some(&self.discoveries),
+            metrics,
+        };
         let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
         forget_read(&mut config);
         self.discoveries.commit(&config.pools);

@@ -51,9 +51,9 @@ pub struct Trusted {
 impl Trusted {
     /// Whether a peer is one of them.
     pub fn contains(&self, peer: &Address) -> bool {
-        match peer {
-            Address::Tcp(address) => self.prefixes.longest(address.ip()).is_some(),
-            Address::Unix(_) => self.unix,
+        match peer.tcp() {
+            Some(address) => self.prefixes.longest(address.ip()).is_some(),
+            None => self.unix,
         }
     }
 }

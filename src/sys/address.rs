@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,16 +12,104 @@ use std::sync::Arc;
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Tcp(SocketAddr),
+    /// A link-local IPv6 address on the link of an interface that is given by its name.
+    Scoped(Arc<Scoped>),
     /// A Unix stream socket by its path, which is empty for the client of one.
     Unix(Arc<Path>),
 }
 
+/// A link-local IPv6 address with its port and the name of an interface (RFC 4007, 11). The interface may come later,
+/// and may get another index, so the name is looked up when the address is used.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Scoped {
+    ip: Ipv6Addr,
+    port: u16,
+    interface: Box<str>,
+}
+
+impl Scoped {
+    /// Reads `[fe80::1%eth0]:443`.
+    fn read(text: &str) -> Option<Self> {
+        /// IFNAMSIZ, without the NUL byte at the end.
+        const LONGEST_NAME: usize = 15;
+
+        let (inside, port) = text.strip_prefix('[')?.rsplit_once("]:")?;
+        let (ip, interface) = inside.split_once('%')?;
+        let ip: Ipv6Addr = ip.parse().ok()?;
+        let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '%' | '[' | ']');
+        let is_name = (1..=LONGEST_NAME).contains(&interface.len()) && interface.chars().all(fits);
+        let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+        (ip.is_unicast_link_local() && is_name && is_port)
+            .then(|| Some(Self { ip, port: port.parse().ok()?, interface: interface.into() }))?
+    }
+
+    /// The address with the index that the interface has now.
+    ///
+    /// # Errors
+    ///
+    /// `NetworkUnreachable` if there is no such interface.
+    pub fn resolve(&self) -> io::Result<SocketAddr> {
+        let index = nix::net::if_::if_nametoindex(&*self.interface).map_err(|error| {
+            io::Error::new(
+                io::ErrorKind::NetworkUnreachable,
+                format!("there is no interface {:?} ({error})", self.interface),
+            )
+        })?;
+        Ok(SocketAddrV6::new(self.ip, self.port, 0, index).into())
+    }
+}
+
+impl fmt::Display for Scoped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ip, port, interface } = self;
+        write!(f, "[{ip}%{interface}]:{port}")
+    }
+}
+
 impl Address {
-    /// The IP address and port, or `None` for a Unix socket.
+    /// The IP address and port, or `None` for a Unix socket. That of a [`Scoped`] address lacks its scope:
+    /// [`Address::to_socket`] has it.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
+            Self::Scoped(scoped) => Some(SocketAddrV6::new(scoped.ip, scoped.port, 0, 0).into()),
             Self::Unix(_) => None,
+        }
+    }
+
+    /// The address as sockets take it; `None` for a Unix socket.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Scoped::resolve`].
+    pub fn to_socket(&self) -> io::Result<Option<SocketAddr>> {
+        match self {
+            Self::Tcp(address) => Ok(Some(*address)),
+            Self::Scoped(scoped) => scoped.resolve().map(Some),
+            Self::Unix(_) => Ok(None),
+        }
+    }
+
+    /// The same host at another port; `None` for a Unix socket.
+    pub fn with_port(&self, port: u16) -> Option<Self> {
+        match self {
+            Self::Tcp(address) => {
+                let mut address = *address;
+                address.set_port(port);
+                Some(Self::Tcp(address))
+            }
+            Self::Scoped(scoped) => Some(Self::Scoped(Arc::new(Scoped { port, ..Scoped::clone(scoped) }))),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The same with an IPv4-mapped IPv6 address written as IPv4: both lead to one socket.
+    pub fn to_canonical(&self) -> Self {
+        match self {
+            Self::Tcp(SocketAddr::V6(address)) if address.ip().to_ipv4_mapped().is_some() => {
+                Self::Tcp(SocketAddr::new(address.ip().to_canonical(), address.port()))
+            }
+            address => address.clone(),
         }
     }
 }
@@ -36,6 +124,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
+            Self::Scoped(scoped) => scoped.fmt(f),
             // Clients hardly ever bind their end.
             Self::Unix(path) if path.as_os_str().is_empty() => f.write_str("unix"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
@@ -111,7 +200,7 @@ fn state_in(table: &str, address: Ipv6Addr) -> Ipv6State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
     /// Neither `IP:PORT` nor `unix:/PATH`.
-    #[error("an address is IP:PORT, [IPv6]:PORT or unix:/absolute/path")]
+    #[error("an address is IP:PORT, [IPv6]:PORT, [fe80::1%INTERFACE]:PORT or unix:/absolute/path")]
     Form,
     /// A Unix path must be absolute and fit into `sockaddr_un` (107 bytes).
     #[error("a Unix socket needs an absolute path of at most 107 bytes")]
@@ -128,7 +217,10 @@ impl FromStr for Address {
             }
             return Ok(Self::Unix(Path::new(path).into()));
         }
-        text.parse().map(Self::Tcp).map_err(|_| AddressFault::Form)
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Tcp(address));
+        }
+        Scoped::read(text).map(|scoped| Self::Scoped(Arc::new(scoped))).ok_or(AddressFault::Form)
     }
 }
 
@@ -174,5 +266,37 @@ mod tests {
         check("10.0.0.1", Err(AddressFault::Form));
         check("mail.example.com:443", Err(AddressFault::Form));
         check("::1:443:x", Err(AddressFault::Form));
+        check("[fe80::1%2]:443", Ok("[fe80::1%2]:443"));
+        check("[fe80::0:1%eth0]:443", Ok("[fe80::1%eth0]:443"));
+        check("[fe80::1%br-lan.7@x]:443", Ok("[fe80::1%br-lan.7@x]:443"));
+        check("[fe80::1%]:443", Err(AddressFault::Form));
+        check("[fe80::1%eth0]", Err(AddressFault::Form));
+        check("[fe80::1%eth0]:+1", Err(AddressFault::Form));
+        check("[fe80::1%a/b]:443", Err(AddressFault::Form));
+        check("[fe80::1%sixteen-letters-]:443", Err(AddressFault::Form));
+        // Only link-local addresses need a link.
+        check("[2001:db8::1%eth0]:443", Err(AddressFault::Form));
+    }
+
+    #[test]
+    fn an_interface_is_looked_up_when_it_is_used() {
+        let scoped = |text: &str| text.parse::<Address>().unwrap().to_socket();
+        // Linux gives the loopback interface of each network namespace the index 1.
+        assert_eq!(scoped("[fe80::1%lo]:443").unwrap(), Some("[fe80::1%1]:443".parse().unwrap()));
+        let error = scoped("[fe80::1%nowhere]:443").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
+        assert!(error.to_string().contains("no interface \"nowhere\""), "{error}");
+    }
+
+    #[test]
+    fn a_port_changes_alone() {
+        let check = |text: &str, expected: Option<&str>| {
+            let found = text.parse::<Address>().unwrap().with_port(9).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected);
+        };
+        check("10.0.0.1:443", Some("10.0.0.1:9"));
+        check("[fe80::1%2]:443", Some("[fe80::1%2]:9"));
+        check("[fe80::1%eth0]:443", Some("[fe80::1%eth0]:9"));
+        check("unix:/run/a", None);
     }
 }

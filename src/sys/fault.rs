@@ -4,10 +4,10 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// Whether something ran out that all of the process or the host share: descriptors, buffers, memory.
+/// Whether something ran out that all of the process or the host share: descriptors, buffers, memory, watches of epoll.
 /// The peer of the failed call has nothing to do with it, and the next call would fail alike.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
-    is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM])
+    is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::ENOSPC])
 }
 
 /// Whether the kernel has not the family of an address: no IPv6, mostly.
@@ -64,6 +64,8 @@ mod tests {
         check(Errno::ENFILE, true, false);
         check(Errno::ENOBUFS, true, false);
         check(Errno::ENOMEM, true, false);
+        // Of epoll_ctl(2), at fs.epoll.max_user_watches.
+        check(Errno::ENOSPC, true, false);
         check(Errno::ECONNABORTED, false, true);
         check(Errno::EPERM, false, true);
         check(Errno::EAGAIN, false, false);

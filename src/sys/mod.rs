@@ -17,6 +17,7 @@ pub mod pipe;
 pub mod privileges;
 pub mod process;
 pub mod reactor;
+pub mod self_connect;
 pub mod socket;
 pub mod socket_file;
 pub mod stream;

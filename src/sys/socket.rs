@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::libc;
@@ -15,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Address, descriptors, retry};
+use super::{Address, descriptors, retry, self_connect};
 
 /// What is said on a connection first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +110,7 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
     let ip = ip.to_canonical();
     let is_foreign = matches!(source, Source::Foreign(_));
     if ip.is_ipv4() != target.is_ipv4() {
-        return if is_foreign { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(()) };
+        return if is_foreign { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) };
     }
     if is_foreign {
         match ip {
@@ -128,7 +129,8 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 /// # Errors
 ///
 /// What `socket`, `setsockopt`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
-/// `AddrNotAvailable` for a foreign source of another family. A refusal
+/// `Unsupported` for a foreign source of another family; [`is_busy`] tells a Unix socket with a full accept queue. A
+/// refusal
 /// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     descriptors::check_room(1)?;
@@ -139,9 +141,11 @@ pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -
 
 /// The same for what is not a client's connection, and so may take the descriptors that those must leave.
 fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
-    let (domain, protocol, target) = match address {
-        Address::Tcp(tcp) => (Domain::for_address(*tcp), Some(Protocol::TCP), SockAddr::from(*tcp)),
-        Address::Unix(path) => (Domain::UNIX, None, SockAddr::unix(path)?),
+    let tcp = address.to_socket()?;
+    let (domain, protocol, target) = match (tcp, address) {
+        (None, Address::Unix(path)) => (Domain::UNIX, None, SockAddr::unix(path)?),
+        (Some(tcp), _) => (Domain::for_address(tcp), Some(Protocol::TCP), SockAddr::from(tcp)),
+        (None, _) => return Err(io::ErrorKind::InvalidInput.into()),
     };
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
     if first == First::Ours && protocol.is_some() {
@@ -149,10 +153,10 @@ fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io
         // 200 ms at most; then it is on again by itself. Without it all works as well.
         let _ = socket.set_tcp_quickack(false);
     }
-    if let Address::Tcp(tcp) = address {
+    if let Some(tcp) = tcp {
         // Before the handshake, which tells the peer how large the window can get.
         options.buffers.set_first(&socket)?;
-        bind_source(&socket, options.source, *tcp)?;
+        bind_source(&socket, options.source, tcp)?;
     }
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
@@ -161,11 +165,26 @@ fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io
     }
 }
 
-/// Connects on a tokio runtime and waits until it is done.
+/// Whether a connect failed only because the accept queue of a Unix socket is full now.
+pub fn is_busy(error: &io::Error, address: &Address) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock && matches!(address, Address::Unix(_))
+}
+
+/// The pauses between connects to a Unix socket whose accept queue is full: short at first, as the queue of a server
+/// that works is taken off within milliseconds, and then long enough to cost nothing.
+pub fn busy_pauses() -> impl Iterator<Item = Duration> {
+    const FIRST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(50);
+    std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
+}
+
+/// Connects on a tokio runtime and waits until it is done. To a Unix socket whose accept queue is full it connects again
+/// and again; `is_busy` is true meanwhile, so that the caller who drops it knows what it was waiting for.
 ///
 /// # Errors
 ///
-/// The reason for which the connection could not be made.
+/// The reason for which the connection could not be made: as [`start_connect`], and `ConnectionRefused` where the socket
+/// was connected to itself.
 ///
 /// # Panics
 ///
@@ -174,18 +193,29 @@ fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io
 /// # Cancel safety
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
-pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
-    let socket = begin_connect(address, ConnectOptions::default(), First::Unknown)?;
+pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<OwnedFd> {
+    let mut pauses = busy_pauses();
+    let socket = loop {
+        match begin_connect(address, ConnectOptions::default(), First::Unknown) {
+            Err(error) if self::is_busy(&error, address) => {
+                is_busy.store(true, Ordering::Relaxed);
+                tokio::time::sleep(pauses.next().unwrap_or_default()).await;
+            }
+            result => break result?,
+        }
+    };
+    is_busy.store(false, Ordering::Relaxed);
     // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
     // dropped or gives it back, and nothing here ever closes or replaces it.
     #[allow(unsafe_code)]
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
     let socket = socket.map_err(io::Error::from)?;
     socket.writable().await?.retain_ready();
-    match SockRef::from(socket.get_ref()).take_error()? {
-        Some(error) => Err(error),
-        None => Ok(socket.into_inner()),
+    if let Some(error) = SockRef::from(socket.get_ref()).take_error()? {
+        return Err(error);
     }
+    self_connect::refuse(socket.get_ref(), address, Source::Any)?;
+    Ok(socket.into_inner())
 }
 
 /// Reads what is there.
@@ -196,6 +226,16 @@ pub async fn connect(address: &Address) -> io::Result<OwnedFd> {
 pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     let fd = fd.as_fd();
     retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?))
+}
+
+/// Reads what is there and leaves it there.
+///
+/// # Errors
+///
+/// As [`recv`].
+pub fn peek(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let fd = fd.as_fd();
+    retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?))
 }
 
 /// Writes what fits.
@@ -364,7 +404,7 @@ mod tests {
         let nowhere = IpAddr::from([192, 0, 2, 1]);
         let error = |source| seen(source).unwrap_err().kind();
         assert_eq!(error(Source::Own(nowhere)), io::ErrorKind::AddrNotAvailable);
-        assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::AddrNotAvailable);
+        assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::Unsupported);
         assert!(may_come_from(v4(9)).is_ok());
         assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }

@@ -89,6 +89,31 @@ impl Stream {
         std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ERROR)).await;
     }
 
+    /// Waits until the peer has ended its direction, or the connection failed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; call it again.
+    pub async fn ended(&self) {
+        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ENDED)).await;
+    }
+
+    /// Whether the reactor has already reported the end of the peer: a FIN or an error. Costs no system call.
+    pub fn has_ended(&self) -> bool {
+        self.watch.is(Readiness::ENDED)
+    }
+
+    /// Whether the reactor has already reported that nothing can be written any more: the peer of a Unix socket has
+    /// closed, or the connection failed. Costs no system call.
+    pub fn is_shut(&self) -> bool {
+        self.watch.is(Readiness::SHUT)
+    }
+
+    /// Whether bytes have come that nobody has read yet. Leaves them where they are.
+    pub fn has_unread(&self) -> bool {
+        matches!(socket::peek(&self.fd, &mut [0]), Ok(1..))
+    }
+
     /// Whether the reactor has already reported an error on this socket. Costs no system call.
     pub fn has_error(&self) -> bool {
         self.watch.is(Readiness::ERROR)

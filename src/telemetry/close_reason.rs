@@ -89,7 +89,7 @@ pub enum CloseReason {
     ProxyTruncated,
     /// No whole PROXY header came in time.
     ProxyTimeout,
-    /// The client left while a backend was being connected.
+    /// The client left before a backend was connected.
     ClientGone,
     /// The pool forwards by name, and the client's is none that it may.
     NameNotAllowed,
@@ -111,6 +111,8 @@ pub enum CloseReason {
     ConnectTimeout,
     /// No backend could be connected, for another reason.
     ConnectFailed,
+    /// Our own host had no descriptor, port or memory for a connection.
+    OutOfResources,
     /// No backend could be used; the last one tried does not offer TLS, or not now.
     BackendRefusedTls,
     /// No backend could be used; the last one tried was connected and took too long to open TLS.
@@ -160,7 +162,7 @@ struct Row {
 
 impl CloseReason {
     /// Every reason, in the order of the declaration: `ALL[reason as usize] == reason`.
-    pub const ALL: [Self; 68] = [
+    pub const ALL: [Self; 69] = [
         Self::ClientFin,
         Self::BackendFin,
         Self::ClientReset,
@@ -211,6 +213,7 @@ impl CloseReason {
         Self::ConnectRefused,
         Self::ConnectTimeout,
         Self::ConnectFailed,
+        Self::OutOfResources,
         Self::BackendRefusedTls,
         Self::GreetingTimeout,
         Self::GreetingFailed,
@@ -259,11 +262,10 @@ impl CloseReason {
     }
 
     /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
-    /// log writes no more than so many of its lines a second: they are turned away, or leave before they have
-    /// said what they want.
+    /// log writes no more than so many of its lines a second: they are turned away, or leave before a backend is
+    /// connected.
     pub const fn is_sampled(self) -> bool {
-        let has_left =
-            matches!(self.who(), Who::Client) && matches!(self.phase(), Phase::Accept | Phase::Hello);
+        let has_left = matches!(self.who(), Who::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left
     }
 
@@ -433,9 +435,12 @@ impl CloseReason {
                 Hello,
                 "The PROXY header was not whole when the listener's timeout for it ran out.",
             ),
-            Self::ClientGone => {
-                row("client_gone", Client, Dial, "The client left while a backend was being connected.")
-            }
+            Self::ClientGone => row(
+                "client_gone",
+                Client,
+                Dial,
+                "The client left before a backend was connected: it waited for a place or for the connect.",
+            ),
             Self::NameNotAllowed => rejection(
                 "name_not_allowed",
                 Dial,
@@ -484,6 +489,11 @@ impl CloseReason {
                 Backend,
                 Dial,
                 "No backend could be connected; the last one tried was unreachable or failed otherwise.",
+            ),
+            Self::OutOfResources => rejection(
+                "out_of_resources",
+                Dial,
+                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this may strike in any phase.",
             ),
             Self::BackendRefusedTls => row(
                 "backend_refused_tls",
@@ -643,7 +653,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 46);
+        assert_eq!(rejections.len(), 47);
         for reason in rejections {
             assert_eq!(reason.who(), Who::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");
@@ -654,7 +664,10 @@ mod tests {
     fn what_a_flood_can_cause_is_sampled() {
         use CloseReason as R;
         for reason in R::ALL {
-            let left = matches!(reason, R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls);
+            let left = matches!(
+                reason,
+                R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls | R::ClientGone
+            );
             assert_eq!(reason.is_sampled(), reason.is_rejection() || left, "{reason}");
             assert!(!reason.is_sampled() || reason.who() != Who::Backend, "{reason}");
         }

@@ -137,3 +137,17 @@ fn a_listener_survives_without_descriptors() {
         assert_eq!(child.logged("accepted again"), 0.0, "it may go on at any moment");
     });
 }
+
+/// With one descriptor left a client gets in and its backend cannot be dialled: not by the backend's fault.
+#[test]
+fn a_lack_of_descriptors_is_not_the_backends_fault() {
+    let backend = Backend::echo();
+    let child = Child::start(backend.address, EngineChoice::Auto, Some(1));
+    expect_reset(&child.connect());
+    child.wait_for_metric(&closed("out_of_resources"), 1.0);
+    let rejected = r#"pointsman_connections_rejected_total{listener="main",reason="out_of_resources"}"#;
+    assert_eq!(child.metric(rejected), 1.0);
+    let attempts = r#"pointsman_connect_attempts_total{pool="main",outcome="local"}"#;
+    assert!(child.metric(attempts) >= 1.0);
+    assert_eq!(child.metric(&closed("connect_failed")), 0.0);
+}

@@ -13,7 +13,7 @@ use crate::support::pair::{
     BlackHole, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
     with_each_engine,
 };
-use crate::support::{Backend, Proxy, own_address, tcp, wait_for};
+use crate::support::{Backend, Proxy, config, own_address, tcp, wait_for};
 
 fn source(n: u16) -> IpAddr {
     let [high, low] = n.to_be_bytes();
@@ -143,4 +143,22 @@ fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
     // The connect timeout is 5 s; this comes at once.
     child.wait_for_metric(&closed("client_gone"), gone + 30.0);
     wait_for("the descriptors", || child.descriptors() == before);
+}
+
+/// Which addresses are of this host is known where it starts, whatever wrote the configuration.
+#[test]
+fn a_backend_that_is_its_own_listener_stops_the_start_and_a_reload() {
+    let own = own_address();
+    let good = config(&format!(
+        "workers = 1\naccess_log.to = 'off'\n[listener.main]\nbind = '{own}'\npool = 'main'\n\
+         [pool.main]\nbackends = ['192.0.2.1:1']\nhealth.check = 'off'\n"
+    ));
+    let mut bad = good.clone();
+    bad.pools[0].backends[0].address = own.into();
+    let told = Server::start(bad.clone()).map(drop).unwrap_err().to_string();
+    let way = format!("listener `main` -> pool `main` -> {own} -> listener `main`");
+    assert!(told.contains(&way), "{told}");
+    let proxy = Proxy::start(good);
+    let told = proxy.remote.reload(bad).unwrap_err().to_string();
+    assert!(told.contains(&way), "{told}");
 }

@@ -511,3 +511,23 @@ fn a_start_without_backends_turns_clients_away() {
     wait_for_backends(&proxy, &all);
     assert_eq!(met(&proxy), "a");
 }
+
+/// A backend that is our own listener would send each client round.
+#[test]
+fn a_discovered_backend_that_leads_back_is_left_out() {
+    let (directory, own, [a]) = (Directory::new(), own_address(), named::<1>());
+    fs::write(directory.file(), document(&[own, a])).unwrap();
+    let config = |path: &str| {
+        config(&format!(
+            "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '{own}'\npool = 'main'\n\
+             [pool.main]\nhealth.check = 'off'\ndiscover.file = '{path}'\n"
+        ))
+    };
+    let proxy = Proxy::start(config(&directory.file().display().to_string()));
+    wait_for_backends(&proxy, &[a]);
+    assert_eq!(met(&proxy), "a");
+    // Found later, it is left out too.
+    let b = named_on(own_address(), b'b');
+    directory.replace(&document(&[b, own]));
+    wait_for_backends(&proxy, &[b]);
+}

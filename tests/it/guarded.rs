@@ -39,6 +39,7 @@ fn code(address: &Address, lines: &[&str]) -> u16 {
             stream.write_all(request.as_bytes()).unwrap();
             stream.read_to_end(&mut answer)
         }
+        Address::Scoped(scoped) => panic!("no test listens at {scoped}"),
         Address::Unix(path) => {
             let mut stream = UnixStream::connect(path).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();

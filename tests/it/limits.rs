@@ -564,7 +564,10 @@ fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
         for _ in 0..FLOOD {
             let mut client = proxy.connect();
             client.write_all(words).unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
+            // One that has said its hello is answered by an alert; its end before that is another reason.
+            if words.is_empty() {
+                client.shutdown(Shutdown::Write).unwrap();
+            }
             let _ = client.read_to_end(&mut Vec::new());
         }
         proxy.wait_for_metric(&closed(close), FLOOD as f64);

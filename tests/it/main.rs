@@ -14,6 +14,7 @@ mod ends;
 mod files;
 mod forward;
 mod fronts;
+mod gone;
 mod guarded;
 mod injection;
 mod life;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::hello::{extension, fixture, hello, message, nameless, records, server_name};
-use crate::support::recorder::{Recorder, ask, finish, list};
+use crate::support::recorder::{Recorder, ask, ask_on, list};
 use crate::support::{PATIENCE, Proxy, config, pattern, wait_for};
 
 const ENGINES: [&str; 3] = ["copy", "splice", "auto"];
@@ -165,8 +165,7 @@ fn the_split_into_segments_does_not_matter() {
             let mut client = proxy.connect();
             client.write_all(&bytes[..at]).unwrap();
             wait_for("the first piece is read", || hello_memory(&proxy) > 0);
-            client.write_all(&bytes[at..]).unwrap();
-            assert_eq!(finish(client).unwrap(), b"b\n");
+            assert_eq!(ask_on(client, &bytes[at..]).as_deref(), Ok("b"));
             assert!(backend.received() == bytes, "cut at {at}");
         }
         let mut client = proxy.connect();
@@ -174,7 +173,7 @@ fn the_split_into_segments_does_not_matter() {
         for byte in &bytes {
             client.write_all(&[*byte]).unwrap();
         }
-        assert_eq!(finish(client).unwrap(), b"b\n");
+        assert_eq!(ask_on(client, b"").as_deref(), Ok("b"));
         assert!(backend.received() == bytes);
         assert_eq!(heard(&proxy, "sni"), 14.0);
     }
@@ -214,9 +213,8 @@ fn what_follows_the_hello_follows_it_to_the_backend() {
     for engine in ENGINES {
         let proxy = open(&backend, engine);
         let bytes = [fixture("openssl-tls13"), pattern(3_000_000, 7)].concat();
-        let mut client = proxy.connect();
-        client.write_all(&bytes).unwrap();
-        assert_eq!(finish(client).unwrap(), b"b\n");
+        let client = proxy.connect();
+        assert_eq!(ask_on(client, &bytes).as_deref(), Ok("b"));
         assert!(backend.received() == bytes, "{engine}");
     }
 }
@@ -423,7 +421,7 @@ fn half_read_hellos_have_a_bound_in_the_whole_process() {
     };
     let mut one = half();
     wait_for("one is being read", || hello_memory(&proxy) == 2048);
-    let mut two = half();
+    let two = half();
     wait_for("two are being read", || hello_memory(&proxy) == 4096);
     // No room for a third, nor for one of the two to grow; but a hello that comes whole needs none.
     assert_eq!(ask(&proxy, &bytes[..1000]), Err(alert(INTERNAL_ERROR)));
@@ -435,8 +433,7 @@ fn half_read_hellos_have_a_bound_in_the_whole_process() {
     drop(one);
     wait_for("both are closed", || closed(&proxy, "hello_memory") == 2.0);
     wait_for("its memory is given back", || hello_memory(&proxy) == 2048);
-    two.write_all(&bytes[1000..]).unwrap();
-    assert_eq!(finish(two).unwrap(), b"b\n");
+    assert_eq!(ask_on(two, &bytes[1000..]).as_deref(), Ok("b"));
     assert_eq!(hello_memory(&proxy), 0);
 }
 
@@ -451,8 +448,7 @@ fn the_memory_of_a_hello_is_bounded() {
     client.write_all(&bytes[..bytes.len() - 1]).unwrap();
     wait_for("nearly all is read", || hello_memory(&proxy) >= bytes.len() as u64 - 1);
     assert_eq!(hello_memory(&proxy), 6 * 16_384, "the most that a hello may take");
-    client.write_all(&bytes[bytes.len() - 1..]).unwrap();
-    assert_eq!(finish(client).unwrap(), b"b\n");
+    assert_eq!(ask_on(client, &bytes[bytes.len() - 1..]).as_deref(), Ok("b"));
     assert!(backend.received() == bytes);
     assert_eq!(hello_memory(&proxy), 0);
 }

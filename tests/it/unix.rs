@@ -6,13 +6,16 @@ use std::net::{Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use pointsman::pool::State;
 use pointsman::server::Server;
 use serde_json::Value;
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::hello::hello;
-use crate::support::pair::{closed, expect_bytes, expect_end};
+use crate::support::pair::{closed, expect_bytes, expect_end, expect_reset};
 use crate::support::recorder::Recorder;
 use crate::support::{Backend, PATIENCE, Proxy, config, pattern, wait_for};
 
@@ -181,4 +184,100 @@ fn a_start_that_fails_leaves_no_file() {
     let Err(fault) = Server::start(config(&text)) else { panic!("it starts") };
     assert!(fault.to_string().contains("the directory must be there"), "{fault}");
     assert!(!folder.path("s").exists());
+}
+
+/// A Unix socket whose accept queue is full, and those who fill it.
+struct Full {
+    listener: UnixListener,
+    waiting: Vec<UnixStream>,
+}
+
+impl Full {
+    fn new(folder: &Folder, name: &str) -> Self {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let address = SockAddr::unix(folder.path(name)).unwrap();
+        socket.bind(&address).unwrap();
+        socket.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let client = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).unwrap();
+            match client.connect(&address) {
+                Ok(()) => waiting.push(client.into()),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                    break;
+                }
+            }
+            assert!(waiting.len() < 100, "a queue of length 0 that never fills");
+        }
+        Self { listener: socket.into(), waiting }
+    }
+
+    /// Accepts those who fill it, and then the next.
+    fn serve(&self) -> UnixStream {
+        for _ in &self.waiting {
+            self.listener.accept().unwrap();
+        }
+        self.listener.accept().unwrap().0
+    }
+}
+
+/// A proxy with one Unix backend, which is ejected after one failure.
+fn before(folder: &Folder, backend: &str, keys: &str) -> Proxy {
+    Proxy::start(config(&format!(
+        "workers = 2\naccess_log.to = 'off'\nshutdown.drain = '10s'\n\
+         [listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
+         [pool.main]\nbackends = ['unix:{}']\nejection = {{ consecutive_failures = 1 }}\n{keys}\n",
+        folder.path(backend).display(),
+    )))
+}
+
+fn attempts(proxy: &Proxy, outcome: &str) -> f64 {
+    proxy.metric(&format!(r#"pointsman_connect_attempts_total{{pool="main",outcome="{outcome}"}}"#))
+}
+
+fn backend_of(proxy: &Proxy) -> Arc<pointsman::pool::Backend> {
+    Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].pool.backends()[0])
+}
+
+#[test]
+fn a_backend_with_a_full_accept_queue_is_waited_for() {
+    let folder = Folder::new();
+    let full = Full::new(&folder, "b");
+    let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '60s'\ndial_timeout = '60s'");
+    let mut client = proxy.connect();
+    client.write_all(b"x").unwrap();
+    wait_for("the attempt", || backend_of(&proxy).active() == 1);
+    expect_bytes(full.serve(), b"x");
+    wait_for("the connect", || attempts(&proxy, "ok") == 1.0);
+    assert_eq!(attempts(&proxy, "other") + attempts(&proxy, "timeout"), 0.0);
+}
+
+#[test]
+fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
+    let folder = Folder::new();
+    let full = Full::new(&folder, "b");
+    let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '100ms'");
+    for round in 1..=3 {
+        expect_reset(&proxy.connect());
+        proxy.wait_for_metric(&closed("connect_timeout"), f64::from(round));
+    }
+    assert_eq!((attempts(&proxy, "timeout"), backend_of(&proxy).state()), (3.0, State::Up));
+    let client = proxy.connect();
+    full.serve().write_all(b"here").unwrap();
+    expect_bytes(&client, b"here");
+}
+
+#[test]
+fn a_check_that_finds_a_full_accept_queue_is_not_made() {
+    let folder = Folder::new();
+    let full = Full::new(&folder, "b");
+    let health =
+        "health = { interval = '50ms', fast_interval = '50ms', timeout = '40ms', fall = 1, rise = 1 }";
+    let proxy = before(&folder, "b", health);
+    wait_for("two checks", || backend_of(&proxy).checks_not_made() >= 2);
+    assert_eq!((backend_of(&proxy).checks_failed(), backend_of(&proxy).state()), (0, State::Up));
+    std::thread::spawn(move || while full.listener.accept().is_ok() {});
+    wait_for("a check that passes", || backend_of(&proxy).checks_passed() > 0);
+    assert_eq!(backend_of(&proxy).checks_failed(), 0);
 }

@@ -286,7 +286,7 @@ fn is_unknown(target: &Target, backend: &BackendSpec) -> bool {
     let has_port = own.port.or(target.port).is_some();
     match host {
         Some(Host::Unix(_)) => false,
-        Some(Host::Ip(_)) => !has_port,
+        Some(Host::Address(_)) => !has_port,
         None => !has_port || backend.address.tcp().is_none(),
     }
 }

@@ -4,6 +4,7 @@
 //! was found.
 
 mod admin;
+mod cycles;
 mod discover;
 mod forward;
 mod front;
@@ -46,6 +47,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     tiers::Node::check(file, &pools, found);
     front::note_cancels(&listeners, &mut pools);
     front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    cycles::check(file, &listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.
     if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {
         known.warn_of_unused(found);

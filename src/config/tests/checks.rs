@@ -1,5 +1,7 @@
 //! Checks of backends, and their agents.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::*;
 
 /// The health of a pool with these keys in its `health`.
@@ -99,7 +101,8 @@ fn checks_and_agents_have_targets() {
          health = { address = 'unix:/run/x' }, agent = { port = 5 } }]\nagent = {}",
     ));
     let [b, db] = &config.pools[..] else { panic!("two pools") };
-    let target = |host: &str, port| Target { host: host.parse().ok().map(Host::Ip), port: Some(port) };
+    let host = |ip: IpAddr| Host::Address(SocketAddr::new(ip, 0).into());
+    let target = |ip: &str, port| Target { host: ip.parse().ok().map(host), port: Some(port) };
     assert_eq!(db.health.as_ref().unwrap().target, target("10.0.0.9", 80));
     let agent = AgentSpec {
         target: target("::1", 9101),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::dns::DnsFault;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
+use crate::pool::destination;
 
 /// The most SRV records that one name may have: each target is two further questions.
 const MOST_SERVICES: usize = 512;
@@ -116,12 +117,11 @@ impl Host {
 /// Addresses that reach this very host or several at once lead to no backend. Servers that block names
 /// answer with them.
 fn is_usable(ip: IpAddr) -> bool {
-    let is_broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
-    !(ip.is_unspecified() || ip.is_multicast() || is_broadcast)
+    destination::is_host(ip)
 }
 
 fn backend(name: Option<Arc<str>>, ip: IpAddr, port: u16, weight: u16, backup: bool) -> Discovered {
-    let address = SocketAddr::new(ip, port);
+    let address = SocketAddr::new(ip.to_canonical(), port);
     let name = name.unwrap_or_else(|| address.to_string().into());
     Discovered { name, address: address.into(), weight, zone: None, backup }
 }

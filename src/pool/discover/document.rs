@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
 
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
+use crate::pool::destination;
 use crate::sys::Address;
 
 /// The version of the form that this program reads.
@@ -115,12 +116,13 @@ fn one() -> u16 {
 
 fn address<'de, D: Deserializer<'de>>(value: D) -> Result<Address, D::Error> {
     let text = String::deserialize(value)?;
-    match text.parse::<Address>() {
-        Ok(address) if address.tcp().is_some_and(|tcp| tcp.port() == 0) => {
-            Err(D::Error::custom(format!("{text:?} needs a port from 1 to 65535")))
-        }
-        Ok(address) => Ok(address),
-        Err(fault) => Err(D::Error::custom(format!("{text:?} is not an address: {fault}"))),
+    let address = text
+        .parse::<Address>()
+        .map_err(|fault| D::Error::custom(format!("{text:?} is not an address: {fault}")))?
+        .to_canonical();
+    match destination::check(&address) {
+        Ok(()) => Ok(address),
+        Err(fault) => Err(D::Error::custom(format!("{text:?} is no address of a backend: {fault}"))),
     }
 }
 
@@ -159,6 +161,7 @@ mod tests {
         check("", "");
         check(r#"{"address": "10.0.0.1:443"}"#, "10.0.0.1:443 10.0.0.1:443 1");
         check(r#"{"address": "[2001:DB8::0:1]:443"}"#, "[2001:db8::1]:443 [2001:db8::1]:443 1");
+        check(r#"{"address": "[fe80::1%eth0]:443"}"#, "[fe80::1%eth0]:443 [fe80::1%eth0]:443 1");
         check(r#"{"address": "unix:/run/a", "name": "a", "weight": 0}"#, "a unix:/run/a 0");
         check(
             r#"{"backup": true, "zone": "eu-1", "weight": 7, "address": "10.0.0.1:1", "name": "a"}"#,
@@ -190,7 +193,7 @@ mod tests {
         );
         check_text(
             "{\"version\": 1, \"backends\": [\n{\"address\": \"mail:25\"}]}",
-            "! \"mail:25\" is not an address: an address is IP:PORT, [IPv6]:PORT or unix:/absolute/path at line 2 column 22",
+            "! \"mail:25\" is not an address: an address is IP:PORT, [IPv6]:PORT, [fe80::1%INTERFACE]:PORT or unix:/absolute/path at line 2 column 22",
         );
     }
 
@@ -202,6 +205,13 @@ mod tests {
         };
         refused(r#""10.0.0.1:1""#, "expected a backend");
         refused(r#"{"address": "10.0.0.1:0"}"#, "needs a port");
+        refused(r#"{"address": "0.0.0.0:80"}"#, "for this host write");
+        refused(r#"{"address": "224.0.0.1:80"}"#, "multicast");
+        refused(r#"{"address": "[fe80::1]:80"}"#, "name the interface");
+        refused(
+            r#"{"address": "10.0.0.1:80"}, {"address": "[::ffff:10.0.0.1]:80"}"#,
+            "are both `10.0.0.1:80`",
+        );
         refused(r#"{"name": "a"}"#, "missing field `address`");
         refused(r#"{"address": "10.0.0.1:1", "weight": 65536}"#, "expected u16");
         refused(r#"{"address": "10.0.0.1:1", "weight": -1}"#, "expected u16");

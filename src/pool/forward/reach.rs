@@ -9,6 +9,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::pool::destination;
 use crate::route::IpPrefix;
 
 /// Whether a name may lead to this address; `open` are the networks that the operator opens.
@@ -22,9 +23,9 @@ pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
     open.iter().any(|prefix| prefix.contains(ip))
 }
 
-/// What no operator can open: there is no such host.
+/// What no operator can open: there is no such host, or it is on one link, which a name does not tell.
 fn is_nobody(ip: IpAddr) -> bool {
-    ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+    !destination::is_host(ip)
 }
 
 fn is_public(ip: IpAddr) -> bool {

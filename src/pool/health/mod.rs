@@ -111,9 +111,9 @@ pub enum CheckFault {
     /// It refused the hello of a `tls` check with this alert.
     #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
     TlsAlert(u8),
-    /// This process was out of descriptors, ports or memory. It says nothing about the backend and
-    /// never counts against it.
-    #[error("out of local resources")]
+    /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of
+    /// the backend's Unix socket stayed full. It says nothing about the backend and never counts against it.
+    #[error("out of local resources, or its accept queue was full")]
     Local,
     /// Any other error.
     #[error("failed")]

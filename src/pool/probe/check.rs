@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicBool;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -22,9 +23,10 @@ const CHUNK: usize = 1024;
 ///
 /// Dropping it closes the connection.
 pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckOutcome {
+    let is_busy = AtomicBool::new(false);
     let attempt = async {
         // A reset here came behind the handshake: it is a close, only an early one.
-        let socket = socket::connect(address).await.map_err(|error| broken(&error))?;
+        let socket = socket::connect(address, &is_busy).await.map_err(|error| broken(&error))?;
         let header =
             spec.proxy_protocol.map(|version| proxy_protocol::local(version, ends(&socket, address)));
         let script = match (&spec.check, &header) {
@@ -43,6 +45,8 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
     match timeout(spec.timeout, attempt).await {
         Ok(Ok(())) => CheckOutcome::Passed,
         Ok(Err(fault)) => CheckOutcome::Failed(fault),
+        // The accept queue of its Unix socket was full all the time: the check was not made.
+        Err(_elapsed) if is_busy.into_inner() => CheckOutcome::Failed(CheckFault::Local),
         Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
     }
 }
@@ -58,12 +62,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 ///
 /// Dropping it gives the attempt up.
 pub(in crate::pool) async fn connect(address: &Address) -> io::Result<Box<dyn Talking>> {
-    talking(socket::connect(address).await?, address)
+    talking(socket::connect(address, &AtomicBool::new(false)).await?, address)
 }
 
 fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn Talking>> {
     Ok(match address {
-        Address::Tcp(_) => Box::new(TcpStream::from_std(socket.into())?),
+        Address::Tcp(_) | Address::Scoped(_) => Box::new(TcpStream::from_std(socket.into())?),
         Address::Unix(_) => Box::new(UnixStream::from_std(socket.into())?),
     })
 }
@@ -74,10 +78,10 @@ fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)>
 }
 
 fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
-    match address {
-        Address::Tcp(tcp) => Dialogue::new(script, &tcp.to_string(), random),
+    match address.tcp() {
+        Some(tcp) => Dialogue::new(script, &tcp.to_string(), random),
         // What HTTP clients send over such sockets.
-        Address::Unix(_) => Dialogue::new(script, "localhost", random),
+        None => Dialogue::new(script, "localhost", random),
     }
 }
 
@@ -132,7 +136,8 @@ pub(super) fn fault(error: &io::Error) -> CheckFault {
     use io::ErrorKind as Kind;
     match error.kind() {
         _ if is_out_of_resources(error) => CheckFault::Local,
-        Kind::AddrNotAvailable => CheckFault::Local,
+        // No free port; EAGAIN of TCP is a full table of routes.
+        Kind::AddrNotAvailable | Kind::WouldBlock => CheckFault::Local,
         // A Unix socket's path without a socket is a closed port.
         Kind::ConnectionRefused | Kind::NotFound => CheckFault::Refused,
         Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown => CheckFault::Unreachable,

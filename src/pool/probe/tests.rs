@@ -104,6 +104,8 @@ fn whose_fault_an_error_is() {
         (code(105), CheckFault::Local),
         (code(12), CheckFault::Local),
         (code(99), CheckFault::Local),
+        (code(28), CheckFault::Local),
+        (code(11), CheckFault::Local),
         (code(1), CheckFault::Other),
         (code(13), CheckFault::Other),
         (code(104), CheckFault::Other),

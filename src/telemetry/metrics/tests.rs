@@ -106,7 +106,7 @@ fn every_series_is_there_from_the_start_with_zero() {
     }
     let count = |name: &str| samples.keys().filter(|sample| sample.starts_with(name)).count();
     assert_eq!(count("pointsman_connections_closed_total{"), CloseReason::ALL.len());
-    assert_eq!(count("pointsman_connections_rejected_total{"), 46);
+    assert_eq!(count("pointsman_connections_rejected_total{"), 47);
     assert_eq!(count("pointsman_client_hello_total{"), 8);
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 8);

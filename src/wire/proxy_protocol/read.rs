@@ -83,11 +83,10 @@ fn address(ip: IpAddr, port: u16) -> SocketAddr {
 
 /// Faults that can be told before the length has come, so that nobody waits for the rest in vain.
 fn early_fault(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
-    if let Some(&command) = bytes.get(V2_SIGNATURE.len()) {
-        read_command(command)?;
-    }
+    let Some(&command) = bytes.get(V2_SIGNATURE.len()) else { return Ok(None) };
+    let command = read_command(command)?;
     if let Some(&family) = bytes.get(V2_SIGNATURE.len() + 1) {
-        check_family(family)?;
+        check_family(command, family)?;
     }
     Ok(None)
 }
@@ -107,15 +106,21 @@ fn read_command(byte: u8) -> Result<Command, HeaderFault> {
     }
 }
 
-fn check_family(byte: u8) -> Result<(), HeaderFault> {
-    let (family, protocol) = (byte >> 4, byte & 0xf);
-    if family > 3 || protocol > 2 { Err(HeaderFault::Family) } else { Ok(()) }
+/// Refuses a family that the protocol does not have. LOCAL may have any: proxy-protocol.txt 2.2 ignores its family.
+fn check_family(command: Command, byte: u8) -> Result<(), HeaderFault> {
+    if command == Command::Local || is_known(byte) { Ok(()) } else { Err(HeaderFault::Family) }
+}
+
+/// Whether the protocol has this address family and this transport.
+fn is_known(byte: u8) -> bool {
+    let (family, transport) = (byte >> 4, byte & 0xf);
+    family <= 3 && transport <= 2
 }
 
 fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
     let command = read_command(bytes[12])?;
     let family = bytes[13];
-    check_family(family)?;
+    check_family(command, family)?;
     let length = V2_FIXED + usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
     if length > LONGEST_V2 {
         return Err(HeaderFault::TooLong);
@@ -125,6 +130,10 @@ fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
         Command::Local => Origin::Sender,
         Command::Proxy => origin(family, &header[V2_FIXED..])?,
     };
+    if !is_known(family) {
+        // LOCAL of an unknown family: nothing in its block has a known place, a checksum included.
+        return Ok(Some(Found::Header(Header { version: Version::V2, origin, tlvs: Vec::new() }, length)));
+    }
     let tlvs = match (command, tlvs(header, V2_FIXED + addresses(family))) {
         (_, Err(HeaderFault::Checksum)) => return Err(HeaderFault::Checksum),
         // Of LOCAL all is to be passed over, and where nothing is known of the addresses nothing is known of

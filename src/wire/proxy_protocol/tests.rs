@@ -122,13 +122,28 @@ fn binary_headers() {
     check(&v2(0x21, 0x00, b"whatever"), "V2 unknown (24)");
 }
 
+/// proxy-protocol.txt 2.2: the receiver of LOCAL discards "the protocol block including the family".
+#[test]
+fn local_is_taken_whatever_its_family() {
+    for family in 0..=u8::MAX {
+        check(&v2(0x20, family, b""), "V2 sender (16)");
+        check(&v2(0x20, family, b"whatever"), "V2 sender (24)");
+        check(&[&V2_SIGNATURE[..], &[0x20, family]].concat(), "more");
+    }
+    // In a block of an unknown family these bytes are no checksum.
+    check(&v2(0x20, 0x41, &tlv(3, &[0; 4])), "V2 sender (23)");
+    check(&v2(0x20, 0x13, &tlv(3, &[0; 4])), "V2 sender (23)");
+    check(&v2(0x20, 0x11, &[TCP4, &tlv(3, &[0; 4])].concat()), "Checksum");
+    check(&[&V2_SIGNATURE[..], &[0x20, 0xff, 0x0f, 0xf1]].concat(), "TooLong");
+}
+
 #[test]
 fn binary_headers_that_are_none() {
     check(&v2(0x31, 0x11, TCP4), "Version");
     check(&v2(0x11, 0x11, TCP4), "Version");
     check(&v2(0x22, 0x11, TCP4), "Command");
     check(&v2(0x21, 0x41, TCP4), "Family");
-    check(&v2(0x20, 0x13, TCP4), "Family");
+    check(&v2(0x21, 0x13, TCP4), "Family");
     check(&v2(0x21, 0x11, &TCP4[..11]), "Addresses");
     check(&v2(0x21, 0x21, &[0; 35]), "Addresses");
     check(&v2(0x21, 0x31, &[0; 215]), "Addresses");
@@ -246,6 +261,7 @@ fn samples() -> Vec<Vec<u8>> {
     let four = outgoing("10.0.0.1:1000", "10.0.0.2:443", tlvs);
     let six = outgoing("[2001:db8::1]:1000", "[::1]:443", tlvs);
     let mut samples = vec![local(Version::V1, None), local(Version::V2, None), v2(0x21, 0x31, &[b'p'; 216])];
+    samples.push(v2(0x20, 0xf1, b"junk"));
     for one in [&four, &six] {
         samples.extend([one.write(), summed(one), Outgoing { version: Version::V1, ..one.clone() }.write()]);
     }
@@ -338,7 +354,7 @@ proptest! {
 
     #[test]
     fn any_tlvs_may_be_read(block in prop::collection::vec(prop_oneof![0_u8..6, any::<u8>()], 0..80)) {
-        for family in [0x00, 0x11] {
+        for family in [0x00, 0x11, 0x41] {
             for command in [0x20, 0x21] {
                 check_segments(&v2(command, family, &[TCP4, &block].concat()));
             }

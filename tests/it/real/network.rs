@@ -311,3 +311,71 @@ fn a_vanished_backend_is_noticed_by_keepalive() {
     // The backend's socket gets its options some seconds after the start.
     check_vanished("user_timeout = \"2s\"\nkeepalive = \"4s\"", ECHO, "backend", "backend_vanished");
 }
+
+/// The kernel has one port to give, and nobody listens there: each connect there ends at itself.
+#[test]
+#[ignore = "needs root, iproute2 and socat"]
+fn a_connect_to_itself_is_a_refused_connect() {
+    let network = Network::new();
+    let pool = "backends = [\"127.0.0.1:40000\"]";
+    let config = format!(
+        "[listener.main]\nbind = \":9000\"\npool = \"main\"\n[pool.main]\n{pool}\nhealth.check = \"off\"\n\
+         [listener.checked]\nbind = \":9001\"\npool = \"checked\"\n[pool.checked]\n{pool}\n\
+         health = {{ interval = \"50ms\", fast_interval = \"50ms\", down_interval = \"50ms\" }}\n"
+    );
+    let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
+    let program = Program::start_by(program, Directory::new(), &config);
+    program.log.wait_for("backend is down pool=checked");
+    // Behind the start, as the admin listener takes a port of the range.
+    let range = "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range";
+    run(network.at("program", "sh").args(["-c", range]));
+    // The words of clients would come back to them.
+    for number in 1..=20 {
+        let mut client = network.client(PROGRAM);
+        // It may be reset before it has written.
+        let _ = client.to.write_all(b"a secret");
+        let mut answer = Vec::new();
+        client.from.read_to_end(&mut answer).unwrap();
+        assert_eq!(answer, b"", "client {number}");
+    }
+    program.wait_for_record("a refusal", |record| record["close"] == "connect_refused");
+    // Forty checks have come meanwhile, of which two would have been enough.
+    assert!(!program.log.have("backend is up"), "checks pass at a port where nobody listens");
+    // The port is free for a server that does not reuse addresses.
+    let mut socat = network.at("program", "socat");
+    socat.args(["TCP4-LISTEN:40000,bind=127.0.0.1,fork", "PIPE"]).stdin(Stdio::null());
+    let _backend = Guarded::spawn(&mut socat);
+    program.log.wait_for("backend is up pool=checked");
+    run(network.at("program", "sh").args(["-c", &range.replace("40000 40000", "40001 40100")]));
+    network.client(PROGRAM).greet();
+    program.stop();
+}
+
+/// Backends, listeners and checks on one link, by the name of its interface.
+#[test]
+#[ignore = "needs root, iproute2 and socat"]
+fn link_local_addresses_are_reached_by_the_name_of_an_interface() {
+    let network = Network::new();
+    for (place, address, device) in [
+        ("client", "fe80::c", "line"),
+        ("program", "fe80::1", "to-client"),
+        ("program", "fe80::2", "to-backend"),
+        ("backend", "fe80::b", "line"),
+    ] {
+        network.ip(place, &format!("addr add {address}/64 dev {device} nodad"));
+    }
+    let config = "[listener.main]\nbind = \"[fe80::1%to-client]:9000\"\npool = \"main\"\n\
+                  [pool.main]\nbackends = [\"[fe80::b%to-backend]:9001\"]\n\
+                  health = { interval = \"50ms\", fast_interval = \"50ms\", down_interval = \"50ms\", port = 9001 }\n";
+    let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
+    let program = Program::start_by(program, Directory::new(), config);
+    program.log.wait_for("backend is down pool=main");
+    let mut socat = network.at("backend", "socat");
+    let _backend =
+        Guarded::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
+    program.log.wait_for("backend is up pool=main");
+    network.client("TCP6:[fe80::1%line]:9000").greet();
+    let record = program.wait_for_record("the end", |record| record["close"] == "client_fin");
+    assert_eq!(record["backend_address"], "[fe80::b%to-backend]:9001");
+    program.stop();
+}

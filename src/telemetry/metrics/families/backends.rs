@@ -64,7 +64,7 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     "pointsman_backend_checks_total",
     Counter,
     &["pool", "backend", "result"],
-    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left).",
+    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left, or a Unix socket whose accept queue stayed full).",
 );
 pub(crate) const CHECK_FAILURES: MetricDoc = doc(
     "pointsman_check_failures_total",

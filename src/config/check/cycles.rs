@@ -1,0 +1,47 @@
+//! Backends that lead back to their own pools by way of listeners of the same file.
+
+use crate::config::code::Code;
+use crate::config::cycles::Graph;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::File;
+use crate::config::findings::Findings;
+use crate::listener::ListenerSpec;
+use crate::pool::PoolSpec;
+use crate::sys::Address;
+
+/// Judges what is certain on any host: `check` may run elsewhere, so addresses of interfaces are judged at the start.
+pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
+    // How listeners and pools fit together is not known of a file that was read in part.
+    if found.has_faults() {
+        return;
+    }
+    let graph = Graph::new(listeners, pools, &[]);
+    let mut own: Vec<_> = graph.own_backends().collect();
+    own.sort();
+    for (pool, address) in own {
+        let Some(cycle) = graph.cycle(pool, address) else { continue };
+        let path = format!("pool.{pool}.backends");
+        let diagnostic = if cycle.is_certain {
+            let message = format!("backend {address} of pool `{pool}` leads back to the pool itself");
+            Diagnostic::new(Code::BackendCycle, path, message)
+                .help("each client would go round until the process is full: remove it, or name the server that is meant")
+        } else {
+            let message = format!("backend {address} of pool `{pool}` may lead back to the pool itself");
+            Diagnostic::new(Code::PossibleCycle, path, message)
+                .help("a client for whom no route ends this goes round until the process is full")
+        };
+        found.add(match place(file, pool, address) {
+            Some(place) => diagnostic.label(place, cycle.to_string()),
+            None => diagnostic.help(cycle.to_string()),
+        });
+    }
+}
+
+/// Where the backend is written.
+fn place(file: &File, pool: &str, address: &Address) -> Option<Span> {
+    let named = file.pool.value()?.0.iter().find(|named| named.name == pool)?;
+    let items = &named.table.as_ref()?.backends.value()?.items;
+    let is_it =
+        |words: &crate::config::file::Backend| words.address.value().is_some_and(|found| found.0 == *address);
+    items.iter().find(|item| is_it(&item.value.0)).map(|item| item.at)
+}

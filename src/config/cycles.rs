@@ -1,0 +1,243 @@
+//! Backends that are listeners of the same process, so that connections come back to where they came from.
+//!
+//! A backend that is another listener is a chain, and may be meant. A chain that leads back to the backend's own pool
+//! is a cycle: each client, and each check, goes round until the process is full.
+//!
+//! A cycle is *certain* if the same connection takes it again and again: no route on the way has a condition besides
+//! the server name, and all routes on the way are for the same written name. It is a fault. Another cycle may end, as
+//! with a route for the address that the second turn comes from; it is a warning.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::listener::ListenerSpec;
+use crate::pool::PoolSpec;
+use crate::snapshot::{ActionSpec, FrontSpec, ProtocolSpec, TargetSpec};
+use crate::sys::Address;
+
+/// A way from a backend back to the pool that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// Each listener on the way, with the pool that it leads to and the backend that is the next listener.
+    steps: Vec<Step>,
+    /// Whether the same connection takes it again and again.
+    pub is_certain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    listener: Arc<str>,
+    pool: Arc<str>,
+    backend: Address,
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Step { listener, pool, backend } in &self.steps {
+            write!(f, "listener `{listener}` -> pool `{pool}` -> {backend} -> ")?;
+        }
+        write!(f, "listener `{}`", self.steps.first().map_or("", |step| &step.listener))
+    }
+}
+
+/// By what a connection takes a way out of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Label {
+    /// Each connection does.
+    All,
+    /// The route's name, as it is written, or the key that stands for a route.
+    Only(String),
+    /// Something that may differ at the second turn.
+    Uncertain,
+}
+
+impl Label {
+    /// What a connection has that takes both ways; `None` if none surely does.
+    fn and(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Uncertain, _) | (_, Self::Uncertain) => None,
+            (Self::All, one) | (one, Self::All) => Some(one.clone()),
+            (one, other) => (one == other).then(|| one.clone()),
+        }
+    }
+}
+
+/// The listeners of a process, and which of them its backends are.
+pub struct Graph<'a> {
+    listeners: &'a [ListenerSpec],
+    /// The listeners that are bound to an address, by it.
+    bound: HashMap<Address, usize>,
+    /// Those that are bound to a port on every address of a family.
+    wild: HashMap<(u16, bool), usize>,
+    /// The addresses of this host, where they are known.
+    host: &'a [IpAddr],
+    /// The backends of each pool that are listeners.
+    hits: HashMap<&'a str, Vec<(Address, usize)>>,
+}
+
+impl<'a> Graph<'a> {
+    /// What is known of these listeners and pools. `host` are the addresses of this host's interfaces, or none where the
+    /// configuration may be for another host: loopback addresses are of every host.
+    pub fn new(listeners: &'a [ListenerSpec], pools: &'a [PoolSpec], host: &'a [IpAddr]) -> Self {
+        let mut graph =
+            Self { listeners, bound: HashMap::new(), wild: HashMap::new(), host, hits: HashMap::new() };
+        for (at, listener) in listeners.iter().enumerate() {
+            for bind in &listener.binds {
+                match bind.tcp() {
+                    Some(tcp) if tcp.port() == 0 => {}
+                    Some(tcp) if tcp.ip().is_unspecified() => {
+                        graph.wild.insert((tcp.port(), tcp.is_ipv4()), at);
+                    }
+                    _ => _ = graph.bound.insert(bind.to_canonical(), at),
+                }
+            }
+        }
+        if graph.bound.is_empty() && graph.wild.is_empty() {
+            return graph;
+        }
+        for pool in pools.iter().filter(|pool| pool.forward.is_none()) {
+            let hits = pool
+                .backends
+                .iter()
+                .filter_map(|backend| Some((backend.address.clone(), graph.listener_at(&backend.address)?)));
+            let hits: Vec<_> = hits.collect();
+            if !hits.is_empty() {
+                graph.hits.insert(&pool.name, hits);
+            }
+        }
+        graph
+    }
+
+    /// The pools with backends that are listeners, and those backends.
+    pub fn own_backends(&self) -> impl Iterator<Item = (&'a str, &Address)> {
+        self.hits.iter().flat_map(|(pool, hits)| hits.iter().map(|(address, _)| (*pool, address)))
+    }
+
+    /// The listener that a connect to `address` reaches, if it is one of this process.
+    fn listener_at(&self, address: &Address) -> Option<usize> {
+        let address = address.to_canonical();
+        if let Some(at) = self.bound.get(&address) {
+            return Some(*at);
+        }
+        let tcp: SocketAddr = address.tcp()?;
+        let is_here = tcp.ip().is_loopback() || self.host.contains(&tcp.ip());
+        self.wild.get(&(tcp.port(), tcp.is_ipv4())).copied().filter(|_| is_here)
+    }
+
+    /// The way on which connections to a backend at `address` come back to its `pool`, if there is one. A certain one goes
+    /// before others.
+    pub fn cycle(&self, pool: &str, address: &Address) -> Option<Cycle> {
+        let first = self.listener_at(address)?;
+        let mut search =
+            Search { graph: self, pool, seen: HashSet::new(), steps: Vec::new(), is_certain: true };
+        if !search.find(first, &Label::All) {
+            search = Search { graph: self, pool, seen: HashSet::new(), steps: Vec::new(), is_certain: false };
+            if !search.find(first, &Label::All) {
+                return None;
+            }
+        }
+        let Search { mut steps, is_certain, .. } = search;
+        steps.last_mut()?.backend = address.clone();
+        Some(Cycle { steps, is_certain })
+    }
+}
+
+/// A search for a way to a pool.
+struct Search<'g, 'a> {
+    graph: &'g Graph<'a>,
+    pool: &'g str,
+    seen: HashSet<(usize, Label)>,
+    steps: Vec<Step>,
+    /// Whether only certain ways are followed.
+    is_certain: bool,
+}
+
+impl Search<'_, '_> {
+    /// Looks for the pool behind a listener; the steps are then those of the way.
+    fn find(&mut self, at: usize, label: &Label) -> bool {
+        if !self.seen.insert((at, label.clone())) {
+            return false;
+        }
+        let listener = &self.graph.listeners[at];
+        for (way, pool) in targets(listener) {
+            let label = match label.and(&way) {
+                Some(label) => label,
+                None if self.is_certain => continue,
+                None => Label::All,
+            };
+            let step = |backend: &Address| Step {
+                listener: Arc::clone(&listener.name),
+                pool: Arc::clone(pool),
+                backend: backend.clone(),
+            };
+            if **pool == *self.pool {
+                // The backend is the one that was asked for.
+                self.steps.push(step(&SocketAddr::from(([0; 4], 0)).into()));
+                return true;
+            }
+            for (backend, next) in self.graph.hits.get(&**pool).into_iter().flatten() {
+                self.steps.push(step(backend));
+                if self.find(*next, &label) {
+                    return true;
+                }
+                self.steps.pop();
+            }
+        }
+        false
+    }
+}
+
+/// The pools that a listener leads to, and by what.
+fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
+    let policy = &listener.policy;
+    let mut targets = Vec::new();
+    for route in policy.protocol.routes() {
+        let pools = match &route.action {
+            ActionSpec::Pool(pool) => std::slice::from_ref(pool),
+            ActionSpec::Split(_, pools) => pools,
+            ActionSpec::Reject | ActionSpec::Drop => continue,
+        };
+        for key in &route.keys {
+            targets.extend(pools.iter().map(|pool| (Label::Only(key.to_string()), pool)));
+        }
+    }
+    match &policy.protocol {
+        ProtocolSpec::Tcp { pool, .. } => targets.push((Label::All, pool)),
+        ProtocolSpec::Tls { no_sni, unmatched, .. } => {
+            targets.extend(by_keys([("no_sni", no_sni), ("unmatched", unmatched)]));
+        }
+    }
+    match &policy.front {
+        FrontSpec::Straight | FrontSpec::Starttls { .. } => {}
+        FrontSpec::Postgres { plaintext, databases, users, cancel, .. } => {
+            targets.extend(by_keys([("plaintext", plaintext), ("cancel", cancel)]));
+            for (table, entries) in [("databases", databases), ("users", users)] {
+                let of_table = entries.iter();
+                targets.extend(of_table.map(|(name, pool)| (Label::Only(format!("{table}.{name}")), pool)));
+            }
+        }
+        FrontSpec::Detect(detect) => targets.extend(by_keys([
+            ("ssh", &detect.ssh),
+            ("http", &detect.http),
+            ("postgres", &detect.postgres),
+            ("other", &detect.other),
+            ("on_timeout", &detect.on_timeout),
+        ])),
+    }
+    // A route with conditions may take the second turn elsewhere, whatever the way is for.
+    if policy.protocol.routes().iter().any(|route| route.conditions.is_some()) {
+        targets.iter_mut().for_each(|(label, _)| *label = Label::Uncertain);
+    }
+    targets
+}
+
+fn by_keys<'t, const N: usize>(
+    keys: [(&'static str, &'t TargetSpec); N],
+) -> impl Iterator<Item = (Label, &'t Arc<str>)> {
+    keys.into_iter().filter_map(|(key, target)| match target {
+        TargetSpec::Pool(pool) => Some((Label::Only(key.to_owned()), pool)),
+        TargetSpec::Reject => None,
+    })
+}

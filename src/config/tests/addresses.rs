@@ -1,0 +1,78 @@
+//! Addresses that are written.
+
+use super::*;
+
+/// A pool with these backends.
+#[track_caller]
+fn check_backends(backends: &str, expected: &[&str]) {
+    check(
+        &format!("[listener.db]\nbind = ':5432'\npool = 'db'\n[pool.db]\nbackends = [{backends}]"),
+        expected,
+    );
+}
+
+#[test]
+fn backends_are_hosts() {
+    check_backends("'127.0.0.1:1', '[::1]:1', '[fe80::1%2]:1', '[fe80::1%eth0]:1', 'unix:/x'", &[]);
+    for address in
+        ["0.0.0.0:80", "[::]:80", "224.0.0.1:80", "[ff02::1%2]:80", "255.255.255.255:80", "[fe80::1]:80"]
+    {
+        check_backends(&format!("'{address}'"), &["C0204"]);
+        check_backends(&format!("'10.0.0.1:80', {{ name = 'b', address = '{address}' }}"), &["C0204"]);
+    }
+    let [fault] = &diagnostics(
+        "[listener.db]\nbind = ':5432'\npool = 'db'\n[pool.db]\nbackends = ['[fe80::1]:80']",
+    )[..] else {
+        panic!("one fault")
+    };
+    assert!(fault.labels[0].text.contains("[fe80::1%eth0]:443"), "{fault:?}");
+}
+
+#[test]
+fn an_ipv4_mapped_address_is_that_of_ipv4() {
+    check_backends("'127.0.0.1:80', '[::ffff:127.0.0.1]:80'", &["C0306"]);
+    let config =
+        good("[listener.db]\nbind = ':5432'\npool = 'db'\n[pool.db]\nbackends = ['[::ffff:10.0.0.1]:80']");
+    assert_eq!(config.pools[0].backends[0].address.to_string(), "10.0.0.1:80");
+    assert_eq!(&*config.pools[0].backends[0].name, "10.0.0.1:80");
+}
+
+#[test]
+fn binds_are_addresses_of_a_host() {
+    let bind = |address: &str| {
+        format!("[listener.db]\nbind = '{address}'\npool = 'db'\n[pool.db]\nbackends = ['10.0.0.1:1']")
+    };
+    for address in ["0.0.0.0:1", "[::]:1", "[fe80::1%eth0]:1", "[fe80::1%3]:1", ":1", "unix:/x"] {
+        check(&bind(address), &[]);
+    }
+    for address in ["[fe80::1]:1", "224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1", "[::ffff:10.0.0.1]:1"] {
+        check(&bind(address), &["C0204"]);
+    }
+    let admin =
+        |address: &str| format!("[admin]\nlisten = '{address}'\ntoken_file = '/t'\n{}", whole("", "", ""));
+    check(&admin("[fe80::1]:9"), &["C0204"]);
+    let config = diagnostics(&admin("[fe80::1%eth0]:9"));
+    assert!(config.iter().all(|found| found.code != Code::BadAddress), "{config:?}");
+}
+
+#[test]
+fn targets_of_checks_are_hosts() {
+    for key in ["health", "agent"] {
+        let of = |address: &str| format!("{key} = {{ address = '{address}', port = 5 }}");
+        let written = |address: &str| format!("{key} = {{ address = '{address}' }}");
+        check(&whole("", &of("10.0.0.9"), ""), &[]);
+        check(&whole("", &written("[fe80::1%eth0]:5"), ""), &[]);
+        check(&whole("", &of("0.0.0.0"), ""), &["C0204"]);
+        check(&whole("", &of("fe80::1"), ""), &["C0204"]);
+        check(&whole("", &written("224.0.0.1:5"), ""), &["C0204"]);
+    }
+}
+
+#[test]
+fn the_command_line_takes_the_same() {
+    let with = |listen: &str, backend: &str| one_liner(&[listen.to_owned()], &[backend.to_owned()]);
+    assert!(with(":1", "[fe80::1%eth0]:2").is_ok());
+    assert!(with("[fe80::1%eth0]:1", "10.0.0.1:2").is_ok());
+    assert!(with(":1", "[fe80::1]:2").is_err());
+    assert!(with(":1", "0.0.0.0:2").is_err());
+}

@@ -1,0 +1,269 @@
+//! One attempt to connect a backend, and what its failure means.
+
+use std::cell::Cell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::announce::Prologue;
+use super::front::{self, NotReady};
+use super::sniff::Sniffed;
+use crate::executor::{sleep, timeout_at};
+use crate::pool::{DialSource, DialSpec};
+use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
+use crate::snapshot::front::Greet;
+use crate::sys::fault::is_out_of_resources;
+use crate::sys::socket::{self, ConnectOptions, First, Source};
+use crate::sys::{Address, Stream, self_connect};
+use crate::telemetry::{CloseReason, ConnectOutcome};
+use crate::wire::opening::Fault;
+
+/// A connected backend, and how many of the client's first bytes it has.
+pub(super) struct Dialled {
+    backend: Stream,
+    pub(super) sent: usize,
+    /// Whether it was written to.
+    is_told: bool,
+}
+
+impl Dialled {
+    /// The relay between the client and this backend, beginning with what is not yet sent.
+    pub(super) fn relay(self, sniffed: Sniffed, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Relay {
+        let Sniffed { client, mut bytes, .. } = sniffed;
+        bytes.drain(..self.sent);
+        if bytes.is_empty() {
+            return Relay::new(client, self.backend, self.is_told, options, engines);
+        }
+        let parts = Parts {
+            client,
+            backend: self.backend,
+            from_client: (bytes, Stage::Open),
+            from_backend: (Vec::new(), Stage::Open),
+        };
+        Relay::resume(parts, options, engines)
+    }
+}
+
+/// One attempt at one backend: connected by `by`, and ready for the first bytes by `deadline`.
+pub(super) async fn ready(
+    way: Way<'_>,
+    prologue: &Prologue<'_>,
+    greet: Option<&Greet>,
+    by: Instant,
+    deadline: Instant,
+) -> Result<Dialled, Failure> {
+    let connect = async |prologue: &Prologue<'_>| {
+        let is_busy = Cell::new(false);
+        match timeout_at(by, attempt(way, prologue, &is_busy)).await {
+            Ok(attempted) => attempted.map_err(|error| Failure::of(&error)),
+            Err(_) if is_busy.get() => Err(Failure::BUSY),
+            Err(_) => Err(Failure::TIMEOUT),
+        }
+    };
+    let Some(greet) = greet else { return connect(prologue).await };
+    let (own, clients) = prologue.split();
+    let Dialled { backend, .. } = connect(&own).await?;
+    let deadline = deadline.min(Instant::now() + greet.timeout);
+    match timeout_at(deadline, Box::pin(front::greet(&backend, greet))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(not_ready)) => return Err(Failure::greeting(&not_ready)),
+        Err(_) => return Err(Failure::GREETING_TIMEOUT),
+    }
+    // Its buffer is empty, so this does not wait; what breaks now breaks before it has the hello.
+    let sent = backend.send(clients).await.map_err(|error| Failure::greeting(&error.into()))?;
+    Ok(Dialled { backend, sent, is_told: true })
+}
+
+/// How a backend is dialled.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) address: &'a Address,
+    pub(super) spec: &'a DialSpec,
+    pub(super) client: Option<SocketAddr>,
+}
+
+/// One attempt at one backend. `is_busy` is true while the accept queue of its Unix socket is full.
+async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) -> io::Result<Dialled> {
+    let Way { address, spec, client } = way;
+    let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
+    let first = &*prologue.bytes;
+    if first.is_empty() {
+        let fd = start(address, options, First::Unknown, is_busy).await?;
+        let backend = Stream::register_connecting(fd)?;
+        backend.connected().await?;
+        self_connect::refuse(&backend, address, options.source)?;
+        return Ok(Dialled { backend, sent: 0, is_told: false });
+    }
+    let fd = start(address, options, First::Ours, is_busy).await?;
+    // On a near network the connection is made by now. If not, the kernel says so and is asked again
+    // when the socket is writable; the write tells then whether it worked.
+    let (backend, mut sent) = match socket::send(&fd, first) {
+        Ok(sent) => (Stream::register(fd)?, sent),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let backend = Stream::register_connecting(fd)?;
+            let sent = backend.send(first).await?;
+            (backend, sent)
+        }
+        Err(error) => return Err(error),
+    };
+    self_connect::refuse(&backend, address, options.source)?;
+    // What is not the client's is no business of the relay.
+    while sent < prologue.own {
+        sent += backend.send(&first[sent..prologue.own]).await?;
+    }
+    Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
+}
+
+/// Starts a connect; one to a Unix socket whose accept queue is full again and again, until it is let in.
+///
+/// TCP repeats its SYN in that case by itself. connect(2) gives EAGAIN at once for a nonblocking Unix socket.
+async fn start(
+    address: &Address,
+    options: ConnectOptions,
+    first: First,
+    is_busy: &Cell<bool>,
+) -> io::Result<OwnedFd> {
+    let mut pauses = socket::busy_pauses();
+    loop {
+        match socket::start_connect(address, options, first) {
+            Err(error) if socket::is_busy(&error, address) => {
+                is_busy.set(true);
+                sleep(pauses.next().unwrap_or_default()).await;
+            }
+            result => {
+                is_busy.set(false);
+                return result;
+            }
+        }
+    }
+}
+
+/// Where a connection to that backend comes from.
+fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<Source> {
+    match (wanted, client, backend) {
+        (DialSource::Any, ..) => Ok(Source::Any),
+        (DialSource::Address(ip), ..) => Ok(Source::Own(ip)),
+        (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
+            Ok(Source::Foreign(client.ip()))
+        }
+        // Never as ourselves instead: the backend may trust us more than its clients.
+        (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// What a failed attempt means.
+pub(super) struct Failure {
+    pub(super) outcome: ConnectOutcome,
+    pub(super) reason: CloseReason,
+    /// Whether it counts against the backend.
+    pub(super) is_of_backend: bool,
+}
+
+impl Failure {
+    const TIMEOUT: Self = Self::of_backend(ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
+
+    /// The accept queue of a Unix socket stayed full: the backend is loaded, and not broken.
+    const BUSY: Self = Self { is_of_backend: false, ..Self::TIMEOUT };
+
+    const GREETING_TIMEOUT: Self = Self::of_backend(ConnectOutcome::Greeting, CloseReason::GreetingTimeout);
+
+    const fn of_backend(outcome: ConnectOutcome, reason: CloseReason) -> Self {
+        Self { outcome, reason, is_of_backend: true }
+    }
+
+    /// A failure on this side of the connection.
+    const fn local(reason: CloseReason) -> Self {
+        Self { outcome: ConnectOutcome::Local, reason, is_of_backend: false }
+    }
+
+    fn greeting(not_ready: &NotReady) -> Self {
+        let reason = match not_ready {
+            NotReady::Fault(Fault::Refused) => CloseReason::BackendRefusedTls,
+            NotReady::Fault(_) | NotReady::Io(_) => CloseReason::GreetingFailed,
+        };
+        tracing::debug!(error = %not_ready, "a backend did not open TLS");
+        Self::of_backend(ConnectOutcome::Greeting, reason)
+    }
+
+    fn of(error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let failed = |outcome| Self::of_backend(outcome, CloseReason::ConnectFailed);
+        match error.kind() {
+            Kind::ConnectionRefused | Kind::ConnectionReset | Kind::BrokenPipe => {
+                Self::of_backend(ConnectOutcome::Refused, CloseReason::ConnectRefused)
+            }
+            Kind::TimedOut => Self::TIMEOUT,
+            Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::NotFound => {
+                failed(ConnectOutcome::Unreachable)
+            }
+            // No free port, or none of the source address; EAGAIN of TCP is a full table of routes.
+            Kind::AddrNotAvailable | Kind::WouldBlock => Self::local(CloseReason::OutOfResources),
+            _ if is_out_of_resources(error) => Self::local(CloseReason::OutOfResources),
+            // From `source`: a client without an address that this backend could see.
+            Kind::Unsupported => Self::local(CloseReason::ConnectFailed),
+            _ => failed(ConnectOutcome::Other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind as Kind;
+
+    use super::*;
+
+    fn check(error: impl Into<io::Error>, outcome: ConnectOutcome, reason: CloseReason) {
+        let error = error.into();
+        let failure = Failure::of(&error);
+        assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{error}");
+        assert_eq!(failure.is_of_backend, outcome != ConnectOutcome::Local, "{error}");
+    }
+
+    /// What is discovered may be a Unix socket too, to which we could only come as ourselves.
+    #[test]
+    fn who_should_come_as_the_client_never_comes_as_us() {
+        let check = |client: &str, backend: &str, expected: Result<Source, Kind>| {
+            let client = client.parse::<Address>().unwrap().tcp();
+            let found = source(DialSource::Client, client, &backend.parse().unwrap());
+            assert_eq!(found.map_err(|error| error.kind()), expected, "{backend}");
+        };
+        check("192.0.2.7:1", "10.0.0.1:1", Ok(Source::Foreign("192.0.2.7".parse().unwrap())));
+        check("192.0.2.7:1", "unix:/run/a", Err(Kind::Unsupported));
+        check("unix:/run/b", "10.0.0.1:1", Err(Kind::Unsupported));
+        check("unix:/run/b", "unix:/run/a", Err(Kind::Unsupported));
+        let own = source(DialSource::Any, None, &"unix:/run/a".parse().unwrap());
+        assert_eq!(own.unwrap(), Source::Any);
+    }
+
+    fn check_shortage(errno: i32) {
+        check(io::Error::from_raw_os_error(errno), ConnectOutcome::Local, CloseReason::OutOfResources);
+    }
+
+    #[test]
+    fn failures_have_their_words() {
+        check(Kind::ConnectionRefused, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::ConnectionReset, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::BrokenPipe, ConnectOutcome::Refused, CloseReason::ConnectRefused);
+        check(Kind::TimedOut, ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
+        check(Kind::HostUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        check(Kind::NetworkUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        check(Kind::Unsupported, ConnectOutcome::Local, CloseReason::ConnectFailed);
+        check(Kind::NetworkDown, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
+        // A rule of this host's firewall forbids it.
+        check(Kind::PermissionDenied, ConnectOutcome::Other, CloseReason::ConnectFailed);
+    }
+
+    #[test]
+    fn a_shortage_of_this_host_is_not_the_backends() {
+        check_shortage(99 /* EADDRNOTAVAIL: every local port to this backend is taken */);
+        check_shortage(24 /* EMFILE */);
+        check_shortage(23 /* ENFILE */);
+        check_shortage(12 /* ENOMEM */);
+        check_shortage(105 /* ENOBUFS */);
+        check_shortage(28 /* ENOSPC: fs.epoll.max_user_watches */);
+        check_shortage(11 /* EAGAIN */);
+    }
+}

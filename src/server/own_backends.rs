@@ -1,0 +1,60 @@
+//! Backends that lead back to their own pools, judged with the addresses that this host has.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::config::cycles::{Cycle, Graph};
+use crate::pool::PoolSpec;
+use crate::sys::address::of_this_host;
+
+/// A configuration whose connections would go round.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would go round until the process is \
+     full, so nothing of this configuration is in force: remove the backend, or name the server that is meant"
+)]
+pub struct CycleFault {
+    /// The pool.
+    pool: Arc<str>,
+    /// The way round.
+    cycle: Cycle,
+}
+
+/// Refuses written backends that lead back to their own pools on this host.
+///
+/// # Errors
+///
+/// The first of them.
+pub(super) fn refuse_cycles(config: &Config) -> Result<(), CycleFault> {
+    let host = host();
+    let graph = Graph::new(&config.listeners, &config.pools, &host);
+    let mut own: Vec<_> = graph.own_backends().collect();
+    own.sort();
+    let mut cycles = own.into_iter().filter_map(|(pool, address)| Some((pool, graph.cycle(pool, address)?)));
+    match cycles.find(|(_, cycle)| cycle.is_certain) {
+        Some((pool, cycle)) => Err(CycleFault { pool: pool.into(), cycle }),
+        None => Ok(()),
+    }
+}
+
+/// Leaves out the backends of a pool, from the `written`-th on, that were found and lead back to the pool itself.
+pub(super) fn leave_out_cycles(spec: &mut PoolSpec, written: usize, config: &Config) {
+    let host = host();
+    let graph = Graph::new(&config.listeners, &config.pools, &host);
+    let found = spec.backends.split_off(written.min(spec.backends.len()));
+    let is_good = |address: &_| match graph.cycle(&spec.name, address).filter(|cycle| cycle.is_certain) {
+        Some(cycle) => {
+            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct what the source says");
+            false
+        }
+        None => true,
+    };
+    let good: Vec<_> = found.into_iter().filter(|backend| is_good(&backend.address)).collect();
+    spec.backends.extend(good);
+}
+
+/// The addresses of this host; without an answer of the kernel those of loopback, which every host has.
+fn host() -> Vec<IpAddr> {
+    of_this_host().unwrap_or_default()
+}
