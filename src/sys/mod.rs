@@ -18,6 +18,7 @@ pub mod process;
 pub mod reactor;
 pub mod socket;
 pub mod socket_file;
+pub mod standard_error;
 pub mod stream;
 pub mod watch;
 

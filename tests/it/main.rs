@@ -29,6 +29,7 @@ mod records;
 mod relay;
 mod routes;
 mod states;
+mod stuck;
 mod support;
 mod tidy;
 mod tiers;
