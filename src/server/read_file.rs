@@ -7,12 +7,11 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
-use super::notify::{tell, tell_of_reload};
+use super::notify::Stage;
 use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
 use super::view::Request;
@@ -28,7 +27,7 @@ impl Control {
             tracing::warn!("SIGHUP reloads a file, and this process was started without one");
             return;
         };
-        tell_of_reload();
+        self.watchdog.notify(Stage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
         let Some(read) = self.wait_for_read(move || read(&path)).await else {
@@ -36,7 +35,7 @@ impl Control {
             return;
         };
         let _ = self.reload(began, read).await;
-        tell(&[NotifyState::Ready]);
+        self.watchdog.notify(Stage::Ready);
     }
 
     /// What was read, or `None` if the process is to end meanwhile; that comes next then.

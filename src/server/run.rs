@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use humantime::format_duration;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -19,7 +18,7 @@ use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::leaving::Leaving;
 use super::list_files::{ListFiles, ListReport, forget_read};
-use super::notify::{Watchdog, tell};
+use super::notify::{Stage, Watchdog};
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
 use super::source::try_sources;
@@ -151,6 +150,7 @@ impl Control {
         let delayed = server.view.metrics.process().checks_delayed.clone();
         let check_limit = CheckLimit::new(server.config.max_checks, delayed);
         let (discoveries, findings) = Discoveries::new();
+        let watchdog = Watchdog::new(server.view.metrics.process().notify_failures.clone());
         let mut control = Self {
             server,
             file,
@@ -168,7 +168,7 @@ impl Control {
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
-            watchdog: Watchdog::new(),
+            watchdog,
         };
         control.follow_pools();
         control.route_files.follow(&control.server.config);
@@ -178,7 +178,7 @@ impl Control {
 
     async fn serve(mut self) -> io::Result<()> {
         self.look_first().await?;
-        tell(&[NotifyState::Ready]);
+        self.watchdog.notify(Stage::Ready);
         tracing::info!(workers = self.server.workers.len(), listeners = ?self.server.view.addresses(), "serving");
         loop {
             match self.next().await {
@@ -344,7 +344,7 @@ impl Control {
     async fn stop(mut self) -> io::Result<()> {
         let spec = self.server.config.shutdown;
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
-        tell(&[NotifyState::Stopping]);
+        self.watchdog.notify(Stage::Stopping);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;

@@ -1,10 +1,11 @@
-//! A standard error that is not read.
+//! Readers of what the program writes, standard error and the service manager, that have stopped to read.
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use pointsman::telemetry::{Flushed, ProgramLog, program_log};
 
-use crate::process::{Folder, Lines, Program, command};
+use crate::process::{Folder, Lines, Manager, Program, command};
 use crate::support::{Backend, PATIENCE, find_in_time, own_address, wait_for};
 
 /// How long the end may take where nobody reads: two seconds for each of the logs, and the time of a busy machine.
@@ -260,4 +261,75 @@ fn a_panic_does_not_wait_for_the_reader_of_standard_error() {
         }
         assert!(program.end().success());
     }
+}
+
+// The service manager.
+
+/// Sends to a socket until its queue is full, and returns how many messages it took.
+fn fill(path: &std::path::Path) -> usize {
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let taken = std::iter::from_fn(|| socket.send_to(b"FILL=1", path).ok()).count();
+    assert!(taken > 0);
+    taken
+}
+
+/// The next stage that the manager gets.
+fn next_stage(manager: &Manager) -> Vec<String> {
+    let mut stage = None;
+    while stage.is_none() {
+        stage = Some(manager.hear()).filter(|words| words != &["FILL=1"] && words != &["WATCHDOG=1"]);
+    }
+    stage.unwrap()
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_stops_nothing() {
+    let manager = Manager::new(&Folder::new("stuck-manager"));
+    fill(&manager.path);
+    let log = Folder::new("stuck-manager-log");
+    let stderr = File::create(log.path("stderr")).unwrap();
+    let mut stuck = Stuck::start("stuck-notify", stderr, |command| {
+        command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "300000");
+    });
+    stuck.expect_to_serve();
+    wait_for("failures", || stuck.metric("pointsman_notify_failures_total") > 2);
+    assert_eq!(next_stage(&manager), ["READY=1"]);
+    fill(&manager.path);
+    // A manager that reads again learns of the last reload alone.
+    for _ in 0..3 {
+        stuck.reload("ok");
+    }
+    let stage = next_stage(&manager);
+    assert!(stage[0] == "RELOADING=1" && stage[1].starts_with("MONOTONIC_USEC="), "{stage:?}");
+    assert_eq!(next_stage(&manager), ["READY=1"]);
+    fill(&manager.path);
+    let held = TcpStream::connect(stuck.address).unwrap();
+    stuck.program.signal("TERM");
+    wait_for("the drain", || stuck.ask("/ready").is_none());
+    assert_eq!(next_stage(&manager), ["STOPPING=1"]);
+    fill(&manager.path);
+    stuck.expect_end_in_time(&["TERM"]);
+    drop(held);
+    let said = std::fs::read_to_string(log.path("stderr")).unwrap();
+    let streaks = said.matches("does not take notifications").count();
+    assert!((1..=4).contains(&streaks), "{said}");
+}
+
+#[test]
+fn a_service_manager_may_have_an_abstract_socket() {
+    let name = format!("pointsman-test-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&UnixAddr::from_abstract_name(&name).unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let next = || {
+        let mut buffer = [0; 512];
+        let length = find_in_time(|| socket.recv(&mut buffer).ok()).expect("the program notifies");
+        String::from_utf8(buffer[..length].to_vec()).unwrap()
+    };
+    let mut stuck = Stuck::start("abstract-notify", Stdio::null(), |command| {
+        command.env("NOTIFY_SOCKET", format!("@{name}"));
+    });
+    assert_eq!(next().trim_end(), "READY=1");
+    stuck.expect_end_in_time(&["TERM"]);
+    assert_eq!(next().trim_end(), "STOPPING=1");
 }
