@@ -7,6 +7,7 @@
 mod aftercare;
 mod agents;
 mod build;
+mod building;
 mod confine;
 mod discovery;
 mod front;
@@ -42,10 +43,11 @@ use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
 use crate::pool::forward::NAMES_AT_ONCE;
+use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::{privileges, process};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::worker::{Supplies, Worker};
+use crate::worker::{Order, Supplies, Worker};
 use leaving::Leaving;
 use reload::{SocketPlan, Sockets};
 use view::Request;
@@ -92,7 +94,8 @@ pub enum StartFault {
 /// A server whose workers serve already, unless backends must be found first.
 pub struct Server {
     /// What is in force; where a reload cannot change something, what was there at the start.
-    config: Config,
+    /// Shared with the threads that compare and build.
+    config: Arc<Config>,
     descriptors: Descriptors,
     view: Arc<View>,
     access_log: AccessLog,
@@ -115,6 +118,7 @@ impl Server {
     /// What could not be bound, opened or started.
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
         source::try_sources(&config)?;
+        reclaim::start()?;
         let metrics = Metrics::new();
         let descriptors = Descriptors { limit: process::raise_descriptor_limit()?, workers: config.workers };
         let connections = descriptors.connections(&config);
@@ -185,8 +189,10 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
+        // The reading of the configuration leaves free pages behind.
+        reclaim::trim_later();
         Ok(Self {
-            config,
+            config: Arc::new(config),
             descriptors,
             view,
             access_log,
@@ -204,6 +210,11 @@ impl Server {
         let connections = self.descriptors.connections(config);
         self.descriptors.bound(&self.view.bounds, config, connections);
         self.view.metrics.process().connections_limit.set(connections as f64);
+    }
+
+    /// Lets the workers let go of policies that are no longer in force.
+    fn renew_policies(&self) {
+        self.workers.iter().for_each(|worker| worker.order(Order::RenewPolicies));
     }
 
     /// A handle for other threads.

@@ -16,8 +16,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::aftercare::Aftercare;
 use super::agents::Desk;
+use super::building::Built;
 use super::leaving::Leaving;
-use super::list_files::{ListFiles, ListReport, forget_read};
+use super::list_files::{ListFiles, ListReport};
 use super::notify::{Stage, Watchdog};
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
@@ -27,6 +28,7 @@ use super::{Life, Server, build};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
 use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
+use crate::reclaim::{self, Deferred};
 use crate::snapshot::Served;
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
@@ -197,11 +199,12 @@ impl Control {
                 let _ = reply.send(self.reload(StdInstant::now(), Ok(*config)).await);
             }
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
+            Event::Routes(report) => self.routes_read(report).await,
             event => self.apply(event),
         }
     }
 
-    /// What to do besides ending and reloading; it waits for nothing.
+    /// What to do besides ending, reloading and building; it waits for nothing.
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
@@ -213,7 +216,6 @@ impl Control {
             Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Discovered(report) => self.discovered(report),
-            Event::Routes(report) => self.routes_read(report),
             Event::List(report) => self.list_read(report),
             Event::Upkeep => {
                 self.server.view.metrics.upkeep();
@@ -221,7 +223,7 @@ impl Control {
             }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
-            Event::Request(_) | Event::Signal(_) | Event::Worker(..) => {}
+            Event::Request(_) | Event::Signal(_) | Event::Worker(..) | Event::Routes(_) => {}
         }
     }
 
@@ -299,30 +301,30 @@ impl Control {
                 ReloadOutcome::Failed
             }
         };
+        // What was read, and perhaps not taken, leaves free pages behind.
+        reclaim::trim_later();
         self.server.view.metrics.process().reloaded(outcome, SystemTime::now(), began.elapsed());
         result
     }
 
-    async fn replace(&mut self, mut config: Config) -> Result<Changes, ReloadFault> {
-        let changes = Changes::between(&self.server.config, &config);
+    async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+        let config = Deferred::new(config);
         try_sources(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
         self.prepare_discovery(&config).await;
+        let Built { changes, config, snapshot } = self.build(config).await?;
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
-        let metrics = &server.view.metrics;
-        let sources =
-            build::Sources { leaving: &self.leaving, discoveries: Some(&self.discoveries), metrics };
-        let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
-        forget_read(&mut config);
         self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
+        server.renew_policies();
         server.view.set_addresses(server.sockets.addresses(), &config);
         server.bound(&config);
         self.check_limit.set(config.max_checks);
-        server.config = in_force(config, &server.config);
+        let config = Arc::new(in_force(config.into_inner(), &server.config));
+        reclaim::free_later(std::mem::replace(&mut server.config, config));
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);
         self.follow_pools();

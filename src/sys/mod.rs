@@ -12,6 +12,7 @@ pub mod fault;
 pub mod file;
 pub mod landlock;
 pub mod listen;
+pub mod memory;
 pub mod pipe;
 pub mod privileges;
 pub mod process;

@@ -46,8 +46,12 @@ impl Stuck {
             [pool.main]
             backends = ["{}"]
             health.check = "off"
+            [pool.dead]
+            backends = ["{}"]
+            health.interval = "100ms"
             "#,
-            backend.address
+            backend.address,
+            own_address(),
         );
         let path = folder.write("stuck.toml", &text);
         let mut command = command(&["run"]);
@@ -94,6 +98,19 @@ impl Stuck {
         assert_eq!(&answer, b"hello");
     }
 
+    /// Checks find again and again that nobody answers.
+    fn expect_checks(&self) {
+        let failed = || {
+            let page = find_in_time(|| self.ask("/metrics")).expect("admin answers");
+            let is_it =
+                |line: &&str| line.contains("checks_total{pool=\"dead\"") && line.contains("\"failed\"");
+            let line = page.lines().find(is_it).unwrap_or_else(|| panic!("no checks in\n{page}")).to_owned();
+            line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        let before = failed();
+        wait_for("two more failed checks", || failed() > before + 1);
+    }
+
     /// A configuration whose faults fill some hundred kilobytes of the log.
     fn write_many_faults(&self) {
         let wrong: String = (0..1000).map(|n| format!("wrong_{n} = \"{}\"\n", "x".repeat(100))).collect();
@@ -135,6 +152,7 @@ fn a_full_pipe_under_standard_error_stops_nothing() {
     stuck.write_good();
     stuck.reload("ok");
     stuck.expect_to_serve();
+    stuck.expect_checks();
     let lines = Lines::follow(reader);
     lines.wait_for("serving");
     let report = lines.wait_for("lines of this log were dropped");
