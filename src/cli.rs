@@ -19,8 +19,13 @@ use crate::admin::{self, AdminListener};
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::Address;
+use crate::telemetry::{ProgramLog, program_log};
 use list::ListCommand;
 use text::{OneLine, as_text};
+
+/// How long the program's log may take to write what is queued when the process ends: the reader of standard error may
+/// have stopped. As long as the access log.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How long `health` and `status` wait for the admin listener.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -126,7 +131,7 @@ pub fn run() -> ExitCode {
         Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
         Command::Status { admin } => ask(&admin, "/api/v1/status"),
         Command::List { command } => list::list(&command),
-        Command::TproxyRules { file } => match read(Some(&file), &[], &[]) {
+        Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
         },
@@ -136,7 +141,7 @@ pub fn run() -> ExitCode {
 
 fn check(file: &Path) -> ExitCode {
     let seen = |config| config::check_token(&config).map(|warnings| (config, warnings));
-    match read(Some(file), &[], &[]).and_then(|config| told(seen(config))) {
+    match read(Some(file), &[], &[], &complain).and_then(|config| told(seen(config), &complain)) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),
@@ -153,17 +158,22 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Reads a configuration; its faults and warnings go to standard error.
-fn read(file: Option<&Path>, listen: &[String], backends: &[String]) -> Result<Config, ExitCode> {
+/// Reads a configuration; `complain` gets its faults and warnings.
+fn read(
+    file: Option<&Path>,
+    listen: &[String],
+    backends: &[String],
+    complain: &dyn Fn(&str),
+) -> Result<Config, ExitCode> {
     let read = match file {
         Some(file) => config::load_given(file),
         None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
     };
-    told(read)
+    told(read, complain)
 }
 
-/// What was found, and not the faults and warnings, which go to standard error.
-fn told<T>(found: Result<(T, Warnings), Faults>) -> Result<T, ExitCode> {
+/// What was found, and not the faults and warnings, which `complain` gets.
+fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
     let color = io::stderr().is_terminal();
     match found {
         Ok((found, warnings)) => {
@@ -179,7 +189,11 @@ fn told<T>(found: Result<(T, Warnings), Faults>) -> Result<T, ExitCode> {
     }
 }
 
+/// Serves until the end. Everything that this process writes to standard error goes through its log, which waits for
+/// no reader.
 fn serve(args: &RunArgs) -> ExitCode {
+    let log = LogAtEnd(ProgramLog::new());
+    let complain = |text: &str| log.0.push(format!("{text}\n").as_bytes());
     // Before the first file is read, which may take long.
     let early = match EarlySignals::catch() {
         Ok(early) => early,
@@ -188,25 +202,34 @@ fn serve(args: &RunArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let config = match read(args.file.as_deref(), &args.listen, &args.backends) {
+    let config = match read(args.file.as_deref(), &args.listen, &args.backends, &complain) {
         Ok(config) => config,
         Err(code) => return code,
     };
-    if let Err(code) = start_log(config.log) {
+    if let Err(code) = start_log(config.log, log.0.clone(), &complain) {
         return code;
     }
-    // Threads inherit it, so it comes before the first of them.
-    if let Err(error) = confine(&config, args.file.as_deref()) {
-        tracing::error!("{error}");
-        return ExitCode::from(FAILED);
-    }
+    // Threads inherit it, so it comes before the first of them, which is the log's.
+    let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
+    let prepared = prepared
+        .and_then(|()| log.0.start().map_err(|error| format!("cannot start the log: {error}").into()));
     let signals = Signals::Obey { early, file: args.file.clone() };
-    match serve_config(config, signals) {
+    match prepared.and_then(|()| serve_config(config, signals)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::from(FAILED)
         }
+    }
+}
+
+/// Writes what the log still holds when it is dropped.
+struct LogAtEnd(ProgramLog);
+
+impl Drop for LogAtEnd {
+    fn drop(&mut self) {
+        // What is not written by then is lost, and there is nowhere to say so.
+        let _ = self.0.finish(LAST_LINES);
     }
 }
 
@@ -225,8 +248,9 @@ fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::err
     Ok(server.run(signals, also)?)
 }
 
-/// Starts the program's own log, on standard error: standard output may carry the access log.
-fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
+/// Leads the events and panics of the program to its own log, on standard error: standard output may carry the access
+/// log.
+fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<(), ExitCode> {
     let level = std::env::var("POINTSMAN_LOG").unwrap_or_else(|_| spec.level.word().to_owned());
     if !LEVELS.contains(&level.as_str()) {
         // As a filter it would name a target, and silence everything else.
@@ -240,15 +264,16 @@ fn start_log(spec: LogSpec) -> Result<(), ExitCode> {
     let colors = io::stderr().is_terminal();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(move || OneLine { to: io::stderr(), colors })
+        .with_writer(move || OneLine { to: log.clone(), colors })
         .with_ansi(colors)
         .with_target(false)
-        // It would report a full disk to standard error, which is the full disk, and panic.
+        // It would report what cannot be formatted to standard error, past the log's queue.
         .log_internal_errors(false);
     match spec.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
     }
+    program_log::log_panics();
     Ok(())
 }
 

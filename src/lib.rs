@@ -9,6 +9,8 @@
 
 pub mod sys;
 
+pub mod reclaim;
+
 pub mod executor;
 
 pub mod wire;

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
-use crate::listener::accept_until;
+use crate::listener::{CurrentPolicy, accept_until};
 use crate::live::{Loads, Notice, Registry, TICK};
 use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
@@ -55,6 +55,8 @@ pub enum Order {
         /// Dropped when the socket is closed: its address is free then.
         closed: mpsc::Sender<Infallible>,
     },
+    /// Let go of policies that a reload has replaced: where nobody connects, the accept loops would hold them.
+    RenewPolicies,
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
@@ -197,6 +199,7 @@ struct Post {
     accepting: Ended,
     /// Shared with the accept loop, for its options. Not a descriptor of its own: to make one could fail.
     listening: Rc<Listening>,
+    policy: Rc<CurrentPolicy>,
 }
 
 /// Tells when a task has ended, by an error if it panicked.
@@ -273,6 +276,10 @@ impl Desk {
                     self.leaving.push(start(leave(accepting, closed)));
                 }
             }
+            Order::RenewPolicies => {
+                let snapshot = self.around.snapshot.load();
+                self.posts.iter().for_each(|(id, post)| post.policy.renew(id, &snapshot));
+            }
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
             Order::CloseInTurn(notice) => self.around.registry.close_in_turn(notice),
             Order::CloseAll => self.around.registry.close_all(),
@@ -313,10 +320,11 @@ impl Desk {
         let stopped = async move {
             let _ = stopped.await;
         };
+        let policy = Rc::new(CurrentPolicy::new(policy));
         let around = Rc::clone(&self.around);
-        let until = accept_until(stopped, Rc::clone(&listening), id.clone(), policy, around);
+        let until = accept_until(stopped, Rc::clone(&listening), id.clone(), Rc::clone(&policy), around);
         let accepting = start(until);
-        self.posts.insert(id.clone(), Post { _stop: stop, accepting, listening });
+        self.posts.insert(id.clone(), Post { _stop: stop, accepting, listening, policy });
         Ok(())
     }
 

@@ -6,8 +6,8 @@ use crate::pool::{Backend, Discovery, LookupResult, Pool, State, Trouble};
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
-use crate::telemetry::Exposition;
 use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
+use crate::telemetry::{Exposition, program_log};
 
 /// The whole page. Costs milliseconds where there are many backends or pools.
 pub(super) fn text(view: &View) -> String {
@@ -41,6 +41,7 @@ fn bounds(view: &View) {
     process.sources_known.set(bounds.sources.known() as f64);
     process.source_evictions.absolute(bounds.sources.evictions());
     process.sources_without_room.absolute(bounds.sources.full());
+    process.log_lines_dropped.absolute(program_log::dropped_lines());
 }
 
 fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {

@@ -18,6 +18,7 @@ use super::read::{self, Key, Read as _};
 use super::{code::Code, document, fault::Diagnostic};
 use crate::balance::Algorithm;
 use crate::pool::{HashOn, PoolSpec};
+use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec};
 
 /// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
@@ -31,7 +32,7 @@ pub struct RoutesReader {
     tarpit_timeout: Duration,
     pools: Arc<[Target]>,
     /// The routes that stand in the configuration itself.
-    written: Arc<[RouteSpec]>,
+    written: Arc<Deferred<Vec<RouteSpec>>>,
 }
 
 /// What routes need to know of a pool that they lead to.
@@ -82,7 +83,7 @@ impl RoutesReader {
                 hash_key: config.hash_key,
                 tarpit_timeout: config.limits.tarpit_timeout,
                 pools: Arc::clone(&pools),
-                written: protocol.routes()[..file.written].into(),
+                written: Arc::new(Deferred::new(protocol.routes()[..file.written].to_vec())),
             })
         });
         readers.collect()
@@ -156,7 +157,7 @@ pub(super) fn read_all(config: &mut Config) -> Result<(), Faults> {
         let routes = reader.read()?;
         let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
         if let Some(listener) = own {
-            listener.policy.protocol.routes_mut().extend(routes);
+            Arc::make_mut(listener.policy.protocol.routes_mut()).extend(routes);
         }
     }
     Ok(())

@@ -144,7 +144,10 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(listener.binds, ["0.0.0.0:5432".parse().unwrap(), "[::]:5432".parse().unwrap()]);
     assert_eq!(listener.backlog, 4096);
     assert_eq!(listener.buffers, KernelBuffers::default());
-    assert_eq!(listener.policy.protocol, ProtocolSpec::Tcp { pool: "db".into(), routes: Vec::new() });
+    assert_eq!(
+        listener.policy.protocol,
+        ProtocolSpec::Tcp { pool: "db".into(), routes: std::sync::Arc::default() }
+    );
     assert_eq!(listener.policy.relay, RelayOptions::default());
     assert_eq!(listener.policy.max_connections, None);
 

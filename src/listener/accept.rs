@@ -1,5 +1,6 @@
 //! The accept loop: takes connections in small batches and never dies of one bad accept.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use crate::conn::{self, Arrival, Surroundings};
 use crate::executor::{sleep, yield_now};
 use crate::limit::Moment;
-use crate::snapshot::{Policy, SocketId};
+use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
 
@@ -22,21 +23,49 @@ const LONGEST_QUEUE: usize = 65_536;
 /// How long nothing is accepted when descriptors or memory have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The policy of a socket, shared by its accept loop and its worker.
+///
+/// The loop takes the living one at each accept. The worker renews it after a reload, as nobody may connect for long,
+/// and an old policy holds a whole table of routes.
+pub struct CurrentPolicy(RefCell<Arc<Policy>>);
+
+impl CurrentPolicy {
+    /// Starts with the policy that is in force.
+    pub fn new(policy: Arc<Policy>) -> Self {
+        Self(RefCell::new(policy))
+    }
+
+    /// Takes the policy of a snapshot; the last one known stays, if the socket is being taken away right now.
+    pub fn renew(&self, id: &SocketId, snapshot: &Snapshot) {
+        let mut policy = self.0.borrow_mut();
+        if let Some(current) = snapshot.policies.get(id)
+            && !Arc::ptr_eq(current, &policy)
+        {
+            *policy = Arc::clone(current);
+        }
+    }
+
+    /// The policy as it was last renewed.
+    pub fn get(&self) -> Arc<Policy> {
+        Arc::clone(&self.0.borrow())
+    }
+}
+
 /// Accepts until `stop`, then empties the kernel's queue, so that no connection that the kernel had
 /// accepted is lost, and closes the socket.
 pub async fn accept_until(
     stop: impl Future<Output = ()>,
     listening: Rc<Listening>,
     id: SocketId,
-    mut policy: Arc<Policy>,
+    policy: Rc<CurrentPolicy>,
     around: Rc<Surroundings>,
 ) {
     tokio::select! {
         biased;
         () = stop => {}
-        () = accept_all(&listening, &id, &mut policy, &around) => {}
+        () = accept_all(&listening, &id, &policy, &around) => {}
     }
-    empty(&listening, &id, &policy, &around);
+    empty(&listening, &id, &policy.get(), &around);
 }
 
 /// Takes what the kernel's queue still holds.
@@ -59,12 +88,7 @@ fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc
     }
 }
 
-async fn accept_all(
-    listening: &Listening,
-    id: &SocketId,
-    policy: &mut Arc<Policy>,
-    around: &Rc<Surroundings>,
-) {
+async fn accept_all(listening: &Listening, id: &SocketId, policy: &CurrentPolicy, around: &Rc<Surroundings>) {
     loop {
         let first = listening.accept().await;
         let mut batch = 0;
@@ -79,7 +103,7 @@ async fn accept_all(
                     enter(accepted, id, policy, around);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => falter(&error, id, policy, around).await,
+                Err(error) => falter(&error, id, &policy.get(), around).await,
             }
             next = (batch < BATCH).then(|| listening.try_accept());
         }
@@ -89,14 +113,10 @@ async fn accept_all(
     }
 }
 
-/// The living policy of this socket; the last one known, if the socket is being taken away right now.
-fn enter(accepted: Accepted, id: &SocketId, policy: &mut Arc<Policy>, around: &Rc<Surroundings>) {
-    if let Some(current) = around.snapshot.load().policies.get(id)
-        && !Arc::ptr_eq(current, policy)
-    {
-        *policy = Arc::clone(current);
-    }
-    conn::receive(Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) }, around);
+/// Serves a client by the living policy of its socket.
+fn enter(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, around: &Rc<Surroundings>) {
+    policy.renew(id, &around.snapshot.load());
+    conn::receive(Arrival { accepted, through: id.clone(), policy: policy.get() }, around);
 }
 
 /// Counts a failed accept, and waits if the next one would fail alike.

@@ -5,7 +5,7 @@ mod bind;
 
 use std::sync::Arc;
 
-pub use accept::accept_until;
+pub use accept::{CurrentPolicy, accept_until};
 pub use bind::{BindFault, Bound, Wanted, bind};
 
 use crate::snapshot::PolicySpec;

@@ -196,7 +196,7 @@ mod tests {
                 assert_eq!(cancelled_at(&pool, client(number as u32)), **lease.backend().name());
             }
             drop(sessions);
-            assert!(pool.stays.unwrap().open().is_empty());
+            assert!(pool.stays.as_ref().unwrap().open().is_empty());
         }
     }
 

@@ -33,6 +33,7 @@ use std::time::Instant;
 use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
+use crate::reclaim;
 use cancel::Stays;
 use queue::Queue;
 use tiers::{Tier, Tiers};
@@ -74,6 +75,14 @@ pub struct Pool {
     forward: Option<Forward>,
     /// Where sources have their sessions; only where requests to cancel come. Shared as the queue is.
     stays: Option<Arc<Stays>>,
+}
+
+impl Drop for Pool {
+    /// Any worker may hold the last reference; ten thousand backends and their tables take milliseconds to free.
+    fn drop(&mut self) {
+        let (specs, backends) = (std::mem::take(&mut self.spec.backends), std::mem::take(&mut self.backends));
+        reclaim::free_later((specs, backends, std::mem::take(&mut self.by_name), self.tiers.take_list()));
+    }
 }
 
 impl Pool {

@@ -160,6 +160,11 @@ impl Tiers {
         &self.list
     }
 
+    /// Takes the tiers out of a pool that ends, with their tables.
+    pub(super) fn take_list(&mut self) -> Box<[Tier]> {
+        std::mem::take(&mut self.list)
+    }
+
     /// The only tier, where there is nothing to decide.
     pub(super) fn only(&self) -> Option<&Tier> {
         match &*self.list {

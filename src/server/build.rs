@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
+use crate::reclaim::Deferred;
 use crate::route::{Entry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
     Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
@@ -276,7 +277,7 @@ fn routes(
     spec: &ListenerSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
     before: &Used,
-) -> Result<Routes, BuildFault> {
+) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     let mut claimed = HashSet::new();
     for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
@@ -305,7 +306,7 @@ fn routes(
         }
     }
     let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
-    Ok(Routes { table, targets })
+    Ok(Deferred::new(Routes { table, targets }))
 }
 
 /// A random number from the standard library's seed of hash maps; good enough to spread a start.

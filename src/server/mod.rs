@@ -7,6 +7,7 @@
 mod aftercare;
 mod agents;
 mod build;
+mod building;
 mod confine;
 mod descriptors;
 mod discovery;
@@ -48,10 +49,11 @@ use crate::limit::{Gate, Overload, Rate, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
+use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::{privileges, self_connect};
 use crate::telemetry::{AccessLog, Metrics};
-use crate::worker::{Supplies, Worker};
+use crate::worker::{Order, Supplies, Worker};
 use descriptors::Descriptors;
 use leaving::Leaving;
 use reload::{SocketPlan, Sockets};
@@ -95,7 +97,8 @@ pub enum StartFault {
 /// A server whose addresses are bound; [`Server::run`] lets clients in.
 pub struct Server {
     /// What is in force; where a reload cannot change something, what was there at the start.
-    config: Config,
+    /// Shared with the threads that compare and build.
+    config: Arc<Config>,
     descriptors: Descriptors,
     view: Arc<View>,
     access_log: AccessLog,
@@ -120,6 +123,7 @@ impl Server {
         self_connect::learn();
         source::try_sources(&config)?;
         own_backends::refuse_cycles(&config)?;
+        reclaim::start()?;
         let metrics = Metrics::new();
         let descriptors = Descriptors::of_process(config.workers)?;
         let connections = descriptors.connections(&config);
@@ -182,8 +186,10 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
+        // The reading of the configuration leaves free pages behind.
+        reclaim::trim_later();
         Ok(Self {
-            config,
+            config: Arc::new(config),
             descriptors,
             view,
             access_log,
@@ -201,6 +207,11 @@ impl Server {
         let connections = self.descriptors.connections(config);
         self.descriptors.bound(&self.view.bounds, config, connections);
         self.view.metrics.process().connections_limit.set(connections as f64);
+    }
+
+    /// Lets the workers let go of policies that are no longer in force.
+    fn renew_policies(&self) {
+        self.workers.iter().for_each(|worker| worker.order(Order::RenewPolicies));
     }
 
     /// A handle for other threads.

@@ -1,33 +1,164 @@
-//! What systemd is told: ready, reloading, stopping, and that every worker is alive.
+//! Notifications to the service manager (systemd): ready, reloading, stopping, and that every worker is alive.
+//!
+//! A send never waits: the manager may be busy, with the queue of its socket full. A stage that could not be sent is
+//! sent again until the manager takes it or a later stage replaces it; the watchdog is fed again at its next beat.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::collections::{HashMap, VecDeque};
+use std::env;
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::live::TICK;
+use crate::telemetry::Counter;
 use crate::worker::Worker;
 
-/// Tells systemd of a stage; does nothing where there is no systemd.
-pub(super) fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "systemd could not be told");
+/// Time until a stage is sent again to a manager whose queue is full. Nothing reports that the queue has room.
+const RETRY_FULL: Duration = Duration::from_millis(100);
+
+/// The same after any other error: the socket may be gone for good.
+const RETRY_FAILED: Duration = Duration::from_secs(5);
+
+/// What the process does, as the manager must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It serves, or goes on to serve after a reload.
+    Ready,
+    /// A reload begins.
+    Reloading,
+    /// It stops.
+    Stopping,
+}
+
+impl Stage {
+    /// What is sent. A unit of `Type=notify-reload` ends a service that leaves out when its reload began.
+    fn text(self) -> String {
+        match self {
+            Self::Ready => NotifyState::Ready.to_string(),
+            Self::Reloading => match NotifyState::monotonic_usec_now() {
+                Ok(now) => format!("{}\n{now}", NotifyState::Reloading),
+                Err(_) => NotifyState::Reloading.to_string(),
+            },
+            Self::Stopping => NotifyState::Stopping.to_string(),
+        }
     }
 }
 
-/// Tells systemd that a reload begins, and when: a unit of `Type=notify-reload` ends a service that
-/// leaves the moment out.
-pub(super) fn tell_of_reload() {
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(_) => tell(&[NotifyState::Reloading]),
+/// The way to the service manager.
+struct Notifier {
+    /// `None` where no manager asks for notifications.
+    manager: Option<SocketAddr>,
+    /// Stages that are yet to be sent, in order: at most a start, a reload with its end, and the stop.
+    pending: VecDeque<(Stage, String)>,
+    /// When to send them again.
+    retry: Option<Instant>,
+    /// The last send failed, and the log says so.
+    is_failing: bool,
+    failures: Counter,
+}
+
+impl Notifier {
+    fn new(socket: Option<&OsStr>, failures: Counter) -> Self {
+        let manager = socket.filter(|name| !name.is_empty()).and_then(|name| {
+            address(name)
+                .inspect_err(|error| {
+                    tracing::warn!(
+                        socket = %name.display(), %error,
+                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it takes a path or @NAME"
+                    );
+                })
+                .ok()
+        });
+        Self { manager, pending: VecDeque::new(), retry: None, is_failing: false, failures }
+    }
+
+    fn stage(&mut self, stage: Stage) {
+        if self.manager.is_none() {
+            return;
+        }
+        if stage == Stage::Reloading
+            && let Some(before) = self.pending.iter().position(|(pending, _)| *pending == Stage::Reloading)
+        {
+            // A manager that has not seen the reload before this one needs to see the last one alone.
+            self.pending.truncate(before);
+        }
+        self.pending.push_back((stage, stage.text()));
+        self.send_pending();
+    }
+
+    /// Sends what is pending, in order, until the manager takes no more.
+    fn send_pending(&mut self) {
+        self.retry = None;
+        while let Some((_, text)) = self.pending.front() {
+            if let Err(error) = self.send(text) {
+                let pause = if error.kind() == ErrorKind::WouldBlock { RETRY_FULL } else { RETRY_FAILED };
+                self.retry = Some(Instant::now() + pause);
+                return self.note_failure(&error);
+            }
+            self.pending.pop_front();
+            self.note_success();
+        }
+    }
+
+    /// Feeds the watchdog, unless a stage waits that must come first.
+    fn feed_watchdog(&mut self) {
+        self.send_pending();
+        if self.manager.is_none() || !self.pending.is_empty() {
+            return;
+        }
+        match self.send(&NotifyState::Watchdog.to_string()) {
+            Ok(()) => self.note_success(),
+            Err(error) => self.note_failure(&error),
+        }
+    }
+
+    /// Sends one message, or fails at once. A socket for each: the manager may have made a new one.
+    fn send(&self, text: &str) -> io::Result<()> {
+        let Some(manager) = &self.manager else { return Ok(()) };
+        let socket = UnixDatagram::unbound()?;
+        socket.set_nonblocking(true)?;
+        // A datagram is sent whole or not at all.
+        socket.send_to_addr(text.as_bytes(), manager).map(drop)
+    }
+
+    fn note_failure(&mut self, error: &io::Error) {
+        self.failures.increment(1);
+        if !std::mem::replace(&mut self.is_failing, true) {
+            tracing::warn!(
+                %error,
+                "the service manager does not take notifications; serving goes on, and they are sent again until it does"
+            );
+        }
+    }
+
+    fn note_success(&mut self) {
+        if std::mem::replace(&mut self.is_failing, false) {
+            tracing::info!("the service manager takes notifications again");
+        }
     }
 }
 
-/// The watchdog that systemd asks for by WATCHDOG_USEC.
+/// The address that NOTIFY_SOCKET names: a path, or a name without a file after `@`.
+fn address(name: &OsStr) -> io::Result<SocketAddr> {
+    match name.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
+        [b'/', ..] => SocketAddr::from_pathname(name),
+        _ => Err(ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// The notifications of the control loop, and the watchdog that the manager asks for by WATCHDOG_USEC.
 pub(super) struct Watchdog {
+    notifier: Notifier,
     interval: Option<Interval>,
+    /// The interval is over, and the watchdog not yet fed.
+    is_due: bool,
     /// The beats heard last, by the workers' numbers: in a drain they end one after the other.
     beats: HashMap<usize, u64>,
     /// When they were heard.
@@ -35,39 +166,178 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(super) fn new() -> Self {
+    /// The watchdog of the environment. `failures` counts notifications that could not be sent.
+    pub(super) fn new(failures: Counter) -> Self {
+        let notifier = Notifier::new(env::var_os("NOTIFY_SOCKET").as_deref(), failures);
         let interval = sd_notify::watchdog_enabled().map(|limit| {
             let mut interval = interval((limit / 2).max(Duration::from_millis(100)));
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Self { interval, beats: HashMap::new(), heard: Instant::now() }
+        Self { notifier, interval, is_due: false, beats: HashMap::new(), heard: Instant::now() }
     }
 
-    /// Waits until it is time to say something; for ever without a watchdog.
+    /// Notifies the manager of a stage; does nothing where there is no manager. Never waits.
+    pub(super) fn notify(&mut self, stage: Stage) {
+        self.notifier.stage(stage);
+    }
+
+    /// Waits until there is something to send: for ever without a watchdog and without stages that are pending.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
     pub(super) async fn due(&mut self) {
-        match &mut self.interval {
-            Some(interval) => {
-                interval.tick().await;
+        let tick = async {
+            match &mut self.interval {
+                Some(interval) => interval.tick().await,
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
+        };
+        let retry = async {
+            match self.notifier.retry {
+                Some(retry) => sleep_until(retry).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = tick => self.is_due = true,
+            () = retry => {}
         }
     }
 
-    /// Says that all is well if every worker has moved since the last time.
+    /// Sends stages that are pending, and feeds the watchdog if that is due and every worker has moved since the last
+    /// time.
     ///
     /// A worker beats once in a [`TICK`], so a watchdog that is asked more often is answered by what was
     /// heard last.
     pub(super) fn beat(&mut self, workers: &[Worker]) {
+        if !std::mem::take(&mut self.is_due) {
+            return self.notifier.send_pending();
+        }
         if self.heard.elapsed() < 2 * TICK {
-            return tell(&[NotifyState::Watchdog]);
+            return self.notifier.feed_watchdog();
         }
         let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
         match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
-            Some((worker, _)) => tracing::error!(worker, "a worker does not move; the watchdog is not fed"),
-            None => tell(&[NotifyState::Watchdog]),
+            Some((worker, _)) => {
+                tracing::error!(worker, "a worker does not move; the watchdog is not fed");
+                self.notifier.send_pending();
+            }
+            None => self.notifier.feed_watchdog(),
         }
         self.beats = beats;
         self.heard = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A manager at a socket of its own.
+    struct Manager {
+        socket: UnixDatagram,
+        path: PathBuf,
+    }
+
+    impl Manager {
+        fn new(test: &str) -> Self {
+            let path = env::temp_dir().join(format!("pointsman-notify-{test}-{}", std::process::id()));
+            let socket = UnixDatagram::bind(&path).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            Self { socket, path }
+        }
+
+        fn notifier(&self) -> Notifier {
+            Notifier::new(Some(self.path.as_os_str()), Counter::noop())
+        }
+
+        /// Sends until the queue takes no more; returns how many it took.
+        fn fill(&self) -> usize {
+            let other = UnixDatagram::unbound().unwrap();
+            other.set_nonblocking(true).unwrap();
+            let taken = std::iter::from_fn(|| other.send_to(b"X=1", &self.path).ok()).count();
+            assert!(taken > 0);
+            taken
+        }
+
+        /// What waits in the queue, the first lines alone.
+        fn read(&self) -> Vec<String> {
+            let mut buffer = [0; 4096];
+            let next = || {
+                let length = self.socket.recv(&mut buffer).ok()?;
+                Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+            };
+            std::iter::from_fn(next).map(|text| text.lines().next().unwrap_or_default().to_owned()).collect()
+        }
+    }
+
+    impl Drop for Manager {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    fn check_pending(test: &str, stages: &[Stage], expected: &[&str]) {
+        let manager = Manager::new(test);
+        let mut notifier = manager.notifier();
+        let filled = manager.fill();
+        stages.iter().for_each(|stage| notifier.stage(*stage));
+        assert!(notifier.retry.is_some());
+        notifier.feed_watchdog();
+        assert_eq!(manager.read().len(), filled, "nothing got in between");
+        notifier.send_pending();
+        assert_eq!(manager.read(), expected);
+        assert!(notifier.retry.is_none() && !notifier.is_failing);
+    }
+
+    #[test]
+    fn stages_wait_in_order_and_later_reloads_replace_earlier_ones() {
+        use Stage::{Ready, Reloading, Stopping};
+        check_pending("start", &[Ready], &["READY=1"]);
+        check_pending("stop", &[Ready, Stopping], &["READY=1", "STOPPING=1"]);
+        let reloads = [Ready, Reloading, Ready, Reloading, Ready, Reloading, Ready];
+        check_pending("reloads", &reloads, &["READY=1", "RELOADING=1", "READY=1"]);
+        let half = [Reloading, Ready, Reloading];
+        check_pending("half", &half, &["RELOADING=1"]);
+        let all = [Reloading, Ready, Reloading, Ready, Stopping];
+        check_pending("all", &all, &["RELOADING=1", "READY=1", "STOPPING=1"]);
+    }
+
+    #[test]
+    fn a_reload_says_when_it_began() {
+        let text = Stage::Reloading.text();
+        let moment =
+            text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the moment stands behind the stage");
+        assert!(moment.parse::<u64>().unwrap() > 0);
+    }
+
+    #[test]
+    fn a_manager_that_is_gone_is_tried_again_later() {
+        let manager = Manager::new("gone");
+        let mut notifier = manager.notifier();
+        drop(manager);
+        notifier.stage(Stage::Ready);
+        assert!(notifier.retry.is_some_and(|retry| retry > Instant::now() + RETRY_FULL));
+        let manager = Manager::new("gone");
+        notifier.send_pending();
+        assert_eq!(manager.read(), ["READY=1"]);
+    }
+
+    #[test]
+    fn addresses_are_paths_or_names() {
+        let path = address(OsStr::new("/run/notify")).unwrap();
+        assert_eq!(path.as_pathname(), Some(std::path::Path::new("/run/notify")));
+        let name = address(OsStr::new("@a/b")).unwrap();
+        assert_eq!(name.as_abstract_name(), Some(&b"a/b"[..]));
+        for wrong in ["vsock:2:1234", "relative", ""] {
+            assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");
+        }
+        let mut nobody = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
+        nobody.stage(Stage::Ready);
+        assert!(nobody.pending.is_empty());
     }
 }

@@ -9,12 +9,11 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
-use super::notify::{tell, tell_of_reload};
+use super::notify::Stage;
 use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
 use super::tentative::wait_for_addresses;
@@ -31,7 +30,7 @@ impl Control {
             tracing::warn!("SIGHUP reloads a file, and this process was started without one");
             return;
         };
-        tell_of_reload();
+        self.watchdog.notify(Stage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
         let Some(read) = self.wait_for_read(read_and_settle(path)).await else {
@@ -39,7 +38,7 @@ impl Control {
             return;
         };
         let _ = self.reload(began, read).await;
-        tell(&[NotifyState::Ready]);
+        self.watchdog.notify(Stage::Ready);
     }
 
     /// What was read, or `None` if the process is to end meanwhile; that comes next then.

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, spawn_blocking};
 
-use super::build;
+use super::build::{self, BuildFault};
 use super::run::Control;
 use crate::config::{Config, Faults, RoutesReader};
-use crate::snapshot::RouteSpec;
+use crate::listener::ListenerSpec;
+use crate::reclaim::{self, Deferred};
+use crate::snapshot::{Policy, RouteSpec, Snapshot};
 use crate::sys::watch::{FileWatch, Look};
+use crate::telemetry::Metrics;
 
 /// Reports that may wait; then the tasks wait.
 const REPORTS: usize = 16;
@@ -21,7 +24,7 @@ pub(super) struct RoutesReport {
     listener: Arc<str>,
     /// The task's own number: a report may outlive its task.
     number: u64,
-    read: Result<Vec<RouteSpec>, Faults>,
+    read: Result<Deferred<Vec<RouteSpec>>, Faults>,
 }
 
 /// The files of all listeners. Their tasks end with it; they only send, control alone applies.
@@ -101,7 +104,8 @@ async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<Route
         let reading = reader.clone();
         // A hundred thousand routes take a while, and checks must not wait for them.
         let Ok(read) = spawn_blocking(move || reading.read()).await else { continue };
-        let report = RoutesReport { listener: Arc::clone(reader.listener()), number, read };
+        let report =
+            RoutesReport { listener: Arc::clone(reader.listener()), number, read: read.map(Deferred::new) };
         if report_to.send(report).await.is_err() {
             return;
         }
@@ -111,7 +115,7 @@ async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<Route
 impl Control {
     /// Takes in what was read: other routes come into force at once, for new connections; of a broken file
     /// nothing does.
-    pub(super) fn routes_read(&mut self, report: RoutesReport) {
+    pub(super) async fn routes_read(&mut self, report: RoutesReport) {
         let listener = report.listener;
         let metrics = self.server.view.metrics.listener(&listener);
         let read = match report.read {
@@ -124,29 +128,66 @@ impl Control {
         };
         metrics.routes_file_ok.increment(1);
         let Some(reader) = self.route_files.reader(&listener) else { return };
+        let work = Rebuild {
+            running: Arc::clone(&self.server.config),
+            snapshot: self.server.view.snapshot.load_full(),
+            metrics: Arc::clone(&self.server.view.metrics),
+            listener: Arc::clone(&listener),
+            written: reader.written().len(),
+            read,
+        };
+        let rebuilt = self.beside(move || work.build()).await;
         let server = &mut self.server;
-        let specs = &mut server.config.listeners;
-        let Some(spec) = specs.iter_mut().find(|spec| spec.name == listener) else { return };
-        let written = reader.written();
-        if spec.policy.protocol.routes()[written.len()..] == read[..] {
-            return;
-        }
-        let routes = spec.policy.protocol.routes_mut();
-        routes.truncate(written.len());
-        routes.extend(read);
-        let snapshot = server.view.snapshot.load_full();
-        let old = snapshot.policies.values().find(|policy| policy.listener == listener);
-        let before = old.map(|policy| build::Before::of(policy));
-        let named = build::Named { places: &snapshot.places, lists: &snapshot.lists };
-        match build::policy(spec, before, named, &server.view.metrics) {
-            Ok(policy) => {
+        match rebuilt {
+            Ok(None) => return,
+            Ok(Some((spec, policy))) => {
                 let routes = policy.protocol.routes().len();
+                let snapshot = server.view.snapshot.load_full();
                 server.view.snapshot.store(Arc::new(snapshot.with_policy(&Arc::new(policy))));
+                server.renew_policies();
+                let specs = &mut Arc::make_mut(&mut server.config).listeners;
+                if let Some(own) = specs.iter_mut().find(|spec| spec.name == listener) {
+                    reclaim::free_later(std::mem::replace(own, spec));
+                }
                 // They may be the first that hold whom they refuse.
                 server.bound(&server.config);
                 tracing::info!(%listener, routes, "the routes were read again");
             }
             Err(error) => tracing::error!(%listener, %error, "the routes stay as they are"),
         }
+        reclaim::trim_later();
+    }
+}
+
+/// Other routes for one listener, and what they are compared with and built from.
+struct Rebuild {
+    running: Arc<Config>,
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    listener: Arc<str>,
+    /// How many routes, the first, do not come from the file.
+    written: usize,
+    read: Deferred<Vec<RouteSpec>>,
+}
+
+impl Rebuild {
+    /// The listener with the routes that were read, and its policy; `None` if nothing is different or the listener is
+    /// gone.
+    fn build(self) -> Result<Option<(ListenerSpec, Policy)>, BuildFault> {
+        let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);
+        let Some(spec) = spec else { return Ok(None) };
+        let (written, old) = spec.policy.protocol.routes().split_at(self.written);
+        if old == &self.read[..] {
+            return Ok(None);
+        }
+        let mut routes = written.to_vec();
+        routes.append(&mut self.read.into_inner());
+        let mut spec = spec.clone();
+        *spec.policy.protocol.routes_mut() = Arc::new(routes);
+        let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
+        let before = old.map(|policy| build::Before::of(policy));
+        let named = build::Named { places: &self.snapshot.places, lists: &self.snapshot.lists };
+        let policy = build::policy(&spec, before, named, &self.metrics)?;
+        Ok(Some((spec, policy)))
     }
 }

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use humantime::format_duration;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
@@ -17,9 +16,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::aftercare::Aftercare;
 use super::agents::Desk;
+use super::building::Built;
 use super::leaving::Leaving;
-use super::list_files::{ListFiles, ListReport, forget_read};
-use super::notify::{Watchdog, tell};
+use super::list_files::{ListFiles, ListReport};
+use super::notify::{Stage, Watchdog};
 use super::own_backends::refuse_cycles;
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
@@ -30,6 +30,7 @@ use super::{Life, Server, build};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
 use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
+use crate::reclaim::{self, Deferred};
 use crate::snapshot::Served;
 use crate::telemetry::ReloadOutcome;
 use crate::worker::Order;
@@ -149,6 +150,7 @@ impl Control {
         let delayed = server.view.metrics.process().checks_delayed.clone();
         let check_limit = CheckLimit::new(server.descriptors.checks_at_once(&server.config), delayed);
         let (discoveries, findings) = Discoveries::new();
+        let watchdog = Watchdog::new(server.view.metrics.process().notify_failures.clone());
         let mut control = Self {
             server,
             file,
@@ -166,7 +168,7 @@ impl Control {
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
             upkeep,
-            watchdog: Watchdog::new(),
+            watchdog,
         };
         control.follow_pools();
         control.route_files.follow(&control.server.config);
@@ -176,7 +178,7 @@ impl Control {
 
     async fn serve(mut self) -> io::Result<()> {
         if self.open().await? {
-            tell(&[NotifyState::Ready]);
+            self.watchdog.notify(Stage::Ready);
             self.log_serving();
         }
         loop {
@@ -207,11 +209,12 @@ impl Control {
                 let _ = reply.send(self.reload(StdInstant::now(), Ok(*config)).await);
             }
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
+            Event::Routes(report) => self.routes_read(report).await,
             event => self.apply(event),
         }
     }
 
-    /// What to do besides ending and reloading; it waits for nothing.
+    /// What to do besides ending, reloading and building; it waits for nothing.
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
@@ -224,7 +227,6 @@ impl Control {
             Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Discovered(report) => self.discovered(report),
-            Event::Routes(report) => self.routes_read(report),
             Event::List(report) => self.list_read(report),
             Event::Upkeep => {
                 self.server.view.metrics.upkeep();
@@ -232,7 +234,7 @@ impl Control {
             }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
-            Event::Request(_) | Event::Signal(_) | Event::Worker(..) => {}
+            Event::Request(_) | Event::Signal(_) | Event::Worker(..) | Event::Routes(_) => {}
         }
     }
 
@@ -314,37 +316,33 @@ impl Control {
                 ReloadOutcome::Failed
             }
         };
+        // What was read, and perhaps not taken, leaves free pages behind.
+        reclaim::trim_later();
         self.server.view.metrics.process().reloaded(outcome, SystemTime::now(), began.elapsed());
         result
     }
 
-    async fn replace(&mut self, mut config: Config) -> Result<Changes, ReloadFault> {
-        let changes = Changes::between(&self.server.config, &config);
+    async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
+        let config = Deferred::new(config);
         try_sources(&config)?;
         refuse_cycles(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
         if !self.prepare_discovery(&config).await {
             return Err(ReloadFault::Stopping);
         }
+        let Built { changes, config, snapshot } = self.build(config).await?;
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
-        let metrics = &server.view.metrics;
-        let sources = build::Sources {
-            config: &config,
-            leaving: &self.leaving,
-            discoveries: Some(&self.discoveries),
-            metrics,
-        };
-        let snapshot = Arc::new(build::snapshot(&config, &old, sources)?);
-        forget_read(&mut config);
         self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         let mut closed = server.sockets.carry_out(plan, &server.workers);
+        server.renew_policies();
         server.view.set_addresses(server.sockets.addresses(), &config);
         server.bound(&config);
         self.check_limit.set(server.descriptors.checks_at_once(&config));
-        server.config = in_force(config, &server.config);
+        let config = Arc::new(in_force(config.into_inner(), &server.config));
+        reclaim::free_later(std::mem::replace(&mut server.config, config));
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);
         self.follow_pools();
@@ -370,7 +368,7 @@ impl Control {
             spec.grace = Duration::ZERO;
         }
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
-        tell(&[NotifyState::Stopping]);
+        self.watchdog.notify(Stage::Stopping);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 
 use super::additions::Additions;
+use crate::reclaim::{self, Deferred};
 use crate::route::condition::Ja4Pattern;
 use crate::route::{Country, IpPrefix, PrefixSet};
 use crate::wire::Ja4;
@@ -60,6 +61,12 @@ pub struct FileEntries {
     pub count: usize,
 }
 
+impl Drop for FileEntries {
+    fn drop(&mut self) {
+        reclaim::free_later(std::mem::take(&mut self.set));
+    }
+}
+
 /// A list, alive.
 #[derive(Debug)]
 pub struct List {
@@ -67,7 +74,7 @@ pub struct List {
     pub name: Arc<str>,
     /// What can change without a reload. Outlives the list: the next one of that name has the same.
     pub kept: Arc<Kept>,
-    written: PrefixSet,
+    written: Deferred<PrefixSet>,
     written_count: usize,
     file: Option<(ListSource, ArcSwap<FileEntries>)>,
 }
@@ -107,7 +114,7 @@ impl List {
         let list = Self {
             name: Arc::clone(&spec.name),
             kept: old.map(|old| Arc::clone(&old.kept)).unwrap_or_default(),
-            written: spec.entries.iter().collect(),
+            written: Deferred::new(spec.entries.iter().collect()),
             written_count: spec.entries.len(),
             file,
         };

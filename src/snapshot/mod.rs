@@ -3,6 +3,8 @@
 //! Whoever builds a new one swaps it in whole. A connection loads it once, takes the policy of the
 //! socket it came through, and lets go of that when its backend is connected.
 //!
+//! The last reference to an old one may be that of any worker; what is large in it is freed by `reclaim`.
+//!
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
@@ -21,6 +23,7 @@ use arc_swap::ArcSwap;
 
 use crate::limit::Gate;
 use crate::pool::{Discovery, Pool};
+use crate::reclaim;
 use crate::relay::RelayOptions;
 use crate::route::Asks;
 use crate::sys::Address;
@@ -67,6 +70,14 @@ pub struct Snapshot {
     pub places: BTreeMap<Arc<str>, Arc<Place>>,
     /// The lists of addresses, by name.
     pub lists: BTreeMap<Arc<str>, Arc<List>>,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let Self { policies, pools, places, lists } = self;
+        let (policies, pools) = (std::mem::take(policies), std::mem::take(pools));
+        reclaim::free_later((policies, pools, std::mem::take(places), std::mem::take(lists)));
+    }
 }
 
 impl Snapshot {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{HelloSpec, Limited, Place};
+use crate::reclaim::Deferred;
 use crate::route::{Circumstances, Found, RouteId, RouteTable, Split};
 use crate::wire::ServerName;
 
@@ -44,7 +45,7 @@ impl Routes {
 /// Where connections go of which nothing is read.
 pub struct TcpPolicy {
     /// Routes by what is known without reading.
-    pub routes: Routes,
+    pub routes: Deferred<Routes>,
     /// Connections that no route takes.
     pub pool: Arc<Place>,
 }
@@ -59,7 +60,7 @@ impl TcpPolicy {
 /// Where connections with and without a server name go.
 pub struct TlsPolicy {
     /// The routes.
-    pub routes: Routes,
+    pub routes: Deferred<Routes>,
     /// Clients that send no name and that no route takes; `None` rejects.
     pub no_sni: Option<Target>,
     /// Clients whose name no route matches; `None` rejects.

@@ -61,13 +61,15 @@ pub enum ProtocolSpec {
     Tcp {
         /// The pool of every connection that no route takes.
         pool: Arc<str>,
-        /// Routes by what is known without a hello; no two could fit one connection equally well.
-        routes: Vec<RouteSpec>,
+        /// Routes by what is known without a hello; no two could fit one connection equally well. Shared, so that a
+        /// copy of the spec is cheap.
+        routes: Arc<Vec<RouteSpec>>,
     },
     /// The ClientHello is read for its server name.
     Tls {
-        /// Names and conditions to pools; no two could fit one connection equally well.
-        routes: Vec<RouteSpec>,
+        /// Names and conditions to pools; no two could fit one connection equally well. Shared, so that a copy of the
+        /// spec is cheap.
+        routes: Arc<Vec<RouteSpec>>,
         /// Clients that send no name.
         no_sni: TargetSpec,
         /// Clients whose name no route matches.
@@ -85,8 +87,8 @@ impl ProtocolSpec {
         }
     }
 
-    /// The routes, to be changed.
-    pub fn routes_mut(&mut self) -> &mut Vec<RouteSpec> {
+    /// The routes, to be changed or replaced.
+    pub fn routes_mut(&mut self) -> &mut Arc<Vec<RouteSpec>> {
         match self {
             Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,
         }

@@ -13,6 +13,7 @@ pub mod fault;
 pub mod file;
 pub mod landlock;
 pub mod listen;
+pub mod memory;
 pub mod pipe;
 pub mod privileges;
 pub mod process;
@@ -20,6 +21,7 @@ pub mod reactor;
 pub mod self_connect;
 pub mod socket;
 pub mod socket_file;
+pub mod standard_error;
 pub mod stream;
 pub mod watch;
 

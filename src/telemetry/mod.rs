@@ -1,4 +1,4 @@
-//! What happened: every metric, the access log, the reasons for which connections end.
+//! What happened: every metric, the logs, the reasons for which connections end.
 //!
 //! It counts and writes what it is told and takes no decision. Label values come from the configuration
 //! or from the enums here, never from a client.
@@ -9,6 +9,7 @@ pub mod exposition;
 pub mod metrics;
 mod offered;
 mod phase;
+pub mod program_log;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
@@ -21,6 +22,7 @@ pub use metrics::{
 };
 pub use offered::Offered;
 pub use phase::{Phase, Who};
+pub use program_log::ProgramLog;
 pub use record::{ClientAddr, Record};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

@@ -837,3 +837,36 @@ fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
     wait_for("up", || backend(&proxy, "p", a.address).state() == State::Up);
     assert_eq!(meet(proxy.address("main")).1, 'a');
 }
+
+/// An accept loop keeps the policy of its last accept, and with it a whole table of routes.
+#[test]
+fn a_policy_that_was_replaced_ends_where_nobody_connects() {
+    let (a, b) = (named(b'a'), named(b'b'));
+    let text = |backend: &Backend| {
+        format!(
+            r#"
+            workers = 2
+            access_log.to = "off"
+            [listener.main]
+            bind = ["127.0.0.1:0", "127.0.0.1:0"]
+            pool = "main"
+            [pool.main]
+            backends = ["{}"]
+            health.check = "off"
+            "#,
+            backend.address
+        )
+    };
+    let proxy = Proxy::start(config(&text(&a)));
+    let (stream, name) = meet(proxy.address("main"));
+    assert_eq!(name, 'a');
+    let policies =
+        || proxy.remote.view().snapshot.load().policies.values().map(Arc::downgrade).collect::<Vec<_>>();
+    let old = policies();
+    assert_eq!(old.len(), 2);
+    proxy.remote.reload(config(&text(&b))).unwrap();
+    wait_for("the end of the old policy", || old.iter().all(|policy| policy.upgrade().is_none()));
+    assert!(policies().iter().all(|policy| policy.upgrade().is_some()));
+    drop(stream);
+    assert_eq!(meet(proxy.address("main")).1, 'b');
+}

@@ -31,6 +31,7 @@ mod relay;
 mod routes;
 mod starting;
 mod states;
+mod stuck;
 mod support;
 mod tidy;
 mod tiers;

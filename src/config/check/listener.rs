@@ -167,7 +167,7 @@ impl ListenerChecker<'_> {
         let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
             && !matches!(words.protocol, Key::Wrong);
         let hashing = self.hashing(is_tcp && !is_meant_as_tls);
-        let routes = self.routes(hashing, pools, found);
+        let routes = Arc::new(self.routes(hashing, pools, found));
         let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
         match &words.protocol {

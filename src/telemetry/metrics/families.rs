@@ -138,6 +138,18 @@ pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
     &["listener"],
     "Connections that got no line in the access log, as refused_per_second had as many already.",
 );
+pub(crate) const LOG_LINES_DROPPED: MetricDoc = doc(
+    "pointsman_log_lines_dropped_total",
+    Counter,
+    &[],
+    "Lines of the program's own log that were dropped: standard error was not read, or a write failed.",
+);
+pub(crate) const NOTIFY_FAILURES: MetricDoc = doc(
+    "pointsman_notify_failures_total",
+    Counter,
+    &[],
+    "Notifications that the service manager (NOTIFY_SOCKET) did not take at once; all but the watchdog's are sent again.",
+);
 pub(crate) const RELOADS: MetricDoc = doc(
     "pointsman_config_reloads_total",
     Counter,
@@ -442,6 +454,8 @@ pub const METRICS: &[MetricDoc] = &[
     ACCESS_LOG_DROPPED,
     ADMIN_REFUSED,
     ACCESS_LOG_SAMPLED,
+    LOG_LINES_DROPPED,
+    NOTIFY_FAILURES,
     RELOADS,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
@@ -481,7 +495,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 82);
+        assert_eq!(names.len(), 84);
     }
 
     #[test]

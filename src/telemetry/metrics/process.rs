@@ -91,6 +91,10 @@ pub struct ProcessMetrics {
     pub access_log_written: Counter,
     /// Records that became no line.
     pub access_log_dropped: Counter,
+    /// Lines of the program's own log that were dropped; read from the log.
+    pub log_lines_dropped: Counter,
+    /// Notifications that the service manager did not take.
+    pub notify_failures: Counter,
     /// New connections that another worker took over.
     pub accepted_moved: Counter,
     /// Running relays that another worker took over.
@@ -129,6 +133,8 @@ impl ProcessMetrics {
             pipes_open: registry.gauge(&families::PIPES_OPEN, &[]),
             access_log_written: registry.counter(&families::ACCESS_LOG_WRITTEN, &[]),
             access_log_dropped: registry.counter(&families::ACCESS_LOG_DROPPED, &[]),
+            log_lines_dropped: registry.counter(&families::LOG_LINES_DROPPED, &[]),
+            notify_failures: registry.counter(&families::NOTIFY_FAILURES, &[]),
             accepted_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "accepted")]),
             streams_moved: registry.counter(&families::CONNECTIONS_MOVED, &[("what", "stream")]),
             checks_delayed: registry.counter(&families::CHECKS_DELAYED, &[]),

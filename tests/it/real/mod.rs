@@ -9,6 +9,7 @@ mod checks;
 mod dns;
 mod fail2ban;
 mod mail;
+mod memory;
 mod network;
 mod postgres;
 mod protocols;

@@ -1,0 +1,183 @@
+//! Frees large values on a thread that serves nothing.
+//!
+//! A table with a million routes takes a quarter of a second to free. Whichever thread drops the last reference to it
+//! would stand still for that time: a worker that lets go of an old policy, or the control loop that lets go of an old
+//! configuration. So such values go to the thread of this module when they are dropped.
+//!
+//! The queue has no bound: a value in it is one that was in memory before, and a process has few of them, some for
+//! each reload. Before [`start`], and where the thread cannot be started, values are freed where they are dropped.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::sys::memory;
+
+/// How long the thread gathers values before it gives their pages back to the system.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// The way to the thread. One for the process, as the heap is: whatever is dropped finds it without being handed it.
+static QUEUE: OnceLock<Sender<Order>> = OnceLock::new();
+
+enum Order {
+    Free(Box<dyn Any + Send>),
+    Trim,
+}
+
+/// Starts the thread, if it does not run yet. To be called after the process has given up its privileges, as threads
+/// inherit them.
+///
+/// # Errors
+///
+/// When no thread can be started.
+pub fn start() -> io::Result<()> {
+    if QUEUE.get().is_some() {
+        return Ok(());
+    }
+    let (queue, orders) = channel();
+    thread::Builder::new().name("reclaim".to_owned()).spawn(move || run(&orders))?;
+    // A thread that another call has started meanwhile stays, and this one ends.
+    let _ = QUEUE.set(queue);
+    Ok(())
+}
+
+/// Frees a value on the thread of this module. Never waits for that.
+pub fn free_later(value: impl Send + 'static) {
+    if let Some(queue) = QUEUE.get() {
+        // What cannot be sent comes back in the error and is dropped here.
+        let _ = queue.send(Order::Free(Box::new(value)));
+    }
+}
+
+/// Gives the free pages of the heap back to the system soon, on the thread of this module.
+pub fn trim_later() {
+    if let Some(queue) = QUEUE.get() {
+        let _ = queue.send(Order::Trim);
+    }
+}
+
+fn run(orders: &Receiver<Order>) {
+    while let Ok(order) = orders.recv() {
+        let until = Instant::now() + GATHER;
+        let mut next = Some(order);
+        while let Some(order) = next {
+            if let Order::Free(value) = order {
+                // A panic in a `drop` is logged where it happens; the values behind it are freed all the same.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
+            }
+            next = orders.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+        }
+        memory::return_free_pages();
+    }
+}
+
+/// A value that is freed by [`free_later`] when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Deferred<T: Send + 'static>(
+    /// `None` only while it is dropped.
+    Option<T>,
+);
+
+impl<T: Send + 'static> Deferred<T> {
+    /// Wraps a value.
+    pub fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// Returns the value, which is then freed where it is dropped.
+    pub fn into_inner(mut self) -> T {
+        self.0.take().expect(PRESENT)
+    }
+}
+
+/// Why a [`Deferred`] has its value.
+const PRESENT: &str = "the value is there until it is dropped";
+
+impl<T: Send + 'static> Deref for Deferred<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect(PRESENT)
+    }
+}
+
+impl<T: Send + 'static> DerefMut for Deferred<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_mut().expect(PRESENT)
+    }
+}
+
+impl<T: Send + 'static> Drop for Deferred<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            free_later(value);
+        }
+    }
+}
+
+impl<T: fmt::Debug + Send + 'static> fmt::Debug for Deferred<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports the thread that drops it.
+    struct Spy(Sender<thread::ThreadId>);
+
+    impl Drop for Spy {
+        fn drop(&mut self) {
+            let _ = self.0.send(thread::current().id());
+        }
+    }
+
+    /// Panics when it is dropped.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a test of what a panic leaves");
+        }
+    }
+
+    fn dropped_by(drop: impl FnOnce(Spy)) -> thread::ThreadId {
+        let (report, reports) = channel();
+        drop(Spy(report));
+        reports.recv_timeout(Duration::from_secs(60)).unwrap()
+    }
+
+    #[test]
+    fn values_are_freed_by_one_other_thread() {
+        start().unwrap();
+        start().unwrap();
+        let own = thread::current().id();
+        let first = dropped_by(|spy| free_later((spy, Spy(channel().0))));
+        assert_ne!(first, own);
+        assert_eq!(dropped_by(|spy| drop(Deferred::new(spy))), first);
+        assert_eq!(dropped_by(|spy| drop(Deferred::new(vec![spy]).into_inner())), own);
+        // Values that are freed there may hold such that are deferred themselves.
+        assert_eq!(dropped_by(|spy| free_later(Deferred::new(spy))), first);
+        trim_later();
+        free_later(Bomb);
+        assert_eq!(dropped_by(free_later), first);
+    }
+
+    #[test]
+    fn a_deferred_value_is_used_as_it_is() {
+        let mut value = Deferred::new(vec![1, 2]);
+        value.push(3);
+        assert_eq!(value.len(), 3);
+        assert_eq!(value, Deferred::new(vec![1, 2, 3]));
+        assert_eq!(format!("{value:?}"), "[1, 2, 3]");
+        assert_eq!(value.into_inner(), [1, 2, 3]);
+    }
+}

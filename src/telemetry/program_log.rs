@@ -1,0 +1,275 @@
+//! The program's own log: lines go into a bounded queue, and one thread writes them to standard error.
+//!
+//! A thread that logs never waits for the reader of standard error, which may be a full pipe, a stopped journal or a
+//! terminal whose output is paused. A line that finds the queue full is dropped and counted, as is a line that cannot
+//! be written; when lines flow again, the log says how many are missing.
+//!
+//! It neither formats lines nor knows levels: each line comes whole, with its line end.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::panic;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Flushed;
+use crate::sys::standard_error::StandardError;
+
+/// Bytes that may wait for the thread, with what a line costs besides its text. Some thousand lines: more than a
+/// burst has, and little beside a connection's buffers. A single line may be longer.
+const QUEUE_LIMIT: usize = 1 << 20;
+
+/// What a line costs in the queue besides its text.
+const LINE_COST: usize = 64;
+
+/// The lines that any log of this process dropped. The log of a process is one, as is the subscriber that feeds it.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many lines of the program's log were dropped since the start.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// The queue of the log. Clones share one queue and one thread.
+#[derive(Clone, Debug, Default)]
+pub struct ProgramLog(Arc<Shared>);
+
+/// What those that log and the writing thread share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Held for a push or a take, never during a write.
+    queue: Mutex<Queue>,
+    /// The thread has something to do.
+    wake: Condvar,
+    /// The thread has ended.
+    end: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    lines: VecDeque<Box<[u8]>>,
+    /// What the lines cost together.
+    cost: usize,
+    /// Lines that were dropped and that the log has not yet mentioned.
+    unreported: u64,
+    thread: Thread,
+    /// Whether the thread is to end once the queue is empty.
+    stopping: bool,
+}
+
+/// The state of the writing thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Thread {
+    #[default]
+    NotStarted,
+    Running,
+    Ended,
+}
+
+impl Queue {
+    fn drop_lines(&mut self, count: u64) {
+        self.unreported += count;
+        DROPPED.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl ProgramLog {
+    /// A log whose lines wait until [`start`](Self::start): threads inherit the privileges of the process, so that no
+    /// thread may start before the process has given them up.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Queues a line, which ends in a line end, or drops and counts it. Never blocks.
+    pub fn push(&self, line: &[u8]) {
+        let mut queue = self.0.lock();
+        let cost = line.len() + LINE_COST;
+        let is_full = !queue.lines.is_empty() && queue.cost + cost > QUEUE_LIMIT;
+        if is_full || queue.thread == Thread::Ended {
+            return queue.drop_lines(1);
+        }
+        queue.cost += cost;
+        queue.lines.push_back(line.into());
+        self.0.wake.notify_one();
+    }
+
+    /// Starts the thread that writes to standard error.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor or no thread left.
+    pub fn start(&self) -> io::Result<()> {
+        self.start_on(StandardError::open()?, report)
+    }
+
+    fn start_on(
+        &self,
+        to: impl Write + Send + 'static,
+        report: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<()> {
+        let writer = Writer { shared: Arc::clone(&self.0), to, report, is_torn: false, is_flowing: true };
+        self.0.lock().thread = Thread::Running;
+        match thread::Builder::new().name("log".to_owned()).spawn(move || writer.run()) {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                self.0.lock().thread = Thread::NotStarted;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes what is queued and ends the thread. Waits at most `patience`: the reader of standard error may have
+    /// stopped. Blocks the calling thread.
+    pub fn finish(&self, patience: Duration) -> Flushed {
+        let deadline = Instant::now() + patience;
+        if self.0.lock().thread == Thread::NotStarted && self.start().is_err() {
+            return self.write_here();
+        }
+        let mut queue = self.0.lock();
+        queue.stopping = true;
+        self.0.wake.notify_one();
+        let left = deadline.saturating_duration_since(Instant::now());
+        let ended = self.0.end.wait_timeout_while(queue, left, |queue| queue.thread == Thread::Running);
+        let (queue, _) = ended.unwrap_or_else(PoisonError::into_inner);
+        if queue.thread == Thread::Running { Flushed::Abandoned } else { Flushed::All }
+    }
+
+    /// Where not even one thread can be started, the line that says so must still come out.
+    fn write_here(&self) -> Flushed {
+        let lines = std::mem::take(&mut self.0.lock().lines);
+        for line in lines {
+            let _ = io::stderr().write_all(&line);
+        }
+        Flushed::All
+    }
+}
+
+/// A line a write, as the subscriber of `tracing` formats them.
+impl Write for ProgramLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.push(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // Each change is made whole before anything that could panic.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn report(missing: u64) {
+    tracing::warn!(
+        lines = missing,
+        "lines of this log were dropped, as standard error was not read in time or failed; \
+         pointsman_log_lines_dropped_total counts them"
+    );
+}
+
+/// The writing thread.
+struct Writer<W, R> {
+    shared: Arc<Shared>,
+    to: W,
+    /// Logs how many lines are missing.
+    report: R,
+    /// A write failed behind a part of a line, so that the next line needs a line end before it.
+    is_torn: bool,
+    /// The last write succeeded.
+    is_flowing: bool,
+}
+
+impl<W: Write, R: Fn(u64)> Writer<W, R> {
+    fn run(mut self) {
+        let _end = EndOfThread(Arc::clone(&self.shared));
+        while let Some((lines, missing)) = self.take() {
+            // Before the lines are written, as the queue is empty now: the report comes right behind them, where the
+            // missing lines would have been.
+            if missing > 0 {
+                (self.report)(missing);
+            }
+            for line in lines {
+                self.write(&line);
+            }
+        }
+    }
+
+    /// Waits for lines and takes all of them, with the number of dropped lines to report; `None` at the end. A report
+    /// that could not be written is not followed by another: first a line must come through.
+    fn take(&self) -> Option<(VecDeque<Box<[u8]>>, u64)> {
+        let is_idle = |queue: &Queue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);
+        let queue =
+            self.shared.wake.wait_while(self.shared.lock(), |queue| is_idle(queue) && !queue.stopping);
+        let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
+        if is_idle(&queue) {
+            return None;
+        }
+        queue.cost = 0;
+        let missing = if self.is_flowing { std::mem::take(&mut queue.unreported) } else { 0 };
+        Some((std::mem::take(&mut queue.lines), missing))
+    }
+
+    /// Writes one line by one write, as far as the destination takes it whole.
+    fn write(&mut self, line: &[u8]) {
+        if self.is_torn && self.to.write_all(b"\n").is_ok() {
+            self.is_torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.to.write(rest) {
+                Ok(taken @ 1..) => rest = &rest[taken..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        self.is_flowing = rest.is_empty();
+        if !self.is_flowing {
+            self.is_torn |= rest.len() < line.len();
+            self.shared.lock().drop_lines(1);
+        }
+    }
+}
+
+/// Reports the end of the thread, also after a panic.
+struct EndOfThread(Arc<Shared>);
+
+impl Drop for EndOfThread {
+    fn drop(&mut self) {
+        self.0.lock().thread = Thread::Ended;
+        self.0.end.notify_all();
+    }
+}
+
+/// Sends the messages of panics to the log. The standard library's own hook writes them to standard error on the
+/// thread that panics, under a lock, and so would stop a worker whose standard error is not read.
+pub fn log_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let message = message(panic.payload());
+        // As the standard library does, where RUST_BACKTRACE asks for it.
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            tracing::error!(thread, place, panic = message, %backtrace, "a thread panicked");
+        } else {
+            tracing::error!(thread, place, panic = message, "a thread panicked");
+        }
+    }));
+}
+
+fn message(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+use std::io::ErrorKind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use super::*;
+
+/// Long enough for a loaded machine; nothing here waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A destination that shows each write and answers it as it is told.
+struct Gate {
+    arrived: Sender<Vec<u8>>,
+    answers: Receiver<Result<usize, ErrorKind>>,
+}
+
+impl Write for Gate {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.arrived.send(bytes.to_vec());
+        let answer = self.answers.recv().map_err(|_| ErrorKind::BrokenPipe)?;
+        Ok(answer.map(|most| most.min(bytes.len()))?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A log whose writes the test answers.
+struct Rig {
+    log: ProgramLog,
+    arrivals: Receiver<Vec<u8>>,
+    answer: Sender<Result<usize, ErrorKind>>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let (arrived, arrivals) = channel();
+        let (answer, answers) = channel();
+        let log = ProgramLog::new();
+        let reported = log.clone();
+        let report = move |missing: u64| reported.push(format!("{missing} missing\n").as_bytes());
+        log.start_on(Gate { arrived, answers }, report).unwrap();
+        Self { log, arrivals, answer }
+    }
+
+    /// The next write, which gets this answer.
+    fn expect(&self, text: &str, answer: Result<usize, ErrorKind>) {
+        let written = self.arrivals.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(String::from_utf8_lossy(&written), text);
+        self.answer.send(answer).unwrap();
+    }
+
+    fn expect_whole(&self, text: &str) {
+        self.expect(text, Ok(usize::MAX));
+    }
+}
+
+#[test]
+fn each_line_is_one_write_also_of_before_the_start() {
+    let (arrived, arrivals) = channel();
+    let (answer, answers) = channel();
+    let log = ProgramLog::new();
+    log.push(b"one\n");
+    log.push(b"two\n");
+    log.start_on(Gate { arrived, answers }, |_| {}).unwrap();
+    let rig = Rig { log, arrivals, answer };
+    rig.expect_whole("one\n");
+    rig.expect_whole("two\n");
+    rig.log.push(b"three\n");
+    rig.expect_whole("three\n");
+    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+}
+
+#[test]
+fn a_full_queue_drops_lines_and_the_log_says_how_many_behind_those_that_it_kept() {
+    let rig = Rig::new();
+    let before = dropped_lines();
+    rig.log.push(b"first\n");
+    let first = rig.arrivals.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(first, b"first\n");
+    // The thread stands in this write; so many lines fill the queue.
+    let long = [vec![b'x'; QUEUE_LIMIT / 4 - LINE_COST - 1], b"\n".to_vec()].concat();
+    for _ in 0..7 {
+        rig.log.push(&long);
+    }
+    assert!(dropped_lines() >= before + 3, "each is counted at once");
+    rig.answer.send(Ok(usize::MAX)).unwrap();
+    let long = String::from_utf8(long).unwrap();
+    for _ in 0..4 {
+        rig.expect_whole(&long);
+    }
+    rig.expect_whole("3 missing\n");
+    rig.log.push(b"last\n");
+    rig.expect_whole("last\n");
+    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+}
+
+#[test]
+fn a_line_longer_than_the_queue_comes_through_alone() {
+    let rig = Rig::new();
+    let long = [vec![b'y'; 2 * QUEUE_LIMIT], b"\n".to_vec()].concat();
+    rig.log.push(&long);
+    rig.expect_whole(&String::from_utf8(long).unwrap());
+    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+}
+
+#[test]
+fn a_failed_write_is_reported_when_one_succeeds_again() {
+    let rig = Rig::new();
+    rig.log.push(b"lost\n");
+    rig.expect("lost\n", Err(ErrorKind::StorageFull));
+    rig.log.push(b"torn\n");
+    rig.expect("torn\n", Ok(2));
+    rig.expect("rn\n", Err(ErrorKind::StorageFull));
+    rig.log.push(b"whole\n");
+    rig.expect_whole("\n");
+    rig.expect_whole("whole\n");
+    rig.expect_whole("2 missing\n");
+    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+}
+
+#[test]
+fn the_end_writes_what_is_queued_and_waits_for_no_stuck_reader() {
+    let rig = Rig::new();
+    rig.log.push(b"one\n");
+    let written = rig.arrivals.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(written, b"one\n");
+    rig.log.push(b"two\n");
+    assert_eq!(rig.log.finish(Duration::ZERO), Flushed::Abandoned);
+    rig.answer.send(Ok(usize::MAX)).unwrap();
+    rig.expect_whole("two\n");
+    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    let before = dropped_lines();
+    rig.log.push(b"late\n");
+    assert!(dropped_lines() > before);
+}
+
+#[test]
+fn messages_of_panics_are_found() {
+    let check = |payload: Box<dyn Any>, expected: &str| assert_eq!(message(&*payload), expected);
+    check(Box::new("plain"), "plain");
+    check(Box::new("made".to_owned()), "made");
+    check(Box::new(7), "no message");
+}
