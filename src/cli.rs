@@ -134,8 +134,7 @@ pub fn run() -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    let seen = |config| config::check_token(&config).map(|warnings| (config, warnings));
-    match read(Some(file), &[], &[]).and_then(|config| told(seen(config))) {
+    match told(config::check_given(file)) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),

@@ -1,15 +1,16 @@
-//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile.
+//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile. One such
+//! read is under way at most, however many reloads are asked for while a file system does not answer.
 //!
 //! Only what files of lists and routes have now, told by the tasks that follow them, waits until the reload is over: it
 //! comes after what the reload read of them, and not before.
 
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
 use super::notify::{tell, tell_of_reload};
@@ -17,6 +18,7 @@ use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
 use super::view::Request;
 use crate::config::{self, Config};
+use crate::sys::file_call::Turn;
 
 /// How long reading may take: many times what millions of lines do, so a file system hangs then.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
@@ -31,7 +33,11 @@ impl Control {
         tell_of_reload();
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
-        let Some(read) = self.wait_for_read(move || read(&path)).await else {
+        let read = match Turn::try_take(&path) {
+            Some(turn) => self.wait_for_read(turn, move || read(&path)).await,
+            None => Some(Err(ReloadFault::StillReading)),
+        };
+        let Some(read) = read else {
             tracing::warn!("not reloaded: the file was still being read");
             return;
         };
@@ -42,9 +48,10 @@ impl Control {
     /// What was read, or `None` if the process is to end meanwhile; that comes next then.
     async fn wait_for_read(
         &mut self,
+        turn: Turn,
         read: impl FnOnce() -> Result<Config, ReloadFault> + Send + 'static,
     ) -> Option<Result<Config, ReloadFault>> {
-        let mut reading = spawn_blocking(read);
+        let mut reading = pin!(turn.call(read));
         let deadline = Instant::now() + READ_PATIENCE;
         loop {
             let event = tokio::select! {

@@ -8,8 +8,10 @@
 //! as `Poll::Pending`.
 
 pub mod address;
+pub mod directory_watch;
 pub mod fault;
 pub mod file;
+pub mod file_call;
 pub mod landlock;
 pub mod listen;
 pub mod pipe;
