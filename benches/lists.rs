@@ -1,5 +1,7 @@
 //! What a list of addresses costs: a connection that is looked up in it, and the load of its file, of entries or of
 //! countries.
+
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(missing_docs)]
 
 mod inputs;

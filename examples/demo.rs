@@ -3,6 +3,8 @@
 //! The backends make their certificates at the start and keep the keys to themselves; the balancer
 //! reads the server name of each connection and never decrypts. The demo asks a few times, stops a
 //! backend, asks again, and then leaves everything running for you to try.
+
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

@@ -140,8 +140,7 @@ pub fn run() -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    let seen = |config| config::check_token(&config).map(|warnings| (config, warnings));
-    match read(Some(file), &[], &[], &complain).and_then(|config| told(seen(config), &complain)) {
+    match told(config::check_given(file), &complain) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),

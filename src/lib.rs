@@ -7,6 +7,14 @@
 //! then pure values, then what lives, then the data path, then the life of the process. `ARCHITECTURE.md`
 //! walks through it; `conn` is the best place to start reading.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests read and write files; tests/it/tidy.rs forbids the rest"
+    )
+)]
+
 pub mod sys;
 
 pub mod reclaim;

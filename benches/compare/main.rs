@@ -18,6 +18,8 @@
 //! same moods. Load and backend are processes of their own, this program in other roles; the proxy's CPU
 //! time is read from `/proc` around the measured time, and set against a fixed piece of work done just
 //! before and after. Everything stays on 127.0.0.0/8 and ends by itself.
+
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod backend;

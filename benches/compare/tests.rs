@@ -1,4 +1,6 @@
 //! Tests of what needs no process: the bench itself has no test harness, so they are a program of their own.
+
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(dead_code, clippy::print_stdout, clippy::print_stderr)]
 
 mod backend;

@@ -14,6 +14,8 @@
 //!
 //! Errors make it fail, times never do: a server that ends or panics, honest clients that fail where none may,
 //! descriptors that are not given back.
+
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod attack;

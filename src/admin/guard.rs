@@ -6,8 +6,10 @@
 //! pages in old browsers without those: a request that changes something may have no content of the kinds that a
 //! form can send. A request without any of these headers is not from a browser.
 
+use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::http::header::{self, HeaderMap, HeaderName};
@@ -15,13 +17,13 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
-use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::door::Door;
 use super::refusal::{Quiet, said};
 use super::token;
-use crate::config::{AdminSpec, TokenFor, read_token};
-use crate::sys::{Address, process};
+use crate::config::{AdminSpec, TokenFault, TokenFor, read_token};
+use crate::sys::{Address, file_call, process};
 use crate::telemetry::{AdminRefusal, Metrics};
 
 /// What `open_metrics` opens: words for those who watch, and nothing else.
@@ -29,6 +31,9 @@ const OPEN: [&str; 3] = ["/metrics", "/healthz", "/ready"];
 
 /// Where a browser says from which site a request comes. The library has no name for it.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// How long a request waits for the token's file. It is shorter than the commands of this program wait for an answer.
+const TOKEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who asks.
 #[derive(Clone, Debug)]
@@ -129,8 +134,10 @@ impl Guard {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(Denial::Refused(AdminRefusal::Token));
         };
-        let compare = move || read_token(&path).map(|token| token::equal(&said, &token));
-        match spawn_blocking(compare).await {
+        let file = path.clone();
+        let compare = move || read_token(&file).map(|token| token::equal(&said, &token));
+        let compared = timeout(TOKEN_PATIENCE, file_call::call(&path, compare)).await;
+        match compared.unwrap_or_else(|_| Ok(Err(TokenFault::Unreadable { path, source: unanswered() }))) {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 if self.quiet.may_tell() {
@@ -150,6 +157,11 @@ impl Guard {
             }
         }
     }
+}
+
+fn unanswered() -> io::Error {
+    let seconds = TOKEN_PATIENCE.as_secs();
+    io::Error::new(io::ErrorKind::TimedOut, format!("its file system did not answer within {seconds} s"))
 }
 
 /// Whether every value of a header is as it should be; it need not be there.

@@ -56,6 +56,7 @@ struct ListStatus<'a> {
     last_load: Option<String>,
     loads: u64,
     failed_loads: u64,
+    empty_loads: u64,
     /// Connections that were refused because their address is in it.
     refusals: u64,
 }
@@ -199,6 +200,7 @@ fn status(list: &List) -> ListStatus<'_> {
         last_load: loaded,
         loads: list.kept.loads(),
         failed_loads: list.kept.failed_loads(),
+        empty_loads: list.kept.empty_loads(),
         refusals: list.kept.refusals(),
     }
 }

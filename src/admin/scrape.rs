@@ -92,6 +92,7 @@ fn lists(snapshot: &Snapshot, exposition: &mut Exposition) {
     for (name, list) in &snapshot.lists {
         loads.sample(&[("list", name), ("result", "ok")], list.kept.loads() as f64);
         loads.sample(&[("list", name), ("result", "failed")], list.kept.failed_loads() as f64);
+        loads.sample(&[("list", name), ("result", "empty")], list.kept.empty_loads() as f64);
     }
     let mut last_load = exposition.family(&list_families::LIST_LAST_LOAD);
     for (name, list) in &snapshot.lists {

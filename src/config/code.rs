@@ -70,6 +70,8 @@ codes! {
     BadCountry = "C0261",
     /// A file that does not tell countries, is broken, or has no network of one that a list asks for.
     BadCountryFile = "C0262",
+    /// A file of a list that has no entries, though `allow_empty` is not set.
+    EmptyList = "C0263",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.
@@ -106,6 +108,8 @@ codes! {
     QueueWithoutLimit = "C0322",
     /// A `discover` table with not exactly one source, or with a key that its source does not take.
     BadSource = "C0330",
+    /// A file of `discover` that cannot be read, or that names no backends.
+    BadDiscoveryFile = "C0331",
     /// A pool that forwards by name beside keys that are for pools with backends.
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used where clients give no name.
@@ -120,6 +124,8 @@ codes! {
     OpenAdmin = "C0360",
     /// A file that should hold the admin listener's token, and does not.
     BadToken = "C0361",
+    /// An access log that cannot be opened.
+    BadAccessLog = "C0362",
     /// A list that no table defines.
     UnknownList = "C0370",
     /// A pool that nothing uses.
@@ -140,6 +146,10 @@ codes! {
     RefusesHellosOnly = "C0450",
     /// The admin listener's token may not be read by the user who checks.
     UnseenToken = "C0460",
+    /// A file that the user who checks may not read, or not write.
+    UnseenFile = "C0461",
+    /// A file of `discover` that is not there yet.
+    MissingDiscoveryFile = "C0462",
 }
 
 impl Code {
@@ -154,7 +164,9 @@ impl Code {
             | Self::RefusesHellosOnly
             | Self::UnusedList
             | Self::TrustsEverybody
-            | Self::UnseenToken => Level::Warning,
+            | Self::UnseenToken
+            | Self::UnseenFile
+            | Self::MissingDiscoveryFile => Level::Warning,
             _ => Level::Fault,
         }
     }

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use super::code::Code;
-use super::fault::{Diagnostic, Faults, Span};
+use super::fault::{self, Diagnostic, Faults, Span};
 use super::findings::Findings;
-use super::load::{read_bytes, read_text};
+use super::load::{not_utf8, read_bytes};
+use super::named_files::Naming;
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
 use crate::snapshot::lists::{FileEntries, ListSource};
+use crate::sys::file_call::Turn;
 
 /// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.
 pub(super) const MOST_ENTRIES: usize = 5_000_000;
@@ -48,19 +50,41 @@ impl ListReader {
     /// # Errors
     ///
     /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
-    /// entries or is not UTF-8, or if it should tell countries and does not, or none of theirs.
+    /// entries, is UTF-16, or has no entries and needs some, or if it should tell countries and does not, or none of
+    /// theirs.
     pub fn read(&self) -> Result<FileEntries, Faults> {
-        let ListSource { path, countries } = &self.source;
+        let ListSource { path, countries, allow_empty } = &self.source;
         let name = path.display().to_string();
-        if countries.is_empty() {
-            return parse(&name, &read_text(path, WHAT)?);
+        let bytes = read_bytes(path, WHAT)?;
+        if !countries.is_empty() {
+            return country_file::parse(&name, &bytes, countries);
         }
-        country_file::parse(&name, &read_bytes(path, WHAT)?, countries)
+        match parse(&name, &bytes)? {
+            read if read.count == 0 && !allow_empty => Err(self.empty(&name)),
+            read => Ok(read),
+        }
+    }
+
+    fn empty(&self, source_name: &str) -> Faults {
+        let fault = Diagnostic::new(
+            Code::EmptyList,
+            format!("list.{}.allow_empty", self.list),
+            "the file of the list has no entries",
+        );
+        let help = format!("if that is meant, write allow_empty = true in [list.{}]", self.list);
+        fault::about_text(source_name, String::new(), fault.help(help))
     }
 }
 
-/// Reads the text of a file; `source_name` stands for its path in messages.
-fn parse(source_name: &str, text: &str) -> Result<FileEntries, Faults> {
+/// How a text in UTF-16 begins, as some editors and shells of Windows write it.
+const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
+/// Reads the text of a file; `source_name` stands for its path in messages. Comments may have any bytes.
+fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
+    if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
+        return Err(not_utf8(source_name, WHAT, bytes));
+    }
+    let text = &*String::from_utf8_lossy(bytes);
     let mut found = Findings::new(text);
     let mut builder = PrefixSetBuilder::default();
     // Some editors of another system begin a file so.
@@ -108,9 +132,12 @@ fn refuse(word: &str, at: Span, fault: PrefixFault, found: &mut Findings<'_>) {
 }
 
 /// Reads the files of all lists.
-pub(super) fn read_all(config: &mut Config) -> Result<(), Faults> {
+pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
     for reader in ListReader::all(config) {
-        let read = Arc::new(reader.read()?);
+        let turn = Turn::wait_blocking(&reader.source.path);
+        let read = reader.read().map_err(|faults| naming.place(faults, &["list", &reader.list, "file"]))?;
+        drop(turn);
+        let read = Arc::new(read);
         let own = config.lists.iter_mut().find(|list| list.name == reader.list);
         if let Some(file) = own.and_then(|list| list.file.as_mut()) {
             file.read = Some(read);
@@ -124,6 +151,10 @@ mod tests {
     use super::*;
 
     fn check(text: &str, count: usize, holds: &str) {
+        check_bytes(text.as_bytes(), count, holds);
+    }
+
+    fn check_bytes(text: &[u8], count: usize, holds: &str) {
         let read = parse("bad.txt", text).unwrap_or_else(|faults| panic!("{text:?}: {faults}"));
         assert_eq!(read.count, count, "{text:?}");
         for address in holds.split_whitespace() {
@@ -151,8 +182,21 @@ mod tests {
         check("10.1.2.3/8\n10.0.0.0/8", 2, "10.255.0.0");
     }
 
+    #[test]
+    fn comments_may_have_any_bytes() {
+        check_bytes(b"# gr\xfc\xdfe\n10.0.0.1 ; caf\xe9\n10.0.0.2\n", 2, "10.0.0.1 10.0.0.2");
+        check_bytes(b"\xef\xbb\xbf# \xff\n10.0.0.1", 1, "10.0.0.1");
+        let refused = |text: &[u8], part: &str| {
+            let told = parse("bad.txt", text).unwrap_err().render(false);
+            assert!(told.contains(part), "{text:?}: no {part:?} in {told}");
+        };
+        refused(b"10.0.0.1\n10.0.0.2\xa0\n", "bad.txt:2:1");
+        refused(b"\xff\xfe1\x000\x00.\x00", "is not UTF-8");
+        refused(b"\xfe\xff\x001\x000\x00.", "save it as UTF-8");
+    }
+
     fn check_fault(text: &str, expected: &[&str]) {
-        let faults = parse("bad.txt", text).unwrap_err();
+        let faults = parse("bad.txt", text.as_bytes()).unwrap_err();
         let rendered = faults.render(false);
         assert!(!expected.is_empty());
         for words in expected {

@@ -11,6 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Warnings};
 use super::findings::Findings;
+use super::named_files::{self, Naming};
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file, list_file, routes_file};
 use crate::pool::Source;
@@ -27,7 +28,8 @@ const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 /// All faults of the file at once; one if it cannot be read, is no regular file, is larger than 256 MiB or is not
 /// UTF-8. If it has none, those of the first broken file with routes, or of a list.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open)
+    let loaded = load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open)?;
+    Ok((loaded.config, loaded.warnings))
 }
 
 /// The same for a file that a command line names, which may be `/dev/stdin` or a shell's `<(...)`. Those are read
@@ -37,6 +39,34 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// As [`load`].
 pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
+    let loaded = load_given_whole(path)?;
+    Ok((loaded.config, loaded.warnings))
+}
+
+/// The same, and looks at every other file that a process reads or writes which runs this configuration. Nothing is
+/// opened for writing, and nothing is bound.
+///
+/// # Errors
+///
+/// As [`load`]. If there are none, all faults of those files at once.
+pub fn check_given(path: &Path) -> Result<(Config, Warnings), Faults> {
+    let Loaded { config, warnings, name, text } = load_given_whole(path)?;
+    let mut found = Findings::new(&text);
+    warnings.0.diagnostics.into_iter().for_each(|warning| found.add(warning));
+    named_files::check(&config, &mut found);
+    Ok((config, found.conclude(&name)?))
+}
+
+/// A configuration, and the text that it comes from.
+struct Loaded {
+    config: Config,
+    warnings: Warnings,
+    /// The path as it was given.
+    name: String,
+    text: String,
+}
+
+fn load_given_whole(path: &Path) -> Result<Loaded, Faults> {
     let directory = match sys::file::is_descriptor(path) {
         true => None,
         false => path.parent(),
@@ -48,15 +78,16 @@ fn load_from(
     path: &Path,
     directory: &Path,
     open: impl FnOnce(&Path) -> io::Result<File>,
-) -> Result<(Config, Warnings), Faults> {
+) -> Result<Loaded, Faults> {
     let name = path.display().to_string();
     let what = "the configuration";
-    let written = text(path, what, read_opened(path, what, open(path))?)?;
-    let (mut config, warnings) = parse(&name, &written)?;
+    let text = text(path, what, read_opened(path, what, open(path))?)?;
+    let (mut config, warnings) = parse(&name, &text)?;
     place_files(&mut config, directory);
-    routes_file::read_all(&mut config)?;
-    list_file::read_all(&mut config)?;
-    Ok((config, warnings))
+    let naming = Naming { source_name: &name, text: &text };
+    routes_file::read_all(&mut config, naming)?;
+    list_file::read_all(&mut config, naming)?;
+    Ok(Loaded { config, warnings, name, text })
 }
 
 /// Paths in a file are relative to its directory.
@@ -144,7 +175,7 @@ fn read_opened(path: &Path, what: &str, opened: io::Result<File>) -> Result<Vec<
 }
 
 fn text(path: &Path, what: &str, bytes: Vec<u8>) -> Result<String, Faults> {
-    String::from_utf8(bytes).map_err(|error| not_utf8(&path.display().to_string(), what, &error))
+    String::from_utf8(bytes).map_err(|error| not_utf8(&path.display().to_string(), what, error.as_bytes()))
 }
 
 fn read_bounded(file: File) -> io::Result<Vec<u8>> {
@@ -156,23 +187,30 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
-    let why = match error.kind() {
+fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
+    let diagnostic =
+        Diagnostic::new(Code::Unreadable, "", format!("{what} cannot be read: {}", reason(error)));
+    fault::about_text(name, String::new(), diagnostic)
+}
+
+/// Why a file cannot be read, in the words of messages.
+pub(super) fn reason(error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
         io::ErrorKind::PermissionDenied => format!("permission denied{}", landlock::hint(error)),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
-    };
-    let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} cannot be read: {why}"));
-    fault::about_text(name, String::new(), diagnostic)
+    }
 }
 
-fn not_utf8(name: &str, what: &str, error: &std::string::FromUtf8Error) -> Faults {
-    let good = error.utf8_error().valid_up_to();
-    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+/// The fault of bytes that are not UTF-8.
+pub(super) fn not_utf8(name: &str, what: &str, bytes: &[u8]) -> Faults {
+    let good = str::from_utf8(bytes).err().map_or(bytes.len(), |error| error.valid_up_to());
+    let text = String::from_utf8_lossy(bytes).into_owned();
     let replaced = char::REPLACEMENT_CHARACTER.len_utf8();
     let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} is not UTF-8"))
-        .label((good..good + replaced).into(), "this byte begins no character");
+        .label((good..good + replaced).into(), "this byte begins no character")
+        .help("save it as UTF-8");
     fault::about_text(name, text, diagnostic)
 }
 

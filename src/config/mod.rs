@@ -20,6 +20,7 @@ mod limits;
 mod list_file;
 mod lists;
 mod load;
+mod named_files;
 mod proxy;
 mod read;
 mod render;
@@ -45,9 +46,9 @@ pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
 pub use list_file::ListReader;
-pub use load::{load, load_given, one_liner, parse};
+pub use load::{check_given, load, load_given, one_liner, parse};
 pub use routes_file::RoutesReader;
-pub use token::{TokenFault, check_token, read_given_token, read_token};
+pub use token::{TokenFault, read_given_token, read_token};
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";

@@ -14,12 +14,14 @@ use super::fault::{Faults, Span};
 use super::file::RoutesFile;
 use super::findings::Findings;
 use super::load::read_text;
+use super::named_files::Naming;
 use super::read::{self, Key, Read as _};
 use super::{code::Code, document, fault::Diagnostic};
 use crate::balance::Algorithm;
 use crate::pool::{HashOn, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec};
+use crate::sys::file_call::Turn;
 
 /// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
 /// belongs to.
@@ -152,9 +154,12 @@ impl RoutesReader {
 }
 
 /// Adds the routes of all files to those of their listeners.
-pub(super) fn read_all(config: &mut Config) -> Result<(), Faults> {
+pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
     for reader in RoutesReader::all(config) {
-        let routes = reader.read()?;
+        let turn = Turn::wait_blocking(&reader.path);
+        let keys = ["listener", &reader.listener, "routes_file"];
+        let routes = reader.read().map_err(|faults| naming.place(faults, &keys))?;
+        drop(turn);
         let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
         if let Some(listener) = own {
             Arc::make_mut(listener.policy.protocol.routes_mut()).extend(routes);

@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use super::Config;
 use super::code::Code;
-use super::fault::{self, Diagnostic, Faults, Warnings};
-use super::load::unreadable;
+use super::fault::Diagnostic;
+use super::load::reason;
 use crate::sys::{file, landlock};
 
 /// The shortest token: with letters and digits 95 bits, which nobody guesses.
@@ -39,7 +38,10 @@ pub enum TokenFault {
     },
 }
 
-/// Reads a token from its file; white space around it is no part of it. Blocks.
+/// What some editors begin a file with.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads a token from its file; white space around it, and a byte order mark before it, are no part of it. Blocks.
 ///
 /// # Errors
 ///
@@ -64,6 +66,7 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
     opened
         .and_then(|file| file.take(most).read_to_end(&mut bytes))
         .map_err(|source| TokenFault::Unreadable { path: path.to_owned(), source })?;
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&bytes);
     let text = str::from_utf8(bytes.trim_ascii()).ok();
     let fits = |text: &&str| {
         (SHORTEST..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
@@ -71,43 +74,29 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
     text.filter(fits).map(str::to_owned).ok_or_else(|| TokenFault::Form { path: path.to_owned() })
 }
 
-/// Looks whether a configuration's token can be had. It is no part of loading: the token is read whenever it is
-/// asked for, so that a new one needs no reload. Blocks.
+/// What a check says of a token that was read, or was not. It is no part of loading: the token is read whenever it is
+/// asked for, so that a new one needs no reload.
 ///
-/// The warning is that this user may not read it, which the one who runs the process may.
-///
-/// # Errors
-///
-/// When there is no such file, or no token in it.
-pub fn check_token(config: &Config) -> Result<Warnings, Faults> {
-    let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()) else {
-        return Ok(Warnings::default());
-    };
-    report(path, read_token(path))
-}
-
-fn report(path: &Path, read: Result<String, TokenFault>) -> Result<Warnings, Faults> {
-    let name = path.display().to_string();
+/// That the user who checks may not read it is a warning: the user that runs the process may.
+pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
+    let fault = |code, message: &str| Diagnostic::new(code, "", message);
     match read {
-        Ok(_) => Ok(Warnings::default()),
+        Ok(_) => None,
         Err(TokenFault::Unreadable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             let message = "the token of `admin.token_file` may not be read by this user";
-            let warning = Diagnostic::new(Code::UnseenToken, "admin.token_file", message)
-                .help("check as the user that runs the process, so that it is looked at as well");
-            let Faults(report) = fault::about_text(&name, String::new(), warning);
-            Ok(Warnings(report))
+            let help = "check as the user that runs the process, so that it is looked at as well";
+            Some(fault(Code::UnseenToken, message).help(help))
         }
         Err(TokenFault::Unreadable { source, .. }) => {
-            Err(unreadable(&name, "the token of `admin.token_file`", &source))
+            let message = format!("the token of `admin.token_file` cannot be read: {}", reason(&source));
+            Some(fault(Code::Unreadable, &message))
         }
         Err(TokenFault::Form { .. }) => {
-            let message = "the file of `admin.token_file` holds no token";
             let help = format!(
                 "it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
                  `openssl rand -hex 32`"
             );
-            let diagnostic = Diagnostic::new(Code::BadToken, "admin.token_file", message).help(help);
-            Err(fault::about_text(&name, String::new(), diagnostic))
+            Some(fault(Code::BadToken, "the file of `admin.token_file` holds no token").help(help))
         }
     }
 }
@@ -127,6 +116,8 @@ mod tests {
     fn tokens_are_read() {
         check(b"0123456789abcdef", Some("0123456789abcdef"));
         check(b" 0123456789abcdef\r\n", Some("0123456789abcdef"));
+        check(b"\xef\xbb\xbf0123456789abcdef\r\n", Some("0123456789abcdef"));
+        check(b"0123456789abcdef\xef\xbb\xbf", None);
         check(b"0123456789abcde", None);
         check(b"", None);
         check(b"0123456789 abcdef", None);
@@ -145,40 +136,13 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_user_is_a_warning() {
-        let source = io::ErrorKind::PermissionDenied.into();
-        let path = Path::new("/etc/pointsman/token");
-        let warnings = report(path, Err(TokenFault::Unreadable { path: path.into(), source })).unwrap();
-        insta::assert_snapshot!(warnings.render(false), @r"
-        warning[C0460]: the token of `admin.token_file` may not be read by this user
-        --> /etc/pointsman/token
-         = help: check as the user that runs the process, so that it is looked at as well
-
-        /etc/pointsman/token: 1 warning
-        ");
-    }
-
-    #[test]
-    fn a_check_looks_at_the_token() {
-        let folder = std::env::temp_dir().join(format!("pointsman-tokens-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let at = |name: &str| folder.join(name);
-        let text = "[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n";
-        let check = |path: &Path, expected: Result<(), Code>| {
-            let text =
-                format!("admin = {{ listen = '127.0.0.1:1', token_file = '{}' }}\n{text}", path.display());
-            let (config, _) = super::super::parse("a.toml", &text).unwrap();
-            let told = check_token(&config).map(|warnings| assert!(warnings.is_empty()));
-            assert_eq!(told.map_err(|faults| faults.diagnostics()[0].code), expected, "{path:?}");
-        };
-        std::fs::write(at("good"), "0123456789abcdef\n").unwrap();
-        std::fs::write(at("short"), "0123456789").unwrap();
-        check(&at("good"), Ok(()));
-        check(&at("short"), Err(Code::BadToken));
-        check(&at("nothing"), Err(Code::Unreadable));
-        check(&folder, Err(Code::Unreadable));
-        let (config, _) = super::super::parse("a.toml", text).unwrap();
-        assert!(check_token(&config).unwrap().is_empty(), "without a token there is nothing to look at");
-        std::fs::remove_dir_all(&folder).unwrap();
+    fn what_is_wrong_with_a_token_has_a_code() {
+        let path = || PathBuf::from("/etc/pointsman/token");
+        let unreadable = |kind: io::ErrorKind| TokenFault::Unreadable { path: path(), source: kind.into() };
+        let check = |read, expected: Option<Code>| assert_eq!(fault(read).map(|fault| fault.code), expected);
+        check(Ok(String::new()), None);
+        check(Err(unreadable(io::ErrorKind::PermissionDenied)), Some(Code::UnseenToken));
+        check(Err(unreadable(io::ErrorKind::NotFound)), Some(Code::Unreadable));
+        check(Err(TokenFault::Form { path: path() }), Some(Code::BadToken));
     }
 }

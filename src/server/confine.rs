@@ -3,6 +3,8 @@
 //! What it needs is read from its configuration: the capabilities, and the files for Landlock. Whatever a reload
 //! then adds must get along with that; where it cannot, the error says that a restart can.
 
+#![allow(clippy::disallowed_methods, reason = "before the first thread")]
+
 use std::io;
 use std::path::{Path, PathBuf};
 

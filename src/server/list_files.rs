@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::AbortHandle;
 
 use super::run::Control;
-use crate::config::{Config, Faults, ListReader};
+use crate::config::{Code, Config, Faults, ListReader};
 use crate::snapshot::lists::FileEntries;
 use crate::sys::watch::{FileWatch, Look};
 
@@ -80,17 +80,24 @@ pub(super) fn forget_read(config: &mut Config) {
     config.lists.iter_mut().filter_map(|list| list.file.as_mut()).for_each(|file| file.read = None);
 }
 
-/// Reads the file whenever it changes, for ever. The first time is now: it may have changed since the
-/// configuration was read.
-async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
-    let mut watch = FileWatch::new(Arc::clone(&reader.source().path));
-    loop {
-        if watch.look().await == Look::Same {
-            continue;
+/// Lets go of what a reload read of files that are followed already. Such a file may be half written at the moment of
+/// the reload, and a half list is valid. The task that follows it knows when it is whole.
+pub(super) fn leave_followed(new: &mut Config, running: &Config) {
+    for list in &mut new.lists {
+        let Some(file) = &mut list.file else { continue };
+        let old = running.lists.iter().find(|old| old.name == list.name);
+        if old.and_then(|old| old.file.as_ref()).is_some_and(|old| old.source == file.source) {
+            file.read = None;
         }
+    }
+}
+
+/// Reads the file whenever it changes, for ever. It may have changed since the configuration was read.
+async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
+    let mut watch = FileWatch::of_known(Arc::clone(&reader.source().path));
+    loop {
         let reading = reader.clone();
-        // A million entries take a while, and checks must not wait for them.
-        let Ok(read) = spawn_blocking(move || reading.read().map(Arc::new)).await else { continue };
+        let Look::Changed(read) = watch.look(move |_| reading.read().map(Arc::new)).await else { continue };
         if report_to.send(ListReport { reader: reader.clone(), read }).await.is_err() {
             return;
         }
@@ -109,6 +116,18 @@ impl Control {
         }
         let read = match read {
             Ok(read) => read,
+            Err(faults) if faults.diagnostics().iter().any(|fault| fault.code == Code::EmptyList) => {
+                list.kept.count_empty_load();
+                let kept = list.file().map_or(0, |(_, entries)| entries);
+                tracing::warn!(
+                    list = %name,
+                    file = %reader.source().path.display(),
+                    kept,
+                    hint = "if the list is to be empty, set allow_empty = true for it and reload",
+                    "the file of the list has no entries; its entries stay as they are"
+                );
+                return;
+            }
             Err(faults) => {
                 list.kept.count_failed_load();
                 tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{}", faults.render(false));

@@ -1,4 +1,5 @@
-//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile.
+//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile. One such
+//! read is under way at most, however many reloads are asked for while a file system does not answer.
 //!
 //! Only what files of lists and routes have now, told by the tasks that follow them, waits until the reload is over: it
 //! comes after what the reload read of them, and not before.
@@ -10,7 +11,6 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::SignalKind;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
 use super::notify::Stage;
@@ -19,6 +19,7 @@ use super::run::{Control, Event, ends};
 use super::tentative::wait_for_addresses;
 use super::view::Request;
 use crate::config::{self, Config};
+use crate::sys::file_call::Turn;
 
 /// How long reading may take: many times what millions of lines do, so a file system hangs then.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +34,11 @@ impl Control {
         self.watchdog.notify(Stage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
-        let Some(read) = self.wait_for_read(read_and_settle(path)).await else {
+        let read = match Turn::try_take(&path) {
+            Some(turn) => self.wait_for_read(read_and_settle(turn, path)).await,
+            None => Some(Err(ReloadFault::StillReading)),
+        };
+        let Some(read) = read else {
             tracing::warn!("not reloaded: the file was still being read");
             return;
         };
@@ -93,8 +98,8 @@ impl Control {
 }
 
 /// Reads the file on another thread, and waits for addresses of it that the kernel still checks.
-async fn read_and_settle(path: PathBuf) -> Result<Config, ReloadFault> {
-    let read = spawn_blocking(move || read(&path)).await;
+async fn read_and_settle(turn: Turn, path: PathBuf) -> Result<Config, ReloadFault> {
+    let read = turn.call(move || read(&path)).await;
     let config = read.unwrap_or_else(|error| resume_unwind(error.into_panic()))?;
     wait_for_addresses(&config).await;
     Ok(config)

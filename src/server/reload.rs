@@ -42,6 +42,11 @@ pub enum ReloadFault {
         "the configuration, or a file that it names, could not be read within a minute: does its file system hang?"
     )]
     Unread,
+    /// The read that an earlier reload began has not ended.
+    #[error(
+        "the configuration, or a file that it names, is still being read for an earlier reload: does its file system hang?"
+    )]
+    StillReading,
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,
@@ -277,9 +282,9 @@ impl Sockets {
         addresses(&self.open)
     }
 
-    /// Removes the files of Unix sockets: whoever comes now is not to wait in a queue that is about to close.
-    pub(super) fn remove_files(&mut self) {
-        self.open.values_mut().for_each(|socket| socket.file = None);
+    /// Gives away the files of Unix sockets, each of which is removed when it is dropped.
+    pub(super) fn take_files(&mut self) -> Vec<Arc<SocketFile>> {
+        self.open.values_mut().filter_map(|socket| socket.file.take()).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::AbortHandle;
 
 use super::build::{self, BuildFault};
 use super::run::Control;
@@ -93,17 +93,12 @@ impl RouteFiles {
     }
 }
 
-/// Reads the file whenever it changes, for ever. The first time is now: it may have changed since the
-/// configuration was read.
+/// Reads the file whenever it changes, for ever. It may have changed since the configuration was read.
 async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<RoutesReport>) {
-    let mut watch = FileWatch::new(Arc::clone(reader.path()));
+    let mut watch = FileWatch::of_known(Arc::clone(reader.path()));
     loop {
-        if watch.look().await == Look::Same {
-            continue;
-        }
         let reading = reader.clone();
-        // A hundred thousand routes take a while, and checks must not wait for them.
-        let Ok(read) = spawn_blocking(move || reading.read()).await else { continue };
+        let Look::Changed(read) = watch.look(move |_| reading.read()).await else { continue };
         let report =
             RoutesReport { listener: Arc::clone(reader.listener()), number, read: read.map(Deferred::new) };
         if report_to.send(report).await.is_err() {

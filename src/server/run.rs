@@ -12,13 +12,14 @@ use humantime::format_duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::building::Built;
 use super::leaving::Leaving;
-use super::list_files::{ListFiles, ListReport};
+use super::list_files::{ListFiles, ListReport, leave_followed};
 use super::notify::{Stage, Watchdog};
 use super::own_backends::refuse_cycles;
 use super::reload::{Changes, ReloadFault};
@@ -49,8 +50,14 @@ const CLOSING: Duration = Duration::from_secs(5);
 const UNLISTENING: Duration = Duration::from_secs(1);
 
 /// How long what blocks a thread of the runtime may take to end with it: the reading of a file, on a file system
-/// that does not answer for ever.
-const LAST_READS: Duration = Duration::from_secs(2);
+/// that does not answer for ever. Nothing depends on what such a thread would still read.
+const LAST_READS: Duration = Duration::from_secs(1);
+
+/// Threads that may wait beside the control loop: for files, and for pages of admin that take a while. It is more than
+/// a configuration names files, since each file holds at most one (`sys/file_call.rs`), a reload one more, and each of
+/// the few connections of admin one. So files that hang take no thread away from others. A thread is started when it is
+/// needed, and an idle one ends after 10 s.
+const BLOCKING_THREADS: usize = 16 * 1024;
 
 /// How long the access log may take to write what is queued when the process ends.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
@@ -95,7 +102,10 @@ impl Server {
     ///
     /// When a worker ended on its own, or connections did not end in spite of everything.
     pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build_local(LocalOptions::default())?;
         let access_log = self.access_log.clone();
         let result = runtime.block_on(async {
             let control = Control::new(self, signals)?;
@@ -323,7 +333,8 @@ impl Control {
     }
 
     async fn replace(&mut self, config: Config) -> Result<Changes, ReloadFault> {
-        let config = Deferred::new(config);
+        let mut config = Deferred::new(config);
+        leave_followed(&mut config, &self.server.config);
         try_sources(&config)?;
         refuse_cycles(&config)?;
         let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
@@ -372,7 +383,7 @@ impl Control {
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;
-        self.server.sockets.remove_files();
+        self.remove_socket_files().await;
         for worker in &self.server.workers {
             worker.order(Order::Finish);
         }
@@ -388,6 +399,15 @@ impl Control {
         match timeout(CLOSING, self.all_workers()).await {
             Ok(result) => result,
             Err(_) => Err(io::Error::other("connections did not end")),
+        }
+    }
+
+    /// Removes the files of Unix sockets, before their queues close. A file system that does not answer delays the end by
+    /// a moment.
+    async fn remove_socket_files(&mut self) {
+        let files = self.server.sockets.take_files();
+        if !files.is_empty() {
+            let _ = timeout(LAST_READS, spawn_blocking(move || drop(files))).await;
         }
     }
 

@@ -50,6 +50,8 @@ pub struct ListSource {
     pub path: Arc<Path>,
     /// The countries whose networks are taken out of a file that tells them, sorted; none for a file that is the list.
     pub countries: Arc<[Country]>,
+    /// Whether a file without entries is taken as it is. Default: it is a fault, since a failed download leaves one.
+    pub allow_empty: bool,
 }
 
 /// What stands in a file.
@@ -87,6 +89,7 @@ pub struct Kept {
     refusals: AtomicU64,
     loads: AtomicU64,
     failed_loads: AtomicU64,
+    empty_loads: AtomicU64,
     /// Unix time in milliseconds; 0 is never.
     loaded: AtomicU64,
 }
@@ -175,6 +178,11 @@ impl Kept {
         self.failed_loads.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts that the file had no entries, and that those in force stayed.
+    pub fn count_empty_load(&self) {
+        self.empty_loads.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Times the file was read well.
     pub fn loads(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)
@@ -183,6 +191,11 @@ impl Kept {
     /// Times it was not.
     pub fn failed_loads(&self) -> u64 {
         self.failed_loads.load(Ordering::Relaxed)
+    }
+
+    /// Times it had no entries where it must have some.
+    pub fn empty_loads(&self) -> u64 {
+        self.empty_loads.load(Ordering::Relaxed)
     }
 
     /// When it was last read well, in milliseconds of Unix time; 0 is never.
@@ -332,7 +345,7 @@ mod tests {
 
     fn source(path: &str, countries: &str) -> ListSource {
         let countries = countries.split_whitespace().map(|text| text.parse().unwrap()).collect();
-        ListSource { path: Path::new(path).into(), countries }
+        ListSource { path: Path::new(path).into(), countries, allow_empty: false }
     }
 
     fn spec(entries: &str, file: Option<&str>) -> ListSpec {

@@ -1,12 +1,16 @@
 //! Files that are read whole, opened so that nobody waits: the open of a FIFO would, for its writer, and the
 //! thread with it.
 
+#![allow(clippy::disallowed_methods, reason = "its callers are listed in ARCHITECTURE.md")]
+
 use std::fs::{File, FileType, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
+use nix::unistd::{AccessFlags, faccessat};
 
 /// Where the descriptors of a process have names: a shell writes them for `<(...)`, and people for standard input.
 const DESCRIPTORS: [&str; 3] = ["/dev/stdin", "/dev/fd/", "/proc/self/fd/"];
@@ -39,6 +43,62 @@ pub fn open_given(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// What to do about a file to append to that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is created with this mode.
+    Create(u32),
+    /// It is an error.
+    Fail,
+}
+
+/// Opens a file to append to, without a wait for the reader of a FIFO. `None` for a FIFO that no process reads: it can be
+/// opened when one does. Writes to what was opened block.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn open_to_append(path: &Path, absent: Absent) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.append(true).custom_flags(OFlag::O_NONBLOCK.bits());
+    if let Absent::Create(mode) = absent {
+        options.create(true).mode(mode);
+    }
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(error) if is_unread_fifo(path, &error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(Some(file))
+}
+
+/// Whether an open failed because no process reads the FIFO. Sockets and devices fail in the same way.
+fn is_unread_fifo(path: &Path, error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENXIO as i32)
+        && path.metadata().is_ok_and(|found| found.file_type().is_fifo())
+}
+
+/// Whether this process may append to a file, or create it. It opens nothing. A FIFO without a reader is no error.
+///
+/// # Errors
+///
+/// What an open would say, as far as it can be known before.
+pub fn check_appendable(path: &Path) -> io::Result<()> {
+    let may =
+        |path: &Path, what| faccessat(AT_FDCWD, path, what, AtFlags::AT_EACCESS).map_err(io::Error::from);
+    match path.metadata() {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if found.file_type().is_socket() => Err(Errno::ENXIO.into()),
+        Ok(_) => may(path, AccessFlags::W_OK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            may(parent.unwrap_or(Path::new(".")), AccessFlags::W_OK | AccessFlags::X_OK)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// The standard library adds close-on-exec. That it does not block changes nothing for a regular file.
 fn open_at_once(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
@@ -62,14 +122,17 @@ fn check_is_regular(found: FileType) -> io::Result<()> {
     Err(io::Error::new(kind, format!("it is not a regular file but a {word}")))
 }
 
+/// Makes a FIFO, for tests.
+#[cfg(test)]
+pub(crate) fn make_fifo(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
     use std::io::Write as _;
     use std::os::fd::AsRawFd as _;
-
-    use nix::sys::stat::Mode;
-    use nix::unistd::mkfifo;
 
     use super::*;
 
@@ -92,7 +155,7 @@ mod tests {
         let at = |name: &str| folder.join(name);
         std::fs::write(at("file"), "text").unwrap();
         std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
-        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        make_fifo(&at("fifo"));
         std::os::unix::fs::symlink(at("fifo"), at("link-to-fifo")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
         check(&at("file"), Ok("text"));

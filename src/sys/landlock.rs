@@ -3,6 +3,8 @@
 //! It is kept for each thread like [`privileges`], and cannot be taken back. Files and
 //! directories are what they are at the start: a directory that another one has replaced is not granted.
 
+#![allow(clippy::disallowed_methods, reason = "before the first thread")]
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -9,8 +9,10 @@
 
 pub mod address;
 pub mod descriptors;
+pub mod directory_watch;
 pub mod fault;
 pub mod file;
+pub mod file_call;
 pub mod landlock;
 pub mod listen;
 pub mod memory;

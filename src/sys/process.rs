@@ -1,5 +1,7 @@
 //! What the kernel says of this process and grants it.
 
+#![allow(clippy::disallowed_methods, reason = "files of /proc, which the kernel answers at once")]
+
 use std::io;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -1,5 +1,7 @@
 //! The file of a listening Unix socket: made, guarded, and removed again.
 
+#![allow(clippy::disallowed_methods, reason = "sockets; ARCHITECTURE.md says who waits for them")]
+
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;

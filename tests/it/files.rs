@@ -1,7 +1,7 @@
 //! Files that are none: nothing that stands where a file should be makes the process wait for it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -149,6 +149,42 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     put_fifo(&folder.path("config.toml"));
     program.signal("HUP");
     program.stderr.wait_for("the configuration cannot be read: it is not a regular file but a FIFO");
+    program.expect_end_by("TERM");
+}
+
+#[test]
+fn an_access_log_that_no_process_reads_stops_nothing() {
+    let folder = Folder::new("unread-log");
+    let fifo = folder.path("log.fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+    let admin = own_address();
+    let text = format!(
+        "access_log.to = {fifo:?}\nadmin.listen = \"{admin}\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         [pool.p]\nbackends = [\"{}\"]\nhealth.check = \"off\"\n",
+        Backend::echo().address
+    );
+    let config = folder.write("config.toml", &text);
+    let (code, said) = told(command(&["check", config.to_str().unwrap()]).stdin(Stdio::null()));
+    assert_eq!(code, Some(0), "{said}");
+    let mut program = Program::serve(&config);
+    program.stderr.wait_for("no process reads the FIFO");
+    let dropped = || {
+        let (_, text) = admin::ask(Address::from(admin), "/metrics", PATIENCE).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("pointsman_access_log_dropped_total "));
+        line.unwrap().parse::<f64>().unwrap()
+    };
+    drop(TcpStream::connect(program.address("main")).unwrap());
+    wait_for("a line that is dropped", || dropped() == 1.0);
+    program.signal("USR1");
+    program.stderr.wait_for("what was open stays in use");
+
+    let mut reader = BufReader::new(fs::File::open(&fifo).unwrap());
+    program.stderr.wait_for("access log: opened again");
+    drop(TcpStream::connect(program.address("main")).unwrap());
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.contains("main"), "{line}");
+    drop(reader);
     program.expect_end_by("TERM");
 }
 

@@ -266,7 +266,8 @@ fn refusals_are_in_the_access_log() {
 fn a_file_is_swapped_alone_while_connections_go_on() {
     let backend = Recorder::start("b");
     let file = ListFile::new("# nobody yet\n");
-    let config = file.config(&format!("{TCP}\ndeny = \"bad\""), "", &backend);
+    let listener = format!("{TCP}\ndeny = \"bad\"");
+    let config = file.config_with("allow_empty = true", &listener, "", &backend);
     let (proxy, admin) = Proxy::start_with_admin(config);
     let mut client = connect_from("127.0.2.2".parse().unwrap(), proxy.address("main"));
     client.read_exact(&mut [0; 2]).unwrap();
@@ -298,6 +299,52 @@ fn a_file_is_swapped_alone_while_connections_go_on() {
     client.write_all(b"still here").unwrap();
     drop(client);
     find_in_time(|| (backend.received() == b"still here").then_some(())).expect("it went on all the time");
+}
+
+/// What a failed download leaves, at each moment at which a file is read.
+#[test]
+fn a_file_without_entries_changes_nothing() {
+    let backend = Recorder::start("b");
+    let file = ListFile::new("127.0.2.2\n");
+    let listener = format!("{TCP}\ndeny = \"bad\"");
+    let (proxy, admin) = Proxy::start_with_admin(file.config(&listener, "", &backend));
+    check(&proxy, "127.0.2.2", false);
+    let empty = r#"pointsman_list_loads_total{list="bad",result="empty"}"#;
+    for (count, text) in [(1.0, ""), (2.0, "# only a remark\n"), (3.0, "\u{feff}\r\n")] {
+        file.write(text);
+        wait_for("its count", || series(admin, empty) == count);
+        check(&proxy, "127.0.2.2", false);
+    }
+    assert_eq!(page(admin, "/api/v1/lists/bad")["empty_loads"], 3);
+    assert_eq!(series(admin, r#"pointsman_list_entries{list="bad",part="file"}"#), 1.0);
+    assert_eq!(series(admin, r#"pointsman_list_loads_total{list="bad",result="failed"}"#), 0.0);
+    let path = file.0.with_file_name("config.toml");
+    let fault = config::load(&path).unwrap_err().render(false);
+    assert!(
+        fault.contains("the file of the list has no entries") && fault.contains("allow_empty"),
+        "{fault}"
+    );
+
+    proxy.remote.reload(file.config_with("allow_empty = true", &listener, "", &backend)).unwrap();
+    check(&proxy, "127.0.2.2", true);
+}
+
+/// A program that writes in place has the file open, and half of it stands there.
+#[test]
+fn a_half_written_file_is_not_taken_by_a_reload() {
+    let backend = Recorder::start("b");
+    let file = ListFile::new("127.0.2.1\n127.0.2.2\n");
+    let listener = format!("{TCP}\ndeny = \"bad\"");
+    let (proxy, admin) = Proxy::start_with_admin(file.config(&listener, "", &backend));
+    let mut half = fs::File::create(&file.0).unwrap();
+    half.write_all(b"127.0.2.1\n").unwrap();
+    proxy.remote.reload(file.config(&listener, "", &backend)).unwrap();
+    check(&proxy, "127.0.2.2", false);
+    half.write_all(b"127.0.2.3\n").unwrap();
+    drop(half);
+    wait_for("the whole file", || greeting(&proxy, "127.0.2.2").is_some());
+    check(&proxy, "127.0.2.3", false);
+    assert_eq!(series(admin, r#"pointsman_list_entries{list="bad",part="file"}"#), 2.0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Integration tests: the whole server in this process, on real sockets, with ports that the kernel chooses.
 
+#![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 mod accept;

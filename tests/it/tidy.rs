@@ -274,6 +274,60 @@ fn files_stay_below_the_wall() {
     assert_none(&faults, "a file has at most 500 lines of code before its tests");
 }
 
+/// Files of tests and benches, which clippy lets read and write files, and with that all that it forbids the program.
+#[test]
+fn tests_wait_for_conditions_and_not_for_time() {
+    let words = ["thread::sleep", "tokio::time::sleep(", "env::set_var"];
+    // A bench measures for a time.
+    let may = ["benches/compare/child.rs", "tests/it/tidy.rs"];
+    let root = root();
+    let mut folders: Vec<_> = ["src", "tests", "benches", "examples"].map(|name| root.join(name)).into();
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".rs") && !may.contains(&&*name) {
+                seen += 1;
+                let text = fs::read_to_string(&path).unwrap();
+                let found = text.lines().filter(|line| words.iter().any(|word| line.contains(word)));
+                faults.extend(found.map(|line| format!("{name}: {}", line.trim())));
+            }
+        }
+    }
+    assert!(seen > 200, "only {seen} files seen");
+    assert_none(&faults, "no test sleeps or changes its environment");
+}
+
+/// The places where the program may wait for a file system, each of which says so to clippy.
+#[test]
+fn the_places_that_touch_files_are_listed() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section =
+        text.split("## Where the process touches the outside").nth(1).expect("the section is there");
+    let section = section.split("\n## ").next().unwrap();
+    let listed: BTreeSet<_> = section
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.starts_with("src/") && word.ends_with(".rs"))
+        .map(str::to_owned)
+        .collect();
+    let allowed: BTreeSet<_> = sources()
+        .into_iter()
+        .filter(|source| source.module != "lib")
+        .filter(|source| source.code.concat().contains("allow(clippy::disallowed_methods"))
+        .map(|source| source.path)
+        .collect();
+    assert!(allowed.len() > 5, "{allowed:?}");
+    assert_eq!(
+        allowed, listed,
+        "files that may call what clippy.toml forbids, and those that ARCHITECTURE.md lists"
+    );
+}
+
 /// Compares what stands between two markers with a table; with UPDATE_README=1, writes it there.
 fn check_table(marker: &str, table: &str) {
     let path = root().join("README.md");

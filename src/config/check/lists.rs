@@ -120,6 +120,12 @@ fn list_file(
             found.add(fault.label(written.key, "they are taken out of a file").help(help));
         }
     }
+    let is_idle = words.file.is_absent() || !words.countries.is_absent();
+    if let Some(place) = words.allow_empty.place().filter(|_| is_idle) {
+        let message = format!("`allow_empty` of list `{}` has no effect", table.name);
+        let why = if words.file.is_absent() { "there is no `file`" } else { "each country needs networks" };
+        found.add(Diagnostic::new(Code::IdleSetting, key("allow_empty"), message).label(place, why));
+    }
     let file = words.file.entry()?;
     if words.countries.is_absent() && file.value.0.extension().is_some_and(|extension| extension == "mmdb") {
         let message = format!("list `{}` has a database as its `file` but no `countries`", table.name);
@@ -127,7 +133,9 @@ fn list_file(
         let help = "add the countries whose networks are meant, such as: countries = [\"DE\", \"AT\"]";
         found.add(fault.label(file.at, "the networks of all countries").help(help));
     }
-    let source = ListSource { path: file.value.0.as_path().into(), countries: countries.into() };
+    let allow_empty = words.allow_empty.value().copied().unwrap_or_default();
+    let path = file.value.0.as_path().into();
+    let source = ListSource { path, countries: countries.into(), allow_empty };
     Some(ListFileSpec { source, read: None })
 }
 

@@ -148,7 +148,10 @@ fn countries_are_taken_out_of_a_file() {
     check_list("file = 'x.mmdb'\ncountry = ['DE']", &["C0102"]);
     let config = good(&list("file = 'x.mmdb'\ncountries = ['de', 'AT', 'DE']"));
     let source = &config.lists[0].file.as_ref().unwrap().source;
-    assert_eq!(format!("{source:?}"), "ListSource { path: \"x.mmdb\", countries: [AT, DE] }");
+    assert_eq!(
+        format!("{source:?}"),
+        "ListSource { path: \"x.mmdb\", countries: [AT, DE], allow_empty: false }"
+    );
 }
 
 /// A tcp listener and a tls one with these keys, in front of a pool with those.

@@ -2,17 +2,18 @@
 
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -21,13 +22,22 @@ use super::answers::{Answer, Heard, Host, Service, Services, Told, set};
 use super::pace::Pace;
 use super::spec::{DnsSpec, Records};
 use super::{DiscoverFault, DiscoveredSet, Teller, luck};
-use crate::sys::landlock;
+use crate::sys::{file_call, landlock};
 
 /// How long one question may take, with all its repetitions at all resolvers.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 
 /// How long a resolver that the configuration names may take before it is asked again or another one is.
 const ONE_TRY: Duration = Duration::from_secs(2);
+
+/// Where the system names its resolvers.
+const SYSTEM_FILE: &str = "/etc/resolv.conf";
+
+/// Where the system names hosts that no resolver is asked for; it is read together with the other.
+const HOSTS_FILE: &str = "/etc/hosts";
+
+/// How long these files may take to be read.
+const FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Names that are asked for at once in the whole process, each by two questions: a socket for each.
 pub(super) const NAMES_AT_ONCE: usize = 32;
@@ -58,6 +68,9 @@ pub enum DnsFault {
         /// Why it has none.
         fault: Box<DnsFault>,
     },
+    /// The files that name the system's resolvers could not be read in time.
+    #[error("{SYSTEM_FILE} and {HOSTS_FILE} could not be read within {} s: does their file system hang?", FILE_PATIENCE.as_secs())]
+    Unread,
     /// The question could not be asked, or the answer not be read.
     #[error("the resolver cannot be asked: {0}{hint}", hint = hint(.0))]
     Net(#[source] NetError),
@@ -92,7 +105,7 @@ pub(super) async fn follow(spec: DnsSpec, names: Arc<Semaphore>, teller: Teller)
     let mut known = Known::new(&spec);
     loop {
         // The configuration of the system and its hosts file are read each time: they may change.
-        let told = match resolver(&spec.resolvers) {
+        let told = match resolver(&spec.resolvers).await {
             Ok(resolver) => known.ask(&spec, &Asker { resolver, names: Arc::clone(&names) }).await,
             Err(fault) => Told { ttl: None, fault: Some(fault) },
         };
@@ -170,9 +183,12 @@ pub(in crate::pool) struct Asker {
 
 impl Asker {
     /// Asks these resolvers, or those of the system as they are now, for so many names at once.
-    pub(in crate::pool) fn new(resolvers: &[SocketAddr], names_at_once: usize) -> Result<Self, DnsFault> {
+    pub(in crate::pool) async fn new(
+        resolvers: &[SocketAddr],
+        names_at_once: usize,
+    ) -> Result<Self, DnsFault> {
         let names = Arc::new(Semaphore::new(names_at_once));
-        Ok(Self { resolver: resolver(resolvers)?, names })
+        Ok(Self { resolver: resolver(resolvers).await?, names })
     }
 
     /// The A and AAAA records of a name. Once one of the two has some, the other one has `patience` left.
@@ -243,24 +259,39 @@ async fn question<T>(
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
-    let mut builder = if resolvers.is_empty() {
-        TokioResolver::builder_tokio()?
-    } else {
-        let servers = resolvers.iter().map(|address| {
-            let mut server = NameServerConfig::udp_and_tcp(address.ip());
-            for connection in &mut server.connections {
-                connection.port = address.port();
-            }
-            server
-        });
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        let options = builder.options_mut();
-        options.timeout = ONE_TRY;
-        options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
-        builder
-    };
+/// Those that are asked: these, or the system's as its files name them now, which are read in a thread that may wait.
+async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
+    if !resolvers.is_empty() {
+        return resolver_of(resolvers);
+    }
+    match timeout(FILE_PATIENCE, file_call::call(Path::new(SYSTEM_FILE), system_resolver)).await {
+        Ok(Ok(read)) => read,
+        Ok(Err(_)) | Err(_) => Err(DnsFault::Unread),
+    }
+}
+
+/// Reads the files. It blocks.
+fn system_resolver() -> Result<TokioResolver, DnsFault> {
+    build(TokioResolver::builder_tokio()?)
+}
+
+fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
+    let servers = resolvers.iter().map(|address| {
+        let mut server = NameServerConfig::udp_and_tcp(address.ip());
+        for connection in &mut server.connections {
+            connection.port = address.port();
+        }
+        server
+    });
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    let options = builder.options_mut();
+    options.timeout = ONE_TRY;
+    options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
+    build(builder)
+}
+
+fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, DnsFault> {
     // When to ask is decided by the pace alone, or by the cache of who forwards.
     builder.options_mut().cache_size = 0;
     Ok(builder.build()?)

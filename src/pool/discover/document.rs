@@ -45,6 +45,8 @@ pub enum DocumentFault {
 
 /// Reads a document. An empty list is an answer: the pool has none of these backends any more.
 pub(super) fn parse(text: &[u8]) -> Result<DiscoveredSet, DocumentFault> {
+    // Some editors begin a file so; RFC 8259, section 8.1 lets a reader pass over it.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // The version first: another one may have other keys.
     let Version { version } = serde_json::from_slice(text).map_err(DocumentFault::Form)?;
     if version != VERSION {
@@ -167,6 +169,16 @@ mod tests {
             r#"{"backup": true, "zone": "eu-1", "weight": 7, "address": "10.0.0.1:1", "name": "a"}"#,
             "a 10.0.0.1:1 7 eu-1 backup",
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_document() {
+        check_text(
+            "\u{feff}{\"version\": 1,\r\n\"backends\": [{\"address\": \"10.0.0.1:1\"}]}\r\n",
+            "10.0.0.1:1 10.0.0.1:1 1",
+        );
+        check_text("\u{feff}", "! EOF while parsing a value at line 1 column 0");
+        check_text("{\u{feff}}", "! key must be a string at line 1 column 2");
     }
 
     #[test]

@@ -34,12 +34,11 @@ pub enum FileFault {
 ///
 /// May be dropped at any moment.
 pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
-    let mut watch = FileWatch::new(Arc::clone(&path));
+    let mut watch = FileWatch::new(path);
     let mut is_good = false;
     loop {
-        let goes_on = match watch.look().await {
-            Look::Changed => {
-                let read = read(&path);
+        let goes_on = match watch.look(read).await {
+            Look::Changed(read) => {
                 is_good = read.is_ok();
                 match read {
                     Ok(found) => teller.tell(Some(found), None).await,
@@ -54,7 +53,12 @@ pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
     }
 }
 
-fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
+/// Reads a file once. It blocks.
+///
+/// # Errors
+///
+/// Why it names no backends.
+pub fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
     let file = file::open(path).map_err(FileFault::Unreadable)?;
     let mut bytes = Vec::new();
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(FileFault::Unreadable)?;

@@ -31,7 +31,7 @@ pub(super) use answers::Heard;
 pub(super) use dns::Asker;
 pub use dns::DnsFault;
 pub use document::DocumentFault;
-pub use file::FileFault;
+pub use file::{FileFault, read as read_file};
 pub use set::DiscoveredSet;
 
 /// Reports that may wait; then the tasks wait.

@@ -1,7 +1,7 @@
 //! The task that asks the DNS for the names of one pool.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -31,13 +31,12 @@ pub(super) async fn answer_all(
     counts: Arc<Counts>,
 ) {
     let mut under_way = JoinSet::new();
-    let mut askers = Askers { resolvers, last: None };
+    let askers = Arc::new(Askers { resolvers, last: Mutex::new(None) });
     loop {
         tokio::select! {
             question = questions.recv(), if under_way.len() < NAMES_AT_ONCE => match question {
                 Some(question) => {
-                    let asker = askers.now();
-                    under_way.spawn(answer(question, asker, Arc::clone(&counts)));
+                    under_way.spawn(answer(question, Arc::clone(&askers), Arc::clone(&counts)));
                 }
                 None => return,
             },
@@ -46,8 +45,8 @@ pub(super) async fn answer_all(
     }
 }
 
-async fn answer(mut question: Question, asker: Result<Asker, DnsFault>, counts: Arc<Counts>) {
-    let (answer, ttl) = match asker {
+async fn answer(mut question: Question, askers: Arc<Askers>, counts: Arc<Counts>) {
+    let (answer, ttl) = match askers.now().await {
         // Names of clients are whole: no search list.
         Ok(asker) => {
             let (v4, v6) = asker.addresses(&format!("{}.", question.name), OTHER_FAMILY).await;
@@ -62,18 +61,28 @@ async fn answer(mut question: Question, asker: Result<Asker, DnsFault>, counts: 
 /// Who is asked.
 struct Askers {
     resolvers: Arc<[SocketAddr]>,
-    last: Option<(Asker, Instant)>,
+    /// The last one that was made, and when. A lock for a look, as the questions of a pool share it.
+    last: Mutex<Option<(Asker, Instant)>>,
 }
 
 impl Askers {
-    fn now(&mut self) -> Result<Asker, DnsFault> {
+    /// The resolvers as they are now; as they were, while the files that name them cannot be read.
+    async fn now(&self) -> Result<Asker, DnsFault> {
         let is_good = |made: Instant| !self.resolvers.is_empty() || made.elapsed() < UNCHANGED;
-        if let Some((asker, _)) = self.last.as_ref().filter(|(_, made)| is_good(*made)) {
+        let last = self.last().clone();
+        if let Some((asker, _)) = last.as_ref().filter(|(_, made)| is_good(*made)) {
             return Ok(asker.clone());
         }
-        let asker = Asker::new(&self.resolvers, NAMES_AT_ONCE)?;
-        self.last = Some((asker.clone(), Instant::now()));
+        let asker = match (Asker::new(&self.resolvers, NAMES_AT_ONCE).await, last) {
+            (Ok(asker), _) | (Err(DnsFault::Unread), Some((asker, _))) => asker,
+            (Err(fault), _) => return Err(fault),
+        };
+        *self.last() = Some((asker.clone(), Instant::now()));
         Ok(asker)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(Asker, Instant)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,9 +129,11 @@ fn meaning(fault: &DnsFault) -> LookupFault {
         DnsFault::NoName => LookupFault::NoName,
         DnsFault::Empty => LookupFault::NoAddress,
         DnsFault::Timeout => LookupFault::Timeout,
-        DnsFault::TooMany(_) | DnsFault::Refused(_) | DnsFault::Net(_) | DnsFault::OneFamily { .. } => {
-            LookupFault::Failed
-        }
+        DnsFault::Unread
+        | DnsFault::TooMany(_)
+        | DnsFault::Refused(_)
+        | DnsFault::Net(_)
+        | DnsFault::OneFamily { .. } => LookupFault::Failed,
     }
 }
 

@@ -10,10 +10,10 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metrics::Counter;
 
@@ -24,6 +24,10 @@ use super::record::Record;
 /// Records that may wait for the writer. At 100,000 connections a second it bridges a stall of 160 ms;
 /// full it holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
+
+/// How long a start waits until the file is open. A file system that has not answered by then may never do so, and the
+/// process serves without it.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the access log goes and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,7 +128,8 @@ impl AccessLog {
         Self(None)
     }
 
-    /// Opens the destination and starts the writer's thread. A file is created with mode 0640.
+    /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
+    /// process reads, and a file on a file system that does not answer, are opened later; until then lines are dropped.
     /// `written` counts lines, `dropped` records that became no line.
     ///
     /// # Errors
@@ -134,7 +139,7 @@ impl AccessLog {
         let sink = match &spec.to {
             AccessLogTarget::Off => return Ok(Self::off()),
             AccessLogTarget::Stdout => Sink::stdout()?,
-            AccessLogTarget::File(path) => Sink::file(path)?,
+            AccessLogTarget::File(path) => Sink::unopened(path),
         };
         Self::start_on(sink, spec.format, dropped, written, QUEUE_LIMIT)
     }
@@ -154,8 +159,18 @@ impl AccessLog {
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
+        let name = sink.name();
         let writer = Writer::new(orders, Arc::clone(&shared), sink, format, written);
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run())?;
+        let (tell, opened) = sync_channel(1);
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || open_and_run(writer, &tell))?;
+        match opened.recv_timeout(OPEN_PATIENCE) {
+            Ok(opened) => opened?,
+            Err(_) => tracing::warn!(
+                to = name,
+                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
+                "access log: the file is not open yet; serving without it until it is"
+            ),
+        }
         Ok(Self(Some(Arc::new(Door { queue, shared }))))
     }
 
@@ -196,6 +211,18 @@ impl AccessLog {
             .unwrap_or_else(PoisonError::into_inner);
         if *ended { Flushed::All } else { Flushed::Abandoned }
     }
+}
+
+/// The writer's thread.
+fn open_and_run(mut writer: Writer, tell: &SyncSender<io::Result<()>>) {
+    if let Err(fault) = writer.open() {
+        // The start takes it, unless it has given up to wait.
+        let Err(TrySendError::Disconnected(Err(fault))) = tell.try_send(Err(fault)) else { return };
+        writer.report_unopened(&fault);
+    } else {
+        _ = tell.try_send(Ok(()));
+    }
+    writer.run();
 }
 
 impl Door {

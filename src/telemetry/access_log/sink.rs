@@ -1,21 +1,32 @@
 //! Where lines go: a destination that takes bytes, and the knowledge of what it has taken.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::sys::file::{Absent, open_to_append};
 
 /// The owner writes, its group may read (log shippers), others see nothing: the lines name clients.
 const FILE_MODE: u32 = 0o640;
 
+/// The time between two attempts to open a FIFO that no process reads.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Why lines are lost while the destination is not open.
+const NOT_OPEN: &str = "the file is not open, or no process reads the FIFO";
+
 /// A destination of lines.
 pub(super) struct Sink {
-    destination: Box<dyn Write + Send>,
+    /// `None` while it is not open: it never was, or it is a FIFO that no process reads.
+    destination: Option<Box<dyn Write + Send>>,
     /// The file's name, or `None` for what has none and is never opened again.
     path: Option<PathBuf>,
     /// The last byte taken was not a line end, so the next line needs one before it.
     torn: bool,
+    /// When it is opened again: its FIFO had no reader.
+    retry_at: Option<Instant>,
 }
 
 /// What became of a batch.
@@ -26,6 +37,15 @@ pub(super) struct Outcome {
     pub(super) fault: Option<io::Error>,
 }
 
+/// What became of an open.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// It is open.
+    Now,
+    /// It is a FIFO that no process reads. It is tried again each second.
+    NoReader,
+}
+
 impl Sink {
     /// Standard output without Rust's own buffer, which would hide how much was written.
     pub(super) fn stdout() -> io::Result<Self> {
@@ -33,13 +53,13 @@ impl Sink {
         Ok(Self::new(Box::new(File::from(own)), None))
     }
 
-    /// A file to append to.
-    pub(super) fn file(path: &Path) -> io::Result<Self> {
-        Ok(Self::new(Box::new(open(path)?), Some(path.to_owned())))
+    /// A file to append to, which is not open yet.
+    pub(super) fn unopened(path: &Path) -> Self {
+        Self { destination: None, path: Some(path.to_owned()), torn: false, retry_at: None }
     }
 
     pub(super) fn new(destination: Box<dyn Write + Send>, path: Option<PathBuf>) -> Self {
-        Self { destination, path, torn: false }
+        Self { destination: Some(destination), path, torn: false, retry_at: None }
     }
 
     /// How the destination is called in a log line.
@@ -47,14 +67,43 @@ impl Sink {
         self.path.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string())
     }
 
-    /// Opens the file again by its name; on an error the old one stays.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let file = open(path)?;
+    /// Opens the file by its name, or creates it. On an error, and while a FIFO has no reader, the old one stays.
+    pub(super) fn open(&mut self) -> io::Result<Opened> {
+        self.open_by_name(Absent::Create(FILE_MODE))
+    }
+
+    /// When the file is to be opened again, if it is.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Opens the file again if it is time, and answers whether it is open now and was not before.
+    pub(super) fn retry(&mut self, now: Instant) -> bool {
+        if self.retry_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        // A FIFO that was removed is not replaced by a file that nobody expects there.
+        match self.open_by_name(Absent::Fail) {
+            Ok(Opened::Now) => true,
+            Ok(Opened::NoReader) => false,
+            Err(_) => {
+                self.retry_at = Some(now + RETRY);
+                false
+            }
+        }
+    }
+
+    fn open_by_name(&mut self, absent: Absent) -> io::Result<Opened> {
+        let Some(path) = &self.path else { return Ok(Opened::Now) };
+        let Some(file) = open_to_append(path, absent)? else {
+            self.retry_at = Some(Instant::now() + RETRY);
+            return Ok(Opened::NoReader);
+        };
         // Not rotated at all, it is the same file and still ends in the torn line.
         self.torn &= file.metadata()?.len() > 0;
-        self.destination = Box::new(file);
-        Ok(())
+        self.destination = Some(Box::new(file));
+        self.retry_at = None;
+        Ok(Opened::Now)
     }
 
     /// Writes whole lines, in one write if the destination takes them so. After an error the rest of the
@@ -82,20 +131,25 @@ impl Sink {
 
     /// One write that took at least one byte.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(destination) = &mut self.destination else {
+            return Err(io::Error::new(ErrorKind::NotConnected, NOT_OPEN));
+        };
         loop {
-            match self.destination.write(bytes) {
+            match destination.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(taken) => {
                     self.torn = bytes[taken - 1] != b'\n';
                     return Ok(taken);
                 }
                 Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
-                Err(fault) => return Err(fault),
+                Err(fault) => {
+                    // The reader of a FIFO has gone; the next one may open another FIFO of that name.
+                    if fault.kind() == ErrorKind::BrokenPipe && self.path.is_some() {
+                        self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
+                    }
+                    return Err(fault);
+                }
             }
         }
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)
 }

@@ -1,6 +1,6 @@
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{BufRead as _, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::sys::Address;
+use crate::sys::file::make_fifo;
 use crate::telemetry::{ClientAddr, CloseReason};
 
 /// Long enough for a loaded machine; nothing here waits for it to pass.
@@ -309,7 +310,7 @@ fn wait_for(counter: &AtomicU64, value: u64) {
 fn a_file_is_appended_to_and_opened_again_by_name() {
     let directory = Directory::new("access-log");
     let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
-    let rig = Rig::on(Sink::file(&path).unwrap(), 8);
+    let rig = Rig::on(Sink::unopened(&path), 8);
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode & !0o640, 0, "{mode:o}: a strict umask may only take bits away");
     rig.push(0..1);
@@ -323,7 +324,7 @@ fn a_file_is_appended_to_and_opened_again_by_name() {
     assert_eq!(ids(&fs::read(&rotated).unwrap()), [0, 1]);
     assert_eq!(ids(&fs::read(&path).unwrap()), [2]);
 
-    let again = Rig::on(Sink::file(&path).unwrap(), 8);
+    let again = Rig::on(Sink::unopened(&path), 8);
     again.push(3..4);
     assert_eq!(again.finish(), (1, 0));
     assert_eq!(ids(&fs::read(&path).unwrap()), [2, 3]);
@@ -333,28 +334,95 @@ fn a_file_is_appended_to_and_opened_again_by_name() {
 fn a_file_that_cannot_be_opened_again_is_kept() {
     let directory = Directory::new("access-log-kept");
     let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
-    let rig = Rig::on(Sink::file(&path).unwrap(), 8);
+    let rig = Rig::on(Sink::unopened(&path), 8);
     fs::rename(&path, &rotated).unwrap();
     fs::create_dir(&path).unwrap();
     rig.log.reopen();
     rig.push(0..1);
     assert_eq!(rig.finish(), (1, 0));
     assert_eq!(ids(&fs::read(&rotated).unwrap()), [0]);
-    assert!(Sink::file(&path).is_err());
+    assert!(Sink::unopened(&path).open().is_err());
 }
 
 #[test]
 fn a_torn_file_opened_again_unrotated_gets_its_line_end() {
     let directory = Directory::new("access-log-torn");
     let path = directory.0.join("access.log");
-    let mut sink = Sink::file(&path).unwrap();
+    let mut sink = Sink::unopened(&path);
+    sink.open().unwrap();
     sink.write_lines(b"torn");
-    sink.reopen().unwrap();
+    sink.open().unwrap();
     sink.write_lines(b"a\n");
     sink.write_lines(b"torn");
     fs::rename(&path, directory.0.join("access.log.1")).unwrap();
-    sink.reopen().unwrap();
+    sink.open().unwrap();
     sink.write_lines(b"b\n");
     assert_eq!(fs::read(&path).unwrap(), b"b\n");
     assert_eq!(fs::read(directory.0.join("access.log.1")).unwrap(), b"torn\na\ntorn");
+}
+
+/// The next line that a reader of a FIFO gets.
+fn next_id(reader: &mut BufReader<fs::File>) -> u64 {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    ids(line.as_bytes())[0]
+}
+
+#[test]
+fn a_fifo_is_written_whenever_a_process_reads_it() {
+    let directory = Directory::new("access-log-fifo");
+    let path = directory.0.join("fifo");
+    let open = || BufReader::new(fs::File::open(&path).unwrap());
+    make_fifo(&path);
+    let rig = Rig::on(Sink::unopened(&path), 8);
+    rig.push(0..3);
+    wait_for(&rig.dropped, 3);
+    rig.log.reopen();
+    rig.push(3..4);
+    wait_for(&rig.dropped, 4);
+
+    // The reader's open ends when the writer has opened the FIFO too, for which it needs no record.
+    let mut reader = open();
+    rig.push(4..5);
+    assert_eq!(next_id(&mut reader), 4);
+    drop(reader);
+    rig.push(5..6);
+    wait_for(&rig.dropped, 5);
+    let mut reader = open();
+    rig.push(6..7);
+    assert_eq!(next_id(&mut reader), 6);
+    drop(reader);
+
+    // The next reader makes another FIFO of that name.
+    fs::remove_file(&path).unwrap();
+    rig.push(7..8);
+    wait_for(&rig.dropped, 6);
+    make_fifo(&path);
+    let mut reader = open();
+    rig.push(8..9);
+    assert_eq!(next_id(&mut reader), 8);
+    assert_eq!(rig.finish(), (3, 6));
+}
+
+#[test]
+fn a_fifo_that_is_gone_is_not_replaced_by_a_file() {
+    let directory = Directory::new("access-log-gone");
+    let path = directory.0.join("fifo");
+    make_fifo(&path);
+    let mut sink = Sink::unopened(&path);
+    assert_eq!(sink.open().unwrap(), sink::Opened::NoReader);
+    fs::remove_file(&path).unwrap();
+    let at = sink.retry_at().unwrap();
+    assert!(!sink.retry(at));
+    assert!(sink.retry_at().unwrap() > at, "it is tried again");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_start_tells_why_the_file_cannot_be_opened() {
+    let directory = Directory::new("access-log-start");
+    let to = AccessLogTarget::File(directory.0.join("nowhere/access.log"));
+    let spec = AccessLogSpec { to, format: AccessLogFormat::Text, refused_per_second: None };
+    let fault = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap_err();
+    assert_eq!(fault.kind(), ErrorKind::NotFound);
 }

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use metrics::Counter;
 
-use super::sink::{Outcome, Sink};
+use super::sink::{Opened, Outcome, Sink};
 use super::{AccessLogFormat, Order, Queued, Shared};
 use crate::sys::landlock;
 
@@ -61,6 +62,33 @@ impl Writer {
         }
     }
 
+    /// Opens the destination. A FIFO that no process reads is open later.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        if self.sink.open()? == Opened::NoReader {
+            self.failures.begin();
+            tracing::warn!(
+                to = self.sink.name(),
+                hint = "start the program that reads it; pointsman_access_log_dropped_total counts the lines lost",
+                "access log: no process reads the FIFO; lines are lost, and it is tried again each second"
+            );
+        }
+        Ok(())
+    }
+
+    /// Says that the destination could not be opened, after the process has begun to serve without it.
+    pub(super) fn report_unopened(&self, fault: &io::Error) {
+        tracing::error!(
+            to = self.sink.name(),
+            error = %fault,
+            hint = format!(
+                "check the directory and its permissions, then send SIGUSR1{}; \
+                 pointsman_access_log_dropped_total counts the lines lost",
+                landlock::hint(fault)
+            ),
+            "access log: cannot open the file, lines are lost"
+        );
+    }
+
     /// Runs until told to stop, or until nobody is left who could push.
     pub(super) fn run(mut self) {
         while self.collect() == Next::Batch {
@@ -79,8 +107,11 @@ impl Writer {
                 Err(_) if self.lines > 0 => return Next::Batch,
                 Err(TryRecvError::Empty) if !stopping => {
                     self.reopen_if_asked();
-                    let Ok(order) = self.orders.recv() else { return Next::End };
-                    order
+                    match self.wait() {
+                        Ok(order) => order,
+                        Err(RecvTimeoutError::Timeout) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return Next::End,
+                    }
                 }
                 Err(_) => return Next::End,
             };
@@ -89,6 +120,22 @@ impl Writer {
             }
         }
         Next::Batch
+    }
+
+    /// Waits for an order, or until a FIFO is to be tried again: it may have a reader before there is a record.
+    fn wait(&mut self) -> Result<Order, RecvTimeoutError> {
+        self.retry_if_due();
+        match self.sink.retry_at() {
+            Some(at) => self.orders.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn retry_if_due(&mut self) {
+        if self.sink.retry(Instant::now()) {
+            let lost = self.failures.end().unwrap_or(0);
+            tracing::info!(to = self.sink.name(), lost, "access log: opened again");
+        }
     }
 
     fn add(&mut self, mut queued: Queued) {
@@ -100,6 +147,7 @@ impl Writer {
     }
 
     fn write(&mut self) {
+        self.retry_if_due();
         let Outcome { lines, fault } = self.sink.write_lines(&self.batch);
         let lost = self.lines - lines;
         self.written.increment(lines);
@@ -134,8 +182,16 @@ impl Writer {
         if !self.side.0.reopen.swap(false, Ordering::AcqRel) {
             return;
         }
-        match self.sink.reopen() {
-            Ok(()) => tracing::info!(to = self.sink.name(), "access log: opened again"),
+        match self.sink.open() {
+            Ok(Opened::Now) => {
+                let lost = self.failures.end().unwrap_or(0);
+                tracing::info!(to = self.sink.name(), lost, "access log: opened again");
+            }
+            Ok(Opened::NoReader) => tracing::warn!(
+                to = self.sink.name(),
+                hint = "start the program that reads it",
+                "access log: no process reads the FIFO; what was open stays in use, and it is tried again each second"
+            ),
             Err(fault) => tracing::warn!(
                 to = self.sink.name(),
                 error = %fault,
@@ -152,8 +208,8 @@ impl Writer {
 /// Failures in a row, so that the log hears of them once and not once per batch.
 #[derive(Default)]
 struct Streak {
-    /// Lines lost since the last batch that was written whole.
-    lost: u64,
+    /// Lines lost since the last batch that was written whole; `None` if there was no failure since.
+    lost: Option<u64>,
 }
 
 /// Whether a failure is news.
@@ -164,16 +220,21 @@ enum Heard {
 }
 
 impl Streak {
+    /// A failure was reported that lost no line yet.
+    fn begin(&mut self) {
+        self.lost.get_or_insert(0);
+    }
+
     /// A batch lost so many lines, at least one.
     fn add(&mut self, lost: u64) -> Heard {
-        let heard = if self.lost == 0 { Heard::New } else { Heard::Before };
-        self.lost += lost;
+        let heard = if self.lost.is_none() { Heard::New } else { Heard::Before };
+        self.lost = Some(self.lost.unwrap_or(0) + lost);
         heard
     }
 
     /// A batch was written whole; the lines lost before it, if there was a streak.
     fn end(&mut self) -> Option<u64> {
-        Some(std::mem::take(&mut self.lost)).filter(|lost| *lost > 0)
+        self.lost.take()
     }
 }
 
@@ -204,5 +265,10 @@ mod tests {
         assert_eq!(failures.end(), Some(7));
         assert_eq!(failures.end(), None);
         assert_eq!(failures.add(1), Heard::New);
+        assert_eq!(failures.end(), Some(1));
+        failures.begin();
+        assert_eq!(failures.add(1), Heard::Before);
+        failures.begin();
+        assert_eq!(failures.end(), Some(1));
     }
 }

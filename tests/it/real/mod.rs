@@ -8,6 +8,7 @@ mod certificates;
 mod checks;
 mod dns;
 mod fail2ban;
+mod hung;
 mod mail;
 mod memory;
 mod network;
@@ -176,9 +177,14 @@ impl Program {
     }
 
     /// Starts it by a command that lacks only the arguments, with an admin listener and an access log.
-    fn start_by(mut command: Command, directory: Directory, config: &str) -> Self {
+    fn start_by(command: Command, directory: Directory, config: &str) -> Self {
+        Self::start_with(command, directory, "", config)
+    }
+
+    /// The same with further keys of the admin listener.
+    fn start_with(mut command: Command, directory: Directory, admin: &str, config: &str) -> Self {
         let file = directory.file("config.toml");
-        Self::write_config(&directory, config);
+        Self::write_config(&directory, admin, config);
         command.arg("run").arg(file).env_remove("POINTSMAN_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = Guarded::spawn(&mut command);
         let log = Lines::follow(process.0.stderr.take().unwrap());
@@ -187,17 +193,17 @@ impl Program {
         Self { process, log, admin, directory }
     }
 
-    fn write_config(directory: &Directory, config: &str) {
+    fn write_config(directory: &Directory, admin: &str, config: &str) {
         let access_log = directory.file("access.log");
         let text = format!(
-            "workers = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\nto = {access_log:?}\n{config}"
+            "workers = 2\n[admin]\nlisten = \"127.0.0.1:0\"\n{admin}[access_log]\nto = {access_log:?}\n{config}"
         );
         directory.write("config.toml", text);
     }
 
     /// Puts another configuration into the file and has it read.
     fn reload(&self, config: &str) {
-        Self::write_config(&self.directory, config);
+        Self::write_config(&self.directory, "", config);
         self.process.signal("HUP");
     }
 

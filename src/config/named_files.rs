@@ -1,0 +1,141 @@
+//! The files that a configuration names: where it names them, and whether a process could read or write those that are
+//! no part of loading.
+
+use std::io;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::Config;
+use super::code::Code;
+use super::fault::{Diagnostic, Faults, Span};
+use super::findings::Findings;
+use super::load::reason;
+use super::token;
+use crate::pool::Source;
+use crate::pool::discover::{FileFault, read_file};
+use crate::sys::file;
+use crate::telemetry::AccessLogTarget;
+
+/// The configuration that names files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Naming<'t> {
+    /// What stands for its path in messages.
+    pub(super) source_name: &'t str,
+    /// Its text, which is good.
+    pub(super) text: &'t str,
+}
+
+impl Naming<'_> {
+    /// Adds to the faults of a file the place of the key that names it. Faults without a place of their own are shown
+    /// at that key.
+    pub(super) fn place(self, Faults(mut report): Faults, keys: &[&str]) -> Faults {
+        let Some(place) = place(self.text, keys) else { return Faults(report) };
+        if report.diagnostics.iter().any(|fault| !fault.labels.is_empty()) {
+            let line = self.text[..place.start].matches('\n').count() + 1;
+            let help = format!("{}:{line} names the file, by {}", self.source_name, keys.join("."));
+            if let Some(last) = report.diagnostics.last_mut() {
+                last.help.push(help);
+            }
+            return Faults(report);
+        }
+        let file = std::mem::replace(&mut report.source_name, self.source_name.to_owned());
+        self.text.clone_into(&mut report.text);
+        for fault in &mut report.diagnostics {
+            fault.labels.push(super::Label { span: place, text: file.clone() });
+            if fault.path.is_empty() {
+                fault.path = keys.join(".");
+            }
+        }
+        Faults(report)
+    }
+}
+
+/// The value of a key in the text of a good configuration.
+fn place(text: &str, keys: &[&str]) -> Option<Span> {
+    let (document, _) = DeTable::parse_recoverable(text);
+    let (last, outer) = keys.split_last()?;
+    let mut table = document.get_ref();
+    for key in outer {
+        table = match table.get(*key)?.get_ref() {
+            DeValue::Table(inner) => inner,
+            _ => return None,
+        };
+    }
+    table.get(*last).map(|value| value.span().into())
+}
+
+/// Looks at the files that loading leaves alone: the token of admin, files of discovery, and the access log. It opens
+/// nothing for writing.
+pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
+    if let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()) {
+        let fault = token::fault(token::read_token(path));
+        add(fault, path, &["admin", "token_file"], found);
+    }
+    for pool in &config.pools {
+        let Some(Source::File(path)) = pool.discover.as_ref().map(|discover| &discover.source) else {
+            continue;
+        };
+        let fault = read_file(path).err().map(|fault| discovery(&pool.name, &fault));
+        add(fault, path, &["pool", &pool.name, "discover", "file"], found);
+    }
+    if let AccessLogTarget::File(path) = &config.access_log.to {
+        let fault = file::check_appendable(path).err().map(|error| access_log(&error));
+        add(fault, path, &["access_log", "to"], found);
+    }
+}
+
+fn add(fault: Option<Diagnostic>, file: &Path, keys: &[&str], found: &mut Findings<'_>) {
+    let Some(mut fault) = fault else { return };
+    fault.path = keys.join(".");
+    if let Some(place) = place(found.text(), keys) {
+        fault = fault.label(place, file.display().to_string());
+    }
+    found.add(fault);
+}
+
+fn discovery(pool: &str, fault: &FileFault) -> Diagnostic {
+    match fault {
+        FileFault::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = format!("the file with the backends of pool `{pool}` is not there yet");
+            Diagnostic::new(Code::MissingDiscoveryFile, "", message)
+                .help("the pool has no backends from it until another program writes it")
+        }
+        FileFault::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            unseen(format!("the file with the backends of pool `{pool}` may not be read by this user"))
+        }
+        FileFault::Unreadable(error) => {
+            let message =
+                format!("the file with the backends of pool `{pool}` cannot be read: {}", reason(error));
+            Diagnostic::new(Code::BadDiscoveryFile, "", message)
+        }
+        fault => {
+            let message = format!("the file with the backends of pool `{pool}` is broken: {fault}");
+            Diagnostic::new(Code::BadDiscoveryFile, "", message).help(
+                "a running process keeps the backends that it last found; docs/discovery.md has the form",
+            )
+        }
+    }
+}
+
+fn access_log(error: &io::Error) -> Diagnostic {
+    let why = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            return unseen("the access log may not be written by this user".to_owned());
+        }
+        io::ErrorKind::NotFound => "its directory is not there".to_owned(),
+        io::ErrorKind::NotADirectory => "what should be its directory is none".to_owned(),
+        io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    };
+    Diagnostic::new(Code::BadAccessLog, "", format!("the access log cannot be opened: {why}"))
+        .help("create the directory, or name another file; access_log.to = \"off\" does without")
+}
+
+fn unseen(message: String) -> Diagnostic {
+    Diagnostic::new(Code::UnseenFile, "", message)
+        .help("check as the user that runs the process, so that it is looked at as well")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Waiting for changes of a file by a watch on its directory: inotify.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Reads of events in one go, each of up to 4 KiB: in a directory with never-ending changes the file's own are
+/// reported all the same.
+const MOST_READS: usize = 64;
+
+/// The link by which Kubernetes replaces all files of a mounted volume at a time.
+const DATA_LINK: &str = "..data";
+
+/// Watches the entries of one directory by which a file is reached.
+///
+/// A file is watched by its directory: a replacement by a rename puts another file in its place, and a watch on the
+/// file itself would stay with the old one.
+#[derive(Debug)]
+pub struct DirectoryWatch {
+    events: AsyncFd<Events>,
+}
+
+/// A change in a watched directory. Of several the last of this order is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DirectoryChange {
+    /// An entry of the file was created. A program may be about to write it.
+    Created,
+    /// The kernel has lost events.
+    Unknown,
+    /// The file is whole: it was closed after writing, an entry was renamed to its name or away from it, or it was
+    /// removed.
+    Whole,
+    /// The directory is no longer there, or no longer at its path. The watch reports nothing more.
+    Gone,
+}
+
+/// A watch that no runtime knows yet.
+#[derive(Debug)]
+pub struct Events(Inotify);
+
+impl Events {
+    /// Starts to watch. From now on no change is missed. It blocks for as long as the file system does not answer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such directory, or the user has as many watches as the system allows.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        let events = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let what = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_MOVE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_MOVE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        events.add_watch(directory, what)?;
+        Ok(Self(events))
+    }
+
+    /// Takes the events that are there.
+    fn take(&self, names: &Names) -> io::Result<DirectoryChange> {
+        let mut found = None;
+        for _ in 0..MOST_READS {
+            match self.0.read_events() {
+                Ok(events) => {
+                    found = events.iter().filter_map(|event| change(event, names)).max().max(found);
+                    if found == Some(DirectoryChange::Gone) {
+                        break;
+                    }
+                }
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        found.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// What an event means for a file; `None` if it is about another one.
+fn change(event: &InotifyEvent, names: &Names) -> Option<DirectoryChange> {
+    let gone = AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF
+        | AddWatchFlags::IN_UNMOUNT
+        | AddWatchFlags::IN_IGNORED;
+    match &event.name {
+        _ if event.mask.intersects(gone) => Some(DirectoryChange::Gone),
+        None => Some(DirectoryChange::Unknown),
+        Some(name) if !names.contain(name) => None,
+        Some(_) if event.mask.contains(AddWatchFlags::IN_CREATE) => Some(DirectoryChange::Created),
+        Some(_) => Some(DirectoryChange::Whole),
+    }
+}
+
+impl AsRawFd for Events {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// The entries of a directory by which a file in it is reached.
+#[derive(Debug)]
+pub struct Names {
+    own: OsString,
+    /// Where the file is a link, the first name of what it points to.
+    target: Option<OsString>,
+}
+
+impl Names {
+    /// Those of the file at this path, which is a link to `target` or none.
+    pub fn new(path: &Path, target: Option<&Path>) -> Self {
+        let first = |target: &Path| {
+            let names = target.is_relative().then(|| target.components().next());
+            names.flatten().map(|name| name.as_os_str().to_owned())
+        };
+        Self { own: path.file_name().unwrap_or_default().to_owned(), target: target.and_then(first) }
+    }
+
+    fn contain(&self, name: &OsStr) -> bool {
+        *name == *self.own || *name == *DATA_LINK || self.target.as_deref() == Some(name)
+    }
+}
+
+impl DirectoryWatch {
+    /// Gives a watch to the runtime.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn new(events: Events) -> io::Result<Self> {
+        // SAFETY: `Events` owns the descriptor, never gives it away, and always names the same one; the
+        // `AsyncFd` owns the `Events` until both end.
+        #[allow(unsafe_code)]
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
+        Ok(Self { events })
+    }
+
+    /// Waits for a change of the file with these names, and takes all there are.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading; then the watch is of no more use.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing.
+    pub async fn changed(&self, names: &Names) -> io::Result<DirectoryChange> {
+        loop {
+            let mut ready = self.events.readable().await?;
+            if let Ok(taken) = ready.try_io(|events| match events.get_ref().take(names) {
+                // The events of other files are taken, and more may be there.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+                taken => Ok(taken),
+            }) {
+                return taken?;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_reached_by_few_names() {
+        let check = |path: &str, target: Option<&str>, name: &str, expected: bool| {
+            let names = Names::new(Path::new(path), target.map(Path::new));
+            assert_eq!(names.contain(OsStr::new(name)), expected, "{path} {target:?} {name}");
+        };
+        check("/etc/pm/drop.txt", None, "drop.txt", true);
+        check("/etc/pm/drop.txt", None, "drop.txt.new", false);
+        check("drop.txt", None, "drop.txt", true);
+        check("/etc/pm/drop.txt", None, "..data", true);
+        check("/etc/pm/drop.txt", Some("..data/drop.txt"), "..data", true);
+        check("/etc/pm/drop.txt", Some("current/drop.txt"), "current", true);
+        check("/etc/pm/drop.txt", Some("real.txt"), "real.txt", true);
+        check("/etc/pm/drop.txt", Some("real.txt"), "drop.txt", true);
+        check("/etc/pm/drop.txt", Some("/srv/real.txt"), "real.txt", false);
+        check("/etc/pm/drop.txt", Some("/srv/real.txt"), "srv", false);
+    }
+
+    #[test]
+    fn the_strongest_change_counts() {
+        use DirectoryChange::{Created, Gone, Unknown, Whole};
+        assert!(Created < Unknown && Unknown < Whole && Whole < Gone);
+    }
+}
