@@ -46,6 +46,18 @@ pub enum Command {
     Move(usize),
 }
 
+impl Command {
+    /// A command that waits is replaced by one of a higher rank. A tick comes again by itself.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Tick => 0,
+            Self::Move(_) => 1,
+            Self::Expire => 2,
+            Self::Close(_) => 3,
+        }
+    }
+}
+
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
 pub struct Entry {
     id: u64,
@@ -187,8 +199,7 @@ impl Entry {
     }
 
     fn tell(&self, command: Command) {
-        // A close must not be overwritten by a tick.
-        if !matches!(self.command.get(), Some(Command::Close(_))) {
+        if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
             self.command.set(Some(command));
         }
         if let Some(waker) = self.waker.take() {
@@ -358,13 +369,15 @@ impl Registry {
 
     /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
     ///
-    /// A stream goes only if it does not carry more than what evens both workers out, so the only
+    /// A stream that is blocked most of the time goes too: the tick that it waits for is replaced, and comes again
+    /// where it goes on. A stream goes only if it does not carry more than what evens both workers out, so the only
     /// stream of a worker stays, and nothing goes back and forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent.get();
-            if recent >= STREAM && recent <= surplus && entry.command.get().is_none() {
+            let is_free = matches!(entry.command.get(), None | Some(Command::Tick));
+            if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
                 entry.tell(Command::Move(worker));
             }
@@ -558,6 +571,41 @@ mod tests {
         assert_eq!(command(&entry), Some(CLOSE));
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Tick));
+    }
+
+    #[test]
+    fn a_command_gives_way_to_a_stronger_one_only() {
+        let (_registry, entry) = one();
+        let ranked = [Command::Tick, Command::Move(1), Command::Expire, CLOSE];
+        for (rank, weak) in ranked.into_iter().enumerate() {
+            for strong in &ranked[rank..] {
+                for (first, second) in [(weak, *strong), (*strong, weak)] {
+                    entry.tell(first);
+                    entry.tell(second);
+                    assert_eq!(command(&entry), Some(*strong), "{first:?} {second:?}");
+                }
+            }
+        }
+    }
+
+    /// A blocked stream wants a tick at each sweep.
+    #[test]
+    fn blocked_streams_leave_too() {
+        let metrics = Metrics::new().listener("l");
+        let registry = Registry::new(Loads::new(2), 0);
+        let streams: Vec<_> =
+            (0..4).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
+        for _ in 0..2 {
+            for stream in &streams {
+                stream.wants_tick(true);
+                stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
+            }
+            registry.sweep();
+        }
+        registry.give_streams_away();
+        let commands: Vec<_> = streams.iter().map(|entry| command(entry)).collect();
+        let count = |expected| commands.iter().filter(|command| **command == Some(expected)).count();
+        assert_eq!((count(Command::Move(1)), count(Command::Tick)), (2, 2), "{commands:?}");
     }
 
     #[test]
