@@ -124,6 +124,8 @@ codes! {
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
     IdleSetting = "C0402",
+    /// A timeout of peers that another one overrides, or makes useless.
+    OverriddenTimeout = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
     /// A listener that believes the PROXY header of whoever connects.
@@ -144,6 +146,7 @@ impl Code {
         match self {
             Self::UnusedPool
             | Self::IdleSetting
+            | Self::OverriddenTimeout
             | Self::NothingReady
             | Self::LostCancel
             | Self::RefusesHellosOnly

@@ -18,7 +18,7 @@ use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
 use crate::pool::{Backend, DialSource, DialSpec, Forward, ForwardFault, Lease, Unavailable};
-use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
+use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
 use crate::snapshot::Served;
 use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
@@ -37,11 +37,11 @@ pub(super) struct Dialled {
 
 impl Dialled {
     /// The relay between the client and this backend, beginning with what is not yet sent.
-    pub(super) fn relay(self, sniffed: Sniffed, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Relay {
+    pub(super) fn relay(self, sniffed: Sniffed, settings: RelaySettings, engines: Rc<Engines>) -> Relay {
         let Sniffed { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.is_told, options, engines);
+            return Relay::new(client, self.backend, self.is_told, settings, engines);
         }
         let parts = Parts {
             client,
@@ -49,7 +49,7 @@ impl Dialled {
             from_client: (bytes, Stage::Open),
             from_backend: (Vec::new(), Stage::Open),
         };
-        Relay::resume(parts, options, engines)
+        Relay::resume(parts, settings, engines)
     }
 }
 

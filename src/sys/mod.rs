@@ -19,6 +19,7 @@ pub mod reactor;
 pub mod socket;
 pub mod socket_file;
 pub mod stream;
+pub mod tcp;
 pub mod watch;
 
 pub use address::Address;

@@ -10,6 +10,7 @@ mod dns;
 mod fail2ban;
 mod mail;
 mod network;
+mod peers;
 mod postgres;
 mod protocols;
 mod proxied;
