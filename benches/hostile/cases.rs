@@ -110,6 +110,14 @@ pub(crate) fn all() -> Vec<Case> {
                 &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
             )
         },
+        Case {
+            means: Means { listeners: "stall_timeout = \"2s\"", ..Means::default() },
+            ..case(
+                "never-read-stalled",
+                "400 clients that never read, with `stall_timeout = \"2s\"` at the listener",
+                &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
+            )
+        },
         case(
             "sip",
             "400 clients that read a byte a second",

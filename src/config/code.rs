@@ -132,6 +132,8 @@ codes! {
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
     IdleSetting = "C0402",
+    /// A timeout of peers that another one overrides, or makes useless.
+    OverriddenTimeout = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
     /// A backend that is a listener of the same process and may lead back to its own pool.
@@ -158,6 +160,7 @@ impl Code {
         match self {
             Self::UnusedPool
             | Self::IdleSetting
+            | Self::OverriddenTimeout
             | Self::NothingReady
             | Self::PossibleCycle
             | Self::LostCancel

@@ -227,12 +227,27 @@ tables! {
         /// Connections the kernel may hold before they are accepted, 1 to 1000000. Default 4096; the
         /// system's net.core.somaxconn cuts it.
         backlog: Number<1, 1_000_000>,
-        /// TCP keepalive: idle time before the first probe, the time between probes is a quarter of it;
-        /// "4s" to "9h", or "off": a vanished peer is then noticed only by `idle_timeout`. Default "60s".
+        /// TCP keepalive of clients: how long a connection is idle before the kernel sends the first probe (TCP_KEEPIDLE,
+        /// whole seconds); "4s" to "9h", or "off": one that vanished while the connection is idle is then noticed
+        /// only by `idle_timeout`. Any answer to any probe begins the count anew. While bytes are under way no such
+        /// probe is sent: clients that answer nothing for 60 s are closed. Default "60s".
         keepalive: TimeOrOff<{ 4 * SECOND }, { 9 * HOUR }>,
-        /// TCP_USER_TIMEOUT: how long sent data may stay unacknowledged; "100ms" to "1day", or "off": the
-        /// kernel's own limit of about 15 minutes. Default "60s".
+        /// The time from each probe to the next (TCP_KEEPINTVL, whole seconds); "1s" to "9h". Default: a quarter of
+        /// `keepalive`, at least "1s".
+        keepalive_interval: Time<SECOND, { 9 * HOUR }>,
+        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: one interval after the last of them the
+        /// connection is closed, by default 120 s after the last byte. Default 4.
+        keepalive_count: Number<1, 127>,
+        /// TCP_USER_TIMEOUT: the kernel closes the connection when clients take no byte for so long, whether they are
+        /// gone or only do not read; it then ignores `keepalive_count` and closes after this time if one probe is
+        /// unanswered. "100ms" to "1day", or "off" (default): pointsman closes when what was sent stays without any
+        /// answer for 60 s, and clients that answer and do not read stay. Before Linux 6.15 the kernel asks one that
+        /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
         user_timeout: TimeOrOff<100, DAY>,
+        /// How long clients may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
+        /// as long as `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds what attackers
+        /// that do not read can hold.
+        stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a client beyond what is on its way there, 16384 to 1073741824.
         /// Less bounds what clients that do not read cost, more makes streams cheaper. Default: as much as the
         /// system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.
@@ -381,6 +396,27 @@ tables! {
         /// `pointsman tproxy-rules` prints; or an address of this machine, such as "10.0.0.5". Default: the
         /// kernel's choice. Checks and agents are not concerned.
         source: SourceAddress,
+        /// TCP keepalive of backends: how long a connection is idle before the kernel sends the first probe (TCP_KEEPIDLE,
+        /// whole seconds); "4s" to "9h", or "off": one that vanished while the connection is idle is then noticed
+        /// only by the listener's `idle_timeout`. Any answer to any probe begins the count anew. While bytes are under way no such
+        /// probe is sent: backends that answer nothing for 60 s are closed. Default "60s".
+        keepalive: TimeOrOff<{ 4 * SECOND }, { 9 * HOUR }>,
+        /// The time from each probe to the next (TCP_KEEPINTVL, whole seconds); "1s" to "9h". Default: a quarter of
+        /// `keepalive`, at least "1s".
+        keepalive_interval: Time<SECOND, { 9 * HOUR }>,
+        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: one interval after the last of them the
+        /// connection is closed, by default 120 s after the last byte. Default 4.
+        keepalive_count: Number<1, 127>,
+        /// TCP_USER_TIMEOUT: the kernel closes the connection when backends take no byte for so long, whether they are
+        /// gone or only do not read; it then ignores `keepalive_count` and closes after this time if one probe is
+        /// unanswered. "100ms" to "1day", or "off" (default): pointsman closes when what was sent stays without any
+        /// answer for 60 s, and backends that answer and do not read stay. Before Linux 6.15 the kernel asks one that
+        /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
+        user_timeout: TimeOrOff<100, DAY>,
+        /// How long backends may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
+        /// as long as the listener's `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds what attackers
+        /// that do not read can hold.
+        stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a backend beyond what is on its way there, 16384 to 1073741824.
         /// Default: as much as the system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.
         max_unsent: Number<16384, { 1 << 30 }>,

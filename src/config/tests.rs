@@ -4,14 +4,17 @@ mod documents;
 mod entrance;
 mod hostile;
 mod own_listeners;
+mod peers;
 mod pools;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
 use crate::balance::MaxLoad;
 use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceLimits};
+use crate::live::PeerTimeouts;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{
     AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec,
@@ -22,6 +25,7 @@ use crate::snapshot::{
     ActionSpec, AdmissionSpec, FrontSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec,
 };
 use crate::sys::socket::KernelBuffers;
+use crate::sys::tcp::Keepalive;
 use crate::telemetry::{AccessLogFormat, AccessLogTarget};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
@@ -167,9 +171,10 @@ fn every_key_reaches_its_spec() {
          routes = [{ sni = ['A.example.', '*.b.example'], pool = 'p' }]\n\
          first_byte_timeout = '1ms'\nhello_timeout = '2ms'\nhello_max_size = 65536\nidle_timeout = '3s'\n\
          half_closed_timeout = '4s'\nreset_linger = '0s'\nengine = 'splice'\nmax_connections = 7\nbacklog = 8\n\
-         keepalive = 'off'\nuser_timeout = '500ms'\nmax_unsent = 1_048_576\nmax_unread = 65536\n\
+         keepalive = 'off'\nuser_timeout = '1500ms'\nstall_timeout = '1s'\nmax_unsent = 1_048_576\nmax_unread = 65536\n\
          [pool.p]\nbalance = 'maglev'\nhash_on = 'sni'\nsource_prefix = { v4 = 24, v6 = 48 }\nattempts = 1\n\
          max_load = 1.25\nslow_start = '30s'\n\
+         keepalive = '10s'\nkeepalive_interval = '5s'\nkeepalive_count = 9\nstall_timeout = '1m'\n\
          connect_timeout = '1s'\ndial_timeout = '1s'\nmax_unsent = 262_144\nmax_unread = 524_288\non_down = 'close'\nclose_rate = 7\n\
          zones = ['c', 'b']\npanic_threshold = '50%'\nmax_connections = 5\nqueue = { length = 6, timeout = '7s' }\n\
          backends = [{ name = 'x', address = 'unix:/run/x', weight = 0, zone = 'a', backup = true, state = 'drain' },\n\
@@ -198,8 +203,11 @@ fn every_key_reaches_its_spec() {
         idle_timeout: millis(3000),
         half_closed_timeout: millis(4000),
         reset_linger: Duration::ZERO,
-        keepalive: None,
-        user_timeout: Some(millis(500)),
+        client: PeerTimeouts {
+            keepalive: None,
+            user_timeout: Some(millis(1500)),
+            stall_timeout: Some(millis(1000)),
+        },
     };
     assert_eq!(listener.policy.relay, relay);
     let ProtocolSpec::Tls { routes, no_sni, unmatched, hello } = &listener.policy.protocol else {
@@ -234,6 +242,11 @@ fn every_key_reaches_its_spec() {
         dial_timeout: millis(1000),
         source: DialSource::Any,
         buffers: KernelBuffers { max_unsent: Some(1 << 18), max_unread: Some(1 << 19) },
+        peer_timeouts: Arc::new(PeerTimeouts {
+            keepalive: Some(Keepalive { idle: millis(10_000), interval: millis(5000), count: 9 }),
+            user_timeout: None,
+            stall_timeout: Some(millis(60_000)),
+        }),
     };
     assert_eq!(pool.dial, dial);
     let backends: Vec<_> =
@@ -315,6 +328,11 @@ fn words() {
     check_listener("idle_timeout = '31days'", &["C0203"]);
     check_listener("idle_timeout = '0s'", &["C0203"]);
     check_listener("keepalive = '3s'", &["C0203"]);
+    for check in [check_listener, check_pool] {
+        check("keepalive_interval = '999ms'\nkeepalive_count = 128", &["C0203", "C0203"]);
+        check("keepalive_interval = 'off'\nstall_timeout = '999ms'", &["C0202", "C0203"]);
+        check("user_timeout = '99ms'", &["C0203"]);
+    }
     check_listener("backlog = 0", &["C0203"]);
     check_listener("backlog = 0x10", &[]);
     check_listener("max_unsent = 16383", &["C0203"]);

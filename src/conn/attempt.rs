@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::announce::Prologue;
@@ -13,7 +12,7 @@ use super::front::{self, NotReady};
 use super::sniff::Sniffed;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
-use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
+use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
 use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, First, Source};
@@ -31,11 +30,11 @@ pub(super) struct Dialled {
 
 impl Dialled {
     /// The relay between the client and this backend, beginning with what is not yet sent.
-    pub(super) fn relay(self, sniffed: Sniffed, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Relay {
+    pub(super) fn relay(self, sniffed: Sniffed, settings: RelaySettings, engines: Rc<Engines>) -> Relay {
         let Sniffed { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.is_told, options, engines);
+            return Relay::new(client, self.backend, self.is_told, settings, engines);
         }
         let parts = Parts {
             client,
@@ -43,7 +42,7 @@ impl Dialled {
             from_client: (bytes, Stage::Open),
             from_backend: (Vec::new(), Stage::Open),
         };
-        Relay::resume(parts, options, engines)
+        Relay::resume(parts, settings, engines)
     }
 }
 

@@ -37,7 +37,7 @@ use crate::executor::{self, Next};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
-use crate::relay::{End, Engines, Relay, RelayOptions, Side};
+use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::telemetry::{AccessLog, CloseReason, Metrics};
@@ -247,6 +247,8 @@ fn reason(end: End) -> CloseReason {
         End::Reset { by: Side::Backend } => CloseReason::BackendReset,
         End::Vanished { side: Side::Client } => CloseReason::ClientVanished,
         End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
+        End::Stalled { side: Side::Client } => CloseReason::ClientStalled,
+        End::Stalled { side: Side::Backend } => CloseReason::BackendStalled,
         End::Idle => CloseReason::IdleTimeout,
         End::HalfClosed => CloseReason::HalfClosedTimeout,
         End::Closed { reason } => reason,
@@ -305,7 +307,8 @@ async fn prepare(
         Wish::Cancel => cancel_options(&policy.relay),
         _ => Arc::clone(&policy.relay),
     };
-    Ok(dialled.relay(sniffed, options, engines))
+    let backend = Arc::clone(&served.pool.spec().dial.peer_timeouts);
+    Ok(dialled.relay(sniffed, RelaySettings { listener: options, backend }, engines))
 }
 
 /// A request to cancel is over when its server has closed. As it passes limits by, it is not to hold a place for as long

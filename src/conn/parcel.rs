@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::story::{Packed, Story};
 use super::{Admitted, Surroundings, reading};
 use crate::live::Seat;
-use crate::relay::{Engines, Parts, Relay, RelayOptions, Stage};
+use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
@@ -32,7 +32,7 @@ pub(super) struct Luggage {
     backend: OwnedFd,
     from_client: (Vec<u8>, Stage),
     from_backend: (Vec<u8>, Stage),
-    options: Arc<RelayOptions>,
+    settings: RelaySettings,
     story: Packed,
 }
 
@@ -58,7 +58,7 @@ impl Luggage {
     ///
     /// A connection whose bytes cannot be taken out of their pipe is lost; both sides see a reset.
     pub(super) fn pack(relay: Relay, story: Story) -> Option<Box<Self>> {
-        let options = relay.options();
+        let settings = relay.settings();
         let Parts { client, backend, from_client, from_backend } = match relay.stop() {
             Ok(parts) => parts,
             Err(error) => {
@@ -68,7 +68,7 @@ impl Luggage {
             }
         };
         let (client, backend) = (client.into_fd(), backend.into_fd());
-        Some(Box::new(Self { client, backend, from_client, from_backend, options, story: story.pack() }))
+        Some(Box::new(Self { client, backend, from_client, from_backend, settings, story: story.pack() }))
     }
 
     /// Goes on in this worker.
@@ -90,6 +90,6 @@ impl Luggage {
         };
         let parts = Parts { client, backend, from_client: self.from_client, from_backend: self.from_backend };
         let engines: Rc<Engines> = Rc::clone(&around.engines);
-        Some((Relay::resume(parts, self.options, engines), story))
+        Some((Relay::resume(parts, self.settings, engines), story))
     }
 }

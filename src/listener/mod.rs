@@ -51,8 +51,8 @@ impl ListenerSpec {
     pub fn options(&self) -> ListenOptions {
         ListenOptions {
             backlog: self.backlog,
-            keepalive: self.policy.relay.keepalive,
-            user_timeout: self.policy.relay.user_timeout,
+            keepalive: self.policy.relay.client.keepalive,
+            user_timeout: self.policy.relay.client.user_timeout,
             buffers: self.buffers,
         }
     }

@@ -10,6 +10,7 @@
 
 mod closing;
 mod loads;
+mod peer_timeouts;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,7 @@ use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
 use closing::Closing;
 pub use closing::{Notice, Pace};
 pub use loads::{Loads, Seat};
+pub use peer_timeouts::PeerTimeouts;
 
 /// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -32,6 +34,9 @@ const STREAM: u64 = 256 * 1024;
 /// A wait that no sweep has seen yet. The first sweep makes 0 of it, as after a byte: it may come at once,
 /// and a wait must not end before its time.
 const FRESH: u32 = u32::MAX;
+
+/// Sweeps from the first byte that moves until the relay is to ask whether the peers took it: 5 s.
+const LOOK: u8 = 10;
 
 /// What a connection is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +49,18 @@ pub enum Command {
     Close(CloseReason),
     /// Go on in another worker, by its number.
     Move(usize),
+}
+
+impl Command {
+    /// A command that waits is replaced by one of a higher rank. A tick comes again by itself.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Tick => 0,
+            Self::Move(_) => 1,
+            Self::Expire => 2,
+            Self::Close(_) => 3,
+        }
+    }
 }
 
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
@@ -63,6 +80,9 @@ pub struct Entry {
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     wants_tick: Cell<bool>,
+    /// Sweeps until [`Entry::look_is_due`]; 0 is never.
+    look_in: Cell<u8>,
+    look_due: Cell<bool>,
     /// Whether a sweep has seen it: what is younger than a [`TICK`] may soon be over.
     settled: Cell<bool>,
     /// Whether its backend is connected.
@@ -91,6 +111,8 @@ impl Entry {
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
             wants_tick: Cell::new(false),
+            look_in: Cell::new(0),
+            look_due: Cell::new(false),
             settled: Cell::new(false),
             established: Cell::new(false),
             heard: Cell::new(false),
@@ -160,6 +182,31 @@ impl Entry {
         self.wants_tick.set(wanted);
     }
 
+    /// Arranges that [`Entry::look_is_due`] is true, and [`Command::Tick`] comes, in so many sweeps. A byte that
+    /// moves arranges it for `LOOK` sweeps (10) if nothing is arranged.
+    pub fn look_again(&self, sweeps: u8) {
+        self.look_in.set(sweeps);
+    }
+
+    /// Whether the relay is to look whether the peers take what is sent to them; true once only.
+    pub fn look_is_due(&self) -> bool {
+        self.look_due.take()
+    }
+
+    /// Counts a sweep; whether the look is due with it.
+    fn count_to_look(&self, moved: u64) -> bool {
+        match self.look_in.get() {
+            0 if moved > 0 => self.look_in.set(LOOK),
+            0 => {}
+            1 => {
+                self.look_in.set(0);
+                self.look_due.set(true);
+            }
+            sweeps => self.look_in.set(sweeps - 1),
+        }
+        self.look_due.get()
+    }
+
     /// Takes the command that is waiting, or arranges to be woken by the next one.
     pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<Command> {
         if let Some(command) = self.command.take() {
@@ -187,8 +234,7 @@ impl Entry {
     }
 
     fn tell(&self, command: Command) {
-        // A close must not be overwritten by a tick.
-        if !matches!(self.command.get(), Some(Command::Close(_))) {
+        if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
             self.command.set(Some(command));
         }
         if let Some(waker) = self.waker.take() {
@@ -218,9 +264,10 @@ impl Entry {
         let quiet = if moved > 0 { 0 } else { self.quiet.get().wrapping_add(1) };
         self.quiet.set(quiet);
         let settled = self.settled.replace(true);
+        let look = self.count_to_look(moved);
         if quiet >= self.quiet_limit.get() {
             self.tell(Command::Expire);
-        } else if settled && self.wants_tick.get() {
+        } else if (settled && self.wants_tick.get()) || look {
             self.tell(Command::Tick);
         }
         moved
@@ -358,13 +405,15 @@ impl Registry {
 
     /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
     ///
-    /// A stream goes only if it does not carry more than what evens both workers out, so the only
+    /// A stream that is blocked most of the time goes too: the tick that it waits for is replaced, and comes again
+    /// where it goes on. A stream goes only if it does not carry more than what evens both workers out, so the only
     /// stream of a worker stays, and nothing goes back and forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent.get();
-            if recent >= STREAM && recent <= surplus && entry.command.get().is_none() {
+            let is_free = matches!(entry.command.get(), None | Some(Command::Tick));
+            if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
                 entry.tell(Command::Move(worker));
             }
@@ -558,6 +607,70 @@ mod tests {
         assert_eq!(command(&entry), Some(CLOSE));
         registry.sweep();
         assert_eq!(command(&entry), Some(Command::Tick));
+    }
+
+    #[test]
+    fn a_look_is_due_once_after_bytes_moved() {
+        let (registry, entry) = one();
+        let mut looks = Vec::new();
+        for sweep in 0..40 {
+            if sweep == 5 {
+                entry.moved(Direction::FromClient, Engine::Copied, 1);
+            }
+            registry.sweep();
+            if entry.look_is_due() {
+                assert_eq!(command(&entry), Some(Command::Tick), "{sweep}");
+                looks.push(sweep);
+            }
+            assert_eq!(command(&entry), None, "{sweep}");
+        }
+        assert_eq!(looks, [15]);
+        // Bytes that move all the time do not put the look off.
+        for _ in 0..2 * usize::from(LOOK) {
+            entry.moved(Direction::FromClient, Engine::Copied, 1);
+            registry.sweep();
+        }
+        assert!(entry.look_is_due() && !entry.look_is_due());
+        entry.look_again(2);
+        registry.sweep();
+        assert!(!entry.look_is_due());
+        registry.sweep();
+        assert!(entry.look_is_due());
+    }
+
+    #[test]
+    fn a_command_gives_way_to_a_stronger_one_only() {
+        let (_registry, entry) = one();
+        let ranked = [Command::Tick, Command::Move(1), Command::Expire, CLOSE];
+        for (rank, weak) in ranked.into_iter().enumerate() {
+            for strong in &ranked[rank..] {
+                for (first, second) in [(weak, *strong), (*strong, weak)] {
+                    entry.tell(first);
+                    entry.tell(second);
+                    assert_eq!(command(&entry), Some(*strong), "{first:?} {second:?}");
+                }
+            }
+        }
+    }
+
+    /// A blocked stream wants a tick at each sweep.
+    #[test]
+    fn blocked_streams_leave_too() {
+        let metrics = Metrics::new().listener("l");
+        let registry = Registry::new(Loads::new(2), 0);
+        let streams: Vec<_> =
+            (0..4).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
+        for _ in 0..2 {
+            for stream in &streams {
+                stream.wants_tick(true);
+                stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
+            }
+            registry.sweep();
+        }
+        registry.give_streams_away();
+        let commands: Vec<_> = streams.iter().map(|entry| command(entry)).collect();
+        let count = |expected| commands.iter().filter(|command| **command == Some(expected)).count();
+        assert_eq!((count(Command::Move(1)), count(Command::Tick)), (2, 2), "{commands:?}");
     }
 
     #[test]

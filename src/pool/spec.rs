@@ -11,6 +11,7 @@ use super::discover::spec::DiscoverSpec;
 use super::forward::spec::ForwardSpec;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::limit::QuotaSpec;
+use crate::live::PeerTimeouts;
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
 use crate::wire::Script;
@@ -431,6 +432,8 @@ pub struct DialSpec {
     /// What the kernel may hold for a backend and of it; checks and agents not. Default: what the system's
     /// settings allow.
     pub buffers: KernelBuffers,
+    /// When a backend that does not answer, or does not read, is given up. Shared with the connections to it.
+    pub peer_timeouts: Arc<PeerTimeouts>,
 }
 
 /// The address that connections to backends come from, as those see it.
@@ -454,6 +457,7 @@ impl Default for DialSpec {
             dial_timeout: Duration::from_secs(15),
             source: DialSource::Any,
             buffers: KernelBuffers::default(),
+            peer_timeouts: Arc::default(),
         }
     }
 }

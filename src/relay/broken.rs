@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flow::{self, Flow, FlowEnd, Place};
-use super::{End, Relay, Side};
+use super::{End, Relay, Side, peers};
 use crate::executor::{sleep, timeout};
 use crate::live::Registered;
 use crate::sys::socket;
@@ -17,6 +17,9 @@ use crate::sys::socket;
 /// The first and the longest pause between two looks at the peer's acknowledgements.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same where a paused reader may take an hour.
+const LONGEST_PATIENT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A side that broke.
 #[derive(Debug)]
@@ -48,6 +51,11 @@ impl Broken {
         Self { side, vanished, unread: true, finished }
     }
 
+    /// The relay judged that a side is gone. `unread` says that bytes of it may wait in the kernel.
+    pub(super) fn gone(side: Side, unread: bool) -> Self {
+        Self { side, vanished: true, unread, finished: false }
+    }
+
     /// The end that the relay reports.
     pub(super) fn end(&self) -> End {
         if self.vanished { End::Vanished { side: self.side } } else { End::Reset { by: self.side } }
@@ -56,8 +64,8 @@ impl Broken {
 
 /// Delivers what the broken side still had to say, then resets the other. Returns the bytes dropped.
 ///
-/// A side that had finished before it broke has said all it wanted: that is not cut short after
-/// `reset_linger`, but gets the time of any half-closed connection.
+/// What a side had sent before it finished and broke is whole: it is not cut short after `reset_linger`, but waits for
+/// its reader as long as in any half-closed connection, unless that reader is gone or stalled for too long.
 pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Registered) -> u64 {
     let other = match broken.side {
         Side::Client => Side::Backend,
@@ -65,12 +73,15 @@ pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Regi
     };
     // Nobody is there to receive these.
     let mut dropped = relay.parts(other, entry).0.abandon();
-    let options = Arc::clone(&relay.options);
+    let options = Arc::clone(&relay.settings.listener);
+    let timeouts = relay.peer_timeouts(other);
     let (flow, place) = relay.parts(broken.side, entry);
     let finished = broken.finished || flow.has_ended();
-    let patience = if finished { options.half_closed_timeout } else { options.reset_linger };
+    let patience =
+        if finished { options.half_closed_timeout.max(options.idle_timeout) } else { options.reset_linger };
     tokio::select! {
         _ = timeout(patience, deliver(flow, place, broken, finished)) => {}
+        () = peers::fails(place.sink, &timeouts) => {}
         _ = entry.closed() => {}
     }
     dropped += flow.abandon();
@@ -96,9 +107,9 @@ async fn deliver(flow: &mut Flow, place: Place<'_>, broken: &mut Broken, finishe
         }
     }
     let mut pause = FIRST_PAUSE;
-    while socket::unacknowledged(place.sink).is_ok_and(|bytes| bytes > 0) {
+    while socket::unacknowledged(place.sink).is_ok_and(|bytes| bytes > 0) && !place.sink.has_error() {
         sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(if finished { LONGEST_PATIENT_PAUSE } else { LONGEST_PAUSE });
     }
 }
 

@@ -9,20 +9,23 @@
 
 pub mod broken;
 pub mod flow;
+mod peer_watch;
+mod peers;
 pub mod pipe_pool;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::live::{Command, Registered};
+use crate::live::{Command, PeerTimeouts, Registered};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::Broken;
 pub use flow::{Engines, Stage};
 use flow::{Flow, Place};
+use peers::{PeerFault, Peers};
 pub use pipe_pool::PipePool;
 
 /// How a relay works.
@@ -36,13 +39,8 @@ pub struct RelayOptions {
     pub half_closed_timeout: Duration,
     /// After a reset: how long what was already read may still be delivered. Default 1 s.
     pub reset_linger: Duration,
-    /// TCP keepalive of the backend's socket: idle time before the first probe, and a quarter of it
-    /// between probes. Default 60 s; `None` is off, and then a vanished peer is noticed only by the
-    /// idle timeout. The client's socket has it from its listener.
-    pub keepalive: Option<Duration>,
-    /// TCP_USER_TIMEOUT of the backend's socket: how long sent bytes may stay unacknowledged.
-    /// Default 60 s; `None` leaves the kernel's own limit of about 15 minutes.
-    pub user_timeout: Option<Duration>,
+    /// When a client that does not answer, or does not read, is closed.
+    pub client: PeerTimeouts,
 }
 
 /// Which engine moves the bytes.
@@ -63,10 +61,18 @@ impl Default for RelayOptions {
             idle_timeout: Duration::from_secs(3600),
             half_closed_timeout: Duration::from_secs(60),
             reset_linger: Duration::from_secs(1),
-            keepalive: Some(Duration::from_secs(60)),
-            user_timeout: Some(Duration::from_secs(60)),
+            client: PeerTimeouts::default(),
         }
     }
+}
+
+/// What a relay obeys: the options of its listener, and the timeouts of its pool for the backend.
+#[derive(Clone, Debug)]
+pub struct RelaySettings {
+    /// Those of the listener.
+    pub listener: Arc<RelayOptions>,
+    /// Those of the pool.
+    pub backend: Arc<PeerTimeouts>,
 }
 
 /// The two sides of a connection.
@@ -76,6 +82,11 @@ pub enum Side {
     Client,
     /// Whom we connected to.
     Backend,
+}
+
+impl Side {
+    /// Both sides.
+    const BOTH: [Self; 2] = [Self::Client, Self::Backend];
 }
 
 /// How a relay ended.
@@ -91,9 +102,14 @@ pub enum End {
         /// Who did.
         by: Side,
     },
-    /// A side does not answer any more: keepalive or unacknowledged bytes ran out of time.
+    /// A side does not answer any more: neither keepalive probes nor what was sent to it.
     Vanished {
         /// Who.
+        side: Side,
+    },
+    /// A side answers and takes no byte for longer than it may.
+    Stalled {
+        /// The side.
         side: Side,
     },
     /// No byte moved for too long.
@@ -135,7 +151,8 @@ pub struct Relay {
     first: Option<Side>,
     /// Whether the backend's socket still lacks its late options.
     options_due: bool,
-    options: Arc<RelayOptions>,
+    peers: Option<Box<Peers>>,
+    settings: RelaySettings,
     engines: Rc<Engines>,
 }
 
@@ -149,6 +166,7 @@ enum Why {
     Finished(Side),
     Broken(Broken),
     Told(Command),
+    Stalled(Side),
 }
 
 impl Relay {
@@ -158,18 +176,29 @@ impl Relay {
         client: Stream,
         backend: Stream,
         first_bytes_sent: bool,
-        options: Arc<RelayOptions>,
+        settings: RelaySettings,
         engines: Rc<Engines>,
     ) -> Self {
-        let mut from_client = Flow::new(Direction::FromClient, options.engine);
+        let engine = settings.listener.engine;
+        let mut from_client = Flow::new(Direction::FromClient, engine);
         from_client.writes = u8::from(first_bytes_sent);
-        let from_backend = Flow::new(Direction::FromBackend, options.engine);
-        Self { client, backend, from_client, from_backend, first: None, options_due: true, options, engines }
+        let from_backend = Flow::new(Direction::FromBackend, engine);
+        Self {
+            client,
+            backend,
+            from_client,
+            from_backend,
+            first: None,
+            options_due: true,
+            peers: None,
+            settings,
+            engines,
+        }
     }
 
     /// A relay that goes on where another was stopped.
-    pub fn resume(parts: Parts, options: Arc<RelayOptions>, engines: Rc<Engines>) -> Self {
-        let mut relay = Self::new(parts.client, parts.backend, true, options, engines);
+    pub fn resume(parts: Parts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
+        let mut relay = Self::new(parts.client, parts.backend, true, settings, engines);
         relay.from_client.resume(parts.from_client.0, parts.from_client.1);
         relay.from_backend.resume(parts.from_backend.0, parts.from_backend.1);
         relay.first = match (relay.from_client.is_done(), relay.from_backend.is_done()) {
@@ -180,9 +209,9 @@ impl Relay {
         relay
     }
 
-    /// How it works.
-    pub fn options(&self) -> Arc<RelayOptions> {
-        Arc::clone(&self.options)
+    /// What it obeys.
+    pub fn settings(&self) -> RelaySettings {
+        self.settings.clone()
     }
 
     /// Stops and gives everything back, between two polls of [`Relay::run`].
@@ -190,7 +219,8 @@ impl Relay {
     /// # Errors
     ///
     /// When the bytes in a pipe cannot be read back; both sides are then reset.
-    pub fn stop(self) -> io::Result<Parts> {
+    pub fn stop(mut self) -> io::Result<Parts> {
+        self.unbound_peers();
         let Self { client, backend, from_client, from_backend, .. } = self;
         match from_client.stop().and_then(|from_client| Ok((from_client, from_backend.stop()?))) {
             Ok((from_client, from_backend)) => Ok(Parts { client, backend, from_client, from_backend }),
@@ -219,10 +249,10 @@ impl Relay {
 
     /// Starts the wait for silence. To be called once before [`Relay::poll`].
     pub fn begin(&self, entry: &Registered) {
-        let limit =
-            if self.first.is_some() { self.options.half_closed_timeout } else { self.options.idle_timeout };
-        entry.expire_after(limit);
+        entry.expire_after(self.silence_limit());
         entry.wants_tick(self.wants_tick());
+        // Bytes may have been sent before the relay, or by another worker.
+        entry.look_again(peers::MOVING);
     }
 
     /// Ends the connection when its directions have stopped.
@@ -232,7 +262,14 @@ impl Relay {
     /// A side broke: [`Relay::pass_on`] takes time to tell the other.
     pub fn end(&mut self, stopped: Stopped, entry: &Registered) -> Result<End, Breach> {
         match stopped.0 {
-            Why::Finished(first) => Ok(End::Finished { first }),
+            Why::Finished(first) => {
+                self.unbound_peers();
+                Ok(End::Finished { first })
+            }
+            Why::Stalled(side) => {
+                self.reset_both(entry);
+                Ok(End::Stalled { side })
+            }
             Why::Broken(broken) => Err(Breach(broken)),
             Why::Told(Command::Move(to)) => Ok(End::Moved { to }),
             Why::Told(command) => Ok(self.cut(command, entry)),
@@ -260,14 +297,15 @@ impl Relay {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 Command::Tick => {
-                    if let Some(broken) = self.look_after(entry) {
-                        return Poll::Ready(Why::Broken(broken));
+                    if let Some(why) = self.look_after(entry) {
+                        return Poll::Ready(why);
                     }
                 }
+                Command::Expire if self.outlives_silence(entry, Instant::now()) => {}
                 command => return Poll::Ready(Why::Told(command)),
             }
         }
-        for side in [Side::Client, Side::Backend] {
+        for side in Side::BOTH {
             let (flow, place) = self.parts(side, entry);
             if flow.is_done() {
                 continue;
@@ -300,7 +338,7 @@ impl Relay {
         let (flow, place) = self.parts(side, entry);
         flow.pass_end(place);
         self.first = Some(side);
-        entry.expire_after(self.options.half_closed_timeout);
+        entry.expire_after(self.silence_limit());
     }
 
     /// Whether there is something to look after: an option to set, or a side that is not being read.
@@ -312,52 +350,49 @@ impl Relay {
     ///
     /// A direction whose sink is blocked or whose source has ended does not read, so it does not hear
     /// that its source was reset; here it is asked.
-    fn look_after(&mut self, entry: &Registered) -> Option<Broken> {
+    fn look_after(&mut self, entry: &Registered) -> Option<Why> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
         }
         entry.wants_tick(self.wants_tick());
-        [Side::Client, Side::Backend].into_iter().find_map(|side| {
+        for side in Side::BOTH {
             let (flow, place) = self.parts(side, entry);
-            (flow.is_deaf() && place.source.has_error())
-                .then(|| Broken::noticed(side, place.source.take_error()))
-        })
-    }
-
-    /// Short connections end before they need these, and so never pay for them.
-    fn set_late_options(&self) {
-        let result = self
-            .options
-            .keepalive
-            .map_or(Ok(()), |idle| socket::set_keepalive(&self.backend, idle))
-            .and_then(|()| {
-                self.options
-                    .user_timeout
-                    .map_or(Ok(()), |limit| socket::set_user_timeout(&self.backend, limit))
-            })
-            .and_then(|()| socket::set_nodelay(&self.backend));
-        if let Err(error) = result {
-            tracing::debug!(%error, "socket options of a backend connection were not set");
+            if flow.is_deaf() && place.source.has_error() {
+                return Some(Why::Broken(Broken::noticed(side, place.source.take_error())));
+            }
         }
+        if !entry.look_is_due() {
+            return None;
+        }
+        self.look_at_peers(entry, Instant::now()).map(|fault| match fault {
+            PeerFault::Gone(side) => Why::Broken(self.give_up(side)),
+            PeerFault::Stalled(side) => Why::Stalled(side),
+        })
     }
 
     /// Ends the connection on our own decision.
     ///
     /// A side that still expected bytes is reset, so that a transfer cut short never looks complete.
     fn cut(&mut self, command: Command, entry: &Registered) -> End {
-        let waiting = self.from_client.abandon() + self.from_backend.abandon();
-        entry.dropped(waiting as u64);
         let half_closed = self.first.is_some();
-        if waiting > 0 || half_closed || matches!(command, Command::Close(_)) {
-            let _ = socket::reset_on_close(&self.client);
-            let _ = socket::reset_on_close(&self.backend);
+        let is_blocked = self.from_client.is_blocked() || self.from_backend.is_blocked();
+        if is_blocked || half_closed || self.waits_for_peer() || matches!(command, Command::Close(_)) {
+            self.reset_both(entry);
         }
         match command {
             Command::Close(reason) => End::Closed { reason },
-            _ if half_closed => End::HalfClosed,
+            _ if half_closed && !self.has_waited() => End::HalfClosed,
             _ => End::Idle,
         }
+    }
+
+    /// Resets both sides, and counts the bytes that are thrown away.
+    fn reset_both(&mut self, entry: &Registered) {
+        let waiting = self.from_client.abandon() + self.from_backend.abandon();
+        entry.dropped(waiting as u64);
+        let _ = socket::reset_on_close(&self.client);
+        let _ = socket::reset_on_close(&self.backend);
     }
 }
 

@@ -11,9 +11,11 @@ use proptest::prelude::*;
 use socket2::SockRef;
 use tokio::sync::oneshot;
 
+use super::peer_watch::GONE_AFTER;
 use super::*;
 use crate::executor::{self, Executor, Next, timeout, yield_now};
-use crate::live::{Loads, Registry};
+use crate::live::{Loads, Registry, TICK};
+use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,7 +68,7 @@ struct Scene {
     registry: Rc<Registry>,
     entry: Registered,
     engines: Rc<Engines>,
-    options: Arc<RelayOptions>,
+    settings: RelaySettings,
     client: Rc<Stream>,
     backend: Rc<Stream>,
     /// Further handles on the relay's own sockets.
@@ -75,11 +77,15 @@ struct Scene {
 
 impl Scene {
     fn new(engine: EngineChoice, kind: Kind, pipes: usize) -> (Self, Relay) {
+        let listener = Arc::new(RelayOptions { engine, ..RelayOptions::default() });
+        Self::with(RelaySettings { listener, backend: Arc::default() }, kind, pipes)
+    }
+
+    fn with(settings: RelaySettings, kind: Kind, pipes: usize) -> (Self, Relay) {
         let metrics = Metrics::new();
         let registry = Registry::new(Loads::new(1), 0);
         let entry = registry.register(1, 1, registry.seat(), metrics.listener("l"));
         let engines = Rc::new(Engines::new(PipePool::new(pipes, Arc::clone(&metrics))));
-        let options = Arc::new(RelayOptions { engine, ..RelayOptions::default() });
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);
         let inner = vec![inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()].into();
@@ -87,12 +93,12 @@ impl Scene {
             Stream::register(inner_client).unwrap(),
             Stream::register(inner_backend).unwrap(),
             false,
-            Arc::clone(&options),
+            settings.clone(),
             Rc::clone(&engines),
         );
         let client = Rc::new(Stream::register(client).unwrap());
         let backend = Rc::new(Stream::register(backend).unwrap());
-        (Self { metrics, registry, entry, engines, options, client, backend, inner }, relay)
+        (Self { metrics, registry, entry, engines, settings, client, backend, inner }, relay)
     }
 
     /// Ends a relay as its task does: both sockets are closed.
@@ -210,7 +216,7 @@ async fn interrupt(case: &Traffic) -> usize {
             parts.client = Stream::register(parts.client.into_fd()).unwrap();
             parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
         }
-        relay = Relay::resume(parts, Arc::clone(&scene.options), Rc::clone(&scene.engines));
+        relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
         // A case of no turns at all must leave the peers theirs.
         yield_now().await;
     };
@@ -255,7 +261,7 @@ fn a_half_closed_relay_goes_on_half_closed() {
             let parts = relay.stop().unwrap();
             assert_eq!(parts.from_client, (Vec::new(), Stage::Done));
             assert_eq!(parts.from_backend, (Vec::new(), Stage::Open));
-            let mut relay = Relay::resume(parts, Arc::clone(&scene.options), Rc::clone(&scene.engines));
+            let mut relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
             let sending = send_all(&scene.backend, b"answer".to_vec(), 3);
             let reading = read_all(&scene.client, 4);
             assert_eq!(relay.run(&scene.entry).await, End::Finished { first: Side::Client });
@@ -365,7 +371,9 @@ fn the_second_sweep_sets_the_late_options() {
         poll().await;
         assert!(backend.keepalive().unwrap());
         assert_eq!(backend.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
-        assert_eq!(backend.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+        assert_eq!(backend.tcp_keepalive_interval().unwrap(), Duration::from_secs(15));
+        assert_eq!(backend.tcp_keepalive_retries().unwrap(), 4);
+        assert_eq!(backend.tcp_user_timeout().unwrap(), None, "it would replace the count");
         assert!(backend.tcp_nodelay().unwrap());
     });
 }
@@ -405,4 +413,177 @@ fn an_ordered_close_resets_both_sides() {
             }
         });
     }
+}
+
+/// Sends to a side until nothing more fits, so that its peer, which does not read, has a closed window.
+async fn fill(from: &Stream) -> usize {
+    let mut sent = 0;
+    // The relay moves on between two calls, and nothing says that it has moved all.
+    while let Ok(count) = timeout(Duration::from_millis(100), from.send(&[7; 65536])).await {
+        sent += count.unwrap();
+    }
+    sent
+}
+
+fn settings(engine: EngineChoice, stall_timeout: Option<Duration>) -> RelaySettings {
+    let peer = PeerTimeouts { stall_timeout, ..PeerTimeouts::default() };
+    let listener = RelayOptions { engine, client: peer, ..RelayOptions::default() };
+    RelaySettings { listener: Arc::new(listener), backend: Arc::new(peer) }
+}
+
+/// Sweeps and polls a relay whose peer does not read, until it ends or so many sweeps have passed.
+async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<End> {
+    let mut running = pin!(relay.run(&scene.entry));
+    for _ in 0..sweeps {
+        scene.registry.sweep();
+        for _ in 0..4 {
+            tokio::select! {
+                biased;
+                end = &mut running => return Some(end),
+                () = yield_now() => {}
+            }
+        }
+    }
+    None
+}
+
+/// Fills the way to a side that does not read, through the relay.
+async fn stall(scene: &Scene, relay: &mut Relay, stalled: Side) {
+    let from = match stalled {
+        Side::Client => &scene.backend,
+        Side::Backend => &scene.client,
+    };
+    tokio::select! {
+        end = relay.run(&scene.entry) => panic!("{end:?}"),
+        sent = fill(from) => assert!(sent > 0),
+    }
+}
+
+#[test]
+fn a_stalled_peer_is_reset_after_its_stall_timeout_only() {
+    for (engine, kind, stalled) in [
+        (EngineChoice::Copy, Kind::Tcp, Side::Client),
+        (EngineChoice::Splice, Kind::Tcp, Side::Backend),
+        (EngineChoice::Auto, Kind::Unix, Side::Client),
+        (EngineChoice::Auto, Kind::Unix, Side::Backend),
+    ] {
+        run(async {
+            let (scene, mut relay) = Scene::with(settings(engine, Some(Duration::ZERO)), kind, 4);
+            stall(&scene, &mut relay, stalled).await;
+            assert_eq!(sweep(&scene, &mut relay, 40).await, Some(End::Stalled { side: stalled }));
+            assert!(scene.entry.total_dropped() > 0, "what the relay held is counted");
+            scene.close(relay);
+            if matches!(kind, Kind::Tcp) {
+                let end = if stalled == Side::Client { &scene.backend } else { &scene.client };
+                let error = end.recv(&mut [0]).await.expect_err("a reset");
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+            for timeout in [None, Some(Duration::from_secs(3600))] {
+                let (scene, mut relay) = Scene::with(settings(engine, timeout), kind, 4);
+                stall(&scene, &mut relay, stalled).await;
+                assert_eq!(sweep(&scene, &mut relay, 500).await, None, "{timeout:?}");
+            }
+        });
+    }
+}
+
+/// A request that lies in the kernel alone: the relay holds nothing.
+#[test]
+fn a_stalled_peer_is_noticed_where_the_relay_holds_nothing() {
+    run(async {
+        let (scene, mut relay) =
+            Scene::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), Kind::Unix, 4);
+        scene.client.send(&[7; 100]).await.unwrap();
+        assert_eq!(sweep(&scene, &mut relay, 40).await, Some(End::Stalled { side: Side::Backend }));
+        assert_eq!(scene.entry.total_dropped(), 0);
+        assert_eq!(scene.entry.total(Direction::FromClient), 100);
+    });
+}
+
+/// The stall timeout is for bytes that wait; without them the peer has nothing to read.
+#[test]
+fn an_idle_peer_is_not_stalled() {
+    for kind in [Kind::Tcp, Kind::Unix] {
+        run(async {
+            let (scene, mut relay) = Scene::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), kind, 4);
+            scene.client.send(&[7; 100]).await.unwrap();
+            let mut buffer = [0; 200];
+            tokio::select! {
+                end = relay.run(&scene.entry) => panic!("{end:?}"),
+                read = scene.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 100),
+            }
+            assert_eq!(sweep(&scene, &mut relay, 100).await, None);
+            assert!(relay.peers.is_none(), "nothing is remembered of drained peers");
+        });
+    }
+}
+
+/// Sweeps in a wait of this length.
+fn sweeps(time: Duration) -> usize {
+    time.as_millis().div_ceil(TICK.as_millis()) as usize
+}
+
+/// Sends bytes and the end from the backend, and waits until the kernel has sent the client all that it takes unread.
+async fn send_last(scene: &Scene, relay: &mut Relay) {
+    let sent = scene.backend.send(&vec![7; 150_000]).await.unwrap();
+    assert!(sent > 0);
+    scene.backend.finish().unwrap();
+    let inner = scene.inner.borrow()[0].try_clone().unwrap();
+    let settled = async {
+        let is_acknowledged = || tcp::peer_state(&inner).unwrap().is_none_or(|peer| peer.unacknowledged == 0);
+        while scene.entry.total(Direction::FromBackend) < sent as u64 || !is_acknowledged() {
+            yield_now().await;
+        }
+    };
+    tokio::select! {
+        end = relay.run(&scene.entry) => panic!("{end:?}"),
+        () = settled => {}
+    }
+}
+
+/// A reader that pauses behind the end of a transfer is stalled, not silent: the bytes and the end come later.
+#[test]
+fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
+    for (engine, kind) in [(EngineChoice::Copy, Kind::Tcp), (EngineChoice::Splice, Kind::Unix)] {
+        run(async {
+            let idle = GONE_AFTER * 10;
+            let listener = Arc::new(RelayOptions { engine, idle_timeout: idle, ..RelayOptions::default() });
+            let waits = sweeps(listener.half_closed_timeout);
+            let settings = RelaySettings { listener, backend: Arc::default() };
+            let (scene, mut relay) = Scene::with(settings.clone(), kind, 4);
+            send_last(&scene, &mut relay).await;
+            assert_eq!(sweep(&scene, &mut relay, 5 * waits).await, None);
+            let reading = read_all(&scene.client, 100_000);
+            tokio::select! {
+                end = relay.run(&scene.entry) => panic!("{end:?}"),
+                bytes = reading => assert!(!bytes.unwrap().is_empty()),
+            }
+            let inner = scene.inner.borrow()[0].try_clone().unwrap();
+            while socket::unacknowledged(&inner).unwrap() > 0 {
+                yield_now().await;
+            }
+            // Everything is read, which the next look sees; from then on the client is silent.
+            assert_eq!(sweep(&scene, &mut relay, waits + 15).await, Some(End::HalfClosed));
+
+            let (scene, mut relay) = Scene::with(settings, kind, 4);
+            send_last(&scene, &mut relay).await;
+            let end = sweep(&scene, &mut relay, sweeps(idle) + 30).await;
+            assert_eq!(end, Some(End::Idle), "the idle timeout bounds it");
+        });
+    }
+}
+
+/// No byte moves through the relay, but the reader takes what the kernel holds for it.
+#[test]
+fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
+    run(async {
+        let listener = Arc::new(RelayOptions { idle_timeout: TICK * 20, ..RelayOptions::default() });
+        let settings = RelaySettings { listener, backend: Arc::default() };
+        let (scene, mut relay) = Scene::with(settings, Kind::Unix, 4);
+        scene.backend.send(&[7; 40_000]).await.unwrap();
+        assert_eq!(sweep(&scene, &mut relay, 15).await, None);
+        assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
+        assert_eq!(sweep(&scene, &mut relay, 15).await, None, "it was read, so a new wait began");
+        assert_eq!(sweep(&scene, &mut relay, 45).await, Some(End::Idle));
+    });
 }

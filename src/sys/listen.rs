@@ -10,16 +10,17 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::reactor::{Readiness, Watch};
 use super::socket::KernelBuffers;
-use super::{Address, descriptors, pause, retry, socket};
+use super::tcp::{self, Keepalive};
+use super::{Address, descriptors, pause, retry};
 
 /// What accepted sockets inherit from the listening one, so that no connection pays for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
     /// Connections the kernel may hold before they are accepted.
     pub backlog: u32,
-    /// TCP keepalive: idle time before the first probe.
-    pub keepalive: Option<Duration>,
-    /// How long sent bytes may stay unacknowledged.
+    /// How idle peers are probed.
+    pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT: how long a peer may take no byte.
     pub user_timeout: Option<Duration>,
     /// What the kernel may hold of a connection.
     pub buffers: KernelBuffers,
@@ -147,7 +148,7 @@ fn apply(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     // An urgent byte is then one of the stream, in its place, instead of being left out.
     socket.set_out_of_band_inline(true)?;
     match options.keepalive {
-        Some(idle) => socket::set_keepalive(socket, idle)?,
+        Some(keepalive) => tcp::set_keepalive(socket, keepalive)?,
         None => socket.set_keepalive(false)?,
     }
     socket.set_tcp_user_timeout(options.user_timeout.or(Some(Duration::ZERO)))?;
@@ -288,6 +289,7 @@ mod tests {
     use std::net::TcpStream;
 
     use super::*;
+    use crate::sys::socket;
 
     /// What a socket accepted from a listener with these options has.
     fn check(options: ListenOptions) {
@@ -300,8 +302,10 @@ mod tests {
         assert!(socket.tcp_nodelay().unwrap());
         assert!(socket.out_of_band_inline().unwrap());
         assert_eq!(socket.keepalive().unwrap(), options.keepalive.is_some());
-        if let Some(idle) = options.keepalive {
-            assert_eq!(socket.tcp_keepalive_time().unwrap(), idle);
+        if let Some(keepalive) = options.keepalive {
+            assert_eq!(socket.tcp_keepalive_time().unwrap(), keepalive.idle);
+            assert_eq!(socket.tcp_keepalive_interval().unwrap(), keepalive.interval);
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), keepalive.count);
         }
         assert_eq!(socket.tcp_user_timeout().unwrap(), options.user_timeout);
         assert_eq!(socket.tcp_notsent_lowat().unwrap(), options.buffers.max_unsent.unwrap_or(0));
@@ -312,11 +316,14 @@ mod tests {
 
     #[test]
     fn accepted_sockets_inherit_the_options() {
-        let (minute, half) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(30)));
+        let half = Some(Duration::from_secs(30));
+        let minute = Some(Keepalive::after(Duration::from_secs(60)));
+        let own = Keepalive { idle: Duration::from_secs(30), interval: Duration::from_secs(7), count: 9 };
         let buffers = KernelBuffers::default();
         let none = ListenOptions { backlog: 1, keepalive: None, user_timeout: None, buffers };
         check(ListenOptions { backlog: 4096, keepalive: minute, user_timeout: half, ..none });
         check(ListenOptions { keepalive: minute, ..none });
+        check(ListenOptions { keepalive: Some(own), ..none });
         let buffers = KernelBuffers { max_unsent: Some(65_536), max_unread: Some(32_768) };
         check(ListenOptions { user_timeout: half, buffers, ..none });
     }

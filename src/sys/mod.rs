@@ -25,6 +25,7 @@ pub mod socket;
 pub mod socket_file;
 pub mod standard_error;
 pub mod stream;
+pub mod tcp;
 pub mod watch;
 
 pub use address::Address;

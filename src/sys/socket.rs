@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{MsgFlags, setsockopt};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -257,21 +257,8 @@ pub fn set_nodelay(fd: impl AsFd) -> io::Result<()> {
     ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_nodelay(true))
 }
 
-/// Probes a silent peer after `idle`, then every quarter of it (at least a second), four times.
-///
-/// # Errors
-///
-/// Those of `setsockopt`.
-pub fn set_keepalive(fd: impl AsFd, idle: Duration) -> io::Result<()> {
-    let between = (idle / 4).max(Duration::from_secs(1));
-    let keepalive = TcpKeepalive::new()
-        .with_time(idle.max(Duration::from_secs(1)))
-        .with_interval(between)
-        .with_retries(4);
-    ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_keepalive(&keepalive))
-}
-
-/// Gives a connection up whose sent bytes stay unacknowledged for so long.
+/// Has the kernel close a connection whose bytes the peer does not take for so long: TCP_USER_TIMEOUT. It counts a
+/// window that the peer keeps closed like silence, and replaces the count of keepalive probes.
 ///
 /// # Errors
 ///
@@ -359,7 +346,7 @@ pub fn unacknowledged(fd: impl AsFd) -> io::Result<usize> {
 }
 
 /// TCP options on a Unix socket are not supported, and not needed.
-fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         result => result,

@@ -5,12 +5,15 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use pointsman::live::{PeerTimeouts, TICK};
 use pointsman::relay::EngineChoice;
 use pointsman::sys::socket::KernelBuffers;
 use socket2::SockRef;
 
 use crate::child::Child;
-use crate::support::pair::{Pair, expect_bytes, expect_end, patient, reset, with_each_engine};
+use crate::support::pair::{
+    Pair, expect_bytes, expect_end, expect_reset, patient, reset, with_all_engines, with_each_engine,
+};
 use crate::support::{Backend, pattern, wait_for};
 
 const ACTIVE: &str = r#"pointsman_connections_active{listener="main"}"#;
@@ -49,6 +52,30 @@ fn a_reader_that_stands_still_stops_the_writer() {
             expect_bytes(to, &bytes[..taken]);
             expect_end(to);
         }
+    });
+}
+
+/// A peer that answers and does not read stays by default; `stall_timeout` closes it, and the other side too.
+#[test]
+fn a_peer_that_does_not_read_is_closed_by_its_stall_timeout() {
+    let block = pattern(1 << 20, 53);
+    let timeouts = PeerTimeouts { stall_timeout: Some(2 * TICK), ..PeerTimeouts::default() };
+    with_all_engines(|engine| {
+        let clients = Pair::with(engine, |config| config.listeners[0].policy.relay.client = timeouts);
+        let backends = Pair::with(engine, |config| config.pools[0].dial.peer_timeouts = timeouts.into());
+        let neither = Pair::new(engine);
+        for (pair, mut from) in
+            [(&clients, &clients.server), (&backends, &backends.client), (&neither, &neither.server)]
+        {
+            from.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            while from.write(&block).is_ok() {}
+            assert_eq!(pair.proxy.metric(ACTIVE), 1.0, "{engine:?}");
+        }
+        clients.wait_for_close("client_stalled");
+        backends.wait_for_close("backend_stalled");
+        expect_reset(&clients.server);
+        expect_reset(&backends.client);
+        assert_eq!(neither.proxy.metric(ACTIVE), 1.0, "{engine:?}");
     });
 }
 

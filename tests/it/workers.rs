@@ -3,10 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::Instant;
 
+use pointsman::live::TICK;
 use pointsman::relay::EngineChoice;
+use socket2::SockRef;
 
-use crate::support::{Backend, PATIENCE, Proxy, pattern};
+use crate::support::{Backend, PATIENCE, Proxy, pattern, wait_for};
 
 const MOVED: &str = r#"pointsman_connections_moved_total{what="stream"}"#;
 
@@ -53,6 +56,40 @@ fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
                 }
             });
         }
+    }
+}
+
+/// Reads at a pace below that of the sender, so that the stream is blocked nearly all the time.
+fn read_slowly(mut stream: TcpStream, enough: impl Fn() -> bool) {
+    const BYTES_PER_MILLISECOND: u128 = 12_000;
+    let begun = Instant::now();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut got = 0;
+    while !enough() {
+        got += stream.read(&mut buffer).unwrap() as u128;
+        wait_for("the next block", || begun.elapsed().as_millis() * BYTES_PER_MILLISECOND >= got);
+    }
+}
+
+/// Bulk streams are blocked most of the time, as their readers are slower than the proxy.
+#[test]
+fn a_stream_whose_reader_is_slow_moves_to_an_idle_worker_too() {
+    let block = pattern(256 * 1024, 3);
+    let backend = Backend::serve(endless(&block));
+    let proxy = Proxy::tcp(&[backend.address], EngineChoice::Auto);
+    let begun = Instant::now();
+    while proxy.metric(MOVED) == 0.0 {
+        assert!(begun.elapsed() < 5 * PATIENCE, "no stream moved");
+        let round = Instant::now();
+        thread::scope(|scope| {
+            for _ in 0..5 {
+                let (stream, proxy) = (proxy.connect(), &proxy);
+                SockRef::from(&stream).set_recv_buffer_size(128 * 1024).unwrap();
+                scope.spawn(move || {
+                    read_slowly(stream, || proxy.metric(MOVED) > 0.0 || round.elapsed() > 5 * TICK);
+                });
+            }
+        });
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::limits::Common;
 use super::lists::Lists;
+use super::peers::PeerWords;
 use super::pool::REJECT;
 use super::pools::Pools;
 use super::routes::RoutesChecker;
@@ -106,7 +107,7 @@ impl ListenerChecker<'_> {
                 proxy: self.proxy(found),
                 protocol,
                 front,
-                relay: self.relay(),
+                relay: self.relay(found),
                 max_connections: words.max_connections.value().map(|number| number.0),
                 admission: self.common.listener(words, self.path, found),
                 routes_file,
@@ -328,17 +329,27 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn relay(&self) -> RelayOptions {
+    fn relay(&self, found: &mut Findings<'_>) -> RelayOptions {
         let words = self.words;
         let default = RelayOptions::default();
-        RelayOptions {
+        let relay = RelayOptions {
             engine: or(&words.engine, |choice| choice.0, default.engine),
             idle_timeout: or(&words.idle_timeout, |time| time.0, default.idle_timeout),
             half_closed_timeout: or(&words.half_closed_timeout, |time| time.0, default.half_closed_timeout),
             reset_linger: or(&words.reset_linger, |time| time.0, default.reset_linger),
-            keepalive: or(&words.keepalive, |time| time.0, default.keepalive),
-            user_timeout: or(&words.user_timeout, |time| time.0, default.user_timeout),
-        }
+            client: default.client,
+        };
+        let peers = PeerWords {
+            whose: format!("listener `{}`", self.name),
+            path: self.path,
+            keepalive: &words.keepalive,
+            keepalive_interval: &words.keepalive_interval,
+            keepalive_count: &words.keepalive_count,
+            user_timeout: &words.user_timeout,
+            stall_timeout: &words.stall_timeout,
+        };
+        let client = peers.check(Some((relay.idle_timeout, words.idle_timeout.place())), found);
+        RelayOptions { client, ..relay }
     }
 
     fn without(&self, key: &str, place: Span, label: &str, found: &mut Findings<'_>) {

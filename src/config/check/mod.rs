@@ -12,6 +12,7 @@ mod health;
 pub(super) mod limits;
 pub(super) mod listener;
 mod lists;
+mod peers;
 mod pool;
 pub(super) mod pools;
 mod proxy;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::health::HealthChecker;
 use super::limits::Common;
+use super::peers::PeerWords;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
 use super::{discover, kernel_buffers, or};
@@ -15,6 +16,7 @@ use crate::config::file::{Backend, BackendWords, OnDownWord, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
+use crate::live::PeerTimeouts;
 use crate::pool::{
     BackendSpec, DialSource, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn,
     HashParts, HealthSpec, OnDown, PoolSpec, SourcePrefix,
@@ -385,6 +387,7 @@ impl PoolChecker<'_> {
             dial_timeout: or(&words.dial_timeout, |time| time.0, default.dial_timeout),
             source: or(&words.source, |source| source.0, default.source),
             buffers: kernel_buffers(&words.max_unsent, &words.max_unread),
+            peer_timeouts: Arc::new(self.peer_timeouts(found)),
         };
         let place =
             words.connect_timeout.entry().map(|entry| entry.at).or(words.dial_timeout.entry().map(|e| e.at));
@@ -405,6 +408,21 @@ impl PoolChecker<'_> {
             });
         }
         dial
+    }
+
+    fn peer_timeouts(&self, found: &mut Findings<'_>) -> PeerTimeouts {
+        let words = self.words;
+        let peers = PeerWords {
+            whose: format!("pool `{}`", self.name),
+            path: self.path,
+            keepalive: &words.keepalive,
+            keepalive_interval: &words.keepalive_interval,
+            keepalive_count: &words.keepalive_count,
+            user_timeout: &words.user_timeout,
+            stall_timeout: &words.stall_timeout,
+        };
+        // Listeners with several idle timeouts may use the pool.
+        peers.check(None, found)
     }
 
     fn warn_of_idle(&self, found: &mut Findings<'_>) {

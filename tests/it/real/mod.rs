@@ -12,6 +12,7 @@ mod hung;
 mod mail;
 mod memory;
 mod network;
+mod peers;
 mod postgres;
 mod protocols;
 mod proxied;

@@ -15,12 +15,12 @@ use super::{Directory, Guarded, Program, finish, run, said};
 use crate::support::{pattern, wait_for};
 
 /// Three namespaces: client `10.77.1.2` and `fd77:1::2`, program `.1` on both links, backend `10.77.2.2`.
-struct Network {
+pub(super) struct Network {
     prefix: String,
 }
 
 impl Network {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let network = Self { prefix: format!("pointsman-{}-{number}", std::process::id()) };
@@ -40,7 +40,7 @@ impl Network {
         network
     }
 
-    fn name(&self, place: &str) -> String {
+    pub(super) fn name(&self, place: &str) -> String {
         format!("{}-{place}", self.prefix)
     }
 
@@ -49,7 +49,7 @@ impl Network {
     }
 
     /// A command that runs in a place; its process becomes the program's.
-    fn at(&self, place: &str, program: &str) -> Command {
+    pub(super) fn at(&self, place: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name(place), program]);
         command
@@ -272,9 +272,10 @@ fn a_blackout_only_delays() {
 }
 
 /// Cuts a link for good when some bytes have come, and waits for the reason.
-fn check_vanished(listener: &str, served: &[&str], place: &str, close: &str) -> Value {
+fn check_vanished(listener: &str, pool: &str, served: &[&str], place: &str, close: &str) -> Value {
     let network = Network::new();
-    let (program, _backend) = network.program(listener, served);
+    let pool = format!("backends = [\"10.77.2.2:9001\"]\n{pool}");
+    let (program, _backend) = network.program_to(listener, &pool, served);
     let mut client = network.client(PROGRAM);
     if served == ECHO {
         client.greet();
@@ -292,7 +293,7 @@ fn check_vanished(listener: &str, served: &[&str], place: &str, close: &str) -> 
 fn a_vanished_client_is_noticed_by_unacknowledged_bytes() {
     for engine in ["copy", "splice"] {
         let listener = format!("user_timeout = \"2s\"\nkeepalive = \"off\"\nengine = \"{engine}\"");
-        let record = check_vanished(&listener, ENDLESS, "client", "client_vanished");
+        let record = check_vanished(&listener, "", ENDLESS, "client", "client_vanished");
         assert_eq!(record["closed_by"], "client");
         let took = record["total_seconds"].as_f64().unwrap();
         assert!((2.0..12.0).contains(&took), "{took}");
@@ -302,14 +303,14 @@ fn a_vanished_client_is_noticed_by_unacknowledged_bytes() {
 #[test]
 #[ignore = "needs root, iproute2 and socat"]
 fn a_vanished_client_is_noticed_by_keepalive() {
-    check_vanished("user_timeout = \"2s\"\nkeepalive = \"4s\"", ECHO, "client", "client_vanished");
+    check_vanished("keepalive = \"4s\"", "", ECHO, "client", "client_vanished");
 }
 
 #[test]
 #[ignore = "needs root, iproute2 and socat"]
 fn a_vanished_backend_is_noticed_by_keepalive() {
-    // The backend's socket gets its options some seconds after the start.
-    check_vanished("user_timeout = \"2s\"\nkeepalive = \"4s\"", ECHO, "backend", "backend_vanished");
+    // The backend's socket gets the options of its pool at the second sweep.
+    check_vanished("", "keepalive = \"4s\"", ECHO, "backend", "backend_vanished");
 }
 
 /// The kernel has one port to give, and nobody listens there: each connect there ends at itself.

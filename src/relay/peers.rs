@@ -1,0 +1,283 @@
+//! Looks after the peers of a relay: their late socket options, and whether they are gone or stalled.
+//!
+//! The relay asks the kernel only about sockets with bytes that are not acknowledged, at most every two seconds, and
+//! about a connection without such bytes not at all until bytes move again ([`Entry::look_again`]). The time between
+//! two questions of the kernel to a peer is bounded only while the peer is stuck, and a socket that is closed has the
+//! kernel's own bound again: the kernel gives up the last bytes of a closed socket by it.
+
+use std::time::{Duration, Instant};
+
+use super::broken::Broken;
+use super::peer_watch::{PeerWatch, Progress, Questions, is_gone, questions};
+use super::{Relay, RelayOptions, Side};
+use crate::executor::sleep;
+use crate::live::{Entry, PeerTimeouts, TICK};
+use crate::sys::{Stream, socket, tcp};
+use crate::telemetry::Direction;
+
+/// Sweeps between two looks at bytes that are not acknowledged: 5 s while they move, 2 s while they do not.
+pub(super) const MOVING: u8 = 10;
+const STUCK: u8 = 4;
+
+/// What is known of both peers. A relay holds it only while bytes wait for one of them.
+#[derive(Default)]
+pub(super) struct Peers {
+    client: Peer,
+    backend: Peer,
+    /// How long one side has been silent since the other finished, while bytes waited.
+    silent: Duration,
+}
+
+/// A peer and the bytes for it.
+#[derive(Default)]
+struct Peer {
+    watch: PeerWatch,
+    /// The kernel's bound of the time between two questions, while a shorter one is set.
+    bounded: Option<Bounded>,
+}
+
+struct Bounded {
+    kernel: Duration,
+    questions: Questions,
+}
+
+/// Why a look ends the connection.
+pub(super) enum PeerFault {
+    Gone(Side),
+    Stalled(Side),
+}
+
+impl Relay {
+    /// Sets what the backend's socket still lacks: short connections end before they need it, and do not pay for it.
+    pub(super) fn set_late_options(&self) {
+        let PeerTimeouts { keepalive, user_timeout, .. } = *self.settings.backend;
+        let result = keepalive
+            .map_or(Ok(()), |keepalive| tcp::set_keepalive(&self.backend, keepalive))
+            .and_then(|()| {
+                user_timeout.map_or(Ok(()), |limit| socket::set_user_timeout(&self.backend, limit))
+            })
+            .and_then(|()| socket::set_nodelay(&self.backend));
+        if let Err(error) = result {
+            tracing::debug!(%error, "socket options of a backend connection were not set");
+        }
+    }
+
+    /// Asks the kernel about both peers, and arranges the next look if bytes wait for one of them.
+    pub(super) fn look_at_peers(&mut self, entry: &Entry, now: Instant) -> Option<PeerFault> {
+        let mut again = None;
+        for side in Side::BOTH {
+            match self.look_at(side, entry, now) {
+                Progress::Drained => {}
+                Progress::Moved => again = again.or(Some(MOVING)),
+                Progress::Stuck(stuck) => {
+                    again = Some(STUCK);
+                    if let Some(fault) = self.judge(side, stuck) {
+                        return Some(fault);
+                    }
+                }
+            }
+        }
+        match again {
+            Some(sweeps) => entry.look_again(sweeps),
+            None => self.peers = None,
+        }
+        None
+    }
+
+    /// Looks at one side. Bytes that its peer took begin the wait for silence anew, as bytes that move do.
+    fn look_at(&mut self, side: Side, entry: &Entry, now: Instant) -> Progress {
+        let written = entry.total(match side {
+            Side::Client => Direction::FromBackend,
+            Side::Backend => Direction::FromClient,
+        });
+        // A socket that cannot be asked is broken, and a read or a write tells that.
+        let unacknowledged = socket::unacknowledged(self.stream(side)).unwrap_or(0);
+        if unacknowledged == 0 && self.peers.is_none() {
+            return Progress::Drained;
+        }
+        let (stream, peers) = self.stream_and_peers(side);
+        let peer = peers.peer(side);
+        let waited = peer.watch.is_waiting();
+        let progress = peer.watch.look(now, written, unacknowledged);
+        if !matches!(progress, Progress::Stuck(_)) {
+            peer.unbound(stream);
+            if waited {
+                peers.silent = Duration::ZERO;
+                entry.expire_after(self.silence_limit());
+            }
+        }
+        progress
+    }
+
+    fn judge(&mut self, side: Side, stuck: Duration) -> Option<PeerFault> {
+        let timeouts = self.peer_timeouts(side);
+        let (stream, peers) = self.stream_and_peers(side);
+        peers.peer(side).judge(stream, stuck, &timeouts).map(|judged| match judged {
+            Judged::Gone => PeerFault::Gone(side),
+            Judged::Stalled => PeerFault::Stalled(side),
+        })
+    }
+
+    pub(super) fn peer_timeouts(&self, side: Side) -> PeerTimeouts {
+        match side {
+            Side::Client => self.settings.listener.client,
+            Side::Backend => *self.settings.backend,
+        }
+    }
+
+    /// How long no byte may move as things stand.
+    pub(super) fn silence_limit(&self) -> Duration {
+        let RelayOptions { idle_timeout, half_closed_timeout, .. } = *self.settings.listener;
+        if self.first.is_some() { half_closed_timeout } else { idle_timeout }
+    }
+
+    fn stream(&self, side: Side) -> &Stream {
+        match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+        }
+    }
+
+    fn stream_and_peers(&mut self, side: Side) -> (&Stream, &mut Peers) {
+        let stream = match side {
+            Side::Client => &self.client,
+            Side::Backend => &self.backend,
+        };
+        (stream, self.peers.get_or_insert_default())
+    }
+
+    /// Whether the connection may go on although no byte moved for its limit: its last bytes still move in the
+    /// kernel, or one side has finished and the other has not yet read everything.
+    pub(super) fn outlives_silence(&mut self, entry: &Entry, now: Instant) -> bool {
+        let (mut moves, mut waits) = (false, self.from_client.is_blocked() || self.from_backend.is_blocked());
+        for side in Side::BOTH {
+            let waited = self.peers.as_mut().is_some_and(|peers| peers.peer(side).watch.is_waiting());
+            let progress = self.look_at(side, entry, now);
+            moves |= waited && !matches!(progress, Progress::Stuck(_));
+            waits |= progress != Progress::Drained;
+        }
+        if moves || !waits || self.first.is_none() {
+            return moves;
+        }
+        let RelayOptions { idle_timeout, half_closed_timeout, .. } = *self.settings.listener;
+        let silent = &mut self.peers.get_or_insert_default().silent;
+        *silent += half_closed_timeout.max(TICK);
+        let left = idle_timeout.saturating_sub(*silent);
+        if !left.is_zero() {
+            entry.expire_after(half_closed_timeout.min(left));
+        }
+        !left.is_zero()
+    }
+
+    /// Whether the last look saw bytes that a peer has not acknowledged.
+    pub(super) fn waits_for_peer(&self) -> bool {
+        let waits = |peer: &Peer| peer.watch.is_waiting();
+        self.peers.as_ref().is_some_and(|peers| waits(&peers.client) || waits(&peers.backend))
+    }
+
+    /// Whether a connection whose one side has finished was silent for the idle timeout, as bytes waited.
+    pub(super) fn has_waited(&self) -> bool {
+        let waited = self.peers.as_ref().map_or(Duration::ZERO, |peers| peers.silent);
+        waited > self.settings.listener.half_closed_timeout
+    }
+
+    /// Gives a side up that is gone.
+    pub(super) fn give_up(&self, side: Side) -> Broken {
+        let flow = match side {
+            Side::Client => &self.from_client,
+            Side::Backend => &self.from_backend,
+        };
+        // The peer gets a reset if it ever comes back.
+        let _ = socket::reset_on_close(self.stream(side));
+        Broken::gone(side, flow.is_blocked())
+    }
+
+    /// Gives both sockets the kernel's own bound of the time between two questions again.
+    pub(super) fn unbound_peers(&mut self) {
+        if let Some(mut peers) = self.peers.take() {
+            peers.client.unbound(&self.client);
+            peers.backend.unbound(&self.backend);
+        }
+    }
+}
+
+impl Peers {
+    fn peer(&mut self, side: Side) -> &mut Peer {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Backend => &mut self.backend,
+        }
+    }
+}
+
+/// Waits until a peer that is to get the last bytes turns out to be gone, or is stalled for too long.
+///
+/// # Cancel safety
+///
+/// Nothing is lost but the time that was waited.
+pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
+    let mut peer = Peer::default();
+    loop {
+        sleep(TICK * STUCK.into()).await;
+        let unacknowledged = socket::unacknowledged(stream).unwrap_or(0);
+        if let Progress::Stuck(stuck) = peer.watch.look(Instant::now(), 0, unacknowledged)
+            && peer.judge(stream, stuck, timeouts).is_some()
+        {
+            return;
+        }
+    }
+}
+
+/// Why a peer gets no more time.
+enum Judged {
+    Gone,
+    Stalled,
+}
+
+impl Peer {
+    /// Judges a peer that acknowledged nothing for `stuck`.
+    fn judge(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<Judged> {
+        // With a user timeout of its own the kernel judges.
+        if timeouts.user_timeout.is_none()
+            && let Ok(Some(state)) = tcp::peer_state(stream)
+        {
+            if is_gone(stuck, &state) {
+                return Some(Judged::Gone);
+            }
+            match questions(&state) {
+                Some(questions) => self.bound(stream, questions),
+                None => self.unbound(stream),
+            }
+        }
+        timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(Judged::Stalled)
+    }
+
+    /// Has the kernel ask the peer at least so often. Before Linux 6.15 it cannot be bounded.
+    fn bound(&mut self, stream: &Stream, questions: Questions) {
+        let before = self.bounded.as_ref().map(|bounded| bounded.questions);
+        if before == Some(questions) {
+            return;
+        }
+        let kernel = match &self.bounded {
+            Some(bounded) => Ok(bounded.kernel),
+            None => tcp::longest_retransmit_timeout(stream),
+        };
+        let Ok(kernel) = kernel else { return };
+        if before.and_then(|before| before.patience) != questions.patience {
+            // 0 is off.
+            let _ = socket::set_user_timeout(stream, questions.patience.unwrap_or_default());
+        }
+        if tcp::bound_retransmit_timeout(stream, questions.between.min(kernel)).is_ok() {
+            self.bounded = Some(Bounded { kernel, questions });
+        }
+    }
+
+    fn unbound(&mut self, stream: &Stream) {
+        if let Some(Bounded { kernel, questions }) = self.bounded.take() {
+            let _ = tcp::bound_retransmit_timeout(stream, kernel);
+            if questions.patience.is_some() {
+                let _ = socket::set_user_timeout(stream, Duration::ZERO);
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What the kernel knows of a TCP peer, how it probes an idle one, and how rarely it may ask one that is silent.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::libc;
+use socket2::{SockRef, TcpKeepalive};
+
+use super::socket::ignore_unix;
+
+/// How the kernel probes a peer of an idle connection: tcp(7), SO_KEEPALIVE.
+///
+/// The kernel closes the connection one `interval` after the last of `count` probes in a row that got no answer. It
+/// sends no such probe while bytes are under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    /// How long the connection is idle before the first probe, in whole seconds: TCP_KEEPIDLE.
+    pub idle: Duration,
+    /// The time between two probes, in whole seconds: TCP_KEEPINTVL.
+    pub interval: Duration,
+    /// Probes without an answer that close the connection: TCP_KEEPCNT.
+    pub count: u32,
+}
+
+impl Keepalive {
+    /// Probes by default, and with one key written: so many.
+    pub const COUNT: u32 = 4;
+
+    /// Probes after `idle`, then `COUNT` times at intervals of a quarter of it, at least a second.
+    pub fn after(idle: Duration) -> Self {
+        Self { idle, interval: (idle / 4).max(Duration::from_secs(1)), count: Self::COUNT }
+    }
+
+    /// How long a connection to a peer that is gone stays open while it is idle.
+    pub fn longest(&self) -> Duration {
+        self.idle + self.interval * self.count
+    }
+}
+
+/// Has the kernel probe the peer of an idle connection. Nothing happens on a Unix socket.
+///
+/// # Errors
+///
+/// Those of `setsockopt`.
+pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+    let least = Duration::from_secs(1);
+    let options = TcpKeepalive::new()
+        .with_time(keepalive.idle.max(least))
+        .with_interval(keepalive.interval.max(least))
+        .with_retries(keepalive.count);
+    ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_keepalive(&options))
+}
+
+/// What TCP_INFO says of a peer that has bytes to acknowledge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerState {
+    /// Probes of a closed window since the peer's last acknowledgement.
+    pub probes: u8,
+    /// Retransmissions by timeout since the last byte that the peer acknowledged.
+    pub retransmits: u8,
+    /// How often the time between two retransmissions, or two probes, was doubled.
+    pub backoff: u8,
+    /// The time until the next retransmission, its backoff included; that of probes begins with it.
+    pub retransmit_timeout: Duration,
+    /// Segments sent and not acknowledged; 0 while every byte waits for the window.
+    pub unacknowledged: u32,
+    /// The peer's window, in bytes. 0 on kernels before 5.4, which do not say it.
+    pub window: u32,
+    /// The time since the peer's last acknowledgement or data.
+    pub silent: Duration,
+}
+
+/// The begin of `struct tcp_info` of linux/tcp.h, as far as it is needed here.
+#[repr(C)]
+#[derive(Default)]
+struct TcpInfo {
+    /// State, congestion state, retransmits, probes, backoff, options, window scales, flags.
+    bytes: [u8; 8],
+    /// From `tcpi_rto` to `tcpi_total_retrans`.
+    words: [u32; 24],
+    /// From `tcpi_pacing_rate` to `tcpi_rcv_ooopack`.
+    later: [u32; 31],
+    snd_wnd: u32,
+}
+
+/// Positions in [`TcpInfo::words`].
+const RTO: usize = 0;
+const UNACKED: usize = 4;
+const LAST_DATA_RECV: usize = 11;
+const LAST_ACK_RECV: usize = 12;
+
+/// Asks the kernel about the peer of a TCP socket; `None` for a Unix socket, whose peer is in the same kernel.
+///
+/// # Errors
+///
+/// Those of `getsockopt`.
+pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
+    let mut info = TcpInfo::default();
+    match option(fd.as_fd(), libc::TCP_INFO, &mut info) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+        result => result?,
+    }
+    let [_, _, retransmits, probes, backoff, ..] = info.bytes;
+    let silent = info.words[LAST_DATA_RECV].min(info.words[LAST_ACK_RECV]);
+    Ok(Some(PeerState {
+        probes,
+        retransmits,
+        backoff,
+        retransmit_timeout: Duration::from_micros(info.words[RTO].into()),
+        unacknowledged: info.words[UNACKED],
+        window: info.snd_wnd,
+        silent: Duration::from_millis(silent.into()),
+    }))
+}
+
+/// From linux/tcp.h, since Linux 6.15: the longest time between two retransmissions or two probes of a closed
+/// window, in milliseconds.
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// The longest time between two retransmissions or two probes of a closed window.
+///
+/// # Errors
+///
+/// ENOPROTOOPT before Linux 6.15.
+pub fn longest_retransmit_timeout(fd: impl AsFd) -> io::Result<Duration> {
+    let mut milliseconds: libc::c_int = 0;
+    option(fd.as_fd(), TCP_RTO_MAX_MS, &mut milliseconds)?;
+    Ok(Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0)))
+}
+
+/// Bounds the time between two retransmissions or two probes of a closed window, from 1 s to 120 s. A timer that
+/// runs already is not shortened.
+///
+/// # Errors
+///
+/// ENOPROTOOPT before Linux 6.15.
+pub fn bound_retransmit_timeout(fd: impl AsFd, limit: Duration) -> io::Result<()> {
+    let milliseconds = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+    let size = libc::socklen_t::try_from(size_of_val(&milliseconds)).unwrap_or(4);
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is borrowed and so open; the kernel reads `size` bytes, those of an int, through the
+    // pointer, which is valid for the call.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::setsockopt(fd, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, (&raw const milliseconds).cast(), size)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A value that any bytes make.
+trait Plain {}
+impl Plain for TcpInfo {}
+impl Plain for libc::c_int {}
+
+/// Reads a TCP option; what the kernel does not write of `value` stays.
+fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+    let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
+    let value: *mut T = value;
+    // SAFETY: the descriptor is borrowed and so open; the kernel writes at most `size` bytes, those of the value,
+    // and any bytes make a `Plain` value; both pointers are valid for the call.
+    #[allow(unsafe_code)]
+    let result =
+        unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value.cast(), &raw mut size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::sys::socket::unacknowledged;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn a_stalled_peer_has_a_closed_window_and_answers() {
+        let (mut near, far) = pair();
+        near.set_nonblocking(true).unwrap();
+        let full = |near: &mut TcpStream| while near.write(&[7; 65536]).is_ok() {};
+        full(&mut near);
+        // The kernel probes the window for the first time when the peer's buffer is full.
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let state = loop {
+            full(&mut near);
+            let state = peer_state(&near).unwrap().expect("TCP");
+            if state.unacknowledged == 0 && state.backoff > 0 {
+                break state;
+            }
+            assert!(std::time::Instant::now() < deadline, "{state:?}");
+            std::thread::yield_now();
+        };
+        assert!(unacknowledged(&near).unwrap() > 0);
+        assert!(state.probes <= 1, "{state:?}: each is answered at once");
+        assert!(state.silent < Duration::from_secs(5), "{state:?}");
+        assert!(state.retransmit_timeout >= Duration::from_millis(200), "{state:?}");
+        drop(far);
+    }
+
+    #[test]
+    fn the_window_of_a_fresh_peer_is_open() {
+        let (near, _far) = pair();
+        let state = peer_state(&near).unwrap().expect("TCP");
+        assert_eq!((state.probes, state.retransmits, state.backoff, state.unacknowledged), (0, 0, 0, 0));
+        assert!(state.window > 10_000, "{state:?}");
+    }
+
+    #[test]
+    fn the_peer_of_a_unix_socket_has_no_state() {
+        let (near, _far) = UnixStream::pair().unwrap();
+        assert_eq!(peer_state(&near).unwrap(), None);
+        set_keepalive(&near, Keepalive::after(Duration::from_secs(60))).expect("nothing to do");
+        assert!(bound_retransmit_timeout(&near, Duration::from_secs(5)).is_err());
+    }
+
+    #[test]
+    fn the_time_between_retransmissions_is_bounded_where_the_kernel_can() {
+        let (near, _far) = pair();
+        match longest_retransmit_timeout(&near) {
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOPROTOOPT), "{error}"),
+            Ok(before) => {
+                assert!(before > Duration::from_secs(1), "{before:?}");
+                bound_retransmit_timeout(&near, Duration::from_secs(5)).unwrap();
+                assert_eq!(longest_retransmit_timeout(&near).unwrap(), Duration::from_secs(5));
+            }
+        }
+    }
+}

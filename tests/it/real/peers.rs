@@ -1,0 +1,305 @@
+//! Peers that pause, lose packets and vanish, with the default configuration and in real time.
+//!
+//! A peer that answers stays, however long it reads nothing and however many single packets are lost; one that is
+//! gone is closed after about 60 s with bytes under way and about 120 s when idle. All cases run at once, each on a
+//! connection of its own, and what is dropped is that of one connection.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+use super::network::Network;
+use super::{Directory, Program, run};
+
+/// Longer than a gone peer with bytes under way is kept.
+const PAUSE: Duration = Duration::from_secs(70);
+
+/// Longer than an idle peer that is gone is kept.
+const LONG: Duration = Duration::from_secs(150);
+
+/// What a gone peer with bytes under way may take: 60 s since its last answer, and two looks.
+const UNDER_WAY: std::ops::Range<u64> = 55..85;
+
+/// The same while idle: 60 s, four probes at intervals of 15 s.
+const IDLE: std::ops::Range<u64> = 110..140;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// It reads nothing for [`PAUSE`], then everything.
+    Pause,
+    /// The same, and each packet is lost with a probability of 20 %.
+    LossyPause,
+    /// Small requests and answers, each packet lost with a probability of 20 %.
+    LossyTalk,
+    /// So many keepalive probes are lost in a row, then none.
+    LostProbes(u64),
+    /// Its cable is pulled while it reads a stream.
+    GoneUnderWay,
+    /// Its cable is pulled while nothing is under way.
+    GoneIdle,
+    /// Its cable is pulled, and 100 bytes are sent to it.
+    GoneBeforeRequest,
+    /// Its cable is pulled after it has read nothing for [`PAUSE`].
+    GoneStalled,
+}
+
+const CASES: [What; 9] = [
+    What::Pause,
+    What::LossyPause,
+    What::LossyTalk,
+    What::LostProbes(1),
+    What::LostProbes(3),
+    What::GoneUnderWay,
+    What::GoneIdle,
+    What::GoneBeforeRequest,
+    What::GoneStalled,
+];
+
+/// A connection through the program, and the end of it that a case is about.
+struct Wire<'a> {
+    network: &'a Network,
+    /// Changes of rules, one at a time.
+    rules: &'a Mutex<()>,
+    place: &'static str,
+    peer: TcpStream,
+    other: TcpStream,
+    /// The port of the peer's end that only this connection has, and whether it is the peer's own.
+    port: (u16, bool),
+}
+
+impl Wire<'_> {
+    /// Adds a rule for packets to the peer, or from it.
+    fn rule(&self, to_peer: bool, what: &str) {
+        let (port, is_own) = self.port;
+        let chain = if to_peer { "to" } else { "from" };
+        let end = if to_peer == is_own { "dport" } else { "sport" };
+        self.nft(&format!("add rule ip lost {chain} tcp {end} {port} {what}"));
+    }
+
+    fn nft(&self, command: &str) -> String {
+        let _one = self.rules.lock().unwrap();
+        run(self.network.at(self.place, "nft").arg(command))
+    }
+
+    fn cut(&self) {
+        self.rule(true, "drop");
+        self.rule(false, "drop");
+    }
+
+    fn lose(&self) {
+        for to_peer in [true, false] {
+            self.rule(to_peer, "numgen random mod 100 < 20 drop");
+        }
+    }
+
+    /// One message there and one back.
+    fn talk(&self) {
+        let mut buffer = [0; 4];
+        (&self.other).write_all(b"ping").unwrap();
+        (&self.peer).read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"ping");
+        (&self.peer).write_all(b"pong").unwrap();
+        (&self.other).read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"pong");
+    }
+
+    /// Writes to the peer until nothing was taken for [`PAUSE`]; returns how many bytes were.
+    fn stall(&self) -> usize {
+        self.other.set_write_timeout(Some(PAUSE)).unwrap();
+        let mut sent = 0;
+        loop {
+            match retried(|| (&self.other).write(&block())) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return sent,
+                Err(error) => panic!("after {sent} bytes: {error}"),
+            }
+        }
+    }
+
+    /// Waits for the reset that the program passes on; returns how long it took.
+    fn end(&self, began: Instant) -> u64 {
+        self.other.set_read_timeout(Some(LONG)).unwrap();
+        let error = retried(|| (&self.other).read(&mut [0])).expect_err("a reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "after {:?}", began.elapsed());
+        began.elapsed().as_secs()
+    }
+
+    fn check(&self, what: What) {
+        match what {
+            What::Pause | What::LossyPause => {
+                if what == What::LossyPause {
+                    self.lose();
+                }
+                let sent = self.stall();
+                // Behind the losses a part must do: the whole would take minutes.
+                let mut left = if what == What::Pause { sent } else { 200_000 };
+                let mut buffer = vec![0; 1 << 20];
+                self.peer.set_read_timeout(Some(LONG)).unwrap();
+                while left > 0 {
+                    let count = retried(|| (&self.peer).read(&mut buffer[..left.min(1 << 20)])).unwrap();
+                    assert!(count > 0, "{left} of {sent} bytes are missing");
+                    assert!(buffer[..count].iter().all(|byte| *byte == 7));
+                    left -= count;
+                }
+                if what == What::Pause {
+                    self.talk();
+                }
+            }
+            What::LossyTalk => {
+                self.lose();
+                let began = Instant::now();
+                while began.elapsed() < LONG {
+                    self.talk();
+                }
+            }
+            What::LostProbes(count) => {
+                // A probe is 52 bytes: it carries none, and has timestamps.
+                self.rule(true, &format!("quota until {} bytes counter drop", 52 * count));
+                self.peer.set_read_timeout(Some(LONG)).unwrap();
+                let error = retried(|| (&self.peer).read(&mut [0])).expect_err("nothing comes");
+                assert_eq!(error.kind(), ErrorKind::WouldBlock, "the connection was closed");
+                let (port, _) = self.port;
+                let rules = self.nft("list chain ip lost to");
+                let mut of_port = rules.lines().filter(|line| line.contains(&format!("port {port} ")));
+                let rule = of_port.next().expect("the rule is there");
+                assert!(rule.contains(&format!("counter packets {count} bytes {}", 52 * count)), "{rule}");
+                self.talk();
+            }
+            What::GoneUnderWay => self.check_gone_under_way(),
+            What::GoneIdle => {
+                self.cut();
+                let took = self.end(Instant::now());
+                assert!(IDLE.contains(&took), "{took} s");
+            }
+            What::GoneBeforeRequest => {
+                self.cut();
+                (&self.other).write_all(&[7; 100]).unwrap();
+                let took = self.end(Instant::now());
+                assert!(UNDER_WAY.contains(&took), "{took} s");
+            }
+            What::GoneStalled => {
+                self.stall();
+                self.cut();
+                let took = self.end(Instant::now());
+                assert!(UNDER_WAY.contains(&took), "{took} s");
+            }
+        }
+    }
+
+    fn check_gone_under_way(&self) {
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = vec![0; 1 << 20];
+                while retried(|| (&self.peer).read(&mut buffer)).is_ok_and(|count| count > 0) {}
+            });
+            for _ in 0..64 {
+                (&self.other).write_all(&block()).unwrap();
+            }
+            self.cut();
+            let began = Instant::now();
+            self.other.set_write_timeout(Some(LONG)).unwrap();
+            let error = loop {
+                if let Err(error) = retried(|| (&self.other).write(&block())) {
+                    break error;
+                }
+            };
+            // Its reader, which gets nothing any more.
+            self.peer.shutdown(Shutdown::Both).unwrap();
+            let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
+            let took = began.elapsed().as_secs();
+            assert!(is_reset && UNDER_WAY.contains(&took), "{error} after {took} s");
+        });
+    }
+}
+
+/// Calls again if a signal came: the kernel does not do so for sockets with a timeout.
+fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn block() -> [u8; 65536] {
+    [7; 65536]
+}
+
+/// Runs something on a thread in a network namespace. Sockets stay in the namespace that they were made in.
+fn inside<T: Send>(network: &Network, place: &str, work: impl FnOnce() -> T + Send) -> T {
+    let file = File::open(format!("/run/netns/{}", network.name(place))).unwrap();
+    let enter_and_work = move || {
+        setns(file, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    };
+    thread::scope(|scope| scope.spawn(enter_and_work).join().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and nftables; takes three minutes"]
+fn peers_that_answer_stay_and_those_that_are_gone_are_closed() {
+    let network = Network::new();
+    for place in ["client", "backend"] {
+        run(network.at(place, "nft").arg(
+            "add table ip lost; add chain ip lost to { type filter hook input priority 0; }; \
+             add chain ip lost from { type filter hook output priority 0; }",
+        ));
+    }
+    let listener = inside(&network, "backend", || TcpListener::bind("10.77.2.2:9001").unwrap());
+    let config = "[listener.copy]\nbind = \"10.77.1.1:9000\"\npool = \"main\"\nengine = \"copy\"\n\
+                  [listener.splice]\nbind = \"10.77.1.1:9001\"\npool = \"main\"\nengine = \"splice\"\n\
+                  [pool.main]\nbackends = [\"10.77.2.2:9001\"]\nhealth.check = \"off\"\n";
+    let program =
+        Program::start_by(network.at("program", env!("CARGO_BIN_EXE_pointsman")), Directory::new(), config);
+    let rules = Mutex::new(());
+    thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (engine, port) in [("copy", 9000), ("splice", 9001)] {
+            for side in ["client", "backend"] {
+                for what in CASES {
+                    let client =
+                        inside(&network, "client", || TcpStream::connect(("10.77.1.1", port)).unwrap());
+                    let (backend, _) = listener.accept().unwrap();
+                    let name = client.local_addr().unwrap().to_string();
+                    let own = client.local_addr().unwrap().port();
+                    let (peer, other, port) = match side {
+                        "client" => (client, backend, (own, true)),
+                        _ => {
+                            let port = backend.peer_addr().unwrap().port();
+                            (backend, client, (port, false))
+                        }
+                    };
+                    let wire = Wire { network: &network, rules: &rules, place: side, peer, other, port };
+                    wire.talk();
+                    let handle = scope.spawn(move || {
+                        wire.check(what);
+                        wire
+                    });
+                    running.push((format!("{what:?} {side} {engine}"), what, side, name, handle));
+                }
+            }
+        }
+        let mut failed = Vec::new();
+        let mut kept = Vec::new();
+        for (case, what, side, name, handle) in running {
+            let Ok(wire) = handle.join() else {
+                failed.push(case);
+                continue;
+            };
+            if format!("{what:?}").starts_with("Gone") {
+                let close = format!("{side}_vanished");
+                program
+                    .wait_for_record(&case, |record| record["client"] == *name && record["close"] == *close);
+            }
+            kept.push(wire);
+        }
+        assert!(failed.is_empty(), "{failed:#?}");
+    });
+    program.stop();
+}
