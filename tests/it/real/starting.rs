@@ -94,7 +94,7 @@ fn a_tentative_address_is_waited_for() {
     let host = Host::new();
     let bind = |address: &str| format!("bind = \"[{address}]:9000\"");
     // So many questions, a second each: enough time to start in.
-    run(host.at("sysctl").args(["-w", "net.ipv6.conf.near.dad_transmits=4"]));
+    run(host.at("sh").args(["-c", "echo 4 >/proc/sys/net/ipv6/conf/near/dad_transmits"]));
     host.ip("addr add 2001:db8::5/64 dev near");
     let program = host.start(&bind("2001:db8::5"));
     program.log.wait_for("(they are tentative); waiting, at most 10 s addresses={2001:db8::5}");
