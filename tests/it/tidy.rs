@@ -263,6 +263,31 @@ fn pure_modules_do_no_io_and_have_no_clock() {
 }
 
 #[test]
+fn what_writes_to_the_outside_is_in_the_list() {
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let section =
+        text.split("\n## ").find(|section| section.starts_with("Where the process touches the outside"));
+    let named: Vec<_> =
+        section.expect("ARCHITECTURE.md has the list").split('`').skip(1).step_by(2).collect();
+    let words =
+        ["stderr()", "stdout()", "UnixDatagram", "println!", "eprintln!", "print!", "eprint!", "dbg!"];
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for source in sources() {
+        let lines = lines_with(source.work(), &words);
+        seen += lines.len();
+        let inside = source.path.trim_start_matches("src/");
+        if !lines.is_empty() && !named.iter().any(|name| inside.starts_with(name)) {
+            faults.push(format!("{}: {}", source.path, lines.join("; ")));
+        }
+    }
+    assert!(seen >= 6, "only {seen} such lines seen");
+    assert_none(
+        &faults,
+        "ARCHITECTURE.md says which thread writes to the outside, and what happens if nobody reads",
+    );
+}
+
+#[test]
 fn files_stay_below_the_wall() {
     let sources = sources();
     let faults: Vec<_> = sources
