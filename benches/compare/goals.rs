@@ -107,7 +107,12 @@ const GOALS: &[Goal] = &[
     ratio("short connections, p99.9", (Test::Conn, figures::p999), Peer::Haproxy, (1.00, 0.85)),
     ratio("short connections, p99.9", (Test::Conn, figures::p999), Peer::TokioCopy, (1.60, 1.00)),
     ratio("ping-pong 64 B beside 40 streams, p99", (Test::Beside, figures::p99), Peer::Haproxy, (1.00, 0.85)),
-    ratio("ping-pong 64 B beside 40 streams, p99", (Test::Beside, figures::p99), Peer::TokioCopy, (1.60, 1.00)),
+    ratio(
+        "ping-pong 64 B beside 40 streams, p99",
+        (Test::Beside, figures::p99),
+        Peer::TokioCopy,
+        (1.60, 1.00),
+    ),
     ratio("ping-pong 64 B, p99", (Test::Pp64, figures::p99), Peer::Haproxy, (1.10, 0.95)),
     ratio("ping-pong 4 KiB, p99", (Test::Pp4k, figures::p99), Peer::Haproxy, (1.10, 0.95)),
     idle("user memory of 4500 idle connections, KiB each", 4500, figures::pss, 1.5, 1.0),

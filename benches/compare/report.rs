@@ -84,7 +84,9 @@ fn title(subject: Subject) -> String {
         Test::Pp4k => "Ping-pong of 4 KiB on 64 connections".to_owned(),
         Test::Down => "8 streams from the backend".to_owned(),
         Test::Up => "8 streams to the backend, with half-close".to_owned(),
-        Test::Beside => "Ping-pong of 64 bytes on 4 connections beside 40 streams from the backend".to_owned(),
+        Test::Beside => {
+            "Ping-pong of 64 bytes on 4 connections beside 40 streams from the backend".to_owned()
+        }
         Test::Idle => format!("{} idle connections", subject.connections),
     }
 }

@@ -125,7 +125,10 @@ fn errors_are_those_of_all_rounds() {
 #[test]
 fn tables_show_figures_and_the_ratios_to_those_who_took_part() {
     let text = report::tables(&three_rounds(), &[HAPROXY, Against::Peer(Peer::Envoy)]);
-    assert!(text.contains("| proxy | conn/s | CPU µs/conn* | p50 µs | p99 µs | p99.9 µs | errors |"), "{text}");
+    assert!(
+        text.contains("| proxy | conn/s | CPU µs/conn* | p50 µs | p99 µs | p99.9 µs | errors |"),
+        "{text}"
+    );
     assert!(text.contains("| proxy | CPU / haproxy | p50 / haproxy |"), "{text}");
     assert!(text.contains("| pointsman | 0.80 [0.70-0.90] | 0.80 [0.70-0.90] |"), "{text}");
     assert!(text.contains("| haproxy | 1.00 | 1.00 |"), "{text}");
