@@ -169,6 +169,10 @@ pub(crate) fn p99(_: &Results, point: &Point) -> Option<f64> {
     flow(point)?.p99
 }
 
+pub(crate) fn p999(_: &Results, point: &Point) -> Option<f64> {
+    flow(point)?.p999
+}
+
 pub(crate) fn pss(_: &Results, point: &Point) -> Option<f64> {
     rest(point)?.pss
 }

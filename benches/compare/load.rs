@@ -194,7 +194,9 @@ impl Load {
         self.outcome.threads = spent.by_name_since(&earlier);
         self.outcome.operations = self.outcome.total - before;
         self.latencies.sort_unstable();
-        (self.outcome.p50, self.outcome.p99) = (self.percentile(50), self.percentile(99));
+        self.outcome.p50 = self.per_mille(500);
+        self.outcome.p99 = self.per_mille(990);
+        self.outcome.p999 = self.per_mille(999);
         self.see_all_move()?;
         if self.order.work == Work::Up {
             self.collect()?;
@@ -238,8 +240,8 @@ impl Load {
         Ok(())
     }
 
-    fn percentile(&self, percent: usize) -> u32 {
-        let place = (self.latencies.len() * percent / 100).min(self.latencies.len().saturating_sub(1));
+    fn per_mille(&self, share: usize) -> u32 {
+        let place = (self.latencies.len() * share / 1000).min(self.latencies.len().saturating_sub(1));
         self.latencies.get(place).copied().unwrap_or(0)
     }
 

@@ -20,6 +20,13 @@ const MANY: usize = 64;
 /// Concurrent streams.
 const STREAMS: usize = 8;
 
+/// Concurrent streams, and connections with small requests beside them.
+const CROWD: usize = 40;
+const BESIDE: usize = 4;
+
+/// How much longer those streams go on than what is measured beside them: its connections must open first.
+const LONGER: Duration = Duration::from_millis(500);
+
 /// From the last idle connection's start until memory is read: long enough for what a proxy puts off.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -35,6 +42,7 @@ fn work(test: Test) -> (Work, usize) {
         Test::Pp4k => (Work::PingPong(4096), MANY),
         Test::Down => (Work::Down, STREAMS),
         Test::Up => (Work::Up, STREAMS),
+        Test::Beside => (Work::PingPong(64), BESIDE),
         Test::Idle => (Work::Hold, 0),
     }
 }
@@ -118,17 +126,43 @@ impl Bench<'_> {
     /// Runs a test in which something moves, between two calibrations.
     pub(crate) fn flow(&self, proxy: &Proxy, test: Test) -> io::Result<(Outcome, Flow)> {
         let earlier = self.pace()?;
-        let outcome = load(&self.order(proxy, test), self.load_place(proxy))?;
-        let operations = outcome.operations.max(1) as f64;
+        let (order, place) = (self.order(proxy, test), self.load_place(proxy));
+        let (outcome, moved) = if test == Test::Beside {
+            let (outcome, streams) = self.beside(order, place)?;
+            (outcome, Some(streams))
+        } else {
+            (load(&order, place)?, None)
+        };
+        let moved = moved.as_ref().unwrap_or(&outcome);
+        let operations = moved.operations.max(1) as f64;
         let latency = |micros: u32| (micros > 0).then_some(f64::from(micros));
         let flow = Flow {
-            rate: outcome.operations as f64 / outcome.seconds.max(f64::MIN_POSITIVE),
-            cpu: proxy.pid().map(|_| outcome.cpu / operations),
+            rate: moved.operations as f64 / moved.seconds.max(f64::MIN_POSITIVE),
+            cpu: proxy.pid().map(|_| moved.cpu / operations),
             pace: (earlier + self.pace()?) / 2.0,
             p50: latency(outcome.p50),
             p99: latency(outcome.p99),
+            p999: latency(outcome.p999),
         };
         Ok((outcome, flow))
+    }
+
+    /// Runs a load beside streams, which have a process of their own: reading them is not to delay what is measured
+    /// more than it must. Gives what both did; errors of the streams count for the load.
+    fn beside(&self, order: Order, place: Place) -> io::Result<(Outcome, Outcome)> {
+        let streams = Order {
+            work: Work::Down,
+            connections: CROWD,
+            measure: order.warm + order.measure + LONGER,
+            ..order.clone()
+        };
+        let streams = Role::start(roles::LOAD, &serde_json::to_string(&streams)?, place)?;
+        pause(order.warm);
+        let mut outcome = load(&order, place)?;
+        let streams: Outcome = streams.answer()?;
+        outcome.errors += streams.errors;
+        outcome.fault = outcome.fault.or_else(|| streams.fault.clone());
+        Ok((outcome, streams))
     }
 
     /// Opens so many connections that then rest.

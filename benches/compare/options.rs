@@ -21,7 +21,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
     pub(crate) secs: u16,
     /// Which tests.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "conn,pp64,pp4k,down,up,idle")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "conn,pp64,pp4k,down,up,beside,idle")]
     pub(crate) tests: Vec<Test>,
     /// Which proxies; those that are not installed are skipped.
     #[arg(

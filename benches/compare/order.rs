@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     /// Microseconds of a connection or round trip; 0 where the work has none.
     pub(crate) p50: u32,
     pub(crate) p99: u32,
+    /// The slowest one in a thousand.
+    pub(crate) p999: u32,
     /// Connections that failed, stood still, or got other bytes than they should have.
     pub(crate) errors: u64,
     /// The first of these, in words.

@@ -67,6 +67,7 @@ fn word(subject: Subject) -> String {
         Test::Pp4k => "4 KiB".to_owned(),
         Test::Down => "from the backend".to_owned(),
         Test::Up => "to the backend".to_owned(),
+        Test::Beside => "beside 40 streams".to_owned(),
         Test::Idle => format!("{} connections", subject.connections),
     }
 }

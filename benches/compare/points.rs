@@ -73,6 +73,8 @@ pub(crate) enum Test {
     Down,
     /// Streams to the backend, each ended by a half-close and answered with its byte count.
     Up,
+    /// Ping-pong of 64 bytes on few connections, beside many streams from the backend.
+    Beside,
     /// Connections that do nothing.
     Idle,
 }
@@ -96,7 +98,8 @@ pub(crate) enum Figures {
 /// A test in which something moves.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// Operations in a second: connections, round trips or bytes.
+    /// Operations in a second: connections, round trips or bytes; those of the streams where ping-pong goes on beside
+    /// them.
     pub(crate) rate: f64,
     /// CPU seconds of the proxy for one operation; `None` without a proxy.
     pub(crate) cpu: Option<f64>,
@@ -105,6 +108,7 @@ pub(crate) struct Flow {
     /// Microseconds; `None` for streams.
     pub(crate) p50: Option<f64>,
     pub(crate) p99: Option<f64>,
+    pub(crate) p999: Option<f64>,
 }
 
 /// A test in which nothing does.

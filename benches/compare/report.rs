@@ -31,6 +31,17 @@ const CONNECTIONS: &[Column] = &[
     column("CPU µs/conn*", figures::cpu_micros, 1, WithEach("CPU")),
     column("p50 µs", figures::p50, 0, WithFirst("p50")),
     column("p99 µs", figures::p99, 0, WithFirst("p99")),
+    column("p99.9 µs", figures::p999, 0, WithFirst("p99.9")),
+    column("errors", figures::errors, 0, Never),
+];
+
+/// The streams' rate and cost, and what the small requests beside them took.
+const BESIDE: &[Column] = &[
+    column("Gbit/s", figures::gigabits, 1, WithFirst("Gbit/s")),
+    column("CPU s/GiB*", figures::cpu_per_gib, 3, Never),
+    column("p50 µs", figures::p50, 0, WithFirst("p50")),
+    column("p99 µs", figures::p99, 0, WithFirst("p99")),
+    column("p99.9 µs", figures::p999, 0, WithFirst("p99.9")),
     column("errors", figures::errors, 0, Never),
 ];
 
@@ -61,6 +72,7 @@ fn columns(test: Test) -> &'static [Column] {
         Test::Conn => CONNECTIONS,
         Test::Pp64 | Test::Pp4k => ROUND_TRIPS,
         Test::Down | Test::Up => STREAMS,
+        Test::Beside => BESIDE,
         Test::Idle => IDLE,
     }
 }
@@ -72,6 +84,9 @@ fn title(subject: Subject) -> String {
         Test::Pp4k => "Ping-pong of 4 KiB on 64 connections".to_owned(),
         Test::Down => "8 streams from the backend".to_owned(),
         Test::Up => "8 streams to the backend, with half-close".to_owned(),
+        Test::Beside => {
+            "Ping-pong of 64 bytes on 4 connections beside 40 streams from the backend".to_owned()
+        }
         Test::Idle => format!("{} idle connections", subject.connections),
     }
 }

@@ -22,7 +22,7 @@ use crate::scrape;
 /// When pointsman does not start or a load does not answer.
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
     (bench.warm, bench.time, bench.idle) = (Duration::from_millis(50), Duration::from_millis(200), vec![50]);
-    let tests = [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up];
+    let tests = [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up, Test::Beside];
     let mut points = Vec::new();
     for workers in [1, 2] {
         points.extend(rounds::turn(bench, Entrant { peer: Peer::Pointsman, workers }, &tests, 0)?);

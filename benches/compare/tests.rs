@@ -46,7 +46,7 @@ use crate::svg::{Lines, Scale};
 const HAPROXY: Against = Against::Peer(Peer::Haproxy);
 
 fn point(peer: Peer, workers: usize, round: usize, cpu: f64) -> Point {
-    let flow = Flow { rate: 1000.0, cpu: Some(cpu), pace: 2.0, p50: Some(10.0 * cpu), p99: None };
+    let flow = Flow { rate: 1000.0, cpu: Some(cpu), pace: 2.0, p50: Some(10.0 * cpu), p99: None, p999: None };
     let entrant = Entrant { peer, workers };
     Point { entrant, round, test: Test::Conn, errors: 1, figures: Figures::Flow(flow) }
 }
@@ -127,7 +127,10 @@ fn errors_are_those_of_all_rounds() {
 #[test]
 fn tables_show_figures_and_the_ratios_to_those_who_took_part() {
     let text = report::tables(&three_rounds(), &[HAPROXY, Against::Peer(Peer::Envoy)]);
-    assert!(text.contains("| proxy | conn/s | CPU µs/conn* | p50 µs | p99 µs | errors |"), "{text}");
+    assert!(
+        text.contains("| proxy | conn/s | CPU µs/conn* | p50 µs | p99 µs | p99.9 µs | errors |"),
+        "{text}"
+    );
     assert!(text.contains("| proxy | CPU / haproxy | p50 / haproxy |"), "{text}");
     assert!(text.contains("| pointsman | 0.80 [0.70-0.90] | 0.80 [0.70-0.90] |"), "{text}");
     assert!(text.contains("| haproxy | 1.00 | 1.00 |"), "{text}");

@@ -1,8 +1,8 @@
 //! Runs the tasks of one thread: a worker's.
 //!
 //! One pass polls the tasks that were woken, fires the timers that are due and asks the kernel for news.
-//! A task that wakes itself has its next turn in the next pass, so nobody who always has something to
-//! do keeps the others waiting.
+//! A task that wakes itself has its next turn in a later pass, behind those of tasks with less to do (`turns`): a
+//! stream with bytes at hand does not keep a small request waiting.
 //!
 //! It is small because it does little: tasks do not move between threads, and sockets, timers and wakers
 //! from other threads are all that can be waited for. A task may end in another, its [`Next`], which
@@ -10,6 +10,7 @@
 
 mod tasks;
 mod timers;
+mod turns;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};

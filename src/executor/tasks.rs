@@ -1,36 +1,48 @@
-//! The tasks of a thread and whose turn it is.
+//! The tasks of a thread.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
 use slab::Slab;
 
+use super::turns::{self, Pace, Turns};
 use super::{CURRENT, Next};
 use crate::sys::reactor::Bell;
 
 /// What a task runs.
 type Work = Pin<Box<dyn Future<Output = Next>>>;
 
-/// Tasks by their keys, and the keys of those that were woken.
+/// Tasks by their keys, and the order of their turns.
 pub(super) struct Tasks {
     slots: RefCell<Slab<Slot>>,
-    /// Their turn is in the next pass.
-    woken: RefCell<VecDeque<u32>>,
-    /// They have not had a turn yet; theirs is in this pass.
-    fresh: RefCell<VecDeque<u32>>,
+    turns: RefCell<Turns>,
     door: Arc<Door>,
 }
 
 struct Slot {
-    /// `None` while it has its turn, and for a reserved slot.
-    task: Option<Task>,
-    /// Whether it is among the woken.
+    occupant: Occupant,
+    /// Whether it waits for a turn.
     woken: bool,
+    pace: Pace,
+}
+
+impl Slot {
+    fn new(occupant: Occupant) -> Self {
+        Self { occupant, woken: false, pace: Pace::default() }
+    }
+}
+
+enum Occupant {
+    Task(Task),
+    /// A task that has its turn.
+    Running,
+    /// Something that is kept elsewhere.
+    Reserved,
 }
 
 struct Task {
@@ -41,12 +53,12 @@ struct Task {
 impl Tasks {
     pub(super) fn new(bell: Bell) -> Self {
         let door = Arc::new(Door { woken: Mutex::default(), bell });
-        Self { slots: RefCell::default(), woken: RefCell::default(), fresh: RefCell::default(), door }
+        Self { slots: RefCell::default(), turns: RefCell::default(), door }
     }
 
     /// A key and a waker for something that is kept elsewhere; it counts as woken.
     pub(super) fn reserve(&self) -> Reserved<'_> {
-        let key = key_of(self.slots.borrow_mut().insert(Slot { task: None, woken: false }));
+        let key = key_of(self.slots.borrow_mut().insert(Slot::new(Occupant::Reserved)));
         self.wake(key);
         Reserved { tasks: self, key, waker: self.waker(key) }
     }
@@ -55,8 +67,8 @@ impl Tasks {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.vacant_entry();
         let key = key_of(entry.key());
-        entry.insert(Slot { task: Some(Task { work, waker: self.waker(key) }), woken: false });
-        self.fresh.borrow_mut().push_back(key);
+        entry.insert(Slot::new(Occupant::Task(Task { work, waker: self.waker(key) })));
+        self.turns.borrow_mut().push_fresh(key);
     }
 
     fn waker(&self, key: u32) -> Waker {
@@ -65,12 +77,12 @@ impl Tasks {
 
     /// Whether nobody waits for a turn.
     pub(super) fn is_idle(&self) -> bool {
-        self.woken.borrow().is_empty() && self.fresh.borrow().is_empty()
+        self.turns.borrow().is_empty()
     }
 
     /// The turns of those that are woken now, and of the fresh.
     pub(super) fn begin_pass(&self) -> Pass<'_> {
-        Pass { tasks: self, left: self.woken.borrow().len() }
+        Pass { tasks: self, pass: self.turns.borrow().begin_pass(Instant::now) }
     }
 
     /// A waker may outlive its task and name a later one: that has a turn too many, which does no harm.
@@ -79,7 +91,19 @@ impl Tasks {
             && !slot.woken
         {
             slot.woken = true;
-            self.woken.borrow_mut().push_back(key);
+            if matches!(slot.occupant, Occupant::Running) {
+                slot.pace.used_up();
+            }
+            self.turns.borrow_mut().push(key, slot.pace);
+        }
+    }
+
+    /// Puts a task back that has had its turn.
+    fn end_turn(&self, key: u32, task: Task) {
+        let slot = &mut self.slots.borrow_mut()[key as usize];
+        slot.occupant = Occupant::Task(task);
+        if !slot.woken {
+            slot.pace.ended();
         }
     }
 
@@ -112,8 +136,7 @@ fn key_of(slot: usize) -> u32 {
 /// The turns of one pass.
 pub(super) struct Pass<'a> {
     tasks: &'a Tasks,
-    /// Of those that were woken before it began.
-    left: usize,
+    pass: turns::Pass,
 }
 
 /// Whose turn it is.
@@ -129,21 +152,17 @@ impl<'a> Iterator for Pass<'a> {
     fn next(&mut self) -> Option<Turn<'a>> {
         let tasks = self.tasks;
         loop {
-            let fresh = tasks.fresh.borrow_mut().pop_front();
-            let key = match fresh {
-                Some(key) => key,
-                None => {
-                    self.left = self.left.checked_sub(1)?;
-                    tasks.woken.borrow_mut().pop_front()?
-                }
-            };
+            let key = tasks.turns.borrow_mut().next(&mut self.pass, Instant::now)?;
             // Its task may have ended since.
-            if let Some(slot) = tasks.slots.borrow_mut().get_mut(key as usize) {
-                slot.woken = false;
-                return Some(match slot.task.take() {
-                    Some(task) => Turn::Task(Running { tasks, key, task }),
-                    None => Turn::Reserved,
-                });
+            let mut slots = tasks.slots.borrow_mut();
+            let Some(slot) = slots.get_mut(key as usize) else { continue };
+            slot.woken = false;
+            if matches!(slot.occupant, Occupant::Reserved) {
+                return Some(Turn::Reserved);
+            }
+            // A task that has its turn comes here only after it.
+            if let Occupant::Task(task) = std::mem::replace(&mut slot.occupant, Occupant::Running) {
+                return Some(Turn::Task(Running { tasks, key, task }));
             }
         }
     }
@@ -163,8 +182,7 @@ impl Running<'_> {
         loop {
             match contained(|| work.as_mut().poll(&mut cx)) {
                 Some(Poll::Pending) => {
-                    tasks.slots.borrow_mut()[key as usize].task = Some(Task { work, waker });
-                    return;
+                    return tasks.end_turn(key, Task { work, waker });
                 }
                 Some(Poll::Ready(Next::Stage(next))) => {
                     contained(|| drop(std::mem::replace(&mut work, next)));

@@ -1,0 +1,180 @@
+//! The order of turns: short ones first.
+//!
+//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand has. Such a task is
+//! *long* until it has had [`SHORT_AGAIN`] turns that ended by themselves. In a pass the other tasks come first, then
+//! long ones for as long as the others took, or for [`SLICE`] if that is more. A small request beside many streams
+//! so waits for a slice, not for a turn of each stream; and the streams always have half of the time at least.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How long the long tasks of a pass run at least, together: some turns of a stream. Then the kernel is asked for news,
+/// which costs about a hundredth of this.
+const SLICE: Duration = Duration::from_micros(200);
+
+/// So many turns in a row that ended by themselves make a long task a short one. A stream whose source is empty for a
+/// moment stays a long one.
+const SHORT_AGAIN: u8 = 2;
+
+/// How long the turns of a task have been of late.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace(u8);
+
+impl Pace {
+    /// The task woke itself in its turn.
+    pub(super) fn used_up(&mut self) {
+        self.0 = SHORT_AGAIN;
+    }
+
+    /// The task ended its turn by itself.
+    pub(super) fn ended(&mut self) {
+        self.0 = self.0.saturating_sub(1);
+    }
+
+    fn is_long(self) -> bool {
+        self.0 > 0
+    }
+}
+
+/// The keys of the tasks that wait for a turn.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    ready: VecDeque<u32>,
+    /// Not yet run once.
+    fresh: VecDeque<u32>,
+    long: VecDeque<u32>,
+}
+
+/// What is left of a pass.
+#[derive(Debug)]
+pub(super) struct Pass {
+    ready: usize,
+    long: usize,
+    /// Known where long tasks wait: other passes read no clock.
+    began: Option<Instant>,
+    /// Known from the first long task on.
+    long_until: Option<Instant>,
+}
+
+impl Turns {
+    pub(super) fn push(&mut self, key: u32, pace: Pace) {
+        if pace.is_long() { self.long.push_back(key) } else { self.ready.push_back(key) }
+    }
+
+    pub(super) fn push_fresh(&mut self, key: u32) {
+        self.fresh.push_back(key);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.fresh.is_empty() && self.long.is_empty()
+    }
+
+    /// A pass over the tasks that wait now. Fresh ones join it at any time.
+    pub(super) fn begin_pass(&self, now: impl FnOnce() -> Instant) -> Pass {
+        let long = self.long.len();
+        Pass { ready: self.ready.len(), long, began: (long > 0).then(now), long_until: None }
+    }
+
+    /// The next task of a pass.
+    pub(super) fn next(&mut self, pass: &mut Pass, now: impl FnOnce() -> Instant) -> Option<u32> {
+        if let Some(left) = pass.ready.checked_sub(1) {
+            pass.ready = left;
+            return self.ready.pop_front();
+        }
+        self.fresh.pop_front().or_else(|| self.next_long(pass, now))
+    }
+
+    fn next_long(&mut self, pass: &mut Pass, now: impl FnOnce() -> Instant) -> Option<u32> {
+        pass.long = pass.long.checked_sub(1)?;
+        let (began, now) = (pass.began?, now());
+        let until = *pass.long_until.get_or_insert(now + SLICE.max(now - began));
+        if now < until { self.long.pop_front() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys that a pass gives, each with a turn that takes so long.
+    fn pass(turns: &mut Turns, turn: impl Fn(u32) -> Duration) -> Vec<u32> {
+        let mut now = Instant::now();
+        let mut pass = turns.begin_pass(|| now);
+        let mut keys = Vec::new();
+        while let Some(key) = turns.next(&mut pass, || now) {
+            now += turn(key);
+            keys.push(key);
+        }
+        keys
+    }
+
+    fn long() -> Pace {
+        let mut pace = Pace::default();
+        pace.used_up();
+        pace
+    }
+
+    #[test]
+    fn short_turns_come_first_and_long_ones_have_a_slice() {
+        let mut turns = Turns::default();
+        (10..20).for_each(|key| turns.push(key, long()));
+        turns.push(1, Pace::default());
+        turns.push_fresh(2);
+        // Three turns of 80 us are the first to reach the slice of 200 us.
+        let took = |key| Duration::from_micros(if key < 10 { 5 } else { 80 });
+        assert_eq!(pass(&mut turns, took), [1, 2, 10, 11, 12]);
+        turns.push(3, Pace::default());
+        assert_eq!(pass(&mut turns, took), [3, 13, 14, 15]);
+        assert_eq!(pass(&mut turns, took), [16, 17, 18]);
+        assert_eq!(pass(&mut turns, took), [19]);
+        assert!(turns.is_empty());
+    }
+
+    #[test]
+    fn long_tasks_have_as_much_time_as_the_others() {
+        let mut turns = Turns::default();
+        (0..100).for_each(|key| turns.push(key, Pace::default()));
+        (100..200).for_each(|key| turns.push(key, long()));
+        let keys = pass(&mut turns, |_| Duration::from_micros(50));
+        assert_eq!(keys, (0..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_pass_gives_a_long_task_a_turn() {
+        let mut turns = Turns::default();
+        turns.push(1, long());
+        turns.push(2, long());
+        let took = |_| Duration::from_secs(1);
+        assert_eq!(pass(&mut turns, took), [1]);
+        assert_eq!(pass(&mut turns, took), [2]);
+    }
+
+    /// What is pushed in a pass waits for the next one, so that the kernel is asked in between.
+    #[test]
+    fn a_pass_has_an_end() {
+        let mut turns = Turns::default();
+        turns.push(1, Pace::default());
+        turns.push(2, long());
+        let now = Instant::now();
+        let mut pass = turns.begin_pass(|| now);
+        let mut seen = Vec::new();
+        while let Some(key) = turns.next(&mut pass, || now) {
+            turns.push(key, if key == 1 { Pace::default() } else { long() });
+            seen.push(key);
+        }
+        assert_eq!(seen, [1, 2]);
+        assert!(!turns.is_empty());
+    }
+
+    #[test]
+    fn a_long_task_becomes_short_by_turns_that_end() {
+        let mut pace = long();
+        pace.ended();
+        assert!(pace.is_long());
+        pace.ended();
+        assert!(!pace.is_long());
+        pace.ended();
+        pace.used_up();
+        assert!(pace.is_long());
+    }
+}
