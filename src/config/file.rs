@@ -245,8 +245,8 @@ tables! {
         /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
         user_timeout: TimeOrOff<100, DAY>,
         /// How long clients may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
-        /// as long as `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds what attackers
-        /// that do not read can hold.
+        /// as long as `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds how long
+        /// attackers that do not read hold memory.
         stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a client beyond what is on its way there, 16384 to 1073741824.
         /// Less bounds what clients that do not read cost, more makes streams cheaper. Default: as much as the
@@ -414,8 +414,8 @@ tables! {
         /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
         user_timeout: TimeOrOff<100, DAY>,
         /// How long backends may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
-        /// as long as the listener's `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds what attackers
-        /// that do not read can hold.
+        /// as long as the listener's `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds how long
+        /// attackers that do not read hold memory.
         stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a backend beyond what is on its way there, 16384 to 1073741824.
         /// Default: as much as the system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.

@@ -587,3 +587,32 @@ fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
         assert_eq!(sweep(&scene, &mut relay, 45).await, Some(End::Idle));
     });
 }
+
+/// What a side sent before it finished and broke is whole, and waits for a reader that pauses.
+#[test]
+fn the_last_bytes_of_a_broken_side_wait_for_a_paused_reader() {
+    for engine in ENGINES {
+        run(async {
+            let half_closed_timeout = Duration::from_millis(50);
+            let listener = Arc::new(RelayOptions { engine, half_closed_timeout, ..RelayOptions::default() });
+            let settings = RelaySettings { listener, backend: Arc::default() };
+            let (scene, mut relay) = Scene::with(settings, Kind::Tcp, 4);
+            send_last(&scene, &mut relay).await;
+            let Scene { registry, entry, client, backend, inner, .. } = scene;
+            let sent = entry.total(Direction::FromBackend);
+            socket::reset_on_close(&*backend).unwrap();
+            drop((backend, inner));
+            let mut running = start(async move { relay.run(&entry).await });
+            for _ in 0..20 {
+                registry.sweep();
+                let ended = timeout(half_closed_timeout / 5, &mut running).await;
+                assert!(ended.is_err(), "the reader had not read everything: {ended:?}");
+            }
+            let mut received = 0;
+            while received < sent {
+                received += client.recv(&mut vec![0; 1 << 16]).await.unwrap() as u64;
+            }
+            assert_eq!(running.await.unwrap(), End::Reset { by: Side::Backend });
+        });
+    }
+}
