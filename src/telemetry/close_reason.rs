@@ -3,9 +3,13 @@
 //!
 //! It only names what was decided elsewhere; it decides nothing.
 
-use std::fmt::{self, Write as _};
+mod table;
+
+use std::fmt;
 
 use super::phase::{Phase, Who};
+
+pub use table::markdown_table;
 
 /// Why a connection ended. Every connection ends with exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -595,20 +599,6 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
-}
-
-/// The reasons as a Markdown table, one row each, as the README shows it.
-pub fn markdown_table() -> String {
-    let mut table = String::from(
-        "| `close` | ended by | phase | rejected | sampled | meaning |\n|---|---|---|---|---|---|\n",
-    );
-    for reason in CloseReason::ALL {
-        let yes = |is_so| if is_so { "yes" } else { "" };
-        let (rejected, sampled) = (yes(reason.is_rejection()), yes(reason.is_sampled()));
-        let (word, who, phase) = (reason.word(), reason.who().word(), reason.phase().word());
-        _ = writeln!(table, "| `{word}` | {who} | {phase} | {rejected} | {sampled} | {} |", reason.meaning());
-    }
-    table
 }
 
 #[cfg(test)]
