@@ -348,8 +348,11 @@ fn a_connect_to_itself_is_a_refused_connect() {
     let mut socat = network.at("program", "socat");
     socat.args(["TCP4-LISTEN:40000,bind=127.0.0.1,fork", "PIPE"]).stdin(Stdio::null());
     let _backend = Guarded::spawn(&mut socat);
-    program.log.wait_for("backend is up pool=checked");
+    let listens = || run(network.at("program", "ss").args(["-Hltn", "sport", "=", ":40000"]));
+    wait_for("the backend", || !listens().is_empty());
+    // Now the kernel has no port left to give.
     run(network.at("program", "sh").args(["-c", &range.replace("40000 40000", "40001 40100")]));
+    program.log.wait_for("backend is up pool=checked");
     network.client(PROGRAM).greet();
     program.stop();
 }
