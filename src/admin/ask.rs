@@ -1,12 +1,11 @@
 //! Asks a running pointsman, over a plain blocking socket: one request, one answer, the end.
 
 use std::io::{self, Read, Write};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::sys::socket::{self, Source};
+use crate::sys::socket::Source;
 use crate::sys::{Address, self_connect};
 
 /// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
@@ -74,7 +73,6 @@ fn request(at: At, method: &str, path: &str, timeout: Duration) -> io::Result<(u
     parse(&answer)
 }
 
-#[allow(clippy::disallowed_methods, reason = "it blocks anyway, and is for no runtime's thread")]
 fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     let target = match address {
         Address::Tcp(address) => SockAddr::from(*address),
@@ -82,21 +80,17 @@ fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
         Address::Unix(path) => SockAddr::unix(path)?,
     };
     let socket = Socket::new(Domain::from(i32::from(target.family())), Type::STREAM, None)?;
-    let mut pauses = socket::busy_pauses();
-    loop {
-        match socket.connect_timeout(&target, left(deadline)?) {
-            // A Unix socket whose accept queue is full says so at once; TCP waits by itself.
-            Err(error) if socket::is_busy(&error, address) => {
-                thread::sleep(pauses.next().unwrap_or_default())
-            }
-            result => {
-                result.map_err(timed_out)?;
-                // Where no listener is, the answer would be the question.
-                self_connect::refuse(&socket, address, Source::Any)?;
-                return Ok(socket);
-            }
-        }
+    let timeout = left(deadline)?;
+    if let Address::Unix(_) = address {
+        // A connect that blocks waits so long for room in the accept queue; one that does not fails at once.
+        socket.set_write_timeout(Some(timeout))?;
+        socket.connect(&target).map_err(timed_out)?;
+    } else {
+        socket.connect_timeout(&target, timeout).map_err(timed_out)?;
+        // Where no listener is, the answer would be the question.
+        self_connect::refuse(&socket, address, Source::Any)?;
     }
+    Ok(socket)
 }
 
 /// What is left until the deadline, more than nothing.
@@ -166,6 +160,7 @@ fn content_length(line: &str) -> Option<usize> {
 mod tests {
     use std::net::TcpListener;
     use std::os::unix::net::UnixListener;
+    use std::thread;
 
     use proptest::prelude::*;
 

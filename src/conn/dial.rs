@@ -73,13 +73,14 @@ pub(super) async fn dial(
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
         let way = Way { address: &address, spec, client: story.client().tcp() };
+        // First the attempt: a backend that is connected sees the client's reset as one, and not as an orderly end.
         let attempt = tokio::select! {
             biased;
+            attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
             () = sniffed.gone(Step::Dial) => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
             }
-            attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
         };
         let failure = match attempt {
             Ok(dialled) => {
