@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::admin::{self, AdminListener};
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
-use crate::sys::Address;
+use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
 use list::ListCommand;
 use text::{OneLine, as_text};
@@ -191,6 +191,8 @@ fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Res
 /// Serves until the end. Everything that this process writes to standard error goes through its log, which waits for
 /// no reader.
 fn serve(args: &RunArgs) -> ExitCode {
+    // Before the configuration is read, which may take hundreds of megabytes for a while.
+    memory::bound_free_end();
     let log = LogAtEnd(ProgramLog::new());
     let complain = |text: &str| log.0.push(format!("{text}\n").as_bytes());
     // Before the first file is read, which may take long.

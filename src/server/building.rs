@@ -38,8 +38,12 @@ impl Control {
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);
         let work = move || {
             let changes = Changes::between(&running, &config);
-            let sources =
-                build::Sources { config: &config, leaving: &leaving, discoveries: Some(&discoveries), metrics: &metrics };
+            let sources = build::Sources {
+                config: &config,
+                leaving: &leaving,
+                discoveries: Some(&discoveries),
+                metrics: &metrics,
+            };
             let built = build::snapshot(&config, &old, sources).map(|snapshot| {
                 forget_read(&mut config);
                 Built { changes, config, snapshot: Arc::new(snapshot) }

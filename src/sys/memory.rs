@@ -1,5 +1,19 @@
 //! The memory of the process.
 
+/// Bytes that may stay free at the end of a part of the heap. The allocator raises this by itself to twice the largest
+/// block that was freed, up to 64 MiB, for each thread that has a part of its own.
+const FREE_END: i32 = 1 << 20;
+
+/// Keeps the allocator from holding ever more free memory. To be called before large values are made.
+#[allow(unsafe_code, reason = "this module wraps a call of the C library")]
+pub fn bound_free_end() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallopt takes two numbers, and changes no memory that is in use.
+        let _ = unsafe { nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, FREE_END) };
+    }
+}
+
 /// Gives the free pages of the heap back to the system. What large values leave behind would stay with the process:
 /// each thread has a part of the heap of its own, which the allocator keeps for it.
 ///
