@@ -7,6 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::process;
+
 /// Where a socket listens or connects.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
@@ -169,11 +171,7 @@ pub enum Ipv6State {
 
 /// What the kernel says of an IPv6 address now.
 pub fn ipv6_state(address: Ipv6Addr) -> Ipv6State {
-    match std::fs::read_to_string("/proc/self/net/if_inet6") {
-        Ok(table) => state_in(&table, address),
-        // No IPv6 here, or no /proc.
-        Err(_) => Ipv6State::Absent,
-    }
+    process::ipv6_addresses().map_or(Ipv6State::Absent, |table| state_in(&table, address))
 }
 
 /// Looks an address up in the kernel's table: address, interface, prefix length, scope, flags, name, in hexadecimal.

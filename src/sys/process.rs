@@ -35,6 +35,16 @@ pub fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
+/// The kernel's text of the ports that it gives to connections, the first and the last.
+pub(super) fn local_port_range() -> Option<String> {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()
+}
+
+/// The kernel's table of the IPv6 addresses of this host; `None` without IPv6.
+pub(super) fn ipv6_addresses() -> Option<String> {
+    std::fs::read_to_string("/proc/self/net/if_inet6").ok()
+}
+
 /// The name of this host, as it may be said to others: `localhost` where it has none, or one that is no host name.
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

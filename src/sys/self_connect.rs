@@ -7,16 +7,15 @@
 //! The kernel takes ports from `net.ipv4.ip_local_port_range`, which is read once, by [`learn`]. Only for targets that
 //! could be the socket itself is the kernel asked, with one system call.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
-use super::Address;
 use super::address::of_this_host;
 use super::socket::{Source, local_address, reset_on_close};
+use super::{Address, process};
 
 /// What is known of this host.
 struct Host {
@@ -31,9 +30,7 @@ static HOST: OnceLock<Host> = OnceLock::new();
 /// Reads what [`refuse`] needs to know of this host. To be called before the process gives up the right to read it;
 /// later calls do nothing.
 pub fn learn() {
-    HOST.get_or_init(|| {
-        Host::read(fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok().as_deref())
-    });
+    HOST.get_or_init(|| Host::read(process::local_port_range().as_deref()));
 }
 
 impl Host {
