@@ -237,8 +237,10 @@ impl Drop for LogAtEnd {
 /// Wires the admin listener to the server, and serves until the end.
 fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
-    let admin = config.admin.clone().map(AdminListener::open).transpose()?;
+    let admin = config.admin.clone();
     let server = Server::start(config)?;
+    // Behind the listeners: an address that both want is theirs, and clients are served.
+    let admin = admin.map(AdminListener::open).transpose()?;
     let view = std::sync::Arc::clone(server.remote().view());
     let also = async move {
         match admin {

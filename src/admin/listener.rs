@@ -24,8 +24,7 @@ pub struct AdminListener {
 }
 
 impl AdminListener {
-    /// Looks at the token and takes the address, early, so that a clash is known before anything else starts. An
-    /// address that cannot be had is logged, and [`AdminListener::serve`] tries it again.
+    /// Looks at the token and takes the address. An address that cannot be had is logged, and [`AdminListener::serve`] tries it again.
     ///
     /// # Errors
     ///

@@ -108,8 +108,6 @@ codes! {
     QueueWithoutLimit = "C0322",
     /// A `discover` table with not exactly one source, or with a key that its source does not take.
     BadSource = "C0330",
-    /// A file of `discover` that cannot be read, or that names no backends.
-    BadDiscoveryFile = "C0331",
     /// A pool that forwards by name beside keys that are for pools with backends.
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used where clients give no name.
@@ -152,6 +150,8 @@ codes! {
     UnseenFile = "C0461",
     /// A file of `discover` that is not there yet.
     MissingDiscoveryFile = "C0462",
+    /// A file of `discover` that cannot be read, or that names no backends. A process that starts serves without it.
+    BadDiscoveryFile = "C0463",
 }
 
 impl Code {
@@ -169,7 +169,8 @@ impl Code {
             | Self::TrustsEverybody
             | Self::UnseenToken
             | Self::UnseenFile
-            | Self::MissingDiscoveryFile => Level::Warning,
+            | Self::MissingDiscoveryFile
+            | Self::BadDiscoveryFile => Level::Warning,
             _ => Level::Fault,
         }
     }

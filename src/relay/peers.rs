@@ -153,7 +153,13 @@ impl Relay {
         for side in Side::BOTH {
             let waited = self.peers.as_mut().is_some_and(|peers| peers.peer(side).watch.is_waiting());
             let progress = self.look_at(side, entry, now);
-            moves |= waited && !matches!(progress, Progress::Stuck(_));
+            // Where the limit is shorter than the time to the first look, this look is the first, and the next one tells
+            // whether bytes that it found move.
+            let is_first = !waited && progress == Progress::Moved;
+            if is_first {
+                entry.expire_after(self.silence_limit());
+            }
+            moves |= is_first || (waited && !matches!(progress, Progress::Stuck(_)));
             waits |= progress != Progress::Drained;
         }
         if moves || !waits || self.first.is_none() {

@@ -588,6 +588,21 @@ fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
     });
 }
 
+/// Such a timeout is over before the relay first asks whether bytes wait in the kernel.
+#[test]
+fn a_short_idle_timeout_does_not_cut_a_reader_off() {
+    run(async {
+        let listener = Arc::new(RelayOptions { idle_timeout: TICK * 4, ..RelayOptions::default() });
+        let settings = RelaySettings { listener, backend: Arc::default() };
+        let (scene, mut relay) = Scene::with(settings, Kind::Unix, 4);
+        scene.backend.send(&[7; 40_000]).await.unwrap();
+        assert_eq!(sweep(&scene, &mut relay, 7).await, None, "the bytes are found, and may move yet");
+        assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
+        assert_eq!(sweep(&scene, &mut relay, 5).await, None, "it was read, so a new wait began");
+        assert_eq!(sweep(&scene, &mut relay, 20).await, Some(End::Idle));
+    });
+}
+
 /// What a side sent before it finished and broke is whole, and waits for a reader that pauses.
 #[test]
 fn the_last_bytes_of_a_broken_side_wait_for_a_paused_reader() {

@@ -18,7 +18,7 @@ const REPORTS: usize = 4;
 
 /// What a task read.
 pub(super) struct ListReport {
-    reader: ListReader,
+    pub(super) reader: ListReader,
     read: Result<Arc<FileEntries>, Faults>,
 }
 

@@ -8,9 +8,11 @@ use std::future::Future;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::SignalKind;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
 use super::notify::Stage;
@@ -19,7 +21,6 @@ use super::run::{Control, Event, ends};
 use super::tentative::wait_for_addresses;
 use super::view::Request;
 use crate::config::{self, Config};
-use crate::sys::file_call::Turn;
 
 /// How long reading may take: many times what millions of lines do, so a file system hangs then.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
@@ -34,9 +35,12 @@ impl Control {
         self.watchdog.notify(Stage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
-        let read = match Turn::try_take(&path) {
-            Some(turn) => self.wait_for_read(read_and_settle(turn, path)).await,
-            None => Some(Err(ReloadFault::StillReading)),
+        let read = if self.reading.strong_count() > 0 {
+            Some(Err(ReloadFault::StillReading))
+        } else {
+            let reading = Arc::new(());
+            self.reading = Arc::downgrade(&reading);
+            self.wait_for_read(read_and_settle(reading, path)).await
         };
         let Some(read) = read else {
             tracing::warn!("not reloaded: the file was still being read");
@@ -80,12 +84,22 @@ impl Control {
                 return true;
             }
             // Another configuration waits for this one.
-            Event::Request(Request::Reload(..)) | Event::Routes(_) | Event::List(_) => {
-                self.postponed.push_back(event);
-            }
+            Event::Request(Request::Reload(..)) => self.postponed.push_back(event),
+            Event::Routes(_) | Event::List(_) => self.postpone_report(event),
             event => self.apply(event),
         }
         false
+    }
+
+    /// Keeps a report until the wait is over. It replaces an earlier one of the same file, so that a file that changes
+    /// often does not fill the memory.
+    fn postpone_report(&mut self, report: Event) {
+        self.postponed.retain(|earlier| match (earlier, &report) {
+            (Event::Routes(earlier), Event::Routes(report)) => earlier.listener != report.listener,
+            (Event::List(earlier), Event::List(report)) => earlier.reader.list() != report.reader.list(),
+            _ => true,
+        });
+        self.postponed.push_back(report);
     }
 
     /// The file may have changed since it was opened. Once more is enough, however often that is said.
@@ -98,8 +112,13 @@ impl Control {
 }
 
 /// Reads the file on another thread, and waits for addresses of it that the kernel still checks.
-async fn read_and_settle(turn: Turn, path: PathBuf) -> Result<Config, ReloadFault> {
-    let read = turn.call(move || read(&path)).await;
+/// `reading` lives as long as that thread reads.
+async fn read_and_settle(reading: Arc<()>, path: PathBuf) -> Result<Config, ReloadFault> {
+    let read = spawn_blocking(move || {
+        let _until_the_end = reading;
+        read(&path)
+    });
+    let read = read.await;
     let config = read.unwrap_or_else(|error| resume_unwind(error.into_panic()))?;
     wait_for_addresses(&config).await;
     Ok(config)

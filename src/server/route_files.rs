@@ -21,7 +21,7 @@ const REPORTS: usize = 16;
 
 /// What a task read.
 pub(super) struct RoutesReport {
-    listener: Arc<str>,
+    pub(super) listener: Arc<str>,
     /// The task's own number: a report may outlive its task.
     number: u64,
     read: Result<Deferred<Vec<RouteSpec>>, Faults>,

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use humantime::format_duration;
@@ -128,6 +128,8 @@ pub(super) struct Control {
     pub(super) server: Server,
     pub(super) file: Option<PathBuf>,
     signals: Streams,
+    /// Alive while a thread reads the configuration for a reload.
+    pub(super) reading: Weak<()>,
     /// What happened while the file was read; it comes before all else.
     pub(super) postponed: VecDeque<Event>,
     checks: HashMap<Arc<str>, Checks>,
@@ -165,6 +167,7 @@ impl Control {
             server,
             file,
             signals,
+            reading: Weak::new(),
             postponed: seen.into_iter().map(Event::Signal).collect(),
             checks: HashMap::new(),
             reports,

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+
 use super::process;
 
 /// Where a socket listens or connects.
@@ -49,13 +51,15 @@ impl Scoped {
     ///
     /// # Errors
     ///
-    /// `NetworkUnreachable` if there is no such interface.
+    /// `NetworkUnreachable` if there is no such interface; others where descriptors or memory have run out.
     pub fn resolve(&self) -> io::Result<SocketAddr> {
-        let index = nix::net::if_::if_nametoindex(&*self.interface).map_err(|error| {
-            io::Error::new(
+        let index = nix::net::if_::if_nametoindex(&*self.interface).map_err(|error| match error {
+            Errno::ENODEV | Errno::ENXIO => io::Error::new(
                 io::ErrorKind::NetworkUnreachable,
                 format!("there is no interface {:?} ({error})", self.interface),
-            )
+            ),
+            // Of descriptors or memory: the interface may well be there.
+            shortage => shortage.into(),
         })?;
         Ok(SocketAddrV6::new(self.ip, self.port, 0, index).into())
     }

@@ -26,18 +26,28 @@ pub struct DirectoryWatch {
     events: AsyncFd<Events>,
 }
 
-/// A change in a watched directory. Of several the last of this order is reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A change in a watched directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectoryChange {
-    /// An entry of the file was created. A program may be about to write it.
-    Created,
+    /// An entry of the file was created, removed or renamed away. A program may be about to write it.
+    Begun,
+    /// The file is whole: it was closed after writing, or an entry was renamed to its name.
+    Whole,
     /// The kernel has lost events.
     Unknown,
-    /// The file is whole: it was closed after writing, an entry was renamed to its name or away from it, or it was
-    /// removed.
-    Whole,
     /// The directory is no longer there, or no longer at its path. The watch reports nothing more.
     Gone,
+}
+
+impl DirectoryChange {
+    /// What this change and a later one mean together: a file that was whole and is begun anew is not whole.
+    pub(super) fn then(self, later: Self) -> Self {
+        match (self, later) {
+            (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
+            (Self::Unknown, _) | (_, Self::Unknown) => Self::Unknown,
+            (Self::Begun | Self::Whole, later) => later,
+        }
+    }
 }
 
 /// A watch that no runtime knows yet.
@@ -69,7 +79,8 @@ impl Events {
         for _ in 0..MOST_READS {
             match self.0.read_events() {
                 Ok(events) => {
-                    found = events.iter().filter_map(|event| change(event, names)).max().max(found);
+                    let changes = events.iter().filter_map(|event| change(event, names));
+                    found = found.into_iter().chain(changes).reduce(DirectoryChange::then);
                     if found == Some(DirectoryChange::Gone) {
                         break;
                     }
@@ -89,11 +100,12 @@ fn change(event: &InotifyEvent, names: &Names) -> Option<DirectoryChange> {
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_UNMOUNT
         | AddWatchFlags::IN_IGNORED;
+    let begun = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_FROM;
     match &event.name {
         _ if event.mask.intersects(gone) => Some(DirectoryChange::Gone),
         None => Some(DirectoryChange::Unknown),
         Some(name) if !names.contain(name) => None,
-        Some(_) if event.mask.contains(AddWatchFlags::IN_CREATE) => Some(DirectoryChange::Created),
+        Some(_) if event.mask.intersects(begun) => Some(DirectoryChange::Begun),
         Some(_) => Some(DirectoryChange::Whole),
     }
 }
@@ -191,8 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn the_strongest_change_counts() {
-        use DirectoryChange::{Created, Gone, Unknown, Whole};
-        assert!(Created < Unknown && Unknown < Whole && Whole < Gone);
+    fn the_last_change_of_a_file_counts() {
+        use DirectoryChange::{Begun, Gone, Unknown, Whole};
+        let check = |changes: &[DirectoryChange], expected| {
+            let together = changes.iter().copied().reduce(DirectoryChange::then);
+            assert_eq!(together, Some(expected), "{changes:?}");
+        };
+        check(&[Begun, Whole], Whole);
+        check(&[Whole, Begun], Begun);
+        check(&[Begun, Begun, Whole, Begun, Whole], Whole);
+        check(&[Unknown, Whole], Unknown);
+        check(&[Whole, Unknown, Begun], Unknown);
+        check(&[Gone, Whole], Gone);
+        check(&[Unknown, Gone], Gone);
     }
 }

@@ -62,8 +62,8 @@ enum Reason {
     First,
     /// The directory reports a whole file.
     Whole,
-    /// The directory reports a new entry: a link is whole, a file is not.
-    Created,
+    /// The directory reports an entry that was created or removed: a link is whole, a file is not.
+    Begun,
     /// What happened to the file since it was last read is not known.
     Unknown,
     /// A period has passed.
@@ -150,7 +150,7 @@ impl FileWatch {
             () = sleep(self.period) => return Reason::Period,
         };
         match change {
-            Some(DirectoryChange::Created) => Reason::Created,
+            Some(DirectoryChange::Begun) => Reason::Begun,
             Some(DirectoryChange::Whole) => Reason::Whole,
             Some(DirectoryChange::Unknown) => Reason::Unknown,
             Some(DirectoryChange::Gone) | None => {
@@ -169,7 +169,7 @@ async fn changed(watch: Option<&DirectoryWatch>, names: &Names) -> Option<Direct
     let mut change = watch.changed(names).await.ok()?;
     for _ in 0..MOST_QUIETS {
         match timeout(QUIET, watch.changed(names)).await {
-            Ok(next) => change = change.max(next.ok()?),
+            Ok(next) => change = change.then(next.ok()?),
             Err(_quiet) => break,
         }
         if change == DirectoryChange::Gone {
@@ -206,7 +206,7 @@ fn judge(
 ) -> Verdict {
     let is_whole = match reason {
         Reason::First | Reason::Whole => true,
-        Reason::Created => is_link,
+        Reason::Begun => is_link || matches!(stamp, Stamp::Missing(_)),
         // The look before this one was a period ago.
         Reason::Period => unsettled == Some(stamp),
         Reason::Unknown => false,

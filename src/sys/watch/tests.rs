@@ -74,7 +74,7 @@ fn stamp(size: u64) -> Stamp {
 
 #[test]
 fn what_is_read_and_what_is_not() {
-    use Reason::{Created, First, Period, Unknown, Whole};
+    use Reason::{Begun, First, Period, Unknown, Whole};
     use Verdict::{Read, Same, Unsettled};
     let check = |reason, is_link, seen: Option<u64>, unsettled: Option<u64>, found, expected| {
         let (seen, unsettled) = (seen.map(stamp), unsettled.map(stamp));
@@ -82,7 +82,7 @@ fn what_is_read_and_what_is_not() {
         assert_eq!(verdict, expected, "{reason:?} {is_link} {seen:?} {unsettled:?} {found}");
     };
     check(First, false, None, None, 1, Read);
-    for reason in [Whole, Created, Unknown, Period] {
+    for reason in [Whole, Begun, Unknown, Period] {
         check(reason, true, Some(1), None, 1, Same);
         check(reason, true, Some(1), Some(2), 1, Same);
     }
@@ -90,13 +90,15 @@ fn what_is_read_and_what_is_not() {
     check(Period, false, None, Some(1), 1, Read);
     check(Whole, false, Some(1), None, 2, Read);
     check(Whole, false, Some(1), Some(2), 2, Read);
-    check(Created, true, Some(1), None, 2, Read);
-    check(Created, false, Some(1), None, 2, Unsettled);
-    check(Created, false, Some(1), Some(2), 2, Unsettled);
+    check(Begun, true, Some(1), None, 2, Read);
+    check(Begun, false, Some(1), None, 2, Unsettled);
+    check(Begun, false, Some(1), Some(2), 2, Unsettled);
     check(Unknown, false, Some(1), Some(2), 2, Unsettled);
     check(Period, true, Some(1), None, 2, Unsettled);
     check(Period, false, Some(1), Some(2), 3, Unsettled);
     check(Period, false, Some(1), Some(2), 2, Read);
+    let missing = Stamp::Missing(io::ErrorKind::NotFound);
+    assert_eq!(judge(Begun, false, &missing, Some(&stamp(1)), None), Read, "it was removed");
 }
 
 /// No look without a reason comes in the time of a test.
@@ -119,6 +121,29 @@ fn a_whole_file_is_read_at_once() {
         assert_eq!(next(&mut watch).await, "three");
         fs::remove_file(folder.at("a.txt")).unwrap();
         assert_eq!(next(&mut watch).await, "entity not found");
+    });
+}
+
+/// A program that removes the file and writes it anew, which takes longer than a burst of changes.
+#[test]
+fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
+    let folder = Folder::new();
+    let mut watch = folder.watch("a.txt", PATIENCE * 10);
+    let begin: [fn(&Folder); 2] =
+        [|folder| fs::remove_file(folder.at("a.txt")).unwrap(), |folder| folder.rename("a.txt", "a.old")];
+    block_on(async {
+        folder.write("a.txt", "old");
+        assert_eq!(next(&mut watch).await, "old");
+        for begin in begin {
+            begin(&folder);
+            let mut file = File::create(folder.at("a.txt")).unwrap();
+            file.write_all(b"ha").unwrap();
+            // The look that the removal leads to.
+            assert_eq!(timeout(PATIENCE, watch.look(text)).await, Ok(Look::Same));
+            file.write_all(b"lf").unwrap();
+            drop(file);
+            assert_eq!(next(&mut watch).await, "half");
+        }
     });
 }
 
