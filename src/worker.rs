@@ -292,7 +292,7 @@ impl Desk {
             tracing::error!(
                 %error, socket = %id,
                 "a worker cannot watch a listening socket (is fs.epoll.max_user_watches reached?); its clients wait, \
-                 and it is tried again twice a second"
+                 and the socket is tried again twice a second"
             );
             self.unregistered.push((id, socket));
         }

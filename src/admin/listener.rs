@@ -71,7 +71,7 @@ impl AdminListener {
     fn say(&mut self, fault: String) {
         if self.said.as_ref() != Some(&fault) {
             tracing::error!(
-                "admin.listen: {fault}; clients are served without admin and metrics, and it is tried again each second"
+                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each second"
             );
             self.said = Some(fault);
         }

@@ -123,18 +123,18 @@ fn access_log(error: &io::Error) -> Diagnostic {
         io::ErrorKind::PermissionDenied => {
             return unseen("the access log may not be written by this user".to_owned());
         }
-        io::ErrorKind::NotFound => "its directory is not there".to_owned(),
-        io::ErrorKind::NotADirectory => "what should be its directory is none".to_owned(),
+        io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+        io::ErrorKind::NotADirectory => "the path of its directory is not a directory".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     };
     Diagnostic::new(Code::BadAccessLog, "", format!("the access log cannot be opened: {why}"))
-        .help("create the directory, or name another file; access_log.to = \"off\" does without")
+        .help("create the directory, or name another file; access_log.to = \"off\" turns the access log off")
 }
 
 fn unseen(message: String) -> Diagnostic {
     Diagnostic::new(Code::UnseenFile, "", message)
-        .help("check as the user that runs the process, so that it is looked at as well")
+        .help("run `check` as the user that runs the process, so that it can check this file too")
 }
 
 #[cfg(test)]

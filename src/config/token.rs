@@ -84,7 +84,7 @@ pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
         Ok(_) => None,
         Err(TokenFault::Unreadable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             let message = "the token of `admin.token_file` may not be read by this user";
-            let help = "check as the user that runs the process, so that it is looked at as well";
+            let help = "run `check` as the user that runs the process, so that it can check this file too";
             Some(fault(Code::UnseenToken, message).help(help))
         }
         Err(TokenFault::Unreadable { source, .. }) => {

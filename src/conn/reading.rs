@@ -24,7 +24,7 @@ pub(super) fn unregistered(error: &io::Error) -> CloseReason {
     if is_out_of_resources(error) {
         return CloseReason::OutOfResources;
     }
-    tracing::error!(%error, "epoll does not take the socket of a connection; the connection is closed");
+    tracing::error!(%error, "epoll cannot register the socket of a connection; the connection is closed");
     CloseReason::Internal
 }
 

@@ -69,7 +69,7 @@ fn hint(address: &Address, error: &io::Error) -> Cow<'static, str> {
         (Address::Unix(_), io::ErrorKind::AlreadyExists) => {
             "; it is not touched: remove it, or choose another path".into()
         }
-        (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there".into(),
+        (Address::Unix(_), io::ErrorKind::NotFound) => "; its directory does not exist: create it".into(),
         (Address::Unix(_), _) => landlock::hint(error).into(),
         (_, io::ErrorKind::AddrInUse) => {
             "; something listens there already (`ss -ltnp` shows what): stop it, or choose another port"
@@ -115,7 +115,7 @@ fn hint_of_no_family(address: SocketAddr) -> Cow<'static, str> {
     };
     let port = address.port();
     format!(
-        "; this host has no {family}: write \"{other}:{port}\", or \":{port}\", which takes the families that there are"
+        "; this host has no {family}: write \"{other}:{port}\", or \":{port}\", which listens on each family that the host has"
     )
     .into()
 }

@@ -11,13 +11,13 @@ pub enum DestinationFault {
     #[error("a backend needs a port from 1 to 65535")]
     NoPort,
     /// `0.0.0.0` or `::`.
-    #[error("every address of this host and no single one; for this host write \"{0}\"")]
+    #[error("this means every address of a host, and a backend has one address; for this host write \"{0}\"")]
     Unspecified(SocketAddr),
     /// An address of a group.
-    #[error("a multicast address: no TCP connection goes there")]
+    #[error("a multicast address takes no TCP connections")]
     Multicast,
     /// `255.255.255.255`.
-    #[error("the broadcast address: no TCP connection goes there")]
+    #[error("the broadcast address takes no TCP connections")]
     Broadcast,
     /// A link-local IPv6 address that does not say on which link.
     #[error("a link-local address is on one link: name the interface, as in \"[fe80::1%eth0]:443\"")]

@@ -124,7 +124,7 @@ impl Control {
                     file = %reader.source().path.display(),
                     kept,
                     hint = "if the list is to be empty, set allow_empty = true for it and reload",
-                    "the file of the list has no entries; its entries stay as they are"
+                    "the file of the list has no entries; the list keeps the entries that it has"
                 );
                 return;
             }

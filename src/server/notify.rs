@@ -70,7 +70,7 @@ impl Notifier {
                 .inspect_err(|error| {
                     tracing::warn!(
                         socket = %name.display(), %error,
-                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it takes a path or @NAME"
+                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it must be an absolute path or @NAME"
                     );
                 })
                 .ok()
@@ -132,7 +132,7 @@ impl Notifier {
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
                 %error,
-                "the service manager does not take notifications; serving goes on, and they are sent again until it does"
+                "the service manager does not take notifications; clients are served, and the state is sent again until the manager takes it"
             );
         }
     }

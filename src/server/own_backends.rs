@@ -11,8 +11,9 @@ use crate::sys::address::of_this_host;
 /// A configuration whose connections would go round.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would go round until the process is \
-     full, so nothing of this configuration is in force: remove the backend, or name the server that is meant"
+    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would take this way again and again \
+     until the process has no connection left, so this configuration is not in force: remove the backend, or write the \
+     address of the server that is meant"
 )]
 pub struct CycleFault {
     /// The pool.
@@ -45,7 +46,7 @@ pub(super) fn leave_out_cycles(spec: &mut PoolSpec, written: usize, config: &Con
     let found = spec.backends.split_off(written.min(spec.backends.len()));
     let is_good = |address: &_| match graph.cycle(&spec.name, address).filter(|cycle| cycle.is_certain) {
         Some(cycle) => {
-            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct what the source says");
+            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
             false
         }
         None => true,

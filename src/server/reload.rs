@@ -236,7 +236,7 @@ impl Sockets {
             if !self.left_out.contains(&fault.address) {
                 tracing::warn!(
                     listener = %spec.name, address = %fault.address, error = %fault.source,
-                    "this host has not the family of this address: it is left out, and `:{port}` listens on the other"
+                    "this host does not have the family of this address: `:{port}` listens on the other family only, until a reload finds both"
                 );
             }
             plan.left_out.insert(fault.address);

@@ -74,7 +74,7 @@ pub(super) fn answer_foreign(kind: SignalKind) -> bool {
         );
     } else if kind == SignalKind::quit() {
         tracing::warn!(
-            "SIGQUIT does nothing here: SIGTERM drains the connections and ends, a second SIGTERM ends at once"
+            "SIGQUIT does nothing here: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
         );
     } else {
         return false;

@@ -170,7 +170,7 @@ impl Shared {
 fn report(missing: u64) {
     tracing::warn!(
         lines = missing,
-        "lines of this log were dropped, as standard error was not read in time or failed; \
+        "lines of this log were dropped, because standard error was not read in time or a write to it failed; \
          pointsman_log_lines_dropped_total counts them"
     );
 }

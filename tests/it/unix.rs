@@ -182,7 +182,7 @@ fn a_start_that_fails_leaves_no_file() {
     let text = folder.text(backend.address, "");
     let text = text.replace(&format!("'unix:{}'", folder.path("s").display()), &nowhere);
     let Err(fault) = Server::start(config(&text)) else { panic!("it starts") };
-    assert!(fault.to_string().contains("the directory must be there"), "{fault}");
+    assert!(fault.to_string().contains("its directory does not exist"), "{fault}");
     assert!(!folder.path("s").exists());
 }
 

@@ -23,12 +23,16 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
         let path = format!("pool.{pool}.backends");
         let diagnostic = if cycle.is_certain {
             let message = format!("backend {address} of pool `{pool}` leads back to the pool itself");
-            Diagnostic::new(Code::BackendCycle, path, message)
-                .help("each client would go round until the process is full: remove it, or name the server that is meant")
+            Diagnostic::new(Code::BackendCycle, path, message).help(
+                "each client would take this way again and again until the process has no connection left: remove \
+                 the backend, or write the address of the server that is meant",
+            )
         } else {
             let message = format!("backend {address} of pool `{pool}` may lead back to the pool itself");
-            Diagnostic::new(Code::PossibleCycle, path, message)
-                .help("a client for whom no route ends this goes round until the process is full")
+            Diagnostic::new(Code::PossibleCycle, path, message).help(
+                "a client that no route sends out of this cycle takes it again and again until the process has no \
+                 connection left",
+            )
         };
         found.add(match place(file, pool, address) {
             Some(place) => diagnostic.label(place, cycle.to_string()),

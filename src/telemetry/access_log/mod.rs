@@ -129,7 +129,8 @@ impl AccessLog {
     }
 
     /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
-    /// process reads, and a file on a file system that does not answer, are opened later; until then lines are dropped.
+    /// process reads is opened later, and lines are dropped until then. So is a file on a file system that does not
+    /// answer, for which the queue fills first.
     /// `written` counts lines, `dropped` records that became no line.
     ///
     /// # Errors
@@ -168,7 +169,7 @@ impl AccessLog {
             Err(_) => tracing::warn!(
                 to = name,
                 hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
-                "access log: the file is not open yet; serving without it until it is"
+                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
             ),
         }
         Ok(Self(Some(Arc::new(Door { queue, shared }))))

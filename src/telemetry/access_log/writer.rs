@@ -68,8 +68,8 @@ impl Writer {
             self.failures.begin();
             tracing::warn!(
                 to = self.sink.name(),
-                hint = "start the program that reads it; pointsman_access_log_dropped_total counts the lines lost",
-                "access log: no process reads the FIFO; lines are lost, and it is tried again each second"
+                hint = "start the program that reads the FIFO; pointsman_access_log_dropped_total counts the lines lost",
+                "access log: no process reads the FIFO; lines are lost, and the FIFO is opened again each second"
             );
         }
         Ok(())
@@ -189,8 +189,8 @@ impl Writer {
             }
             Ok(Opened::NoReader) => tracing::warn!(
                 to = self.sink.name(),
-                hint = "start the program that reads it",
-                "access log: no process reads the FIFO; what was open stays in use, and it is tried again each second"
+                hint = "start the program that reads the FIFO",
+                "access log: no process reads the FIFO; the old file stays in use, and the FIFO is opened again each second"
             ),
             Err(fault) => tracing::warn!(
                 to = self.sink.name(),
