@@ -249,7 +249,7 @@ impl CloseReason {
             Self::OutOfResources => rejection(
                 "out_of_resources",
                 Dial,
-                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this may strike in any phase.",
+                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this can happen in any phase.",
             ),
             Self::BackendRefusedTls => row(
                 "backend_refused_tls",
