@@ -76,7 +76,7 @@ impl ListReader {
     }
 }
 
-/// How a text in UTF-16 begins, as some editors and shells of Windows write it.
+/// The byte order marks of UTF-16, as some editors and shells of Windows write them.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// Reads the text of a file; `source_name` stands for its path in messages. Comments may have any bytes.

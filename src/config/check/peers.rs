@@ -24,7 +24,7 @@ pub(super) struct PeerWords<'a, const I: u64, const J: u64, const K: u64, const 
 }
 
 impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerWords<'_, I, J, K, L, U> {
-    /// The timeouts; warns where one overrides another. `idle` is the idle timeout where it is known, and its place.
+    /// Returns the timeouts, and warns if one overrides another. `idle` is the idle timeout, if known, and its place.
     pub(super) fn check(
         &self,
         idle: Option<(Duration, Option<Span>)>,
