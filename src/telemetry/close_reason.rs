@@ -21,9 +21,9 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset a relayed connection.
     BackendReset,
-    /// The client answered nothing any more: neither what was sent to it nor keepalive probes.
+    /// The client no longer answered: neither data nor keepalive probes.
     ClientVanished,
-    /// The backend answered nothing any more: neither what was sent to it nor keepalive probes.
+    /// The backend no longer answered: neither data nor keepalive probes.
     BackendVanished,
     /// The client answered and took no byte for the stall timeout of its listener.
     ClientStalled,

@@ -25,8 +25,8 @@ use super::record::Record;
 /// full it holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// How long a start waits until the file is open. A file system that has not answered by then may never do so, and the
-/// process serves without it.
+/// How long a start waits until the file is open. A file system that has not answered by then may never answer, so the
+/// process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the access log goes and in which form.

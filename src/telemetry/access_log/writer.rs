@@ -62,7 +62,7 @@ impl Writer {
         }
     }
 
-    /// Opens the destination. A FIFO that no process reads is open later.
+    /// Opens the destination. A FIFO that no process reads is opened later.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.sink.open()? == Opened::NoReader {
             self.failures.begin();
@@ -75,7 +75,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Says that the destination could not be opened, after the process has begun to serve without it.
+    /// Logs that the destination could not be opened. The process has begun to serve clients before.
     pub(super) fn report_unopened(&self, fault: &io::Error) {
         tracing::error!(
             to = self.sink.name(),
@@ -122,7 +122,7 @@ impl Writer {
         Next::Batch
     }
 
-    /// Waits for an order, or until a FIFO is to be tried again: it may have a reader before there is a record.
+    /// Waits for an order, or until a FIFO is to be opened again: it may get a reader before the next record comes.
     fn wait(&mut self) -> Result<Order, RecvTimeoutError> {
         self.retry_if_due();
         match self.sink.retry_at() {

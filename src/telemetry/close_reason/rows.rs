@@ -1,9 +1,9 @@
-//! What is said of each reason for which a connection ends: the one table.
+//! The table of the close reasons: name, side, phase and meaning of each.
 
 use super::CloseReason;
 use crate::telemetry::phase::{Phase, Who};
 
-/// What is known of a reason, one row of the table in [`CloseReason::row`].
+/// The facts of a close reason: one row of the table in [`CloseReason::row`].
 pub(super) struct Row {
     pub(super) word: &'static str,
     pub(super) who: Who,
