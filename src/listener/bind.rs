@@ -233,7 +233,7 @@ mod tests {
         buffers: KernelBuffers { max_unsent: None, max_unread: None },
     };
 
-    /// What comes of it when several bind one address at the same moment, as processes that start together do.
+    /// Returns the results of several binds of one address at the same moment, as by processes that start together.
     fn check_together(address: &Address) {
         const TOGETHER: usize = 4;
         let (begin, end) = (Barrier::new(TOGETHER), Barrier::new(TOGETHER));

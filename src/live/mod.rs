@@ -653,7 +653,7 @@ mod tests {
         }
     }
 
-    /// A blocked stream wants a tick at each sweep.
+    /// A blocked stream has ordered a tick at each sweep.
     #[test]
     fn blocked_streams_leave_too() {
         let metrics = Metrics::new().listener("l");

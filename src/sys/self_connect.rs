@@ -108,7 +108,7 @@ mod tests {
         check("127.0.0.1:32767", Source::Any, false);
         check("127.0.0.1:61000", Source::Any, false);
         check("127.0.0.1:443", Source::Any, false);
-        // It comes from 127.0.0.1, unless it is told otherwise.
+        // The connection comes from 127.0.0.1, unless a source is set.
         check("127.7.7.7:40000", Source::Any, false);
         check("127.7.7.7:40000", Source::Own([127, 7, 7, 7].into()), true);
         check("127.7.7.7:40000", Source::Own([127, 7, 7, 8].into()), false);

@@ -128,10 +128,9 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 ///
 /// # Errors
 ///
-/// What `socket`, `setsockopt`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
-/// `Unsupported` for a foreign source of another family; [`is_busy`] tells a Unix socket with a full accept queue. A
-/// refusal
-/// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
+/// Errors that `socket`, `setsockopt`, `bind` or `connect` return at once: out of descriptors, no route, no free port;
+/// `Unsupported` for a foreign source of another family. [`is_busy`] detects a Unix socket with a full accept queue. A
+/// refusal usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     descriptors::check_room(1)?;
     let socket = begin_connect(address, options, first)?;

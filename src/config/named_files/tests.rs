@@ -55,7 +55,7 @@ impl Folder {
         self.write("c.toml", CONFIG.replace("LOG", log.to_str().unwrap()).as_bytes());
     }
 
-    /// What a check says, without the folder's own name.
+    /// Returns the output of a check, without the folder's own name.
     fn told(&self) -> String {
         let told = match check_given(&self.at("c.toml")) {
             Ok((_, warnings)) => warnings.render(false),
