@@ -48,7 +48,7 @@ impl AdminListener {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
+    /// Dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
     pub async fn serve(mut self, view: Arc<View>) {
         loop {
             if let Some(bound) = self.bound.take()

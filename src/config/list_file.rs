@@ -50,7 +50,7 @@ impl ListReader {
     /// # Errors
     ///
     /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
-    /// entries, is UTF-16, has no entries although it needs some, or should have countries and has none, or not these.
+    /// entries, is UTF-16, has no entries although it needs some, or lacks the countries of the list.
     pub fn read(&self) -> Result<FileEntries, Faults> {
         let ListSource { path, countries, allow_empty } = &self.source;
         let name = path.display().to_string();

@@ -236,7 +236,7 @@ impl Sockets {
             if !self.left_out.contains(&fault.address) {
                 tracing::warn!(
                     listener = %spec.name, address = %fault.address, error = %fault.source,
-                    "this host does not have the family of this address: `:{port}` listens on the other family only, until a reload finds both"
+                    "this host does not have the family of this address: the address is left out, and `:{port}` listens on the other family"
                 );
             }
             plan.left_out.insert(fault.address);
