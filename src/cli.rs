@@ -23,8 +23,8 @@ use crate::telemetry::{ProgramLog, program_log};
 use list::ListCommand;
 use text::{OneLine, as_text};
 
-/// How long the program's log may take to write what is queued when the process ends: the reader of standard error may
-/// have stopped. As long as the access log.
+/// How long the program's log may take to write its queued lines when the process ends: the reader of standard error
+/// may have stopped. The access log may take as long.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How long `health` and `status` wait for the admin listener.
@@ -157,7 +157,7 @@ fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Reads a configuration; `complain` gets its faults and warnings.
+/// Reads a configuration, and passes its faults and warnings to `complain`.
 fn read(
     file: Option<&Path>,
     listen: &[String],
@@ -171,7 +171,7 @@ fn read(
     told(read, complain)
 }
 
-/// What was found, and not the faults and warnings, which `complain` gets.
+/// Returns the configuration that was found, or the exit code of its faults. Faults and warnings go to `complain`.
 fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
     let color = io::stderr().is_terminal();
     match found {
@@ -188,14 +188,14 @@ fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Res
     }
 }
 
-/// Serves until the end. Everything that this process writes to standard error goes through its log, which waits for
-/// no reader.
+/// Serves until the process is to end. All that this process writes to standard error goes through its log, so that no
+/// other thread waits for the reader.
 fn serve(args: &RunArgs) -> ExitCode {
     // Before the configuration is read, which may take hundreds of megabytes for a while.
     memory::bound_free_end();
     let log = LogAtEnd(ProgramLog::new());
     let complain = |text: &str| log.0.push(format!("{text}\n").as_bytes());
-    // Before the first file is read, which may take long.
+    // Before the first file is read, because reading may take long.
     let early = match EarlySignals::catch() {
         Ok(early) => early,
         Err(error) => {
@@ -210,7 +210,7 @@ fn serve(args: &RunArgs) -> ExitCode {
     if let Err(code) = start_log(config.log, log.0.clone(), &complain) {
         return code;
     }
-    // Threads inherit it, so it comes before the first of them, which is the log's.
+    // Threads inherit it, so it comes before the first thread, which is the log's.
     let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
     let prepared = prepared
         .and_then(|()| log.0.start().map_err(|error| format!("cannot start the log: {error}").into()));
@@ -224,12 +224,12 @@ fn serve(args: &RunArgs) -> ExitCode {
     }
 }
 
-/// Writes what the log still holds when it is dropped.
+/// Writes the queued lines of the log when it is dropped.
 struct LogAtEnd(ProgramLog);
 
 impl Drop for LogAtEnd {
     fn drop(&mut self) {
-        // What is not written by then is lost, and there is nowhere to say so.
+        // Lines that are not written by then are lost, and no place is left to report that.
         let _ = self.0.finish(LAST_LINES);
     }
 }
@@ -251,7 +251,7 @@ fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::err
     Ok(server.run(signals, also)?)
 }
 
-/// Leads the events and panics of the program to its own log, on standard error: standard output may carry the access
+/// Sends the events and panics of the program to its own log, on standard error: standard output may carry the access
 /// log.
 fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<(), ExitCode> {
     let level = std::env::var("POINTSMAN_LOG").unwrap_or_else(|_| spec.level.word().to_owned());
@@ -270,7 +270,7 @@ fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<
         .with_writer(move || OneLine { to: log.clone(), colors })
         .with_ansi(colors)
         .with_target(false)
-        // It would report what cannot be formatted to standard error, past the log's queue.
+        // Else it would report values that cannot be formatted straight to standard error, past the log's queue.
         .log_internal_errors(false);
     match spec.format {
         LogFormat::Text => builder.init(),

@@ -1,11 +1,11 @@
 //! Frees large values on a thread that serves nothing.
 //!
-//! A table with a million routes takes a quarter of a second to free. Whichever thread drops the last reference to it
-//! would stand still for that time: a worker that lets go of an old policy, or the control loop that lets go of an old
-//! configuration. So such values go to the thread of this module when they are dropped.
+//! A table with a million routes takes a quarter of a second to free. The thread that drops the last reference would
+//! block for that time: a worker that drops an old policy, or the control loop that drops an old configuration. So such
+//! values go to the thread of this module when they are dropped.
 //!
-//! The queue has no bound: a value in it is one that was in memory before, and a process has few of them, some for
-//! each reload. Before [`start`], and where the thread cannot be started, values are freed where they are dropped.
+//! The queue has no bound: each value was in memory before, and each reload adds only some. Before [`start`], and where
+//! the thread cannot be started, values are freed where they are dropped.
 
 use std::any::Any;
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::sys::memory;
 /// How long the thread gathers values before it gives their pages back to the system.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// The way to the thread. One for the process, as the heap is: whatever is dropped finds it without being handed it.
+/// The way to the thread. It is one for the process, as the heap is, so that each value finds it when it is dropped.
 static QUEUE: OnceLock<Sender<Order>> = OnceLock::new();
 
 enum Order {
@@ -30,7 +30,7 @@ enum Order {
     Trim,
 }
 
-/// Starts the thread, if it does not run yet. To be called after the process has given up its privileges, as threads
+/// Starts the thread, if it does not run yet. Call it after the process has given up its privileges, because threads
 /// inherit them.
 ///
 /// # Errors
@@ -42,15 +42,15 @@ pub fn start() -> io::Result<()> {
     }
     let (queue, orders) = channel();
     thread::Builder::new().name("reclaim".to_owned()).spawn(move || run(&orders))?;
-    // A thread that another call has started meanwhile stays, and this one ends.
+    // If another call has started a thread meanwhile, that thread stays and this one ends.
     let _ = QUEUE.set(queue);
     Ok(())
 }
 
-/// Frees a value on the thread of this module. Never waits for that.
+/// Frees a value on the thread of this module. Never blocks.
 pub fn free_later(value: impl Send + 'static) {
     if let Some(queue) = QUEUE.get() {
-        // What cannot be sent comes back in the error and is dropped here.
+        // A value that cannot be sent comes back in the error and is dropped here.
         let _ = queue.send(Order::Free(Box::new(value)));
     }
 }
@@ -90,13 +90,13 @@ impl<T: Send + 'static> Deferred<T> {
         Self(Some(value))
     }
 
-    /// Returns the value, which is then freed where it is dropped.
+    /// Returns the value, which is then freed on the thread that drops it.
     pub fn into_inner(mut self) -> T {
         self.0.take().expect(PRESENT)
     }
 }
 
-/// Why a [`Deferred`] has its value.
+/// Why a [`Deferred`] always has its value.
 const PRESENT: &str = "the value is there until it is dropped";
 
 impl<T: Send + 'static> Deref for Deferred<T> {

@@ -55,7 +55,7 @@ pub enum Order {
         /// Dropped when the socket is closed: its address is free then.
         closed: mpsc::Sender<Infallible>,
     },
-    /// Let go of policies that a reload has replaced: where nobody connects, the accept loops would hold them.
+    /// Drop policies that a reload has replaced: without new clients the accept loops would keep them.
     RenewPolicies,
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
@@ -231,8 +231,8 @@ async fn leave(accepting: Ended, closed: mpsc::Sender<Infallible>) {
 struct Desk {
     around: Rc<Surroundings>,
     posts: HashMap<SocketId, Post>,
-    /// Listening sockets that the reactor could not register. At each tick it is tried again; clients that the kernel
-    /// gives to one of them wait in its queue.
+    /// Listening sockets that the reactor could not register. Each tick tries them again; clients that the kernel gives
+    /// to such a socket wait in its queue.
     unregistered: Vec<(SocketId, OwnedFd)>,
     /// Accept loops that empty their queues.
     leaving: Vec<Ended>,
@@ -292,13 +292,13 @@ impl Desk {
             tracing::error!(
                 %error, socket = %id,
                 "a worker cannot watch a listening socket (is fs.epoll.max_user_watches reached?); its clients wait, \
-                 and it is tried again twice a second"
+                 and the socket is tried again twice a second"
             );
             self.unregistered.push((id, socket));
         }
     }
 
-    /// Tries the sockets again that could not be registered.
+    /// Tries again to register the sockets that could not be registered.
     fn register_again(&mut self) {
         for (id, socket) in std::mem::take(&mut self.unregistered) {
             match self.try_listen(&id, socket) {

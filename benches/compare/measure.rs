@@ -24,7 +24,7 @@ const STREAMS: usize = 8;
 const CROWD: usize = 40;
 const BESIDE: usize = 4;
 
-/// How much longer those streams go on than what is measured beside them: its connections must open first.
+/// How much longer those streams go on than the load beside them, whose connections must open first.
 const LONGER: Duration = Duration::from_millis(500);
 
 /// From the last idle connection's start until memory is read: long enough for what a proxy puts off.
@@ -147,8 +147,8 @@ impl Bench<'_> {
         Ok((outcome, flow))
     }
 
-    /// Runs a load beside streams, which have a process of their own: reading them is not to delay what is measured
-    /// more than it must. Gives what both did; errors of the streams count for the load.
+    /// Runs a load beside streams, and returns the outcomes of both. The streams have a process of their own, so that
+    /// reading them delays the load as little as possible. Errors of the streams count for the load.
     fn beside(&self, order: Order, place: Place) -> io::Result<(Outcome, Outcome)> {
         let streams = Order {
             work: Work::Down,

@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
     /// Microseconds of a connection or round trip; 0 where the work has none.
     pub(crate) p50: u32,
     pub(crate) p99: u32,
-    /// The slowest one in a thousand.
+    /// Microseconds of the slowest one in a thousand; 0 where the work has none.
     pub(crate) p999: u32,
     /// Connections that failed, stood still, or got other bytes than they should have.
     pub(crate) errors: u64,

@@ -98,8 +98,7 @@ pub(crate) enum Figures {
 /// A test in which something moves.
 #[derive(Clone, Debug)]
 pub(crate) struct Flow {
-    /// Operations in a second: connections, round trips or bytes; those of the streams where ping-pong goes on beside
-    /// them.
+    /// Operations in a second: connections, round trips or bytes. In [`Test::Beside`] they are those of the streams.
     pub(crate) rate: f64,
     /// CPU seconds of the proxy for one operation; `None` without a proxy.
     pub(crate) cpu: Option<f64>,

@@ -35,7 +35,7 @@ const CONNECTIONS: &[Column] = &[
     column("errors", figures::errors, 0, Never),
 ];
 
-/// The streams' rate and cost, and what the small requests beside them took.
+/// The streams' rate and cost, and the latencies of the small requests beside them.
 const BESIDE: &[Column] = &[
     column("Gbit/s", figures::gigabits, 1, WithFirst("Gbit/s")),
     column("CPU s/GiB*", figures::cpu_per_gib, 3, Never),

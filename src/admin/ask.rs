@@ -82,7 +82,7 @@ fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     let socket = Socket::new(Domain::from(i32::from(target.family())), Type::STREAM, None)?;
     let timeout = left(deadline)?;
     if let Address::Unix(_) = address {
-        // A connect that blocks waits so long for room in the accept queue; one that does not fails at once.
+        // A blocking connect waits this long for room in the accept queue; a non-blocking one would fail at once.
         socket.set_write_timeout(Some(timeout))?;
         socket.connect(&target).map_err(timed_out)?;
     } else {

@@ -32,7 +32,8 @@ const OPEN: [&str; 3] = ["/metrics", "/healthz", "/ready"];
 /// Where a browser says from which site a request comes. The library has no name for it.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How long a request waits for the token's file. It is shorter than the commands of this program wait for an answer.
+/// How long a request waits for the token's file. The commands of this program wait longer for an answer, so they get
+/// the 500 of such a request.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who asks.

@@ -1,5 +1,5 @@
-//! The admin listener of the program: if its address cannot be had, clients are served without it, and it is tried
-//! again until it can.
+//! The admin listener of the program. If its address cannot be bound, clients are served without admin, and the
+//! address is tried again until it can be bound.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct AdminListener {
     spec: AdminSpec,
     bound: Option<Bound>,
-    /// Why it could not be bound or used, as it was logged.
+    /// The fault that was logged last: why the address could not be bound or used.
     said: Option<String>,
 }
 
 impl AdminListener {
-    /// Looks at the token and takes the address. An address that cannot be had is logged, and [`AdminListener::serve`] tries it again.
+    /// Reads the token and binds the address. If the address cannot be bound, the fault is logged, and
+    /// [`AdminListener::serve`] tries the address again.
     ///
     /// # Errors
     ///
-    /// What is wrong with the file of the token.
+    /// The fault of the token's file.
     pub fn open(spec: AdminSpec) -> Result<Self, TokenFault> {
         check_token(&spec)?;
         let mut listener = Self { spec, bound: None, said: None };
@@ -39,7 +40,7 @@ impl AdminListener {
         Ok(listener)
     }
 
-    /// Answers what is asked, as soon as the address can be had. Does not end.
+    /// Answers requests, as soon as the address can be bound. Never returns.
     ///
     /// # Panics
     ///
@@ -47,7 +48,7 @@ impl AdminListener {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
+    /// Dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
     pub async fn serve(mut self, view: Arc<View>) {
         loop {
             if let Some(bound) = self.bound.take()
@@ -57,7 +58,7 @@ impl AdminListener {
             }
             sleep(AGAIN).await;
             let spec = self.spec.clone();
-            // The file of a Unix socket is made, and files are slow at times.
+            // It may create the file of a Unix socket, and a file system may be slow.
             match spawn_blocking(move || take_address(spec)).await {
                 Ok(Ok(bound)) => self.bound = Some(bound),
                 Ok(Err(fault)) => self.say(fault.to_string()),
@@ -66,11 +67,11 @@ impl AdminListener {
         }
     }
 
-    /// Logs a fault, once for each that is new.
+    /// Logs a fault unless it is the one that was logged last.
     fn say(&mut self, fault: String) {
         if self.said.as_ref() != Some(&fault) {
             tracing::error!(
-                "admin.listen: {fault}; clients are served without admin and metrics, and it is tried again each second"
+                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each second"
             );
             self.said = Some(fault);
         }

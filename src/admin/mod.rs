@@ -77,12 +77,12 @@ impl Bound {
     }
 }
 
-/// Takes the address of the admin listener, and looks at its token. Connections wait until [`serve`] runs. With `[::]` it
-/// takes IPv4 connections too, unless `net.ipv6.bindv6only` is set.
+/// Binds the address of the admin listener and reads its token. Connections wait until [`serve`] runs. With `[::]` it
+/// accepts IPv4 connections too, unless `net.ipv6.bindv6only` is set.
 ///
 /// # Errors
 ///
-/// The address and what the kernel said of it, or what is wrong with the file of the token.
+/// The error of the address, or the fault of the token's file.
 pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
     check_token(&spec)?;
     Ok(take_address(spec)?)
@@ -130,7 +130,7 @@ pub async fn serve(bound: Bound, view: Arc<View>) {
     }
 }
 
-/// The same, which ends with an error at once if the listener cannot be used.
+/// Serves as [`serve`] does, but returns an error at once if the listener cannot be used.
 async fn answer(bound: Bound, view: Arc<View>) -> io::Result<()> {
     let Bound { socket, address, spec, file: _file } = bound;
     let refusals = Refusals::new(Arc::clone(&view.metrics));
@@ -138,7 +138,7 @@ async fn answer(bound: Bound, view: Arc<View>) -> io::Result<()> {
     tracing::info!(%address, "admin listens");
     let guard = Guard::new(spec, Arc::clone(&view.metrics));
     let service = http::router(view, guard).into_make_service_with_connect_info::<guard::Peer>();
-    // Its result says nothing: accept errors are dealt with in the door, and it has no other end.
+    // No result to check: the door handles errors of accept, and the loop has no other end.
     let _ = axum::serve(door, service).await;
     Ok(())
 }

@@ -72,7 +72,7 @@ impl Read for BackendAddress {
         let text = string(value, path, "an address such as \"10.0.0.1:443\"", found)?;
         let address = match text.parse::<Address>() {
             Ok(address) => {
-                // One backend, however it is written.
+                // An IPv4-mapped address is the same backend as the IPv4 address.
                 let address = address.to_canonical();
                 destination::check(&address).map(|()| address).map_err(|fault| fault.to_string())
             }
@@ -163,7 +163,7 @@ fn one_address(text: &str) -> Result<Address, String> {
         return Err(format!("write \"{ip}:{}\"", tcp.port()));
     }
     match destination::check_host(&address) {
-        // Here it is meant: each address of this host.
+        // An unspecified address is allowed here: it means every address of this host.
         Ok(()) | Err(DestinationFault::Unspecified(_)) => Ok(address),
         Err(fault) => Err(fault.to_string()),
     }

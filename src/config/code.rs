@@ -70,7 +70,7 @@ codes! {
     BadCountry = "C0261",
     /// A file that does not tell countries, is broken, or has no network of one that a list asks for.
     BadCountryFile = "C0262",
-    /// A file of a list that has no entries, though `allow_empty` is not set.
+    /// The file of a list that has no entries although `allow_empty` is not set.
     EmptyList = "C0263",
     /// A pool that no table defines.
     UnknownPool = "C0301",
@@ -130,7 +130,7 @@ codes! {
     UnusedPool = "C0401",
     /// A setting without effect beside the others.
     IdleSetting = "C0402",
-    /// A timeout of peers that another one overrides, or makes useless.
+    /// A timeout of peers that another timeout overrides, or leaves without effect.
     OverriddenTimeout = "C0403",
     /// A pool whose backends are all drained or in maintenance.
     NothingReady = "C0410",
@@ -146,9 +146,9 @@ codes! {
     RefusesHellosOnly = "C0450",
     /// The admin listener's token may not be read by the user who checks.
     UnseenToken = "C0460",
-    /// A file that the user who checks may not read, or not write.
+    /// A file that the user that runs `check` may not read, or not write.
     UnseenFile = "C0461",
-    /// A file of `discover` that is not there yet.
+    /// A file of `discover` that does not exist yet.
     MissingDiscoveryFile = "C0462",
     /// A file of `discover` that cannot be read, or that names no backends. A process that starts serves without it.
     BadDiscoveryFile = "C0463",

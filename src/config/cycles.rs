@@ -1,11 +1,11 @@
-//! Backends that are listeners of the same process, so that connections come back to where they came from.
+//! Finds cycles: backends that are listeners of the same process and lead back to their own pools.
 //!
-//! A backend that is another listener is a chain, and may be meant. A chain that leads back to the backend's own pool
-//! is a cycle: each client, and each check, goes round until the process is full.
+//! A backend may be another listener on purpose. A way that leads back to the backend's own pool is a cycle: each
+//! client, and each check, takes it again and again until the process has no connection left.
 //!
 //! A cycle is *certain* if the same connection takes it again and again: no route on the way has a condition besides
-//! the server name, and all routes on the way are for the same written name. It is a fault. Another cycle may end, as
-//! with a route for the address that the second turn comes from; it is a warning.
+//! the server name, and all routes on the way are for the same written name. A certain cycle is a fault. Another cycle
+//! may end, for example by a route for the address that the second turn comes from; it is a warning.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::sys::Address;
 pub struct Cycle {
     /// Each listener on the way, with the pool that it leads to and the backend that is the next listener.
     steps: Vec<Step>,
-    /// Whether the same connection takes it again and again.
+    /// Whether the same connection takes the way again and again.
     pub is_certain: bool,
 }
 
@@ -42,19 +42,19 @@ impl fmt::Display for Cycle {
     }
 }
 
-/// By what a connection takes a way out of a listener.
+/// Which connections take a way out of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Label {
-    /// Each connection does.
+    /// All connections.
     All,
-    /// The route's name, as it is written, or the key that stands for a route.
+    /// Those for one route: its name as it is written, or the key that stands for a route.
     Only(String),
-    /// Something that may differ at the second turn.
+    /// Those with a property that may differ at the second turn.
     Uncertain,
 }
 
 impl Label {
-    /// What a connection has that takes both ways; `None` if none surely does.
+    /// Returns the label of the connections that take both ways, or `None` if none certainly does.
     fn and(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Uncertain, _) | (_, Self::Uncertain) => None,
@@ -67,19 +67,19 @@ impl Label {
 /// The listeners of a process, and which of them its backends are.
 pub struct Graph<'a> {
     listeners: &'a [ListenerSpec],
-    /// The listeners that are bound to an address, by it.
+    /// Listeners by the address that they are bound to.
     bound: HashMap<Address, usize>,
-    /// Those that are bound to a port on every address of a family.
+    /// Listeners on every address of a family, by their port and whether the family is IPv4.
     wild: HashMap<(u16, bool), usize>,
-    /// The addresses of this host, where they are known.
+    /// The addresses of this host, or none if they are not known.
     host: &'a [IpAddr],
     /// The backends of each pool that are listeners.
     hits: HashMap<&'a str, Vec<(Address, usize)>>,
 }
 
 impl<'a> Graph<'a> {
-    /// What is known of these listeners and pools. `host` are the addresses of this host's interfaces, or none where the
-    /// configuration may be for another host: loopback addresses are of every host.
+    /// Builds the graph of these listeners and pools. `host` has the addresses of this host's interfaces, or none if
+    /// the configuration may be for another host. Every host has loopback addresses.
     pub fn new(listeners: &'a [ListenerSpec], pools: &'a [PoolSpec], host: &'a [IpAddr]) -> Self {
         let mut graph =
             Self { listeners, bound: HashMap::new(), wild: HashMap::new(), host, hits: HashMap::new() };
@@ -110,12 +110,12 @@ impl<'a> Graph<'a> {
         graph
     }
 
-    /// The pools with backends that are listeners, and those backends.
+    /// Returns the backends that are listeners, each with its pool.
     pub fn own_backends(&self) -> impl Iterator<Item = (&'a str, &Address)> {
         self.hits.iter().flat_map(|(pool, hits)| hits.iter().map(|(address, _)| (*pool, address)))
     }
 
-    /// The listener that a connect to `address` reaches, if it is one of this process.
+    /// Returns the listener of this process that a connect to `address` reaches, or `None`.
     fn listener_at(&self, address: &Address) -> Option<usize> {
         let address = address.to_canonical();
         if let Some(at) = self.bound.get(&address) {
@@ -126,8 +126,8 @@ impl<'a> Graph<'a> {
         self.wild.get(&(tcp.port(), tcp.is_ipv4())).copied().filter(|_| is_here)
     }
 
-    /// The way on which connections to a backend at `address` come back to its `pool`, if there is one. A certain one goes
-    /// before others.
+    /// Returns the way on which connections to a backend at `address` come back to its `pool`, or `None`. A certain
+    /// cycle is preferred.
     pub fn cycle(&self, pool: &str, address: &Address) -> Option<Cycle> {
         let first = self.listener_at(address)?;
         let mut search =
@@ -155,7 +155,7 @@ struct Search<'g, 'a> {
 }
 
 impl Search<'_, '_> {
-    /// Looks for the pool behind a listener; the steps are then those of the way.
+    /// Looks for the pool behind a listener, and leaves the way to it in `steps`.
     fn find(&mut self, at: usize, label: &Label) -> bool {
         if !self.seen.insert((at, label.clone())) {
             return false;
@@ -173,7 +173,7 @@ impl Search<'_, '_> {
                 backend: backend.clone(),
             };
             if **pool == *self.pool {
-                // The backend is the one that was asked for.
+                // A placeholder: the caller writes the backend of its question here.
                 self.steps.push(step(&SocketAddr::from(([0; 4], 0)).into()));
                 return true;
             }
@@ -189,18 +189,18 @@ impl Search<'_, '_> {
     }
 }
 
-/// The pools that a listener leads to, and by what.
+/// Returns the pools that a listener leads to, each with the connections that go there.
 fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
     let policy = &listener.policy;
     let mut targets = Vec::new();
     for route in policy.protocol.routes() {
-        let pools = match &route.action {
-            ActionSpec::Pool(pool) => std::slice::from_ref(pool),
-            ActionSpec::Split(_, pools) => pools,
-            ActionSpec::Reject | ActionSpec::Drop => continue,
-        };
-        for key in &route.keys {
-            targets.extend(pools.iter().map(|pool| (Label::Only(key.to_string()), pool)));
+        match &route.action {
+            ActionSpec::Pool(pool) => {
+                targets.extend(route.keys.iter().map(|key| (Label::Only(key.to_string()), pool)));
+            }
+            // Another pool of the split may take the second turn.
+            ActionSpec::Split(_, pools) => targets.extend(pools.iter().map(|pool| (Label::Uncertain, pool))),
+            ActionSpec::Reject | ActionSpec::Drop => {}
         }
     }
     match &policy.protocol {
@@ -226,7 +226,7 @@ fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
             ("on_timeout", &detect.on_timeout),
         ])),
     }
-    // A route with conditions may take the second turn elsewhere, whatever the way is for.
+    // A route with conditions may send the second turn elsewhere, whatever the other routes are for.
     if policy.protocol.routes().iter().any(|route| route.conditions.is_some()) {
         targets.iter_mut().for_each(|(label, _)| *label = Label::Uncertain);
     }

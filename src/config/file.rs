@@ -137,15 +137,15 @@ tables! {
     /// Where clients connect.
     #[cfg_attr(test, schemars(extend("required" = ["bind"])))]
     "a listener" struct Listener {
-        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these or the one whose family
-        /// the host has, a Unix socket, `"unix:/run/pointsman.sock"`, or an array. Needed.
+        /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these (a family that the
+        /// host does not have is left out), a Unix socket, `"unix:/run/pointsman.sock"`, or an array. Needed.
         bind: OneOrMany<Bind>,
         /// Unix sockets only: the permissions of the socket's file, such as "0660"; who may write may connect.
         /// Default: those that the umask leaves.
         mode: FileMode,
-        /// Whether it listens on addresses that no interface has yet, such as one that VRRP moves from host to host
-        /// (IP_FREEBIND): clients are served as soon as the address comes. A misspelt address is then no fault.
-        /// Default false.
+        /// Whether the listener may bind addresses that no interface has yet (IP_FREEBIND), such as an address that
+        /// VRRP moves between hosts: clients are served as soon as the host has the address. A misspelt address is
+        /// then not reported as a fault. Default false.
         free_bind: bool,
         /// "tcp" (default): every connection goes to `pool`; "tls": the ClientHello is read, never
         /// decrypted, and its server name chooses the pool. "postgres", "smtp", "imap", "pop3": the same behind
@@ -227,26 +227,28 @@ tables! {
         /// Connections the kernel may hold before they are accepted, 1 to 1000000. Default 4096; the
         /// system's net.core.somaxconn cuts it.
         backlog: Number<1, 1_000_000>,
-        /// TCP keepalive of clients: how long a connection is idle before the kernel sends the first probe (TCP_KEEPIDLE,
-        /// whole seconds); "4s" to "9h", or "off": one that vanished while the connection is idle is then noticed
-        /// only by `idle_timeout`. Any answer to any probe begins the count anew. While bytes are under way no such
-        /// probe is sent: clients that answer nothing for 60 s are closed. Default "60s".
+        /// TCP keepalive of clients: how long a connection is idle before the kernel sends the first probe
+        /// (TCP_KEEPIDLE, whole seconds); "4s" to "9h", or "off": then only `idle_timeout` closes an idle
+        /// connection whose client has vanished. An answer to any probe begins the count anew. While bytes are
+        /// under way the kernel sends no such probes: pointsman closes clients that answer nothing for 60 s.
+        /// Default "60s".
         keepalive: TimeOrOff<{ 4 * SECOND }, { 9 * HOUR }>,
         /// The time from each probe to the next (TCP_KEEPINTVL, whole seconds); "1s" to "9h". Default: a quarter of
         /// `keepalive`, at least "1s".
         keepalive_interval: Time<SECOND, { 9 * HOUR }>,
-        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: one interval after the last of them the
-        /// connection is closed, by default 120 s after the last byte. Default 4.
+        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: the kernel closes the connection one interval
+        /// after the last of them, by default 120 s after the last byte. Default 4.
         keepalive_count: Number<1, 127>,
-        /// TCP_USER_TIMEOUT: the kernel closes the connection when clients take no byte for so long, whether they are
-        /// gone or only do not read; it then ignores `keepalive_count` and closes after this time if one probe is
-        /// unanswered. "100ms" to "1day", or "off" (default): pointsman closes when what was sent stays without any
-        /// answer for 60 s, and clients that answer and do not read stay. Before Linux 6.15 the kernel asks one that
-        /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
+        /// TCP_USER_TIMEOUT: the kernel closes the connection if the client takes no byte for this time, whether
+        /// the client is gone or only does not read. The kernel then ignores `keepalive_count`, and closes an idle
+        /// connection after this time if one probe is unanswered. "100ms" to "1day", or "off" (default): pointsman
+        /// closes the connection if the client answers nothing for 60 s, and clients that answer and do not read
+        /// stay. Before Linux 6.15 the kernel probes a client that has not read for long only every two minutes, so
+        /// a client that vanishes then is closed after about six minutes.
         user_timeout: TimeOrOff<100, DAY>,
-        /// How long clients may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
-        /// as long as `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds how long
-        /// attackers that do not read hold memory.
+        /// How long a client may answer and take no byte while bytes wait for it; "1s" to "30days", or "off"
+        /// (default): as long as `idle_timeout`. pointsman closes such a connection up to 7 s late. This timeout
+        /// ends paused transfers, and bounds how long attackers that do not read hold memory.
         stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a client beyond what is on its way there, 16384 to 1073741824.
         /// Less bounds what clients that do not read cost, more makes streams cheaper. Default: as much as the
@@ -396,26 +398,28 @@ tables! {
         /// `pointsman tproxy-rules` prints; or an address of this machine, such as "10.0.0.5". Default: the
         /// kernel's choice. Checks and agents are not concerned.
         source: SourceAddress,
-        /// TCP keepalive of backends: how long a connection is idle before the kernel sends the first probe (TCP_KEEPIDLE,
-        /// whole seconds); "4s" to "9h", or "off": one that vanished while the connection is idle is then noticed
-        /// only by the listener's `idle_timeout`. Any answer to any probe begins the count anew. While bytes are under way no such
-        /// probe is sent: backends that answer nothing for 60 s are closed. Default "60s".
+        /// TCP keepalive of backends: how long a connection is idle before the kernel sends the first probe
+        /// (TCP_KEEPIDLE, whole seconds); "4s" to "9h", or "off": then only the listener's `idle_timeout` closes an
+        /// idle connection whose backend has vanished. An answer to any probe begins the count anew. While bytes
+        /// are under way the kernel sends no such probes: pointsman closes backends that answer nothing for 60 s.
+        /// Default "60s".
         keepalive: TimeOrOff<{ 4 * SECOND }, { 9 * HOUR }>,
         /// The time from each probe to the next (TCP_KEEPINTVL, whole seconds); "1s" to "9h". Default: a quarter of
         /// `keepalive`, at least "1s".
         keepalive_interval: Time<SECOND, { 9 * HOUR }>,
-        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: one interval after the last of them the
-        /// connection is closed, by default 120 s after the last byte. Default 4.
+        /// Probes in a row without an answer (TCP_KEEPCNT), 1 to 127: the kernel closes the connection one interval
+        /// after the last of them, by default 120 s after the last byte. Default 4.
         keepalive_count: Number<1, 127>,
-        /// TCP_USER_TIMEOUT: the kernel closes the connection when backends take no byte for so long, whether they are
-        /// gone or only do not read; it then ignores `keepalive_count` and closes after this time if one probe is
-        /// unanswered. "100ms" to "1day", or "off" (default): pointsman closes when what was sent stays without any
-        /// answer for 60 s, and backends that answer and do not read stay. Before Linux 6.15 the kernel asks one that
-        /// has not read for long only every two minutes, so one that vanishes then is closed after some six minutes.
+        /// TCP_USER_TIMEOUT: the kernel closes the connection if the backend takes no byte for this time, whether
+        /// the backend is gone or only does not read. The kernel then ignores `keepalive_count`, and closes an idle
+        /// connection after this time if one probe is unanswered. "100ms" to "1day", or "off" (default): pointsman
+        /// closes the connection if the backend answers nothing for 60 s, and backends that answer and do not read
+        /// stay. Before Linux 6.15 the kernel probes a backend that has not read for long only every two minutes,
+        /// so a backend that vanishes then is closed after about six minutes.
         user_timeout: TimeOrOff<100, DAY>,
-        /// How long backends may answer and take no byte while bytes wait for them; "1s" to "30days", or "off" (default):
-        /// as long as the listener's `idle_timeout`. Noticed up to 7 s late. It ends paused transfers, and bounds how long
-        /// attackers that do not read hold memory.
+        /// How long a backend may answer and take no byte while bytes wait for it; "1s" to "30days", or "off"
+        /// (default): as long as the listener's `idle_timeout`. pointsman closes such a connection up to 7 s late.
+        /// This timeout ends paused transfers, and bounds how long a backend that does not read holds memory.
         stall_timeout: TimeOrOff<SECOND, { 30 * DAY }>,
         /// Bytes that the kernel may hold for a backend beyond what is on its way there, 16384 to 1073741824.
         /// Default: as much as the system's net.ipv4.tcp_wmem and tcp_notsent_lowat allow.

@@ -50,8 +50,7 @@ impl ListReader {
     /// # Errors
     ///
     /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
-    /// entries, is UTF-16, or has no entries and needs some, or if it should tell countries and does not, or none of
-    /// theirs.
+    /// entries, is UTF-16, has no entries although it needs some, or lacks the countries of the list.
     pub fn read(&self) -> Result<FileEntries, Faults> {
         let ListSource { path, countries, allow_empty } = &self.source;
         let name = path.display().to_string();
@@ -76,7 +75,7 @@ impl ListReader {
     }
 }
 
-/// How a text in UTF-16 begins, as some editors and shells of Windows write it.
+/// The byte order marks of UTF-16, as some editors and shells of Windows write them.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
 /// Reads the text of a file; `source_name` stands for its path in messages. Comments may have any bytes.

@@ -22,9 +22,9 @@ tables! {
         /// in MaxMind's format (.mmdb), and the networks of these countries are taken out of it. Default: none, the
         /// file is text.
         countries: OneOrMany<CountryCode>,
-        /// Whether the list is emptied when its file has no entries. Default: false, the entries stay as they are then,
-        /// because a failed download leaves an empty file; at the start such a file is a fault. Without effect beside
-        /// `countries`.
+        /// Whether a file without entries empties the list. Default false: such a file changes nothing, because a
+        /// failed download often leaves an empty file; at the start and at a reload it is a fault. Without effect
+        /// beside `countries`.
         allow_empty: bool,
     }
 

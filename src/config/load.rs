@@ -43,8 +43,8 @@ pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
     Ok((loaded.config, loaded.warnings))
 }
 
-/// The same, and looks at every other file that a process reads or writes which runs this configuration. Nothing is
-/// opened for writing, and nothing is bound.
+/// Loads a configuration as [`load`] does, and also checks every other file that a process with this configuration
+/// reads or writes. It opens nothing for writing and binds nothing.
 ///
 /// # Errors
 ///
@@ -193,7 +193,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     fault::about_text(name, String::new(), diagnostic)
 }
 
-/// Why a file cannot be read, in the words of messages.
+/// Returns the text for messages of why a file cannot be read.
 pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -203,7 +203,7 @@ pub(super) fn reason(error: &io::Error) -> String {
     }
 }
 
-/// The fault of bytes that are not UTF-8.
+/// Returns the fault of bytes that are not UTF-8.
 pub(super) fn not_utf8(name: &str, what: &str, bytes: &[u8]) -> Faults {
     let good = str::from_utf8(bytes).err().map_or(bytes.len(), |error| error.valid_up_to());
     let text = String::from_utf8_lossy(bytes).into_owned();

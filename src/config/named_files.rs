@@ -1,5 +1,5 @@
-//! The files that a configuration names: where it names them, and whether a process could read or write those that are
-//! no part of loading.
+//! Checks the files that a configuration names but loading does not read, and adds to faults of named files the place
+//! of the key that names them.
 
 use std::io;
 use std::path::Path;
@@ -20,9 +20,9 @@ use crate::telemetry::AccessLogTarget;
 /// The configuration that names files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Naming<'t> {
-    /// What stands for its path in messages.
+    /// The name of the configuration in messages: its path.
     pub(super) source_name: &'t str,
-    /// Its text, which is good.
+    /// Its text, which has no faults.
     pub(super) text: &'t str,
 }
 
@@ -51,7 +51,7 @@ impl Naming<'_> {
     }
 }
 
-/// The value of a key in the text of a good configuration.
+/// Returns the place of a key's value in the text of a configuration without faults.
 fn place(text: &str, keys: &[&str]) -> Option<Span> {
     let (document, _) = DeTable::parse_recoverable(text);
     let (last, outer) = keys.split_last()?;
@@ -65,7 +65,7 @@ fn place(text: &str, keys: &[&str]) -> Option<Span> {
     table.get(*last).map(|value| value.span().into())
 }
 
-/// Looks at the files that loading leaves alone: the token of admin, files of discovery, and the access log. It opens
+/// Checks the files that loading does not read: the token of admin, files of discovery, and the access log. It opens
 /// nothing for writing.
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     if let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()) {
@@ -123,18 +123,18 @@ fn access_log(error: &io::Error) -> Diagnostic {
         io::ErrorKind::PermissionDenied => {
             return unseen("the access log may not be written by this user".to_owned());
         }
-        io::ErrorKind::NotFound => "its directory is not there".to_owned(),
-        io::ErrorKind::NotADirectory => "what should be its directory is none".to_owned(),
+        io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+        io::ErrorKind::NotADirectory => "the path of its directory is not a directory".to_owned(),
         io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
         _ => error.to_string(),
     };
     Diagnostic::new(Code::BadAccessLog, "", format!("the access log cannot be opened: {why}"))
-        .help("create the directory, or name another file; access_log.to = \"off\" does without")
+        .help("create the directory, or name another file; access_log.to = \"off\" turns the access log off")
 }
 
 fn unseen(message: String) -> Diagnostic {
     Diagnostic::new(Code::UnseenFile, "", message)
-        .help("check as the user that runs the process, so that it is looked at as well")
+        .help("run `check` as the user that runs the process, so that it can check this file too")
 }
 
 #[cfg(test)]

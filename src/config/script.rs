@@ -174,7 +174,7 @@ impl Read for TargetAddress {
     }
 }
 
-/// Reads an address of checks or agents, or says what is wrong with it.
+/// Reads an address of checks or agents, or returns the text of its fault.
 fn target(text: &str) -> Result<Target, String> {
     const FORM: &str = "an IP address, one with a port, or a Unix socket";
     if let Ok(Address::Unix(path)) = text.parse() {
@@ -193,6 +193,6 @@ fn target(text: &str) -> Result<Target, String> {
     }
     let address = address.to_canonical();
     destination::check_host(&address).map_err(|fault| fault.to_string())?;
-    // The port stands beside it, as it may also be written there.
+    // The port is kept apart from the address, because it may also come from a key of its own.
     Ok(Target { host: address.with_port(0).map(Host::Address), port })
 }

@@ -38,10 +38,10 @@ pub enum TokenFault {
     },
 }
 
-/// What some editors begin a file with.
+/// The byte order mark of UTF-8, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a token from its file; white space around it, and a byte order mark before it, are no part of it. Blocks.
+/// Reads a token from its file, without white space around it and without a byte order mark before it. Blocks.
 ///
 /// # Errors
 ///
@@ -74,17 +74,17 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
     text.filter(fits).map(str::to_owned).ok_or_else(|| TokenFault::Form { path: path.to_owned() })
 }
 
-/// What a check says of a token that was read, or was not. It is no part of loading: the token is read whenever it is
-/// asked for, so that a new one needs no reload.
+/// Returns the fault of a token, as `check` reports it. Loading does not read the token: each request that needs it
+/// does, so that a new token needs no reload.
 ///
-/// That the user who checks may not read it is a warning: the user that runs the process may.
+/// If the user that runs `check` may not read the file, that is a warning: the user that runs the process may read it.
 pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
     let fault = |code, message: &str| Diagnostic::new(code, "", message);
     match read {
         Ok(_) => None,
         Err(TokenFault::Unreadable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
             let message = "the token of `admin.token_file` may not be read by this user";
-            let help = "check as the user that runs the process, so that it is looked at as well";
+            let help = "run `check` as the user that runs the process, so that it can check this file too";
             Some(fault(Code::UnseenToken, message).help(help))
         }
         Err(TokenFault::Unreadable { source, .. }) => {

@@ -1,4 +1,4 @@
-//! One attempt to connect a backend, and what its failure means.
+//! One attempt to connect a backend, and the meaning of its failure.
 
 use std::cell::Cell;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct Dialled {
 }
 
 impl Dialled {
-    /// The relay between the client and this backend, beginning with what is not yet sent.
+    /// Returns the relay between the client and this backend, which begins with the bytes that are not yet sent.
     pub(super) fn relay(self, sniffed: Sniffed, settings: RelaySettings, engines: Rc<Engines>) -> Relay {
         let Sniffed { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
@@ -46,7 +46,7 @@ impl Dialled {
     }
 }
 
-/// One attempt at one backend: connected by `by`, and ready for the first bytes by `deadline`.
+/// Makes one attempt at one backend. It must be connected by `by`, and ready for the first bytes by `deadline`.
 pub(super) async fn ready(
     way: Way<'_>,
     prologue: &Prologue<'_>,
@@ -76,7 +76,7 @@ pub(super) async fn ready(
     Ok(Dialled { backend, sent, is_told: true })
 }
 
-/// How a backend is dialled.
+/// The way to dial a backend: its address, the options, and the client's address for `source = "client"`.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) address: &'a Address,
@@ -84,7 +84,7 @@ pub(super) struct Way<'a> {
     pub(super) client: Option<SocketAddr>,
 }
 
-/// One attempt at one backend. `is_busy` is true while the accept queue of its Unix socket is full.
+/// Makes one attempt to connect. `is_busy` is true while the accept queue of the backend's Unix socket is full.
 async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) -> io::Result<Dialled> {
     let Way { address, spec, client } = way;
     let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
@@ -109,16 +109,16 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) ->
         Err(error) => return Err(error),
     };
     self_connect::refuse(&backend, address, options.source)?;
-    // What is not the client's is no business of the relay.
+    // The relay sends only bytes of the client, so the other ones are sent here.
     while sent < prologue.own {
         sent += backend.send(&first[sent..prologue.own]).await?;
     }
     Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
 }
 
-/// Starts a connect; one to a Unix socket whose accept queue is full again and again, until it is let in.
+/// Starts a connect. While the accept queue of a Unix socket is full, it starts the connect again.
 ///
-/// TCP repeats its SYN in that case by itself. connect(2) gives EAGAIN at once for a nonblocking Unix socket.
+/// For TCP the kernel repeats the SYN itself. For a non-blocking Unix socket connect(2) returns EAGAIN at once.
 async fn start(
     address: &Address,
     options: ConnectOptions,
@@ -140,7 +140,7 @@ async fn start(
     }
 }
 
-/// Where a connection to that backend comes from.
+/// Returns the source address of a connection to that backend.
 fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<Source> {
     match (wanted, client, backend) {
         (DialSource::Any, ..) => Ok(Source::Any),
@@ -148,12 +148,12 @@ fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> 
         (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
             Ok(Source::Foreign(client.ip()))
         }
-        // Never as ourselves instead: the backend may trust us more than its clients.
+        // Never from our own address instead: the backend may trust that more than the client's.
         (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
-/// What a failed attempt means.
+/// The meaning of a failed attempt.
 pub(super) struct Failure {
     pub(super) outcome: ConnectOutcome,
     pub(super) reason: CloseReason,
@@ -164,7 +164,7 @@ pub(super) struct Failure {
 impl Failure {
     const TIMEOUT: Self = Self::of_backend(ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
 
-    /// The accept queue of a Unix socket stayed full: the backend is loaded, and not broken.
+    /// The accept queue of a Unix socket stayed full: the backend is busy, and not down.
     const BUSY: Self = Self { is_of_backend: false, ..Self::TIMEOUT };
 
     const GREETING_TIMEOUT: Self = Self::of_backend(ConnectOutcome::Greeting, CloseReason::GreetingTimeout);
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(failure.is_of_backend, outcome != ConnectOutcome::Local, "{error}");
     }
 
-    /// What is discovered may be a Unix socket too, to which we could only come as ourselves.
+    /// A discovered backend may be a Unix socket too. A connect to it has no source address of a client.
     #[test]
     fn who_should_come_as_the_client_never_comes_as_us() {
         let check = |client: &str, backend: &str, expected: Result<Source, Kind>| {

@@ -73,7 +73,7 @@ pub(super) async fn dial(
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
         let way = Way { address: &address, spec, client: story.client().tcp() };
-        // First the attempt: a backend that is connected sees the client's reset as one, and not as an orderly end.
+        // The attempt is polled first: if the backend is connected, the relay passes the client's reset on as a reset.
         let attempt = tokio::select! {
             biased;
             attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
@@ -182,7 +182,7 @@ async fn find(
     metrics.queued.increment(1);
     let began = Instant::now();
     let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
-    // First the client: a place that comes in the same moment as its end goes to the next who waits.
+    // The client is polled first: if it ends in the moment in which it gets a place, the place goes to the next waiter.
     let ended = tokio::select! {
         biased;
         () = sniffed.gone(Step::Queue) => None,

@@ -1,15 +1,15 @@
-//! Judges whether a client that has ended before its relay can still be served.
+//! Decides whether a client whose FIN or reset came before the relay can still be served.
 //!
 //! A client that was reset is gone. A FIN says only that no more bytes come: it may be a half-close, whose client
-//! still reads. So the judgement depends on the protocol, and on what the client has sent.
+//! still reads. So the decision depends on the protocol, and on the bytes that the client has sent.
 //!
 //! - TLS, also behind STARTTLS or SSLRequest, and sessions of PostgreSQL: the client has to answer the server before
 //!   anything useful happens, so it is gone.
-//! - A request of PostgreSQL to cancel is whole, and goes on.
-//! - Other protocols: a client that has sent bytes may have sent all of its request, and keeps its place. One that
-//!   has sent nothing may read a banner. It is served where a backend is free, and does not wait in a queue.
+//! - A request of PostgreSQL to cancel a query is whole, and is served.
+//! - Other protocols: a client that has sent bytes may have sent its whole request, and keeps its place. A client that
+//!   has sent nothing may wait for a banner. It is served if a backend is free, and does not wait in a queue.
 //!
-//! Nothing is asked of the kernel before the reactor has reported the end of the client.
+//! No system call is made before the reactor has reported the end of the client.
 
 use super::front::Wish;
 use super::sniff::Sniffed;
@@ -24,7 +24,7 @@ pub(super) enum Step {
 }
 
 impl Sniffed {
-    /// Whether the client is known to be gone.
+    /// Whether the client is certainly gone.
     pub(super) fn is_gone(&self, step: Step) -> bool {
         if !self.client.has_ended() {
             return false;
@@ -49,7 +49,7 @@ impl Sniffed {
     /// Nothing is lost; call it again.
     pub(super) async fn gone(&self, step: Step) {
         self.client.ended().await;
-        // Behind its end no more bytes come, so the judgement stands until the client is reset.
+        // After the FIN no more bytes come, so the decision holds until the client is reset.
         if !self.is_gone(step) {
             self.client.failed().await;
         }

@@ -1,4 +1,4 @@
-//! How a client's socket is registered and its first bytes are read.
+//! Registers a client's socket and reads its first bytes.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,17 +14,17 @@ use crate::telemetry::CloseReason;
 ///
 /// # Errors
 ///
-/// The reason for which the connection ends; the client is reset.
+/// The close reason of the connection; the client is reset.
 pub(super) fn register(client: OwnedFd) -> Result<Stream, CloseReason> {
     Stream::register(client).map_err(|error| unregistered(&error))
 }
 
-/// The reason for which a connection ends whose socket the reactor does not take.
+/// Returns the close reason of a connection whose socket the reactor cannot register.
 pub(super) fn unregistered(error: &io::Error) -> CloseReason {
     if is_out_of_resources(error) {
         return CloseReason::OutOfResources;
     }
-    tracing::error!(%error, "epoll does not take the socket of a connection; the connection is closed");
+    tracing::error!(%error, "epoll cannot register the socket of a connection; the connection is closed");
     CloseReason::Internal
 }
 

@@ -1,8 +1,8 @@
 //! Runs the tasks of one thread: a worker's.
 //!
 //! One pass polls the tasks that were woken, fires the timers that are due and asks the kernel for news.
-//! A task that wakes itself has its next turn in a later pass, behind those of tasks with less to do (`turns`): a
-//! stream with bytes at hand does not keep a small request waiting.
+//! A task that wakes itself has its next turn in a later pass, after tasks with less to do (`turns`). So a stream with
+//! bytes at hand does not delay a small request.
 //!
 //! It is small because it does little: tasks do not move between threads, and sockets, timers and wakers
 //! from other threads are all that can be waited for. A task may end in another, its [`Next`], which

@@ -39,9 +39,9 @@ impl Slot {
 
 enum Occupant {
     Task(Task),
-    /// A task that has its turn.
+    /// The task is out of the table, because it has its turn.
     Running,
-    /// Something that is kept elsewhere.
+    /// The key is in use for a value that is kept elsewhere.
     Reserved,
 }
 
@@ -98,7 +98,7 @@ impl Tasks {
         }
     }
 
-    /// Puts a task back that has had its turn.
+    /// Puts a task back after its turn.
     fn end_turn(&self, key: u32, task: Task) {
         let slot = &mut self.slots.borrow_mut()[key as usize];
         slot.occupant = Occupant::Task(task);
@@ -160,7 +160,7 @@ impl<'a> Iterator for Pass<'a> {
             if matches!(slot.occupant, Occupant::Reserved) {
                 return Some(Turn::Reserved);
             }
-            // A task that has its turn comes here only after it.
+            // A running task waits for no turn before its own has ended.
             if let Occupant::Task(task) = std::mem::replace(&mut slot.occupant, Occupant::Running) {
                 return Some(Turn::Task(Running { tasks, key, task }));
             }

@@ -1,32 +1,32 @@
 //! The order of turns: short ones first.
 //!
-//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand has. Such a task is
-//! *long* until it has had [`SHORT_AGAIN`] turns that ended by themselves. In a pass the other tasks come first, then
-//! long ones for as long as the others took, or for [`SLICE`] if that is more. A small request beside many streams
-//! so waits for a slice, not for a turn of each stream; and the streams always have half of the time at least.
+//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand does. Such a task
+//! is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the other tasks come first. The
+//! long tasks then run for as long as the others took, or for [`SLICE`] if that is more. So a small request beside many
+//! streams waits for a slice, and not for a turn of each stream, and the streams have at least half of the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long the long tasks of a pass run at least, together: some turns of a stream. Then the kernel is asked for news,
-/// which costs about a hundredth of this.
+/// The least time that the long tasks of a pass have together: some turns of a stream. Then the reactor polls the
+/// kernel, which costs about a hundredth of this time.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// So many turns in a row that ended by themselves make a long task a short one. A stream whose source is empty for a
-/// moment stays a long one.
+/// Turns in a row that a long task must not use up to become a short one. A stream whose source is empty for a moment
+/// stays long.
 const SHORT_AGAIN: u8 = 2;
 
-/// How long the turns of a task have been of late.
+/// Whether the last turns of a task were long.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace(u8);
 
 impl Pace {
-    /// The task woke itself in its turn.
+    /// Notes that the task woke itself in its turn.
     pub(super) fn used_up(&mut self) {
         self.0 = SHORT_AGAIN;
     }
 
-    /// The task ended its turn by itself.
+    /// Notes that the task ended its turn without waking itself.
     pub(super) fn ended(&mut self) {
         self.0 = self.0.saturating_sub(1);
     }
@@ -40,19 +40,19 @@ impl Pace {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     ready: VecDeque<u32>,
-    /// Not yet run once.
+    /// Tasks that have not run yet.
     fresh: VecDeque<u32>,
     long: VecDeque<u32>,
 }
 
-/// What is left of a pass.
+/// The rest of a pass.
 #[derive(Debug)]
 pub(super) struct Pass {
     ready: usize,
     long: usize,
-    /// Known where long tasks wait: other passes read no clock.
+    /// Set only if long tasks wait: other passes read no clock.
     began: Option<Instant>,
-    /// Known from the first long task on.
+    /// Set with the first long task of the pass.
     long_until: Option<Instant>,
 }
 
@@ -69,13 +69,13 @@ impl Turns {
         self.ready.is_empty() && self.fresh.is_empty() && self.long.is_empty()
     }
 
-    /// A pass over the tasks that wait now. Fresh ones join it at any time.
+    /// Begins a pass over the tasks that wait now. Fresh tasks join the pass at any time.
     pub(super) fn begin_pass(&self, now: impl FnOnce() -> Instant) -> Pass {
         let long = self.long.len();
         Pass { ready: self.ready.len(), long, began: (long > 0).then(now), long_until: None }
     }
 
-    /// The next task of a pass.
+    /// Returns the next task of a pass, or `None` at its end.
     pub(super) fn next(&mut self, pass: &mut Pass, now: impl FnOnce() -> Instant) -> Option<u32> {
         if let Some(left) = pass.ready.checked_sub(1) {
             pass.ready = left;
@@ -96,7 +96,7 @@ impl Turns {
 mod tests {
     use super::*;
 
-    /// The keys that a pass gives, each with a turn that takes so long.
+    /// Returns the keys of a pass in which each task takes the time of `turn`.
     fn pass(turns: &mut Turns, turn: impl Fn(u32) -> Duration) -> Vec<u32> {
         let mut now = Instant::now();
         let mut pass = turns.begin_pass(|| now);

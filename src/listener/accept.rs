@@ -25,17 +25,17 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The policy of a socket, shared by its accept loop and its worker.
 ///
-/// The loop takes the living one at each accept. The worker renews it after a reload, as nobody may connect for long,
-/// and an old policy holds a whole table of routes.
+/// The loop takes the policy in force at each accept. The worker renews it after a reload, because the next client may
+/// come late and an old policy holds a whole table of routes.
 pub struct CurrentPolicy(RefCell<Arc<Policy>>);
 
 impl CurrentPolicy {
-    /// Starts with the policy that is in force.
+    /// Creates the value with the policy in force.
     pub fn new(policy: Arc<Policy>) -> Self {
         Self(RefCell::new(policy))
     }
 
-    /// Takes the policy of a snapshot; the last one known stays, if the socket is being taken away right now.
+    /// Takes the policy of a snapshot. If the snapshot no longer has the socket, the last policy stays.
     pub fn renew(&self, id: &SocketId, snapshot: &Snapshot) {
         let mut policy = self.0.borrow_mut();
         if let Some(current) = snapshot.policies.get(id)
@@ -45,7 +45,7 @@ impl CurrentPolicy {
         }
     }
 
-    /// The policy as it was last renewed.
+    /// Returns the policy that was taken last.
     pub fn get(&self) -> Arc<Policy> {
         Arc::clone(&self.0.borrow())
     }
@@ -113,7 +113,7 @@ async fn accept_all(listening: &Listening, id: &SocketId, policy: &CurrentPolicy
     }
 }
 
-/// Serves a client by the living policy of its socket.
+/// Serves a client by the policy in force of its socket.
 fn enter(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, around: &Rc<Surroundings>) {
     policy.renew(id, &around.snapshot.load());
     conn::receive(Arrival { accepted, through: id.clone(), policy: policy.get() }, around);

@@ -31,18 +31,18 @@ pub struct BindFault {
     /// What the kernel said.
     #[source]
     pub source: io::Error,
-    /// What can be done about it; empty where nothing is known.
+    /// What the user can do about it; empty if nothing is known.
     hint: Cow<'static, str>,
 }
 
 impl BindFault {
-    /// The fault of a listener's address.
+    /// Creates the fault of a listener's address.
     pub fn new(address: Address, source: io::Error) -> Self {
         let hint = hint(&address, &source);
         Self { address, source, hint }
     }
 
-    /// The same of an address that is not a listener's, and so has not its keys.
+    /// Creates the fault of another address, whose hint names no keys of listeners.
     pub fn elsewhere(address: Address, source: io::Error) -> Self {
         let fault = Self::new(address, source);
         if fault.source.kind() == io::ErrorKind::AddrNotAvailable {
@@ -51,7 +51,7 @@ impl BindFault {
         fault
     }
 
-    /// Whether this host has not the family of a wildcard address.
+    /// Whether the address is a wildcard whose family this host does not have.
     pub fn is_of_a_missing_family(&self) -> bool {
         let is_wildcard = self.address.tcp().is_some_and(|tcp| tcp.ip().is_unspecified());
         let is_missing = fault::is_missing_family(&self.source);
@@ -69,7 +69,7 @@ fn hint(address: &Address, error: &io::Error) -> Cow<'static, str> {
         (Address::Unix(_), io::ErrorKind::AlreadyExists) => {
             "; it is not touched: remove it, or choose another path".into()
         }
-        (Address::Unix(_), io::ErrorKind::NotFound) => "; the directory must be there".into(),
+        (Address::Unix(_), io::ErrorKind::NotFound) => "; its directory does not exist: create it".into(),
         (Address::Unix(_), _) => landlock::hint(error).into(),
         (_, io::ErrorKind::AddrInUse) => {
             "; something listens there already (`ss -ltnp` shows what): stop it, or choose another port"
@@ -115,7 +115,7 @@ fn hint_of_no_family(address: SocketAddr) -> Cow<'static, str> {
     };
     let port = address.port();
     format!(
-        "; this host has no {family}: write \"{other}:{port}\", or \":{port}\", which takes the families that there are"
+        "; this host has no {family}: write \"{other}:{port}\", or \":{port}\", which listens on each family that the host has"
     )
     .into()
 }
@@ -135,10 +135,11 @@ pub struct Wanted<'a> {
 
 /// Binds an address for `workers` workers.
 ///
-/// SO_REUSEPORT, with which the workers share the port, would also share it with another process of the same
-/// user; so the first socket listens alone before it shares. Not so where sockets of our own, of `ours`,
-/// have the port on all addresses and this is one of them, or the other way round: those share it, another
-/// process cannot be there, and the kernel gives a connection to the socket that names its address.
+/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same user. So the
+/// first socket listens without this option and sets it afterwards. There is an exception: if sockets of `ours` have
+/// the port on all addresses and `wanted` is one of these addresses, or the other way round, the new sockets share the
+/// port from the start. Another process cannot have the port then, and the kernel gives a connection to the socket that
+/// names its address.
 ///
 /// A Unix socket there is once only: the workers have copies of it, and who comes first takes a connection.
 ///
@@ -178,7 +179,7 @@ fn bind_tcp(
     let mut sockets = vec![first];
     for _ in 1..workers {
         sockets.push(match listen(bound, to, options) {
-            // A kernel that goes by what was set when the first was bound, such as that of gVisor.
+            // Some kernels, such as gVisor, use the options that were set when the first socket was bound.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => sockets[0].try_clone()?,
             socket => socket?,
         });
@@ -232,7 +233,7 @@ mod tests {
         buffers: KernelBuffers { max_unsent: None, max_unread: None },
     };
 
-    /// What comes of it when several bind one address at the same moment, as processes that start together do.
+    /// Returns the results of several binds of one address at the same moment, as by processes that start together.
     fn check_together(address: &Address) {
         const TOGETHER: usize = 4;
         let (begin, end) = (Barrier::new(TOGETHER), Barrier::new(TOGETHER));

@@ -20,8 +20,8 @@ pub struct ListenerSpec {
     pub name: Arc<str>,
     /// Where it listens; IPv6 sockets are v6-only. No address twice in a configuration, but for port 0.
     pub binds: Vec<Address>,
-    /// The ports that were written without an address, `:PORT`: of the two wildcard addresses that they stand for in
-    /// `binds`, one whose family this host has not is left out.
+    /// The ports that were written without an address, `:PORT`. Each stands for two wildcard addresses in `binds`; one
+    /// whose family this host does not have is left out.
     pub ports_of_any_family: Vec<u16>,
     /// Whether its addresses may come to this host later (IP_FREEBIND).
     pub free_bind: bool,
@@ -36,12 +36,12 @@ pub struct ListenerSpec {
 }
 
 impl ListenerSpec {
-    /// Whether its addresses must be those of this host.
+    /// Returns which addresses its sockets may be bound to.
     pub fn bind_to(&self) -> BindTo {
         if self.free_bind { BindTo::AnyAddress } else { BindTo::OwnAddress }
     }
 
-    /// Whether an address of `binds` is left out where this host has not its family.
+    /// Whether an address of `binds` is left out if this host does not have its family.
     pub fn may_leave_out(&self, address: &Address) -> bool {
         let tcp = address.tcp().filter(|tcp| tcp.ip().is_unspecified());
         tcp.is_some_and(|tcp| self.ports_of_any_family.contains(&tcp.port()))

@@ -35,7 +35,7 @@ const STREAM: u64 = 256 * 1024;
 /// and a wait must not end before its time.
 const FRESH: u32 = u32::MAX;
 
-/// Sweeps from the first byte that moves until the relay is to ask whether the peers took it: 5 s.
+/// Sweeps from the first byte that moves until the relay asks whether the peers have acknowledged it: 5 s.
 const LOOK: u8 = 10;
 
 /// What a connection is told to do.
@@ -52,7 +52,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// A command that waits is replaced by one of a higher rank. A tick comes again by itself.
+    /// Returns the rank: a waiting command is replaced by one of a higher rank. A tick comes again by itself.
     fn rank(self) -> u8 {
         match self {
             Self::Tick => 0,
@@ -182,18 +182,18 @@ impl Entry {
         self.wants_tick.set(wanted);
     }
 
-    /// Arranges that [`Entry::look_is_due`] is true, and [`Command::Tick`] comes, in so many sweeps. A byte that
-    /// moves arranges it for `LOOK` sweeps (10) if nothing is arranged.
+    /// Arranges that [`Entry::look_is_due`] is true and [`Command::Tick`] comes after this number of sweeps. If nothing
+    /// is arranged, a byte that moves arranges it for `LOOK` sweeps (10).
     pub fn look_again(&self, sweeps: u8) {
         self.look_in.set(sweeps);
     }
 
-    /// Whether the relay is to look whether the peers take what is sent to them; true once only.
+    /// Whether the relay is to check that the peers acknowledge what was sent to them. It is true once only.
     pub fn look_is_due(&self) -> bool {
         self.look_due.take()
     }
 
-    /// Counts a sweep; whether the look is due with it.
+    /// Counts a sweep, and returns whether the look is due with it.
     fn count_to_look(&self, moved: u64) -> bool {
         match self.look_in.get() {
             0 if moved > 0 => self.look_in.set(LOOK),
@@ -405,9 +405,9 @@ impl Registry {
 
     /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
     ///
-    /// A stream that is blocked most of the time goes too: the tick that it waits for is replaced, and comes again
-    /// where it goes on. A stream goes only if it does not carry more than what evens both workers out, so the only
-    /// stream of a worker stays, and nothing goes back and forth.
+    /// A stream that is blocked most of the time moves too: the order to move replaces the tick that it waits for, and
+    /// the tick comes again on the other worker. A stream moves only if it does not carry more than what evens both
+    /// workers out, so the only stream of a worker stays, and nothing goes back and forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
@@ -653,7 +653,7 @@ mod tests {
         }
     }
 
-    /// A blocked stream wants a tick at each sweep.
+    /// A blocked stream has ordered a tick at each sweep.
     #[test]
     fn blocked_streams_leave_too() {
         let metrics = Metrics::new().listener("l");

@@ -1,34 +1,34 @@
-//! Which addresses may be a backend: one judgement for those that are written and those that are found. Pure.
+//! Checks whether an address may be a backend, by the same rules for written and for discovered backends. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::sys::Address;
 
-/// Why an address is none of a backend.
+/// Why an address cannot be a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationFault {
     /// Port 0.
     #[error("a backend needs a port from 1 to 65535")]
     NoPort,
     /// `0.0.0.0` or `::`.
-    #[error("every address of this host and no single one; for this host write \"{0}\"")]
+    #[error("this means every address of a host, and a backend has one address; for this host write \"{0}\"")]
     Unspecified(SocketAddr),
-    /// An address of a group.
-    #[error("a multicast address: no TCP connection goes there")]
+    /// A multicast address.
+    #[error("a multicast address takes no TCP connections")]
     Multicast,
     /// `255.255.255.255`.
-    #[error("the broadcast address: no TCP connection goes there")]
+    #[error("the broadcast address takes no TCP connections")]
     Broadcast,
-    /// A link-local IPv6 address that does not say on which link.
+    /// A link-local IPv6 address without its interface.
     #[error("a link-local address is on one link: name the interface, as in \"[fe80::1%eth0]:443\"")]
     NoScope,
 }
 
-/// Judges the address of a backend.
+/// Checks the address of a backend.
 ///
 /// # Errors
 ///
-/// Why no TCP connection can be made there, or none that is meant.
+/// Why no TCP connection to the address can be made, or why it cannot be the one that is meant.
 pub fn check(address: &Address) -> Result<(), DestinationFault> {
     let Some(tcp) = address.tcp() else { return Ok(()) };
     if tcp.port() == 0 {
@@ -37,7 +37,7 @@ pub fn check(address: &Address) -> Result<(), DestinationFault> {
     check_host(address)
 }
 
-/// The same for an address whose port comes from elsewhere.
+/// Checks the address of a backend, but not its port.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn check_host(address: &Address) -> Result<(), DestinationFault> {
     }
 }
 
-/// Whether an address that was found leads to a host at all.
+/// Whether a discovered address can be reached at all.
 pub(super) fn is_host(ip: IpAddr) -> bool {
     check_host(&SocketAddr::new(ip, 0).into()).is_ok()
 }

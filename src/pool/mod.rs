@@ -78,7 +78,8 @@ pub struct Pool {
 }
 
 impl Drop for Pool {
-    /// Any worker may hold the last reference; ten thousand backends and their tables take milliseconds to free.
+    /// Frees large parts on the reclaim thread: any worker may hold the last reference, and ten thousand backends and
+    /// their tables take milliseconds to free.
     fn drop(&mut self) {
         let (specs, backends) = (std::mem::take(&mut self.spec.backends), std::mem::take(&mut self.backends));
         reclaim::free_later((specs, backends, std::mem::take(&mut self.by_name), self.tiers.take_list()));

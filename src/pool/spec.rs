@@ -186,7 +186,7 @@ pub struct Target {
 /// A host that is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
-    /// By its IP address, with its scope if that is link-local. The port says nothing.
+    /// An IP address, with its scope if it is link-local. The port has no meaning.
     Address(Address),
     /// This one, by a socket's path.
     Unix(Arc<Path>),
@@ -432,7 +432,7 @@ pub struct DialSpec {
     /// What the kernel may hold for a backend and of it; checks and agents not. Default: what the system's
     /// settings allow.
     pub buffers: KernelBuffers,
-    /// When a backend that does not answer, or does not read, is given up. Shared with the connections to it.
+    /// The timeouts of a backend that does not answer or does not read. Shared with the connections to it.
     pub peer_timeouts: Arc<PeerTimeouts>,
 }
 

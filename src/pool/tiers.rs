@@ -160,7 +160,7 @@ impl Tiers {
         &self.list
     }
 
-    /// Takes the tiers out of a pool that ends, with their tables.
+    /// Takes the tiers and their tables out of a pool that is being dropped.
     pub(super) fn take_list(&mut self) -> Box<[Tier]> {
         std::mem::take(&mut self.list)
     }

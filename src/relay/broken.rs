@@ -18,7 +18,7 @@ use crate::sys::socket;
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The same where a paused reader may take an hour.
+/// The longest pause if a paused reader may take an hour.
 const LONGEST_PATIENT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A side that broke.
@@ -51,7 +51,7 @@ impl Broken {
         Self { side, vanished, unread: true, finished }
     }
 
-    /// The relay judged that a side is gone. `unread` says that bytes of it may wait in the kernel.
+    /// The relay found that a side is gone. `unread` says that bytes from that side may wait in the kernel.
     pub(super) fn gone(side: Side, unread: bool) -> Self {
         Self { side, vanished: true, unread, finished: false }
     }
@@ -64,8 +64,9 @@ impl Broken {
 
 /// Delivers what the broken side still had to say, then resets the other. Returns the bytes dropped.
 ///
-/// What a side had sent before it finished and broke is whole: it is not cut short after `reset_linger`, but waits for
-/// its reader as long as in any half-closed connection, unless that reader is gone or stalled for too long.
+/// If the side had finished before it broke, its bytes are complete. They are then not cut off after `reset_linger`,
+/// but wait for their reader as long as in any half-closed connection, unless that reader is gone or stalled for too
+/// long.
 pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Registered) -> u64 {
     let other = match broken.side {
         Side::Client => Side::Backend,

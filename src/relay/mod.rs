@@ -39,7 +39,7 @@ pub struct RelayOptions {
     pub half_closed_timeout: Duration,
     /// After a reset: how long what was already read may still be delivered. Default 1 s.
     pub reset_linger: Duration,
-    /// When a client that does not answer, or does not read, is closed.
+    /// The timeouts of a client that does not answer or does not read.
     pub client: PeerTimeouts,
 }
 
@@ -66,12 +66,12 @@ impl Default for RelayOptions {
     }
 }
 
-/// What a relay obeys: the options of its listener, and the timeouts of its pool for the backend.
+/// The settings of a relay: the options of its listener, and the timeouts of its pool for the backend.
 #[derive(Clone, Debug)]
 pub struct RelaySettings {
-    /// Those of the listener.
+    /// The options of the listener.
     pub listener: Arc<RelayOptions>,
-    /// Those of the pool.
+    /// The timeouts of the pool.
     pub backend: Arc<PeerTimeouts>,
 }
 
@@ -102,12 +102,12 @@ pub enum End {
         /// Who did.
         by: Side,
     },
-    /// A side does not answer any more: neither keepalive probes nor what was sent to it.
+    /// A side no longer answers: neither keepalive probes nor data.
     Vanished {
         /// Who.
         side: Side,
     },
-    /// A side answers and takes no byte for longer than it may.
+    /// A side answers, but took no byte for its stall timeout.
     Stalled {
         /// The side.
         side: Side,
@@ -251,7 +251,7 @@ impl Relay {
     pub fn begin(&self, entry: &Registered) {
         entry.expire_after(self.silence_limit());
         entry.wants_tick(self.wants_tick());
-        // Bytes may have been sent before the relay, or by another worker.
+        // Bytes may have been sent before this relay began, also by another worker.
         entry.look_again(peers::MOVING);
     }
 

@@ -1,18 +1,18 @@
-//! Judges a peer that has bytes to acknowledge: is it alive, stalled or gone?
+//! Decides whether a peer that has bytes to acknowledge is alive, stalled or gone.
 //!
-//! Pure: the relay reads the clock and asks the kernel. A peer is judged only while bytes that were sent to it, or wait
-//! in the kernel to be sent, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the kernel
-//! asks it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several questions in a row
-//! stayed without an answer.
+//! Pure: the relay reads the clock and asks the kernel. A peer is judged only while bytes for it, sent or still in the
+//! kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the kernel asks it ever more
+//! rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several questions in a row got no answer. A
+//! question is a packet that the kernel sends and the peer must answer: a retransmission or a probe of a closed window.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::tcp::PeerState;
 
-/// A peer that answers nothing for so long is gone, if it was asked.
+/// A peer that answers nothing for this time is gone, if the kernel asked it.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(60);
 
-/// Questions in a row without an answer that a peer must have left at least.
+/// The least number of questions in a row that a peer must leave without an answer to be gone.
 const UNANSWERED: u8 = 3;
 
 /// The longest time between two questions to a silent peer: 12 of them in [`GONE_AFTER`], so that a path that loses
@@ -27,9 +27,9 @@ const KERNEL_PATIENCE: Duration = Duration::from_secs(924);
 pub(super) enum Progress {
     /// Every byte is acknowledged.
     Drained,
-    /// Bytes wait, and some were acknowledged, or it is the first look at them.
+    /// Bytes wait, and some were acknowledged, or this is the first look at them.
     Moved,
-    /// Bytes wait, and none was acknowledged for so long.
+    /// Bytes wait, and none was acknowledged for this time.
     Stuck(Duration),
 }
 
@@ -43,13 +43,14 @@ pub(super) struct PeerWatch {
 struct Waiting {
     /// The time of the last look that saw an acknowledgement, or of the first look.
     since: Instant,
-    /// Bytes acknowledged, counted from the begin of the relay; below 0 if bytes were sent before it.
+    /// Bytes acknowledged, counted from the start of the relay; below 0 if bytes were sent before it.
     acknowledged: i64,
     unacknowledged: usize,
 }
 
 impl PeerWatch {
-    /// Takes a look: `written` bytes were ever written for the peer, and `unacknowledged` of them wait in the kernel.
+    /// Takes a look. `written` is the number of bytes ever written for the peer; the kernel still holds
+    /// `unacknowledged` of them.
     pub(super) fn look(&mut self, now: Instant, written: u64, unacknowledged: usize) -> Progress {
         if unacknowledged == 0 {
             self.waiting = None;
@@ -60,7 +61,7 @@ impl PeerWatch {
             self.waiting = Some(Waiting { since: now, acknowledged, unacknowledged });
             return Progress::Moved;
         };
-        // A Unix socket counts what bytes occupy, so more written can look like fewer acknowledged.
+        // A Unix socket counts the memory of its bytes, so a write can look like fewer acknowledged bytes.
         let moved = acknowledged > before.acknowledged || unacknowledged < before.unacknowledged;
         before.unacknowledged = unacknowledged;
         if moved {
@@ -71,7 +72,7 @@ impl PeerWatch {
         Progress::Stuck(now.saturating_duration_since(before.since))
     }
 
-    /// Whether the last look saw bytes that wait.
+    /// Whether the last look saw unacknowledged bytes.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
@@ -83,7 +84,7 @@ fn signed(bytes: u64) -> i64 {
 
 /// Whether a peer that acknowledged nothing for `stuck` is gone.
 pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
-    // The kernel's time goes on while the connection is idle and nobody asks the peer.
+    // The kernel's time of silence also grows while the connection is idle and the peer is not asked.
     let silent = peer.silent.min(stuck);
     if silent < GONE_AFTER {
         return false;
@@ -98,24 +99,25 @@ pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
     peer.backoff > 0 && silent >= peer.retransmit_timeout * u32::from(UNANSWERED)
 }
 
-/// How the kernel is to ask a peer that acknowledges nothing.
+/// How the kernel shall ask a peer that acknowledges nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Questions {
     /// The longest time between two of them.
     pub(super) between: Duration,
-    /// For how long at most, if not for what the kernel makes of the time between them.
+    /// How long the kernel asks at most; `None` leaves that to the kernel.
     pub(super) patience: Option<Duration>,
 }
 
-/// How the kernel is to ask a peer in this state; `None` leaves it to the kernel.
+/// Returns how the kernel shall ask a peer in this state; `None` leaves it to the kernel.
 ///
-/// Data is retransmitted a number of times (tcp_retries2), so a short time between two retransmissions would also
-/// shorten the kernel's patience with a peer that answers and whose buffer has no room: it gets what it has by
-/// default. That is not for probes of a closed window, where the kernel counts answers as silence with it.
+/// The kernel retransmits data a fixed number of times (tcp_retries2). So with a short time between two retransmissions
+/// it would soon close the connection of a peer that answers but has no room in its buffer. For this case the socket
+/// gets the kernel's default time as its limit. Probes of a closed window get no such limit: with it the kernel counts
+/// their answers as silence.
 ///
-/// A peer that closed its window over bytes already sent is left to the kernel. The kernel closes such a connection
-/// when the peer is silent for twice the longest time between two questions: with a short one, two lost packets
-/// would do.
+/// If a peer closed its window over bytes already sent, the kernel's own times stay. The kernel closes such a
+/// connection when the peer is silent for twice the longest time between two questions, so with a short time two lost
+/// packets would close it.
 pub(super) fn questions(peer: &PeerState) -> Option<Questions> {
     let is_probed = peer.unacknowledged == 0;
     (is_probed || peer.window > 0).then_some(Questions {

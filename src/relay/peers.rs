@@ -1,9 +1,9 @@
-//! Looks after the peers of a relay: their late socket options, and whether they are gone or stalled.
+//! Sets the late socket options of a relay's backend, and finds out whether a peer is gone or stalled.
 //!
-//! The relay asks the kernel only about sockets with bytes that are not acknowledged, at most every two seconds, and
-//! about a connection without such bytes not at all until bytes move again ([`Entry::look_again`]). The time between
-//! two questions of the kernel to a peer is bounded only while the peer is stuck, and a socket that is closed has the
-//! kernel's own bound again: the kernel gives up the last bytes of a closed socket by it.
+//! The relay asks the kernel only about connections with unacknowledged bytes, at most every two seconds. It does not
+//! ask about other connections until bytes move again ([`Entry::look_again`]). The time between two questions of the
+//! kernel to a peer is bounded only while the peer acknowledges nothing. Before a socket is closed, it gets the
+//! kernel's own bound back, because the kernel also uses the bound to give up the last bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 
@@ -15,24 +15,24 @@ use crate::live::{Entry, PeerTimeouts, TICK};
 use crate::sys::{Stream, socket, tcp};
 use crate::telemetry::Direction;
 
-/// Sweeps between two looks at bytes that are not acknowledged: 5 s while they move, 2 s while they do not.
+/// Sweeps between two looks at unacknowledged bytes: 5 s while some are acknowledged, 2 s while none are.
 pub(super) const MOVING: u8 = 10;
 const STUCK: u8 = 4;
 
-/// What is known of both peers. A relay holds it only while bytes wait for one of them.
+/// The state of both peers. A relay holds it only while one of them has bytes to acknowledge.
 #[derive(Default)]
 pub(super) struct Peers {
     client: Peer,
     backend: Peer,
-    /// How long one side has been silent since the other finished, while bytes waited.
+    /// How long no byte has moved since one side finished, while bytes waited for a peer.
     silent: Duration,
 }
 
-/// A peer and the bytes for it.
+/// The state of one peer.
 #[derive(Default)]
 struct Peer {
     watch: PeerWatch,
-    /// The kernel's bound of the time between two questions, while a shorter one is set.
+    /// The kernel's own bound of the time between two questions, while a shorter one is set.
     bounded: Option<Bounded>,
 }
 
@@ -48,7 +48,7 @@ pub(super) enum PeerFault {
 }
 
 impl Relay {
-    /// Sets what the backend's socket still lacks: short connections end before they need it, and do not pay for it.
+    /// Sets the late options of the backend's socket. Short connections end before, so they do not pay for these calls.
     pub(super) fn set_late_options(&self) {
         let PeerTimeouts { keepalive, user_timeout, .. } = *self.settings.backend;
         let result = keepalive
@@ -84,13 +84,13 @@ impl Relay {
         None
     }
 
-    /// Looks at one side. Bytes that its peer took begin the wait for silence anew, as bytes that move do.
+    /// Looks at one side. If its peer acknowledged bytes, the time of silence begins anew, as it does when bytes move.
     fn look_at(&mut self, side: Side, entry: &Entry, now: Instant) -> Progress {
         let written = entry.total(match side {
             Side::Client => Direction::FromBackend,
             Side::Backend => Direction::FromClient,
         });
-        // A socket that cannot be asked is broken, and a read or a write tells that.
+        // If the call fails, the socket is broken, and a read or a write reports that.
         let unacknowledged = socket::unacknowledged(self.stream(side)).unwrap_or(0);
         if unacknowledged == 0 && self.peers.is_none() {
             return Progress::Drained;
@@ -125,7 +125,7 @@ impl Relay {
         }
     }
 
-    /// How long no byte may move as things stand.
+    /// Returns how long the connection may be silent in its present state.
     pub(super) fn silence_limit(&self) -> Duration {
         let RelayOptions { idle_timeout, half_closed_timeout, .. } = *self.settings.listener;
         if self.first.is_some() { half_closed_timeout } else { idle_timeout }
@@ -146,8 +146,8 @@ impl Relay {
         (stream, self.peers.get_or_insert_default())
     }
 
-    /// Whether the connection may go on although no byte moved for its limit: its last bytes still move in the
-    /// kernel, or one side has finished and the other has not yet read everything.
+    /// Whether the connection may go on although it was silent for its limit: the kernel still moves its last bytes, or
+    /// one side has finished and the other has not yet read everything.
     pub(super) fn outlives_silence(&mut self, entry: &Entry, now: Instant) -> bool {
         let (mut moves, mut waits) = (false, self.from_client.is_blocked() || self.from_backend.is_blocked());
         for side in Side::BOTH {
@@ -181,13 +181,13 @@ impl Relay {
         self.peers.as_ref().is_some_and(|peers| waits(&peers.client) || waits(&peers.backend))
     }
 
-    /// Whether a connection whose one side has finished was silent for the idle timeout, as bytes waited.
+    /// Whether one side has finished and the connection was silent for the idle timeout, because bytes waited.
     pub(super) fn has_waited(&self) -> bool {
         let waited = self.peers.as_ref().map_or(Duration::ZERO, |peers| peers.silent);
         waited > self.settings.listener.half_closed_timeout
     }
 
-    /// Gives a side up that is gone.
+    /// Marks a side as gone, so that its socket is reset when it is closed.
     pub(super) fn give_up(&self, side: Side) -> Broken {
         let flow = match side {
             Side::Client => &self.from_client,
@@ -198,7 +198,7 @@ impl Relay {
         Broken::gone(side, flow.is_blocked())
     }
 
-    /// Gives both sockets the kernel's own bound of the time between two questions again.
+    /// Gives both sockets the kernel's own bound of the time between two questions back.
     pub(super) fn unbound_peers(&mut self) {
         if let Some(mut peers) = self.peers.take() {
             peers.client.unbound(&self.client);
@@ -216,7 +216,7 @@ impl Peers {
     }
 }
 
-/// Waits until a peer that is to get the last bytes turns out to be gone, or is stalled for too long.
+/// Waits until the peer that is to get the last bytes is gone, or is stalled for too long.
 ///
 /// # Cancel safety
 ///
@@ -234,7 +234,7 @@ pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
     }
 }
 
-/// Why a peer gets no more time.
+/// Why a peer is given up.
 enum Judged {
     Gone,
     Stalled,
@@ -243,7 +243,7 @@ enum Judged {
 impl Peer {
     /// Judges a peer that acknowledged nothing for `stuck`.
     fn judge(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<Judged> {
-        // With a user timeout of its own the kernel judges.
+        // With a user timeout the kernel decides.
         if timeouts.user_timeout.is_none()
             && let Ok(Some(state)) = tcp::peer_state(stream)
         {
@@ -258,7 +258,7 @@ impl Peer {
         timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(Judged::Stalled)
     }
 
-    /// Has the kernel ask the peer at least so often. Before Linux 6.15 it cannot be bounded.
+    /// Makes the kernel ask the peer at least this often. Before Linux 6.15 this has no effect.
     fn bound(&mut self, stream: &Stream, questions: Questions) {
         let before = self.bounded.as_ref().map(|bounded| bounded.questions);
         if before == Some(questions) {

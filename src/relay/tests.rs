@@ -418,7 +418,7 @@ fn an_ordered_close_resets_both_sides() {
 /// Sends to a side until nothing more fits, so that its peer, which does not read, has a closed window.
 async fn fill(from: &Stream) -> usize {
     let mut sent = 0;
-    // The relay moves on between two calls, and nothing says that it has moved all.
+    // The relay moves bytes between two calls, so one call does not show that it has moved all.
     while let Ok(count) = timeout(Duration::from_millis(100), from.send(&[7; 65536])).await {
         sent += count.unwrap();
     }
@@ -431,7 +431,7 @@ fn settings(engine: EngineChoice, stall_timeout: Option<Duration>) -> RelaySetti
     RelaySettings { listener: Arc::new(listener), backend: Arc::new(peer) }
 }
 
-/// Sweeps and polls a relay whose peer does not read, until it ends or so many sweeps have passed.
+/// Sweeps and polls a relay whose peer does not read, until it ends or this number of sweeps has passed.
 async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<End> {
     let mut running = pin!(relay.run(&scene.entry));
     for _ in 0..sweeps {
@@ -487,7 +487,7 @@ fn a_stalled_peer_is_reset_after_its_stall_timeout_only() {
     }
 }
 
-/// A request that lies in the kernel alone: the relay holds nothing.
+/// All bytes of the request are in the kernel: the relay holds none.
 #[test]
 fn a_stalled_peer_is_noticed_where_the_relay_holds_nothing() {
     run(async {
@@ -603,7 +603,7 @@ fn a_short_idle_timeout_does_not_cut_a_reader_off() {
     });
 }
 
-/// What a side sent before it finished and broke is whole, and waits for a reader that pauses.
+/// The bytes of a side that finished before it broke are complete, and wait for a reader that pauses.
 #[test]
 fn the_last_bytes_of_a_broken_side_wait_for_a_paused_reader() {
     for engine in ENGINES {

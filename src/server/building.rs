@@ -1,8 +1,8 @@
-//! The building of what is to come into force: beside the control loop, on a thread that may take its time.
+//! Builds new configurations and routes beside the control loop, on a blocking thread.
 //!
-//! A million routes take seconds to compare and to build. Meanwhile the control loop waits and applies nothing, so that
-//! nothing changes under the build; but its runtime goes on, so that admin answers and checks run, and the watchdog is
-//! fed.
+//! A million routes take seconds to compare and to build. Meanwhile the control loop handles no event, signals
+//! included, so that nothing changes under the build. It only feeds the watchdog. Its runtime goes on, so admin answers
+//! and checks run.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 /// A configuration that can come into force.
 pub(super) struct Built {
     pub(super) changes: Changes,
-    /// Without what was read of the files of lists: the snapshot has that.
+    /// The configuration without the entries that were read from files of lists: the snapshot has these.
     pub(super) config: Deferred<Config>,
     pub(super) snapshot: Arc<Snapshot>,
 }
@@ -32,7 +32,7 @@ impl Control {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();
         let metrics = Arc::clone(&self.server.view.metrics);
-        // Lent to the thread; nothing asks for them before they are back.
+        // Lent to the thread; they are not used here before it gives them back.
         let leaving = std::mem::take(&mut self.leaving);
         let (nothing, _) = Discoveries::new();
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);
@@ -56,11 +56,11 @@ impl Control {
         built
     }
 
-    /// Runs `work` on a thread that may block. Nothing but the watchdog is served meanwhile.
+    /// Runs `work` on a thread that may block. Meanwhile only the watchdog is fed.
     ///
     /// # Panics
     ///
-    /// With what `work` panics with.
+    /// If `work` panics, with the same payload.
     pub(super) async fn beside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let mut working = spawn_blocking(work);
         loop {

@@ -50,7 +50,7 @@ pub enum ConfineFault {
 ///
 /// When the kernel refuses, or when Landlock is demanded and cannot be had.
 pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault> {
-    // From a file that Landlock puts out of reach.
+    // It comes from a file that Landlock makes unreadable.
     self_connect::learn();
     privileges::gain_no_more()?;
     let held = Capabilities::held()?;

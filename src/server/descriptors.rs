@@ -1,7 +1,7 @@
-//! What the process may open, and how that is divided.
+//! Divides the descriptors that the process may open.
 //!
-//! The connections get what is left when everything else has its share. Where there are few descriptors, the other
-//! shares shrink with them: a small limit serves few clients, but it serves them.
+//! Connections get the descriptors that are left when everything else has its share. If the limit is small, the other
+//! shares shrink with it, so that the process can still serve some clients.
 
 use std::io;
 
@@ -14,15 +14,15 @@ use crate::sys::{descriptors, process};
 /// Descriptors kept for everything that is not a connection: the control thread, some checks, files, admin.
 const RESERVED: u64 = 256;
 
-/// The least of it, half of which is in use at once: the standard streams, the runtime of the control thread, a log, an
-/// admin listener.
+/// The least value of this reserve. Half of it is in use at once: the standard streams, the runtime of the control
+/// thread, a log, an admin listener.
 const LEAST_RESERVED: u64 = 24;
 
 /// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
 /// bytes are in it.
 const MOST_PIPES: u64 = 256;
 
-/// A limit of connections below this surprises: it is said why it is so low.
+/// The log warns about a derived limit of connections below this value and says why it is so low.
 const FEW_CONNECTIONS: u64 = 200;
 
 /// The descriptors of the process.
@@ -42,12 +42,12 @@ impl Descriptors {
         Ok(Self { limit: process::raise_descriptor_limit()?, workers })
     }
 
-    /// How many the process may have open.
+    /// Returns how many descriptors the process may have open.
     pub(super) fn limit(self) -> u64 {
         self.limit
     }
 
-    /// Descriptors for what is not a connection and has no share of its own below, besides two for each worker.
+    /// Returns the descriptors that are kept for everything without a share of its own below. Each worker has two more.
     fn reserved(self) -> u64 {
         RESERVED.min((self.limit / 4).max(LEAST_RESERVED))
     }
@@ -60,18 +60,17 @@ impl Descriptors {
         usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
     }
 
-    /// How many refused clients may be held: those of the configuration, but never more than an eighth of the
-    /// descriptors.
+    /// Returns how many refused clients may be held: as configured, but at most an eighth of the descriptors.
     fn tarpit(self, config: &Config) -> u64 {
         if holds_refused(config) { config.limits.tarpit.min(self.limit / 8) } else { 0 }
     }
 
-    /// How many checks may be under way: as configured, but never more than an eighth of the descriptors.
+    /// Returns how many checks may be under way: as configured, but at most an eighth of the descriptors.
     pub(super) fn checks_at_once(self, config: &Config) -> usize {
         config.max_checks.min(usize::try_from(self.limit / 8).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Descriptors that checks may take beyond those of the reserve.
+    /// Returns the descriptors that checks may take beyond those of the reserve.
     fn checks(self, config: &Config) -> u64 {
         let asked = config.pools.iter().map(|pool| {
             let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
@@ -85,19 +84,19 @@ impl Descriptors {
         self.reserved() / 4
     }
 
-    /// The last descriptors, which connections leave to others even where they may be too many: those of checks and
-    /// look-ups, and as many as checks have of the reserve for admin and files.
+    /// Returns how many of the last descriptors connections leave to others, even if `max_connections` is too high:
+    /// those of checks and look-ups, and for admin and files as many as checks have of the reserve.
     fn kept(self, config: &Config) -> u64 {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
 
-    /// Descriptors that the look-ups of pools that forward by name may take: two questions for each name.
+    /// Returns the descriptors for the look-ups of pools that forward by name: two questions for each name.
     fn names(self, config: &Config) -> u64 {
         let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
         (2 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)
     }
 
-    /// Puts the limits of a configuration in force that stand behind those of listeners, routes and pools.
+    /// Puts the process's limits of a configuration in force.
     pub(super) fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
         descriptors::keep_from_connections(self.limit, self.kept(config));
@@ -111,7 +110,7 @@ impl Descriptors {
         }
     }
 
-    /// How many connections fit: each takes two descriptors.
+    /// Returns how many connections fit: each takes two descriptors.
     fn room(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
         let others = self.reserved()
@@ -123,8 +122,8 @@ impl Descriptors {
         (self.limit.saturating_sub(others) / 2).max(1)
     }
 
-    /// How many connections the process may have, by its configuration or by what is left for them. Few are a
-    /// warning.
+    /// Returns how many connections the process may have: `max_connections`, or as many as fit. Logs a warning if few
+    /// fit.
     pub(super) fn connections(self, config: &Config) -> u64 {
         let most = self.room(config);
         match config.max_connections {

@@ -20,8 +20,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const NAMED: usize = 10;
 
 impl Control {
-    /// Lets clients in; where backends are to be discovered, once they are found or [`FIRST_ANSWER`] is over. `false`:
-    /// the process is about to end, and the event that says so comes next.
+    /// Lets clients in. If backends are to be discovered, it first waits until they are found or [`FIRST_ANSWER`] is
+    /// over. Returns `false` if the process is about to end; the event for that is the next one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
         if self.server.config.pools.iter().any(|pool| pool.discover.is_some()) && !self.look_first().await? {
@@ -35,7 +35,7 @@ impl Control {
         Ok(true)
     }
 
-    /// Looks for the backends of the start; `false` as of [`Control::open`].
+    /// Looks for the backends of the start. Returns `false` as [`Control::open`] does.
     async fn look_first(&mut self) -> io::Result<bool> {
         self.discoveries.prepare(&self.server.config.pools);
         if !self.wait_for_discovery(Discoveries::are_found).await {
@@ -65,15 +65,15 @@ impl Control {
     }
 
     /// Starts to follow what a new configuration has, and waits for a first word of it, so that a pool which
-    /// goes over from written to discovered backends has some from the first moment on. `false` as of
-    /// [`Control::open`].
+    /// goes over from written to discovered backends has some from the first moment on. Returns `false` as
+    /// [`Control::open`] does.
     pub(super) async fn prepare_discovery(&mut self, config: &Config) -> bool {
         self.discoveries.prepare(&config.pools);
         self.wait_for_discovery(Discoveries::have_reported).await
     }
 
-    /// Waits until enough is known of the prepared sources, or time is up, and handles meanwhile what cannot wait.
-    /// `false` as of [`Control::open`].
+    /// Waits until enough is known of the prepared sources, or the time is over, and handles urgent events meanwhile.
+    /// Returns `false` as [`Control::open`] does.
     async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) -> bool {
         let until = Instant::now() + FIRST_ANSWER;
         while !is_enough(&self.discoveries) {

@@ -80,8 +80,8 @@ pub(super) fn forget_read(config: &mut Config) {
     config.lists.iter_mut().filter_map(|list| list.file.as_mut()).for_each(|file| file.read = None);
 }
 
-/// Lets go of what a reload read of files that are followed already. Such a file may be half written at the moment of
-/// the reload, and a half list is valid. The task that follows it knows when it is whole.
+/// Drops the entries that a reload read from files that are followed already. Such a file may be half written at the
+/// moment of the reload, and half a list is valid. The task that follows the file reads it when it is whole.
 pub(super) fn leave_followed(new: &mut Config, running: &Config) {
     for list in &mut new.lists {
         let Some(file) = &mut list.file else { continue };
@@ -124,7 +124,7 @@ impl Control {
                     file = %reader.source().path.display(),
                     kept,
                     hint = "if the list is to be empty, set allow_empty = true for it and reload",
-                    "the file of the list has no entries; its entries stay as they are"
+                    "the file of the list has no entries; the list keeps the entries that it has"
                 );
                 return;
             }

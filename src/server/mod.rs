@@ -97,7 +97,7 @@ pub enum StartFault {
 /// A server whose addresses are bound; [`Server::run`] lets clients in.
 pub struct Server {
     /// What is in force; where a reload cannot change something, what was there at the start.
-    /// Shared with the threads that compare and build.
+    /// The threads that compare and build share it.
     config: Arc<Config>,
     descriptors: Descriptors,
     view: Arc<View>,
@@ -113,8 +113,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every address and starts the workers. [`Server::run`] lets connections in; where backends are to be
-    /// discovered, when it has found some, or has looked long enough.
+    /// Binds every address and starts the workers. [`Server::run`] lets connections in. If backends are to be
+    /// discovered, it first waits for them, for 5 s at most.
     ///
     /// # Errors
     ///
@@ -186,7 +186,7 @@ impl Server {
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
         let remote = Remote::new(sender, Arc::clone(&view));
-        // The reading of the configuration leaves free pages behind.
+        // Reading the configuration leaves free pages.
         reclaim::trim_later();
         Ok(Self {
             config: Arc::new(config),
@@ -209,7 +209,7 @@ impl Server {
         self.view.metrics.process().connections_limit.set(connections as f64);
     }
 
-    /// Lets the workers let go of policies that are no longer in force.
+    /// Makes the workers drop policies that are no longer in force.
     fn renew_policies(&self) {
         self.workers.iter().for_each(|worker| worker.order(Order::RenewPolicies));
     }

@@ -22,10 +22,10 @@ use crate::worker::Worker;
 /// Time until a stage is sent again to a manager whose queue is full. Nothing reports that the queue has room.
 const RETRY_FULL: Duration = Duration::from_millis(100);
 
-/// The same after any other error: the socket may be gone for good.
+/// Time until a stage is sent again after any other error: the socket may be gone for good.
 const RETRY_FAILED: Duration = Duration::from_secs(5);
 
-/// What the process does, as the manager must know it.
+/// The state of the process, as the manager must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It serves, or goes on to serve after a reload.
@@ -37,7 +37,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// What is sent. A unit of `Type=notify-reload` ends a service that leaves out when its reload began.
+    /// Returns the message. systemd ends a service of `Type=notify-reload` whose message lacks the start of the reload.
     fn text(self) -> String {
         match self {
             Self::Ready => NotifyState::Ready.to_string(),
@@ -54,7 +54,7 @@ impl Stage {
 struct Notifier {
     /// `None` where no manager asks for notifications.
     manager: Option<SocketAddr>,
-    /// Stages that are yet to be sent, in order: at most a start, a reload with its end, and the stop.
+    /// Stages to send, in order: at most a start, a reload with its end, and the stop.
     pending: VecDeque<(Stage, String)>,
     /// When to send them again.
     retry: Option<Instant>,
@@ -70,7 +70,7 @@ impl Notifier {
                 .inspect_err(|error| {
                     tracing::warn!(
                         socket = %name.display(), %error,
-                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it takes a path or @NAME"
+                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it must be an absolute path or @NAME"
                     );
                 })
                 .ok()
@@ -85,7 +85,7 @@ impl Notifier {
         if stage == Stage::Reloading
             && let Some(before) = self.pending.iter().position(|(pending, _)| *pending == Stage::Reloading)
         {
-            // A manager that has not seen the reload before this one needs to see the last one alone.
+            // The manager has not got the reload before this one, and needs to get only the last one.
             self.pending.truncate(before);
         }
         self.pending.push_back((stage, stage.text()));
@@ -132,7 +132,7 @@ impl Notifier {
         if !std::mem::replace(&mut self.is_failing, true) {
             tracing::warn!(
                 %error,
-                "the service manager does not take notifications; serving goes on, and they are sent again until it does"
+                "the service manager does not take notifications; clients are served, and the state is sent again until the manager takes it"
             );
         }
     }
@@ -157,7 +157,7 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 pub(super) struct Watchdog {
     notifier: Notifier,
     interval: Option<Interval>,
-    /// The interval is over, and the watchdog not yet fed.
+    /// The interval is over, and the watchdog is not yet fed.
     is_due: bool,
     /// The beats heard last, by the workers' numbers: in a drain they end one after the other.
     beats: HashMap<usize, u64>,
@@ -166,7 +166,7 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// The watchdog of the environment. `failures` counts notifications that could not be sent.
+    /// Reads the environment for the manager and its watchdog. `failures` counts notifications that could not be sent.
     pub(super) fn new(failures: Counter) -> Self {
         let notifier = Notifier::new(env::var_os("NOTIFY_SOCKET").as_deref(), failures);
         let interval = sd_notify::watchdog_enabled().map(|limit| {
@@ -177,12 +177,12 @@ impl Watchdog {
         Self { notifier, interval, is_due: false, beats: HashMap::new(), heard: Instant::now() }
     }
 
-    /// Notifies the manager of a stage; does nothing where there is no manager. Never waits.
+    /// Notifies the manager of a stage; does nothing without a manager. Never waits.
     pub(super) fn notify(&mut self, stage: Stage) {
         self.notifier.stage(stage);
     }
 
-    /// Waits until there is something to send: for ever without a watchdog and without stages that are pending.
+    /// Waits until the watchdog is due or a stage is to be sent again. Without both it waits for ever.
     ///
     /// # Cancel safety
     ///
@@ -206,8 +206,7 @@ impl Watchdog {
         }
     }
 
-    /// Sends stages that are pending, and feeds the watchdog if that is due and every worker has moved since the last
-    /// time.
+    /// Sends pending stages, and feeds the watchdog if that is due and every worker has moved since the last time.
     ///
     /// A worker beats once in a [`TICK`], so a watchdog that is asked more often is answered by what was
     /// heard last.

@@ -1,4 +1,4 @@
-//! Backends that lead back to their own pools, judged with the addresses that this host has.
+//! Refuses backends that lead back to their own pools, with the addresses that this host has.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,16 +8,17 @@ use crate::config::cycles::{Cycle, Graph};
 use crate::pool::PoolSpec;
 use crate::sys::address::of_this_host;
 
-/// A configuration whose connections would go round.
+/// A configuration with a certain cycle.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would go round until the process is \
-     full, so nothing of this configuration is in force: remove the backend, or name the server that is meant"
+    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would take this way again and again \
+     until the process has no connection left, so this configuration is not in force: remove the backend, or write the \
+     address of the server that is meant"
 )]
 pub struct CycleFault {
     /// The pool.
     pool: Arc<str>,
-    /// The way round.
+    /// The way back to the pool.
     cycle: Cycle,
 }
 
@@ -38,14 +39,14 @@ pub(super) fn refuse_cycles(config: &Config) -> Result<(), CycleFault> {
     }
 }
 
-/// Leaves out the backends of a pool, from the `written`-th on, that were found and lead back to the pool itself.
+/// Removes the discovered backends of a pool that lead back to the pool itself. The first `written` backends stay.
 pub(super) fn leave_out_cycles(spec: &mut PoolSpec, written: usize, config: &Config) {
     let host = host();
     let graph = Graph::new(&config.listeners, &config.pools, &host);
     let found = spec.backends.split_off(written.min(spec.backends.len()));
     let is_good = |address: &_| match graph.cycle(&spec.name, address).filter(|cycle| cycle.is_certain) {
         Some(cycle) => {
-            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct what the source says");
+            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
             false
         }
         None => true,
@@ -54,7 +55,7 @@ pub(super) fn leave_out_cycles(spec: &mut PoolSpec, written: usize, config: &Con
     spec.backends.extend(good);
 }
 
-/// The addresses of this host; without an answer of the kernel those of loopback, which every host has.
+/// Returns the addresses of this host, or none if the kernel does not report them. Loopback addresses need no entry.
 fn host() -> Vec<IpAddr> {
     of_this_host().unwrap_or_default()
 }

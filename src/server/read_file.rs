@@ -1,8 +1,8 @@
-//! The reading of the configuration's file for a reload: beside the control loop, which goes on meanwhile. One such
-//! read is under way at most, however many reloads are asked for while a file system does not answer.
+//! Reads the configuration's file for a reload, beside the control loop, which goes on meanwhile. At most one such read
+//! is under way, even if several reloads are requested while a file system does not answer.
 //!
-//! Only what files of lists and routes have now, told by the tasks that follow them, waits until the reload is over: it
-//! comes after what the reload read of them, and not before.
+//! Reports of the tasks that follow files of lists and routes wait until the reload is over: they are newer than the
+//! contents that the reload read.
 
 use std::future::Future;
 use std::panic::resume_unwind;
@@ -22,7 +22,7 @@ use super::tentative::wait_for_addresses;
 use super::view::Request;
 use crate::config::{self, Config};
 
-/// How long reading may take: many times what millions of lines do, so a file system hangs then.
+/// How long reading may take. Millions of lines take a fraction of it, so after this time a file system hangs.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Control {
@@ -70,8 +70,8 @@ impl Control {
         }
     }
 
-    /// Handles what happens while the control loop waits for something: what can be done at once is done, and what
-    /// must wait comes later. `true`: the process is about to end, and the event that says so comes next.
+    /// Handles an event that comes while the control loop waits: it is handled at once if possible, or else postponed.
+    /// Returns `true` if the process is about to end; the event for that is the next one.
     pub(super) fn meanwhile(&mut self, event: Event) -> bool {
         match event {
             Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
@@ -83,7 +83,7 @@ impl Control {
                 self.postponed.push_front(event);
                 return true;
             }
-            // Another configuration waits for this one.
+            // These wait until the reload is over.
             Event::Request(Request::Reload(..)) => self.postponed.push_back(event),
             Event::Routes(_) | Event::List(_) => self.postpone_report(event),
             event => self.apply(event),

@@ -42,7 +42,7 @@ pub enum ReloadFault {
         "the configuration, or a file that it names, could not be read within a minute: does its file system hang?"
     )]
     Unread,
-    /// The read that an earlier reload began has not ended.
+    /// The read of an earlier reload has not ended.
     #[error(
         "the configuration, or a file that it names, is still being read for an earlier reload: does its file system hang?"
     )]
@@ -66,7 +66,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Compares two configurations. With a million routes it takes a while: not for the control thread.
+    /// Compares two configurations. With a million routes that takes a while, so the control thread must not call it.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
         let (before, after) = (named(old), named(new));
@@ -105,13 +105,13 @@ impl Changes {
     }
 }
 
-/// A spec that a configuration has by name.
+/// The spec of one name in a configuration.
 #[derive(PartialEq)]
 enum Named<'a> {
     Listener(&'a ListenerSpec),
     Pool(&'a PoolSpec),
-    /// Two are equal if their files are the same: the lines that were read of a file, perhaps a million, are no change
-    /// of the configuration.
+    /// Two lists are equal if they name the same file: other entries in the file, perhaps a million, are no change of
+    /// the configuration.
     List(&'a ListSpec),
 }
 
@@ -167,7 +167,7 @@ impl Socket {
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketId, Socket>,
-    /// Addresses whose family this host has not, which was said.
+    /// Addresses that are left out because this host does not have their family; the log has a warning for each.
     left_out: BTreeSet<Address>,
 }
 
@@ -219,7 +219,7 @@ impl Sockets {
         Ok(plan)
     }
 
-    /// Takes note of addresses of `:PORT` whose family this host has not. One that has neither is a fault.
+    /// Leaves out addresses of `:PORT` whose family this host does not have. If it has neither family, that is a fault.
     fn leave_out(
         &self,
         missing: Vec<BindFault>,
@@ -236,7 +236,7 @@ impl Sockets {
             if !self.left_out.contains(&fault.address) {
                 tracing::warn!(
                     listener = %spec.name, address = %fault.address, error = %fault.source,
-                    "this host has not the family of this address: it is left out, and `:{port}` listens on the other"
+                    "this host does not have the family of this address: the address is left out, and `:{port}` listens on the other family"
                 );
             }
             plan.left_out.insert(fault.address);
@@ -282,7 +282,7 @@ impl Sockets {
         addresses(&self.open)
     }
 
-    /// Gives away the files of Unix sockets, each of which is removed when it is dropped.
+    /// Takes out the files of Unix sockets. Each file is removed when its value is dropped.
     pub(super) fn take_files(&mut self) -> Vec<Arc<SocketFile>> {
         self.open.values_mut().filter_map(|socket| socket.file.take()).collect()
     }

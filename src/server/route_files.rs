@@ -154,19 +154,19 @@ impl Control {
     }
 }
 
-/// Other routes for one listener, and what they are compared with and built from.
+/// New routes for one listener, and the values that they are compared with and built from.
 struct Rebuild {
     running: Arc<Config>,
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     listener: Arc<str>,
-    /// How many routes, the first, do not come from the file.
+    /// The number of routes, at the front, that do not come from the file.
     written: usize,
     read: Deferred<Vec<RouteSpec>>,
 }
 
 impl Rebuild {
-    /// The listener with the routes that were read, and its policy; `None` if nothing is different or the listener is
+    /// Returns the listener with the new routes, and its policy, or `None` if no route is different or the listener is
     /// gone.
     fn build(self) -> Result<Option<(ListenerSpec, Policy)>, BuildFault> {
         let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);

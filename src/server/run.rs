@@ -53,10 +53,10 @@ const UNLISTENING: Duration = Duration::from_secs(1);
 /// that does not answer for ever. Nothing depends on what such a thread would still read.
 const LAST_READS: Duration = Duration::from_secs(1);
 
-/// Threads that may wait beside the control loop: for files, and for pages of admin that take a while. It is more than
-/// a configuration names files, since each file holds at most one (`sys/file_call.rs`), a reload one more, and each of
-/// the few connections of admin one. So files that hang take no thread away from others. A thread is started when it is
-/// needed, and an idle one ends after 10 s.
+/// The most blocking threads beside the control loop: for files, and for pages of admin that take a while. A
+/// configuration names fewer files than this. Each file holds at most one thread (`sys/file_call.rs`), a reload holds
+/// one more, and so does each of the few connections of admin. So files that hang take no thread from others. A thread
+/// is started when it is needed, and ends after 10 s without work.
 const BLOCKING_THREADS: usize = 16 * 1024;
 
 /// How long the access log may take to write what is queued when the process ends.
@@ -69,7 +69,7 @@ pub enum Signals {
     Ignore,
     /// SIGTERM and SIGINT drain, SIGHUP reloads the file, SIGUSR1 opens the access log again.
     Obey {
-        /// Those that were caught while the program started.
+        /// The signals that were caught while the program started.
         early: EarlySignals,
         /// The file that SIGHUP reads; `None` when there is none.
         file: Option<PathBuf>,
@@ -227,7 +227,7 @@ impl Control {
         }
     }
 
-    /// What to do besides ending, reloading and building; it waits for nothing.
+    /// Handles an event that needs no wait; ignores requests to end, reloads and reports of routes.
     pub(super) fn apply(&mut self, event: Event) {
         match event {
             Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
@@ -329,7 +329,7 @@ impl Control {
                 ReloadOutcome::Failed
             }
         };
-        // What was read, and perhaps not taken, leaves free pages behind.
+        // Reading leaves free pages, also if the configuration was not put in force.
         reclaim::trim_later();
         self.server.view.metrics.process().reloaded(outcome, SystemTime::now(), began.elapsed());
         result
@@ -378,7 +378,7 @@ impl Control {
     async fn stop(mut self) -> io::Result<()> {
         let mut spec = self.server.config.shutdown;
         if self.server.view.life() == Life::Starting {
-            // No client was let in yet, so none needs time to turn away.
+            // No client was let in yet, so no grace is needed.
             spec.grace = Duration::ZERO;
         }
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
@@ -405,8 +405,7 @@ impl Control {
         }
     }
 
-    /// Removes the files of Unix sockets, before their queues close. A file system that does not answer delays the end by
-    /// a moment.
+    /// Removes the files of Unix sockets, before their queues close. If a file system does not answer, it waits 1 s.
     async fn remove_socket_files(&mut self) {
         let files = self.server.sockets.take_files();
         if !files.is_empty() {

@@ -1,8 +1,8 @@
-//! The signals of the process, from before its first file is read until the control loop takes them.
+//! Catches the signals of the process from its start, and hands them to the control loop.
 //!
 //! A signal whose default action ends the process must find a handler at any moment: `systemctl reload` or a log
-//! rotation may come while a large configuration is read. Until the control loop runs, a request to end is obeyed
-//! by the handler itself, as nothing is served yet, and every other signal is remembered.
+//! rotation may come while a large configuration is read. Until the control loop runs, the handler of SIGTERM and
+//! SIGINT ends the process, because nothing is served yet. Every other signal is remembered.
 
 use std::io;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT. In this order the control loop looks for what has come, so these are first.
+/// The signals that end the process. The control loop polls these first.
 fn ends() -> [SignalKind; 2] {
     [SignalKind::terminate(), SignalKind::interrupt()]
 }
 
-/// All others that the process obeys or answers.
+/// The other signals that the process handles.
 fn others() -> [SignalKind; 4] {
     [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::quit()]
 }
@@ -26,13 +26,13 @@ fn others() -> [SignalKind; 4] {
 pub struct EarlySignals {
     /// Until it is false, SIGTERM and SIGINT end the process at once. Shared with their handlers.
     is_early: Arc<AtomicBool>,
-    /// What has come of the others. Shared with their handlers.
+    /// Whether each of the other signals has come. Shared with their handlers.
     seen: Vec<(SignalKind, Arc<AtomicBool>)>,
 }
 
 impl EarlySignals {
-    /// Catches the signals from now on: SIGTERM and SIGINT end the process with exit code 0, as nothing was served;
-    /// others wait for [`Server::run`](super::Server::run). For the first lines of a program.
+    /// Catches the signals from now on: SIGTERM and SIGINT end the process with exit code 0, because nothing was served
+    /// yet; the others wait for [`Server::run`](super::Server::run). Call it at the beginning of a program.
     ///
     /// # Errors
     ///
@@ -51,8 +51,8 @@ impl EarlySignals {
         Ok(Self { is_early, seen })
     }
 
-    /// Hands the signals to the current tokio runtime: the streams of them, and those that have come already. One
-    /// that comes meanwhile may be in both.
+    /// Hands the signals to the current tokio runtime. Returns their streams, and the signals that have come already. A
+    /// signal that comes meanwhile may be in both.
     pub(super) fn hand_over(self) -> io::Result<(Streams, Vec<SignalKind>)> {
         let kinds = ends().into_iter().chain(others());
         let streams = kinds.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<Vec<_>>>()?;
@@ -66,7 +66,7 @@ impl EarlySignals {
 /// The signals of a control loop.
 pub(super) type Streams = Vec<(SignalKind, Signal)>;
 
-/// Logs what to use instead of a signal that other programs of this kind obey. `false`: it is none of those.
+/// Logs which signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
 pub(super) fn answer_foreign(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
         tracing::warn!(
@@ -74,7 +74,7 @@ pub(super) fn answer_foreign(kind: SignalKind) -> bool {
         );
     } else if kind == SignalKind::quit() {
         tracing::warn!(
-            "SIGQUIT does nothing here: SIGTERM drains the connections and ends, a second SIGTERM ends at once"
+            "SIGQUIT does nothing here: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
         );
     } else {
         return false;

@@ -1,5 +1,5 @@
-//! IPv6 addresses that the kernel still checks: it must be sure that no other host has them (RFC 4862, 5.4), which takes
-//! a second or two behind the moment at which an interface comes up. Until then nothing can be bound to them.
+//! Waits for tentative IPv6 addresses. The kernel checks that no other host has an address (RFC 4862, 5.4), which takes
+//! a second or two after an interface comes up. Until then no socket can be bound to the address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,14 +12,14 @@ use crate::pool::DialSource;
 use crate::sys::Address;
 use crate::sys::address::{Ipv6State, ipv6_state};
 
-/// The longest wait: several times what the check takes with its usual settings.
+/// The longest wait: several times as long as the check takes with its usual settings.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until no address that a configuration binds is tentative, at most 10 s; what then cannot be
-/// bound is a fault.
+/// Waits until no address that a configuration binds is tentative, at most 10 s. An address that cannot be bound then
+/// is a fault of the bind.
 ///
 /// # Cancel safety
 ///
@@ -45,7 +45,7 @@ fn tentative(config: &Config) -> BTreeSet<Ipv6Addr> {
     bound(config).filter(is_tentative).collect()
 }
 
-/// The IPv6 addresses that must be there to be bound.
+/// Returns the IPv6 addresses of a configuration that must be addresses of this host.
 fn bound(config: &Config) -> impl Iterator<Item = Ipv6Addr> {
     let listeners = config.listeners.iter().filter(|listener| !listener.free_bind);
     let admin = config.admin.iter().map(|admin| &admin.listen);

@@ -50,7 +50,8 @@ pub struct ListSource {
     pub path: Arc<Path>,
     /// The countries whose networks are taken out of a file that tells them, sorted; none for a file that is the list.
     pub countries: Arc<[Country]>,
-    /// Whether a file without entries is taken as it is. Default: it is a fault, since a failed download leaves one.
+    /// Whether a file without entries empties the list. Default: such a file is a fault, because a failed download may
+    /// leave one.
     pub allow_empty: bool,
 }
 
@@ -178,7 +179,7 @@ impl Kept {
         self.failed_loads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts that the file had no entries, and that those in force stayed.
+    /// Counts a file without entries, which changed nothing.
     pub fn count_empty_load(&self) {
         self.empty_loads.fetch_add(1, Ordering::Relaxed);
     }
@@ -193,7 +194,7 @@ impl Kept {
         self.failed_loads.load(Ordering::Relaxed)
     }
 
-    /// Times it had no entries where it must have some.
+    /// Times the file had no entries although it needs some.
     pub fn empty_loads(&self) -> u64 {
         self.empty_loads.load(Ordering::Relaxed)
     }

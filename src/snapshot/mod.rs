@@ -3,7 +3,7 @@
 //! Whoever builds a new one swaps it in whole. A connection loads it once, takes the policy of the
 //! socket it came through, and lets go of that when its backend is connected.
 //!
-//! The last reference to an old one may be that of any worker; what is large in it is freed by `reclaim`.
+//! Any worker may hold the last reference to an old snapshot; `reclaim` frees its large parts.
 //!
 //! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.

@@ -87,7 +87,7 @@ impl ProtocolSpec {
         }
     }
 
-    /// The routes, to be changed or replaced.
+    /// Returns the routes, to change or replace them.
     pub fn routes_mut(&mut self) -> &mut Arc<Vec<RouteSpec>> {
         match self {
             Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,

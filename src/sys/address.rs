@@ -16,14 +16,14 @@ use super::process;
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Tcp(SocketAddr),
-    /// A link-local IPv6 address on the link of an interface that is given by its name.
+    /// A link-local IPv6 address whose interface is given by its name.
     Scoped(Arc<Scoped>),
     /// A Unix stream socket by its path, which is empty for the client of one.
     Unix(Arc<Path>),
 }
 
-/// A link-local IPv6 address with its port and the name of an interface (RFC 4007, 11). The interface may come later,
-/// and may get another index, so the name is looked up when the address is used.
+/// A link-local IPv6 address with its port and the name of an interface (RFC 4007, 11). The interface may come later or
+/// get another index, so the name is looked up at each use of the address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scoped {
     ip: Ipv6Addr,
@@ -47,7 +47,7 @@ impl Scoped {
             .then(|| Some(Self { ip, port: port.parse().ok()?, interface: interface.into() }))?
     }
 
-    /// The address with the index that the interface has now.
+    /// Returns the address with the current index of the interface.
     ///
     /// # Errors
     ///
@@ -73,8 +73,8 @@ impl fmt::Display for Scoped {
 }
 
 impl Address {
-    /// The IP address and port, or `None` for a Unix socket. That of a [`Scoped`] address lacks its scope:
-    /// [`Address::to_socket`] has it.
+    /// Returns the IP address and port, or `None` for a Unix socket. For a [`Scoped`] address the scope is missing;
+    /// [`Address::to_socket`] returns it.
     pub fn tcp(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(address) => Some(*address),
@@ -83,7 +83,7 @@ impl Address {
         }
     }
 
-    /// The address as sockets take it; `None` for a Unix socket.
+    /// Returns the address for a socket, or `None` for a Unix socket.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl Address {
         }
     }
 
-    /// The same host at another port; `None` for a Unix socket.
+    /// Returns the same host at another port, or `None` for a Unix socket.
     pub fn with_port(&self, port: u16) -> Option<Self> {
         match self {
             Self::Tcp(address) => {
@@ -109,7 +109,7 @@ impl Address {
         }
     }
 
-    /// The same with an IPv4-mapped IPv6 address written as IPv4: both lead to one socket.
+    /// Returns the address with an IPv4-mapped IPv6 address as IPv4: both lead to one socket.
     pub fn to_canonical(&self) -> Self {
         match self {
             Self::Tcp(SocketAddr::V6(address)) if address.ip().to_ipv4_mapped().is_some() => {
@@ -160,20 +160,20 @@ pub fn of_this_host() -> io::Result<Vec<IpAddr>> {
     Ok(addresses.collect())
 }
 
-/// What the kernel says of an IPv6 address.
+/// The state of an IPv6 address in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ipv6State {
-    /// No interface of this host has it, or the kernel does not say.
+    /// No interface of this host has the address, or the kernel does not report it.
     Absent,
-    /// An interface has it, and the kernel still checks whether another host has it too.
+    /// An interface has the address, and the kernel still checks whether another host has it too.
     Tentative,
-    /// Another host has it too, so it cannot be used here.
+    /// Another host has the address too, so it cannot be used here.
     Duplicate,
-    /// It can be used.
+    /// The address can be used.
     Usable,
 }
 
-/// What the kernel says of an IPv6 address now.
+/// Returns the state of an IPv6 address, as the kernel reports it now.
 pub fn ipv6_state(address: Ipv6Addr) -> Ipv6State {
     process::ipv6_addresses().map_or(Ipv6State::Absent, |table| state_in(&table, address))
 }

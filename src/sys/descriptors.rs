@@ -1,7 +1,7 @@
-//! The descriptors that connections must leave to everything else.
+//! Keeps the last descriptors from connections, for everything else.
 //!
-//! The kernel gives the lowest free number to what is opened. So a number at or above a bound says that all below it
-//! are in use, and connections that stop there leave the others to admin, checks and files.
+//! The kernel gives each new descriptor the lowest free number. So a number at or above a bound shows that all numbers
+//! below are in use. Connections stop at the bound and leave the other descriptors to admin, checks and files.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -11,10 +11,11 @@ use socket2::{Domain, Socket, Type};
 
 use super::fault::out_of_descriptors;
 
-/// From so far below the bound on, it is looked before each connection; until then that costs nothing.
+/// The distance to the bound from which the lowest free number is looked up before each connection. Until then the
+/// check costs no system call.
 const NEAR: i32 = 64;
 
-/// The first number that connections leave to others, of this process.
+/// The first number that connections of this process leave to others.
 static BOUND: AtomicI32 = AtomicI32::new(i32::MAX);
 
 /// Whether a connection has got a number near the bound.
@@ -25,8 +26,8 @@ pub fn keep_from_connections(limit: u64, kept: u64) {
     BOUND.store(i32::try_from(limit.saturating_sub(kept)).unwrap_or(i32::MAX), Ordering::Relaxed);
 }
 
-/// Fails like the call that opens a descriptor when there is none: if connections have used up their share, or would
-/// with `number` more.
+/// Fails if connections have used up their share, or would with `number` more. The error is that of a process without
+/// descriptors.
 pub(super) fn check_room(number: i32) -> io::Result<()> {
     if !IS_NEAR.load(Ordering::Relaxed) {
         return Ok(());
@@ -44,7 +45,7 @@ fn has_room(lowest_free: i32, number: i32, bound: i32) -> bool {
     lowest_free.saturating_add(number) <= bound
 }
 
-/// Takes note of a descriptor that was opened for a connection.
+/// Notes a descriptor that was opened for a connection.
 pub(super) fn note(opened: impl AsFd) {
     let bound = BOUND.load(Ordering::Relaxed);
     if opened.as_fd().as_raw_fd() >= bound.saturating_sub(NEAR) {

@@ -10,8 +10,8 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Reads of events in one go, each of up to 4 KiB: in a directory with never-ending changes the file's own are
-/// reported all the same.
+/// The most reads of events in one go, each of up to 4 KiB. In a directory with never-ending changes the changes of the
+/// file are so still reported.
 const MOST_READS: usize = 64;
 
 /// The link by which Kubernetes replaces all files of a mounted volume at a time.
@@ -50,12 +50,12 @@ impl DirectoryChange {
     }
 }
 
-/// A watch that no runtime knows yet.
+/// A watch that is not yet registered with a runtime.
 #[derive(Debug)]
 pub struct Events(Inotify);
 
 impl Events {
-    /// Starts to watch. From now on no change is missed. It blocks for as long as the file system does not answer.
+    /// Starts to watch. From now on no change is missed. It blocks while the file system does not answer.
     ///
     /// # Errors
     ///
@@ -73,7 +73,7 @@ impl Events {
         Ok(Self(events))
     }
 
-    /// Takes the events that are there.
+    /// Reads the waiting events.
     fn take(&self, names: &Names) -> io::Result<DirectoryChange> {
         let mut found = None;
         for _ in 0..MOST_READS {
@@ -94,7 +94,7 @@ impl Events {
     }
 }
 
-/// What an event means for a file; `None` if it is about another one.
+/// Returns the change that an event means for a file, or `None` if it concerns another file.
 fn change(event: &InotifyEvent, names: &Names) -> Option<DirectoryChange> {
     let gone = AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
@@ -120,12 +120,12 @@ impl AsRawFd for Events {
 #[derive(Debug)]
 pub struct Names {
     own: OsString,
-    /// Where the file is a link, the first name of what it points to.
+    /// If the file is a link, the first name of its target.
     target: Option<OsString>,
 }
 
 impl Names {
-    /// Those of the file at this path, which is a link to `target` or none.
+    /// Returns the names of the file at this path; `target` is set if it is a link.
     pub fn new(path: &Path, target: Option<&Path>) -> Self {
         let first = |target: &Path| {
             let names = target.is_relative().then(|| target.components().next());
@@ -140,11 +140,11 @@ impl Names {
 }
 
 impl DirectoryWatch {
-    /// Gives a watch to the runtime.
+    /// Registers a watch with the runtime.
     ///
     /// # Errors
     ///
-    /// What the kernel says.
+    /// If the runtime cannot register the descriptor.
     ///
     /// # Panics
     ///
@@ -157,11 +157,11 @@ impl DirectoryWatch {
         Ok(Self { events })
     }
 
-    /// Waits for a change of the file with these names, and takes all there are.
+    /// Waits for a change of the file with these names, and reads all waiting events.
     ///
     /// # Errors
     ///
-    /// Those of reading; then the watch is of no more use.
+    /// Errors of reading; the watch is then useless.
     ///
     /// # Cancel safety
     ///
@@ -170,7 +170,7 @@ impl DirectoryWatch {
         loop {
             let mut ready = self.events.readable().await?;
             if let Ok(taken) = ready.try_io(|events| match events.get_ref().take(names) {
-                // The events of other files are taken, and more may be there.
+                // Only events of other files were read, and more may wait.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
                 taken => Ok(taken),
             }) {

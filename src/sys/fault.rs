@@ -4,18 +4,18 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// Whether something ran out that all of the process or the host share: descriptors, buffers, memory, watches of epoll.
+/// Whether a resource of the process or the host ran out: descriptors, buffers, memory, watches of epoll.
 /// The peer of the failed call has nothing to do with it, and the next call would fail alike.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::ENOSPC])
 }
 
-/// Whether the kernel has not the family of an address: no IPv6, mostly.
+/// Whether the kernel does not have the family of an address, which is mostly IPv6.
 pub fn is_missing_family(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EAFNOSUPPORT])
 }
 
-/// The error of a process that may open no further descriptor.
+/// Returns the error of a process that may open no further descriptor.
 pub(crate) fn out_of_descriptors() -> io::Error {
     Errno::EMFILE.into()
 }

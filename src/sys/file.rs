@@ -43,17 +43,17 @@ pub fn open_given(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What to do about a file to append to that is not there.
+/// What to do if a file to append to does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// It is created with this mode.
+    /// Create it with this mode.
     Create(u32),
-    /// It is an error.
+    /// Return an error.
     Fail,
 }
 
-/// Opens a file to append to, without a wait for the reader of a FIFO. `None` for a FIFO that no process reads: it can be
-/// opened when one does. Writes to what was opened block.
+/// Opens a file to append to, and does not wait for the reader of a FIFO. Returns `None` for a FIFO that no process
+/// reads; it can be opened later, when a process reads it. Writes to the returned file block.
 ///
 /// # Errors
 ///
@@ -83,7 +83,7 @@ fn is_unread_fifo(path: &Path, error: &io::Error) -> bool {
 ///
 /// # Errors
 ///
-/// What an open would say, as far as it can be known before.
+/// The error that an open would return, as far as it can be known before.
 pub fn check_appendable(path: &Path) -> io::Result<()> {
     let may =
         |path: &Path, what| faccessat(AT_FDCWD, path, what, AtFlags::AT_EACCESS).map_err(io::Error::from);
@@ -122,7 +122,7 @@ fn check_is_regular(found: FileType) -> io::Result<()> {
     Err(io::Error::new(kind, format!("it is not a regular file but a {word}")))
 }
 
-/// Makes a FIFO, for tests.
+/// Creates a FIFO, for tests.
 #[cfg(test)]
 pub(crate) fn make_fifo(path: &Path) {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();

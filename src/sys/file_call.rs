@@ -1,11 +1,11 @@
-//! Work on files, done by threads of their own, since a file system may never answer: the server of a network file
-//! system is gone, or a daemon of FUSE has stopped.
+//! Does work on files on blocking threads, because a file system may never answer: the server of a network file system
+//! may be gone, or a daemon of FUSE may have stopped.
 //!
-//! Of each path at most one call is under way in the whole process. Further calls for it wait for their turn without a
-//! thread, so that a file that hangs holds one thread, however often it is asked for. Calls for other paths go on.
+//! For each path at most one call is under way in the whole process. Further calls for the path wait for their turn
+//! without a thread, so a file that hangs holds one thread, however many calls there are. Calls for other paths go on.
 //!
-//! The number of threads is bounded by the number of paths, and by nothing else. A common bound would let files that
-//! hang keep all others waiting; see `BLOCKING_THREADS` in `server/run.rs`.
+//! Only the number of paths bounds the number of threads. With a common bound, files that hang could delay all others;
+//! see `BLOCKING_THREADS` in `server/run.rs`.
 
 #![allow(
     clippy::disallowed_types,
@@ -24,7 +24,7 @@ type Turns = HashMap<Arc<Path>, Arc<Mutex<()>>>;
 /// The paths with a call under way or waiting. A lock of std, held only for a look at the map.
 static TURNS: StdMutex<Option<Turns>> = StdMutex::new(None);
 
-/// Does work on a file in a thread that may wait, when no other call for the same path is under way.
+/// Does work on a file on a blocking thread, as soon as no other call for the same path is under way.
 ///
 /// # Errors
 ///
@@ -45,7 +45,7 @@ pub async fn call<T: Send + 'static>(
     turn.call(work).await
 }
 
-/// The right to the one call for a path. The next one has it when it is dropped.
+/// The right to the one call for a path. When it is dropped, the next waiter gets it.
 #[derive(Debug)]
 pub struct Turn {
     path: Arc<Path>,
@@ -58,16 +58,16 @@ impl Turn {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost but the place among those that wait.
+    /// Only the place among the waiters is lost.
     pub async fn wait(path: &Path) -> Self {
         let (path, lock) = lock_of(path);
-        // Made first: it removes the entry also if the wait is given up.
+        // Created first: its drop removes the entry even if the wait is given up.
         let mut turn = Self { path, held: None };
         turn.held = Some(lock.lock_owned().await);
         turn
     }
 
-    /// The same for a thread that may wait.
+    /// Waits for the turn of a path, and blocks the calling thread.
     ///
     /// # Panics
     ///
@@ -77,7 +77,7 @@ impl Turn {
         Self { path, held: Some(lock.blocking_lock_owned()) }
     }
 
-    /// The turn if no call for the path is under way, else `None`.
+    /// Returns the turn if no call for the path is under way, else `None`.
     pub fn try_take(path: &Path) -> Option<Self> {
         let (path, lock) = lock_of(path);
         let mut turn = Self { path, held: None };
@@ -85,7 +85,7 @@ impl Turn {
         Some(turn)
     }
 
-    /// Does the work in a thread that may wait, which has the turn until the work is done.
+    /// Does the work on a blocking thread, which holds the turn until the work is done.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // Before the look: what nobody else holds is then held by the map alone.
+        // Dropped before the count is read: without other holders only the map then holds the lock.
         drop(self.held.take());
         let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(turns) = turns.as_mut() else { return };

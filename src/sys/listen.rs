@@ -18,9 +18,9 @@ use super::{Address, descriptors, pause, retry};
 pub struct ListenOptions {
     /// Connections the kernel may hold before they are accepted.
     pub backlog: u32,
-    /// How idle peers are probed.
+    /// How the kernel probes idle peers.
     pub keepalive: Option<Keepalive>,
-    /// TCP_USER_TIMEOUT: how long a peer may take no byte.
+    /// TCP_USER_TIMEOUT: the longest time in which a peer takes no byte; `None` leaves it off.
     pub user_timeout: Option<Duration>,
     /// What the kernel may hold of a connection.
     pub buffers: KernelBuffers,
@@ -36,16 +36,16 @@ pub enum BindTo {
     AnyAddress,
 }
 
-/// How often it is tried to listen at an address while another process tries the same.
+/// The most attempts to listen at an address while another process tries the same.
 const ATTEMPTS: u32 = 10;
 
 /// Binds and listens at an address where no other socket listens; sockets that are opened by [`listen`] then
 /// share its port.
 ///
-/// The kernel decides who has the port: `listen` takes it without SO_REUSEPORT, so of several processes that do
-/// this at one time at most one succeeds, and the option is set only behind that. (`bind` is not enough: with
-/// SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen yet.)
-/// Two processes can both be refused, as each sees the other in the middle of `listen`; so that is tried again.
+/// The kernel decides which process gets the port. listen(2) is called without SO_REUSEPORT, so of several processes
+/// that call it at the same time at most one succeeds, and the option is set afterwards. bind(2) alone does not decide:
+/// with SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen yet. Two
+/// processes can both be refused if their calls of listen(2) overlap, so the attempt is repeated.
 ///
 /// # Errors
 ///
@@ -54,7 +54,7 @@ const ATTEMPTS: u32 = 10;
 pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::Result<OwnedFd> {
     let mut attempts = 0;
     loop {
-        // Where a socket listens already, this fails at once.
+        // If a socket listens already, this fails at once.
         let socket = bind(address, to, Sharing::Alone)?;
         apply(&socket, options)?;
         attempts += 1;
@@ -72,8 +72,8 @@ pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) ->
     }
 }
 
-/// Binds and listens, sharing the port with other sockets of this process, the first of which was opened by
-/// [`listen_alone`]. It is tried again while another process, which is about to be refused, is in the way.
+/// Binds and listens, and shares the port with other sockets of this process, the first of which was opened by
+/// [`listen_alone`]. It tries again while another process holds the port for a moment, before that process is refused.
 ///
 /// # Errors
 ///
@@ -175,7 +175,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// Those of `epoll_ctl`, with the socket: it may work later.
+    /// Errors of `epoll_ctl`, with the socket: a later attempt may succeed.
     ///
     /// # Panics
     ///

@@ -1,10 +1,10 @@
-//! The memory of the process.
+//! Keeps the free memory of the process's heap small.
 
-/// Bytes that may stay free at the end of a part of the heap. The allocator raises this by itself to twice the largest
-/// block that was freed, up to 64 MiB, for each thread that has a part of its own.
+/// Bytes that may stay free at the end of a part of the heap. Without a fixed value the allocator raises it to twice
+/// the largest block that was freed, up to 64 MiB, for each thread that has a part of its own.
 const FREE_END: i32 = 1 << 20;
 
-/// Keeps the allocator from holding ever more free memory. To be called before large values are made.
+/// Keeps the allocator from holding ever more free memory. Call it before large values are made.
 #[allow(unsafe_code, reason = "this module wraps a call of the C library")]
 pub fn bound_free_end() {
     #[cfg(target_env = "gnu")]
@@ -14,8 +14,8 @@ pub fn bound_free_end() {
     }
 }
 
-/// Gives the free pages of the heap back to the system. What large values leave behind would stay with the process:
-/// each thread has a part of the heap of its own, which the allocator keeps for it.
+/// Gives the free pages of the heap back to the system. Without this call the process would keep the pages of large
+/// values that were freed: each thread has its own part of the heap, which the allocator keeps for it.
 ///
 /// It takes the lock of each part of the heap in turn, for as long as it goes over the free memory in that part.
 #[allow(unsafe_code, reason = "this module wraps a call of the C library")]

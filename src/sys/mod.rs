@@ -49,7 +49,8 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
-/// Waits for a moment of random length before an attempt that has clashed with another process is made again.
+/// Blocks the thread for some milliseconds of random length, before an attempt that clashed with another process is
+/// repeated.
 #[allow(
     clippy::disallowed_methods,
     reason = "some milliseconds of the thread that binds, which serves nobody"

@@ -35,12 +35,12 @@ pub fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
 
-/// The kernel's text of the ports that it gives to connections, the first and the last.
+/// Returns the kernel's text of its range of local ports: the first and the last port.
 pub(super) fn local_port_range() -> Option<String> {
     std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()
 }
 
-/// The kernel's table of the IPv6 addresses of this host; `None` without IPv6.
+/// Returns the kernel's table of this host's IPv6 addresses, or `None` without IPv6.
 pub(super) fn ipv6_addresses() -> Option<String> {
     std::fs::read_to_string("/proc/self/net/if_inet6").ok()
 }

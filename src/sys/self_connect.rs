@@ -1,11 +1,11 @@
-//! Connections of a socket to itself.
+//! Detects and refuses connections of a socket to itself.
 //!
-//! A connect to an address of this host may get the port that it connects to as its own port, if nobody listens there:
-//! then the simultaneous open of TCP (RFC 9293, 3.5) connects the socket to itself. The connect succeeds, all that is
-//! sent comes back, and the server that comes back cannot bind its port. Such a connect counts as refused.
+//! If no process listens at a port of this host, a connect to this port may get the same port as its own. The
+//! simultaneous open of TCP (RFC 9293, 3.5) then connects the socket to itself: the connect succeeds, all bytes come
+//! back, and a server that starts again cannot bind its port. Such a connect counts as refused.
 //!
-//! The kernel takes ports from `net.ipv4.ip_local_port_range`, which is read once, by [`learn`]. Only for targets that
-//! could be the socket itself is the kernel asked, with one system call.
+//! The kernel takes local ports from `net.ipv4.ip_local_port_range`, which [`learn`] reads once. Only a connect to a
+//! target that could be the socket itself costs a system call.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,25 +17,25 @@ use super::address::of_this_host;
 use super::socket::{Source, local_address, reset_on_close};
 use super::{Address, process};
 
-/// What is known of this host.
+/// The ports and addresses of this host that matter here.
 struct Host {
-    /// The ports that the kernel gives to connections.
+    /// The kernel's range of local ports.
     ports: RangeInclusive<u16>,
-    /// The loopback addresses that an interface has. Connections to others of 127.0.0.0/8 come from 127.0.0.1.
+    /// The loopback addresses that an interface has. Connections to other addresses of 127.0.0.0/8 come from 127.0.0.1.
     loopback: Vec<IpAddr>,
 }
 
 static HOST: OnceLock<Host> = OnceLock::new();
 
-/// Reads what [`refuse`] needs to know of this host. To be called before the process gives up the right to read it;
-/// later calls do nothing.
+/// Reads the ports and addresses of this host for [`refuse`]. Call it before the process gives up the right to read
+/// them; later calls do nothing.
 pub fn learn() {
     HOST.get_or_init(|| Host::read(process::local_port_range().as_deref()));
 }
 
 impl Host {
     fn read(range: Option<&str>) -> Self {
-        // Where it is not known, any port that needs no privilege may be one.
+        // If the range is not known, it is all ports that need no privilege.
         let ports = range.and_then(ports).unwrap_or(1024..=u16::MAX);
         let mut loopback = of_this_host().unwrap_or_default();
         loopback.retain(IpAddr::is_loopback);
@@ -43,7 +43,7 @@ impl Host {
         Self { ports, loopback }
     }
 
-    /// Whether a socket that connects to `target` may get that address itself.
+    /// Whether a socket that connects to `target` may get this address as its own.
     fn may_become(&self, target: SocketAddr, source: Source) -> bool {
         if !self.ports.contains(&target.port()) {
             return false;
@@ -56,7 +56,7 @@ impl Host {
     }
 }
 
-/// The two numbers of `ip_local_port_range`.
+/// Parses the two numbers of `ip_local_port_range`.
 fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     let mut numbers = text.split_whitespace().map(str::parse);
     match (numbers.next()?, numbers.next()?) {
@@ -108,7 +108,7 @@ mod tests {
         check("127.0.0.1:32767", Source::Any, false);
         check("127.0.0.1:61000", Source::Any, false);
         check("127.0.0.1:443", Source::Any, false);
-        // It comes from 127.0.0.1, unless it is told otherwise.
+        // The connection comes from 127.0.0.1, unless a source is set.
         check("127.7.7.7:40000", Source::Any, false);
         check("127.7.7.7:40000", Source::Own([127, 7, 7, 7].into()), true);
         check("127.7.7.7:40000", Source::Own([127, 7, 7, 8].into()), false);

@@ -128,10 +128,9 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 ///
 /// # Errors
 ///
-/// What `socket`, `setsockopt`, `bind` or `connect` say at once: out of descriptors, no route, no free port;
-/// `Unsupported` for a foreign source of another family; [`is_busy`] tells a Unix socket with a full accept queue. A
-/// refusal
-/// usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
+/// Errors that `socket`, `setsockopt`, `bind` or `connect` return at once: out of descriptors, no route, no free port;
+/// `Unsupported` for a foreign source of another family. [`is_busy`] detects a Unix socket with a full accept queue. A
+/// refusal usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
 pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     descriptors::check_room(1)?;
     let socket = begin_connect(address, options, first)?;
@@ -139,7 +138,8 @@ pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -
     Ok(socket)
 }
 
-/// The same for what is not a client's connection, and so may take the descriptors that those must leave.
+/// Starts a connect as [`start_connect`] does, for other purposes than a client: it may use the descriptors that
+/// clients must leave.
 fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     let tcp = address.to_socket()?;
     let (domain, protocol, target) = match (tcp, address) {
@@ -165,26 +165,26 @@ fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io
     }
 }
 
-/// Whether a connect failed only because the accept queue of a Unix socket is full now.
+/// Whether a connect failed because the accept queue of a Unix socket is full now.
 pub fn is_busy(error: &io::Error, address: &Address) -> bool {
     error.kind() == io::ErrorKind::WouldBlock && matches!(address, Address::Unix(_))
 }
 
-/// The pauses between connects to a Unix socket whose accept queue is full: short at first, as the queue of a server
-/// that works is taken off within milliseconds, and then long enough to cost nothing.
+/// The pauses between connects to a Unix socket whose accept queue is full: short at first, because a server that works
+/// accepts within milliseconds, and later long enough to cost nothing.
 pub fn busy_pauses() -> impl Iterator<Item = Duration> {
     const FIRST: Duration = Duration::from_millis(2);
     const LONGEST: Duration = Duration::from_millis(50);
     std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
 }
 
-/// Connects on a tokio runtime and waits until it is done. To a Unix socket whose accept queue is full it connects again
-/// and again; `is_busy` is true meanwhile, so that the caller who drops it knows what it was waiting for.
+/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it connects
+/// again and `is_busy` is true, so that a caller that drops the future can see why it waited.
 ///
 /// # Errors
 ///
-/// The reason for which the connection could not be made: as [`start_connect`], and `ConnectionRefused` where the socket
-/// was connected to itself.
+/// Why the connection could not be made: as [`start_connect`], and `ConnectionRefused` if the socket was connected to
+/// itself.
 ///
 /// # Panics
 ///
@@ -228,7 +228,7 @@ pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?))
 }
 
-/// Reads what is there and leaves it there.
+/// Reads the waiting bytes without removing them.
 ///
 /// # Errors
 ///
@@ -257,8 +257,8 @@ pub fn set_nodelay(fd: impl AsFd) -> io::Result<()> {
     ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_nodelay(true))
 }
 
-/// Has the kernel close a connection whose bytes the peer does not take for so long: TCP_USER_TIMEOUT. It counts a
-/// window that the peer keeps closed like silence, and replaces the count of keepalive probes.
+/// Makes the kernel close a connection whose peer takes no byte for this time: TCP_USER_TIMEOUT. The kernel counts a
+/// closed window as silence, and no longer counts keepalive probes. Zero is off.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::pause;
 
-/// How often it is tried to lock a directory: the lock is held for less than a millisecond.
+/// The most attempts to lock a directory: the lock is held for less than a millisecond.
 const ATTEMPTS: u32 = 100;
 
 /// The file of a socket on which this process listens. It is removed when this is dropped, unless another one
@@ -75,9 +75,8 @@ impl Drop for SocketFile {
     }
 }
 
-/// Locks a directory, against other processes that make or replace a socket in it at the same moment: between the look
-/// at what stands there and the socket that takes its place, no other may do the same. A directory that cannot be
-/// locked, or that some other program keeps locked, is used without.
+/// Locks a directory, so that no other process checks or replaces a socket in it at the same time. Returns `None` if
+/// the directory cannot be locked, or another program keeps it locked; it is then used without the lock.
 fn lock(directory: &Path) -> Option<Flock<fs::File>> {
     let mut file = fs::File::open(directory).ok()?;
     for _ in 0..ATTEMPTS {

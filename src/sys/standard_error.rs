@@ -22,7 +22,7 @@ impl StandardError {
 }
 
 impl Write for StandardError {
-    /// Waits until the reader takes bytes, also where another process has made the pipe or terminal non-blocking.
+    /// Waits until the reader takes bytes, even if another process has made the pipe or terminal non-blocking.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match super::retry(|| self.0.write(bytes)) {

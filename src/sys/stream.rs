@@ -89,7 +89,7 @@ impl Stream {
         std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ERROR)).await;
     }
 
-    /// Waits until the peer has ended its direction, or the connection failed.
+    /// Waits until the peer has ended its direction or the connection has failed.
     ///
     /// # Cancel safety
     ///
@@ -109,7 +109,7 @@ impl Stream {
         self.watch.is(Readiness::SHUT)
     }
 
-    /// Whether bytes have come that nobody has read yet. Leaves them where they are.
+    /// Whether bytes wait to be read. Does not read them.
     pub fn has_unread(&self) -> bool {
         matches!(socket::peek(&self.fd, &mut [0]), Ok(1..))
     }

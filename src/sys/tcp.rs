@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP peer, how it probes an idle one, and how rarely it may ask one that is silent.
+//! Reads the kernel's state of a TCP peer, and sets how the kernel probes an idle or a silent peer.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -24,21 +24,21 @@ pub struct Keepalive {
 }
 
 impl Keepalive {
-    /// Probes by default, and with one key written: so many.
+    /// The default number of probes.
     pub const COUNT: u32 = 4;
 
-    /// Probes after `idle`, then `COUNT` times at intervals of a quarter of it, at least a second.
+    /// Returns `COUNT` probes, the first after `idle`, at intervals of a quarter of `idle` but at least a second.
     pub fn after(idle: Duration) -> Self {
         Self { idle, interval: (idle / 4).max(Duration::from_secs(1)), count: Self::COUNT }
     }
 
-    /// How long a connection to a peer that is gone stays open while it is idle.
+    /// Returns how long an idle connection to a peer that is gone stays open.
     pub fn longest(&self) -> Duration {
         self.idle + self.interval * self.count
     }
 }
 
-/// Has the kernel probe the peer of an idle connection. Nothing happens on a Unix socket.
+/// Makes the kernel probe the peer of an idle connection. Has no effect on a Unix socket.
 ///
 /// # Errors
 ///
@@ -52,7 +52,7 @@ pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> io::Result<()> {
     ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_keepalive(&options))
 }
 
-/// What TCP_INFO says of a peer that has bytes to acknowledge.
+/// The state of a peer that has bytes to acknowledge, from TCP_INFO.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeerState {
     /// Probes of a closed window since the peer's last acknowledgement.
@@ -61,17 +61,17 @@ pub struct PeerState {
     pub retransmits: u8,
     /// How often the time between two retransmissions, or two probes, was doubled.
     pub backoff: u8,
-    /// The time until the next retransmission, its backoff included; that of probes begins with it.
+    /// The time until the next retransmission, with its backoff. The time between probes begins with this value.
     pub retransmit_timeout: Duration,
     /// Segments sent and not acknowledged; 0 while every byte waits for the window.
     pub unacknowledged: u32,
-    /// The peer's window, in bytes. 0 on kernels before 5.4, which do not say it.
+    /// The peer's window, in bytes. 0 on kernels before 5.4, which do not report it.
     pub window: u32,
     /// The time since the peer's last acknowledgement or data.
     pub silent: Duration,
 }
 
-/// The begin of `struct tcp_info` of linux/tcp.h, as far as it is needed here.
+/// The beginning of `struct tcp_info` of linux/tcp.h, as far as it is needed here.
 #[repr(C)]
 #[derive(Default)]
 struct TcpInfo {
@@ -118,7 +118,7 @@ pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
 /// window, in milliseconds.
 const TCP_RTO_MAX_MS: libc::c_int = 44;
 
-/// The longest time between two retransmissions or two probes of a closed window.
+/// Returns the longest time between two retransmissions or two probes of a closed window.
 ///
 /// # Errors
 ///
@@ -148,12 +148,12 @@ pub fn bound_retransmit_timeout(fd: impl AsFd, limit: Duration) -> io::Result<()
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A value that any bytes make.
+/// A type for which any bytes are a valid value.
 trait Plain {}
 impl Plain for TcpInfo {}
 impl Plain for libc::c_int {}
 
-/// Reads a TCP option; what the kernel does not write of `value` stays.
+/// Reads a TCP option into `value`. Bytes that the kernel does not write stay as they are.
 fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
     let value: *mut T = value;

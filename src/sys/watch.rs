@@ -1,4 +1,4 @@
-//! A file that another program writes, followed: when it is read again.
+//! Follows a file that another program writes, and reads it again when it has changed and is whole.
 
 #![allow(clippy::disallowed_methods, reason = "only in calls of file_call")]
 
@@ -17,21 +17,21 @@ use super::file_call;
 /// The time between two looks without a reason.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long nothing more must happen before a change is looked at, so that of a burst only the end is.
+/// The quiet time after a change before the file is looked at, so that a burst of changes causes one look.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// How often that is waited for: where changes never end the file is looked at all the same.
+/// The most waits for a quiet time: if changes never end, the file is looked at all the same.
 const MOST_QUIETS: usize = 10;
 
 /// Follows a file that another program writes, and reads it when it is another one and whole.
 ///
-/// Its directory is watched. When the file is closed after writing, when another one is renamed over it, and when the
-/// link beside it changes by which a mounted volume replaces all its files at a time, it is whole and read at once.
-/// What no watch reports, on a network file system or behind further links, is found by a look every few seconds. Such a
+/// Its directory is watched. The file is whole, and is read at once, when it is closed after writing, when another file
+/// is renamed over it, or when the link changes by which a mounted volume replaces all its files at once. On a network
+/// file system, or behind further links, a watch does not report changes; a look every few seconds finds them. Such a
 /// file may be half written, so it is read only if two looks find it the same.
 ///
-/// Everything that may wait for the file system is done in one call of [`file_call`]. A file system that does not
-/// answer delays this file and nothing else.
+/// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not answer
+/// delays only this file.
 #[derive(Debug)]
 pub struct FileWatch {
     path: Arc<Path>,
@@ -41,36 +41,36 @@ pub struct FileWatch {
     first: Option<Reason>,
     /// The file that was last read.
     seen: Option<Stamp>,
-    /// Another file that the last look found, and that is not yet trusted to be whole.
+    /// The changed file that the last look found, if it may be half written.
     unsettled: Option<Stamp>,
     period: Duration,
 }
 
-/// What a look at a file found.
+/// The result of a look at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look<T> {
-    /// It may be another file than at the last look, and this was read of it.
+    /// The file may have changed since the last look; the value was read from it.
     Changed(T),
-    /// It is the same, or not whole yet.
+    /// The file is the same, or is not whole yet.
     Same,
 }
 
 /// Why a look is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reason {
-    /// It is the first, and nothing is known of the file.
+    /// It is the first look, and nothing is known of the file.
     First,
     /// The directory reports a whole file.
     Whole,
     /// The directory reports an entry that was created or removed: a link is whole, a file is not.
     Begun,
-    /// What happened to the file since it was last read is not known.
+    /// It is not known whether the file has changed since it was last read.
     Unknown,
     /// A period has passed.
     Period,
 }
 
-/// What one call found.
+/// The result of one call.
 struct Found<T> {
     events: Option<Events>,
     names: Names,
@@ -80,12 +80,12 @@ struct Found<T> {
 }
 
 impl FileWatch {
-    /// Of this file, which need not be there. The first look reads it.
+    /// Creates the watch of a file, which need not exist. The first look reads it.
     pub fn new(path: Arc<Path>) -> Self {
         Self::with_period(path, Reason::First, LOOK)
     }
 
-    /// Of a file that was read a moment ago. It may have changed since, and may be half written now.
+    /// Creates the watch of a file that was read a moment ago. It may have changed since, and may be half written now.
     pub fn of_known(path: Arc<Path>) -> Self {
         Self::with_period(path, Reason::Unknown, LOOK)
     }
@@ -132,7 +132,7 @@ impl FileWatch {
             }
         });
         let Ok(found) = call.await else {
-            // A reader that panics has said so. It is tried again by later looks, not at once.
+            // `read` panicked, which is logged. Later looks try again, not this one.
             self.first = None;
             return Look::Same;
         };
@@ -186,11 +186,11 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// What a look decides.
+/// The decision of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Same,
-    /// Another file, perhaps half written.
+    /// The file has changed, and may be half written.
     Unsettled,
     Read,
 }

@@ -21,9 +21,9 @@ pub enum CloseReason {
     ClientReset,
     /// The backend reset a relayed connection.
     BackendReset,
-    /// The client answered nothing any more: neither what was sent to it nor keepalive probes.
+    /// The client no longer answered: neither data nor keepalive probes.
     ClientVanished,
-    /// The backend answered nothing any more: neither what was sent to it nor keepalive probes.
+    /// The backend no longer answered: neither data nor keepalive probes.
     BackendVanished,
     /// The client answered and took no byte for the stall timeout of its listener.
     ClientStalled,
@@ -261,8 +261,7 @@ impl CloseReason {
     }
 
     /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
-    /// log writes no more than so many of its lines a second: they are turned away, or leave before a backend is
-    /// connected.
+    /// log bounds the lines of this reason: such clients are refused, or leave before a backend is connected.
     pub const fn is_sampled(self) -> bool {
         let has_left = matches!(self.who(), Who::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left

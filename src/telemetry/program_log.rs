@@ -1,10 +1,10 @@
 //! The program's own log: lines go into a bounded queue, and one thread writes them to standard error.
 //!
 //! A thread that logs never waits for the reader of standard error, which may be a full pipe, a stopped journal or a
-//! terminal whose output is paused. A line that finds the queue full is dropped and counted, as is a line that cannot
-//! be written; when lines flow again, the log says how many are missing.
+//! terminal whose output is paused. A line that finds the queue full is dropped and counted, and so is a line that
+//! cannot be written. When writes succeed again, the log reports how many lines are missing.
 //!
-//! It neither formats lines nor knows levels: each line comes whole, with its line end.
+//! This module neither formats lines nor filters levels: each line comes whole, with its line end.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use super::Flushed;
 use crate::sys::standard_error::StandardError;
 
-/// Bytes that may wait for the thread, with what a line costs besides its text. Some thousand lines: more than a
-/// burst has, and little beside a connection's buffers. A single line may be longer.
+/// Bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, which is more than a
+/// burst has. A single line may be longer.
 const QUEUE_LIMIT: usize = 1 << 20;
 
-/// What a line costs in the queue besides its text.
+/// The bytes that a line takes in the queue besides its text.
 const LINE_COST: usize = 64;
 
-/// The lines that any log of this process dropped. The log of a process is one, as is the subscriber that feeds it.
+/// The lines that were dropped. It is one counter for the process, because a process has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns how many lines of the program's log were dropped since the start.
@@ -38,23 +38,23 @@ pub fn dropped_lines() -> u64 {
 #[derive(Clone, Debug, Default)]
 pub struct ProgramLog(Arc<Shared>);
 
-/// What those that log and the writing thread share.
+/// The state that the logging threads and the writing thread share.
 #[derive(Debug, Default)]
 struct Shared {
     /// Held for a push or a take, never during a write.
     queue: Mutex<Queue>,
-    /// The thread has something to do.
+    /// Signalled when the thread has work.
     wake: Condvar,
-    /// The thread has ended.
+    /// Signalled when the thread has ended.
     end: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     lines: VecDeque<Box<[u8]>>,
-    /// What the lines cost together.
+    /// The bytes of all lines, with [`LINE_COST`] for each.
     cost: usize,
-    /// Lines that were dropped and that the log has not yet mentioned.
+    /// Dropped lines that the log has not yet reported.
     unreported: u64,
     thread: Thread,
     /// Whether the thread is to end once the queue is empty.
@@ -78,8 +78,8 @@ impl Queue {
 }
 
 impl ProgramLog {
-    /// A log whose lines wait until [`start`](Self::start): threads inherit the privileges of the process, so that no
-    /// thread may start before the process has given them up.
+    /// Creates a log whose lines wait until [`start`](Self::start). Threads inherit the privileges of the process, so
+    /// no thread may start before the process has given them up.
     pub fn new() -> Self {
         Self::default()
     }
@@ -138,7 +138,7 @@ impl ProgramLog {
         if queue.thread == Thread::Running { Flushed::Abandoned } else { Flushed::All }
     }
 
-    /// Where not even one thread can be started, the line that says so must still come out.
+    /// Writes the queued lines on this thread, for the case that no thread can be started: one of them reports that.
     fn write_here(&self) -> Flushed {
         let lines = std::mem::take(&mut self.0.lock().lines);
         for line in lines {
@@ -148,7 +148,7 @@ impl ProgramLog {
     }
 }
 
-/// A line a write, as the subscriber of `tracing` formats them.
+/// Takes one line with each write, as the subscriber of `tracing` formats them.
 impl Write for ProgramLog {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.push(line);
@@ -162,7 +162,7 @@ impl Write for ProgramLog {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        // Each change is made whole before anything that could panic.
+        // No change can panic half way, so the value is whole even after a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -170,7 +170,7 @@ impl Shared {
 fn report(missing: u64) {
     tracing::warn!(
         lines = missing,
-        "lines of this log were dropped, as standard error was not read in time or failed; \
+        "lines of this log were dropped, because standard error was not read in time or a write to it failed; \
          pointsman_log_lines_dropped_total counts them"
     );
 }
@@ -181,7 +181,7 @@ struct Writer<W, R> {
     to: W,
     /// Logs how many lines are missing.
     report: R,
-    /// A write failed behind a part of a line, so that the next line needs a line end before it.
+    /// A write failed after a part of a line, so the next line needs a line end before it.
     is_torn: bool,
     /// The last write succeeded.
     is_flowing: bool,
@@ -191,8 +191,8 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
     fn run(mut self) {
         let _end = EndOfThread(Arc::clone(&self.shared));
         while let Some((lines, missing)) = self.take() {
-            // Before the lines are written, as the queue is empty now: the report comes right behind them, where the
-            // missing lines would have been.
+            // Before the lines are written, because the queue is empty now: the report comes right after these lines,
+            // in the place of the missing lines.
             if missing > 0 {
                 (self.report)(missing);
             }
@@ -202,8 +202,8 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
         }
     }
 
-    /// Waits for lines and takes all of them, with the number of dropped lines to report; `None` at the end. A report
-    /// that could not be written is not followed by another: first a line must come through.
+    /// Waits for lines and takes all of them, with the number of dropped lines to report. Returns `None` at the end.
+    /// After a report that could not be written there is no other one until a line has been written.
     fn take(&self) -> Option<(VecDeque<Box<[u8]>>, u64)> {
         let is_idle = |queue: &Queue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);
         let queue =
@@ -217,7 +217,7 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
         Some((std::mem::take(&mut queue.lines), missing))
     }
 
-    /// Writes one line by one write, as far as the destination takes it whole.
+    /// Writes one line, by one write if the destination takes it whole.
     fn write(&mut self, line: &[u8]) {
         if self.is_torn && self.to.write_all(b"\n").is_ok() {
             self.is_torn = false;
@@ -238,7 +238,7 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
     }
 }
 
-/// Reports the end of the thread, also after a panic.
+/// Signals the end of the thread, also after a panic.
 struct EndOfThread(Arc<Shared>);
 
 impl Drop for EndOfThread {
@@ -248,8 +248,8 @@ impl Drop for EndOfThread {
     }
 }
 
-/// Sends the messages of panics to the log. The standard library's own hook writes them to standard error on the
-/// thread that panics, under a lock, and so would stop a worker whose standard error is not read.
+/// Sends the messages of panics to the log. The standard library's own hook writes them to standard error on the thread
+/// that panics, under a lock. It would block a worker if standard error is not read.
 pub fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();

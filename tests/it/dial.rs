@@ -145,7 +145,7 @@ fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
     wait_for("the descriptors", || child.descriptors() == before);
 }
 
-/// Which addresses are of this host is known where it starts, whatever wrote the configuration.
+/// The start knows the addresses of this host, and refuses a cycle that `check` cannot find.
 #[test]
 fn a_backend_that_is_its_own_listener_stops_the_start_and_a_reload() {
     let own = own_address();

@@ -512,7 +512,7 @@ fn a_start_without_backends_turns_clients_away() {
     assert_eq!(met(&proxy), "a");
 }
 
-/// A backend that is our own listener would send each client round.
+/// A discovered backend that is our own listener is left out: it would send each client back to the same pool.
 #[test]
 fn a_discovered_backend_that_leads_back_is_left_out() {
     let (directory, own, [a]) = (Directory::new(), own_address(), named::<1>());

@@ -1,4 +1,4 @@
-//! Clients that end before a backend is connected: their places in a queue, and what is dialled for them.
+//! Clients that end before a backend is connected: they leave the queue, and no backend is dialled for them.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -39,7 +39,7 @@ fn finish_writing(client: &TcpStream) {
     client.shutdown(Shutdown::Write).unwrap();
 }
 
-/// A client that says this and has the only place.
+/// Connects a client that sends this text and gets the only place.
 fn holder(proxy: &Proxy, says: &[u8]) -> TcpStream {
     let mut client = proxy.connect();
     client.write_all(says).unwrap();
@@ -86,7 +86,7 @@ fn a_tls_client_that_has_ended_leaves_the_queue() {
     check_gone(TLS, &hello, &hello);
 }
 
-/// What comes behind a hello cannot complete a handshake either.
+/// Bytes behind a hello cannot complete a handshake either.
 #[test]
 fn so_does_one_that_has_sent_more_than_its_hello() {
     let hello = hello(b"a.example");
@@ -98,7 +98,7 @@ fn a_tcp_client_that_ends_without_a_byte_leaves_the_queue() {
     check_gone(TCP, b"x", b"");
 }
 
-/// What a client of PostgreSQL sends for a session without TLS.
+/// The first bytes of a PostgreSQL client for a session without TLS.
 fn login() -> Vec<u8> {
     postgres(3 << 16, b"user\0u\0database\0d\0\0")
 }
@@ -125,7 +125,7 @@ fn a_request_to_cancel_that_is_whole_still_goes() {
     assert_eq!(backend.received(), request);
 }
 
-/// A request may be whole, whose client waits for the answer: it keeps its place.
+/// The request may be whole and its client may wait for the answer, so it keeps its place.
 #[test]
 fn a_tcp_client_that_has_sent_bytes_keeps_its_place() {
     let (log, backend) = (LogFile::new(), Recorder::start("b"));
@@ -135,7 +135,7 @@ fn a_tcp_client_that_has_sent_bytes_keeps_its_place() {
     client.write_all(b"a whole request").unwrap();
     wait_for_waiting(&proxy, 1);
     finish_writing(&client);
-    // It comes behind the FIN, so that is known when this one is seen to leave.
+    // This client comes after the FIN, so the FIN has been seen when this client leaves.
     let leaver = proxy.connect();
     wait_for_waiting(&proxy, 2);
     finish_writing(&leaver);
@@ -184,7 +184,7 @@ fn a_full_queue_has_room_again_when_its_clients_have_gone() {
     assert_eq!(backend.connections(), 2);
 }
 
-/// A client that ends while a backend is being connected is judged alike.
+/// The same rules hold for a client that ends while a backend is being connected.
 #[test]
 fn a_tls_client_that_ends_during_the_connect_is_gone() {
     let (log, hole) = (LogFile::new(), BlackHole::new());
@@ -206,7 +206,7 @@ fn a_tls_client_that_ends_during_the_connect_is_gone() {
     assert_eq!(answer, [21, 3, 3, 0, 2, 2, 80]);
 }
 
-/// One that may read a banner waits for the backend.
+/// A client that may wait for a banner waits for the backend.
 #[test]
 fn a_tcp_client_that_half_closes_during_the_connect_is_not() {
     let (log, hole) = (LogFile::new(), BlackHole::new());

@@ -564,7 +564,7 @@ fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
         for _ in 0..FLOOD {
             let mut client = proxy.connect();
             client.write_all(words).unwrap();
-            // One that has said its hello is answered by an alert; its end before that is another reason.
+            // A client that has sent its hello gets an alert; a client that ends before that has another close reason.
             if words.is_empty() {
                 client.shutdown(Shutdown::Write).unwrap();
             }

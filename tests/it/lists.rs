@@ -301,7 +301,7 @@ fn a_file_is_swapped_alone_while_connections_go_on() {
     find_in_time(|| (backend.received() == b"still here").then_some(())).expect("it went on all the time");
 }
 
-/// What a failed download leaves, at each moment at which a file is read.
+/// An empty file, as a failed download leaves it, at each moment at which a file is read.
 #[test]
 fn a_file_without_entries_changes_nothing() {
     let backend = Recorder::start("b");

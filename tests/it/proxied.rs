@@ -72,7 +72,7 @@ fn headers() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// LOCAL whose family byte the protocol does not have, with a block that is no list of TLVs.
+/// LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
 fn local_of_unknown_family() -> Vec<u8> {
     let mut header = local(Version::V2, None);
     header.truncate(13);

@@ -1,5 +1,5 @@
-//! The start as an operator meets it: signals that come early, ports that others have, few descriptors, an admin
-//! address that cannot be had yet.
+//! The start under bad conditions: early signals, ports in use, few descriptors, an admin address that cannot be bound
+//! yet.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -198,7 +198,7 @@ fn an_admin_address_that_is_taken_is_had_later() {
     drop(taken);
     program.stderr.wait_for(&format!("admin listens address={address}"));
     assert_eq!(run(&["health", "--ready", "--admin", &address.to_string()]).status.code(), Some(0));
-    // It was said once, however often it was tried.
+    // The log has it once, although the address was tried several times.
     assert_eq!(program.stderr.all().iter().filter(|line| line.contains("admin.listen")).count(), 1);
     program.expect_end_by("TERM");
 }

@@ -1,4 +1,4 @@
-//! Readers of what the program writes, standard error and the service manager, that have stopped to read.
+//! Readers of the program's output, standard error and the service manager, that have stopped reading.
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
@@ -16,7 +16,7 @@ use pointsman::telemetry::{Flushed, ProgramLog, program_log};
 use crate::process::{Folder, Lines, Manager, Program, command};
 use crate::support::{Backend, PATIENCE, find_in_time, own_address, wait_for};
 
-/// How long the end may take where nobody reads: two seconds for each of the logs, and the time of a busy machine.
+/// How long the end may take without a reader: two seconds for each of the logs, and the time of a busy machine.
 const END: Duration = Duration::from_secs(15);
 
 /// A program with an admin listener, whose standard error the test chooses.
@@ -140,7 +140,7 @@ fn full_pipe() -> (PipeReader, OwnedFd) {
 #[test]
 fn a_full_pipe_under_standard_error_stops_nothing() {
     let (reader, writer) = full_pipe();
-    // It is full at the start already.
+    // The pipe is full at the start already.
     let mut stuck = Stuck::start("stuck-pipe", writer, |_| {});
     stuck.expect_to_serve();
     stuck.reload("ok");
@@ -159,7 +159,7 @@ fn a_full_pipe_under_standard_error_stops_nothing() {
     lines.wait_for("serving");
     let report = lines.wait_for("lines of this log were dropped");
     assert!(report.contains("pointsman_log_lines_dropped_total"), "{report}");
-    // What comes now is written again, to the last line.
+    // Lines that come now are written again, to the last one.
     stuck.reload("ok");
     let dropped = stuck.metric("pointsman_log_lines_dropped_total");
     assert!(report.contains(&format!("lines={dropped}")), "{dropped} of {report}");
@@ -174,7 +174,7 @@ fn the_end_does_not_wait_for_the_reader_of_standard_error() {
     stuck.write_many_faults();
     stuck.reload("failed");
     let held = TcpStream::connect(stuck.address).unwrap();
-    // The first drains, the second cuts that short.
+    // The first SIGTERM drains, the second one cuts that short.
     stuck.expect_end_in_time(&["TERM", "TERM"]);
     drop((held, reader));
 }
@@ -316,7 +316,7 @@ fn a_service_manager_that_does_not_read_stops_nothing() {
     wait_for("failures", || stuck.metric("pointsman_notify_failures_total") > 2);
     assert_eq!(next_stage(&manager), ["READY=1"]);
     fill(&manager.path);
-    // A manager that reads again learns of the last reload alone.
+    // A manager that reads again gets only the last reload.
     for _ in 0..3 {
         stuck.reload("ok");
     }

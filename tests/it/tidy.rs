@@ -317,7 +317,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
             } else if name.ends_with(".rs") && !may.contains(&&*name) {
                 seen += 1;
                 let text = fs::read_to_string(&path).unwrap();
-                // Clippy holds what is no test of the program itself.
+                // Clippy checks the program itself, without its tests.
                 let is_mixed = name.starts_with("src/") && !name.contains("tests");
                 let tests = if is_mixed {
                     text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests)

@@ -182,11 +182,11 @@ fn a_start_that_fails_leaves_no_file() {
     let text = folder.text(backend.address, "");
     let text = text.replace(&format!("'unix:{}'", folder.path("s").display()), &nowhere);
     let Err(fault) = Server::start(config(&text)) else { panic!("it starts") };
-    assert!(fault.to_string().contains("the directory must be there"), "{fault}");
+    assert!(fault.to_string().contains("its directory does not exist"), "{fault}");
     assert!(!folder.path("s").exists());
 }
 
-/// A Unix socket whose accept queue is full, and those who fill it.
+/// A Unix socket whose accept queue is full, and the connections that fill it.
 struct Full {
     listener: UnixListener,
     waiting: Vec<UnixStream>,
@@ -213,7 +213,7 @@ impl Full {
         Self { listener: socket.into(), waiting }
     }
 
-    /// Accepts those who fill it, and then the next.
+    /// Accepts the connections that fill it, and then the next one.
     fn serve(&self) -> UnixStream {
         for _ in &self.waiting {
             self.listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! Backends that lead back to their own pools by way of listeners of the same file.
+//! Checks whether backends lead back to their own pools through listeners of the same file.
 
 use crate::config::code::Code;
 use crate::config::cycles::Graph;
@@ -9,9 +9,10 @@ use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::sys::Address;
 
-/// Judges what is certain on any host: `check` may run elsewhere, so addresses of interfaces are judged at the start.
+/// Reports the cycles that exist on any host. `check` may run on another host, so the addresses of interfaces are only
+/// used at the start.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
-    // How listeners and pools fit together is not known of a file that was read in part.
+    // A file that was read in part does not show how its listeners and pools fit together.
     if found.has_faults() {
         return;
     }
@@ -23,12 +24,16 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
         let path = format!("pool.{pool}.backends");
         let diagnostic = if cycle.is_certain {
             let message = format!("backend {address} of pool `{pool}` leads back to the pool itself");
-            Diagnostic::new(Code::BackendCycle, path, message)
-                .help("each client would go round until the process is full: remove it, or name the server that is meant")
+            Diagnostic::new(Code::BackendCycle, path, message).help(
+                "each client would take this way again and again until the process has no connection left: remove \
+                 the backend, or write the address of the server that is meant",
+            )
         } else {
             let message = format!("backend {address} of pool `{pool}` may lead back to the pool itself");
-            Diagnostic::new(Code::PossibleCycle, path, message)
-                .help("a client for whom no route ends this goes round until the process is full")
+            Diagnostic::new(Code::PossibleCycle, path, message).help(
+                "a client that no route sends out of this cycle takes it again and again until the process has no \
+                 connection left",
+            )
         };
         found.add(match place(file, pool, address) {
             Some(place) => diagnostic.label(place, cycle.to_string()),
@@ -37,7 +42,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     }
 }
 
-/// Where the backend is written.
+/// Returns the place of a backend in the file.
 fn place(file: &File, pool: &str, address: &Address) -> Option<Span> {
     let named = file.pool.value()?.0.iter().find(|named| named.name == pool)?;
     let items = &named.table.as_ref()?.backends.value()?.items;

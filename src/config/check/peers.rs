@@ -24,7 +24,7 @@ pub(super) struct PeerWords<'a, const I: u64, const J: u64, const K: u64, const 
 }
 
 impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerWords<'_, I, J, K, L, U> {
-    /// The timeouts; warns where one overrides another. `idle` is the idle timeout where it is known, and its place.
+    /// Returns the timeouts, and warns if one overrides another. `idle` is the idle timeout, if known, and its place.
     pub(super) fn check(
         &self,
         idle: Option<(Duration, Option<Span>)>,
@@ -83,7 +83,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
                 label
             };
             let help = format!(
-                "{} probes may be lost with at least {:?}; without `user_timeout` peers that do not answer are closed too",
+                "{} probes may be lost if `user_timeout` is at least {:?}; peers that do not answer are closed without `user_timeout` too",
                 keepalive.count - 1,
                 time(keepalive.longest()).to_string(),
             );
@@ -91,7 +91,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
         } else if let Some(count) = self.keepalive_count.place() {
             let message = format!("`keepalive_count` of {whose} has no effect");
             let warning = Diagnostic::new(Code::IdleSetting, self.key("keepalive_count"), message);
-            let label = format!("the kernel closes idle connections by this, after {}", time(limit));
+            let label = format!("this timeout closes idle connections, after {}", time(limit));
             found.add(warning.label(count, "").label(place, label));
         }
     }

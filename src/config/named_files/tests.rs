@@ -55,7 +55,7 @@ impl Folder {
         self.write("c.toml", CONFIG.replace("LOG", log.to_str().unwrap()).as_bytes());
     }
 
-    /// What a check says, without the folder's own name.
+    /// Returns the output of a check, without the folder's own name.
     fn told(&self) -> String {
         let told = match check_given(&self.at("c.toml")) {
             Ok((_, warnings)) => warnings.render(false),
@@ -116,7 +116,7 @@ fn all_files_that_loading_leaves_alone_are_told_of_at_once() {
     folder.write("token", b"short");
     folder.write("b.json", b"rubbish");
     folder.check(&[
-        "error[C0362]: the access log cannot be opened: its directory is not there",
+        "error[C0362]: the access log cannot be opened: its directory does not exist",
         "DIR/c.toml:1:17",
         "error[C0361]",
         "DIR/c.toml:2:48",
@@ -150,7 +150,7 @@ fn the_access_log_is_not_opened() {
     folder.configure(&folder.at("log"));
     folder.check(&["error[C0362]", "it is a directory"]);
     folder.configure(&folder.at("drop.txt/access.log"));
-    folder.check(&["error[C0362]", "what should be its directory is none"]);
+    folder.check(&["error[C0362]", "the path of its directory is not a directory"]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Addresses that are written.
+//! Tests of written addresses.
 
 use super::*;
 

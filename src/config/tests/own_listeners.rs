@@ -1,4 +1,4 @@
-//! Backends that are listeners of the same file.
+//! Tests of backends that are listeners of the same file.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn a_listener_as_its_own_backend_is_a_fault() {
     check(&chain("a", "unix:/a", "'unix:/b'"), &[]);
     check(&chain("a", "127.0.0.2:1", "'127.0.0.1:1'"), &[]);
     check(&chain("a", "[fe80::1%eth0]:1", "'[fe80::1%eth1]:1'"), &[]);
-    // Which addresses a host has is not known here.
+    // The addresses of the host are not known here.
     check(&chain("a", ":1", "'10.0.0.1:1'"), &[]);
     // The port is the kernel's choice.
     check(&chain("a", "127.0.0.1:0", "'127.0.0.1:1'"), &[]);
@@ -54,7 +54,7 @@ fn a_chain_is_not_a_cycle() {
         "listener `b` -> pool `b` -> 127.0.0.1:3 -> listener `c` -> pool `c` -> [::1]:1 -> listener `a` -> pool `a` -> \
          127.0.0.1:2 -> listener `b`"
     );
-    // A way into a cycle is none.
+    // A way that only leads into a cycle is no cycle.
     let tail = chain("z", ":9", "'127.0.0.1:1'") + &two("'10.0.0.1:1'");
     check(&tail, &[]);
 }
@@ -79,14 +79,14 @@ fn names_decide_whether_a_cycle_is_certain() {
     check(&two(&routes("x.test", "p"), &routes("y.test", "q")), &["C0411", "C0411"]);
     check(&two(&routes("x.test", "p"), "unmatched = 'q'"), &["C0411", "C0411"]);
     check(&two("unmatched = 'p'", "unmatched = 'q'"), &["C0314", "C0314"]);
-    // By way of a listener that reads nothing.
+    // Through a `tcp` listener.
     let by_tcp = tls("a", ":1", &routes("x.test", "p"))
         + &pool("p", "'127.0.0.1:2'")
         + &chain("b", ":2", "'127.0.0.1:1'");
     check(&by_tcp, &["C0314", "C0314"]);
 }
 
-/// What `check` cannot know is judged with the addresses of a host.
+/// The start finds cycles that `check` cannot find, with the addresses of a host.
 #[test]
 fn the_addresses_of_a_host_decide_at_its_start() {
     let config = good(&chain("a", ":1", "'10.0.0.1:1'"));

@@ -1,8 +1,8 @@
-//! Timeouts of peers: what they mean, and which contradict each other.
+//! Tests of the timeouts of peers: their values, and warnings about contradictions.
 
 use super::*;
 
-/// The timeouts of a listener with these keys, and of a pool with them. Warnings are for another test.
+/// Returns the timeouts of a listener and of a pool with these keys, and ignores warnings.
 fn both(keys: &str) -> PeerTimeouts {
     let parse = |text: &str| parse("test.toml", text).unwrap().0;
     let listener = parse(&whole(keys, "", "")).listeners[0].policy.relay;

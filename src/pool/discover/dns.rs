@@ -30,13 +30,13 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 /// How long a resolver that the configuration names may take before it is asked again or another one is.
 const ONE_TRY: Duration = Duration::from_secs(2);
 
-/// Where the system names its resolvers.
+/// The system's file of resolvers.
 const SYSTEM_FILE: &str = "/etc/resolv.conf";
 
-/// Where the system names hosts that no resolver is asked for; it is read together with the other.
+/// The system's file of hosts for which no resolver is asked; it is read together with [`SYSTEM_FILE`].
 const HOSTS_FILE: &str = "/etc/hosts";
 
-/// How long these files may take to be read.
+/// The longest time for reading these files.
 const FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Names that are asked for at once in the whole process, each by two questions: a socket for each.
@@ -259,7 +259,7 @@ async fn question<T>(
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-/// Those that are asked: these, or the system's as its files name them now, which are read in a thread that may wait.
+/// Returns a client of these `resolvers`. If there are none, a thread that may wait reads the system's files for them.
 async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
     if !resolvers.is_empty() {
         return resolver_of(resolvers);

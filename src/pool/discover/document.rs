@@ -45,7 +45,7 @@ pub enum DocumentFault {
 
 /// Reads a document. An empty list is an answer: the pool has none of these backends any more.
 pub(super) fn parse(text: &[u8]) -> Result<DiscoveredSet, DocumentFault> {
-    // Some editors begin a file so; RFC 8259, section 8.1 lets a reader pass over it.
+    // Some editors begin a file with it; RFC 8259, section 8.1 lets a reader skip it.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // The version first: another one may have other keys.
     let Version { version } = serde_json::from_slice(text).map_err(DocumentFault::Form)?;

@@ -57,7 +57,7 @@ pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
 ///
 /// # Errors
 ///
-/// Why it names no backends.
+/// Why the file gives no backends.
 pub fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
     let file = file::open(path).map_err(FileFault::Unreadable)?;
     let mut bytes = Vec::new();

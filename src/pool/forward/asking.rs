@@ -61,12 +61,12 @@ async fn answer(mut question: Question, askers: Arc<Askers>, counts: Arc<Counts>
 /// Who is asked.
 struct Askers {
     resolvers: Arc<[SocketAddr]>,
-    /// The last one that was made, and when. A lock for a look, as the questions of a pool share it.
+    /// The resolver that was made last, and when. The questions of a pool share it; the lock is held for a look only.
     last: Mutex<Option<(Asker, Instant)>>,
 }
 
 impl Askers {
-    /// The resolvers as they are now; as they were, while the files that name them cannot be read.
+    /// Returns the current resolvers, or the last ones while the files that name them cannot be read.
     async fn now(&self) -> Result<Asker, DnsFault> {
         let is_good = |made: Instant| !self.resolvers.is_empty() || made.elapsed() < UNCHANGED;
         let last = self.last().clone();

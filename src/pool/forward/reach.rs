@@ -23,7 +23,7 @@ pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
     open.iter().any(|prefix| prefix.contains(ip))
 }
 
-/// What no operator can open: there is no such host, or it is on one link, which a name does not tell.
+/// Addresses that no configuration can allow: no host has them, or they need an interface, which a name does not give.
 fn is_nobody(ip: IpAddr) -> bool {
     !destination::is_host(ip)
 }

@@ -45,7 +45,7 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
     match timeout(spec.timeout, attempt).await {
         Ok(Ok(())) => CheckOutcome::Passed,
         Ok(Err(fault)) => CheckOutcome::Failed(fault),
-        // The accept queue of its Unix socket was full all the time: the check was not made.
+        // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
         Err(_elapsed) if is_busy.into_inner() => CheckOutcome::Failed(CheckFault::Local),
         Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
     }

@@ -56,7 +56,7 @@ fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| error.kind().to_string())
 }
 
-/// What the next change has.
+/// Returns the value of the next change.
 async fn next(watch: &mut FileWatch) -> String {
     let change = async {
         loop {
@@ -165,7 +165,7 @@ fn a_volume_that_is_turned_is_read_at_once() {
     });
 }
 
-/// The file grows with each look: not one of them may find it the same twice.
+/// The file grows before each look, so no two looks find it the same.
 #[test]
 fn a_file_that_is_being_written_is_not_read_until_it_is_closed() {
     let folder = Folder::new();

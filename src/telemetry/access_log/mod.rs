@@ -25,8 +25,8 @@ use super::record::Record;
 /// full it holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// How long a start waits until the file is open. A file system that has not answered by then may never do so, and the
-/// process serves without it.
+/// How long a start waits until the file is open. A file system that has not answered by then may never answer, so the
+/// process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the access log goes and in which form.
@@ -129,7 +129,8 @@ impl AccessLog {
     }
 
     /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
-    /// process reads, and a file on a file system that does not answer, are opened later; until then lines are dropped.
+    /// process reads is opened later, and lines are dropped until then. So is a file on a file system that does not
+    /// answer, for which the queue fills first.
     /// `written` counts lines, `dropped` records that became no line.
     ///
     /// # Errors
@@ -168,7 +169,7 @@ impl AccessLog {
             Err(_) => tracing::warn!(
                 to = name,
                 hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
-                "access log: the file is not open yet; serving without it until it is"
+                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
             ),
         }
         Ok(Self(Some(Arc::new(Door { queue, shared }))))

@@ -14,18 +14,18 @@ const FILE_MODE: u32 = 0o640;
 /// The time between two attempts to open a FIFO that no process reads.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Why lines are lost while the destination is not open.
+/// The error of lines that are lost while the destination is not open.
 const NOT_OPEN: &str = "the file is not open, or no process reads the FIFO";
 
 /// A destination of lines.
 pub(super) struct Sink {
-    /// `None` while it is not open: it never was, or it is a FIFO that no process reads.
+    /// The open destination. `None` if it was never opened, or is a FIFO that no process reads.
     destination: Option<Box<dyn Write + Send>>,
     /// The file's name, or `None` for what has none and is never opened again.
     path: Option<PathBuf>,
     /// The last byte taken was not a line end, so the next line needs one before it.
     torn: bool,
-    /// When it is opened again: its FIFO had no reader.
+    /// When the file is opened again, because its FIFO had no reader.
     retry_at: Option<Instant>,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Outcome {
     pub(super) fault: Option<io::Error>,
 }
 
-/// What became of an open.
+/// The result of an open.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opened {
-    /// It is open.
+    /// The destination is open.
     Now,
-    /// It is a FIFO that no process reads. It is tried again each second.
+    /// The destination is a FIFO that no process reads. It is opened again each second.
     NoReader,
 }
 
@@ -53,7 +53,7 @@ impl Sink {
         Ok(Self::new(Box::new(File::from(own)), None))
     }
 
-    /// A file to append to, which is not open yet.
+    /// Creates the sink of a file to append to, which is not open yet.
     pub(super) fn unopened(path: &Path) -> Self {
         Self { destination: None, path: Some(path.to_owned()), torn: false, retry_at: None }
     }
@@ -72,12 +72,12 @@ impl Sink {
         self.open_by_name(Absent::Create(FILE_MODE))
     }
 
-    /// When the file is to be opened again, if it is.
+    /// Returns when the file is to be opened again, or `None`.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// Opens the file again if it is time, and answers whether it is open now and was not before.
+    /// Opens the file again if it is time, and returns whether it is open now and was not before.
     pub(super) fn retry(&mut self, now: Instant) -> bool {
         if self.retry_at.is_none_or(|at| now < at) {
             return false;

@@ -62,20 +62,20 @@ impl Writer {
         }
     }
 
-    /// Opens the destination. A FIFO that no process reads is open later.
+    /// Opens the destination. A FIFO that no process reads is opened later.
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.sink.open()? == Opened::NoReader {
             self.failures.begin();
             tracing::warn!(
                 to = self.sink.name(),
-                hint = "start the program that reads it; pointsman_access_log_dropped_total counts the lines lost",
-                "access log: no process reads the FIFO; lines are lost, and it is tried again each second"
+                hint = "start the program that reads the FIFO; pointsman_access_log_dropped_total counts the lines lost",
+                "access log: no process reads the FIFO; lines are lost, and the FIFO is opened again each second"
             );
         }
         Ok(())
     }
 
-    /// Says that the destination could not be opened, after the process has begun to serve without it.
+    /// Logs that the destination could not be opened. The process has begun to serve clients before.
     pub(super) fn report_unopened(&self, fault: &io::Error) {
         tracing::error!(
             to = self.sink.name(),
@@ -122,7 +122,7 @@ impl Writer {
         Next::Batch
     }
 
-    /// Waits for an order, or until a FIFO is to be tried again: it may have a reader before there is a record.
+    /// Waits for an order, or until a FIFO is to be opened again: it may get a reader before the next record comes.
     fn wait(&mut self) -> Result<Order, RecvTimeoutError> {
         self.retry_if_due();
         match self.sink.retry_at() {
@@ -189,8 +189,8 @@ impl Writer {
             }
             Ok(Opened::NoReader) => tracing::warn!(
                 to = self.sink.name(),
-                hint = "start the program that reads it",
-                "access log: no process reads the FIFO; what was open stays in use, and it is tried again each second"
+                hint = "start the program that reads the FIFO",
+                "access log: no process reads the FIFO; the old file stays in use, and the FIFO is opened again each second"
             ),
             Err(fault) => tracing::warn!(
                 to = self.sink.name(),

@@ -1,9 +1,9 @@
-//! What is said of each reason for which a connection ends: the one table.
+//! The table of the close reasons: name, side, phase and meaning of each.
 
 use super::CloseReason;
 use crate::telemetry::phase::{Phase, Who};
 
-/// What is known of a reason, one row of the table in [`CloseReason::row`].
+/// The facts of a close reason: one row of the table in [`CloseReason::row`].
 pub(super) struct Row {
     pub(super) word: &'static str,
     pub(super) who: Who,
@@ -249,7 +249,7 @@ impl CloseReason {
             Self::OutOfResources => rejection(
                 "out_of_resources",
                 Dial,
-                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this may strike in any phase.",
+                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this can happen in any phase.",
             ),
             Self::BackendRefusedTls => row(
                 "backend_refused_tls",

@@ -13,7 +13,7 @@ pub(crate) const LIST_LOADS: MetricDoc = doc(
     "pointsman_list_loads_total",
     Counter,
     &["list", "result"],
-    "Times the file of the list was read, by how: `ok`, `failed`, or `empty`, that is without entries though `allow_empty` is not set. Only `ok` changes what is in force.",
+    "Times the file of the list was read, by how: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only `ok` changes the entries in force.",
 );
 pub(crate) const LIST_LAST_LOAD: MetricDoc = doc(
     "pointsman_list_last_load_timestamp_seconds",

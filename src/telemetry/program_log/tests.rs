@@ -6,7 +6,7 @@ use super::*;
 /// Long enough for a loaded machine; nothing here waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A destination that shows each write and answers it as it is told.
+/// A destination that passes each write to the test and returns the result that the test gives.
 struct Gate {
     arrived: Sender<Vec<u8>>,
     answers: Receiver<Result<usize, ErrorKind>>,
@@ -24,7 +24,7 @@ impl Write for Gate {
     }
 }
 
-/// A log whose writes the test answers.
+/// Starts a log whose write results the test gives.
 struct Rig {
     log: ProgramLog,
     arrivals: Receiver<Vec<u8>>,
@@ -42,7 +42,7 @@ impl Rig {
         Self { log, arrivals, answer }
     }
 
-    /// The next write, which gets this answer.
+    /// Returns the next write, and gives it this result.
     fn expect(&self, text: &str, answer: Result<usize, ErrorKind>) {
         let written = self.arrivals.recv_timeout(PATIENCE).unwrap();
         assert_eq!(String::from_utf8_lossy(&written), text);
@@ -77,7 +77,7 @@ fn a_full_queue_drops_lines_and_the_log_says_how_many_behind_those_that_it_kept(
     rig.log.push(b"first\n");
     let first = rig.arrivals.recv_timeout(PATIENCE).unwrap();
     assert_eq!(first, b"first\n");
-    // The thread stands in this write; so many lines fill the queue.
+    // The thread is blocked in this write, so these lines fill the queue.
     let long = [vec![b'x'; QUEUE_LIMIT / 4 - LINE_COST - 1], b"\n".to_vec()].concat();
     for _ in 0..7 {
         rig.log.push(&long);

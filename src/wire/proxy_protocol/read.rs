@@ -106,7 +106,7 @@ fn read_command(byte: u8) -> Result<Command, HeaderFault> {
     }
 }
 
-/// Refuses a family that the protocol does not have. LOCAL may have any: proxy-protocol.txt 2.2 ignores its family.
+/// Refuses a family that the protocol does not define. LOCAL may have any family: proxy-protocol.txt 2.2 ignores it.
 fn check_family(command: Command, byte: u8) -> Result<(), HeaderFault> {
     if command == Command::Local || is_known(byte) { Ok(()) } else { Err(HeaderFault::Family) }
 }
@@ -131,7 +131,7 @@ fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
         Command::Proxy => origin(family, &header[V2_FIXED..])?,
     };
     if !is_known(family) {
-        // LOCAL of an unknown family: nothing in its block has a known place, a checksum included.
+        // LOCAL with an unknown family: no field of its block has a known place, not even the checksum.
         return Ok(Some(Found::Header(Header { version: Version::V2, origin, tlvs: Vec::new() }, length)));
     }
     let tlvs = match (command, tlvs(header, V2_FIXED + addresses(family))) {

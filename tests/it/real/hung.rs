@@ -64,7 +64,7 @@ impl Place {
         }
     }
 
-    /// From now on no file in `far` is reached.
+    /// From now on calls for files in `far` hang.
     fn hang(&mut self) {
         let pid = self.program.process.0.id().to_string();
         let mut command = Command::new("nsenter");
@@ -93,7 +93,7 @@ impl Place {
         assert_eq!(admin::ask(self.program.admin, "/healthz", PATIENCE).unwrap().0, 200);
     }
 
-    /// It goes on, a reload included, and ends when it is told to.
+    /// The program goes on, a reload included, and ends at SIGTERM.
     fn expect_life(mut self, threads: usize) {
         let listener = self.program.address("l");
         wait_for("a thread that waits", || self.waiting() >= threads);
@@ -138,7 +138,7 @@ fn control_goes_on_without_a_file_of_discovery() {
     check(&config, ("b.json", r#"{"version": 1, "backends": []}"#));
 }
 
-/// More files hang than the runtime has threads by default, and another one is read all the same.
+/// More files hang than the runtime has threads by default, and a further file is read all the same.
 #[test]
 #[ignore = "needs root, unshare, nsenter and python3"]
 fn many_files_that_hang_take_no_thread_from_others() {
@@ -221,7 +221,7 @@ fn control_goes_on_without_the_files_of_the_resolver() {
     command.args(["--mount", "--propagation", "private", "sh", "-c", &run, "pointsman"]);
     let discover = "discover = { dns = \"app.test\", port = 1, min_ttl = \"1s\", max_ttl = \"1s\" }";
     let config = format!("[process]\nlandlock = false\n{LISTENER}[pool.q]\n{discover}\n");
-    // Nobody answers there.
+    // No server answers there.
     let mut place =
         Place::start_by(command, directory, &config, &[("resolv.conf", "nameserver 127.0.0.1\n")]);
     place.hang();

@@ -1,4 +1,4 @@
-//! What a reload leaves behind: who frees it, and what stays of it in memory.
+//! Memory after a reload: the thread that frees old tables, and the resident memory.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use crate::support::wait_for;
 /// Enough that their tables outweigh all else in the process.
 const ROUTES: usize = 30_000;
 
-/// How often they are read again.
+/// The number of reloads.
 const RELOADS: usize = 6;
 
 /// How much more memory may be in use after the last reload than after the first, in percent.
@@ -107,7 +107,7 @@ fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
     let mut first = 0;
     let before = large.cpu();
     for reload in 1..=RELOADS {
-        // One way and the other: the file is followed by itself, and read with the configuration.
+        // Both ways: the file is followed by itself, and read with the configuration.
         if reload % 2 == 1 {
             large.write_routes(reload);
             large.program.stderr.wait_for_nth(reload.div_ceil(2), "the routes were read again");
@@ -115,7 +115,7 @@ fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
             large.program.signal("HUP");
             large.program.stderr.wait_for_nth(reload / 2, "reloaded");
         }
-        // Nobody has connected since: an accept loop must not hold the old table until somebody does.
+        // No client has connected since: an accept loop must not hold the old table until one does.
         let settled = large.settled();
         first = if reload == 1 { settled } else { first };
         assert!(
@@ -134,6 +134,6 @@ fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
     let (control, workers, reclaim) = (spent("pointsman"), spent("worker"), spent("reclaim"));
     println!("first {first} KiB, last {} KiB, CPU ms of {before:?} to {after:?}", large.resident());
     assert!(reclaim > 4 * workers, "{workers} ms of the workers, {reclaim} of the thread that frees");
-    // To parse, compare, build and free the tables takes others many times as long.
+    // Other threads need many times as long to parse, compare, build and free the tables.
     assert!(control < reclaim, "{control} ms of control, {reclaim} of the thread that frees");
 }

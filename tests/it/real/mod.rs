@@ -182,7 +182,7 @@ impl Program {
         Self::start_with(command, directory, "", config)
     }
 
-    /// The same with further keys of the admin listener.
+    /// Starts the program as above, with further keys of the admin listener.
     fn start_with(mut command: Command, directory: Directory, admin: &str, config: &str) -> Self {
         let file = directory.file("config.toml");
         Self::write_config(&directory, admin, config);

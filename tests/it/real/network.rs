@@ -313,7 +313,7 @@ fn a_vanished_backend_is_noticed_by_keepalive() {
     check_vanished("", "keepalive = \"4s\"", ECHO, "backend", "backend_vanished");
 }
 
-/// The kernel has one port to give, and nobody listens there: each connect there ends at itself.
+/// The kernel has one local port, at which no process listens: each connect to it reaches its own socket.
 #[test]
 #[ignore = "needs root, iproute2 and socat"]
 fn a_connect_to_itself_is_a_refused_connect() {
@@ -327,23 +327,23 @@ fn a_connect_to_itself_is_a_refused_connect() {
     let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
     let program = Program::start_by(program, Directory::new(), &config);
     program.log.wait_for("backend is down pool=checked");
-    // Behind the start, as the admin listener takes a port of the range.
+    // After the start, because the admin listener takes a port of the range.
     let range = "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range";
     run(network.at("program", "sh").args(["-c", range]));
-    // The words of clients would come back to them.
+    // Clients would get their own bytes back.
     for number in 1..=20 {
         let mut client = network.client(PROGRAM);
         // It may be reset before it has written.
         let _ = client.to.write_all(b"a secret");
         let record = program.wait_for_record("the end", |record| record["id"] == number);
         assert_eq!(record["from_backend_bytes"], 0, "{record}");
-        // A check may have the port just then.
+        // A check may have the port at this moment.
         assert!(
             ["connect_refused", "out_of_resources"].iter().any(|close| record["close"] == *close),
             "{record}"
         );
     }
-    // Forty checks have come meanwhile, of which two would have been enough.
+    // Forty checks have run meanwhile, and two would have been enough.
     assert!(!program.log.have("backend is up"), "checks pass at a port where nobody listens");
     // The port is free for a server that does not reuse addresses.
     let mut socat = network.at("program", "socat");

@@ -22,21 +22,21 @@ const PAUSE: Duration = Duration::from_secs(70);
 /// Longer than an idle peer that is gone is kept.
 const LONG: Duration = Duration::from_secs(150);
 
-/// What a gone peer with bytes under way may take: 60 s since its last answer, and two looks.
+/// The time until a gone peer with bytes under way is closed: 60 s since its last answer, and two looks.
 const UNDER_WAY: std::ops::Range<u64> = 55..85;
 
-/// The same while idle: 60 s, four probes at intervals of 15 s.
+/// The time until an idle peer that is gone is closed: 60 s, and four probes at intervals of 15 s.
 const IDLE: std::ops::Range<u64> = 110..140;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     /// It reads nothing for [`PAUSE`], then everything.
     Pause,
-    /// The same, and each packet is lost with a probability of 20 %.
+    /// It reads nothing for [`PAUSE`], then everything, and each packet is lost with a probability of 20 %.
     LossyPause,
     /// Small requests and answers, each packet lost with a probability of 20 %.
     LossyTalk,
-    /// So many keepalive probes are lost in a row, then none.
+    /// This number of keepalive probes is lost in a row, then none.
     LostProbes(u64),
     /// Its cable is pulled while it reads a stream.
     GoneUnderWay,
@@ -136,7 +136,7 @@ impl Wire<'_> {
                     self.lose();
                 }
                 let sent = self.stall();
-                // Behind the losses a part must do: the whole would take minutes.
+                // With losses a part is enough: the whole would take minutes.
                 let mut left = if what == What::Pause { sent } else { 200_000 };
                 let mut buffer = vec![0; 1 << 20];
                 self.peer.set_read_timeout(Some(LONG)).unwrap();
@@ -208,7 +208,7 @@ impl Wire<'_> {
                     break error;
                 }
             };
-            // Its reader, which gets nothing any more.
+            // Its reader, which gets nothing from now on.
             self.peer.shutdown(Shutdown::Both).unwrap();
             let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
             let took = began.elapsed().as_secs();

@@ -54,14 +54,14 @@ impl Drop for Host {
     }
 }
 
-/// A listener with these keys, whose clients are let in and then find no backend.
+/// A listener with these keys, whose clients are accepted and then find no backend.
 fn config(bind: &str) -> String {
     format!(
         "[listener.main]\n{bind}\npool = \"main\"\n[pool.main]\nbackends = [\"127.0.0.1:9\"]\nhealth.check = \"off\"\n"
     )
 }
 
-/// What the program says to a configuration with which it does not start.
+/// Returns the output of the program for a configuration with which it does not start.
 fn refused(command: &mut Command, bind: &str) -> String {
     let directory = Directory::new();
     let file = directory.write("config.toml", format!("access_log.to = \"off\"\n{}", config(bind)));
@@ -93,7 +93,7 @@ fn an_address_that_comes_later_is_served_when_it_comes() {
 fn a_tentative_address_is_waited_for() {
     let host = Host::new();
     let bind = |address: &str| format!("bind = \"[{address}]:9000\"");
-    // So many questions, a second each: enough time to start in.
+    // This number of questions, a second each, gives enough time for the start.
     run(host.at("sh").args(["-c", "echo 4 >/proc/sys/net/ipv6/conf/near/dad_transmits"]));
     host.ip("addr add 2001:db8::5/64 dev near");
     let program = host.start(&bind("2001:db8::5"));
@@ -103,7 +103,7 @@ fn a_tentative_address_is_waited_for() {
     program.reload(&config(&bind("2001:db8::6")));
     program.log.wait_for("waiting, at most 10 s addresses={2001:db8::6}");
     program.log.wait_for("reloaded changes=");
-    // In the middle of such a wait, a request to end is obeyed.
+    // SIGTERM ends such a wait.
     host.ip("addr add 2001:db8::7/64 dev near");
     program.reload(&config(&bind("2001:db8::7")));
     program.log.wait_for("waiting, at most 10 s addresses={2001:db8::7}");
@@ -122,7 +122,7 @@ fn without_ipv6_a_port_listens_on_what_there_is() {
     let running = Program::start_by(without(), Directory::new(), &config("bind = \":0\""));
     running.log.wait_for("address=[::]:0");
     assert!(running.address("main").is_ipv4());
-    // It is said once, and a reload does the same.
+    // The log has it once, and a reload does the same.
     running.reload(&(config("bind = \":0\"") + "[listener.other]\nbind = \":0\"\npool = \"main\"\n"));
     running.log.wait_for("reloaded changes=added listener other");
     assert!(running.address("other").is_ipv4());
