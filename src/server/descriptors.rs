@@ -110,6 +110,17 @@ impl Descriptors {
         }
     }
 
+    /// Checks that the descriptors suffice for one connection.
+    ///
+    /// # Errors
+    ///
+    /// That number, if the process may not open as many.
+    pub(super) fn suffice(self, config: &Config) -> Result<(), u64> {
+        let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
+        let least = LEAST_RESERVED / 2 + (sockets + 2) * self.workers as u64 + 2;
+        if self.limit < least { Err(least) } else { Ok(()) }
+    }
+
     /// Returns how many connections fit: each takes two descriptors.
     fn room(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
@@ -181,6 +192,17 @@ mod tests {
             "access_log.to = 'off'\n[listener.a]\nbind = ':1'\npool = 'a'\n[pool.a]\nbackends = {backends:?}\n"
         );
         crate::config::parse("test.toml", &text).unwrap().0
+    }
+
+    #[test]
+    fn a_start_needs_the_descriptors_of_one_connection() {
+        let check = |limit: u64, workers: usize, expected| {
+            assert_eq!(Descriptors { limit, workers }.suffice(&config(1)), expected, "{limit} {workers}");
+        };
+        check(18, 1, Ok(()));
+        check(17, 1, Err(18));
+        check(22, 2, Ok(()));
+        check(16, 2, Err(22));
     }
 
     #[test]

@@ -89,6 +89,16 @@ pub enum StartFault {
     /// A backend leads back to its own pool.
     #[error(transparent)]
     Cycle(#[from] CycleFault),
+    /// The process may open fewer descriptors than one connection needs.
+    #[error(
+        "the process may open {limit} descriptors and needs {least} to serve one connection; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers`"
+    )]
+    FewDescriptors {
+        /// Those that it may open.
+        limit: u64,
+        /// Those that it needs.
+        least: u64,
+    },
     /// A thread or a runtime could not be started.
     #[error("cannot start to serve: {0}")]
     System(#[from] io::Error),
@@ -126,6 +136,9 @@ impl Server {
         reclaim::start()?;
         let metrics = Metrics::new();
         let descriptors = Descriptors::of_process(config.workers)?;
+        descriptors
+            .suffice(&config)
+            .map_err(|least| StartFault::FewDescriptors { limit: descriptors.limit(), least })?;
         let connections = descriptors.connections(&config);
         let places = Gate::new(connections);
         let hello_memory = Gate::new(config.limits.hello_memory);

@@ -66,6 +66,9 @@ fn names_decide_whether_a_cycle_is_certain() {
     let own = |keys: &str| tls("a", ":1", keys) + &pool("p", "'127.0.0.1:1'");
     check(&own(&format!("routes = [{}]", route("x.test", "p"))), &["C0314"]);
     check(&own("unmatched = 'p'"), &["C0314"]);
+    // The other pool of a split may take the second turn.
+    let split = "routes = [{ sni = 'x.test', split = [{ pool = 'p' }, { pool = 'q' }] }]";
+    check(&(own(split) + &pool("q", "'10.0.0.1:1'")), &["C0411"]);
     check(&own("no_sni = 'p'"), &["C0314"]);
     check(&own("routes = [{ sni = 'x.test', source = '10.0.0.0/8', pool = 'p' }]"), &["C0411"]);
     let two = |first: &str, second: &str| {
