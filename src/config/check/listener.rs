@@ -94,6 +94,7 @@ impl ListenerChecker<'_> {
             .map(|path| RoutesFileSpec { path: path.0.as_path().into(), written: protocol.routes().len() });
         let binds = self.binds(binds, found);
         let access = self.access(&binds, lists, found);
+        let has_only_unix = !binds.is_empty() && binds.iter().all(|address| address.tcp().is_none());
         ListenerSpec {
             name: self.name.into(),
             binds,
@@ -107,7 +108,7 @@ impl ListenerChecker<'_> {
                 proxy: self.proxy(found),
                 protocol,
                 front,
-                relay: self.relay(found),
+                relay: self.relay(has_only_unix, found),
                 max_connections: words.max_connections.value().map(|number| number.0),
                 admission: self.common.listener(words, self.path, found),
                 routes_file,
@@ -329,7 +330,7 @@ impl ListenerChecker<'_> {
         }
     }
 
-    fn relay(&self, found: &mut Findings<'_>) -> RelayOptions {
+    fn relay(&self, has_only_unix: bool, found: &mut Findings<'_>) -> RelayOptions {
         let words = self.words;
         let default = RelayOptions::default();
         let relay = RelayOptions {
@@ -342,6 +343,7 @@ impl ListenerChecker<'_> {
         let peers = PeerWords {
             whose: format!("listener `{}`", self.name),
             path: self.path,
+            has_only_unix,
             keepalive: &words.keepalive,
             keepalive_interval: &words.keepalive_interval,
             keepalive_count: &words.keepalive_count,

@@ -16,6 +16,8 @@ pub(super) struct PeerWords<'a, const I: u64, const J: u64, const K: u64, const 
     /// The listener or pool, as messages name it.
     pub(super) whose: String,
     pub(super) path: &'a str,
+    /// Whether all its sockets are Unix sockets, which have neither keepalive nor a user timeout.
+    pub(super) has_only_unix: bool,
     pub(super) keepalive: &'a Key<TimeOrOff<I, J>>,
     pub(super) keepalive_interval: &'a Key<Time<K, J>>,
     pub(super) keepalive_count: &'a Key<Number<1, 127>>,
@@ -42,15 +44,31 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
         });
         let timeouts = PeerTimeouts {
             keepalive,
-            user_timeout: or(self.user_timeout, |time| time.0, default.user_timeout),
+            user_timeout: or(self.user_timeout, |time| time.0, default.user_timeout)
+                .filter(|_| !self.has_only_unix),
             stall_timeout: or(self.stall_timeout, |time| time.0, default.stall_timeout),
         };
         match timeouts.keepalive {
+            _ if self.has_only_unix => self.warn_of_unix(found),
             None => self.warn_of_keepalive_off(found),
             Some(keepalive) => self.warn_of_user_timeout(&timeouts, keepalive, found),
         }
         self.warn_of_stall_timeout(&timeouts, idle, found);
         timeouts
+    }
+
+    fn warn_of_unix(&self, found: &mut Findings<'_>) {
+        let keys = [
+            ("keepalive", self.keepalive.place()),
+            ("keepalive_interval", self.keepalive_interval.place()),
+            ("keepalive_count", self.keepalive_count.place()),
+            ("user_timeout", self.user_timeout.place()),
+        ];
+        for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
+            let message = format!("`{key}` of {} has no effect", self.whose);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
+            found.add(warning.label(place, "it is for TCP, and all addresses are Unix sockets"));
+        }
     }
 
     fn warn_of_keepalive_off(&self, found: &mut Findings<'_>) {

@@ -90,6 +90,7 @@ impl PoolChecker<'_> {
         self.warn_of_idle(found);
         let backends = self.backends(found);
         let tiers = self.tiers(node, &backends, found);
+        let dial = self.dial(&backends, found);
         let asks = self.asks();
         let announced = self.checks_announce(found);
         let spec = PoolSpec {
@@ -109,7 +110,7 @@ impl PoolChecker<'_> {
             ejection: self.ejection(found),
             on_down: self.on_down(found),
             backends,
-            dial: self.dial(found),
+            dial,
             proxy_protocol: self.proxy_protocol(found),
             tiers,
             queue: self.queue(found),
@@ -144,7 +145,7 @@ impl PoolChecker<'_> {
             // A table of hashes would be of no use.
             algorithm: Algorithm::RoundRobin,
             health: None,
-            dial: self.dial(found),
+            dial: self.dial(&[], found),
             queue: self.queue(found),
             forward: Some(forward),
             ..PoolSpec::new(Arc::clone(self.name), vec![backend])
@@ -378,7 +379,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn dial(&self, found: &mut Findings<'_>) -> DialSpec {
+    fn dial(&self, backends: &[BackendSpec], found: &mut Findings<'_>) -> DialSpec {
         let words = self.words;
         let default = DialSpec::default();
         let dial = DialSpec {
@@ -387,7 +388,7 @@ impl PoolChecker<'_> {
             dial_timeout: or(&words.dial_timeout, |time| time.0, default.dial_timeout),
             source: or(&words.source, |source| source.0, default.source),
             buffers: kernel_buffers(&words.max_unsent, &words.max_unread),
-            peer_timeouts: Arc::new(self.peer_timeouts(found)),
+            peer_timeouts: Arc::new(self.peer_timeouts(backends, found)),
         };
         let place =
             words.connect_timeout.entry().map(|entry| entry.at).or(words.dial_timeout.entry().map(|e| e.at));
@@ -410,11 +411,14 @@ impl PoolChecker<'_> {
         dial
     }
 
-    fn peer_timeouts(&self, found: &mut Findings<'_>) -> PeerTimeouts {
+    fn peer_timeouts(&self, backends: &[BackendSpec], found: &mut Findings<'_>) -> PeerTimeouts {
         let words = self.words;
         let peers = PeerWords {
             whose: format!("pool `{}`", self.name),
             path: self.path,
+            has_only_unix: !backends.is_empty()
+                && words.discover.is_absent()
+                && backends.iter().all(|backend| backend.address.tcp().is_none()),
             keepalive: &words.keepalive,
             keepalive_interval: &words.keepalive_interval,
             keepalive_count: &words.keepalive_count,

@@ -71,6 +71,22 @@ fn contradictions_are_told() {
 }
 
 #[test]
+fn unix_sockets_have_neither_probes_nor_a_user_timeout() {
+    let keys = "keepalive = '10s'\nkeepalive_count = 3\nuser_timeout = '5s'";
+    let listener = |bind: &str| {
+        format!("[listener.a]\nbind = [{bind}]\npool = 'a'\n{keys}\n[pool.a]\nbackends = ['10.0.0.1:1']")
+    };
+    check(&listener("'unix:/a'"), &["C0402", "C0402", "C0402"]);
+    check(&listener("'unix:/a', ':2'"), &["C0403"]);
+    check(&listener("'unix:/a'").replace("user_timeout", "stall_timeout"), &["C0402", "C0402"]);
+    let pool = |backends: &str| {
+        format!("[listener.a]\nbind = ':2'\npool = 'a'\n[pool.a]\nbackends = [{backends}]\n{keys}")
+    };
+    check(&pool("'unix:/b'"), &["C0402", "C0402", "C0402"]);
+    check(&pool("'unix:/b', '10.0.0.1:1'"), &["C0403"]);
+}
+
+#[test]
 fn one_lost_probe_is_named() {
     let label = |limit: &str| {
         let found = diagnostics(&whole(&format!("user_timeout = '{limit}'"), "", ""));
