@@ -21,13 +21,13 @@ use crate::sys::Address;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
     /// Each listener on the way, with the pool that it leads to and the backend that is the next listener.
-    steps: Vec<Step>,
+    steps: Vec<CycleStep>,
     /// Whether the same connection takes the way again and again.
     pub is_certain: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
+struct CycleStep {
     listener: Arc<str>,
     pool: Arc<str>,
     backend: Address,
@@ -35,7 +35,7 @@ struct Step {
 
 impl fmt::Display for Cycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Step { listener, pool, backend } in &self.steps {
+        for CycleStep { listener, pool, backend } in &self.steps {
             write!(f, "listener `{listener}` -> pool `{pool}` -> {backend} -> ")?;
         }
         write!(f, "listener `{}`", self.steps.first().map_or("", |step| &step.listener))
@@ -149,7 +149,7 @@ struct Search<'g, 'a> {
     graph: &'g Graph<'a>,
     pool: &'g str,
     seen: HashSet<(usize, Label)>,
-    steps: Vec<Step>,
+    steps: Vec<CycleStep>,
     /// Whether only certain ways are followed.
     is_certain: bool,
 }
@@ -167,7 +167,7 @@ impl Search<'_, '_> {
                 None if self.is_certain => continue,
                 None => Label::All,
             };
-            let step = |backend: &Address| Step {
+            let step = |backend: &Address| CycleStep {
                 listener: Arc::clone(&listener.name),
                 pool: Arc::clone(pool),
                 backend: backend.clone(),

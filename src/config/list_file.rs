@@ -11,7 +11,7 @@ use super::named_files::Naming;
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
 use crate::snapshot::lists::{FileEntries, ListSource};
-use crate::sys::file_call::Turn;
+use crate::sys::file_call::FileTurn;
 
 /// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.
 pub(super) const MOST_ENTRIES: usize = 5_000_000;
@@ -133,7 +133,7 @@ fn refuse(word: &str, at: Span, fault: PrefixFault, found: &mut Findings<'_>) {
 /// Reads the files of all lists.
 pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
     for reader in ListReader::all(config) {
-        let turn = Turn::wait_blocking(&reader.source.path);
+        let turn = FileTurn::wait_blocking(&reader.source.path);
         let read = reader.read().map_err(|faults| naming.place(faults, &["list", &reader.list, "file"]))?;
         drop(turn);
         let read = Arc::new(read);

@@ -21,7 +21,7 @@ use crate::balance::Algorithm;
 use crate::pool::{HashOn, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec};
-use crate::sys::file_call::Turn;
+use crate::sys::file_call::FileTurn;
 
 /// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
 /// belongs to.
@@ -156,7 +156,7 @@ impl RoutesReader {
 /// Adds the routes of all files to those of their listeners.
 pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
     for reader in RoutesReader::all(config) {
-        let turn = Turn::wait_blocking(&reader.path);
+        let turn = FileTurn::wait_blocking(&reader.path);
         let keys = ["listener", &reader.listener, "routes_file"];
         let routes = reader.read().map_err(|faults| naming.place(faults, &keys))?;
         drop(turn);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::announce::Prologue;
 use super::attempt::{Dialled, Way, ready};
 use super::front::Wish;
-use super::gone::Step;
+use super::gone::Awaited;
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
@@ -77,7 +77,7 @@ pub(super) async fn dial(
         let attempt = tokio::select! {
             biased;
             attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
-            () = sniffed.gone(Step::Dial) => {
+            () = sniffed.gone(Awaited::Dial) => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
             }
@@ -136,7 +136,7 @@ async fn hosts(
     let own = story.around().bounds.own.load_full();
     let found = tokio::select! {
         biased;
-        () = sniffed.gone(Step::Dial) => return Err(CloseReason::ClientGone),
+        () = sniffed.gone(Awaited::Dial) => return Err(CloseReason::ClientGone),
         found = timeout_at(deadline, forward.destinations(name, &own)) => found,
     };
     found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
@@ -158,7 +158,7 @@ async fn find(
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
     let Served { pool, metrics, .. } = served;
-    if sniffed.is_gone(Step::Dial) {
+    if sniffed.is_gone(Awaited::Dial) {
         return Err(CloseReason::ClientGone);
     }
     let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
@@ -172,7 +172,7 @@ async fn find(
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
         Err(Unavailable::Full) => {}
     }
-    if sniffed.is_gone(Step::Queue) {
+    if sniffed.is_gone(Awaited::Queue) {
         return Err(CloseReason::ClientGone);
     }
     let Ok(turn) = pool.wait(source, name, tried) else {
@@ -185,7 +185,7 @@ async fn find(
     // The client is polled first: if it ends in the moment in which it gets a place, the place goes to the next waiter.
     let ended = tokio::select! {
         biased;
-        () = sniffed.gone(Step::Queue) => None,
+        () = sniffed.gone(Awaited::Queue) => None,
         ended = timeout_at(began + timeout.saturating_sub(*waited), turn) => Some(ended),
     };
     *waited += began.elapsed();

@@ -16,7 +16,7 @@ use super::sniff::Sniffed;
 
 /// What a client without a backend is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum Awaited {
     /// A place at a backend.
     Queue,
     /// The connection to a backend.
@@ -25,7 +25,7 @@ pub(super) enum Step {
 
 impl Sniffed {
     /// Whether the client is certainly gone.
-    pub(super) fn is_gone(&self, step: Step) -> bool {
+    pub(super) fn is_gone(&self, awaited: Awaited) -> bool {
         if !self.client.has_ended() {
             return false;
         }
@@ -36,7 +36,7 @@ impl Sniffed {
             Wish::Name | Wish::Plaintext(_) => true,
             Wish::Cancel => false,
             Wish::Spoken(_) | Wish::Silent => {
-                let reads = step == Step::Dial && !self.client.is_shut();
+                let reads = awaited == Awaited::Dial && !self.client.is_shut();
                 !reads && self.bytes.is_empty() && !self.client.has_unread()
             }
         }
@@ -47,10 +47,10 @@ impl Sniffed {
     /// # Cancel safety
     ///
     /// Nothing is lost; call it again.
-    pub(super) async fn gone(&self, step: Step) {
+    pub(super) async fn gone(&self, awaited: Awaited) {
         self.client.ended().await;
         // After the FIN no more bytes come, so the decision holds until the client is reset.
-        if !self.is_gone(step) {
+        if !self.is_gone(awaited) {
             self.client.failed().await;
         }
     }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use super::turns::{self, Pace, Turns};
+use super::turns::{PassBounds, TurnLength, Turns};
 use super::{CURRENT, Next};
 use crate::sys::reactor::Bell;
 
@@ -28,12 +28,12 @@ struct Slot {
     occupant: Occupant,
     /// Whether it waits for a turn.
     woken: bool,
-    pace: Pace,
+    length: TurnLength,
 }
 
 impl Slot {
     fn new(occupant: Occupant) -> Self {
-        Self { occupant, woken: false, pace: Pace::default() }
+        Self { occupant, woken: false, length: TurnLength::default() }
     }
 }
 
@@ -92,9 +92,9 @@ impl Tasks {
         {
             slot.woken = true;
             if matches!(slot.occupant, Occupant::Running) {
-                slot.pace.used_up();
+                slot.length.used_up();
             }
-            self.turns.borrow_mut().push(key, slot.pace);
+            self.turns.borrow_mut().push(key, slot.length);
         }
     }
 
@@ -103,7 +103,7 @@ impl Tasks {
         let slot = &mut self.slots.borrow_mut()[key as usize];
         slot.occupant = Occupant::Task(task);
         if !slot.woken {
-            slot.pace.ended();
+            slot.length.ended();
         }
     }
 
@@ -136,7 +136,7 @@ fn key_of(slot: usize) -> u32 {
 /// The turns of one pass.
 pub(super) struct Pass<'a> {
     tasks: &'a Tasks,
-    pass: turns::Pass,
+    pass: PassBounds,
 }
 
 /// Whose turn it is.

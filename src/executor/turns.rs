@@ -18,9 +18,9 @@ const SHORT_AGAIN: u8 = 2;
 
 /// Whether the last turns of a task were long.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace(u8);
+pub(super) struct TurnLength(u8);
 
-impl Pace {
+impl TurnLength {
     /// Notes that the task woke itself in its turn.
     pub(super) fn used_up(&mut self) {
         self.0 = SHORT_AGAIN;
@@ -47,7 +47,7 @@ pub(super) struct Turns {
 
 /// The rest of a pass.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct PassBounds {
     ready: usize,
     long: usize,
     /// Set only if long tasks wait: other passes read no clock.
@@ -57,8 +57,8 @@ pub(super) struct Pass {
 }
 
 impl Turns {
-    pub(super) fn push(&mut self, key: u32, pace: Pace) {
-        if pace.is_long() { self.long.push_back(key) } else { self.ready.push_back(key) }
+    pub(super) fn push(&mut self, key: u32, length: TurnLength) {
+        if length.is_long() { self.long.push_back(key) } else { self.ready.push_back(key) }
     }
 
     pub(super) fn push_fresh(&mut self, key: u32) {
@@ -70,13 +70,13 @@ impl Turns {
     }
 
     /// Begins a pass over the tasks that wait now. Fresh tasks join the pass at any time.
-    pub(super) fn begin_pass(&self, now: impl FnOnce() -> Instant) -> Pass {
+    pub(super) fn begin_pass(&self, now: impl FnOnce() -> Instant) -> PassBounds {
         let long = self.long.len();
-        Pass { ready: self.ready.len(), long, began: (long > 0).then(now), long_until: None }
+        PassBounds { ready: self.ready.len(), long, began: (long > 0).then(now), long_until: None }
     }
 
     /// Returns the next task of a pass, or `None` at its end.
-    pub(super) fn next(&mut self, pass: &mut Pass, now: impl FnOnce() -> Instant) -> Option<u32> {
+    pub(super) fn next(&mut self, pass: &mut PassBounds, now: impl FnOnce() -> Instant) -> Option<u32> {
         if let Some(left) = pass.ready.checked_sub(1) {
             pass.ready = left;
             return self.ready.pop_front();
@@ -84,7 +84,7 @@ impl Turns {
         self.fresh.pop_front().or_else(|| self.next_long(pass, now))
     }
 
-    fn next_long(&mut self, pass: &mut Pass, now: impl FnOnce() -> Instant) -> Option<u32> {
+    fn next_long(&mut self, pass: &mut PassBounds, now: impl FnOnce() -> Instant) -> Option<u32> {
         pass.long = pass.long.checked_sub(1)?;
         let (began, now) = (pass.began?, now());
         let until = *pass.long_until.get_or_insert(now + SLICE.max(now - began));
@@ -108,22 +108,22 @@ mod tests {
         keys
     }
 
-    fn long() -> Pace {
-        let mut pace = Pace::default();
-        pace.used_up();
-        pace
+    fn long() -> TurnLength {
+        let mut length = TurnLength::default();
+        length.used_up();
+        length
     }
 
     #[test]
     fn short_turns_come_first_and_long_ones_have_a_slice() {
         let mut turns = Turns::default();
         (10..20).for_each(|key| turns.push(key, long()));
-        turns.push(1, Pace::default());
+        turns.push(1, TurnLength::default());
         turns.push_fresh(2);
         // Three turns of 80 us are the first to reach the slice of 200 us.
         let took = |key| Duration::from_micros(if key < 10 { 5 } else { 80 });
         assert_eq!(pass(&mut turns, took), [1, 2, 10, 11, 12]);
-        turns.push(3, Pace::default());
+        turns.push(3, TurnLength::default());
         assert_eq!(pass(&mut turns, took), [3, 13, 14, 15]);
         assert_eq!(pass(&mut turns, took), [16, 17, 18]);
         assert_eq!(pass(&mut turns, took), [19]);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn long_tasks_have_as_much_time_as_the_others() {
         let mut turns = Turns::default();
-        (0..100).for_each(|key| turns.push(key, Pace::default()));
+        (0..100).for_each(|key| turns.push(key, TurnLength::default()));
         (100..200).for_each(|key| turns.push(key, long()));
         let keys = pass(&mut turns, |_| Duration::from_micros(50));
         assert_eq!(keys, (0..200).collect::<Vec<_>>());
@@ -153,13 +153,13 @@ mod tests {
     #[test]
     fn a_pass_has_an_end() {
         let mut turns = Turns::default();
-        turns.push(1, Pace::default());
+        turns.push(1, TurnLength::default());
         turns.push(2, long());
         let now = Instant::now();
         let mut pass = turns.begin_pass(|| now);
         let mut seen = Vec::new();
         while let Some(key) = turns.next(&mut pass, || now) {
-            turns.push(key, if key == 1 { Pace::default() } else { long() });
+            turns.push(key, if key == 1 { TurnLength::default() } else { long() });
             seen.push(key);
         }
         assert_eq!(seen, [1, 2]);
@@ -168,13 +168,13 @@ mod tests {
 
     #[test]
     fn a_long_task_becomes_short_by_turns_that_end() {
-        let mut pace = long();
-        pace.ended();
-        assert!(pace.is_long());
-        pace.ended();
-        assert!(!pace.is_long());
-        pace.ended();
-        pace.used_up();
-        assert!(pace.is_long());
+        let mut length = long();
+        length.ended();
+        assert!(length.is_long());
+        length.ended();
+        assert!(!length.is_long());
+        length.ended();
+        length.used_up();
+        assert!(length.is_long());
     }
 }

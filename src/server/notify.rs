@@ -27,7 +27,7 @@ const RETRY_FAILED: Duration = Duration::from_secs(5);
 
 /// The state of the process, as the manager must know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum ServiceStage {
     /// It serves, or goes on to serve after a reload.
     Ready,
     /// A reload begins.
@@ -36,7 +36,7 @@ pub(super) enum Stage {
     Stopping,
 }
 
-impl Stage {
+impl ServiceStage {
     /// Returns the message. systemd ends a service of `Type=notify-reload` whose message lacks the start of the reload.
     fn text(self) -> String {
         match self {
@@ -55,7 +55,7 @@ struct Notifier {
     /// `None` where no manager asks for notifications.
     manager: Option<SocketAddr>,
     /// Stages to send, in order: at most a start, a reload with its end, and the stop.
-    pending: VecDeque<(Stage, String)>,
+    pending: VecDeque<(ServiceStage, String)>,
     /// When to send them again.
     retry: Option<Instant>,
     /// The last send failed, and the log says so.
@@ -78,12 +78,13 @@ impl Notifier {
         Self { manager, pending: VecDeque::new(), retry: None, is_failing: false, failures }
     }
 
-    fn stage(&mut self, stage: Stage) {
+    fn stage(&mut self, stage: ServiceStage) {
         if self.manager.is_none() {
             return;
         }
-        if stage == Stage::Reloading
-            && let Some(before) = self.pending.iter().position(|(pending, _)| *pending == Stage::Reloading)
+        if stage == ServiceStage::Reloading
+            && let Some(before) =
+                self.pending.iter().position(|(pending, _)| *pending == ServiceStage::Reloading)
         {
             // The manager has not got the reload before this one, and needs to get only the last one.
             self.pending.truncate(before);
@@ -178,7 +179,7 @@ impl Watchdog {
     }
 
     /// Notifies the manager of a stage; does nothing without a manager. Never waits.
-    pub(super) fn notify(&mut self, stage: Stage) {
+    pub(super) fn notify(&mut self, stage: ServiceStage) {
         self.notifier.stage(stage);
     }
 
@@ -280,7 +281,7 @@ mod tests {
         }
     }
 
-    fn check_pending(test: &str, stages: &[Stage], expected: &[&str]) {
+    fn check_pending(test: &str, stages: &[ServiceStage], expected: &[&str]) {
         let manager = Manager::new(test);
         let mut notifier = manager.notifier();
         let filled = manager.fill();
@@ -295,7 +296,7 @@ mod tests {
 
     #[test]
     fn stages_wait_in_order_and_later_reloads_replace_earlier_ones() {
-        use Stage::{Ready, Reloading, Stopping};
+        use ServiceStage::{Ready, Reloading, Stopping};
         check_pending("start", &[Ready], &["READY=1"]);
         check_pending("stop", &[Ready, Stopping], &["READY=1", "STOPPING=1"]);
         let reloads = [Ready, Reloading, Ready, Reloading, Ready, Reloading, Ready];
@@ -308,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_reload_says_when_it_began() {
-        let text = Stage::Reloading.text();
+        let text = ServiceStage::Reloading.text();
         let moment =
             text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the moment stands behind the stage");
         assert!(moment.parse::<u64>().unwrap() > 0);
@@ -319,7 +320,7 @@ mod tests {
         let manager = Manager::new("gone");
         let mut notifier = manager.notifier();
         drop(manager);
-        notifier.stage(Stage::Ready);
+        notifier.stage(ServiceStage::Ready);
         assert!(notifier.retry.is_some_and(|retry| retry > Instant::now() + RETRY_FULL));
         let manager = Manager::new("gone");
         notifier.send_pending();
@@ -336,7 +337,7 @@ mod tests {
             assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");
         }
         let mut nobody = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
-        nobody.stage(Stage::Ready);
+        nobody.stage(ServiceStage::Ready);
         assert!(nobody.pending.is_empty());
     }
 }

@@ -15,7 +15,7 @@ use tokio::signal::unix::SignalKind;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep_until;
 
-use super::notify::Stage;
+use super::notify::ServiceStage;
 use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
 use super::tentative::wait_for_addresses;
@@ -32,7 +32,7 @@ impl Control {
             tracing::warn!("SIGHUP reloads a file, and this process was started without one");
             return;
         };
-        self.watchdog.notify(Stage::Reloading);
+        self.watchdog.notify(ServiceStage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
         let read = if self.reading.strong_count() > 0 {
@@ -47,7 +47,7 @@ impl Control {
             return;
         };
         let _ = self.reload(began, read).await;
-        self.watchdog.notify(Stage::Ready);
+        self.watchdog.notify(ServiceStage::Ready);
     }
 
     /// What was read, or `None` if the process is to end meanwhile; that comes next then.

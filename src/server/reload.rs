@@ -107,7 +107,7 @@ impl Changes {
 
 /// The spec of one name in a configuration.
 #[derive(PartialEq)]
-enum Named<'a> {
+enum NamedSpec<'a> {
     Listener(&'a ListenerSpec),
     Pool(&'a PoolSpec),
     /// Two lists are equal if they name the same file: other entries in the file, perhaps a million, are no change of
@@ -115,11 +115,11 @@ enum Named<'a> {
     List(&'a ListSpec),
 }
 
-fn named(config: &Config) -> BTreeMap<String, Named<'_>> {
+fn named(config: &Config) -> BTreeMap<String, NamedSpec<'_>> {
     let listeners =
-        config.listeners.iter().map(|spec| (format!("listener {}", spec.name), Named::Listener(spec)));
-    let pools = config.pools.iter().map(|spec| (format!("pool {}", spec.name), Named::Pool(spec)));
-    let lists = config.lists.iter().map(|spec| (format!("list {}", spec.name), Named::List(spec)));
+        config.listeners.iter().map(|spec| (format!("listener {}", spec.name), NamedSpec::Listener(spec)));
+    let pools = config.pools.iter().map(|spec| (format!("pool {}", spec.name), NamedSpec::Pool(spec)));
+    let lists = config.lists.iter().map(|spec| (format!("list {}", spec.name), NamedSpec::List(spec)));
     listeners.chain(pools).chain(lists).collect()
 }
 

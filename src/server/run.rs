@@ -20,7 +20,7 @@ use super::agents::Desk;
 use super::building::Built;
 use super::leaving::Leaving;
 use super::list_files::{ListFiles, ListReport, leave_followed};
-use super::notify::{Stage, Watchdog};
+use super::notify::{ServiceStage, Watchdog};
 use super::own_backends::refuse_cycles;
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
@@ -191,7 +191,7 @@ impl Control {
 
     async fn serve(mut self) -> io::Result<()> {
         if self.open().await? {
-            self.watchdog.notify(Stage::Ready);
+            self.watchdog.notify(ServiceStage::Ready);
             self.log_serving();
         }
         loop {
@@ -382,7 +382,7 @@ impl Control {
             spec.grace = Duration::ZERO;
         }
         self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
-        self.watchdog.notify(Stage::Stopping);
+        self.watchdog.notify(ServiceStage::Stopping);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
         self.wait(spec.grace).await?;

@@ -41,19 +41,19 @@ pub async fn call<T: Send + 'static>(
     path: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
-    let turn = Turn::wait(path).await;
+    let turn = FileTurn::wait(path).await;
     turn.call(work).await
 }
 
 /// The right to the one call for a path. When it is dropped, the next waiter gets it.
 #[derive(Debug)]
-pub struct Turn {
+pub struct FileTurn {
     path: Arc<Path>,
     /// `None` only while it is dropped.
     held: Option<OwnedMutexGuard<()>>,
 }
 
-impl Turn {
+impl FileTurn {
     /// Waits for the turn of a path.
     ///
     /// # Cancel safety
@@ -78,7 +78,8 @@ impl Turn {
     }
 
     /// Returns the turn if no call for the path is under way, else `None`.
-    pub fn try_take(path: &Path) -> Option<Self> {
+    #[cfg(test)]
+    fn try_take(path: &Path) -> Option<Self> {
         let (path, lock) = lock_of(path);
         let mut turn = Self { path, held: None };
         turn.held = Some(lock.try_lock_owned().ok()?);
@@ -110,7 +111,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for FileTurn {
     fn drop(&mut self) {
         // Dropped before the count is read: without other holders only the map then holds the lock.
         drop(self.held.take());
@@ -186,7 +187,7 @@ mod tests {
             let other = timeout(PATIENCE, call(near, || 7)).await;
             assert_eq!(other.expect("another file is no matter of this one").unwrap(), 7);
             assert!(ends.try_recv().is_err(), "its turn had not come");
-            assert!(Turn::try_take(far).is_none());
+            assert!(FileTurn::try_take(far).is_none());
             drop(release);
             for one in waiting {
                 timeout(PATIENCE, one).await.unwrap().unwrap().unwrap().unwrap();
@@ -213,9 +214,9 @@ mod tests {
             }
             caller.abort();
             assert!(caller.await.unwrap_err().is_cancelled());
-            assert!(Turn::try_take(path).is_none(), "its thread is still in the call");
+            assert!(FileTurn::try_take(path).is_none(), "its thread is still in the call");
             drop(release);
-            drop(timeout(PATIENCE, Turn::wait(path)).await.unwrap());
+            drop(timeout(PATIENCE, FileTurn::wait(path)).await.unwrap());
         });
         assert!(!is_known(path));
     }
@@ -223,9 +224,9 @@ mod tests {
     #[test]
     fn a_wait_that_is_given_up_leaves_nothing() {
         let path = Path::new("/calls/given-up");
-        let turn = Turn::try_take(path).unwrap();
+        let turn = FileTurn::try_take(path).unwrap();
         runtime().block_on(async {
-            let mut wait = Box::pin(Turn::wait(path));
+            let mut wait = Box::pin(FileTurn::wait(path));
             assert!(futures_poll_once(wait.as_mut()).is_none());
         });
         drop(turn);
@@ -235,10 +236,10 @@ mod tests {
     #[test]
     fn a_thread_waits_for_its_turn() {
         let path = Path::new("/calls/thread");
-        let turn = Turn::wait_blocking(path);
+        let turn = FileTurn::wait_blocking(path);
         let (tell, told) = channel();
         let thread = std::thread::spawn(move || {
-            let turn = Turn::wait_blocking(path);
+            let turn = FileTurn::wait_blocking(path);
             tell.send(()).unwrap();
             drop(turn);
         });

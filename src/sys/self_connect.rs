@@ -18,22 +18,22 @@ use super::socket::{Source, local_address, reset_on_close};
 use super::{Address, process};
 
 /// The ports and addresses of this host that matter here.
-struct Host {
+struct LocalHost {
     /// The kernel's range of local ports.
     ports: RangeInclusive<u16>,
     /// The loopback addresses that an interface has. Connections to other addresses of 127.0.0.0/8 come from 127.0.0.1.
     loopback: Vec<IpAddr>,
 }
 
-static HOST: OnceLock<Host> = OnceLock::new();
+static HOST: OnceLock<LocalHost> = OnceLock::new();
 
 /// Reads the ports and addresses of this host for [`refuse`]. Call it before the process gives up the right to read
 /// them; later calls do nothing.
 pub fn learn() {
-    HOST.get_or_init(|| Host::read(process::local_port_range().as_deref()));
+    HOST.get_or_init(|| LocalHost::read(process::local_port_range().as_deref()));
 }
 
-impl Host {
+impl LocalHost {
     fn read(range: Option<&str>) -> Self {
         // If the range is not known, it is all ports that need no privilege.
         let ports = range.and_then(ports).unwrap_or(1024..=u16::MAX);
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn check(target: &str, source: Source, expected: bool) {
-        let host = Host::read(Some("32768\t60999\n"));
+        let host = LocalHost::read(Some("32768\t60999\n"));
         assert_eq!(host.may_become(target.parse().unwrap(), source), expected, "{target} from {source:?}");
     }
 
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(ports("32768\t60999\n"), Some(32768..=60999));
         assert_eq!(ports("1024 x"), None);
         assert_eq!(ports(""), None);
-        assert!(Host::read(None).ports.contains(&40_000));
+        assert!(LocalHost::read(None).ports.contains(&40_000));
     }
 
     /// A socket that is bound and connects to its own address.

@@ -38,7 +38,7 @@ pub struct FileWatch {
     directory: Option<DirectoryWatch>,
     names: Names,
     /// Why the first look is taken; `None` after it.
-    first: Option<Reason>,
+    first: Option<LookReason>,
     /// The file that was last read.
     seen: Option<Stamp>,
     /// The changed file that the last look found, if it may be half written.
@@ -57,7 +57,7 @@ pub enum Look<T> {
 
 /// Why a look is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+enum LookReason {
     /// It is the first look, and nothing is known of the file.
     First,
     /// The directory reports a whole file.
@@ -82,15 +82,15 @@ struct Found<T> {
 impl FileWatch {
     /// Creates the watch of a file, which need not exist. The first look reads it.
     pub fn new(path: Arc<Path>) -> Self {
-        Self::with_period(path, Reason::First, LOOK)
+        Self::with_period(path, LookReason::First, LOOK)
     }
 
     /// Creates the watch of a file that was read a moment ago. It may have changed since, and may be half written now.
     pub fn of_known(path: Arc<Path>) -> Self {
-        Self::with_period(path, Reason::Unknown, LOOK)
+        Self::with_period(path, LookReason::Unknown, LOOK)
     }
 
-    fn with_period(path: Arc<Path>, first: Reason, period: Duration) -> Self {
+    fn with_period(path: Arc<Path>, first: LookReason, period: Duration) -> Self {
         let names = Names::new(&path, None);
         Self { path, directory: None, names, first: Some(first), seen: None, unsettled: None, period }
     }
@@ -144,19 +144,19 @@ impl FileWatch {
         found.read.map_or(Look::Same, Look::Changed)
     }
 
-    async fn wait(&mut self) -> Reason {
+    async fn wait(&mut self) -> LookReason {
         let change = tokio::select! {
             change = changed(self.directory.as_ref(), &self.names) => change,
-            () = sleep(self.period) => return Reason::Period,
+            () = sleep(self.period) => return LookReason::Period,
         };
         match change {
-            Some(DirectoryChange::Begun) => Reason::Begun,
-            Some(DirectoryChange::Whole) => Reason::Whole,
-            Some(DirectoryChange::Unknown) => Reason::Unknown,
+            Some(DirectoryChange::Begun) => LookReason::Begun,
+            Some(DirectoryChange::Whole) => LookReason::Whole,
+            Some(DirectoryChange::Unknown) => LookReason::Unknown,
             Some(DirectoryChange::Gone) | None => {
                 self.directory = None;
                 sleep(QUIET).await;
-                Reason::Unknown
+                LookReason::Unknown
             }
         }
     }
@@ -198,18 +198,18 @@ enum Verdict {
 /// Decides whether a file is read: `stamp` is what a look found, `seen` the file that was last read, `unsettled` the one
 /// that the last look found and did not read.
 fn judge(
-    reason: Reason,
+    reason: LookReason,
     is_link: bool,
     stamp: &Stamp,
     seen: Option<&Stamp>,
     unsettled: Option<&Stamp>,
 ) -> Verdict {
     let is_whole = match reason {
-        Reason::First | Reason::Whole => true,
-        Reason::Begun => is_link || matches!(stamp, Stamp::Missing(_)),
+        LookReason::First | LookReason::Whole => true,
+        LookReason::Begun => is_link || matches!(stamp, Stamp::Missing(_)),
         // The look before this one was a period ago.
-        Reason::Period => unsettled == Some(stamp),
-        Reason::Unknown => false,
+        LookReason::Period => unsettled == Some(stamp),
+        LookReason::Unknown => false,
     };
     match seen {
         Some(seen) if seen == stamp => Verdict::Same,

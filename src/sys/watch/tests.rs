@@ -38,7 +38,7 @@ impl Folder {
     }
 
     fn watch(&self, name: &str, period: Duration) -> FileWatch {
-        FileWatch::with_period(self.at(name).into(), Reason::First, period)
+        FileWatch::with_period(self.at(name).into(), LookReason::First, period)
     }
 }
 
@@ -74,7 +74,7 @@ fn stamp(size: u64) -> Stamp {
 
 #[test]
 fn what_is_read_and_what_is_not() {
-    use Reason::{Begun, First, Period, Unknown, Whole};
+    use LookReason::{Begun, First, Period, Unknown, Whole};
     use Verdict::{Read, Same, Unsettled};
     let check = |reason, is_link, seen: Option<u64>, unsettled: Option<u64>, found, expected| {
         let (seen, unsettled) = (seen.map(stamp), unsettled.map(stamp));
@@ -207,7 +207,7 @@ fn a_file_without_reports_is_read_when_it_stands_still() {
 fn a_file_that_was_read_a_moment_ago_is_not_trusted_at_the_first_look() {
     let folder = Folder::new();
     folder.write("a.txt", "half");
-    let mut watch = FileWatch::with_period(folder.at("a.txt").into(), Reason::Unknown, PATIENCE * 10);
+    let mut watch = FileWatch::with_period(folder.at("a.txt").into(), LookReason::Unknown, PATIENCE * 10);
     block_on(async {
         assert_eq!(watch.look(text).await, Look::Same);
         folder.write("a.txt", "whole");
