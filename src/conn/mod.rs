@@ -34,7 +34,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::executor::{self, Next};
-use crate::limit::{Gate, Overload, Permit, SourceTable};
+use crate::limit::{Gate, Overload, Permit, Shortage, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
@@ -82,6 +82,8 @@ pub struct Bounds {
     pub tarpit: Arc<Gate>,
     /// Whether the process is near its limit.
     pub overload: Overload,
+    /// Whether dials failed of late, as descriptors, local ports or memory had run out.
+    pub dial_shortage: Shortage,
     /// Bytes of hellos that did not come with the first read, until a backend is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.

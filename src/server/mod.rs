@@ -45,7 +45,7 @@ pub use view::{Life, Remote, View};
 
 use crate::config::Config;
 use crate::conn::{Bounds, Doors};
-use crate::limit::{Gate, Overload, Rate, SourceTable};
+use crate::limit::{Gate, Overload, Rate, Shortage, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
@@ -144,6 +144,7 @@ impl Server {
         let hello_memory = Gate::new(config.limits.hello_memory);
         let bounds = Arc::new(Bounds {
             overload: Overload::new(&places, &hello_memory),
+            dial_shortage: Shortage::default(),
             connections: places,
             sources: SourceTable::new(
                 config.limits.sources,

@@ -176,7 +176,7 @@ fn an_access_log_that_no_process_reads_stops_nothing() {
     drop(TcpStream::connect(program.address("main")).unwrap());
     wait_for("a line that is dropped", || dropped() == 1.0);
     program.signal("USR1");
-    program.stderr.wait_for("what was open stays in use");
+    program.stderr.wait_for("lines go to the file that was open");
 
     let mut reader = BufReader::new(fs::File::open(&fifo).unwrap());
     program.stderr.wait_for("access log: opened again");

@@ -241,6 +241,7 @@ fn admin_answers_when_clients_have_used_up_the_descriptors() {
     let address = program.address("main");
     let clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
     program.stderr.wait_for("new connections wait: descriptors or memory have run out");
+    program.stderr.wait_for("clients are refused: this host has no descriptor, local port or memory left");
     for _ in 0..20 {
         // Metrics open files besides.
         let (code, metrics) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();

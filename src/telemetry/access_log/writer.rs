@@ -190,7 +190,7 @@ impl Writer {
             Ok(Opened::NoReader) => tracing::warn!(
                 to = self.sink.name(),
                 hint = "start the program that reads the FIFO",
-                "access log: no process reads the FIFO; the old file stays in use, and the FIFO is opened again each second"
+                "access log: no process reads the FIFO; lines go to the file that was open, or are lost, and the FIFO is opened again each second"
             ),
             Err(fault) => tracing::warn!(
                 to = self.sink.name(),
