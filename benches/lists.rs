@@ -57,7 +57,7 @@ fn load(c: &mut Criterion) {
 /// The reader of a list with this file and these further keys.
 fn reader(path: &Path, keys: &str) -> ListReader {
     let text = format!(
-        "listener.a = {{ bind = ':1', pool = 'a', deny = 'bad' }}\npool.a.backends = ['127.0.0.1:1']\n\
+        "listener.a = {{ bind = ':2', pool = 'a', deny = 'bad' }}\npool.a.backends = ['127.0.0.1:1']\n\
          [list.bad]\nfile = '{}'\n{keys}",
         path.display()
     );
