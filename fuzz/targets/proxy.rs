@@ -5,8 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use pointsman::wire::proxy_protocol::{
-    Found, Header, HeaderFault, LONGEST_UNIQUE_ID, LONGEST_V1, LONGEST_V2, MOST_TLVS, Origin, Outgoing, Tlv, Version,
-    begins_like_one, read,
+    Found, Header, HeaderFault, LONGEST_UNIQUE_ID, LONGEST_V1, LONGEST_V2, MOST_TLVS, Origin, Outgoing, Tlv,
+    Version, begins_like_one, read,
 };
 
 fuzz_target!(|bytes: &[u8]| {
