@@ -1,18 +1,18 @@
 //! Builds new configurations and routes beside the control loop, on a blocking thread.
 //!
-//! A million routes take seconds to compare and to build. Meanwhile the control loop handles no event, signals
-//! included, so that nothing changes under the build. It only feeds the watchdog. Its runtime goes on, so admin answers
-//! and checks run.
+//! A million routes take seconds to compare and to build. Meanwhile the control loop applies no reports, so that nothing
+//! changes under the build. It feeds the watchdog and handles signals, requests and the end of a worker: if the process
+//! is to end, it does not wait for the build. The runtime of control goes on, so admin answers and checks run.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::build::{self, BuildFault};
+use super::build;
 use super::list_files::forget_read;
-use super::reload::Changes;
-use super::run::Control;
+use super::reload::{Changes, ReloadFault};
+use super::run::{Control, Event, any_signal, any_worker};
 use crate::config::Config;
 use crate::pool::Discoveries;
 use crate::reclaim::Deferred;
@@ -28,7 +28,14 @@ pub(super) struct Built {
 
 impl Control {
     /// Compares a configuration with the running one and builds its snapshot.
-    pub(super) async fn build(&mut self, mut config: Deferred<Config>) -> Result<Built, BuildFault> {
+    ///
+    /// If the process is to end meanwhile, the thread keeps what it was lent: until the end, discovery changes no
+    /// backends, and connections of removed listeners and backends end with all others.
+    ///
+    /// # Errors
+    ///
+    /// Why the snapshot cannot be built; `Stopping` if the process is to end: the event for that is the next one.
+    pub(super) async fn build(&mut self, mut config: Deferred<Config>) -> Result<Built, ReloadFault> {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();
         let metrics = Arc::clone(&self.server.view.metrics);
@@ -50,27 +57,85 @@ impl Control {
             });
             (built, leaving, discoveries)
         };
-        let (built, leaving, discoveries) = self.beside(work).await;
+        let Some((built, leaving, discoveries)) = self.beside(work).await else {
+            return Err(ReloadFault::Stopping);
+        };
         self.leaving = leaving;
         self.discoveries = discoveries;
-        built
+        Ok(built?)
     }
 
-    /// Runs `work` on a thread that may block. Meanwhile only the watchdog is fed.
+    /// Runs `work` on a thread that may block. Returns `None` if the process is to end meanwhile: the event for that is
+    /// the next one, the thread goes on to the end of its work, and the result is dropped there.
     ///
     /// # Panics
     ///
     /// If `work` panics, with the same payload.
-    pub(super) async fn beside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(super) async fn beside<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let mut working = spawn_blocking(work);
         loop {
-            tokio::select! {
+            let event = tokio::select! {
                 done = &mut working => match done {
-                    Ok(done) => return done,
+                    Ok(done) => return Some(done),
                     Err(error) => resume_unwind(error.into_panic()),
                 },
-                () = self.watchdog.due() => self.watchdog.beat(&self.server.workers),
+                kind = any_signal(&mut self.signals) => Event::Signal(kind),
+                (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
+                Some(request) = self.server.requests.recv() => Event::Request(request),
+                () = self.watchdog.due() => Event::Watchdog,
+            };
+            if self.meanwhile(event) {
+                return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use tokio::runtime::{Builder, LocalOptions};
+
+    use super::*;
+    use crate::config;
+    use crate::server::view::Request;
+    use crate::server::{Server, Signals};
+    use crate::worker::Order;
+
+    const CONFIG: &str = "[listener.a]\nbind = \"127.0.0.1:0\"\npool = \"a\"\n\
+                          [pool.a]\nbackends = [\"127.0.0.1:1\"]\nhealth.check = \"off\"\n";
+
+    /// Runs work beside a control loop that has a request to stop if `stops`. Without one the work ends at once; with one
+    /// it ends only after the control loop has given it up.
+    fn check(stops: bool) {
+        let (config, _) = config::parse("test", CONFIG).unwrap();
+        let server = Server::start(config).unwrap();
+        let runtime =
+            Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
+        runtime.block_on(async {
+            let remote = server.remote();
+            let mut control = Control::new(server, Signals::Ignore).unwrap();
+            let (release, blocked) = channel::<()>();
+            let release = stops.then_some(release);
+            if stops {
+                remote.stop();
+            }
+            let result = control.beside(move || blocked.recv().is_err()).await;
+            assert_eq!(result, (!stops).then_some(true));
+            drop(release);
+            let is_stop = matches!(control.postponed.front(), Some(Event::Request(Request::Stop)));
+            assert_eq!(is_stop, stops, "the request is not lost");
+            control.server.workers.iter().for_each(|worker| worker.order(Order::Finish));
+        });
+    }
+
+    #[test]
+    fn a_build_holds_no_request_to_stop_up() {
+        check(false);
+        check(true);
     }
 }

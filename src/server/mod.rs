@@ -21,6 +21,7 @@ mod reload;
 mod route_files;
 mod run;
 mod signals;
+mod sockets;
 mod source;
 mod tentative;
 mod view;
@@ -56,7 +57,7 @@ use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::{Order, Supplies, Worker};
 use descriptors::Descriptors;
 use leaving::Leaving;
-use reload::{SocketPlan, Sockets};
+use sockets::{SocketPlan, Sockets, bind_missing};
 use view::Request;
 
 /// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
@@ -161,7 +162,8 @@ impl Server {
         }
         descriptors.bound(&bounds, &config, connections);
         let sockets = Sockets::default();
-        let plan = sockets.plan(&config, config.workers)?;
+        let fresh = bind_missing(sockets.missing(&config), Vec::new(), config.workers)?;
+        let plan = sockets.plan(&config, fresh)?;
         let nothing = Leaving::default();
         let sources =
             build::Sources { config: &config, leaving: &nothing, discoveries: None, metrics: &metrics };

@@ -1,5 +1,6 @@
-//! Reads the configuration's file for a reload, beside the control loop, which goes on meanwhile. At most one such read
-//! is under way, even if several reloads are requested while a file system does not answer.
+//! Reads the configuration's file for a reload and binds its new listeners, beside the control loop, which goes on
+//! meanwhile. At most one such call is under way, even if several reloads are requested while a file system does not
+//! answer.
 //!
 //! Reports of the tasks that follow files of lists and routes wait until the reload is over: they are newer than the
 //! contents that the reload read.
@@ -18,12 +19,14 @@ use tokio::time::sleep_until;
 use super::notify::ServiceStage;
 use super::reload::ReloadFault;
 use super::run::{Control, Event, ends};
+use super::sockets::{Fresh, SocketPlan, bind_missing};
 use super::tentative::wait_for_addresses;
 use super::view::Request;
 use crate::config::{self, Config};
 
-/// How long reading may take. Millions of lines take a fraction of it, so after this time a file system hangs.
-const READ_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a reload waits for a file system. Millions of lines take a fraction of it, so after this time a file system
+/// hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Reloads the file, or leaves everything as it is.
@@ -35,37 +38,60 @@ impl Control {
         self.watchdog.notify(ServiceStage::Reloading);
         let began = Instant::now();
         // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
-        let read = if self.reading.strong_count() > 0 {
-            Some(Err(ReloadFault::StillReading))
-        } else {
-            let reading = Arc::new(());
-            self.reading = Arc::downgrade(&reading);
-            self.wait_for_read(read_and_settle(reading, path)).await
-        };
-        let Some(read) = read else {
-            tracing::warn!("not reloaded: the file was still being read");
-            return;
+        let read = match self.begin_wait() {
+            None => Err(ReloadFault::StillWaiting),
+            Some(waiting) => self.wait_for(read_and_settle(waiting, path)).await.and_then(|read| read),
         };
         let _ = self.reload(began, read).await;
         self.watchdog.notify(ServiceStage::Ready);
     }
 
-    /// What was read, or `None` if the process is to end meanwhile; that comes next then.
-    async fn wait_for_read(
-        &mut self,
-        reading: impl Future<Output = Result<Config, ReloadFault>>,
-    ) -> Option<Result<Config, ReloadFault>> {
-        let mut reading = pin!(reading);
-        let deadline = Instant::now() + READ_PATIENCE;
+    /// Binds, on a blocking thread, the addresses of a configuration that are not bound yet, and handles events
+    /// meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// What could not be bound; that a file system does not answer; `Stopping` if the process is to end: the event for
+    /// that is the next one.
+    pub(super) async fn bind(&mut self, config: &Config) -> Result<SocketPlan, ReloadFault> {
+        let missing = self.server.sockets.missing(config);
+        let mut fresh = Fresh::new();
+        if !missing.is_empty() {
+            let waiting = self.begin_wait().ok_or(ReloadFault::StillWaiting)?;
+            let (ours, workers) = (self.server.sockets.bound(), self.server.workers.len());
+            let bind = blocking(waiting, move || bind_missing(missing, ours, workers));
+            fresh = self.wait_for(bind).await??;
+        }
+        Ok(self.server.sockets.plan(config, fresh)?)
+    }
+
+    /// Returns a value to keep until a file system has answered, or `None` while an earlier reload waits for one.
+    fn begin_wait(&mut self) -> Option<Arc<()>> {
+        if self.waiting.strong_count() > 0 {
+            return None;
+        }
+        let waiting = Arc::new(());
+        self.waiting = Arc::downgrade(&waiting);
+        Some(waiting)
+    }
+
+    /// Waits for work on a file system, at most a minute, and handles events meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// `NoAnswer`, or `Stopping` if the process is to end: the event for that is the next one.
+    async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ReloadFault> {
+        let mut work = pin!(work);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let event = tokio::select! {
-                read = &mut reading => return Some(read),
-                // Its thread waits on; nothing else does.
-                () = sleep_until(deadline.into()) => return Some(Err(ReloadFault::Unread)),
+                done = &mut work => return Ok(done),
+                // The thread of the work waits on; nothing else does.
+                () = sleep_until(deadline.into()) => return Err(ReloadFault::NoAnswer),
                 event = self.hear() => event,
             };
             if self.meanwhile(event) {
-                return None;
+                return Err(ReloadFault::Stopping);
             }
         }
     }
@@ -112,16 +138,19 @@ impl Control {
 }
 
 /// Reads the file on another thread, and waits for addresses of it that the kernel still checks.
-/// `reading` lives as long as that thread reads.
-async fn read_and_settle(reading: Arc<()>, path: PathBuf) -> Result<Config, ReloadFault> {
-    let read = spawn_blocking(move || {
-        let _until_the_end = reading;
-        read(&path)
-    });
-    let read = read.await;
-    let config = read.unwrap_or_else(|error| resume_unwind(error.into_panic()))?;
+async fn read_and_settle(waiting: Arc<()>, path: PathBuf) -> Result<Config, ReloadFault> {
+    let config = blocking(waiting, move || read(&path)).await?;
     wait_for_addresses(&config).await;
     Ok(config)
+}
+
+/// Does the work on a blocking thread. `waiting` lives as long as that thread works.
+async fn blocking<T: Send + 'static>(waiting: Arc<()>, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let work = move || {
+        let _until_the_end = waiting;
+        work()
+    };
+    spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 fn read(path: &Path) -> Result<Config, ReloadFault> {

@@ -1,23 +1,16 @@
-//! Sockets and snapshots from one configuration to the next, all or nothing.
+//! What a reload changes, and why a reload fails.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-
-use tokio::sync::mpsc;
 
 use super::build::BuildFault;
 use super::own_backends::CycleFault;
 use super::source::SourceFault;
 use crate::config::{Config, Faults};
 use crate::limit::LimitsSpec;
-use crate::listener::{self, BindFault, Bound, ListenerSpec, Wanted};
+use crate::listener::{BindFault, ListenerSpec};
 use crate::pool::PoolSpec;
-use crate::snapshot::{ListSpec, SocketId};
-use crate::sys::listen::ListenOptions;
-use crate::sys::{Address, SocketFile};
-use crate::worker::{Order, Worker};
+use crate::snapshot::ListSpec;
 
 /// Why a reload did not happen; the running configuration stays.
 #[derive(Debug, thiserror::Error)]
@@ -37,16 +30,16 @@ pub enum ReloadFault {
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),
-    /// The file, or one that it names, could not be read to its end for a minute.
+    /// A file system did not answer for a minute.
     #[error(
-        "the configuration, or a file that it names, could not be read within a minute: does its file system hang?"
+        "a file system did not answer within a minute: it has the configuration, a file that the configuration names, or a Unix socket to bind"
     )]
-    Unread,
-    /// The read of an earlier reload has not ended.
+    NoAnswer,
+    /// An earlier reload still waits for a file system.
     #[error(
-        "the configuration, or a file that it names, is still being read for an earlier reload: does its file system hang?"
+        "an earlier reload still waits for a file system that does not answer: it has the configuration, a file that the configuration names, or a Unix socket to bind"
     )]
-    StillReading,
+    StillWaiting,
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,
@@ -141,166 +134,4 @@ impl fmt::Display for Changes {
         }
         Ok(())
     }
-}
-
-/// A listening socket that the workers have.
-#[derive(Clone, Debug)]
-struct Socket {
-    listener: Arc<str>,
-    address: Address,
-    options: ListenOptions,
-    mode: Option<u32>,
-    /// The file of a Unix socket, shared by what is open and what is planned; with the last it is removed.
-    file: Option<Arc<SocketFile>>,
-}
-
-impl Socket {
-    fn change_mode(&self) {
-        let (Some(file), Some(mode)) = (&self.file, self.mode) else { return };
-        if let Err(error) = file.set_mode(mode) {
-            tracing::warn!(%error, address = %self.address, "the permissions of a socket stay as they were");
-        }
-    }
-}
-
-/// The listening sockets of the process.
-#[derive(Default)]
-pub(super) struct Sockets {
-    open: BTreeMap<SocketId, Socket>,
-    /// Addresses that are left out because this host does not have their family; the log has a warning for each.
-    left_out: BTreeSet<Address>,
-}
-
-/// What becomes of the sockets when a new configuration comes into force.
-pub(super) struct SocketPlan {
-    next: BTreeMap<SocketId, Socket>,
-    /// Bound already; dropped with the plan, they are closed.
-    fresh: Vec<(SocketId, Bound)>,
-    left_out: BTreeSet<Address>,
-}
-
-impl Sockets {
-    /// Binds what is new. Nothing that runs is touched.
-    pub(super) fn plan(&self, config: &Config, workers: usize) -> Result<SocketPlan, BindFault> {
-        let mut plan = SocketPlan { next: BTreeMap::new(), fresh: Vec::new(), left_out: BTreeSet::new() };
-        for spec in &config.listeners {
-            let options = spec.options();
-            let mut missing: Vec<BindFault> = Vec::new();
-            for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, wanted);
-                let (address, file) = match self.open.get(&id) {
-                    Some(socket) => (socket.address.clone(), socket.file.clone()),
-                    None => {
-                        let ours = self.open.values().chain(plan.next.values());
-                        let ours = ours.map(|socket| &socket.address);
-                        let bind = Wanted {
-                            address: wanted,
-                            mode: spec.mode,
-                            to: spec.bind_to(),
-                            options: &options,
-                        };
-                        let mut bound = match listener::bind(bind, ours, workers) {
-                            Err(fault) if spec.may_leave_out(wanted) && fault.is_of_a_missing_family() => {
-                                missing.push(fault);
-                                continue;
-                            }
-                            bound => bound?,
-                        };
-                        let found = (bound.address.clone(), bound.file.take().map(Arc::new));
-                        plan.fresh.push((id.clone(), bound));
-                        found
-                    }
-                };
-                let listener = Arc::clone(&spec.name);
-                plan.next.insert(id, Socket { listener, address, options, mode: spec.mode, file });
-            }
-            self.leave_out(missing, spec, &mut plan)?;
-        }
-        Ok(plan)
-    }
-
-    /// Leaves out addresses of `:PORT` whose family this host does not have. If it has neither family, that is a fault.
-    fn leave_out(
-        &self,
-        missing: Vec<BindFault>,
-        spec: &ListenerSpec,
-        plan: &mut SocketPlan,
-    ) -> Result<(), BindFault> {
-        let mut ports: Vec<u16> = Vec::new();
-        for fault in missing {
-            let port = fault.address.tcp().map_or(0, |tcp| tcp.port());
-            if ports.contains(&port) {
-                return Err(fault);
-            }
-            ports.push(port);
-            if !self.left_out.contains(&fault.address) {
-                tracing::warn!(
-                    listener = %spec.name, address = %fault.address, error = %fault.source,
-                    "this host does not have the family of this address: the address is left out, and `:{port}` listens on the other family"
-                );
-            }
-            plan.left_out.insert(fault.address);
-        }
-        Ok(())
-    }
-
-    /// Hands new sockets to the workers and takes old ones away. The snapshot must be in force already.
-    /// What it returns ends when those taken away are closed.
-    pub(super) fn carry_out(&mut self, plan: SocketPlan, workers: &[Worker]) -> mpsc::Receiver<Infallible> {
-        let (closed, all_closed) = mpsc::channel(1);
-        self.left_out = plan.left_out;
-        let old = std::mem::replace(&mut self.open, plan.next);
-        for (id, bound) in plan.fresh {
-            for (worker, socket) in workers.iter().zip(bound.sockets) {
-                worker.order(Order::Listen { id: id.clone(), socket });
-            }
-        }
-        for (id, was) in old {
-            let now = self.open.get(&id);
-            if let Some(now) = now.filter(|now| now.mode != was.mode) {
-                now.change_mode();
-            }
-            let now = now.map(|socket| socket.options);
-            // Before its sockets close, so that nobody finds the file and is refused.
-            drop(was.file);
-            for worker in workers {
-                let id = id.clone();
-                match now {
-                    None => worker.order(Order::StopListening { id, closed: closed.clone() }),
-                    Some(options) if options != was.options => {
-                        worker.order(Order::Reconfigure { id, options })
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        all_closed
-    }
-
-    /// Where each listener listens.
-    pub(super) fn addresses(&self) -> Addresses {
-        addresses(&self.open)
-    }
-
-    /// Takes out the files of Unix sockets. Each file is removed when its value is dropped.
-    pub(super) fn take_files(&mut self) -> Vec<Arc<SocketFile>> {
-        self.open.values_mut().filter_map(|socket| socket.file.take()).collect()
-    }
-}
-
-impl SocketPlan {
-    /// Where each listener will listen.
-    pub(super) fn addresses(&self) -> Addresses {
-        addresses(&self.next)
-    }
-}
-
-type Addresses = BTreeMap<Arc<str>, Vec<Address>>;
-
-fn addresses(sockets: &BTreeMap<SocketId, Socket>) -> Addresses {
-    let mut addresses = Addresses::new();
-    for socket in sockets.values() {
-        addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address.clone());
-    }
-    addresses
 }

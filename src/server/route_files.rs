@@ -131,7 +131,8 @@ impl Control {
             written: reader.written().len(),
             read,
         };
-        let rebuilt = self.beside(move || work.build()).await;
+        // `None`: the process is to end, and the routes stay.
+        let Some(rebuilt) = self.beside(move || work.build()).await else { return };
         let server = &mut self.server;
         match rebuilt {
             Ok(None) => return,

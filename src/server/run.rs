@@ -127,9 +127,9 @@ impl Server {
 pub(super) struct Control {
     pub(super) server: Server,
     pub(super) file: Option<PathBuf>,
-    signals: Streams,
-    /// Alive while a thread reads the configuration for a reload.
-    pub(super) reading: Weak<()>,
+    pub(super) signals: Streams,
+    /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners.
+    pub(super) waiting: Weak<()>,
     /// What happened while the file was read; it comes before all else.
     pub(super) postponed: VecDeque<Event>,
     checks: HashMap<Arc<str>, Checks>,
@@ -148,7 +148,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    fn new(server: Server, signals: Signals) -> io::Result<Self> {
+    pub(super) fn new(server: Server, signals: Signals) -> io::Result<Self> {
         let (file, signals, seen) = match signals {
             Signals::Ignore => (None, Streams::new(), Vec::new()),
             Signals::Obey { early, file } => {
@@ -167,7 +167,7 @@ impl Control {
             server,
             file,
             signals,
-            reading: Weak::new(),
+            waiting: Weak::new(),
             postponed: seen.into_iter().map(Event::Signal).collect(),
             checks: HashMap::new(),
             reports,
@@ -340,7 +340,7 @@ impl Control {
         leave_followed(&mut config, &self.server.config);
         try_sources(&config)?;
         refuse_cycles(&config)?;
-        let plan = self.server.sockets.plan(&config, self.server.workers.len())?;
+        let plan = self.bind(&config).await?;
         if !self.prepare_discovery(&config).await {
             return Err(ReloadFault::Stopping);
         }
@@ -350,6 +350,8 @@ impl Control {
         self.discoveries.commit(&config.pools);
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
+        // Before their sockets close, so that no client finds a file and is refused.
+        server.sockets.file_changes(&plan).make().await;
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.renew_policies();
         server.view.set_addresses(server.sockets.addresses(), &config);
@@ -507,7 +509,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-async fn any_signal(signals: &mut Streams) -> SignalKind {
+pub(super) async fn any_signal(signals: &mut Streams) -> SignalKind {
     std::future::poll_fn(|cx| {
         for (kind, signal) in signals.iter_mut() {
             if signal.poll_recv(cx).is_ready() {
@@ -519,7 +521,7 @@ async fn any_signal(signals: &mut Streams) -> SignalKind {
     .await
 }
 
-async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
+pub(super) async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {
     std::future::poll_fn(|cx| {
         for (at, worker) in workers.iter_mut().enumerate() {
             if let std::task::Poll::Ready(result) = worker.poll_ended(cx) {

@@ -56,6 +56,11 @@ impl SocketFile {
         Ok((socket.into(), file))
     }
 
+    /// Returns its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Sets the permissions.
     ///
     /// # Errors
