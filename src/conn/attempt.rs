@@ -127,7 +127,7 @@ async fn start(
 ) -> io::Result<OwnedFd> {
     let mut pauses = socket::busy_pauses();
     loop {
-        match socket::start_connect(address, options, first) {
+        match socket::start_connect(address, options, first).await {
             Err(error) if socket::is_busy(&error, address) => {
                 is_busy.set(true);
                 sleep(pauses.next().unwrap_or_default()).await;

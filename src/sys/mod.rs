@@ -26,6 +26,7 @@ pub mod socket_file;
 pub mod standard_error;
 pub mod stream;
 pub mod tcp;
+mod unix_connect;
 pub mod watch;
 
 pub use address::Address;

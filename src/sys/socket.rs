@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::{Address, descriptors, retry, self_connect};
+use super::{Address, descriptors, retry, self_connect, unix_connect};
 
 /// What is said on a connection first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,42 +122,49 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
     socket.bind(&SocketAddr::new(ip, 0).into())
 }
 
-/// Starts to connect and does not wait.
+/// Starts to connect, and does not wait for the peer.
 ///
-/// On loopback and on a near network the socket can often be written at once.
+/// On loopback and on a near network the socket can often be written at once. A connect to a Unix socket is made on
+/// another thread (`unix_connect`), as its file system may not answer.
 ///
 /// # Errors
 ///
 /// Errors that `socket`, `setsockopt`, `bind` or `connect` return at once: out of descriptors, no route, no free port;
 /// `Unsupported` for a foreign source of another family. [`is_busy`] detects a Unix socket with a full accept queue. A
 /// refusal usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
-pub fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+///
+/// # Cancel safety
+///
+/// Dropped half-way, the attempt is given up and its socket closed.
+pub async fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
     descriptors::check_room(1)?;
-    let socket = begin_connect(address, options, first)?;
+    let socket = begin_connect(address, options, first).await?;
     descriptors::note(&socket);
     Ok(socket)
 }
 
 /// Starts a connect as [`start_connect`] does, for other purposes than a client: it may use the descriptors that
 /// clients must leave.
-fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
-    let tcp = address.to_socket()?;
-    let (domain, protocol, target) = match (tcp, address) {
-        (None, Address::Unix(path)) => (Domain::UNIX, None, SockAddr::unix(path)?),
-        (Some(tcp), _) => (Domain::for_address(tcp), Some(Protocol::TCP), SockAddr::from(tcp)),
-        (None, _) => return Err(io::ErrorKind::InvalidInput.into()),
-    };
-    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), protocol)?;
-    if first == First::Ours && protocol.is_some() {
+async fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+    match (address.to_socket()?, address) {
+        (Some(tcp), _) => begin_tcp(tcp, options, first),
+        (None, Address::Unix(path)) => unix_connect::connect(path).await,
+        (None, _) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn begin_tcp(address: SocketAddr, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    if first == First::Ours {
         // tcp(7), TCP_QUICKACK: off, the kernel holds the acknowledgement of the peer's SYN back for data,
         // 200 ms at most; then it is on again by itself. Without it all works as well.
         let _ = socket.set_tcp_quickack(false);
     }
-    if let Some(tcp) = tcp {
-        // Before the handshake, which tells the peer how large the window can get.
-        options.buffers.set_first(&socket)?;
-        bind_source(&socket, options.source, tcp)?;
-    }
+    // Before the handshake, which tells the peer how large the window can get.
+    options.buffers.set_first(&socket)?;
+    bind_source(&socket, options.source, address)?;
+    let target = SockAddr::from(address);
     match retry(|| socket.connect(&target)) {
         Ok(()) => Ok(socket.into()),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(socket.into()),
@@ -196,7 +203,7 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
 pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<OwnedFd> {
     let mut pauses = busy_pauses();
     let socket = loop {
-        match begin_connect(address, ConnectOptions::default(), First::Unknown) {
+        match begin_connect(address, ConnectOptions::default(), First::Unknown).await {
             Err(error) if self::is_busy(&error, address) => {
                 is_busy.store(true, Ordering::Relaxed);
                 tokio::time::sleep(pauses.next().unwrap_or_default()).await;
@@ -364,9 +371,7 @@ mod tests {
     fn is_accepted_at_once(first: First) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let socket =
-            start_connect(&Address::Tcp(listener.local_addr().unwrap()), ConnectOptions::default(), first)
-                .unwrap();
+        let socket = begin_tcp(listener.local_addr().unwrap(), ConnectOptions::default(), first).unwrap();
         let at_once = listener.accept().is_ok();
         send(&socket, b"x").unwrap();
         at_once || listener.accept().is_err()
@@ -375,9 +380,9 @@ mod tests {
     /// What a listener on loopback sees of a connection from `source`.
     fn seen(source: Source) -> io::Result<IpAddr> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let options = ConnectOptions { source, ..ConnectOptions::default() };
-        let _socket = start_connect(&address, options, First::Unknown)?;
+        let _socket = begin_tcp(address, options, First::Unknown)?;
         Ok(listener.accept()?.1.ip())
     }
 
@@ -399,9 +404,9 @@ mod tests {
     /// What can be sent to a socket with this bound that nobody reads from.
     fn taken(buffers: KernelBuffers) -> usize {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = Address::Tcp(listener.local_addr().unwrap());
+        let address = listener.local_addr().unwrap();
         let options = ConnectOptions { buffers, ..ConnectOptions::default() };
-        let socket = start_connect(&address, options, First::Unknown).unwrap();
+        let socket = begin_tcp(address, options, First::Unknown).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         // Its own buffer stays as small as can be.
         SockRef::from(&peer).set_send_buffer_size(1).unwrap();

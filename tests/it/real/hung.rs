@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -226,4 +227,77 @@ fn control_goes_on_without_the_files_of_the_resolver() {
         Place::start_by(command, directory, &config, &[("resolv.conf", "nameserver 127.0.0.1\n")]);
     place.hang();
     place.expect_life(1);
+}
+
+/// Starts the program with a backend on a Unix socket in `far`. Returns it with the listener `u` of that backend, and
+/// what keeps the backend alive.
+fn with_unix_backend() -> (Place, SocketAddr, UnixListener) {
+    let directory = Directory::new();
+    fs::create_dir(directory.file("far")).unwrap();
+    let socket = directory.file("far/backend.sock");
+    let backend = UnixListener::bind(&socket).unwrap();
+    let config = format!(
+        "{LISTENER}[listener.u]\nbind = \"127.0.0.1:0\"\npool = \"u\"\n\
+         [pool.u]\nbackends = [\"unix:{}\"]\nhealth = {{ interval = \"200ms\", timeout = \"200ms\" }}\n\
+         connect_timeout = \"500ms\"\ndial_timeout = \"1s\"\n",
+        socket.display()
+    );
+    let place = Place::start_by(in_own_namespace(), directory, &config, &[]);
+    let listener = place.program.address("u");
+    (place, listener, backend)
+}
+
+fn in_own_namespace() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", env!("CARGO_BIN_EXE_pointsman")]);
+    command
+}
+
+/// Connects of clients and of checks wait on one thread, and fail at their timeouts.
+#[test]
+#[ignore = "needs root, unshare, nsenter and python3"]
+fn workers_go_on_without_the_directory_of_a_unix_backend() {
+    let (mut place, listener, _backend) = with_unix_backend();
+    place.hang();
+    for _ in 0..8 {
+        let mut client = TcpStream::connect(listener).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.write_all(b"hello").unwrap();
+        let refused = client.read(&mut [0; 5]);
+        assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
+        place.serves(place.program.address("l"));
+    }
+    place.program.log.wait_for("backend is down");
+    place.expect_life(1);
+}
+
+/// A reload that removes a Unix socket waits a second for its file, and one that adds a socket waits beside the control
+/// loop.
+#[test]
+#[ignore = "needs root, unshare, nsenter and python3"]
+fn control_goes_on_without_the_directories_of_unix_listeners() {
+    let directory = Directory::new();
+    let socket = |name: &str| format!("unix:{}", directory.file(&format!("far/{name}")).display());
+    let unix = |name: &str| format!("[listener.{name}]\nbind = {:?}\npool = \"p\"\n", socket(name));
+    let (old, new) = (unix("old"), unix("new"));
+    let mut place = Place::start_by(in_own_namespace(), directory, &format!("{LISTENER}{old}"), &[]);
+    place.hang();
+    let write = |place: &Place, more: &str| {
+        let path = place.program.directory.file("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        let kept = text.split("[listener.old]").next().unwrap().split("[listener.new]").next().unwrap();
+        fs::write(&path, format!("{kept}{more}")).unwrap();
+        place.program.process.signal("HUP");
+    };
+    write(&place, "");
+    place.program.log.wait_for("removed listener old");
+    let listener = place.program.address("l");
+    place.serves(listener);
+    write(&place, &new);
+    wait_for("two threads that wait", || place.waiting() == 2);
+    place.health();
+    place.serves(listener);
+    place.program.process.signal("TERM");
+    assert_eq!(place.program.process.wait().code(), Some(0), "{:?}", place.program.log.lines);
+    place.program.log.wait_for("not reloaded: the process is about to end");
 }
