@@ -144,6 +144,8 @@ codes! {
     LostCancel = "C0430",
     /// A route that refuses hellos of whatever name, where clients come in without a hello too.
     RefusesHellosOnly = "C0450",
+    /// A route whose conditions leave a part of a name's connections to a route for a wider name.
+    LeftToWider = "C0451",
     /// The admin listener's token may not be read by the user who checks.
     UnseenToken = "C0460",
     /// A file that the user that runs `check` may not read, or not write.
@@ -165,6 +167,7 @@ impl Code {
             | Self::PossibleCycle
             | Self::LostCancel
             | Self::RefusesHellosOnly
+            | Self::LeftToWider
             | Self::UnusedList
             | Self::TrustsEverybody
             | Self::UnseenToken

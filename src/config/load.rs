@@ -85,8 +85,16 @@ fn load_from(
     let (mut config, warnings) = parse(&name, &text)?;
     place_files(&mut config, directory);
     let naming = Naming { source_name: &name, text: &text };
-    routes_file::read_all(&mut config, naming)?;
+    let of_routes = routes_file::read_all(&mut config, naming)?;
     list_file::read_all(&mut config, naming)?;
+    let warnings = match of_routes.is_empty() {
+        true => warnings,
+        false => {
+            let mut found = Findings::new(&text);
+            warnings.0.diagnostics.into_iter().chain(of_routes).for_each(|warning| found.add(warning));
+            found.conclude(&name)?
+        }
+    };
     Ok(Loaded { config, warnings, name, text })
 }
 

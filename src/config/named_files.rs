@@ -49,6 +49,14 @@ impl Naming<'_> {
         }
         Faults(report)
     }
+
+    /// Adds the place of the key that names a file to a diagnostic about this file.
+    pub(super) fn label(self, diagnostic: Diagnostic, keys: &[&str], file: &Path) -> Diagnostic {
+        match place(self.text, keys) {
+            Some(place) => diagnostic.label(place, file.display().to_string()),
+            None => diagnostic,
+        }
+    }
 }
 
 /// Returns the place of a key's value in the text of a configuration without faults.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
+use super::check::fall_through;
 use super::check::limits::Common;
 use super::check::listener::Hashing;
 use super::check::pools::{Known, Pools};
@@ -148,13 +149,16 @@ impl RoutesReader {
             hash_key: self.hash_key,
             common: Common::of_routes(self.tarpit_timeout),
             others: &self.written,
+            is_all: false,
         };
         checker.check(list, &mut pools, found)
     }
 }
 
-/// Adds the routes of all files to those of their listeners.
-pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
+/// Adds the routes of all files to those of their listeners, and returns warnings about them. Their place is the key
+/// that names the file.
+pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<Vec<Diagnostic>, Faults> {
+    let mut warnings = Vec::new();
     for reader in RoutesReader::all(config) {
         let turn = FileTurn::wait_blocking(&reader.path);
         let keys = ["listener", &reader.listener, "routes_file"];
@@ -162,8 +166,13 @@ pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Fa
         drop(turn);
         let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
         if let Some(listener) = own {
-            Arc::make_mut(listener.policy.protocol.routes_mut()).extend(routes);
+            let all = Arc::make_mut(listener.policy.protocol.routes_mut());
+            all.extend(routes);
+            for leak in fall_through::leaks(all) {
+                let warning = fall_through::warning(all, &leak, keys.join("."), |_| None);
+                warnings.push(naming.label(warning, &keys, &reader.path));
+            }
         }
     }
-    Ok(())
+    Ok(warnings)
 }

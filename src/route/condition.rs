@@ -175,6 +175,26 @@ impl Conditions {
         Asks { destination: !self.destination.is_empty(), offer }
     }
 
+    /// Returns whether these conditions refuse all that they do not fit: they ask only for a version of TLS, and a
+    /// connection without it goes to no wider name.
+    pub fn is_final(&self) -> bool {
+        *self == Self { tls_min: self.tls_min, ..Self::default() }
+    }
+
+    /// Returns whether every connection that fits these conditions also fits `other`, the version of TLS aside.
+    pub fn is_within(&self, other: &Self) -> bool {
+        fn all_in<T: PartialEq>(own: &[T], other: &[T]) -> bool {
+            other.is_empty() || (!own.is_empty() && own.iter().all(|one| other.contains(one)))
+        }
+        let is_source_within =
+            other.source.is_empty() || (!self.source.is_empty() && self.source.is_within(&other.source));
+        is_source_within
+            && all_in(&self.destination, &other.destination)
+            && all_in(&self.alpn, &other.alpn)
+            && all_in(&self.ja4, &other.ja4)
+            && (other.ech.is_none() || self.ech == other.ech)
+    }
+
     /// The keys that ask for something, in the order in which they count.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         let keys = [

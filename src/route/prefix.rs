@@ -139,6 +139,16 @@ impl Prefixes {
         self.lengths.iter().find(fits).map(|(length, _)| *length)
     }
 
+    /// Returns whether every address of these networks is in a network of `other`.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let is_inside = |bits: u128, length: u8| {
+            other.lengths.iter().any(|(wider, networks)| {
+                *wider <= length && networks.binary_search(&(bits & mask(*wider))).is_ok()
+            })
+        };
+        self.lengths.iter().all(|(length, networks)| networks.iter().all(|bits| is_inside(*bits, *length)))
+    }
+
     /// Whether a network stands in both.
     pub fn share(&self, other: &Self) -> bool {
         self.lengths.iter().any(|(length, networks)| {

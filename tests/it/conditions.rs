@@ -344,13 +344,15 @@ fn the_recipe_works_as_written() {
     fs::write(files.0.join("main.toml"), format!("access_log.to = 'off'\n{recipe}")).unwrap();
     fs::write(files.0.join("more-routes.toml"), more).unwrap();
     let proxy = Proxy::start(Config { workers: 2, ..files.config() });
-    let ask = |name: &str, alpn: &[&str]| {
-        let source = Ipv4Addr::new(127, 1, 0, 9).into();
-        ask_on(connect_from(source, proxy.address("tls")), &rustls_hello(name, alpn, &TLS13))
+    let ask_from = |source: Ipv4Addr, name: &str, alpn: &[&str]| {
+        ask_on(connect_from(source.into(), proxy.address("tls")), &rustls_hello(name, alpn, &TLS13))
     };
+    let ask = |name: &str, alpn: &[&str]| ask_from(Ipv4Addr::new(127, 1, 0, 9), name, alpn);
     assert_eq!(ask("www.example.com", &["h2"]).as_deref(), Ok("web"));
     assert_eq!(ask("www.example.com", &["acme-tls/1"]).as_deref(), Ok("acme"));
     assert_eq!(ask("admin.example.com", &[]).as_deref(), Ok("web"));
+    let outside = ask_from(Ipv4Addr::new(127, 2, 0, 9), "admin.example.com", &[]);
+    assert_eq!(outside, Err(ACCESS_DENIED.to_vec()));
     assert_eq!(ask("more.example.com", &[]).as_deref(), Ok("acme"));
     assert!(["web", "next"].contains(&ask("a.example.com", &[]).unwrap().as_str()));
 }

@@ -208,7 +208,8 @@ impl ListenerChecker<'_> {
         let Some(list) = self.words.routes.value() else { return Vec::new() };
         let path = self.key("routes");
         let (listener, hash_key) = (self.name, self.hash_key);
-        RoutesChecker { listener, path: &path, hashing, hash_key, common: self.common, others: &[] }
+        let (common, is_all) = (self.common, self.words.routes_file.is_absent());
+        RoutesChecker { listener, path: &path, hashing, hash_key, common, others: &[], is_all }
             .check(list, pools, found)
     }
 

@@ -6,6 +6,7 @@
 mod admin;
 mod cycles;
 mod discover;
+pub(super) mod fall_through;
 mod forward;
 mod front;
 mod health;

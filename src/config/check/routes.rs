@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::fall_through::{self, At};
 use super::limits::Common;
 use super::listener::{Hashing, refer};
 use super::pools::Pools;
@@ -35,6 +36,8 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) common: Common,
     /// Routes of the same listener from elsewhere.
     pub(in crate::config) others: &'a [RouteSpec],
+    /// Whether `list` and `others` are all routes of the listener.
+    pub(in crate::config) is_all: bool,
 }
 
 impl RoutesChecker<'_> {
@@ -63,6 +66,9 @@ impl RoutesChecker<'_> {
         let is_whole = |index: &usize| is_whole(&list.items[*index].value);
         let whole: Vec<usize> = (0..routes.len()).filter(is_whole).collect();
         self.find_ties(&routes, &spans, &whole, found);
+        if self.is_all && whole.len() == routes.len() && list.complete {
+            self.warn_of_leaks(&routes, &spans, found);
+        }
         routes
     }
 
@@ -318,6 +324,14 @@ impl RoutesChecker<'_> {
             } else {
                 fault
             });
+        }
+    }
+
+    fn warn_of_leaks(&self, routes: &[RouteSpec], spans: &[Vec<Span>], found: &mut Findings<'_>) {
+        for leak in fall_through::leaks(routes) {
+            let path = self.key(leak.narrow.0, "sni");
+            let place = |(route, key): At| spans.get(route)?.get(key).copied();
+            found.add(fall_through::warning(routes, &leak, path, place));
         }
     }
 

@@ -240,3 +240,63 @@ fn a_missing_file_is_a_fault() {
     let told = load(&main).unwrap_err().to_string();
     assert!(told.contains("the file with routes cannot be read: there is no such file"), "{told}");
 }
+
+#[test]
+fn routes_that_leave_names_to_wider_ones_are_told() {
+    let leaks = |routes: &str| check(&tls(routes), &["C0451"]);
+    let holds = |routes: &str| check(&tls(routes), &[]);
+    const ALL: &str = "{ sni = '*.x.example', pool = 'a' }";
+    const INSIDE: &str = "source = '10.0.0.0/8', pool = 'a'";
+    leaks(&format!("{{ sni = 'a.x.example', {INSIDE} }}, {ALL}"));
+    leaks(&format!("{{ sni = 'a.b.c.x.example', alpn = 'h2', pool = 'a' }}, {ALL}"));
+    leaks(&format!("{{ sni = '*.b.x.example', {INSIDE} }}, {ALL}"));
+    leaks(&format!("{{ sni = '*.x.example', depth = 1, {INSIDE} }}, {ALL}"));
+    leaks("{ sni = 'a.x.example', ech = true, pool = 'a' }, { sni = '*.x.example', depth = 1, pool = 'b' }");
+    leaks(&format!("{{ sni = 'a7.example', {INSIDE} }}, {{ sni_regex = 'a[0-9].example', pool = 'b' }}"));
+    leaks(&format!("{{ sni = 'a.example', alpn = 'h2', pool = 'a' }}, {{ {INSIDE} }}"));
+    leaks(&format!("{{ sni = ['a.x.example', 'b.x.example'], {INSIDE} }}, {ALL}"));
+    leaks(&format!(
+        "{{ sni = 'a.x.example', source = '10.1.0.0/16', pool = 'b' }}, {{ sni = '*.x.example', {INSIDE} }}"
+    ));
+    // Another route takes or refuses the others, or no wider route serves them.
+    holds(&format!(
+        "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = 'a.x.example', action = 'reject' }}, {ALL}"
+    ));
+    holds(&format!(
+        "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = 'a.x.example', tls_min = '1.2', pool = 'b' }}, {ALL}"
+    ));
+    holds(&format!("{{ sni = 'a.x.example', tls_min = '1.2', pool = 'b' }}, {ALL}"));
+    holds(&format!(
+        "{{ sni = 'a.x.example', ech = true, pool = 'b' }}, {{ sni = 'a.x.example', ech = false, pool = 'b' }}, {ALL}"
+    ));
+    holds(&format!("{{ sni = 'a.y.example', {INSIDE} }}, {{ sni = 'x.example', {INSIDE} }}, {ALL}"));
+    holds(&format!("{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = '*.x.example', action = 'drop' }}"));
+    holds(&format!(
+        "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = '*.x.example', action = 'drop' }}, {{ {INSIDE} }}"
+    ));
+    holds(&format!(
+        "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = '*.x.example', source = '10.1.0.0/16', pool = 'b' }}"
+    ));
+    holds("{ sni = 'a.example', alpn = 'h2', pool = 'a' }");
+}
+
+#[test]
+fn a_file_with_routes_may_leave_names_or_hold_them() {
+    let folder = std::env::temp_dir().join(format!("pointsman-leaks-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let codes = |routes: &str, file: &str| {
+        let text = tls(routes).replace("bind = ':1'", "bind = ':1'\nroutes_file = 'more.toml'");
+        fs::write(folder.join("main.toml"), text).unwrap();
+        fs::write(folder.join("more.toml"), file).unwrap();
+        let (_, warnings) = load(&folder.join("main.toml")).unwrap();
+        let told = warnings.diagnostics().iter().filter(|one| one.code.as_str() == "C0451");
+        told.map(|one| (one.message.clone(), one.labels.len())).collect::<Vec<_>>()
+    };
+    const INSIDE: &str = "{ sni = 'a.example', source = '10.0.0.0/8', pool = 'a' }";
+    let told = codes(INSIDE, "routes = [{ sni = '*.example', pool = 'b' }]");
+    let message = "connections for `a.example` that do not fit `source` go to `*.example`";
+    assert_eq!(told, [(message.to_owned(), 1)]);
+    let closed = "routes = [{ sni = 'a.example', action = 'reject' }]";
+    assert_eq!(codes(&format!("{INSIDE}, {{ sni = '*.example', pool = 'b' }}"), closed), []);
+    fs::remove_dir_all(folder).unwrap();
+}
