@@ -174,7 +174,9 @@ tables! {
         /// The path of a TOML file with further routes, relative to this file's directory. It is read again
         /// whenever it changes; while it is broken, what was last read stays. Default: none.
         routes_file: FilePath,
-        /// Not tcp: clients that send no server name: "reject" (default) or a pool.
+        /// Not tcp: clients that send no server name, or an IP address in its place: "reject" or a pool. Default:
+        /// "reject"; on postgres the pool of all routes and of `unmatched`, if this is one pool, no route has another
+        /// condition, `limits`, `split` or `action`, and there is no `routes_file`.
         no_sni: String,
         /// Not tcp: clients whose server name no route matches: "reject" (default) or a pool.
         unmatched: String,

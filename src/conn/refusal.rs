@@ -64,7 +64,8 @@ fn postgres_error(reason: CloseReason) -> Vec<u8> {
         CloseReason::PlaintextRefused => postgres::error(
             "28000",
             "sessions without TLS are not accepted here",
-            "Connect with sslmode=require or, better, sslmode=verify-full.",
+            "Connect with sslmode=require or, better, sslmode=verify-full, and by the server's host name, not its \
+             address: connections are routed by this name.",
         ),
         CloseReason::RouteFull | CloseReason::RouteRate | CloseReason::PoolFull | CloseReason::PoolRate => {
             postgres::error("53300", "too many connections", "Try again later.")

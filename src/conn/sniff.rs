@@ -237,6 +237,10 @@ async fn conclude(
         }
     };
     story.heard(hello.server_name.as_ref());
+    if hello.server_name.is_none() {
+        // The log shows an address that stands in place of a name.
+        story.asked_badly(|| reading.sent_name());
+    }
     let facts = Facts { server_name: hello.server_name, proxy: None };
     let form = Form { records: hello.records, size: hello.size, segments: reading.segments };
     let (bytes, memory) = reading.into_bytes();

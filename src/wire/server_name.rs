@@ -7,7 +7,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::{self, FromStr};
 
 /// The longest name without its trailing dot: 255 on the DNS wire, less the first length byte and the
@@ -90,6 +90,21 @@ impl ServerName {
         }
         let name = str::from_utf8(name).map_err(|_| NameFault::NotAscii)?;
         Ok(ServerName(name.to_ascii_lowercase().into_boxed_str()))
+    }
+
+    /// Returns whether a client sent an IP address in place of a name, against RFC 6066, section 3: the text of one,
+    /// perhaps in brackets, with a scope or with a trailing dot. Other names that end in a number are not addresses.
+    pub(super) fn is_address(bytes: &[u8]) -> bool {
+        let Ok(text) = str::from_utf8(bytes) else { return false };
+        let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_ipv6 = |text: &str| {
+            let (address, scope) = text.split_once('%').unwrap_or((text, "0"));
+            !scope.is_empty() && address.parse::<Ipv6Addr>().is_ok()
+        };
+        inside.map_or_else(
+            || is_ipv6(text) || text.strip_suffix('.').unwrap_or(text).parse::<Ipv4Addr>().is_ok(),
+            is_ipv6,
+        )
     }
 
     /// The name, lower-case and without a trailing dot.
@@ -244,6 +259,26 @@ mod tests {
         check("example.5", Err(NameFault::IpLiteral));
         check("::1", Err(NameFault::IpLiteral));
         check("::ffff:1.2.3.4", Err(NameFault::IpLiteral));
+    }
+
+    #[test]
+    fn addresses_in_place_of_names_are_known() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(ServerName::is_address(text.as_bytes()), expected, "{text}");
+            assert!(!expected || ServerName::from_client(text.as_bytes()).is_err(), "{text}");
+        };
+        for text in ["1.2.3.4", "1.2.3.4.", "::1", "[::1]", "2001:db8::1", "::ffff:1.2.3.4", "fe80::1%eth0"] {
+            check(text, true);
+        }
+        for text in ["", ".", "[]", "[", "1.2.3", "127.1", "2130706433", "1.2.3.4.5", "1.2.3.999", "01.2.3.4"]
+        {
+            check(text, false);
+        }
+        for text in ["[1.2.3.4]", "[::1", "::1]", "[[::1]]", "fe80::1%", "a.example", "1.2.3.4:443", "::1/64"]
+        {
+            check(text, false);
+        }
+        assert!(!ServerName::is_address(b"::1\xff"));
     }
 
     #[test]

@@ -152,7 +152,13 @@ fn a_postgres_session_is_routed_by_its_server_name() {
         UNRECOGNIZED,
         "unmatched_sni",
     );
-    check_refused(&proxy, &[SSL, &nameless()], &[21, 3, 3, 0, 2, 2, 109], "no_sni");
+    // A client that connects by address goes to the only pool, unless that is refused in so many words.
+    let mut client = proxy.connect();
+    exchange(&mut client, SSL, b"S");
+    exchange(&mut client, &nameless(), b"one");
+    assert!(backend.received() == nameless());
+    let strict = self::proxy("protocol = \"postgres\"\nunmatched = \"p\"\nno_sni = \"reject\"", &[&backend]);
+    check_refused(&strict, &[SSL, &nameless()], &[21, 3, 3, 0, 2, 2, 109], "no_sni");
     check_refused(&proxy, &[SSL, b"hello?"], b"", "not_tls");
     assert_eq!(proxy.remote.view().bounds.hello_memory.inside(), 0);
 }
@@ -207,6 +213,7 @@ fn a_session_without_tls_is_refused_in_its_words() {
         b"\0HConnect with sslmode=require",
         "plaintext_refused",
     );
+    check_refused(&proxy, &[&login("ann", "shop")], b" by the server's host name,", "plaintext_refused");
 }
 
 #[test]

@@ -244,8 +244,12 @@ fn every_early_end_has_its_record() {
         r#"{ "close": "hello_too_large", "closed_by": "pointsman", "phase": "hello" }"#,
     );
     unread(
+        &|client| client.write_all(&hello(b"127.1")).unwrap(),
+        r#"{ "sni": "127.1", "close": "bad_name", "closed_by": "pointsman", "phase": "hello" }"#,
+    );
+    read(
         &|client| client.write_all(&hello(b"192.0.2.1")).unwrap(),
-        r#"{ "sni": "192.0.2.1", "close": "bad_name", "closed_by": "pointsman", "phase": "hello" }"#,
+        r#"{ "sni": "192.0.2.1", "close": "no_sni", "closed_by": "pointsman", "phase": "hello" }"#,
     );
     read(
         &|client| client.write_all(&nameless()).unwrap(),
@@ -445,7 +449,7 @@ fn the_counts_add_up() {
     assert_eq!(all("connections_closed_total"), connections);
     assert_eq!(all("connection_seconds_count"), connections);
     assert_eq!(all("client_hello_total"), connections - 10.0, "all but those without a byte");
-    assert_eq!(all("client_hello_seconds_count"), 30.0, "whole hellos");
+    assert_eq!(all("client_hello_seconds_count"), 40.0, "whole hellos");
     assert_eq!(all("connections_rejected_total"), 50.0);
     assert_eq!(all("connect_seconds_count"), 10.0);
     assert_eq!(sum(&proxy, r#"pointsman_connect_attempts_total{pool="p",outcome="ok""#), 10.0);

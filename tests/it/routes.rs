@@ -343,3 +343,16 @@ fn when_nobody_is_healthy_clients_are_told_at_once() {
     assert_eq!(proxy.metric(r#"pointsman_no_backend_total{pool="p"}"#), 10.0);
     assert_eq!(attempts(&proxy, "refused"), 0.0);
 }
+
+/// A client that puts the address it connects to in the place of a server name is a client without a name.
+#[test]
+fn an_address_in_place_of_a_name_goes_to_no_sni() {
+    let (none, other) = (Recorder::start("none"), Recorder::start("other"));
+    let routes = "routes = [{ sni_regex = \"[0-9.:\\\\[\\\\]a-f]+\", pool = \"other\" }]";
+    let keys = format!("{routes}\nno_sni = \"none\"\nunmatched = \"other\"");
+    let proxy = proxy(&keys, &(alone(&none) + &alone(&other)));
+    for address in ["192.0.2.10", "192.0.2.10.", "2001:db8::1", "[2001:db8::1]", "127.0.0.1", "fe80::1%2"] {
+        assert_eq!(ask(&proxy, &hello(address.as_bytes())).as_deref(), Ok("none"), "{address}");
+    }
+    assert_eq!(ask(&proxy, &hello(b"a.example")).as_deref(), Ok("other"));
+}

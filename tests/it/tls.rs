@@ -277,13 +277,12 @@ fn names_that_are_no_host_names_get_an_alert() {
     let expected = expect("bad_name", "bad_name", UNRECOGNIZED_NAME);
     let label = "l".repeat(63);
     let long = [label.as_str(); 4].join(".");
-    let names: [&[u8]; 16] = [
+    let names: [&[u8]; 15] = [
         b"",
         b".",
         b"good.example\0",
         b"good.example\0.evil.example",
-        b"192.0.2.1",
-        b"::1",
+        b"1.2.3.999",
         b"127.1",
         b"0x7f000001",
         b"good..example",
@@ -302,6 +301,17 @@ fn names_that_are_no_host_names_get_an_alert() {
     let anywhere = "unmatched = \"p\"\nno_sni = \"p\"";
     for name in names {
         check_bad(anywhere, &expected, |client| client.write_all(&hello(name)).unwrap());
+    }
+}
+
+/// RFC 6066, section 3: an address is no name, so `no_sni` decides, and neither routes nor `unmatched` do.
+#[test]
+fn addresses_in_place_of_names_are_no_names() {
+    let refused = expect("no_sni", "no_sni", MISSING_EXTENSION);
+    for address in ["192.0.2.1", "127.0.0.1.", "::1", "[2001:db8::1]", "fe80::1%eth0"] {
+        check_bad("unmatched = \"p\"", &refused, |client| {
+            client.write_all(&hello(address.as_bytes())).unwrap()
+        });
     }
 }
 

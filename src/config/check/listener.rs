@@ -18,7 +18,7 @@ use crate::config::words::{Word, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::snapshot::{
-    HelloSpec, PolicySpec, ProtocolSpec, ProxySpec, RouteSpec, RoutesFileSpec, TargetSpec,
+    ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, ProxySpec, RouteSpec, RoutesFileSpec, TargetSpec,
 };
 use crate::sys::Address;
 
@@ -170,8 +170,11 @@ impl ListenerChecker<'_> {
             && !matches!(words.protocol, Key::Wrong);
         let hashing = self.hashing(is_tcp && !is_meant_as_tls);
         let routes = Arc::new(self.routes(hashing, pools, found));
-        let no_sni = self.target("no_sni", &words.no_sni, pools, found);
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
+        let no_sni = match &words.no_sni {
+            Key::Absent => self.only_pool(&routes, &unmatched, pools),
+            _ => self.target("no_sni", &words.no_sni, pools, found),
+        };
         match &words.protocol {
             Key::Good(entry) if entry.value.0 != Protocol::Tcp => {
                 self.resolve_pool(Hashing::Any, pools, found);
@@ -188,6 +191,30 @@ impl ListenerChecker<'_> {
                 }
                 ProtocolSpec::Tcp { pool: self.resolve_pool(self.hashing(true), pools, found), routes }
             }
+        }
+    }
+
+    /// Clients of PostgreSQL that connect by an address send no name. Where every name leads to the same pool, these
+    /// clients go there by default; else they are refused.
+    fn only_pool(&self, routes: &[RouteSpec], unmatched: &TargetSpec, pools: &Pools) -> TargetSpec {
+        let is_postgres = self.words.protocol.value().is_some_and(|choice| choice.0 == Protocol::Postgres);
+        // A file may lead to further pools, today or tomorrow.
+        if !is_postgres || !self.words.routes_file.is_absent() {
+            return TargetSpec::Reject;
+        }
+        let mut leads = routes.iter().map(|route| match &route.action {
+            ActionSpec::Pool(pool) if route.conditions.is_none() && route.limits.is_none() => Some(pool),
+            _ => None,
+        });
+        let others = match unmatched {
+            TargetSpec::Pool(pool) => Some(pool),
+            TargetSpec::Reject => None,
+        };
+        let Some(only) = leads.next().unwrap_or(others) else { return TargetSpec::Reject };
+        let is_only = leads.all(|pool| pool == Some(only)) && others.is_none_or(|pool| pool == only);
+        match is_only && !pools.forwards(only) {
+            true => TargetSpec::Pool(Arc::clone(only)),
+            false => TargetSpec::Reject,
         }
     }
 

@@ -69,6 +69,11 @@ impl Pools {
         Some(pool)
     }
 
+    /// Returns whether a pool forwards by name; one that does not exist does not.
+    pub(super) fn forwards(&self, name: &str) -> bool {
+        self.by_name.get(name).is_some_and(|at| self.sorted[*at].forwards.is_some())
+    }
+
     fn unknown(&self, written: &Entry<String>, path: String, found: &Findings<'_>) -> Diagnostic {
         let name = &written.value;
         let fault = Diagnostic::new(Code::UnknownPool, path, format!("there is no pool {name:?}"));

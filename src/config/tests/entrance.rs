@@ -274,3 +274,38 @@ fn routes_that_refuse_sources_refuse_hellos_only() {
     check_front("protocol = 'postgres'", dropped, &[]);
     check_front("protocol = 'smtp'", dropped, &[]);
 }
+
+#[test]
+fn clients_of_postgres_without_a_name_go_to_the_only_pool() {
+    let no_sni = |keys: &str| {
+        let text = format!(
+            "[listener.pg]\nbind = ':1'\nprotocol = 'postgres'\ncancel = 'reject'\n{keys}\n\
+             [listener.all]\nbind = ':2'\nprotocol = 'tls'\nunmatched = 'a'\nno_sni = 'b'\n\
+             [pool.a]\nbackends = ['10.0.0.1:1']\n[pool.b]\nbackends = ['10.0.0.2:1']\n"
+        );
+        let config = parse("test.toml", &text).unwrap_or_else(|faults| panic!("{faults}")).0;
+        let ProtocolSpec::Tls { no_sni, .. } = &config.listeners[1].policy.protocol else { panic!("tls") };
+        match no_sni {
+            TargetSpec::Pool(pool) => pool.to_string(),
+            TargetSpec::Reject => "reject".to_owned(),
+        }
+    };
+    let check = |keys: &str, expected: &str| assert_eq!(no_sni(keys), expected, "{keys}");
+    const PLAIN: &str = "{ sni = 'x.example', pool = 'a' }, { sni = ['*.y.example'], pool = 'a' }";
+    check(&format!("routes = [{PLAIN}]"), "a");
+    check(&format!("routes = [{PLAIN}]\nunmatched = 'a'"), "a");
+    check("unmatched = 'b'", "b");
+    check(&format!("routes = [{PLAIN}]\nno_sni = 'reject'"), "reject");
+    check(&format!("routes = [{PLAIN}]\nno_sni = 'b'"), "b");
+    check(&format!("routes = [{PLAIN}]\nunmatched = 'b'"), "reject");
+    check(&format!("routes = [{PLAIN}]\nroutes_file = 'more.toml'"), "reject");
+    for other in [
+        "{ sni = 'z.example', pool = 'b' }",
+        "{ sni = 'z.example', source = '10.0.0.0/8', pool = 'a' }",
+        "{ sni = 'z.example', limits = { connections = 5 }, pool = 'a' }",
+        "{ sni = 'z.example', split = [{ pool = 'a' }] }",
+        "{ sni = 'z.example', action = 'reject' }",
+    ] {
+        check(&format!("routes = [{PLAIN}, {other}]"), "reject");
+    }
+}

@@ -12,12 +12,17 @@ use crate::wire::server_name::ServerName;
 /// The longest session id (RFC 8446, section 4.1.2).
 const MAX_SESSION_ID: usize = 32;
 
-/// The server name that the hello with this body asks for, or `None` if it asks for none.
+/// The server name that the hello with this body asks for, or `None` if it asks for none. An IP address is none
+/// (RFC 6066, section 3): clients that put the address they connect to into the extension name no host.
 ///
 /// The structure is judged to its end before the name is: a name in a broken hello is not looked at.
 pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault> {
     let Some(name) = sent_name(body).map_err(HelloFault::Malformed)? else { return Ok(None) };
-    ServerName::from_client(name).map(Some).map_err(HelloFault::BadName)
+    match ServerName::from_client(name) {
+        Ok(name) => Ok(Some(name)),
+        Err(_) if ServerName::is_address(name) => Ok(None),
+        Err(fault) => Err(HelloFault::BadName(fault)),
+    }
 }
 
 /// The name in a hello with this body, whatever its bytes.

@@ -58,8 +58,8 @@ pub struct HelloReader {
 /// What a ClientHello says, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The name asked for; `None` if the client named none. With Encrypted ClientHello it is the outer,
-    /// public name.
+    /// The name asked for; `None` if the client named none, or an IP address. With Encrypted ClientHello it is the
+    /// outer, public name.
     pub server_name: Option<ServerName>,
     /// How many records the hello came in, at least 1.
     pub records: u32,
@@ -174,7 +174,7 @@ impl HelloReader {
     }
 
     /// The name that a whole hello asks for, byte by byte as it was sent, so that it can be shown where
-    /// [`HelloReader::read`] answered [`HelloFault::BadName`]. It is hostile until proven otherwise.
+    /// [`HelloReader::read`] answered [`HelloFault::BadName`], or without a name. It is hostile until proven otherwise.
     ///
     /// `raw` is what was last read. `None` if the hello is not whole, is malformed or asks for no name.
     pub fn sent_name(&self, raw: &[u8]) -> Option<Box<[u8]>> {

@@ -297,11 +297,23 @@ fn names_are_judged() {
     let bad = |name: &[u8], fault| check(record(&hello(&sni(name))), Err(HelloFault::BadName(fault)));
     bad(b"", NameFault::Empty);
     bad(b"a.example\0", NameFault::Nul);
-    bad(b"192.0.2.1", NameFault::IpLiteral);
-    bad(b"2001:db8::1", NameFault::IpLiteral);
+    bad(b"127.1", NameFault::IpLiteral);
+    bad(b"1.2.3.999", NameFault::IpLiteral);
     bad(b"*.example", NameFault::Wildcard);
     bad(&[b'a'; 254], NameFault::TooLong);
     bad(&[b'a'; 16_000], NameFault::TooLong);
+}
+
+/// Clients that connect by an address put it there against RFC 6066, section 3.
+#[test]
+fn an_address_is_no_name() {
+    for address in
+        ["192.0.2.1", "192.0.2.1.", "2001:db8::1", "[2001:db8::1]", "::ffff:192.0.2.1", "fe80::1%2"]
+    {
+        let raw = record(&hello(&sni(address.as_bytes())));
+        let read = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&raw).unwrap().unwrap();
+        assert_eq!(read.server_name, None, "{address}");
+    }
 }
 
 #[test]
