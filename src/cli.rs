@@ -2,33 +2,33 @@
 //!
 //! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
 
+mod admin;
 mod list;
 mod text;
 
-use std::future;
+use std::future::{self, Future};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::{self, AdminListener};
+use crate::admin::AdminListener;
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
+use admin::{AdminArgs, ask};
 use list::ListCommand;
-use text::{OneLine, as_text};
+use text::OneLine;
 
 /// How long the program's log may take to write its queued lines when the process ends: the reader of standard error
 /// may have stopped. The access log may take as long.
 const LAST_LINES: Duration = Duration::from_secs(2);
-
-/// How long `health` and `status` wait for the admin listener.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The JSON Schema of the configuration file.
 const SCHEMA: &str = include_str!("../config.schema.json");
@@ -99,28 +99,9 @@ struct RunArgs {
     /// Without a file: a backend, as `10.0.0.1:5432`; may be repeated
     #[arg(long = "backend", value_name = "ADDRESS", requires = "listen")]
     backends: Vec<String>,
-}
-
-#[derive(Args)]
-struct AdminArgs {
-    /// The address of its admin listener, or `unix:/PATH`
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10190")]
-    admin: Address,
-    /// The file with the token that it wants, as admin.token_file names it
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-}
-
-impl AdminArgs {
-    /// Whom to ask; if the token cannot be read, that is told.
-    fn at(&self) -> Result<admin::At, ExitCode> {
-        let token =
-            self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
-                complain(&fault.to_string());
-                ExitCode::from(FAILED)
-            })?;
-        Ok(admin::At { address: self.admin.clone(), token })
-    }
+    /// An admin listener beside those of the file: `unix:/PATH` or an address
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<Address>,
 }
 
 /// Reads the arguments and does what they say.
@@ -203,10 +184,16 @@ fn serve(args: &RunArgs) -> ExitCode {
             return ExitCode::from(FAILED);
         }
     };
-    let config = match read(args.file.as_deref(), &args.listen, &args.backends, &complain) {
+    let mut config = match read(args.file.as_deref(), &args.listen, &args.backends, &complain) {
         Ok(config) => config,
         Err(code) => return code,
     };
+    if let Some(address) = &args.admin
+        && let Err(fault) = admin::give(&mut config, address)
+    {
+        complain(&fault);
+        return ExitCode::from(FAULTY);
+    }
     if let Err(code) = start_log(config.log, log.0.clone(), &complain) {
         return code;
     }
@@ -237,17 +224,18 @@ impl Drop for LogAtEnd {
 /// Wires the admin listener to the server, and serves until the end.
 fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
-    let admin = config.admin.clone();
+    let admin: Vec<_> = config.admins().cloned().collect();
     let server = Server::start(config)?;
     // Behind the listeners: an address that both want is theirs, and clients are served.
-    let admin = admin.map(AdminListener::open).transpose()?;
+    let admin = admin.into_iter().map(AdminListener::open).collect::<Result<Vec<_>, _>>()?;
     let view = std::sync::Arc::clone(server.remote().view());
-    let also = async move {
-        match admin {
-            Some(listener) => listener.serve(view).await,
-            None => future::pending().await,
-        }
-    };
+    let mut serving: Vec<_> =
+        admin.into_iter().map(|listener| Box::pin(listener.serve(std::sync::Arc::clone(&view)))).collect();
+    // None of them ever ends.
+    let also = future::poll_fn(move |cx| {
+        serving.iter_mut().for_each(|listener| _ = listener.as_mut().poll(cx));
+        Poll::Pending
+    });
     Ok(server.run(signals, also)?)
 }
 
@@ -278,39 +266,6 @@ fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<
     }
     program_log::log_panics();
     Ok(())
-}
-
-fn ask(args: &AdminArgs, path: &str) -> ExitCode {
-    match args.at() {
-        Ok(at) => tell(args, admin::ask(at, path, PATIENCE)),
-        Err(code) => code,
-    }
-}
-
-/// Asks for a change, by `POST` or `DELETE`.
-fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
-    match args.at() {
-        Ok(at) => tell(args, admin::change(at, method, path, PATIENCE)),
-        Err(code) => code,
-    }
-}
-
-/// Shows what was answered, harmlessly: it may come from anybody who listens there.
-fn tell(args: &AdminArgs, told: io::Result<(u16, String)>) -> ExitCode {
-    let address = &args.admin;
-    match told {
-        Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
-        Ok((status, body)) => {
-            complain(&format!("{address} answered {status}: {}", as_text(body.trim_end())));
-            ExitCode::from(FAILED)
-        }
-        Err(error) => {
-            complain(&format!(
-                "cannot ask {address}: {error}; is pointsman running, and is [admin] listen set to this address?"
-            ));
-            ExitCode::from(FAILED)
-        }
-    }
 }
 
 /// Writes an answer to standard output, which may be a full disk or a pipe whose reader has left.

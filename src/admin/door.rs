@@ -7,13 +7,14 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -78,19 +79,42 @@ enum Listener {
 }
 
 impl Listener {
-    async fn accept(&self) -> io::Result<(Box<dyn Line>, Address)> {
+    async fn accept(&self) -> io::Result<(Box<dyn Line>, Peer)> {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                (Box::new(stream), peer.into())
+                (Box::new(stream), Peer::Tcp(peer))
             }
             Self::Unix(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                // Who asks hardly ever binds its end.
-                let path = peer.as_pathname().unwrap_or(Path::new(""));
-                (Box::new(stream), Address::Unix(path.into()))
+                let (stream, _) = listener.accept().await?;
+                let known = stream.peer_cred();
+                let uid = known.as_ref().ok().map(UCred::uid);
+                let pid = known.ok().and_then(|known| known.pid());
+                (Box::new(stream), Peer::Unix { uid, pid })
             }
         })
+    }
+}
+
+/// The other end of an admin connection, as far as the kernel knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// An address.
+    Tcp(SocketAddr),
+    /// The user and the process that connected to the Unix socket.
+    Unix { uid: Option<u32>, pid: Option<i32> },
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { uid, pid } => {
+                f.write_str("unix")?;
+                uid.map_or(Ok(()), |uid| write!(f, " uid={uid}"))?;
+                pid.map_or(Ok(()), |pid| write!(f, " pid={pid}"))
+            }
+        }
     }
 }
 
@@ -145,9 +169,9 @@ fn is_of_the_client(error: &io::Error) -> bool {
 
 impl axum::serve::Listener for Door {
     type Io = Visit;
-    type Addr = Address;
+    type Addr = Peer;
 
-    async fn accept(&mut self) -> (Visit, Address) {
+    async fn accept(&mut self) -> (Visit, Peer) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -160,15 +184,16 @@ impl axum::serve::Listener for Door {
             match self.gate.enter() {
                 Some(pass) => {
                     let refusals = Arc::clone(&self.refusals);
-                    return (Visit::new(stream, peer.clone(), pass, &self.limits, refusals), peer);
+                    return (Visit::new(stream, peer, pass, &self.limits, refusals), peer);
                 }
                 None => self.refusals.note(AdminRefusal::Busy, &peer),
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<Address> {
-        Ok(self.address.clone())
+    fn local_addr(&self) -> io::Result<Peer> {
+        // The library asks for it in the type of peers; nothing uses it.
+        Ok(self.address.tcp().map_or(Peer::Unix { uid: None, pid: None }, Peer::Tcp))
     }
 }
 
@@ -186,7 +211,7 @@ enum Stage {
 /// One admin connection. Its reads and writes fail when its time or its bytes are used up.
 pub(super) struct Visit {
     stream: Box<dyn Line>,
-    peer: Address,
+    peer: Peer,
     stage: Stage,
     /// The end of the stage.
     deadline: Pin<Box<Sleep>>,
@@ -199,13 +224,7 @@ pub(super) struct Visit {
 }
 
 impl Visit {
-    fn new(
-        stream: Box<dyn Line>,
-        peer: Address,
-        pass: Pass,
-        limits: &Limits,
-        refusals: Arc<Refusals>,
-    ) -> Self {
+    fn new(stream: Box<dyn Line>, peer: Peer, pass: Pass, limits: &Limits, refusals: Arc<Refusals>) -> Self {
         Self {
             stream,
             peer,
@@ -347,7 +366,7 @@ impl AsyncWrite for Visit {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{Shutdown, SocketAddr, TcpStream as StdStream};
+    use std::net::{Shutdown, TcpStream as StdStream};
     use std::thread;
 
     use axum::Router;

@@ -6,6 +6,7 @@
 //! pages in old browsers without those: a request that changes something may have no content of the kinds that a
 //! form can send. A request without any of these headers is not from a browser.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -19,11 +20,11 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::time::timeout;
 
-use super::door::Door;
+use super::door::{Door, Peer};
 use super::refusal::{Quiet, said};
 use super::token;
 use crate::config::{AdminSpec, TokenFault, TokenFor, read_token};
-use crate::sys::{Address, file_call, process};
+use crate::sys::{file_call, process};
 use crate::telemetry::{AdminRefusal, Metrics};
 
 /// What `open_metrics` opens: words for those who watch, and nothing else.
@@ -36,13 +37,23 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// the 500 of such a request.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who asks.
-#[derive(Clone, Debug)]
-pub(super) struct Peer(Address);
-
 impl Connected<IncomingStream<'_, Door>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        Self(stream.remote_addr().clone())
+        *stream.remote_addr()
+    }
+}
+
+/// The origin of a request that was admitted, for the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    peer: Peer,
+    /// Whether the request had the token.
+    has_token: bool,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.peer, if self.has_token { " with the token" } else { "" })
     }
 }
 
@@ -71,15 +82,15 @@ impl Guard {
         Arc::new(Self { spec, own_name, metrics, quiet: Quiet::default() })
     }
 
-    /// Whether a request may be answered. What is refused is counted.
-    pub(super) async fn admit(&self, request: &Parts, peer: &Peer) -> Result<(), Denial> {
+    /// Whether a request may be answered, and its origin. What is refused is counted.
+    pub(super) async fn admit(&self, request: &Parts, peer: Peer) -> Result<Origin, Denial> {
         let judged = match self.judge(request) {
-            Ok(None) => Ok(()),
-            Ok(Some(said)) => self.compare(said, peer).await,
+            Ok(None) => Ok(Origin { peer, has_token: false }),
+            Ok(Some(said)) => self.compare(said, peer).await.map(|()| Origin { peer, has_token: true }),
             Err(refusal) => Err(Denial::Refused(refusal)),
         };
         if let Err(denial) = judged {
-            tracing::debug!(peer = %peer.0, ?denial, "admin refused a request");
+            tracing::debug!(%peer, ?denial, "admin refused a request");
             if let Denial::Refused(refusal) = denial {
                 self.metrics.process().admin_refused(refusal);
             }
@@ -124,6 +135,8 @@ impl Guard {
         let is_free = match (&self.spec.token_file, self.spec.token_for) {
             (Some(_), TokenFor::All) => false,
             (Some(_), TokenFor::Changes) => !is_change,
+            // Any user of this machine reaches a loopback address; the file of a Unix socket has its permissions.
+            (None, _) if is_change => self.spec.is_unix() || (self.spec.open_changes && self.spec.is_local()),
             // Elsewhere nobody has a token, so that only what is open is answered.
             (None, _) => self.spec.is_local(),
         };
@@ -131,7 +144,7 @@ impl Guard {
     }
 
     /// Compares what was said with the token as it is now in its file.
-    async fn compare(&self, said: String, peer: &Peer) -> Result<(), Denial> {
+    async fn compare(&self, said: String, peer: Peer) -> Result<(), Denial> {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(Denial::Refused(AdminRefusal::Token));
         };
@@ -142,7 +155,7 @@ impl Guard {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 if self.quiet.may_tell() {
-                    tracing::warn!(peer = %peer.0, "admin was asked with a wrong token; more within a minute are only counted");
+                    tracing::warn!(%peer, "admin was asked with a wrong token; more within a minute are only counted");
                 }
                 Err(Denial::Refused(AdminRefusal::Token))
             }
@@ -223,6 +236,7 @@ mod tests {
     use axum::http::Request;
 
     use super::*;
+    use crate::sys::Address;
 
     fn guard(change: impl FnOnce(&mut AdminSpec)) -> Arc<Guard> {
         let mut spec = AdminSpec::new("127.0.0.1:9100".parse::<Address>().unwrap());
@@ -301,7 +315,7 @@ mod tests {
     #[test]
     fn pages_of_other_sites_are_refused() {
         use AdminRefusal::CrossSite;
-        let here = guard(|_| ());
+        let here = guard(|spec| spec.open_changes = true);
         for method in ["GET", "POST", "DELETE", "OPTIONS"] {
             let with = |header: &str| format!("{method} /metrics\nHost: localhost:9100\n{header}");
             check(&here, &with("Origin: http://localhost:9100"), Ok(None));
@@ -320,7 +334,7 @@ mod tests {
     #[test]
     fn what_a_form_can_send_changes_nothing() {
         use AdminRefusal::ContentType;
-        let here = guard(|_| ());
+        let here = guard(|spec| spec.listen = "unix:/run/a".parse().unwrap());
         let with = |method: &str, kind: &str| format!("{method} /lists\nContent-Type: {kind}");
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             check(&here, &with(method, "application/json"), Ok(None));
@@ -368,6 +382,28 @@ mod tests {
         check(&metrics, "GET /api/v1/status", Err(Token));
     }
 
+    /// Every user of a machine reaches its loopback addresses.
+    #[test]
+    fn a_change_needs_a_unix_socket_or_a_token() {
+        use AdminRefusal::Token;
+        let of = |listen: &str, open_changes: bool| {
+            guard(|spec| {
+                spec.listen = listen.parse().unwrap();
+                spec.open_changes = open_changes;
+            })
+        };
+        for method in ["POST", "PUT", "DELETE", "PATCH"] {
+            let change = format!("{method} /api/v1/lists/bans/192.0.2.1");
+            check(&of("127.0.0.1:9", false), &change, Err(Token));
+            check(&of("[::1]:9", false), &change, Err(Token));
+            check(&of("unix:/run/a", false), &change, Ok(None));
+            check(&of("127.0.0.1:9", true), &change, Ok(None));
+            check(&of("192.0.2.1:9", true), &change, Err(Token));
+        }
+        check(&of("127.0.0.1:9", false), "GET /api/v1/lists/bans", Ok(None));
+        check(&of("127.0.0.1:9", false), "HEAD /api/v1/status", Ok(None));
+    }
+
     #[test]
     fn elsewhere_only_what_is_open_is_answered_without_a_token() {
         use AdminRefusal::Token;
@@ -384,8 +420,8 @@ mod tests {
     fn where_there_is_no_token_none_is_right() {
         let guard = guard(|spec| spec.listen = "192.0.2.1:9100".parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let peer = Peer(Address::Unix(std::path::Path::new("").into()));
-        let denied = |request: &str| runtime.block_on(guard.admit(&parts(request), &peer)).unwrap_err();
+        let peer = Peer::Unix { uid: None, pid: None };
+        let denied = |request: &str| runtime.block_on(guard.admit(&parts(request), peer)).unwrap_err();
         for request in ["GET /", "GET /\nAuthorization: Bearer ", "GET /\nAuthorization: Bearer None"] {
             assert_eq!(denied(request), Denial::Refused(AdminRefusal::Token), "{request}");
         }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, RawQuery, Request, State};
+use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::guard::{Guard, Peer};
+use super::door::Peer;
+use super::guard::{Guard, Origin};
 use super::{lists, scrape, sources, status};
 use crate::limit::Moment;
 use crate::server::{Life, View};
@@ -23,7 +24,7 @@ GET /ready          200 while it serves, 503 once it was told to stop
 GET /api/v1/status  what is configured and alive, as JSON
 GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or whether an address is in it and why
-POST /api/v1/lists/NAME/ENTRY[?ttl=1h]    adds a network or an address to it
+POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes what was added
 GET /api/v1/sources who has the most connections open, as JSON; ?top=10
 ";
@@ -61,9 +62,12 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Response {
-    let (head, body) = request.into_parts();
-    let mut response = match guard.admit(&head, &peer).await {
-        Ok(()) => next.run(Request::from_parts(head, body)).await,
+    let (mut head, body) = request.into_parts();
+    let mut response = match guard.admit(&head, peer).await {
+        Ok(origin) => {
+            head.extensions.insert(origin);
+            next.run(Request::from_parts(head, body)).await
+        }
         Err(denial) => denial.into_response(),
     };
     // One request per connection, see the module above.
@@ -110,19 +114,21 @@ async fn one_list(
 
 async fn add_entry(
     State(view): State<Arc<View>>,
+    Extension(origin): Extension<Origin>,
     Path((list, entry)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let made = spawn_blocking(move || lists::add(&view, &list, &entry, query.as_deref())).await;
+    let made = spawn_blocking(move || lists::add(&view, (&list, &entry), query.as_deref(), origin)).await;
     made.map_or_else(|error| unwritten(&error), answer)
 }
 
 async fn remove_entry(
     State(view): State<Arc<View>>,
+    Extension(origin): Extension<Origin>,
     Path((list, entry)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let made = spawn_blocking(move || lists::remove(&view, &list, &entry, query.as_deref())).await;
+    let made = spawn_blocking(move || lists::remove(&view, (&list, &entry), query.as_deref(), origin)).await;
     made.map_or_else(|error| unwritten(&error), answer)
 }
 

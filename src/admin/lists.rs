@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::guard::Origin;
 use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::View;
@@ -32,9 +33,17 @@ pub(super) enum Refusal {
     /// The time is none.
     #[error("`ttl` is a duration such as 1h, more than nothing and at most 366days")]
     Ttl,
+    /// The network is so wide that it is probably a slip.
+    #[error(
+        "{0} has a large part of all addresses: a network shorter than /8 (/16 for IPv6) needs force=true, or --force"
+    )]
+    Wide(IpPrefix),
+    /// Whether it is forced is neither true nor false.
+    #[error("`force` is true or false")]
+    Force,
     /// The question has other words.
     #[error("only {0} can be asked here")]
-    Query(&'static str),
+    Query(String),
     /// It cannot be read.
     #[error("in a question % stands before two hexadecimal digits, and they spell UTF-8")]
     Escape,
@@ -136,11 +145,25 @@ pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String
     Ok(json(&Answer { list: &list.name, address, listed, by }))
 }
 
-/// Adds an entry; `query` may have `ttl`.
-pub(super) fn add(view: &View, name: &str, entry: &str, query: Option<&str>) -> Result<String, Refusal> {
+/// Adds an entry; `query` may have `ttl` and `force`.
+pub(super) fn add(
+    view: &View,
+    (name, entry): (&str, &str),
+    query: Option<&str>,
+    by: Origin,
+) -> Result<String, Refusal> {
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
-    let ttl = value(query, "ttl")?.map(|text| {
+    let [ttl, force] = values(query, ["ttl", "force"])?;
+    let is_forced = match force.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Refusal::Force),
+    };
+    if entry.is_wide() && !is_forced {
+        return Err(Refusal::Wide(entry));
+    }
+    let ttl = ttl.map(|text| {
         let ttl = humantime::parse_duration(&text).map_err(|_| Refusal::Ttl)?;
         if ttl.is_zero() || ttl > LONGEST { Err(Refusal::Ttl) } else { Ok(ttl) }
     });
@@ -150,20 +173,25 @@ pub(super) fn add(view: &View, name: &str, entry: &str, query: Option<&str>) -> 
         Added::New => "added",
         Added::Again => "extended",
     };
-    tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), "an entry was {result}");
+    tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), %by, "an entry was {result}");
     let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
     Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
 
 /// Removes an entry that was added. One that is not there is no fault: it may have ended a moment ago.
-pub(super) fn remove(view: &View, name: &str, entry: &str, query: Option<&str>) -> Result<String, Refusal> {
+pub(super) fn remove(
+    view: &View,
+    (name, entry): (&str, &str),
+    query: Option<&str>,
+    by: Origin,
+) -> Result<String, Refusal> {
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
     if query.is_some() {
-        return Err(Refusal::Query("nothing"));
+        return Err(Refusal::Query("nothing".to_owned()));
     }
     let result = if list.kept.additions.remove(entry, Instant::now()) { "removed" } else { "absent" };
-    tracing::info!(list = name, %entry, "an entry was to be removed: {result}");
+    tracing::info!(list = name, %entry, %by, "an entry was to be removed: {result}");
     Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
 }
 
@@ -173,8 +201,16 @@ fn find(view: &View, name: &str) -> Result<Arc<List>, Refusal> {
 
 /// The value of the one word that a query may have.
 fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, Refusal> {
-    query::value(query, word).map_err(|fault| match fault {
-        QueryFault::Other => Refusal::Query(word),
+    values(query, [word]).map(|[value]| value)
+}
+
+/// The values of the words that a query may have.
+fn values<const COUNT: usize>(
+    query: Option<&str>,
+    words: [&'static str; COUNT],
+) -> Result<[Option<String>; COUNT], Refusal> {
+    query::values(query, words).map_err(|fault| match fault {
+        QueryFault::Other => Refusal::Query(words.join(" and ")),
         QueryFault::Escape => Refusal::Escape,
     })
 }

@@ -137,7 +137,7 @@ async fn answer(bound: Bound, view: Arc<View>) -> io::Result<()> {
     let door = Door::open(socket, address.clone(), Limits::default(), refusals)?;
     tracing::info!(%address, "admin listens");
     let guard = Guard::new(spec, Arc::clone(&view.metrics));
-    let service = http::router(view, guard).into_make_service_with_connect_info::<guard::Peer>();
+    let service = http::router(view, guard).into_make_service_with_connect_info::<door::Peer>();
     // No result to check: the door handles errors of accept, and the loop has no other end.
     let _ = axum::serve(door, service).await;
     Ok(())

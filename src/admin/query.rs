@@ -9,14 +9,27 @@ pub(super) enum QueryFault {
     Escape,
 }
 
-/// The value of the one word that a question may have, without its escapes: `%3A`, and `%20` or `+` for a space.
+/// The value of the one word that a question may have.
 pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, QueryFault> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
-    let (name, value) = query.split_once('=').ok_or(QueryFault::Other)?;
-    if decoded(name)? != word || value.contains('&') {
-        return Err(QueryFault::Other);
+    values(query, [word]).map(|[value]| value)
+}
+
+/// The values of the words that a question may have, each once, without their escapes: `%3A`, and `%20` or `+` for a
+/// space.
+pub(super) fn values<const COUNT: usize>(
+    query: Option<&str>,
+    words: [&str; COUNT],
+) -> Result<[Option<String>; COUNT], QueryFault> {
+    let mut values = [const { None }; COUNT];
+    for pair in query.filter(|query| !query.is_empty()).into_iter().flat_map(|query| query.split('&')) {
+        let (name, value) = pair.split_once('=').ok_or(QueryFault::Other)?;
+        let name = decoded(name)?;
+        let at = words.iter().position(|word| *word == name).ok_or(QueryFault::Other)?;
+        if values[at].replace(decoded(value)?).is_some() {
+            return Err(QueryFault::Other);
+        }
     }
-    decoded(value).map(Some)
+    Ok(values)
 }
 
 fn decoded(text: &str) -> Result<String, QueryFault> {
@@ -60,6 +73,21 @@ mod tests {
         check("tll=1h", Err(Other));
         check("ttl=1h&ttl=2h", Err(Other));
         check("a=1&ttl=2h", Err(Other));
+    }
+
+    #[test]
+    fn a_query_may_have_several_words() {
+        let check = |query: &str, expected: Result<[Option<&str>; 2], QueryFault>| {
+            let values = values(Some(query), ["ttl", "force"]);
+            let expected = expected.map(|values| values.map(|value| value.map(str::to_owned)));
+            assert_eq!(values, expected, "{query:?}");
+        };
+        check("", Ok([None, None]));
+        check("ttl=1h", Ok([Some("1h"), None]));
+        check("force=true&ttl=1h", Ok([Some("1h"), Some("true")]));
+        check("force=true&force=true", Err(QueryFault::Other));
+        check("force=true&", Err(QueryFault::Other));
+        check("force=true&x=1", Err(QueryFault::Other));
     }
 
     #[test]

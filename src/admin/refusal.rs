@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
-use crate::sys::Address;
+use super::door::Peer;
 use crate::telemetry::{AdminRefusal, Metrics};
 
 /// The least time between two lines in the log.
@@ -22,7 +22,8 @@ pub(super) fn said(refusal: AdminRefusal) -> (StatusCode, &'static str) {
         AdminRefusal::CrossSite => (StatusCode::FORBIDDEN, "pages of other sites are not answered\n"),
         AdminRefusal::Token => (
             StatusCode::UNAUTHORIZED,
-            "this needs the token of admin.token_file: \"Authorization: Bearer TOKEN\", or --token-file\n",
+            "this needs the token of admin.token_file: \"Authorization: Bearer TOKEN\", or --token-file; where there is \
+             no token_file, changes need a Unix socket: admin.listen = \"unix:/run/pointsman/admin.sock\"\n",
         ),
         AdminRefusal::ContentType => (
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -66,7 +67,7 @@ impl Refusals {
     }
 
     /// Notes one refusal.
-    pub(super) fn note(&self, refusal: AdminRefusal, peer: &Address) {
+    pub(super) fn note(&self, refusal: AdminRefusal, peer: &Peer) {
         self.metrics.process().admin_refused(refusal);
         let reason = refusal.word();
         match self.quiet.may_tell() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{AdminArgs, ask, change};
+use super::admin::{AdminArgs, ask, change};
 
 /// What can be done with lists.
 #[derive(Subcommand)]
@@ -19,6 +19,9 @@ pub(super) enum ListCommand {
         /// For how long, such as `1h` or `7days`; by default until the process ends
         #[arg(long, value_name = "TIME")]
         ttl: Option<String>,
+        /// Also a network shorter than /8, for IPv6 /16: it has a large part of all addresses
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -46,9 +49,11 @@ pub(super) enum ListCommand {
 /// Does it.
 pub(super) fn list(command: &ListCommand) -> ExitCode {
     match command {
-        ListCommand::Add { list, entry, ttl, admin } => {
-            let ttl = ttl.as_ref().map(|ttl| format!("?ttl={}", escaped(ttl))).unwrap_or_default();
-            change(admin, "POST", &format!("{}/{}{ttl}", page(list), escaped(entry)))
+        ListCommand::Add { list, entry, ttl, force, admin } => {
+            let ttl = ttl.as_ref().map(|ttl| format!("ttl={}", escaped(ttl)));
+            let words: Vec<_> = ttl.into_iter().chain(force.then(|| "force=true".to_owned())).collect();
+            let query = if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) };
+            change(admin, "POST", &format!("{}/{}{query}", page(list), escaped(entry)))
         }
         ListCommand::Remove { list, entry, admin } => {
             change(admin, "DELETE", &format!("{}/{}", page(list), escaped(entry)))

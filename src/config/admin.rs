@@ -12,10 +12,12 @@ pub struct AdminSpec {
     pub listen: Address,
     /// The permissions of its Unix socket: who may write may ask. Default [`AdminSpec::MODE`].
     pub mode: u32,
-    /// The file that holds the token. Default `None`: nobody is asked for one.
+    /// The file that holds the token. Default `None`: nothing but changes needs one.
     pub token_file: Option<PathBuf>,
     /// Which requests need the token. Default [`TokenFor::All`].
     pub token_for: TokenFor,
+    /// Whether changes need no token on a loopback address. Default `false`: they need a token or a Unix socket.
+    pub open_changes: bool,
     /// Whether `/metrics`, `/healthz` and `/ready` may be read without the token. Default `false`.
     pub open_metrics: bool,
     /// Names, in lower case, that the header Host may have beside IP addresses, `localhost` and the name of this
@@ -43,9 +45,15 @@ impl AdminSpec {
             mode: Self::MODE,
             token_file: None,
             token_for: TokenFor::All,
+            open_changes: false,
             open_metrics: false,
             hosts: Vec::new(),
         }
+    }
+
+    /// Whether it listens on a Unix socket, whose file says who may connect.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.listen, Address::Unix(_))
     }
 
     /// Whether only this machine reaches it: a Unix socket, or a loopback address.

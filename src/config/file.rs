@@ -75,9 +75,10 @@ tables! {
 
     /// The admin listener: metrics, health, status.
     "the admin listener" struct Admin {
-        /// Its address, such as "127.0.0.1:10190", or a Unix socket, `"unix:/run/pointsman/admin.sock"`. Default:
-        /// none, no admin listener. An address that other machines reach needs `token_file` or `open_metrics`.
-        listen: AdminAddress,
+        /// A Unix socket, `"unix:/run/pointsman/admin.sock"`, an address such as "127.0.0.1:10190", or an array.
+        /// Default: none, no admin listener. Changes need a Unix socket or a token. An address that other machines
+        /// reach needs `token_file` or `open_metrics`.
+        listen: OneOrMany<AdminAddress>,
         /// Unix sockets only: the permissions of the socket's file; who may write may ask. Default "0660".
         mode: FileMode,
         /// The path of a file that holds a token of 16 to 1024 visible ASCII characters, relative to this file's
@@ -85,6 +86,9 @@ tables! {
         /// a new token is in force at once. Default: none. There is no TLS: on a network that others read, they
         /// read the token.
         token_file: FilePath,
+        /// Whether changes need no token on loopback addresses: every user of this machine can then ban every client.
+        /// Default false. Without effect beside `token_file`.
+        open_changes: bool,
         /// Which requests need the token: "all" (default), or "changes", those that change something; "changes"
         /// is for loopback addresses and Unix sockets.
         token_for: Choice<TokenFor>,

@@ -105,7 +105,7 @@ fn place_files(config: &mut Config, directory: &Path) {
             *file = directory.join(&*file).into();
         }
     }
-    if let Some(file) = config.admin.as_mut().and_then(|admin| admin.token_file.as_mut()) {
+    for file in config.admin.iter_mut().filter_map(|admin| admin.token_file.as_mut()) {
         *file = directory.join(&*file);
     }
     for file in config.listeners.iter_mut().filter_map(|listener| listener.policy.routes_file.as_mut()) {

@@ -66,8 +66,10 @@ pub struct Config {
     pub max_checks: usize,
     /// The key by which splits of routes draw, and pools unless they say otherwise.
     pub hash_key: [u8; 16],
-    /// The admin listener, or `None` when there is none.
-    pub admin: Option<AdminSpec>,
+    /// The admin listener at each of its addresses; empty when there is none.
+    pub admin: Vec<AdminSpec>,
+    /// An admin listener that the command line asks for besides; a file has none.
+    pub given_admin: Option<AdminSpec>,
     /// Whether Landlock must confine the process, or must not; `None` is where it can without harm.
     pub landlock: Option<bool>,
     /// The access log.
@@ -82,6 +84,13 @@ pub struct Config {
     pub lists: Vec<ListSpec>,
     /// How the process ends.
     pub shutdown: ShutdownSpec,
+}
+
+impl Config {
+    /// The admin listeners of the file and of the command line.
+    pub fn admins(&self) -> impl Iterator<Item = &AdminSpec> {
+        self.admin.iter().chain(&self.given_admin)
+    }
 }
 
 /// The program's own log, on standard error.

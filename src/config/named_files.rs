@@ -76,7 +76,7 @@ fn place(text: &str, keys: &[&str]) -> Option<Span> {
 /// Checks the files that loading does not read: the token of admin, files of discovery, and the access log. It opens
 /// nothing for writing.
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
-    if let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_deref()) {
+    if let Some(path) = config.admin.first().and_then(|admin| admin.token_file.as_deref()) {
         let fault = token::fault(token::read_token(path));
         add(fault, path, &["admin", "token_file"], found);
     }

@@ -136,7 +136,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.workers, std::thread::available_parallelism().unwrap().get());
     assert_eq!(config.max_connections, None);
     assert_eq!(config.max_checks, 1000);
-    assert_eq!(config.admin, None);
+    assert_eq!(config.admin, []);
     assert_eq!(config.access_log.to, AccessLogTarget::Stdout);
     assert_eq!(config.access_log.format, AccessLogFormat::Json);
     assert_eq!(config.log, LogSpec { level: LogLevel::Info, format: LogFormat::Text });
@@ -187,7 +187,7 @@ fn every_key_reaches_its_spec() {
     assert_eq!(config.workers, 3);
     assert_eq!(config.max_connections, Some(1000));
     assert_eq!(config.max_checks, 7);
-    assert_eq!(config.admin, Some(admin("[::1]:9100")));
+    assert_eq!(config.admin, [admin("[::1]:9100")]);
     assert_eq!(config.access_log.to, AccessLogTarget::File("./log".into()));
     assert_eq!(config.access_log.format, AccessLogFormat::Text);
     assert_eq!(config.log, LogSpec { level: LogLevel::Trace, format: LogFormat::Json });

@@ -74,6 +74,14 @@ impl IpPrefix {
         }
     }
 
+    /// Whether it has so many addresses that a ban of it is probably a slip: shorter than /8, or /16 for IPv6.
+    pub fn is_wide(&self) -> bool {
+        match self.range() {
+            AddressRange::V4(..) => self.length < MAPPED + 8,
+            AddressRange::V6(..) => self.length < 16,
+        }
+    }
+
     /// Whether every address of its family is in it.
     pub fn is_everybody(&self) -> bool {
         self.length == 0 || (self.length == MAPPED && self.bits == mapped(Ipv4Addr::UNSPECIFIED.into()))
@@ -207,6 +215,9 @@ mod tests {
         check("::/0", "10.0.0.1", false);
         check("0.0.0.0/0", "10.0.0.1", true);
         check("0.0.0.0/0", "2001:db8::1", false);
+        let is_wide = |network: &str| network.parse::<IpPrefix>().unwrap().is_wide();
+        assert!(["0.0.0.0/0", "10.0.0.0/7", "::/0", "2000::/3", "2000::/15"].into_iter().all(is_wide));
+        assert!(!["10.0.0.0/8", "10.0.0.1", "2001::/16", "::1"].into_iter().any(is_wide));
         let is_everybody = |network: &str| network.parse::<IpPrefix>().unwrap().is_everybody();
         assert!(is_everybody("0.0.0.0/0") && is_everybody("::/0"));
         assert!(!is_everybody("0.0.0.0/1") && !is_everybody("::/96"));

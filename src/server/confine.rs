@@ -127,7 +127,7 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
         Source::File(path) => Some(path.to_path_buf()),
         Source::Dns(_) => None,
     });
-    let token = config.admin.iter().filter_map(|admin| admin.token_file.clone());
+    let token = config.admins().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
     let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.source.path.to_path_buf()));
     files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).collect()
@@ -139,7 +139,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
         AccessLogTarget::File(path) => Some(path.clone()),
         AccessLogTarget::Off | AccessLogTarget::Stdout => None,
     };
-    let admin = config.admin.iter().map(|admin| &admin.listen);
+    let admin = config.admins().map(|admin| &admin.listen);
     let binds = config.listeners.iter().flat_map(|listener| &listener.binds).chain(admin);
     let sockets = binds.filter_map(|bind| match bind {
         Address::Unix(path) => Some(path.to_path_buf()),

@@ -481,6 +481,7 @@ fn in_force(new: Config, running: &Config) -> Config {
     Config {
         workers: running.workers,
         admin: running.admin.clone(),
+        given_admin: running.given_admin.clone(),
         landlock: running.landlock,
         access_log: running.access_log.clone(),
         limits: LimitsSpec { sources: running.limits.sources, ..new.limits },

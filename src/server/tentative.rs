@@ -48,7 +48,7 @@ fn tentative(config: &Config) -> BTreeSet<Ipv6Addr> {
 /// Returns the IPv6 addresses of a configuration that must be addresses of this host.
 fn bound(config: &Config) -> impl Iterator<Item = Ipv6Addr> {
     let listeners = config.listeners.iter().filter(|listener| !listener.free_bind);
-    let admin = config.admin.iter().map(|admin| &admin.listen);
+    let admin = config.admins().map(|admin| &admin.listen);
     let listen = listeners.flat_map(|listener| &listener.binds).chain(admin);
     let listen = listen.filter_map(Address::tcp).map(|address| address.ip());
     let sources = config.pools.iter().filter_map(|pool| match pool.dial.source {

@@ -61,7 +61,7 @@ impl View {
 
     /// Says where the listeners listen, and the admin listener.
     pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<Address>>, config: &Config) {
-        let admin = config.admin.as_ref().and_then(|admin| admin.listen.tcp());
+        let admin = config.admins().filter_map(|admin| admin.listen.tcp());
         let own = addresses.values().flatten().filter_map(Address::tcp).chain(admin);
         self.bounds.own.store(Arc::new(own.collect()));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;

@@ -19,8 +19,11 @@ use crate::support::{Backend, PATIENCE, Proxy, tcp, wait_for};
 
 fn start() -> (Proxy, SocketAddr, Backend) {
     let backend = Backend::echo();
-    let (proxy, address) = Proxy::start_with_admin(tcp(&[backend.address], EngineChoice::Auto));
-    (proxy, address, backend)
+    // Changes are open, so that it shows which paths take which methods.
+    let spec = AdminSpec::new("127.0.0.1:0".parse::<SocketAddr>().unwrap());
+    let spec = AdminSpec { open_changes: true, ..spec };
+    let (proxy, address) = Proxy::start_with(tcp(&[backend.address], EngineChoice::Auto), spec);
+    (proxy, address.tcp().unwrap(), backend)
 }
 
 fn ask(address: SocketAddr, path: &str) -> (u16, String) {

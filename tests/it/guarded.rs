@@ -12,7 +12,7 @@ use pointsman::config::{AdminSpec, TokenFor};
 use pointsman::relay::EngineChoice;
 use pointsman::sys::Address;
 
-use crate::process::{Folder, Program, run};
+use crate::process::{Folder, Program, command, run};
 use crate::support::{Backend, PATIENCE, Proxy, tcp};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -152,7 +152,10 @@ fn open_metrics_open_nothing_else() {
 
 #[test]
 fn no_page_of_another_site_gets_through() {
-    let (proxy, address) = start(|spec| spec.hosts = vec!["lb.example".to_owned()]);
+    let (proxy, address) = start(|spec| {
+        spec.hosts = vec!["lb.example".to_owned()];
+        spec.open_changes = true;
+    });
     let check = |line: &str, header: &str, expected: u16| {
         assert_eq!(code(&address, &[line, "Host: localhost", header]), expected, "{line} {header}");
     };
@@ -246,4 +249,77 @@ fn a_check_refuses_an_open_admin_listener() {
     let text = configured(Backend::echo().address, "listen = \"0.0.0.0:9100\"");
     let file = folder.write("config.toml", &text);
     check_run(&["check", file.to_str().unwrap()], 2, "C0360");
+}
+
+/// Every user of a machine reaches its loopback addresses, so these take no change; the log says where changes came from.
+#[test]
+fn changes_need_a_unix_socket_or_a_token() {
+    let folder = Folder::new("admin-by");
+    folder.write("token", TOKEN);
+    let lists = "\n[list.bans]\n[lists]\ndeny = \"bans\"";
+    let socket = format!("unix:{}", folder.path("admin.sock").display());
+    let text = |admin: &str| configured(Backend::echo().address, admin) + lists;
+    let file = folder.write("both.toml", &text(&format!("listen = [\"{socket}\", \"127.0.0.1:0\"]")));
+    let mut program = Program::serve(&file);
+    program.stderr.wait_for(&format!("admin listens address={socket}"));
+    let line = program.stderr.wait_for("admin listens address=127");
+    let tcp = line.split("address=").nth(1).unwrap();
+    let add = |at: &str, more: &[&str]| -> Vec<String> {
+        let words = ["list", "add", "bans", "203.0.113.7", "--admin", at];
+        words.iter().chain(more).map(|word| (*word).to_owned()).collect()
+    };
+    let run = |arguments: &[String], code: i32, part: &str| {
+        check_run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), code, part);
+    };
+    run(&add(tcp, &[]), 1, "changes need a Unix socket");
+    check_run(&["status", "--admin", tcp], 0, "serving");
+    run(&add(&socket, &[]), 0, "added");
+    let line = program.stderr.wait_for("an entry was added");
+    let user = format!("uid={}", nix_uid());
+    assert!(line.contains("203.0.113.7/32") && line.contains(&user) && line.contains("pid="), "{line}");
+    program.expect_end_by("TERM");
+
+    let file = folder.write("token.toml", &text("listen = \"127.0.0.1:0\"\ntoken_file = \"token\""));
+    let mut program = Program::serve(&file);
+    let line = program.stderr.wait_for("admin listens address=");
+    let tcp = line.split("address=").nth(1).unwrap();
+    run(&add(tcp, &[]), 1, "401");
+    run(&add(tcp, &["--token-file", folder.path("token").to_str().unwrap()]), 0, "added");
+    let line = program.stderr.wait_for("an entry was added");
+    assert!(line.contains("by=127.0.0.1:") && line.contains("with the token"), "{line}");
+    program.expect_end_by("TERM");
+}
+
+/// The user of this process, as the kernel has it.
+fn nix_uid() -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid()
+}
+
+/// `run --admin` needs no [admin] table, and commands find the listener by POINTSMAN_ADMIN.
+#[test]
+fn the_command_line_may_give_an_admin_listener() {
+    let folder = Folder::new("admin-given");
+    let socket = format!("unix:{}", folder.path("given.sock").display());
+    let text = configured(Backend::echo().address, "").replace("[admin]", "");
+    let file = folder.write("config.toml", &text);
+    let mut program = Program::start(&mut command(&["run", "--admin", &socket, file.to_str().unwrap()]));
+    program.stderr.wait_for("admin listens");
+    program.stderr.wait_for("serving");
+    let with = |arguments: &[&str], variable: &str| {
+        let output = command(arguments).env("POINTSMAN_ADMIN", variable).output().unwrap();
+        (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    assert_eq!(with(&["health", "--ready"], &socket).0, Some(0));
+    assert!(with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is no address"));
+    assert_eq!(with(&["status"], "nonsense").0, Some(2));
+    assert_eq!(with(&["health", "--admin", &socket], "unix:/nowhere").0, Some(0), "the argument comes first");
+    // A reload keeps it, and finds no difference.
+    program.signal("HUP");
+    let line = program.stderr.wait_for("reload");
+    assert!(!line.contains("restart"), "{line}");
+    assert_eq!(with(&["health"], &socket).0, Some(0));
+    program.expect_end_by("TERM");
+    let alone = ["run", "--listen", "127.0.0.1:0", "--backend", "127.0.0.1:1", "--admin", "0.0.0.0:0"];
+    check_run(&alone, 2, "there is no token");
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pointsman::admin;
-use pointsman::config::{self, Config};
+use pointsman::config::{self, AdminSpec, Config};
 use serde_json::{Value, json};
 
 use crate::records::LogFile;
@@ -125,6 +125,14 @@ fn page(admin: SocketAddr, path: &str) -> Value {
     let (code, body) = admin::ask(admin, path, PATIENCE).unwrap();
     assert_eq!(code, 200, "{path}: {body}");
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
+}
+
+/// A proxy whose admin listener takes changes on a loopback address.
+fn start_with_changes(config: Config) -> (Proxy, SocketAddr) {
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let (proxy, address) =
+        Proxy::start_with(config, AdminSpec { open_changes: true, ..AdminSpec::new(address) });
+    (proxy, address.tcp().unwrap())
 }
 
 fn change(admin: SocketAddr, method: &'static str, path: &str) -> (u16, String) {
@@ -422,7 +430,7 @@ fn entries_are_added_for_a_time_and_removed() {
     let backend = Recorder::start("b");
     let text =
         text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]\nentries = \"127.0.9.9\"", &backend);
-    let (proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (proxy, admin) = start_with_changes(config(&text));
     let bad = |entry: &str| format!("/api/v1/lists/bad/{entry}");
     check(&proxy, "127.0.2.2", true);
     let (code, body) = change(admin, "POST", &bad("127.0.2.0/24?ttl=1h"));
@@ -461,7 +469,7 @@ fn entries_are_added_for_a_time_and_removed() {
 fn bad_requests_change_nothing() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
-    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (_proxy, admin) = start_with_changes(config(&text));
     let check = |method: &'static str, path: &str, code: u16, words: &str| {
         let (answered, body) = change(admin, method, path);
         assert_eq!(answered, code, "{method} {path}: {body}");
@@ -474,7 +482,12 @@ fn bad_requests_change_nothing() {
     check("POST", "/api/v1/lists/bad/10.0.0.1?ttl=0s", 400, "ttl");
     check("POST", "/api/v1/lists/bad/10.0.0.1?ttl=367days", 400, "ttl");
     check("POST", "/api/v1/lists/bad/10.0.0.1?ttl=", 400, "ttl");
-    check("POST", "/api/v1/lists/bad/10.0.0.1?tll=1h", 400, "ttl");
+    check("POST", "/api/v1/lists/bad/10.0.0.1?tll=1h", 400, "ttl and force");
+    for wide in ["0.0.0.0/0", "10.0.0.0/7", "::/0", "2000::/15"] {
+        check("POST", &format!("/api/v1/lists/bad/{wide}"), 400, "needs force=true");
+        check("POST", &format!("/api/v1/lists/bad/{wide}?force=false&ttl=1h"), 400, "needs force=true");
+    }
+    check("POST", "/api/v1/lists/bad/10.0.0.0/7?force=yes", 400, "true or false");
     check("DELETE", "/api/v1/lists/bad/x", 400, "a network is");
     check("DELETE", "/api/v1/lists/bad/10.0.0.1?ttl=1h", 400, "nothing");
     check("GET", "/api/v1/lists/bad?address=x", 400, "IP address");
@@ -487,7 +500,7 @@ fn bad_requests_change_nothing() {
 fn what_is_said_in_content_is_not_passed_over() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
-    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (_proxy, admin) = start_with_changes(config(&text));
     let check = |method: &str, content: &str, code: u16, words: &str| {
         let mut stream = TcpStream::connect(admin).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -514,7 +527,7 @@ fn what_is_said_in_content_is_not_passed_over() {
 fn escapes_in_questions_are_read() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
-    let (_proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (_proxy, admin) = start_with_changes(config(&text));
     let bad = |rest: &str| format!("/api/v1/lists/bad{rest}");
     let (code, body) = change(admin, "POST", &bad("/2001%3Adb8%3A%3A1?ttl=1h%2030m"));
     assert_eq!((code, body.contains("\"ttl_seconds\": 5400")), (200, true), "{body}");
@@ -527,7 +540,7 @@ fn escapes_in_questions_are_read() {
 fn the_command_line_adds_shows_and_removes() {
     let backend = Recorder::start("b");
     let text = text("off", &format!("{TCP}\ndeny = \"bad\""), "[list.bad]", &backend);
-    let (proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (proxy, admin) = start_with_changes(config(&text));
     let run = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
         let output =
@@ -549,6 +562,9 @@ fn the_command_line_adds_shows_and_removes() {
     check_run(&["remove", "bad", "127.0.2.2"], 0, "removed");
     check(&proxy, "127.0.2.2", true);
     check_run(&["remove", "bad", "127.0.2.2"], 0, "absent");
+    check_run(&["add", "bad", "2000::/3", "--ttl", "1h"], 1, "needs force=true, or --force");
+    check_run(&["add", "bad", "2000::/3", "--ttl", "1h", "--force"], 0, "\"ttl_seconds\": 3600");
+    check_run(&["remove", "bad", "2000::/3"], 0, "removed");
     check_run(&["add", "worse", "127.0.2.2"], 1, "there is no list");
     check_run(&["add", "bad", "127.0.2"], 1, "a network is");
     check_run(&["show", "--address", "::1"], 2, "");

@@ -6,12 +6,29 @@ use super::super::file::{Admin, File};
 use super::super::findings::Findings;
 use super::super::{AdminSpec, TokenFor};
 use super::Binds;
+use crate::sys::Address;
 
-pub(super) fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Option<AdminSpec> {
-    let words = file.admin.value()?;
-    let listen = words.listen.entry()?;
-    binds.add(std::slice::from_ref(&listen.value.0), listen.at, "admin.listen", found);
-    let mut spec = AdminSpec::new(listen.value.0.clone());
+pub(super) fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> Vec<AdminSpec> {
+    let Some(words) = file.admin.value() else { return Vec::new() };
+    let Some(listen) = words.listen.value() else { return Vec::new() };
+    let mut specs = Vec::with_capacity(listen.0.items.len());
+    for item in &listen.0.items {
+        binds.add(std::slice::from_ref(&item.value.0), item.at, "admin.listen", found);
+        let spec = of_address(item.value.0.clone(), words);
+        if !spec.is_local() {
+            check_open(&spec, words, item.at, found);
+        }
+        specs.push(spec);
+    }
+    if listen.0.complete {
+        warn_of_idle(&specs, words, found);
+    }
+    specs
+}
+
+/// The admin listener at one of its addresses.
+fn of_address(address: Address, words: &Admin) -> AdminSpec {
+    let mut spec = AdminSpec::new(address);
     if let Some(mode) = words.mode.value() {
         spec.mode = mode.0;
     }
@@ -19,16 +36,13 @@ pub(super) fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) ->
     if let Some(choice) = words.token_for.value() {
         spec.token_for = choice.0;
     }
+    spec.open_changes = words.open_changes.value().copied().unwrap_or_default();
     spec.open_metrics = words.open_metrics.value().copied().unwrap_or_default();
     if let Some(hosts) = words.hosts.value() {
         let lower = |name: &str| name.trim_end_matches('.').to_ascii_lowercase();
         spec.hosts = hosts.0.items.iter().map(|item| lower(&item.value.0)).collect();
     }
-    if !spec.is_local() {
-        check_open(&spec, words, listen.at, found);
-    }
-    warn_of_idle(&spec, words, found);
-    Some(spec)
+    spec
 }
 
 /// Whoever reaches the address may ask, so it must be known who.
@@ -52,14 +66,18 @@ fn check_open(spec: &AdminSpec, words: &Admin, at: Span, found: &mut Findings<'_
     }
 }
 
-fn warn_of_idle(spec: &AdminSpec, words: &Admin, found: &mut Findings<'_>) {
-    let is_unix = spec.listen.tcp().is_none();
+fn warn_of_idle(specs: &[AdminSpec], words: &Admin, found: &mut Findings<'_>) {
     let no_token = words.token_file.is_absent();
+    let is_local = specs.iter().all(AdminSpec::is_local);
+    let has_loopback = specs.iter().any(|spec| spec.is_local() && !spec.is_unix());
+    let opens = words.open_changes.value() == Some(&true);
+    let why_not_open = if no_token { "it is for loopback addresses" } else { "changes need the token" };
     let idle = [
-        ("mode", words.mode.place(), !is_unix, "it is for Unix sockets"),
+        ("mode", words.mode.place(), !specs.iter().any(AdminSpec::is_unix), "it is for Unix sockets"),
+        ("open_changes", words.open_changes.place(), opens && (!no_token || !has_loopback), why_not_open),
         ("token_for", words.token_for.place(), no_token, "there is no token_file"),
         // What other machines may ask without a token, this decides even where there is none.
-        ("open_metrics", words.open_metrics.place(), no_token && spec.is_local(), "there is no token_file"),
+        ("open_metrics", words.open_metrics.place(), no_token && is_local, "there is no token_file"),
     ];
     for (key, place, is_idle, why) in idle {
         if let Some(place) = place.filter(|_| is_idle) {

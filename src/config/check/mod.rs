@@ -61,6 +61,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         max_checks: max_checks(file),
         hash_key,
         admin,
+        given_admin: None,
         landlock: file.process.value().and_then(|words| words.landlock.value().copied()),
         access_log: access_log(file),
         log: log(file),

@@ -45,11 +45,12 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let mut full = good(&example_with_every_key());
     // These have no fixed default; the example shows a value.
     assert_eq!(full.max_connections.take(), Some(100_000));
-    let shown = full.admin.take().unwrap();
+    let shown = full.admin.remove(0);
     assert_eq!(shown.listen, "unix:/run/pointsman/admin.sock".parse().unwrap());
     assert_eq!(shown.token_file.as_deref(), Some(Path::new("/etc/pointsman/token")));
     assert_eq!((shown.hosts.as_slice(), shown.mode), (&["lb-1.example.com".to_owned()][..], AdminSpec::MODE));
     assert_eq!((shown.token_for, shown.open_metrics), (TokenFor::All, false));
+    assert!(!shown.open_changes && full.admin.is_empty());
     assert_eq!(full.landlock.take(), Some(true));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();
     assert_eq!(shown, [50_000]);

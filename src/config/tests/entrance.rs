@@ -54,6 +54,10 @@ fn who_may_ask_the_admin_listener() {
     check("127.0.0.1:9100", open, &["C0402"]);
     check("127.0.0.1:9100", "mode = '0600'", &["C0402"]);
     check("unix:/run/admin.sock", "mode = '0600'", &[]);
+    check("127.0.0.1:9100", "open_changes = true", &[]);
+    check("unix:/run/admin.sock", "open_changes = true", &["C0402"]);
+    check("127.0.0.1:9100", &format!("{token}\nopen_changes = true"), &["C0402"]);
+    check("192.0.2.1:9100", &format!("{open}\nopen_changes = true"), &["C0402"]);
     check("127.0.0.1:9100", "hosts = ['lb', 'lb.example.']", &[]);
     check("127.0.0.1:9100", "hosts = 'http://lb'", &["C0230"]);
     check("127.0.0.1:9100", "token_file = ''", &["C0201"]);
@@ -65,12 +69,24 @@ fn who_may_ask_the_admin_listener() {
 fn an_admin_listener_is_read() {
     let text = "[admin]\nlisten = 'unix:/run/a'\nmode = '0600'\ntoken_file = 'token'\n\
                 token_for = 'changes'\nopen_metrics = true";
-    let spec = good(&whole("", "", text)).admin.unwrap();
+    let spec = good(&whole("", "", text)).admin.remove(0);
     assert_eq!(spec.listen, "unix:/run/a".parse().unwrap());
     assert_eq!((spec.mode, spec.token_for, spec.open_metrics), (0o600, TokenFor::Changes, true));
     assert_eq!(spec.token_file.as_deref(), Some(Path::new("token")));
-    let spec = good(&whole("", "", "[admin]\nlisten = '[::1]:1'\nhosts = 'LB.example.'")).admin.unwrap();
+    let spec = good(&whole("", "", "[admin]\nlisten = '[::1]:1'\nhosts = 'LB.example.'")).admin.remove(0);
     assert_eq!(spec.hosts, ["lb.example"]);
+}
+
+#[test]
+fn an_admin_listener_may_have_several_addresses() {
+    let with = |keys: &str| whole("", "", &format!("[admin]\nlisten = ['unix:/a', '127.0.0.1:9']\n{keys}"));
+    let specs = good(&with("mode = '0600'\nopen_changes = true")).admin;
+    let listens: Vec<_> = specs.iter().map(|spec| spec.listen.to_string()).collect();
+    assert_eq!(listens, ["unix:/a", "127.0.0.1:9"]);
+    assert!(specs.iter().all(|spec| spec.mode == 0o600 && spec.open_changes));
+    check_others("[admin]\nlisten = ['unix:/a', '0.0.0.0:9']", &["C0360"]);
+    check_others("[admin]\nlisten = ['unix:/a', '0.0.0.0:9']\nopen_metrics = true", &[]);
+    check_others("[admin]\nlisten = ['unix:/a', 'unix:/a']", &["C0307"]);
 }
 
 #[test]

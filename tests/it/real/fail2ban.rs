@@ -5,6 +5,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use pointsman::config::AdminSpec;
+use pointsman::sys::Address;
+
 use super::{Directory, Guarded, run};
 use crate::support::pair::connect_from;
 use crate::support::recorder::Recorder;
@@ -44,7 +47,8 @@ fn fail2ban_bans_and_lifts_its_bans() {
         log.display(),
         backend.written()
     );
-    let (proxy, admin) = Proxy::start_with_admin(config(&text));
+    let socket = Address::Unix(directory.file("admin.sock").as_path().into());
+    let (proxy, admin) = Proxy::start_with(config(&text), AdminSpec::new(socket));
     wait_for("the log", || log.exists());
 
     let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/fail2ban");
@@ -62,7 +66,10 @@ fn fail2ban_bans_and_lifts_its_bans() {
     let shipped = fs::read_to_string(dist.join("jail.d/pointsman.conf")).unwrap();
     let jail = shipped
         .replace("/var/log/pointsman/access.log", &log.display().to_string())
-        .replace("admin=\"127.0.0.1:10190\"", &format!("admin=\"{admin}\", pointsman=\"{program}\""))
+        .replace(
+            "admin=\"unix:/run/pointsman/admin.sock\"",
+            &format!("admin=\"{admin}\", pointsman=\"{program}\""),
+        )
         .replace("maxretry = 20", "maxretry = 2")
         .replace("backend = auto", "backend = polling");
     assert!(jail.contains(program) && jail.contains("= 2") && jail.contains("polling"), "{jail}");
@@ -85,7 +92,8 @@ fn fail2ban_bans_and_lifts_its_bans() {
 
     assert!(is_let_in(&proxy, "127.0.2.2") && is_let_in(&proxy, "127.0.2.2"));
     // Nobody tries meanwhile: what fail2ban reads of that after the end of the ban would begin another.
-    let bans = || pointsman::admin::ask(admin, "/api/v1/lists/bans", crate::support::PATIENCE).unwrap().1;
+    let bans =
+        || pointsman::admin::ask(admin.clone(), "/api/v1/lists/bans", crate::support::PATIENCE).unwrap().1;
     wait_for("the ban", || bans().contains("127.0.2.2/32"));
     assert!(!is_let_in(&proxy, "127.0.2.2"));
     assert!(is_let_in(&proxy, "127.0.0.1"), "others are not banned");

@@ -1,0 +1,174 @@
+//! The admin listener as the command line names it: the one that a command asks, and one that `run` opens.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, io};
+
+use clap::Args;
+
+use super::text::as_text;
+use super::{FAILED, FAULTY, answer, complain};
+use crate::admin;
+use crate::config::{self, AdminSpec, Config};
+use crate::sys::{Address, socket_file};
+
+/// Where the unit and the image have the admin socket.
+const SOCKET: &str = "/run/pointsman/admin.sock";
+
+/// The variable that names the admin listener.
+const VARIABLE: &str = "POINTSMAN_ADMIN";
+
+/// The address that commands ask where there is neither the variable nor the socket.
+const LOOPBACK: &str = "127.0.0.1:10190";
+
+/// How long commands wait for the admin listener.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+/// The longest answer of a fault that is shown: another server may send a page.
+const LONGEST_FAULT: usize = 600;
+
+#[derive(Args)]
+pub(super) struct AdminArgs {
+    /// The address of its admin listener, or `unix:/PATH`. By default that in POINTSMAN_ADMIN, else
+    /// unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<Address>,
+    /// The file with the token that it wants, as admin.token_file names it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    /// The listener to ask; faults are shown.
+    fn at(&self) -> Result<admin::At, ExitCode> {
+        let token =
+            self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
+                complain(&fault.to_string());
+                ExitCode::from(FAILED)
+            })?;
+        let address = match &self.admin {
+            Some(address) => address.clone(),
+            None => found().map_err(|fault| {
+                complain(&fault);
+                ExitCode::from(FAULTY)
+            })?,
+        };
+        Ok(admin::At { address, token })
+    }
+}
+
+/// The listener to ask where no argument names one. The variable comes before the socket: an operator has set it, and
+/// the socket is there on each host with the unit.
+fn found() -> Result<Address, String> {
+    let parsed = |text: &str| text.parse::<Address>().map_err(|fault| fault.to_string());
+    match env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => {
+            parsed(&text).map_err(|fault| format!("{VARIABLE} is {text:?}, which is no address: {fault}"))
+        }
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
+        _ if socket_file::is_socket(SOCKET.as_ref()) => {
+            Ok(Address::Unix(std::path::Path::new(SOCKET).into()))
+        }
+        _ => parsed(LOOPBACK),
+    }
+}
+
+/// Asks for a page and shows it.
+pub(super) fn ask(args: &AdminArgs, path: &str) -> ExitCode {
+    match args.at() {
+        Ok(at) => tell(&at.address.clone(), admin::ask(at, path, PATIENCE)),
+        Err(code) => code,
+    }
+}
+
+/// Asks for a change, by `POST` or `DELETE`.
+pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
+    match args.at() {
+        Ok(at) => tell(&at.address.clone(), admin::change(at, method, path, PATIENCE)),
+        Err(code) => code,
+    }
+}
+
+/// Shows what was answered, harmlessly: it may come from anybody who listens there.
+fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
+    match told {
+        Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
+        Ok((status, body)) => {
+            complain(&format!("{address} answered {status}: {}", as_text(shortened(body.trim_end()))));
+            ExitCode::from(FAILED)
+        }
+        Err(error) => {
+            let hint = match (error.kind(), address) {
+                (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
+                    "the file of the socket has an owner and a group that may ask: run the command as one of them"
+                }
+                _ => {
+                    "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN names \
+                     another one"
+                }
+            };
+            complain(&format!("cannot ask {address}: {error}; {hint}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The first characters of a text.
+fn shortened(text: &str) -> &str {
+    text.char_indices().nth(LONGEST_FAULT).map_or(text, |(end, _)| &text[..end])
+}
+
+/// Adds the admin listener of `run --admin` to those of the file. On a Unix socket it asks for no token: the
+/// permissions of its file decide. Elsewhere it is like that of the file.
+///
+/// # Errors
+///
+/// A message if other machines reach the address and no token is there.
+pub(super) fn give(config: &mut Config, address: &Address) -> Result<(), String> {
+    if config.admin.iter().any(|spec| spec.listen == *address) {
+        return Ok(());
+    }
+    let mut spec = AdminSpec::new(address.clone());
+    if let (Some(written), false) = (config.admin.first(), spec.is_unix()) {
+        spec = AdminSpec { listen: address.clone(), ..written.clone() };
+    }
+    if !spec.is_local() && spec.token_file.is_none() && !spec.open_metrics {
+        return Err(format!(
+            "--admin {address} may be reached from other machines, and there is no token: use \
+             unix:/run/pointsman/admin.sock or 127.0.0.1:10190, or write [admin] with token_file or open_metrics in a \
+             configuration"
+        ));
+    }
+    config.given_admin = Some(spec);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_listener_comes_beside_those_of_the_file() {
+        let with = |admin: &str, address: &str| {
+            let text = format!(
+                "{admin}\n[listener.a]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']"
+            );
+            let (mut config, _) = config::parse("test.toml", &text).unwrap();
+            give(&mut config, &address.parse().unwrap()).map(|()| config.given_admin)
+        };
+        let socket =
+            with("[admin]\nlisten = '0.0.0.0:9'\ntoken_file = '/t'", "unix:/run/a").unwrap().unwrap();
+        assert_eq!((socket.token_file, socket.listen.to_string()), (None, "unix:/run/a".to_owned()));
+        let other = with("[admin]\nlisten = 'unix:/a'\ntoken_file = '/t'", "0.0.0.0:9").unwrap().unwrap();
+        assert!(other.token_file.is_some());
+        assert!(with("", "127.0.0.1:9").unwrap().is_some());
+        assert_eq!(with("[admin]\nlisten = ['127.0.0.1:8', 'unix:/a']", "unix:/a"), Ok(None));
+        assert!(with("", "0.0.0.0:9").unwrap_err().contains("there is no token"));
+    }
+
+    #[test]
+    fn long_pages_are_shortened() {
+        assert_eq!(shortened("no\n"), "no\n");
+        assert_eq!(shortened(&"é".repeat(5000)).chars().count(), LONGEST_FAULT);
+    }
+}
