@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::task::Poll;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -56,7 +57,7 @@ enum Command {
     Run(RunArgs),
     /// Check a configuration file and say everything that is wrong with it; binds nothing
     Check {
-        /// The configuration file
+        /// The configuration file; `-` is standard input
         file: PathBuf,
     },
     /// Ask a running pointsman whether it is alive; the exit code is the answer
@@ -106,7 +107,7 @@ struct RunArgs {
 
 /// Reads the arguments and does what they say.
 pub fn run() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::try_parse().unwrap_or_else(|fault| with_suggestion(fault).exit()).command {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
@@ -118,6 +119,23 @@ pub fn run() -> ExitCode {
         },
         Command::Schema => answer(SCHEMA),
     }
+}
+
+/// Adds the command that was probably meant to the fault of an unknown one: the library does not know two letters
+/// swapped.
+fn with_suggestion(mut fault: clap::Error) -> clap::Error {
+    let unknown = match fault.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(unknown)) => unknown.clone(),
+        _ => return fault,
+    };
+    let command = Cli::command();
+    let names = || command.get_subcommands().map(clap::Command::get_name);
+    if fault.get(ContextKind::SuggestedSubcommand).is_none()
+        && let Some(meant) = config::did_you_mean(&unknown, names())
+    {
+        fault.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![meant.to_owned()]));
+    }
+    fault
 }
 
 fn check(file: &Path) -> ExitCode {

@@ -25,7 +25,7 @@ const LOOPBACK: &str = "127.0.0.1:10190";
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The longest answer of a fault that is shown: another server may send a page.
-const LONGEST_FAULT: usize = 600;
+const LONGEST_FAULT: usize = 300;
 
 #[derive(Args)]
 pub(super) struct AdminArgs {

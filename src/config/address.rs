@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::Findings;
+use super::hints;
 use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
 use crate::pool::DialSource;
@@ -183,6 +184,9 @@ const HOST_NAME: &str = "a host name: write the IP address";
 
 /// What someone who wrote `text` probably needs to know.
 fn hint(text: &str) -> String {
+    if let Some(hint) = hints::address(text) {
+        return hint;
+    }
     if let Some(port) = port(text) {
         return format!("write \":{port}\" for every local address, or \"IP:{port}\"");
     }
@@ -198,7 +202,7 @@ fn hint(text: &str) -> String {
         return "an address is \"IP:PORT\" or \"[IPV6]:PORT\"".to_owned();
     };
     let Some(port) = port(written) else {
-        return format!("{written:?} is not a port from 0 to 65535");
+        return format!("{written:?} is not a port from 1 to 65535");
     };
     if host.is_empty() {
         return format!("the IP address is missing: \"127.0.0.1:{port}\"");

@@ -5,10 +5,11 @@ use std::fmt::Display;
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::Findings;
+use super::hints;
 use super::read::{Path, Read, Value};
 use super::words::string;
 use crate::route::condition::{Destination, Ja4Pattern};
-use crate::route::{IpPrefix, NameRegex, RegexFault};
+use crate::route::{IpPrefix, NameRegex, PrefixFault, RegexFault};
 
 /// The longest name of a protocol (RFC 7301, section 3.1).
 const LONGEST_PROTOCOL: usize = 255;
@@ -36,7 +37,11 @@ pub(super) struct SniRegex(pub(super) NameRegex);
 impl Read for Network {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "a network such as \"10.0.0.0/8\"", found)?;
-        text.parse().map(Self).map_err(|fault| refuse(value, path, "a network", fault, found)).ok()
+        let hint = |fault: PrefixFault| match fault {
+            PrefixFault::HostBits(_) => fault.to_string(),
+            fault => hints::network(text).unwrap_or_else(|| fault.to_string()),
+        };
+        text.parse().map(Self).map_err(|fault| refuse(value, path, "a network", hint(fault), found)).ok()
     }
 }
 

@@ -5,6 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::code::Code;
 use super::fault::{Diagnostic, Span};
 use super::findings::Findings;
+use super::foreign::Form;
 
 /// What the parser says of a key that is there already.
 const DUPLICATE: &str = "duplicate key";
@@ -16,6 +17,13 @@ const MOST_LOOKS: usize = 20;
 pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> {
     let text = found.text();
     let (document, faults) = DeTable::parse_recoverable(text);
+    if let Some(first) = faults.iter().find(|fault| fault.message() != DUPLICATE)
+        && let Some(form) = Form::of(text)
+    {
+        found.add(foreign(text, form, first.span().map_or(Span::default(), Span::from)));
+        // What was understood of it by chance is of no use.
+        return toml::Spanned::new(document.span(), DeValue::Table(DeTable::new()));
+    }
     let mut looks = 0;
     for fault in faults {
         let span = fault.span().map_or(Span::default(), Span::from);
@@ -29,6 +37,17 @@ pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> 
     }
     let span = document.span();
     toml::Spanned::new(span, DeValue::Table(document.into_inner()))
+}
+
+/// A whole text in the form of another program.
+fn foreign(text: &str, form: Form, at: Span) -> Diagnostic {
+    let start = text[..at.start.min(text.len())].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    let span = Span { start, end: start + line.len() };
+    Diagnostic::new(Code::Syntax, "", format!("this is {}, and a configuration is TOML", form.name()))
+        .label(span, "not TOML")
+        .help("the smallest configuration: [listener.main] with bind = \":443\" and pool = \"main\", each on a line of its own; [pool.main] with backends = [\"10.0.0.1:443\"]")
+        .help("README.md has configurations to begin with, config.example.toml has every key")
 }
 
 /// The parser guesses what an unquoted word was meant to be; the likely slip is the missing quotes.

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::code::{Code, Level};
 use super::fault::{Diagnostic, Faults, Report, Warnings};
+use super::hints;
 
 /// How many diagnostics are kept; those beyond are only counted. A generated file with one mistake in
 /// every line must not cost memory and minutes to say so.
@@ -30,15 +31,27 @@ impl<'t> Findings<'t> {
         self.text
     }
 
-    pub(super) fn add(&mut self, diagnostic: Diagnostic) {
+    pub(super) fn add(&mut self, mut diagnostic: Diagnostic) {
         if diagnostic.code.level() == Level::Fault {
             self.faults += 1;
         }
         if self.is_full() {
             self.untold += 1;
         } else {
+            if self.has_variable(&diagnostic) {
+                diagnostic.help.push(hints::VARIABLES.to_owned());
+            }
             self.diagnostics.push(diagnostic);
         }
+    }
+
+    /// Whether the value that a diagnostic points at has a variable of a shell.
+    fn has_variable(&self, diagnostic: &Diagnostic) -> bool {
+        let place =
+            diagnostic.labels.first().and_then(|label| self.text.get(label.span.start..label.span.end));
+        place.is_some_and(|text| {
+            text.starts_with(['"', '\'']) && !text.contains('\n') && hints::variable(text).is_some()
+        })
     }
 
     /// Remembers that `path` was written, though not as it should be.
@@ -103,7 +116,7 @@ impl<'t> Findings<'t> {
 }
 
 /// The candidate that `written` was probably meant to be.
-pub(super) fn did_you_mean<'c>(
+pub(crate) fn did_you_mean<'c>(
     written: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {

@@ -4,6 +4,7 @@ use super::code::Code;
 use super::conditions::Network;
 use super::fault::Diagnostic;
 use super::findings::Findings;
+use super::hints;
 use super::read::{OneOrMany, Path, Read, Value, tables};
 use super::words::{FilePath, name_fault, string};
 use crate::route::{Country, CountryFault, IpPrefix, PrefixFault};
@@ -63,14 +64,17 @@ impl Read for Who {
         let text = string(value, path, "the name of a list, or a network such as \"10.0.0.0/8\"", found)?;
         let fault = match text.parse() {
             Ok(network) => return Some(Self::Network(network)),
-            Err(PrefixFault::Form) if name_fault(text, path).is_none() => {
-                return Some(Self::List(text.to_owned()));
-            }
-            Err(fault) => fault,
+            Err(fault) => match hints::network(text) {
+                Some(hint) => hint,
+                None if fault == PrefixFault::Form && name_fault(text, path).is_none() => {
+                    return Some(Self::List(text.to_owned()));
+                }
+                None => fault.to_string(),
+            },
         };
         let message = format!("{text:?} is neither a network nor the name of a list");
         let diagnostic = Diagnostic::new(Code::BadAddress, path, message);
-        found.add(diagnostic.label(value.span().into(), fault.to_string()));
+        found.add(diagnostic.label(value.span().into(), fault));
         None
     }
 }

@@ -21,6 +21,9 @@ use crate::sys::landlock;
 /// The largest file that is read: room for more than a million routes, and an end for what is no file.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 
+/// What messages call the file.
+const CONFIGURATION: &str = "the configuration";
+
 /// Reads and checks a configuration file.
 ///
 /// # Errors
@@ -32,7 +35,7 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     Ok((loaded.config, loaded.warnings))
 }
 
-/// The same for a file that a command line names, which may be `/dev/stdin` or a shell's `<(...)`. Those are read
+/// The same for a file that a command line names, which may be `-`, `/dev/stdin` or a shell's `<(...)`. Those are read
 /// until their other end is closed, and paths in them are relative to the working directory.
 ///
 /// # Errors
@@ -67,6 +70,7 @@ struct Loaded {
 }
 
 fn load_given_whole(path: &Path) -> Result<Loaded, Faults> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let directory = match sys::file::is_descriptor(path) {
         true => None,
         false => path.parent(),
@@ -80,7 +84,7 @@ fn load_from(
     open: impl FnOnce(&Path) -> io::Result<File>,
 ) -> Result<Loaded, Faults> {
     let name = path.display().to_string();
-    let what = "the configuration";
+    let what = CONFIGURATION;
     let text = text(path, what, read_opened(path, what, open(path))?)?;
     let (mut config, warnings) = parse(&name, &text)?;
     place_files(&mut config, directory);
@@ -198,6 +202,23 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
 fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     let diagnostic =
         Diagnostic::new(Code::Unreadable, "", format!("{what} cannot be read: {}", reason(error)));
+    let diagnostic = match (error.kind(), what == CONFIGURATION) {
+        (io::ErrorKind::NotFound, true) => diagnostic.help(
+            "README.md has configurations to begin with, config.example.toml has every key; `pointsman run --listen :5432 \
+             --backend 10.0.0.1:5432` needs no file",
+        ),
+        (io::ErrorKind::NotFound, false) => {
+            diagnostic.help("make the file, or mend its path, which is relative to the directory of the configuration")
+        }
+        (io::ErrorKind::PermissionDenied, _) => diagnostic.help(format!(
+            "this command runs as user {}, which may not read the file: run the command as the user that runs the \
+             process, or let this user read the file (chown, chmod; each directory of its path needs x)",
+            sys::process::user()
+        )),
+        (io::ErrorKind::IsADirectory, true) => diagnostic.help("name the file in it, such as config.toml"),
+        (io::ErrorKind::FileTooLarge, _) => diagnostic.help("lists and routes may stand in files of their own"),
+        _ => diagnostic,
+    };
     fault::about_text(name, String::new(), diagnostic)
 }
 
@@ -258,4 +279,28 @@ fn one_table<'i>(key: &'i str, value: DeValue<'i>, at: &Range<usize>) -> DeTable
 
 fn one_key<'i>(key: &'i str, table: DeTable<'i>, at: &Range<usize>) -> DeValue<'i> {
     DeValue::Table(one_table(key, DeValue::Table(table), at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As root nothing is denied, so no test of the program meets it.
+    #[test]
+    fn a_file_that_may_not_be_read_is_told_with_the_user() {
+        let denied =
+            unreadable("/etc/pointsman/config.toml", CONFIGURATION, &io::ErrorKind::PermissionDenied.into());
+        let user = format!("user {},", sys::process::user());
+        let text = denied.to_string().replace(&user, "user UID,");
+        // As root the first line has a further sentence.
+        let (first, rest) = text.split_once('\n').unwrap();
+        let first = first.split(';').next().unwrap();
+        insta::assert_snapshot!(format!("{first}\n{rest}"), @r"
+        error[C0100]: the configuration cannot be read: permission denied
+        --> /etc/pointsman/config.toml
+         = help: this command runs as user UID, which may not read the file: run the command as the user that runs the process, or let this user read the file (chown, chmod; each directory of its path needs x)
+
+        /etc/pointsman/config.toml: 1 fault
+        ");
+    }
 }

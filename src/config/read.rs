@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::code::Code;
 use super::fault::{Diagnostic, Span};
 use super::findings::{Findings, did_you_mean};
+use super::foreign;
 
 /// A value with its place.
 pub(super) type Value<'i> = toml::Spanned<DeValue<'i>>;
@@ -39,6 +40,15 @@ impl<'a> Path<'a> {
 
     fn key(&'a self, name: &'a str, key: Span) -> Self {
         Self { parent: Some(self), step: Step::Key(name), key }
+    }
+
+    /// The key that this leads to, or the one whose array it leads into.
+    pub(super) fn last_key(&self) -> &'a str {
+        match (self.step, self.parent) {
+            (Step::Key(name), _) => name,
+            (Step::Index(_), Some(parent)) => parent.last_key(),
+            _ => "",
+        }
     }
 
     fn index(&'a self, index: usize, item: Span) -> Self {
@@ -270,8 +280,10 @@ pub(super) fn refuse_others(
     let keys = value.get_ref().as_table().into_iter().flat_map(DeTable::keys);
     for key in keys.filter(|key| !known.contains(&key.get_ref().as_ref())) {
         let name: &str = key.get_ref();
-        let meant = did_you_mean(name, known.iter().copied());
-        if let Some(meant) = meant {
+        let hint = foreign::key(noun, name);
+        let meant = did_you_mean(name, known.iter().copied()).filter(|_| hint.is_none());
+        let written = hint.and_then(|hint| hint.strip_prefix("write ")?.split([' ', ',']).next());
+        if let Some(meant) = meant.or(written.filter(|written| known.contains(written))) {
             found.misspelt(path.key(meant, path.key).to_string());
         }
         if found.is_full() {
@@ -279,9 +291,10 @@ pub(super) fn refuse_others(
             continue;
         }
         let key = Span::from(key.span());
-        let label = match meant {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => "not known here".to_owned(),
+        let label = match (hint, meant) {
+            (Some(hint), _) => hint.to_owned(),
+            (None, Some(meant)) => format!("did you mean `{meant}`?"),
+            (None, None) => "not known here".to_owned(),
         };
         let message = match path.step {
             Step::Root => format!("unknown key `{name}`"),

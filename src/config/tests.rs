@@ -463,6 +463,7 @@ fn a_file_that_cannot_be_read_is_told() {
     insta::assert_snapshot!(told, @r"
     error[C0100]: the configuration cannot be read: there is no such file
     --> /nowhere/pointsman.toml
+     = help: README.md has configurations to begin with, config.example.toml has every key; `pointsman run --listen :5432 --backend 10.0.0.1:5432` needs no file
 
     /nowhere/pointsman.toml: 1 fault
     ");

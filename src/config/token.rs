@@ -89,7 +89,8 @@ pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
         }
         Err(TokenFault::Unreadable { source, .. }) => {
             let message = format!("the token of `admin.token_file` cannot be read: {}", reason(&source));
-            Some(fault(Code::Unreadable, &message))
+            let help = "make one: openssl rand -hex 32 | install -m 0640 -g pointsman /dev/stdin /etc/pointsman/token";
+            Some(fault(Code::Unreadable, &message).help(help))
         }
         Err(TokenFault::Form { .. }) => {
             let help = format!(

@@ -8,6 +8,7 @@ use toml::de::{DeInteger, DeValue};
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::{Findings, did_you_mean};
+use super::foreign;
 use super::read::{Path, Read, Value, wrong_type};
 use crate::route::pattern::NamePattern;
 use crate::sys::Address;
@@ -174,6 +175,12 @@ fn duration(value: &Value<'_>, path: Path<'_>, bounds: Bounds, found: &mut Findi
     };
     let Ok(time) = humantime::parse_duration(text) else {
         let message = format!("{text:?} is not a duration");
+        if or.is_empty() && ["off", "never", "none", "infinite", "infinity"].contains(&&**text) {
+            let longest = humantime::format_duration(Duration::from_millis(bounds.max));
+            let fault = Diagnostic::new(Code::BadDuration, path, format!("`{path}` cannot be turned off"));
+            found.add(fault.label(at, format!("the longest is \"{longest}\"")));
+            return None;
+        }
         let help = format!("a duration is a number with its unit: \"500ms\", \"2s\", \"1h 30m\"{or}");
         let label =
             if number_alone(text) { format!("did you mean \"{}s\"?", text.trim()) } else { String::new() };
@@ -232,9 +239,10 @@ fn unknown_word<'w>(
     text: &str,
     words: impl IntoIterator<Item = &'w str>,
 ) -> Diagnostic {
-    let label = match did_you_mean(text, words) {
-        Some(meant) => format!("did you mean \"{meant}\"?"),
-        None => String::new(),
+    let label = match (foreign::word(path.last_key(), text), did_you_mean(text, words)) {
+        (Some(hint), _) => hint.to_owned(),
+        (None, Some(meant)) => format!("did you mean \"{meant}\"?"),
+        (None, None) => String::new(),
     };
     let message = format!("`{path}` does not know {text:?}");
     Diagnostic::new(Code::UnknownWord, path, message).label(value.span().into(), label)
@@ -301,9 +309,18 @@ impl Read for SniPattern {
                 let message = format!("{text:?} is not a server name");
                 let fault = Diagnostic::new(Code::BadServerName, path, message)
                     .label(value.span().into(), fault.to_string());
-                found.add(
-                    fault.help("write \"mail.example.com\", or \"*.example.com\" for every name below it"),
-                );
+                let fault =
+                    fault.help("write \"mail.example.com\", or \"*.example.com\" for every name below it");
+                found.add(match text {
+                    "*" | "*.*" | "_" | "default" => fault.help(
+                        "for names that no route has: unmatched = \"POOL\" in the listener; for clients without a name: \
+                         no_sni = \"POOL\"",
+                    ),
+                    text if text.parse::<std::net::IpAddr>().is_ok() => {
+                        fault.help("clients that connect by an address send no name: no_sni = \"POOL\" in the listener")
+                    }
+                    _ => fault,
+                });
                 None
             }
         }

@@ -294,6 +294,9 @@ mod tests {
         check("[::]:443", no_family(), "this host has no IPv6: write \"0.0.0.0:443\", or \":443\"");
         check("10.0.0.1:443", io::ErrorKind::AddrInUse.into(), "choose another port");
         check("unix:/s", io::ErrorKind::AddrInUse.into(), "choose another path");
+        let unprivileged =
+            BindFault::new("0.0.0.0:81".parse().unwrap(), io::ErrorKind::PermissionDenied.into());
+        insta::assert_snapshot!(unprivileged, @"cannot listen on 0.0.0.0:81: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE, or a lower net.ipv4.ip_unprivileged_port_start");
         let elsewhere =
             BindFault::elsewhere("10.0.0.1:1".parse().unwrap(), io::ErrorKind::AddrNotAvailable.into());
         assert!(!elsewhere.to_string().contains("free_bind"), "{elsewhere}");

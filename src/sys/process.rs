@@ -19,6 +19,11 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(soft)
 }
 
+/// The number of the user whose rights this process has.
+pub fn user() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
 /// Descriptors open now.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ mod injection;
 mod life;
 mod limits;
 mod lists;
+mod messages;
 mod pressure;
 mod probes;
 mod process;

@@ -1,0 +1,437 @@
+//! What operators bring along from other programs: keys, words and whole files of theirs, and what to write instead.
+
+/// Returns what to write instead of an unknown key of a table; `noun` is what messages call the table.
+pub(super) fn key(noun: &str, key: &str) -> Option<&'static str> {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    let is_meant =
+        |(nouns, keys, _): &&Row| (nouns.is_empty() || nouns.contains(&noun)) && keys.contains(&key.as_str());
+    KEYS.iter().find(is_meant).map(|(.., hint)| *hint)
+}
+
+/// The tables in which keys are meant, none for all; the keys; and what to write instead.
+type Row = (&'static [&'static str], &'static [&'static str], &'static str);
+
+const FILE: &[&str] = &["a configuration"];
+const LISTENER: &[&str] = &["a listener"];
+const POOL: &[&str] = &["a pool"];
+const BACKEND: &[&str] = &["a backend"];
+const ROUTE: &[&str] = &["a route"];
+const HEALTH: &[&str] = &["a health check"];
+
+const KEYS: &[Row] = &[
+    (
+        FILE,
+        &["frontend", "frontends", "listen", "listeners", "entrypoints", "server_block", "stream"],
+        "write [listener.NAME] with bind = \":443\" and pool = \"NAME\"",
+    ),
+    (
+        FILE,
+        &[
+            "backend",
+            "backends",
+            "upstream",
+            "upstreams",
+            "server",
+            "servers",
+            "cluster",
+            "clusters",
+            "pools",
+            "services",
+        ],
+        "write [pool.NAME] with backends = [\"10.0.0.1:443\"]",
+    ),
+    (
+        FILE,
+        &["global", "defaults", "events", "http"],
+        "settings of the process stand at the top of the file, those of clients in [listener.NAME], those of backends in \
+         [pool.NAME]",
+    ),
+    (
+        FILE,
+        &["include", "includes", "import", "conf_d"],
+        "a configuration is one file; routes, lists and backends may have files of their own: routes_file, list.NAME.file, \
+         discover = { file = \"...\" }",
+    ),
+    (
+        FILE,
+        &[
+            "daemon",
+            "daemonize",
+            "user",
+            "group",
+            "chroot",
+            "pid_file",
+            "pidfile",
+            "pid",
+            "ulimit_n",
+            "uid",
+            "gid",
+        ],
+        "the service manager does this: see dist/pointsman.service",
+    ),
+    (
+        FILE,
+        &["nbproc", "nbthread", "worker_processes", "threads", "concurrency"],
+        "write workers = 4; the default is one per core",
+    ),
+    (FILE, &["maxconn", "worker_connections", "connections"], "write max_connections = 100000"),
+    (
+        FILE,
+        &["stats", "metrics", "prometheus", "api"],
+        "write [admin] with listen = \"127.0.0.1:10190\": /metrics and /api/v1/status",
+    ),
+    (
+        FILE,
+        &["resolvers", "resolver", "nameserver"],
+        "write discover = { dns = \"...\", resolvers = [\"10.0.0.53\"] } in a pool",
+    ),
+    (LISTENER, &["listen", "address", "addr", "port", "ip", "binds"], "write bind = \":443\""),
+    (
+        LISTENER,
+        &["server_name", "server_names", "host", "hosts", "domains"],
+        "write protocol = \"tls\" and routes = [{ sni = \"mail.example.com\", pool = \"NAME\" }]",
+    ),
+    (
+        LISTENER,
+        &[
+            "default_backend",
+            "backend",
+            "backends",
+            "upstream",
+            "proxy_pass",
+            "target",
+            "service",
+            "server",
+            "servers",
+        ],
+        "write pool = \"NAME\", and [pool.NAME] with backends = [\"10.0.0.1:443\"]",
+    ),
+    (
+        LISTENER,
+        &["use_backend", "acl", "rules", "rule"],
+        "write routes = [{ sni = \"mail.example.com\", pool = \"NAME\" }]",
+    ),
+    (
+        LISTENER,
+        &[
+            "ssl",
+            "crt",
+            "cert",
+            "certificate",
+            "ssl_certificate",
+            "ssl_certificate_key",
+            "tls",
+            "ssl_preread",
+        ],
+        "TLS passes through, and certificates stay on the backends: protocol = \"tls\" reads the server name",
+    ),
+    (
+        LISTENER,
+        &["timeout", "timeouts", "timeout_client", "client_timeout", "proxy_timeout"],
+        "the times are idle_timeout, half_closed_timeout, first_byte_timeout and hello_timeout",
+    ),
+    (LISTENER, &["whitelist", "allowlist", "src"], "write allow = [\"10.0.0.0/8\"]"),
+    (LISTENER, &["blacklist", "denylist"], "write deny = [\"192.0.2.0/24\"]"),
+    (LISTENER, &["accept_proxy", "proxy"], "write proxy_protocol = { trusted = [\"10.0.0.0/8\"] }"),
+    (
+        LISTENER,
+        &["rate_limit", "limit_conn", "maxconn"],
+        "write max_connections, rate, or per_source = { connections = 100 }",
+    ),
+    (
+        POOL,
+        &[
+            "server",
+            "servers",
+            "members",
+            "targets",
+            "hosts",
+            "host",
+            "endpoints",
+            "nodes",
+            "upstream",
+            "address",
+            "addresses",
+        ],
+        "write backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"]",
+    ),
+    (
+        POOL,
+        &[
+            "algorithm",
+            "lb",
+            "lb_policy",
+            "lb_algorithm",
+            "load_balancing",
+            "method",
+            "policy",
+            "strategy",
+            "scheduler",
+        ],
+        "write balance = \"maglev\", \"round-robin\", \"least-connections\", \"random-two\", \"failover\" or \"least-latency\"",
+    ),
+    (
+        POOL,
+        &[
+            "sticky",
+            "stick",
+            "stick_table",
+            "session_affinity",
+            "affinity",
+            "persistence",
+            "hash",
+            "ip_hash",
+            "cookie",
+        ],
+        "write balance = \"maglev\" and hash_on = \"source-ip\": a client comes back to its backend",
+    ),
+    (POOL, &["send_proxy", "send_proxy_v2", "proxy", "send_proxy_protocol"], "write proxy_protocol = \"v2\""),
+    (
+        POOL,
+        &["check", "checks", "option", "health_check", "healthcheck", "httpchk", "option_httpchk"],
+        "write health = { check = \"tcp\", interval = \"2s\" }",
+    ),
+    (
+        POOL,
+        &["timeout", "timeouts", "timeout_connect"],
+        "the times are connect_timeout, dial_timeout and health.timeout; idle_timeout stands in the listener",
+    ),
+    (
+        POOL,
+        &["timeout_server", "server_timeout", "proxy_timeout", "idle_timeout"],
+        "write idle_timeout in the listener",
+    ),
+    (POOL, &["retries", "proxy_next_upstream_tries", "max_retries"], "write attempts = 3"),
+    (POOL, &["maxconn", "max_conns"], "write max_connections = 100, for each backend"),
+    (POOL, &["resolver", "resolvers", "dns"], "write discover = { dns = \"db.internal\", port = 5432 }"),
+    (POOL, &["weight", "weights"], "write backends = [{ address = \"10.0.0.1:443\", weight = 2 }]"),
+    (POOL, &["outlier_detection", "max_fails", "fail_timeout", "observe"], "write [pool.NAME.ejection]"),
+    (
+        BACKEND,
+        &["host", "ip", "server", "addr", "url", "uri", "target", "hostname"],
+        "write address = \"10.0.0.1:443\"",
+    ),
+    (BACKEND, &["port"], "the port stands in the address: address = \"10.0.0.1:443\""),
+    (
+        BACKEND,
+        &["disabled", "enabled", "down", "drain"],
+        "write state = \"maintenance\", or state = \"drain\"",
+    ),
+    (BACKEND, &["maxconn", "max_conns"], "write max_connections = 100"),
+    (
+        BACKEND,
+        &["check", "inter", "rise", "fall", "max_fails", "fail_timeout"],
+        "checks are those of the pool: health = { interval = \"2s\", fall = 3 }",
+    ),
+    (BACKEND, &["priority"], "write backup = true, or a zone"),
+    (
+        ROUTE,
+        &["host", "hosts", "server_name", "domain", "domains", "hostname", "match"],
+        "write sni = \"mail.example.com\"",
+    ),
+    (
+        ROUTE,
+        &["backend", "backends", "upstream", "target", "service", "cluster", "to"],
+        "write pool = \"NAME\"",
+    ),
+    (
+        ROUTE,
+        &["path", "url", "prefix", "header", "headers", "method"],
+        "nothing is decrypted, so paths and headers are not seen: a route asks for sni, alpn, source and others",
+    ),
+    (ROUTE, &["ip", "src", "client", "cidr"], "write source = \"10.0.0.0/8\""),
+    (HEALTH, &["inter", "period", "every"], "write interval = \"2s\""),
+    (HEALTH, &["url", "uri"], "write path = \"/health\""),
+    (
+        HEALTH,
+        &["type", "kind", "protocol", "mode"],
+        "write check = \"tcp\", \"http\", \"tls\" or another kind",
+    ),
+    (HEALTH, &["healthy_threshold", "success"], "write rise = 2"),
+    (HEALTH, &["unhealthy_threshold", "failures", "max_fails"], "write fall = 3"),
+    (&[], &["timeout", "timeouts"], "each time has a key of its own; config.example.toml has them all"),
+];
+
+/// Returns what to write instead of a word that the key does not know.
+pub(super) fn word(key: &str, word: &str) -> Option<&'static str> {
+    let word = word.to_ascii_lowercase().replace('_', "-");
+    let is_meant = |(keys, words, _): &&Row| keys.contains(&key) && words.contains(&word.as_str());
+    WORDS.iter().find(is_meant).map(|(.., hint)| *hint)
+}
+
+/// The keys; their words elsewhere, with `-` for `_`; and what to write instead.
+const WORDS: &[Row] = &[
+    (
+        &["balance"],
+        &["source", "ip-hash", "iphash", "hash", "sh", "ring-hash", "consistent", "consistent-hash"],
+        "did you mean \"maglev\", with hash_on = \"source-ip\"?",
+    ),
+    (&["balance"], &["leastconn", "least-conn", "lc", "wlc"], "did you mean \"least-connections\"?"),
+    (&["balance"], &["static-rr", "rr", "wrr"], "did you mean \"round-robin\"?"),
+    (&["balance"], &["first", "priority"], "did you mean \"failover\"?"),
+    (
+        &["balance"],
+        &["random", "p2c", "power-of-two", "least-request", "two"],
+        "did you mean \"random-two\"?",
+    ),
+    (
+        &["balance"],
+        &["uri", "url-param", "hdr", "header", "cookie", "rdp-cookie"],
+        "nothing is decrypted: \"maglev\" hashes \"source-ip\", \"sni\" or \"proxy-authority\"",
+    ),
+    (
+        &["protocol", "mode"],
+        &[
+            "mysql", "mariadb", "ldap", "ldaps", "redis", "mqtt", "ssh", "sieve", "xmpp", "mongodb", "kafka",
+            "amqp", "ftp", "rdp", "raw", "layer4",
+        ],
+        "did you mean \"tcp\"? The bytes pass as they are",
+    ),
+    (
+        &["protocol", "mode"],
+        &["http", "h2", "grpc"],
+        "did you mean \"tcp\", or \"tls\" for HTTPS? HTTP itself is not read",
+    ),
+    (&["protocol", "mode"], &["https", "ssl", "tls-passthrough", "sni"], "did you mean \"tls\"?"),
+    (&["protocol", "mode"], &["postgresql", "pgsql"], "did you mean \"postgres\"?"),
+    (&["protocol", "mode"], &["udp", "quic", "http3", "dtls"], "only TCP is served"),
+    (
+        &["to"],
+        &["syslog", "journal", "journald", "stderr", "console"],
+        "\"stdout\" goes to the journal under systemd, and to the container's log",
+    ),
+    (&["check"], &["none", "false", "no", "disabled"], "did you mean \"off\"?"),
+    (&["check"], &["pgsql", "postgresql", "pg-isready"], "did you mean \"postgres\"?"),
+    (&["check"], &["ssl", "ssl-hello", "ssl-hello-chk"], "did you mean \"tls\"?"),
+    (&["check"], &["ping"], "did you mean \"tcp\"?"),
+];
+
+/// A form in which other programs have their configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Yaml,
+    Nginx,
+    HaProxy,
+    Json,
+    Xml,
+}
+
+impl Form {
+    /// What messages call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Yaml => "YAML",
+            Self::Nginx => "the form of nginx, with braces and semicolons",
+            Self::HaProxy => "the form of HAProxy",
+            Self::Json => "JSON",
+            Self::Xml => "XML",
+        }
+    }
+
+    /// Tells the form of a text that is not TOML by its first lines.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        /// Lines that are looked at.
+        const LINES: usize = 100;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines: Vec<&str> = lines.take(LINES).collect();
+        let first = lines.first()?;
+        if first.starts_with('{') {
+            return Some(Self::Json);
+        }
+        if first.starts_with('<') {
+            return Some(Self::Xml);
+        }
+        let most =
+            |is_so: fn(&str) -> bool| lines.iter().filter(|line| is_so(line)).count() * 2 > lines.len();
+        if most(|line| line.ends_with(['{', ';']) || line == "}") {
+            return Some(Self::Nginx);
+        }
+        if most(is_yaml) {
+            return Some(Self::Yaml);
+        }
+        most(is_haproxy).then_some(Self::HaProxy)
+    }
+}
+
+/// `key: value`, `key:` or `- item`.
+fn is_yaml(line: &str) -> bool {
+    let line = line.strip_prefix("- ").map_or(line, str::trim_start);
+    let is_key = |key: &str| {
+        !key.is_empty()
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\''))
+    };
+    line == "---" || line.strip_suffix(':').or(line.split_once(": ").map(|(key, _)| key)).is_some_and(is_key)
+}
+
+fn is_haproxy(line: &str) -> bool {
+    const WORDS: &[&str] = &[
+        "global",
+        "defaults",
+        "frontend",
+        "backend",
+        "listen",
+        "bind",
+        "server",
+        "mode",
+        "option",
+        "timeout",
+        "balance",
+        "default_backend",
+        "use_backend",
+        "maxconn",
+        "log",
+        "acl",
+        "stick",
+        "stick-table",
+        "tcp-request",
+        "retries",
+        "daemon",
+        "user",
+        "group",
+        "stats",
+        "resolvers",
+        "nameserver",
+        "http-request",
+        "option",
+        "chroot",
+    ];
+    let mut words = line.split_ascii_whitespace();
+    words.next().is_some_and(|word| WORDS.contains(&word)) && words.next() != Some("=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_told_apart() {
+        let check = |text: &str, expected: Option<Form>| assert_eq!(Form::of(text), expected, "{text}");
+        check("listeners:\n  - name: web\n    bind: \":443\"\n    pool: web\n", Some(Form::Yaml));
+        check("---\n# all\npool:\n  backends:\n  - 10.0.0.1:443\n", Some(Form::Yaml));
+        check("stream {\n  server {\n    listen 443;\n    proxy_pass db;\n  }\n}\n", Some(Form::Nginx));
+        check(
+            "global\n  daemon\nfrontend f\n  bind :443\n  default_backend b\nbackend b\n  server s 10.0.0.1:443 check\n",
+            Some(Form::HaProxy),
+        );
+        check("{ \"listener\": {} }", Some(Form::Json));
+        check("<config/>", Some(Form::Xml));
+        check("", None);
+        check("[listener.a]\nbind = ':1\npool = 'p'\n", None);
+        check("bind = x\nmode = y\nserver = z\n", None);
+    }
+
+    #[test]
+    fn keys_and_words_of_others_have_a_hint() {
+        assert!(key("a pool", "Servers").unwrap().contains("backends = ["));
+        assert!(key("a backend", "host").unwrap().contains("address = "));
+        assert!(key("a listener", "ssl-certificate").unwrap().contains("TLS passes through"));
+        assert!(key("a forward", "timeout").is_some());
+        assert_eq!(key("a pool", "nonsense"), None);
+        assert!(word("balance", "ip_hash").unwrap().contains("maglev"));
+        assert!(word("protocol", "UDP").unwrap().contains("only TCP"));
+        assert_eq!(word("balance", "nonsense"), None);
+        for (nouns, keys, hint) in KEYS.iter().chain(WORDS) {
+            assert!(!keys.is_empty() && !hint.is_empty() && !hint.contains("  "), "{nouns:?} {keys:?}");
+        }
+    }
+}
