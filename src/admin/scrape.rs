@@ -2,7 +2,7 @@
 
 use std::time::{Instant, UNIX_EPOCH};
 
-use crate::pool::{Backend, Discovery, LookupResult, Pool, State, Trouble};
+use crate::pool::{Backend, Discovery, LookupResult, Pool, Reason, State, Trouble};
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
@@ -167,12 +167,23 @@ fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
         let present = backend.state();
         State::ALL.map(|state| (state.word(), f64::from(u8::from(state == present)))).into()
     });
+    each(&families::BACKEND_FAULT, "fault", &|backend| {
+        fault(backend).map(|word| (word, 1.0)).into_iter().collect()
+    });
     each(&families::BACKEND_STATE_CHANGES, "state", &|backend| {
         State::ALL.map(|state| (state.word(), backend.entered(state) as f64)).into()
     });
     each(&families::BACKEND_TROUBLES, "kind", &|backend| {
         Trouble::ALL.map(|trouble| (trouble.word(), backend.troubles(trouble) as f64)).into()
     });
+}
+
+/// The word for why a backend is down; `None` in any other state.
+fn fault(backend: &Backend) -> Option<&'static str> {
+    match backend.reason().filter(|_| backend.state() == State::Down)? {
+        Reason::ChecksFailed(fault) => Some(fault.failed_check().word()),
+        _ => Some("agent"),
+    }
 }
 
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {

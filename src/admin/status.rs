@@ -58,6 +58,8 @@ struct PoolStatus<'a> {
     digest: Option<String>,
     /// Whether health is disregarded, because too little is up.
     panic: bool,
+    /// Backends that take new connections.
+    available: usize,
     queue: QueueStatus,
     tiers: Vec<TierStatus>,
     /// Where further backends come from; null for a pool that discovers none.
@@ -130,6 +132,8 @@ struct BackendStatus<'a> {
     /// What a connect took of late; null while nothing is known.
     latency_seconds: Option<f64>,
     state: &'static str,
+    /// Why it is in that state, as in the log; null while it is up.
+    reason: Option<String>,
     /// Whole seconds in that state.
     since_seconds: u64,
     connections: BackendConnections,
@@ -186,6 +190,10 @@ struct ChecksStatus {
     passed: u64,
     failed: u64,
     not_made: u64,
+    /// The fault of the last failed check, as in the metric; null if the last one passed and checks say up.
+    fault: Option<&'static str>,
+    /// The first words of the backend's answer to that check, escaped and cut; null if it sent nothing.
+    heard: Option<String>,
 }
 
 /// The whole page, with a line end.
@@ -249,6 +257,7 @@ fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
         proxy_protocol: pool.spec().proxy_protocol.as_ref().map(|announce| announce.version.word()),
         digest: pool.digest().map(|digest| format!("{digest:016x}")),
         panic: pool.is_in_panic(),
+        available: pool.available(),
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
         tiers: pool.tiers().into_iter().map(tier).collect(),
         discovery: served.discovery.as_deref().map(discovery),
@@ -298,6 +307,17 @@ fn forward(forward: &Forward) -> ForwardStatus {
     }
 }
 
+fn checks(backend: &Backend) -> ChecksStatus {
+    let failure = backend.check_failure();
+    ChecksStatus {
+        passed: backend.checks_passed(),
+        failed: backend.checks_failed(),
+        not_made: backend.checks_not_made(),
+        fault: failure.as_ref().map(|failure| failure.fault.failed_check().word()),
+        heard: failure.and_then(|failure| failure.heard).map(|words| words.to_string()),
+    }
+}
+
 fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Instant) -> BackendStatus<'a> {
     BackendStatus {
         name: backend.name(),
@@ -312,17 +332,14 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         share: pool.share(backend, now),
         latency_seconds: Some(backend.latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
         state: backend.state().word(),
+        reason: backend.reason().map(|reason| reason.to_string()),
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
         connections: BackendConnections {
             active: backend.active(),
             limit: backend.limit(),
             total: backend.connections_total(),
         },
-        checks: ChecksStatus {
-            passed: backend.checks_passed(),
-            failed: backend.checks_failed(),
-            not_made: backend.checks_not_made(),
-        },
+        checks: checks(backend),
         troubles: TroublesStatus {
             connects: backend.troubles(Trouble::Connect),
             early_resets: backend.troubles(Trouble::EarlyReset),

@@ -17,8 +17,11 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 
 use super::agent::Allowance;
-use super::health::{Change, CheckFault, CheckOutcome, Ejection, Event, Health, Rules, State, Trouble};
+use super::health::{
+    Change, CheckFailure, CheckFault, CheckOutcome, Ejection, Event, Health, Reason, Rules, State, Trouble,
+};
 use super::latency::Latency;
+use super::probe::Finding;
 use super::queue::Queue;
 use super::{BackendSpec, Duty, slow_start};
 use crate::balance::FULL_SHARE;
@@ -150,6 +153,16 @@ impl Backend {
         self.vitals.health().ejection()
     }
 
+    /// Why it is in its state; `None` while it is up.
+    pub fn reason(&self) -> Option<Reason> {
+        self.vitals.health().reason()
+    }
+
+    /// What its last failed check met; `None` if its last check passed and its checks say up.
+    pub fn check_failure(&self) -> Option<CheckFailure> {
+        self.vitals.health().check_failure().cloned()
+    }
+
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
         let is_up = self.vitals.state.load(Ordering::Relaxed) == State::Up as u8;
@@ -251,9 +264,13 @@ impl Backend {
     }
 
     /// Counts a check, and takes in its result as [`Backend::on`].
-    pub(super) fn observe(&self, outcome: CheckOutcome, rules: Rules<'_>, now: Instant) -> Option<Change> {
-        self.vitals.count(outcome);
-        self.on(Event::Check(outcome), rules, now)
+    pub(super) fn observe(&self, found: Finding, rules: Rules<'_>, now: Instant) -> Option<Change> {
+        self.vitals.count(found.outcome);
+        let change = self.on(Event::Check(found.outcome), rules, now);
+        if matches!(found.outcome, CheckOutcome::Failed(fault) if fault != CheckFault::Local) {
+            self.vitals.health().add_words(found.heard);
+        }
+        change
     }
 
     /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
@@ -530,7 +547,7 @@ mod tests {
     }
 
     fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<Change> {
-        backend.observe(outcome, Rules { health: Some(&health_spec()), ejection: None }, now)
+        backend.observe(outcome.into(), Rules { health: Some(&health_spec()), ejection: None }, now)
     }
 
     /// A backend that is down, with one lease held and one connection made.

@@ -37,7 +37,7 @@ impl Pool {
     /// It is passed over while the pool has no checks.
     pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<Change> {
         self.spec.health.as_ref()?;
-        self.mine(&report.backend)?.observe(report.outcome, self.rules(), now)
+        self.mine(&report.backend)?.observe(report.found.clone(), self.rules(), now)
     }
 
     /// Takes in what a backend's agent said, word by word.

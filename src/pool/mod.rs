@@ -47,10 +47,12 @@ pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
 pub use discover::{Discoveries, Discovery, DiscoveryReport};
 pub use forward::spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
-pub use health::{AgentWord, Change, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble};
+pub use health::{
+    AgentWord, Change, CheckFailure, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble,
+};
 pub use lease::Lease;
 pub use pick::Unavailable;
-pub use probe::{CheckLimit, CheckReport, Checks};
+pub use probe::{CheckLimit, CheckReport, Checks, Finding};
 pub use spec::{
     AgentSpec, BackendSpec, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn, HashParts,
     HealthSpec, OnDown, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
@@ -155,6 +157,18 @@ impl Pool {
     /// Its backends, in written order.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
+    }
+
+    /// How many of its backends take new connections.
+    pub fn available(&self) -> usize {
+        self.backends.iter().filter(|backend| backend.is_available()).count()
+    }
+
+    /// Whether a new connection has somewhere to go, full backends included: a backend is available, or health is
+    /// disregarded and a backend is wanted.
+    pub fn has_backend(&self) -> bool {
+        self.backends.iter().any(|backend| backend.is_available())
+            || (self.is_in_panic() && self.backends.iter().any(|backend| backend.is_wanted()))
     }
 
     /// The backend of that name.

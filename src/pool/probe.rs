@@ -40,9 +40,24 @@ pub struct CheckReport {
     /// The backend as it was when its task was started; a reload may have replaced it since.
     pub backend: Arc<Backend>,
     /// How it ended.
-    pub outcome: CheckOutcome,
+    pub found: Finding,
     /// How long it took.
     pub took: Duration,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// How it ended.
+    pub outcome: CheckOutcome,
+    /// The first words of an answer that did not do, escaped and cut; `None` if there were none.
+    pub heard: Option<Arc<str>>,
+}
+
+impl From<CheckOutcome> for Finding {
+    fn from(outcome: CheckOutcome) -> Self {
+        Self { outcome, heard: None }
+    }
 }
 
 /// The running checks of one pool. They end when it is dropped.
@@ -96,12 +111,17 @@ async fn run(watch: Watch<HealthSpec, CheckReport>) {
         }
         let place = limit.enter().await;
         let started = Instant::now();
-        let outcome = check(&address, &spec, schedule.bytes()).await;
+        let found = check(&address, &spec, schedule.bytes()).await;
         drop(place);
+        let outcome = found.outcome;
+        if let CheckOutcome::Failed(fault) = outcome {
+            let (pool, name, heard) = (backend.pool(), backend.name(), found.heard.as_deref());
+            tracing::debug!(%pool, backend = %name, %fault, heard, "check failed");
+        }
         let report = CheckReport {
             pool: Arc::clone(backend.pool()),
             backend: Arc::clone(&backend),
-            outcome,
+            found,
             took: started.elapsed(),
         };
         if reports.send(report).await.is_err() {

@@ -23,7 +23,7 @@ fn build(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> Pool {
 
 fn report(pool: &Pool, name: &str, outcome: CheckOutcome) -> CheckReport {
     let backend = Arc::clone(pool.backend(name).unwrap());
-    CheckReport { pool: Arc::clone(&pool.spec().name), backend, outcome, took: Duration::ZERO }
+    CheckReport { pool: Arc::clone(&pool.spec().name), backend, found: outcome.into(), took: Duration::ZERO }
 }
 
 fn take_down(pool: &Pool, name: &str) {

@@ -3,11 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use humantime::format_duration;
 
-use super::Server;
+use super::{Server, backend_log};
 use crate::live::{Notice, Pace};
 use crate::pool::{
     AgentReport, Backend, Change, CheckOutcome, CheckReport, OnDown, Sighting, State, Withheld,
@@ -27,6 +27,8 @@ pub(super) struct Aftercare {
     paces: HashMap<Arc<str>, (u32, Arc<Pace>)>,
     /// The pools that were in panic when last looked at, by their names.
     in_panic: HashSet<Arc<str>>,
+    /// The pools that have no backend for new connections, by their names, and since when.
+    without_backend: HashMap<Arc<str>, Instant>,
 }
 
 /// A notice, and the rate that its pool had then.
@@ -40,7 +42,7 @@ impl Aftercare {
     pub(super) fn apply(&mut self, server: &Server, report: &CheckReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
-        if let CheckOutcome::Failed(fault) = report.outcome {
+        if let CheckOutcome::Failed(fault) = report.found.outcome {
             served.metrics.failed_check(fault.failed_check());
         }
         if let Some(change) = served.pool.apply(report, Instant::now()) {
@@ -56,7 +58,7 @@ impl Aftercare {
             self.follow(server, served, &report.backend, change);
         }
         // It may have spoken of its weight alone.
-        self.notice_panic(server, served);
+        self.review_pool(server, served);
     }
 
     /// Ejects a backend at which clients failed, unless its pool cannot do without it.
@@ -105,8 +107,33 @@ impl Aftercare {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
         }
-        self.notice_panic(server, served);
+        self.review_pool(server, served);
         self.review_notices(server, served);
+    }
+
+    /// A pool may have come into panic or out of it, have lost its last backend or have one again.
+    fn review_pool(&mut self, server: &Server, served: &Served) {
+        self.notice_panic(server, served);
+        self.notice_loss(served);
+    }
+
+    /// Logs once that a pool has no backend for new connections, and once that it has one again.
+    fn notice_loss(&mut self, served: &Served) {
+        let (pool, has_backend) = (&served.pool.spec().name, served.pool.has_backend());
+        let left = backend_log::left(&served.pool);
+        match self.without_backend.get(pool) {
+            None if !has_backend => {
+                let open: u64 = served.pool.backends().iter().map(|backend| backend.active()).sum();
+                tracing::error!(%pool, %left, open, "pool has no backend left: new connections are refused");
+                self.without_backend.insert(Arc::clone(pool), Instant::now());
+            }
+            Some(since) if has_backend => {
+                let after = format_duration(Duration::from_secs(since.elapsed().as_secs()));
+                tracing::info!(%pool, %left, %after, "pool has a backend again");
+                self.without_backend.remove(pool);
+            }
+            _ => {}
+        }
     }
 
     /// A pool may have changed what it does about backends that are down. Notices to the connections of
@@ -135,6 +162,7 @@ impl Aftercare {
     pub(super) fn retain(&mut self, snapshot: &Snapshot) {
         self.paces.retain(|pool, _| snapshot.pools.contains_key(pool));
         self.in_panic.retain(|pool| snapshot.pools.contains_key(pool));
+        self.without_backend.retain(|pool, _| snapshot.pools.contains_key(pool));
     }
 
     /// Forgets what is gone for good.
@@ -145,8 +173,8 @@ impl Aftercare {
     }
 
     fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: Change) {
-        log(backend, change);
-        self.notice_panic(server, served);
+        backend_log::log(&served.pool, backend, change);
+        self.review_pool(server, served);
         if let Some(ejection) = backend.ejection().filter(|_| change.to == State::Ejected) {
             self.ejected.insert(backend.number(), (ejection.until, Arc::clone(backend)));
         }
@@ -193,21 +221,5 @@ fn close_rate(served: &Served, backend: &Backend) -> Option<u32> {
     match served.pool.spec().on_down {
         OnDown::Close { rate } if backend.state() == State::Down && !served.pool.is_in_panic() => Some(rate),
         _ => None,
-    }
-}
-
-fn log(backend: &Backend, change: Change) {
-    let (pool, reason, ejection) = (backend.pool(), change.reason, backend.ejection());
-    let backend = backend.name();
-    match change.to {
-        State::Up => tracing::info!(%pool, %backend, %reason, "backend is up"),
-        State::Down => tracing::warn!(%pool, %backend, %reason, "backend is down"),
-        State::Draining => tracing::info!(%pool, %backend, %reason, "backend is draining"),
-        State::Maintenance => tracing::info!(%pool, %backend, %reason, "backend is in maintenance"),
-        State::Ejected => {
-            let time = format_duration(ejection.map(|ejection| ejection.time).unwrap_or_default());
-            let in_a_row = ejection.map(|ejection| ejection.in_a_row);
-            tracing::warn!(%pool, %backend, %reason, %time, in_a_row, "backend is ejected");
-        }
     }
 }

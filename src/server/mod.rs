@@ -6,6 +6,7 @@
 
 mod aftercare;
 mod agents;
+mod backend_log;
 mod build;
 mod building;
 mod confine;

@@ -11,6 +11,7 @@ mod conditions;
 mod confined;
 mod dial;
 mod discovery;
+mod down;
 mod ends;
 mod files;
 mod forward;

@@ -1,7 +1,18 @@
 //! What the checks of a backend have found.
 
+use std::sync::Arc;
+
 use super::{CheckFault, CheckOutcome, Reason};
 use crate::pool::HealthSpec;
+
+/// What a failed check met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckFailure {
+    /// The kind of fault.
+    pub fault: CheckFault,
+    /// The first words of the backend's answer, escaped and cut; `None` if it sent nothing.
+    pub heard: Option<Arc<str>>,
+}
 
 /// The finding of a backend's checks.
 #[derive(Clone, Debug)]
@@ -11,14 +22,28 @@ pub(super) struct Checked {
     known: bool,
     /// Results in a row that speak against `up`.
     against: u32,
+    /// What the last failed check met. Kept while the finding is down, also behind a check that passed.
+    failure: Option<CheckFailure>,
 }
 
 impl Checked {
     /// Nothing was found yet.
-    pub(super) const UNKNOWN: Self = Self { up: true, known: false, against: 0 };
+    pub(super) const UNKNOWN: Self = Self { up: true, known: false, against: 0, failure: None };
 
     pub(super) fn is_up(&self) -> bool {
         self.up
+    }
+
+    /// What the last failed check met; `None` if the last one passed and the finding is up.
+    pub(super) fn failure(&self) -> Option<&CheckFailure> {
+        self.failure.as_ref()
+    }
+
+    /// Adds the words that the backend sent in the check that was observed last.
+    pub(super) fn add_words(&mut self, heard: Option<Arc<str>>) {
+        if let Some(failure) = &mut self.failure {
+            failure.heard = heard;
+        }
     }
 
     /// What was found is long ago: a guess, until the next result decides.
@@ -37,10 +62,14 @@ impl Checked {
             CheckOutcome::Failed(CheckFault::Local) => return None,
             CheckOutcome::Failed(fault) => (false, Reason::ChecksFailed(fault)),
         };
+        if let CheckOutcome::Failed(fault) = outcome {
+            self.failure = Some(CheckFailure { fault, heard: None });
+        }
         let first = !self.known;
         self.known = true;
         if says_up == self.up {
             self.against = 0;
+            self.failure = self.failure.take().filter(|_| !says_up);
             return None;
         }
         self.against = self.against.saturating_add(1);
@@ -48,7 +77,8 @@ impl Checked {
         if !first && self.against < needed {
             return None;
         }
-        *self = Self { up: says_up, known: true, against: 0 };
+        let failure = self.failure.take().filter(|_| !says_up);
+        *self = Self { up: says_up, known: true, against: 0, failure };
         Some(reason)
     }
 }

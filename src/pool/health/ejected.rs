@@ -26,6 +26,8 @@ pub struct Ejection {
     pub until: Instant,
     /// Which one in a row it is, from 1.
     pub in_a_row: u32,
+    /// How many clients in a row met the trouble.
+    pub failures: u32,
     /// Checks passed in a row since it began.
     passed: u32,
 }
@@ -43,7 +45,8 @@ impl Ejections {
         self.row = self.row.saturating_sub(u32::try_from(forgotten).unwrap_or(u32::MAX)).saturating_add(1);
         let time = spec.base_time.saturating_mul(self.row).min(spec.max_time);
         let until = now.checked_add(time).unwrap_or(now);
-        self.present = Some(Ejection { trouble, time, until, in_a_row: self.row, passed: 0 });
+        let (in_a_row, failures) = (self.row, spec.consecutive_failures);
+        self.present = Some(Ejection { trouble, time, until, in_a_row, failures, passed: 0 });
     }
 
     /// Takes in the result of a check; whether it ends the ejection.

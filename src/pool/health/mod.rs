@@ -33,11 +33,13 @@
 mod checked;
 mod ejected;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Duty, EjectionSpec, HealthSpec};
 use crate::telemetry::FailedCheck;
 use crate::wire::alert;
+pub use checked::CheckFailure;
 use checked::Checked;
 pub use ejected::Ejection;
 use ejected::Ejections;
@@ -304,6 +306,36 @@ impl Health {
     /// Whether neither the operator nor the agent wants it emptied or left alone, whatever its health.
     pub(super) fn is_wanted(&self) -> bool {
         (self.duty, self.agent_duty) == (Duty::Ready, Duty::Ready)
+    }
+
+    /// Why it is in its state: what the strongest cause says now. `None` while it is up.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        let of_duty = |wanted: Duty, word: AgentWord| {
+            Some(if self.duty == wanted { Reason::Duty(wanted) } else { Reason::Agent(word) })
+        };
+        match self.state {
+            State::Up => None,
+            State::Maintenance => of_duty(Duty::Maintenance, AgentWord::Maintenance),
+            State::Draining => of_duty(Duty::Drain, AgentWord::Drain),
+            State::Down => match self.checked.failure().filter(|_| !self.checked.is_up()) {
+                Some(failure) => Some(Reason::ChecksFailed(failure.fault)),
+                None => Some(Reason::Agent(AgentWord::Down)),
+            },
+            State::Ejected => self
+                .ejections
+                .present()
+                .map(|ejection| Reason::Failures { trouble: ejection.trouble, failures: ejection.failures }),
+        }
+    }
+
+    /// What the last failed check met; `None` if the last one passed and its checks say up.
+    pub(super) fn check_failure(&self) -> Option<&CheckFailure> {
+        self.checked.failure()
+    }
+
+    /// Adds the words that the backend sent in the check that was taken in last.
+    pub(super) fn add_words(&mut self, heard: Option<Arc<str>>) {
+        self.checked.add_words(heard);
     }
 
     /// When the present state began.

@@ -381,3 +381,36 @@ fn faults_are_told_in_words() {
     assert_eq!(told(CheckFault::Closed), "checks failed: closed before it answered");
     assert_eq!(told(CheckFault::TlsAlert(112)), "checks failed: TLS alert 112, unrecognized name");
 }
+
+/// Why it is in its state, after each of these events.
+#[track_caller]
+fn check_present_reason(events: &str, expected: Option<&str>) {
+    let mut life = Life::new(2, 1);
+    life.live_by(events);
+    assert_eq!(life.health.reason().is_none(), life.health.state() == State::Up, "{events}");
+    assert_eq!(life.health.reason().map(|reason| reason.to_string()).as_deref(), expected, "{events}");
+}
+
+#[test]
+fn the_reason_is_that_of_the_strongest_cause() {
+    check_present_reason("", None);
+    check_present_reason("pl", None);
+    check_present_reason("f", Some("checks failed: connection refused"));
+    // The fault of the last failed check, also behind one that passed.
+    check_present_reason("ft", Some("checks failed: timed out"));
+    check_present_reason("ftp", Some("checks failed: timed out"));
+    check_present_reason("ftl", Some("checks failed: timed out"));
+    check_present_reason("fpp", None);
+    check_present_reason("3", Some("its agent says down"));
+    check_present_reason("3f", Some("checks failed: connection refused"));
+    check_present_reason("3fpp", Some("its agent says down"));
+    check_present_reason("D4", Some("the configuration says drain"));
+    check_present_reason("4", Some("its agent says drain"));
+    check_present_reason("Df", Some("checks failed: connection refused"));
+    check_present_reason("Dfpp", Some("the configuration says drain"));
+    check_present_reason("fM", Some("the configuration says maintenance"));
+    check_present_reason("f5", Some("its agent says maintenance"));
+    check_present_reason("fMR", Some("checks failed: connection refused"));
+    check_present_reason("c", Some("5 connects failed in a row"));
+    check_present_reason("fx", None);
+}

@@ -3,12 +3,14 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::Finding;
 use crate::pool::{CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
@@ -22,32 +24,39 @@ const CHUNK: usize = 1024;
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
-pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckOutcome {
+pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> Finding {
     let is_busy = AtomicBool::new(false);
-    let attempt = async {
-        // A reset here came behind the handshake: it is a close, only an early one.
-        let socket = socket::connect(address, &is_busy).await.map_err(|error| broken(&error))?;
-        let header =
-            spec.proxy_protocol.map(|version| proxy_protocol::local(version, ends(&socket, address)));
-        let script = match (&spec.check, &header) {
-            (CheckKind::Tcp, None) => return Ok(()),
-            (CheckKind::Tcp, Some(_)) => None,
-            (CheckKind::Dialogue(script), _) => Some(script),
-        };
-        let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
-        match script {
-            Some(script) => {
-                talk(stream, header.unwrap_or_default(), dialogue(script, address, &random)).await
-            }
-            None => stream.write_all(&header.unwrap_or_default()).await.map_err(|error| broken(&error)),
-        }
+    let mut dialogue = match &spec.check {
+        CheckKind::Tcp => None,
+        CheckKind::Dialogue(script) => Some(dialogue(script, address, &random)),
     };
-    match timeout(spec.timeout, attempt).await {
-        Ok(Ok(())) => CheckOutcome::Passed,
+    let outcome = match timeout(spec.timeout, attempt(address, spec, dialogue.as_mut(), &is_busy)).await {
+        Ok(Ok(())) => return CheckOutcome::Passed.into(),
         Ok(Err(fault)) => CheckOutcome::Failed(fault),
         // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
         Err(_elapsed) if is_busy.into_inner() => CheckOutcome::Failed(CheckFault::Local),
         Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
+    };
+    Finding { outcome, heard: dialogue.and_then(|dialogue| first_words(dialogue.heard())) }
+}
+
+/// Connects and has the dialogue, if there is one.
+async fn attempt(
+    address: &Address,
+    spec: &HealthSpec,
+    dialogue: Option<&mut Dialogue>,
+    is_busy: &AtomicBool,
+) -> Result<(), CheckFault> {
+    // A reset here came behind the handshake: it is a close, only an early one.
+    let socket = socket::connect(address, is_busy).await.map_err(|error| broken(&error))?;
+    let header = spec.proxy_protocol.map(|version| proxy_protocol::local(version, ends(&socket, address)));
+    if dialogue.is_none() && header.is_none() {
+        return Ok(());
+    }
+    let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
+    match dialogue {
+        Some(dialogue) => talk(stream, header.unwrap_or_default(), dialogue).await,
+        None => stream.write_all(&header.unwrap_or_default()).await.map_err(|error| broken(&error)),
     }
 }
 
@@ -89,16 +98,13 @@ fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
 async fn talk(
     mut stream: impl Talking,
     mut header: Vec<u8>,
-    mut dialogue: Dialogue,
+    dialogue: &mut Dialogue,
 ) -> Result<(), CheckFault> {
     let mut chunk = [0; CHUNK];
     loop {
-        let next = dialogue.go_on().map_err(|fault| {
-            tracing::debug!(%fault, heard = %shown(dialogue.heard()), "a check heard something unexpected");
-            match fault {
-                DialogueFault::Unexpected | DialogueFault::Endless => CheckFault::Unexpected,
-                DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
-            }
+        let next = dialogue.go_on().map_err(|fault| match fault {
+            DialogueFault::Unexpected | DialogueFault::Endless => CheckFault::Unexpected,
+            DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
         })?;
         let mut words = std::mem::take(&mut header);
         if let Next::Send(bytes) = &next {
@@ -122,10 +128,14 @@ async fn talk(
     }
 }
 
-/// The beginning of what a backend said, fit for a log.
-fn shown(heard: &[u8]) -> impl std::fmt::Display {
-    const SHOWN: usize = 64;
-    heard[..heard.len().min(SHOWN)].escape_ascii()
+/// The first line of a backend's answer, cut and escaped, as it may be anything; `None` if it is empty.
+pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
+    /// A status line or a greeting is shorter, and an error of a database begins here.
+    const SHOWN: usize = 96;
+    let heard = heard.trim_ascii_start();
+    let line = heard.split(|&byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+    let shown = line[..line.len().min(SHOWN)].escape_ascii().to_string();
+    Some(shown.into()).filter(|_| !line.is_empty())
 }
 
 /// Whose fault a failed connect is.

@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind as Kind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::check::fault;
+use super::check::{fault, first_words};
 use super::*;
 use crate::pool::spec::Target;
 use crate::pool::{BackendSpec, Change, CheckKind, Duty, PoolSpec, Reason};
@@ -58,7 +58,7 @@ async fn next_change(pool: &Pool, name: &str, reports: &mut mpsc::Receiver<Check
 #[tokio::test]
 async fn a_listener_passes_and_hears_nothing() {
     let (listener, address) = listen();
-    let outcome = check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await;
+    let outcome = check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await.outcome;
     assert_eq!(outcome, CheckOutcome::Passed);
     let (mut stream, _) = listener.accept().unwrap();
     assert_eq!(io::copy(&mut stream, &mut io::sink()).unwrap(), 0);
@@ -68,13 +68,13 @@ async fn a_listener_passes_and_hears_nothing() {
 async fn a_closed_port_is_refused() {
     let (listener, address) = listen_on("127.77.0.1");
     drop(listener);
-    assert_eq!(check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await, REFUSED);
+    assert_eq!(check(&address.into(), &health(Duration::from_secs(1)), [0; 64]).await.outcome, REFUSED);
 }
 
 #[tokio::test]
 async fn a_missing_unix_socket_is_refused() {
     let address = "unix:/nonexistent/pointsman.sock".parse().unwrap();
-    assert_eq!(check(&address, &health(Duration::from_secs(1)), [0; 64]).await, REFUSED);
+    assert_eq!(check(&address, &health(Duration::from_secs(1)), [0; 64]).await.outcome, REFUSED);
 }
 
 #[tokio::test]
@@ -86,7 +86,10 @@ async fn a_full_accept_queue_times_out() {
     // A queue of "0" holds one; from then on the kernel drops what arrives.
     let _first = TcpStream::connect(address).unwrap();
     let spec = HealthSpec { timeout: Duration::from_millis(50), ..health(Duration::from_secs(1)) };
-    assert_eq!(check(&address.into(), &spec, [0; 64]).await, CheckOutcome::Failed(CheckFault::Timeout));
+    assert_eq!(
+        check(&address.into(), &spec, [0; 64]).await.outcome,
+        CheckOutcome::Failed(CheckFault::Timeout)
+    );
 }
 
 #[test]
@@ -127,7 +130,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     checks.follow(&pool, &reports, &many(), 7);
 
     let first = received.recv().await.unwrap();
-    assert_eq!((&*first.pool, first.outcome), ("p", CheckOutcome::Passed));
+    assert_eq!((&*first.pool, first.found.outcome), ("p", CheckOutcome::Passed));
     assert_eq!(pool.apply(&first, std::time::Instant::now()), None);
 
     drop(listener);
@@ -229,7 +232,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let mut checks = Checks::new();
     let old = pool(&[own], Some(spec), None);
     checks.follow(&old, &reports, &many(), 1);
-    assert_eq!(received.recv().await.unwrap().outcome, CheckOutcome::Passed);
+    assert_eq!(received.recv().await.unwrap().found.outcome, CheckOutcome::Passed);
     elsewhere.accept().unwrap();
 
     let before = checks.0.id(&own.to_string());
@@ -317,7 +320,7 @@ async fn check_talk(script: Script, expected: usize, answer: &'static [u8], outc
         timeout: Duration::from_secs(20),
         ..HealthSpec::default()
     };
-    assert_eq!(check(&address.into(), &spec, [0; 64]).await, outcome, "{script:?}");
+    assert_eq!(check(&address.into(), &spec, [0; 64]).await.outcome, outcome, "{script:?}");
     server.join().unwrap();
 }
 
@@ -333,6 +336,44 @@ async fn a_dialogue_decides() {
     check_talk(tls(), 1, b"", failed(CheckFault::Closed)).await;
 }
 
+#[test]
+fn the_first_words_are_cut_and_escaped() {
+    let check = |heard: &[u8], expected: Option<&str>| {
+        assert_eq!(first_words(heard).as_deref(), expected, "{}", heard.escape_ascii());
+    };
+    check(b"HTTP/1.0 503 Service Unavailable\r\nServer: x\r\n", Some("HTTP/1.0 503 Service Unavailable"));
+    check(b"-LOADING \"a\"\n", Some("-LOADING \\\"a\\\""));
+    check(b"\x15\x03\xff\x1b[31m", Some("\\x15\\x03\\xff\\x1b[31m"));
+    check(&[b'x'; 1000], Some(&"x".repeat(96)));
+    check(b"\r\n 421 busy", Some("421 busy"));
+    check(b"", None);
+    check(b"\r\n", None);
+}
+
+#[tokio::test]
+async fn what_was_heard_is_told_of_failures() {
+    async fn heard(answer: &'static [u8]) -> Option<String> {
+        let (listener, address) = listen();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(answer).unwrap();
+            let _ = io::copy(&mut stream, &mut io::sink());
+        });
+        let spec = HealthSpec {
+            check: CheckKind::Dialogue(Script::Smtp),
+            timeout: Duration::from_millis(300),
+            ..HealthSpec::default()
+        };
+        let found = check(&address.into(), &spec, [0; 64]).await;
+        server.join().unwrap();
+        found.heard.map(|words| words.to_string())
+    }
+    assert_eq!(heard(b"421 too busy\r\n").await.as_deref(), Some("421 too busy"));
+    // It never says whether more lines come.
+    assert_eq!(heard(b"220 hel").await.as_deref(), Some("220 hel"));
+    assert_eq!(heard(b"220 hello\r\n").await, None);
+}
+
 #[tokio::test]
 async fn a_reset_is_an_early_close() {
     let (listener, address) = listen();
@@ -341,7 +382,7 @@ async fn a_reset_is_an_early_close() {
         crate::sys::socket::reset_on_close(&stream).unwrap();
     });
     let spec = HealthSpec { check: CheckKind::Dialogue(Script::Ssh), ..health(Duration::from_secs(5)) };
-    let outcome = check(&address.into(), &spec, [0; 64]).await;
+    let outcome = check(&address.into(), &spec, [0; 64]).await.outcome;
     assert_eq!(outcome, CheckOutcome::Failed(CheckFault::Closed));
     server.join().unwrap();
 }
@@ -354,7 +395,7 @@ async fn a_server_that_says_nothing_times_out() {
         timeout: Duration::from_millis(30),
         ..HealthSpec::default()
     };
-    let outcome = check(&address.into(), &spec, [0; 64]).await;
+    let outcome = check(&address.into(), &spec, [0; 64]).await.outcome;
     assert_eq!(outcome, CheckOutcome::Failed(CheckFault::Timeout));
 }
 
@@ -368,7 +409,7 @@ async fn a_unix_socket_is_talked_to() {
     });
     let spec = HealthSpec { check: CheckKind::Dialogue(Script::Ssh), ..health(Duration::from_secs(5)) };
     let address = format!("unix:{}", path.display()).parse().unwrap();
-    let outcome = check(&address, &spec, [0; 64]).await;
+    let outcome = check(&address, &spec, [0; 64]).await.outcome;
     std::fs::remove_file(path).unwrap();
     assert_eq!(outcome, CheckOutcome::Passed);
     server.join().unwrap();

@@ -47,7 +47,7 @@ fn build(spec: PoolSpec) -> Pool {
 
 fn turn(pool: &Pool, name: &str, outcome: CheckOutcome) {
     let backend = Arc::clone(pool.backend(name).unwrap());
-    let report = CheckReport { pool: "p".into(), backend, outcome, took: Duration::ZERO };
+    let report = CheckReport { pool: "p".into(), backend, found: outcome.into(), took: Duration::ZERO };
     assert!(pool.apply(&report, Instant::now()).is_some(), "{name} was so before");
 }
 

@@ -20,6 +20,7 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_CONNECTIONS_LIMIT).sample(&backend, 0.0);
     let of_backend = |label| [("pool", "p"), ("backend", "b"), (label, "up")];
     text.family(&families::BACKEND_STATE).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_FAULT).sample(&of_backend("fault"), 0.0);
     text.family(&families::BACKEND_STATE_CHANGES).sample(&of_backend("state"), 0.0);
     text.family(&families::BACKEND_TROUBLES).sample(&of_backend("kind"), 0.0);
     text.family(&families::BACKEND_CONNECTIONS_ACTIVE).sample(&backend, 0.0);

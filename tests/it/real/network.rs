@@ -326,7 +326,7 @@ fn a_connect_to_itself_is_a_refused_connect() {
     );
     let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
     let program = Program::start_by(program, Directory::new(), &config);
-    program.log.wait_for("backend is down pool=checked");
+    program.log.wait_for("backend down pool=checked");
     // After the start, because the admin listener takes a port of the range.
     let range = "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range";
     run(network.at("program", "sh").args(["-c", range]));
@@ -344,7 +344,7 @@ fn a_connect_to_itself_is_a_refused_connect() {
         );
     }
     // Forty checks have run meanwhile, and two would have been enough.
-    assert!(!program.log.have("backend is up"), "checks pass at a port where nobody listens");
+    assert!(!program.log.have("backend up"), "checks pass at a port where nobody listens");
     // The port is free for a server that does not reuse addresses.
     let mut socat = network.at("program", "socat");
     socat.args(["TCP4-LISTEN:40000,bind=127.0.0.1,fork", "PIPE"]).stdin(Stdio::null());
@@ -353,7 +353,7 @@ fn a_connect_to_itself_is_a_refused_connect() {
     wait_for("the backend", || !listens().is_empty());
     // Now the kernel has no port left to give.
     run(network.at("program", "sh").args(["-c", &range.replace("40000 40000", "40001 40100")]));
-    program.log.wait_for("backend is up pool=checked");
+    program.log.wait_for("backend up pool=checked");
     network.client(PROGRAM).greet();
     program.stop();
 }
@@ -376,11 +376,11 @@ fn link_local_addresses_are_reached_by_the_name_of_an_interface() {
                   health = { interval = \"50ms\", fast_interval = \"50ms\", down_interval = \"50ms\", port = 9001 }\n";
     let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
     let program = Program::start_by(program, Directory::new(), config);
-    program.log.wait_for("backend is down pool=main");
+    program.log.wait_for("backend down pool=main");
     let mut socat = network.at("backend", "socat");
     let _backend =
         Guarded::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
-    program.log.wait_for("backend is up pool=main");
+    program.log.wait_for("backend up pool=main");
     network.client("TCP6:[fe80::1%line]:9000").greet();
     let record = program.wait_for_record("the end", |record| record["close"] == "client_fin");
     assert_eq!(record["backend_address"], "[fe80::b%to-backend]:9001");

@@ -21,6 +21,13 @@ pub(crate) const BACKEND_STATE: MetricDoc = doc(
     &["pool", "backend", "state"],
     "1 for the state that the backend is in, 0 for the others: up, down, draining, ejected, maintenance.",
 );
+pub(crate) const BACKEND_FAULT: MetricDoc = doc(
+    "pointsman_backend_fault",
+    Gauge,
+    &["pool", "backend", "fault"],
+    "1 for each backend that is down, with its fault: that of its last failed check, as in \
+     `pointsman_check_failures_total`, or agent. Absent for all others.",
+);
 pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
     "pointsman_backend_state_changes_total",
     Counter,

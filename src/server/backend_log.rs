@@ -1,0 +1,35 @@
+//! The log lines of backends that change their state.
+//!
+//! A line says why, what the backend said in its last check, how many backends of its pool are left for new
+//! connections, and how many connections are open to it.
+
+use humantime::format_duration;
+
+use crate::pool::{Backend, Change, Pool, Reason, State};
+
+/// How many backends of a pool take new connections, and how many it has: "1 of 3".
+pub(super) fn left(pool: &Pool) -> String {
+    format!("{} of {}", pool.available(), pool.backends().len())
+}
+
+/// Logs that a backend of `pool` came into another state.
+pub(super) fn log(pool: &Pool, backend: &Backend, change: Change) {
+    // The strongest cause, which may be an older one than the last.
+    let reason = backend.reason().filter(|_| change.to != State::Up).unwrap_or(change.reason);
+    let failure = backend.check_failure().filter(|_| matches!(reason, Reason::ChecksFailed(_)));
+    let heard = failure.as_ref().and_then(|failure| failure.heard.as_deref());
+    let ejection = backend.ejection();
+    let (reason, left, open) = (reason.to_string(), left(pool), backend.active());
+    let (pool, backend) = (backend.pool(), backend.name());
+    match change.to {
+        State::Up => tracing::info!(%pool, %backend, reason, %left, open, "backend up"),
+        State::Down => tracing::warn!(%pool, %backend, reason, heard, %left, open, "backend down"),
+        State::Draining => tracing::info!(%pool, %backend, reason, %left, open, "backend draining"),
+        State::Maintenance => tracing::info!(%pool, %backend, reason, %left, open, "backend in maintenance"),
+        State::Ejected => {
+            let time = format_duration(ejection.map(|ejection| ejection.time).unwrap_or_default());
+            let in_a_row = ejection.map(|ejection| ejection.in_a_row);
+            tracing::warn!(%pool, %backend, reason, %left, open, %time, in_a_row, "backend ejected");
+        }
+    }
+}

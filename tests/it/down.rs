@@ -1,0 +1,137 @@
+//! Why a backend is down, as the log, `status` and the metrics tell it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+use pointsman::admin;
+use serde_json::{Value, json};
+
+use crate::process::{Folder, Program};
+use crate::support::{Backend, PATIENCE, wait_for};
+
+/// A server that gives each request the same answer, and closes.
+struct Web {
+    backend: Backend,
+    answer: Arc<Mutex<&'static str>>,
+}
+
+impl Web {
+    fn start(answer: &'static str) -> Self {
+        let answer = Arc::new(Mutex::new(answer));
+        let present = Arc::clone(&answer);
+        let backend = Backend::serve(move |mut stream| {
+            let _ = stream.read(&mut [0; 1024]);
+            let answer = *present.lock().unwrap();
+            let _ = stream.write_all(answer.as_bytes());
+        });
+        Self { backend, answer }
+    }
+
+    fn answer(&self, answer: &'static str) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn written(&self, name: &str) -> String {
+        format!("{{ name = '{name}', address = '{}' }}", self.backend.address)
+    }
+}
+
+const GOOD: &str = "HTTP/1.1 200 OK\r\n\r\n";
+const BAD: &str = "HTTP/1.0 503 Service Unavailable\r\n\r\n";
+
+fn start(folder: &Folder, backends: &str) -> (Program, SocketAddr) {
+    let file = folder.write(
+        "config.toml",
+        &format!(
+            r#"
+            workers = 1
+            [access_log]
+            to = "off"
+            [admin]
+            listen = "127.0.0.1:0"
+            [listener.main]
+            bind = "127.0.0.1:0"
+            pool = "app"
+            [pool.app]
+            backends = [{backends}]
+            health = {{ check = "http", interval = "2s", down_interval = "50ms", rise = 1, fall = 1 }}
+            "#
+        ),
+    );
+    let program = Program::serve(&file);
+    let line = program.stderr.wait_for("admin listens address=");
+    let admin = line.rsplit('=').next().unwrap().parse().unwrap();
+    (program, admin)
+}
+
+fn backend(admin: SocketAddr, at: usize) -> Value {
+    let (_, body) = admin::ask(admin, "/api/v1/status", PATIENCE).unwrap();
+    let status: Value = serde_json::from_str(&body).unwrap();
+    status["pools"][0]["backends"][at].clone()
+}
+
+fn has_series(admin: SocketAddr, series: &str) -> bool {
+    admin::ask(admin, "/metrics", PATIENCE).unwrap().1.lines().any(|line| line == series)
+}
+
+#[test]
+fn a_backend_that_is_down_shows_why() {
+    let folder = Folder::new("down-why");
+    let web = Web::start(GOOD);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    let backends = format!("{}, {{ name = 'b2', address = '{address}' }}", web.written("b1"));
+    let (program, admin) = start(&folder, &backends);
+
+    let line = program.stderr.wait_for("backend down pool=app backend=b2");
+    assert!(line.contains(" WARN "), "{line}");
+    assert!(line.ends_with("reason=\"checks failed: timed out\" left=1 of 2 open=0"), "{line}");
+    assert!(has_series(admin, r#"pointsman_backend_fault{pool="app",backend="b2",fault="timeout"} 1"#));
+    let (status, well) = (backend(admin, 1), backend(admin, 0));
+    assert_eq!(status["state"], "down");
+    assert_eq!(status["reason"], "checks failed: timed out");
+    assert_eq!((&status["checks"]["fault"], &status["checks"]["heard"]), (&json!("timeout"), &Value::Null));
+    assert_eq!((&well["reason"], &well["checks"]["fault"]), (&Value::Null, &Value::Null));
+    assert!(!has_series(admin, r#"pointsman_backend_fault{pool="app",backend="b1",fault="unexpected"} 1"#));
+
+    web.answer(BAD);
+    let line = program.stderr.wait_for("backend down pool=app backend=b1");
+    let expected = "reason=\"checks failed: unexpected answer\" heard=\"HTTP/1.0 503 Service Unavailable\" \
+                    left=0 of 2 open=0";
+    assert!(line.ends_with(expected), "{line}");
+    let status = backend(admin, 0);
+    assert_eq!(status["reason"], "checks failed: unexpected answer");
+    assert_eq!(status["checks"]["fault"], "unexpected");
+    assert_eq!(status["checks"]["heard"], "HTTP/1.0 503 Service Unavailable");
+    assert!(has_series(admin, r#"pointsman_backend_fault{pool="app",backend="b1",fault="unexpected"} 1"#));
+
+    let line = program.stderr.wait_for("pool has no backend left");
+    assert!(line.contains("ERROR"), "{line}");
+    assert!(line.ends_with("pool=app left=0 of 2 open=0"), "{line}");
+
+    web.answer(GOOD);
+    let line = program.stderr.wait_for("backend up pool=app backend=b1");
+    assert!(line.ends_with("reason=\"checks passed\" left=1 of 2 open=0"), "{line}");
+    let line = program.stderr.wait_for("pool has a backend again pool=app left=1 of 2 after=");
+    assert!(line.contains("INFO"), "{line}");
+    wait_for("the reason is gone", || {
+        let status = backend(admin, 0);
+        status["reason"].is_null() && status["checks"]["fault"].is_null()
+    });
+}
+
+#[test]
+fn the_fault_is_that_of_the_last_check() {
+    let folder = Folder::new("down-last");
+    let web = Web::start(BAD);
+    let (program, admin) = start(&folder, &web.written("b1"));
+    program.stderr.wait_for("heard=\"HTTP/1.0 503 Service Unavailable\"");
+    // It closes without an answer.
+    web.answer("");
+    wait_for("another fault", || {
+        let status = backend(admin, 0);
+        status["reason"] == "checks failed: closed before it answered" && status["checks"]["heard"].is_null()
+    });
+    assert!(has_series(admin, r#"pointsman_backend_fault{pool="app",backend="b1",fault="closed"} 1"#));
+}
