@@ -1,28 +1,30 @@
 //! Asks the DNS, again and again: one task for each source. The only place that knows the resolver library.
 
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::config::{NameServerConfig, ResolverConfig};
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::{ResolverBuilder, TokioResolver};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::answers::{Answer, Heard, Host, Service, Services, Told, set};
 use super::pace::Pace;
+use super::resolv_conf::ResolvConf;
 use super::spec::{DnsSpec, Records};
+use super::system::{FILE_PATIENCE, HOSTS, RESOLV_CONF, System, SystemNames};
 use super::{DiscoverFault, DiscoveredSet, Teller, luck};
-use crate::sys::{file_call, landlock};
+use crate::sys::landlock;
 
 /// How long one question may take, with all its repetitions at all resolvers.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
@@ -30,14 +32,8 @@ const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 /// How long a resolver that the configuration names may take before it is asked again or another one is.
 const ONE_TRY: Duration = Duration::from_secs(2);
 
-/// The system's file of resolvers.
-const SYSTEM_FILE: &str = "/etc/resolv.conf";
-
-/// The system's file of hosts for which no resolver is asked; it is read together with [`SYSTEM_FILE`].
-const HOSTS_FILE: &str = "/etc/hosts";
-
-/// The longest time for reading these files.
-const FILE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an address of the file of hosts holds: until the file changes.
+const UNTIL_CHANGED: Duration = Duration::MAX;
 
 /// Names that are asked for at once in the whole process, each by two questions: a socket for each.
 pub(super) const NAMES_AT_ONCE: usize = 32;
@@ -68,20 +64,18 @@ pub enum DnsFault {
         /// Why it has none.
         fault: Box<DnsFault>,
     },
+    /// No answer came from this host, and no resolver is named.
+    #[error("{0}; {RESOLV_CONF} names no resolver, so 127.0.0.1 was asked")]
+    ByDefault(Box<DnsFault>),
     /// The files that name the system's resolvers could not be read in time.
-    #[error("{SYSTEM_FILE} and {HOSTS_FILE} could not be read within {} s: does their file system hang?", FILE_PATIENCE.as_secs())]
+    #[error("{RESOLV_CONF} and {HOSTS} could not be read within {} s: does their file system hang?", FILE_PATIENCE.as_secs())]
     Unread,
+    /// The file that names the system's resolvers cannot be read.
+    #[error("{RESOLV_CONF} cannot be read: {0}{hint}", hint = landlock::hint(.0))]
+    ResolvConf(#[source] Arc<io::Error>),
     /// The question could not be asked, or the answer not be read.
-    #[error("the resolver cannot be asked: {0}{hint}", hint = hint(.0))]
+    #[error("the resolver cannot be asked: {0}")]
     Net(#[source] NetError),
-}
-
-/// Which resolver to ask is read from a file, perhaps through a link that was not there at the start.
-fn hint(error: &NetError) -> &'static str {
-    match error {
-        NetError::Io(error) => landlock::hint(error),
-        _ => "",
-    }
 }
 
 impl From<NetError> for DnsFault {
@@ -100,13 +94,12 @@ impl From<NetError> for DnsFault {
 /// # Cancel safety
 ///
 /// May be dropped at any moment; what was last heard goes with it.
-pub(super) async fn follow(spec: DnsSpec, names: Arc<Semaphore>, teller: Teller) {
+pub(super) async fn follow(spec: DnsSpec, mut askers: Askers, teller: Teller) {
     let mut pace = Pace::new(&spec);
     let mut known = Known::new(&spec);
     loop {
-        // The configuration of the system and its hosts file are read each time: they may change.
-        let told = match resolver(&spec.resolvers).await {
-            Ok(resolver) => known.ask(&spec, &Asker { resolver, names: Arc::clone(&names) }).await,
+        let told = match askers.now().await {
+            Ok(asker) => known.ask(&spec, &asker).await,
             Err(fault) => Told { ttl: None, fault: Some(fault) },
         };
         let (found, fault) = match (known.set(), told.fault) {
@@ -121,7 +114,10 @@ pub(super) async fn follow(spec: DnsSpec, names: Arc<Semaphore>, teller: Teller)
         if !teller.tell(found, fault.map(DiscoverFault::Dns)).await {
             return;
         }
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            () = askers.changed() => {}
+        }
     }
 }
 
@@ -174,29 +170,126 @@ impl Known {
     }
 }
 
+/// Who is asked: resolvers that the configuration names, or those of the system as they are at the time.
+#[derive(Clone)]
+pub(in crate::pool) struct Askers {
+    resolvers: Arc<[SocketAddr]>,
+    /// `None` where the configuration names resolvers: then the system's files say nothing.
+    system: Option<SystemNames>,
+    names: Arc<Semaphore>,
+}
+
+impl Askers {
+    /// Asks these resolvers or, if there are none, as `system` says; for as many names at once as `names` allows.
+    pub(in crate::pool) fn new(
+        resolvers: &[SocketAddr],
+        system: impl FnOnce() -> SystemNames,
+        names: Arc<Semaphore>,
+    ) -> Self {
+        let system = if resolvers.is_empty() { Some(system()) } else { None };
+        Self { resolvers: resolvers.into(), system, names }
+    }
+
+    /// Returns who is asked now.
+    ///
+    /// # Errors
+    ///
+    /// The files of the system could not be read.
+    pub(in crate::pool) async fn now(&mut self) -> Result<Asker, DnsFault> {
+        let system = match &mut self.system {
+            Some(system) => Some(system.now().await?),
+            None => None,
+        };
+        let resolver = match &system {
+            Some(system) => resolver_of_system(&system.resolv_conf)?,
+            None => resolver_of(&self.resolvers)?,
+        };
+        Ok(Asker { resolver, system, names: Arc::clone(&self.names) })
+    }
+
+    /// Waits until the system's files have changed since the last [`Askers::now`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(in crate::pool) async fn changed(&mut self) {
+        match &mut self.system {
+            Some(system) => system.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Asks single questions.
 #[derive(Clone)]
 pub(in crate::pool) struct Asker {
     resolver: TokioResolver,
+    /// How the system resolves names, if it is asked as the system would.
+    system: Option<System>,
     names: Arc<Semaphore>,
 }
 
 impl Asker {
-    /// Asks these resolvers, or those of the system as they are now, for so many names at once.
-    pub(in crate::pool) async fn new(
-        resolvers: &[SocketAddr],
-        names_at_once: usize,
-    ) -> Result<Self, DnsFault> {
-        let names = Arc::new(Semaphore::new(names_at_once));
-        Ok(Self { resolver: resolver(resolvers).await?, names })
-    }
-
-    /// The A and AAAA records of a name. Once one of the two has some, the other one has `patience` left.
+    /// The addresses of a name, of IPv4 and IPv6. A name in the file of hosts has those of the file; no resolver is
+    /// asked, for neither family. Else the names of the search list are asked for in turn, and the first with an address
+    /// counts for both families. Once one of the two has some, the other one has `patience` left.
     pub(in crate::pool) async fn addresses(
         &self,
         name: &str,
         patience: Duration,
     ) -> (Heard<IpAddr>, Heard<IpAddr>) {
+        let of_hosts = self.system.as_ref().and_then(|system| system.hosts.addresses(name));
+        if let Some(addresses) = of_hosts.or_else(|| self.localhost(name)) {
+            return of_families(addresses);
+        }
+        let mut last: Option<DnsFault> = None;
+        for candidate in self.candidates(name) {
+            let (v4, v6) = self.pair(&candidate, patience).await;
+            if has_records(&v4) || has_records(&v6) {
+                return (v4, v6);
+            }
+            let fault = v4.err().or(v6.err()).unwrap_or(DnsFault::Empty);
+            let ends = ends_search(&fault);
+            last = Some(graver(last, fault));
+            if ends {
+                break;
+            }
+        }
+        let fault = self.explained(last.unwrap_or(DnsFault::Empty));
+        (Err(fault.clone()), Err(fault))
+    }
+
+    /// The loopback addresses, for the name that is theirs without any file (RFC 6761, section 6.3).
+    fn localhost(&self, name: &str) -> Option<&'static [IpAddr]> {
+        const LOOPBACK: [IpAddr; 2] =
+            [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+        let is_localhost =
+            self.system.is_some() && name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost");
+        is_localhost.then_some(&LOOPBACK)
+    }
+
+    /// The whole names to ask for, in order.
+    fn candidates(&self, name: &str) -> Vec<Box<str>> {
+        match &self.system {
+            Some(system) => system.resolv_conf.candidates(name),
+            None if name.ends_with('.') => vec![name.into()],
+            None => vec![format!("{name}.").into()],
+        }
+    }
+
+    /// Says who was asked, if no file does.
+    fn explained(&self, fault: DnsFault) -> DnsFault {
+        let is_by_default = self.system.as_ref().is_some_and(|system| system.resolv_conf.is_by_default);
+        match fault {
+            fault @ (DnsFault::Net(_) | DnsFault::Timeout) if is_by_default => {
+                DnsFault::ByDefault(Box::new(fault))
+            }
+            fault => fault,
+        }
+    }
+
+    /// The A and AAAA records of a whole name.
+    async fn pair(&self, name: &str, patience: Duration) -> (Heard<IpAddr>, Heard<IpAddr>) {
         let _one_of_few = self.names.acquire().await;
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
@@ -204,6 +297,9 @@ impl Asker {
             _ => None,
         };
         let mut v4 = pin!(question(self.resolver.lookup(name, RecordType::A), address));
+        if self.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa) {
+            return (v4.await, Ok(Answer { records: Vec::new(), ttl: Duration::ZERO }));
+        }
         let mut v6 = pin!(question(self.resolver.lookup(name, RecordType::AAAA), address));
         tokio::select! {
             v4 = &mut v4 => {
@@ -215,6 +311,23 @@ impl Asker {
     }
 
     async fn services(&self, name: &str) -> Heard<Service> {
+        let mut last: Option<DnsFault> = None;
+        for candidate in self.candidates(name) {
+            let fault = match self.services_of(&candidate).await {
+                Ok(answer) if answer.records.is_empty() => DnsFault::Empty,
+                Ok(answer) => return Ok(answer),
+                Err(fault) => fault,
+            };
+            let ends = ends_search(&fault);
+            last = Some(graver(last, fault));
+            if ends {
+                break;
+            }
+        }
+        Err(self.explained(last.unwrap_or(DnsFault::Empty)))
+    }
+
+    async fn services_of(&self, name: &str) -> Heard<Service> {
         let _one_of_few = self.names.acquire().await;
         question(self.resolver.lookup(name, RecordType::SRV), |data| match data {
             RData::SRV(srv) => Some(Service {
@@ -259,20 +372,43 @@ async fn question<T>(
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-/// Returns a client of these `resolvers`. If there are none, a thread that may wait reads the system's files for them.
-async fn resolver(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
-    if !resolvers.is_empty() {
-        return resolver_of(resolvers);
-    }
-    match timeout(FILE_PATIENCE, file_call::call(Path::new(SYSTEM_FILE), system_resolver)).await {
-        Ok(Ok(read)) => read,
-        Ok(Err(_)) | Err(_) => Err(DnsFault::Unread),
+/// Whether the search list ends with this fault. As with glibc a name that is not there, and a resolver that answers
+/// with a fault, lead to the next one; where no answer came the next one could be another host than the one meant.
+fn ends_search(fault: &DnsFault) -> bool {
+    !matches!(fault, DnsFault::NoName | DnsFault::Empty | DnsFault::Refused(_))
+}
+
+/// What a search comes to: that a name is there without addresses says more than that another is not there, and a
+/// resolver's fault more than both.
+fn graver(last: Option<DnsFault>, fault: DnsFault) -> DnsFault {
+    let rank = |fault: &DnsFault| match fault {
+        DnsFault::NoName => 0,
+        DnsFault::Empty => 1,
+        DnsFault::Refused(_) => 2,
+        _ => 3,
+    };
+    match last {
+        Some(last) if rank(&last) > rank(&fault) => last,
+        _ => fault,
     }
 }
 
-/// Reads the files. It blocks.
-fn system_resolver() -> Result<TokioResolver, DnsFault> {
-    build(TokioResolver::builder_tokio()?)
+fn has_records<T>(heard: &Heard<T>) -> bool {
+    heard.as_ref().is_ok_and(|answer| !answer.records.is_empty())
+}
+
+/// Addresses of the file of hosts as two answers.
+fn of_families(addresses: &[IpAddr]) -> (Heard<IpAddr>, Heard<IpAddr>) {
+    let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
+    let answer = |records: Vec<IpAddr>| Ok(Answer { records, ttl: UNTIL_CHANGED });
+    (answer(v4), answer(v6))
+}
+
+fn resolver_of_system(read: &ResolvConf) -> Result<TokioResolver, DnsFault> {
+    let server = if read.use_tcp { NameServerConfig::tcp } else { NameServerConfig::udp_and_tcp };
+    let mut options = ResolverOpts::default();
+    (options.timeout, options.attempts, options.edns0) = (read.timeout, read.attempts, read.edns0);
+    build(read.servers.iter().map(|ip| server(*ip)).collect(), options)
 }
 
 fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
@@ -283,16 +419,18 @@ fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
         }
         server
     });
-    let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    let options = builder.options_mut();
+    let mut options = ResolverOpts::default();
     options.timeout = ONE_TRY;
-    options.use_hosts_file = hickory_resolver::config::ResolveHosts::Never;
-    build(builder)
+    build(servers.collect(), options)
 }
 
-fn build(mut builder: ResolverBuilder<TokioRuntimeProvider>) -> Result<TokioResolver, DnsFault> {
+/// Names are whole when they come here: the search list and the file of hosts are not the library's.
+fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<TokioResolver, DnsFault> {
+    options.use_hosts_file = ResolveHosts::Never;
     // When to ask is decided by the pace alone, or by the cache of who forwards.
-    builder.options_mut().cache_size = 0;
+    options.cache_size = 0;
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options;
     Ok(builder.build()?)
 }

@@ -9,9 +9,12 @@ mod answers;
 mod dns;
 mod document;
 mod file;
+mod hosts;
 mod pace;
+mod resolv_conf;
 mod set;
 pub mod spec;
+mod system;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -28,11 +31,12 @@ use spec::Source;
 #[cfg(test)]
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
-pub(super) use dns::Asker;
 pub use dns::DnsFault;
+pub(super) use dns::{Asker, Askers};
 pub use document::DocumentFault;
 pub use file::{FileFault, read as read_file};
 pub use set::DiscoveredSet;
+pub(super) use system::SystemNames;
 
 /// Reports that may wait; then the tasks wait.
 const REPORTS: usize = 256;
@@ -130,6 +134,8 @@ pub struct Discoveries {
     prepared: BTreeMap<Arc<str>, Following>,
     next: u64,
     names: Arc<Semaphore>,
+    /// Followed from the first source on that resolves names as the system does.
+    system: Option<SystemNames>,
     report_to: mpsc::Sender<DiscoveryReport>,
 }
 
@@ -155,7 +161,7 @@ impl Discoveries {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let names = Arc::new(Semaphore::new(dns::NAMES_AT_ONCE));
         let (in_force, prepared) = Default::default();
-        (Self { in_force, prepared, next: 0, names, report_to }, reports)
+        (Self { in_force, prepared, next: 0, names, system: None, report_to }, reports)
     }
 
     /// Starts to follow what these pools have and no pool in force has. What an earlier call prepared and
@@ -182,7 +188,11 @@ impl Discoveries {
         let (number, report_to) = (self.next, self.report_to.clone());
         let teller = Teller { pool: Arc::clone(pool), number, report_to };
         let task = match source {
-            Source::Dns(dns) => tokio::spawn(dns::follow(dns.clone(), Arc::clone(&self.names), teller)),
+            Source::Dns(dns) => {
+                let system = || self.system.get_or_insert_with(SystemNames::follow).clone();
+                let askers = Askers::new(&dns.resolvers, system, Arc::clone(&self.names));
+                tokio::spawn(dns::follow(dns.clone(), askers, teller))
+            }
             Source::File(path) => tokio::spawn(file::follow(Arc::clone(path), teller)),
         };
         let state = Arc::new(Discovery::new(source));

@@ -1,15 +1,15 @@
 //! The task that asks the DNS for the names of one pool.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::cache::Answer;
 use super::{Counts, LookupFault, LookupResult, Question};
-use crate::pool::discover::{Asker, DnsFault, Heard};
+use crate::pool::discover::{Asker, Askers, DnsFault, Heard, SystemNames};
 
 /// Names that are asked for at once, each by two questions: a socket for each.
 pub const NAMES_AT_ONCE: usize = 32;
@@ -21,9 +21,6 @@ const MOST_ADDRESSES: usize = 32;
 /// answer a question for AAAA. RFC 8305, section 3 has 50 ms, of those that have asked one that is near.
 const OTHER_FAMILY: Duration = Duration::from_millis(300);
 
-/// How long the resolvers of the system, and its hosts file, are taken for what they were.
-const UNCHANGED: Duration = Duration::from_secs(10);
-
 /// Answers questions until there is nobody to ask one.
 pub(super) async fn answer_all(
     mut questions: mpsc::Receiver<Question>,
@@ -31,12 +28,13 @@ pub(super) async fn answer_all(
     counts: Arc<Counts>,
 ) {
     let mut under_way = JoinSet::new();
-    let askers = Arc::new(Askers { resolvers, last: Mutex::new(None) });
+    let names = Arc::new(Semaphore::new(NAMES_AT_ONCE));
+    let askers = Askers::new(&resolvers, SystemNames::follow, names);
     loop {
         tokio::select! {
             question = questions.recv(), if under_way.len() < NAMES_AT_ONCE => match question {
                 Some(question) => {
-                    under_way.spawn(answer(question, Arc::clone(&askers), Arc::clone(&counts)));
+                    under_way.spawn(answer(question, askers.clone(), Arc::clone(&counts)));
                 }
                 None => return,
             },
@@ -45,45 +43,19 @@ pub(super) async fn answer_all(
     }
 }
 
-async fn answer(mut question: Question, askers: Arc<Askers>, counts: Arc<Counts>) {
+async fn answer(mut question: Question, mut askers: Askers, counts: Arc<Counts>) {
     let (answer, ttl) = match askers.now().await {
-        // Names of clients are whole: no search list.
-        Ok(asker) => {
-            let (v4, v6) = asker.addresses(&format!("{}.", question.name), OTHER_FAMILY).await;
-            both(v4, v6)
-        }
+        Ok(asker) => ask(&question, &asker).await,
         Err(fault) => (Err(meaning(&fault)), Duration::ZERO),
     };
     counts.count(LookupResult::of(&answer));
     question.answer(answer, ttl);
 }
 
-/// Who is asked.
-struct Askers {
-    resolvers: Arc<[SocketAddr]>,
-    /// The resolver that was made last, and when. The questions of a pool share it; the lock is held for a look only.
-    last: Mutex<Option<(Asker, Instant)>>,
-}
-
-impl Askers {
-    /// Returns the current resolvers, or the last ones while the files that name them cannot be read.
-    async fn now(&self) -> Result<Asker, DnsFault> {
-        let is_good = |made: Instant| !self.resolvers.is_empty() || made.elapsed() < UNCHANGED;
-        let last = self.last().clone();
-        if let Some((asker, _)) = last.as_ref().filter(|(_, made)| is_good(*made)) {
-            return Ok(asker.clone());
-        }
-        let asker = match (Asker::new(&self.resolvers, NAMES_AT_ONCE).await, last) {
-            (Ok(asker), _) | (Err(DnsFault::Unread), Some((asker, _))) => asker,
-            (Err(fault), _) => return Err(fault),
-        };
-        *self.last() = Some((asker.clone(), Instant::now()));
-        Ok(asker)
-    }
-
-    fn last(&self) -> MutexGuard<'_, Option<(Asker, Instant)>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+async fn ask(question: &Question, asker: &Asker) -> (Answer, Duration) {
+    // Names of clients are whole: no search list.
+    let (v4, v6) = asker.addresses(&format!("{}.", question.name), OTHER_FAMILY).await;
+    both(v4, v6)
 }
 
 /// The answers of both families as one, and how long it holds. One that failed does not spoil the other.
@@ -129,7 +101,9 @@ fn meaning(fault: &DnsFault) -> LookupFault {
         DnsFault::NoName => LookupFault::NoName,
         DnsFault::Empty => LookupFault::NoAddress,
         DnsFault::Timeout => LookupFault::Timeout,
+        DnsFault::ByDefault(fault) => meaning(fault),
         DnsFault::Unread
+        | DnsFault::ResolvConf(_)
         | DnsFault::TooMany(_)
         | DnsFault::Refused(_)
         | DnsFault::Net(_)

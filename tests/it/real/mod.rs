@@ -11,6 +11,7 @@ mod fail2ban;
 mod hung;
 mod mail;
 mod memory;
+mod names;
 mod network;
 mod peers;
 mod postgres;

@@ -39,7 +39,11 @@ pub(crate) struct Dns {
 
 impl Dns {
     pub(crate) fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let server = Self {
             address: socket.local_addr().unwrap(),

@@ -1,0 +1,236 @@
+//! How this system resolves names, and what follows the two files that say so.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::dns::DnsFault;
+use super::hosts::Hosts;
+use super::resolv_conf::ResolvConf;
+use crate::sys::watch::{FileWatch, Look};
+use crate::sys::{file, process};
+
+/// The system's file of resolvers.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The system's file of hosts. For a name in it no resolver is asked.
+pub(super) const HOSTS: &str = "/etc/hosts";
+
+/// The longest time for reading these files.
+pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The largest file of hosts that is read. Lists that block names have a few MiB.
+const LARGEST_FILE: u64 = 32 * 1024 * 1024;
+
+/// How this system resolves names.
+#[derive(Clone, Debug)]
+pub(super) struct System {
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) resolv_conf: Arc<ResolvConf>,
+}
+
+/// What was last read of the two files; `None` before the first read.
+#[derive(Debug, Default)]
+struct Files {
+    hosts: Option<Arc<Hosts>>,
+    resolv_conf: Option<Result<Arc<ResolvConf>, Arc<io::Error>>>,
+}
+
+/// Follows the two files, by a task for each. The tasks end with the last clone.
+#[derive(Clone, Debug)]
+pub(in crate::pool) struct SystemNames {
+    files: watch::Receiver<Files>,
+    _tasks: Arc<Tasks>,
+}
+
+#[derive(Debug)]
+struct Tasks([AbortHandle; 2]);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl SystemNames {
+    /// Starts to follow the files.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub(in crate::pool) fn follow() -> Self {
+        Self::follow_at(Path::new(HOSTS), Path::new(RESOLV_CONF))
+    }
+
+    fn follow_at(hosts: &Path, resolv_conf: &Path) -> Self {
+        let (say, files) = watch::channel(Files::default());
+        let say = Arc::new(say);
+        let hosts = tokio::spawn(follow_hosts(hosts.into(), Arc::clone(&say)));
+        let resolv_conf = tokio::spawn(follow_resolv_conf(resolv_conf.into(), say));
+        Self { files, _tasks: Arc::new(Tasks([hosts.abort_handle(), resolv_conf.abort_handle()])) }
+    }
+
+    /// Returns what was last read. Before the first read it waits for that.
+    ///
+    /// # Errors
+    ///
+    /// The files could not be read, or not in time.
+    pub(super) async fn now(&mut self) -> Result<System, DnsFault> {
+        let are_read = |files: &Files| files.hosts.is_some() && files.resolv_conf.is_some();
+        let Ok(Ok(files)) = timeout(FILE_PATIENCE, self.files.wait_for(are_read)).await else {
+            return Err(DnsFault::Unread);
+        };
+        let (Some(hosts), Some(resolv_conf)) = (&files.hosts, &files.resolv_conf) else {
+            return Err(DnsFault::Unread);
+        };
+        match resolv_conf {
+            Ok(resolv_conf) => Ok(System { hosts: Arc::clone(hosts), resolv_conf: Arc::clone(resolv_conf) }),
+            Err(error) => Err(DnsFault::ResolvConf(Arc::clone(error))),
+        }
+    }
+
+    /// Waits until what is known has changed since the last [`SystemNames::now`] of this value, or since it was cloned.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(super) async fn changed(&mut self) {
+        // The sender is dropped only with the tasks, which this value holds.
+        if self.files.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Follows the file of hosts. Where it is missing or cannot be read the system goes on to the DNS.
+async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
+    let mut watch = FileWatch::new(path);
+    loop {
+        let Look::Changed(read) = watch.look(|path| read(path).map(|text| Hosts::parse(&text))).await else {
+            continue;
+        };
+        say.send_if_modified(|files| {
+            let hosts = match (read, &files.hosts) {
+                (Ok(hosts), _) => Arc::new(hosts),
+                (Err(error), Some(_)) if error.kind() != io::ErrorKind::NotFound => return false,
+                (Err(_), _) => Arc::default(),
+            };
+            replace(&mut files.hosts, hosts)
+        });
+    }
+}
+
+/// Follows the file of resolvers. A missing file is as an empty one.
+async fn follow_resolv_conf(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
+    let mut watch = FileWatch::new(path);
+    loop {
+        let read = |path: &Path| match read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
+        };
+        let look =
+            watch.look(move |path| read(path).map(|text| ResolvConf::parse(&text, &process::host_name())));
+        let Look::Changed(read) = look.await else { continue };
+        say.send_if_modified(|files| match (read, &mut files.resolv_conf) {
+            (Ok(read), Some(Ok(last))) => {
+                let differs = **last != read;
+                *last = Arc::new(read);
+                differs
+            }
+            // What was read before goes on.
+            (Err(_), Some(Ok(_))) => false,
+            (read, files) => {
+                *files = Some(read.map(Arc::new).map_err(Arc::new));
+                true
+            }
+        });
+    }
+}
+
+fn replace<T: PartialEq>(last: &mut Option<Arc<T>>, new: Arc<T>) -> bool {
+    let differs = last.as_ref() != Some(&new);
+    *last = Some(new);
+    differs
+}
+
+/// Reads a file whole. It blocks.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file::open(path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::IpAddr;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// Long enough for a loaded machine; no test waits for it to pass.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("pointsman-system-{}-{name}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn file(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn wait_for(names: &mut SystemNames, is_so: impl Fn(&System) -> bool) {
+        let wait = async {
+            while !names.now().await.is_ok_and(|system| is_so(&system)) {
+                names.changed().await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn both_files_are_followed() {
+        let directory = Directory::new("followed");
+        let (hosts, resolv_conf) = (directory.file("hosts"), directory.file("resolv.conf"));
+        let mut names = SystemNames::follow_at(&hosts, &resolv_conf);
+        let local: IpAddr = [127, 0, 0, 1].into();
+        // Without the files it is as glibc: a resolver on this host.
+        wait_for(&mut names, |system| system.resolv_conf.servers == [local]).await;
+        fs::write(&hosts, "10.0.0.1 app\n").unwrap();
+        wait_for(&mut names, |system| system.hosts.addresses("app").is_some()).await;
+        fs::write(directory.file("new"), "nameserver 10.0.0.53\n").unwrap();
+        fs::rename(directory.file("new"), &resolv_conf).unwrap();
+        wait_for(&mut names, |system| system.resolv_conf.servers != [local]).await;
+        fs::remove_file(&hosts).unwrap();
+        wait_for(&mut names, |system| system.hosts.addresses("app").is_none()).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_of_another_kind_is_a_fault_until_it_is_right() {
+        let directory = Directory::new("kind");
+        let resolv_conf = directory.file("resolv.conf");
+        fs::create_dir(&resolv_conf).unwrap();
+        let mut names = SystemNames::follow_at(&directory.file("hosts"), &resolv_conf);
+        assert!(matches!(names.now().await, Err(DnsFault::ResolvConf(_))));
+        fs::remove_dir(&resolv_conf).unwrap();
+        fs::write(&resolv_conf, "nameserver 10.0.0.53\n").unwrap();
+        wait_for(&mut names, |system| !system.resolv_conf.is_by_default).await;
+    }
+}
