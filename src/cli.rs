@@ -266,8 +266,7 @@ fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<
         complain(&format!("POINTSMAN_LOG is {level:?}; it takes one of {}", LEVELS.join(", ")));
         return Err(ExitCode::from(FAULTY));
     }
-    // The resolver's library tells of every odd line in /etc/hosts whenever it reads it; what matters of it is
-    // in our own lines.
+    // What matters of the resolver's library is in our own lines.
     let libraries = if level == "trace" { "" } else { ",hickory=error" };
     let filter = EnvFilter::new(format!("{level}{libraries}"));
     let colors = io::stderr().is_terminal();

@@ -90,10 +90,11 @@ impl Descriptors {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
 
-    /// Returns the descriptors for the look-ups of pools that forward by name: two questions for each name.
+    /// Returns the descriptors for the look-ups of pools that forward by name: two questions for each name, and those
+    /// whose answers are late.
     fn names(self, config: &Config) -> u64 {
         let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
-        (2 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)
+        (3 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)
     }
 
     /// Puts the process's limits of a configuration in force.

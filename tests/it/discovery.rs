@@ -138,6 +138,50 @@ fn addresses_come_and_go_with_the_answers() {
     assert_eq!(met(&proxy), "bc");
 }
 
+/// Some servers never answer a question for AAAA: IPv4 is served and followed all the same.
+#[test]
+fn a_family_that_is_never_answered_holds_up_nothing() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 2] = named();
+    let v4 = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => Said::OnlyV4(ip),
+        IpAddr::V6(_) => unreachable!("the backends are on IPv4"),
+    };
+    dns.say(NAME, v4(all[0]));
+    let proxy = Proxy::start(by_dns(&dns, all[0].port()));
+    assert_eq!(met(&proxy), "a", "the start has waited for what there is");
+    let discovery = served(&proxy).discovery.clone().unwrap();
+    dns.say(NAME, v4(all[1]));
+    wait_for_backends(&proxy, &all[1..]);
+    assert_eq!(discovery.failures(), 0, "it is followed before the question for AAAA is given up");
+
+    let changes = format!(
+        "[pool.main]\ndiscover = {{ dns = '_a._tcp.test', type = 'srv', resolvers = '{}' }}",
+        dns.address
+    );
+    dns.say("_a._tcp.test", Said::Services(vec![(1, 1, all[0].port(), NAME)]));
+    dns.say(NAME, v4(all[0]));
+    let text = text("").replace("[pool.main]", &changes);
+    proxy.remote.reload(config(&text)).unwrap();
+    assert_eq!(met(&proxy), "a", "a reload waits for the first answers of targets, and no longer");
+}
+
+#[test]
+fn a_family_that_is_late_joins() {
+    let dns = Dns::new();
+    let [v4] = named();
+    let v6 = SocketAddr::new("::1".parse().unwrap(), v4.port());
+    // The second round is minutes away.
+    dns.hold(3600);
+    let IpAddr::V4(ip) = v4.ip() else { unreachable!("the backend is on IPv4") };
+    dns.say(NAME, Said::OnlyV4(ip));
+    let proxy = Proxy::start(by_dns(&dns, v4.port()));
+    wait_for_backends(&proxy, &[v4]);
+    // The library asks again, and that question is answered.
+    dns.say_addresses(NAME, &[v4.ip(), v6.ip()]);
+    wait_for_backends(&proxy, &[v4, v6]);
+}
+
 #[test]
 fn another_order_changes_nothing() {
     let dns = Dns::new();

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dns::DnsFault;
+use super::dns::{DnsFault, Part};
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::pool::destination;
 
@@ -37,15 +37,17 @@ pub(super) struct Told {
     pub(super) ttl: Option<Duration>,
     /// The first of its failures.
     pub(super) fault: Option<DnsFault>,
+    /// Whether an answer is yet to come.
+    pub(super) is_unfinished: bool,
 }
 
 impl Told {
     fn good(ttl: Duration) -> Self {
-        Self { ttl: Some(ttl), fault: None }
+        Self { ttl: Some(ttl), ..Self::default() }
     }
 
-    fn bad(fault: DnsFault) -> Self {
-        Self { ttl: None, fault: Some(fault) }
+    pub(super) fn bad(fault: DnsFault) -> Self {
+        Self { fault: Some(fault), ..Self::default() }
     }
 
     /// Both rounds as one.
@@ -54,42 +56,64 @@ impl Told {
             (Some(one), Some(two)) => Some(one.min(two)),
             (one, two) => one.or(two),
         };
-        Self { ttl, fault: self.fault.or(other.fault) }
+        let is_unfinished = self.is_unfinished || other.is_unfinished;
+        Self { ttl, fault: self.fault.or(other.fault), is_unfinished }
     }
 }
 
 /// The addresses of one name, as last heard of each family.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
+    /// The whole name that has them: of a search list one of several.
+    name: Option<Arc<str>>,
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
 }
 
 impl Host {
-    /// Takes in the answers for both families.
-    pub(super) fn hear(&mut self, v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Told {
-        let is_some = |heard: &Heard<IpAddr>| heard.as_ref().is_ok_and(|answer| !answer.records.is_empty());
-        if !is_some(&v4) && !is_some(&v6) {
-            return Told::bad(v4.err().or(v6.err()).unwrap_or(DnsFault::Empty));
+    /// Takes in answers: the first of a round, or one that came late. `None` if they are of a name that counts no more.
+    pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<Told> {
+        if is_late { self.hear_late(part) } else { Some(self.hear(part)) }
+    }
+
+    /// Takes in the answers of a round, for both families or for the one that has come.
+    fn hear(&mut self, part: Part) -> Told {
+        if !part.has_addresses() {
+            let faults = [part.v4, part.v6].into_iter().flatten().filter_map(Result::err);
+            return Told::bad(faults.into_iter().next().unwrap_or(DnsFault::Empty));
         }
-        let keep = |records: &'static str, last: &mut Vec<IpAddr>, heard: Heard<IpAddr>| match heard {
-            Ok(answer) if answer.records.is_empty() => {
+        if self.name.replace(Arc::clone(&part.name)).is_some_and(|last| last != part.name) {
+            // The addresses of another name are those of another host.
+            (self.v4, self.v6) = Default::default();
+        }
+        let is_unfinished = part.v4.is_none() || part.v6.is_none();
+        Told { is_unfinished, ..self.keep(part) }
+    }
+
+    fn hear_late(&mut self, part: Part) -> Option<Told> {
+        (self.name.as_ref() == Some(&part.name)).then(|| self.keep(part))
+    }
+
+    fn keep(&mut self, part: Part) -> Told {
+        let keep = |records: &'static str, last: &mut Vec<IpAddr>, heard: Option<Heard<IpAddr>>| match heard {
+            None => Told::default(),
+            Some(Ok(answer)) if answer.records.is_empty() => {
                 last.clear();
                 Told::default()
             }
-            Ok(answer) => {
+            Some(Ok(answer)) => {
                 *last = answer.records;
                 Told::good(answer.ttl)
             }
             // To say that there is no such name is to say that it has no addresses, which the other
             // family has just disproved; some servers do it for a family they do not know.
-            Err(DnsFault::NoName) => {
+            Some(Err(DnsFault::NoName)) => {
                 last.clear();
                 Told::default()
             }
-            Err(fault) => Told::bad(DnsFault::OneFamily { records, fault: Box::new(fault) }),
+            Some(Err(fault)) => Told::bad(DnsFault::OneFamily { records, fault: Box::new(fault) }),
         };
-        keep("A", &mut self.v4, v4).and(keep("AAAA", &mut self.v6, v6))
+        keep("A", &mut self.v4, part.v4).and(keep("AAAA", &mut self.v6, part.v6))
     }
 
     /// The backends of these addresses with one port.
@@ -185,9 +209,10 @@ impl Services {
         targets
     }
 
-    /// Takes in the answers for a target.
-    pub(super) fn hear_of(&mut self, target: &Arc<str>, v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Told {
-        self.hosts.entry(Arc::clone(target)).or_default().hear(v4, v6)
+    /// What is known of a target; `None` if no record names it.
+    pub(super) fn host(&mut self, target: &str) -> Option<&mut Host> {
+        let target = &self.records.iter().find(|record| *record.target == *target)?.target;
+        Some(self.hosts.entry(Arc::clone(target)).or_default())
     }
 
     /// The backends of all records: those of the lowest priority whose targets have addresses, and the

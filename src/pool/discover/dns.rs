@@ -1,9 +1,9 @@
-//! Asks the DNS, again and again: one task for each source. The only place that knows the resolver library.
+//! Asks the DNS single questions. The only place that knows the resolver library.
 
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,11 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::answers::{Answer, Heard, Host, Service, Services, Told, set};
-use super::pace::Pace;
+use super::answers::{Answer, Heard, Service};
 use super::resolv_conf::ResolvConf;
-use super::spec::{DnsSpec, Records};
 use super::system::{FILE_PATIENCE, HOSTS, RESOLV_CONF, System, SystemNames};
-use super::{DiscoverFault, DiscoveredSet, Teller, luck};
 use crate::sys::landlock;
 
 /// How long one question may take, with all its repetitions at all resolvers.
@@ -34,6 +30,13 @@ const ONE_TRY: Duration = Duration::from_secs(2);
 
 /// How long an address of the file of hosts holds: until the file changes.
 const UNTIL_CHANGED: Duration = Duration::MAX;
+
+/// How long the answer of one family waits for that of the other one (RFC 8305, section 3): some resolvers never answer
+/// a question for AAAA.
+const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
+
+/// Late answers that are awaited at once in the whole process: a socket for each.
+pub(super) const LATE_AT_ONCE: usize = 64;
 
 /// Names that are asked for at once in the whole process, each by two questions: a socket for each.
 pub(super) const NAMES_AT_ONCE: usize = 32;
@@ -89,84 +92,71 @@ impl From<NetError> for DnsFault {
     }
 }
 
-/// Asks for ever, and tells what it hears.
-///
-/// # Cancel safety
-///
-/// May be dropped at any moment; what was last heard goes with it.
-pub(super) async fn follow(spec: DnsSpec, mut askers: Askers, teller: Teller) {
-    let mut pace = Pace::new(&spec);
-    let mut known = Known::new(&spec);
-    loop {
-        let told = match askers.now().await {
-            Ok(asker) => known.ask(&spec, &asker).await,
-            Err(fault) => Told { ttl: None, fault: Some(fault) },
-        };
-        let (found, fault) = match (known.set(), told.fault) {
-            (Ok(found), fault) => (Some(found), fault),
-            // Nothing was ever heard: the reason is that of the last round, if it has one.
-            (Err(empty), fault) => (None, Some(fault.unwrap_or(empty))),
-        };
-        let wait = match (&fault, told.ttl) {
-            (None, Some(ttl)) => pace.after_answer(ttl, luck()),
-            _ => pace.after_failure(luck()),
-        };
-        if !teller.tell(found, fault.map(DiscoverFault::Dns)).await {
-            return;
+/// The answers for a name that have come; `None` is yet to come.
+#[derive(Debug)]
+pub(in crate::pool) struct Part {
+    /// The whole name that was asked for: of a search list the one that has addresses.
+    pub(super) name: Arc<str>,
+    pub(in crate::pool) v4: Option<Heard<IpAddr>>,
+    pub(in crate::pool) v6: Option<Heard<IpAddr>>,
+}
+
+/// The answer for a name that is yet to come.
+pub(in crate::pool) type Late = Pin<Box<dyn Future<Output = Part> + Send>>;
+
+/// The kinds of addresses.
+#[derive(Clone, Copy, Debug)]
+enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
         }
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = askers.changed() => {}
+    }
+
+    const fn records(self) -> RecordType {
+        match self {
+            Self::V4 => RecordType::A,
+            Self::V6 => RecordType::AAAA,
         }
     }
 }
 
-/// What was last heard for a source.
-enum Known {
-    Addresses { host: Host, port: u16 },
-    Services(Services),
-}
+impl Part {
+    fn whole(name: Arc<str>, v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Self {
+        Self { name, v4: Some(v4), v6: Some(v6) }
+    }
 
-impl Known {
-    fn new(spec: &DnsSpec) -> Self {
-        match spec.records {
-            Records::Addresses { port } => Self::Addresses { host: Host::default(), port },
-            Records::Services => Self::Services(Services::default()),
+    fn of(name: &Arc<str>, family: Family, heard: Heard<IpAddr>) -> Self {
+        let nothing = Self { name: Arc::clone(name), v4: None, v6: None };
+        match family {
+            Family::V4 => Self { v4: Some(heard), ..nothing },
+            Family::V6 => Self { v6: Some(heard), ..nothing },
         }
     }
 
-    /// One round of questions.
-    async fn ask(&mut self, spec: &DnsSpec, asker: &Asker) -> Told {
-        match self {
-            Self::Addresses { host, .. } => {
-                let (v4, v6) = asker.addresses(&spec.name, LONGEST_QUESTION).await;
-                host.hear(v4, v6)
-            }
-            Self::Services(services) => {
-                let mut told = services.hear(asker.services(&spec.name).await);
-                let mut questions = JoinSet::new();
-                for target in services.targets() {
-                    let asker = asker.clone();
-                    questions.spawn(async move {
-                        // A target is a whole name: no search list.
-                        let (v4, v6) = asker.addresses(&format!("{target}."), LONGEST_QUESTION).await;
-                        (target, v4, v6)
-                    });
-                }
-                while let Some(answered) = questions.join_next().await {
-                    let Ok((target, v4, v6)) = answered else { continue };
-                    told = told.and(services.hear_of(&target, v4, v6));
-                }
-                told
-            }
+    /// With the answer of the other family.
+    fn and(self, family: Family, heard: Heard<IpAddr>) -> Self {
+        match family {
+            Family::V4 => Self { v4: Some(heard), ..self },
+            Family::V6 => Self { v6: Some(heard), ..self },
         }
     }
 
-    fn set(&self) -> Result<DiscoveredSet, DnsFault> {
-        match self {
-            Self::Addresses { host, port } => set(host.backends(*port)),
-            Self::Services(services) => set(services.backends()),
-        }
+    /// Whether an address has come.
+    pub(super) fn has_addresses(&self) -> bool {
+        [&self.v4, &self.v6].into_iter().flatten().any(has_records)
+    }
+
+    /// Why there is no address.
+    fn fault(self) -> DnsFault {
+        let faults = [self.v4, self.v6].into_iter().flatten().filter_map(Result::err);
+        faults.into_iter().next().unwrap_or(DnsFault::Empty)
     }
 }
 
@@ -176,18 +166,34 @@ pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,
     /// `None` where the configuration names resolvers: then the system's files say nothing.
     system: Option<SystemNames>,
+    limits: QuestionLimits,
+}
+
+/// How many questions are under way at once.
+#[derive(Clone, Debug)]
+pub(in crate::pool) struct QuestionLimits {
+    /// Names whose first answer is awaited, each by two questions.
     names: Arc<Semaphore>,
+    /// Answers that are late: a server that never gives them must hold up no other name.
+    late: Arc<Semaphore>,
+}
+
+impl QuestionLimits {
+    /// Limits for names, and for late answers.
+    pub(in crate::pool) fn new(names: usize, late: usize) -> Self {
+        Self { names: Arc::new(Semaphore::new(names)), late: Arc::new(Semaphore::new(late)) }
+    }
 }
 
 impl Askers {
-    /// Asks these resolvers or, if there are none, as `system` says; for as many names at once as `names` allows.
+    /// Asks these resolvers or, if there are none, as `system` says.
     pub(in crate::pool) fn new(
         resolvers: &[SocketAddr],
         system: impl FnOnce() -> SystemNames,
-        names: Arc<Semaphore>,
+        limits: QuestionLimits,
     ) -> Self {
         let system = if resolvers.is_empty() { Some(system()) } else { None };
-        Self { resolvers: resolvers.into(), system, names }
+        Self { resolvers: resolvers.into(), system, limits }
     }
 
     /// Returns who is asked now.
@@ -204,7 +210,7 @@ impl Askers {
             Some(system) => resolver_of_system(&system.resolv_conf)?,
             None => resolver_of(&self.resolvers)?,
         };
-        Ok(Asker { resolver, system, names: Arc::clone(&self.names) })
+        Ok(Asker { resolver, system, limits: self.limits.clone() })
     }
 
     /// Waits until the system's files have changed since the last [`Askers::now`].
@@ -226,29 +232,27 @@ pub(in crate::pool) struct Asker {
     resolver: TokioResolver,
     /// How the system resolves names, if it is asked as the system would.
     system: Option<System>,
-    names: Arc<Semaphore>,
+    limits: QuestionLimits,
 }
 
 impl Asker {
     /// The addresses of a name, of IPv4 and IPv6. A name in the file of hosts has those of the file; no resolver is
     /// asked, for neither family. Else the names of the search list are asked for in turn, and the first with an address
-    /// counts for both families. Once one of the two has some, the other one has `patience` left.
-    pub(in crate::pool) async fn addresses(
-        &self,
-        name: &str,
-        patience: Duration,
-    ) -> (Heard<IpAddr>, Heard<IpAddr>) {
+    /// counts for both families. An answer of the other family that does not come in [`RESOLUTION_DELAY`] is late.
+    pub(in crate::pool) async fn addresses(&self, name: &str) -> (Part, Option<Late>) {
         let of_hosts = self.system.as_ref().and_then(|system| system.hosts.addresses(name));
         if let Some(addresses) = of_hosts.or_else(|| self.localhost(name)) {
-            return of_families(addresses);
+            let (v4, v6) = of_families(addresses);
+            return (Part::whole(name.into(), v4, v6), None);
         }
         let mut last: Option<DnsFault> = None;
-        for candidate in self.candidates(name) {
-            let (v4, v6) = self.pair(&candidate, patience).await;
-            if has_records(&v4) || has_records(&v6) {
-                return (v4, v6);
+        let mut candidates = self.candidates(name).into_iter().peekable();
+        while let Some(candidate) = candidates.next() {
+            let (part, late) = self.pair(&candidate.into(), candidates.peek().is_none()).await;
+            if part.has_addresses() {
+                return (part, late);
             }
-            let fault = v4.err().or(v6.err()).unwrap_or(DnsFault::Empty);
+            let fault = part.fault();
             let ends = ends_search(&fault);
             last = Some(graver(last, fault));
             if ends {
@@ -256,7 +260,7 @@ impl Asker {
             }
         }
         let fault = self.explained(last.unwrap_or(DnsFault::Empty));
-        (Err(fault.clone()), Err(fault))
+        (Part::whole(name.into(), Err(fault.clone()), Err(fault)), None)
     }
 
     /// The loopback addresses, for the name that is theirs without any file (RFC 6761, section 6.3).
@@ -288,29 +292,64 @@ impl Asker {
         }
     }
 
-    /// The A and AAAA records of a whole name.
-    async fn pair(&self, name: &str, patience: Duration) -> (Heard<IpAddr>, Heard<IpAddr>) {
-        let _one_of_few = self.names.acquire().await;
+    /// The A and AAAA records of a whole name. Without addresses both have come.
+    async fn pair(&self, name: &Arc<str>, is_last: bool) -> (Part, Option<Late>) {
+        let one_of_few = self.limits.names.acquire().await;
+        let mut v4 = self.records(name, Family::V4);
+        if self.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa) {
+            let none = Ok(Answer { records: Vec::new(), ttl: Duration::ZERO });
+            return (Part::whole(Arc::clone(name), v4.await, none), None);
+        }
+        let mut v6 = self.records(name, Family::V6);
+        let (family, first, mut other) = tokio::select! {
+            heard = &mut v4 => (Family::V4, heard, v6),
+            heard = &mut v6 => (Family::V6, heard, v4),
+        };
+        let has_some = has_records(&first);
+        // Of a search the next name may well exist; a name that is not there has no address of the other family either.
+        let is_passed_over = !is_last && matches!(first, Err(DnsFault::NoName));
+        let part = Part::of(name, family, first);
+        let family = family.other();
+        if !has_some && !is_passed_over {
+            return (part.and(family, other.await), None);
+        }
+        match timeout(RESOLUTION_DELAY, &mut other).await {
+            Ok(heard) => (part.and(family, heard), None),
+            Err(_elapsed) if is_passed_over => (part.and(family, Err(DnsFault::NoName)), None),
+            Err(_elapsed) => {
+                drop(one_of_few);
+                self.late(part, family, other)
+            }
+        }
+    }
+
+    /// A part whose other half is late. If too many are, it is given up.
+    fn late(&self, part: Part, family: Family, other: Records) -> (Part, Option<Late>) {
+        let Ok(one_of_few) = Arc::clone(&self.limits.late).try_acquire_owned() else {
+            return (part.and(family, Err(DnsFault::Timeout)), None);
+        };
+        let name = Arc::clone(&part.name);
+        let late = async move {
+            let heard = other.await;
+            drop(one_of_few);
+            Part::of(&name, family, heard)
+        };
+        (part, Some(Box::pin(late)))
+    }
+
+    /// The records of one family.
+    fn records(&self, name: &Arc<str>, family: Family) -> Records {
+        let (resolver, name) = (self.resolver.clone(), Arc::clone(name));
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
             RData::AAAA(v6) => Some(IpAddr::V6(v6.0).to_canonical()),
             _ => None,
         };
-        let mut v4 = pin!(question(self.resolver.lookup(name, RecordType::A), address));
-        if self.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa) {
-            return (v4.await, Ok(Answer { records: Vec::new(), ttl: Duration::ZERO }));
-        }
-        let mut v6 = pin!(question(self.resolver.lookup(name, RecordType::AAAA), address));
-        tokio::select! {
-            v4 = &mut v4 => {
-                let v6 = second(&v4, v6, patience).await;
-                (v4, v6)
-            }
-            v6 = &mut v6 => (second(&v6, v4, patience).await, v6),
-        }
+        Box::pin(async move { question(resolver.lookup(&*name, family.records()), address).await })
     }
 
-    async fn services(&self, name: &str) -> Heard<Service> {
+    /// The SRV records of a name.
+    pub(super) async fn services(&self, name: &str) -> Heard<Service> {
         let mut last: Option<DnsFault> = None;
         for candidate in self.candidates(name) {
             let fault = match self.services_of(&candidate).await {
@@ -328,7 +367,7 @@ impl Asker {
     }
 
     async fn services_of(&self, name: &str) -> Heard<Service> {
-        let _one_of_few = self.names.acquire().await;
+        let _one_of_few = self.limits.names.acquire().await;
         question(self.resolver.lookup(name, RecordType::SRV), |data| match data {
             RData::SRV(srv) => Some(Service {
                 priority: srv.priority,
@@ -342,16 +381,8 @@ impl Asker {
     }
 }
 
-/// The answer of one family behind that of the other: it is waited for as long as it takes, but no longer than
-/// `patience` where there is something to go on with.
-async fn second<T>(first: &Heard<T>, other: impl Future<Output = Heard<T>>, patience: Duration) -> Heard<T> {
-    match first {
-        Ok(answer) if !answer.records.is_empty() => {
-            timeout(patience, other).await.unwrap_or(Err(DnsFault::Timeout))
-        }
-        _ => other.await,
-    }
-}
+/// The answer of one family, under way.
+type Records = Pin<Box<dyn Future<Output = Heard<IpAddr>> + Send>>;
 
 /// The records of an answer that `pick` takes. An answer without records is not yet a failure here.
 async fn question<T>(

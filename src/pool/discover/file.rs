@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
-use super::{DiscoverFault, DiscoveredSet, Teller};
+use super::{DiscoverFault, DiscoveredSet, LookOutcome, Teller};
 use crate::sys::watch::{FileWatch, Look};
 use crate::sys::{file, landlock};
 
@@ -41,11 +41,11 @@ pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
             Look::Changed(read) => {
                 is_good = read.is_ok();
                 match read {
-                    Ok(found) => teller.tell(Some(found), None).await,
-                    Err(fault) => teller.tell(None, Some(DiscoverFault::File(fault))).await,
+                    Ok(found) => teller.tell(Some(found), LookOutcome::Good).await,
+                    Err(fault) => teller.tell(None, LookOutcome::Failed(DiscoverFault::File(fault))).await,
                 }
             }
-            Look::Same => !is_good || teller.tell(None, None).await,
+            Look::Same => !is_good || teller.tell(None, LookOutcome::Good).await,
         };
         if !goes_on {
             return;

@@ -9,6 +9,7 @@ mod answers;
 mod dns;
 mod document;
 mod file;
+mod follow;
 mod hosts;
 mod pace;
 mod resolv_conf;
@@ -22,17 +23,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::PoolSpec;
 use spec::Source;
 
-#[cfg(test)]
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
 pub use dns::DnsFault;
-pub(super) use dns::{Asker, Askers};
+pub(super) use dns::{Askers, Late, QuestionLimits};
 pub use document::DocumentFault;
 pub use file::{FileFault, read as read_file};
 pub use set::DiscoveredSet;
@@ -52,6 +52,34 @@ pub enum DiscoverFault {
     File(FileFault),
 }
 
+impl From<DnsFault> for DiscoverFault {
+    fn from(fault: DnsFault) -> Self {
+        Self::Dns(fault)
+    }
+}
+
+/// How a look at a source ended.
+#[derive(Debug)]
+enum LookOutcome {
+    /// All is well.
+    Good,
+    /// What has come is good, and more is yet to come.
+    Unfinished,
+    /// A part of it is good.
+    Partly(DiscoverFault),
+    /// Nothing of it is good.
+    Failed(DiscoverFault),
+}
+
+impl LookOutcome {
+    fn fault(&self) -> Option<&DiscoverFault> {
+        match self {
+            Self::Good | Self::Unfinished => None,
+            Self::Partly(fault) | Self::Failed(fault) => Some(fault),
+        }
+    }
+}
+
 /// What a task found when it looked.
 #[derive(Debug)]
 pub struct DiscoveryReport {
@@ -59,7 +87,7 @@ pub struct DiscoveryReport {
     /// The task's own number: a report may outlive its task.
     number: u64,
     found: Option<DiscoveredSet>,
-    fault: Option<DiscoverFault>,
+    outcome: LookOutcome,
 }
 
 /// What is known of a source. Shared with admin and the metrics, which read it; it ends with the last
@@ -108,14 +136,18 @@ impl Discovery {
     }
 
     /// Notes how a look ended, and answers whether that is news.
-    fn note(&self, fault: Option<&DiscoverFault>, now: SystemTime) -> bool {
-        if fault.is_some() {
+    fn note(&self, outcome: &LookOutcome, now: SystemTime) -> bool {
+        if outcome.fault().is_some() {
             self.failures.fetch_add(1, Ordering::Relaxed);
-        } else {
+        }
+        if !matches!(outcome, LookOutcome::Failed(_)) {
             let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
             self.succeeded.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
-        let fault: Option<Arc<str>> = fault.map(|fault| fault.to_string().into());
+        if matches!(outcome, LookOutcome::Unfinished) {
+            return false;
+        }
+        let fault: Option<Arc<str>> = outcome.fault().map(|fault| fault.to_string().into());
         let mut last = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = *last != fault;
         *last = fault;
@@ -133,7 +165,7 @@ pub struct Discoveries {
     /// New or changed ones of a configuration that is not yet in force.
     prepared: BTreeMap<Arc<str>, Following>,
     next: u64,
-    names: Arc<Semaphore>,
+    limits: QuestionLimits,
     /// Followed from the first source on that resolves names as the system does.
     system: Option<SystemNames>,
     report_to: mpsc::Sender<DiscoveryReport>,
@@ -159,9 +191,9 @@ impl Discoveries {
     /// No sources, and where the reports of future ones come to.
     pub fn new() -> (Self, mpsc::Receiver<DiscoveryReport>) {
         let (report_to, reports) = mpsc::channel(REPORTS);
-        let names = Arc::new(Semaphore::new(dns::NAMES_AT_ONCE));
+        let limits = QuestionLimits::new(dns::NAMES_AT_ONCE, dns::LATE_AT_ONCE);
         let (in_force, prepared) = Default::default();
-        (Self { in_force, prepared, next: 0, names, system: None, report_to }, reports)
+        (Self { in_force, prepared, next: 0, limits, system: None, report_to }, reports)
     }
 
     /// Starts to follow what these pools have and no pool in force has. What an earlier call prepared and
@@ -190,8 +222,8 @@ impl Discoveries {
         let task = match source {
             Source::Dns(dns) => {
                 let system = || self.system.get_or_insert_with(SystemNames::follow).clone();
-                let askers = Askers::new(&dns.resolvers, system, Arc::clone(&self.names));
-                tokio::spawn(dns::follow(dns.clone(), askers, teller))
+                let askers = Askers::new(&dns.resolvers, system, self.limits.clone());
+                tokio::spawn(follow::follow(dns.clone(), askers, teller))
             }
             Source::File(path) => tokio::spawn(file::follow(Arc::clone(path), teller)),
         };
@@ -234,13 +266,13 @@ impl Discoveries {
     /// Hears a report; answers its pool if that is in force and has other backends now. News are logged: a
     /// failure once, however often it comes again.
     pub fn hear(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<Arc<str>> {
-        let DiscoveryReport { pool, number, found, fault } = report;
+        let DiscoveryReport { pool, number, found, outcome } = report;
         let both = [self.in_force.get_mut(&pool), self.prepared.get_mut(&pool)];
         let following = both.into_iter().flatten().find(|following| following.number == number)?;
         following.has_reported = true;
-        if following.state.note(fault.as_ref(), now) {
+        if following.state.note(&outcome, now) {
             let source = following.state.source();
-            match &fault {
+            match outcome.fault() {
                 Some(fault) => {
                     let kept = found.as_ref().or(following.found.as_ref()).map_or(0, DiscoveredSet::len);
                     tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; what was last found is kept");
@@ -263,8 +295,8 @@ struct Teller {
 
 impl Teller {
     /// Tells how a look ended. False when nobody hears any more.
-    async fn tell(&self, found: Option<DiscoveredSet>, fault: Option<DiscoverFault>) -> bool {
-        let report = DiscoveryReport { pool: Arc::clone(&self.pool), number: self.number, found, fault };
+    async fn tell(&self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
+        let report = DiscoveryReport { pool: Arc::clone(&self.pool), number: self.number, found, outcome };
         self.report_to.send(report).await.is_ok()
     }
 }

@@ -31,6 +31,11 @@ impl Pace {
     /// The wait after an answer that holds for `ttl`.
     pub(super) fn after_answer(&mut self, ttl: Duration, luck: f64) -> Duration {
         self.failures = 0;
+        self.within(ttl, luck)
+    }
+
+    /// The wait after an answer that holds for `ttl`, while it is not known whether all is well.
+    pub(super) fn within(&self, ttl: Duration, luck: f64) -> Duration {
         self.stretch(ttl.clamp(self.floor, self.ceiling), luck)
     }
 

@@ -41,7 +41,8 @@ fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
 }
 
 fn report(number: u64, found: Option<DiscoveredSet>, fault: Option<DnsFault>) -> DiscoveryReport {
-    DiscoveryReport { pool: "p".into(), number, found, fault: fault.map(DiscoverFault::Dns) }
+    let outcome = fault.map_or(LookOutcome::Good, |fault| LookOutcome::Failed(fault.into()));
+    DiscoveryReport { pool: "p".into(), number, found, outcome }
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -110,17 +111,21 @@ async fn a_reload_keeps_what_was_found() {
 #[test]
 fn a_source_tells_of_itself() {
     let state = Discovery::new(&Source::File(Path::new("/run/mail.json").into()));
-    let fault = |fault| Some(DiscoverFault::Dns(fault));
-    let note = |fault: Option<DiscoverFault>, now| state.note(fault.as_ref(), now);
+    let fault = |fault: DnsFault| LookOutcome::Failed(fault.into());
+    let note = |outcome: LookOutcome, now| state.note(&outcome, now);
     assert_eq!((state.succeeded(), state.failures(), state.fault()), (None, 0, None));
-    assert!(!note(None, at(5)), "that it works is no news");
+    assert!(!note(LookOutcome::Good, at(5)), "that it works is no news");
     assert!(note(fault(DnsFault::Timeout), at(6)));
     assert!(!note(fault(DnsFault::Timeout), at(7)), "the same failure is told once");
     assert!(note(fault(DnsFault::NoName), at(8)));
     assert_eq!((state.succeeded(), state.failures()), (Some(at(5)), 3));
     assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
-    assert!(note(None, at(9)), "that it works again is");
+    assert!(!note(LookOutcome::Unfinished, at(9)), "more is to come, perhaps another failure");
+    assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
+    assert!(note(LookOutcome::Good, at(9)), "that it works again is");
     assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None));
+    assert!(note(LookOutcome::Partly(DnsFault::Timeout.into()), at(10)));
+    assert_eq!((state.succeeded(), state.failures()), (Some(at(10)), 4), "a part of it is good");
 }
 
 #[test]

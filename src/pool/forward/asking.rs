@@ -2,14 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::cache::Answer;
-use super::{Counts, LookupFault, LookupResult, Question};
-use crate::pool::discover::{Asker, Askers, DnsFault, Heard, SystemNames};
+use super::{Counts, LookupFault, LookupResult, Names, Question, lock};
+use crate::pool::discover::{Askers, DnsAnswer, DnsFault, Heard, Late, QuestionLimits, SystemNames};
+use crate::wire::ServerName;
 
 /// Names that are asked for at once, each by two questions: a socket for each.
 pub const NAMES_AT_ONCE: usize = 32;
@@ -17,9 +18,8 @@ pub const NAMES_AT_ONCE: usize = 32;
 /// Addresses of one name that are kept: far more than are ever tried.
 const MOST_ADDRESSES: usize = 32;
 
-/// How long a client waits for the addresses of the other family when those of one are there: some resolvers never
-/// answer a question for AAAA. RFC 8305, section 3 has 50 ms, of those that have asked one that is near.
-const OTHER_FAMILY: Duration = Duration::from_millis(300);
+/// Answers of the other family that are awaited at once for names that are answered already: a socket for each.
+const LATE_AT_ONCE: usize = 32;
 
 /// Answers questions until there is nobody to ask one.
 pub(super) async fn answer_all(
@@ -27,9 +27,9 @@ pub(super) async fn answer_all(
     resolvers: Arc<[SocketAddr]>,
     counts: Arc<Counts>,
 ) {
-    let mut under_way = JoinSet::new();
-    let names = Arc::new(Semaphore::new(NAMES_AT_ONCE));
-    let askers = Askers::new(&resolvers, SystemNames::follow, names);
+    let (mut under_way, mut late) = (JoinSet::new(), JoinSet::new());
+    let limits = QuestionLimits::new(NAMES_AT_ONCE, LATE_AT_ONCE);
+    let askers = Askers::new(&resolvers, SystemNames::follow, limits);
     loop {
         tokio::select! {
             question = questions.recv(), if under_way.len() < NAMES_AT_ONCE => match question {
@@ -38,24 +38,58 @@ pub(super) async fn answer_all(
                 }
                 None => return,
             },
-            Some(_) = under_way.join_next() => {}
+            Some(answered) = under_way.join_next() => {
+                if let Ok(Some(joining)) = answered {
+                    late.spawn(joining.join());
+                }
+            }
+            Some(_) = late.join_next() => {}
         }
     }
 }
 
-async fn answer(mut question: Question, mut askers: Askers, counts: Arc<Counts>) {
-    let (answer, ttl) = match askers.now().await {
-        Ok(asker) => ask(&question, &asker).await,
-        Err(fault) => (Err(meaning(&fault)), Duration::ZERO),
+/// Answers a question. Returns what is yet to come, if one of the two families is late.
+async fn answer(mut question: Question, mut askers: Askers, counts: Arc<Counts>) -> Option<Joining> {
+    let asker = match askers.now().await {
+        Ok(asker) => asker,
+        Err(fault) => {
+            let answer = Err(meaning(&fault));
+            counts.count(LookupResult::of(&answer));
+            question.answer(answer, Duration::ZERO);
+            return None;
+        }
     };
+    // Names of clients are whole: no search list.
+    let (part, late) = asker.addresses(&format!("{}.", question.name)).await;
+    let (answer, ttl) = both(or_none(part.v4), or_none(part.v6));
     counts.count(LookupResult::of(&answer));
-    question.answer(answer, ttl);
+    question.answer(answer.clone(), ttl);
+    let (first, late) = (answer.ok()?, late?);
+    Some(Joining { name: question.name.clone(), names: Arc::clone(&question.names), first, late })
 }
 
-async fn ask(question: &Question, asker: &Asker) -> (Answer, Duration) {
-    // Names of clients are whole: no search list.
-    let (v4, v6) = asker.addresses(&format!("{}.", question.name), OTHER_FAMILY).await;
-    both(v4, v6)
+/// A name whose addresses of one family are known, and those of the other are late.
+struct Joining {
+    name: ServerName,
+    names: Names,
+    first: Arc<[IpAddr]>,
+    late: Late,
+}
+
+impl Joining {
+    /// Waits for the other family, and adds it to what is known. It changes nothing of how long that holds.
+    async fn join(self) {
+        let part = self.late.await;
+        let addresses = |heard| or_none(heard).map_or_else(|_| Vec::new(), |answer| answer.records);
+        let (v4, v6) = (addresses(part.v4), addresses(part.v6));
+        let first = self.first.to_vec();
+        let all = if v6.is_empty() { in_turn(first, v4) } else { in_turn(v6, first) };
+        lock(&self.names).join(&self.name, all, Instant::now());
+    }
+}
+
+fn or_none(heard: Option<Heard<IpAddr>>) -> Heard<IpAddr> {
+    heard.unwrap_or(Ok(DnsAnswer { records: Vec::new(), ttl: Duration::ZERO }))
 }
 
 /// The answers of both families as one, and how long it holds. One that failed does not spoil the other.
@@ -114,7 +148,6 @@ fn meaning(fault: &DnsFault) -> LookupFault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::discover::DnsAnswer;
 
     fn heard(text: &str, ttl: u64) -> Heard<IpAddr> {
         match text {

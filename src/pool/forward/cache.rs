@@ -103,6 +103,16 @@ impl Cache {
         }
     }
 
+    /// Replaces the addresses of a name by more of them, for as long as those hold.
+    pub(super) fn join(&mut self, name: &ServerName, addresses: Arc<[IpAddr]>, now: Instant) {
+        if let Some(Entry::Known { answer, until }) = self.entries.get_mut(name)
+            && answer.is_ok()
+            && *until > now
+        {
+            *answer = Ok(addresses);
+        }
+    }
+
     /// Names that are remembered, in force or not.
     pub(super) fn known(&self) -> usize {
         self.entries.len() - self.asked
@@ -161,6 +171,21 @@ mod tests {
         check(Err(LookupFault::NoAddress), 0, 5);
         check(Err(LookupFault::Timeout), 60, 1);
         check(Err(LookupFault::Failed), 60, 1);
+    }
+
+    #[test]
+    fn more_addresses_hold_as_long_as_the_first() {
+        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+        let more: Arc<[IpAddr]> = addresses("1.1.1.2").unwrap();
+        let end = now + Duration::from_secs(60);
+        cache.join(&name, Arc::clone(&more), now);
+        assert!(matches!(cache.look(&name, now), Look::Ask(_)), "what is not known does not become so");
+        cache.join(&name, Arc::clone(&more), now);
+        assert!(matches!(cache.look(&name, now), Look::Wait(_)), "nor what is asked for");
+        cache.answer(&name, addresses("1.1.1.1"), Duration::from_secs(60), now);
+        cache.join(&name, more, now);
+        assert!(matches!(cache.look(&name, now), Look::Known(answer) if answer == addresses("1.1.1.2")));
+        assert!(matches!(cache.look(&name, end), Look::Ask(_)));
     }
 
     #[test]

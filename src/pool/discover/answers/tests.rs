@@ -19,12 +19,17 @@ fn heard(text: &str) -> Heard<IpAddr> {
     }
 }
 
+/// The answers for both families.
+fn whole(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Part {
+    Part { name: "app.test.".into(), v4: Some(v4), v6: Some(v6) }
+}
+
 /// Lets a host hear rounds of (A, AAAA), and checks its backends with port 1 and what it says of the last.
 fn check(rounds: &[(&str, &str)], backends: &str, fault: Option<&str>) {
     let mut host = Host::default();
     let mut told = Told::default();
     for (v4, v6) in rounds {
-        told = host.hear(heard(v4), heard(v6));
+        told = host.hear(whole(heard(v4), heard(v6)));
     }
     let found = set(host.backends(1)).unwrap_or_default();
     let names: Vec<_> =
@@ -68,6 +73,46 @@ fn a_failure_keeps_what_was_heard() {
     check(&[("10.0.0.1", "2001:db8::1"), ("10.0.0.2", "timeout")], "10.0.0.2:1 [2001:db8::1]:1", no_v6);
 }
 
+/// The backends after answers of one family, each of a name, and the faults of all.
+fn check_parts(parts: &[(&str, &str, &str, bool)], expected: &str) {
+    let mut host = Host::default();
+    let mut told = Vec::new();
+    for (name, v4, v6, is_late) in parts {
+        let some = |text: &str| (text != "?").then(|| heard(text));
+        let part = Part { name: (*name).into(), v4: some(v4), v6: some(v6) };
+        told.push(match host.take_in(part, *is_late) {
+            None => "passed over".to_owned(),
+            Some(Told { fault: Some(fault), .. }) => fault.to_string(),
+            Some(Told { is_unfinished, .. }) => if is_unfinished { "unfinished" } else { "good" }.to_owned(),
+        });
+    }
+    let names: Vec<_> = host.backends(1).iter().map(|found| found.name.to_string()).collect();
+    assert_eq!(format!("{} | {}", names.join(" "), told.join(", ")), expected, "{parts:?}");
+}
+
+#[test]
+fn a_late_family_joins() {
+    let (first, late) = (("a.", "10.0.0.1", "?", false), true);
+    check_parts(&[first], "10.0.0.1:1 | unfinished");
+    check_parts(&[first, ("a.", "?", "2001:db8::1", late)], "10.0.0.1:1 [2001:db8::1]:1 | unfinished, good");
+    check_parts(&[first, ("a.", "?", "-", late)], "10.0.0.1:1 | unfinished, good");
+    check_parts(&[first, ("a.", "?", "nx", late)], "10.0.0.1:1 | unfinished, good");
+    check_parts(
+        &[first, ("a.", "?", "timeout", late)],
+        "10.0.0.1:1 | unfinished, AAAA: no resolver answered in time",
+    );
+    check_parts(&[("a.", "?", "2001:db8::1", false)], "[2001:db8::1]:1 | unfinished");
+    // What was known of the family that is late stays until it has come.
+    let both = ("a.", "10.0.0.1", "2001:db8::1", false);
+    check_parts(&[both, ("a.", "10.0.0.2", "?", false)], "10.0.0.2:1 [2001:db8::1]:1 | good, unfinished");
+    // Another name of the search list is another host.
+    check_parts(&[both, ("b.", "10.0.0.2", "?", false)], "10.0.0.2:1 | good, unfinished");
+    check_parts(
+        &[first, ("b.", "10.0.0.2", "?", false), ("a.", "?", "2001:db8::1", late)],
+        "10.0.0.2:1 | unfinished, unfinished, passed over",
+    );
+}
+
 #[test]
 fn addresses_that_are_nobodys_are_passed_over() {
     check(&[("0.0.0.0 224.0.0.1 255.255.255.255 10.0.0.1", ":: ff02::1")], "10.0.0.1:1", None);
@@ -104,7 +149,7 @@ fn check_services(list: &[(u16, u16, u16, &str)], hosts: &[(&str, &str, &str)], 
     let told = services.hear(records(list));
     assert_eq!(told.ttl, Some(seconds(30)), "{list:?}");
     for (target, v4, v6) in hosts {
-        services.hear_of(&(*target).into(), heard(v4), heard(v6));
+        services.host(target).unwrap().hear(whole(heard(v4), heard(v6)));
     }
     assert_eq!(set(services.backends()).unwrap_or_default().to_string(), expected, "{list:?}");
 }
@@ -178,7 +223,7 @@ fn a_target_that_is_gone_is_forgotten() {
     let mut services = Services::default();
     services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
     for target in services.targets() {
-        services.hear_of(&target, heard("10.0.0.1"), heard("-"));
+        services.host(&target).unwrap().hear(whole(heard("10.0.0.1"), heard("-")));
     }
     services.hear(records(&[(1, 1, 1, "b")]));
     services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
@@ -199,8 +244,8 @@ proptest! {
         turned.rotate_left(turn % list.len());
         turned.reverse();
         let (mut one, mut two) = (Host::default(), Host::default());
-        one.hear(answer(list), none());
-        two.hear(answer(turned), none());
+        one.hear(whole(answer(list), none()));
+        two.hear(whole(answer(turned), none()));
         prop_assert_eq!(set(one.backends(1)).unwrap(), set(two.backends(1)).unwrap());
     }
 
@@ -218,7 +263,7 @@ proptest! {
             for target in services.targets() {
                 // Two of them share an address.
                 let low = target.as_bytes()[1] % 3;
-                services.hear_of(&target, heard(&format!("10.0.0.{low}")), heard("-"));
+                services.host(&target).unwrap().hear(whole(heard(&format!("10.0.0.{low}")), heard("-")));
             }
             set(services.backends()).unwrap()
         };
@@ -233,9 +278,9 @@ proptest! {
     fn no_failure_ever_empties(rounds in prop::collection::vec((0_usize..5, 0_usize..5), 1..30)) {
         const WORDS: [&str; 5] = ["10.0.0.1", "10.0.0.1 10.0.0.2", "-", "nx", "timeout"];
         let mut host = Host::default();
-        host.hear(heard("10.0.0.9"), heard("-"));
+        host.hear(whole(heard("10.0.0.9"), heard("-")));
         for (v4, v6) in rounds {
-            let told = host.hear(heard(WORDS[v4]), heard(WORDS[v6]));
+            let told = host.hear(whole(heard(WORDS[v4]), heard(WORDS[v6])));
             prop_assert!(!host.backends(1).is_empty());
             prop_assert!(told.fault.is_some() || told.ttl.is_some());
         }

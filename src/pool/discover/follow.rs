@@ -1,0 +1,280 @@
+//! Follows a source of the DNS: one task for each, which asks by the answers' TTLs and tells what it hears.
+//!
+//! A round asks for everything once. It ends with the first answers: what is late joins when it comes, and holds up
+//! nothing else.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::answers::{Host, Services, Told, set};
+use super::dns::{Askers, DnsFault, Late, Part};
+use super::pace::Pace;
+use super::spec::{DnsSpec, Records};
+use super::{DiscoveredSet, LookOutcome, Teller, luck};
+
+/// How long a round waits for the other names once one has answered: the targets of SRV records may have resolvers of
+/// their own.
+const OTHER_NAMES: Duration = Duration::from_secs(1);
+
+/// Late answers that come within this time of each other are told together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// Asks for ever, and tells what it hears.
+///
+/// # Cancel safety
+///
+/// May be dropped at any moment; what was last heard goes with it.
+pub(super) async fn follow(spec: DnsSpec, askers: Askers, teller: Teller) {
+    let known = Known::new(&spec);
+    let pace = Pace::new(&spec);
+    let questions = Questions::default();
+    Follower { spec, askers, teller, known, pace, questions, has_failed: false }.follow().await;
+}
+
+struct Follower {
+    spec: DnsSpec,
+    askers: Askers,
+    teller: Teller,
+    known: Known,
+    pace: Pace,
+    questions: Questions,
+    /// Whether a question of this round has failed.
+    has_failed: bool,
+}
+
+impl Follower {
+    async fn follow(mut self) {
+        loop {
+            let told = self.round().await;
+            let mut until = Instant::now() + self.wait(&told);
+            if !self.tell(told).await {
+                return;
+            }
+            loop {
+                let answered = tokio::select! {
+                    () = sleep_until(until) => break,
+                    () = self.askers.changed() => break,
+                    answered = self.questions.next() => answered,
+                };
+                let Some(told) = self.late(answered).await else { continue };
+                until = until.min(Instant::now() + self.wait(&told));
+                if !self.tell(told).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Asks for everything, and waits for the first answers.
+    async fn round(&mut self) -> Told {
+        let asker = match self.askers.now().await {
+            Ok(asker) => asker,
+            Err(fault) => return Told::bad(fault),
+        };
+        let told = match &mut self.known {
+            Known::Addresses { .. } => Told::default(),
+            Known::Services(services) => services.hear(asker.services(&self.spec.name).await),
+        };
+        self.has_failed = told.fault.is_some();
+        for name in self.known.names(&self.spec) {
+            let asker = asker.clone();
+            self.questions.ask(name, |name| async move { asker.addresses(&name).await });
+        }
+        told.and(self.first_answers().await)
+    }
+
+    /// Waits for the first answers to all questions, but once one has come no longer than [`OTHER_NAMES`].
+    async fn first_answers(&mut self) -> Told {
+        let mut told = Told::default();
+        let mut until: Option<Instant> = None;
+        while self.questions.has_unanswered() {
+            let next = self.questions.next();
+            let answered = match until {
+                None => next.await,
+                Some(until) => match timeout_at(until, next).await {
+                    Ok(answered) => answered,
+                    Err(_late) => {
+                        told.is_unfinished = true;
+                        break;
+                    }
+                },
+            };
+            until.get_or_insert_with(|| Instant::now() + OTHER_NAMES);
+            told = told.and(self.take_in(answered).unwrap_or_default());
+        }
+        told
+    }
+
+    /// Takes in an answer that came after its round, and those that come with it; `None` if they say nothing.
+    async fn late(&mut self, answered: Answered) -> Option<Told> {
+        let mut told = self.take_in(answered);
+        let until = Instant::now() + TOGETHER;
+        while let Ok(answered) = timeout_at(until, self.questions.next()).await {
+            told = match (told, self.take_in(answered)) {
+                (Some(told), Some(more)) => Some(told.and(more)),
+                (told, more) => told.or(more),
+            };
+        }
+        let mut told = told?;
+        // What failed in this round is not well again by another answer.
+        told.is_unfinished |= self.questions.are_open() || self.has_failed;
+        Some(told)
+    }
+
+    fn take_in(&mut self, answered: Answered) -> Option<Told> {
+        let (name, part, is_late) = self.questions.settle(answered);
+        let told = self.known.host(&name)?.take_in(part, is_late)?;
+        self.has_failed |= told.fault.is_some();
+        Some(told)
+    }
+
+    /// How long to wait for the next round after these answers.
+    fn wait(&mut self, told: &Told) -> Duration {
+        match (told.ttl, &told.fault) {
+            (Some(ttl), None) if told.is_unfinished => self.pace.within(ttl, luck()),
+            (Some(ttl), None) => self.pace.after_answer(ttl, luck()),
+            (Some(ttl), Some(_)) => self.pace.after_failure(luck()).min(self.pace.within(ttl, luck())),
+            (None, _) => self.pace.after_failure(luck()),
+        }
+    }
+
+    /// Tells what is known now, and how these answers were. False if nobody hears any more.
+    async fn tell(&self, told: Told) -> bool {
+        let Told { ttl, fault, is_unfinished } = told;
+        let (found, outcome) = match (self.known.set(), fault) {
+            (Ok(found), None) if is_unfinished => (Some(found), LookOutcome::Unfinished),
+            (Ok(found), None) => (Some(found), LookOutcome::Good),
+            (Ok(found), Some(fault)) if ttl.is_some() => (Some(found), LookOutcome::Partly(fault.into())),
+            (Ok(found), Some(fault)) => (Some(found), LookOutcome::Failed(fault.into())),
+            // Nothing was ever heard: the reason is that of the last round, if it has one.
+            (Err(empty), fault) => (None, LookOutcome::Failed(fault.unwrap_or(empty).into())),
+        };
+        self.teller.tell(found, outcome).await
+    }
+}
+
+/// The questions under way: for each name at most one that has no answer yet, and one for a late family.
+#[derive(Default)]
+struct Questions {
+    tasks: JoinSet<Answered>,
+    unanswered: HashSet<Arc<str>>,
+    late: HashSet<Arc<str>>,
+}
+
+/// What a task comes to.
+struct Answered {
+    name: Arc<str>,
+    part: Part,
+    /// What is yet to come.
+    late: Option<Late>,
+    is_late: bool,
+}
+
+impl Questions {
+    /// Asks for a name, unless an earlier question for it has no answer at all yet.
+    fn ask<F>(&mut self, name: Arc<str>, question: impl FnOnce(Arc<str>) -> F)
+    where
+        F: Future<Output = (Part, Option<Late>)> + Send + 'static,
+    {
+        if self.unanswered.insert(Arc::clone(&name)) {
+            let question = question(Arc::clone(&name));
+            self.tasks.spawn(async move {
+                let (part, late) = question.await;
+                Answered { name, part, late, is_late: false }
+            });
+        }
+    }
+
+    fn has_unanswered(&self) -> bool {
+        !self.unanswered.is_empty()
+    }
+
+    fn are_open(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// The next answer; without questions it waits for ever.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    async fn next(&mut self) -> Answered {
+        loop {
+            match self.tasks.join_next().await {
+                Some(Ok(answered)) => return answered,
+                // It panicked, which is logged; what it asked for is asked for again.
+                Some(Err(_)) if self.tasks.is_empty() => {
+                    self.unanswered.clear();
+                    self.late.clear();
+                }
+                Some(Err(_)) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes an answer out, and waits on for what is late of it. An earlier question for the same name that is late
+    /// already stays, as it will be answered sooner if at all.
+    fn settle(&mut self, answered: Answered) -> (Arc<str>, Part, bool) {
+        let Answered { name, part, late, is_late } = answered;
+        if is_late {
+            self.late.remove(&name);
+        } else {
+            self.unanswered.remove(&name);
+        }
+        if let Some(late) = late
+            && self.late.insert(Arc::clone(&name))
+        {
+            let name = Arc::clone(&name);
+            self.tasks.spawn(async move {
+                let part = late.await;
+                Answered { name, part, late: None, is_late: true }
+            });
+        }
+        (name, part, is_late)
+    }
+}
+
+/// What was last heard for a source.
+enum Known {
+    Addresses { host: Host, port: u16 },
+    Services(Services),
+}
+
+impl Known {
+    fn new(spec: &DnsSpec) -> Self {
+        match spec.records {
+            Records::Addresses { port } => Self::Addresses { host: Host::default(), port },
+            Records::Services => Self::Services(Services::default()),
+        }
+    }
+
+    /// The names whose addresses are to be asked for. A target is a whole name: no search list.
+    fn names(&self, spec: &DnsSpec) -> Vec<Arc<str>> {
+        match self {
+            Self::Addresses { .. } => vec![Arc::clone(&spec.name)],
+            Self::Services(services) => {
+                services.targets().iter().map(|target| format!("{target}.").into()).collect()
+            }
+        }
+    }
+
+    /// What is known of a name that was asked for; `None` if it is a target no more.
+    fn host(&mut self, name: &str) -> Option<&mut Host> {
+        match self {
+            Self::Addresses { host, .. } => Some(host),
+            Self::Services(services) => services.host(name.strip_suffix('.').unwrap_or(name)),
+        }
+    }
+
+    fn set(&self) -> Result<DiscoveredSet, DnsFault> {
+        match self {
+            Self::Addresses { host, port } => set(host.backends(*port)),
+            Self::Services(services) => set(services.backends()),
+        }
+    }
+}
