@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::admin::AdminListener;
 use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
+use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
@@ -97,7 +98,7 @@ struct RunArgs {
     /// Without a file: listen here, as `:5432` or `127.0.0.1:5432`; may be repeated
     #[arg(long, value_name = "ADDRESS", requires = "backends")]
     listen: Vec<String>,
-    /// Without a file: a backend, as `10.0.0.1:5432`; may be repeated
+    /// Without a file: a backend, as `10.0.0.1:5432` or `db1:5432`; may be repeated
     #[arg(long = "backend", value_name = "ADDRESS", requires = "listen")]
     backends: Vec<String>,
     /// An admin listener beside those of the file: `unix:/PATH` or an address
@@ -145,7 +146,7 @@ fn check(file: &Path) -> ExitCode {
             file.display(),
             count(config.listeners.len(), "listener"),
             count(config.pools.len(), "pool"),
-            count(config.pools.iter().map(|pool| pool.backends.len()).sum(), "backend")
+            count(config.pools.iter().map(PoolSpec::written).sum(), "backend")
         )),
         Err(code) => code,
     }

@@ -1,8 +1,9 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
+use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use crate::pool::{Backend, Discovery, LookupResult, Pool, Reason, State, Trouble};
+use crate::pool::{Backend, BackendSpec, Discovery, LookupResult, Origin, Pool, Reason, State, Trouble};
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
@@ -215,19 +216,26 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 /// Only pools that discover have these series, so that an alert on a source's age means something.
 fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
-    let mut each = |metric: &'static MetricDoc, value: fn(&Served, &Discovery) -> f64| {
+    let mut each = |metric: &'static MetricDoc, value: fn(&Served) -> f64| {
         let mut family = exposition.family(metric);
         for (pool, served) in &snapshot.pools {
-            if let Some(discovery) = &served.discovery {
-                family.sample(&[("pool", pool)], value(served, discovery));
+            if !served.discovery.is_empty() {
+                family.sample(&[("pool", pool)], value(served));
             }
         }
     };
-    each(&families::DISCOVERY_BACKENDS, |served, _| (served.pool.backends().len() - served.written) as f64);
-    each(&families::DISCOVERY_FAILURES, |_, discovery| discovery.failures() as f64);
-    each(&families::DISCOVERY_LAST_SUCCESS, |_, discovery| {
-        let since_epoch = discovery.succeeded().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        since_epoch.unwrap_or_default().as_secs_f64()
+    each(&families::DISCOVERY_BACKENDS, |served| {
+        let found = |spec: &&BackendSpec| spec.origin != Origin::Configuration;
+        served.pool.spec().backends.iter().filter(found).count() as f64
+    });
+    each(&families::DISCOVERY_FAILURES, |served| {
+        served.discovery.iter().map(|source| source.failures()).sum::<u64>() as f64
+    });
+    // Of several sources the one that has been without an answer for the longest time.
+    each(&families::DISCOVERY_LAST_SUCCESS, |served| {
+        let since_epoch = |source: &Arc<Discovery>| source.succeeded()?.duration_since(UNIX_EPOCH).ok();
+        let oldest = served.discovery.iter().map(since_epoch).min().flatten();
+        oldest.unwrap_or_default().as_secs_f64()
     });
 }
 

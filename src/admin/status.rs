@@ -62,8 +62,8 @@ struct PoolStatus<'a> {
     available: usize,
     queue: QueueStatus,
     tiers: Vec<TierStatus>,
-    /// Where further backends come from; null for a pool that discovers none.
-    discovery: Option<DiscoveryStatus>,
+    /// Where further backends come from: first the host names among the backends, as they are written.
+    discovery: Vec<DiscoveryStatus>,
     /// Null for a pool with backends to choose from.
     forward: Option<ForwardStatus>,
     backends: Vec<BackendStatus<'a>>,
@@ -122,7 +122,7 @@ struct LookupsStatus {
 struct BackendStatus<'a> {
     name: &'a str,
     address: String,
-    /// `configuration` or `discovery`.
+    /// `configuration`, `host_name` or `discovery`.
     origin: &'static str,
     weight: u16,
     zone: Option<&'a str>,
@@ -250,7 +250,7 @@ fn listeners<'a>(
 
 fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
     let pool = &served.pool;
-    let origin = |at| if at < served.written { "configuration" } else { "discovery" };
+    let origins = pool.spec().backends.iter().map(|spec| spec.origin.word());
     PoolStatus {
         name,
         balance: pool.spec().algorithm.word(),
@@ -260,13 +260,13 @@ fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
         available: pool.available(),
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
         tiers: pool.tiers().into_iter().map(tier).collect(),
-        discovery: served.discovery.as_deref().map(discovery),
+        discovery: served.discovery.iter().map(|source| discovery(source)).collect(),
         forward: pool.forward().map(forward),
         backends: pool
             .backends()
             .iter()
-            .enumerate()
-            .map(|(at, one)| backend(pool, one, origin(at), now))
+            .zip(origins)
+            .map(|(one, origin)| backend(pool, one, origin, now))
             .collect(),
     }
 }

@@ -1,5 +1,6 @@
 //! Addresses as operators write them: where to bind, where backends are.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::code::Code;
@@ -7,7 +8,7 @@ use super::fault::Diagnostic;
 use super::findings::Findings;
 use super::hints;
 use super::read::{Path, Read, Value, wrong_type};
-use super::words::string;
+use super::words::{is_dns_name, string};
 use crate::pool::DialSource;
 use crate::pool::destination::{self, DestinationFault};
 use crate::route::IpPrefix;
@@ -66,7 +67,27 @@ impl Read for AdminAddress {
 
 /// What a backend's address is.
 #[derive(Clone, Debug)]
-pub(super) struct BackendAddress(pub(super) Address);
+pub(super) enum BackendAddress {
+    /// It is where the backend listens.
+    Address(Address),
+    /// A host name, each of whose addresses is a backend.
+    Host(HostName),
+}
+
+/// A host name with a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostName {
+    /// As written: with a final dot it is whole.
+    pub(super) name: String,
+    /// From 1 on.
+    pub(super) port: u16,
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.name, self.port)
+    }
+}
 
 impl Read for BackendAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
@@ -75,12 +96,13 @@ impl Read for BackendAddress {
             Ok(address) => {
                 // An IPv4-mapped address is the same backend as the IPv4 address.
                 let address = address.to_canonical();
-                destination::check(&address).map(|()| address).map_err(|fault| fault.to_string())
+                let checked = destination::check(&address).map_err(|fault| fault.to_string());
+                checked.map(|()| Self::Address(address))
             }
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
-            Err(_) => Err(backend_hint(text)),
+            Err(_) => host_name(text).map(Self::Host),
         };
-        address.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+        address.map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
 }
 
@@ -170,13 +192,20 @@ fn one_address(text: &str) -> Result<Address, String> {
     }
 }
 
-/// What someone who wrote `text` for a backend probably needs to know.
-fn backend_hint(text: &str) -> String {
-    match (hint(text), text.rsplit_once(':')) {
-        (hint, Some((host, port))) if hint == HOST_NAME => {
-            format!("a host name: a pool resolves it by discover = {{ dns = \"{host}\", port = {port} }}")
-        }
-        (hint, _) => hint,
+/// A host name with a port, or what someone who wrote something else for a backend probably needs to know.
+fn host_name(text: &str) -> Result<HostName, String> {
+    // A name whose last label is a number is a misspelt address.
+    let is_host = |name: &str| {
+        let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        is_dns_name(name) && last.contains(|c: char| !c.is_ascii_digit())
+    };
+    match text.rsplit_once(':') {
+        Some((name, written)) if is_host(name) => match port(written) {
+            Some(port @ 1..) => Ok(HostName { name: name.to_owned(), port }),
+            _ => Err(format!("{written:?} is not a port from 1 to 65535")),
+        },
+        None if is_host(text) => Err(format!("the port is missing, as in \"{text}:443\"")),
+        _ => Err(hint(text)),
     }
 }
 

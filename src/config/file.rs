@@ -31,6 +31,9 @@ const DAY: u64 = 24 * HOUR;
 /// Far above what one machine can hold open, to catch slips of the keyboard.
 const MOST_CONNECTIONS: u64 = 100_000_000;
 
+/// A time between two questions to the DNS.
+pub(super) type Ttl = Time<100, DAY>;
+
 tables! {
     /// The configuration of pointsman. At least one listener with a `bind` and one pool with a backend are
     /// needed; everything else has a default.
@@ -358,9 +361,11 @@ tables! {
         /// How long a backend that comes up, or is added by a reload, takes less than its share, beginning
         /// with a tenth and growing evenly; "100ms" to "1h", or "off" (default): it takes all at once.
         slow_start: TimeOrOff<100, HOUR>,
-        /// The backends: "10.0.0.1:443", "unix:/run/app.sock", or tables with name and weight. Needed, unless
-        /// they are discovered or the pool forwards.
+        /// The backends: "10.0.0.1:443", "unix:/run/app.sock", "db1.internal:5432", or tables with name and weight. Each
+        /// address of a host name is a backend. Needed, unless they are discovered or the pool forwards.
         backends: List<BackendWords>,
+        /// How the host names in `backends` are resolved.
+        resolve: Resolve,
         /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
         zones: List<Name>,
         /// When less of the pool's weight than this is up, "1%" to "100%", health is disregarded and everything
@@ -374,8 +379,9 @@ tables! {
         limits: QuotaWords,
         /// Where connections wait while every backend is full. Default: nowhere, they are refused.
         queue: Queue,
-        /// Where further backends come from while the process runs. Default: only those of `backends`.
-        discover: Discover,
+        /// Where further backends come from while the process runs, or an array of several such places. Default: only
+        /// those of `backends`.
+        discover: OneOrMany<Discover>,
         /// Clients go to the hosts they name, instead of to backends. Default: none.
         forward: Forward,
         /// Active checks of the backends.
@@ -460,9 +466,9 @@ tables! {
         /// of the system (/etc/resolv.conf), and /etc/hosts before them.
         resolvers: OneOrMany<ResolverAddress>,
         /// dns only: the least time between two questions, whatever the TTL; "100ms" to "1day". Default "5s".
-        min_ttl: Time<100, DAY>,
+        min_ttl: Ttl,
         /// dns only: the most time between two questions; "100ms" to "1day". Default "5m".
-        max_ttl: Time<100, DAY>,
+        max_ttl: Ttl,
         /// dns only: up to how many percent of the time between two questions are added to it by chance, so that
         /// many nodes do not ask at once; 0 to 100. Default 10.
         jitter: Number<0, 100>,
@@ -471,6 +477,22 @@ tables! {
         file: FilePath,
         /// How long connections to a backend that vanished may go on before they are closed; "0s" to "7days".
         /// Default: `shutdown.drain`.
+        drain: Time<0, { 7 * DAY }>,
+    }
+
+    /// How the host names in `backends` are resolved.
+    "a resolution" struct Resolve {
+        /// The resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those of the
+        /// system (/etc/resolv.conf), and /etc/hosts before them.
+        resolvers: OneOrMany<ResolverAddress>,
+        /// The least time between two questions for a name, whatever the TTL; "100ms" to "1day". Default "5s".
+        min_ttl: Ttl,
+        /// The most time between two questions for a name; "100ms" to "1day". Default "5m".
+        max_ttl: Ttl,
+        /// Up to how many percent of the time between two questions are added to it by chance; 0 to 100. Default 10.
+        jitter: Number<0, 100>,
+        /// How long connections to an address that a name no longer has may go on before they are closed; "0s" to
+        /// "7days". Default: `shutdown.drain`.
         drain: Time<0, { 7 * DAY }>,
     }
 
@@ -504,9 +526,11 @@ tables! {
     /// A backend with more than an address.
     #[cfg_attr(test, schemars(extend("required" = ["address"])))]
     "a backend" struct Backend {
-        /// Its identity over reloads, in logs and in metrics. Default: its address.
+        /// Its identity over reloads, in logs and in metrics; of a host name the first part, before the IP address.
+        /// Default: its address.
         name: Name,
-        /// Where it listens: `"10.0.0.1:443"`, `"[2001:db8::1]:443"` or `"unix:/run/app.sock"`. Needed.
+        /// Where it listens: `"10.0.0.1:443"`, `"[2001:db8::1]:443"` or `"unix:/run/app.sock"`; or a host name,
+        /// `"db1.internal:5432"`, each of whose addresses is a backend with these settings. Needed.
         address: BackendAddress,
         /// Its share of the traffic relative to the others, 0 to 65535; 0 takes no new connections.
         /// Default 1.

@@ -104,7 +104,7 @@ fn load_from(
 
 /// Paths in a file are relative to its directory.
 fn place_files(config: &mut Config, directory: &Path) {
-    for discover in config.pools.iter_mut().filter_map(|pool| pool.discover.as_mut()) {
+    for discover in config.pools.iter_mut().flat_map(|pool| &mut pool.discover) {
         if let Source::File(file) = &mut discover.source {
             *file = directory.join(&*file).into();
         }

@@ -59,18 +59,23 @@ impl Naming<'_> {
     }
 }
 
-/// Returns the place of a key's value in the text of a configuration without faults.
+/// Returns the place of a key's value in the text of a configuration without faults. A key in an array is a number; an
+/// array of one value may be passed over.
 fn place(text: &str, keys: &[&str]) -> Option<Span> {
     let (document, _) = DeTable::parse_recoverable(text);
-    let (last, outer) = keys.split_last()?;
-    let mut table = document.get_ref();
-    for key in outer {
-        table = match table.get(*key)?.get_ref() {
-            DeValue::Table(inner) => inner,
+    let (first, keys) = keys.split_first()?;
+    let mut value = document.get_ref().get(*first)?;
+    for key in keys {
+        value = match value.get_ref() {
+            DeValue::Table(inner) => inner.get(*key)?,
+            DeValue::Array(array) => match key.parse::<usize>() {
+                Ok(at) => array.get(at)?,
+                Err(_) => array.first()?.get_ref().as_table()?.get(*key)?,
+            },
             _ => return None,
         };
     }
-    table.get(*last).map(|value| value.span().into())
+    Some(value.span().into())
 }
 
 /// Checks the files that loading does not read: the token of admin, files of discovery, and the access log. It opens
@@ -81,11 +86,15 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
         add(fault, path, &["admin", "token_file"], found);
     }
     for pool in &config.pools {
-        let Some(Source::File(path)) = pool.discover.as_ref().map(|discover| &discover.source) else {
-            continue;
-        };
-        let fault = read_file(path).err().map(|fault| discovery(&pool.name, &fault));
-        add(fault, path, &["pool", &pool.name, "discover", "file"], found);
+        let listed: Vec<_> = pool.discover.iter().filter(|source| source.host.is_none()).collect();
+        for (at, source) in listed.iter().enumerate() {
+            let Source::File(path) = &source.source else { continue };
+            let fault = read_file(path).err().map(|fault| discovery(&pool.name, &fault));
+            match listed.len() {
+                1 => add(fault, path, &["pool", &pool.name, "discover", "file"], found),
+                _ => add(fault, path, &["pool", &pool.name, "discover", &at.to_string(), "file"], found),
+            }
+        }
     }
     if let AccessLogTarget::File(path) = &config.access_log.to {
         let fault = file::check_appendable(path).err().map(|error| access_log(&error));

@@ -384,7 +384,9 @@ fn addresses() {
     for address in ["10.0.0.1:1", "[::1]:1", "unix:/run/x", "[fe80::1%3]:1"] {
         check_others(&backend(address), &[]);
     }
-    for address in ["10.0.0.1:0", "10.0.0.1", "a.example:1", "unix:x", "", ":1", "10.0.0.1:+1", "::1:1"] {
+    for address in
+        ["10.0.0.1:0", "10.0.0.1", "a.example", "a.example:0", "unix:x", "", ":1", "10.0.0.1:+1", "::1:1"]
+    {
         check_others(&backend(address), &["C0204"]);
     }
     let bind = |address: &str| format!("[listener.x]\nbind = '{address}'\npool = 'db'");
@@ -481,27 +483,27 @@ fn a_command_line_is_a_configuration() {
     );
     assert_eq!(config, expected);
 
-    let faults = one_liner(&words(&["5432", ":1", ":1"]), &words(&["db:5432"])).unwrap_err();
+    let faults = one_liner(&words(&["5432", ":1", ":1"]), &words(&["db"])).unwrap_err();
     insta::assert_snapshot!(faults.render(false), @r#"
     error[C0204]: "5432" is not an address that `listener.main.bind[0]` can use
      --> arguments:1:10
       |
-    1 | --listen 5432 --listen :1 --listen :1 --backend db:5432
+    1 | --listen 5432 --listen :1 --listen :1 --backend db
       |          ^^^^ write ":5432" for every local address, or "IP:5432"
 
     error[C0307]: 0.0.0.0:1 is bound twice
      --> arguments:1:36
       |
-    1 | --listen 5432 --listen :1 --listen :1 --backend db:5432
+    1 | --listen 5432 --listen :1 --listen :1 --backend db
       |                        --          ^^ bound here
       |                        |
       |                        and bound here
 
-    error[C0204]: "db:5432" is not an address that `pool.main.backends[0]` can use
+    error[C0204]: "db" is not an address that `pool.main.backends[0]` can use
      --> arguments:1:49
       |
-    1 | --listen 5432 --listen :1 --listen :1 --backend db:5432
-      |                                                 ^^^^^^^ a host name: a pool resolves it by discover = { dns = "db", port = 5432 }
+    1 | --listen 5432 --listen :1 --listen :1 --backend db
+      |                                                 ^^ the port is missing, as in "db:443"
 
     arguments: 3 faults
     "#);

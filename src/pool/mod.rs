@@ -43,7 +43,7 @@ pub use announce::{AnnounceSpec, Passed};
 pub use backend::Backend;
 pub use cancel::Stay;
 pub use changes::{Sighting, Withheld};
-pub use discover::spec::{DiscoverSpec, DnsSpec, Records, Source};
+pub use discover::spec::{DiscoverSpec, DnsSpec, NamedHost, Records, Source};
 pub use discover::{Discoveries, Discovery, DiscoveryReport};
 pub use forward::spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
@@ -55,7 +55,7 @@ pub use pick::Unavailable;
 pub use probe::{CheckLimit, CheckReport, Checks, Finding};
 pub use spec::{
     AgentSpec, BackendSpec, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn, HashParts,
-    HealthSpec, OnDown, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    HealthSpec, OnDown, Origin, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
 };
 pub use tiers::TierView;
 

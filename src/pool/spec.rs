@@ -37,8 +37,8 @@ pub struct PoolSpec {
     /// The backends, in written order, identities distinct, at least one weight above 0; where more are
     /// discovered there may be none.
     pub backends: Vec<BackendSpec>,
-    /// Where further backends come from, or `None`.
-    pub discover: Option<DiscoverSpec>,
+    /// Where further backends come from: first the host names among the backends, as they are written, then others.
+    pub discover: Vec<DiscoverSpec>,
     /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
     /// pool with backends.
     ///
@@ -79,7 +79,7 @@ impl PoolSpec {
             max_load: None,
             slow_start: None,
             backends,
-            discover: None,
+            discover: Vec::new(),
             forward: None,
             health: Some(HealthSpec::default()),
             agent: None,
@@ -97,6 +97,11 @@ impl PoolSpec {
     /// The longest that a connection may look for a backend, a wait in the queue included.
     pub fn longest_dial(&self) -> Duration {
         self.dial.dial_timeout + self.queue.map_or(Duration::ZERO, |queue| queue.timeout)
+    }
+
+    /// How many backends are written: addresses and host names.
+    pub fn written(&self) -> usize {
+        self.backends.len() + self.discover.iter().filter(|source| source.host.is_some()).count()
     }
 
     /// Failures in a row that are too many; 0: any number is borne.
@@ -124,6 +129,31 @@ pub struct BackendSpec {
     pub duty: Duty,
     /// Where its check and its agent are, if not where the pool says.
     pub targets: Targets,
+    /// Who named it.
+    pub origin: Origin,
+}
+
+/// Who named a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration, by its address.
+    #[default]
+    Configuration,
+    /// The configuration, by the name of a host that has the address.
+    Host,
+    /// A source of the pool.
+    Discovery,
+}
+
+impl Origin {
+    /// The word in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Host => "host_name",
+            Self::Discovery => "discovery",
+        }
+    }
 }
 
 impl BackendSpec {
@@ -138,6 +168,7 @@ impl BackendSpec {
             max_connections: None,
             duty: Duty::Ready,
             targets: Targets::default(),
+            origin: Origin::Configuration,
         }
     }
 }

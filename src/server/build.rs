@@ -104,18 +104,16 @@ pub(super) fn served(
 ) -> Arc<Served> {
     let found = sources.discoveries.and_then(|discoveries| discoveries.of(written));
     let (discovery, spec) = match found {
-        Some((discovery, found)) => {
-            let mut spec = found.join(written);
-            leave_out_cycles(&mut spec, written.backends.len(), sources.config);
-            (Some(discovery), spec)
+        Some((discovery, mut spec)) => {
+            leave_out_cycles(&mut spec, sources.config);
+            (discovery, spec)
         }
-        None => (None, written.clone()),
+        None => (Vec::new(), written.clone()),
     };
-    let written = written.backends.len();
     if let Some(old) = old
         && *old.pool.spec() == spec
-        && old.written == written
-        && is_one(old.discovery.as_ref(), discovery.as_ref())
+        && old.discovery.len() == discovery.len()
+        && old.discovery.iter().zip(&discovery).all(|(old, new)| Arc::ptr_eq(old, new))
     {
         return Arc::clone(old);
     }
@@ -129,14 +127,7 @@ pub(super) fn served(
         None => sources.leaving.limits(&pool.spec().name),
     };
     let limits = pool.spec().limits.map(|spec| limited(&spec, before));
-    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, limits, written })
-}
-
-fn is_one<T>(one: Option<&Arc<T>>, two: Option<&Arc<T>>) -> bool {
-    match (one, two) {
-        (Some(one), Some(two)) => Arc::ptr_eq(one, two),
-        (one, two) => one.is_none() && two.is_none(),
-    }
+    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, limits })
 }
 
 /// What may be had, with what was used of it before.

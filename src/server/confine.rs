@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::pool::{DialSource, Source};
+use crate::pool::{DialSource, DiscoverSpec, Source};
 use crate::sys::Address;
 use crate::sys::landlock::{self, Confinement, Grants, LandlockFault};
 use crate::sys::privileges::{self, Capabilities};
@@ -123,7 +123,8 @@ fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
 /// The files that are read again while the process runs.
 fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let routes = config.listeners.iter().filter_map(|listener| listener.policy.routes_file.as_ref());
-    let discovered = config.pools.iter().filter_map(|pool| match &pool.discover.as_ref()?.source {
+    let sources = config.pools.iter().flat_map(|pool| &pool.discover);
+    let discovered = sources.filter_map(|discover| match &discover.source {
         Source::File(path) => Some(path.to_path_buf()),
         Source::Dns(_) => None,
     });
@@ -150,8 +151,8 @@ fn written(config: &Config) -> Vec<PathBuf> {
 
 fn asks_the_dns(config: &Config) -> bool {
     config.pools.iter().any(|pool| {
-        let is_dns = |source: &Source| matches!(source, Source::Dns(_));
-        pool.forward.is_some() || pool.discover.as_ref().is_some_and(|discover| is_dns(&discover.source))
+        let is_dns = |discover: &DiscoverSpec| matches!(discover.source, Source::Dns(_));
+        pool.forward.is_some() || pool.discover.iter().any(is_dns)
     })
 }
 

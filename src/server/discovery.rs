@@ -24,7 +24,8 @@ impl Control {
     /// over. Returns `false` if the process is about to end; the event for that is the next one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
-        if self.server.config.pools.iter().any(|pool| pool.discover.is_some()) && !self.look_first().await? {
+        if self.server.config.pools.iter().any(|pool| !pool.discover.is_empty()) && !self.look_first().await?
+        {
             return Ok(false);
         }
         let server = &mut self.server;
@@ -51,8 +52,8 @@ impl Control {
             metrics,
         };
         let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
-        self.discoveries.commit(&server.config.pools);
-        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.discovery.is_some()) {
+        self.discoveries.commit();
+        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| !served.discovery.is_empty()) {
             match served.pool.backends().len() {
                 0 => {
                     tracing::warn!(%pool, "no backends were found; its clients are turned away until some are")
@@ -90,7 +91,7 @@ impl Control {
 
     /// Takes in a report; a pool that has other backends now is replaced, alone.
     pub(super) fn discovered(&mut self, report: DiscoveryReport) {
-        let Some(name) = self.discoveries.hear(report, SystemTime::now()) else { return };
+        let Some((name, source)) = self.discoveries.hear(report, SystemTime::now()) else { return };
         let server = &self.server;
         let Some(written) = server.config.pools.iter().find(|pool| pool.name == name) else { return };
         let snapshot = server.view.snapshot.load_full();
@@ -107,7 +108,7 @@ impl Control {
         if Arc::ptr_eq(old, &new) {
             return;
         }
-        let drain = written.discover.as_ref().and_then(|discover| discover.drain);
+        let drain = written.discover.get(source).and_then(|source| source.drain);
         let drain = drain.unwrap_or(server.config.shutdown.drain);
         log_changes(&old.pool, &new.pool);
         self.leaving.note_pool(&old.pool, &new.pool, Instant::now(), drain);

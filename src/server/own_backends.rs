@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::cycles::{Cycle, Graph};
-use crate::pool::PoolSpec;
+use crate::pool::{Origin, PoolSpec};
 use crate::sys::address::of_this_host;
 
 /// A configuration with a certain cycle.
@@ -39,20 +39,19 @@ pub(super) fn refuse_cycles(config: &Config) -> Result<(), CycleFault> {
     }
 }
 
-/// Removes the discovered backends of a pool that lead back to the pool itself. The first `written` backends stay.
-pub(super) fn leave_out_cycles(spec: &mut PoolSpec, written: usize, config: &Config) {
+/// Removes the discovered backends of a pool that lead back to the pool itself. Written addresses stay.
+pub(super) fn leave_out_cycles(spec: &mut PoolSpec, config: &Config) {
     let host = host();
     let graph = Graph::new(&config.listeners, &config.pools, &host);
-    let found = spec.backends.split_off(written.min(spec.backends.len()));
-    let is_good = |address: &_| match graph.cycle(&spec.name, address).filter(|cycle| cycle.is_certain) {
+    let name = Arc::clone(&spec.name);
+    let is_good = |address: &_| match graph.cycle(&name, address).filter(|cycle| cycle.is_certain) {
         Some(cycle) => {
-            tracing::warn!(pool = %spec.name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
+            tracing::warn!(pool = %name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
             false
         }
         None => true,
     };
-    let good: Vec<_> = found.into_iter().filter(|backend| is_good(&backend.address)).collect();
-    spec.backends.extend(good);
+    spec.backends.retain(|backend| backend.origin == Origin::Configuration || is_good(&backend.address));
 }
 
 /// Returns the addresses of this host, or none if the kernel does not report them. Loopback addresses need no entry.

@@ -347,7 +347,7 @@ impl Control {
         let Built { changes, config, snapshot } = self.build(config).await?;
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
-        self.discoveries.commit(&config.pools);
+        self.discoveries.commit();
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.snapshot.store(snapshot);
         // Before their sockets close, so that no client finds a file and is refused.

@@ -65,7 +65,7 @@ fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
     let is_of = |backend: &BackendSpec| {
         backend.address.tcp().is_some_and(|address| address.ip().to_canonical().is_ipv4() == (family == 4))
     };
-    pool.discover.is_some() || pool.forward.is_some() || pool.backends.iter().any(is_of)
+    !pool.discover.is_empty() || pool.forward.is_some() || pool.backends.iter().any(is_of)
 }
 
 /// A shell script that leads the answers of backends to this process, where they are addressed to its clients.

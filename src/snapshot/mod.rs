@@ -123,13 +123,10 @@ pub struct Served {
     pub pool: Arc<Pool>,
     /// Its fixed series.
     pub metrics: Arc<PoolMetrics>,
-    /// What is known of the source of further backends, if it has one.
-    pub discovery: Option<Arc<Discovery>>,
+    /// What is known of each source of further backends.
+    pub discovery: Vec<Arc<Discovery>>,
     /// What all its backends together may have.
     pub limits: Option<Limited>,
-    /// How many of its backends, the first, are written in the configuration. Those behind them were
-    /// discovered.
-    pub written: usize,
 }
 
 /// What a listener does with its connections.

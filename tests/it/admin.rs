@@ -164,7 +164,7 @@ fn status_tells_what_is_there() {
             "available": 1,
             "queue": { "waiting": 0, "length": null },
             "tiers": [{ "zone": "*", "backup": false, "weight_up": 1, "weight": 1, "share": 1.0 }],
-            "discovery": null,
+            "discovery": [],
             "forward": null,
             "backends": [{
                 "name": backend.address.to_string(),

@@ -84,7 +84,7 @@ fn wait_for_backends(proxy: &Proxy, expected: &[SocketAddr]) {
 
 /// Does something that makes the source fail, and waits until it has.
 fn fail(proxy: &Proxy, reason: &str, how: impl FnOnce()) {
-    let discovery = served(proxy).discovery.clone().unwrap();
+    let discovery = served(proxy).discovery[0].clone();
     let before = discovery.failures();
     how();
     wait_for(reason, || {
@@ -150,7 +150,7 @@ fn a_family_that_is_never_answered_holds_up_nothing() {
     dns.say(NAME, v4(all[0]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     assert_eq!(met(&proxy), "a", "the start has waited for what there is");
-    let discovery = served(&proxy).discovery.clone().unwrap();
+    let discovery = served(&proxy).discovery[0].clone();
     dns.say(NAME, v4(all[1]));
     wait_for_backends(&proxy, &all[1..]);
     assert_eq!(discovery.failures(), 0, "it is followed before the question for AAAA is given up");
@@ -220,7 +220,7 @@ fn a_failure_keeps_what_was_found() {
     }
     dns.say_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all[1..]);
-    wait_for("no fault", || served(&proxy).discovery.as_ref().unwrap().fault().is_none());
+    wait_for("no fault", || served(&proxy).discovery[0].fault().is_none());
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn what_is_written_stays_beside_what_is_found() {
     let origin = |at: usize| (&pool["backends"][at]["address"], &pool["backends"][at]["origin"]);
     assert_eq!(origin(0), (&json!(written), &json!("configuration")));
     assert_eq!(origin(1).1, "discovery");
-    let discovery = &pool["discovery"];
+    let discovery = &pool["discovery"][0];
     assert_eq!(discovery["source"], format!("dns {NAME}. port {}", written.port()));
     assert!(discovery["last_success"].as_str().is_some_and(|time| time.ends_with('Z')), "{discovery}");
     assert_eq!((&discovery["failures"], &discovery["fault"]), (&json!(0), &Value::Null));
@@ -394,7 +394,7 @@ fn a_broken_file_keeps_what_was_found() {
         fail(&proxy, reason, || directory.replace(content));
         assert_eq!(met(&proxy), "a", "{content}");
     }
-    let discovery = served(&proxy).discovery.clone().unwrap();
+    let discovery = served(&proxy).discovery[0].clone();
     fs::remove_file(directory.file()).unwrap();
     wait_for("its absence", || discovery.fault().is_some_and(|fault| fault.contains("cannot be read")));
     assert_eq!(met(&proxy), "a");
@@ -504,11 +504,11 @@ fn a_reload_keeps_what_was_found() {
     wait_for_backends(&proxy, &all[..1]);
     assert_eq!(ask(&mut open), 'a');
 
-    config.pools[0].discover = None;
+    config.pools[0].discover = Vec::new();
     config.pools[0].backends = layout(&format!("backends = ['{}']", all[0])).pools[0].backends.clone();
     proxy.remote.reload(config).unwrap();
     wait_for_backends(&proxy, &all[..1]);
-    assert!(served(&proxy).discovery.is_none());
+    assert!(served(&proxy).discovery.is_empty());
     assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 

@@ -1,9 +1,10 @@
 //! Checks whether backends lead back to their own pools through listeners of the same file.
 
+use crate::config::address::BackendAddress;
 use crate::config::code::Code;
 use crate::config::cycles::Graph;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::File;
+use crate::config::file::{Backend, File};
 use crate::config::findings::Findings;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
@@ -46,7 +47,6 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
 fn place(file: &File, pool: &str, address: &Address) -> Option<Span> {
     let named = file.pool.value()?.0.iter().find(|named| named.name == pool)?;
     let items = &named.table.as_ref()?.backends.value()?.items;
-    let is_it =
-        |words: &crate::config::file::Backend| words.address.value().is_some_and(|found| found.0 == *address);
+    let is_it = |words: &Backend| matches!(words.address.value(), Some(BackendAddress::Address(found)) if found == address);
     items.iter().find(|item| is_it(&item.value.0)).map(|item| item.at)
 }

@@ -3,23 +3,79 @@
 use std::time::Duration;
 
 use super::or;
+use super::pool::PoolChecker;
+use crate::config::address::{HostName, ResolverAddress};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Discover, RecordType};
+use crate::config::file::{Discover, RecordType, Resolve, Ttl};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key};
-use crate::pool::{DiscoverSpec, DnsSpec, Records, Source};
+use crate::config::read::{Key, OneOrMany};
+use crate::config::words::Number;
+use crate::pool::{DiscoverSpec, DnsSpec, NamedHost, Records, Source};
 
-/// The spec of a `discover` table, which is at `path`; `max_connections` is its pool's.
-pub(super) fn check(
-    words: &Entry<Discover>,
-    max_connections: Option<u64>,
-    path: &str,
-    found: &mut Findings<'_>,
-) -> Option<DiscoverSpec> {
-    let checker = Checker { words: &words.value, place: words.key, path };
-    let drain = words.value.drain.value().map(|time| time.0);
-    Some(DiscoverSpec { source: checker.source(found)?, drain, max_connections })
+impl PoolChecker<'_> {
+    /// Where further backends come from: the host names among the backends, and the sources of `discover`.
+    pub(super) fn sources(
+        &self,
+        hosts: Vec<(HostName, NamedHost)>,
+        found: &mut Findings<'_>,
+    ) -> Vec<DiscoverSpec> {
+        let mut sources = self.hosts(hosts, found);
+        let Some(entry) = self.words.discover.entry() else { return sources };
+        let list = &entry.value.0;
+        if list.items.is_empty() && list.complete {
+            let fault = Diagnostic::new(Code::BadSource, self.key("discover"), "`discover` is empty");
+            found.add(fault.label(entry.at, "").help("leave it out, or name a source"));
+        }
+        let max_connections = self.words.max_connections.value().map(|number| number.0);
+        for (at, item) in list.items.iter().enumerate() {
+            let (place, path) = match list.items.len() {
+                1 => (entry.key, self.key("discover")),
+                _ => (item.at, self.key(&format!("discover[{at}]"))),
+            };
+            let checker = Checker { words: &item.value, place, path: &path };
+            let Some(source) = checker.source(found) else { continue };
+            if sources.iter().any(|other| other.host.is_none() && other.source == source) {
+                let fault =
+                    checker.fault("", format!("`discover` of pool `{}` names a source twice", self.name));
+                found.add(fault.label(place, "again here").help("remove one of the two"));
+            }
+            let drain = item.value.drain.value().map(|time| time.0);
+            sources.push(DiscoverSpec { source, host: None, drain, max_connections });
+        }
+        sources
+    }
+
+    fn hosts(&self, hosts: Vec<(HostName, NamedHost)>, found: &mut Findings<'_>) -> Vec<DiscoverSpec> {
+        let default = Resolve::default();
+        if let Some(entry) = self.words.resolve.entry().filter(|_| hosts.is_empty() && !found.has_faults()) {
+            let message = format!("`resolve` of pool `{}` has no effect", self.name);
+            let warning = Diagnostic::new(Code::IdleSetting, self.key("resolve"), message);
+            found.add(warning.label(entry.key, "no backend has a host name"));
+        }
+        let Resolve { resolvers, min_ttl, max_ttl, jitter, drain } =
+            self.words.resolve.value().unwrap_or(&default);
+        let path = self.key("resolve");
+        let asking = Asking { path: &path, resolvers, min_ttl, max_ttl, jitter };
+        let (resolvers, (min_ttl, max_ttl)) = (asking.resolvers(found), asking.bounds(found));
+        let source = |HostName { name, port }: HostName| {
+            Source::Dns(DnsSpec {
+                name: name.into(),
+                records: Records::Addresses { port },
+                resolvers: resolvers.clone(),
+                min_ttl,
+                max_ttl,
+                jitter: asking.jitter(),
+            })
+        };
+        let spec = |(name, host): (HostName, NamedHost)| DiscoverSpec {
+            source: source(name),
+            host: Some(host),
+            drain: drain.value().map(|time| time.0),
+            max_connections: None,
+        };
+        hosts.into_iter().map(spec).collect()
+    }
 }
 
 struct Checker<'a> {
@@ -50,14 +106,16 @@ impl Checker<'_> {
             }
             (dns, _) => {
                 let records = self.records(found);
-                let (min_ttl, max_ttl) = self.bounds(found);
+                let Discover { resolvers, min_ttl, max_ttl, jitter, .. } = self.words;
+                let asking = Asking { path: self.path, resolvers, min_ttl, max_ttl, jitter };
+                let (min_ttl, max_ttl) = asking.bounds(found);
                 Some(Source::Dns(DnsSpec {
                     name: dns.value()?.0.as_str().into(),
                     records: records?,
-                    resolvers: self.resolvers(found),
+                    resolvers: asking.resolvers(found),
                     min_ttl,
                     max_ttl,
-                    jitter: or(&self.words.jitter, |number| u8::try_from(number.0).unwrap_or(u8::MAX), 10),
+                    jitter: asking.jitter(),
                 }))
             }
         }
@@ -105,11 +163,32 @@ impl Checker<'_> {
         }
     }
 
+    fn fault(&self, key: &str, message: impl Into<String>) -> Diagnostic {
+        let path = if key.is_empty() { self.path.to_owned() } else { format!("{}.{key}", self.path) };
+        Diagnostic::new(Code::BadSource, path, message)
+    }
+}
+
+/// How the DNS is asked.
+struct Asking<'a> {
+    path: &'a str,
+    resolvers: &'a Key<OneOrMany<ResolverAddress>>,
+    min_ttl: &'a Key<Ttl>,
+    max_ttl: &'a Key<Ttl>,
+    jitter: &'a Key<Number<0, 100>>,
+}
+
+impl Asking<'_> {
+    fn jitter(&self) -> u8 {
+        or(self.jitter, |number| u8::try_from(number.0).unwrap_or(u8::MAX), 10)
+    }
+
     fn resolvers(&self, found: &mut Findings<'_>) -> Vec<std::net::SocketAddr> {
-        let Some(written) = self.words.resolvers.entry() else { return Vec::new() };
+        let Some(written) = self.resolvers.entry() else { return Vec::new() };
         let list = &written.value.0;
         if list.items.is_empty() && list.complete {
-            let fault = self.fault("resolvers", "`resolvers` is empty");
+            let path = format!("{}.resolvers", self.path);
+            let fault = Diagnostic::new(Code::BadSource, path, "`resolvers` is empty");
             found.add(fault.label(written.at, "").help("leave it out to ask those of the system"));
         }
         list.items.iter().map(|item| item.value.0).collect()
@@ -119,7 +198,7 @@ impl Checker<'_> {
         const LEAST: Duration = Duration::from_secs(5);
         const MOST: Duration = Duration::from_secs(300);
 
-        let Discover { min_ttl, max_ttl, .. } = self.words;
+        let Self { min_ttl, max_ttl, .. } = self;
         let (min, max) = match (min_ttl.value(), max_ttl.value()) {
             (Some(min), Some(max)) => (min.0, max.0),
             // One that is written moves the other's default out of its way.
@@ -137,10 +216,5 @@ impl Checker<'_> {
             );
         }
         (min, max)
-    }
-
-    fn fault(&self, key: &str, message: impl Into<String>) -> Diagnostic {
-        let path = if key.is_empty() { self.path.to_owned() } else { format!("{}.{key}", self.path) };
-        Diagnostic::new(Code::BadSource, path, message)
     }
 }

@@ -52,6 +52,7 @@ impl PoolChecker<'_> {
         let keys = [
             ("backends", words.backends.place()),
             ("discover", words.discover.place()),
+            ("resolve", words.resolve.place()),
             ("balance", words.balance.place()),
             ("hash_on", words.hash_on.place()),
             ("source_prefix", words.source_prefix.place()),

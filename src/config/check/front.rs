@@ -211,7 +211,7 @@ fn leads_back(pool: &PoolSpec) -> bool {
         Algorithm::Maglev if pool.hash_on.alone() == Some(HashOn::SourceIp) && pool.max_load.is_none() => {
             true
         }
-        _ => pool.backends.len() < 2 && pool.discover.is_none(),
+        _ => pool.backends.len() < 2 && pool.discover.is_empty(),
     }
 }
 

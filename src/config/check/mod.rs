@@ -4,6 +4,7 @@
 //! was found.
 
 mod admin;
+mod backends;
 mod cycles;
 mod discover;
 pub(super) mod fall_through;

@@ -1,27 +1,26 @@
 //! Pools: their backends, checks and timeouts.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::backends::{WrittenBackends, is_host};
 use super::health::HealthChecker;
 use super::limits::Common;
 use super::peers::PeerWords;
 use super::pools::{Known, Pools};
 use super::tiers::Node;
-use super::{discover, kernel_buffers, or};
+use super::{kernel_buffers, or};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Backend, BackendWords, OnDownWord, Pool};
+use crate::config::file::{OnDownWord, Pool};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Item, Key, List, Named, OneOrMany};
+use crate::config::read::{Entry, Key, Named, OneOrMany};
 use crate::config::words::{Choice, name_fault};
 use crate::live::PeerTimeouts;
 use crate::pool::{
-    BackendSpec, DialSource, DialSpec, DiscoverSpec, Duty, EjectionSpec, Forward, ForwardSpec, HashOn,
-    HashParts, HealthSpec, OnDown, PoolSpec, SourcePrefix,
+    BackendSpec, DialSpec, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, HealthSpec, OnDown,
+    PoolSpec, SourcePrefix,
 };
-use crate::sys::Address;
 
 /// The word that stands where a pool may stand and means none.
 pub(super) const REJECT: &str = "reject";
@@ -76,8 +75,8 @@ fn check_name(name: &str, place: Span, path: &str, found: &mut Findings<'_>) {
 /// One written pool with what messages need to name it.
 pub(super) struct PoolChecker<'a> {
     pub(super) name: &'a Arc<str>,
-    place: Span,
-    path: &'a str,
+    pub(super) place: Span,
+    pub(super) path: &'a str,
     pub(super) words: &'a Pool,
 }
 
@@ -88,9 +87,12 @@ impl PoolChecker<'_> {
             return self.forwarding(forward, hash_key, found);
         }
         self.warn_of_idle(found);
-        let backends = self.backends(found);
-        let tiers = self.tiers(node, &backends, found);
-        let dial = self.dial(&backends, found);
+        let WrittenBackends { backends, hosts } = self.backends(found);
+        // What is said of host names is said of each of their addresses.
+        let all: Vec<BackendSpec> =
+            backends.iter().chain(hosts.iter().map(|(_, host)| &host.template)).cloned().collect();
+        let tiers = self.tiers(node, &all, found);
+        let dial = self.dial(&all, found);
         let asks = self.asks();
         let announced = self.checks_announce(found);
         let spec = PoolSpec {
@@ -101,12 +103,10 @@ impl PoolChecker<'_> {
             hash_key,
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
-            discover: self.discover(found),
+            discover: self.sources(hosts, found),
             forward: None,
-            health: asks
-                .health(&backends, found)
-                .map(|health| HealthSpec { proxy_protocol: announced, ..health }),
-            agent: asks.agent(&backends, found),
+            health: asks.health(&all, found).map(|health| HealthSpec { proxy_protocol: announced, ..health }),
+            agent: asks.agent(&all, found),
             ejection: self.ejection(found),
             on_down: self.on_down(found),
             backends,
@@ -152,7 +152,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn asks(&self) -> HealthChecker<'_> {
+    pub(super) fn asks(&self) -> HealthChecker<'_> {
         HealthChecker { pool: self.name, path: self.path, place: self.place, words: self.words }
     }
 
@@ -191,137 +191,6 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn backends(&self, found: &mut Findings<'_>) -> Vec<BackendSpec> {
-        let list = match &self.words.backends {
-            Key::Good(entry) => &entry.value,
-            Key::Wrong => return Vec::new(),
-            Key::Absent => {
-                if self.words.discover.is_absent() && self.words.forward.is_absent() {
-                    self.without_backends(self.place, found);
-                }
-                return Vec::new();
-            }
-        };
-        if list.items.is_empty() && list.complete && self.words.discover.is_absent() {
-            self.without_backends(self.words.backends.place().unwrap_or(self.place), found);
-        }
-        let mut seen: HashMap<Arc<str>, Span> = HashMap::with_capacity(list.items.len());
-        let mut specs = Vec::with_capacity(list.items.len());
-        for (index, item) in list.items.iter().enumerate() {
-            let Some(spec) = self.backend(index, item, found) else { continue };
-            if let Some(first) = seen.insert(Arc::clone(&spec.name), item.at) {
-                self.doubled(&spec.name, item.at, first, found);
-            }
-            specs.push(spec);
-        }
-        if self.words.discover.is_absent() {
-            self.some_weight(list, found);
-            self.some_ready(&specs, list, found);
-        }
-        specs
-    }
-
-    fn without_backends(&self, place: Span, found: &mut Findings<'_>) {
-        let message = format!("pool `{}` has no backends", self.name);
-        let fault = Diagnostic::new(Code::NoBackends, self.key("backends"), message);
-        found.add(fault.label(place, "").help("add: backends = [\"10.0.0.1:443\", \"10.0.0.2:443\"], or discover = { dns = \"app.internal\", port = 443 }"));
-    }
-
-    fn backend(
-        &self,
-        index: usize,
-        item: &Item<BackendWords>,
-        found: &mut Findings<'_>,
-    ) -> Option<BackendSpec> {
-        let words = &item.value.0;
-        let Backend { name, address, weight, state, health, agent, zone, backup, .. } = words;
-        if address.is_absent() {
-            let path = format!("{}.backends[{index}].address", self.path);
-            let fault = Diagnostic::new(Code::MissingKey, path, "a backend needs an address");
-            found.add(
-                fault.label(item.at, "`address` is missing").help("such as: { address = \"10.0.0.1:443\" }"),
-            );
-        }
-        let at = address.entry().map_or(item.at, |address| address.at);
-        let address: Address = address.value()?.0.clone();
-        self.check_source(index, &address, at, found);
-        let name = match name.value() {
-            Some(name) => name.0.as_str().into(),
-            None => address.to_string().into(),
-        };
-        let weight = or(weight, |number| u16::try_from(number.0).unwrap_or(u16::MAX), 1);
-        let path = format!("{}.backends[{index}]", self.path);
-        Some(BackendSpec {
-            name,
-            address,
-            weight,
-            zone: zone.value().map(|zone| zone.0.as_str().into()),
-            backup: or(backup, |yes| *yes, false),
-            max_connections: self.limit(words),
-            duty: or(state, |choice| choice.0, Duty::Ready),
-            targets: self.asks().targets(&path, health, agent, found),
-        })
-    }
-
-    /// A Unix socket is told no address of the client, but the identity of this process, which it may trust more.
-    fn check_source(&self, index: usize, address: &Address, at: Span, found: &mut Findings<'_>) {
-        let Some(source) = self.words.source.entry().filter(|source| source.value.0 == DialSource::Client)
-        else {
-            return;
-        };
-        if address.tcp().is_some() {
-            return;
-        }
-        let path = format!("{}.backends[{index}].address", self.path);
-        let message = "a Unix socket cannot be reached from a client's address";
-        let fault = Diagnostic::new(Code::SocketWithSource, path, message);
-        let fault =
-            fault.label(at, "this would see this process instead").label(source.key, "asked for here");
-        found.add(fault.help(
-            "give it a pool of its own without `source`; proxy_protocol = \"v2\" tells the client's address",
-        ));
-    }
-
-    fn doubled(&self, name: &str, at: Span, first: Span, found: &mut Findings<'_>) {
-        let message = format!("pool `{}` has two backends `{name}`", self.name);
-        found.add(
-            Diagnostic::new(Code::DoubledBackend, self.key("backends"), message)
-                .label(at, "again here")
-                .label(first, "first here")
-                .help("a backend is known by its name, else by its address: give names that differ, or a weight"),
-        );
-    }
-
-    fn some_weight(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
-        let is_zero =
-            |item: &Item<BackendWords>| item.value.0.weight.value().is_some_and(|weight| weight.0 == 0);
-        if list.complete && !list.items.is_empty() && list.items.iter().all(is_zero) {
-            let message = format!("every backend of pool `{}` has weight 0", self.name);
-            let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
-            let place = self.words.backends.place().unwrap_or(self.place);
-            found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
-        }
-    }
-
-    fn discover(&self, found: &mut Findings<'_>) -> Option<DiscoverSpec> {
-        let words = self.words.discover.entry()?;
-        let max_connections = self.words.max_connections.value().map(|number| number.0);
-        discover::check(words, max_connections, &self.key("discover"), found)
-    }
-
-    /// Draining all of a pool may be meant, for an hour, so it is a warning.
-    fn some_ready(&self, specs: &[BackendSpec], list: &List<BackendWords>, found: &mut Findings<'_>) {
-        let rests = |spec: &BackendSpec| spec.duty != Duty::Ready || spec.weight == 0;
-        let is_asked_to = |spec: &BackendSpec| spec.duty != Duty::Ready;
-        if list.complete && specs.iter().any(is_asked_to) && specs.iter().all(rests) {
-            let message = format!("no backend of pool `{}` is ready", self.name);
-            let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
-            let place = self.words.backends.place().unwrap_or(self.place);
-            let label = "by their `state`, all are drained or in maintenance: clients are turned away";
-            found.add(warning.label(place, label));
-        }
-    }
-
     fn ejection(&self, found: &mut Findings<'_>) -> Option<EjectionSpec> {
         let entry = self.words.ejection.entry()?;
         let words = &entry.value;
@@ -335,7 +204,10 @@ impl PoolChecker<'_> {
             found.add(self.with_other(fault.label(max.at, label), &words.base_time));
         }
         let list = self.words.backends.value();
-        let is_alone = list.is_some_and(|list| list.complete && list.items.len() == 1);
+        let is_alone = list.is_some_and(|list| match &list.items[..] {
+            [only] => list.complete && !is_host(&only.value),
+            _ => false,
+        });
         if is_alone && self.words.discover.is_absent() {
             let message = format!("`ejection` of pool `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("ejection"), message);

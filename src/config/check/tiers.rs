@@ -36,10 +36,14 @@ impl Node {
     /// says nothing: the zone may stand in what could not be read.
     pub(super) fn check(file: &File, pools: &[PoolSpec], found: &mut Findings<'_>) {
         // Where backends are discovered, nobody knows yet where they will stand.
-        if found.has_faults() || pools.iter().any(|pool| pool.discover.is_some()) {
+        if found.has_faults()
+            || pools.iter().any(|pool| pool.discover.iter().any(|source| source.host.is_none()))
+        {
             return;
         }
-        let known = Zones::of(pools.iter().flat_map(|pool| &pool.backends));
+        let hosts = pools.iter().flat_map(|pool| &pool.discover).filter_map(|source| source.host.as_ref());
+        let written = pools.iter().flat_map(|pool| &pool.backends);
+        let known = Zones::of(written.chain(hosts.map(|host| &host.template)));
         if let Some(zone) = file.zone.entry() {
             known.check(&zone.value, zone.at, "zone", found);
         }

@@ -172,5 +172,11 @@ fn keys_are_found_however_they_are_written() {
     check("pool.p.discover.file = 'a'", &keys, Some("'a'"));
     check("[pool.p.discover]\nfile = \"\"\"a\"\"\"", &keys, Some("\"\"\"a\"\"\""));
     check("[pool.q]\ndiscover = { file = 'a' }", &keys, None);
+    check("[pool.p]\ndiscover = [{ file = 'a' }]", &keys, Some("'a'"));
+    check(
+        "[[pool.p.discover]]\nfile = 'a'\n[[pool.p.discover]]\nfile = 'b'",
+        &["pool", "p", "discover", "1", "file"],
+        Some("'b'"),
+    );
     check("pool = 1", &keys, None);
 }

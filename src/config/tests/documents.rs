@@ -101,9 +101,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     // The table alone switches it on; its keys are the defaults.
     let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
     assert_eq!(ejections, [EjectionSpec::default()]);
-    let sources = full.pools.iter_mut().filter_map(|pool| pool.discover.as_mut());
+    let sources = full.pools.iter_mut().flat_map(|pool| &mut pool.discover);
     let shown: Vec<_> = sources.filter_map(|discover| discover.drain.take()).collect();
-    assert_eq!(shown, [Duration::from_secs(30)]);
+    assert_eq!(shown, [Duration::from_secs(30); 3]);
     assert_eq!(full, config);
 }
 

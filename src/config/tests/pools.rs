@@ -217,7 +217,7 @@ fn forwarding_needs_a_name() {
 fn a_source_has_its_defaults() {
     let discover = |keys: &str| {
         let config = good(&whole("", &format!("discover = {{ {keys} }}"), ""));
-        config.pools[0].discover.clone().unwrap()
+        config.pools[0].discover[0].clone()
     };
     let dns = DnsSpec {
         name: "app.internal".into(),
@@ -227,7 +227,7 @@ fn a_source_has_its_defaults() {
         max_ttl: Duration::from_secs(300),
         jitter: 10,
     };
-    let spec = DiscoverSpec { source: Source::Dns(dns), drain: None, max_connections: None };
+    let spec = DiscoverSpec { source: Source::Dns(dns), host: None, drain: None, max_connections: None };
     assert_eq!(discover("dns = 'app.internal', port = 8443"), spec);
     let written = "dns = '_a._tcp.b.', type = 'srv', resolvers = ['10.0.0.53', '[::1]:5353'], \
                    min_ttl = '1s', max_ttl = '2s', jitter = 100, drain = '3s'";
@@ -239,10 +239,85 @@ fn a_source_has_its_defaults() {
         max_ttl: Duration::from_secs(2),
         jitter: 100,
     };
-    let spec =
-        DiscoverSpec { source: Source::Dns(dns), drain: Some(Duration::from_secs(3)), max_connections: None };
+    let spec = DiscoverSpec {
+        source: Source::Dns(dns),
+        host: None,
+        drain: Some(Duration::from_secs(3)),
+        max_connections: None,
+    };
     assert_eq!(discover(written), spec);
     assert_eq!(discover("file = 'a/b.json'").source, Source::File(Path::new("a/b.json").into()));
+}
+
+#[test]
+fn sources_may_be_several() {
+    let (a, b) = ("{ dns = 'a', port = 1 }", "{ file = 'b.json', drain = '1s' }");
+    check_pool(&format!("discover = [{a}, {b}]"), &[]);
+    check_pool(&format!("discover = [{a}]"), &[]);
+    check_pool("discover = []", &["C0330"]);
+    check_pool(&format!("discover = [{a}, {a}]"), &["C0330"]);
+    check_pool(&format!("discover = [{a}, {{ dns = 'a' }}, 'b', {{}}]"), &["C0105", "C0104", "C0330"]);
+    let config = good(&whole("", &format!("discover = [{a}, {b}]"), ""));
+    let sources: Vec<_> = config.pools[0].discover.iter().map(|spec| spec.source.to_string()).collect();
+    assert_eq!(sources, ["dns a port 1", "file b.json"]);
+}
+
+fn check_backends(backends: &str, keys: &str, expected: &[&str]) {
+    let pool = format!("[pool.db]\nbackends = [{backends}]\n{keys}\n");
+    check(&format!("[listener.db]\nbind = ':5432'\npool = 'db'\n{pool}"), expected);
+}
+
+#[test]
+fn host_names_are_backends() {
+    check_backends("'db1:5432', 'db2.internal:5432', 'db3.internal.:1', 'a_b-c:1', '10-0-0-1.x:1'", "", &[]);
+    check_backends("'localhost:5432', '10.0.0.1:5432'", "", &[]);
+    check_backends(
+        "{ address = 'db1:1', weight = 2, zone = 'a', backup = true, state = 'drain' }, 'b:1'",
+        "zones = ['a']",
+        &[],
+    );
+    check_backends(
+        "'db1:1'",
+        "resolve = { resolvers = '10.0.0.53', min_ttl = '1s', drain = '1s', jitter = 0 }",
+        &[],
+    );
+    check_backends("'db1:1'", "ejection = {}", &[]);
+    check_backends("'db1'", "", &["C0204"]);
+    check_backends("'db1:0'", "", &["C0204"]);
+    check_backends("'db1:70000'", "", &["C0204"]);
+    check_backends("'db1:x'", "", &["C0204"]);
+    check_backends("'10.0.0.300:1'", "", &["C0204"]);
+    check_backends("'10.0.0:1'", "", &["C0204"]);
+    check_backends("'http://db1:1'", "", &["C0204"]);
+    check_backends("'-a..b:1'", "", &["C0204"]);
+    check_backends("'db1:1', 'db1:1'", "", &["C0306"]);
+    check_backends(
+        "'db1:1', { address = '10.0.0.1:1', name = 'a' }, { address = 'db2:1', name = 'a' }",
+        "",
+        &["C0306"],
+    );
+    check_backends("{ address = 'db1:1', weight = 0 }", "", &["C0304"]);
+    check_backends("'10.0.0.1:1'", "resolve.jitter = 0", &["C0402"]);
+    check_backends("'db1:1'", "resolve = { min_ttl = '2s', max_ttl = '1s' }", &["C0203"]);
+    check_backends("'db1:1'", "resolve = { resolvers = [] }", &["C0330"]);
+}
+
+#[test]
+fn a_host_name_has_the_settings_of_its_entry() {
+    let hosts = "'10.0.0.1:1', { address = 'db2:2', name = 'second', weight = 2, backup = true }, '10.0.0.3:1', 'db4:4'";
+    let config =
+        good(&whole("", "max_connections = 9\nresolve.drain = '1s'", "").replace("'10.0.0.1:5432'", hosts));
+    let pool = &config.pools[0];
+    let names: Vec<_> = pool.backends.iter().map(|backend| &*backend.name).collect();
+    assert_eq!(names, ["10.0.0.1:1", "10.0.0.3:1"]);
+    let [second, last] = &pool.discover[..] else { panic!("{:?}", pool.discover) };
+    assert_eq!(second.source.to_string(), "dns db2 port 2");
+    assert_eq!((second.drain, last.drain), (Some(Duration::from_secs(1)), Some(Duration::from_secs(1))));
+    let host = second.host.as_ref().unwrap();
+    let template = &host.template;
+    assert_eq!((host.place, &*template.name, template.weight, template.backup), (1, "second", 2, true));
+    let host = last.host.as_ref().unwrap();
+    assert_eq!((host.place, &*host.template.name, host.template.max_connections), (2, "db4:4", Some(9)));
 }
 
 #[test]

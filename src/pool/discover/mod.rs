@@ -17,7 +17,7 @@ mod set;
 pub mod spec;
 mod system;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::PoolSpec;
-use spec::Source;
+use spec::{DiscoverSpec, Source};
 
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
@@ -35,7 +35,7 @@ pub use dns::DnsFault;
 pub(super) use dns::{Askers, Late, QuestionLimits};
 pub use document::DocumentFault;
 pub use file::{FileFault, read as read_file};
-pub use set::DiscoveredSet;
+pub use set::{DiscoveredSet, join};
 pub(super) use system::SystemNames;
 
 /// Reports that may wait; then the tasks wait.
@@ -161,9 +161,10 @@ impl Discovery {
 /// nothing has changed should it fail; then it is *committed*.
 #[derive(Debug)]
 pub struct Discoveries {
-    in_force: BTreeMap<Arc<str>, Following>,
-    /// New or changed ones of a configuration that is not yet in force.
-    prepared: BTreeMap<Arc<str>, Following>,
+    /// The sources of each pool, in the order of its spec.
+    in_force: BTreeMap<Arc<str>, Vec<Following>>,
+    /// Those of a configuration that is not yet in force.
+    prepared: BTreeMap<Arc<str>, PreparedPool>,
     next: u64,
     limits: QuestionLimits,
     /// Followed from the first source on that resolves names as the system does.
@@ -171,9 +172,70 @@ pub struct Discoveries {
     report_to: mpsc::Sender<DiscoveryReport>,
 }
 
+/// The sources of a pool that is not yet in force.
+#[derive(Debug)]
+struct PreparedPool {
+    /// Whether it has backends without them.
+    has_written: bool,
+    sources: Vec<Prepared>,
+}
+
+/// A source of a pool that is not yet in force.
+#[derive(Debug)]
+struct Prepared {
+    slot: Slot,
+    state: PreparedState,
+}
+
+#[derive(Debug)]
+enum PreparedState {
+    /// It is followed already: its place among those in force.
+    Followed(usize),
+    /// It is new, or changed.
+    New(Following),
+}
+
+impl Prepared {
+    fn following(&self) -> Option<&Following> {
+        match &self.state {
+            PreparedState::Followed(_) => None,
+            PreparedState::New(following) => Some(following),
+        }
+    }
+
+    fn following_mut(&mut self) -> Option<&mut Following> {
+        match &mut self.state {
+            PreparedState::Followed(_) => None,
+            PreparedState::New(following) => Some(following),
+        }
+    }
+}
+
+/// By what a source that is changed is told to be the same one: it begins with what it had found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Slot {
+    /// The host name and port among the backends.
+    Host(Arc<str>),
+    /// The place among the sources of its own.
+    Listed(usize),
+}
+
+impl Slot {
+    /// Those of a pool's sources.
+    fn of(sources: &[DiscoverSpec]) -> Vec<Self> {
+        let mut listed = 0..;
+        let slot = |spec: &DiscoverSpec| match &spec.host {
+            Some(_) => Self::Host(spec.source.to_string().into()),
+            None => Self::Listed(listed.next().unwrap_or_default()),
+        };
+        sources.iter().map(slot).collect()
+    }
+}
+
 /// What a pool's source is followed by.
 #[derive(Debug)]
 struct Following {
+    slot: Slot,
     number: u64,
     state: Arc<Discovery>,
     found: Option<DiscoveredSet>,
@@ -204,18 +266,31 @@ impl Discoveries {
     /// Outside of a tokio runtime.
     pub fn prepare(&mut self, pools: &[PoolSpec]) {
         self.prepared.clear();
-        for pool in pools {
-            let Some(discover) = &pool.discover else { continue };
-            let is_followed =
-                self.in_force.get(&pool.name).is_some_and(|old| old.state.source == discover.source);
-            if !is_followed {
-                let following = self.start(&pool.name, &discover.source);
-                self.prepared.insert(Arc::clone(&pool.name), following);
-            }
+        for pool in pools.iter().filter(|pool| !pool.discover.is_empty()) {
+            let sources = self.prepare_pool(pool);
+            let prepared = PreparedPool { has_written: !pool.backends.is_empty(), sources };
+            self.prepared.insert(Arc::clone(&pool.name), prepared);
         }
     }
 
-    fn start(&mut self, pool: &Arc<str>, source: &Source) -> Following {
+    fn prepare_pool(&mut self, pool: &PoolSpec) -> Vec<Prepared> {
+        let mut followed = HashSet::new();
+        let mut prepare = |(spec, slot): (&DiscoverSpec, Slot)| {
+            let old = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
+            let is_it = |at: &usize| old[*at].state.source == spec.source && !followed.contains(at);
+            let state = match (0..old.len()).find(is_it) {
+                Some(at) => {
+                    followed.insert(at);
+                    PreparedState::Followed(at)
+                }
+                None => PreparedState::New(self.start(&pool.name, &spec.source, slot.clone())),
+            };
+            Prepared { slot, state }
+        };
+        pool.discover.iter().zip(Slot::of(&pool.discover)).map(&mut prepare).collect()
+    }
+
+    fn start(&mut self, pool: &Arc<str>, source: &Source, slot: Slot) -> Following {
         self.next += 1;
         let (number, report_to) = (self.next, self.report_to.clone());
         let teller = Teller { pool: Arc::clone(pool), number, report_to };
@@ -228,47 +303,101 @@ impl Discoveries {
             Source::File(path) => tokio::spawn(file::follow(Arc::clone(path), teller)),
         };
         let state = Arc::new(Discovery::new(source));
-        Following { number, state, found: None, has_reported: false, task: task.abort_handle() }
+        Following { slot, number, state, found: None, has_reported: false, task: task.abort_handle() }
     }
 
-    /// Whether each prepared source has found its backends.
+    /// Whether each prepared source has found its backends. One that failed to is not waited for if its pool has others.
     pub fn are_found(&self) -> bool {
-        self.prepared.values().all(|following| following.found.is_some())
+        self.prepared.iter().all(|(pool, prepared)| {
+            let found =
+                |source: &Prepared| self.found_of(pool, source).is_some_and(|found| !found.is_empty());
+            let has_others = prepared.has_written || prepared.sources.iter().any(found);
+            let mut new = prepared.sources.iter().filter_map(Prepared::following);
+            new.all(|source| source.found.is_some() || source.has_reported && has_others)
+        })
     }
 
     /// Whether each prepared source has found its backends or failed to.
     pub fn have_reported(&self) -> bool {
-        self.prepared.values().all(|following| following.has_reported)
+        let mut new = self.prepared.values().flat_map(|pool| &pool.sources).filter_map(Prepared::following);
+        new.all(|following| following.has_reported)
     }
 
-    /// What holds for a pool once the prepared configuration is in force: what its source found, or as long
-    /// as a new source has found nothing, what the old one had.
-    pub fn of(&self, pool: &PoolSpec) -> Option<(Arc<Discovery>, DiscoveredSet)> {
-        pool.discover.as_ref()?;
-        let old = self.in_force.get(&pool.name);
-        let new = self.prepared.get(&pool.name).or(old)?;
-        let found = new.found.as_ref().or_else(|| old?.found.as_ref());
-        Some((Arc::clone(&new.state), found.cloned().unwrap_or_default()))
-    }
-
-    /// Puts in force what was prepared, and ends what these pools no longer have.
-    pub fn commit(&mut self, pools: &[PoolSpec]) {
-        for (pool, mut new) in std::mem::take(&mut self.prepared) {
-            if let Some(old) = self.in_force.get(&pool) {
-                new.found = new.found.take().or_else(|| old.found.clone());
+    /// The spec of a pool with what its sources found, once the prepared configuration is in force, and what is known
+    /// of each source. `None` for a pool without sources.
+    pub fn of(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
+        let in_force = || self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
+        let (states, found): (Vec<_>, Vec<_>) = match self.prepared.get(&pool.name) {
+            _ if pool.discover.is_empty() => return None,
+            Some(prepared) => prepared
+                .sources
+                .iter()
+                .filter_map(|source| {
+                    let followed = match &source.state {
+                        PreparedState::Followed(at) => in_force().get(*at)?,
+                        PreparedState::New(new) => new,
+                    };
+                    let found = self.found_of(&pool.name, source).cloned().unwrap_or_default();
+                    Some((Arc::clone(&followed.state), found))
+                })
+                .unzip(),
+            None => {
+                let known = |source: &Following| {
+                    (Arc::clone(&source.state), source.found.clone().unwrap_or_default())
+                };
+                in_force().iter().map(known).unzip()
             }
-            self.in_force.insert(pool, new);
-        }
-        let has = |name: &Arc<str>| pools.iter().any(|pool| pool.name == *name && pool.discover.is_some());
-        self.in_force.retain(|name, _| has(name));
+        };
+        Some((states, join(pool, &found)))
     }
 
-    /// Hears a report; answers its pool if that is in force and has other backends now. News are logged: a
-    /// failure once, however often it comes again.
-    pub fn hear(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<Arc<str>> {
+    /// What holds for a prepared source: what it found, or as long as a new one has found nothing, what the one before
+    /// it had.
+    fn found_of<'a>(&'a self, pool: &str, source: &'a Prepared) -> Option<&'a DiscoveredSet> {
+        let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
+        match &source.state {
+            PreparedState::Followed(at) => in_force.get(*at)?.found.as_ref(),
+            PreparedState::New(new) => {
+                let before = || in_force.iter().find(|old| old.slot == source.slot)?.found.as_ref();
+                new.found.as_ref().or_else(before)
+            }
+        }
+    }
+
+    /// Puts in force what was prepared, and ends what no pool has any more.
+    pub fn commit(&mut self) {
+        let mut in_force = BTreeMap::new();
+        for (pool, prepared) in std::mem::take(&mut self.prepared) {
+            let mut old: Vec<Option<Following>> =
+                self.in_force.remove(&pool).unwrap_or_default().into_iter().map(Some).collect();
+            let founds: Vec<_> =
+                old.iter().flatten().map(|old| (old.slot.clone(), old.found.clone())).collect();
+            let mut commit = |Prepared { slot, state }: Prepared| {
+                let mut source = match state {
+                    PreparedState::Followed(at) => old.get_mut(at)?.take()?,
+                    PreparedState::New(new) => new,
+                };
+                if source.found.is_none() {
+                    let before = founds.iter().find(|(old, _)| *old == slot);
+                    source.found = before.and_then(|(_, found)| found.clone());
+                }
+                source.slot = slot;
+                Some(source)
+            };
+            let sources = prepared.sources.into_iter().filter_map(&mut commit).collect::<Vec<_>>();
+            in_force.insert(pool, sources);
+        }
+        self.in_force = in_force;
+    }
+
+    /// Hears a report; answers its pool, and which of the pool's sources it is of, if that is in force and has other
+    /// backends now. News are logged: a failure once, however often it comes again.
+    pub fn hear(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
         let DiscoveryReport { pool, number, found, outcome } = report;
-        let both = [self.in_force.get_mut(&pool), self.prepared.get_mut(&pool)];
-        let following = both.into_iter().flatten().find(|following| following.number == number)?;
+        let in_force = self.in_force.get_mut(&pool).into_iter().flatten();
+        let prepared = self.prepared.get_mut(&pool).into_iter().flat_map(|pool| &mut pool.sources);
+        let mut both = in_force.chain(prepared.filter_map(Prepared::following_mut));
+        let following = both.find(|following| following.number == number)?;
         following.has_reported = true;
         if following.state.note(&outcome, now) {
             let source = following.state.source();
@@ -282,7 +411,8 @@ impl Discoveries {
         }
         let found = found.filter(|found| following.found.as_ref() != Some(found))?;
         following.found = Some(found);
-        self.in_force.get(&pool).is_some_and(|in_force| in_force.number == number).then_some(pool)
+        let at = self.in_force.get(&pool)?.iter().position(|following| following.number == number)?;
+        Some((pool, at))
     }
 }
 

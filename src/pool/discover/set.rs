@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::pool::{BackendSpec, PoolSpec};
+use super::spec::{DiscoverSpec, NamedHost};
+use crate::pool::{BackendSpec, Origin, PoolSpec};
 use crate::sys::Address;
 
 /// The most backends that one source may name. More is a fault: cutting the list would hide it.
@@ -49,27 +50,57 @@ impl DiscoveredSet {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// `written` with these behind its own backends. One that is written already, by its name or its
-    /// address, is passed over: it is one server, and should not get two shares.
-    pub fn join(&self, written: &PoolSpec) -> PoolSpec {
-        let names: HashSet<&str> = written.backends.iter().map(|backend| &*backend.name).collect();
-        let addresses: HashSet<&Address> = written.backends.iter().map(|backend| &backend.address).collect();
-        let max_connections = written.discover.as_ref().and_then(|discover| discover.max_connections);
-        let others = self
-            .0
-            .iter()
-            .filter(|found| !names.contains(&*found.name) && !addresses.contains(&found.address))
-            .map(|found| spec(found, max_connections));
-        let mut joined = written.clone();
-        joined.backends.extend(others);
-        joined
-    }
 }
 
-fn spec(found: &Discovered, max_connections: Option<u64>) -> BackendSpec {
+/// Returns `written` with the backends that its sources found, a set for each source. Those of a host name stand where the
+/// name is written, those of other sources behind all. A backend whose name or address another one has is passed over: it
+/// is one server, and should not get two shares. What is written goes first, then host names.
+pub fn join(written: &PoolSpec, found: &[DiscoveredSet]) -> PoolSpec {
+    let mut names: HashSet<Arc<str>> =
+        written.backends.iter().map(|backend| Arc::clone(&backend.name)).collect();
+    let mut addresses: HashSet<Address> =
+        written.backends.iter().map(|backend| backend.address.clone()).collect();
+    let mut is_new = |backend: &BackendSpec| {
+        !names.contains(&backend.name)
+            && addresses.insert(backend.address.clone())
+            && names.insert(Arc::clone(&backend.name))
+    };
+    let (mut hosts, mut others) = (Vec::new(), Vec::new());
+    for (spec, set) in written.discover.iter().zip(found) {
+        if let Some(host) = &spec.host {
+            let of_host = set.0.iter().map(|found| of_host(host, found)).filter(&mut is_new);
+            hosts.extend(of_host.map(|backend| (host.place, backend)));
+        }
+    }
+    for (spec, set) in written.discover.iter().zip(found).filter(|(spec, _)| spec.host.is_none()) {
+        others.extend(set.0.iter().map(|found| of_source(spec, found)).filter(&mut is_new));
+    }
+    let mut hosts = hosts.into_iter().peekable();
+    let mut joined = written.clone();
+    for (place, backend) in std::mem::take(&mut joined.backends).into_iter().enumerate() {
+        while let Some((_, host)) = hosts.next_if(|(before, _)| *before <= place) {
+            joined.backends.push(host);
+        }
+        joined.backends.push(backend);
+    }
+    joined.backends.extend(hosts.map(|(_, host)| host));
+    joined.backends.extend(others);
+    joined
+}
+
+fn of_host(host: &NamedHost, found: &Discovered) -> BackendSpec {
+    let template = &host.template;
+    let name = match found.address.tcp() {
+        Some(address) => format!("{}/{}", template.name, address.ip()).into(),
+        None => Arc::clone(&found.name),
+    };
+    BackendSpec { name, address: found.address.clone(), origin: Origin::Host, ..template.clone() }
+}
+
+fn of_source(spec: &DiscoverSpec, found: &Discovered) -> BackendSpec {
     let Discovered { name, address, weight, zone, backup } = found.clone();
-    BackendSpec { weight, zone, backup, max_connections, ..BackendSpec::new(name, address) }
+    let (max_connections, origin) = (spec.max_connections, Origin::Discovery);
+    BackendSpec { weight, zone, backup, max_connections, origin, ..BackendSpec::new(name, address) }
 }
 
 #[cfg(test)]
@@ -89,6 +120,7 @@ impl std::fmt::Display for DiscoveredSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Source;
 
     fn found(name: &str, address: &str, weight: u16) -> Discovered {
         let address = address.parse().unwrap();
@@ -110,18 +142,64 @@ mod tests {
         check(&[("a", "10.0.0.2:1", 1), ("a", "10.0.0.1:1", 2)], "a 10.0.0.1:1 2");
     }
 
+    fn written(name: &str, address: &str) -> BackendSpec {
+        BackendSpec::new(name, address.parse().unwrap())
+    }
+
+    fn source(host: Option<NamedHost>) -> DiscoverSpec {
+        let source = Source::File(std::path::Path::new("/run/a").into());
+        DiscoverSpec { source, host, drain: None, max_connections: Some(7) }
+    }
+
+    fn host(name: &str, place: usize) -> DiscoverSpec {
+        let template = BackendSpec { weight: 3, backup: true, ..written(name, "0.0.0.0:1") };
+        source(Some(NamedHost { place, template }))
+    }
+
+    #[test]
+    fn hosts_stand_where_they_are_written() {
+        let discover = vec![host("db1:1", 0), host("db2:1", 1), source(None)];
+        let backends = vec![written("a", "10.0.0.1:1"), written("b", "10.0.0.2:1")];
+        let pool = PoolSpec { discover, ..PoolSpec::new("p".into(), backends) };
+        let set = |addresses: &[&str]| {
+            DiscoveredSet::new(addresses.iter().map(|address| found(address, address, 1)).collect())
+        };
+        let check = |sets: [&[&str]; 3], expected: &str| {
+            let joined = join(&pool, &sets.map(set));
+            let names: Vec<_> = joined.backends.iter().map(|backend| &*backend.name).collect();
+            assert_eq!(names.join(" "), expected, "{sets:?}");
+        };
+        check([&[], &[], &[]], "a b");
+        check(
+            [&["10.0.0.5:1"], &["10.0.0.6:1"], &["10.0.0.7:1"]],
+            "db1:1/10.0.0.5 a db2:1/10.0.0.6 b 10.0.0.7:1",
+        );
+        check([&["10.0.0.5:1", "[::5]:1"], &[], &[]], "db1:1/10.0.0.5 db1:1/::5 a b");
+        // One server has one share: what is written goes first, then the first host.
+        check([&["10.0.0.1:1"], &["10.0.0.6:1"], &["10.0.0.6:1"]], "a db2:1/10.0.0.6 b");
+        check([&["10.0.0.6:1"], &["10.0.0.6:1"], &[]], "db1:1/10.0.0.6 a b");
+        let joined = join(&pool, &[set(&["10.0.0.5:1"]), set(&[]), set(&["10.0.0.7:1"])]);
+        let of = |at: usize| {
+            let one: &BackendSpec = &joined.backends[at];
+            (one.weight, one.backup, one.max_connections, one.origin)
+        };
+        assert_eq!(of(0), (3, true, None, Origin::Host));
+        assert_eq!(of(1), (1, false, None, Origin::Configuration));
+        assert_eq!(of(3), (1, false, Some(7), Origin::Discovery));
+    }
+
     #[test]
     fn what_is_written_is_not_joined_again() {
-        let written = |name: &str, address: &str| BackendSpec::new(name, address.parse().unwrap());
-        let pool = PoolSpec::new("p".into(), vec![written("z", "10.0.0.9:1"), written("a", "10.0.0.1:1")]);
+        let backends = vec![written("z", "10.0.0.9:1"), written("a", "10.0.0.1:1")];
+        let pool = PoolSpec { discover: vec![source(None)], ..PoolSpec::new("p".into(), backends) };
         let set = DiscoveredSet::new(vec![
             found("a", "10.0.0.5:1", 1),
             found("b", "10.0.0.1:1", 1),
             found("c", "10.0.0.3:1", 1),
         ]);
-        let joined = set.join(&pool);
+        let joined = join(&pool, &[set]);
         let names: Vec<_> = joined.backends.iter().map(|backend| &*backend.name).collect();
         assert_eq!(names, ["z", "a", "c"]);
-        assert_eq!(DiscoveredSet::default().join(&pool), pool);
+        assert_eq!(join(&pool, &[DiscoveredSet::default()]), pool);
     }
 }

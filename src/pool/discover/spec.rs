@@ -6,16 +6,30 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pool::BackendSpec;
+
 /// Backends that are found while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
     /// Who knows them.
     pub source: Source,
+    /// The host name among the backends whose addresses these are; `None` for a source of its own.
+    pub host: Option<NamedHost>,
     /// How long connections to a backend that vanished may go on. Default `None`: as long as those to what
     /// a reload took away.
     pub drain: Option<Duration>,
     /// Connections that each of these backends has at once, from this process; `None` is no limit.
     pub max_connections: Option<u64>,
+}
+
+/// A host name among the backends of a pool. Each of its addresses is a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedHost {
+    /// How many backends with an address are written before it: its own stand behind those.
+    pub place: usize,
+    /// Each of its backends, but for the address, and with the first part of the name. The other part is the IP address,
+    /// so that no backend is renamed when the host has another number of addresses.
+    pub template: BackendSpec,
 }
 
 /// Who knows a pool's further backends.

@@ -1,8 +1,9 @@
 use std::path::Path;
 
 use super::set::Discovered;
-use super::spec::{DiscoverSpec, DnsSpec, Records};
+use super::spec::{DiscoverSpec, DnsSpec, NamedHost, Records};
 use super::*;
+use crate::pool::BackendSpec;
 
 /// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
 fn silent(name: &str) -> Source {
@@ -18,7 +19,8 @@ fn silent(name: &str) -> Source {
 }
 
 fn pool(name: &str, source: Option<Source>) -> PoolSpec {
-    let discover = source.map(|source| DiscoverSpec { source, drain: None, max_connections: None });
+    let spec = |source| DiscoverSpec { source, host: None, drain: None, max_connections: None };
+    let discover = source.into_iter().map(spec).collect();
     PoolSpec { discover, health: None, ..PoolSpec::new(name.into(), Vec::new()) }
 }
 
@@ -35,8 +37,8 @@ fn set(addresses: &[&str]) -> DiscoveredSet {
 
 /// What holds for a pool: its backends, or `-` where nothing is followed.
 fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
-    discoveries.of(spec).map_or("-".to_owned(), |(_, found)| {
-        found.join(spec).backends.iter().map(|backend| backend.name.to_string()).collect::<Vec<_>>().join(" ")
+    discoveries.of(spec).map_or("-".to_owned(), |(_, joined)| {
+        joined.backends.iter().map(|backend| backend.name.to_string()).collect::<Vec<_>>().join(" ")
     })
 }
 
@@ -59,7 +61,7 @@ async fn what_is_found_holds_until_something_else_is() {
     assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
     assert!(discoveries.have_reported() && discoveries.are_found());
     assert_eq!(held(&discoveries, &spec), "10.0.0.1:1");
-    discoveries.commit(std::slice::from_ref(&spec));
+    discoveries.commit();
 
     let mut check = |report: DiscoveryReport, changes: bool, expected: &str| {
         assert_eq!(discoveries.hear(report, at(7)).is_some(), changes, "{expected}");
@@ -80,12 +82,12 @@ async fn a_reload_keeps_what_was_found() {
     let old = pool("p", Some(silent("a")));
     discoveries.prepare(std::slice::from_ref(&old));
     discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
-    discoveries.commit(std::slice::from_ref(&old));
+    discoveries.commit();
 
     // The same source goes on.
     discoveries.prepare(std::slice::from_ref(&old));
     assert!(discoveries.have_reported());
-    discoveries.commit(std::slice::from_ref(&old));
+    discoveries.commit();
     assert!(discoveries.hear(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
 
     // Another one begins with what the old one had; one that is never committed changes nothing.
@@ -94,7 +96,7 @@ async fn a_reload_keeps_what_was_found() {
     assert_eq!(held(&discoveries, &new), "10.0.0.2:1");
     discoveries.prepare(std::slice::from_ref(&new));
     assert!(discoveries.hear(report(1, Some(set(&["10.0.0.3:1"])), None), at(7)).is_some());
-    discoveries.commit(std::slice::from_ref(&new));
+    discoveries.commit();
     assert_eq!(held(&discoveries, &new), "10.0.0.3:1");
     assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.4:1"])), None), at(8)), None);
     assert!(discoveries.hear(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
@@ -104,8 +106,72 @@ async fn a_reload_keeps_what_was_found() {
     let written = pool("p", None);
     discoveries.prepare(std::slice::from_ref(&written));
     assert_eq!(held(&discoveries, &written), "-");
-    discoveries.commit(std::slice::from_ref(&written));
+    discoveries.commit();
     assert!(discoveries.in_force.is_empty());
+}
+
+/// A pool with these host names among its backends, and these sources of its own.
+fn pool_of(hosts: &[&str], others: &[&str]) -> PoolSpec {
+    let hosts = hosts.iter().map(|name| DiscoverSpec {
+        host: Some(NamedHost { place: 0, template: BackendSpec::new(*name, "0.0.0.0:1".parse().unwrap()) }),
+        source: silent(name),
+        drain: None,
+        max_connections: None,
+    });
+    let others = others.iter().map(|name| DiscoverSpec {
+        host: None,
+        source: silent(name),
+        drain: None,
+        max_connections: None,
+    });
+    PoolSpec { discover: hosts.chain(others).collect(), ..pool("p", None) }
+}
+
+#[tokio::test]
+async fn each_source_keeps_what_it_found() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let old = pool_of(&["a", "b"], &["x", "y"]);
+    discoveries.prepare(std::slice::from_ref(&old));
+    for (number, address) in (1..).zip(["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"]) {
+        assert!(!discoveries.have_reported());
+        discoveries.hear(report(number, Some(set(&[address])), None), at(5));
+    }
+    assert!(discoveries.have_reported() && discoveries.are_found());
+    discoveries.commit();
+    assert_eq!(held(&discoveries, &old), "a/10.0.0.1 b/10.0.0.2 10.0.0.3:1 10.0.0.4:1");
+
+    // Another order, and one without another: nothing is asked anew.
+    let turned = pool_of(&["b", "a"], &["y"]);
+    discoveries.prepare(std::slice::from_ref(&turned));
+    assert!(discoveries.have_reported());
+    assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.1 10.0.0.4:1");
+    discoveries.commit();
+    let heard = discoveries.hear(report(1, Some(set(&["10.0.0.9:1"])), None), at(6));
+    assert_eq!(heard, Some(("p".into(), 1)), "it is the second one now");
+    assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9 10.0.0.4:1");
+
+    // A source at the place of another one begins with what that had; a host does not begin with another host's.
+    let other = pool_of(&["c", "a"], &["z"]);
+    discoveries.prepare(std::slice::from_ref(&other));
+    assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
+    discoveries.commit();
+    assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
+    assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)), None, "it is gone");
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_found_leaves_the_others_alone() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let spec = pool_of(&["a", "b"], &[]);
+    discoveries.prepare(std::slice::from_ref(&spec));
+    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    assert!(!discoveries.are_found(), "the other one may still be found");
+    discoveries.hear(report(2, None, Some(DnsFault::NoName)), at(5));
+    assert!(discoveries.are_found(), "it is not waited for");
+    discoveries.commit();
+    assert_eq!(held(&discoveries, &spec), "a/10.0.0.1");
+    assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(6)), Some(("p".into(), 1)));
+    assert_eq!(held(&discoveries, &spec), "a/10.0.0.1 b/10.0.0.2");
 }
 
 #[test]

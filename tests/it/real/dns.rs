@@ -86,8 +86,7 @@ fn wait_for_backends(proxy: &Proxy, expected: &[&str]) {
 fn wait_for_fault(proxy: &Proxy, part: &str) {
     wait_for(part, || {
         let snapshot = proxy.remote.view().snapshot.load_full();
-        let discovery = snapshot.pools["main"].discovery.as_ref();
-        discovery.and_then(|discovery| discovery.fault()).is_some_and(|fault| fault.contains(part))
+        snapshot.pools["main"].discovery[0].fault().is_some_and(|fault| fault.contains(part))
     });
 }
 

@@ -96,19 +96,19 @@ pub(crate) const DISCOVERY_BACKENDS: MetricDoc = doc(
     "pointsman_discovery_backends",
     Gauge,
     &["pool"],
-    "Backends of the pool that were discovered; those in the configuration are not among them.",
+    "Backends of the pool that were discovered, or are addresses of its host names; those with an address in the configuration are not among them.",
 );
 pub(crate) const DISCOVERY_FAILURES: MetricDoc = doc(
     "pointsman_discovery_failures_total",
     Counter,
     &["pool"],
-    "Times the pool's source failed, wholly or in part; what it had last found was kept.",
+    "Times a source or host name of the pool failed, wholly or in part; what it had last found was kept.",
 );
 pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
     "pointsman_discovery_last_success_timestamp_seconds",
     Gauge,
     &["pool"],
-    "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never.",
+    "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never. Of several sources and host names, the one whose last success is the oldest.",
 );
 pub(crate) const FORWARD_LOOKUPS: MetricDoc = doc(
     "pointsman_forward_lookups_total",

@@ -1,0 +1,197 @@
+//! Host names among the backends: each of their addresses is a backend.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use pointsman::config::{self, Config};
+use pointsman::pool::Backend as PoolBackend;
+
+use crate::support::dns::{Dns, Said};
+use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
+
+/// `N` backends that answer each byte with their letter, at one port of addresses of their own.
+fn lettered<const N: usize>() -> [SocketAddr; N] {
+    let first = own_address();
+    let mut letter = b'a'..;
+    std::array::from_fn(|at| {
+        let letter = letter.next().unwrap();
+        let ip = if at == 0 { first.ip() } else { own_address().ip() };
+        let address = SocketAddr::new(ip, first.port());
+        Backend::serve_on(&address.to_string(), move |mut stream| {
+            let mut buffer = [0; 64];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&vec![letter; n]).is_err() {
+                    return;
+                }
+            }
+        })
+        .address
+    })
+}
+
+fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
+    config(&format!(
+        "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
+         [pool.main]\nhealth.check = 'off'\nbackends = [{backends}]\n\
+         resolve = {{ resolvers = '{}', min_ttl = '100ms' }}\n{keys}\n",
+        dns.address
+    ))
+}
+
+/// The backends of the pool, in order.
+fn backends(proxy: &Proxy) -> Vec<Arc<PoolBackend>> {
+    proxy.remote.view().snapshot.load().pools["main"].pool.backends().to_vec()
+}
+
+fn wait_for_names(proxy: &Proxy, expected: &[&str]) {
+    wait_for(&format!("{expected:?}"), || {
+        backends(proxy).iter().map(|backend| backend.name().to_string()).eq(expected.iter().copied())
+    });
+}
+
+fn name(host: &str, address: SocketAddr) -> String {
+    format!("{host}:{}/{}", address.port(), address.ip())
+}
+
+fn ask(stream: &mut TcpStream) -> char {
+    stream.write_all(b"?").unwrap();
+    let mut letter = [0];
+    stream.read_exact(&mut letter).unwrap();
+    letter[0].into()
+}
+
+#[test]
+fn each_address_of_a_host_is_a_backend() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = lettered();
+    let [one, two, three] = all;
+    dns.say_addresses("db1.test", &[one.ip()]);
+    dns.say_addresses("db2.test", &[three.ip(), two.ip()]);
+    let port = one.port();
+    let written = own_address();
+    let list = format!(
+        "'db1.test:{port}', {{ address = '{written}', weight = 0 }}, \
+         {{ address = 'db2.test:{port}', name = 'second', weight = 7, backup = true, max_connections = 5 }}"
+    );
+    let proxy = Proxy::start(layout(&dns, &list, "balance = 'failover'"));
+    let mut second =
+        [name("second", two), name("second", three)].map(|name| name.replacen(&format!(":{port}"), "", 1));
+    second.sort();
+    let first = name("db1.test", one);
+    wait_for_names(&proxy, &[&first, &written.to_string(), &second[0], &second[1]]);
+    let found = backends(&proxy);
+    assert_eq!((found[2].weight(), found[2].is_backup(), found[2].limit()), (7, true, Some(5)));
+    assert_eq!((found[0].weight(), found[0].is_backup(), found[0].limit()), (1, false, None));
+    assert_eq!(
+        ask(&mut proxy.connect()),
+        'a',
+        "the start has waited for them, and they stand in written order"
+    );
+}
+
+#[test]
+fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = lettered();
+    let ips: Vec<IpAddr> = all.iter().map(SocketAddr::ip).collect();
+    dns.say_addresses("db.test", &ips[..1]);
+    let list = format!("'db.test:{}'", all[0].port());
+    let proxy = Proxy::start(layout(&dns, &list, ""));
+    let first = name("db.test", all[0]);
+    wait_for_names(&proxy, &[&first]);
+    let before = backends(&proxy);
+    let mut open = proxy.connect();
+    assert_eq!(ask(&mut open), 'a');
+    for count in [3, 1, 2] {
+        dns.say_addresses("db.test", &ips[..count]);
+        let mut names: Vec<_> = all[..count].iter().map(|address| name("db.test", *address)).collect();
+        names.sort();
+        wait_for("the backends", || backends(&proxy).len() == count);
+        wait_for_names(&proxy, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        let now = backends(&proxy);
+        assert!(now.iter().any(|backend| backend.is_same(&before[0])), "{count}: it is the same backend");
+        assert_eq!(ask(&mut open), 'a', "{count}");
+    }
+}
+
+#[test]
+fn a_name_that_does_not_resolve_leaves_the_others_alone() {
+    let dns = Dns::new();
+    let [a, b] = lettered();
+    dns.say_addresses("db1.test", &[a.ip()]);
+    dns.say("db3.test", Said::Code(2));
+    let port = a.port();
+    let list = format!("'db1.test:{port}', 'db2.test:{port}', 'db3.test:{port}'");
+    let proxy = Proxy::start(layout(&dns, &list, ""));
+    assert_eq!(ask(&mut proxy.connect()), 'a');
+    let first = name("db1.test", a);
+    wait_for_names(&proxy, &[&first]);
+    dns.say_addresses("db2.test", &[b.ip()]);
+    wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
+    let discovery = proxy.remote.view().snapshot.load().pools["main"].discovery.clone();
+    wait_for("the faults", || {
+        let faults: Vec<_> = discovery.iter().map(|source| source.fault().is_some()).collect();
+        faults == [false, false, true]
+    });
+    dns.say("db1.test", Said::Code(3));
+    wait_for("its fault", || discovery[0].fault().is_some());
+    wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
+}
+
+#[test]
+fn a_reload_changes_what_is_written_of_a_host() {
+    let dns = Dns::new();
+    let [a, b] = lettered();
+    dns.say_addresses("db.test", &[a.ip(), b.ip()]);
+    let list = |more: &str| format!("{{ address = 'db.test:{}'{more} }}", a.port());
+    let proxy = Proxy::start(layout(&dns, &list(""), ""));
+    let mut names = [name("db.test", a), name("db.test", b)];
+    names.sort();
+    let names = [&*names[0], &names[1]];
+    wait_for_names(&proxy, &names);
+    let before = backends(&proxy);
+    dns.say("db.test", Said::Silence);
+    proxy.remote.reload(layout(&dns, &list(", weight = 3, state = 'drain'"), "attempts = 2")).unwrap();
+    wait_for_names(&proxy, &names);
+    let now = backends(&proxy);
+    assert!(now.iter().zip(&before).all(|(now, before)| now.is_same(before) && now.weight() == 3));
+    wait_for("the state", || now.iter().all(|backend| backend.state().word() == "draining"));
+}
+
+#[test]
+fn sources_are_followed_side_by_side() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = lettered();
+    let port = all[0].port();
+    dns.say_addresses("a.test", &[all[0].ip()]);
+    dns.say_addresses("b.test", &[all[1].ip(), all[0].ip()]);
+    let resolver = dns.address;
+    let source = |name: &str| {
+        format!("{{ dns = '{name}.', port = {port}, resolvers = '{resolver}', min_ttl = '100ms' }}")
+    };
+    let text = format!(
+        "workers = 1\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n[pool.main]\n\
+         health.check = 'off'\ndiscover = [{}, {}]\n",
+        source("a.test"),
+        source("b.test")
+    );
+    let (proxy, admin) = Proxy::start_with_admin(config(&text));
+    let (one, two) = (all[0].to_string(), all[1].to_string());
+    wait_for_names(&proxy, &[&one, &two]);
+    dns.say_addresses("a.test", &[all[2].ip()]);
+    wait_for("the third", || backends(&proxy).len() == 3);
+    dns.say("a.test", Said::Code(3));
+    let (_, text) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();
+    assert!(text.contains("pointsman_discovery_backends{pool=\"main\"} 3"), "one series for all sources");
+}
+
+#[test]
+fn a_command_line_takes_host_names() {
+    let lines = |backends: &[&str]| {
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        config::one_liner(&owned(&[":5432"]), &owned(backends))
+    };
+    assert_eq!(lines(&["db1:5432", "10.0.0.1:5432"]).unwrap().pools[0].written(), 2);
+    assert!(lines(&["db1"]).is_err());
+}
