@@ -136,6 +136,8 @@ codes! {
     NothingReady = "C0410",
     /// A backend that is a listener of the same process and may lead back to its own pool.
     PossibleCycle = "C0411",
+    /// A listener that waits for a PROXY header where the server speaks first: the header may come too late.
+    LateHeader = "C0421",
     /// A listener that believes the PROXY header of whoever connects.
     TrustsEverybody = "C0420",
     /// A list that nothing uses.
@@ -170,6 +172,7 @@ impl Code {
             | Self::LeftToWider
             | Self::UnusedList
             | Self::TrustsEverybody
+            | Self::LateHeader
             | Self::UnseenToken
             | Self::UnseenFile
             | Self::MissingDiscoveryFile

@@ -50,6 +50,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     tiers::Node::check(file, &pools, found);
     front::note_cancels(&listeners, &mut pools);
     front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.
     if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {

@@ -6,9 +6,10 @@ use super::or;
 use super::pool::PoolChecker;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{Check, Listener, Pool, Protocol};
 use crate::config::findings::Findings;
 use crate::config::proxy::{PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
-use crate::config::read::{Entry, Key};
+use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Choice;
 use crate::pool::{AnnounceSpec, Passed};
 use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
@@ -60,6 +61,51 @@ pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<
             unix: items.iter().any(|item| matches!(item.value, TrustedPeer::Unix)),
         },
         timeout: or(timeout, |time| time.0, TIMEOUT),
+    }
+}
+
+/// Warns of each listener with PROXY headers whose server speaks first. A balancer that sends the header with the client's
+/// first bytes never sends it there. A written `timeout` says that the operator knows when the header comes.
+pub(super) fn warn_of_late_headers(
+    listeners: &Key<Named<Listener>>,
+    pools: &Key<Named<Pool>>,
+    found: &mut Findings<'_>,
+) {
+    for NamedTable { name, table, .. } in listeners.value().map_or(&[][..], |named| &named.0) {
+        let Some(words) = table else { continue };
+        let Some(proxy) = words.proxy_protocol.entry().filter(|proxy| proxy.value.timeout.is_absent()) else {
+            continue;
+        };
+        let Some(speaks) = first_speaker(words, pools) else { continue };
+        let message =
+            format!("the server speaks first on listener `{name}`, and a PROXY header may come too late");
+        let path = format!("listener.{name}.proxy_protocol");
+        let warning =
+            Diagnostic::new(Code::LateHeader, path, message).label(speaks, "the client waits for the server");
+        found.add(
+            warning
+                .label(proxy.key, "the server waits for the header")
+                .help(
+                    "an AWS NLB sends the header with the client's first bytes: set the attribute \
+                     proxy_protocol_v2.client_to_server.header_placement of its target group to on_first_ack",
+                )
+                .help("if the header comes at once, say so by a timeout: proxy_protocol = { timeout = \"5s\", ... }"),
+        );
+    }
+}
+
+/// Where a listener says that its server speaks before the client, as far as that can be known.
+fn first_speaker(words: &Listener, pools: &Key<Named<Pool>>) -> Option<Span> {
+    let protocol = words.protocol.entry();
+    match protocol.map_or(Protocol::Tcp, |entry| entry.value.0) {
+        Protocol::Smtp | Protocol::Imap | Protocol::Pop3 => protocol.map(|entry| entry.at),
+        Protocol::Tcp => {
+            let name = words.pool.value()?;
+            let pool = pools.value()?.0.iter().find(|pool| pool.name == *name)?.table.as_ref()?;
+            let check = pool.health.value()?.check.entry()?;
+            matches!(check.value.0, Check::Smtp | Check::Mysql | Check::Ssh).then_some(check.at)
+        }
+        Protocol::Tls | Protocol::Postgres | Protocol::Auto => None,
     }
 }
 

@@ -325,3 +325,29 @@ fn clients_of_postgres_without_a_name_go_to_the_only_pool() {
         check(&format!("routes = [{PLAIN}, {other}]"), "reject");
     }
 }
+
+#[test]
+fn headers_that_come_too_late_are_told() {
+    let check_in = |keys: &str, pool: &str, expected: &[&str]| {
+        let keys = format!("proxy_protocol = {{ trusted = '10.0.0.0/8'{keys} }}");
+        check(&whole(&keys, pool, ""), expected);
+    };
+    for first in ["smtp", "mysql", "ssh"] {
+        check_in("", &format!("health = {{ check = '{first}' }}"), &["C0421"]);
+        check_in(", mode = 'accept'", &format!("health = {{ check = '{first}' }}"), &["C0421"]);
+        check_in(", timeout = '5s'", &format!("health = {{ check = '{first}' }}"), &[]);
+    }
+    check_in("", "health = { check = 'redis' }", &[]);
+    check_in("", "", &[]);
+    for (protocol, expected) in
+        [("smtp", &["C0421"][..]), ("imap", &["C0421"]), ("pop3", &["C0421"]), ("tls", &[])]
+    {
+        check(
+            &format!(
+                "[listener.a]\nbind = ':1'\nprotocol = '{protocol}'\nunmatched = 'p'\n\
+                 proxy_protocol = {{ trusted = '10.0.0.0/8' }}\n[pool.p]\nbackends = ['10.0.0.1:1']"
+            ),
+            expected,
+        );
+    }
+}
