@@ -475,6 +475,9 @@ tables! {
         /// The path of a JSON file that another program writes, relative to this file's directory. It is read
         /// whenever it changes. Default: none. What was last found is kept while the file is broken.
         file: FilePath,
+        /// How long a backend that an answer leaves out stays before it vanishes, for servers that answer with a changing
+        /// part of the addresses; "0s" (off) to "7days". Default "30s" for dns, "0s" for file.
+        hold: Time<0, { 7 * DAY }>,
         /// How long connections to a backend that vanished may go on before they are closed; "0s" to "7days".
         /// Default: `shutdown.drain`.
         drain: Time<0, { 7 * DAY }>,
@@ -491,6 +494,9 @@ tables! {
         max_ttl: Ttl,
         /// Up to how many percent of the time between two questions are added to it by chance; 0 to 100. Default 10.
         jitter: Number<0, 100>,
+        /// How long an address that an answer leaves out stays a backend, for servers that answer with a changing part of
+        /// the addresses; "0s" (off) to "7days". Default "30s".
+        hold: Time<0, { 7 * DAY }>,
         /// How long connections to an address that a name no longer has may go on before they are closed; "0s" to
         /// "7days". Default: `shutdown.drain`.
         drain: Time<0, { 7 * DAY }>,

@@ -60,7 +60,7 @@ fn text(pool: &str) -> String {
 fn by_dns(dns: &Dns, port: u16) -> Config {
     let resolver = dns.address;
     layout(&format!(
-        "discover = {{ dns = '{NAME}.', port = {port}, resolvers = '{resolver}', min_ttl = '100ms' }}"
+        "discover = {{ dns = '{NAME}.', port = {port}, resolvers = '{resolver}', min_ttl = '100ms', hold = '0s' }}"
     ))
 }
 
@@ -182,6 +182,57 @@ fn a_family_that_is_late_joins() {
     wait_for_backends(&proxy, &[v4, v6]);
 }
 
+/// Some servers answer with a changing part of all addresses: what an answer leaves out is held.
+#[test]
+fn what_an_answer_leaves_out_is_held() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = named();
+    dns.say_addresses(NAME, &ips(&all[..2]));
+    let held = |hold: &str| {
+        let mut config = by_dns(&dns, all[0].port());
+        config.pools[0].discover[0].drain = Some(std::time::Duration::ZERO);
+        config.pools[0].discover[0].hold = humantime::parse_duration(hold).unwrap();
+        config
+    };
+    let proxy = Proxy::start(held("1h"));
+    let mut open = meet(&proxy, 'a');
+    dns.say_addresses(NAME, &ips(&all[1..]));
+    wait_for_backends(&proxy, &all);
+    assert_eq!((met(&proxy), ask(&mut open)), ("abc".to_owned(), 'a'), "it goes on in all ways");
+    drop(proxy);
+    dns.say_addresses(NAME, &ips(&all[..2]));
+    let proxy = Proxy::start(held("300ms"));
+    let mut open = meet(&proxy, 'a');
+    dns.say_addresses(NAME, &ips(&all[1..2]));
+    wait_for_backends(&proxy, &all[1..2]);
+    let end = open.read(&mut [0]);
+    assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "its time is over");
+}
+
+/// RFC 2782: the service is decidedly not there.
+#[test]
+fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
+    let dns = Dns::new();
+    let [a] = named();
+    dns.say_addresses("one.test", &[a.ip()]);
+    let there = || Said::Services(vec![(1, 1, a.port(), "one.test")]);
+    dns.say("_app._tcp.test", there());
+    let resolver = dns.address;
+    let proxy = Proxy::start(layout(&format!(
+        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
+    )));
+    let mut open = meet(&proxy, 'a');
+    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    wait_for("no share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 0));
+    let refused = proxy.connect().read(&mut [0]);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
+    assert_eq!(ask(&mut open), 'a');
+    assert_eq!(served(&proxy).discovery[0].failures(), 0);
+    dns.say("_app._tcp.test", there());
+    wait_for("its share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 1));
+    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+}
+
 #[test]
 fn another_order_changes_nothing() {
     let dns = Dns::new();
@@ -237,7 +288,7 @@ fn services_have_ports_weights_and_targets() {
     dns.say("_app._tcp.test", services((1, 3)));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
-        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = ['{resolver}'], min_ttl = '100ms' }}"
+        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = ['{resolver}'], min_ttl = '100ms', hold = '0s' }}"
     )));
     let described = || -> Vec<_> {
         let served = served(&proxy);

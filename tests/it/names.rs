@@ -34,7 +34,7 @@ fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
     config(&format!(
         "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
          [pool.main]\nhealth.check = 'off'\nbackends = [{backends}]\n\
-         resolve = {{ resolvers = '{}', min_ttl = '100ms' }}\n{keys}\n",
+         resolve = {{ resolvers = '{}', min_ttl = '100ms', hold = '0s' }}\n{keys}\n",
         dns.address
     ))
 }

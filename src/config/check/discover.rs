@@ -13,6 +13,10 @@ use crate::config::read::{Key, OneOrMany};
 use crate::config::words::Number;
 use crate::pool::{DiscoverSpec, DnsSpec, NamedHost, Records, Source};
 
+/// How long an address that an answer of the DNS leaves out stays, by default: some servers answer with a changing part of
+/// all addresses, and a deploy seldom takes less.
+const HOLD: Duration = Duration::from_secs(30);
+
 impl PoolChecker<'_> {
     /// Where further backends come from: the host names among the backends, and the sources of `discover`.
     pub(super) fn sources(
@@ -41,7 +45,10 @@ impl PoolChecker<'_> {
                 found.add(fault.label(place, "again here").help("remove one of the two"));
             }
             let drain = item.value.drain.value().map(|time| time.0);
-            sources.push(DiscoverSpec { source, host: None, drain, max_connections });
+            // A file says what it says.
+            let default = if matches!(source, Source::Dns(_)) { HOLD } else { Duration::ZERO };
+            let hold = or(&item.value.hold, |time| time.0, default);
+            sources.push(DiscoverSpec { source, host: None, hold, drain, max_connections });
         }
         sources
     }
@@ -53,7 +60,7 @@ impl PoolChecker<'_> {
             let warning = Diagnostic::new(Code::IdleSetting, self.key("resolve"), message);
             found.add(warning.label(entry.key, "no backend has a host name"));
         }
-        let Resolve { resolvers, min_ttl, max_ttl, jitter, drain } =
+        let Resolve { resolvers, min_ttl, max_ttl, jitter, hold, drain } =
             self.words.resolve.value().unwrap_or(&default);
         let path = self.key("resolve");
         let asking = Asking { path: &path, resolvers, min_ttl, max_ttl, jitter };
@@ -71,6 +78,7 @@ impl PoolChecker<'_> {
         let spec = |(name, host): (HostName, NamedHost)| DiscoverSpec {
             source: source(name),
             host: Some(host),
+            hold: or(hold, |time| time.0, HOLD),
             drain: drain.value().map(|time| time.0),
             max_connections: None,
         };

@@ -114,7 +114,9 @@ fn sources_of_backends() {
     check_discover("dns = '_https._tcp.app.internal', type = 'srv', jitter = 0", &[]);
     check_discover("dns = 'a', port = 1, resolvers = ['[::1]:5353', '::1'], min_ttl = '1h'", &[]);
     check_discover("dns = 'a', port = 1, max_ttl = '1s', drain = '0s'", &[]);
-    check_discover("file = 'app.json', drain = '1h'", &[]);
+    check_discover("file = 'app.json', drain = '1h', hold = '1h'", &[]);
+    check_discover("dns = 'a', port = 1, hold = '0s'", &[]);
+    check_discover("dns = 'a', port = 1, hold = '8days'", &["C0203"]);
     check_discover("", &["C0330"]);
     check_discover("drain = '1s'", &["C0330"]);
     check_discover("dns = 'a', file = 'b', port = 1", &["C0330"]);
@@ -227,10 +229,12 @@ fn a_source_has_its_defaults() {
         max_ttl: Duration::from_secs(300),
         jitter: 10,
     };
-    let spec = DiscoverSpec { source: Source::Dns(dns), host: None, drain: None, max_connections: None };
+    let hold = Duration::from_secs(30);
+    let spec =
+        DiscoverSpec { source: Source::Dns(dns), host: None, hold, drain: None, max_connections: None };
     assert_eq!(discover("dns = 'app.internal', port = 8443"), spec);
     let written = "dns = '_a._tcp.b.', type = 'srv', resolvers = ['10.0.0.53', '[::1]:5353'], \
-                   min_ttl = '1s', max_ttl = '2s', jitter = 100, drain = '3s'";
+                   min_ttl = '1s', max_ttl = '2s', jitter = 100, drain = '3s', hold = '0s'";
     let dns = DnsSpec {
         name: "_a._tcp.b.".into(),
         records: Records::Services,
@@ -239,14 +243,12 @@ fn a_source_has_its_defaults() {
         max_ttl: Duration::from_secs(2),
         jitter: 100,
     };
-    let spec = DiscoverSpec {
-        source: Source::Dns(dns),
-        host: None,
-        drain: Some(Duration::from_secs(3)),
-        max_connections: None,
-    };
+    let (hold, drain) = (Duration::ZERO, Some(Duration::from_secs(3)));
+    let spec = DiscoverSpec { source: Source::Dns(dns), host: None, hold, drain, max_connections: None };
     assert_eq!(discover(written), spec);
-    assert_eq!(discover("file = 'a/b.json'").source, Source::File(Path::new("a/b.json").into()));
+    let file = discover("file = 'a/b.json'");
+    assert_eq!((file.source, file.hold), (Source::File(Path::new("a/b.json").into()), Duration::ZERO));
+    assert_eq!(discover("file = 'a', hold = '5s'").hold, Duration::from_secs(5));
 }
 
 #[test]
@@ -278,7 +280,7 @@ fn host_names_are_backends() {
     );
     check_backends(
         "'db1:1'",
-        "resolve = { resolvers = '10.0.0.53', min_ttl = '1s', drain = '1s', jitter = 0 }",
+        "resolve = { resolvers = '10.0.0.53', min_ttl = '1s', hold = '1m', drain = '1s', jitter = 0 }",
         &[],
     );
     check_backends("'db1:1'", "ejection = {}", &[]);

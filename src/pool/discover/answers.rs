@@ -176,6 +176,9 @@ pub(super) struct Service {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Services {
     records: Vec<Service>,
+    /// Whether the last answer says that the service is decidedly not there: then its backends take no new connections,
+    /// and those that are open stay.
+    is_closed: bool,
     hosts: HashMap<Arc<str>, Host>,
 }
 
@@ -186,16 +189,22 @@ impl Services {
             Ok(answer) => answer,
             Err(fault) => return Told::bad(fault),
         };
-        // A target that is the root says that the service is decidedly not there (RFC 2782).
+        // A target that is the root says that the service is decidedly not there (RFC 2782). Beside others it says nothing.
+        let is_closed = records.iter().any(|record| record.target.is_empty());
         records.retain(|record| !record.target.is_empty() && record.port > 0);
         records.sort();
         records.dedup();
         if records.is_empty() {
+            if is_closed {
+                self.is_closed = true;
+                return Told::good(ttl);
+            }
             return Told::bad(DnsFault::Empty);
         }
         if records.len() > MOST_SERVICES {
             return Told::bad(DnsFault::TooMany(records.len()));
         }
+        self.is_closed = false;
         self.records = records;
         self.hosts.retain(|target, _| self.records.iter().any(|record| record.target == *target));
         Told::good(ttl)
@@ -203,6 +212,9 @@ impl Services {
 
     /// The targets whose addresses are to be asked for.
     pub(super) fn targets(&self) -> Vec<Arc<str>> {
+        if self.is_closed {
+            return Vec::new();
+        }
         let mut targets: Vec<_> = self.records.iter().map(|record| Arc::clone(&record.target)).collect();
         targets.sort();
         targets.dedup();
@@ -213,6 +225,16 @@ impl Services {
     pub(super) fn host(&mut self, target: &str) -> Option<&mut Host> {
         let target = &self.records.iter().find(|record| *record.target == *target)?.target;
         Some(self.hosts.entry(Arc::clone(target)).or_default())
+    }
+
+    /// What is found of the service. One that is not there has no backends, or those that it had, without a share.
+    pub(super) fn set(&self) -> Result<DiscoveredSet, DnsFault> {
+        let mut backends = self.backends();
+        if self.is_closed {
+            backends.iter_mut().for_each(|backend| backend.weight = 0);
+            return Ok(DiscoveredSet::new(backends));
+        }
+        set(backends)
     }
 
     /// The backends of all records: those of the lowest priority whose targets have addresses, and the

@@ -4,6 +4,7 @@
 
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
@@ -33,11 +34,24 @@ pub enum FileFault {
 /// # Cancel safety
 ///
 /// May be dropped at any moment.
-pub(super) async fn follow(path: Arc<Path>, teller: Teller) {
+pub(super) async fn follow(path: Arc<Path>, mut teller: Teller) {
     let mut watch = FileWatch::new(path);
     let mut is_good = false;
     loop {
-        let goes_on = match watch.look(read).await {
+        let looked = {
+            let mut look = pin!(watch.look(read));
+            loop {
+                tokio::select! {
+                    looked = &mut look => break looked,
+                    () = teller.expired() => {
+                        if !teller.expire().await {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
+        let goes_on = match looked {
             Look::Changed(read) => {
                 is_good = read.is_ok();
                 match read {

@@ -58,6 +58,12 @@ impl Follower {
                 let answered = tokio::select! {
                     () = sleep_until(until) => break,
                     () = self.askers.changed() => break,
+                    () = self.teller.expired() => {
+                        if !self.teller.expire().await {
+                            return;
+                        }
+                        continue;
+                    }
                     answered = self.questions.next() => answered,
                 };
                 let Some(told) = self.late(answered).await else { continue };
@@ -143,7 +149,7 @@ impl Follower {
     }
 
     /// Tells what is known now, and how these answers were. False if nobody hears any more.
-    async fn tell(&self, told: Told) -> bool {
+    async fn tell(&mut self, told: Told) -> bool {
         let Told { ttl, fault, is_unfinished } = told;
         let (found, outcome) = match (self.known.set(), fault) {
             (Ok(found), None) if is_unfinished => (Some(found), LookOutcome::Unfinished),
@@ -274,7 +280,7 @@ impl Known {
     fn set(&self) -> Result<DiscoveredSet, DnsFault> {
         match self {
             Self::Addresses { host, port } => set(host.backends(*port)),
-            Self::Services(services) => set(services.backends()),
+            Self::Services(services) => services.set(),
         }
     }
 }

@@ -10,6 +10,7 @@ mod dns;
 mod document;
 mod file;
 mod follow;
+mod hold;
 mod hosts;
 mod pace;
 mod resolv_conf;
@@ -25,8 +26,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
 
 use super::PoolSpec;
+use hold::Hold;
 use spec::{DiscoverSpec, Source};
 
 pub(super) use answers::Answer as DnsAnswer;
@@ -69,12 +72,14 @@ enum LookOutcome {
     Partly(DiscoverFault),
     /// Nothing of it is good.
     Failed(DiscoverFault),
+    /// There was no look: what was left out before is held no longer.
+    Expired,
 }
 
 impl LookOutcome {
     fn fault(&self) -> Option<&DiscoverFault> {
         match self {
-            Self::Good | Self::Unfinished => None,
+            Self::Good | Self::Unfinished | Self::Expired => None,
             Self::Partly(fault) | Self::Failed(fault) => Some(fault),
         }
     }
@@ -137,6 +142,9 @@ impl Discovery {
 
     /// Notes how a look ended, and answers whether that is news.
     fn note(&self, outcome: &LookOutcome, now: SystemTime) -> bool {
+        if matches!(outcome, LookOutcome::Expired) {
+            return false;
+        }
         if outcome.fault().is_some() {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -236,6 +244,7 @@ impl Slot {
 #[derive(Debug)]
 struct Following {
     slot: Slot,
+    hold: Duration,
     number: u64,
     state: Arc<Discovery>,
     found: Option<DiscoveredSet>,
@@ -277,24 +286,27 @@ impl Discoveries {
         let mut followed = HashSet::new();
         let mut prepare = |(spec, slot): (&DiscoverSpec, Slot)| {
             let old = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
-            let is_it = |at: &usize| old[*at].state.source == spec.source && !followed.contains(at);
+            let is_it = |at: &usize| {
+                let old = &old[*at];
+                (&old.state.source, old.hold) == (&spec.source, spec.hold) && !followed.contains(at)
+            };
             let state = match (0..old.len()).find(is_it) {
                 Some(at) => {
                     followed.insert(at);
                     PreparedState::Followed(at)
                 }
-                None => PreparedState::New(self.start(&pool.name, &spec.source, slot.clone())),
+                None => PreparedState::New(self.start(&pool.name, spec, slot.clone())),
             };
             Prepared { slot, state }
         };
         pool.discover.iter().zip(Slot::of(&pool.discover)).map(&mut prepare).collect()
     }
 
-    fn start(&mut self, pool: &Arc<str>, source: &Source, slot: Slot) -> Following {
+    fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: Slot) -> Following {
         self.next += 1;
         let (number, report_to) = (self.next, self.report_to.clone());
-        let teller = Teller { pool: Arc::clone(pool), number, report_to };
-        let task = match source {
+        let teller = Teller { pool: Arc::clone(pool), number, hold: Hold::new(spec.hold), report_to };
+        let task = match &spec.source {
             Source::Dns(dns) => {
                 let system = || self.system.get_or_insert_with(SystemNames::follow).clone();
                 let askers = Askers::new(&dns.resolvers, system, self.limits.clone());
@@ -302,8 +314,8 @@ impl Discoveries {
             }
             Source::File(path) => tokio::spawn(file::follow(Arc::clone(path), teller)),
         };
-        let state = Arc::new(Discovery::new(source));
-        Following { slot, number, state, found: None, has_reported: false, task: task.abort_handle() }
+        let (state, hold) = (Arc::new(Discovery::new(&spec.source)), spec.hold);
+        Following { slot, hold, number, state, found: None, has_reported: false, task: task.abort_handle() }
     }
 
     /// Whether each prepared source has found its backends. One that failed to is not waited for if its pool has others.
@@ -416,16 +428,41 @@ impl Discoveries {
     }
 }
 
-/// Sends what one task finds.
+/// Sends what one task finds, with what is held of what it found before.
 struct Teller {
     pool: Arc<str>,
     number: u64,
+    hold: Hold,
     report_to: mpsc::Sender<DiscoveryReport>,
 }
 
 impl Teller {
     /// Tells how a look ended. False when nobody hears any more.
-    async fn tell(&self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
+    async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
+        let is_good = !matches!(outcome, LookOutcome::Failed(_));
+        let found = found.map(|found| self.hold.hear(found, is_good, Instant::now()));
+        self.send(found, outcome).await
+    }
+
+    /// Waits until something is held no longer; for ever if nothing is held.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    async fn expired(&self) {
+        match self.hold.next() {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Tells what is left when something is held no longer. False when nobody hears any more.
+    async fn expire(&mut self) -> bool {
+        let left = self.hold.expire(Instant::now());
+        self.send(Some(left), LookOutcome::Expired).await
+    }
+
+    async fn send(&self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
         let report = DiscoveryReport { pool: Arc::clone(&self.pool), number: self.number, found, outcome };
         self.report_to.send(report).await.is_ok()
     }

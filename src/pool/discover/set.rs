@@ -46,6 +46,11 @@ impl DiscoveredSet {
         self.0.len()
     }
 
+    /// Each, in the order of their names.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Discovered> {
+        self.0.iter()
+    }
+
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -119,6 +124,8 @@ impl std::fmt::Display for DiscoveredSet {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::pool::Source;
 
@@ -148,7 +155,7 @@ mod tests {
 
     fn source(host: Option<NamedHost>) -> DiscoverSpec {
         let source = Source::File(std::path::Path::new("/run/a").into());
-        DiscoverSpec { source, host, drain: None, max_connections: Some(7) }
+        DiscoverSpec { source, host, hold: Duration::ZERO, drain: None, max_connections: Some(7) }
     }
 
     fn host(name: &str, place: usize) -> DiscoverSpec {

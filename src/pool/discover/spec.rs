@@ -15,6 +15,9 @@ pub struct DiscoverSpec {
     pub source: Source,
     /// The host name among the backends whose addresses these are; `None` for a source of its own.
     pub host: Option<NamedHost>,
+    /// How long a backend that an answer leaves out stays before it vanishes; zero: not at all. Default 30 s for the
+    /// DNS, zero for a file.
+    pub hold: Duration,
     /// How long connections to a backend that vanished may go on. Default `None`: as long as those to what
     /// a reload took away.
     pub drain: Option<Duration>,

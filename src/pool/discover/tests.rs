@@ -19,7 +19,13 @@ fn silent(name: &str) -> Source {
 }
 
 fn pool(name: &str, source: Option<Source>) -> PoolSpec {
-    let spec = |source| DiscoverSpec { source, host: None, drain: None, max_connections: None };
+    let spec = |source| DiscoverSpec {
+        source,
+        host: None,
+        hold: Duration::ZERO,
+        drain: None,
+        max_connections: None,
+    };
     let discover = source.into_iter().map(spec).collect();
     PoolSpec { discover, health: None, ..PoolSpec::new(name.into(), Vec::new()) }
 }
@@ -115,12 +121,14 @@ fn pool_of(hosts: &[&str], others: &[&str]) -> PoolSpec {
     let hosts = hosts.iter().map(|name| DiscoverSpec {
         host: Some(NamedHost { place: 0, template: BackendSpec::new(*name, "0.0.0.0:1".parse().unwrap()) }),
         source: silent(name),
+        hold: Duration::ZERO,
         drain: None,
         max_connections: None,
     });
     let others = others.iter().map(|name| DiscoverSpec {
         host: None,
         source: silent(name),
+        hold: Duration::ZERO,
         drain: None,
         max_connections: None,
     });
@@ -190,6 +198,8 @@ fn a_source_tells_of_itself() {
     assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
     assert!(note(LookOutcome::Good, at(9)), "that it works again is");
     assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None));
+    assert!(!note(LookOutcome::Expired, at(20)));
+    assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None), "it was no look");
     assert!(note(LookOutcome::Partly(DnsFault::Timeout.into()), at(10)));
     assert_eq!((state.succeeded(), state.failures()), (Some(at(10)), 4), "a part of it is good");
 }

@@ -67,7 +67,7 @@ fn proxy(server: &NameServer, source: &str) -> Proxy {
     Proxy::start(config(&format!(
         "workers = 1\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
          [pool.main]\nhealth.check = 'off'\n\
-         discover = {{ {source}, resolvers = '{}', min_ttl = '100ms' }}\n",
+         discover = {{ {source}, resolvers = '{}', min_ttl = '100ms', hold = '0s' }}\n",
         server.address
     )))
 }

@@ -61,7 +61,7 @@ fn config(names: &[&str]) -> String {
     let mut text = String::from("[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p0\"\n");
     for (number, name) in names.iter().enumerate() {
         text += &format!(
-            "[pool.p{number}]\nhealth.check = \"off\"\ndiscover = {{ dns = \"{name}\", port = 1 }}\n"
+            "[pool.p{number}]\nhealth.check = \"off\"\ndiscover = {{ dns = \"{name}\", port = 1, hold = \"0s\" }}\n"
         );
     }
     text

@@ -148,7 +148,7 @@ fn address(ip: IpAddr, kind: u16) -> Option<Vec<u8>> {
 fn service(&(priority, weight, port, target): &(u16, u16, u16, &str)) -> Vec<u8> {
     let mut record: Vec<u8> =
         [priority, weight, port].iter().flat_map(|number| number.to_be_bytes()).collect();
-    for label in target.split('.') {
+    for label in target.split('.').filter(|label| !label.is_empty()) {
         record.push(u8::try_from(label.len()).unwrap());
         record.extend(label.bytes());
     }

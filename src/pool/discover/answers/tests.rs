@@ -209,13 +209,34 @@ fn srv_answers_that_are_none() {
         assert_eq!(kept.iter().any(|target| **target == *"last"), expected.is_some(), "{kept:?}");
     };
     check(&[], EMPTY);
-    check(&[(1, 1, 1, "")], EMPTY);
     check(&[(1, 1, 0, "a")], EMPTY);
     check(&[(1, 1, 1, ""), (1, 1, 1, "a")], None);
     let many: Vec<_> =
         (0..=MOST_SERVICES).map(|port| (1, 1, u16::try_from(port + 1).unwrap(), "a")).collect();
     check(&many, Some("the answer has 513 records, more than are taken"));
     check(&many[1..], None);
+}
+
+#[test]
+fn a_service_that_is_not_there_takes_nothing_new() {
+    let gone = || records(&[(0, 0, 0, "")]);
+    let mut services = Services::default();
+    assert!(services.hear(gone()).fault.is_none());
+    assert_eq!(services.set().unwrap().to_string(), "", "that there is none is an answer");
+    services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
+    for (target, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
+        services.host(target).unwrap().hear(whole(heard(address), heard("-")));
+    }
+    let open = "a:1 10.0.0.1:1 1, b:1 10.0.0.2:1 1 backup";
+    assert_eq!(services.set().unwrap().to_string(), open);
+    let told = services.hear(gone());
+    assert_eq!((told.ttl, told.fault.is_none()), (Some(seconds(30)), true));
+    assert!(services.targets().is_empty(), "nothing is asked for");
+    assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
+    services.hear(Err(DnsFault::Timeout));
+    assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
+    services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b"), (0, 0, 0, "")]));
+    assert_eq!(services.set().unwrap().to_string(), open);
 }
 
 #[test]

@@ -1,0 +1,173 @@
+//! Holds backends that an answer leaves out, for a time. Pure: it is handed `now`.
+//!
+//! Some servers answer with a changing part of the addresses (Route 53, Consul, balancers of clouds). Without a hold,
+//! backends that are well would come and go with each answer, and their connections with them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
+use crate::sys::Address;
+
+/// What a source has found and no longer finds.
+#[derive(Debug)]
+pub(super) struct Hold {
+    /// How long a backend that is left out stays; zero is off.
+    time: Duration,
+    /// What was last found.
+    last: DiscoveredSet,
+    /// What was left out since, by name, and until when it is held.
+    held: BTreeMap<Arc<str>, (Discovered, Instant)>,
+    /// Whether the last look was good. While looks fail nothing is let go.
+    is_good: bool,
+}
+
+impl Hold {
+    pub(super) fn new(time: Duration) -> Self {
+        Self { time, last: DiscoveredSet::default(), held: BTreeMap::new(), is_good: false }
+    }
+
+    /// Takes in what was found, and returns it with what is held. After a look that was not good, nothing is let go.
+    pub(super) fn hear(&mut self, found: DiscoveredSet, is_good: bool, now: Instant) -> DiscoveredSet {
+        if self.time.is_zero() {
+            return found;
+        }
+        self.is_good = is_good;
+        for gone in self.last.iter() {
+            self.held.entry(Arc::clone(&gone.name)).or_insert_with(|| (gone.clone(), now + self.time));
+        }
+        self.last = found;
+        let names: HashSet<&str> = self.last.iter().map(|one| &*one.name).collect();
+        let addresses: HashSet<&Address> = self.last.iter().map(|one| &one.address).collect();
+        // A name with another address is the same backend, which has moved.
+        self.held.retain(|name, (one, _)| !names.contains(&**name) && !addresses.contains(&one.address));
+        self.let_go(now);
+        self.all()
+    }
+
+    /// When the next backend is to be let go, if one is.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let next = self.held.values().map(|(_, until)| *until).min();
+        next.filter(|_| self.is_good)
+    }
+
+    /// Lets go what was held long enough, and returns what is left.
+    pub(super) fn expire(&mut self, now: Instant) -> DiscoveredSet {
+        self.let_go(now);
+        self.all()
+    }
+
+    fn let_go(&mut self, now: Instant) {
+        if self.is_good {
+            self.held.retain(|_, (_, until)| *until > now);
+        }
+        // As many as a source may name. Those that are to go first go first.
+        while self.held.len() > MOST_BACKENDS.saturating_sub(self.last.len()) {
+            let first =
+                self.held.iter().min_by_key(|(_, (_, until))| *until).map(|(name, _)| Arc::clone(name));
+            let Some(first) = first else { return };
+            self.held.remove(&first);
+        }
+    }
+
+    fn all(&self) -> DiscoveredSet {
+        if self.held.is_empty() {
+            return self.last.clone();
+        }
+        let held = self.held.values().map(|(one, _)| one);
+        DiscoveredSet::new(self.last.iter().chain(held).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A set of `name=address` words.
+    fn set(text: &str) -> DiscoveredSet {
+        let one = |word: &str| {
+            let (name, address) = word.split_once('=').unwrap_or((word, word));
+            let address = format!("10.0.0.{address}:1").parse().unwrap();
+            Discovered { name: name.into(), address, weight: 1, zone: None, backup: false }
+        };
+        DiscoveredSet::new(text.split_whitespace().map(one).collect())
+    }
+
+    fn names(set: &DiscoveredSet) -> String {
+        set.iter().map(|one| &*one.name).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Lets a hold of 30 s hear answers, each after a time in seconds and perhaps `!` for a failed look, and checks what
+    /// it says each time.
+    fn check(answers: &[(u64, &str, &str)]) {
+        let (mut hold, start) = (Hold::new(Duration::from_secs(30)), Instant::now());
+        for (at, answer, expected) in answers {
+            let now = start + Duration::from_secs(*at);
+            let (answer, is_good) = answer.strip_prefix('!').map_or((*answer, true), |rest| (rest, false));
+            assert_eq!(names(&hold.hear(set(answer), is_good, now)), *expected, "{at} {answers:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_stays_for_a_time() {
+        check(&[(0, "1 2", "1 2"), (1, "1", "1 2"), (30, "1", "1 2"), (31, "1", "1")]);
+        // Left out again and again, it is held since the first time; found again, anew.
+        check(&[
+            (0, "1 2", "1 2"),
+            (1, "1", "1 2"),
+            (20, "1 2", "1 2"),
+            (25, "1", "1 2"),
+            (54, "1", "1 2"),
+            (55, "1", "1"),
+        ]);
+        check(&[(0, "1 2", "1 2"), (1, "2 3", "1 2 3"), (2, "3 4", "1 2 3 4"), (32, "4", "3 4")]);
+    }
+
+    #[test]
+    fn a_name_that_moves_is_not_held_at_its_old_address() {
+        check(&[(0, "a=1", "a"), (1, "a=2", "a"), (2, "a=2 b=1", "a b")]);
+        check(&[(0, "a=1", "a"), (1, "b=1", "b")]);
+    }
+
+    #[test]
+    fn nothing_is_let_go_while_looks_fail() {
+        check(&[(0, "1 2", "1 2"), (1, "1", "1 2"), (40, "!1", "1 2"), (41, "1", "1")]);
+        let (mut hold, start) = (Hold::new(Duration::from_secs(30)), Instant::now());
+        hold.hear(set("1 2"), true, start);
+        assert_eq!(hold.next(), None);
+        hold.hear(set("1"), true, start);
+        assert_eq!(hold.next(), Some(start + Duration::from_secs(30)));
+        hold.hear(set("1"), false, start);
+        assert_eq!(hold.next(), None);
+        hold.hear(set("1"), true, start);
+        assert_eq!(names(&hold.expire(start + Duration::from_secs(30))), "1");
+        assert_eq!(hold.next(), None);
+    }
+
+    #[test]
+    fn without_a_time_nothing_is_held() {
+        let mut hold = Hold::new(Duration::ZERO);
+        hold.hear(set("1 2"), true, Instant::now());
+        assert_eq!(names(&hold.hear(set("2"), true, Instant::now())), "2");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_found_is_always_there(rounds in prop::collection::vec((prop::collection::vec(1_u8..9, 1..5), 0_u64..40), 1..30)) {
+            let (mut hold, mut now) = (Hold::new(Duration::from_secs(30)), Instant::now());
+            for (addresses, wait) in rounds {
+                now += Duration::from_secs(wait);
+                let text = addresses.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
+                let found = set(&text);
+                let all = hold.hear(found.clone(), true, now);
+                prop_assert!(found.iter().all(|one| all.iter().any(|other| one == other)));
+                prop_assert!(hold.next().is_none_or(|next| next > now));
+            }
+        }
+    }
+}
