@@ -105,13 +105,15 @@ impl Guard {
         // In a request whose line has a whole URL, as for proxies, that counts before Host.
         let is_named = request.uri.authority().is_none_or(|host| self.is_ours(host.as_str()))
             && every(headers, header::HOST, |host| self.is_ours(host));
-        if self.spec.listen.tcp().is_some() && !is_named {
+        // What is open to everybody is open by any name: Prometheus and probes ask by the name of a service.
+        let is_open = self.is_open(is_change, request.uri.path());
+        if self.spec.listen.tcp().is_some() && !is_open && !is_named {
             return Err(AdminRefusal::Host);
         }
         if is_cross_site(headers) {
             return Err(AdminRefusal::CrossSite);
         }
-        let said = match self.needs_token(is_change, request.uri.path()) {
+        let said = match !is_open && self.needs_token(is_change) {
             true => Some(bearer(headers).ok_or(AdminRefusal::Token)?),
             false => None,
         };
@@ -130,8 +132,12 @@ impl Guard {
         }
     }
 
-    fn needs_token(&self, is_change: bool, path: &str) -> bool {
-        let is_open = !is_change && self.spec.open_metrics && OPEN.contains(&path);
+    /// Whether everybody may ask for this path, by any name.
+    fn is_open(&self, is_change: bool, path: &str) -> bool {
+        !is_change && self.spec.open_metrics && OPEN.contains(&path)
+    }
+
+    fn needs_token(&self, is_change: bool) -> bool {
         let is_free = match (&self.spec.token_file, self.spec.token_for) {
             (Some(_), TokenFor::All) => false,
             (Some(_), TokenFor::Changes) => !is_change,
@@ -140,7 +146,7 @@ impl Guard {
             // Elsewhere nobody has a token, so that only what is open is answered.
             (None, _) => self.spec.is_local(),
         };
-        !is_open && !is_free
+        !is_free
     }
 
     /// Compares what was said with the token as it is now in its file.
@@ -307,7 +313,15 @@ mod tests {
             spec.listen = "0.0.0.0:9100".parse().unwrap();
             spec.open_metrics = true;
         });
-        check(&anywhere, "GET /metrics\nHost: evil.example", Err(Host));
+        for path in OPEN {
+            check(&anywhere, &format!("GET {path}\nHost: pointsman:9100"), Ok(None));
+            check(&anywhere, &format!("HEAD {path}\nHost: lb.evil.example"), Ok(None));
+            check(&anywhere, &format!("GET http://pointsman:9100{path}"), Ok(None));
+            check(&anywhere, &format!("POST {path}\nHost: pointsman:9100"), Err(Host));
+            check(&here, &format!("GET {path}\nHost: pointsman:9100"), Err(Host));
+        }
+        check(&anywhere, "GET /api/v1/status\nHost: pointsman:9100", Err(Host));
+        check(&anywhere, "GET /metrics/\nHost: pointsman:9100", Err(Host));
         let socket = guard(|spec| spec.listen = "unix:/run/a".parse().unwrap());
         check(&socket, "GET /\nHost: pointsman", Ok(None));
     }

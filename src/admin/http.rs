@@ -12,7 +12,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::door::Peer;
 use super::guard::{Guard, Origin};
-use super::{lists, scrape, sources, status};
+use super::{gzip, lists, scrape, sources, status};
 use crate::limit::Moment;
 use crate::server::{Life, View};
 
@@ -90,8 +90,19 @@ fn has_content(headers: &HeaderMap) -> bool {
         || headers.get(header::CONTENT_LENGTH).is_some_and(is_some)
 }
 
-async fn metrics(State(view): State<Arc<View>>) -> Response {
-    page(METRICS_TYPE, move || scrape::text(&view)).await
+/// Compressed for scrapers that take it, on the thread that writes the page.
+async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    let takes_gzip = gzip::is_accepted(&headers);
+    let write = move || {
+        let text = scrape::text(&view);
+        // A cache between must not give the one form to a scraper that asks for the other.
+        let kind = [(header::CONTENT_TYPE, METRICS_TYPE), (header::VARY, "accept-encoding")];
+        match takes_gzip.then(|| gzip::compress(text.as_bytes())).flatten() {
+            Some(bytes) => (kind, [(header::CONTENT_ENCODING, "gzip")], bytes).into_response(),
+            None => (kind, text).into_response(),
+        }
+    };
+    spawn_blocking(write).await.unwrap_or_else(|error| unwritten(&error))
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {

@@ -13,6 +13,7 @@
 mod ask;
 mod door;
 mod guard;
+mod gzip;
 mod http;
 mod listener;
 mod lists;

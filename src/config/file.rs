@@ -95,8 +95,8 @@ tables! {
         /// Which requests need the token: "all" (default), or "changes", those that change something; "changes"
         /// is for loopback addresses and Unix sockets.
         token_for: Choice<TokenFor>,
-        /// Whether /metrics, /healthz and /ready are answered without the token. Default false. Metrics name
-        /// your listeners, pools and backends.
+        /// Whether /metrics, /healthz and /ready are answered without the token, whatever the header Host says.
+        /// Default false. Metrics name your listeners, pools and backends.
         open_metrics: bool,
         /// Names by which it is asked, beside IP addresses, "localhost" and the name of this machine; other names
         /// in the header Host are refused, as a web page may lead a browser here by a name of its own. Unix

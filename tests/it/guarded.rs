@@ -147,7 +147,11 @@ fn open_metrics_open_nothing_else() {
     assert_eq!(ask(&address, None, "/api/v1/status"), 401);
     assert_eq!(ask(&address, Some(TOKEN), "/api/v1/status"), 401);
     assert_eq!(code(&address, &["POST /metrics HTTP/1.0"]), 401);
-    assert_eq!(code(&address, &["GET /metrics HTTP/1.1", "Host: evil.example"]), 421);
+    for path in ["/metrics", "/ready", "/healthz"] {
+        let line = format!("GET {path} HTTP/1.1");
+        assert_eq!(code(&address, &[&line, "Host: pointsman:10190"]), 200, "{path} is open by any name");
+    }
+    assert_eq!(code(&address, &["GET /api/v1/status HTTP/1.1", "Host: pointsman:10190"]), 421);
 }
 
 #[test]

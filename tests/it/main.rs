@@ -23,6 +23,7 @@ mod life;
 mod limits;
 mod lists;
 mod messages;
+mod metrics;
 mod names;
 mod pressure;
 mod probes;

@@ -68,7 +68,7 @@ fn check_open(spec: &AdminSpec, words: &Admin, at: Span, found: &mut Findings<'_
 
 fn warn_of_idle(specs: &[AdminSpec], words: &Admin, found: &mut Findings<'_>) {
     let no_token = words.token_file.is_absent();
-    let is_local = specs.iter().all(AdminSpec::is_local);
+    let is_unix = specs.iter().all(AdminSpec::is_unix);
     let has_loopback = specs.iter().any(|spec| spec.is_local() && !spec.is_unix());
     let opens = words.open_changes.value() == Some(&true);
     let why_not_open = if no_token { "it is for loopback addresses" } else { "changes need the token" };
@@ -76,8 +76,8 @@ fn warn_of_idle(specs: &[AdminSpec], words: &Admin, found: &mut Findings<'_>) {
         ("mode", words.mode.place(), !specs.iter().any(AdminSpec::is_unix), "it is for Unix sockets"),
         ("open_changes", words.open_changes.place(), opens && (!no_token || !has_loopback), why_not_open),
         ("token_for", words.token_for.place(), no_token, "there is no token_file"),
-        // What other machines may ask without a token, this decides even where there is none.
-        ("open_metrics", words.open_metrics.place(), no_token && is_local, "there is no token_file"),
+        // Over TCP it opens these paths to any name in the header Host, even where nobody needs a token.
+        ("open_metrics", words.open_metrics.place(), no_token && is_unix, "there is no token_file"),
     ];
     for (key, place, is_idle, why) in idle {
         if let Some(place) = place.filter(|_| is_idle) {

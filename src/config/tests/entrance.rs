@@ -51,7 +51,8 @@ fn who_may_ask_the_admin_listener() {
     check("192.0.2.1:9100", &format!("{token}\ntoken_for = 'changes'"), &["C0360"]);
     check("127.0.0.1:9100", &format!("{token}\ntoken_for = 'changes'"), &[]);
     check("127.0.0.1:9100", "token_for = 'all'", &["C0402"]);
-    check("127.0.0.1:9100", open, &["C0402"]);
+    check("127.0.0.1:9100", open, &[]);
+    check("unix:/run/admin.sock", open, &["C0402"]);
     check("127.0.0.1:9100", "mode = '0600'", &["C0402"]);
     check("unix:/run/admin.sock", "mode = '0600'", &[]);
     check("127.0.0.1:9100", "open_changes = true", &[]);
