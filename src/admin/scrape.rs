@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use crate::pool::{Backend, BackendSpec, Discovery, LookupResult, Origin, Pool, Reason, State, Trouble};
+use crate::pool::{
+    Backend, BackendSpec, Discovery, LookupResult, Origin, Pool, PoolSpec, Reason, State, Trouble,
+};
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
@@ -109,7 +111,7 @@ fn limits(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut family = exposition.family(&families::BACKEND_CONNECTIONS_LIMIT);
     for (pool, served) in &snapshot.pools {
         for backend in served.pool.backends() {
-            if let Some(limit) = backend.limit() {
+            if let Some(limit) = backend.limit_in_force() {
                 family.sample(&[("pool", pool), ("backend", backend.name())], limit as f64);
             }
         }
@@ -126,6 +128,7 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
         }
     };
     each(&families::BACKEND_UP, |backend| u64::from(backend.state() == State::Up));
+    each(&families::BACKEND_STATE, |backend| backend.state().number().into());
     each(&families::BACKEND_WEIGHT, |backend| backend.weight().into());
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
     each(&families::BACKEND_CONNECTIONS, Backend::connections_total);
@@ -138,7 +141,11 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
     let now = Instant::now();
     let mut shares = exposition.family(&families::BACKEND_SHARE);
-    for (pool, served) in &snapshot.pools {
+    let can_be_less = |served: &Served| {
+        let spec = served.pool.spec();
+        spec.slow_start.is_some() || spec.agent.is_some()
+    };
+    for (pool, served) in snapshot.pools.iter().filter(|(_, served)| can_be_less(served)) {
         for backend in served.pool.backends() {
             let labels = [("pool", &**pool), ("backend", backend.name())];
             shares.sample(&labels, served.pool.share(backend, now));
@@ -153,29 +160,20 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
 }
 
 fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
-    let mut each =
-        |metric: &'static MetricDoc, label: &str, values: &dyn Fn(&Backend) -> Vec<(&str, f64)>| {
-            let mut family = exposition.family(metric);
-            for (pool, served) in &snapshot.pools {
-                for backend in served.pool.backends() {
-                    for (word, value) in values(backend) {
-                        family.sample(&[("pool", pool), ("backend", backend.name()), (label, word)], value);
-                    }
-                }
-            }
-        };
-    each(&families::BACKEND_STATE, "state", &|backend| {
-        let present = backend.state();
-        State::ALL.map(|state| (state.word(), f64::from(u8::from(state == present)))).into()
+    each_backend(snapshot, exposition, &families::BACKEND_STATE_CHANGES, |spec, backend, sample| {
+        for state in State::ALL {
+            sample(state.word(), backend.entered(state), may_come(state, spec));
+        }
     });
-    each(&families::BACKEND_FAULT, "fault", &|backend| {
-        fault(backend).map(|word| (word, 1.0)).into_iter().collect()
+    each_backend(snapshot, exposition, &families::BACKEND_FAULT, |_, backend, sample| {
+        if let Some(word) = fault(backend) {
+            sample(word, 1, true);
+        }
     });
-    each(&families::BACKEND_STATE_CHANGES, "state", &|backend| {
-        State::ALL.map(|state| (state.word(), backend.entered(state) as f64)).into()
-    });
-    each(&families::BACKEND_TROUBLES, "kind", &|backend| {
-        Trouble::ALL.map(|trouble| (trouble.word(), backend.troubles(trouble) as f64)).into()
+    each_backend(snapshot, exposition, &families::BACKEND_TROUBLES, |_, backend, sample| {
+        for trouble in Trouble::ALL {
+            sample(trouble.word(), backend.troubles(trouble), true);
+        }
     });
 }
 
@@ -187,19 +185,44 @@ fn fault(backend: &Backend) -> Option<&'static str> {
     }
 }
 
+/// Whether a backend of this pool may come into a state by itself; the operator may have it drain or rest besides.
+fn may_come(state: State, spec: &PoolSpec) -> bool {
+    let (is_checked, has_agent) = (spec.health.is_some(), spec.agent.is_some());
+    match state {
+        State::Up => is_checked || has_agent || spec.ejection.is_some(),
+        State::Down => is_checked || has_agent,
+        State::Ejected => spec.ejection.is_some(),
+        State::Draining | State::Maintenance => has_agent,
+    }
+}
+
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
-    let mut family = exposition.family(&families::BACKEND_CHECKS);
+    each_backend(snapshot, exposition, &families::BACKEND_CHECKS, |spec, backend, sample| {
+        let is_checked = spec.health.is_some();
+        sample("passed", backend.checks_passed(), is_checked);
+        sample("failed", backend.checks_failed(), is_checked);
+        sample("not_made", backend.checks_not_made(), false);
+    });
+}
+
+/// Writes a family of backends with a third label. A sample is a word of this label, a count, and whether it can be
+/// more than 0 by the pool's settings: what cannot, and is not, has no series.
+fn each_backend(
+    snapshot: &Snapshot,
+    exposition: &mut Exposition,
+    metric: &'static MetricDoc,
+    samples: impl Fn(&PoolSpec, &Backend, &mut dyn FnMut(&str, u64, bool)),
+) {
+    let label = metric.labels[2];
+    let mut family = exposition.family(metric);
     for (pool, served) in &snapshot.pools {
         for backend in served.pool.backends() {
-            let counts = [
-                ("passed", backend.checks_passed()),
-                ("failed", backend.checks_failed()),
-                ("not_made", backend.checks_not_made()),
-            ];
-            for (result, count) in counts {
-                let labels = [("pool", &**pool), ("backend", backend.name()), ("result", result)];
-                family.sample(&labels, count as f64);
-            }
+            samples(served.pool.spec(), backend, &mut |word, count, can_be| {
+                if can_be || count > 0 {
+                    let labels = [("pool", &**pool), ("backend", backend.name()), (label, word)];
+                    family.sample(&labels, count as f64);
+                }
+            });
         }
     }
 }

@@ -121,6 +121,11 @@ impl Backend {
         Some(self.traffic.limit()).filter(|&limit| limit != UNLIMITED)
     }
 
+    /// Leases that may be held at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
+    pub fn limit_in_force(&self) -> Option<u64> {
+        Some(self.places()).filter(|&limit| limit != UNLIMITED)
+    }
+
     /// Whether no further lease may be held now.
     pub fn is_full(&self) -> bool {
         self.active() >= self.places()
@@ -663,6 +668,25 @@ mod tests {
         assert_eq!((backend.active(), backend.limit(), backend.is_full()), (3, Some(3), true));
         backend.release();
         assert!(!backend.is_full() && backend.hold() && !backend.hold());
+    }
+
+    #[test]
+    fn the_limit_in_force_is_the_lower_one() {
+        let check = |own: Option<u64>, of_agent: Option<u32>, expected: Option<u64>| {
+            let spec = BackendSpec { max_connections: own, ..spec("10.0.0.1:1", 1) };
+            let backend = Backend::new(&"p".into(), &spec, Instant::now(), &Arc::default());
+            if let Some(most) = of_agent {
+                backend.allow(Word::MaxConnections(most));
+            }
+            assert_eq!(backend.limit_in_force(), expected, "{own:?} {of_agent:?}");
+            backend.allow_all();
+            assert_eq!((backend.limit_in_force(), backend.limit()), (own, own));
+        };
+        check(None, None, None);
+        check(Some(5), None, Some(5));
+        check(None, Some(30), Some(30));
+        check(Some(5), Some(30), Some(5));
+        check(Some(50), Some(30), Some(30));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::own_backends::leave_out_cycles;
-use super::{front, leaving::Leaving};
+use super::{front, leaving::Leaving, series};
 use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
@@ -118,6 +118,7 @@ pub(super) fn served(
         return Arc::clone(old);
     }
     let metrics = sources.metrics.pool(&spec.name);
+    series::expect_of_pool(&spec, &metrics);
     let mut pool = Pool::build(spec, old.map(|old| &*old.pool), random());
     for backend in returning {
         pool.take_back(backend);
@@ -224,6 +225,7 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, places, &used)?, metrics.listener(&spec.name));
     metrics.routes.set(protocol.routes().len() as f64);
+    series::expect_of_listener(spec, places, &metrics);
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);

@@ -21,6 +21,7 @@ mod read_file;
 mod reload;
 mod route_files;
 mod run;
+mod series;
 mod signals;
 mod sockets;
 mod source;

@@ -101,7 +101,8 @@ fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
         assert!(samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
     }
     let documented: BTreeSet<_> = METRICS.iter().map(|metric| metric.name.to_owned()).collect();
-    assert_eq!(families, documented);
+    let unknown: Vec<_> = families.difference(&documented).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
     samples
 }
 
@@ -216,16 +217,17 @@ fn metrics_are_well_formed_and_have_the_backends() {
     let labelled = |family: &str, label: &str, word: &str| {
         samples[&format!("{family}{{pool=\"main\",backend=\"{}\",{label}=\"{word}\"}}", backend.address)]
     };
-    for state in State::ALL.map(State::word) {
-        assert_eq!(labelled("pointsman_backend_state", "state", state), f64::from(u8::from(state == "up")));
-        assert_eq!(labelled("pointsman_backend_state_changes_total", "state", state), 0.0);
+    assert_eq!(of_backend("pointsman_backend_state"), f64::from(State::Up.number()));
+    let is_of =
+        |family: &str| samples.keys().any(|series| series.starts_with(&format!("pointsman_{family}{{")));
+    for family in ["backend_state_changes_total", "backend_checks_total", "backend_share_ratio"] {
+        assert!(!is_of(family), "{family}: there are no checks, no agents and no slow start");
     }
     assert_eq!(labelled("pointsman_backend_troubles_total", "kind", "early_reset"), 0.0);
     assert_eq!(of_backend("pointsman_backend_connections_active"), 1.0);
     assert_eq!(of_backend("pointsman_backend_connections_total"), 1.0);
     assert_eq!(of_backend("pointsman_hash_table_entries"), 65537.0);
     assert_eq!(of_backend("pointsman_backend_weight"), 1.0);
-    assert_eq!(of_backend("pointsman_backend_share_ratio"), 1.0);
     assert_eq!(samples[r#"pointsman_pool_info{pool="main",balance="maglev"}"#], 1.0);
     let digest = digest.as_str().unwrap();
     assert_eq!(samples[&format!("pointsman_hash_table_info{{pool=\"main\",digest=\"{digest}\"}}")], 1.0);
@@ -257,7 +259,7 @@ fn checks_are_counted_by_their_result() {
     let samples = metrics(address);
     assert_eq!(samples[&series(alive.address, "failed")], 0.0);
     assert_eq!(samples[&series(gone, "passed")], 0.0);
-    assert_eq!(samples[&series(gone, "not_made")], 0.0);
+    assert!(!samples.contains_key(&series(gone, "not_made")));
     assert_eq!(samples[&format!(r#"pointsman_backend_up{{pool="main",backend="{gone}"}}"#)], 0.0);
     let state = |at: usize| status(address)["pools"][0]["backends"][at]["state"].clone();
     assert_eq!((state(0), state(1)), (json!("up"), json!("down")));

@@ -75,6 +75,17 @@ impl State {
             Self::Maintenance => "maintenance",
         }
     }
+
+    /// The number in the metric of the state. 1 is up, as in the metric that says whether a backend is up.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Down => 0,
+            Self::Up => 1,
+            Self::Draining => 2,
+            Self::Ejected => 3,
+            Self::Maintenance => 4,
+        }
+    }
 }
 
 impl std::fmt::Display for State {

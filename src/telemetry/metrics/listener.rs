@@ -1,11 +1,11 @@
 //! What is counted for each listener.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::{Registry, families};
+use super::{Lazy, Registry, families};
 use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
@@ -183,9 +183,9 @@ pub struct ListenerMetrics {
     /// Names and conditions that lead somewhere.
     pub routes: Gauge,
     /// Times the file with routes was read well.
-    pub routes_file_ok: Counter,
+    pub routes_file_ok: Lazy<Counter>,
     /// Times the file with routes was broken or could not be read.
-    pub routes_file_failed: Counter,
+    pub routes_file_failed: Lazy<Counter>,
     /// Bytes read that could not be delivered.
     pub bytes_dropped: Counter,
     /// How many refusals a second get a line in the access log.
@@ -193,49 +193,50 @@ pub struct ListenerMetrics {
     /// Refusals that got none.
     pub unlogged_refusals: Counter,
     /// From the accept to the end of reading a ClientHello; record a `Duration`.
-    pub hello_seconds: Histogram,
+    pub hello_seconds: Lazy<Histogram>,
     connections: Counter,
     active: Gauge,
-    closed: [Counter; CloseReason::ALL.len()],
+    closed: [Lazy<Counter>; CloseReason::ALL.len()],
     /// Those of reasons that are no rejection lead nowhere.
-    rejected: [Counter; CloseReason::ALL.len()],
+    rejected: [Lazy<Counter>; CloseReason::ALL.len()],
     connection_seconds: Histogram,
-    hellos: [Counter; HelloOutcome::ALL.len()],
-    openings: [Counter; ClientOpening::ALL.len()],
-    proxy_headers: [Counter; ProxyOutcome::ALL.len()],
+    hellos: [Lazy<Counter>; HelloOutcome::ALL.len()],
+    openings: [Lazy<Counter>; ClientOpening::ALL.len()],
+    proxy_headers: [Lazy<Counter>; ProxyOutcome::ALL.len()],
     /// Those that `require` would refuse as missing, and as untrusted.
-    proxy_shadowed: [Counter; 2],
+    proxy_shadowed: [Lazy<Counter>; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(registry: &Registry, name: &str, refusal_lines: Option<Rate>) -> Self {
+    pub(super) fn new(registry: &Arc<Registry>, name: &str, refusal_lines: Option<Rate>) -> Self {
         let own = &[("listener", name)];
         let closed = |reason: CloseReason| {
             let labels = [("listener", name), ("reason", reason.word())];
-            registry.counter(&families::CONNECTIONS_CLOSED, &labels)
+            registry.lazy_counter(&families::CONNECTIONS_CLOSED, &labels)
         };
         let rejected = |reason: CloseReason| {
             let labels = [("listener", name), ("reason", reason.word())];
             match reason.is_rejection() {
-                true => registry.counter(&families::CONNECTIONS_REJECTED, &labels),
-                false => Counter::noop(),
+                true => registry.lazy_counter(&families::CONNECTIONS_REJECTED, &labels),
+                false => Lazy::new(Box::new(Counter::noop)),
             }
         };
         let hello = |outcome: HelloOutcome| {
-            registry.counter(&families::CLIENT_HELLO, &[("listener", name), ("outcome", outcome.word())])
+            registry.lazy_counter(&families::CLIENT_HELLO, &[("listener", name), ("outcome", outcome.word())])
         };
         let opening = |opening: ClientOpening| {
-            registry.counter(&families::CLIENT_OPENINGS, &[("listener", name), ("kind", opening.word())])
+            registry.lazy_counter(&families::CLIENT_OPENINGS, &[("listener", name), ("kind", opening.word())])
         };
         let routes_file = |result: &str| {
-            registry.counter(&families::ROUTES_FILE_READS, &[("listener", name), ("result", result)])
+            registry.lazy_counter(&families::ROUTES_FILE_READS, &[("listener", name), ("result", result)])
         };
         let proxy_header = |outcome: ProxyOutcome| {
-            registry.counter(&families::PROXY_HEADERS, &[("listener", name), ("outcome", outcome.word())])
+            registry
+                .lazy_counter(&families::PROXY_HEADERS, &[("listener", name), ("outcome", outcome.word())])
         };
         let shadowed = |reason: CloseReason| {
-            registry.counter(&families::PROXY_SHADOWED, &[("listener", name), ("reason", reason.word())])
+            registry.lazy_counter(&families::PROXY_SHADOWED, &[("listener", name), ("reason", reason.word())])
         };
         let bytes = |direction: Direction, engine: Engine| {
             let labels = [("listener", name), ("direction", direction.word()), ("engine", engine.word())];
@@ -251,7 +252,7 @@ impl ListenerMetrics {
             bytes_dropped: registry.counter(&families::BYTES_DROPPED, own),
             refusal_lines: RateGate::new(refusal_lines),
             unlogged_refusals: registry.counter(&families::ACCESS_LOG_SAMPLED, own),
-            hello_seconds: registry.histogram(&families::CLIENT_HELLO_SECONDS, own),
+            hello_seconds: registry.lazy_histogram(&families::CLIENT_HELLO_SECONDS, own),
             connections: registry.counter(&families::CONNECTIONS, own),
             active: registry.gauge(&families::CONNECTIONS_ACTIVE, own),
             closed: CloseReason::ALL.map(closed),
@@ -263,6 +264,39 @@ impl ListenerMetrics {
             proxy_shadowed: [CloseReason::ProxyMissing, CloseReason::ProxyUntrusted].map(shadowed),
             bytes: Direction::ALL.map(|direction| Engine::ALL.map(|engine| bytes(direction, engine))),
         }
+    }
+
+    /// From now on connections may end for this reason.
+    pub fn may_close(&self, reason: CloseReason) {
+        LazyLock::force(&self.closed[reason as usize]);
+        LazyLock::force(&self.rejected[reason as usize]);
+    }
+
+    /// From now on hellos are read.
+    pub fn may_read_hellos(&self) {
+        self.hellos.iter().for_each(|counter| _ = LazyLock::force(counter));
+        LazyLock::force(&self.hello_seconds);
+    }
+
+    /// From now on a client may begin in this way, of several.
+    pub fn may_open(&self, opening: ClientOpening) {
+        LazyLock::force(&self.openings[opening as usize]);
+    }
+
+    /// From now on PROXY headers are read.
+    pub fn may_have_proxy_headers(&self) {
+        self.proxy_headers.iter().for_each(|counter| _ = LazyLock::force(counter));
+    }
+
+    /// From now on connections may be served that would be refused where headers are required.
+    pub fn may_shadow(&self) {
+        self.proxy_shadowed.iter().for_each(|counter| _ = LazyLock::force(counter));
+    }
+
+    /// From now on a file with routes is read.
+    pub fn may_read_routes(&self) {
+        LazyLock::force(&self.routes_file_ok);
+        LazyLock::force(&self.routes_file_failed);
     }
 
     /// Counts an accepted connection, and as active for as long as what is returned lives.

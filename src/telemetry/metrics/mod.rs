@@ -1,9 +1,13 @@
 //! Every metric that is counted as it happens, with its handle.
 //!
-//! All series of a listener or a pool exist, at 0, from the moment it is first named: rates and alerts then
-//! see the first event. A handle is looked up once and kept; whoever counts holds the struct it is in.
-//! Series cannot be removed, so those of a listener or pool that a reload took away stay until the process
-//! ends, and what comes and goes (backends) is not here: see [`super::exposition`].
+//! A series of a listener or a pool exists, at 0, from the moment its event can happen there: rates and alerts then
+//! see the first event. What cannot happen by the protocol and the settings has no series, and twenty listeners do not
+//! have a thousand series of 0. `server` says what can happen (the methods `may_...`); an event that was not
+//! foreseen is counted all the same, and its series appears with it.
+//!
+//! A handle is looked up once and kept; whoever counts holds the struct it is in. Series cannot be removed, so those of
+//! a listener or pool that a reload took away stay until the process ends, and what comes and goes (backends, routes) is
+//! not here: see [`super::exposition`].
 
 mod admin;
 pub mod families;
@@ -15,7 +19,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -34,7 +38,7 @@ const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::I
 
 /// The metrics of a process. There is no global recorder: two of these, in two tests, share nothing.
 pub struct Metrics {
-    registry: Registry,
+    registry: Arc<Registry>,
     handle: PrometheusHandle,
     process: ProcessMetrics,
     /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
@@ -47,7 +51,7 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of the process, at 0; no listener and no pool yet.
     pub fn new() -> Arc<Self> {
-        let registry = Registry::new();
+        let registry = Arc::new(Registry::new());
         let handle = registry.recorder.handle();
         let process = ProcessMetrics::new(&registry);
         Arc::new(Self {
@@ -115,6 +119,9 @@ struct Registry {
 /// The labels of one series.
 type Labels<'a> = &'a [(&'static str, &'a str)];
 
+/// A series that appears when it is first used.
+pub type Lazy<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+
 impl Registry {
     fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
@@ -134,6 +141,18 @@ impl Registry {
         self.recorder.register_counter(&key(metric, labels), &METADATA)
     }
 
+    /// A counter whose series appears when it is first used or forced.
+    fn lazy_counter(self: &Arc<Self>, metric: &'static MetricDoc, labels: Labels<'_>) -> Lazy<Counter> {
+        let (registry, labels) = (Arc::clone(self), owned(labels));
+        Lazy::new(Box::new(move || registry.counter(metric, &borrowed(&labels))))
+    }
+
+    /// A histogram whose series appear when it is first used or forced.
+    fn lazy_histogram(self: &Arc<Self>, metric: &'static MetricDoc, labels: Labels<'_>) -> Lazy<Histogram> {
+        let (registry, labels) = (Arc::clone(self), owned(labels));
+        Lazy::new(Box::new(move || registry.histogram(metric, &borrowed(&labels))))
+    }
+
     fn gauge(&self, metric: &MetricDoc, labels: Labels<'_>) -> Gauge {
         debug_assert_eq!(metric.kind, Kind::Gauge);
         self.recorder.describe_gauge(metric.name.into(), None, metric.meaning.into());
@@ -145,6 +164,17 @@ impl Registry {
         self.recorder.describe_histogram(metric.name.into(), None, metric.meaning.into());
         self.recorder.register_histogram(&key(metric, labels), &METADATA)
     }
+}
+
+/// Labels that live as long as the series that will have them.
+type OwnedLabels = Box<[(&'static str, Box<str>)]>;
+
+fn owned(labels: Labels<'_>) -> OwnedLabels {
+    labels.iter().map(|(name, value)| (*name, (*value).into())).collect()
+}
+
+fn borrowed(labels: &OwnedLabels) -> Vec<(&'static str, &str)> {
+    labels.iter().map(|(name, value)| (*name, &**value)).collect()
 }
 
 fn key(metric: &MetricDoc, labels: Labels<'_>) -> Key {

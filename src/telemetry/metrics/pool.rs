@@ -1,8 +1,10 @@
 //! What is counted for each pool.
 
+use std::sync::{Arc, LazyLock};
+
 use metrics::{Counter, Histogram};
 
-use super::{Registry, families};
+use super::{Lazy, Registry, families};
 
 /// What came of one attempt to connect to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -164,45 +166,73 @@ pub struct PoolMetrics {
     /// Connections that found no backend available.
     pub no_backend: Counter,
     /// Connections that had to wait for a place at a backend.
-    pub queued: Counter,
+    pub queued: Lazy<Counter>,
     /// Those of them that waited too long.
-    pub queue_timeouts: Counter,
+    pub queue_timeouts: Lazy<Counter>,
     /// Connections that found every backend full and were not let into the queue.
-    pub queue_refused: Counter,
+    pub queue_refused: Lazy<Counter>,
     /// The time of a wait that ended with a place; record a `Duration`.
-    pub queue_seconds: Histogram,
-    attempts: [Counter; ConnectOutcome::ALL.len()],
-    ejections: [Counter; EjectionOutcome::ALL.len()],
-    failed_checks: [Counter; FailedCheck::ALL.len()],
-    agents: [Counter; AgentAnswer::ALL.len()],
+    pub queue_seconds: Lazy<Histogram>,
+    attempts: [Lazy<Counter>; ConnectOutcome::ALL.len()],
+    ejections: [Lazy<Counter>; EjectionOutcome::ALL.len()],
+    failed_checks: [Lazy<Counter>; FailedCheck::ALL.len()],
+    agents: [Lazy<Counter>; AgentAnswer::ALL.len()],
 }
 
 impl PoolMetrics {
-    pub(super) fn new(registry: &Registry, name: &str) -> Self {
+    pub(super) fn new(registry: &Arc<Registry>, name: &str) -> Self {
         let attempts = |outcome: ConnectOutcome| {
-            registry.counter(&families::CONNECT_ATTEMPTS, &[("pool", name), ("outcome", outcome.word())])
+            registry.lazy_counter(&families::CONNECT_ATTEMPTS, &[("pool", name), ("outcome", outcome.word())])
         };
         let ejections = |outcome: EjectionOutcome| {
-            registry.counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
+            registry.lazy_counter(&families::EJECTIONS, &[("pool", name), ("outcome", outcome.word())])
         };
         let agent = |answer: AgentAnswer| {
-            registry.counter(&families::AGENT_CHECKS, &[("pool", name), ("result", answer.word())])
+            registry.lazy_counter(&families::AGENT_CHECKS, &[("pool", name), ("result", answer.word())])
         };
         let failed = |fault: FailedCheck| {
-            registry.counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
+            registry.lazy_counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
         };
         Self {
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
             no_backend: registry.counter(&families::NO_BACKEND, &[("pool", name)]),
-            queued: registry.counter(&families::QUEUED, &[("pool", name)]),
-            queue_timeouts: registry.counter(&families::QUEUE_TIMEOUTS, &[("pool", name)]),
-            queue_refused: registry.counter(&families::QUEUE_REFUSED, &[("pool", name)]),
-            queue_seconds: registry.histogram(&families::QUEUE_SECONDS, &[("pool", name)]),
+            queued: registry.lazy_counter(&families::QUEUED, &[("pool", name)]),
+            queue_timeouts: registry.lazy_counter(&families::QUEUE_TIMEOUTS, &[("pool", name)]),
+            queue_refused: registry.lazy_counter(&families::QUEUE_REFUSED, &[("pool", name)]),
+            queue_seconds: registry.lazy_histogram(&families::QUEUE_SECONDS, &[("pool", name)]),
             attempts: ConnectOutcome::ALL.map(attempts),
             ejections: EjectionOutcome::ALL.map(ejections),
             failed_checks: FailedCheck::ALL.map(failed),
             agents: AgentAnswer::ALL.map(agent),
         }
+    }
+
+    /// From now on an attempt to connect may end in this way.
+    pub fn may_connect(&self, outcome: ConnectOutcome) {
+        LazyLock::force(&self.attempts[outcome as usize]);
+    }
+
+    /// From now on its backends may be full, so that connections are queued or refused.
+    pub fn may_queue(&self) {
+        for counter in [&self.queued, &self.queue_timeouts, &self.queue_refused] {
+            LazyLock::force(counter);
+        }
+        LazyLock::force(&self.queue_seconds);
+    }
+
+    /// From now on backends may be ejected.
+    pub fn may_eject(&self) {
+        self.ejections.iter().for_each(|counter| _ = LazyLock::force(counter));
+    }
+
+    /// From now on its backends are checked.
+    pub fn may_check(&self) {
+        self.failed_checks.iter().for_each(|counter| _ = LazyLock::force(counter));
+    }
+
+    /// From now on agents are asked.
+    pub fn may_ask_agents(&self) {
+        self.agents.iter().for_each(|counter| _ = LazyLock::force(counter));
     }
 
     /// Counts one attempt to connect.

@@ -19,7 +19,7 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS_LIMIT).sample(&backend, 0.0);
     let of_backend = |label| [("pool", "p"), ("backend", "b"), (label, "up")];
-    text.family(&families::BACKEND_STATE).sample(&of_backend("state"), 0.0);
+    text.family(&families::BACKEND_STATE).sample(&backend, 0.0);
     text.family(&families::BACKEND_FAULT).sample(&of_backend("fault"), 0.0);
     text.family(&families::BACKEND_STATE_CHANGES).sample(&of_backend("state"), 0.0);
     text.family(&families::BACKEND_TROUBLES).sample(&of_backend("kind"), 0.0);
@@ -49,10 +49,21 @@ fn whole(metrics: &Metrics) -> String {
     text.finish()
 }
 
+/// A listener and a pool where everything can happen.
 fn fresh() -> Arc<Metrics> {
     let metrics = Metrics::new();
-    metrics.listener("l");
-    metrics.pool("p");
+    let (listener, pool) = (metrics.listener("l"), metrics.pool("p"));
+    CloseReason::ALL.iter().for_each(|&reason| listener.may_close(reason));
+    ClientOpening::ALL.iter().for_each(|&opening| listener.may_open(opening));
+    listener.may_read_hellos();
+    listener.may_have_proxy_headers();
+    listener.may_shadow();
+    listener.may_read_routes();
+    ConnectOutcome::ALL.iter().for_each(|&outcome| pool.may_connect(outcome));
+    pool.may_queue();
+    pool.may_eject();
+    pool.may_check();
+    pool.may_ask_agents();
     metrics
 }
 
@@ -87,7 +98,7 @@ fn what_is_rendered_is_what_is_documented() {
 }
 
 #[test]
-fn every_series_is_there_from_the_start_with_zero() {
+fn what_can_happen_is_there_with_zero() {
     let text = whole(&fresh());
     let samples = samples(&text);
     for metric in METRICS {
@@ -115,6 +126,38 @@ fn every_series_is_there_from_the_start_with_zero() {
     assert_eq!(count("pointsman_ejections_total{"), 3);
     assert_eq!(count("pointsman_check_failures_total{"), 8);
     assert_eq!(count("pointsman_agent_checks_total{"), 3);
+}
+
+#[test]
+fn what_cannot_happen_is_absent_until_it_does() {
+    let metrics = Metrics::new();
+    let (listener, pool) = (metrics.listener("l"), metrics.pool("p"));
+    listener.may_close(CloseReason::ClientFin);
+    listener.may_close(CloseReason::NoBackend);
+    let families = || -> BTreeMap<String, usize> {
+        let text = metrics.render();
+        let mut families = BTreeMap::new();
+        for sample in samples(&text).into_keys().filter(|sample| sample.contains(['l', 'p'])) {
+            let owner = [r#"listener="l""#, r#"pool="p""#].iter().any(|owner| sample.contains(owner));
+            *families.entry(sample.split('{').next().unwrap().to_owned()).or_default() += usize::from(owner);
+        }
+        families
+    };
+    let before = families();
+    assert_eq!(before["pointsman_connections_closed_total"], 2);
+    assert_eq!(before["pointsman_connections_rejected_total"], 1);
+    let absent = ["client_hello_total", "client_openings_total", "queued_total", "ejections_total"];
+    for family in absent {
+        assert!(!before.contains_key(&format!("pointsman_{family}")), "{family}");
+    }
+    listener.hello(HelloOutcome::Sni);
+    listener.closed(CloseReason::ProxyMissing, Duration::ZERO);
+    pool.queued.increment(1);
+    let after = families();
+    assert_eq!(after["pointsman_client_hello_total"], 1);
+    assert_eq!(after["pointsman_queued_total"], 1);
+    assert_eq!(after["pointsman_connections_closed_total"], 3);
+    check(&metrics, r#"pointsman_connections_rejected_total{listener="l",reason="proxy_missing"}"#, 1.0);
 }
 
 #[test]

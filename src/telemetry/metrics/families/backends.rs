@@ -18,8 +18,8 @@ pub(crate) const BACKEND_UP: MetricDoc = doc(
 pub(crate) const BACKEND_STATE: MetricDoc = doc(
     "pointsman_backend_state",
     Gauge,
-    &["pool", "backend", "state"],
-    "1 for the state that the backend is in, 0 for the others: up, down, draining, ejected, maintenance.",
+    &["pool", "backend"],
+    "The state of the backend as a number: 0 down, 1 up, 2 draining, 3 ejected, 4 maintenance.",
 );
 pub(crate) const BACKEND_FAULT: MetricDoc = doc(
     "pointsman_backend_fault",
@@ -32,7 +32,8 @@ pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
     "pointsman_backend_state_changes_total",
     Counter,
     &["pool", "backend", "state"],
-    "Times the backend came into a state.",
+    "Times the backend came into a state: up and down of pools with checks or agents, up and ejected with ejection, \
+     and any state that it was in.",
 );
 pub(crate) const BACKEND_TROUBLES: MetricDoc = doc(
     "pointsman_backend_troubles_total",
@@ -47,7 +48,8 @@ pub(crate) const BACKEND_SHARE: MetricDoc = doc(
     "pointsman_backend_share_ratio",
     Gauge,
     &["pool", "backend"],
-    "How much of its weight counts now: 1, or less while the backend starts slowly or its agent lets it have a part only.",
+    "How much of its weight counts now: 1, or less while the backend starts slowly or its agent lets it have a part \
+     only; of pools with slow_start or agents.",
 );
 pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     "pointsman_backend_connections_active",
@@ -59,7 +61,8 @@ pub(crate) const BACKEND_CONNECTIONS_LIMIT: MetricDoc = doc(
     "pointsman_backend_connections_limit",
     Gauge,
     &["pool", "backend"],
-    "Connections that the backend may have at once; absent where there is no limit.",
+    "Connections that the backend may have at once, by its max_connections or by its agent if that allows fewer; absent \
+     where there is no limit.",
 );
 pub(crate) const BACKEND_CONNECTIONS: MetricDoc = doc(
     "pointsman_backend_connections_total",
@@ -71,7 +74,7 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     "pointsman_backend_checks_total",
     Counter,
     &["pool", "backend", "result"],
-    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left, or a Unix socket whose accept queue stayed full).",
+    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left, or a Unix socket whose accept queue stayed full); of pools with checks.",
 );
 pub(crate) const CHECK_FAILURES: MetricDoc = doc(
     "pointsman_check_failures_total",

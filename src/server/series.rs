@@ -1,0 +1,214 @@
+//! Which series a listener and a pool have: those of what can happen there, by protocol and settings.
+//!
+//! What is not foreseen here is counted all the same, from its first event on. So this may leave out what it cannot
+//! know, and must not be asked whether something can happen.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::listener::ListenerSpec;
+use crate::pool::{OnDown, PoolSpec};
+use crate::snapshot::{
+    ActionSpec, FrontSpec, Place, PolicySpec, ProtocolSpec, ProxyMode, RouteSpec, TargetSpec,
+};
+use crate::telemetry::CloseReason as Reason;
+use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
+
+/// What may end a connection of any listener.
+const ANYWHERE: [Reason; 17] = [
+    Reason::ClientFin,
+    Reason::BackendFin,
+    Reason::ClientReset,
+    Reason::BackendReset,
+    Reason::ClientVanished,
+    Reason::BackendVanished,
+    Reason::IdleTimeout,
+    Reason::HalfClosedTimeout,
+    Reason::ClientGone,
+    Reason::NoBackend,
+    Reason::ConnectRefused,
+    Reason::ConnectTimeout,
+    Reason::ConnectFailed,
+    Reason::OutOfResources,
+    Reason::ProcessFull,
+    Reason::DrainDeadline,
+    Reason::Internal,
+];
+
+/// What reading a hello may end in.
+const HELLOS: [Reason; 9] = [
+    Reason::NoData,
+    Reason::HelloTruncated,
+    Reason::FirstByteTimeout,
+    Reason::HelloTimeout,
+    Reason::NotTls,
+    Reason::HelloMalformed,
+    Reason::HelloTooLarge,
+    Reason::BadName,
+    Reason::HelloMemory,
+];
+
+/// What reading a PROXY header may end in, wherever one is read.
+const HEADERS: [Reason; 7] = [
+    Reason::NoData,
+    Reason::HelloMemory,
+    Reason::ProxyUnexpected,
+    Reason::ProxyMalformed,
+    Reason::ProxyChecksum,
+    Reason::ProxyTruncated,
+    Reason::ProxyTimeout,
+];
+
+/// What the words before TLS may end in.
+const OPENINGS: [Reason; 7] = [
+    Reason::PipelinedBeforeTls,
+    Reason::OpeningMalformed,
+    Reason::OpeningTimeout,
+    Reason::LeftBeforeTls,
+    Reason::BackendRefusedTls,
+    Reason::GreetingTimeout,
+    Reason::GreetingFailed,
+];
+
+/// What a source may be refused for.
+const SOURCES: [Reason; 5] = [
+    Reason::SourceConnections,
+    Reason::SourceRate,
+    Reason::SourceHellos,
+    Reason::SourceTableFull,
+    Reason::Overloaded,
+];
+
+/// What a name may be refused for where clients are forwarded by it.
+const NAMES: [Reason; 4] =
+    [Reason::NameNotAllowed, Reason::NameNotResolved, Reason::AddressRefused, Reason::ForwardLoop];
+
+/// Gives a listener its series. Its connections may go to any of the pools.
+pub(super) fn expect_of_listener(
+    spec: &ListenerSpec,
+    places: &BTreeMap<Arc<str>, Arc<Place>>,
+    metrics: &ListenerMetrics,
+) {
+    let policy = &spec.policy;
+    let may_close = |reasons: &[Reason]| reasons.iter().for_each(|&reason| metrics.may_close(reason));
+    may_close(&ANYWHERE);
+    let may_close_if = |is_so: bool, reasons: &[Reason]| {
+        if is_so {
+            may_close(reasons);
+        }
+    };
+    may_close_if(policy.relay.client.stall_timeout.is_some(), &[Reason::ClientStalled]);
+    may_close_if(policy.max_connections.is_some(), &[Reason::ListenerFull]);
+    if let Some(access) = &policy.access {
+        let denies = !access.deny.lists.is_empty() || !access.deny.prefixes.is_empty();
+        may_close_if(denies || !access.deny_ja4.is_empty(), &[Reason::Denied]);
+        may_close_if(access.allow.is_some(), &[Reason::NotAllowed]);
+    }
+    if let Some(admission) = &policy.admission {
+        may_close_if(admission.rate.is_some(), &[Reason::ListenerRate]);
+        may_close_if(admission.per_source.is_some(), &SOURCES);
+    }
+    if let Some(proxy) = &policy.proxy {
+        metrics.may_have_proxy_headers();
+        may_close(&HEADERS);
+        match proxy.mode {
+            ProxyMode::Require => may_close(&[Reason::ProxyMissing, Reason::ProxyUntrusted]),
+            ProxyMode::Shadow => metrics.may_shadow(),
+            ProxyMode::Accept => {}
+        }
+    }
+    if policy.routes_file.is_some() {
+        metrics.may_read_routes();
+    }
+    expect_of_routes(policy.protocol.routes(), metrics);
+    expect_of_hellos(policy, metrics);
+    for place in places.values() {
+        reasons_of_pool(place.served().pool.spec(), &may_close_if);
+    }
+}
+
+/// What reading the first bytes may come to.
+fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
+    use ClientOpening as Opening;
+    let ProtocolSpec::Tls { no_sni, unmatched, .. } = &policy.protocol else { return };
+    metrics.may_read_hellos();
+    HELLOS.iter().for_each(|&reason| metrics.may_close(reason));
+    for (target, reason) in [(no_sni, Reason::NoSni), (unmatched, Reason::UnmatchedSni)] {
+        if *target == TargetSpec::Reject {
+            metrics.may_close(reason);
+        }
+    }
+    let (openings, further): (&[Opening], &[Reason]) = match &policy.front {
+        FrontSpec::Straight => return,
+        FrontSpec::Postgres { .. } => (
+            &[Opening::Tls, Opening::Upgraded, Opening::Plaintext, Opening::Cancel],
+            &[Reason::PlaintextRefused, Reason::CancelRefused],
+        ),
+        FrontSpec::Starttls { .. } => (&[Opening::Upgraded], &[Reason::TooManyCommands]),
+        FrontSpec::Detect(_) => (
+            &[Opening::Tls, Opening::Ssh, Opening::Http, Opening::Postgres, Opening::Other, Opening::Silent],
+            &[Reason::UnknownProtocol],
+        ),
+    };
+    openings.iter().for_each(|&opening| metrics.may_open(opening));
+    further.iter().for_each(|&reason| metrics.may_close(reason));
+    if !matches!(policy.front, FrontSpec::Detect(_)) {
+        OPENINGS.iter().for_each(|&reason| metrics.may_close(reason));
+    }
+}
+
+/// What routes may refuse.
+fn expect_of_routes(routes: &[RouteSpec], metrics: &ListenerMetrics) {
+    let has = |is_so: &dyn Fn(&RouteSpec) -> bool| routes.iter().any(is_so);
+    let asks_version = |route: &RouteSpec| route.conditions.as_ref().is_some_and(|all| all.tls_min.is_some());
+    for (can_happen, reason) in [
+        (has(&|route| route.action == ActionSpec::Reject), Reason::RouteRejected),
+        (has(&|route| route.action == ActionSpec::Drop), Reason::RouteDropped),
+        (has(&|route| route.limits.is_some()), Reason::RouteFull),
+        (has(&|route| route.limits.is_some()), Reason::RouteRate),
+        (has(&asks_version), Reason::TlsTooOld),
+    ] {
+        if can_happen {
+            metrics.may_close(reason);
+        }
+    }
+}
+
+/// What a pool adds to the reasons of all listeners.
+fn reasons_of_pool(spec: &PoolSpec, may_close_if: &impl Fn(bool, &[Reason])) {
+    may_close_if(spec.forward.is_some(), &NAMES);
+    may_close_if(can_be_full(spec), &[Reason::QueueFull]);
+    may_close_if(spec.queue.is_some(), &[Reason::QueueTimeout]);
+    may_close_if(spec.limits.is_some(), &[Reason::PoolFull, Reason::PoolRate]);
+    may_close_if(matches!(spec.on_down, OnDown::Close { .. }), &[Reason::BackendDown]);
+    may_close_if(spec.dial.peer_timeouts.stall_timeout.is_some(), &[Reason::BackendStalled]);
+}
+
+/// Whether a backend may have as many connections as it may.
+fn can_be_full(spec: &PoolSpec) -> bool {
+    spec.queue.is_some()
+        || spec.agent.is_some()
+        || spec.backends.iter().any(|backend| backend.max_connections.is_some())
+}
+
+/// Gives a pool its series.
+pub(super) fn expect_of_pool(spec: &PoolSpec, metrics: &PoolMetrics) {
+    for outcome in ConnectOutcome::ALL {
+        // Only listeners that speak before TLS greet a backend.
+        if outcome != ConnectOutcome::Greeting {
+            metrics.may_connect(outcome);
+        }
+    }
+    if can_be_full(spec) {
+        metrics.may_queue();
+    }
+    if spec.ejection.is_some() {
+        metrics.may_eject();
+    }
+    if spec.health.is_some() {
+        metrics.may_check();
+    }
+    if spec.agent.is_some() {
+        metrics.may_ask_agents();
+    }
+}
