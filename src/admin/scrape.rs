@@ -1,5 +1,6 @@
 //! The page /metrics: what was counted as it happened, then what is read now.
 
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -10,14 +11,20 @@ use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
 use crate::sys::process;
 use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
-use crate::telemetry::{Exposition, program_log};
+use crate::telemetry::{CloseKind, Direction, Exposition, program_log};
+
+/// Series are for at most so many named routes of a listener: a file with routes that another program writes may name a
+/// hundred thousand.
+const MOST_ROUTES: usize = 1000;
 
 /// The whole page. Costs milliseconds where there are many backends or pools.
 pub(super) fn text(view: &View) -> String {
     bounds(view);
     let mut exposition = Exposition::after(view.metrics.render());
     let snapshot = view.snapshot.load_full();
+    routes(&snapshot, &mut exposition);
     pools(&snapshot, &mut exposition);
+    traffic(&snapshot, &mut exposition);
     backends(&snapshot, &mut exposition);
     limits(&snapshot, &mut exposition);
     balancing(&snapshot, &mut exposition);
@@ -64,6 +71,49 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
             family.sample(&[("pool", name), ("tier", &tier.name), ("kind", kind)], tier.share);
         }
     }
+}
+
+/// The routes with names, the first of each listener.
+fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let policies: BTreeMap<_, _> =
+        snapshot.policies.values().map(|policy| (&policy.listener, policy)).collect();
+    let mut named = Vec::new();
+    for (listener, policy) in policies {
+        let mut seen = HashSet::new();
+        let targets = policy.protocol.routes().targets.iter();
+        let counted = targets.filter_map(|target| Some((&target.route, target.counts.as_ref()?)));
+        let each = counted.filter(|(route, _)| seen.insert(*route)).take(MOST_ROUTES);
+        named.extend(each.map(|(route, counts)| (&**listener, &**route, counts)));
+    }
+    let mut family = exposition.family(&families::ROUTE_CONNECTIONS);
+    for (listener, route, counts) in &named {
+        family.sample(&[("listener", listener), ("route", route)], counts.connections() as f64);
+    }
+    let mut family = exposition.family(&families::ROUTE_BYTES);
+    for (listener, route, counts) in &named {
+        for direction in Direction::ALL {
+            let labels = [("listener", *listener), ("route", *route), ("direction", direction.word())];
+            family.sample(&labels, counts.bytes(direction) as f64);
+        }
+    }
+}
+
+/// What goes on between clients and backends.
+fn traffic(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut family = exposition.family(&families::FIRST_BYTE_SECONDS);
+    for (name, served) in &snapshot.pools {
+        family.distribution(&[("pool", name)], &served.metrics.first_byte);
+    }
+    each_backend(snapshot, exposition, &families::BACKEND_BYTES, |_, backend, sample| {
+        for direction in Direction::ALL {
+            sample(direction.word(), backend.counts().bytes(direction), true);
+        }
+    });
+    each_backend(snapshot, exposition, &families::BACKEND_CLOSED, |_, backend, sample| {
+        for kind in CloseKind::ALL {
+            sample(kind.word(), backend.counts().closed(kind), kind == CloseKind::BackendReset);
+        }
+    });
 }
 
 fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {
@@ -132,6 +182,7 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::BACKEND_WEIGHT, |backend| backend.weight().into());
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
     each(&families::BACKEND_CONNECTIONS, Backend::connections_total);
+    each(&families::BACKEND_WAITING, |backend| backend.counts().waiting());
 }
 
 fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {

@@ -106,7 +106,7 @@ pub(super) async fn dial(
         }
         // That a host which a client names cannot be reached says nothing of the pool.
         if failure.is_of_backend && named.is_none() {
-            story.not_connected(&lease);
+            story.not_connected(&lease, failure.reason);
         }
         last = failure.reason;
         lease.failed(attempt_began.elapsed());

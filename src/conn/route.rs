@@ -55,12 +55,12 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
 }
 
 fn follow(
-    Target { route, action, limits }: &Target,
+    Target { route, action, limits, counts }: &Target,
     source: Option<std::net::IpAddr>,
     wish: &Wish,
     story: &mut Story,
 ) -> Result<Arc<Served>, Away> {
-    story.routed(route);
+    story.routed(route, counts.as_ref());
     let Some(place) = action.place(source) else {
         let is_drop = matches!(action, Action::Drop);
         return Err(if is_drop { CloseReason::RouteDropped } else { CloseReason::RouteRejected }.into());
@@ -70,7 +70,9 @@ fn follow(
     }
     if matches!(wish, Wish::Cancel) {
         // It is short, and must not be refused because the sessions that it is about fill the pool.
-        return Ok(place.served());
+        let served = place.served();
+        story.belongs_to(&served.metrics);
+        return Ok(served);
     }
     enter(place.served(), story).inspect_err(|_| {
         // Whom the pool refuses was none of those that the route may have in its time.
@@ -82,6 +84,7 @@ fn follow(
 
 /// The pool, if it has room.
 fn enter(served: Arc<Served>, story: &mut Story) -> Result<Arc<Served>, Away> {
+    story.belongs_to(&served.metrics);
     admission::pool(&served, story)?;
     Ok(served)
 }

@@ -17,8 +17,8 @@ use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
-    ActiveConnection, ClientAddr, ClientOpening, CloseReason, Direction, Engine, HelloOutcome,
-    ListenerMetrics, Offered, ProxyOutcome, Record,
+    ActiveConnection, ClientAddr, ClientOpening, CloseKind, CloseReason, Direction, Engine, HelloOutcome,
+    ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, Record, RouteCounts,
 };
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{Header, Origin, Tlv, Version};
@@ -60,6 +60,8 @@ struct Plot {
     /// Boxed, as most connections have nothing of it.
     kept: Option<Box<Kept>>,
     began: Instant,
+    /// When its backend was connected, in microseconds after `began`; at most 71 minutes.
+    connected: u32,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     client: Address,
@@ -117,6 +119,7 @@ impl Story {
             lease: None,
             kept: None,
             began: Instant::now(),
+            connected: 0,
             accepted: unix_millis(),
             client,
             told: None,
@@ -277,8 +280,17 @@ impl Story {
         self.tell(|told| told.offered = Some(Box::new(offered)));
     }
 
-    pub(super) fn routed(&mut self, route: &Arc<str>) {
+    pub(super) fn routed(&mut self, route: &Arc<str>, counts: Option<&Arc<RouteCounts>>) {
+        if let Some(counts) = counts {
+            counts.take();
+            self.entry().tallies().follow(counts);
+        }
         self.tell(|told| told.route = Some(Arc::clone(route)));
+    }
+
+    /// It is one of the connections of a pool.
+    pub(super) fn belongs_to(&self, pool: &Arc<PoolMetrics>) {
+        self.entry().tallies().ask(pool);
     }
 
     pub(super) fn asked(&mut self, pool: &Arc<str>) {
@@ -317,16 +329,21 @@ impl Story {
     /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
+        self.entry().tallies().connect(lease.backend().counts());
+        let connected = u32::try_from(self.age().as_micros()).unwrap_or(u32::MAX);
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.tell(|told| {
             told.connect = Some(took);
             told.tried = None;
         });
-        self.plot_mut().lease = Some(lease);
+        let plot = self.plot_mut();
+        plot.connected = connected;
+        plot.lease = Some(lease);
     }
 
     /// A backend could not be connected, by its own fault.
-    pub(super) fn not_connected(&self, lease: &Lease) {
+    pub(super) fn not_connected(&self, lease: &Lease, reason: CloseReason) {
+        lease.backend().counts().close(CloseKind::of(reason));
         self.report(lease.met(Trouble::Connect));
     }
 
@@ -334,8 +351,11 @@ impl Story {
     pub(super) fn listen(&self) {
         if self.entry().hears_backend()
             && let Some(lease) = &self.plot().lease
+            && lease.spoke()
+            && let Some(pool) = self.entry().tallies().pool()
         {
-            lease.spoke();
+            let connected = Duration::from_micros(self.plot().connected.into());
+            pool.first_byte.observe(self.age().saturating_sub(connected));
         }
     }
 
@@ -378,6 +398,7 @@ impl Story {
         let Some(Open { entry, plot }) = self.open.take() else { return };
         let total = plot.began.elapsed();
         plot.listener.closed(reason, total);
+        count_at_pool(&entry, plot.lease.as_ref(), reason);
         if !is_logged(reason, &plot.listener, &self.around) {
             return;
         }
@@ -425,6 +446,20 @@ impl Drop for Story {
         } else {
             self.finish(CloseReason::DrainDeadline);
         }
+    }
+}
+
+/// Counts the end of a connection at its pool and its backend, as far as it came to them.
+fn count_at_pool(entry: &Registered, lease: Option<&Lease>, reason: CloseReason) {
+    let (tallies, kind) = (entry.tallies(), CloseKind::of(reason));
+    if let Some(pool) = tallies.pool() {
+        pool.close(kind);
+        if lease.is_some_and(Lease::is_waiting) {
+            pool.silent.increment(1);
+        }
+    }
+    if let Some(backend) = tallies.backend() {
+        backend.close(kind);
     }
 }
 

@@ -11,6 +11,7 @@
 mod closing;
 mod loads;
 mod peer_timeouts;
+mod tallies;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,7 @@ use closing::Closing;
 pub use closing::{Notice, Pace};
 pub use loads::{Loads, Seat};
 pub use peer_timeouts::PeerTimeouts;
+pub use tallies::Tallies;
 
 /// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -96,10 +98,11 @@ pub struct Entry {
     command: Cell<Option<Command>>,
     waker: Cell<Option<Waker>>,
     metrics: Arc<ListenerMetrics>,
+    tallies: Tallies,
 }
 
 impl Entry {
-    fn new(id: u64, group: u64, metrics: Arc<ListenerMetrics>) -> Self {
+    fn new(id: u64, group: u64, metrics: Arc<ListenerMetrics>, tallies: Tallies) -> Self {
         Self {
             id,
             groups: Cell::new([group, 0]),
@@ -121,7 +124,13 @@ impl Entry {
             command: Cell::new(None),
             waker: Cell::new(None),
             metrics,
+            tallies,
         }
+    }
+
+    /// Where its bytes are counted besides its listener.
+    pub fn tallies(&self) -> &Tallies {
+        &self.tallies
     }
 
     /// The connection's number, unique in this process.
@@ -246,12 +255,17 @@ impl Entry {
     fn flush(&self) -> u64 {
         let mut sum = 0;
         for direction in Direction::ALL {
+            let mut both = 0;
             for engine in Engine::ALL {
                 let bytes = self.unflushed[direction as usize][engine as usize].take();
                 if bytes > 0 {
                     self.metrics.bytes(direction, engine).increment(bytes);
-                    sum += bytes;
+                    both += bytes;
                 }
+            }
+            if both > 0 {
+                self.tallies.moved(direction, both);
+                sum += both;
             }
         }
         sum
@@ -320,12 +334,12 @@ impl Registry {
         seat: Seat,
         metrics: Arc<ListenerMetrics>,
     ) -> Registered {
-        self.enter(Entry::new(id, group, metrics), seat)
+        self.enter(Entry::new(id, group, metrics, Tallies::default()), seat)
     }
 
     /// Adds a connection that comes from another worker.
     pub fn readmit(self: &Rc<Self>, left: Left, seat: Seat) -> Registered {
-        let entry = Entry::new(left.id, 0, left.metrics);
+        let entry = Entry::new(left.id, 0, left.metrics, left.tallies);
         entry.groups.set(left.groups);
         entry.dropped.set(left.dropped);
         for (total, before) in entry.totals.iter().zip(left.totals) {
@@ -479,6 +493,7 @@ pub struct Left {
     totals: [u64; 2],
     dropped: u64,
     metrics: Arc<ListenerMetrics>,
+    tallies: Tallies,
 }
 
 impl Registered {
@@ -490,6 +505,7 @@ impl Registered {
             totals: [0, 1].map(|at: usize| self.entry.totals[at].get()),
             dropped: self.entry.dropped.get(),
             metrics: Arc::clone(&self.entry.metrics),
+            tallies: self.entry.tallies.clone(),
         }
     }
 
@@ -708,7 +724,11 @@ mod tests {
     fn what_leaves_one_worker_arrives_whole_at_another() {
         let loads = Loads::new(2);
         let (here, there) = (Registry::new(Arc::clone(&loads), 0), Registry::new(Arc::clone(&loads), 1));
-        let entry = here.register(7, 3, here.seat(), Metrics::new().listener("l"));
+        let metrics = Metrics::new();
+        let entry = here.register(7, 3, here.seat(), metrics.listener("l"));
+        let backend = Arc::default();
+        entry.tallies().connect(&backend);
+        entry.tallies().ask(&metrics.pool("p"));
         entry.join(4);
         entry.moved(Direction::FromClient, Engine::Copied, 10);
         entry.dropped(2);
@@ -719,6 +739,15 @@ mod tests {
         assert_eq!((entry.id(), entry.total(Direction::FromClient), entry.total_dropped()), (7, 10, 2));
         there.close_groups(&[4]);
         assert_eq!(command(&entry), Some(CLOSE));
+        entry.moved(Direction::FromClient, Engine::Spliced, 5);
+        assert_eq!(backend.bytes(Direction::FromClient), 10);
+        there.sweep();
+        assert_eq!(backend.bytes(Direction::FromClient), 15);
+        let page = metrics.render();
+        assert!(
+            page.contains(r#"pointsman_pool_bytes_total{pool="p",direction="from_client"} 15"#),
+            "{page}"
+        );
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::queue::Queue;
 use super::{BackendSpec, Duty, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::sys::Address;
+use crate::telemetry::BackendCounts;
 use crate::wire::agent::Word;
 
 /// A backend and what happens at it.
@@ -222,6 +223,11 @@ impl Backend {
         self.traffic.connections.load(Ordering::Relaxed)
     }
 
+    /// What its connections move, how they end, and which wait for its first byte.
+    pub fn counts(&self) -> &Arc<BackendCounts> {
+        &self.traffic.counts
+    }
+
     /// Times that clients met this trouble here.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.traffic.troubles[trouble as usize].total.load(Ordering::Relaxed)
@@ -380,6 +386,7 @@ struct Traffic {
     /// The most that `active` may be; [`UNLIMITED`] is no limit.
     limit: AtomicU64,
     connections: AtomicU64,
+    counts: Arc<BackendCounts>,
     latency: Latency,
     /// Where the moments of `latency` count from.
     born: Instant,
@@ -434,6 +441,7 @@ impl Traffic {
             active: AtomicU64::new(0),
             limit: AtomicU64::new(limit.unwrap_or(UNLIMITED)),
             connections: AtomicU64::new(0),
+            counts: Arc::default(),
             latency: Latency::default(),
             born: now,
             queue: ArcSwap::new(queue),

@@ -1,5 +1,6 @@
 //! A backend held for one connection.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,19 +17,25 @@ pub struct Lease {
     backend: Arc<Backend>,
     /// Its connection is a client of the backend, and says something of it.
     is_telling: bool,
+    /// It is connected, and the backend has not sent a byte.
+    is_waiting: Cell<bool>,
 }
 
 impl Lease {
     /// Holds a backend, unless it has as many connections as it may.
     pub(super) fn take(backend: &Arc<Backend>) -> Option<Self> {
-        backend.hold().then(|| Self { backend: Arc::clone(backend), is_telling: true })
+        backend.hold().then(|| Self::new(backend, true))
     }
 
     /// Holds a backend, as many connections as it may have, for a request to cancel. Anybody may send one, and servers
     /// close it without a word, so how it fares says nothing of the backend.
     pub(super) fn take_past_limits(backend: &Arc<Backend>) -> Self {
         backend.hold_past_limits();
-        Self { backend: Arc::clone(backend), is_telling: false }
+        Self::new(backend, false)
+    }
+
+    fn new(backend: &Arc<Backend>, is_telling: bool) -> Self {
+        Self { backend: Arc::clone(backend), is_telling, is_waiting: Cell::new(false) }
     }
 
     /// The backend it holds.
@@ -40,6 +47,9 @@ impl Lease {
     /// called once, when the connect has succeeded: attempts that fail are no connections.
     pub fn connected(&self, took: Duration) {
         self.backend.connected(took);
+        if self.is_telling && !self.is_waiting.replace(true) {
+            self.backend.counts().wait();
+        }
     }
 
     /// Notes that a connect has failed after so long. A backend that hangs is a slow one; one that refuses at
@@ -48,9 +58,23 @@ impl Lease {
         self.backend.failed(took);
     }
 
-    /// The backend has sent a first byte.
-    pub fn spoke(&self) {
+    /// The backend has sent a first byte. Returns whether that was waited for.
+    pub fn spoke(&self) -> bool {
         self.backend.went_well(Trouble::EarlyReset);
+        self.wait_no_more()
+    }
+
+    /// Whether the backend is connected and has not sent a byte.
+    pub fn is_waiting(&self) -> bool {
+        self.is_waiting.get()
+    }
+
+    fn wait_no_more(&self) -> bool {
+        let was_waiting = self.is_waiting.replace(false);
+        if was_waiting {
+            self.backend.counts().waited();
+        }
+        was_waiting
     }
 
     /// The connection met a trouble by the backend's fault.
@@ -62,6 +86,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        self.wait_no_more();
         self.backend.release();
     }
 }

@@ -42,6 +42,7 @@ impl Aftercare {
     pub(super) fn apply(&mut self, server: &Server, report: &CheckReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
+        served.metrics.check_seconds.record(report.took);
         if let CheckOutcome::Failed(fault) = report.found.outcome {
             served.metrics.failed_check(fault.failed_check());
         }

@@ -17,7 +17,7 @@ use crate::snapshot::{
     Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
     Routes, Served, Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
 };
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RouteCounts};
 
 /// The number of the next listener. Backends count from elsewhere; see [`first_number`].
 static NEXT_LISTENER: AtomicU64 = AtomicU64::new(first_number());
@@ -178,18 +178,25 @@ impl Before {
 /// What the routes of a listener have used, by the words that the log has for them: a route stays the same as
 /// long as one of its names does.
 #[derive(Clone, Default)]
-struct Used(HashMap<Arc<str>, Limited>);
+struct Used {
+    limits: HashMap<Arc<str>, Limited>,
+    /// What is counted of routes with names.
+    counts: HashMap<Arc<str>, Arc<RouteCounts>>,
+}
 
 impl Used {
     fn of(routes: &Routes) -> Self {
-        let targets = routes.targets.iter();
-        Self(targets.filter_map(|target| Some((Arc::clone(&target.route), target.limits.clone()?))).collect())
+        let targets = || routes.targets.iter();
+        Self {
+            limits: targets().filter_map(|to| Some((Arc::clone(&to.route), to.limits.clone()?))).collect(),
+            counts: targets().filter_map(|to| Some((Arc::clone(&to.route), to.counts.clone()?))).collect(),
+        }
     }
 
     /// What a route of these words goes on with. Of two that were one before, the first does: no two may count
     /// in one place.
     fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&Limited> {
-        let mut before = words.iter().filter_map(|word| self.0.get(word));
+        let mut before = words.iter().filter_map(|word| self.limits.get(word));
         before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
     }
 }
@@ -249,9 +256,12 @@ fn protocol(
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };
     let fallback = |target: &TargetSpec, word: &str| match target {
-        TargetSpec::Pool(name) => {
-            Ok(Some(Target { route: word.into(), action: Action::Pool(place(name)?), limits: None }))
-        }
+        TargetSpec::Pool(name) => Ok(Some(Target {
+            route: word.into(),
+            action: Action::Pool(place(name)?),
+            limits: None,
+            counts: None,
+        })),
         TargetSpec::Reject => Ok(None),
     };
     Ok(Protocol::Tls(Box::new(TlsPolicy {
@@ -273,6 +283,7 @@ fn routes(
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     let mut claimed = HashSet::new();
+    let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
     for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
         let action = match action {
             ActionSpec::Pool(name) => Action::Pool(place(name)?),
@@ -292,9 +303,14 @@ fn routes(
         };
         let words: Vec<_> = keys.iter().map(word).collect();
         let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&words, &mut claimed)));
+        let counts = name.as_ref().map(|name| {
+            let of_name = named.entry(Arc::clone(name));
+            Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
+        });
         for (key, word) in keys.iter().zip(words) {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            targets.push(Target { route: word, action: action.clone(), limits: limits.clone() });
+            let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
+            targets.push(Target { route: word, action, limits, counts });
             entries.push(Entry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }

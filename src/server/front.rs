@@ -14,7 +14,7 @@ pub(super) fn front(
     place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
 ) -> Result<Front, BuildFault> {
     let to = |pool: &Arc<str>, route: &str| {
-        Ok(Target { route: route.into(), action: Action::Pool(place(pool)?), limits: None })
+        Ok(Target { route: route.into(), action: Action::Pool(place(pool)?), limits: None, counts: None })
     };
     let target = |spec: &TargetSpec, route: &str| match spec {
         TargetSpec::Pool(pool) => to(pool, route).map(Some),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{HelloSpec, Limited, Place};
 use crate::reclaim::Deferred;
 use crate::route::{Circumstances, Found, RouteId, RouteTable, Split};
+use crate::telemetry::RouteCounts;
 use crate::wire::ServerName;
 
 /// The routes of a listener.
@@ -78,6 +79,8 @@ pub struct Target {
     pub action: Action,
     /// What it may have.
     pub limits: Option<Limited>,
+    /// What is counted of a route with a name; outlives reloads.
+    pub counts: Option<Arc<RouteCounts>>,
 }
 
 /// What a route does with a connection.

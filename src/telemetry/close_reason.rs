@@ -3,11 +3,13 @@
 //!
 //! It only names what was decided elsewhere; it decides nothing.
 
+mod kind;
 mod rows;
 
 use std::fmt::{self, Write as _};
 
 use super::phase::{Phase, Who};
+pub use kind::CloseKind;
 
 /// Why a connection ended. Every connection ends with exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::metrics::{MetricDoc, families};
+use super::metrics::{Distribution, MetricDoc, families};
 use crate::sys::process::Figures;
 
 /// A text being written: each family's head once, then its samples.
@@ -59,16 +59,35 @@ impl Family<'_> {
     /// up to 2^53 are exact.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
         debug_assert!(labels.iter().map(|(name, _)| name).eq(self.metric.labels), "{labels:?}");
-        self.text.push_str(self.metric.name);
-        for (index, (name, label)) in labels.iter().enumerate() {
-            self.text.push(if index == 0 { '{' } else { ',' });
+        self.line("", labels, None, value);
+        self
+    }
+
+    /// The samples of a histogram, with the family's labels in their order.
+    pub fn distribution(&mut self, labels: &[(&str, &str)], distribution: &Distribution) -> &mut Self {
+        debug_assert!(labels.iter().map(|(name, _)| name).eq(self.metric.labels), "{labels:?}");
+        let (buckets, all) = distribution.buckets();
+        for (bound, count) in buckets {
+            self.line("_bucket", labels, Some(&bound.to_string()), count as f64);
+        }
+        self.line("_bucket", labels, Some("+Inf"), all as f64);
+        self.line("_sum", labels, None, distribution.seconds());
+        self.line("_count", labels, None, all as f64);
+        self
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], bound: Option<&str>, value: f64) {
+        _ = write!(self.text, "{}{suffix}", self.metric.name);
+        let mut before = '{';
+        for (name, label) in labels.iter().copied().chain(bound.map(|bound| ("le", bound))) {
+            self.text.push(before);
+            before = ',';
             _ = write!(self.text, "{name}=\"");
             push_label(self.text, label);
             self.text.push('"');
         }
-        let end = if labels.is_empty() { "" } else { "}" };
+        let end = if before == '{' { "" } else { "}" };
         _ = writeln!(self.text, "{end} {value}");
-        self
     }
 }
 

@@ -13,12 +13,12 @@ pub mod program_log;
 pub mod record;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
-pub use close_reason::CloseReason;
+pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
 pub use metrics::{
-    ActiveConnection, AdminRefusal, AgentAnswer, ClientOpening, ConnectOutcome, EjectionOutcome, FailedCheck,
-    HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics, ProcessMetrics, ProxyOutcome,
-    ReloadOutcome,
+    ActiveConnection, AdminRefusal, AgentAnswer, BackendCounts, ClientOpening, ConnectOutcome,
+    EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
+    ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts,
 };
 pub use offered::Offered;
 pub use phase::{Phase, Who};

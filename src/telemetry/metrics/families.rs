@@ -7,11 +7,12 @@ use super::admin::ADMIN_REFUSED;
 use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
 use Kind::{Counter, Gauge, Histogram};
 pub(crate) use backends::{
-    AGENT_CHECKS, BACKEND_AGENT_SHARE, BACKEND_CHECKS, BACKEND_CONNECTIONS, BACKEND_CONNECTIONS_ACTIVE,
-    BACKEND_CONNECTIONS_LIMIT, BACKEND_FAULT, BACKEND_SHARE, BACKEND_STATE, BACKEND_STATE_CHANGES,
-    BACKEND_TROUBLES, BACKEND_UP, BACKEND_WEIGHT, CHECK_FAILURES, DISCOVERY_BACKENDS, DISCOVERY_FAILURES,
-    DISCOVERY_LAST_SUCCESS, FORWARD_LOOKUPS, FORWARD_NAMES, HASH_OVERFLOWS, HASH_TABLE_ENTRIES,
-    HASH_TABLE_INFO, POOL_INFO,
+    AGENT_CHECKS, BACKEND_AGENT_SHARE, BACKEND_BYTES, BACKEND_CHECKS, BACKEND_CLOSED, BACKEND_CONNECTIONS,
+    BACKEND_CONNECTIONS_ACTIVE, BACKEND_CONNECTIONS_LIMIT, BACKEND_FAULT, BACKEND_SHARE, BACKEND_STATE,
+    BACKEND_STATE_CHANGES, BACKEND_TROUBLES, BACKEND_UP, BACKEND_WAITING, BACKEND_WEIGHT, CHECK_FAILURES,
+    CHECK_SECONDS, DISCOVERY_BACKENDS, DISCOVERY_FAILURES, DISCOVERY_LAST_SUCCESS, FIRST_BYTE_SECONDS,
+    FORWARD_LOOKUPS, FORWARD_NAMES, HASH_OVERFLOWS, HASH_TABLE_ENTRIES, HASH_TABLE_INFO, POOL_BYTES,
+    POOL_CLOSED, POOL_INFO, SILENT,
 };
 
 /// One family of series.
@@ -281,6 +282,18 @@ pub(crate) const ROUTES: MetricDoc = doc(
     &["listener"],
     "Names and conditions that lead somewhere, those of a file with routes included.",
 );
+pub(crate) const ROUTE_CONNECTIONS: MetricDoc = doc(
+    "pointsman_route_connections_total",
+    Counter,
+    &["listener", "route"],
+    "Connections that a route with a `name` took, those that it rejects or drops included.",
+);
+pub(crate) const ROUTE_BYTES: MetricDoc = doc(
+    "pointsman_route_bytes_total",
+    Counter,
+    &["listener", "route", "direction"],
+    "Bytes relayed of connections that a route with a `name` took; also of connections still open.",
+);
 pub(crate) const ROUTES_FILE_READS: MetricDoc = doc(
     "pointsman_routes_file_reads_total",
     Counter,
@@ -401,9 +414,15 @@ pub const METRICS: &[MetricDoc] = &[
     ACCEPT_ERRORS,
     ROUTES,
     ROUTES_FILE_READS,
+    ROUTE_CONNECTIONS,
+    ROUTE_BYTES,
     CONNECT_SECONDS,
     CONNECT_ATTEMPTS,
+    FIRST_BYTE_SECONDS,
+    SILENT,
     NO_BACKEND,
+    POOL_CLOSED,
+    POOL_BYTES,
     POOL_INFO,
     QUEUED,
     QUEUE_TIMEOUTS,
@@ -422,10 +441,14 @@ pub const METRICS: &[MetricDoc] = &[
     BACKEND_STATE_CHANGES,
     BACKEND_TROUBLES,
     BACKEND_CONNECTIONS_ACTIVE,
+    BACKEND_WAITING,
     BACKEND_CONNECTIONS_LIMIT,
     BACKEND_CONNECTIONS,
+    BACKEND_CLOSED,
+    BACKEND_BYTES,
     BACKEND_CHECKS,
     CHECK_FAILURES,
+    CHECK_SECONDS,
     AGENT_CHECKS,
     BACKEND_AGENT_SHARE,
     CHECKS_DELAYED,
@@ -492,11 +515,12 @@ mod tests {
             {
                 assert!(!name.contains(part), "{name}: {part}");
             }
-            if name.contains("byte") {
+            // The first byte is an event and no unit.
+            if name.contains("byte") && !name.contains("first_byte") {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 85);
+        assert_eq!(names.len(), 95);
     }
 
     #[test]
@@ -508,7 +532,7 @@ mod tests {
             assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
             assert!(!bounds.is_empty() && bounds.is_sorted_by(|a, b| a < b), "{}", metric.name);
         }
-        assert_eq!(seen, 5);
+        assert_eq!(seen, 7);
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! not here: see [`super::exposition`].
 
 mod admin;
+mod counts;
+mod distribution;
 pub mod families;
 mod listener;
 pub mod lists;
@@ -27,6 +29,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use crate::limit::Rate;
 
 pub use self::admin::AdminRefusal;
+pub use self::counts::{BackendCounts, RouteCounts};
+pub use self::distribution::Distribution;
 pub use self::families::{Kind, METRICS, MetricDoc};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};

@@ -4,7 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use metrics::{Counter, Histogram};
 
-use super::{Lazy, Registry, families};
+use super::{Distribution, Lazy, Registry, families};
+use crate::telemetry::{CloseKind, Direction};
 
 /// What came of one attempt to connect to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -173,6 +174,14 @@ pub struct PoolMetrics {
     pub queue_refused: Lazy<Counter>,
     /// The time of a wait that ended with a place; record a `Duration`.
     pub queue_seconds: Lazy<Histogram>,
+    /// The time from a connect to the first byte of the backend; read at each scrape.
+    pub first_byte: Distribution,
+    /// Connections that ended before their backend had sent a byte.
+    pub silent: Counter,
+    /// The time of a check; record a `Duration`.
+    pub check_seconds: Lazy<Histogram>,
+    bytes: [Counter; Direction::ALL.len()],
+    closed: [Counter; CloseKind::ALL.len()],
     attempts: [Lazy<Counter>; ConnectOutcome::ALL.len()],
     ejections: [Lazy<Counter>; EjectionOutcome::ALL.len()],
     failed_checks: [Lazy<Counter>; FailedCheck::ALL.len()],
@@ -193,7 +202,18 @@ impl PoolMetrics {
         let failed = |fault: FailedCheck| {
             registry.lazy_counter(&families::CHECK_FAILURES, &[("pool", name), ("fault", fault.word())])
         };
+        let bytes = |direction: Direction| {
+            registry.counter(&families::POOL_BYTES, &[("pool", name), ("direction", direction.word())])
+        };
+        let closed = |kind: CloseKind| {
+            registry.counter(&families::POOL_CLOSED, &[("pool", name), ("reason", kind.word())])
+        };
         Self {
+            first_byte: Distribution::new(&families::FIRST_BYTE_SECONDS),
+            silent: registry.counter(&families::SILENT, &[("pool", name)]),
+            check_seconds: registry.lazy_histogram(&families::CHECK_SECONDS, &[("pool", name)]),
+            bytes: Direction::ALL.map(bytes),
+            closed: CloseKind::ALL.map(closed),
             connect_seconds: registry.histogram(&families::CONNECT_SECONDS, &[("pool", name)]),
             no_backend: registry.counter(&families::NO_BACKEND, &[("pool", name)]),
             queued: registry.lazy_counter(&families::QUEUED, &[("pool", name)]),
@@ -228,11 +248,22 @@ impl PoolMetrics {
     /// From now on its backends are checked.
     pub fn may_check(&self) {
         self.failed_checks.iter().for_each(|counter| _ = LazyLock::force(counter));
+        LazyLock::force(&self.check_seconds);
     }
 
     /// From now on agents are asked.
     pub fn may_ask_agents(&self) {
         self.agents.iter().for_each(|counter| _ = LazyLock::force(counter));
+    }
+
+    /// Counts a connection of the pool that ended.
+    pub fn close(&self, kind: CloseKind) {
+        self.closed[kind as usize].increment(1);
+    }
+
+    /// Adds bytes that were relayed.
+    pub fn moved(&self, direction: Direction, bytes: u64) {
+        self.bytes[direction as usize].increment(bytes);
     }
 
     /// Counts one attempt to connect.

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
 use crate::sys::process::Figures;
-use crate::telemetry::{CloseReason, Direction, Engine, Exposition};
+use crate::telemetry::{CloseKind, CloseReason, Direction, Engine, Exposition};
 
 /// What a scrape gives with one listener, one pool and one backend.
 fn whole(metrics: &Metrics) -> String {
@@ -29,6 +29,13 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_CHECKS)
         .sample(&[("pool", "p"), ("backend", "b"), ("result", "passed")], 0.0);
     let pool = [("pool", "p")];
+    text.family(&families::FIRST_BYTE_SECONDS).distribution(&pool, &metrics.pool("p").first_byte);
+    text.family(&families::BACKEND_BYTES).sample(&of_backend("direction"), 0.0);
+    text.family(&families::BACKEND_CLOSED).sample(&of_backend("reason"), 0.0);
+    text.family(&families::BACKEND_WAITING).sample(&backend, 0.0);
+    let route = [("listener", "l"), ("route", "r")];
+    text.family(&families::ROUTE_CONNECTIONS).sample(&route, 0.0);
+    text.family(&families::ROUTE_BYTES).sample(&[("listener", "l"), ("route", "r"), ("direction", "x")], 0.0);
     text.family(&families::DISCOVERY_BACKENDS).sample(&pool, 0.0);
     text.family(&families::DISCOVERY_FAILURES).sample(&pool, 0.0);
     text.family(&families::DISCOVERY_LAST_SUCCESS).sample(&pool, 0.0);
@@ -123,6 +130,8 @@ fn what_can_happen_is_there_with_zero() {
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 8);
     assert_eq!(count("pointsman_connect_seconds_bucket{"), 17);
+    assert_eq!(count("pointsman_first_byte_seconds_bucket{"), 13);
+    assert_eq!(count("pointsman_pool_connections_closed_total{"), CloseKind::ALL.len());
     assert_eq!(count("pointsman_ejections_total{"), 3);
     assert_eq!(count("pointsman_check_failures_total{"), 8);
     assert_eq!(count("pointsman_agent_checks_total{"), 3);
@@ -183,6 +192,7 @@ fn labels_index_their_arrays() {
     check(&PipeFallback::ALL, |value| value as usize, PipeFallback::word);
     check(&ReloadOutcome::ALL, |value| value as usize, ReloadOutcome::word);
     check(&Direction::ALL, |value| value as usize, Direction::word);
+    check(&CloseKind::ALL, |value| value as usize, CloseKind::word);
     check(&Engine::ALL, |value| value as usize, Engine::word);
 }
 

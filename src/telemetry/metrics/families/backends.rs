@@ -1,6 +1,6 @@
 //! Families of backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
-use super::Kind::{Counter, Gauge};
+use super::Kind::{Counter, Gauge, Histogram};
 use super::{MetricDoc, doc};
 
 pub(crate) const POOL_INFO: MetricDoc = doc(
@@ -8,6 +8,66 @@ pub(crate) const POOL_INFO: MetricDoc = doc(
     Gauge,
     &["pool", "balance"],
     "Always 1; the label says how the pool chooses among its backends.",
+);
+/// A check is a connect and perhaps a dialogue, and ends at its timeout (1 s by default). A few bounds are enough to see
+/// that checks come close to it.
+const CHECK_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// A server answers at once, or does some work, or hangs.
+const FIRST_BYTE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+pub(crate) const POOL_BYTES: MetricDoc = doc(
+    "pointsman_pool_bytes_total",
+    Counter,
+    &["pool", "direction"],
+    "Bytes relayed to and from the backends of the pool: from_client or from_backend; also of connections still open.",
+);
+pub(crate) const POOL_CLOSED: MetricDoc = doc(
+    "pointsman_pool_connections_closed_total",
+    Counter,
+    &["pool", "reason"],
+    "Connections of the pool that ended: fin, client_reset, backend_reset, lost (a side vanished or stalled), timeout \
+     (idle or half-closed), refused, unreachable, unavailable (no backend was tried), client_gone (before the connect), \
+     closed (by pointsman).",
+);
+pub(crate) const FIRST_BYTE_SECONDS: MetricDoc = doc(
+    "pointsman_first_byte_seconds",
+    Histogram(FIRST_BYTE_BOUNDS),
+    &["pool"],
+    "Time from the connect to the first byte that the backend sent to the client. Where the client speaks first without \
+     TLS, the time until it does is part of it.",
+);
+pub(crate) const SILENT: MetricDoc = doc(
+    "pointsman_silent_connections_total",
+    Counter,
+    &["pool"],
+    "Connections that were connected to a backend and ended before it had sent a byte; they are not in \
+     pointsman_first_byte_seconds.",
+);
+pub(crate) const CHECK_SECONDS: MetricDoc = doc(
+    "pointsman_check_seconds",
+    Histogram(CHECK_BOUNDS),
+    &["pool"],
+    "Time that a health check took, passed or not.",
+);
+pub(crate) const BACKEND_BYTES: MetricDoc = doc(
+    "pointsman_backend_bytes_total",
+    Counter,
+    &["pool", "backend", "direction"],
+    "Bytes relayed to and from the backend: from_client or from_backend; also of connections still open.",
+);
+pub(crate) const BACKEND_CLOSED: MetricDoc = doc(
+    "pointsman_backend_connections_closed_total",
+    Counter,
+    &["pool", "backend", "reason"],
+    "Connections that ended at the backend, and attempts to connect that failed there, by the reasons of \
+     pointsman_pool_connections_closed_total. backend_reset is there from the start, each other reason from its first \
+     time on.",
+);
+pub(crate) const BACKEND_WAITING: MetricDoc = doc(
+    "pointsman_backend_connections_waiting",
+    Gauge,
+    &["pool", "backend"],
+    "Connections to the backend, open now, to which it has not sent a byte since they were connected.",
 );
 pub(crate) const BACKEND_UP: MetricDoc = doc(
     "pointsman_backend_up",

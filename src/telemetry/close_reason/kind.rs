@@ -1,0 +1,84 @@
+//! Close reasons in a few kinds, for series that are many: those of pools and backends.
+
+use super::CloseReason;
+
+/// How a connection ended, as its pool and its backend count it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum CloseKind {
+    /// Both sides finished.
+    Fin,
+    /// The client reset it.
+    ClientReset,
+    /// The backend reset it.
+    BackendReset,
+    /// A side no longer answered, or took no byte for its stall timeout.
+    Lost,
+    /// No byte moved for the idle timeout, or behind a half-close for its timeout.
+    Timeout,
+    /// The backend refused it, or refused TLS.
+    Refused,
+    /// The backend could not be connected in time or at all, or did not open TLS.
+    Unreachable,
+    /// No backend was tried, or this host could not try one.
+    Unavailable,
+    /// The client left before a backend was connected.
+    ClientGone,
+    /// It was closed here: at the end of a drain, as its backend went down, or by a fault.
+    Closed,
+}
+
+impl CloseKind {
+    /// Every kind, in the order of the declaration.
+    pub const ALL: [Self; 10] = [
+        Self::Fin,
+        Self::ClientReset,
+        Self::BackendReset,
+        Self::Lost,
+        Self::Timeout,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Unavailable,
+        Self::ClientGone,
+        Self::Closed,
+    ];
+
+    /// The value of the label `reason`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::ClientReset => "client_reset",
+            Self::BackendReset => "backend_reset",
+            Self::Lost => "lost",
+            Self::Timeout => "timeout",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Unavailable => "unavailable",
+            Self::ClientGone => "client_gone",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// The kind of a reason. Whoever is turned away before a pool is known is none of its connections.
+    pub const fn of(reason: CloseReason) -> Self {
+        use CloseReason as Reason;
+        match reason {
+            Reason::ClientFin | Reason::BackendFin => Self::Fin,
+            Reason::ClientReset => Self::ClientReset,
+            Reason::BackendReset => Self::BackendReset,
+            Reason::ClientVanished
+            | Reason::BackendVanished
+            | Reason::ClientStalled
+            | Reason::BackendStalled => Self::Lost,
+            Reason::IdleTimeout | Reason::HalfClosedTimeout => Self::Timeout,
+            Reason::ConnectRefused | Reason::BackendRefusedTls => Self::Refused,
+            Reason::ConnectTimeout
+            | Reason::ConnectFailed
+            | Reason::GreetingTimeout
+            | Reason::GreetingFailed => Self::Unreachable,
+            Reason::ClientGone => Self::ClientGone,
+            Reason::BackendDown | Reason::DrainDeadline | Reason::Internal => Self::Closed,
+            _ => Self::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What is counted for backends and routes: plain atomics, read at each scrape, as both come and go.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::telemetry::{CloseKind, Direction};
+
+/// What is counted of the connections of one backend. Shared by all workers; goes on over reloads while the backend is
+/// the same server.
+#[derive(Debug, Default)]
+pub struct BackendCounts {
+    bytes: [AtomicU64; Direction::ALL.len()],
+    closed: [AtomicU64; CloseKind::ALL.len()],
+    waiting: AtomicU64,
+}
+
+impl BackendCounts {
+    /// Adds bytes that were relayed.
+    pub fn moved(&self, direction: Direction, bytes: u64) {
+        self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes relayed, those of open connections up to the last sweep.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].load(Ordering::Relaxed)
+    }
+
+    /// Counts a connection that ended at the backend, or an attempt to connect that failed there.
+    pub fn close(&self, kind: CloseKind) {
+        self.closed[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many ended in this way.
+    pub fn closed(&self, kind: CloseKind) -> u64 {
+        self.closed[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// A connection begins to wait for the first byte of the backend.
+    pub fn wait(&self) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It waits no more. To be called once for each [`wait`](Self::wait).
+    pub fn waited(&self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections that wait for the first byte now.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted of the connections that one named route took. Shared by all workers; goes on over reloads while the
+/// listener has a route of that name.
+#[derive(Debug, Default)]
+pub struct RouteCounts {
+    connections: AtomicU64,
+    bytes: [AtomicU64; Direction::ALL.len()],
+}
+
+impl RouteCounts {
+    /// Counts a connection that the route took.
+    pub fn take(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections that it took.
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Adds bytes that were relayed.
+    pub fn moved(&self, direction: Direction, bytes: u64) {
+        self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes relayed, those of open connections up to the last sweep.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].load(Ordering::Relaxed)
+    }
+}
