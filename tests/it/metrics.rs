@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use pointsman::relay::EngineChoice;
+use pointsman::telemetry::metrics::{Kind, METRICS, MetricDoc};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, tcp, wait_for};
 
@@ -261,4 +262,25 @@ fn counts_of_routes_outlive_reloads_and_go_with_the_route() {
     assert_eq!(taken("near"), Some(1.0));
     reload("far", "127.0.0.0/16");
     assert_eq!((taken("near"), taken("far")), (None, Some(0.0)));
+}
+
+/// The names that the alerts in `dist/prometheus` ask for.
+#[test]
+fn alerts_ask_for_metrics_that_there_are() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/prometheus/pointsman.rules.yml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let mut seen = 0;
+    for name in words.filter(|word| word.starts_with("pointsman_") || word.starts_with("process_")) {
+        if name == "process_full" {
+            continue;
+        }
+        let is_one = |metric: &MetricDoc| match metric.kind {
+            Kind::Histogram(_) => name.strip_suffix("_bucket") == Some(metric.name),
+            _ => name == metric.name,
+        };
+        assert!(METRICS.iter().any(is_one), "{name}");
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen}");
 }
