@@ -254,6 +254,14 @@ fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
         sample("failed", backend.checks_failed(), is_checked);
         sample("not_made", backend.checks_not_made(), false);
     });
+    let mut family = exposition.family(&families::BACKEND_CHECK_SECONDS);
+    for (pool, served) in &snapshot.pools {
+        for backend in served.pool.backends() {
+            if let Some(took) = backend.counts().last_check() {
+                family.sample(&[("pool", pool), ("backend", backend.name())], took.as_secs_f64());
+            }
+        }
+    }
 }
 
 /// Writes a family of backends with a third label. A sample is a word of this label, a count, and whether it can be

@@ -43,6 +43,7 @@ impl Aftercare {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         served.metrics.check_seconds.record(report.took);
+        report.backend.counts().checked(report.took);
         if let CheckOutcome::Failed(fault) = report.found.outcome {
             served.metrics.failed_check(fault.failed_check());
         }

@@ -260,6 +260,10 @@ fn checks_are_counted_by_their_result() {
     assert_eq!(samples[&series(alive.address, "failed")], 0.0);
     assert_eq!(samples[&series(gone, "passed")], 0.0);
     assert!(!samples.contains_key(&series(gone, "not_made")));
+    let took =
+        samples[&format!(r#"pointsman_backend_check_seconds{{pool="main",backend="{}"}}"#, alive.address)];
+    assert!(took > 0.0 && took < 5.0, "{took}");
+    assert!(samples[r#"pointsman_check_seconds_count{pool="main"}"#] > 2.0);
     assert_eq!(samples[&format!(r#"pointsman_backend_up{{pool="main",backend="{gone}"}}"#)], 0.0);
     let state = |at: usize| status(address)["pools"][0]["backends"][at]["state"].clone();
     assert_eq!((state(0), state(1)), (json!("up"), json!("down")));

@@ -1,6 +1,7 @@
 //! What is counted for backends and routes: plain atomics, read at each scrape, as both come and go.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::telemetry::{CloseKind, Direction};
 
@@ -11,6 +12,8 @@ pub struct BackendCounts {
     bytes: [AtomicU64; Direction::ALL.len()],
     closed: [AtomicU64; CloseKind::ALL.len()],
     waiting: AtomicU64,
+    /// How long the last check took, in microseconds and one more; 0 before the first.
+    check: AtomicU64,
 }
 
 impl BackendCounts {
@@ -32,6 +35,17 @@ impl BackendCounts {
     /// How many ended in this way.
     pub fn closed(&self, kind: CloseKind) -> u64 {
         self.closed[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Keeps how long the last check took.
+    pub fn checked(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
+        self.check.store(micros.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// How long the last check took; `None` before the first.
+    pub fn last_check(&self) -> Option<Duration> {
+        self.check.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
     }
 
     /// A connection begins to wait for the first byte of the backend.

@@ -33,6 +33,7 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::BACKEND_BYTES).sample(&of_backend("direction"), 0.0);
     text.family(&families::BACKEND_CLOSED).sample(&of_backend("reason"), 0.0);
     text.family(&families::BACKEND_WAITING).sample(&backend, 0.0);
+    text.family(&families::BACKEND_CHECK_SECONDS).sample(&backend, 0.0);
     let route = [("listener", "l"), ("route", "r")];
     text.family(&families::ROUTE_CONNECTIONS).sample(&route, 0.0);
     text.family(&families::ROUTE_BYTES).sample(&[("listener", "l"), ("route", "r"), ("direction", "x")], 0.0);

@@ -49,6 +49,12 @@ pub(crate) const CHECK_SECONDS: MetricDoc = doc(
     &["pool"],
     "Time that a health check took, passed or not.",
 );
+pub(crate) const BACKEND_CHECK_SECONDS: MetricDoc = doc(
+    "pointsman_backend_check_seconds",
+    Gauge,
+    &["pool", "backend"],
+    "Time that the last health check of the backend took, passed or not.",
+);
 pub(crate) const BACKEND_BYTES: MetricDoc = doc(
     "pointsman_backend_bytes_total",
     Counter,
