@@ -264,23 +264,33 @@ fn counts_of_routes_outlive_reloads_and_go_with_the_route() {
     assert_eq!((taken("near"), taken("far")), (None, Some(0.0)));
 }
 
-/// The names that the alerts in `dist/prometheus` ask for.
-#[test]
-fn alerts_ask_for_metrics_that_there_are() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/dist/prometheus/pointsman.rules.yml");
-    let text = std::fs::read_to_string(path).unwrap();
+/// Checks that an expression asks for metrics that there are, and returns how many.
+fn check_names(text: &str) -> usize {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let mut seen = 0;
-    for name in words.filter(|word| word.starts_with("pointsman_") || word.starts_with("process_")) {
-        if name == "process_full" {
-            continue;
-        }
+    let names = words.filter(|word| word.starts_with("pointsman_") || word.starts_with("process_"));
+    // This one is a close reason.
+    let names: Vec<_> = names.filter(|name| *name != "process_full").collect();
+    for name in &names {
         let is_one = |metric: &MetricDoc| match metric.kind {
             Kind::Histogram(_) => name.strip_suffix("_bucket") == Some(metric.name),
-            _ => name == metric.name,
+            _ => *name == metric.name,
         };
-        assert!(METRICS.iter().any(is_one), "{name}");
-        seen += 1;
+        assert!(METRICS.iter().any(is_one), "{name} in {text}");
     }
-    assert!(seen > 30, "only {seen}");
+    names.len()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let dist = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("dist");
+    let read = |file: &str| std::fs::read_to_string(dist.join(file)).unwrap();
+    assert!(check_names(&read("prometheus/pointsman.rules.yml")) > 30);
+    let dashboard: serde_json::Value = serde_json::from_str(&read("grafana/pointsman.json")).unwrap();
+    let mut seen = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            seen += check_names(target["expr"].as_str().unwrap());
+        }
+    }
+    assert!(seen > 20, "only {seen}");
 }

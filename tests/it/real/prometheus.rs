@@ -1,5 +1,6 @@
 //! The rules in `dist/prometheus`, and what a real Prometheus can answer of a pointsman that it scrapes.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -66,13 +67,17 @@ impl Prometheus {
         answer["data"].clone()
     }
 
+    /// The series that an expression gives now.
+    fn query(&self, expression: &str) -> Value {
+        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.ask(&format!("/api/v1/query?query={encoded}"))["result"].clone()
+    }
+
     /// Waits until a question has an answer, which is the value of this label in its first series.
     fn check(&self, question: &str, label: &str, expected: &str) {
-        let encoded: String = question.bytes().map(|byte| format!("%{byte:02x}")).collect();
-        let path = format!("/api/v1/query?query={encoded}");
         let mut last = Value::Null;
         let found = find_in_time(|| {
-            last = self.ask(&path)["result"].clone();
+            last = self.query(question);
             (last[0]["metric"][label] == expected).then_some(())
         });
         assert!(found.is_some(), "{question}: {last}");
@@ -117,6 +122,22 @@ impl Drop for Clients {
             ended.unwrap().unwrap();
         }
     }
+}
+
+/// Each expression of the dashboard is one, as Prometheus reads it.
+fn check_dashboard(prometheus: &Prometheus) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/grafana/pointsman.json");
+    let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let mut answered = 0;
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap().replace("$__rate_interval", "10s");
+        let expression =
+            ["$job", "$instance", "$pool"].iter().fold(expression, |text, name| text.replace(name, ".*"));
+        answered += usize::from(!prometheus.query(&expression).as_array().unwrap().is_empty());
+    }
+    assert!(answered > 15, "only {answered}");
 }
 
 #[test]
@@ -197,6 +218,7 @@ fn prometheus_answers_what_operators_ask() {
     ] {
         prometheus.check(question, label, expected);
     }
+    check_dashboard(&prometheus);
     let rules = || prometheus.ask("/api/v1/rules")["groups"][0]["rules"].clone();
     wait_for("an evaluation of each rule", || {
         rules().as_array().unwrap().iter().all(|rule| rule["health"] == "ok")
