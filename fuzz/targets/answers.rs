@@ -3,21 +3,26 @@
 
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use pointsman::wire::dialogue::{MOST_HEARD, Step};
+use pointsman::wire::dialogue::{BodyMatch, HttpScript, MOST_BODY, MOST_HEARD, Step};
 use pointsman::wire::{Dialogue, DialogueFault, HelloReader, Next, Script, ServerName};
 use pointsman_fuzz::{endlessly, pieces};
 
 static SCRIPTS: LazyLock<Vec<Script>> = LazyLock::new(|| {
-    let [expect, send] = [Step::Expect, Step::Send].map(|step| move |bytes: &[u8]| step(bytes.into()));
+    let [expect, send, refuse] = [Step::Expect, Step::Send, Step::Refuse].map(|step| move |bytes: &[u8]| step(bytes.into()));
     vec![
         Script::Tls { server_name: None },
         Script::SendExpect(
             [expect(b"220"), send(b"a"), send(b"b"), expect(b"aa"), expect(b"\n"), send(b"c")].into(),
         ),
-        Script::Http { path: "/".into(), host: None },
+        Script::SendExpect([expect(b"a"), refuse(b"bad"), refuse(b"b"), expect(b"c"), refuse(b"d")].into()),
+        Script::Http(Arc::default()),
+        Script::Http(Arc::new(HttpScript {
+            body: Some(BodyMatch::Contains(b"ok"[..].into())),
+            ..HttpScript::default()
+        })),
         Script::Postgres { user: None },
         Script::Postgres { user: Some("u".into()) },
         Script::Mysql { user: None },
@@ -38,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
     // It takes longer than the rest, so not all that are endless are tried with all.
     if let Some(&first) = bytes.first() {
         let script = &SCRIPTS[usize::from(first) % SCRIPTS.len()];
-        let endless = endlessly(bytes, MOST_HEARD + 1);
+        let endless = endlessly(bytes, MOST_HEARD + MOST_BODY + 1);
         assert!(outcome(script, endless.chunks(1000)).1.is_some(), "{script:?} must come to an end");
     }
     if let Ok(name) = ServerName::from_client(bytes) {
@@ -55,7 +60,7 @@ fn outcome<'a>(
     let mut pieces = pieces.into_iter();
     let mut sent = Vec::new();
     let end = loop {
-        assert!(dialogue.heard().len() <= MOST_HEARD);
+        assert!(dialogue.heard().len() <= MOST_HEARD + MOST_BODY);
         match dialogue.go_on() {
             Ok(Next::Send(words)) => {
                 assert!(!words.is_empty());
@@ -64,6 +69,10 @@ fn outcome<'a>(
             Ok(Next::Read) => match pieces.next() {
                 Some(piece) => dialogue.hear(piece),
                 None => break None,
+            },
+            Ok(Next::Listen) => match pieces.next() {
+                Some(piece) => dialogue.hear(piece),
+                None => dialogue.silent(),
             },
             Ok(Next::Done) => break Some(Ok(())),
             Err(fault) => break Some(Err(fault)),

@@ -72,6 +72,10 @@ codes! {
     BadCountryFile = "C0262",
     /// The file of a list that has no entries although `allow_empty` is not set.
     EmptyList = "C0263",
+    /// A `ca_file` that holds no certificates of authorities.
+    BadCaFile = "C0270",
+    /// A check over TLS in a program that is built without them.
+    NoTlsChecks = "C0271",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.

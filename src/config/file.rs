@@ -4,11 +4,12 @@
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
+use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
 use super::limits::{Limits, OverWord, PerSource, QuotaWords, RateWord};
 use super::lists::{ListWords, ListsWords, Who};
-use super::proxy::{ProxyIn, ProxyOutWords};
+use super::proxy::{CheckHeaderWord, ProxyIn, ProxyOutWords};
 use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -568,12 +569,32 @@ tables! {
     /// Active checks of the backends.
     "a health check" struct Health {
         /// What a check does. "tcp" (default): a connection is opened and closed. "tls": a ClientHello is
-        /// sent and a ServerHello must come. "http": a GET, status 200 to 399. "postgres", "mysql", "redis",
+        /// sent and a ServerHello must come. "http": a request, answered by an expected status. "postgres", "mysql", "redis",
         /// "smtp", "mqtt", "ssh": the first words of that protocol. "send-expect": your own `steps`. "off":
         /// backends count as up.
         check: Choice<Check>,
-        /// tls only: the server name to ask for. Default: none is sent.
+        /// check = "tls", and with `tls = true`: the server name to ask for. Default: none is sent.
         server_name: TlsName,
+        /// http, redis, smtp, mqtt and send-expect only: whether the check goes through TLS. Certificates are judged
+        /// only with `ca_file`. Default false.
+        tls: bool,
+        /// With `tls = true`: the protocols to offer by ALPN, such as "http/1.1". Default: ALPN is not used.
+        alpn: OneOrMany<ProtocolName>,
+        /// With `tls = true`: a file with certificates in PEM, relative to this file's directory. The server's
+        /// certificate must come from one of them and have `server_name`, or without that the address that is checked.
+        /// Read at the start and at each reload. Default: certificates are not judged.
+        ca_file: FilePath,
+        /// http only: the method, in capital letters. Default "GET".
+        method: HttpMethod,
+        /// http only: further headers by their names, such as { Authorization = "Bearer x" }. Default: none.
+        headers: Named<HeaderValue>,
+        /// http only: statuses that count as up, "200-399", "200", or an array of such. Default "200-399".
+        expect: OneOrMany<Statuses>,
+        /// http only: text that must be in the body, of which 64 KiB are read. Default: the body is not read.
+        body: Text,
+        /// http only: a regular expression that must match in the body, of which 64 KiB are read. Default: the body is
+        /// not read.
+        body_regex: AnswerPattern,
         /// http only: what to ask for. Default "/".
         path: HttpPath,
         /// http only: the Host header. Default: the address that is checked.
@@ -588,9 +609,11 @@ tables! {
         address: TargetAddress,
         /// The port to check. Default: that of `address`, else each backend's own.
         port: Number<1, 65535>,
-        /// Whether checks begin with a PROXY header (LOCAL in version 2). Default: where the pool sends one.
-        /// false is for checks at a port that does not know it.
-        proxy_protocol: bool,
+        /// The PROXY header that checks begin with: "local", that of a connection on our own account (LOCAL in
+        /// version 2); "proxy", one with the two ends of the check's connection, for servers that close on LOCAL; false:
+        /// none, for checks at a port that does not know it. true is "local". Default: "local" where the pool sends a
+        /// header.
+        proxy_protocol: CheckHeaderWord,
         /// Time between the starts of two checks of one backend; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,
         /// The same while the last results speak against the backend's state; at most `interval`, "10ms" to
@@ -598,7 +621,8 @@ tables! {
         fast_interval: Time<10, DAY>,
         /// The same while the backend is down; "10ms" to "1day". Default: `interval`.
         down_interval: Time<10, DAY>,
-        /// How long one check may take, at most `interval`; "1ms" to "1h". Default: `interval`, at most "5s".
+        /// How long one check may take, at most `interval`, for smtp at most "10s" or `interval`; "1ms" to "1h". Default:
+        /// `interval`, at most "5s"; for smtp "10s", because servers may delay their greeting.
         timeout: Time<1, HOUR>,
         /// Successes in a row that bring a backend up, 1 to 1000. Default 2.
         rise: Number<1, 1000>,
@@ -631,6 +655,11 @@ tables! {
         expect: Text,
         /// Bytes that must come, two hexadecimal digits each. Default: none.
         expect_hex: Hex,
+        /// A regular expression that must match in what was sent since the last match. Default: none.
+        expect_regex: AnswerPattern,
+        /// Text that must not come before the next expected bytes, or, behind the last of these, before the server
+        /// closes or falls silent. Default: none.
+        refuse: Text,
     }
 
     /// Agents on the backends' hosts, which answer a connection by a line such as "up 75%".

@@ -91,6 +91,8 @@ fn load_from(
     let naming = Naming { source_name: &name, text: &text };
     let of_routes = routes_file::read_all(&mut config, naming)?;
     list_file::read_all(&mut config, naming)?;
+    #[cfg(feature = "tls-checks")]
+    super::ca_file::read_all(&mut config, naming)?;
     let warnings = match of_routes.is_empty() {
         true => warnings,
         false => {
@@ -111,6 +113,10 @@ fn place_files(config: &mut Config, directory: &Path) {
     }
     for file in config.admin.iter_mut().filter_map(|admin| admin.token_file.as_mut()) {
         *file = directory.join(&*file);
+    }
+    #[cfg(feature = "tls-checks")]
+    for file in config.pools.iter_mut().filter_map(super::ca_file::of_pool) {
+        file.path = directory.join(&*file.path).into();
     }
     for file in config.listeners.iter_mut().filter_map(|listener| listener.policy.routes_file.as_mut()) {
         file.path = directory.join(&*file.path).into();

@@ -7,6 +7,9 @@
 
 mod address;
 mod admin;
+mod answers;
+#[cfg(feature = "tls-checks")]
+mod ca_file;
 mod check;
 mod code;
 mod conditions;

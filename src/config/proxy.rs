@@ -1,5 +1,7 @@
 //! The words of the PROXY protocol: whose headers a listener believes, and what a pool tells its backends.
 
+use toml::de::DeValue;
+
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::Findings;
@@ -68,6 +70,33 @@ impl Read for ProxyOutWords {
             version: Key::Good(Entry { key: at, at, value: version }),
             ..ProxyOut::default()
         }))
+    }
+}
+
+/// The PROXY header of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CheckHeaderWord {
+    Off,
+    Local,
+    Proxy,
+}
+
+impl Read for CheckHeaderWord {
+    fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        match (value.get_ref(), value.get_ref().as_str()) {
+            (DeValue::Boolean(false), _) => Some(Self::Off),
+            (DeValue::Boolean(true), _) | (_, Some("local")) => Some(Self::Local),
+            (_, Some("proxy")) => Some(Self::Proxy),
+            _ => {
+                wrong_type(
+                    value,
+                    path,
+                    "\"local\", \"proxy\" or false; the version stands at the pool",
+                    found,
+                );
+                None
+            }
+        }
     }
 }
 

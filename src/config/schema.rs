@@ -8,11 +8,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
+use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::limits::RateWord;
 use super::lists::{CountryCode, Who};
-use super::proxy::{PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
+use super::proxy::{CheckHeaderWord, PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{Key, List, Named, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
@@ -114,6 +115,16 @@ described! {
     impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
     impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });
     impl [] Hex = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f ]+$" });
+    impl [] CheckHeaderWord = |_made| json_schema!({ "enum": ["local", "proxy", true, false] });
+    impl [] Statuses = |_made| json_schema!({
+        "anyOf": [
+            { "type": "string", "pattern": "^[2-9][0-9]{2}(-[2-9][0-9]{2})?$" },
+            { "type": "integer", "minimum": 200, "maximum": 999 },
+        ],
+    });
+    impl [] HttpMethod = |_made| json_schema!({ "type": "string", "pattern": "^[A-Z]{1,16}$" });
+    impl [] HeaderValue = |_made| json_schema!({ "type": "string", "pattern": r"^[ \t!-~]*$" });
+    impl [] AnswerPattern = |_made| json_schema!({ "type": "string", "minLength": 1, "format": "regex" });
     impl [] HttpPath = |_made| json_schema!({ "type": "string", "pattern": "^/[!-~]*$" });
     impl [] HttpHost = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9._:\[\]-]+$" });
     impl [] TlsName = |_made| json_schema!({ "type": "string", "minLength": 1 });

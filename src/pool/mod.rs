@@ -52,10 +52,12 @@ pub use health::{
 };
 pub use lease::Lease;
 pub use pick::Unavailable;
+#[cfg(feature = "tls-checks")]
+pub use probe::{CaFault, read_certificates};
 pub use probe::{CheckLimit, CheckReport, Checks, Finding};
 pub use spec::{
-    AgentSpec, BackendSpec, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn, HashParts,
-    HealthSpec, OnDown, Origin, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn,
+    HashParts, HealthSpec, OnDown, Origin, PoolSpec, QueueSpec, SourcePrefix, TierSpec, TlsSpec,
 };
 pub use tiers::TierView;
 

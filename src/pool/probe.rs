@@ -14,6 +14,8 @@
 mod check;
 mod limit;
 mod schedule;
+#[cfg(feature = "tls-checks")]
+mod tls;
 mod watches;
 
 use std::sync::Arc;
@@ -30,6 +32,8 @@ use check::check;
 pub(super) use check::connect;
 pub use limit::CheckLimit;
 pub(super) use schedule::{Luck, Schedule};
+#[cfg(feature = "tls-checks")]
+pub use tls::{CaFault, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};
 
 /// How one check of one backend ended.

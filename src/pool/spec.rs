@@ -14,8 +14,8 @@ use crate::limit::QuotaSpec;
 use crate::live::PeerTimeouts;
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
-use crate::wire::Script;
 use crate::wire::proxy_protocol::Version;
+use crate::wire::{Script, ServerName};
 
 /// A pool as configured. Equal specs need no rebuild.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -356,7 +356,9 @@ pub struct HealthSpec {
     /// Where it goes. Default: where the backend listens.
     pub target: Target,
     /// The PROXY header that is sent first, or `None`.
-    pub proxy_protocol: Option<Version>,
+    pub proxy_protocol: Option<CheckHeader>,
+    /// The TLS that the check goes through, or `None`. Always `None` in a build without the feature `tls-checks`.
+    pub tls: Option<TlsSpec>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
     /// The same while the last result speaks against the backend's state. Default: the interval.
@@ -378,6 +380,7 @@ impl Default for HealthSpec {
             check: CheckKind::Tcp,
             target: Target::default(),
             proxy_protocol: None,
+            tls: None,
             interval,
             fast_interval: interval,
             down_interval: interval,
@@ -386,6 +389,37 @@ impl Default for HealthSpec {
             fall: 3,
         }
     }
+}
+
+/// The PROXY header of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckHeader {
+    /// One of a connection on the sender's own account. Version 2 has LOCAL for it, version 1 the two ends of the
+    /// connection.
+    Local(Version),
+    /// One with the two ends of the connection, as for a client's. For servers that close on LOCAL.
+    Proxy(Version),
+}
+
+/// TLS of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSpec {
+    /// The name that is asked for, and that the certificate must have where it is judged. Default: none is sent, and
+    /// the certificate must have the address.
+    pub server_name: Option<ServerName>,
+    /// The protocols that are offered by ALPN, in order of preference. Default: ALPN is not used.
+    pub alpn: Vec<Arc<str>>,
+    /// Whose certificates are accepted. Default: any certificate, which is not judged.
+    pub ca: Option<CaFile>,
+}
+
+/// A file with certificates of authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFile {
+    /// Where it is.
+    pub path: Arc<Path>,
+    /// The certificates in it, in DER.
+    pub certificates: Arc<[Box<[u8]>]>,
 }
 
 /// What a check does.

@@ -10,7 +10,7 @@ use humantime::format_duration;
 use super::{Server, backend_log};
 use crate::live::{Notice, Pace};
 use crate::pool::{
-    AgentReport, Backend, Change, CheckOutcome, CheckReport, OnDown, Sighting, State, Withheld,
+    AgentReport, Backend, Change, CheckOutcome, CheckReport, Discovery, OnDown, Sighting, State, Withheld,
 };
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
@@ -121,6 +121,9 @@ impl Aftercare {
 
     /// Logs once that a pool has no backend for new connections, and once that it has one again.
     fn notice_loss(&mut self, served: &Served) {
+        if is_undiscovered(served) {
+            return;
+        }
         let (pool, has_backend) = (&served.pool.spec().name, served.pool.has_backend());
         let left = backend_log::left(&served.pool);
         match self.without_backend.get(pool) {
@@ -216,6 +219,14 @@ impl Aftercare {
             given.notice.withdraw();
         }
     }
+}
+
+/// Whether a pool has no backends yet because a source of them has not answered for the first time.
+fn is_undiscovered(served: &Served) -> bool {
+    let is_new = |source: &Arc<Discovery>| source.succeeded().is_none() && source.failures() == 0;
+    !served.pool.spec().discover.is_empty()
+        && served.pool.backends().is_empty()
+        && (served.discovery.is_empty() || served.discovery.iter().any(is_new))
 }
 
 /// How many connections of a backend are to be closed a second, if any are.

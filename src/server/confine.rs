@@ -131,7 +131,11 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let token = config.admins().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
     let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.source.path.to_path_buf()));
-    files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).collect()
+    let authorities = config.pools.iter().filter_map(|pool| {
+        let ca = pool.health.as_ref()?.tls.as_ref()?.ca.as_ref()?;
+        Some(ca.path.to_path_buf())
+    });
+    files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).chain(authorities).collect()
 }
 
 /// The files that are made, written or removed.
@@ -202,6 +206,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::pool::{CaFile, HealthSpec, TlsSpec};
 
     fn config(keys: &str, pool: &str, others: &str) -> Config {
         let text = format!(
@@ -271,13 +276,16 @@ mod tests {
     fn every_kind_of_file_is_thought_of() {
         let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
              [list.near]\nfile = '/f/near.mmdb'\ncountries = 'DE'";
-        let config =
+        let mut config =
             config("protocol = 'tls'\nroutes_file = '/b/routes'", "discover = { file = '/c/found' }", admin);
+        let ca = CaFile { path: Path::new("/g/ca.pem").into(), certificates: [].into() };
+        let tls = Some(TlsSpec { ca: Some(ca), ..TlsSpec::default() });
+        config.pools[0].health = Some(HealthSpec { tls, ..HealthSpec::default() });
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let files = read(&config, Some(Path::new("/d/config")));
         assert_eq!(
             files,
-            paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad", "/f/near.mmdb"])
+            paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad", "/f/near.mmdb", "/g/ca.pem"])
         );
         assert_eq!(written(&config), paths(&["/run/x/admin"]));
     }
@@ -307,9 +315,11 @@ mod tests {
         let mut found = Vec::new();
         keys_of_files(&schema, "", &mut found);
         found.sort();
+        // One key may be read in two forms.
+        found.dedup();
         assert_eq!(
             found,
-            ["file", "file", "routes_file", "token_file"],
+            ["ca_file", "file", "routes_file", "token_file"],
             "each is to be granted by `read`, and tested above"
         );
     }

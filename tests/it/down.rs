@@ -135,3 +135,24 @@ fn the_fault_is_that_of_the_last_check() {
     });
     assert!(has_series(admin, r#"pointsman_backend_fault{pool="app",backend="b1",fault="closed"} 1"#));
 }
+
+#[test]
+fn a_pool_that_discovers_its_backends_is_not_lost_at_the_start() {
+    let folder = Folder::new("down-discovered");
+    let web = Web::start(GOOD);
+    let found = |backends: &str| {
+        folder.write("found.new", &format!(r#"{{ "version": 1, "backends": [{backends}] }}"#));
+        std::fs::rename(folder.path("found.new"), folder.path("found.json")).unwrap();
+    };
+    found(&format!("{{ \"address\": \"{}\" }}", web.backend.address));
+    let file = folder.write(
+        "config.toml",
+        "access_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"app\"\n[pool.app]\n\
+         discover = { file = \"found.json\" }\nhealth.check = \"off\"\n",
+    );
+    let program = Program::serve(&file);
+    assert!(!program.stderr.all().iter().any(|line| line.contains("pool has no backend left")));
+    program.stderr.wait_for("backends were found pool=app");
+    found("");
+    program.stderr.wait_for("pool has no backend left: new connections are refused pool=app left=0 of 0");
+}

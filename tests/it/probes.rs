@@ -53,9 +53,12 @@ impl Moody {
             if !hears(&mut stream, wants) {
                 return;
             }
-            let answer = if well_now.load(Ordering::SeqCst) { well } else { unwell };
-            let _ = stream.write_all(answer);
-            let _ = stream.shutdown(Shutdown::Write);
+            let is_well = well_now.load(Ordering::SeqCst);
+            let _ = stream.write_all(if is_well { well } else { unwell });
+            // A server that is well waits for the client to go on.
+            if !is_well {
+                let _ = stream.shutdown(Shutdown::Write);
+            }
             let _ = io::copy(&mut stream, &mut io::sink());
         });
         Self { backend, is_well }
@@ -102,7 +105,7 @@ fn check(words: &str, server: &Moody, fault: &str) {
 fn each_kind_of_check_takes_down_and_brings_up() {
     type Case = (&'static str, &'static [u8], &'static [u8], &'static [u8], &'static str);
     // What is in the file, what the server waits for, what it says while it is well and while not, the fault.
-    let cases: [Case; 11] = [
+    let cases: [Case; 16] = [
         (
             "check = 'tls', server_name = 'a.example.com'",
             b"a.example.com",
@@ -117,7 +120,29 @@ fn each_kind_of_check_takes_down_and_brings_up() {
             b"HTTP/1.1 503 No\r\n\r\n",
             "unexpected",
         ),
+        (
+            "check = 'http', method = 'POST', headers = { X-A = 'b' }, expect = ['200', '429']",
+            b"Content-Length: 0\r\nX-A: b\r\n",
+            b"HTTP/1.1 429 Standby\r\n\r\n",
+            b"HTTP/1.1 204 No\r\n\r\n",
+            "unexpected",
+        ),
+        (
+            "check = 'http', body = 'role=primary'",
+            b"GET / ",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nc\r\nrole=primary\r\n0\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n\r\nrole=replica",
+            "unexpected",
+        ),
+        (
+            "check = 'http', body_regex = '^(ok|fine)$'",
+            b"GET / ",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfine",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfind",
+            "unexpected",
+        ),
         ("check = 'postgres'", b"\x04\xd2\x16\x2f", b"N", b"", "closed"),
+        ("check = 'postgres'", b"\x04\xd2\x16\x2f", b"S", b"SERVER BUSY\r\n", "unexpected"),
         (
             "check = 'postgres', user = 'mon'",
             b"user\0mon\0",
@@ -138,6 +163,13 @@ fn each_kind_of_check_takes_down_and_brings_up() {
             "closed",
         ),
         ("check = 'send-expect', steps = [{ expect = 'hello' }]", b"", b"I say hello", b"", "closed"),
+        (
+            "check = 'send-expect', steps = [{ expect_regex = 'role:(master|primary)' }, { refuse = 'loading:1' }]",
+            b"",
+            b"role:primary loading:0",
+            b"role:primary loading:1",
+            "unexpected",
+        ),
     ];
     thread::scope(|scope| {
         for (words, wants, well, unwell, fault) in cases {
@@ -200,7 +232,7 @@ fn no_more_checks_are_under_way_than_may_be() {
     let mut backends: Vec<_> =
         (0..20).map(|n| format!("{{ name = 'h{n}', address = '{}' }}", hanging.address)).collect();
     backends.push(format!("'{}'", works.address()));
-    let keys = "health = { check = 'smtp', interval = '100ms' }";
+    let keys = "health = { check = 'smtp', interval = '100ms', timeout = '100ms' }";
     let mut config = checked(&backends.join(","), keys);
     config.max_checks = MOST;
     let proxy = Proxy::start(config);

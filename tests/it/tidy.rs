@@ -262,6 +262,25 @@ fn pure_modules_do_no_io_and_have_no_clock() {
     assert_none(&faults, "wire, route and balance are pure");
 }
 
+/// A TLS library decrypts. It serves checks, on the control thread, and stays out of the way of clients' bytes.
+#[test]
+fn one_file_names_the_tls_library() {
+    let words = ["rustls::", "ring::"];
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for source in sources() {
+        let lines = lines_with(source.work(), &words);
+        if source.path == "src/pool/probe/tls.rs" {
+            seen += lines.len();
+        } else if !source.path.contains("/tests/") {
+            faults.extend(lines.iter().map(|line| format!("{}: {line}", source.path)));
+        }
+    }
+    assert!(seen >= 5, "only {seen} lines name it where it is used");
+    assert_none(&faults, "the TLS library is for checks over TLS alone");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("\ntls-checks = [\"dep:rustls\"]\n"), "it can be left out");
+}
+
 #[test]
 fn what_writes_to_the_outside_is_in_the_list() {
     let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();

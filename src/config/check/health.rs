@@ -23,6 +23,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A check that takes longer than this has failed, however rarely it runs.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
+/// The same for SMTP: postscreen greets after 6 s, and servers that ask the DNS for their clients' names may take as
+/// long.
+const LONGEST_SMTP_CHECK: Duration = Duration::from_secs(10);
+
 /// What asks about the backends of one pool, with what messages need to name it.
 pub(super) struct HealthChecker<'a> {
     /// The pool's name.
@@ -60,10 +64,11 @@ impl HealthChecker<'_> {
             target,
             // The pool knows whether it sends one.
             proxy_protocol: None,
+            tls: self.tls(words, found),
             interval,
             fast_interval,
             down_interval: or(&words.down_interval, |time| time.0, interval),
-            timeout: self.timeout("health", &words.timeout, &words.interval, found),
+            timeout: self.check_timeout(words, kind, found),
             rise: or(&words.rise, |number| count(number.0), 2),
             fall: or(&words.fall, |number| count(number.0), 3),
         })
@@ -153,15 +158,22 @@ impl HealthChecker<'_> {
         or(timeout, |time| time.0, between.min(LONGEST_CHECK))
     }
 
+    /// Servers may delay their greeting on purpose, whatever the interval of their checks.
+    fn check_timeout(&self, words: &Health, kind: Check, found: &mut Findings<'_>) -> Duration {
+        let is_patient = kind == Check::Smtp;
+        match words.timeout.value() {
+            Some(timeout) if is_patient && timeout.0 <= LONGEST_SMTP_CHECK => timeout.0,
+            None if is_patient => LONGEST_SMTP_CHECK,
+            _ => self.timeout("health", &words.timeout, &words.interval, found),
+        }
+    }
+
     fn check(&self, words: &Health, kind: Check, found: &mut Findings<'_>) -> CheckKind {
         let user = || words.user.value().map(|user| Arc::clone(&user.0));
         CheckKind::Dialogue(match kind {
             Check::Tcp | Check::Off => return CheckKind::Tcp,
             Check::Tls => Script::Tls { server_name: words.server_name.value().map(|name| name.0.clone()) },
-            Check::Http => Script::Http {
-                path: words.path.value().map_or_else(|| "/".into(), |path| Arc::clone(&path.0)),
-                host: words.host.value().map(|host| Arc::clone(&host.0)),
-            },
+            Check::Http => Script::Http(Arc::new(self.http(words, found))),
             Check::Postgres => Script::Postgres { user: user() },
             Check::Mysql => Script::Mysql { user: user() },
             Check::Redis => Script::Redis,
@@ -174,10 +186,34 @@ impl HealthChecker<'_> {
 
     /// Adds a fault for each key that another kind of check would obey.
     fn misplaced(&self, words: &Health, kind: Check, found: &mut Findings<'_>) {
-        let keys: [(&str, Option<Span>, &[Check], &str); 5] = [
-            ("server_name", words.server_name.place(), &[Check::Tls], "\"tls\""),
-            ("path", words.path.place(), &[Check::Http], "\"http\""),
-            ("host", words.host.place(), &[Check::Http], "\"http\""),
+        const OVER_TLS: &[Check] = &[Check::Http, Check::Redis, Check::Smtp, Check::Mqtt, Check::SendExpect];
+        const HTTP: &[Check] = &[Check::Http];
+        let is_over_tls = words.tls.value() == Some(&true) || matches!(words.tls, Key::Wrong);
+        let over_tls = "\"http\", \"redis\", \"smtp\", \"mqtt\" or \"send-expect\", with tls = true";
+        let (named, only_tls) = (&[Check::Tls][..], if is_over_tls { OVER_TLS } else { &[] });
+        let named = if is_over_tls { OVER_TLS } else { named };
+        let keys: [(&str, Option<Span>, &[Check], &str); 13] = [
+            (
+                "server_name",
+                words.server_name.place(),
+                named,
+                "\"tls\", or to tls = true beside another check",
+            ),
+            (
+                "tls",
+                words.tls.place(),
+                OVER_TLS,
+                "\"http\", \"redis\", \"smtp\", \"mqtt\" or \"send-expect\"",
+            ),
+            ("alpn", words.alpn.place(), only_tls, over_tls),
+            ("ca_file", words.ca_file.place(), only_tls, over_tls),
+            ("path", words.path.place(), HTTP, "\"http\""),
+            ("host", words.host.place(), HTTP, "\"http\""),
+            ("method", words.method.place(), HTTP, "\"http\""),
+            ("headers", words.headers.place(), HTTP, "\"http\""),
+            ("expect", words.expect.place(), HTTP, "\"http\""),
+            ("body", words.body.place(), HTTP, "\"http\""),
+            ("body_regex", words.body_regex.place(), HTTP, "\"http\""),
             ("user", words.user.place(), &[Check::Postgres, Check::Mysql], "\"postgres\" or \"mysql\""),
             ("steps", words.steps.place(), &[Check::SendExpect], "\"send-expect\""),
         ];
@@ -211,18 +247,22 @@ impl HealthChecker<'_> {
     }
 
     fn step(&self, at: usize, item: &Item<StepWords>, found: &mut Findings<'_>) -> Option<Step> {
-        let StepWords { send, send_hex, expect, expect_hex } = &item.value;
+        let StepWords { send, send_hex, expect, expect_hex, expect_regex, refuse } = &item.value;
         let steps = [
             send.value().map(|text| Step::Send(Arc::clone(&text.0))),
             send_hex.value().map(|hex| Step::Send(Arc::clone(&hex.0))),
             expect.value().map(|text| Step::Expect(Arc::clone(&text.0))),
             expect_hex.value().map(|hex| Step::Expect(Arc::clone(&hex.0))),
+            expect_regex.value().map(|pattern| Step::ExpectPattern(pattern.0.clone())),
+            refuse.value().map(|text| Step::Refuse(Arc::clone(&text.0))),
         ];
         let wrong = [
             matches!(send, Key::Wrong),
             matches!(send_hex, Key::Wrong),
             matches!(expect, Key::Wrong),
             matches!(expect_hex, Key::Wrong),
+            matches!(expect_regex, Key::Wrong),
+            matches!(refuse, Key::Wrong),
         ];
         let count = steps.iter().flatten().count();
         if count != 1 && !wrong.contains(&true) {
@@ -241,7 +281,7 @@ impl HealthChecker<'_> {
             let fault = Diagnostic::new(Code::IdleScript, self.key("health.steps"), message);
             found.add(fault.label(at, label).help(EXAMPLE));
         };
-        if !steps.iter().any(|step| matches!(step, Step::Expect(_))) {
+        if !steps.iter().any(|step| matches!(step, Step::Expect(_) | Step::ExpectPattern(_))) {
             let message = format!("the send-expect check of pool `{}` expects nothing", self.pool);
             add(place, message, "it would pass whatever the backend says");
         }
@@ -251,7 +291,7 @@ impl HealthChecker<'_> {
         }
     }
 
-    fn key(&self, key: &str) -> String {
+    pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
 }
@@ -300,7 +340,7 @@ fn count(number: u64) -> u32 {
 }
 
 /// Shows the other of two settings that do not fit, if it is written.
-fn with_other<T>(fault: Diagnostic, other: &Key<T>) -> Diagnostic {
+pub(super) fn with_other<T>(fault: Diagnostic, other: &Key<T>) -> Diagnostic {
     match other.entry() {
         Some(other) => fault.label(other.at, ""),
         None => fault,

@@ -11,6 +11,7 @@ pub(super) mod fall_through;
 mod forward;
 mod front;
 mod health;
+mod http_check;
 pub(super) mod limits;
 pub(super) mod listener;
 mod lists;

@@ -8,10 +8,10 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Check, Listener, Pool, Protocol};
 use crate::config::findings::Findings;
-use crate::config::proxy::{PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
+use crate::config::proxy::{CheckHeaderWord, PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
 use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Choice;
-use crate::pool::{AnnounceSpec, Passed};
+use crate::pool::{AnnounceSpec, CheckHeader, Passed};
 use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
 use crate::wire::proxy_protocol::{Tlv, Version};
 
@@ -135,16 +135,21 @@ impl PoolChecker<'_> {
     }
 
     /// The header that checks send.
-    pub(super) fn checks_announce(&self, found: &mut Findings<'_>) -> Option<Version> {
+    pub(super) fn checks_announce(&self, found: &mut Findings<'_>) -> Option<CheckHeader> {
         let version = self.words.proxy_protocol.value().and_then(|words| words.0.version.value());
         let own = self.words.health.value().and_then(|health| health.proxy_protocol.entry());
         let nothing_sent = self.words.proxy_protocol.is_absent();
-        if let Some(own) = own.filter(|own| own.value && nothing_sent) {
+        if let Some(own) = own.filter(|own| own.value != CheckHeaderWord::Off && nothing_sent) {
             let message = format!("the checks of pool `{}` have no PROXY header to send", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("health.proxy_protocol"), message);
             found.add(warning.label(own.key, "").help("say which at the pool: proxy_protocol = \"v2\""));
         }
-        version.filter(|_| own.is_none_or(|own| own.value)).map(|choice| choice.0)
+        let version = version.map(|choice| choice.0)?;
+        match own.map_or(CheckHeaderWord::Local, |own| own.value) {
+            CheckHeaderWord::Off => None,
+            CheckHeaderWord::Local => Some(CheckHeader::Local(version)),
+            CheckHeaderWord::Proxy => Some(CheckHeader::Proxy(version)),
+        }
     }
 
     fn version(

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
+use crate::pool::{CheckHeader, TlsSpec};
+use crate::wire::dialogue::{BodyMatch, BytePattern, HttpScript};
+use crate::wire::proxy_protocol::Version;
 
 /// The health of a pool with these keys in its `health`.
 fn health(keys: &str) -> HealthSpec {
@@ -22,8 +25,9 @@ fn each_kind_of_check_has_its_words() {
     assert_eq!(script("check = 'tls'"), Script::Tls { server_name: None });
     let named = Script::Tls { server_name: Some("a.example".parse().unwrap()) };
     assert_eq!(script("check = 'tls', server_name = 'A.example.'"), named);
-    assert_eq!(script("check = 'http'"), Script::Http { path: "/".into(), host: None });
-    let asked = Script::Http { path: "/up?x=1".into(), host: Some("[::1]:80".into()) };
+    assert_eq!(script("check = 'http'"), Script::Http(Arc::default()));
+    let asked = HttpScript { path: "/up?x=1".into(), host: Some("[::1]:80".into()), ..HttpScript::default() };
+    let asked = Script::Http(asked.into());
     assert_eq!(script("check = 'http', path = '/up?x=1', host = '[::1]:80'"), asked);
     assert_eq!(script("check = 'postgres'"), Script::Postgres { user: None });
     assert_eq!(script("check = 'postgres', user = 'mon'"), Script::Postgres { user: Some("mon".into()) });
@@ -41,6 +45,103 @@ fn each_kind_of_check_has_its_words() {
     let written = "check = 'send-expect', steps = [{ expect = '220 ' }, { send = \"a\\r\\n\" }, \
                    { expect_hex = '00 fF a b' }, { send_hex = '04' }]";
     assert_eq!(script(written), Script::SendExpect(steps.as_slice().into()));
+}
+
+#[test]
+fn http_checks_say_what_they_expect() {
+    let http = |keys: &str| match script(&format!("check = 'http', {keys}")) {
+        Script::Http(script) => HttpScript::clone(&script),
+        other => panic!("{other:?}"),
+    };
+    let expected = |keys: &str| http(&format!("expect = {keys}")).expect;
+    assert_eq!(expected("'200-299'"), [200..=299]);
+    assert_eq!(expected("'429'"), [429..=429]);
+    assert_eq!(expected("[200, '429', '472-473']"), [200..=200, 429..=429, 472..=473]);
+    let asked = http("method = 'OPTIONS', headers = { X-B = 'c d', Authorization = 'Basic eDp5' }");
+    assert_eq!(&*asked.method, "OPTIONS");
+    let headers = [("Authorization", "Basic eDp5"), ("X-B", "c d")];
+    assert_eq!(asked.headers, headers.map(|(name, value)| (name.into(), value.into())));
+    let text = BodyMatch::Contains(b"ok"[..].into());
+    assert_eq!(http("body = 'ok'").body, Some(text));
+    let pattern = BodyMatch::Matches(BytePattern::new("^ok$").unwrap());
+    assert_eq!(http("body_regex = '^ok$'").body, Some(pattern));
+
+    check_pool("health = { check = 'http', expect = '100' }", &["C0208"]);
+    check_pool("health = { check = 'http', expect = '399-200' }", &["C0208"]);
+    check_pool("health = { check = 'http', expect = ['200', 'ok'] }", &["C0208"]);
+    check_pool("health = { check = 'http', expect = true }", &["C0104"]);
+    check_pool("health = { check = 'http', method = 'get' }", &["C0208"]);
+    check_pool("health = { check = 'http', method = 'CONNECT' }", &["C0208"]);
+    check_pool("health = { check = 'http', headers = { Host = 'x' } }", &["C0208"]);
+    check_pool("health = { check = 'http', headers = { 'a b' = 'x' } }", &["C0208"]);
+    check_pool("health = { check = 'http', headers = { a = \"x\\r\\ny\" } }", &["C0208"]);
+    check_pool("health = { check = 'http', body = 'a', body_regex = 'a' }", &["C0308"]);
+    check_pool("health = { check = 'http', method = 'HEAD', body = 'a' }", &["C0308"]);
+    check_pool("health = { check = 'http', body_regex = '(' }", &["C0208"]);
+    check_pool("health = { check = 'http', body_regex = 'a*' }", &["C0208"]);
+    check_pool("health = { check = 'redis', expect = '200' }", &["C0308"]);
+}
+
+#[test]
+fn steps_may_be_patterns_and_refuse() {
+    let steps = [
+        Step::Refuse(b"loading:1".as_slice().into()),
+        Step::ExpectPattern(BytePattern::new("role:(master|primary)").unwrap()),
+    ];
+    let written = "check = 'send-expect', steps = [{ refuse = 'loading:1' }, { expect_regex = 'role:(master|primary)' }]";
+    assert_eq!(script(written), Script::SendExpect(steps.as_slice().into()));
+    check_pool("health = { check = 'send-expect', steps = [{ refuse = 'x' }] }", &["C0312"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expect_regex = '(' }] }", &["C0208"]);
+    check_pool("health = { check = 'send-expect', steps = [{ expect = 'x', refuse = 'y' }] }", &["C0312"]);
+}
+
+#[test]
+fn checks_go_through_tls() {
+    let spec = health("check = 'http', tls = true").tls;
+    assert_eq!(spec, Some(TlsSpec::default()));
+    let keys = "tls = true, server_name = 'A.example', alpn = ['http/1.1', 'x'], ca_file = 'ca.pem'";
+    let spec = health(&format!("check = 'http', {keys}")).tls.unwrap();
+    assert_eq!(spec.server_name, Some("a.example".parse().unwrap()));
+    assert_eq!(spec.alpn, ["http/1.1".into(), "x".into()]);
+    assert_eq!(spec.ca.map(|ca| ca.path.to_path_buf()), Some("ca.pem".into()));
+    assert_eq!(health("check = 'http', tls = false").tls, None);
+    for kind in ["redis", "smtp", "mqtt"] {
+        assert!(health(&format!("check = '{kind}', tls = true")).tls.is_some(), "{kind}");
+    }
+    check_pool("health = { check = 'http', server_name = 'a.example' }", &["C0308"]);
+    check_pool("health = { check = 'http', ca_file = 'x' }", &["C0308"]);
+    check_pool("health = { check = 'http', tls = true, alpn = 'h2' }", &["C0308"]);
+    check_pool("health = { check = 'tls', tls = true }", &["C0308"]);
+    check_pool("health = { check = 'ssh', tls = true }", &["C0308"]);
+    check_pool("health = { tls = true }", &["C0308"]);
+}
+
+#[test]
+fn smtp_checks_are_patient() {
+    let times = |keys: &str| {
+        let spec = health(&format!("check = 'smtp'{keys}"));
+        (spec.interval.as_secs(), spec.timeout.as_secs())
+    };
+    assert_eq!(times(""), (2, 10));
+    assert_eq!(times(", interval = '1s'"), (1, 10));
+    assert_eq!(times(", interval = '1s', timeout = '8s'"), (1, 8));
+    assert_eq!(times(", interval = '1m', timeout = '20s'"), (60, 20));
+    check_pool("health = { check = 'smtp', timeout = '11s' }", &["C0311"]);
+}
+
+#[test]
+fn checks_have_a_header_of_their_own() {
+    let header = |keys: &str| {
+        let pool = format!("proxy_protocol = 'v2'\nhealth = {{ {keys} }}");
+        good(&whole("", &pool, "")).pools.remove(0).health.unwrap().proxy_protocol
+    };
+    assert_eq!(header(""), Some(CheckHeader::Local(Version::V2)));
+    assert_eq!(header("proxy_protocol = true"), Some(CheckHeader::Local(Version::V2)));
+    assert_eq!(header("proxy_protocol = 'local'"), Some(CheckHeader::Local(Version::V2)));
+    assert_eq!(header("proxy_protocol = 'proxy'"), Some(CheckHeader::Proxy(Version::V2)));
+    assert_eq!(header("proxy_protocol = false"), None);
+    check_pool("health = { proxy_protocol = 'proxy' }", &["C0402"]);
+    check_pool("proxy_protocol = 'v2'\nhealth = { proxy_protocol = 'v1' }", &["C0104"]);
 }
 
 #[test]

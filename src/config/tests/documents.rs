@@ -13,6 +13,7 @@ fn the_recipes_are_right() {
         include_str!("../../../docs/proxy-protocol.md"),
         include_str!("../../../docs/reach.md"),
         include_str!("../../../docs/limits.md"),
+        include_str!("../../../docs/checks.md"),
     ];
     /// Protocols that have a recipe of so few lines in the README.
     const SHORT: [&str; 6] = ["tls", "postgres", "smtp", "imap", "pop3", "auto"];
@@ -67,6 +68,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let shown = of_listeners.chain(of_pools).filter(|buffers| *buffers != KernelBuffers::default());
     let mebibyte = KernelBuffers { max_unsent: Some(1 << 20), max_unread: Some(1 << 20) };
     assert_eq!(shown.collect::<Vec<_>>(), [mebibyte; 2]);
+    let tls = full.pools.iter_mut().filter_map(|pool| pool.health.as_mut()?.tls.as_mut());
+    let shown: Vec<_> = tls.filter_map(|tls| tls.ca.take()).map(|ca| ca.path.to_path_buf()).collect();
+    assert_eq!(shown, [Path::new("ca.pem")]);
     let sources = full.pools.iter_mut().map(|pool| std::mem::take(&mut pool.dial.source));
     let shown: Vec<_> = sources.filter(|source| *source != DialSource::Any).collect();
     assert_eq!(shown, [DialSource::Client]);

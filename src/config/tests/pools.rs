@@ -1,6 +1,7 @@
 //! Pools: their backends, where these come from, and how they are reached.
 
 use super::*;
+use crate::pool::CheckHeader;
 
 /// A pool of two backends, of which these are the tables.
 fn check_two(backends: &str, keys: &str, expected: &[&str]) {
@@ -350,16 +351,19 @@ fn headers_that_go_out() {
         (pool.proxy_protocol, pool.health.unwrap().proxy_protocol)
     };
     let plain = AnnounceSpec::new(Version::V2);
-    assert_eq!(announced("proxy_protocol = 'v2'"), (Some(plain.clone()), Some(Version::V2)));
+    assert_eq!(
+        announced("proxy_protocol = 'v2'"),
+        (Some(plain.clone()), Some(CheckHeader::Local(Version::V2)))
+    );
     assert_eq!(
         announced("proxy_protocol = 'v2'\nhealth.proxy_protocol = false"),
         (Some(plain.clone()), None)
     );
-    assert_eq!(announced("proxy_protocol.version = 'v1'").1, Some(Version::V1));
+    assert_eq!(announced("proxy_protocol.version = 'v1'").1, Some(CheckHeader::Local(Version::V1)));
     let full = "proxy_protocol = { version = 'v2', crc32c = true, tlvs = { '0xE1' = 'x' }, pass = ['ssl'] }";
     let tlvs = vec![Tlv::new(0xe1, *b"x")];
     let expected = AnnounceSpec { crc32c: true, tlvs, pass: Passed::Kinds(vec![0x20]), ..plain };
-    assert_eq!(announced(full), (Some(expected), Some(Version::V2)));
+    assert_eq!(announced(full), (Some(expected), Some(CheckHeader::Local(Version::V2))));
 }
 
 #[test]

@@ -10,8 +10,14 @@ use crate::pool::HealthSpec;
 pub struct CheckFailure {
     /// The kind of fault.
     pub fault: CheckFault,
-    /// The first words of the backend's answer, escaped and cut; `None` if it sent nothing.
+    /// The first words of the backend's answer, escaped and cut, or what is wrong with it; `None` if it sent nothing.
     pub heard: Option<Arc<str>>,
+}
+
+impl From<CheckFault> for CheckFailure {
+    fn from(fault: CheckFault) -> Self {
+        Self { fault, heard: None }
+    }
 }
 
 /// The finding of a backend's checks.

@@ -121,9 +121,12 @@ pub enum CheckFault {
     /// It answered something else than what shows that it works.
     #[error("unexpected answer")]
     Unexpected,
-    /// It refused the hello of a `tls` check with this alert.
+    /// It refused the handshake of a check with this alert.
     #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
     TlsAlert(u8),
+    /// The certificate of a check over TLS is not one that `ca_file` vouches for.
+    #[error("certificate not accepted")]
+    Certificate,
     /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of
     /// the backend's Unix socket stayed full. It says nothing about the backend and never counts against it.
     #[error("out of local resources, or its accept queue was full")]
@@ -143,6 +146,7 @@ impl CheckFault {
             Self::Closed => FailedCheck::Closed,
             Self::Unexpected => FailedCheck::Unexpected,
             Self::TlsAlert(_) => FailedCheck::TlsAlert,
+            Self::Certificate => FailedCheck::Certificate,
             Self::Local => FailedCheck::Local,
             Self::Other => FailedCheck::Other,
         }

@@ -5,19 +5,27 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::Finding;
-use crate::pool::{CheckFault, CheckKind, CheckOutcome, HealthSpec};
+#[cfg(feature = "tls-checks")]
+use super::tls::TlsSession;
+use crate::pool::spec::CheckHeader;
+use crate::pool::{CheckFailure, CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
 use crate::wire::{Dialogue, DialogueFault, Next, Script, proxy_protocol};
 
 /// Bytes read at once; greetings and status lines are shorter.
 const CHUNK: usize = 1024;
+
+/// How long a server must be silent behind an answer that more words would spoil. A whole greeting comes in one
+/// segment, or in several right after each other.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// Makes one check at `address`. What must look random in it follows from `random`.
 ///
@@ -30,14 +38,16 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
         CheckKind::Tcp => None,
         CheckKind::Dialogue(script) => Some(dialogue(script, address, &random)),
     };
-    let outcome = match timeout(spec.timeout, attempt(address, spec, dialogue.as_mut(), &is_busy)).await {
+    let attempt = attempt(address, spec, dialogue.as_mut(), &is_busy);
+    let CheckFailure { fault, heard } = match timeout(spec.timeout, attempt).await {
         Ok(Ok(())) => return CheckOutcome::Passed.into(),
-        Ok(Err(fault)) => CheckOutcome::Failed(fault),
+        Ok(Err(failure)) => failure,
         // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
-        Err(_elapsed) if is_busy.into_inner() => CheckOutcome::Failed(CheckFault::Local),
-        Err(_elapsed) => CheckOutcome::Failed(CheckFault::Timeout),
+        Err(_elapsed) if is_busy.into_inner() => CheckFault::Local.into(),
+        Err(_elapsed) => CheckFault::Timeout.into(),
     };
-    Finding { outcome, heard: dialogue.and_then(|dialogue| first_words(dialogue.heard())) }
+    let heard = heard.or_else(|| first_words(dialogue?.heard()));
+    Finding { outcome: CheckOutcome::Failed(fault), heard }
 }
 
 /// Connects and has the dialogue, if there is one.
@@ -46,17 +56,34 @@ async fn attempt(
     spec: &HealthSpec,
     dialogue: Option<&mut Dialogue>,
     is_busy: &AtomicBool,
-) -> Result<(), CheckFault> {
+) -> Result<(), CheckFailure> {
     // A reset here came behind the handshake: it is a close, only an early one.
     let socket = socket::connect(address, is_busy).await.map_err(|error| broken(&error))?;
-    let header = spec.proxy_protocol.map(|version| proxy_protocol::local(version, ends(&socket, address)));
+    let header = spec.proxy_protocol.map(|header| match header {
+        CheckHeader::Local(version) => proxy_protocol::local(version, ends(&socket, address)),
+        CheckHeader::Proxy(version) => proxy_protocol::own(version, ends(&socket, address)),
+    });
     if dialogue.is_none() && header.is_none() {
         return Ok(());
     }
     let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
-    match dialogue {
-        Some(dialogue) => talk(stream, header.unwrap_or_default(), dialogue).await,
-        None => stream.write_all(&header.unwrap_or_default()).await.map_err(|error| broken(&error)),
+    let header = header.unwrap_or_default();
+    let Some(dialogue) = dialogue else {
+        return stream.write_all(&header).await.map_err(|error| broken(&error).into());
+    };
+    let silence = SILENCE.min(spec.timeout / 4);
+    match &spec.tls {
+        None => Ok(talk(stream, header, dialogue, silence).await?),
+        #[cfg(feature = "tls-checks")]
+        Some(tls) => {
+            // It is for who reads the connection first, and that is not the TLS of the server.
+            stream.write_all(&header).await.map_err(|error| broken(&error))?;
+            let mut session = TlsSession::connect(stream, tls, address).await?;
+            let ended = talk(&mut session, Vec::new(), dialogue, silence).await;
+            ended.map_err(|fault| session.failure().unwrap_or(fault.into()))
+        }
+        #[cfg(not(feature = "tls-checks"))]
+        Some(_) => Err(CheckFault::Other.into()),
     }
 }
 
@@ -99,11 +126,13 @@ async fn talk(
     mut stream: impl Talking,
     mut header: Vec<u8>,
     dialogue: &mut Dialogue,
+    silence: Duration,
 ) -> Result<(), CheckFault> {
     let mut chunk = [0; CHUNK];
     loop {
         let next = dialogue.go_on().map_err(|fault| match fault {
             DialogueFault::Unexpected | DialogueFault::Endless => CheckFault::Unexpected,
+            DialogueFault::Closed => CheckFault::Closed,
             DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
         })?;
         let mut words = std::mem::take(&mut header);
@@ -116,14 +145,21 @@ async fn talk(
                 _ => {}
             }
         }
-        match next {
-            Next::Send(_) => {}
-            Next::Read => match stream.read(&mut chunk).await {
-                Ok(0) => return Err(CheckFault::Closed),
-                Ok(count) => dialogue.hear(&chunk[..count]),
-                Err(error) => return Err(broken(&error)),
-            },
+        let read = match next {
+            Next::Send(_) => continue,
             Next::Done => return Ok(()),
+            Next::Read => stream.read(&mut chunk).await,
+            Next::Listen => match timeout(silence, stream.read(&mut chunk)).await {
+                Ok(read) => read,
+                Err(_elapsed) => {
+                    dialogue.silent();
+                    continue;
+                }
+            },
+        };
+        match read.map_err(|error| broken(&error))? {
+            0 => dialogue.closed(),
+            count => dialogue.hear(&chunk[..count]),
         }
     }
 }
@@ -157,7 +193,7 @@ pub(super) fn fault(error: &io::Error) -> CheckFault {
 }
 
 /// The same for a connection that breaks later.
-fn broken(error: &io::Error) -> CheckFault {
+pub(super) fn broken(error: &io::Error) -> CheckFault {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CheckFault::Closed,
         _ => fault(error),

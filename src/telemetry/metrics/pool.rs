@@ -99,6 +99,8 @@ pub enum FailedCheck {
     Unexpected,
     /// A TLS alert.
     TlsAlert,
+    /// A certificate that is not accepted.
+    Certificate,
     /// This machine could not: no port, descriptor or memory left.
     Local,
     /// Anything else.
@@ -107,13 +109,14 @@ pub enum FailedCheck {
 
 impl FailedCheck {
     /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
         Self::Closed,
         Self::Unexpected,
         Self::TlsAlert,
+        Self::Certificate,
         Self::Local,
         Self::Other,
     ];
@@ -127,6 +130,7 @@ impl FailedCheck {
             Self::Closed => "closed",
             Self::Unexpected => "unexpected",
             Self::TlsAlert => "tls_alert",
+            Self::Certificate => "certificate",
             Self::Local => "local",
             Self::Other => "other",
         }

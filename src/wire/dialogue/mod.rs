@@ -1,15 +1,18 @@
 //! Dialogues that show whether a server is alive: what to say, what must be heard, when it is enough.
 //!
 //! Pure: a [`Dialogue`] is told what has arrived and answers what to do [`Next`]. The answer depends on
-//! the bytes alone, never on how they were cut. Each protocol has a file of its own that says what counts
+//! the bytes alone, never on how they were cut; only a pattern that looks at what follows it may depend on that. Each protocol has a file of its own that says what counts
 //! as alive; none goes further than it must, and none needs a secret.
 //!
-//! Input is bounded: a dialogue that has heard [`MOST_HEARD`] bytes and is not satisfied has failed.
+//! Input is bounded: a dialogue that has heard [`MOST_HEARD`] bytes and is not satisfied has failed; where a body is
+//! read, [`MOST_BODY`] bytes more.
 //! Time is the caller's to bound.
 
-mod http;
+mod body;
+pub mod http;
 mod mqtt;
 mod mysql;
+pub mod pattern;
 mod postgres;
 mod redis;
 pub mod send_expect;
@@ -21,6 +24,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::ServerName;
+pub use body::MOST_BODY;
+pub use http::{BodyMatch, HttpScript};
+pub use pattern::{BytePattern, PatternFault};
 pub use send_expect::Step;
 
 /// Bytes that a server may send in one dialogue. A greeting or a status line has a few hundred.
@@ -37,16 +43,11 @@ pub enum Script {
     },
     /// Steps in the operator's words. Alive: all are done.
     SendExpect(Arc<[Step]>),
-    /// `GET`, HTTP/1.1. Alive: a status from 200 to 399.
-    Http {
-        /// What is asked for; begins with a slash.
-        path: Arc<str>,
-        /// The `Host` header; `None` sends the address that is asked.
-        host: Option<Arc<str>>,
-    },
-    /// PostgreSQL. Alive, without a user: its SSLRequest is answered by `S` or `N`. With one: it asks that
-    /// user to prove himself, or lets him in. With or without: an error whose class is not 57P, which
-    /// says that it is starting, stopping or recovering.
+    /// A request of HTTP/1.1. Alive: one of the expected statuses, and what is expected of the body.
+    Http(Arc<HttpScript>),
+    /// PostgreSQL. Alive, without a user: its SSLRequest is answered by `S` or `N` alone. With one: it asks that
+    /// user to prove himself, or lets him in, perhaps behind notices, or there is an error whose class is not 57P,
+    /// which says that it is starting, stopping or recovering.
     Postgres {
         /// Who seems to log in; no password is sent.
         user: Option<Arc<str>>,
@@ -74,9 +75,11 @@ pub enum Script {
 pub enum Next {
     /// Send these bytes, then ask again.
     Send(Cow<'static, [u8]>),
-    /// Read, hand over what was read to [`Dialogue::hear`], then ask again. A server that closes here has
-    /// failed.
+    /// Read, hand over what was read to [`Dialogue::hear`] or an end to [`Dialogue::closed`], then ask again.
     Read,
+    /// The same, but wait only for a moment; if nothing comes, call [`Dialogue::silent`] and ask again. The server
+    /// is alive if it has nothing more to say.
+    Listen,
     /// The server is alive; close.
     Done,
 }
@@ -90,6 +93,9 @@ pub enum DialogueFault {
     /// It said too much, and still not what was waited for.
     #[error("more than {MOST_HEARD} bytes without the expected answer")]
     Endless,
+    /// It closed before it had answered.
+    #[error("closed before it answered")]
+    Closed,
     /// It refused the hello with this TLS alert.
     #[error("TLS alert {0}")]
     TlsAlert(u8),
@@ -103,9 +109,21 @@ pub struct Dialogue {
     say: Cow<'static, [u8]>,
     /// What was heard and not yet understood.
     heard: Vec<u8>,
-    /// All that was heard.
+    /// All that was heard, and the most that may be.
     total: usize,
+    most: usize,
+    /// Whether the server says no more, as far as is known.
+    end: Option<End>,
     is_done: bool,
+}
+
+/// Why a server says no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It has not said anything for a moment.
+    Silent,
+    /// It has closed.
+    Closed,
 }
 
 /// What one protocol makes of the bytes it has not yet understood.
@@ -115,6 +133,8 @@ enum Turn {
     Hear { used: usize },
     /// The first `used` bytes are done with, and this is the reply.
     Say { used: usize, words: Cow<'static, [u8]> },
+    /// Alive, if nothing more comes for a moment.
+    Silence,
     /// The server is alive. The farewell, which may be empty, ends the talk in the protocol's own way.
     Done { farewell: &'static [u8] },
 }
@@ -133,8 +153,9 @@ const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 enum Talk {
     Tls,
     SendExpect(send_expect::Talk),
-    Http,
-    Postgres,
+    Http(http::Talk),
+    PostgresRequest,
+    PostgresLogin,
     Mysql(mysql::Talk),
     Redis,
     Smtp,
@@ -151,18 +172,20 @@ impl Dialogue {
             Script::SendExpect(steps) => {
                 (Talk::SendExpect(send_expect::Talk::new(Arc::clone(steps))), NOTHING)
             }
-            Script::Http { path, host } => {
-                (Talk::Http, http::request(path, host.as_deref().unwrap_or(authority)).into())
+            Script::Http(script) => {
+                (Talk::Http(http::Talk::new(Arc::clone(script))), script.request(authority).into())
             }
-            Script::Postgres { user: None } => (Talk::Postgres, Cow::Borrowed(postgres::SSL_REQUEST)),
-            Script::Postgres { user: Some(user) } => (Talk::Postgres, postgres::startup(user).into()),
+            Script::Postgres { user: None } => (Talk::PostgresRequest, Cow::Borrowed(postgres::SSL_REQUEST)),
+            Script::Postgres { user: Some(user) } => (Talk::PostgresLogin, postgres::startup(user).into()),
             Script::Mysql { user } => (Talk::Mysql(mysql::Talk::new(user.clone())), NOTHING),
             Script::Redis => (Talk::Redis, Cow::Borrowed(redis::PING)),
             Script::Smtp => (Talk::Smtp, NOTHING),
             Script::Mqtt => (Talk::Mqtt, Cow::Borrowed(mqtt::CONNECT)),
             Script::Ssh => (Talk::Ssh, NOTHING),
         };
-        Self { talk, say, heard: Vec::new(), total: 0, is_done: false }
+        let reads_body = matches!(script, Script::Http(script) if script.body.is_some());
+        let most = MOST_HEARD + if reads_body { MOST_BODY } else { 0 };
+        Self { talk, say, heard: Vec::new(), total: 0, most, end: None, is_done: false }
     }
 
     /// What to do next.
@@ -178,9 +201,11 @@ impl Dialogue {
             if self.is_done {
                 return Ok(Next::Done);
             }
-            match self.talk.hear(&self.heard)? {
-                Turn::Hear { used: 0 } if self.total >= MOST_HEARD => return Err(DialogueFault::Endless),
+            match self.talk.hear(&self.heard, self.end)? {
+                Turn::Hear { used: 0 } if self.total >= self.most => return Err(DialogueFault::Endless),
+                Turn::Hear { used: 0 } if self.end == Some(End::Closed) => return Err(DialogueFault::Closed),
                 Turn::Hear { used: 0 } => return Ok(Next::Read),
+                Turn::Silence => return Ok(Next::Listen),
                 Turn::Hear { used } => self.forget(used),
                 Turn::Say { used, words } => {
                     self.forget(used);
@@ -194,11 +219,21 @@ impl Dialogue {
         }
     }
 
-    /// Takes in what the server sent. Beyond [`MOST_HEARD`] bytes in all, the rest is dropped.
+    /// Takes in what the server sent. Beyond the most that may be heard in all, the rest is dropped.
     pub fn hear(&mut self, bytes: &[u8]) {
-        let bytes = &bytes[..bytes.len().min(MOST_HEARD - self.total)];
+        let bytes = &bytes[..bytes.len().min(self.most - self.total)];
         self.total += bytes.len();
         self.heard.extend_from_slice(bytes);
+    }
+
+    /// Takes in that nothing came for a moment, when [`Next::Listen`] asked for that.
+    pub fn silent(&mut self) {
+        self.end = Some(End::Silent);
+    }
+
+    /// Takes in that the server has closed.
+    pub fn closed(&mut self) {
+        self.end = Some(End::Closed);
     }
 
     /// Whether the server has shown that it is alive. What is still to be sent then is only polite.
@@ -208,7 +243,10 @@ impl Dialogue {
 
     /// What was heard last and not understood, for a log. It is the server's, so it may be anything.
     pub fn heard(&self) -> &[u8] {
-        &self.heard
+        match &self.talk {
+            Talk::Http(talk) => talk.words().unwrap_or(&self.heard),
+            _ => &self.heard,
+        }
     }
 
     fn forget(&mut self, used: usize) {
@@ -217,12 +255,13 @@ impl Dialogue {
 }
 
 impl Talk {
-    fn hear(&mut self, heard: &[u8]) -> Result<Turn, DialogueFault> {
+    fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
         match self {
             Self::Tls => tls::hear(heard),
-            Self::SendExpect(talk) => Ok(talk.hear(heard)),
-            Self::Http => http::hear(heard),
-            Self::Postgres => postgres::hear(heard),
+            Self::SendExpect(talk) => talk.hear(heard, end),
+            Self::Http(talk) => talk.hear(heard, end),
+            Self::PostgresRequest => postgres::hear_request(heard, end),
+            Self::PostgresLogin => postgres::hear_login(heard),
             Self::Mysql(talk) => talk.hear(heard),
             Self::Redis => redis::hear(heard),
             Self::Smtp => smtp::hear(heard),

@@ -28,10 +28,13 @@ pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
     if !(2..=LONGEST).contains(&length) {
         return Err(DialogueFault::Unexpected);
     }
-    match rest.get(1) {
-        None => Ok(MORE),
-        Some(code) if UNAVAILABLE.contains(code) => Err(DialogueFault::Unexpected),
-        Some(_) => Ok(Turn::Done { farewell: DISCONNECT }),
+    match rest {
+        [] | [0 | 1] => Ok(MORE),
+        [0 | 1, code, ..] if UNAVAILABLE.contains(code) => Err(DialogueFault::Unexpected),
+        // Version 3.1.1 has no more in it, version 5 has properties. A text that begins with spaces is neither.
+        [0 | 1, 0..=5, ..] if length == 2 => Ok(Turn::Done { farewell: DISCONNECT }),
+        [0 | 1, 0x80..=0x9f, ..] => Ok(Turn::Done { farewell: DISCONNECT }),
+        _ => Err(DialogueFault::Unexpected),
     }
 }
 

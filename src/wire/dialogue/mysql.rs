@@ -55,7 +55,7 @@ impl Talk {
         let Some((number, payload)) = packet(heard)? else { return Ok(MORE) };
         let used = HEADER + payload.len();
         match (self.stage, payload.first()) {
-            (Stage::Greeting, Some(&VERSION_10)) if number == 0 && payload.contains(&0) => {
+            (Stage::Greeting, Some(&VERSION_10)) if number == 0 && has_version(payload) => {
                 let Some(user) = &self.user else { return Ok(ALIVE) };
                 let words = login(user).into();
                 self.stage = Stage::Login;
@@ -70,6 +70,14 @@ impl Talk {
             _ => Err(DialogueFault::Unexpected),
         }
     }
+}
+
+/// Whether a greeting has the server's version: visible characters, and a NUL behind them.
+fn has_version(greeting: &[u8]) -> bool {
+    let mut parts = greeting[1..].splitn(2, |&byte| byte == 0);
+    let version = parts.next().unwrap_or_default();
+    let is_whole = parts.next().is_some();
+    is_whole && !version.is_empty() && version.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The number and payload of the first packet, once it is whole.

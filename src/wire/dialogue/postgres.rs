@@ -5,7 +5,7 @@
 //! turn every client away. A startup message with a user shows that as well: then the server says an error
 //! of class 57P. Any other error, such as a user it does not know, comes from a server that works.
 
-use super::{ALIVE, DialogueFault, MORE, Turn};
+use super::{ALIVE, DialogueFault, End, MORE, Turn};
 
 /// Its length and the code that stands where a version would.
 pub(super) const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -14,6 +14,9 @@ const VERSION: [u8; 4] = [0, 3, 0, 0];
 
 /// The class "operator intervention": shutdown, crash, cannot connect now.
 const NOT_NOW: &[u8] = b"57P";
+
+/// The last of the ways to prove who one is: the end of SASL.
+const LAST_PROOF: u32 = 12;
 
 /// Errors at the start of a session have a few hundred bytes.
 const LONGEST: usize = 8 * 1024;
@@ -31,22 +34,35 @@ pub(super) fn startup(user: &str) -> Vec<u8> {
     [&length.to_be_bytes()[..], &body].concat()
 }
 
-pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
-    match heard.first() {
-        None => Ok(MORE),
-        // To the SSLRequest: it would go on with TLS, or without.
-        Some(b'S' | b'N') => Ok(ALIVE),
-        // To the startup message: a request to prove who one is, or the word that all is well.
-        Some(b'R') => Ok(match packet(heard, 8..=LONGEST)? {
-            Some(_) => ALIVE,
-            None => MORE,
-        }),
-        Some(b'E') => match packet(heard, 6..=LONGEST)? {
-            Some(fields) if is_alive(fields) => Ok(ALIVE),
-            Some(_) => Err(DialogueFault::Unexpected),
-            None => Ok(MORE),
-        },
-        Some(_) => Err(DialogueFault::Unexpected),
+/// Reads the answer to the SSLRequest: one byte, and nothing behind it until the client goes on. Other servers greet
+/// with words that begin with these letters too.
+pub(super) fn hear_request(heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+    match (heard, end) {
+        ([], _) => Ok(MORE),
+        ([b'S' | b'N'], None) => Ok(Turn::Silence),
+        ([b'S' | b'N'], Some(End::Silent)) => Ok(ALIVE),
+        ([b'S' | b'N'], Some(End::Closed)) => Err(DialogueFault::Closed),
+        _ => Err(DialogueFault::Unexpected),
+    }
+}
+
+/// Reads the answer to the startup message: notices, then a request to prove who the user is, the word that all is
+/// well, or an error.
+pub(super) fn hear_login(heard: &[u8]) -> Result<Turn, DialogueFault> {
+    let Some(kind) = heard.first() else { return Ok(MORE) };
+    let lengths = match kind {
+        b'R' => 8..=LONGEST,
+        b'E' | b'N' => 6..=LONGEST,
+        _ => return Err(DialogueFault::Unexpected),
+    };
+    let Some(content) = packet(heard, lengths)? else { return Ok(MORE) };
+    match kind {
+        b'R' if content.first_chunk().is_some_and(|kind| u32::from_be_bytes(*kind) <= LAST_PROOF) => {
+            Ok(ALIVE)
+        }
+        b'E' if code(content).is_some_and(|code| !code.starts_with(NOT_NOW)) => Ok(ALIVE),
+        b'N' if code(content).is_some() => Ok(Turn::Hear { used: 5 + content.len() }),
+        _ => Err(DialogueFault::Unexpected),
     }
 }
 
@@ -62,12 +78,11 @@ fn packet(heard: &[u8], lengths: std::ops::RangeInclusive<usize>) -> Result<Opti
     Ok(heard.get(5..1 + length))
 }
 
-/// Whether an error comes from a server that serves: each field is a letter and a text that a NUL ends; `C` is
-/// the code.
-fn is_alive(fields: &[u8]) -> bool {
-    fields
-        .split(|&byte| byte == 0)
-        .filter_map(<[u8]>::split_first)
-        .find(|(kind, _)| **kind == b'C')
-        .is_some_and(|(_, code)| code.len() == 5 && !code.starts_with(NOT_NOW))
+/// The code of an error or a notice: each field is a letter and a text that a NUL ends, and `C` is the code.
+fn code(fields: &[u8]) -> Option<&[u8]> {
+    let (_, code) =
+        fields.split(|&byte| byte == 0).filter_map(<[u8]>::split_first).find(|(kind, _)| **kind == b'C')?;
+    let is_code =
+        code.len() == 5 && code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    is_code.then_some(code)
 }

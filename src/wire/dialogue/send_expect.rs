@@ -1,11 +1,17 @@
-//! A dialogue in the operator's words: bytes to send and bytes that must come, in turn.
+//! A dialogue in the operator's words: bytes to send, bytes that must come, and bytes that must not, in turn.
 //!
 //! What is expected may stand anywhere in what the server sent since the last match; what came before it is
-//! passed over. So a greeting with a changing name in it needs only its fixed part.
+//! passed over. So a greeting with a changing name in it needs only its fixed part. Refused bytes must not come
+//! to their end before the next expected ones do. Behind the last expected bytes they must not come before the
+//! server closes or falls silent.
+//!
+//! An expected pattern matches as soon as what came so far does. Its end should be something fixed: `$` also
+//! fits where the next bytes are still under way.
 
 use std::sync::Arc;
 
-use super::{ALIVE, MORE, MOST_HEARD, NOTHING, Turn};
+use super::pattern::BytePattern;
+use super::{ALIVE, DialogueFault, End, MORE, MOST_HEARD, NOTHING, Turn};
 
 /// Steps that a script may have.
 pub const MOST_STEPS: usize = 32;
@@ -21,6 +27,10 @@ pub enum Step {
     Send(Arc<[u8]>),
     /// These bytes must come.
     Expect(Arc<[u8]>),
+    /// Bytes must come that match this.
+    ExpectPattern(BytePattern),
+    /// These bytes must not come before the next expected ones, or before the end.
+    Refuse(Arc<[u8]>),
 }
 
 /// Where a script stands.
@@ -29,35 +39,63 @@ pub(super) struct Talk {
     steps: Arc<[Step]>,
     /// The step that is next.
     next: usize,
-    /// So many of the bytes not yet understood hold no beginning of what is expected. Without it, a server
-    /// that sends byte by byte would have all of them searched each time.
+    /// The steps whose bytes are refused now.
+    refused: Vec<usize>,
+    /// So many of the bytes not yet understood were searched before. Without it, a server that sends byte by
+    /// byte would have all of them searched each time.
     searched: usize,
 }
 
 impl Talk {
     pub(super) fn new(steps: Arc<[Step]>) -> Self {
-        Self { steps, next: 0, searched: 0 }
+        Self { steps, next: 0, refused: Vec::new(), searched: 0 }
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8]) -> Turn {
-        match self.steps.get(self.next) {
-            None => ALIVE,
+    pub(super) fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+        while let Some(Step::Refuse(_)) = self.steps.get(self.next) {
+            self.refused.push(self.next);
+            self.next += 1;
+        }
+        let found = match self.steps.get(self.next) {
             Some(Step::Send(bytes)) => {
                 let words = bytes.to_vec().into();
                 self.next += 1;
-                Turn::Say { used: 0, words }
+                return Ok(Turn::Say { used: 0, words });
             }
-            Some(Step::Expect(bytes)) => {
-                let from = self.searched.min(heard.len());
-                let found = heard[from..].windows(bytes.len().max(1)).position(|window| window == &bytes[..]);
-                let Some(at) = found else {
-                    self.searched = (heard.len() + 1).saturating_sub(bytes.len());
-                    return MORE;
-                };
+            Some(Step::Expect(bytes)) => self.find(bytes, heard),
+            Some(Step::ExpectPattern(pattern)) => pattern.end_in(heard),
+            Some(Step::Refuse(_)) | None => None,
+        };
+        if self.earliest_refused(heard).is_some_and(|refused| found.is_none_or(|found| refused <= found)) {
+            return Err(DialogueFault::Unexpected);
+        }
+        self.searched = heard.len();
+        match found {
+            Some(used) => {
                 self.next += 1;
                 self.searched = 0;
-                Turn::Say { used: from + at + bytes.len(), words: NOTHING }
+                self.refused.clear();
+                Ok(Turn::Say { used, words: NOTHING })
             }
+            None if self.next < self.steps.len() => Ok(MORE),
+            None if self.refused.is_empty() || end.is_some() => Ok(ALIVE),
+            None => Ok(Turn::Silence),
         }
+    }
+
+    /// Where refused bytes end first.
+    fn earliest_refused(&self, heard: &[u8]) -> Option<usize> {
+        let refused = self.refused.iter().filter_map(|&at| match &self.steps[at] {
+            Step::Refuse(bytes) => self.find(bytes, heard),
+            _ => None,
+        });
+        refused.min()
+    }
+
+    /// Where these bytes end, as far as they were not searched for before.
+    fn find(&self, bytes: &[u8], heard: &[u8]) -> Option<usize> {
+        let from = self.searched.saturating_sub(bytes.len().saturating_sub(1)).min(heard.len());
+        let found = heard[from..].windows(bytes.len().max(1)).position(|window| window == bytes);
+        found.map(|at| from + at + bytes.len())
     }
 }

@@ -18,7 +18,15 @@ fn user(name: &str) -> Option<Arc<str>> {
 }
 
 fn http() -> Script {
-    Script::Http { path: "/".into(), host: None }
+    Script::Http(Arc::default())
+}
+
+fn http_body(body: BodyMatch) -> Script {
+    Script::Http(HttpScript { body: Some(body), ..HttpScript::default() }.into())
+}
+
+fn refuse(bytes: &[u8]) -> Step {
+    Step::Refuse(bytes.into())
 }
 
 fn send(bytes: &[u8]) -> Step {
@@ -39,6 +47,14 @@ static ALL: LazyLock<Vec<Script>> = LazyLock::new(|| {
         Script::Tls { server_name: Some("mail.example.com".parse().unwrap()) },
         script(&[expect(b"220"), send(b"a"), expect(b"b"), send(b"c")]),
         http(),
+        http_body(BodyMatch::Contains(b"ok"[..].into())),
+        http_body(BodyMatch::Matches(BytePattern::new("^o.*k$").unwrap())),
+        script(&[
+            expect(b"2"),
+            refuse(b"R"),
+            Step::ExpectPattern(BytePattern::new("[0-9]x").unwrap()),
+            refuse(b"0"),
+        ]),
         Script::Postgres { user: None },
         Script::Postgres { user: user("u") },
         Script::Mysql { user: None },
@@ -65,6 +81,10 @@ fn talk<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Str
             Ok(Next::Read) => match pieces.next() {
                 Some(piece) => dialogue.hear(piece),
                 None => break "more".to_owned(),
+            },
+            Ok(Next::Listen) => match pieces.next() {
+                Some(piece) => dialogue.hear(piece),
+                None => dialogue.silent(),
             },
             Err(fault) => break fault.to_string(),
         }
@@ -100,6 +120,7 @@ fn sent(script: &Script, says: &[u8]) -> Vec<u8> {
 }
 
 const UNEXPECTED: &str = "unexpected answer";
+const ENDLESS: &str = "more than 16384 bytes without the expected answer";
 
 #[test]
 fn redis_answers_a_ping() {
@@ -153,6 +174,9 @@ fn mqtt_acknowledges() {
     }
     check(&Script::Mqtt, b"\x20\x02\x00\x03", UNEXPECTED);
     check(&Script::Mqtt, b"\x20\x03\x00\x88\x00", UNEXPECTED);
+    // A text that begins with a space.
+    check(&Script::Mqtt, b"  welcome", UNEXPECTED);
+    check(&Script::Mqtt, b" \x02\0\x06", UNEXPECTED);
     check(&Script::Mqtt, b"\x20\x00", UNEXPECTED);
     check(&Script::Mqtt, b"\x20\x82\x00\x00\x00", "alive");
     check(&Script::Mqtt, b"\x20\xff\xff\xff\x7f\x00\x00", UNEXPECTED);
@@ -169,29 +193,74 @@ fn postgres_error(code: &str) -> Vec<u8> {
     [&b"E"[..], &length.to_be_bytes(), fields.as_bytes()].concat()
 }
 
-#[test]
-fn postgres_answers() {
-    let (without, with) = (Script::Postgres { user: None }, Script::Postgres { user: user("monitor") });
-    for script in [&without, &with] {
-        check_alive(script, &postgres_error("28000"));
-        check_alive(script, &postgres_error("3D000"));
-        check_alive(script, &postgres_error("53300"));
-        check(script, &postgres_error("57P03"), UNEXPECTED);
-        check(script, &postgres_error("57P01"), UNEXPECTED);
-        check(script, &postgres_error(""), UNEXPECTED);
-        check(script, b"Ecould not fork new process for connection: no\n\0", UNEXPECTED);
-        check(script, b"E\0\0\0\x04", UNEXPECTED);
-        check(script, b"E\0\0\x20\x01", UNEXPECTED);
-        check(script, b"HTTP/1.1", UNEXPECTED);
+/// What comes of an answer behind which the server closes.
+fn end_at_close(script: &Script, says: &[u8]) -> String {
+    let mut dialogue = Dialogue::new(script, "10.0.0.1:80", &random());
+    let mut pieces = says.chunks(3);
+    loop {
+        match dialogue.go_on() {
+            Ok(Next::Send(_)) => {}
+            Ok(Next::Done) => return "alive".to_owned(),
+            Ok(Next::Read | Next::Listen) => match pieces.next() {
+                Some(piece) => dialogue.hear(piece),
+                None => dialogue.closed(),
+            },
+            Err(fault) => return fault.to_string(),
+        }
     }
-    check_alive(&without, b"S");
-    check_alive(&without, b"N");
-    check_alive(&with, b"R\0\0\0\x0c\0\0\0\x05abcd");
-    check(&with, b"R\0\0\0\x07\0\0\0", UNEXPECTED);
-    assert_eq!(sent(&without, b""), [0, 0, 0, 8, 4, 210, 22, 47]);
-    let startup = b"\0\0\0\x31\0\x03\0\0user\0monitor\0application_name\0pointsman\0\0";
-    assert_eq!(sent(&with, b""), startup);
-    assert_eq!(usize::from(startup[3]), startup.len());
+}
+
+#[test]
+fn postgres_answers_a_request_for_tls() {
+    let script = Script::Postgres { user: None };
+    check_alive(&script, b"S");
+    check_alive(&script, b"N");
+    // Greetings of others begin with these letters too, and an error is no answer to this request.
+    for says in
+        [&b"SSH-2.0-x\r\n"[..], b"SERVER BUSY\r\n", b"NO\r\n", b"S\0", b"N\n", b"R", b"HTTP/1.1", b"\0"]
+    {
+        check(&script, says, UNEXPECTED);
+    }
+    check(&script, &postgres_error("28000"), UNEXPECTED);
+    check(&script, b"", "more");
+    assert_eq!(end_at_close(&script, b"S"), "closed before it answered");
+    assert_eq!(end_at_close(&script, b"SSH"), UNEXPECTED);
+    assert_eq!(sent(&script, b""), [0, 0, 0, 8, 4, 210, 22, 47]);
+}
+
+#[test]
+fn postgres_answers_a_login() {
+    let script = Script::Postgres { user: user("monitor") };
+    let notice = [b"N", &postgres_error("01000")[1..]].concat();
+    for code in ["28000", "3D000", "53300"] {
+        check_alive(&script, &postgres_error(code));
+        check_alive(&script, &[&notice[..], &notice, &postgres_error(code)].concat());
+    }
+    check_alive(&script, b"R\0\0\0\x0c\0\0\0\x05abcd");
+    check_alive(&script, b"R\0\0\0\x08\0\0\0\0");
+    check_alive(&script, &[&notice[..], b"R\0\0\0\x08\0\0\0\0"].concat());
+    check(&script, &notice, "more");
+    for code in ["57P03", "57P01", "", "2800", "xxxxx"] {
+        check(&script, &postgres_error(code), UNEXPECTED);
+        check(&script, &[&notice[..], &postgres_error(code)].concat(), UNEXPECTED);
+    }
+    for says in [
+        &b"Ecould not fork new process for connection: no\n\0"[..],
+        b"E\0\0\0\x04",
+        b"E\0\0\x20\x01",
+        b"R\0\0\0\x07\0\0\0",
+        // Kinds of proof that there are not.
+        b"R\0\0\0\x08\0\0\x01\0",
+        b"HTTP/1.1",
+        b"SSH-2.0-x\r\n",
+        b"NO SERVICE\r\n",
+        b"S",
+        b"N\0\0\0\x06\0\0",
+    ] {
+        check(&script, says, UNEXPECTED);
+    }
+    check(&script, b"N", "more");
+    assert!(sent(&script, b"").ends_with(b"user\0monitor\0application_name\0pointsman\0\0"));
 }
 
 /// A packet of MySQL.
@@ -265,9 +334,24 @@ fn http_has_a_good_status() {
 fn http_asks_for_path_and_host() {
     let asked = |script: &Script| String::from_utf8(sent(script, b"")).unwrap();
     assert!(asked(&http()).starts_with("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"));
-    let script = Script::Http { path: "/up?deep=1".into(), host: Some("www.example.com".into()) };
+    let script = HttpScript {
+        path: "/up?deep=1".into(),
+        host: Some("www.example.com".into()),
+        ..HttpScript::default()
+    };
+    let script = Script::Http(script.into());
     assert!(asked(&script).starts_with("GET /up?deep=1 HTTP/1.1\r\nHost: www.example.com\r\n"));
     assert!(asked(&script).ends_with("\r\nConnection: close\r\n\r\n"));
+    let script = HttpScript {
+        method: "POST".into(),
+        headers: vec![("accept".into(), "text/plain".into()), ("X-A".into(), "b c".into())],
+        ..HttpScript::default()
+    };
+    assert_eq!(
+        asked(&Script::Http(script.into())),
+        "POST / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nUser-Agent: pointsman\r\nConnection: close\r\n\
+         Content-Length: 0\r\naccept: text/plain\r\nX-A: b c\r\n\r\n"
+    );
 }
 
 #[test]
@@ -289,6 +373,80 @@ fn steps_are_done_in_order() {
     let long = vec![b'y'; send_expect::LONGEST_STEP];
     check(&script(&[expect(&long)]), &[&[b'x'; 9000][..], &long].concat(), "alive");
     check(&script(&[expect(b"y")]), &[b'x'; 20_000], "more than 16384 bytes without the expected answer");
+}
+
+#[test]
+fn http_statuses_are_expected() {
+    let expecting = |expect: &[std::ops::RangeInclusive<u16>]| {
+        Script::Http(HttpScript { expect: expect.into(), ..HttpScript::default() }.into())
+    };
+    let vault = expecting(&[200..=200, 429..=429, 472..=473]);
+    for status in ["200", "429", "473"] {
+        check(&vault, format!("HTTP/1.1 {status} x\r\n").as_bytes(), "alive");
+    }
+    for status in ["201", "301", "428", "474", "503"] {
+        check(&vault, format!("HTTP/1.1 {status} x\r\n").as_bytes(), UNEXPECTED);
+    }
+    check(&expecting(&[503..=503]), b"HTTP/1.0 503 no\r\n", "alive");
+}
+
+#[test]
+fn http_bodies_are_searched() {
+    let contains = http_body(BodyMatch::Contains(b"role=primary"[..].into()));
+    let matches = http_body(BodyMatch::Matches(BytePattern::new(r"^ok( |$)").unwrap()));
+    let with = |head: &str, body: &[u8]| [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n", body].concat();
+    // As soon as it has come, whatever follows.
+    check(&contains, &with("", b"x role=primary"), "alive");
+    check(&contains, &with("", b"x role=replica"), "more");
+    assert_eq!(end_at_close(&contains, &with("", b"x role=replica")), UNEXPECTED);
+    check(&contains, &with("content-length: 12\r\n", b"role=primary"), "alive");
+    check(&contains, &with("Content-Length: 5\r\n", b"role=primary"), UNEXPECTED);
+    check(&contains, &with("Content-Length: x\r\n", b"role=primary"), UNEXPECTED);
+    check(&contains, &with("Content-Length: 0\r\n", b""), UNEXPECTED);
+    // Cut in the middle of the word.
+    let chunked = "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n";
+    check(&contains, &with(chunked, b"5;a=b\r\nrole=\r\n7\r\nprimary\r\n0\r\n\r\n"), "alive");
+    check(&contains, &with(chunked, b"5\r\nrole=\r\n0\r\n\r\n"), UNEXPECTED);
+    check(&contains, &with(chunked, b"5\r\nrole=xx"), UNEXPECTED);
+    check(&contains, &with(chunked, b"role=primary\r\n"), UNEXPECTED);
+    assert_eq!(end_at_close(&contains, &with(chunked, b"ff\r\nrole=")), "closed before it answered");
+    // A pattern is tried at the end.
+    check(&matches, &with("", b"ok"), "more");
+    assert_eq!(end_at_close(&matches, &with("", b"ok")), "alive");
+    check(&matches, &with("Content-Length: 2\r\n", b"okay"), "alive");
+    check(&matches, &with("Content-Length: 4\r\n", b"okay"), UNEXPECTED);
+    check(&matches, &with("", &[b"ok ", &[b'x'; MOST_BODY][..]].concat()), "alive");
+    check(&contains, &with("", &[b'x'; MOST_BODY]), UNEXPECTED);
+    check(&contains, &[b"HTTP/1.1 200 OK\r\n".to_vec(), vec![b'x'; MOST_HEARD]].concat(), ENDLESS);
+    check(&contains, b"HTTP/1.1 204 x\r\n\r\nrole=primary", UNEXPECTED);
+    check(&contains, b"HTTP/1.1 503 x\r\n\r\nrole=primary", UNEXPECTED);
+    check(&contains, b"HTTP/1.1 100 x\r\n\r\nHTTP/1.1 200 x\r\n\r\nrole=primary", "alive");
+}
+
+#[test]
+fn patterns_are_expected_and_words_refused() {
+    let pattern = |text: &str| Step::ExpectPattern(BytePattern::new(text).unwrap());
+    let primary = script(&[pattern("role:(master|primary)\r\n"), pattern("slaves:[1-9]")]);
+    check_alive(&primary, b"role:primary\r\nslaves:2");
+    check(&primary, b"role:slave\r\nslaves:2", "more");
+    check(&primary, b"slaves:2 role:master\r\n", "more");
+
+    let steps = script(&[refuse(b"loading:1"), refuse(b"-ERR"), send(b"INFO"), expect(b"role:master")]);
+    check_alive(&steps, b"loading:0 role:master");
+    check(&steps, b"loading:1 role:master", UNEXPECTED);
+    check(&steps, b"-ERR", UNEXPECTED);
+    check(&steps, b"role:master loading:1", "alive");
+    // Refused bytes count where they end: here behind the expected ones, and with them.
+    check(&script(&[refuse(b"abcd"), expect(b"bc")]), b"abcd", "alive");
+    check(&script(&[refuse(b"abc"), expect(b"bc")]), b"abc", UNEXPECTED);
+
+    // Until the server closes or falls silent.
+    let last = script(&[expect(b"role:master"), refuse(b"loading:1")]);
+    check(&last, b"role:master loading:0", "alive");
+    check(&last, b"role:master loading:1", UNEXPECTED);
+    check(&last, b"loading:1 role:master", "alive");
+    assert_eq!(end_at_close(&last, b"role:master"), "alive");
+    assert_eq!(end_at_close(&last, b"role:slave"), "closed before it answered");
 }
 
 /// What a server of TLS says to our hello; alive if it has a certificate.
@@ -424,7 +582,7 @@ fn no_change_of_one_byte_does_harm() {
 
 proptest! {
     #[test]
-    fn garbage_does_no_harm(says in proptest::collection::vec(any::<u8>(), 0..300), which in 0_usize..11) {
+    fn garbage_does_no_harm(says in proptest::collection::vec(any::<u8>(), 0..300), which in 0_usize..14) {
         end(&ALL[which], &says);
     }
 
@@ -435,15 +593,17 @@ proptest! {
             prop::sample::select(&b"\0\x01\x02\x03\x0a\x15\x16\x20\xfe\xffSSH-2.0R+PONGE 120\r\nHTTP/"[..]),
             0..60,
         ),
-        which in 0_usize..11,
+        which in 0_usize..14,
     ) {
         end(&ALL[which], &says);
     }
 
     #[test]
-    fn nothing_endless_is_borne(says in any::<u8>(), which in 0_usize..11) {
+    fn nothing_endless_is_borne(says in any::<u8>(), which in 0_usize..14) {
         let (end, sent) = talk(&ALL[which], std::iter::repeat_n(&[says; 1024][..], 100));
         prop_assert!(end != "more", "{}", end);
         prop_assert!(sent.len() < 20_000);
     }
 }
+
+mod matrix;

@@ -16,7 +16,7 @@ mod write;
 use std::net::SocketAddr;
 
 pub use read::{begins_like_one, read};
-pub use write::{Outgoing, local};
+pub use write::{Outgoing, local, own};
 
 /// The first bytes of version 1.
 const V1_SIGNATURE: &[u8] = b"PROXY ";

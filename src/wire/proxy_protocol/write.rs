@@ -100,9 +100,15 @@ impl Outgoing<'_> {
 /// connection itself are told where they are known.
 pub fn local(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     match version {
-        Version::V1 => Outgoing { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write(),
+        Version::V1 => own(version, ends),
         Version::V2 => [&V2_SIGNATURE[..], &[LOCAL, UNSPEC, 0, 0]].concat(),
     }
+}
+
+/// The header of a connection of the sender's own, in the form of a client's: with the two ends of the connection itself.
+/// For servers that close on LOCAL.
+pub fn own(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    Outgoing { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write()
 }
 
 /// An IPv6 address without the dotted form of IPv4-mapped ones, which the protocol does not know.

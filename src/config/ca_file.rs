@@ -1,0 +1,43 @@
+//! Files with certificates of authorities, which checks over TLS trust.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Config;
+use super::code::Code;
+use super::fault::{self, Diagnostic, Faults};
+use super::load::read_bytes;
+use super::named_files::Naming;
+use crate::pool::{CaFile, PoolSpec, read_certificates};
+use crate::sys::file_call::FileTurn;
+
+/// What messages call such a file.
+const WHAT: &str = "the file with authorities of the checks";
+
+/// The file of a pool's checks.
+pub(super) fn of_pool(pool: &mut PoolSpec) -> Option<&mut CaFile> {
+    pool.health.as_mut()?.tls.as_mut()?.ca.as_mut()
+}
+
+/// Reads the files of all pools.
+pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
+    for pool in &mut config.pools {
+        let name = Arc::clone(&pool.name);
+        let Some(ca) = of_pool(pool) else { continue };
+        let turn = FileTurn::wait_blocking(&ca.path);
+        let read = read(&ca.path);
+        drop(turn);
+        let keys = ["pool", &name, "health", "ca_file"];
+        ca.certificates = read.map_err(|faults| naming.place(faults, &keys))?;
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Arc<[Box<[u8]>]>, Faults> {
+    read_certificates(&read_bytes(path, WHAT)?).map_err(|fault| {
+        let name = path.display().to_string();
+        let message = format!("{WHAT} cannot be used: {fault}");
+        let help = "it holds certificates in PEM, each between BEGIN CERTIFICATE and END CERTIFICATE";
+        fault::about_text(&name, String::new(), Diagnostic::new(Code::BadCaFile, "", message).help(help))
+    })
+}

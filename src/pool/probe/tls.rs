@@ -1,0 +1,303 @@
+//! TLS of checks, as a client: the only file that names the TLS library.
+//!
+//! It serves the checks on the control thread. No client's bytes come here: the data path passes TLS on as it is.
+//! There is no key and no certificate of ours, and no session is resumed. A certificate is judged only where the
+//! operator names whose certificates are accepted; a check asks whether a server works, and has no secret to lose.
+
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::check::{Talking, broken, first_words};
+use crate::pool::spec::{CaFile, TlsSpec};
+use crate::pool::{CheckFailure, CheckFault};
+use crate::sys::Address;
+
+/// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
+const CHUNK: usize = 4096;
+
+/// Bytes that the server sent first and that are shown if they are no TLS.
+const SHOWN: usize = 128;
+
+/// A connection of a check with TLS on it.
+pub(super) struct TlsSession {
+    stream: Box<dyn Talking>,
+    session: ClientConnection,
+    chunk: Box<[u8]>,
+    /// What is to be sent, and how much of that is sent.
+    unsent: Vec<u8>,
+    sent: usize,
+    first: Vec<u8>,
+    failure: Option<CheckFailure>,
+}
+
+impl TlsSession {
+    /// Shakes hands with the server at `address`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it closes the connection.
+    pub(super) async fn connect(
+        stream: Box<dyn Talking>,
+        spec: &TlsSpec,
+        address: &Address,
+    ) -> Result<Self, CheckFailure> {
+        let name = name(spec, address).ok_or(CheckFault::Other)?;
+        let session = config(spec).and_then(|config| ClientConnection::new(config, name));
+        let mut tls = Self {
+            stream,
+            session: session.map_err(|error| judged(&error))?,
+            chunk: vec![0; CHUNK].into(),
+            unsent: Vec::new(),
+            sent: 0,
+            first: Vec::new(),
+            failure: None,
+        };
+        while tls.session.is_handshaking() {
+            tls.flush().await.map_err(|error| broken(&error))?;
+            let count = tls.stream.read(&mut tls.chunk).await.map_err(|error| broken(&error))?;
+            if count == 0 {
+                return Err(CheckFault::Closed.into());
+            }
+            if tls.take_in(count).is_err() {
+                // The alert, which nothing waits for.
+                let _ = tls.flush().await;
+                return Err(tls.failure.take().unwrap_or(CheckFault::Other.into()));
+            }
+        }
+        tls.flush().await.map_err(|error| broken(&error))?;
+        Ok(tls)
+    }
+
+    /// Why the server's bytes were refused, if they were.
+    pub(super) fn failure(self) -> Option<CheckFailure> {
+        self.failure
+    }
+
+    /// Takes in the first `count` bytes of the chunk.
+    fn take_in(&mut self, count: usize) -> io::Result<()> {
+        let mut rest = &self.chunk[..count];
+        self.first.extend_from_slice(&rest[..rest.len().min(SHOWN.saturating_sub(self.first.len()))]);
+        while !rest.is_empty() {
+            self.session.read_tls(&mut rest)?;
+            if let Err(error) = self.session.process_new_packets() {
+                self.failure = Some(match error {
+                    // No TLS at all: what came tells more.
+                    rustls::Error::InvalidMessage(_) => {
+                        CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
+                    }
+                    _ => judged(&error),
+                });
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Encrypts what was written, for [`TlsSession::poll_send`].
+    fn collect(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            self.session.write_tls(&mut self.unsent)?;
+        }
+        Ok(())
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.unsent.len() {
+            let unsent = &self.unsent[self.sent..];
+            match ready!(Pin::new(&mut self.stream).poll_write(context, unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        self.unsent.clear();
+        self.sent = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for TlsSession {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let tls = self.get_mut();
+        loop {
+            match tls.session.reader().read(buffer.initialize_unfilled()) {
+                Ok(count) => {
+                    buffer.advance(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                Err(_) => {}
+            }
+            // Such as the answer to an update of keys.
+            tls.collect()?;
+            ready!(tls.poll_send(context))?;
+            let mut read = ReadBuf::new(&mut tls.chunk);
+            ready!(Pin::new(&mut tls.stream).poll_read(context, &mut read))?;
+            let count = read.filled().len();
+            if count == 0 {
+                // Without the end of TLS, which many servers leave out.
+                return Poll::Ready(Ok(()));
+            }
+            tls.take_in(count)?;
+        }
+    }
+}
+
+impl AsyncWrite for TlsSession {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let tls = self.get_mut();
+        ready!(tls.poll_send(context))?;
+        let count = tls.session.writer().write(bytes)?;
+        tls.collect()?;
+        // A request fits into the socket; what does not goes with the next read or write.
+        match tls.poll_send(context) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let tls = self.get_mut();
+        tls.collect()?;
+        ready!(tls.poll_send(context))?;
+        Pin::new(&mut tls.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+/// What an error of the library says of the server.
+fn judged(error: &rustls::Error) -> CheckFailure {
+    let fault = match error {
+        rustls::Error::AlertReceived(alert) => return CheckFault::TlsAlert(u8::from(*alert)).into(),
+        rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented => {
+            CheckFault::Certificate
+        }
+        _ => CheckFault::Unexpected,
+    };
+    CheckFailure { fault, heard: first_words(error.to_string().as_bytes()) }
+}
+
+fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier: Arc<dyn ServerCertVerifier> = match &spec.ca {
+        None => Arc::new(Unjudged(Arc::clone(&provider))),
+        Some(ca) => {
+            let verifier =
+                WebPkiServerVerifier::builder_with_provider(roots(ca).into(), Arc::clone(&provider));
+            verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?
+        }
+    };
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
+    config.alpn_protocols = spec.alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    config.enable_sni = spec.server_name.is_some();
+    Ok(config.into())
+}
+
+/// The name that the certificate must have, where it is judged.
+fn name(spec: &TlsSpec, address: &Address) -> Option<ServerName<'static>> {
+    match (&spec.server_name, address.tcp()) {
+        (Some(name), _) => ServerName::try_from(name.as_str().to_owned()).ok(),
+        (None, Some(address)) => Some(ServerName::from(address.ip())),
+        (None, None) => ServerName::try_from("localhost").ok(),
+    }
+}
+
+fn roots(ca: &CaFile) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let certificates = ca.certificates.iter().map(|der| CertificateDer::from_slice(der));
+    // They were tried when the file was read.
+    roots.add_parsable_certificates(certificates);
+    roots
+}
+
+/// Why a file has no certificates to trust.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CaFault {
+    /// It has no certificate in PEM.
+    #[error("it has no certificate in PEM")]
+    Empty,
+    /// A block of PEM is broken.
+    #[error("it is not PEM: {0}")]
+    Pem(String),
+    /// A certificate cannot be used; they count from 1.
+    #[error("certificate {0} cannot be used: {1}")]
+    Certificate(usize, String),
+}
+
+/// Reads the certificates of authorities, in PEM, and returns them in DER.
+///
+/// # Errors
+///
+/// Why they cannot be used.
+pub fn read_certificates(pem: &[u8]) -> Result<Arc<[Box<[u8]>]>, CaFault> {
+    let mut certificates = Vec::new();
+    for read in CertificateDer::pem_slice_iter(pem) {
+        let certificate = read.map_err(|error| CaFault::Pem(error.to_string()))?;
+        let der: Box<[u8]> = certificate.as_ref().into();
+        let added = RootCertStore::empty().add(certificate);
+        added.map_err(|error| CaFault::Certificate(certificates.len() + 1, error.to_string()))?;
+        certificates.push(der);
+    }
+    if certificates.is_empty() { Err(CaFault::Empty) } else { Ok(certificates.into()) }
+}
+
+/// Accepts any certificate, and a signature by whatever key: the check has no secret, and the operator has said whose
+/// certificates count nowhere.
+#[derive(Debug)]
+struct Unjudged(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unjudged {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests;

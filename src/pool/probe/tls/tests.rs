@@ -1,0 +1,172 @@
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::*;
+use crate::pool::probe::check::check;
+use crate::pool::{CheckKind, CheckOutcome, Finding, HealthSpec};
+use crate::wire::Script;
+
+const PASSED: CheckOutcome = CheckOutcome::Passed;
+
+/// An authority, and a certificate by it for these names.
+fn certificates(names: &[&str]) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = params.self_signed(&authority_key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let issuer = Issuer::new(params, authority_key);
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    (authority.pem(), certificate.der().clone(), key)
+}
+
+/// A server that answers each request over TLS by these words, and closes.
+struct Server {
+    address: SocketAddr,
+    authority: String,
+}
+
+impl Server {
+    fn start(
+        names: &[&str],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        answer: &'static [u8],
+    ) -> Self {
+        let (authority, certificate, key) = certificates(names);
+        let mut config = ServerConfig::builder_with_protocol_versions(versions)
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+                let mut stream = StreamOwned::new(session, stream);
+                if stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0) {
+                    let _ = stream.write_all(answer);
+                    stream.conn.send_close_notify();
+                    let _ = stream.flush();
+                }
+            }
+        });
+        Self { address, authority }
+    }
+
+    fn ca(&self) -> Option<CaFile> {
+        let certificates = read_certificates(self.authority.as_bytes()).unwrap();
+        Some(CaFile { path: std::path::Path::new("ca.pem").into(), certificates })
+    }
+
+    async fn check(&self, tls: TlsSpec) -> Finding {
+        check_at(self.address, tls).await
+    }
+}
+
+async fn check_at(address: SocketAddr, tls: TlsSpec) -> Finding {
+    let spec = HealthSpec {
+        check: CheckKind::Dialogue(Script::Http(Arc::default())),
+        timeout: Duration::from_secs(20),
+        tls: Some(tls),
+        ..HealthSpec::default()
+    };
+    check(&address.into(), &spec, [0; 64]).await
+}
+
+const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+
+fn named(name: &str) -> TlsSpec {
+    TlsSpec { server_name: Some(name.parse().unwrap()), ..TlsSpec::default() }
+}
+
+#[tokio::test]
+async fn a_page_is_asked_over_tls() {
+    for version in BOTH {
+        let server = Server::start(&["a.example"], &[version], GOOD);
+        assert_eq!(server.check(TlsSpec::default()).await.outcome, PASSED, "{version:?}");
+        assert_eq!(server.check(named("other.example")).await.outcome, PASSED, "no name is judged");
+    }
+    let server = Server::start(&["a.example"], &BOTH, b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
+    let found = server.check(TlsSpec::default()).await;
+    assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Unexpected));
+    assert_eq!(found.heard.as_deref(), Some("HTTP/1.1 503 Service Unavailable"));
+}
+
+#[tokio::test]
+async fn certificates_are_judged_where_an_authority_is_named() {
+    let server = Server::start(&["a.example", "127.0.0.1"], &BOTH, GOOD);
+    let judged = |spec: TlsSpec| TlsSpec { ca: server.ca(), ..spec };
+    assert_eq!(server.check(judged(named("a.example"))).await.outcome, PASSED);
+    // Without a name the certificate must have the address.
+    assert_eq!(server.check(judged(TlsSpec::default())).await.outcome, PASSED);
+    let found = server.check(judged(named("b.example"))).await;
+    assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Certificate));
+    assert!(found.heard.unwrap().starts_with("invalid peer certificate: "));
+    let other = Server::start(&["a.example"], &BOTH, GOOD);
+    let found = other.check(judged(named("a.example"))).await;
+    assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Certificate));
+}
+
+#[tokio::test]
+async fn protocols_are_offered() {
+    let server = Server::start(&["a.example"], &BOTH, GOOD);
+    let offering = |name: &str| TlsSpec { alpn: vec![name.into()], ..TlsSpec::default() };
+    assert_eq!(server.check(offering("http/1.1")).await.outcome, PASSED);
+    let refused = server.check(offering("x")).await.outcome;
+    // No application protocol.
+    assert_eq!(refused, CheckOutcome::Failed(CheckFault::TlsAlert(120)));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_shows_its_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+    });
+    let found = check_at(address, TlsSpec::default()).await;
+    assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Unexpected));
+    assert_eq!(found.heard.as_deref(), Some("HTTP/1.1 400 Bad Request"));
+    server.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_leaves_in_the_handshake_has_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let found = check_at(address, TlsSpec::default()).await;
+    assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Closed));
+    server.join().unwrap();
+}
+
+#[test]
+fn files_of_authorities_are_tried() {
+    let (authority, ..) = certificates(&["a.example"]);
+    assert_eq!(read_certificates(authority.as_bytes()).unwrap().len(), 1);
+    let two = format!("# a comment\n{authority}{authority}");
+    assert_eq!(read_certificates(two.as_bytes()).unwrap().len(), 2);
+    assert_eq!(read_certificates(b""), Err(CaFault::Empty));
+    assert_eq!(read_certificates(b"no certificate"), Err(CaFault::Empty));
+    let cut = &authority.as_bytes()[..authority.len() / 2];
+    assert!(matches!(read_certificates(cut), Err(CaFault::Pem(_) | CaFault::Empty)));
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    assert!(matches!(read_certificates(broken.as_bytes()), Err(CaFault::Certificate(1, _))));
+}

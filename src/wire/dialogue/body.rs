@@ -1,0 +1,168 @@
+//! The body of an HTTP answer: where it ends, and whether something is in it.
+//!
+//! At most [`MOST_BODY`] bytes of it are kept and searched.
+
+use super::http::BodyMatch;
+use super::{ALIVE, DialogueFault, End, MORE, Turn};
+
+/// Bytes of a body that are read.
+pub const MOST_BODY: usize = 64 * 1024;
+
+/// The line before a chunk: its length, and perhaps extensions, which nothing uses.
+const LONGEST_SIZE_LINE: usize = 256;
+
+/// Where a body ends (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Where the connection does.
+    UntilClose,
+    /// Behind so many bytes.
+    Length(usize),
+    /// Behind the last chunk.
+    Chunked(Chunk),
+}
+
+/// What comes next of a body in chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Chunk {
+    /// The line with the length of the next chunk.
+    Size,
+    /// So many bytes of a chunk.
+    Data(usize),
+    /// The end of the line behind a chunk.
+    LineEnd,
+}
+
+impl Framing {
+    /// The framing that a head tells of.
+    pub(super) fn of_head(head: &[u8]) -> Result<Self, DialogueFault> {
+        let mut framing = Self::UntilClose;
+        for line in head.split(|&byte| byte == b'\n').skip(1) {
+            let mut parts = line.splitn(2, |&byte| byte == b':');
+            let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let value = value.trim_ascii();
+            if name.eq_ignore_ascii_case(b"transfer-encoding") && !value.eq_ignore_ascii_case(b"identity") {
+                // It goes before a length.
+                return Ok(Self::Chunked(Chunk::Size));
+            }
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
+                framing = Self::Length(length.ok_or(DialogueFault::Unexpected)?);
+            }
+        }
+        Ok(framing)
+    }
+
+    /// Moves bytes of the body from `input` to `body`: how many bytes of the input were used, none if more must come.
+    fn decode(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<usize, DialogueFault> {
+        let mut take = |most: usize| {
+            let count = input.len().min(most);
+            body.extend_from_slice(&input[..count]);
+            count
+        };
+        match self {
+            Self::UntilClose => Ok(take(usize::MAX)),
+            Self::Length(left) => {
+                let used = take(*left);
+                *left -= used;
+                Ok(used)
+            }
+            Self::Chunked(Chunk::Data(left)) => {
+                let used = take(*left);
+                *left -= used;
+                if *left == 0 {
+                    *self = Self::Chunked(Chunk::LineEnd);
+                }
+                Ok(used)
+            }
+            Self::Chunked(Chunk::LineEnd) => match input {
+                [] | [b'\r'] => Ok(0),
+                [b'\r', b'\n', ..] => {
+                    *self = Self::Chunked(Chunk::Size);
+                    Ok(2)
+                }
+                _ => Err(DialogueFault::Unexpected),
+            },
+            Self::Chunked(Chunk::Size) => match input.iter().position(|&byte| byte == b'\n') {
+                None if input.len() > LONGEST_SIZE_LINE => Err(DialogueFault::Unexpected),
+                None => Ok(0),
+                Some(end) => {
+                    let size = chunk_size(&input[..end]).ok_or(DialogueFault::Unexpected)?;
+                    *self = if size == 0 { Self::Length(0) } else { Self::Chunked(Chunk::Data(size)) };
+                    Ok(end + 1)
+                }
+            },
+        }
+    }
+}
+
+/// The length in the line before a chunk.
+fn chunk_size(line: &[u8]) -> Option<usize> {
+    let digits = line.split(|&byte| byte == b';').next()?.trim_ascii();
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A body that is read.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    expected: BodyMatch,
+    framing: Framing,
+    heard: Vec<u8>,
+    /// So many of its bytes were searched before.
+    searched: usize,
+}
+
+impl Body {
+    pub(super) fn new(expected: BodyMatch, framing: Framing) -> Self {
+        Self { expected, framing, heard: Vec::new(), searched: 0 }
+    }
+
+    /// What came of it.
+    pub(super) fn heard(&self) -> &[u8] {
+        &self.heard
+    }
+
+    pub(super) fn hear(&mut self, input: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+        let (mut used, mut fault) = (0, None);
+        while self.heard.len() < MOST_BODY {
+            match self.framing.decode(&input[used..], &mut self.heard) {
+                Ok(0) => break,
+                Ok(more) => used += more,
+                Err(broken) => {
+                    fault = Some(broken);
+                    break;
+                }
+            }
+        }
+        self.heard.truncate(MOST_BODY);
+        let is_closed = end == Some(End::Closed);
+        let is_whole = self.framing == Framing::Length(0)
+            || self.heard.len() >= MOST_BODY
+            || (is_closed && self.framing == Framing::UntilClose);
+        if self.is_found(is_whole || is_closed || fault.is_some()) {
+            return Ok(ALIVE);
+        }
+        match (fault, is_whole, used) {
+            (Some(fault), _, _) => Err(fault),
+            (None, true, _) => Err(DialogueFault::Unexpected),
+            (None, false, 0) => Ok(MORE),
+            (None, false, used) => Ok(Turn::Hear { used }),
+        }
+    }
+
+    /// Whether the expected is in what came. A pattern is tried once, at the end: what it matches may depend on all that
+    /// follows.
+    fn is_found(&mut self, is_end: bool) -> bool {
+        match &self.expected {
+            BodyMatch::Contains(bytes) => {
+                let from = self.searched.saturating_sub(bytes.len().saturating_sub(1));
+                self.searched = self.heard.len();
+                self.heard[from..].windows(bytes.len().max(1)).any(|window| window == &bytes[..])
+            }
+            BodyMatch::Matches(pattern) => is_end && pattern.is_in(&self.heard),
+        }
+    }
+}
