@@ -4,6 +4,7 @@
 
 mod admin;
 mod list;
+mod status;
 mod text;
 
 use std::future::{self, Future};
@@ -24,8 +25,9 @@ use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
-use admin::{AdminArgs, ask};
+use admin::{AdminArgs, ask, show_status};
 use list::ListCommand;
+use status::Extent;
 use text::OneLine;
 
 /// How long the program's log may take to write its queued lines when the process ends: the reader of standard error
@@ -69,10 +71,16 @@ enum Command {
         #[arg(long)]
         ready: bool,
     },
-    /// Print what a running pointsman says of its listeners, pools and backends, as JSON
+    /// Print the state of a running pointsman: what is not well, listeners, pools, backends, the last events
     Status {
         #[command(flatten)]
         admin: AdminArgs,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+        /// Print all backends that are up, and all events that are kept
+        #[arg(long, conflicts_with = "json")]
+        all: bool,
     },
     /// Add to the lists of addresses of a running pointsman, remove from them, or show them
     List {
@@ -112,7 +120,10 @@ pub fn run() -> ExitCode {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
-        Command::Status { admin } => ask(&admin, "/api/v1/status"),
+        Command::Status { admin, json: true, .. } => ask(&admin, "/api/v1/status"),
+        Command::Status { admin, all, .. } => {
+            show_status(&admin, if all { Extent::All } else { Extent::Some })
+        }
         Command::List { command } => list::list(&command),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),

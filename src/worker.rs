@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
-use crate::live::{Loads, Notice, Registry, TICK};
+use crate::live::{Loads, Notice, OpenConnection, Registry, TICK};
 use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -57,6 +57,8 @@ pub enum Order {
     },
     /// Drop policies that a reload has replaced: without new clients the accept loops would keep them.
     RenewPolicies,
+    /// Send the connections that are open, within a [`TICK`].
+    ListOpen(oneshot::Sender<Vec<OpenConnection>>),
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
@@ -132,6 +134,11 @@ impl Worker {
         let _ = self.inbox.send(order);
     }
 
+    /// Another way to its inbox.
+    pub fn inbox(&self) -> WorkerInbox {
+        WorkerInbox(self.inbox.clone())
+    }
+
     /// A number that rises with every [`TICK`] in which the worker is alive.
     pub fn beats(&self) -> u64 {
         self.beats.load(Ordering::Relaxed)
@@ -155,6 +162,20 @@ impl Worker {
     /// Nothing is lost.
     pub async fn ended(&mut self) -> io::Result<()> {
         std::future::poll_fn(|cx| self.poll_ended(cx)).await
+    }
+}
+
+/// A way to a worker for those who only ask. It outlives the worker harmlessly.
+#[derive(Clone, Debug)]
+pub struct WorkerInbox(mpsc::UnboundedSender<Order>);
+
+impl WorkerInbox {
+    /// Asks for the connections that are open. They come within a [`TICK`] of a worker that is not overloaded; the
+    /// channel closes if the worker has ended.
+    pub fn list_open(&self) -> oneshot::Receiver<Vec<OpenConnection>> {
+        let (to, listed) = oneshot::channel();
+        let _ = self.0.send(Order::ListOpen(to));
+        listed
     }
 }
 
@@ -280,6 +301,7 @@ impl Desk {
                 let snapshot = self.around.snapshot.load();
                 self.posts.iter().for_each(|(id, post)| post.policy.renew(id, &snapshot));
             }
+            Order::ListOpen(to) => self.around.registry.list(to),
             Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
             Order::CloseInTurn(notice) => self.around.registry.close_in_turn(notice),
             Order::CloseAll => self.around.registry.close_all(),

@@ -159,7 +159,7 @@ fn answer(made: Result<String, lists::Refusal>) -> Response {
 
 async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     match sources::wanted(uri.query()) {
-        Some(top) => page(JSON, move || sources::json(&view, top)).await,
+        Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
     }
 }

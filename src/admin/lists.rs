@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::guard::Origin;
 use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
-use crate::server::View;
+use crate::server::{EventKind, Severity, View};
 use crate::snapshot::List;
 use crate::snapshot::additions::{Added, Full};
 use crate::snapshot::lists::Listed;
@@ -174,6 +174,11 @@ pub(super) fn add(
         Added::Again => "extended",
     };
     tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), %by, "an entry was {result}");
+    view.events.note(
+        EventKind::List,
+        Severity::Info,
+        format!("{entry} was {result} in list {name}, by {by}"),
+    );
     let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
     Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
@@ -192,6 +197,8 @@ pub(super) fn remove(
     }
     let result = if list.kept.additions.remove(entry, Instant::now()) { "removed" } else { "absent" };
     tracing::info!(list = name, %entry, %by, "an entry was to be removed: {result}");
+    let text = format!("{entry} was to be removed from list {name}, by {by}: {result}");
+    view.events.note(EventKind::List, Severity::Info, text);
     Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
 }
 

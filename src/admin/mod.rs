@@ -17,6 +17,7 @@ mod gzip;
 mod http;
 mod listener;
 mod lists;
+mod problems;
 mod query;
 mod refusal;
 mod scrape;

@@ -1,4 +1,4 @@
-//! The page /api/v1/sources: who has the most connections open.
+//! The page /api/v1/sources: which sources have the most connections open, at any listener.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::query;
-use crate::server::View;
+use crate::server::{Among, View};
 
 /// How many are told unless the question says otherwise, and at most.
 const TOP: usize = 10;
@@ -15,11 +15,13 @@ const MOST: usize = 1000;
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
 struct Sources<'a> {
-    /// With open connections.
+    /// Sources with open connections; a source counts at each listener.
     open: u64,
-    /// All that are remembered.
+    /// Open connections of all sources.
+    connections: u64,
+    /// Sources in the table of those with limits.
     known: u64,
-    /// Places of the table.
+    /// Places of that table.
     limit: usize,
     /// Those with the most open connections, the heaviest first.
     heaviest: Vec<SourceStatus<'a>>,
@@ -43,20 +45,22 @@ pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
     (1..=MOST).contains(&number).then_some(number)
 }
 
-/// The whole page, with a line end.
-pub(super) fn json(view: &View, top: usize) -> String {
+/// The whole page, with a line end. Connections are counted now, whether or not a listener limits its sources.
+pub(super) async fn json(view: &View, top: usize) -> String {
+    let census = view.census(Among::All, top).await;
     let snapshot = view.snapshot.load_full();
     let names: HashMap<u64, &str> =
         snapshot.policies.values().map(|policy| (policy.number, &*policy.listener)).collect();
     let table = &view.bounds.sources;
-    let heaviest = table.heaviest(top).into_iter().map(|report| SourceStatus {
-        source: report.ip,
-        listener: names.get(&report.listener).copied(),
-        open: report.open,
-        hellos: report.hellos,
+    let heaviest = census.heaviest.into_iter().map(|count| SourceStatus {
+        source: count.ip,
+        listener: names.get(&count.listener).copied(),
+        open: count.open,
+        hellos: count.reading,
     });
     let sources = Sources {
-        open: table.occupied(),
+        open: census.sources,
+        connections: census.connections,
         known: table.known(),
         limit: table.capacity(),
         heaviest: heaviest.collect(),

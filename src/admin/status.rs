@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::problems::{Problem, problems};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
-use crate::server::{Life, View};
+use crate::server::{ConfigState, LastReload, Life, StatusEvent, View};
 use crate::snapshot::{Policy, Protocol, Served, Snapshot};
 use crate::sys::Address;
 
@@ -21,8 +22,73 @@ struct Status<'a> {
     life: &'static str,
     workers: usize,
     connections: Connections,
+    config: ConfigStatus,
+    /// What is not well now, those that concern the most first.
+    problems: Vec<Problem>,
     listeners: Vec<ListenerStatus<'a>>,
     pools: Vec<PoolStatus<'a>>,
+    /// The last events, the newest first.
+    events: Vec<EventStatus>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Serialize)]
+struct ConfigStatus {
+    /// Null for one that did not come from a file.
+    file: Option<String>,
+    /// When it came into force. RFC 3339, UTC.
+    loaded: String,
+    /// Null if there was no reload.
+    last_reload: Option<ReloadStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReloadStatus {
+    time: String,
+    /// `ok`, or `failed`: then the configuration before it stayed.
+    result: &'static str,
+    /// What a good one changed.
+    changes: Option<String>,
+    /// Why one failed, with all faults of the file.
+    fault: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EventStatus {
+    time: String,
+    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list` or `routes`.
+    kind: &'static str,
+    /// `info`, `warning` or `error`.
+    severity: &'static str,
+    text: String,
+}
+
+fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
+}
+
+impl From<ConfigState> for ConfigStatus {
+    fn from(state: ConfigState) -> Self {
+        let reload = |reload: LastReload| {
+            let (result, changes, fault) = match reload.result {
+                Ok(changes) => ("ok", Some(changes), None),
+                Err(fault) => ("failed", None, Some(fault)),
+            };
+            ReloadStatus { time: time(reload.at), result, changes, fault }
+        };
+        Self {
+            file: state.file.map(|file| file.display().to_string()),
+            loaded: time(state.loaded),
+            last_reload: state.last_reload.map(reload),
+        }
+    }
+}
+
+impl From<StatusEvent> for EventStatus {
+    fn from(event: StatusEvent) -> Self {
+        let (kind, severity) = (event.kind.word(), event.severity.word());
+        Self { time: time(event.at), kind, severity, text: event.text }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -201,9 +267,10 @@ pub(super) fn json(view: &View) -> String {
     let snapshot = view.snapshot.load_full();
     let addresses = view.addresses();
     let now = Instant::now();
+    let config = view.config();
     let status = Status {
         version: env!("CARGO_PKG_VERSION"),
-        started: humantime::format_rfc3339_millis(view.started.max(UNIX_EPOCH)).to_string(),
+        started: time(view.started),
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
         life: match view.life() {
@@ -216,8 +283,11 @@ pub(super) fn json(view: &View) -> String {
             open: view.bounds.connections.inside(),
             limit: view.bounds.connections.limit(),
         },
+        problems: problems(view, &config, &snapshot),
+        config: config.into(),
         listeners: listeners(&snapshot, &addresses),
         pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
+        events: view.events.newest_first().into_iter().map(EventStatus::from).collect(),
     };
     let mut page = serde_json::to_string_pretty(&status).expect("it has string keys only and no map");
     page.push('\n');

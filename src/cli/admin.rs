@@ -6,6 +6,7 @@ use std::{env, io};
 
 use clap::Args;
 
+use super::status::{self, Extent};
 use super::text::as_text;
 use super::{FAILED, FAULTY, answer, complain};
 use crate::admin;
@@ -79,6 +80,16 @@ pub(super) fn ask(args: &AdminArgs, path: &str) -> ExitCode {
         Ok(at) => tell(&at.address.clone(), admin::ask(at, path, PATIENCE)),
         Err(code) => code,
     }
+}
+
+/// Asks for the status and shows it as a table. An answer that is no status is shown as it is.
+pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
+    let at = match args.at() {
+        Ok(at) => at,
+        Err(code) => return code,
+    };
+    let told = admin::ask(at.clone(), "/api/v1/status", PATIENCE);
+    tell(&at.address, told.map(|(code, page)| (code, status::table(&page, extent).unwrap_or(page))))
 }
 
 /// Asks for a change, by `POST` or `DELETE`.

@@ -17,7 +17,7 @@ use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, First, Source};
 use crate::sys::{Address, Stream, self_connect};
-use crate::telemetry::{CloseReason, ConnectOutcome};
+use crate::telemetry::{CloseReason, ConnectOutcome, Saturation};
 use crate::wire::opening::Fault;
 
 /// A connected backend, and how many of the client's first bytes it has.
@@ -159,6 +159,8 @@ pub(super) struct Failure {
     pub(super) reason: CloseReason,
     /// Whether it counts against the backend.
     pub(super) is_of_backend: bool,
+    /// What this host has run out of.
+    pub(super) shortage: Option<Saturation>,
 }
 
 impl Failure {
@@ -170,12 +172,16 @@ impl Failure {
     const GREETING_TIMEOUT: Self = Self::of_backend(ConnectOutcome::Greeting, CloseReason::GreetingTimeout);
 
     const fn of_backend(outcome: ConnectOutcome, reason: CloseReason) -> Self {
-        Self { outcome, reason, is_of_backend: true }
+        Self { outcome, reason, is_of_backend: true, shortage: None }
     }
 
     /// A failure on this side of the connection.
     const fn local(reason: CloseReason) -> Self {
-        Self { outcome: ConnectOutcome::Local, reason, is_of_backend: false }
+        Self { outcome: ConnectOutcome::Local, reason, is_of_backend: false, shortage: None }
+    }
+
+    const fn out_of(shortage: Saturation) -> Self {
+        Self { shortage: Some(shortage), ..Self::local(CloseReason::OutOfResources) }
     }
 
     fn greeting(not_ready: &NotReady) -> Self {
@@ -199,8 +205,8 @@ impl Failure {
                 failed(ConnectOutcome::Unreachable)
             }
             // No free port, or none of the source address; EAGAIN of TCP is a full table of routes.
-            Kind::AddrNotAvailable | Kind::WouldBlock => Self::local(CloseReason::OutOfResources),
-            _ if is_out_of_resources(error) => Self::local(CloseReason::OutOfResources),
+            Kind::AddrNotAvailable | Kind::WouldBlock => Self::out_of(Saturation::Ports),
+            _ if is_out_of_resources(error) => Self::out_of(Saturation::DialDescriptors),
             // From `source`: a client without an address that this backend could see.
             Kind::Unsupported => Self::local(CloseReason::ConnectFailed),
             _ => failed(ConnectOutcome::Other),

@@ -18,7 +18,6 @@ use super::gone::Awaited;
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
-use crate::limit::Moment;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
 use crate::snapshot::Served;
 use crate::sys::Address;
@@ -101,8 +100,8 @@ pub(super) async fn dial(
         };
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
-        if failure.reason == CloseReason::OutOfResources {
-            warn_of_shortage(lease.backend(), served, story);
+        if let Some(shortage) = failure.shortage {
+            story.note_saturation(shortage);
         }
         // That a host which a client names cannot be reached says nothing of the pool.
         if failure.is_of_backend && named.is_none() {
@@ -122,17 +121,6 @@ pub(super) async fn dial(
         served.metrics.no_backend.increment(1);
     }
     Err(last)
-}
-
-/// Logs a shortage of this host, once for each episode of it.
-fn warn_of_shortage(backend: &Backend, served: &Served, story: &Story) {
-    if story.around().bounds.dial_shortage.strike(Moment::now()) {
-        tracing::warn!(
-            pool = %served.pool.spec().name, backend = %backend.name(),
-            "clients are refused: this host has no descriptor, local port or memory left for a connection to a backend; \
-             raise LimitNOFILE, widen net.ipv4.ip_local_port_range, or give the pool more addresses"
-        );
-    }
 }
 
 /// Where the name that the client asks for leads, found by `deadline`.

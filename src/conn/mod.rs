@@ -34,13 +34,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::executor::{self, Next};
-use crate::limit::{Gate, Overload, Permit, Shortage, SourceTable};
+use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
-use crate::telemetry::{AccessLog, CloseReason, Metrics};
+use crate::telemetry::{AccessLog, CloseReason, Metrics, SaturationLog};
 use front::Wish;
 use parcel::{Content, Luggage};
 pub use parcel::{Doors, Parcel};
@@ -82,8 +82,8 @@ pub struct Bounds {
     pub tarpit: Arc<Gate>,
     /// Whether the process is near its limit.
     pub overload: Overload,
-    /// Whether dials failed of late, as descriptors, local ports or memory had run out.
-    pub dial_shortage: Shortage,
+    /// Which limits refuse connections now.
+    pub saturation: SaturationLog,
     /// Bytes of hellos that did not come with the first read, until a backend is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
@@ -165,6 +165,8 @@ fn admit(arrival: Arrival, around: &Surroundings) -> Option<Admitted> {
 fn begin(admitted: Admitted, seat: Seat, around: &Rc<Surroundings>) {
     let Admitted { arrival: Arrival { accepted, through, policy }, id, permit } = admitted;
     let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
+    entry.is_of(&accepted.peer);
+    entry.is_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let mut story = Story::begin(accepted.peer, &policy, entry, around);
     story.hold(permit);
     executor::spawn(serve(accepted.socket, through, policy, story, Rc::clone(around)));

@@ -18,7 +18,7 @@ use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
     ActiveConnection, ClientAddr, ClientOpening, CloseKind, CloseReason, Direction, Engine, HelloOutcome,
-    ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, Record, RouteCounts,
+    ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, Record, RouteCounts, Saturation, SaturationScope,
 };
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{Header, Origin, Tlv, Version};
@@ -65,6 +65,8 @@ struct Plot {
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     client: Address,
+    /// The pool that was asked last.
+    pool: Option<Arc<str>>,
     /// What only the access log wants; `None` where there is no log.
     told: Option<Box<Told>>,
 }
@@ -94,7 +96,6 @@ struct Told {
     introduction: Option<Box<Introduction>>,
     sni: Option<Box<str>>,
     route: Option<Arc<str>>,
-    pool: Option<Arc<str>>,
     attempts: u8,
     /// The last backend tried, until one is connected: from then on the lease has it.
     tried: Option<Arc<Backend>>,
@@ -122,6 +123,7 @@ impl Story {
             connected: 0,
             accepted: unix_millis(),
             client,
+            pool: None,
             told: None,
         };
         Self { open: Some(Open { entry, plot }), around: Rc::clone(around) }
@@ -194,6 +196,7 @@ impl Story {
 
     /// Its first bytes are read.
     pub(super) fn was_read(&mut self) {
+        self.entry().is_reading(false);
         if let Some(permit) = &mut self.plot_mut().permit {
             permit.was_read();
         }
@@ -226,6 +229,8 @@ impl Story {
         let plot = self.plot_mut();
         let peer = plot.client.clone();
         plot.client = client.unwrap_or_else(|| peer.clone());
+        let Open { entry, plot } = self.open.as_ref().expect(OPEN);
+        entry.is_of(&plot.client);
         self.tell(|told| {
             told.introduction = Some(Box::new(Introduction {
                 peer: Some(peer),
@@ -294,7 +299,7 @@ impl Story {
     }
 
     pub(super) fn asked(&mut self, pool: &Arc<str>) {
-        self.tell(|told| told.pool = Some(Arc::clone(pool)));
+        self.plot_mut().pool = Some(Arc::clone(pool));
     }
 
     /// It has waited for a place at a backend, for so long in all.
@@ -377,6 +382,12 @@ impl Story {
         }
     }
 
+    /// This host has run out of something for the connection.
+    pub(super) fn note_saturation(&self, kind: Saturation) {
+        let plot = self.plot();
+        note_saturation(kind, &plot.listener.name, plot.pool.as_ref(), &self.around);
+    }
+
     /// How long ago the connection was accepted.
     pub(super) fn age(&self) -> Duration {
         self.plot().began.elapsed()
@@ -399,6 +410,7 @@ impl Story {
         let total = plot.began.elapsed();
         plot.listener.closed(reason, total);
         count_at_pool(&entry, plot.lease.as_ref(), reason);
+        note_refusal(reason, &plot.listener.name, plot.pool.as_ref(), &self.around);
         if !is_logged(reason, &plot.listener, &self.around) {
             return;
         }
@@ -416,7 +428,7 @@ impl Story {
             proxy_alpn: introduction.alpn,
             unique_id: introduction.unique_id,
             route: told.route,
-            pool: told.pool,
+            pool: plot.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
             backend_address: told
                 .dialled
@@ -467,10 +479,27 @@ fn count_at_pool(entry: &Registered, lease: Option<&Lease>, reason: CloseReason)
 pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Policy, around: &Surroundings) {
     let listener = policy.metrics.accepted();
     listener.closed(reason, Duration::ZERO);
+    note_refusal(reason, &listener.name, None, around);
     if is_logged(reason, &listener, around) {
         let listener = Arc::clone(&listener.name);
         around.access_log.push(Record::refused(id, SystemTime::now(), ClientAddr(client), listener, reason));
     }
+}
+
+/// Counts a refusal for the limit that caused it. Every refused connection comes here once.
+fn note_refusal(reason: CloseReason, listener: &Arc<str>, pool: Option<&Arc<str>>, around: &Surroundings) {
+    if let Some(kind) = Saturation::of(reason) {
+        note_saturation(kind, listener, pool, around);
+    }
+}
+
+fn note_saturation(kind: Saturation, listener: &Arc<str>, pool: Option<&Arc<str>>, around: &Surroundings) {
+    let thing = match kind.scope() {
+        SaturationScope::Process => None,
+        SaturationScope::Listener => Some(listener),
+        SaturationScope::Pool => pool,
+    };
+    around.bounds.saturation.note(kind, thing, Moment::now());
 }
 
 /// Whether the access log gets a record. Of those that a flood can cause it gets no more than so many a second.

@@ -13,6 +13,7 @@ use crate::limit::Moment;
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
+use crate::telemetry::Saturation;
 
 /// So many connections are taken before those that are open get a turn: what new ones cost the old.
 const BATCH: usize = 16;
@@ -97,9 +98,6 @@ async fn accept_all(listening: &Listening, id: &SocketId, policy: &CurrentPolicy
             batch += 1;
             match result {
                 Ok(accepted) => {
-                    if around.bounds.overload.shortage.is_over(Moment::now) {
-                        tracing::info!("connections are accepted again: none had to wait of late");
-                    }
                     enter(accepted, id, policy, around);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -128,11 +126,8 @@ async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &Surr
         return;
     }
     policy.metrics.accept_pauses.increment(1);
-    if around.bounds.overload.shortage.strike(Moment::now()) {
-        tracing::warn!(
-            %error, socket = %id, listener = %policy.listener,
-            "new connections wait: descriptors or memory have run out; raise LimitNOFILE or lower max_connections"
-        );
-    }
+    let now = Moment::now();
+    around.bounds.overload.shortage.strike(now);
+    around.bounds.saturation.note(Saturation::Descriptors, None, now);
     sleep(PAUSE).await;
 }

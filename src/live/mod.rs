@@ -15,11 +15,15 @@ mod tallies;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+use crate::sys::Address;
 use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
 use closing::Closing;
 pub use closing::{Notice, Pace};
@@ -65,11 +69,31 @@ impl Command {
     }
 }
 
+/// The most connections that a worker lists: more than one has, and a bound for the memory of a list (40 MiB).
+const MOST_LISTED: usize = 1 << 20;
+
+/// A connection in the list of those that are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenConnection {
+    /// The client's address; `None` for a client of a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The number of its listener.
+    pub listener: u64,
+    /// The number of its backend; 0 is none.
+    pub backend: u64,
+    /// Whether its first bytes are still being read.
+    pub is_reading: bool,
+}
+
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
 pub struct Entry {
     id: u64,
     /// The listener and the backend this connection belongs to, by their numbers; 0 is none.
     groups: Cell<[u64; 2]>,
+    /// The client's address; `None` for a client of a Unix socket.
+    client: Cell<Option<IpAddr>>,
+    /// Whether its first bytes are still being read.
+    reading: Cell<bool>,
     /// Where this connection stands in the registry's list.
     slot: Cell<usize>,
     totals: [Cell<u64>; 2],
@@ -106,6 +130,8 @@ impl Entry {
         Self {
             id,
             groups: Cell::new([group, 0]),
+            client: Cell::new(None),
+            reading: Cell::new(false),
             slot: Cell::new(0),
             totals: Default::default(),
             dropped: Cell::new(0),
@@ -160,6 +186,21 @@ impl Entry {
     /// Bytes that were read and could not be delivered.
     pub fn total_dropped(&self) -> u64 {
         self.dropped.get()
+    }
+
+    /// Notes whose connection it is.
+    pub fn is_of(&self, client: &Address) {
+        self.client.set(client.tcp().map(|address| address.ip()));
+    }
+
+    /// Notes whether its first bytes are still being read.
+    pub fn is_reading(&self, reading: bool) {
+        self.reading.set(reading);
+    }
+
+    fn listed(&self) -> OpenConnection {
+        let [listener, backend] = self.groups.get();
+        OpenConnection { client: self.client.get(), listener, backend, is_reading: self.reading.get() }
     }
 
     /// Makes the connection one of a backend's, by the backend's number.
@@ -296,6 +337,8 @@ pub struct Registry {
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
+    /// Where the next sweep sends the list of connections.
+    listings: RefCell<Vec<oneshot::Sender<Vec<OpenConnection>>>>,
 }
 
 impl Registry {
@@ -307,6 +350,7 @@ impl Registry {
             loads,
             worker,
             emptied: tokio::sync::Notify::new(),
+            listings: RefCell::default(),
         })
     }
 
@@ -341,6 +385,7 @@ impl Registry {
     pub fn readmit(self: &Rc<Self>, left: Left, seat: Seat) -> Registered {
         let entry = Entry::new(left.id, 0, left.metrics, left.tallies);
         entry.groups.set(left.groups);
+        entry.client.set(left.client);
         entry.dropped.set(left.dropped);
         for (total, before) in entry.totals.iter().zip(left.totals) {
             total.set(before);
@@ -374,9 +419,31 @@ impl Registry {
 
     /// Looks after every connection once; the worker calls it on each [`TICK`].
     pub fn sweep(&self) {
-        let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
+        let entries = self.entries.borrow();
+        let moved = match self.listings.take() {
+            none if none.is_empty() => entries.iter().map(|entry| entry.sweep()).sum(),
+            listings => {
+                let mut listed = Vec::with_capacity(entries.len().min(MOST_LISTED));
+                let sweep = |entry: &Rc<Entry>| {
+                    if listed.len() < MOST_LISTED {
+                        listed.push(entry.listed());
+                    }
+                    entry.sweep()
+                };
+                let moved = entries.iter().map(sweep).sum();
+                // Two at once are rare: an episode of saturation begins while admin is asked.
+                listings.into_iter().for_each(|to| _ = to.send(listed.clone()));
+                moved
+            }
+        };
+        drop(entries);
         self.loads.moved(self.worker, moved);
         self.give_notice();
+    }
+
+    /// Sends the connections that are open, with the next sweep, which looks at each of them anyway.
+    pub fn list(&self, to: oneshot::Sender<Vec<OpenConnection>>) {
+        self.listings.borrow_mut().push(to);
     }
 
     /// Closes the established connections of a backend one after the other, also those that come later, until
@@ -490,6 +557,7 @@ pub struct Registered {
 pub struct Left {
     id: u64,
     groups: [u64; 2],
+    client: Option<IpAddr>,
     totals: [u64; 2],
     dropped: u64,
     metrics: Arc<ListenerMetrics>,
@@ -502,6 +570,7 @@ impl Registered {
         Left {
             id: self.entry.id,
             groups: self.entry.groups.get(),
+            client: self.entry.client.get(),
             totals: [0, 1].map(|at: usize| self.entry.totals[at].get()),
             dropped: self.entry.dropped.get(),
             metrics: Arc::clone(&self.entry.metrics),

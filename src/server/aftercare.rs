@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use humantime::format_duration;
 
+use super::events::{EventKind, Severity};
 use super::{Server, backend_log};
 use crate::live::{Notice, Pace};
 use crate::pool::{
@@ -116,11 +117,11 @@ impl Aftercare {
     /// A pool may have come into panic or out of it, have lost its last backend or have one again.
     fn review_pool(&mut self, server: &Server, served: &Served) {
         self.notice_panic(server, served);
-        self.notice_loss(served);
+        self.notice_loss(server, served);
     }
 
     /// Logs once that a pool has no backend for new connections, and once that it has one again.
-    fn notice_loss(&mut self, served: &Served) {
+    fn notice_loss(&mut self, server: &Server, served: &Served) {
         if is_undiscovered(served) {
             return;
         }
@@ -130,11 +131,15 @@ impl Aftercare {
             None if !has_backend => {
                 let open: u64 = served.pool.backends().iter().map(|backend| backend.active()).sum();
                 tracing::error!(%pool, %left, open, "pool has no backend left: new connections are refused");
+                let text = format!("pool {pool} has no backend left: new connections are refused");
+                server.view.events.note(EventKind::Pool, Severity::Error, text);
                 self.without_backend.insert(Arc::clone(pool), Instant::now());
             }
             Some(since) if has_backend => {
                 let after = format_duration(Duration::from_secs(since.elapsed().as_secs()));
                 tracing::info!(%pool, %left, %after, "pool has a backend again");
+                let text = format!("pool {pool} has a backend again after {after}");
+                server.view.events.note(EventKind::Pool, Severity::Info, text);
                 self.without_backend.remove(pool);
             }
             _ => {}
@@ -178,7 +183,7 @@ impl Aftercare {
     }
 
     fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: Change) {
-        backend_log::log(&served.pool, backend, change);
+        backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
         if let Some(ejection) = backend.ejection().filter(|_| change.to == State::Ejected) {
             self.ejected.insert(backend.number(), (ejection.until, Arc::clone(backend)));

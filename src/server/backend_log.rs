@@ -1,10 +1,11 @@
-//! The log lines of backends that change their state.
+//! The log lines of backends that change their state, and their events in the status.
 //!
 //! A line says why, what the backend said in its last check, how many backends of its pool are left for new
 //! connections, and how many connections are open to it.
 
 use humantime::format_duration;
 
+use super::events::{EventKind, EventLog, Severity};
 use crate::pool::{Backend, Change, Pool, Reason, State};
 
 /// How many backends of a pool take new connections, and how many it has: "1 of 3".
@@ -12,8 +13,8 @@ pub(super) fn left(pool: &Pool) -> String {
     format!("{} of {}", pool.available(), pool.backends().len())
 }
 
-/// Logs that a backend of `pool` came into another state.
-pub(super) fn log(pool: &Pool, backend: &Backend, change: Change) {
+/// Logs and notes that a backend of `pool` came into another state.
+pub(super) fn log(pool: &Pool, backend: &Backend, change: Change, events: &EventLog) {
     // The strongest cause, which may be an older one than the last.
     let reason = backend.reason().filter(|_| change.to != State::Up).unwrap_or(change.reason);
     let failure = backend.check_failure().filter(|_| matches!(reason, Reason::ChecksFailed(_)));
@@ -21,6 +22,7 @@ pub(super) fn log(pool: &Pool, backend: &Backend, change: Change) {
     let ejection = backend.ejection();
     let (reason, left, open) = (reason.to_string(), left(pool), backend.active());
     let (pool, backend) = (backend.pool(), backend.name());
+    note(&format!("{pool}/{backend}"), change.to, &reason, heard, events);
     match change.to {
         State::Up => tracing::info!(%pool, %backend, reason, %left, open, "backend up"),
         State::Down => tracing::warn!(%pool, %backend, reason, heard, %left, open, "backend down"),
@@ -32,4 +34,13 @@ pub(super) fn log(pool: &Pool, backend: &Backend, change: Change) {
             tracing::warn!(%pool, %backend, reason, %left, open, %time, in_a_row, "backend ejected");
         }
     }
+}
+
+fn note(name: &str, state: State, reason: &str, heard: Option<&str>, events: &EventLog) {
+    let severity = match state {
+        State::Up | State::Draining | State::Maintenance => Severity::Info,
+        State::Down | State::Ejected => Severity::Warning,
+    };
+    let heard = heard.map(|words| format!(": {words:?}")).unwrap_or_default();
+    events.note(EventKind::Backend, severity, format!("{name} is {}: {reason}{heard}", state.word()));
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
+use super::events::{EventKind, Severity};
 use super::run::Control;
-use super::{Life, build};
+use super::{Life, View, build};
 use crate::config::Config;
 use crate::pool::{Discoveries, DiscoveryReport, Pool};
 
@@ -110,14 +111,14 @@ impl Control {
         }
         let drain = written.discover.get(source).and_then(|source| source.drain);
         let drain = drain.unwrap_or(server.config.shutdown.drain);
-        log_changes(&old.pool, &new.pool);
+        log_changes(&old.pool, &new.pool, &server.view);
         self.leaving.note_pool(&old.pool, &new.pool, Instant::now(), drain);
         server.view.snapshot.store(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
         self.follow_pool(&new);
     }
 }
 
-fn log_changes(old: &Pool, new: &Pool) {
+fn log_changes(old: &Pool, new: &Pool, view: &View) {
     let named = |here: &Pool, there: &Pool| {
         let mut names: Vec<String> = Vec::new();
         let mut more = 0_usize;
@@ -137,4 +138,14 @@ fn log_changes(old: &Pool, new: &Pool) {
     let (pool, backends) = (&new.spec().name, new.backends().len());
     let (added, removed) = (named(new, old), named(old, new));
     tracing::info!(%pool, %added, %removed, backends, "discovery changed the backends");
+    let text = format!(
+        "discovery changed the backends of pool {pool}: added {}; removed {}; {backends} now",
+        or_none(&added),
+        or_none(&removed)
+    );
+    view.events.note(EventKind::Pool, Severity::Info, text);
+}
+
+fn or_none(names: &str) -> &str {
+    if names.is_empty() { "none" } else { names }
 }

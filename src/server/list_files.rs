@@ -8,6 +8,7 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::events::{EventKind, Severity};
 use super::run::Control;
 use crate::config::{Code, Config, Faults, ListReader};
 use crate::snapshot::lists::FileEntries;
@@ -126,17 +127,24 @@ impl Control {
                     hint = "if the list is to be empty, set allow_empty = true for it and reload",
                     "the file of the list has no entries; the list keeps the entries that it has"
                 );
+                let text =
+                    format!("the file of list {name} has no entries; the list keeps its {kept} entries");
+                self.server.view.events.note(EventKind::List, Severity::Warning, text);
                 return;
             }
             Err(faults) => {
                 list.kept.count_failed_load();
                 tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{}", faults.render(false));
+                let text = format!("the file of list {name} is broken; its entries stay as they are");
+                self.server.view.events.note(EventKind::List, Severity::Error, text);
                 return;
             }
         };
         let entries = read.count;
         if list.swap_file(reader.source(), read, SystemTime::now()) {
             tracing::info!(list = %name, entries, "the list was read again");
+            let text = format!("list {name} was read again: {entries} entries");
+            self.server.view.events.note(EventKind::List, Severity::Info, text);
         }
     }
 

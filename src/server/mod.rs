@@ -9,9 +9,11 @@ mod agents;
 mod backend_log;
 mod build;
 mod building;
+mod census;
 mod confine;
 mod descriptors;
 mod discovery;
+mod events;
 mod front;
 mod leaving;
 mod list_files;
@@ -21,6 +23,7 @@ mod read_file;
 mod reload;
 mod route_files;
 mod run;
+mod saturation;
 mod series;
 mod signals;
 mod sockets;
@@ -37,7 +40,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use build::BuildFault;
+pub use census::{Among, Census, SourceCount};
 pub use confine::{ConfineFault, confine};
+pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use own_backends::CycleFault;
 pub use reload::{Changes, ReloadFault};
 pub use run::Signals;
@@ -48,14 +53,14 @@ pub use view::{Life, Remote, View};
 
 use crate::config::Config;
 use crate::conn::{Bounds, Doors};
-use crate::limit::{Gate, Overload, Rate, Shortage, SourceTable};
+use crate::limit::{Gate, Overload, Rate, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
 use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::{privileges, self_connect};
-use crate::telemetry::{AccessLog, Metrics};
+use crate::telemetry::{AccessLog, Metrics, SaturationLog};
 use crate::worker::{Order, Supplies, Worker};
 use descriptors::Descriptors;
 use leaving::Leaving;
@@ -147,7 +152,7 @@ impl Server {
         let hello_memory = Gate::new(config.limits.hello_memory);
         let bounds = Arc::new(Bounds {
             overload: Overload::new(&places, &hello_memory),
-            dial_shortage: Shortage::default(),
+            saturation: SaturationLog::default(),
             connections: places,
             sources: SourceTable::new(
                 config.limits.sources,
@@ -172,20 +177,12 @@ impl Server {
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
         let access_log = open_access_log(&config, &metrics)?;
-        let view = Arc::new(View {
-            snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-            bounds: Arc::clone(&bounds),
-            metrics: Arc::clone(&metrics),
-            started: SystemTime::now(),
-            workers: config.workers,
-            life: AtomicU8::new(Life::Starting as u8),
-            addresses: Mutex::default(),
-        });
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (doors, parcels) = Doors::new(config.workers);
         let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);
         let supplies = Supplies {
-            snapshot: Arc::clone(&view.snapshot),
-            bounds,
+            snapshot: Arc::clone(&snapshot),
+            bounds: Arc::clone(&bounds),
             access_log: access_log.clone(),
             metrics: Arc::clone(&metrics),
             pipes: descriptors.pipes_of_a_worker(),
@@ -198,6 +195,19 @@ impl Server {
             .enumerate()
             .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
             .collect::<io::Result<Vec<_>>>()?;
+        let started = SystemTime::now();
+        let view = Arc::new(View {
+            snapshot,
+            bounds,
+            metrics: Arc::clone(&metrics),
+            started,
+            events: EventLog::default(),
+            config: Mutex::new(ConfigState::new(started)),
+            workers: config.workers,
+            inboxes: workers.iter().map(Worker::inbox).collect(),
+            life: AtomicU8::new(Life::Starting as u8),
+            addresses: Mutex::default(),
+        });
         view.set_addresses(plan.addresses(), &config);
         metrics.process().workers.set(config.workers as f64);
         metrics.process().connections_limit.set(connections as f64);

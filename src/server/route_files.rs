@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::build::{self, BuildFault};
+use super::events::{EventKind, Severity};
 use super::run::Control;
 use crate::config::{Config, Faults, RoutesReader};
 use crate::listener::ListenerSpec;
@@ -118,6 +119,10 @@ impl Control {
             Err(faults) => {
                 metrics.routes_file_failed.increment(1);
                 tracing::error!(%listener, "the file with routes is broken; the routes stay as they are:\n{}", faults.render(false));
+                let text = format!(
+                    "the file with routes of listener {listener} is broken; the routes stay as they are"
+                );
+                self.server.view.events.note(EventKind::Routes, Severity::Error, text);
                 return;
             }
         };
@@ -148,6 +153,8 @@ impl Control {
                 // They may be the first that hold whom they refuse.
                 server.bound(&server.config);
                 tracing::info!(%listener, routes, "the routes were read again");
+                let text = format!("the routes of listener {listener} were read again: {routes} routes");
+                server.view.events.note(EventKind::Routes, Severity::Info, text);
             }
             Err(error) => tracing::error!(%listener, %error, "the routes stay as they are"),
         }

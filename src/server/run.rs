@@ -18,12 +18,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::building::Built;
+use super::events::{EventKind, Severity};
 use super::leaving::Leaving;
 use super::list_files::{ListFiles, ListReport, leave_followed};
 use super::notify::{ServiceStage, Watchdog};
 use super::own_backends::refuse_cycles;
 use super::reload::{Changes, ReloadFault};
 use super::route_files::{RouteFiles, RoutesReport};
+use super::saturation::SaturationWatch;
 use super::signals::{EarlySignals, Streams, answer_foreign};
 use super::source::try_sources;
 use super::view::Request;
@@ -92,6 +94,7 @@ pub(super) enum Event {
     Upkeep,
     Watchdog,
     Overdue,
+    Saturation,
 }
 
 impl Server {
@@ -143,6 +146,7 @@ pub(super) struct Control {
     list_files: ListFiles,
     pub(super) leaving: Leaving,
     pub(super) aftercare: Aftercare,
+    saturation: SaturationWatch,
     upkeep: tokio::time::Interval,
     pub(super) watchdog: Watchdog,
 }
@@ -156,6 +160,7 @@ impl Control {
                 (file, signals, seen)
             }
         };
+        server.view.config_state().file.clone_from(&file);
         let (report_to, reports) = mpsc::channel(REPORTS);
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -180,6 +185,7 @@ impl Control {
             list_files: ListFiles::new(),
             leaving: Leaving::default(),
             aftercare: Aftercare::default(),
+            saturation: SaturationWatch::default(),
             upkeep,
             watchdog,
         };
@@ -213,6 +219,7 @@ impl Control {
             listeners = ?server.view.addresses(),
             "serving"
         );
+        server.view.events.note(EventKind::Process, Severity::Info, "serving");
     }
 
     /// What to do besides ending.
@@ -247,6 +254,7 @@ impl Control {
             }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
+            Event::Saturation => self.saturation.follow(&self.server.view),
             Event::Request(_) | Event::Signal(_) | Event::Worker(..) | Event::Routes(_) => {}
         }
     }
@@ -279,6 +287,7 @@ impl Control {
             _ = self.upkeep.tick() => Event::Upkeep,
             () = self.watchdog.due() => Event::Watchdog,
             () = at(overdue) => Event::Overdue,
+            () = self.saturation.due(&self.server.view) => Event::Saturation,
             () = at(ejection) => Event::EjectionOver,
         }
     }
@@ -315,9 +324,12 @@ impl Control {
             Ok(config) => self.replace(config).await,
             Err(fault) => Err(fault),
         };
+        let view = &self.server.view;
         let outcome = match &result {
             Ok(changes) => {
                 tracing::info!(%changes, "reloaded");
+                view.events.note(EventKind::Reload, Severity::Info, format!("reloaded: {changes}"));
+                view.config_state().reloaded(Ok(changes.to_string()));
                 ReloadOutcome::Ok
             }
             Err(ReloadFault::Stopping) => {
@@ -326,6 +338,8 @@ impl Control {
             }
             Err(error) => {
                 tracing::error!(%error, "not reloaded; the running configuration stays");
+                view.events.note(EventKind::Reload, Severity::Error, format!("not reloaded: {error}"));
+                view.config_state().reloaded(Err(error.to_string()));
                 ReloadOutcome::Failed
             }
         };
@@ -387,6 +401,7 @@ impl Control {
         self.watchdog.notify(ServiceStage::Stopping);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
+        self.server.view.events.note(EventKind::Process, Severity::Info, "stopping");
         self.wait(spec.grace).await?;
         self.remove_socket_files().await;
         for worker in &self.server.workers {

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::events::{ConfigState, EventLog};
 use super::reload::{Changes, ReloadFault};
 use crate::config::Config;
 use crate::conn::Bounds;
 use crate::snapshot::Snapshot;
 use crate::sys::Address;
 use crate::telemetry::Metrics;
+use crate::worker::WorkerInbox;
 
 /// The stages of a process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,12 @@ pub struct View {
     pub started: SystemTime,
     /// Threads that serve.
     pub workers: usize,
+    /// The ways to them, to ask.
+    pub(super) inboxes: Vec<WorkerInbox>,
+    /// What happened of late.
+    pub events: EventLog,
+    /// Locked for a moment by a reload and by who asks.
+    pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,
     /// Where the listeners listen. Locked for a moment by a reload and by who asks.
     pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<Address>>>,
@@ -52,6 +60,16 @@ impl View {
             life if life == Life::Serving as u8 => Life::Serving,
             _ => Life::Draining,
         }
+    }
+
+    /// Which configuration is in force.
+    pub fn config(&self) -> ConfigState {
+        self.config_state().clone()
+    }
+
+    pub(super) fn config_state(&self) -> MutexGuard<'_, ConfigState> {
+        // No state is ever half changed.
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where each listener listens, by name.

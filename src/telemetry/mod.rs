@@ -11,6 +11,7 @@ mod offered;
 mod phase;
 pub mod program_log;
 pub mod record;
+mod saturation;
 
 pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
 pub use close_reason::{CloseKind, CloseReason};
@@ -24,6 +25,7 @@ pub use offered::Offered;
 pub use phase::{Phase, Who};
 pub use program_log::ProgramLog;
 pub use record::{ClientAddr, Record};
+pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.
 pub use ::metrics::{Counter, Gauge, Histogram};

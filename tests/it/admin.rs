@@ -139,6 +139,13 @@ fn status_tells_what_is_there() {
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
     assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
+    assert!(status["config"]["loaded"].take().as_str().unwrap().ends_with('Z'));
+    let event = status["events"][0].take();
+    assert!(event["time"].as_str().unwrap().ends_with('Z'), "{event}");
+    assert_eq!(
+        (&event["kind"], &event["severity"], &event["text"]),
+        (&json!("process"), &json!("info"), &json!("serving"))
+    );
     let digest = status["pools"][0]["digest"].take();
     assert_eq!(digest.as_str().unwrap().len(), 16, "{digest}");
     let expected = json!({
@@ -148,6 +155,8 @@ fn status_tells_what_is_there() {
         "life": "serving",
         "workers": 2,
         "connections": { "open": 1, "limit": null },
+        "config": { "file": null, "loaded": null, "last_reload": null },
+        "problems": [],
         "listeners": [{
             "name": "main",
             "addresses": [proxy.address("main")],
@@ -186,9 +195,22 @@ fn status_tells_what_is_there() {
                 "agent": null,
             }],
         }],
+        "events": [null],
     });
     assert_eq!(status, expected);
-    let places: Vec<_> = ["version", "started", "life", "workers", "connections", "listeners", "pools"]
+    let keys = [
+        "version",
+        "started",
+        "life",
+        "workers",
+        "connections",
+        "config",
+        "problems",
+        "listeners",
+        "pools",
+        "events",
+    ];
+    let places: Vec<_> = keys
         .map(|key| text.find(&format!("\n  \"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}")))
         .into();
     assert!(places.is_sorted(), "the keys have one order: {text}");

@@ -224,7 +224,9 @@ fn the_commands_ask_a_unix_socket_with_a_token() {
     let [token, wrong] = [&token, &wrong].map(|path| path.to_str().unwrap());
     let with = |command: &'static str, file: &'static str| [command, "--admin", file];
     let listen: &'static str = listen.leak();
-    check_run(&[&with("status", listen)[..], &["--token-file", token]].concat(), 0, "\"life\": \"serving\"");
+    check_run(&[&with("status", listen)[..], &["--token-file", token]].concat(), 0, ": serving for ");
+    let json = ["--json", "--token-file", token];
+    check_run(&[&with("status", listen)[..], &json].concat(), 0, "\"life\": \"serving\"");
     check_run(&[&with("health", listen)[..], &["--token-file", token, "--ready"]].concat(), 0, "ready");
     check_run(&with("status", listen), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", wrong]].concat(), 1, "401");

@@ -124,7 +124,7 @@ impl Program {
     /// What an operator reads, by the program's own command.
     fn status(&self) -> String {
         let admin = format!("unix:{}", self.folder.path("admin.sock").display());
-        let output = run(&["status", "--admin", &admin]);
+        let output = run(&["status", "--json", "--admin", &admin]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
+// The whole status page is one value of `json!`.
+#![recursion_limit = "256"]
 
 mod accept;
 mod admin;
@@ -34,8 +36,10 @@ mod real;
 mod records;
 mod relay;
 mod routes;
+mod saturation;
 mod starting;
 mod states;
+mod status;
 mod stuck;
 mod support;
 mod tidy;

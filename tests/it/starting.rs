@@ -241,12 +241,15 @@ fn admin_answers_when_clients_have_used_up_the_descriptors() {
     let address = program.address("main");
     let clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
     program.stderr.wait_for("new connections wait: descriptors or memory have run out");
-    program.stderr.wait_for("clients are refused: this host has no descriptor, local port or memory left");
     for _ in 0..20 {
         // Metrics open files besides.
         let (code, metrics) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();
         assert_eq!(code, 200);
         assert!(metrics.contains("process_open_fds"), "{metrics}");
+        // Whether a dial fails too depends on which worker takes the last descriptors.
+        if !metrics.contains("pointsman_connect_attempts_total{pool=\"main\",outcome=\"local\"} 0") {
+            program.stderr.wait_for("clients are refused: this host has no descriptor or memory left");
+        }
     }
     drop(clients);
     program.expect_end_by("TERM");

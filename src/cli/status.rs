@@ -1,0 +1,336 @@
+//! `pointsman status`: the status of a running pointsman as a table for people. What is not well comes first.
+//!
+//! It reads the JSON of /api/v1/status and needs none of its keys, so it can ask a version that has others.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+/// The backends that are up and listed, and the events, unless all are wanted.
+const BACKENDS: usize = 20;
+const EVENTS: usize = 10;
+
+/// How much is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All that is not well, and some of the rest.
+    Some,
+    /// Everything.
+    All,
+}
+
+/// The table; `None` if the page is no status.
+pub(super) fn table(page: &str, extent: Extent) -> Option<String> {
+    let status: Value = serde_json::from_str(page).ok()?;
+    status.get("life")?;
+    let mut out = String::new();
+    head(&status, &mut out);
+    problems(&status, &mut out);
+    listeners(&status, &mut out);
+    pools(&status, &mut out);
+    backends(&status, extent, &mut out);
+    events(&status, extent, &mut out);
+    Some(out)
+}
+
+fn head(status: &Value, out: &mut String) {
+    let connections = &status["connections"];
+    _ = writeln!(
+        out,
+        "pointsman {}: {} for {}, {} workers, {} of {} connections",
+        text(&status["version"]),
+        text(&status["life"]),
+        duration(status["uptime_seconds"].as_u64().unwrap_or(0)),
+        text(&status["workers"]),
+        text(&connections["open"]),
+        text(&connections["limit"]),
+    );
+    let config = &status["config"];
+    if config.is_object() {
+        let file = config["file"].as_str().unwrap_or("not from a file");
+        _ = writeln!(out, "configuration: {file}, in force since {}", moment(&config["loaded"]));
+    }
+    let reload = &config["last_reload"];
+    if reload.is_object() {
+        let what = reload["changes"].as_str().unwrap_or("the reasons are below");
+        _ = writeln!(out, "last reload: {} at {}: {what}", text(&reload["result"]), moment(&reload["time"]));
+    }
+}
+
+fn problems(status: &Value, out: &mut String) {
+    let problems = items(&status["problems"]);
+    if problems.is_empty() {
+        out.push_str("\nall is well\n");
+        return;
+    }
+    out.push_str("\nNOT WELL\n");
+    for problem in problems {
+        let name = text(&problem["name"]);
+        let space = if name.is_empty() { "" } else { " " };
+        let lines = text(&problem["text"]).replace('\n', "\n      ");
+        _ = writeln!(out, "  {}{space}{name}: {}", text(&problem["kind"]), lines.trim_end());
+    }
+}
+
+fn listeners(status: &Value, out: &mut String) {
+    let mut table = Table::new(["LISTENER", "PROTOCOL", "OPEN", "ROUTES", "ADDRESSES"]);
+    for listener in items(&status["listeners"]) {
+        let addresses: Vec<_> = items(&listener["addresses"]).iter().map(text).collect();
+        table.add([
+            text(&listener["name"]),
+            text(&listener["protocol"]),
+            text(&listener["connections"]["open"]),
+            text(&listener["routes"]),
+            addresses.join(" "),
+        ]);
+    }
+    table.write(out);
+}
+
+fn pools(status: &Value, out: &mut String) {
+    let mut table = Table::new(["POOL", "BALANCE", "UP", "OPEN", "WAITING"]);
+    for pool in items(&status["pools"]) {
+        let backends = items(&pool["backends"]);
+        let up = backends.iter().filter(|backend| backend["state"] == "up").count();
+        let open: u64 = backends.iter().filter_map(|backend| backend["connections"]["active"].as_u64()).sum();
+        table.add([
+            text(&pool["name"]),
+            text(&pool["balance"]),
+            format!("{up} of {}", backends.len()),
+            open.to_string(),
+            text(&pool["queue"]["waiting"]),
+        ]);
+    }
+    table.write(out);
+}
+
+/// How far a state is from well.
+fn rank(state: &str) -> u8 {
+    match state {
+        "down" => 0,
+        "ejected" => 1,
+        "draining" | "drain" => 2,
+        "maintenance" => 3,
+        "up" => 5,
+        _ => 4,
+    }
+}
+
+fn backends(status: &Value, extent: Extent, out: &mut String) {
+    let pools = items(&status["pools"]);
+    let of_pool = |pool: &'_ Value| -> Vec<_> {
+        let name = text(&pool["name"]);
+        items(&pool["backends"]).iter().map(|backend| (name.clone(), backend.clone())).collect()
+    };
+    let mut rows: Vec<_> = pools.iter().flat_map(of_pool).collect();
+    // Stable: of those alike the order stays that of the page.
+    rows.sort_by_key(|(_, backend)| rank(backend["state"].as_str().unwrap_or_default()));
+    let well = rows.iter().filter(|(_, backend)| backend["state"] == "up").count();
+    let left_out = match extent {
+        Extent::All => 0,
+        Extent::Some => well.saturating_sub(BACKENDS),
+    };
+    rows.truncate(rows.len() - left_out);
+    let mut table = Table::new(["BACKEND", "STATE", "SINCE", "OPEN", "LIMIT", "TOTAL", "WEIGHT", "CHECKS"]);
+    for (pool, backend) in rows {
+        let (connections, checks) = (&backend["connections"], &backend["checks"]);
+        table.add([
+            format!("{pool}/{}", text(&backend["name"])),
+            text(&backend["state"]),
+            duration(backend["since_seconds"].as_u64().unwrap_or(0)),
+            text(&connections["active"]),
+            connections["limit"].as_u64().map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
+            text(&connections["total"]),
+            text(&backend["weight"]),
+            format!("{} passed, {} failed", text(&checks["passed"]), text(&checks["failed"])),
+        ]);
+    }
+    table.write(out);
+    if left_out > 0 {
+        _ = writeln!(out, "and {left_out} backends more that are up; --all shows them");
+    }
+}
+
+fn events(status: &Value, extent: Extent, out: &mut String) {
+    let events = items(&status["events"]);
+    let shown = match extent {
+        Extent::All => events.len(),
+        Extent::Some => EVENTS.min(events.len()),
+    };
+    let mut table = Table::new(["EVENT", "SEVERITY", "WHAT HAPPENED"]);
+    for event in &events[..shown] {
+        // One line each: what a fault says in full stands above.
+        let what = text(&event["text"]);
+        let first = what.lines().next().unwrap_or_default().to_owned();
+        table.add([moment(&event["time"]), text(&event["severity"]), first]);
+    }
+    table.write(out);
+    if shown < events.len() {
+        _ = writeln!(out, "and {} events more; --all shows them", events.len() - shown);
+    }
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A value without quotes; nothing for null.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A time to the second: `2026-11-29 14:40:19`.
+fn moment(value: &Value) -> String {
+    let time = text(value);
+    match time.split_once('.') {
+        Some((seconds, _)) => seconds.replace('T', " "),
+        None => time,
+    }
+}
+
+/// The two largest units: `3h 12m`.
+fn duration(seconds: u64) -> String {
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    let mut left = seconds;
+    let mut words = Vec::new();
+    for (size, unit) in units {
+        if left >= size {
+            words.push(format!("{}{unit}", left / size));
+            left %= size;
+        } else if !words.is_empty() {
+            break;
+        }
+        if words.len() == 2 {
+            break;
+        }
+    }
+    if words.is_empty() { "0s".to_owned() } else { words.join(" ") }
+}
+
+/// Columns as wide as their widest cell.
+struct Table<const COLUMNS: usize> {
+    rows: Vec<[String; COLUMNS]>,
+}
+
+impl<const COLUMNS: usize> Table<COLUMNS> {
+    fn new(titles: [&str; COLUMNS]) -> Self {
+        Self { rows: vec![titles.map(str::to_owned)] }
+    }
+
+    fn add(&mut self, row: [String; COLUMNS]) {
+        self.rows.push(row);
+    }
+
+    /// Writes an empty line and the table; nothing if it has no rows.
+    fn write(&self, out: &mut String) {
+        if self.rows.len() == 1 {
+            return;
+        }
+        let width =
+            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; COLUMNS] = std::array::from_fn(width);
+        out.push('\n');
+        for row in &self.rows {
+            let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
+                _ = write!(line, "{cell:width$}  ");
+                line
+            });
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(name: &str, state: &str) -> Value {
+        serde_json::json!({
+            "name": name, "state": state, "since_seconds": 75, "weight": 1,
+            "connections": { "active": 2, "limit": null, "total": 9 },
+            "checks": { "passed": 3, "failed": 1 },
+        })
+    }
+
+    fn page(problems: &Value, backends: &[Value]) -> String {
+        serde_json::json!({
+            "version": "1.2.3", "life": "serving", "uptime_seconds": 93_784, "workers": 2,
+            "connections": { "open": 7, "limit": 100 },
+            "config": {
+                "file": "/etc/pointsman/config.toml", "loaded": "2026-01-02T03:04:05.678Z",
+                "last_reload": { "time": "2026-01-02T03:04:06.000Z", "result": "failed", "changes": null, "fault": "x" },
+            },
+            "problems": problems,
+            "listeners": [{ "name": "main", "addresses": ["127.0.0.1:1", "[::1]:1"], "protocol": "tcp", "routes": 0,
+                "connections": { "open": 7 } }],
+            "pools": [{ "name": "app", "balance": "maglev", "queue": { "waiting": 0 }, "backends": backends }],
+            "events": [{ "time": "2026-01-02T03:04:06.000Z", "kind": "reload", "severity": "error", "text": "not reloaded:\nx" }],
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn what_is_not_well_comes_first() {
+        let problem = serde_json::json!([{ "kind": "reload", "name": "", "text": "it failed:\nline" }]);
+        let backends = [backend("b1", "up"), backend("b2", "down"), backend("b3", "maintenance")];
+        let expected = "\
+pointsman 1.2.3: serving for 1d 2h, 2 workers, 7 of 100 connections
+configuration: /etc/pointsman/config.toml, in force since 2026-01-02 03:04:05
+last reload: failed at 2026-01-02 03:04:06: the reasons are below
+
+NOT WELL
+  reload: it failed:
+      line
+
+LISTENER  PROTOCOL  OPEN  ROUTES  ADDRESSES
+main      tcp       7     0       127.0.0.1:1 [::1]:1
+
+POOL  BALANCE  UP      OPEN  WAITING
+app   maglev   1 of 3  6     0
+
+BACKEND  STATE        SINCE   OPEN  LIMIT  TOTAL  WEIGHT  CHECKS
+app/b2   down         1m 15s  2     -      9      1       3 passed, 1 failed
+app/b3   maintenance  1m 15s  2     -      9      1       3 passed, 1 failed
+app/b1   up           1m 15s  2     -      9      1       3 passed, 1 failed
+
+EVENT                SEVERITY  WHAT HAPPENED
+2026-01-02 03:04:06  error     not reloaded:
+";
+        assert_eq!(table(&page(&problem, &backends), Extent::Some).unwrap(), expected);
+    }
+
+    #[test]
+    fn of_many_backends_those_that_are_up_are_cut() {
+        let mut backends: Vec<_> = (0..100).map(|number| backend(&format!("b{number}"), "up")).collect();
+        backends.extend((0..30).map(|number| backend(&format!("d{number}"), "down")));
+        let some = table(&page(&Value::Null, &backends), Extent::Some).unwrap();
+        assert!(some.contains("all is well") && some.contains("app/d29"), "{some}");
+        assert!(some.contains("app/b19") && !some.contains("app/b20"), "{some}");
+        assert!(some.contains("and 80 backends more that are up; --all shows them"), "{some}");
+        assert!(table(&page(&Value::Null, &backends), Extent::All).unwrap().contains("app/b99"));
+    }
+
+    #[test]
+    fn other_pages_are_no_status() {
+        for page in ["", "<html>", "[]", "{}", "null"] {
+            assert_eq!(table(page, Extent::All), None, "{page}");
+        }
+        assert!(table("{\"life\": 1}", Extent::All).is_some(), "keys may be missing");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        let check = |seconds, expected: &str| assert_eq!(duration(seconds), expected);
+        check(0, "0s");
+        check(59, "59s");
+        check(60, "1m");
+        check(3600, "1h");
+        check(3661, "1h 1m");
+        check(90_000, "1d 1h");
+    }
+}

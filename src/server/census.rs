@@ -1,0 +1,156 @@
+//! Counts open connections by source, at every listener, whether or not it limits its sources.
+//!
+//! Each worker lists its connections in a sweep that looks at all of them anyway. What is listed is counted on a thread
+//! that may take its time. Between two counts nothing is kept.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::View;
+use crate::limit::{PrefixLengths, Source};
+use crate::live::OpenConnection;
+
+/// How long a worker may take to list its connections; one that takes longer is left out.
+const LISTING: Duration = Duration::from_secs(2);
+
+/// Which connections are counted.
+#[derive(Clone, Debug)]
+pub enum Among {
+    /// All of the process.
+    All,
+    /// Those of a listener, by its number.
+    Listener(u64),
+    /// Those of backends, by their numbers.
+    Backends(HashSet<u64>),
+}
+
+impl Among {
+    fn has(&self, connection: &OpenConnection) -> bool {
+        match self {
+            Self::All => true,
+            Self::Listener(number) => connection.listener == *number,
+            Self::Backends(numbers) => numbers.contains(&connection.backend),
+        }
+    }
+}
+
+/// The open connections of a source at one listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceCount {
+    /// The first address of the source.
+    pub ip: IpAddr,
+    /// The number of the listener.
+    pub listener: u64,
+    /// Open connections.
+    pub open: u32,
+    /// Those of them whose first bytes are still being read.
+    pub reading: u32,
+}
+
+/// The open connections of a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Connections that were counted.
+    pub connections: u64,
+    /// Sources with open connections; a source counts at each listener.
+    pub sources: u64,
+    /// The sources with the most open connections, the heaviest first.
+    pub heaviest: Vec<SourceCount>,
+}
+
+impl View {
+    /// Counts open connections by source, and returns the `top` sources with the most.
+    ///
+    /// It takes half a second, until each worker has made its sweep.
+    pub async fn census(&self, among: Among, top: usize) -> Census {
+        let listings: Vec<_> = self.inboxes.iter().map(|inbox| inbox.list_open()).collect();
+        let mut listed = Vec::with_capacity(listings.len());
+        for listing in listings {
+            if let Ok(Ok(connections)) = timeout(LISTING, listing).await {
+                listed.push(connections);
+            }
+        }
+        let prefixes = self.prefixes();
+        let counted = spawn_blocking(move || count(&listed, &among, &prefixes, top)).await;
+        counted.unwrap_or_default()
+    }
+
+    /// What makes a source, by the numbers of the listeners that say so.
+    fn prefixes(&self) -> HashMap<u64, PrefixLengths> {
+        let snapshot = self.snapshot.load();
+        let policies = snapshot.policies.values();
+        policies.filter_map(|policy| Some((policy.number, policy.admission.as_ref()?.spec.prefix))).collect()
+    }
+}
+
+fn count(
+    listed: &[Vec<OpenConnection>],
+    among: &Among,
+    prefixes: &HashMap<u64, PrefixLengths>,
+    top: usize,
+) -> Census {
+    let mut counts: HashMap<(u64, Source), (u32, u32)> = HashMap::new();
+    let mut connections = 0;
+    for connection in listed.iter().flatten().filter(|connection| among.has(connection)) {
+        connections += 1;
+        let Some(ip) = connection.client else { continue };
+        let prefix = prefixes.get(&connection.listener).copied().unwrap_or_default();
+        let (open, reading) = counts.entry((connection.listener, Source::of(ip, prefix))).or_insert((0, 0));
+        *open += 1;
+        *reading += u32::from(connection.is_reading);
+    }
+    let sources = counts.len() as u64;
+    let report = |((listener, source), (open, reading)): ((u64, Source), (u32, u32))| SourceCount {
+        ip: source.ip(),
+        listener,
+        open,
+        reading,
+    };
+    let mut heaviest: Vec<_> = counts.into_iter().map(report).collect();
+    let order = |count: &SourceCount| (Reverse(count.open), count.ip, count.listener);
+    if heaviest.len() > top && top > 0 {
+        heaviest.select_nth_unstable_by_key(top - 1, order);
+    }
+    heaviest.truncate(top);
+    heaviest.sort_unstable_by_key(order);
+    Census { connections, sources, heaviest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(client: &str, listener: u64, backend: u64) -> OpenConnection {
+        OpenConnection { client: client.parse().ok(), listener, backend, is_reading: backend == 0 }
+    }
+
+    #[test]
+    fn the_heaviest_come_first() {
+        let listed = [
+            vec![open("10.0.0.1", 1, 7), open("10.0.0.2", 1, 0), open("unix", 1, 7)],
+            vec![open("::ffff:10.0.0.2", 1, 8), open("10.0.0.2", 2, 8), open("2001:db8::1", 2, 8)],
+            vec![open("2001:db8::2", 2, 9), open("10.0.0.2", 1, 0)],
+        ];
+        let count_of = |among: &Among, top| count(&listed, among, &HashMap::new(), top);
+        let told = |census: &Census| -> Vec<_> {
+            let heaviest = census.heaviest.iter();
+            heaviest.map(|one| (one.ip.to_string(), one.listener, one.open, one.reading)).collect()
+        };
+        let all = count_of(&Among::All, 2);
+        assert_eq!((all.connections, all.sources), (8, 4));
+        assert_eq!(told(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
+        let one = count_of(&Among::Listener(1), 9);
+        assert_eq!(told(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
+        let backends = count_of(&Among::Backends([8, 9].into()), 1);
+        assert_eq!((backends.connections, told(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
+        assert_eq!(count_of(&Among::Listener(3), 5), Census::default());
+        let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
+        let wide = count(&listed, &Among::Listener(1), &wide, 5);
+        assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
+    }
+}

@@ -1,0 +1,187 @@
+//! What happened of late, and which configuration is in force: the part of the status that looks back.
+//!
+//! The log has the same lines and more; this is what is left of them where nobody reads it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+/// Events that are kept; the oldest make room.
+pub const KEPT_EVENTS: usize = 100;
+
+/// The longest text of an event and of a fault, in bytes.
+const LONGEST_TEXT: usize = 16 * 1024;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// The start or the end of the process.
+    Process,
+    /// A reload.
+    Reload,
+    /// The state of a backend.
+    Backend,
+    /// Backends that a pool got or lost, and the end of their drain.
+    Pool,
+    /// A limit that refuses connections.
+    Saturation,
+    /// The entries of a list.
+    List,
+    /// The routes of a listener.
+    Routes,
+}
+
+impl EventKind {
+    /// The word in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Process => "process",
+            Self::Reload => "reload",
+            Self::Backend => "backend",
+            Self::Pool => "pool",
+            Self::Saturation => "saturation",
+            Self::List => "list",
+            Self::Routes => "routes",
+        }
+    }
+}
+
+/// How much an event matters; the levels of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// Somebody should look.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+impl Severity {
+    /// The word in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusEvent {
+    /// When it happened.
+    pub at: SystemTime,
+    /// What it is about.
+    pub kind: EventKind,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What happened, as one sentence.
+    pub text: String,
+}
+
+/// The last events. Shared by control and admin.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    /// A lock because admin adds and reads events too; held for one push or one copy.
+    events: Mutex<VecDeque<StatusEvent>>,
+}
+
+impl EventLog {
+    /// Adds an event.
+    pub fn note(&self, kind: EventKind, severity: Severity, text: impl Into<String>) {
+        let mut text = text.into();
+        cut(&mut text);
+        let mut events = self.lock();
+        if events.len() == KEPT_EVENTS {
+            events.pop_front();
+        }
+        events.push_back(StatusEvent { at: SystemTime::now(), kind, severity, text });
+    }
+
+    /// The events that are kept, the newest first.
+    pub fn newest_first(&self) -> Vec<StatusEvent> {
+        self.lock().iter().rev().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<StatusEvent>> {
+        // No event is ever half added.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the last reload ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastReload {
+    /// When it ended.
+    pub at: SystemTime,
+    /// What it changed, or why the running configuration stayed.
+    pub result: Result<String, String>,
+}
+
+/// Which configuration is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigState {
+    /// Its file; `None` if it did not come from one.
+    pub file: Option<PathBuf>,
+    /// When it came into force.
+    pub loaded: SystemTime,
+    /// The last reload; `None` if there was none.
+    pub last_reload: Option<LastReload>,
+}
+
+impl ConfigState {
+    pub(super) fn new(loaded: SystemTime) -> Self {
+        Self { file: None, loaded, last_reload: None }
+    }
+
+    /// Notes a reload that ended now.
+    pub(super) fn reloaded(&mut self, result: Result<String, String>) {
+        let at = SystemTime::now();
+        if result.is_ok() {
+            self.loaded = at;
+        }
+        let mut result = result;
+        match &mut result {
+            Ok(text) | Err(text) => cut(text),
+        }
+        self.last_reload = Some(LastReload { at, result });
+    }
+}
+
+/// Cuts a text that is too long, between two characters.
+fn cut(text: &mut String) {
+    if text.len() > LONGEST_TEXT {
+        let end = (0..=LONGEST_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push_str("...");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_events_make_room() {
+        let log = EventLog::default();
+        for number in 0..KEPT_EVENTS + 20 {
+            log.note(EventKind::List, Severity::Info, number.to_string());
+        }
+        let events = log.newest_first();
+        assert_eq!((events.len(), &*events[0].text, &*events[99].text), (KEPT_EVENTS, "119", "20"));
+    }
+
+    #[test]
+    fn long_texts_are_cut() {
+        let log = EventLog::default();
+        log.note(EventKind::Reload, Severity::Error, "é".repeat(LONGEST_TEXT));
+        assert_eq!(log.newest_first()[0].text.len(), LONGEST_TEXT + 3);
+        let mut state = ConfigState::new(SystemTime::UNIX_EPOCH);
+        state.reloaded(Err("x".repeat(LONGEST_TEXT + 1)));
+        assert_eq!(state.loaded, SystemTime::UNIX_EPOCH, "the running one stayed");
+        assert_eq!(state.last_reload.unwrap().result.unwrap_err().len(), LONGEST_TEXT + 3);
+    }
+}

@@ -1,0 +1,201 @@
+//! Logs episodes of saturation: a warning when a limit begins to refuse, with numbers and the heaviest sources, and a
+//! line when it is over.
+//!
+//! At the beginning of an episode the open connections are counted by source, once, by a task of its own. Episodes that
+//! begin meanwhile are reported together after that, so that at most one count is under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use humantime::format_duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::View;
+use super::census::{Among, Census};
+use super::events::{EventKind, Severity};
+use crate::limit::Moment;
+use crate::snapshot::{Policy, Snapshot};
+use crate::telemetry::{Episode, Saturation, SaturationScope};
+
+/// The time between two looks for episodes that are over.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The sources that a warning names.
+const NAMED: usize = 5;
+
+/// The episodes that control follows.
+#[derive(Default)]
+pub(super) struct SaturationWatch {
+    /// Counts and logs the episodes that began last.
+    report: Option<JoinHandle<()>>,
+    /// When to look for episodes that are over; `None` if there are none.
+    look: Option<Instant>,
+}
+
+impl SaturationWatch {
+    /// Waits until an episode has begun or may be over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    pub(super) async fn due(&self, view: &View) {
+        let look = async {
+            match self.look {
+                Some(look) => sleep_until(look).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = view.bounds.saturation.begun() => {}
+            () = look => {}
+        }
+    }
+
+    /// Logs what began and what is over.
+    pub(super) fn follow(&mut self, view: &Arc<View>) {
+        let log = &view.bounds.saturation;
+        for episode in log.take_over(Moment::now()) {
+            report_end(&episode, view);
+        }
+        if self.report.as_ref().is_none_or(JoinHandle::is_finished) {
+            let begun = log.take_begun();
+            self.report = (!begun.is_empty()).then(|| tokio::spawn(report(begun, Arc::clone(view))));
+        }
+        self.look = (!log.running().is_empty()).then(|| Instant::now() + LOOK);
+    }
+}
+
+/// Counts the sources of each episode and logs it.
+async fn report(begun: Vec<Episode>, view: Arc<View>) {
+    for episode in begun {
+        let snapshot = view.snapshot.load_full();
+        let census = match among(&episode, &snapshot) {
+            Some(among) => view.census(among, NAMED).await,
+            None => Census::default(),
+        };
+        report_beginning(&episode, &Numbers::of(&episode, &snapshot, &view), &census, &view);
+    }
+}
+
+/// The connections to count; `None` if the thing is gone.
+fn among(episode: &Episode, snapshot: &Snapshot) -> Option<Among> {
+    Some(match episode.kind.scope() {
+        SaturationScope::Process => Among::All,
+        SaturationScope::Listener => Among::Listener(listener(snapshot, &episode.thing)?.number),
+        SaturationScope::Pool => {
+            let backends = snapshot.pools.get(&episode.thing)?.pool.backends();
+            Among::Backends(backends.iter().map(|backend| backend.number()).collect())
+        }
+    })
+}
+
+fn listener<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Policy> {
+    snapshot.policies.values().find(|policy| *policy.listener == *name).map(|policy| &**policy)
+}
+
+/// How much is used of what there is; `None` where the limit is no such number.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Numbers {
+    used: Option<u64>,
+    limit: Option<u64>,
+}
+
+impl Numbers {
+    fn of(episode: &Episode, snapshot: &Snapshot, view: &View) -> Self {
+        Self::find(episode, snapshot, view).unwrap_or_default()
+    }
+
+    fn find(episode: &Episode, snapshot: &Snapshot, view: &View) -> Option<Self> {
+        let (bounds, name) = (&view.bounds, &*episode.thing);
+        let of = |used: u64, limit: u64| Some(Self { used: Some(used), limit: Some(limit) });
+        let only = |limit: Option<u64>| Some(Self { used: None, limit });
+        let source = || listener(snapshot, name)?.admission.as_ref()?.spec.per_source;
+        match episode.kind {
+            Saturation::ProcessFull | Saturation::Overloaded => {
+                of(bounds.connections.inside(), bounds.connections.limit())
+            }
+            Saturation::HelloMemory => of(bounds.hello_memory.inside(), bounds.hello_memory.limit()),
+            Saturation::SourceTableFull => of(bounds.sources.known(), bounds.sources.capacity() as u64),
+            Saturation::ListenerFull => {
+                let gate = &listener(snapshot, name)?.gate;
+                of(gate.inside(), gate.limit())
+            }
+            Saturation::SourceConnections => only(source()?.connections.map(u64::from)),
+            Saturation::SourceHellos => only(source()?.hellos.map(u64::from)),
+            Saturation::PoolFull => {
+                let served = snapshot.pools.get(name)?;
+                of(served.limits.as_ref()?.quota.open(), served.pool.spec().limits?.connections?)
+            }
+            Saturation::QueueFull | Saturation::QueueTimeout => {
+                let pool = &snapshot.pools.get(name)?.pool;
+                let active = pool.backends().iter().map(|backend| backend.active()).sum();
+                let limits: Option<Vec<u64>> =
+                    pool.backends().iter().map(|backend| backend.limit()).collect();
+                Some(Self { used: Some(active), limit: limits.map(|limits| limits.iter().sum()) })
+            }
+            Saturation::Descriptors
+            | Saturation::DialDescriptors
+            | Saturation::Ports
+            | Saturation::ListenerRate
+            | Saturation::SourceRate
+            | Saturation::RouteFull
+            | Saturation::RouteRate
+            | Saturation::PoolRate => None,
+        }
+    }
+}
+
+fn report_beginning(episode: &Episode, numbers: &Numbers, census: &Census, view: &View) {
+    let Episode { kind, thing, .. } = episode;
+    let (listener, pool) = things(episode);
+    // The count took a moment, in which more were refused.
+    let refused = view.bounds.saturation.refused(*kind, thing).max(episode.refused);
+    let heaviest = heaviest(census);
+    tracing::warn!(
+        saturation = kind.word(), listener, pool, used = numbers.used, limit = numbers.limit, refused,
+        open = census.connections, sources = census.sources, %heaviest,
+        "{}", kind.message()
+    );
+    let of = of_thing(episode);
+    let text =
+        format!("{}{}: {} (refused: {refused}; heaviest: {heaviest})", kind.word(), of, kind.message());
+    view.events.note(EventKind::Saturation, Severity::Warning, text);
+}
+
+fn report_end(episode: &Episode, view: &View) {
+    let (listener, pool) = things(episode);
+    let lasted = format_duration(Duration::from_secs(episode.lasted.as_secs().max(1)));
+    tracing::info!(
+        saturation = episode.kind.word(), listener, pool, refused = episode.refused, %lasted,
+        "{}", episode.kind.end()
+    );
+    let (word, refused) = (episode.kind.word(), episode.refused);
+    let of = of_thing(episode);
+    let text = format!("{word}{} is over after {lasted} (refused: {refused})", of);
+    view.events.note(EventKind::Saturation, Severity::Info, text);
+}
+
+/// The names of the listener and of the pool.
+fn things(episode: &Episode) -> (Option<&str>, Option<&str>) {
+    match episode.kind.scope() {
+        SaturationScope::Process => (None, None),
+        SaturationScope::Listener => (Some(&episode.thing), None),
+        SaturationScope::Pool => (None, Some(&episode.thing)),
+    }
+}
+
+/// ` of pool app`, or nothing for the process.
+fn of_thing(episode: &Episode) -> String {
+    match things(episode) {
+        (Some(listener), _) => format!(" of listener {listener}"),
+        (_, Some(pool)) => format!(" of pool {pool}"),
+        (None, None) => String::new(),
+    }
+}
+
+/// `127.0.0.9 with 300, 10.0.0.1 with 2`.
+fn heaviest(census: &Census) -> String {
+    let words: Vec<_> = census.heaviest.iter().map(|one| format!("{} with {}", one.ip, one.open)).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}

@@ -1,0 +1,429 @@
+//! Episodes of saturation: which limit refuses connections now, at which listener or pool, and how many.
+//!
+//! An episode begins with the first refusal by a limit and is over when the limit has refused nothing for [`QUIET`].
+//! [`SaturationLog::note`] counts; it decides nothing. Control takes what began and what is over, and logs it.
+//!
+//! Names come from the configuration, so the table is bounded by it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::CloseReason;
+use crate::limit::Moment;
+
+/// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
+/// and the next one is refused again.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Saturation {
+    /// Connections of the process.
+    ProcessFull,
+    /// The process is near its limit and refuses the heaviest sources.
+    Overloaded,
+    /// Memory of unfinished hellos.
+    HelloMemory,
+    /// Places in the table of sources.
+    SourceTableFull,
+    /// Descriptors or memory, at an accept: new connections wait.
+    Descriptors,
+    /// Descriptors or memory, at a connect to a backend.
+    DialDescriptors,
+    /// Local ports, at a connect to a backend.
+    Ports,
+    /// Connections of a listener.
+    ListenerFull,
+    /// New connections of a listener.
+    ListenerRate,
+    /// Connections of one source.
+    SourceConnections,
+    /// New connections of one source.
+    SourceRate,
+    /// Unfinished hellos of one source.
+    SourceHellos,
+    /// Connections of a route.
+    RouteFull,
+    /// New connections of a route.
+    RouteRate,
+    /// Connections of a pool.
+    PoolFull,
+    /// New connections of a pool.
+    PoolRate,
+    /// Places in the queue of a pool.
+    QueueFull,
+    /// Time in the queue of a pool.
+    QueueTimeout,
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaturationScope {
+    /// The process has it.
+    Process,
+    /// Each listener has its own.
+    Listener,
+    /// Each pool has its own.
+    Pool,
+}
+
+impl Saturation {
+    /// All kinds, in the order of the declaration.
+    pub const ALL: [Self; 18] = [
+        Self::ProcessFull,
+        Self::Overloaded,
+        Self::HelloMemory,
+        Self::SourceTableFull,
+        Self::Descriptors,
+        Self::DialDescriptors,
+        Self::Ports,
+        Self::ListenerFull,
+        Self::ListenerRate,
+        Self::SourceConnections,
+        Self::SourceRate,
+        Self::SourceHellos,
+        Self::RouteFull,
+        Self::RouteRate,
+        Self::PoolFull,
+        Self::PoolRate,
+        Self::QueueFull,
+        Self::QueueTimeout,
+    ];
+
+    /// Returns the limit that a close reason reports. A kind of refusal without a line here begins no episode.
+    pub const fn of(reason: CloseReason) -> Option<Self> {
+        Some(match reason {
+            CloseReason::ProcessFull => Self::ProcessFull,
+            CloseReason::Overloaded => Self::Overloaded,
+            CloseReason::HelloMemory => Self::HelloMemory,
+            CloseReason::SourceTableFull => Self::SourceTableFull,
+            CloseReason::ListenerFull => Self::ListenerFull,
+            CloseReason::ListenerRate => Self::ListenerRate,
+            CloseReason::SourceConnections => Self::SourceConnections,
+            CloseReason::SourceRate => Self::SourceRate,
+            CloseReason::SourceHellos => Self::SourceHellos,
+            CloseReason::RouteFull => Self::RouteFull,
+            CloseReason::RouteRate => Self::RouteRate,
+            CloseReason::PoolFull => Self::PoolFull,
+            CloseReason::PoolRate => Self::PoolRate,
+            CloseReason::QueueFull => Self::QueueFull,
+            CloseReason::QueueTimeout => Self::QueueTimeout,
+            _ => return None,
+        })
+    }
+
+    /// The word in the log and in the status; where a close reason reports the limit, it is the word of that.
+    pub const fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    /// Whose limit it is.
+    pub const fn scope(self) -> SaturationScope {
+        self.row().1
+    }
+
+    /// What happens, and what to do about it.
+    pub const fn message(self) -> &'static str {
+        self.row().2
+    }
+
+    /// What the end of an episode means.
+    pub const fn end(self) -> &'static str {
+        match self {
+            Self::Descriptors => "connections are accepted again: none had to wait for 10 s",
+            _ => "the limit is no longer reached: it refused nothing for 10 s",
+        }
+    }
+
+    const fn row(self) -> (&'static str, SaturationScope, &'static str) {
+        use SaturationScope::{Listener, Pool, Process};
+        match self {
+            Self::ProcessFull => (
+                "process_full",
+                Process,
+                "new connections are refused: the process has as many as it may; raise max_connections, or limit \
+                 sources by per_source",
+            ),
+            Self::Overloaded => (
+                "overloaded",
+                Process,
+                "new connections of the heaviest sources are refused: the process is near its limit",
+            ),
+            Self::HelloMemory => (
+                "hello_memory",
+                Process,
+                "connections are refused: unfinished hellos take as much memory as they may; raise \
+                 limits.hello_memory, or lower hello_timeout",
+            ),
+            Self::SourceTableFull => (
+                "source_table_full",
+                Process,
+                "connections are refused: the table of sources has no room for theirs; raise limits.sources",
+            ),
+            Self::Descriptors => (
+                "descriptors",
+                Process,
+                "new connections wait: descriptors or memory have run out; raise LimitNOFILE or lower max_connections",
+            ),
+            Self::DialDescriptors => (
+                "dial_descriptors",
+                Process,
+                "clients are refused: this host has no descriptor or memory left for connections to backends; raise \
+                 LimitNOFILE or lower max_connections",
+            ),
+            Self::Ports => (
+                "ports",
+                Pool,
+                "clients are refused: this host has no local port left for connections to backends; widen \
+                 net.ipv4.ip_local_port_range, or give the pool more addresses",
+            ),
+            Self::ListenerFull => (
+                "listener_full",
+                Listener,
+                "new connections are refused: the listener has as many as its max_connections allows",
+            ),
+            Self::ListenerRate => (
+                "listener_rate",
+                Listener,
+                "new connections are refused: they come faster than the listener's rate allows",
+            ),
+            Self::SourceConnections => (
+                "source_connections",
+                Listener,
+                "new connections of a source are refused: the source has as many as per_source.connections allows",
+            ),
+            Self::SourceRate => (
+                "source_rate",
+                Listener,
+                "new connections of a source are refused: they come faster than per_source.rate allows",
+            ),
+            Self::SourceHellos => (
+                "source_hellos",
+                Listener,
+                "new connections of a source are refused: the source has as many unfinished hellos as \
+                 per_source.hellos allows",
+            ),
+            Self::RouteFull => (
+                "route_full",
+                Listener,
+                "connections are refused: a route has as many as its limits.connections allows",
+            ),
+            Self::RouteRate => (
+                "route_rate",
+                Listener,
+                "connections are refused: those of a route come faster than its limits.rate allows",
+            ),
+            Self::PoolFull => (
+                "pool_full",
+                Pool,
+                "connections are refused: the pool has as many as its limits.connections allows",
+            ),
+            Self::PoolRate => (
+                "pool_rate",
+                Pool,
+                "connections are refused: they come faster than the pool's limits.rate allows",
+            ),
+            Self::QueueFull => (
+                "queue_full",
+                Pool,
+                "connections are refused: every backend of the pool has as many as it may, and the queue is full or \
+                 there is none",
+            ),
+            Self::QueueTimeout => (
+                "queue_timeout",
+                Pool,
+                "connections are refused: every backend of the pool had as many as it may for the queue's timeout",
+            ),
+        }
+    }
+}
+
+/// An episode as control reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Episode {
+    /// What is used up.
+    pub kind: Saturation,
+    /// The name of the listener or pool; empty for the process.
+    pub thing: Arc<str>,
+    /// Connections that were refused, or had to wait, so far.
+    pub refused: u64,
+    /// From the first refusal to the last one.
+    pub lasted: Duration,
+}
+
+/// An episode that goes on.
+#[derive(Debug)]
+struct Running {
+    began: Moment,
+    last: Moment,
+    refused: u64,
+    is_reported: bool,
+}
+
+impl Running {
+    fn report(&self, kind: Saturation, thing: &Arc<str>) -> Episode {
+        let lasted = Duration::from_nanos(self.last.nanos().saturating_sub(self.began.nanos()));
+        Episode { kind, thing: Arc::clone(thing), refused: self.refused, lasted }
+    }
+}
+
+/// The episodes that go on, by kind and by the name of the thing.
+type Table = [HashMap<Arc<str>, Running>; Saturation::ALL.len()];
+
+/// The episodes of the process. All workers share it.
+#[derive(Debug, Default)]
+pub struct SaturationLog {
+    /// A lock because any worker may refuse. It is taken at refusals alone, and held for one look-up.
+    running: Mutex<Table>,
+    begun: Notify,
+    /// The name of the process in the table, which is empty.
+    process: Arc<str>,
+}
+
+impl SaturationLog {
+    /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process.
+    pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, now: Moment) {
+        let thing = thing.unwrap_or(&self.process);
+        let mut table = self.lock();
+        let running = &mut table[kind as usize];
+        if let Some(episode) = running.get_mut(thing) {
+            episode.refused += 1;
+            episode.last = episode.last.max(now);
+            return;
+        }
+        running.insert(Arc::clone(thing), Running { began: now, last: now, refused: 1, is_reported: false });
+        drop(table);
+        self.begun.notify_one();
+    }
+
+    /// Waits until an episode has begun.
+    ///
+    /// # Cancel safety
+    ///
+    /// No beginning is lost.
+    pub async fn begun(&self) {
+        self.begun.notified().await;
+    }
+
+    /// Takes the episodes that began since the last call.
+    pub fn take_begun(&self) -> Vec<Episode> {
+        let mut table = self.lock();
+        let mut begun = Vec::new();
+        for (kind, running) in Saturation::ALL.into_iter().zip(&mut *table) {
+            for (thing, episode) in running.iter_mut().filter(|(_, episode)| !episode.is_reported) {
+                episode.is_reported = true;
+                begun.push(episode.report(kind, thing));
+            }
+        }
+        begun
+    }
+
+    /// Takes the episodes that are over.
+    pub fn take_over(&self, now: Moment) -> Vec<Episode> {
+        let mut table = self.lock();
+        let mut over = Vec::new();
+        let is_quiet = |episode: &Running| {
+            Duration::from_nanos(now.nanos().saturating_sub(episode.last.nanos())) >= QUIET
+        };
+        for (kind, running) in Saturation::ALL.into_iter().zip(&mut *table) {
+            let ended = running.extract_if(|_, episode| episode.is_reported && is_quiet(episode));
+            over.extend(ended.map(|(thing, episode)| episode.report(kind, &thing)));
+        }
+        over
+    }
+
+    /// The episodes that go on.
+    pub fn running(&self) -> Vec<Episode> {
+        let table = self.lock();
+        let kinds = Saturation::ALL.into_iter().zip(&*table);
+        kinds
+            .flat_map(|(kind, running)| {
+                running.iter().map(move |(thing, episode)| episode.report(kind, thing))
+            })
+            .collect()
+    }
+
+    /// The refusals of an episode so far; 0 if it is over.
+    pub fn refused(&self, kind: Saturation, thing: &str) -> u64 {
+        self.lock()[kind as usize].get(thing).map_or(0, |episode| episode.refused)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // No episode is ever half changed.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Moment {
+        Moment::from_nanos(seconds * 1_000_000_000)
+    }
+
+    #[test]
+    fn words_are_those_of_the_close_reasons() {
+        for (index, kind) in Saturation::ALL.into_iter().enumerate() {
+            assert_eq!(index, kind as usize, "{kind:?}");
+        }
+        let words: HashSet<_> = Saturation::ALL.map(Saturation::word).into();
+        assert_eq!(words.len(), Saturation::ALL.len());
+        let mut seen = 0;
+        for reason in CloseReason::ALL {
+            if let Some(kind) = Saturation::of(reason) {
+                assert_eq!(kind.word(), reason.word());
+                assert!(reason.is_rejection(), "{reason}");
+                seen += 1;
+            }
+        }
+        assert_eq!(
+            seen,
+            Saturation::ALL.len() - 3,
+            "descriptors and ports have no close reason of their own"
+        );
+    }
+
+    #[test]
+    fn every_full_limit_has_an_episode() {
+        for reason in CloseReason::ALL {
+            let is_limit = reason.word().ends_with("_full") || reason.word().ends_with("_rate");
+            assert!(!is_limit || Saturation::of(reason).is_some(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_episode_is_reported_once_and_ends_with_its_sum() {
+        let log = SaturationLog::default();
+        let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        assert!(log.take_begun().is_empty() && log.take_over(at(1)).is_empty());
+        for second in 100..130 {
+            log.note(Saturation::ListenerFull, Some(&a), at(second));
+        }
+        log.note(Saturation::ListenerFull, Some(&b), at(129));
+        let begun = log.take_begun();
+        let refused = |name: &Arc<str>| begun.iter().find(|one| one.thing == *name).unwrap().refused;
+        assert_eq!((begun.len(), refused(&a), refused(&b)), (2, 30, 1));
+        log.note(Saturation::ListenerFull, Some(&a), at(131));
+        assert!(log.take_begun().is_empty(), "reported before");
+        assert!(log.take_over(at(138)).is_empty());
+        let over = log.take_over(at(139));
+        assert_eq!((over.len(), over[0].thing.clone(), over[0].refused), (1, b, 1));
+        log.note(Saturation::ListenerFull, Some(&a), at(120));
+        let over = log.take_over(at(141));
+        assert_eq!((over[0].refused, over[0].lasted), (32, Duration::from_secs(31)));
+        assert!(log.running().is_empty());
+        log.note(Saturation::ListenerFull, Some(&a), at(142));
+        assert!(
+            log.take_over(at(3600)).is_empty(),
+            "an episode that is not reported does not end in silence"
+        );
+        assert_eq!((log.take_begun().len(), log.take_over(at(3600)).len()), (1, 1));
+    }
+}

@@ -1,0 +1,122 @@
+//! What the status says besides listeners, pools and backends: the configuration, problems, the last events.
+
+use std::net::TcpStream;
+
+use pointsman::admin;
+use serde_json::Value;
+
+use crate::process::{Folder, Program, run};
+use crate::support::{Backend, PATIENCE, wait_for};
+
+fn text(backends: &str) -> String {
+    format!(
+        "access_log.to = 'off'\nworkers = 1\nshutdown.drain = '0s'\nadmin.listen = 'unix:admin.sock'\n[list.bans]\n\
+         [listener.main]\nbind = '127.0.0.1:0'\npool = 'app'\ndeny = 'bans'\n[pool.app]\nbackends = [{backends}]\n\
+         health = {{ interval = '100ms', fall = 1 }}\n"
+    )
+}
+
+struct Fixture {
+    folder: Folder,
+    program: Program,
+    admin: String,
+}
+
+impl Fixture {
+    fn start(name: &str, backends: &str) -> Self {
+        let folder = Folder::new(name);
+        let admin = format!("unix:{}", folder.path("admin.sock").display());
+        let path = folder.write("config.toml", &text(backends).replace("unix:admin.sock", &admin));
+        let program = Program::serve(&path);
+        program.stderr.wait_for("admin listens");
+        Self { folder, program, admin }
+    }
+
+    fn reload(&self, text: &str) {
+        self.folder.write("config.toml", &text.replace("unix:admin.sock", &self.admin));
+        self.program.signal("HUP");
+    }
+
+    fn status(&self) -> Value {
+        let address: pointsman::sys::Address = self.admin.parse().unwrap();
+        let (code, body) = admin::ask(address, "/api/v1/status", PATIENCE).unwrap();
+        assert_eq!(code, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The command's output, with these options.
+    fn shown(&self, options: &[&str]) -> String {
+        let output = run(&[&["status", "--admin", &self.admin], options].concat());
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The kinds and texts of problems or events.
+    fn listed(&self, what: &str) -> Vec<(String, String)> {
+        let word = |value: &Value| value.as_str().unwrap().to_owned();
+        let status = self.status();
+        let items = status[what].as_array().unwrap().iter();
+        items.map(|item| (word(&item["kind"]), word(&item["text"]))).collect()
+    }
+
+    fn wait_for(&self, what: &str, kind: &str, part: &str) {
+        wait_for(&format!("{part} in {what}"), || {
+            self.listed(what).iter().any(|(of, text)| of == kind && text.contains(part))
+        });
+    }
+}
+
+#[test]
+fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
+    let backend = Backend::echo();
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-reload", &one);
+    let config = &fixture.status()["config"];
+    assert!(config["file"].as_str().unwrap().ends_with("config.toml"), "{config}");
+    assert_eq!(config["last_reload"], Value::Null);
+    wait_for("all is well", || fixture.shown(&[]).contains("all is well"));
+    fixture.reload(&(text(&one) + "oops = 1\n"));
+    fixture.wait_for("problems", "reload", "oops");
+    let reload = &fixture.status()["config"]["last_reload"];
+    assert_eq!(reload["result"], "failed");
+    assert!(reload["fault"].as_str().unwrap().contains("config.toml:"), "{reload}");
+    let shown = fixture.shown(&[]);
+    let at = |part: &str| shown.find(part).unwrap_or_else(|| panic!("no {part} in\n{shown}"));
+    assert!(at("last reload: failed") < at("NOT WELL") && at("NOT WELL") < at("oops"), "{shown}");
+    assert!(
+        at("oops") < at("LISTENER") && at("LISTENER") < at("POOL") && at("BACKEND") < at("EVENT"),
+        "{shown}"
+    );
+    fixture.reload(&text(&one));
+    fixture.wait_for("events", "reload", "reloaded: nothing changed");
+    assert_eq!(fixture.status()["config"]["last_reload"]["result"], "ok");
+    assert!(fixture.listed("problems").is_empty());
+}
+
+#[test]
+fn changes_of_states_and_lists_and_saturation_are_events() {
+    let backend = Backend::echo();
+    let fixture = Fixture::start("status-events", &format!("'{}', '127.0.0.1:9'", backend.address));
+    fixture.wait_for("problems", "backend", "down for");
+    fixture.wait_for("events", "backend", "app/127.0.0.1:9 is down");
+    for (command, said) in [("add", "added"), ("remove", "removed")] {
+        let output = run(&["list", command, "bans", "192.0.2.1", "--admin", &fixture.admin]);
+        assert!(output.status.success(), "{output:?}");
+        fixture.wait_for("events", "list", said);
+    }
+    let limited = format!("max_connections = 1\n{}", text(&format!("'{}'", backend.address)));
+    fixture.reload(&limited);
+    fixture.wait_for("events", "reload", "max_connections");
+    let address = fixture.program.address("main");
+    let _held: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    fixture.wait_for("problems", "saturation", "process_full");
+    fixture.wait_for("events", "saturation", "process_full: new connections are refused");
+    let events = fixture.listed("events");
+    assert_eq!(
+        events.last().unwrap(),
+        &("process".to_owned(), "serving".to_owned()),
+        "the oldest is the last"
+    );
+    let json: Value = serde_json::from_str(&fixture.shown(&["--json"])).unwrap();
+    assert!(json["events"].as_array().unwrap().len() >= events.len());
+}
