@@ -164,6 +164,11 @@ impl Before {
         }
     }
 
+    /// Open connections of the listener.
+    pub(super) fn open(&self) -> u64 {
+        self.gate.inside()
+    }
+
     /// What a listener has that is new.
     pub(super) fn nothing() -> Self {
         Self {

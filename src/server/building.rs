@@ -10,8 +10,9 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::build;
+use super::changes::Changes;
 use super::list_files::forget_read;
-use super::reload::{Changes, ReloadFault};
+use super::reload::ReloadFault;
 use super::run::{Control, Event, any_signal, any_worker};
 use crate::config::Config;
 use crate::pool::Discoveries;
@@ -44,7 +45,7 @@ impl Control {
         let (nothing, _) = Discoveries::new();
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);
         let work = move || {
-            let changes = Changes::between(&running, &config);
+            let mut changes = Changes::between(&running, &config);
             let sources = build::Sources {
                 config: &config,
                 leaving: &leaving,
@@ -53,6 +54,7 @@ impl Control {
             };
             let built = build::snapshot(&config, &old, sources).map(|snapshot| {
                 forget_read(&mut config);
+                changes.look_closer(&old, &snapshot);
                 Built { changes, config, snapshot: Arc::new(snapshot) }
             });
             (built, leaving, discoveries)

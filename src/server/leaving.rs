@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::build::Before;
+use super::events::{EventKind, Severity};
+use super::run::Control;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::{Limited, Snapshot};
 
@@ -28,15 +30,66 @@ struct Departure {
     /// When its connections are closed, in order; never empty.
     moments: VecDeque<Instant>,
     listeners: Vec<Listener>,
-    backends: Vec<Arc<Backend>>,
+    backends: Vec<Departing>,
     /// What was used of the limits of pools, by name.
     limits: Vec<(Arc<str>, Limited)>,
+}
+
+/// A backend that is leaving.
+struct Departing {
+    backend: Arc<Backend>,
+    /// Whether the end of its drain is still to be logged.
+    is_awaited: bool,
+}
+
+impl Departing {
+    /// A backend without open connections has nothing to drain.
+    fn new(backend: &Arc<Backend>) -> Self {
+        Self { backend: Arc::clone(backend), is_awaited: backend.active() > 0 }
+    }
+
+    fn number(&self) -> u64 {
+        self.backend.number()
+    }
+
+    /// The end of its drain, if it is over and not yet logged.
+    fn end(&mut self, is_deadline: bool) -> Option<DrainEnd> {
+        let open = self.backend.active();
+        // A dial that began before may have come later.
+        let is_over = if is_deadline { self.is_awaited || open > 0 } else { self.is_awaited && open == 0 };
+        is_over.then(|| {
+            self.is_awaited = false;
+            let (pool, name) = (Arc::clone(self.backend.pool()), Arc::clone(self.backend.name()));
+            DrainEnd { pool: Some(pool), name, reset: open }
+        })
+    }
+}
+
+/// The end of the drain of a backend or a listener that was removed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct DrainEnd {
+    /// The pool of a backend; `None` for a listener.
+    pub(super) pool: Option<Arc<str>>,
+    pub(super) name: Arc<str>,
+    /// Connections that were open, and are reset.
+    pub(super) reset: u64,
+}
+
+/// Whose time is over.
+#[derive(Debug, Default)]
+pub(super) struct Overdue {
+    /// The numbers of listeners and backends.
+    pub(super) numbers: Arc<[u64]>,
+    /// Those of them whose drain is over with this.
+    pub(super) ends: Vec<DrainEnd>,
 }
 
 /// What lives on of a listener.
 struct Listener {
     name: Arc<str>,
     before: Before,
+    /// Whether the end of its drain was logged.
+    is_reported: bool,
 }
 
 impl Leaving {
@@ -47,13 +100,19 @@ impl Leaving {
             .policies
             .values()
             .filter(|policy| !staying.contains(&policy.number))
-            .map(|policy| Listener { name: Arc::clone(&policy.listener), before: Before::of(policy) })
+            .map(|policy| Listener {
+                name: Arc::clone(&policy.listener),
+                before: Before::of(policy),
+                is_reported: false,
+            })
             .collect();
         // A listener has a policy for each of its addresses.
         listeners.sort_by_key(|listener| listener.before.number);
         listeners.dedup_by_key(|listener| listener.before.number);
-        let backends =
-            backends(old).filter(|backend| !staying.contains(&backend.number())).cloned().collect();
+        let backends = backends(old)
+            .filter(|backend| !staying.contains(&backend.number()))
+            .map(Departing::new)
+            .collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
         let moments = moments(now, drain, dials.max().unwrap_or_default());
         let gone = old.pools.iter().filter(|(name, _)| !new.pools.contains_key(*name));
@@ -72,7 +131,7 @@ impl Leaving {
     pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
         let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
-        let backends = old.backends().iter().filter(goes).cloned().collect();
+        let backends = old.backends().iter().filter(goes).map(Departing::new).collect();
         let moments = moments(now, drain, old.spec().longest_dial());
         self.departures.push(Departure { moments, listeners: Vec::new(), backends, limits: Vec::new() });
         self.departures.retain_mut(|departure| {
@@ -96,7 +155,7 @@ impl Leaving {
     /// The backends that are leaving, by their pools.
     pub(super) fn backends(&self) -> HashMap<&str, Vec<&Arc<Backend>>> {
         let mut by_pool: HashMap<_, Vec<_>> = HashMap::new();
-        for backend in self.departures.iter().flat_map(|departure| &departure.backends) {
+        for Departing { backend, .. } in self.departures.iter().flat_map(|departure| &departure.backends) {
             by_pool.entry(&**backend.pool()).or_default().push(backend);
         }
         by_pool
@@ -107,19 +166,60 @@ impl Leaving {
         self.departures.iter().filter_map(|departure| departure.moments.front()).min().copied()
     }
 
-    /// The numbers of those whose time is over.
-    pub(super) fn overdue(&mut self, now: Instant) -> Arc<[u64]> {
-        let mut numbers = Vec::new();
+    /// The backends that have drained before their time is over.
+    pub(super) fn drained(&mut self) -> Vec<DrainEnd> {
+        let backends = self.departures.iter_mut().flat_map(|departure| &mut departure.backends);
+        backends.filter_map(|departing| departing.end(false)).collect()
+    }
+
+    /// Those whose time is over.
+    pub(super) fn overdue(&mut self, now: Instant) -> Overdue {
+        let (mut numbers, mut ends) = (Vec::new(), Vec::new());
         self.departures.retain_mut(|departure| {
             if departure.moments.front().is_some_and(|moment| *moment > now) {
                 return true;
             }
             departure.moments.pop_front();
+            ends.extend(departure.listeners.iter_mut().filter_map(Listener::end));
+            ends.extend(departure.backends.iter_mut().filter_map(|departing| departing.end(true)));
             numbers.extend(departure.listeners.iter().map(|listener| listener.before.number));
-            numbers.extend(departure.backends.iter().map(|backend| backend.number()));
+            numbers.extend(departure.backends.iter().map(Departing::number));
             !departure.moments.is_empty()
         });
-        numbers.into()
+        Overdue { numbers: numbers.into(), ends }
+    }
+}
+
+impl Listener {
+    /// The end of its drain, if it has open connections and that is not yet logged.
+    fn end(&mut self) -> Option<DrainEnd> {
+        let reset = self.before.open();
+        let is_new = reset > 0 && !std::mem::replace(&mut self.is_reported, true);
+        is_new.then(|| DrainEnd { pool: None, name: Arc::clone(&self.name), reset })
+    }
+}
+
+impl Control {
+    /// Logs drains that are over.
+    pub(super) fn report_drains(&self, ends: &[DrainEnd]) {
+        for DrainEnd { pool, name, reset } in ends {
+            let text = match pool {
+                Some(pool) => {
+                    let (backend, reset) = (name, *reset);
+                    tracing::info!(%pool, %backend, reset, "the drain of a removed backend is over");
+                    format!(
+                        "the drain of the removed backend {pool}/{backend} is over: {reset} connections were reset"
+                    )
+                }
+                None => {
+                    tracing::info!(listener = %name, reset, "the drain of a removed listener is over");
+                    format!(
+                        "the drain of the removed listener {name} is over: {reset} connections were reset"
+                    )
+                }
+            };
+            self.server.view.events.note(EventKind::Pool, Severity::Info, text);
+        }
     }
 }
 
@@ -155,16 +255,16 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let before = Before::nothing();
         let number = before.number;
-        let gone = Listener { name: "l".into(), before };
+        let gone = Listener { name: "l".into(), before, is_reported: false };
         let moments = [at(5), at(6)].into();
         let departure =
             Departure { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
         let mut leaving = Leaving { departures: vec![departure] };
         assert!(leaving.listener("l").is_some() && leaving.listener("m").is_none());
-        assert_eq!((leaving.next(), &*leaving.overdue(at(4))), (Some(at(5)), &[][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(5))), (Some(at(5)), &[number][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(6))), (Some(at(6)), &[number][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(7))), (None, &[][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(6)).numbers), (Some(at(6)), &[number][..]));
+        assert_eq!((leaving.next(), &*leaving.overdue(at(7)).numbers), (None, &[][..]));
         assert!(leaving.listener("l").is_none());
     }
 }

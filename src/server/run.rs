@@ -18,12 +18,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use super::aftercare::Aftercare;
 use super::agents::Desk;
 use super::building::Built;
+use super::changes::Changes;
 use super::events::{EventKind, Severity};
-use super::leaving::Leaving;
+use super::leaving::{Leaving, Overdue};
 use super::list_files::{ListFiles, ListReport, leave_followed};
 use super::notify::{ServiceStage, Watchdog};
 use super::own_backends::refuse_cycles;
-use super::reload::{Changes, ReloadFault};
+use super::reload::ReloadFault;
 use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
 use super::signals::{EarlySignals, Streams, answer_foreign};
@@ -251,6 +252,8 @@ impl Control {
             Event::Upkeep => {
                 self.server.view.metrics.upkeep();
                 self.sweep_lists();
+                let ends = self.leaving.drained();
+                self.report_drains(&ends);
             }
             Event::Watchdog => self.watchdog.beat(&self.server.workers),
             Event::Overdue => self.close_overdue(),
@@ -328,6 +331,12 @@ impl Control {
         let outcome = match &result {
             Ok(changes) => {
                 tracing::info!(%changes, "reloaded");
+                if !changes.needs_restart.is_empty() {
+                    let keys = changes.needs_restart.join(", ");
+                    tracing::warn!(
+                        "a restart is needed for {keys}; until then the values of the start stay in force"
+                    );
+                }
                 view.events.note(EventKind::Reload, Severity::Info, format!("reloaded: {changes}"));
                 view.config_state().reloaded(Ok(changes.to_string()));
                 ReloadOutcome::Ok
@@ -383,7 +392,8 @@ impl Control {
 
     /// Closes what is still open of listeners and backends that reloads took away.
     fn close_overdue(&mut self) {
-        let gone = self.leaving.overdue(Instant::now());
+        let Overdue { numbers: gone, ends } = self.leaving.overdue(Instant::now());
+        self.report_drains(&ends);
         self.aftercare.forget(&gone);
         for worker in &self.server.workers {
             worker.order(Order::CloseGroups(Arc::clone(&gone)));

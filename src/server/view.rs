@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
-use super::reload::{Changes, ReloadFault};
+use super::reload::ReloadFault;
 use crate::config::Config;
 use crate::conn::Bounds;
 use crate::snapshot::Snapshot;

@@ -173,7 +173,8 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
     for round in 0..20 {
         let backends = if round % 2 == 0 { vec![a.address, b.address] } else { vec![a.address] };
         let changes = reload(&proxy, simple("", &backends));
-        assert_eq!(changes, Changes { changed: words(&["pool p"]), ..Changes::default() });
+        assert_eq!(changes.changed, words(&["pool p"]));
+        assert!(changes.added.is_empty() && changes.removed.is_empty() && changes.needs_restart.is_empty());
         assert_eq!(proxy.address("main"), address);
         assert_eq!(ask(&mut before), 'a', "round {round}");
         let (mut during, name) = meet(address);

@@ -35,6 +35,7 @@ mod queue;
 mod real;
 mod records;
 mod relay;
+mod reloads;
 mod routes;
 mod saturation;
 mod starting;
