@@ -45,7 +45,7 @@ fn main() -> Anything<()> {
     let view = Arc::clone(remote.view());
     let serving = thread::spawn(move || {
         server
-            .run(Signals::Obey { early, file: None }, admin::serve(admin_listener, view))
+            .run(Signals::Obey { early, file: None, log: None }, admin::serve(admin_listener, view))
             .map_err(|e| e.to_string())
     });
 

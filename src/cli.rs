@@ -5,7 +5,6 @@
 mod admin;
 mod list;
 mod status;
-mod text;
 
 use std::future::{self, Future};
 use std::io::{self, IsTerminal, Write};
@@ -17,10 +16,9 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Builder;
-use tracing_subscriber::EnvFilter;
 
 use crate::admin::AdminListener;
-use crate::config::{self, Config, Faults, LogFormat, LogSpec, Warnings};
+use crate::config::{self, Config, Faults, Warnings};
 use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
@@ -28,7 +26,6 @@ use crate::telemetry::{ProgramLog, program_log};
 use admin::{AdminArgs, ask, show_status};
 use list::ListCommand;
 use status::Extent;
-use text::OneLine;
 
 /// How long the program's log may take to write its queued lines when the process ends: the reader of standard error
 /// may have stopped. The access log may take as long.
@@ -36,9 +33,6 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The JSON Schema of the configuration file.
 const SCHEMA: &str = include_str!("../config.schema.json");
-
-/// What POINTSMAN_LOG may say, as `log.level` in the file.
-const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// A failure while running.
 const FAILED: u8 = 1;
@@ -224,14 +218,20 @@ fn serve(args: &RunArgs) -> ExitCode {
         complain(&fault);
         return ExitCode::from(FAULTY);
     }
-    if let Err(code) = start_log(config.log, log.0.clone(), &complain) {
-        return code;
-    }
+    // Standard output may carry the access log.
+    let control = match program_log::send_events(config.log, log.0.clone()) {
+        Ok(control) => control,
+        Err(fault) => {
+            complain(&fault.to_string());
+            return ExitCode::from(FAULTY);
+        }
+    };
+    program_log::log_panics();
     // Threads inherit it, so it comes before the first thread, which is the log's.
     let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
     let prepared = prepared
         .and_then(|()| log.0.start().map_err(|error| format!("cannot start the log: {error}").into()));
-    let signals = Signals::Obey { early, file: args.file.clone() };
+    let signals = Signals::Obey { early, file: args.file.clone(), log: Some(control) };
     match prepared.and_then(|()| serve_config(config, signals)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -267,34 +267,6 @@ fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::err
         Poll::Pending
     });
     Ok(server.run(signals, also)?)
-}
-
-/// Sends the events and panics of the program to its own log, on standard error: standard output may carry the access
-/// log.
-fn start_log(spec: LogSpec, log: ProgramLog, complain: &dyn Fn(&str)) -> Result<(), ExitCode> {
-    let level = std::env::var("POINTSMAN_LOG").unwrap_or_else(|_| spec.level.word().to_owned());
-    if !LEVELS.contains(&level.as_str()) {
-        // As a filter it would name a target, and silence everything else.
-        complain(&format!("POINTSMAN_LOG is {level:?}; it takes one of {}", LEVELS.join(", ")));
-        return Err(ExitCode::from(FAULTY));
-    }
-    // What matters of the resolver's library is in our own lines.
-    let libraries = if level == "trace" { "" } else { ",hickory=error" };
-    let filter = EnvFilter::new(format!("{level}{libraries}"));
-    let colors = io::stderr().is_terminal();
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || OneLine { to: log.clone(), colors })
-        .with_ansi(colors)
-        .with_target(false)
-        // Else it would report values that cannot be formatted straight to standard error, past the log's queue.
-        .log_internal_errors(false);
-    match spec.format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
-    program_log::log_panics();
-    Ok(())
 }
 
 /// Writes an answer to standard output, which may be a full disk or a pipe whose reader has left.

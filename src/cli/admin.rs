@@ -7,11 +7,11 @@ use std::{env, io};
 use clap::Args;
 
 use super::status::{self, Extent};
-use super::text::as_text;
 use super::{FAILED, FAULTY, answer, complain};
 use crate::admin;
 use crate::config::{self, AdminSpec, Config};
 use crate::sys::{Address, socket_file};
+use crate::telemetry::program_log::as_text;
 
 /// Where the unit and the image have the admin socket.
 const SOCKET: &str = "/run/pointsman/admin.sock";

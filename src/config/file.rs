@@ -3,6 +3,7 @@
 //! Defaults are applied by the checks, not here: a key that is not written is absent. The descriptions
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
+use super::TokenFor;
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
@@ -16,11 +17,10 @@ use super::words::{
     Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
     TimeOrOff, Word,
 };
-use super::{LogFormat, LogLevel, TokenFor};
 use crate::balance::Algorithm;
 use crate::pool::spec::{Duty, HashOn};
 use crate::relay::EngineChoice;
-use crate::telemetry::AccessLogFormat;
+use crate::telemetry::{AccessLogFormat, LogFormat, LogLevel};
 use crate::wire::TlsVersion;
 
 /// Units of the bounds below, in milliseconds.
@@ -113,21 +113,25 @@ tables! {
         landlock: bool,
     }
 
-    /// The access log: one record for each connection that ended.
+    /// The access log: one record for each connection that ended. A reload may change it.
     "the access log" struct AccessLog {
         /// "stdout" (default), "off", or the path of a file, with a slash in it, that is appended to.
         to: LogTarget,
-        /// "json" (default): one object a line; "text": key=value pairs.
+        /// "json": one object a line; "text": key=value pairs. Default: "text" for a terminal, else "json".
         format: Choice<AccessLogFormat>,
+        /// Whether connections that came and left without a byte, as probes do, have lines too. Default true. They are
+        /// counted in metrics in any case.
+        empty: bool,
         /// Lines a second, for each listener, of connections that were refused before a backend was asked, or whose
         /// clients left before they had said what they want; 1 to 1000000. Default 100. The others are counted in a
         /// metric.
         refused_per_second: Number<1, 1_000_000>,
     }
 
-    /// The program's own log, on standard error.
+    /// The program's own log, on standard error. A reload may change it.
     "the log" struct Log {
-        /// The least important level that is written: "error", "warn", "info" (default), "debug", "trace".
+        /// The least important level that is written: "error", "warn", "info" (default), "debug", "trace". The
+        /// environment variable POINTSMAN_LOG comes first.
         level: Choice<LogLevel>,
         /// "text" (default) for people, "json" for programs.
         format: Choice<LogFormat>,

@@ -45,7 +45,7 @@ use crate::limit::LimitsSpec;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::snapshot::ListSpec;
-use crate::telemetry::AccessLogSpec;
+use crate::telemetry::{AccessLogSpec, LogSpec};
 
 pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
@@ -97,52 +97,6 @@ impl Config {
     pub fn admins(&self) -> impl Iterator<Item = &AdminSpec> {
         self.admin.iter().chain(&self.given_admin)
     }
-}
-
-/// The program's own log, on standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogSpec {
-    /// The least important level that is written. Default [`LogLevel::Info`].
-    pub level: LogLevel,
-    /// The form of a line. Default [`LogFormat::Text`].
-    pub format: LogFormat,
-}
-
-/// How important a line of the log is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// What went wrong and needs someone.
-    Error,
-    /// What looks wrong.
-    Warn,
-    /// What happens to the process as a whole.
-    Info,
-    /// What happens to single connections.
-    Debug,
-    /// Everything.
-    Trace,
-}
-
-impl LogLevel {
-    /// The level as it is written in the file and as a log filter.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
-}
-
-/// The form of a line of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// How the process ends after SIGTERM.

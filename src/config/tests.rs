@@ -26,7 +26,7 @@ use crate::snapshot::{
 };
 use crate::sys::socket::KernelBuffers;
 use crate::sys::tcp::Keepalive;
-use crate::telemetry::{AccessLogFormat, AccessLogTarget};
+use crate::telemetry::{AccessLogFormat, AccessLogTarget, LogFormat, LogLevel};
 use crate::wire::Script;
 use crate::wire::dialogue::Step;
 use crate::wire::proxy_protocol::{Tlv, Version};
@@ -138,7 +138,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.max_checks, 1000);
     assert_eq!(config.admin, []);
     assert_eq!(config.access_log.to, AccessLogTarget::Stdout);
-    assert_eq!(config.access_log.format, AccessLogFormat::Json);
+    assert_eq!(config.access_log.format, None);
     assert_eq!(config.log, LogSpec { level: LogLevel::Info, format: LogFormat::Text });
     let seconds = Duration::from_secs;
     assert_eq!(config.shutdown, ShutdownSpec { grace: Duration::ZERO, drain: seconds(30) });
@@ -189,7 +189,7 @@ fn every_key_reaches_its_spec() {
     assert_eq!(config.max_checks, 7);
     assert_eq!(config.admin, [admin("[::1]:9100")]);
     assert_eq!(config.access_log.to, AccessLogTarget::File("./log".into()));
-    assert_eq!(config.access_log.format, AccessLogFormat::Text);
+    assert_eq!(config.access_log.format, Some(AccessLogFormat::Text));
     assert_eq!(config.log, LogSpec { level: LogLevel::Trace, format: LogFormat::Json });
     assert_eq!(config.shutdown, ShutdownSpec { grace: millis(5000), drain: millis(90_000) });
 

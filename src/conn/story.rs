@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Surroundings;
 use crate::limit::{Moment, Pass, Permit, SourcePass};
-use crate::live::{Left, Registered, Seat};
+use crate::live::{Entry, Left, Registered, Seat};
 use crate::pool::forward::Mark;
 use crate::pool::{Backend, Lease, Sighting, Stay, Trouble};
 use crate::snapshot::Policy;
@@ -411,7 +411,8 @@ impl Story {
         plot.listener.closed(reason, total);
         count_at_pool(&entry, plot.lease.as_ref(), reason);
         note_refusal(reason, &plot.listener.name, plot.pool.as_ref(), &self.around);
-        if !is_logged(reason, &plot.listener, &self.around) {
+        let is_left_out = is_empty(reason, &entry) && self.around.access_log.leaves_out_empty();
+        if is_left_out || !is_logged(reason, &plot.listener, &self.around) {
             return;
         }
         let told = plot.told.map(|told| *told).unwrap_or_default();
@@ -500,6 +501,12 @@ fn note_saturation(kind: Saturation, listener: &Arc<str>, pool: Option<&Arc<str>
         SaturationScope::Pool => pool,
     };
     around.bounds.saturation.note(kind, thing, Moment::now());
+}
+
+/// Whether a client came and left without a byte, and none came for it.
+fn is_empty(reason: CloseReason, entry: &Entry) -> bool {
+    let has_bytes = Direction::ALL.into_iter().any(|direction| entry.total(direction) > 0);
+    reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
 /// Whether the access log gets a record. Of those that a flood can cause it gets no more than so many a second.

@@ -20,7 +20,7 @@ pub struct Changes {
     pub added: Vec<String>,
     /// Those that are gone; their connections drain.
     pub removed: Vec<String>,
-    /// Those that are different; also `max_connections`, `limits` and `shutdown`.
+    /// Those that are different; also `max_connections`, `limits`, `shutdown`, `access_log` and `log`.
     pub changed: Vec<String>,
     /// What only a restart can change, and so stayed.
     pub needs_restart: Vec<&'static str>,
@@ -57,6 +57,8 @@ impl Changes {
         let processes = [
             ("max_connections", old.max_connections != new.max_connections),
             ("shutdown", old.shutdown != new.shutdown),
+            ("access_log", old.access_log != new.access_log),
+            ("log", old.log != new.log),
             ("limits", old.limits != LimitsSpec { sources: old.limits.sources, ..new.limits }),
         ];
         changes
@@ -66,8 +68,6 @@ impl Changes {
             ("workers", old.workers != new.workers),
             ("admin", old.admin != new.admin),
             ("process", old.landlock != new.landlock),
-            ("access_log", old.access_log != new.access_log),
-            ("log", old.log != new.log),
             ("limits.sources", old.limits.sources != new.limits.sources),
         ];
         changes.needs_restart =

@@ -4,6 +4,7 @@
 //! thread and runtime of its own, so that no check, scrape or reload delays a byte. It alone applies
 //! changes: what checks found, new configurations, the end.
 
+mod access_log;
 mod aftercare;
 mod agents;
 mod backend_log;
@@ -35,7 +36,7 @@ mod view;
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -55,7 +56,7 @@ pub use view::{Life, Remote, View};
 
 use crate::config::Config;
 use crate::conn::{Bounds, Doors};
-use crate::limit::{Gate, Overload, Rate, SourceTable};
+use crate::limit::{Gate, Overload, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
 use crate::pool::Sighting;
@@ -166,9 +167,7 @@ impl Server {
             next_id: AtomicU64::new(1),
             own: ArcSwap::default(),
         });
-        if let Some(lines) = config.access_log.refused_per_second {
-            metrics.bound_refusal_lines(Rate::new(lines, Duration::from_secs(1), lines));
-        }
+        metrics.bound_refusal_lines(access_log::refusal_lines(&config.access_log));
         descriptors.bound(&bounds, &config, connections);
         let sockets = Sockets::default();
         let fresh = bind_missing(sockets.missing(&config), Vec::new(), config.workers)?;
@@ -178,7 +177,7 @@ impl Server {
             build::Sources { config: &config, leaving: &nothing, discoveries: None, metrics: &metrics };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
-        let access_log = open_access_log(&config, &metrics)?;
+        let access_log = access_log::open(&config, &metrics)?;
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (doors, parcels) = Doors::new(config.workers);
         let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);
@@ -248,11 +247,4 @@ impl Server {
     pub fn remote(&self) -> Remote {
         self.remote.clone()
     }
-}
-
-fn open_access_log(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {
-    let process = metrics.process();
-    let (dropped, written) = (process.access_log_dropped.clone(), process.access_log_written.clone());
-    AccessLog::start(&config.access_log, dropped, written)
-        .map_err(|source| StartFault::AccessLog { path: config.access_log.to.to_string(), source })
 }

@@ -1,10 +1,13 @@
 //! Why a reload fails.
 
+use std::io;
+
 use super::build::BuildFault;
 use super::own_backends::CycleFault;
 use super::source::SourceFault;
 use crate::config::Faults;
 use crate::listener::BindFault;
+use crate::sys::landlock;
 
 /// Why a reload did not happen; the running configuration stays.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,15 @@ pub enum ReloadFault {
     /// A backend leads back to its own pool.
     #[error(transparent)]
     Cycle(#[from] CycleFault),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {path}: {source}{hint}", hint = landlock::hint(source))]
+    AccessLog {
+        /// Its destination as configured.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),

@@ -36,7 +36,7 @@ use crate::limit::LimitsSpec;
 use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
 use crate::reclaim::{self, Deferred};
 use crate::snapshot::Served;
-use crate::telemetry::ReloadOutcome;
+use crate::telemetry::{LogControl, ReloadOutcome};
 use crate::worker::Order;
 
 /// Time between two upkeeps of the histograms, which hold every sample until then.
@@ -76,6 +76,8 @@ pub enum Signals {
         early: EarlySignals,
         /// The file that SIGHUP reads; `None` when there is none.
         file: Option<PathBuf>,
+        /// The program's own log, which a reload changes; `None` if it is somebody else's.
+        log: Option<LogControl>,
     },
 }
 
@@ -131,6 +133,8 @@ impl Server {
 pub(super) struct Control {
     pub(super) server: Server,
     pub(super) file: Option<PathBuf>,
+    /// The program's own log; `None` if it belongs to another program.
+    log: Option<LogControl>,
     pub(super) signals: Streams,
     /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners.
     pub(super) waiting: Weak<()>,
@@ -154,11 +158,11 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(server: Server, signals: Signals) -> io::Result<Self> {
-        let (file, signals, seen) = match signals {
-            Signals::Ignore => (None, Streams::new(), Vec::new()),
-            Signals::Obey { early, file } => {
+        let (file, log, signals, seen) = match signals {
+            Signals::Ignore => (None, None, Streams::new(), Vec::new()),
+            Signals::Obey { early, file, log } => {
                 let (signals, seen) = early.hand_over()?;
-                (file, signals, seen)
+                (file, log, signals, seen)
             }
         };
         server.view.config_state().file.clone_from(&file);
@@ -172,6 +176,7 @@ impl Control {
         let mut control = Self {
             server,
             file,
+            log,
             signals,
             waiting: Weak::new(),
             postponed: seen.into_iter().map(Event::Signal).collect(),
@@ -364,6 +369,7 @@ impl Control {
         try_sources(&config)?;
         refuse_cycles(&config)?;
         let plan = self.bind(&config).await?;
+        let access_log = self.prepare_access_log(&config).await?;
         if !self.prepare_discovery(&config).await {
             return Err(ReloadFault::Stopping);
         }
@@ -379,8 +385,12 @@ impl Control {
         server.renew_policies();
         server.view.set_addresses(server.sockets.addresses(), &config);
         server.bound(&config);
+        server.switch_access_log(access_log, &config.access_log);
         self.check_limit.set(server.descriptors.checks_at_once(&config));
         let config = Arc::new(in_force(config.into_inner(), &server.config));
+        if let Some(log) = self.log.as_ref().filter(|_| config.log != server.config.log) {
+            log.change(&server.config.log, &config.log);
+        }
         reclaim::free_later(std::mem::replace(&mut server.config, config));
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);
@@ -508,9 +518,7 @@ fn in_force(new: Config, running: &Config) -> Config {
         admin: running.admin.clone(),
         given_admin: running.given_admin.clone(),
         landlock: running.landlock,
-        access_log: running.access_log.clone(),
         limits: LimitsSpec { sources: running.limits.sources, ..new.limits },
-        log: running.log,
         ..new
     }
 }

@@ -1,8 +1,9 @@
 //! Standard error for a thread that may wait: a descriptor of its own, without the lock of [`std::io::stderr`].
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -19,6 +20,20 @@ impl StandardError {
     pub fn open() -> io::Result<Self> {
         Ok(Self(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
     }
+}
+
+/// Whether standard error is a terminal.
+pub fn is_terminal() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// Whether standard error leads to the journal of systemd: then JOURNAL_STREAM names its device and inode, as
+/// systemd.exec(5) says.
+pub fn is_journal() -> bool {
+    let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
+    // Of an open descriptor the kernel answers at once.
+    let metadata = io::stderr().as_fd().try_clone_to_owned().and_then(|copy| File::from(copy).metadata());
+    metadata.is_ok_and(|metadata| *stream == *format!("{}:{}", metadata.dev(), metadata.ino()))
 }
 
 impl Write for StandardError {

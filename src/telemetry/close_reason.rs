@@ -262,6 +262,11 @@ impl CloseReason {
         self.row().rejection
     }
 
+    /// Whether a client that sends nothing and leaves can end in this way. A client that was refused is another case.
+    pub const fn is_of_a_client_that_left(self) -> bool {
+        matches!(self, Self::NoData | Self::ClientGone | Self::ClientFin | Self::ClientReset)
+    }
+
     /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
     /// log bounds the lines of this reason: such clients are refused, or leave before a backend is connected.
     pub const fn is_sampled(self) -> bool {

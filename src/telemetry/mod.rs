@@ -13,7 +13,9 @@ pub mod program_log;
 pub mod record;
 mod saturation;
 
-pub use access_log::{AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed};
+pub use access_log::{
+    AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog,
+};
 pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
 pub use metrics::{
@@ -23,7 +25,7 @@ pub use metrics::{
 };
 pub use offered::Offered;
 pub use phase::{Phase, Who};
-pub use program_log::ProgramLog;
+pub use program_log::{LogControl, LogFormat, LogLevel, LogSpec, ProgramLog};
 pub use record::{ClientAddr, Record};
 pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
 

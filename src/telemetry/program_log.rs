@@ -4,7 +4,10 @@
 //! terminal whose output is paused. A line that finds the queue full is dropped and counted, and so is a line that
 //! cannot be written. When writes succeed again, the log reports how many lines are missing.
 //!
-//! This module neither formats lines nor filters levels: each line comes whole, with its line end.
+//! Each line comes whole, with its line end; `lines` makes it of an event.
+
+mod lines;
+mod text;
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -15,6 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+pub use lines::{LevelFault, LogControl, LogFormat, LogLevel, LogSpec, send_events};
+pub use text::as_text;
 
 use super::Flushed;
 use crate::sys::standard_error::StandardError;

@@ -24,6 +24,7 @@ mod injection;
 mod life;
 mod limits;
 mod lists;
+mod logs;
 mod messages;
 mod metrics;
 mod names;

@@ -31,10 +31,10 @@ use super::file::File;
 use super::findings::Findings;
 use super::read::Key;
 use super::words::Number;
-use super::{Config, DEFAULT_HASH_KEY, LogFormat, LogLevel, LogSpec, ShutdownSpec};
+use super::{Config, DEFAULT_HASH_KEY, ShutdownSpec};
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
-use crate::telemetry::{AccessLogFormat, AccessLogSpec, AccessLogTarget};
+use crate::telemetry::{AccessLogSpec, AccessLogTarget, LogFormat, LogLevel, LogSpec};
 
 /// Fills a configuration from a file.
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
@@ -97,7 +97,8 @@ fn access_log(file: &File) -> AccessLogSpec {
         to: words
             .and_then(|words| words.to.value())
             .map_or(AccessLogTarget::Stdout, |target| target.0.clone()),
-        format: words.and_then(|words| words.format.value()).map_or(AccessLogFormat::Json, |choice| choice.0),
+        format: words.and_then(|words| words.format.value()).map(|choice| choice.0),
+        empty: words.and_then(|words| words.empty.value()).is_none_or(|empty| *empty),
         refused_per_second: Some(words.map_or(REFUSED, |words| {
             or(&words.refused_per_second, |number| u32::try_from(number.0).unwrap_or(u32::MAX), REFUSED)
         })),

@@ -108,6 +108,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let sources = full.pools.iter_mut().flat_map(|pool| &mut pool.discover);
     let shown: Vec<_> = sources.filter_map(|discover| discover.drain.take()).collect();
     assert_eq!(shown, [Duration::from_secs(30); 3]);
+    // The default depends on whether standard output is a terminal.
+    assert_eq!(full.access_log.format.take(), Some(AccessLogFormat::Json));
     assert_eq!(full, config);
 }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use metrics::Counter;
 
 use self::sink::Sink;
@@ -34,8 +35,10 @@ const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 pub struct AccessLogSpec {
     /// The destination.
     pub to: AccessLogTarget,
-    /// The form of a line.
-    pub format: AccessLogFormat,
+    /// The form of a line. `None` is text on a terminal, else JSON.
+    pub format: Option<AccessLogFormat>,
+    /// Whether connections without a byte have lines too. Default true.
+    pub empty: bool,
     /// Lines a second and listener for connections that were refused before a backend was asked, at least 1;
     /// as many may come at once. `None` is all of them. Default 100.
     pub refused_per_second: Option<u32>,
@@ -71,12 +74,36 @@ pub enum AccessLogFormat {
     Text,
 }
 
-/// The door to the writer. Clones are cheap and share one writer, which ends after
+/// The way to the writer. Clones are cheap and share one writer, which ends after
 /// [`shutdown`](Self::shutdown) or when the last clone is gone.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Option<Arc<Door>>);
+pub struct AccessLog(Arc<Current>);
 
-/// What all clones share.
+/// The writer in use. A reload changes it.
+#[derive(Debug)]
+struct Current {
+    /// Whether there is one. It is asked several times for each connection, more cheaply than the door itself.
+    is_on: AtomicBool,
+    /// Whether connections without a byte are left out.
+    leaves_out_empty: AtomicBool,
+    door: ArcSwapOption<Door>,
+    dropped: Counter,
+    written: Counter,
+}
+
+/// A destination that is open, and not yet in use.
+#[derive(Debug)]
+#[must_use = "dropped, it closes again"]
+pub struct OpenedAccessLog {
+    door: Option<Arc<Door>>,
+    leaves_out_empty: bool,
+}
+
+/// A destination that is no longer in use.
+#[derive(Debug)]
+pub struct RetiredAccessLog(Option<Arc<Door>>);
+
+/// What leads to one writer.
 #[derive(Debug)]
 struct Door {
     queue: SyncSender<Order>,
@@ -123,11 +150,6 @@ pub enum Flushed {
 }
 
 impl AccessLog {
-    /// No access log: pushing costs one comparison and counts nothing.
-    pub fn off() -> Self {
-        Self(None)
-    }
-
     /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
     /// process reads is opened later, and lines are dropped until then. So is a file on a file system that does not
     /// answer, for which the queue fills first.
@@ -137,31 +159,46 @@ impl AccessLog {
     ///
     /// If the file cannot be opened, standard output cannot be duplicated, or no thread can be started.
     pub fn start(spec: &AccessLogSpec, dropped: Counter, written: Counter) -> io::Result<Self> {
+        let log = Self::unused(dropped, written);
+        let opened = log.open(spec)?;
+        log.put_in_use(opened);
+        Ok(log)
+    }
+
+    fn unused(dropped: Counter, written: Counter) -> Self {
+        let (is_on, leaves_out_empty) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self(Arc::new(Current { is_on, leaves_out_empty, door: ArcSwapOption::empty(), dropped, written }))
+    }
+
+    /// Opens a destination as [`start`](Self::start) does, to be used by [`switch`](Self::switch). Blocks for 5 s at
+    /// most.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`start`](Self::start).
+    pub fn open(&self, spec: &AccessLogSpec) -> io::Result<OpenedAccessLog> {
+        let leaves_out_empty = !spec.empty;
         let sink = match &spec.to {
-            AccessLogTarget::Off => return Ok(Self::off()),
+            AccessLogTarget::Off => return Ok(OpenedAccessLog { door: None, leaves_out_empty }),
             AccessLogTarget::Stdout => Sink::stdout()?,
             AccessLogTarget::File(path) => Sink::unopened(path),
         };
-        Self::start_on(sink, spec.format, dropped, written, QUEUE_LIMIT)
+        let on_terminal = if sink.is_terminal() { AccessLogFormat::Text } else { AccessLogFormat::Json };
+        let door = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
+        Ok(OpenedAccessLog { door: Some(door), leaves_out_empty })
     }
 
-    fn start_on(
-        sink: Sink,
-        format: AccessLogFormat,
-        dropped: Counter,
-        written: Counter,
-        limit: usize,
-    ) -> io::Result<Self> {
+    fn open_on(&self, sink: Sink, format: AccessLogFormat, limit: usize) -> io::Result<Arc<Door>> {
         let (queue, orders) = sync_channel(limit);
         let shared = Arc::new(Shared {
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
-            dropped,
+            dropped: self.0.dropped.clone(),
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
         let name = sink.name();
-        let writer = Writer::new(orders, Arc::clone(&shared), sink, format, written);
+        let writer = Writer::new(orders, Arc::clone(&shared), sink, format, self.0.written.clone());
         let (tell, opened) = sync_channel(1);
         thread::Builder::new().name("access-log".to_owned()).spawn(move || open_and_run(writer, &tell))?;
         match opened.recv_timeout(OPEN_PATIENCE) {
@@ -172,18 +209,38 @@ impl AccessLog {
                 "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
             ),
         }
-        Ok(Self(Some(Arc::new(Door { queue, shared }))))
+        Ok(Arc::new(Door { queue, shared }))
+    }
+
+    fn put_in_use(&self, OpenedAccessLog { door, leaves_out_empty }: OpenedAccessLog) -> RetiredAccessLog {
+        self.0.leaves_out_empty.store(leaves_out_empty, Ordering::Relaxed);
+        let is_on = door.is_some();
+        let old = self.0.door.swap(door);
+        self.0.is_on.store(is_on, Ordering::Relaxed);
+        RetiredAccessLog(old)
+    }
+
+    /// Uses another destination for records that come from now on. The old one still writes what is queued for it,
+    /// until it is [finished](RetiredAccessLog::finish).
+    pub fn switch(&self, opened: OpenedAccessLog) -> RetiredAccessLog {
+        self.put_in_use(opened)
     }
 
     /// Whether records are wanted: without a log none need be made.
     pub fn is_on(&self) -> bool {
-        self.0.is_some()
+        self.0.is_on.load(Ordering::Relaxed)
+    }
+
+    /// Whether connections without a byte have no record.
+    pub fn leaves_out_empty(&self) -> bool {
+        self.0.leaves_out_empty.load(Ordering::Relaxed)
     }
 
     /// Hands a record to the writer. Never blocks: if the queue is full or the writer has ended, the
     /// record is counted as dropped.
     pub fn push(&self, record: Record) {
-        let Some(door) = &self.0 else { return };
+        let door = self.0.door.load();
+        let Some(door) = &*door else { return };
         let queued = Queued { record: Some(Box::new(record)), shared: Arc::clone(&door.shared) };
         // What cannot be sent comes back in the error, and counts itself when that is dropped.
         _ = door.queue.try_send(Order::Write(queued));
@@ -193,7 +250,7 @@ impl AccessLog {
     /// it before its next write, and goes on with the old file if the new one cannot be opened. Standard
     /// output stays as it is.
     pub fn reopen(&self) {
-        if let Some(door) = &self.0 {
+        if let Some(door) = &*self.0.door.load() {
             door.raise(&door.shared.reopen);
         }
     }
@@ -201,6 +258,13 @@ impl AccessLog {
     /// Writes what is queued and ends the writer, by `deadline` at the latest. Records pushed after it, by
     /// other clones, are counted as dropped. Blocks the calling thread: not for a worker.
     pub fn shutdown(self, deadline: Instant) -> Flushed {
+        RetiredAccessLog(self.0.door.load_full()).finish(deadline)
+    }
+}
+
+impl RetiredAccessLog {
+    /// Writes what is queued and ends the writer, by `deadline` at the latest. Blocks the calling thread.
+    pub fn finish(self, deadline: Instant) -> Flushed {
         let Some(door) = self.0 else { return Flushed::All };
         door.raise(&door.shared.stop);
         let patience = deadline.saturating_duration_since(Instant::now());

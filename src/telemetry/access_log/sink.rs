@@ -1,7 +1,7 @@
 //! Where lines go: a destination that takes bytes, and the knowledge of what it has taken.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub(super) struct Sink {
     path: Option<PathBuf>,
     /// The last byte taken was not a line end, so the next line needs one before it.
     torn: bool,
+    /// Whether people read the lines as they come.
+    is_terminal: bool,
     /// When the file is opened again, because its FIFO had no reader.
     retry_at: Option<Instant>,
 }
@@ -50,16 +52,28 @@ impl Sink {
     /// Standard output without Rust's own buffer, which would hide how much was written.
     pub(super) fn stdout() -> io::Result<Self> {
         let own = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(Box::new(File::from(own)), None))
+        let is_terminal = own.is_terminal();
+        Ok(Self { is_terminal, ..Self::new(Box::new(File::from(own)), None) })
     }
 
     /// Creates the sink of a file to append to, which is not open yet.
     pub(super) fn unopened(path: &Path) -> Self {
-        Self { destination: None, path: Some(path.to_owned()), torn: false, retry_at: None }
+        Self {
+            destination: None,
+            path: Some(path.to_owned()),
+            torn: false,
+            is_terminal: false,
+            retry_at: None,
+        }
     }
 
     pub(super) fn new(destination: Box<dyn Write + Send>, path: Option<PathBuf>) -> Self {
-        Self { destination: Some(destination), path, torn: false, retry_at: None }
+        Self { destination: Some(destination), path, torn: false, is_terminal: false, retry_at: None }
+    }
+
+    /// Whether people read the lines as they come.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// How the destination is called in a log line.

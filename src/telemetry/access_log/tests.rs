@@ -30,7 +30,9 @@ impl Rig {
     fn on(sink: Sink, limit: usize) -> Self {
         let (written, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
-        let log = AccessLog::start_on(sink, AccessLogFormat::Text, counters.0, counters.1, limit).unwrap();
+        let log = AccessLog::unused(counters.0, counters.1);
+        let door = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap());
+        _ = log.put_in_use(OpenedAccessLog { door, leaves_out_empty: false });
         Self { log, written, dropped }
     }
 
@@ -154,7 +156,7 @@ fn a_torn_line_is_closed_before_the_next_one() {
 #[test]
 fn an_absent_log_wants_nothing_and_counts_nothing() {
     let spec =
-        AccessLogSpec { to: AccessLogTarget::Off, format: AccessLogFormat::Json, refused_per_second: None };
+        AccessLogSpec { to: AccessLogTarget::Off, format: None, empty: true, refused_per_second: None };
     let log = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap();
     assert!(!log.is_on());
     log.push(record(1));
@@ -242,7 +244,8 @@ fn a_failing_destination_is_tried_again() {
 fn a_full_disk_loses_lines_and_counts_them() {
     let spec = AccessLogSpec {
         to: AccessLogTarget::File("/dev/full".into()),
-        format: AccessLogFormat::Json,
+        format: Some(AccessLogFormat::Json),
+        empty: true,
         refused_per_second: None,
     };
     let dropped = Arc::new(AtomicU64::new(0));
@@ -272,7 +275,7 @@ fn a_panic_of_the_writer_is_told_and_counted() {
 fn the_writer_ends_with_the_last_clone() {
     let (script, taken) = Script::new(&[]);
     let Rig { log, .. } = Rig::with(script, 8);
-    let shared = Arc::clone(&log.0.as_ref().unwrap().shared);
+    let shared = Arc::clone(&log.0.door.load_full().unwrap().shared);
     log.push(record(1));
     drop(log);
     let ended = shared.ended.lock().unwrap();
@@ -422,7 +425,8 @@ fn a_fifo_that_is_gone_is_not_replaced_by_a_file() {
 fn a_start_tells_why_the_file_cannot_be_opened() {
     let directory = Directory::new("access-log-start");
     let to = AccessLogTarget::File(directory.0.join("nowhere/access.log"));
-    let spec = AccessLogSpec { to, format: AccessLogFormat::Text, refused_per_second: None };
+    let spec =
+        AccessLogSpec { to, format: Some(AccessLogFormat::Text), empty: true, refused_per_second: None };
     let fault = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap_err();
     assert_eq!(fault.kind(), ErrorKind::NotFound);
 }

@@ -21,7 +21,7 @@ mod table;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Metadata, Recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -48,8 +48,8 @@ pub struct Metrics {
     /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     pools: Mutex<HashMap<Box<str>, Arc<PoolMetrics>>>,
-    /// Lines of refusals that each listener gets in the access log; once set, it stays.
-    refusal_lines: OnceLock<Rate>,
+    /// Lines of refusals that each listener gets in the access log.
+    refusal_lines: Mutex<Option<Rate>>,
 }
 
 impl Metrics {
@@ -64,7 +64,7 @@ impl Metrics {
             process,
             listeners: Mutex::default(),
             pools: Mutex::default(),
-            refusal_lines: OnceLock::new(),
+            refusal_lines: Mutex::default(),
         })
     }
 
@@ -75,14 +75,15 @@ impl Metrics {
 
     /// The metrics of a listener, the same for the same name. `name` must come from the configuration.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
-        let lines = self.refusal_lines.get().copied();
+        let lines = *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner);
         named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name, lines))
     }
 
-    /// Bounds the lines of refusals in the access log, for each listener that is named from now on. What is set
-    /// first stays.
-    pub fn bound_refusal_lines(&self, lines: Rate) {
-        _ = self.refusal_lines.set(lines);
+    /// Bounds the lines of refusals in the access log, for each listener; `None` is no bound.
+    pub fn bound_refusal_lines(&self, lines: Option<Rate>) {
+        *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner) = lines;
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.values().for_each(|listener| listener.refusal_lines.set(lines));
     }
 
     /// The metrics of a pool, the same for the same name. `name` must come from the configuration.

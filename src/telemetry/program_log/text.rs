@@ -7,7 +7,7 @@ use std::io::{self, Write};
 /// Replaces what a terminal would obey or be fooled by: control characters but line ends, and marks that turn the
 /// direction of writing. They become `\u001b` and the like, which is the same string where the text is JSON: there
 /// they can stand in strings only.
-pub(super) fn as_text(text: &str) -> Cow<'_, str> {
+pub fn as_text(text: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| (c.is_control() && c != '\n') || turns(c);
     if !text.contains(is_harmful) {
         return text.into();
@@ -33,6 +33,8 @@ pub(super) struct OneLine<W> {
     pub(super) to: W,
     /// Whether the log's library writes colours. It spells out the escapes in messages and fields itself.
     pub(super) colors: bool,
+    /// Whether each line would be an entry of its own.
+    pub(super) is_journal: bool,
 }
 
 impl<W: Write> Write for OneLine<W> {
@@ -44,13 +46,26 @@ impl<W: Write> Write for OneLine<W> {
         let escape = if self.colors { "\x1b" } else { r"\u001b" };
         let first = pieces.next().unwrap_or_default().into_owned();
         let line = pieces.fold(first, |line, piece| line + escape + &piece);
-        self.to.write_all((line.replace('\n', "\n    ") + end).as_bytes())?;
+        let line = match self.is_journal {
+            false => line.replace('\n', "\n    "),
+            true => joined(&line),
+        };
+        self.to.write_all((line + end).as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
+}
+
+/// Several lines as one, without those that are empty.
+fn joined(text: &str) -> String {
+    if !text.contains('\n') {
+        return text.to_owned();
+    }
+    let lines = text.split('\n').map(str::trim_end).filter(|line| !line.trim().is_empty());
+    lines.map(str::trim_start).collect::<Vec<_>>().join(" | ")
 }
 
 #[cfg(test)]
@@ -85,7 +100,7 @@ mod tests {
     fn check_event(event: &str, expected: &str) {
         for colors in [true, false] {
             let mut written = Vec::new();
-            OneLine { to: &mut written, colors }.write_all(event.as_bytes()).unwrap();
+            OneLine { to: &mut written, colors, is_journal: false }.write_all(event.as_bytes()).unwrap();
             let expected = if colors { expected.to_owned() } else { expected.replace('\x1b', r"\u001b") };
             assert_eq!(String::from_utf8(written).unwrap(), expected);
         }

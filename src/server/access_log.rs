@@ -1,0 +1,56 @@
+//! The access log of the configuration in force: opened at the start, and again where a reload changes it.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::spawn_blocking;
+
+use super::reload::ReloadFault;
+use super::run::Control;
+use super::{Server, StartFault};
+use crate::config::Config;
+use crate::limit::Rate;
+use crate::telemetry::{AccessLog, AccessLogSpec, Metrics, OpenedAccessLog};
+
+/// How long the records that wait for the old destination may take to be written there.
+const LAST_RECORDS: Duration = Duration::from_secs(10);
+
+/// Opens the access log at the start.
+pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<AccessLog, StartFault> {
+    let process = metrics.process();
+    let (dropped, written) = (process.access_log_dropped.clone(), process.access_log_written.clone());
+    AccessLog::start(&config.access_log, dropped, written)
+        .map_err(|source| StartFault::AccessLog { path: config.access_log.to.to_string(), source })
+}
+
+/// How many lines of refusals a second each listener gets.
+pub(super) fn refusal_lines(spec: &AccessLogSpec) -> Option<Rate> {
+    spec.refused_per_second.map(|lines| Rate::new(lines, Duration::from_secs(1), lines))
+}
+
+impl Control {
+    /// Opens the access log of a new configuration beside the one in use, if it is another. Nothing is written to it
+    /// before [`Server::switch_access_log`].
+    pub(super) async fn prepare_access_log(
+        &mut self,
+        config: &Config,
+    ) -> Result<Option<OpenedAccessLog>, ReloadFault> {
+        if config.access_log == self.server.config.access_log {
+            return Ok(None);
+        }
+        let (log, spec) = (self.server.access_log.clone(), config.access_log.clone());
+        let opened = self.beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
+        let fault = |source| ReloadFault::AccessLog { path: config.access_log.to.to_string(), source };
+        opened.map(Some).map_err(fault)
+    }
+}
+
+impl Server {
+    /// Sends the records of connections that end from now on to another destination.
+    pub(super) fn switch_access_log(&self, opened: Option<OpenedAccessLog>, spec: &AccessLogSpec) {
+        let Some(opened) = opened else { return };
+        self.view.metrics.bound_refusal_lines(refusal_lines(spec));
+        let old = self.access_log.switch(opened);
+        // It writes what is queued for it and ends; a disk that hangs holds this thread for a while.
+        drop(spawn_blocking(move || old.finish(Instant::now() + LAST_RECORDS)));
+    }
+}

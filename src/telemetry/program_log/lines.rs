@@ -1,0 +1,316 @@
+//! How an event of the program becomes a line of its log, and which events do.
+//!
+//! A reload changes the level and the form while the process runs. `POINTSMAN_LOG` sets the level for as long as the
+//! process lives. Lines to the journal begin with their priority, as sd-daemon(3) has it, and are one entry each.
+
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::FmtContext;
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::ProgramLog;
+use super::text::OneLine;
+use crate::sys::standard_error;
+
+/// The variable that sets the level, whatever the configuration says.
+const VARIABLE: &str = "POINTSMAN_LOG";
+
+/// What it takes, as `log.level` in the file.
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+
+/// The program's own log, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSpec {
+    /// The least important level that is written. Default [`LogLevel::Info`].
+    pub level: LogLevel,
+    /// The form of a line. Default [`LogFormat::Text`].
+    pub format: LogFormat,
+}
+
+/// How important a line of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// What went wrong and needs someone.
+    Error,
+    /// What looks wrong.
+    Warn,
+    /// What happens to the process as a whole.
+    Info,
+    /// What happens to single connections.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The level as it is written in the file and as a log filter.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// POINTSMAN_LOG holds no level.
+#[derive(Debug, thiserror::Error)]
+#[error("POINTSMAN_LOG is {0:?}; it takes one of {levels}", levels = LEVELS.join(", "))]
+pub struct LevelFault(String);
+
+/// Changes the log of the process while it runs.
+pub struct LogControl {
+    set_level: Box<dyn Fn(LogLevel) + Send + Sync>,
+    is_json: Arc<AtomicBool>,
+    /// The level that POINTSMAN_LOG set.
+    fixed: Option<String>,
+}
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogControl").field("fixed", &self.fixed).finish_non_exhaustive()
+    }
+}
+
+impl LogControl {
+    /// Puts another specification in force.
+    pub fn change(&self, old: &LogSpec, new: &LogSpec) {
+        self.is_json.store(new.format == LogFormat::Json, Ordering::Relaxed);
+        match &self.fixed {
+            None => (self.set_level)(new.level),
+            Some(_) if old.level == new.level => {}
+            Some(level) => tracing::warn!(
+                "log.level = \"{}\" is not in force: POINTSMAN_LOG={level} is set, and it comes first",
+                new.level.word()
+            ),
+        }
+    }
+}
+
+/// Sends the events of the program to its log.
+///
+/// # Errors
+///
+/// POINTSMAN_LOG holds no level.
+pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFault> {
+    let fixed = std::env::var(VARIABLE).ok();
+    if let Some(level) = fixed.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
+        // As a filter it would name a target, and silence everything else.
+        return Err(LevelFault(level.clone()));
+    }
+    let is_json = Arc::new(AtomicBool::new(spec.format == LogFormat::Json));
+    let is_journal = standard_error::is_journal();
+    let colors = !is_journal && standard_error::is_terminal();
+    let level = fixed.as_deref().unwrap_or(spec.level.word());
+    let text = Format::default().with_target(false);
+    let format = LineFormat { is_json: Arc::clone(&is_json), is_journal, text };
+    let builder = tracing_subscriber::fmt()
+        // Else it would report values that cannot be formatted straight to standard error, past the log's queue.
+        .log_internal_errors(false)
+        .with_ansi(colors)
+        .event_format(format)
+        .with_writer(move || OneLine { to: log.clone(), colors, is_journal })
+        .with_env_filter(filter(level))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    let set_level = Box::new(move |level: LogLevel| {
+        if let Err(error) = handle.reload(filter(level.word())) {
+            tracing::error!(%error, "the level of the log stays as it was");
+        }
+    });
+    Ok(LogControl { set_level, is_json, fixed })
+}
+
+fn filter(level: &str) -> EnvFilter {
+    // The resolver's library tells of every odd line in /etc/hosts whenever it reads it; what matters of it is
+    // in our own lines.
+    let libraries = if level == "trace" { "" } else { ",hickory=error" };
+    EnvFilter::new(format!("{level}{libraries}"))
+}
+
+/// The form of lines, which may change from one to the next.
+struct LineFormat {
+    is_json: Arc<AtomicBool>,
+    is_journal: bool,
+    text: Format<Full>,
+}
+
+impl<S, N> FormatEvent<S, N> for LineFormat
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'writer> FormatFields<'writer> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        if self.is_journal {
+            write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        }
+        if self.is_json.load(Ordering::Relaxed) {
+            return write_json(&mut writer, SystemTime::now(), event);
+        }
+        match self.is_journal {
+            // The journal has the time of each entry.
+            true => self.text.clone().without_time().format_event(ctx, writer, event),
+            false => self.text.format_event(ctx, writer, event),
+        }
+    }
+}
+
+/// The priority of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+/// Writes an event as one JSON object; `time` is the word of the access log too.
+fn write_json(writer: &mut Writer<'_>, time: SystemTime, event: &Event<'_>) -> fmt::Result {
+    let time = humantime::format_rfc3339_micros(time);
+    write!(writer, "{{\"time\":\"{time}\",\"level\":\"{}\",\"fields\":{{", event.metadata().level())?;
+    let mut fields = JsonFields { text: String::new() };
+    event.record(&mut fields);
+    writeln!(writer, "{}}}}}", fields.text)
+}
+
+/// The fields of an event as the members of a JSON object.
+struct JsonFields {
+    text: String,
+}
+
+impl JsonFields {
+    fn add(&mut self, field: &Field, value: &serde_json::Value) {
+        let separator = if self.text.is_empty() { "" } else { "," };
+        let name = serde_json::Value::from(field.name());
+        // Writing to a string cannot fail.
+        _ = write!(self.text, "{separator}{name}:{value}");
+    }
+}
+
+impl Visit for JsonFields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.add(field, &value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.add(field, &value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.add(field, &value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.add(field, &value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, &value.into());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.add(field, &format!("{value:?}").into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What these events become.
+    fn written(is_json: bool, is_journal: bool, events: impl FnOnce(&AtomicBool)) -> String {
+        let lines = Lines::default();
+        let to = lines.clone();
+        let is_json = Arc::new(AtomicBool::new(is_json));
+        let text = Format::default().with_target(false);
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || OneLine { to: to.clone(), colors: false, is_journal })
+            .event_format(LineFormat { is_json: Arc::clone(&is_json), is_journal, text })
+            .finish();
+        tracing::subscriber::with_default(subscriber, || events(&is_json));
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn the_journal_gets_priorities_and_one_entry_for_each_event() {
+        let lines = written(false, true, |_| {
+            tracing::error!(error = "a\n  b", "not \"reloaded\"\nthe rest");
+            tracing::warn!("careful");
+            tracing::info!(open = 3, "serving");
+        });
+        let expected = "<3>ERROR not \"reloaded\" | the rest error=\"a\\n  b\"\n<4> WARN careful\n<6> INFO serving open=3\n";
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn json_has_one_object_for_each_event() {
+        let lines = written(true, false, |_| {
+            tracing::warn!(error = %"a\n\"b\"", open = 3_u64, is_on = true, share = 0.5, left = -1, none = None::<u64>, "two\nlines");
+        });
+        let line: serde_json::Value = serde_json::from_str(&lines).unwrap();
+        assert_eq!(lines.matches('\n').count(), 1, "{lines}");
+        assert!(line["time"].as_str().unwrap().ends_with('Z'), "{lines}");
+        assert_eq!(line["level"], "WARN");
+        let expected = serde_json::json!({
+            "message": "two\nlines", "error": "a\n\"b\"", "open": 3, "is_on": true, "share": 0.5, "left": -1,
+        });
+        assert_eq!(line["fields"], expected);
+    }
+
+    #[test]
+    fn the_form_changes_from_one_line_to_the_next() {
+        let lines = written(false, false, |is_json| {
+            tracing::info!("one");
+            is_json.store(true, Ordering::Relaxed);
+            tracing::info!("two");
+        });
+        let lines: Vec<_> = lines.lines().collect();
+        assert!(
+            lines[0].ends_with("INFO one") && lines[1].ends_with("\"fields\":{\"message\":\"two\"}}"),
+            "{lines:?}"
+        );
+    }
+}
