@@ -34,6 +34,7 @@ mod process;
 mod proxied;
 mod queue;
 mod real;
+mod recipes;
 mod records;
 mod relay;
 mod reloads;

@@ -360,3 +360,33 @@ fn an_agent_that_is_no_longer_asked_is_forgotten() {
     assert_eq!((backend.agent_share(), backend.agent_max_connections()), (100, None));
     assert!(served(&proxy, b'a', 20) > 5);
 }
+
+/// A server that takes clients' headers only, as some do.
+#[test]
+fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
+    let server = Backend::serve(|mut stream| {
+        let mut header = [0; 28];
+        let from = stream.peer_addr().unwrap();
+        if stream.read_exact(&mut header[..16]).is_err() || header[12..14] != [0x21, 0x11] {
+            return;
+        }
+        stream.read_exact(&mut header[16..]).unwrap();
+        // The two ends of the check's own connection.
+        let SocketAddr::V4(from) = from else { panic!("it is IPv4") };
+        let (source, port) = (from.ip().octets(), from.port().to_be_bytes());
+        if (&header[16..20], &header[24..26]) == (&source[..], &port[..]) {
+            let _ = stream.write_all(b"+OK\r\n");
+        }
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let start = |form: &str| {
+        let health =
+            format!("check = 'send-expect', steps = [{{ expect = '+OK' }}], interval = '100ms'{form}");
+        let keys = format!("proxy_protocol = 'v2'\nhealth = {{ {health} }}");
+        Proxy::start(checked(&format!("'{}'", server.address), &keys))
+    };
+    let (local, client) = (start(""), start(", proxy_protocol = 'proxy'"));
+    wait_for_state(&local, 0, State::Down);
+    wait_for("checks", || backend(&client, 0).checks_passed() > 1);
+    assert_eq!(backend(&client, 0).state(), State::Up);
+}

@@ -18,6 +18,7 @@ mod postgres;
 mod prometheus;
 mod protocols;
 mod proxied;
+mod recipes;
 mod starting;
 mod stopped;
 mod tls;
