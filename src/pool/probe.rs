@@ -45,7 +45,7 @@ pub struct CheckReport {
     pub backend: Arc<Backend>,
     /// How it ended.
     pub found: Finding,
-    /// How long it took.
+    /// How long it took, to the answer that decided.
     pub took: Duration,
 }
 
@@ -56,11 +56,13 @@ pub struct Finding {
     pub outcome: CheckOutcome,
     /// The first words of an answer that did not do, escaped and cut; `None` if there were none.
     pub heard: Option<Arc<str>>,
+    /// The part of its time for which it listened whether more would come, after the answer that it needed.
+    pub listened: Duration,
 }
 
 impl From<CheckOutcome> for Finding {
     fn from(outcome: CheckOutcome) -> Self {
-        Self { outcome, heard: None }
+        Self { outcome, heard: None, listened: Duration::ZERO }
     }
 }
 
@@ -125,8 +127,8 @@ async fn run(watch: Watch<HealthSpec, CheckReport>) {
         let report = CheckReport {
             pool: Arc::clone(backend.pool()),
             backend: Arc::clone(&backend),
+            took: started.elapsed().saturating_sub(found.listened),
             found,
-            took: started.elapsed(),
         };
         if reports.send(report).await.is_err() {
             return;

@@ -237,3 +237,15 @@ fn misfit_targets_are_faults() {
     check(&unix("agent.port = 1"), &["C0105"]);
     check(&unix("agent = { port = 1, address = '10.0.0.1' }"), &[]);
 }
+
+#[test]
+fn words_of_others_lead_to_ours() {
+    let told = |keys: &str| {
+        let text = whole("", &format!("health = {{ {keys} }}"), "");
+        crate::config::parse("test.toml", &text).unwrap_err().to_string()
+    };
+    assert!(told("check = 'https'").contains("With tls = true it goes through TLS"));
+    assert!(told("check = 'http', status = [200]").contains("write expect = "));
+    assert!(told("check = 'http', ssl = true").contains("write tls = true"));
+    assert!(told("check = 'pgsql-check'").contains("did you mean \"postgres\"?"));
+}

@@ -40,23 +40,23 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
     };
     let attempt = attempt(address, spec, dialogue.as_mut(), &is_busy);
     let CheckFailure { fault, heard } = match timeout(spec.timeout, attempt).await {
-        Ok(Ok(())) => return CheckOutcome::Passed.into(),
+        Ok(Ok(listened)) => return Finding { listened, ..CheckOutcome::Passed.into() },
         Ok(Err(failure)) => failure,
         // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
         Err(_elapsed) if is_busy.into_inner() => CheckFault::Local.into(),
         Err(_elapsed) => CheckFault::Timeout.into(),
     };
     let heard = heard.or_else(|| first_words(dialogue?.heard()));
-    Finding { outcome: CheckOutcome::Failed(fault), heard }
+    Finding { heard, ..CheckOutcome::Failed(fault).into() }
 }
 
-/// Connects and has the dialogue, if there is one.
+/// Connects and has the dialogue, if there is one; returns how long it only listened.
 async fn attempt(
     address: &Address,
     spec: &HealthSpec,
     dialogue: Option<&mut Dialogue>,
     is_busy: &AtomicBool,
-) -> Result<(), CheckFailure> {
+) -> Result<Duration, CheckFailure> {
     // A reset here came behind the handshake: it is a close, only an early one.
     let socket = socket::connect(address, is_busy).await.map_err(|error| broken(&error))?;
     let header = spec.proxy_protocol.map(|header| match header {
@@ -64,12 +64,13 @@ async fn attempt(
         CheckHeader::Proxy(version) => proxy_protocol::own(version, ends(&socket, address)),
     });
     if dialogue.is_none() && header.is_none() {
-        return Ok(());
+        return Ok(Duration::ZERO);
     }
     let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
     let header = header.unwrap_or_default();
     let Some(dialogue) = dialogue else {
-        return stream.write_all(&header).await.map_err(|error| broken(&error).into());
+        stream.write_all(&header).await.map_err(|error| broken(&error))?;
+        return Ok(Duration::ZERO);
     };
     let silence = SILENCE.min(spec.timeout / 4);
     match &spec.tls {
@@ -121,14 +122,16 @@ fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
     }
 }
 
-/// Has a dialogue to its end, behind a `header` of ours that goes with the first words if they are ours too.
+/// Has a dialogue to its end, behind a `header` of ours that goes with the first words if they are ours too. Returns how
+/// long it only listened whether more would come.
 async fn talk(
     mut stream: impl Talking,
     mut header: Vec<u8>,
     dialogue: &mut Dialogue,
     silence: Duration,
-) -> Result<(), CheckFault> {
+) -> Result<Duration, CheckFault> {
     let mut chunk = [0; CHUNK];
+    let mut listened = Duration::ZERO;
     loop {
         let next = dialogue.go_on().map_err(|fault| match fault {
             DialogueFault::Unexpected | DialogueFault::Endless => CheckFault::Unexpected,
@@ -147,11 +150,12 @@ async fn talk(
         }
         let read = match next {
             Next::Send(_) => continue,
-            Next::Done => return Ok(()),
+            Next::Done => return Ok(listened),
             Next::Read => stream.read(&mut chunk).await,
             Next::Listen => match timeout(silence, stream.read(&mut chunk)).await {
                 Ok(read) => read,
                 Err(_elapsed) => {
+                    listened += silence;
                     dialogue.silent();
                     continue;
                 }

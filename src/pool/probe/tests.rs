@@ -375,6 +375,23 @@ async fn what_was_heard_is_told_of_failures() {
 }
 
 #[tokio::test]
+async fn silence_behind_an_answer_is_told_apart() {
+    let (listener, address) = listen();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"N").unwrap();
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    let spec = HealthSpec {
+        check: CheckKind::Dialogue(Script::Postgres { user: None }),
+        ..health(Duration::from_secs(5))
+    };
+    let found = check(&address.into(), &spec, [0; 64]).await;
+    assert_eq!((found.outcome, found.listened), (CheckOutcome::Passed, Duration::from_millis(100)));
+    server.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_reset_is_an_early_close() {
     let (listener, address) = listen();
     let server = thread::spawn(move || {
