@@ -315,7 +315,8 @@ tables! {
         /// The client offers at least this version of TLS: "1.0", "1.1", "1.2" or "1.3". One that offers only
         /// less is refused, unless another route for the same name takes it. Default: any.
         tls_min: Choice<TlsVersion>,
-        /// What the access log calls the route. Default: its name and which other conditions it has.
+        /// What the access log calls the route; metrics count its connections and bytes under this name. Default: its
+        /// name and which other conditions it has, and no metrics of its own.
         name: Name,
         /// The pool's name. Needed, or `split`, or `action`.
         pool: String,

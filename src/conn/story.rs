@@ -409,7 +409,8 @@ impl Story {
         let Some(Open { entry, plot }) = self.open.take() else { return };
         let total = plot.began.elapsed();
         plot.listener.closed(reason, total);
-        count_at_pool(&entry, plot.lease.as_ref(), reason);
+        let is_silent = plot.lease.as_ref().is_some_and(Lease::is_waiting);
+        entry.tallies().close(CloseKind::of(reason), is_silent);
         note_refusal(reason, &plot.listener.name, plot.pool.as_ref(), &self.around);
         let is_left_out = is_empty(reason, &entry) && self.around.access_log.leaves_out_empty();
         if is_left_out || !is_logged(reason, &plot.listener, &self.around) {
@@ -459,20 +460,6 @@ impl Drop for Story {
         } else {
             self.finish(CloseReason::DrainDeadline);
         }
-    }
-}
-
-/// Counts the end of a connection at its pool and its backend, as far as it came to them.
-fn count_at_pool(entry: &Registered, lease: Option<&Lease>, reason: CloseReason) {
-    let (tallies, kind) = (entry.tallies(), CloseKind::of(reason));
-    if let Some(pool) = tallies.pool() {
-        pool.close(kind);
-        if lease.is_some_and(Lease::is_waiting) {
-            pool.silent.increment(1);
-        }
-    }
-    if let Some(backend) = tallies.backend() {
-        backend.close(kind);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use crate::telemetry::{BackendCounts, Direction, PoolMetrics, RouteCounts};
+use crate::telemetry::{BackendCounts, CloseKind, Direction, PoolMetrics, RouteCounts};
 
 /// The counts of a connection's route, pool and backend, as far as they are known. They go along when the connection
 /// goes to another worker.
@@ -35,9 +35,18 @@ impl Tallies {
         self.pool.get().map(|pool| &**pool)
     }
 
-    /// Its backend, once one is connected.
-    pub fn backend(&self) -> Option<&BackendCounts> {
-        self.backend.get().map(|backend| &**backend)
+    /// Counts the end of the connection at its pool and its backend, as far as it came to them. `is_silent` says that
+    /// the backend was connected and has sent nothing.
+    pub fn close(&self, kind: CloseKind, is_silent: bool) {
+        if let Some(pool) = self.pool.get() {
+            pool.close(kind);
+            if is_silent {
+                pool.silent.increment(1);
+            }
+        }
+        if let Some(backend) = self.backend.get() {
+            backend.close(kind);
+        }
     }
 
     /// Adds bytes that moved.
