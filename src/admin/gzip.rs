@@ -1,7 +1,7 @@
-//! Compresses answers for those who ask for it.
+//! Compresses answers for clients that accept gzip.
 //!
-//! A page of metrics of a thousand backends has 2 MB, nearly all of it repeated; level 1 makes a fifteenth of it in
-//! some milliseconds. It runs where the page is written, on a blocking thread. An answer that is compressed holds
+//! The metrics of a thousand backends are 1.5 MB of nearly equal lines. Level 1 compresses them to a sixteenth in some
+//! milliseconds. It runs where the page is written, on a blocking thread. An answer that is compressed holds
 //! less memory than the page did, and the compressor itself has 0.3 MiB while it runs, for each of the few
 //! connections that admin has at once.
 
@@ -14,8 +14,8 @@ use flate2::write::GzEncoder;
 /// Below this size the headers and the checksum of a compressed page are not worth it.
 const LEAST: usize = 1024;
 
-/// Whether whoever sent these headers takes gzip (RFC 9110, 12.5.3): it is named, or else everything is, and the
-/// weight is not 0.
+/// Returns whether a request with these headers accepts gzip (RFC 9110, 12.5.3): it is named, or else everything is,
+/// and the weight is not 0.
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     let (mut named, mut any) = (None, None);
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
@@ -31,13 +31,13 @@ pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     named.or(any).unwrap_or(false)
 }
 
-/// Whether a parameter is the weight 0, which is a refusal.
+/// Returns whether a parameter is the weight 0, which refuses the coding.
 fn is_zero(parameter: &str) -> bool {
     let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
     weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0))
 }
 
-/// The page compressed, or `None` where that is not worth it.
+/// Returns the page compressed, or `None` if it is too short to be worth it.
 pub(super) fn compress(page: &[u8]) -> Option<Vec<u8>> {
     if page.len() < LEAST {
         return None;

@@ -98,7 +98,7 @@ fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// What goes on between clients and backends.
+/// The bytes, the ends and the first bytes of connections, by pool and backend.
 fn traffic(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut family = exposition.family(&families::FIRST_BYTE_SECONDS);
     for (name, served) in &snapshot.pools {

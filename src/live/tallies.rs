@@ -35,8 +35,8 @@ impl Tallies {
         self.pool.get().map(|pool| &**pool)
     }
 
-    /// Counts the end of the connection at its pool and its backend, as far as it came to them. `is_silent` says that
-    /// the backend was connected and has sent nothing.
+    /// Counts the end of the connection at its pool and its backend, as far as it came to them. `is_silent` means
+    /// that the backend was connected and has sent nothing.
     pub fn close(&self, kind: CloseKind, is_silent: bool) {
         if let Some(pool) = self.pool.get() {
             pool.close(kind);

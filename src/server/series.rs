@@ -1,7 +1,7 @@
 //! Which series a listener and a pool have: those of what can happen there, by protocol and settings.
 //!
-//! What is not foreseen here is counted all the same, from its first event on. So this may leave out what it cannot
-//! know, and must not be asked whether something can happen.
+//! An event that is not foreseen here is counted all the same: its series appears with it. So this module may leave out
+//! what it cannot foresee, and its answers are no proof that something cannot happen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

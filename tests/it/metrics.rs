@@ -1,4 +1,4 @@
-//! What a scrape gives: in which form, how much of it, and whether it says what happened.
+//! What a scrape gives: in which form, how many series, and whether they show what happened.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,7 +26,7 @@ fn scrape(address: SocketAddr, method: &str, headers: &str) -> (String, Vec<u8>)
 }
 
 #[test]
-fn a_page_is_compressed_for_those_who_take_it() {
+fn a_page_is_compressed_for_clients_that_accept_it() {
     let backend = Backend::echo();
     let (_proxy, address) = Proxy::start_with_admin(tcp(&[backend.address], EngineChoice::Auto));
     let (plain_head, plain) = scrape(address, "GET", "");
@@ -199,7 +199,7 @@ fn it_shows_which_backend_resets() {
 }
 
 #[test]
-fn a_backend_that_says_nothing_shows() {
+fn a_backend_that_sends_nothing_shows() {
     let silent = Backend::serve(|mut stream| while let Ok(1..) = stream.read(&mut [0; 100]) {});
     let (proxy, address) = routed(&[silent.address]);
     let mut clients: Vec<_> = (0..3).map(|_| proxy.connect()).collect();

@@ -59,7 +59,7 @@ impl CloseKind {
         }
     }
 
-    /// The kind of a reason. Whoever is turned away before a pool is known is none of its connections.
+    /// Returns the kind of a reason. A connection that is refused before its pool is known counts at no pool.
     pub const fn of(reason: CloseReason) -> Self {
         use CloseReason as Reason;
         match reason {

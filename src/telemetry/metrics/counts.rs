@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::telemetry::{CloseKind, Direction};
 
-/// What is counted of the connections of one backend. Shared by all workers; goes on over reloads while the backend is
-/// the same server.
+/// What is counted of the connections of one backend. Shared by all workers; kept over reloads while the backend is the
+/// same server.
 #[derive(Debug, Default)]
 pub struct BackendCounts {
     bytes: [AtomicU64; Direction::ALL.len()],
@@ -64,7 +64,7 @@ impl BackendCounts {
     }
 }
 
-/// What is counted of the connections that one named route took. Shared by all workers; goes on over reloads while the
+/// What is counted of the connections that one named route took. Shared by all workers; kept over reloads while the
 /// listener has a route of that name.
 #[derive(Debug, Default)]
 pub struct RouteCounts {

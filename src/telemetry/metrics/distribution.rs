@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Kind, MetricDoc};
 
-/// Observed times in buckets. Those who observe and those who read share it.
+/// Observed times in buckets. Shared by all workers and by scrapes.
 #[derive(Debug)]
 pub struct Distribution {
     /// The upper bounds in seconds, ascending.

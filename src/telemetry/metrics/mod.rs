@@ -2,10 +2,10 @@
 //!
 //! A series of a listener or a pool exists, at 0, from the moment its event can happen there: rates and alerts then
 //! see the first event. What cannot happen by the protocol and the settings has no series, and twenty listeners do not
-//! have a thousand series of 0. `server` says what can happen (the methods `may_...`); an event that was not
-//! foreseen is counted all the same, and its series appears with it.
+//! have a thousand series of 0. `server` announces what can happen (the methods `may_...`); an event that was
+//! not foreseen is counted all the same, and its series appears with it.
 //!
-//! A handle is looked up once and kept; whoever counts holds the struct it is in. Series cannot be removed, so those of
+//! A handle is looked up once and kept; the code that counts holds the struct it is in. Series cannot be removed, so those of
 //! a listener or pool that a reload took away stay until the process ends, and what comes and goes (backends, routes) is
 //! not here: see [`super::exposition`].
 

@@ -191,7 +191,7 @@ fn prometheus_answers_what_operators_ask() {
         ("8 * rate(pointsman_backend_bytes_total{direction=\"from_backend\"}[10s]) > 0", "backend", "good"),
         ("rate(pointsman_route_connections_total[10s]) > 0", "route", "near"),
         ("8 * rate(pointsman_route_bytes_total[10s]) > 0", "route", "near"),
-        // Who is slow, who resets, who hangs?
+        // Which backend is slow, which resets, which hangs?
         (
             "histogram_quantile(0.99, sum by (pool, le) (rate(pointsman_connect_seconds_bucket[10s]))) > 0",
             "pool",
