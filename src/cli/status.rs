@@ -131,7 +131,8 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
         Extent::Some => well.saturating_sub(BACKENDS),
     };
     rows.truncate(rows.len() - left_out);
-    let mut table = Table::new(["BACKEND", "STATE", "SINCE", "OPEN", "LIMIT", "TOTAL", "WEIGHT", "CHECKS"]);
+    let titles = ["BACKEND", "STATE", "SINCE", "OPEN", "LIMIT", "TOTAL", "WEIGHT", "CHECKS", "WHY"];
+    let mut table = Table::new(titles);
     for (pool, backend) in rows {
         let (connections, checks) = (&backend["connections"], &backend["checks"]);
         table.add([
@@ -143,11 +144,21 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
             text(&connections["total"]),
             text(&backend["weight"]),
             format!("{} passed, {} failed", text(&checks["passed"]), text(&checks["failed"])),
+            why(&backend),
         ]);
     }
     table.write(out);
     if left_out > 0 {
         _ = writeln!(out, "and {left_out} backends more that are up; --all shows them");
+    }
+}
+
+/// Why a backend is in its state, with the first words of its last check.
+fn why(backend: &Value) -> String {
+    match (text(&backend["reason"]), backend["checks"]["heard"].as_str()) {
+        (reason, None) => reason,
+        (reason, Some(heard)) if reason.is_empty() => format!("{heard:?}"),
+        (reason, Some(heard)) => format!("{reason}: {heard:?}"),
     }
 }
 
@@ -253,7 +264,8 @@ mod tests {
         serde_json::json!({
             "name": name, "state": state, "since_seconds": 75, "weight": 1,
             "connections": { "active": 2, "limit": null, "total": 9 },
-            "checks": { "passed": 3, "failed": 1 },
+            "reason": (state == "down").then_some("checks failed: refused"),
+            "checks": { "passed": 3, "failed": 1, "heard": (state == "down").then_some("503") },
         })
     }
 
@@ -293,8 +305,8 @@ main      tcp       7     0       127.0.0.1:1 [::1]:1
 POOL  BALANCE  UP      OPEN  WAITING
 app   maglev   1 of 3  6     0
 
-BACKEND  STATE        SINCE   OPEN  LIMIT  TOTAL  WEIGHT  CHECKS
-app/b2   down         1m 15s  2     -      9      1       3 passed, 1 failed
+BACKEND  STATE        SINCE   OPEN  LIMIT  TOTAL  WEIGHT  CHECKS              WHY
+app/b2   down         1m 15s  2     -      9      1       3 passed, 1 failed  checks failed: refused: \"503\"
 app/b3   maintenance  1m 15s  2     -      9      1       3 passed, 1 failed
 app/b1   up           1m 15s  2     -      9      1       3 passed, 1 failed
 

@@ -139,8 +139,13 @@ fn status_tells_what_is_there() {
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
     assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
-    assert!(status["config"]["loaded"].take().as_str().unwrap().ends_with('Z'));
-    let event = status["events"][0].take();
+    // Each by itself: together they are more than the macro takes.
+    let mut remove = |key: &str| status.as_object_mut().unwrap().remove(key).unwrap();
+    let (mut config, problems, events) = (remove("config"), remove("problems"), remove("events"));
+    assert!(config["loaded"].take().as_str().unwrap().ends_with('Z'));
+    assert_eq!(config, json!({ "file": null, "loaded": null, "last_reload": null }));
+    assert_eq!((&problems, events.as_array().unwrap().len()), (&json!([]), 1));
+    let event = &events[0];
     assert!(event["time"].as_str().unwrap().ends_with('Z'), "{event}");
     assert_eq!(
         (&event["kind"], &event["severity"], &event["text"]),
@@ -155,8 +160,6 @@ fn status_tells_what_is_there() {
         "life": "serving",
         "workers": 2,
         "connections": { "open": 1, "limit": null },
-        "config": { "file": null, "loaded": null, "last_reload": null },
-        "problems": [],
         "listeners": [{
             "name": "main",
             "addresses": [proxy.address("main")],
@@ -195,7 +198,6 @@ fn status_tells_what_is_there() {
                 "agent": null,
             }],
         }],
-        "events": [null],
     });
     assert_eq!(status, expected);
     let keys = [
