@@ -198,6 +198,7 @@ pub(crate) fn record() -> Record {
         proxy_authority: None,
         proxy_alpn: None,
         unique_id: None,
+        private_link: None,
         client: ClientAddr(Address::Tcp(client(0xC633_6407))),
         listener: "tls".into(),
         sni: Some("mail.example.com".into()),

@@ -63,6 +63,7 @@ fn record(bytes: &[u8]) -> Record {
         proxy_authority: Some(raw_name(authority)),
         proxy_alpn: Some(raw_name(&id[id.len() / 2..])),
         unique_id: Some(raw_name(id)),
+        private_link: None,
         offered,
         ..Record::refused(1, UNIX_EPOCH, ClientAddr(Address::Tcp(client)), "tls".into(), CloseReason::NoData)
     }

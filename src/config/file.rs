@@ -302,6 +302,10 @@ tables! {
         /// A regular expression for the whole name, without regard to case, or an array; not beside `sni`. Asked
         /// after the names of all other routes, in written order. Default: none.
         sni_regex: OneOrMany<SniRegex>,
+        /// TLVs that the PROXY header of the connection has, by kind, each with one of these values:
+        /// { "0xEA" = "vpce-08d2bf15fac5001c9" }. Ids of private links are written as their clouds do: 0xEA is AWS, 0xEE
+        /// Azure, 0xE0 Google Cloud. Default: any or none.
+        proxy_tlv: Named<OneOrMany<Text>>,
         /// Networks of clients, such as "10.0.0.0/8", or one address. Default: any.
         source: OneOrMany<Network>,
         /// Where clients reached us: "10.0.0.1", ":5433" or "10.0.0.1:5433", or an array. Default: anywhere.

@@ -6,7 +6,7 @@ use super::file::SourcePrefix;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, tables};
 use super::words::{Choice, Number, Percent, Time, Word, string};
-use crate::limit::WhenFull;
+use crate::limit::{SourceBy, WhenFull};
 
 const HOUR: u64 = 3_600_000;
 
@@ -48,6 +48,9 @@ tables! {
 
     /// What each source of a listener may have.
     "the limits of a source" struct PerSource {
+        /// What a source is: "address" (default), a network of `limits.source_prefix`; "private-link", the private link
+        /// (AWS, Azure, Google Cloud) that the PROXY header of the connection names, and the network where it names none.
+        by: Choice<SourceBy>,
         /// Open connections. Default: no limit.
         connections: Number<1, MOST_OF_A_SOURCE>,
         /// New connections, such as "50/s" or "300/m". Default: no limit.
@@ -70,6 +73,11 @@ tables! {
         /// "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
         over: Choice<OverWord>,
     }
+}
+
+impl Word for SourceBy {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("address", Self::Address), ("private-link", Self::PrivateLink)];
 }
 
 /// Who is refused near the limit.

@@ -13,7 +13,7 @@ use super::story::Story;
 use super::{Bounds, Surroundings};
 use crate::executor::{self, Next, sleep};
 use crate::limit::{
-    Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourcePass, SourceRefusal,
+    Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourceBy, SourcePass, SourceRefusal,
 };
 use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
 use crate::sys::{Address, socket};
@@ -26,7 +26,10 @@ pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Re
     let now = Moment::now();
     let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
     // The source is the first, so that those whom it refuses take nothing from the others.
-    let source = if is_trusted { None } else { of_source(peer, policy, admission, now, &around.bounds)? };
+    let source = match is_trusted {
+        true => None,
+        false => of_source(address_source(peer, admission), policy, admission, now, &around.bounds)?,
+    };
     let mut permit = place(policy, around)?;
     // The listener's rate is the last, as it is not given back: nobody is refused any more whom it has counted.
     if !admission.rate.admit(now) {
@@ -56,7 +59,15 @@ pub(super) fn source(
     if !announced.header.as_ref().is_some_and(|header| is_told(&header.origin)) {
         return Ok(announced);
     }
-    match of_source(story.client(), policy, admission, Moment::now(), &around.bounds) {
+    let link = match admission.spec.by {
+        SourceBy::Address => None,
+        SourceBy::PrivateLink => announced.header.as_ref().and_then(|header| header.private_link()),
+    };
+    let source = match link {
+        Some((kind, id)) => Some(Source::of_link(kind, &id)),
+        None => address_source(story.client(), admission),
+    };
+    match of_source(source, policy, admission, Moment::now(), &around.bounds) {
         Ok(pass) => {
             story.hold_source(pass);
             Ok(announced)
@@ -68,21 +79,22 @@ pub(super) fn source(
     }
 }
 
+/// The source of an address; a client of a Unix socket has none.
+fn address_source(client: &Address, admission: &Admission) -> Option<Source> {
+    client.tcp().map(|address| Source::of(address.ip(), admission.spec.prefix))
+}
+
 /// A place for one more connection of a source, if sources are counted.
 fn of_source(
-    client: &Address,
+    source: Option<Source>,
     policy: &Policy,
     admission: &Admission,
     now: Moment,
     bounds: &Bounds,
 ) -> Result<Option<SourcePass>, CloseReason> {
-    let (Some(limits), Some(address)) = (&admission.spec.per_source, client.tcp()) else { return Ok(None) };
-    let coming = Coming {
-        listener: policy.number,
-        source: Source::of(address.ip(), admission.spec.prefix),
-        is_read: matches!(policy.protocol, Protocol::Tls(_)),
-        now,
-    };
+    let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
+    let coming =
+        Coming { listener: policy.number, source, is_read: matches!(policy.protocol, Protocol::Tls(_)), now };
     let pass = bounds.sources.admit(&coming, limits).map_err(|refusal| match refusal {
         SourceRefusal::Connections => CloseReason::SourceConnections,
         SourceRefusal::Rate => CloseReason::SourceRate,

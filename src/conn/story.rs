@@ -88,6 +88,7 @@ struct Introduction {
     authority: Option<Box<str>>,
     alpn: Option<Box<str>>,
     unique_id: Option<Box<str>>,
+    private_link: Option<Box<str>>,
 }
 
 #[derive(Default)]
@@ -237,6 +238,7 @@ impl Story {
                 authority: header.tlv(Tlv::AUTHORITY).map(raw_name),
                 alpn: header.tlv(Tlv::ALPN).map(raw_name),
                 unique_id: header.tlv(Tlv::UNIQUE_ID).map(raw_name),
+                private_link: header.private_link().map(|(_, id)| id.into()),
             }));
         });
     }
@@ -429,6 +431,7 @@ impl Story {
             proxy_authority: introduction.authority,
             proxy_alpn: introduction.alpn,
             unique_id: introduction.unique_id,
+            private_link: introduction.private_link,
             route: told.route,
             pool: plot.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),

@@ -16,6 +16,6 @@ pub use quota::{Exceeded, LimitsSpec, Over, Quota, QuotaSpec};
 pub use rate::{Moment, Rate, RateGate};
 pub use shortage::Shortage;
 pub use sources::{
-    Coming, PrefixLengths, Source, SourceLimits, SourcePass, SourceRefusal, SourceReport, SourceTable,
-    WhenFull,
+    Coming, PrefixLengths, Source, SourceBy, SourceLimits, SourcePass, SourceRefusal, SourceReport,
+    SourceTable, WhenFull,
 };

@@ -6,11 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::prefix::Prefixes;
+use crate::wire::proxy_protocol::{Header, private_link};
 use crate::wire::{Ja4, Offer, TlsVersion};
 
 /// What a connection must fulfil, all of it. An empty list and `None` ask for nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
+    /// Its PROXY header has all of these TLVs.
+    pub proxy_tlv: Vec<TlvPattern>,
     /// The client's address is in one of these networks.
     pub source: Prefixes,
     /// It came to one of these.
@@ -23,6 +26,29 @@ pub struct Conditions {
     pub ech: Option<bool>,
     /// It offers this version of TLS or a later one.
     pub tls_min: Option<TlsVersion>,
+}
+
+/// A kind of TLV and the values of which it has one, as an operator writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlvPattern {
+    /// The kind.
+    pub kind: u8,
+    /// Its values, at least one.
+    pub values: Vec<Box<[u8]>>,
+}
+
+impl TlvPattern {
+    fn fits(&self, header: &Header) -> bool {
+        let is_written = |value: &[u8]| {
+            self.values.iter().any(|written| private_link::is_written(written, self.kind, value))
+        };
+        header.tlv(self.kind).is_some_and(is_written)
+    }
+
+    /// The pattern of the same kind.
+    fn among<'a>(&self, others: &'a [Self]) -> Option<&'a Self> {
+        others.iter().find(|other| other.kind == self.kind)
+    }
 }
 
 /// Where a connection was reached: an address, a port, or both.
@@ -123,6 +149,8 @@ pub struct Circumstances<'a> {
     pub destination: Option<SocketAddr>,
     /// What its hello offers; it may be `None` where no route [asks](Asks::offer), and where there is no hello.
     pub offer: Option<Offer<'a>>,
+    /// The PROXY header that it came with.
+    pub proxy: Option<&'a Header>,
     /// The fingerprint, once somebody has asked.
     ja4: OnceCell<Ja4>,
 }
@@ -130,7 +158,13 @@ pub struct Circumstances<'a> {
 impl<'a> Circumstances<'a> {
     /// Those of one connection.
     pub fn new(source: Option<IpAddr>, destination: Option<SocketAddr>, offer: Option<Offer<'a>>) -> Self {
-        Self { source, destination, offer, ja4: OnceCell::new() }
+        Self { source, destination, offer, proxy: None, ja4: OnceCell::new() }
+    }
+
+    /// The same behind a PROXY header.
+    #[must_use]
+    pub fn behind(self, proxy: Option<&'a Header>) -> Self {
+        Self { proxy, ..self }
     }
 
     /// The fingerprint of the hello, computed once.
@@ -151,7 +185,7 @@ pub struct Asks {
 /// How much a fitting route asks for: compared from the first to the last, the greater one is more specific.
 /// Two are equal only if the very same written values fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank([u16; 6]);
+pub(super) struct Rank([u16; 7]);
 
 /// How a connection fits conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,7 +222,11 @@ impl Conditions {
         }
         let is_source_within =
             other.source.is_empty() || (!self.source.is_empty() && self.source.is_within(&other.source));
+        let is_tlv_within = other.proxy_tlv.iter().all(|wanted| {
+            wanted.among(&self.proxy_tlv).is_some_and(|own| all_in(&own.values, &wanted.values))
+        });
         is_source_within
+            && is_tlv_within
             && all_in(&self.destination, &other.destination)
             && all_in(&self.alpn, &other.alpn)
             && all_in(&self.ja4, &other.ja4)
@@ -198,6 +236,7 @@ impl Conditions {
     /// The keys that ask for something, in the order in which they count.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         let keys = [
+            ("proxy_tlv", !self.proxy_tlv.is_empty()),
             ("source", !self.source.is_empty()),
             ("destination", !self.destination.is_empty()),
             ("alpn", !self.alpn.is_empty()),
@@ -221,6 +260,11 @@ impl Conditions {
     fn rank(&self, what: &Circumstances<'_>) -> Option<Rank> {
         let best = |is_free: bool, rank: &dyn Fn() -> Option<u16>| if is_free { Some(0) } else { rank() };
         Some(Rank([
+            best(self.proxy_tlv.is_empty(), &|| {
+                let header = what.proxy?;
+                let fits = self.proxy_tlv.iter().all(|pattern| pattern.fits(header));
+                fits.then_some(u16::try_from(self.proxy_tlv.len()).unwrap_or(u16::MAX))
+            })?,
             best(self.source.is_empty(), &|| {
                 what.source.and_then(|source| self.source.longest(source)).map(|bits| 1 + u16::from(bits))
             })?,
@@ -251,7 +295,14 @@ impl Conditions {
         fn share<T: PartialEq>(one: &[T], two: &[T]) -> bool {
             (one.is_empty() && two.is_empty()) || one.iter().any(|value| two.contains(value))
         }
-        self.ech == other.ech
+        // As many kinds, and of none that both have other values: one header can have all of them.
+        let tlvs_tie = self.proxy_tlv.len() == other.proxy_tlv.len()
+            && self
+                .proxy_tlv
+                .iter()
+                .all(|own| own.among(&other.proxy_tlv).is_none_or(|other| share(&own.values, &other.values)));
+        tlvs_tie
+            && self.ech == other.ech
             && self.tls_min == other.tls_min
             && (self.source.is_empty() && other.source.is_empty() || self.source.share(&other.source))
             && share(&self.destination, &other.destination)
@@ -271,6 +322,51 @@ impl fmt::Display for Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::proxy_protocol::{Origin, Tlv, Version};
+
+    fn of_tlvs(patterns: &[(u8, &[&str])]) -> Conditions {
+        let values = |values: &[&str]| values.iter().map(|value| value.as_bytes().into()).collect();
+        let patterns =
+            patterns.iter().map(|(kind, written)| TlvPattern { kind: *kind, values: values(written) });
+        Conditions { proxy_tlv: patterns.collect(), ..Conditions::default() }
+    }
+
+    #[test]
+    fn tlvs_of_the_header_must_all_fit() {
+        let tlvs = vec![Tlv::new(Tlv::AWS, *b"\x01vpce-1"), Tlv::new(0xe5, *b"blue")];
+        let header = Header { version: Version::V2, origin: Origin::Unknown, tlvs };
+        let check = |patterns: &[(u8, &[&str])], header: Option<&Header>, expected: Option<u16>| {
+            let what = Circumstances::default().behind(header);
+            let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0]);
+            assert_eq!(rank, expected, "{patterns:?}");
+        };
+        check(&[], None, Some(0));
+        check(&[(Tlv::AWS, &["vpce-1"])], Some(&header), Some(1));
+        check(&[(Tlv::AWS, &["vpce-2", "vpce-1"])], Some(&header), Some(1));
+        check(&[(Tlv::AWS, &["vpce-1"]), (0xe5, &["blue"])], Some(&header), Some(2));
+        check(&[(Tlv::AWS, &["vpce-1"]), (0xe5, &["red"])], Some(&header), None);
+        check(&[(Tlv::AWS, &["vpce-2"])], Some(&header), None);
+        check(&[(Tlv::AZURE, &["1"])], Some(&header), None);
+        check(&[(Tlv::AWS, &["vpce-1"])], None, None);
+    }
+
+    #[test]
+    fn tlvs_tie_where_one_header_can_have_both() {
+        let check = |one: &[(u8, &[&str])], two: &[(u8, &[&str])], ties: bool, is_within: bool| {
+            let (one, two) = (of_tlvs(one), of_tlvs(two));
+            assert_eq!(
+                (one.ties(&two), two.ties(&one), one.is_within(&two)),
+                (ties, ties, is_within),
+                "{one:?} {two:?}"
+            );
+        };
+        check(&[(1, &["a"])], &[(1, &["a"])], true, true);
+        check(&[(1, &["a"])], &[(1, &["b"])], false, false);
+        check(&[(1, &["a"])], &[(1, &["b", "a"])], true, true);
+        check(&[(1, &["a"])], &[(2, &["a"])], true, false);
+        check(&[(1, &["a"]), (2, &["b"])], &[(1, &["a"])], false, true);
+        check(&[(1, &["a"])], &[], false, true);
+    }
 
     #[test]
     fn destinations_are_read() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::FrontSpec;
 use super::lists::AccessSpec;
 use super::proxy::ProxySpec;
-use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceLimits};
+use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
 
@@ -37,7 +37,9 @@ pub struct PolicySpec {
 pub struct AdmissionSpec {
     /// What each source may have; without limits it is counted alone. `None`: sources are not counted.
     pub per_source: Option<SourceLimits>,
-    /// What makes a source.
+    /// What is a source. Default: a network.
+    pub by: SourceBy,
+    /// What makes a network one.
     pub prefix: PrefixLengths,
     /// New connections of all together. Default: no limit.
     pub rate: Option<Rate>,

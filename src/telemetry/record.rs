@@ -53,6 +53,8 @@ pub struct Record {
     pub proxy_alpn: Option<Box<str>>,
     /// The name of the connection that a PROXY header told, or that we gave it for one; as [`raw_name`] keeps it.
     pub unique_id: Option<Box<str>>,
+    /// The id of the private link that a PROXY header told, as its cloud writes it: visible ASCII.
+    pub private_link: Option<Box<str>>,
     /// What an acceptable hello offers besides; `None` without one.
     pub offered: Option<Box<Offered>>,
     /// The route that matched, or `None`.
@@ -108,6 +110,7 @@ impl Record {
             proxy_authority: None,
             proxy_alpn: None,
             unique_id: None,
+            private_link: None,
             offered: None,
             route: None,
             pool: None,
@@ -154,6 +157,7 @@ impl Record {
         line.text(key!("proxy_authority"), self.proxy_authority.as_deref());
         line.text(key!("proxy_alpn"), self.proxy_alpn.as_deref());
         line.text(key!("unique_id"), self.unique_id.as_deref());
+        line.text(key!("private_link"), self.private_link.as_deref());
         line.text(key!("route"), self.route.as_deref());
         line.text(key!("pool"), self.pool.as_deref());
         line.text(key!("backend"), self.backend.as_deref());
@@ -384,6 +388,7 @@ mod tests {
             proxy_authority: Some("mail.example.org".into()),
             proxy_alpn: Some("imap".into()),
             unique_id: Some("id-7".into()),
+            private_link: Some("vpce-7".into()),
             offered: Some(Box::new(offered())),
             route: Some("mail.example.com".into()),
             pool: Some("mail".into()),
@@ -408,6 +413,7 @@ mod tests {
             proxy_authority: None,
             proxy_alpn: None,
             unique_id: None,
+            private_link: None,
             offered: None,
             route: None,
             pool: None,
@@ -443,7 +449,7 @@ mod tests {
             r#""peer":"10.0.0.9:4711","listener":"tls","#,
             r#""sni":"mail.example.com","alpn":"imap,h2","tls_versions":"1.2","#,
             r#""ja4":"t12d2808ip_d943125447b4_e7e480e5a997","ech":false,"segments":2,"records":1,"#,
-            r#""proxy_authority":"mail.example.org","proxy_alpn":"imap","unique_id":"id-7","route":"mail.example.com","#,
+            r#""proxy_authority":"mail.example.org","proxy_alpn":"imap","unique_id":"id-7","private_link":"vpce-7","route":"mail.example.com","#,
             r#""pool":"mail","backend":"mail-1","#,
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,

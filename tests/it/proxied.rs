@@ -566,3 +566,78 @@ fn a_backend_that_waits_for_its_header_greets() {
     BufReader::new(proxy.connect()).read_line(&mut answer).unwrap();
     assert_eq!(answer, "220 ready\n");
 }
+
+/// Ids of private links: AWS, Azure, Google Cloud, as their headers have them and as they are written.
+const LINKS: [(u8, &[u8], &str); 3] = [
+    (0xea, b"\x01vpce-08d2bf15fac5001c9", "vpce-08d2bf15fac5001c9"),
+    (0xee, b"\x01\x78\x56\x34\x12", "305419896"),
+    (0xe0, b"\0\0\0\0\0\x01\x02\x03", "66051"),
+];
+
+/// Which backend greets behind a header with this TLV.
+fn ask_behind(proxy: &Proxy, tlvs: &[(u8, &[u8])]) -> Result<String, Vec<u8>> {
+    let mut stream = proxy.connect();
+    stream.write_all(&header(Version::V2, CLIENT, tlvs, false)).unwrap();
+    ask_on(stream, b"hello")
+}
+
+#[test]
+fn private_links_are_logged_and_routed() {
+    let backends = Recorder::several("b", 5);
+    let routes: Vec<_> = LINKS
+        .iter()
+        .enumerate()
+        .map(|(at, (kind, _, id))| {
+            format!("{{ proxy_tlv = {{ \"{kind:#04X}\" = \"{id}\" }}, pool = \"p{at}\" }}")
+                .replace("0X", "0x")
+        })
+        .collect();
+    let pools: Vec<_> = (0..4)
+        .map(|at| format!("[pool.p{at}]\nbackends = {}\nhealth.check = \"off\"\n", list([&backends[at]])))
+        .collect();
+    let log = LogFile::new();
+    let keys = format!(
+        "pool = \"p\"\nproxy_protocol = {{ trusted = \"127.0.0.0/8\" }}\nroutes = [{},\
+         {{ proxy_tlv = {{ \"0xEA\" = [\"vpce-1\", \"vpce-2\"], \"0xE5\" = \"blue\" }}, pool = \"p3\" }}]",
+        routes.join(", ")
+    );
+    let proxy = logging(log.path(), &keys, &list([&backends[4]]), &pools.join(""));
+    for (at, (kind, value, _)) in LINKS.iter().enumerate() {
+        assert_eq!(ask_behind(&proxy, &[(*kind, value)]).unwrap(), format!("b{at}"));
+    }
+    assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce-2"), (0xe5, b"blue")]).unwrap(), "b3");
+    assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce-2"), (0xe5, b"red")]).unwrap(), "b4");
+    assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce \n"), (0xe0, b"edge-001")]).unwrap(), "b4");
+    let records = log.records(6);
+    let links: Vec<_> = records.iter().map(|record| record["private_link"].clone()).collect();
+    let mut expected: Vec<_> = LINKS.iter().map(|(_, _, id)| serde_json::json!(id)).collect();
+    expected.extend([serde_json::json!("vpce-2"), serde_json::json!("vpce-2"), serde_json::Value::Null]);
+    assert_eq!(links, expected);
+    assert_eq!(records[0]["route"], "*+proxy_tlv");
+}
+
+/// All clients of a link share an address, and are one source; other links of the same address are others.
+#[test]
+fn sources_may_be_private_links() {
+    let backend = Recorder::start("b");
+    let keys = format!(
+        "{TCP}\nproxy_protocol = {{ trusted = \"127.0.0.0/8\" }}\n\
+         per_source = {{ by = \"private-link\", connections = 1 }}"
+    );
+    let proxy = proxy(&keys, &list([&backend]), "");
+    let connect = |tlvs: &[(u8, &[u8])]| {
+        let mut stream = proxy.connect();
+        stream.write_all(&header(Version::V2, CLIENT, tlvs, false)).unwrap();
+        stream
+    };
+    let greeted = |stream: &mut TcpStream| stream.read_exact(&mut [0; 2]);
+    let mut first = connect(&[(0xea, b"\x01vpce-1")]);
+    greeted(&mut first).expect("the first of its link");
+    greeted(&mut connect(&[(0xea, b"\x01vpce-1")])).expect_err("the second of its link");
+    greeted(&mut connect(&[(0xea, b"\x01vpce-2")])).expect("another link of the same address");
+    let mut without = connect(&[]);
+    greeted(&mut without).expect("the first of its address");
+    greeted(&mut connect(&[])).expect_err("the second of its address");
+    let refused = r#"pointsman_connections_closed_total{listener="main",reason="source_connections"}"#;
+    proxy.wait_for_metric(refused, 2.0);
+}

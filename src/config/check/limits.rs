@@ -10,7 +10,9 @@ use crate::config::findings::Findings;
 use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord};
 use crate::config::read::{Entry, Key};
 use crate::config::words::{Choice, Number};
-use crate::limit::{LimitsSpec, Over, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceLimits, WhenFull};
+use crate::limit::{
+    LimitsSpec, Over, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits, WhenFull,
+};
 use crate::snapshot::AdmissionSpec;
 
 /// What the checks of listeners, routes and pools must know of the limits of the process.
@@ -83,8 +85,10 @@ impl Common {
             );
             found.add(fault.label(over, ""));
         }
+        let by = words.per_source.value().and_then(|words| words.by.value());
         (per_source.is_some() || rate.is_some()).then(|| AdmissionSpec {
             per_source,
+            by: by.map_or(SourceBy::default(), |choice| choice.0),
             prefix: self.prefix,
             rate,
             over: self.over(&words.over, path, found),

@@ -11,8 +11,10 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Refusal, Route, Share};
 use crate::config::findings::Findings;
+use crate::config::proxy::TlvKind;
 use crate::config::read::{self, Item, Key, List, OneOrMany};
 use crate::limit::QuotaSpec;
+use crate::route::condition::TlvPattern;
 use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
 use crate::snapshot::{ActionSpec, RouteSpec};
 
@@ -53,7 +55,8 @@ impl RoutesChecker<'_> {
         for (index, item) in list.items.iter().enumerate() {
             let keys = self.keys(index, item, found);
             spans.push(keys.iter().map(|(_, at)| *at).collect::<Vec<_>>());
-            let conditions = conditions(&item.value);
+            let conditions =
+                Conditions { proxy_tlv: self.tlvs(index, &item.value, found), ..conditions(&item.value) };
             routes.push(RouteSpec {
                 keys: keys.into_iter().map(|(key, _)| key).collect(),
                 conditions: (!conditions.is_empty()).then(|| Arc::new(conditions)),
@@ -129,6 +132,32 @@ impl RoutesChecker<'_> {
             let fault = fault.label(place.unwrap_or_default(), "");
             found.add(fault.help("without the key anything fits"));
         }
+    }
+
+    fn tlvs(&self, index: usize, route: &Route, found: &mut Findings<'_>) -> Vec<TlvPattern> {
+        let named = route.proxy_tlv.value().map_or(&[][..], |tlvs| &tlvs.0);
+        let mut patterns: Vec<TlvPattern> = Vec::with_capacity(named.len());
+        for tlv in named {
+            let path = self.key(index, &format!("proxy_tlv.{}", tlv.name));
+            let kind = TlvKind::of_number(&tlv.name);
+            let Some(kind) = kind.filter(|kind| patterns.iter().all(|other| other.kind != *kind)) else {
+                let is_doubled = kind.is_some();
+                let message = format!("{:?} is not a kind of TLV", tlv.name);
+                let label = if is_doubled { "it is there already" } else { "" };
+                let fault = Diagnostic::new(Code::BadCondition, path, message).label(tlv.place, label);
+                let help = "write its number: \"0xEA\" is AWS, \"0xEE\" Azure, \"0xE0\" Google Cloud";
+                found.add(fault.help(help));
+                continue;
+            };
+            let Some(OneOrMany(list)) = &tlv.table else { continue };
+            if is_empty(list) {
+                let message = format!("`proxy_tlv.{}` is an empty list: nothing fits", tlv.name);
+                found.add(Diagnostic::new(Code::BadCondition, path, message).label(tlv.place, ""));
+            }
+            let values = list.items.iter().map(|item| item.value.0.to_vec().into()).collect();
+            patterns.push(TlvPattern { kind, values });
+        }
+        patterns
     }
 
     /// All conditions of a route must fit, and these two would be either.
@@ -375,6 +404,7 @@ fn crowded<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, u
 fn asks_nothing(route: &Route) -> bool {
     route.sni.is_absent()
         && route.sni_regex.is_absent()
+        && route.proxy_tlv.is_absent()
         && route.source.is_absent()
         && route.destination.is_absent()
         && route.alpn.is_absent()
@@ -388,7 +418,15 @@ fn is_whole(route: &Route) -> bool {
     fn is_read<T>(key: &Key<OneOrMany<T>>) -> bool {
         key.is_absent() || listed(key).is_some_and(|list| list.complete)
     }
-    is_read(&route.source)
+    let is_tlv_read = match &route.proxy_tlv {
+        Key::Absent => true,
+        Key::Wrong => false,
+        Key::Good(entry) => entry.value.0.iter().all(|tlv| {
+            TlvKind::of_number(&tlv.name).is_some() && tlv.table.as_ref().is_some_and(|list| list.0.complete)
+        }),
+    };
+    is_tlv_read
+        && is_read(&route.source)
         && is_read(&route.destination)
         && is_read(&route.alpn)
         && is_read(&route.ja4)
@@ -410,6 +448,7 @@ fn conditions(route: &Route) -> Conditions {
         listed(key).map_or(Vec::new(), |list| list.items.iter().map(|item| value(&item.value)).collect())
     }
     Conditions {
+        proxy_tlv: Vec::new(),
         source: all(&route.source, |network| network.0).into_iter().collect(),
         destination: all(&route.destination, |reached| reached.0),
         alpn: all(&route.alpn, |name| name.0.as_bytes().into()),

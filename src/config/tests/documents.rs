@@ -59,7 +59,8 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let of = |number, burst| Some(Rate::new(number, Duration::from_secs(1), burst));
     let limits = SourceLimits { connections: Some(100), rate: of(50, 100), hellos: Some(20) };
     let (prefix, over) = (PrefixLengths::default(), Over::Reject);
-    let expected = AdmissionSpec { per_source: Some(limits), prefix, rate: of(5000, 5000), over };
+    let expected =
+        AdmissionSpec { per_source: Some(limits), by: SourceBy::Address, prefix, rate: of(5000, 5000), over };
     assert_eq!(shown, [expected]);
     let shown: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.limits.take()).collect();
     assert_eq!(shown, [QuotaSpec { connections: Some(500), rate: of(100, 200), over }]);

@@ -20,6 +20,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
 use super::rate::{Moment, Rate};
@@ -54,10 +55,28 @@ impl Source {
         Self(bits & u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0))
     }
 
-    /// Its first address.
+    /// The source of a private link, by the kind of its TLV and its id. It meets no address: 128 bits of a digest.
+    pub fn of_link(kind: u8, id: &str) -> Self {
+        let digest = Sha256::new().chain_update([kind]).chain_update(id).finalize();
+        let mut bits = [0; 16];
+        bits.copy_from_slice(&digest[..16]);
+        Self(u128::from_be_bytes(bits))
+    }
+
+    /// Its first address; of a private link it has no meaning.
     pub fn ip(self) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from_bits(self.0)).to_canonical()
     }
+}
+
+/// What is a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceBy {
+    /// A network of addresses.
+    #[default]
+    Address,
+    /// A private link, where a PROXY header tells its id; else a network.
+    PrivateLink,
 }
 
 /// What each source of a listener may have. `None` is no limit.

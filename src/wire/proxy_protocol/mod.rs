@@ -8,6 +8,7 @@
 //! like one is never taken for a client's own words. Whether the sender may be believed is not decided here.
 
 mod crc32c;
+pub mod private_link;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -135,6 +136,12 @@ impl Tlv {
     pub const SSL: u8 = 0x20;
     /// The sender's network namespace.
     pub const NETNS: u8 = 0x30;
+    /// The private link of Google Cloud that the connection came through (Private Service Connect).
+    pub const GCP: u8 = 0xe0;
+    /// The one of AWS (PrivateLink).
+    pub const AWS: u8 = 0xea;
+    /// The one of Azure (Private Link).
+    pub const AZURE: u8 = 0xee;
 
     /// A TLV with this value.
     pub fn new(kind: u8, value: impl Into<Box<[u8]>>) -> Self {
