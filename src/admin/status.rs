@@ -11,6 +11,7 @@ use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, Tie
 use crate::server::{ConfigState, LastReload, Life, StatusEvent, View};
 use crate::snapshot::{Policy, Protocol, Served, Snapshot};
 use crate::sys::Address;
+use crate::sys::address::as_ranges;
 
 /// The page. Fields that come later are added; those here stay what they are.
 #[derive(Debug, Serialize)]
@@ -306,7 +307,7 @@ fn listeners<'a>(
         .into_iter()
         .map(|(name, policy)| ListenerStatus {
             name,
-            addresses: addresses.get(name).into_iter().flatten().map(ToString::to_string).collect(),
+            addresses: addresses.get(name).map(|own| as_ranges(own)).unwrap_or_default(),
             protocol: match policy.protocol {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Tls(_) => "tls",
@@ -393,7 +394,11 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         name: backend.name(),
         address: match pool.forward() {
             Some(forward) => format!("*:{}", forward.spec().port),
-            None => backend.address().to_string(),
+            None => match backend.address().tcp() {
+                // That of the client.
+                Some(tcp) if tcp.port() == 0 => format!("{}:*", tcp.ip()),
+                _ => backend.address().to_string(),
+            },
         },
         origin,
         weight: backend.weight(),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use super::code::Code;
 use super::fault::Diagnostic;
@@ -15,18 +16,56 @@ use crate::route::IpPrefix;
 use crate::sys::Address;
 use crate::sys::address::AddressFault;
 
-/// What `bind` takes; `:443` is both families.
+/// The most ports of one range.
+const MOST_PORTS: u16 = 1000;
+
+/// What `bind` takes; `:443` is both families, and `:30000-30100` a range of ports.
 #[derive(Clone, Debug)]
-pub(super) struct Bind(pub(super) Vec<Address>);
+pub(super) struct Bind {
+    /// All addresses of one family, then those of the other one.
+    pub(super) addresses: Vec<Address>,
+    /// The ports, where no address is written.
+    pub(super) ports_of_any_family: Vec<u16>,
+    /// Whether a range of ports is written.
+    pub(super) is_range: bool,
+}
 
 impl Bind {
-    /// The port, where no address is written.
-    pub(super) fn port_of_any_family(&self) -> Option<u16> {
-        match &self.0[..] {
-            [Address::Tcp(one), Address::Tcp(_)] => Some(one.port()),
-            _ => None,
+    fn at(host: &str, ports: RangeInclusive<u16>) -> Result<Self, String> {
+        let is_range = ports.start() != ports.end();
+        if host.is_empty() {
+            let of = |ip: IpAddr| ports.clone().map(move |port| SocketAddr::new(ip, port).into());
+            let addresses =
+                of(Ipv4Addr::UNSPECIFIED.into()).chain(of(Ipv6Addr::UNSPECIFIED.into())).collect();
+            return Ok(Self { addresses, ports_of_any_family: ports.collect(), is_range });
         }
+        let addresses: Result<_, _> = ports.map(|port| one_address(&format!("{host}:{port}"))).collect();
+        Ok(Self { addresses: addresses?, ports_of_any_family: Vec::new(), is_range })
     }
+
+    fn one(address: Address) -> Self {
+        Self { addresses: vec![address], ports_of_any_family: Vec::new(), is_range: false }
+    }
+}
+
+/// The host and the ports of `HOST:FIRST-LAST`; `None` for a text of another form.
+fn port_range(text: &str) -> Option<Result<(&str, RangeInclusive<u16>), String>> {
+    let (host, ports) = text.rsplit_once(':')?;
+    let (first, last) = ports.split_once('-')?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(first) || !is_number(last) {
+        return None;
+    }
+    Some(match (port(first), port(last)) {
+        (Some(first @ 1..), Some(last)) if first < last => match last - first {
+            0..MOST_PORTS => Ok((host, first..=last)),
+            more => {
+                Err(format!("a range has at most {MOST_PORTS} ports, and this one {}", u32::from(more) + 1))
+            }
+        },
+        (Some(1..), Some(_)) => Err(format!("a range begins with its lower port: \"{host}:{last}-{first}\"")),
+        _ => Err("the ports of a range are from 1 to 65535".to_owned()),
+    })
 }
 
 impl Read for Bind {
@@ -36,14 +75,17 @@ impl Read for Bind {
             return None;
         }
         let text = string(value, path, "an address such as \":443\"", found)?;
-        let binds = match text.strip_prefix(':').and_then(port) {
-            Some(port) => Ok(both_families(port)),
+        let bind = match text.strip_prefix(':').and_then(port) {
+            Some(port) => Self::at("", port..=port),
             None if text.starts_with("unix:") => {
-                text.parse().map(|address| vec![address]).map_err(|fault: AddressFault| fault.to_string())
+                text.parse().map(Self::one).map_err(|fault: AddressFault| fault.to_string())
             }
-            None => one_address(text).map(|address| vec![address]),
+            None => match port_range(text) {
+                Some(range) => range.and_then(|(host, ports)| Self::at(host, ports)),
+                None => one_address(text).map(Self::one),
+            },
         };
-        binds.map(Self).map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+        bind.map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
 }
 
@@ -100,7 +142,15 @@ impl Read for BackendAddress {
                 checked.map(|()| Self::Address(address))
             }
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
-            Err(_) => host_name(text).map(Self::Host),
+            Err(_) => match without_port(text) {
+                // Whether that is enough is known once the listeners are.
+                Some(ip) => {
+                    let address = SocketAddr::new(ip.to_canonical(), 0).into();
+                    let checked = destination::check_host(&address).map_err(|fault| fault.to_string());
+                    checked.map(|()| Self::Address(address))
+                }
+                None => host_name(text).map(Self::Host),
+            },
         };
         address.map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
     }
@@ -170,11 +220,6 @@ fn bad_address(value: &Value<'_>, path: Path<'_>, text: &str, hint: &str) -> Dia
     Diagnostic::new(Code::BadAddress, path, message).label(value.span().into(), hint)
 }
 
-fn both_families(port: u16) -> Vec<Address> {
-    let of = |ip: IpAddr| SocketAddr::new(ip, port).into();
-    vec![of(Ipv4Addr::UNSPECIFIED.into()), of(Ipv6Addr::UNSPECIFIED.into())]
-}
-
 /// An address to bind, or a hint.
 fn one_address(text: &str) -> Result<Address, String> {
     let address: Address = text.parse().map_err(|_| hint(text))?;
@@ -189,6 +234,17 @@ fn one_address(text: &str) -> Result<Address, String> {
         // An unspecified address is allowed here: it means every address of this host.
         Ok(()) | Err(DestinationFault::Unspecified(_)) => Ok(address),
         Err(fault) => Err(fault.to_string()),
+    }
+}
+
+/// An IP address that is written without a port.
+fn without_port(text: &str) -> Option<IpAddr> {
+    let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    match inside {
+        Some(inside) => inside.parse::<Ipv6Addr>().ok().map(Into::into),
+        // `::1:443` may be meant as an address with a port.
+        None if text.rsplit_once(':').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) => None,
+        None => text.parse().ok(),
     }
 }
 

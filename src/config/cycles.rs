@@ -123,7 +123,24 @@ impl<'a> Graph<'a> {
         }
         let tcp: SocketAddr = address.tcp()?;
         let is_here = tcp.ip().is_loopback() || self.host.contains(&tcp.ip());
+        if tcp.port() == 0 {
+            return self.listener_with_range(tcp.ip(), is_here);
+        }
         self.wild.get(&(tcp.port(), tcp.is_ipv4())).copied().filter(|_| is_here)
+    }
+
+    /// Returns the listener that a backend without a port is, because it has the address that clients come to: such a
+    /// backend gets the port of its client.
+    fn listener_with_range(&self, ip: IpAddr, is_here: bool) -> Option<usize> {
+        let reaches = |bind: &Address| {
+            bind.tcp().is_some_and(|tcp| match tcp.ip().is_unspecified() {
+                true => is_here && tcp.is_ipv4() == ip.is_ipv4(),
+                false => tcp.ip() == ip,
+            })
+        };
+        let reached =
+            self.listeners.iter().enumerate().filter(|(_, listener)| listener.binds.iter().any(reaches));
+        reached.max_by_key(|(_, listener)| listener.binds.len()).map(|(at, _)| at)
     }
 
     /// Returns the way on which connections to a backend at `address` come back to its `pool`, or `None`. A certain
@@ -187,6 +204,11 @@ impl Search<'_, '_> {
         }
         false
     }
+}
+
+/// Returns the pools that a listener leads to; one may come several times.
+pub(super) fn pools_of(listener: &ListenerSpec) -> impl Iterator<Item = &Arc<str>> {
+    targets(listener).into_iter().map(|(_, pool)| pool)
 }
 
 /// Returns the pools that a listener leads to, each with the connections that go there.

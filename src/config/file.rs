@@ -150,7 +150,8 @@ tables! {
     #[cfg_attr(test, schemars(extend("required" = ["bind"])))]
     "a listener" struct Listener {
         /// Addresses to listen on: `"0.0.0.0:443"`, `"[::]:443"`, `":443"` for both of these (a family that the
-        /// host does not have is left out), a Unix socket, `"unix:/run/pointsman.sock"`, or an array. Needed.
+        /// host does not have is left out), a range of at most 1000 ports, `":30000-30100"`, a Unix socket,
+        /// `"unix:/run/pointsman.sock"`, or an array. Needed.
         bind: OneOrMany<Bind>,
         /// Unix sockets only: the permissions of the socket's file, such as "0660"; who may write may connect.
         /// Default: those that the umask leaves.

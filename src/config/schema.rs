@@ -110,7 +110,7 @@ described! {
     impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });
     impl [] RateWord = |_made| json_schema!({ "type": "string", "pattern": r"^ *[0-9]+ */ *[sm] *$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
-    impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+)$" });
+    impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+(-[0-9]+)?)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
     impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
     impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });
@@ -129,7 +129,9 @@ described! {
     impl [] HttpHost = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9._:\[\]-]+$" });
     impl [] TlsName = |_made| json_schema!({ "type": "string", "minLength": 1 });
     impl [] User = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 63 });
-    impl [] BackendAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
+    impl [] BackendAddress = |_made| json_schema!({
+        "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+|[0-9.]+|[0-9a-fA-F:.]+|\[[0-9a-fA-F:.]+\])$"
+    });
 }
 
 /// The schema of draft 7, which editors' TOML plug-ins know, without references.

@@ -20,7 +20,7 @@ use super::story::Story;
 use crate::executor::timeout_at;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
 use crate::snapshot::Served;
-use crate::sys::Address;
+use crate::sys::{Address, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
 /// Connects a client to a backend of its pool.
@@ -68,6 +68,7 @@ pub(super) async fn dial(
         let deadline = began + waited + spec.dial_timeout;
         story.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
+        let host = host.or_else(|| same_port(lease.backend(), sniffed));
         if let Some(host) = host {
             story.dials(host);
         }
@@ -121,6 +122,12 @@ pub(super) async fn dial(
         served.metrics.no_backend.increment(1);
     }
     Err(last)
+}
+
+/// The address of a backend that is written without a port: it has the port that the client came to.
+fn same_port(backend: &Backend, sniffed: &Sniffed) -> Option<SocketAddr> {
+    let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();
+    Some(SocketAddr::new(ip, socket::local_address(&sniffed.client).ok()?.port()))
 }
 
 /// Where the name that the client asks for leads, found by `deadline`.

@@ -33,6 +33,16 @@ pub enum ReloadFault {
         #[source]
         source: io::Error,
     },
+    /// The process may open fewer descriptors than the listening sockets need.
+    #[error(
+        "the process may open {limit} descriptors, and the listeners need {least}: each worker has a socket for each port and family; raise the hard limit of open files (LimitNOFILE= of a unit, --ulimit nofile of a container), or write fewer ports"
+    )]
+    FewDescriptors {
+        /// Those that it may open.
+        limit: u64,
+        /// Those that it needs.
+        least: u64,
+    },
     /// The file is not good.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),

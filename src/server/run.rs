@@ -222,7 +222,7 @@ impl Control {
             workers = server.workers.len(),
             max_connections = server.view.bounds.connections.limit(),
             descriptors = server.descriptors.limit(),
-            listeners = ?server.view.addresses(),
+            listeners = ?server.view.shown_addresses(),
             "serving"
         );
         server.view.events.note(EventKind::Process, Severity::Info, "serving");
@@ -368,6 +368,10 @@ impl Control {
         leave_followed(&mut config, &self.server.config);
         try_sources(&config)?;
         refuse_cycles(&config)?;
+        let descriptors = self.server.descriptors;
+        descriptors
+            .suffice(&config)
+            .map_err(|least| ReloadFault::FewDescriptors { limit: descriptors.limit(), least })?;
         let plan = self.bind(&config).await?;
         let access_log = self.prepare_access_log(&config).await?;
         if !self.prepare_discovery(&config).await {

@@ -1,6 +1,7 @@
 //! What others may see of the running server, and ask of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::conn::Bounds;
 use crate::snapshot::Snapshot;
 use crate::sys::Address;
+use crate::sys::address::as_ranges;
 use crate::telemetry::Metrics;
 use crate::worker::WorkerInbox;
 
@@ -78,12 +80,27 @@ impl View {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Returns the same for the log, where a thousand ports in a row are one text.
+    pub(super) fn shown_addresses(&self) -> BTreeMap<Arc<str>, Vec<Shown>> {
+        let addresses = self.addresses().into_iter();
+        addresses.map(|(name, own)| (name, as_ranges(&own).into_iter().map(Shown).collect())).collect()
+    }
+
     /// Says where the listeners listen, and the admin listener.
     pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<Address>>, config: &Config) {
         let admin = config.admins().filter_map(|admin| admin.listen.tcp());
         let own = addresses.values().flatten().filter_map(Address::tcp).chain(admin);
         self.bounds.own.store(Arc::new(own.collect()));
         *self.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+}
+
+/// A text that the log shows without quotes.
+pub(super) struct Shown(String);
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -145,6 +145,24 @@ impl fmt::Debug for Address {
     }
 }
 
+/// Returns addresses as texts, a run of at least three ports of one IP address as a range: `0.0.0.0:30000-30100`.
+pub fn as_ranges(addresses: &[Address]) -> Vec<String> {
+    let follows = |one: &Address, next: &Address| match (one, next) {
+        (Address::Tcp(one), Address::Tcp(next)) => {
+            one.ip() == next.ip() && one.port().checked_add(1) == Some(next.port())
+        }
+        _ => false,
+    };
+    let runs = addresses.chunk_by(follows);
+    let texts = runs.flat_map(|run| match run {
+        [first, _, .., last] => {
+            vec![format!("{first}-{}", last.tcp().map(|last| last.port()).unwrap_or_default())]
+        }
+        few => few.iter().map(ToString::to_string).collect(),
+    });
+    texts.collect()
+}
+
 /// The IP addresses that the interfaces of this host have now.
 ///
 /// # Errors
@@ -233,6 +251,18 @@ mod tests {
     fn check(text: &str, expected: Result<&str, AddressFault>) {
         let found = text.parse::<Address>().map(|a| a.to_string());
         assert_eq!(found, expected.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn runs_of_ports_are_ranges() {
+        let check = |addresses: &str, expected: &[&str]| {
+            let addresses: Vec<Address> = addresses.split(' ').map(|text| text.parse().unwrap()).collect();
+            assert_eq!(as_ranges(&addresses), expected);
+        };
+        check("0.0.0.0:1 [::]:1", &["0.0.0.0:1", "[::]:1"]);
+        check("0.0.0.0:1 0.0.0.0:2 unix:/a", &["0.0.0.0:1", "0.0.0.0:2", "unix:/a"]);
+        check("0.0.0.0:1 0.0.0.0:2 0.0.0.0:3 [::]:1 [::]:2 [::]:3", &["0.0.0.0:1-3", "[::]:1-3"]);
+        check("0.0.0.0:65534 0.0.0.0:65535 0.0.0.0:0", &["0.0.0.0:65534", "0.0.0.0:65535", "0.0.0.0:0"]);
     }
 
     #[test]

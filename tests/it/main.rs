@@ -28,6 +28,7 @@ mod logs;
 mod messages;
 mod metrics;
 mod names;
+mod ports;
 mod pressure;
 mod probes;
 mod process;

@@ -95,7 +95,13 @@ impl PoolChecker<'_> {
         }
         let at = address.entry().map_or(item.at, |address| address.at);
         let (written, address, host): (_, Address, _) = match address.value()? {
-            BackendAddress::Address(address) => (address.to_string(), address.clone(), None),
+            BackendAddress::Address(address) => {
+                let name = match address.tcp() {
+                    Some(tcp) if tcp.port() == 0 => tcp.ip().to_string(),
+                    _ => address.to_string(),
+                };
+                (name, address.clone(), None)
+            }
             BackendAddress::Host(host) => (host.to_string(), any_address(host.port), Some(host.clone())),
         };
         self.check_source(index, &address, at, found);

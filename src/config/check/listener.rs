@@ -130,9 +130,10 @@ impl ListenerChecker<'_> {
             self.without("bind", self.words.bind.place().unwrap_or(self.place), "it is empty", found);
         }
         for item in &list.items {
-            binds.add(&item.value.0, item.at, &path, found);
+            binds.add(&item.value.addresses, item.at, &path, found);
         }
-        let addresses: Vec<_> = list.items.iter().flat_map(|item| item.value.0.iter().cloned()).collect();
+        let addresses: Vec<_> =
+            list.items.iter().flat_map(|item| item.value.addresses.iter().cloned()).collect();
         self.warn_of_free_bind(&addresses, list.complete, found);
         if let Some(mode) = self.words.mode.place()
             && list.complete
@@ -147,7 +148,7 @@ impl ListenerChecker<'_> {
 
     fn ports_of_any_family(&self) -> Vec<u16> {
         let items = self.words.bind.value().map_or(&[][..], |list| &list.0.items);
-        items.iter().filter_map(|item| item.value.port_of_any_family()).collect()
+        items.iter().flat_map(|item| item.value.ports_of_any_family.iter().copied()).collect()
     }
 
     fn warn_of_free_bind(&self, addresses: &[Address], is_complete: bool, found: &mut Findings<'_>) {

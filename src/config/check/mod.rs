@@ -18,6 +18,7 @@ mod lists;
 mod peers;
 mod pool;
 pub(super) mod pools;
+mod ports;
 mod proxy;
 pub(super) mod routes;
 mod tiers;
@@ -51,6 +52,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     tiers::Node::check(file, &pools, found);
     front::note_cancels(&listeners, &mut pools);
     front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    ports::check(file, &listeners, &pools, found);
     proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);
     // What only a file with routes refers to is known when that is read.

@@ -76,3 +76,51 @@ fn the_command_line_takes_the_same() {
     assert!(with(":1", "[fe80::1]:2").is_err());
     assert!(with(":1", "0.0.0.0:2").is_err());
 }
+
+/// A listener with this `bind`, and a pool with these backends and keys.
+fn ranged(bind: &str, backends: &str, keys: &str) -> String {
+    format!("[listener.db]\nbind = {bind}\npool = 'db'\n[pool.db]\nbackends = [{backends}]\n{keys}\n")
+}
+
+#[test]
+fn a_range_of_ports_is_all_of_its_addresses() {
+    let off = "health.check = 'off'";
+    let binds = |bind: &str| good(&ranged(bind, "'10.0.0.1'", off)).listeners.remove(0).binds;
+    let texts = |bind: &str| binds(bind).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts("'10.0.0.9:1-3'"), ["10.0.0.9:1", "10.0.0.9:2", "10.0.0.9:3"]);
+    assert_eq!(texts("':1-2'"), ["0.0.0.0:1", "0.0.0.0:2", "[::]:1", "[::]:2"]);
+    assert_eq!(texts("'[2001:db8::1]:8-9'"), ["[2001:db8::1]:8", "[2001:db8::1]:9"]);
+    assert_eq!(texts("['[::]:8-9', '10.0.0.9:1']"), ["[::]:8", "[::]:9", "10.0.0.9:1"]);
+    assert_eq!(binds("':30000-30999'").len(), 2000);
+    let config = good(&ranged("':1-2'", "'10.0.0.1', '[2001:db8::7]', '2001:db8::8'", off));
+    assert_eq!(config.listeners[0].ports_of_any_family, [1, 2]);
+    let names: Vec<_> = config.pools[0].backends.iter().map(|backend| &*backend.name).collect();
+    assert_eq!(names, ["10.0.0.1", "2001:db8::7", "2001:db8::8"]);
+    for bind in ["':30000-31000'", "':2-1'", "':0-1'", "':1-70000'", "':1-1'", "'x:1-2'", "'224.0.0.1:1-2'"] {
+        check(&ranged(bind, "'10.0.0.1:5'", ""), &["C0204"]);
+    }
+    check(&ranged("[':1-9', '10.0.0.9:9']", "'10.0.0.1'", off), &[]);
+    check(&ranged("[':1-9', '0.0.0.0:9']", "'10.0.0.1'", off), &["C0307"]);
+}
+
+#[test]
+fn backends_without_a_port_need_a_range_of_ports() {
+    let off = "health.check = 'off'";
+    check(&ranged("':1'", "'10.0.0.1'", off), &["C0204"]);
+    check(&ranged("':1-2'", "'10.0.0.1'", off), &[]);
+    check(&ranged("':1-2'", "'10.0.0.1', { address = '10.0.0.2', weight = 2 }, '10.0.0.3:5'", off), &[]);
+    // The port of checks cannot be that of a client.
+    check(&ranged("':1-2'", "'10.0.0.1', '10.0.0.2'", ""), &["C0105"]);
+    check(&ranged("':1-2'", "'10.0.0.1', '10.0.0.2'", "health = { port = 9 }"), &[]);
+    check(&ranged("':1-2'", "{ address = '10.0.0.1', health = { port = 9 } }", ""), &[]);
+    check(&ranged("':1-2'", "'10.0.0.1'", "health.check = 'off'\nagent = { interval = '1s' }"), &["C0105"]);
+    check(&ranged("[':1-2', 'unix:/s']", "'10.0.0.1'", off), &["C0204"]);
+    check(&ranged("':1-2'", "'[2001:db8::1:8]'", off), &[]);
+    for address in ["2001:db8::1:8", "0.0.0.0", "::", "224.0.0.1", "fe80::1", "[::1", "10.0.0"] {
+        check(&ranged("':1-2'", &format!("'{address}'"), off), &["C0204"]);
+    }
+    // It would be the listener itself.
+    check(&ranged("':1-2'", "'127.0.0.1'", off), &["C0314"]);
+    check(&ranged("'10.0.0.9:1-2'", "'10.0.0.9'", off), &["C0314"]);
+    check(&ranged("'10.0.0.9:1-2'", "'127.0.0.1'", off), &[]);
+}

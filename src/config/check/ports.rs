@@ -1,0 +1,94 @@
+//! Backends without a port: each connection goes to the port that its client came to. That is for listeners with a range
+//! of ports; elsewhere the port is missing.
+
+use crate::config::address::BackendAddress;
+use crate::config::code::Code;
+use crate::config::cycles;
+use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::{File, Listener};
+use crate::config::findings::Findings;
+use crate::listener::ListenerSpec;
+use crate::pool::PoolSpec;
+use crate::sys::Address;
+
+/// Adds a fault for each backend without a port that no range of ports leads to, that is checked at no port, or whose
+/// clients come to no port.
+pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
+    for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
+        let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };
+        let mut is_told = false;
+        for item in &list.items {
+            let Some(entry) = item.value.0.address.entry() else { continue };
+            let BackendAddress::Address(address) = &entry.value else { continue };
+            if !is_without_port(address) {
+                continue;
+            }
+            let path = format!("pool.{}.backends", named.name);
+            let leading: Vec<_> = leading(listeners, &named.name).collect();
+            if !leading.iter().any(|listener| has_range(file, &listener.name)) {
+                found.add(missing(address, entry.at, path));
+                continue;
+            }
+            if let Some(unix) =
+                leading.iter().find(|listener| listener.binds.iter().any(|bind| bind.tcp().is_none()))
+            {
+                let message = format!(
+                    "a backend of pool `{}` has no port, and clients of a Unix socket neither",
+                    named.name
+                );
+                let fault = Diagnostic::new(Code::BadAddress, &path, message)
+                    .label(entry.at, "this is the client's port");
+                found.add(
+                    fault.help(format!(
+                        "listener `{}` has a Unix socket: give it a pool of its own",
+                        unix.name
+                    )),
+                );
+            }
+            let spec = pools.iter().find(|pool| *pool.name == *named.name);
+            if !is_told && spec.is_some_and(is_checked_nowhere) {
+                is_told = true;
+                let message =
+                    format!("it is not said at which port the backends of pool `{}` are checked", named.name);
+                let path = format!("pool.{}.health.port", named.name);
+                let fault = Diagnostic::new(Code::MissingKey, path, message)
+                    .label(entry.at, "it has no port of its own");
+                found.add(fault.help("write the port that shows whether it is up: health = { port = 30000 }, or check = \"off\""));
+            }
+        }
+    }
+}
+
+/// Whether an address stands for the port that the client came to.
+fn is_without_port(address: &Address) -> bool {
+    address.tcp().is_some_and(|tcp| tcp.port() == 0)
+}
+
+fn is_checked_nowhere(spec: &PoolSpec) -> bool {
+    let Some(health) = &spec.health else { return false };
+    let target =
+        |backend: &crate::pool::BackendSpec| health.target.address(&backend.targets.health, &backend.address);
+    spec.backends.iter().any(|backend| target(backend).is_some_and(|address| is_without_port(&address)))
+}
+
+/// The listeners that lead to a pool.
+fn leading<'l>(listeners: &'l [ListenerSpec], pool: &str) -> impl Iterator<Item = &'l ListenerSpec> {
+    listeners.iter().filter(move |listener| cycles::pools_of(listener).any(|name| **name == *pool))
+}
+
+fn has_range(file: &File, listener: &str) -> bool {
+    let named = file.listener.value().map_or(&[][..], |listeners| &listeners.0);
+    let words = named.iter().find(|named| named.name == listener).and_then(|named| named.table.as_ref());
+    words.is_some_and(|Listener { bind, .. }| {
+        bind.value().is_some_and(|list| list.0.items.iter().any(|item| item.value.is_range))
+    })
+}
+
+fn missing(address: &Address, at: Span, path: String) -> Diagnostic {
+    let ip = address.tcp().map(|tcp| tcp.ip().to_string()).unwrap_or_default();
+    let example = address.with_port(443).map(|address| address.to_string()).unwrap_or_default();
+    let message = format!("{ip:?} is not an address that `{path}` can use");
+    Diagnostic::new(Code::BadAddress, path, message)
+        .label(at, format!("the port is missing, as in \"{example}\""))
+        .help("a backend without a port is for listeners with a range of ports: bind = \":30000-30100\"")
+}
