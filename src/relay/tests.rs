@@ -567,7 +567,8 @@ fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
 
             let (scene, mut relay) = Scene::with(settings, kind, 4);
             send_last(&scene, &mut relay).await;
-            let end = sweep(&scene, &mut relay, sweeps(idle) + 30).await;
+            // On a busy host the kernel may take some more bytes meanwhile, which begins the wait again.
+            let end = sweep(&scene, &mut relay, 3 * sweeps(idle)).await;
             assert_eq!(end, Some(End::Idle), "the idle timeout bounds it");
         });
     }
