@@ -41,6 +41,17 @@ pub enum BuildFault {
     List(Arc<str>),
 }
 
+/// Whose sources a build asks for what they found. Those of the two configurations may stand in another order.
+#[derive(Clone, Copy)]
+pub(super) enum FoundBackends<'a> {
+    /// Nothing can have been found yet.
+    Nothing,
+    /// Those of the configuration in force.
+    InForce(&'a Discoveries),
+    /// Those of the configuration that is prepared.
+    Prepared(&'a Discoveries),
+}
+
 /// What a build takes over from, besides the snapshot before.
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
@@ -48,8 +59,8 @@ pub(super) struct Sources<'a> {
     pub(super) config: &'a Config,
     /// What earlier ones took away.
     pub(super) leaving: &'a Leaving,
-    /// What was found besides what is written; `None` before anything can be.
-    pub(super) discoveries: Option<&'a Discoveries>,
+    /// What was found besides what is written.
+    pub(super) found: FoundBackends<'a>,
     /// The series.
     pub(super) metrics: &'a Metrics,
 }
@@ -102,7 +113,11 @@ pub(super) fn served(
     returning: &[&Arc<Backend>],
     sources: Sources<'_>,
 ) -> Arc<Served> {
-    let found = sources.discoveries.and_then(|discoveries| discoveries.of(written));
+    let found = match sources.found {
+        FoundBackends::Nothing => None,
+        FoundBackends::InForce(discoveries) => discoveries.in_force(written),
+        FoundBackends::Prepared(discoveries) => discoveries.prepared(written),
+    };
     let (discovery, spec) = match found {
         Some((discovery, mut spec)) => {
             leave_out_cycles(&mut spec, sources.config);

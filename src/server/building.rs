@@ -49,7 +49,7 @@ impl Control {
             let sources = build::Sources {
                 config: &config,
                 leaving: &leaving,
-                discoveries: Some(&discoveries),
+                found: build::FoundBackends::Prepared(&discoveries),
                 metrics: &metrics,
             };
             let built = build::snapshot(&config, &old, sources).map(|snapshot| {

@@ -49,7 +49,7 @@ impl Control {
         let sources = build::Sources {
             config: &server.config,
             leaving: &self.leaving,
-            discoveries: Some(&self.discoveries),
+            found: build::FoundBackends::Prepared(&self.discoveries),
             metrics,
         };
         let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
@@ -102,7 +102,7 @@ impl Control {
         let sources = build::Sources {
             config: &server.config,
             leaving: &self.leaving,
-            discoveries: Some(&self.discoveries),
+            found: build::FoundBackends::InForce(&self.discoveries),
             metrics,
         };
         let new = build::served(written, Some(old), &returning, sources);

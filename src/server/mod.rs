@@ -173,8 +173,12 @@ impl Server {
         let fresh = bind_missing(sockets.missing(&config), Vec::new(), config.workers)?;
         let plan = sockets.plan(&config, fresh)?;
         let nothing = Leaving::default();
-        let sources =
-            build::Sources { config: &config, leaving: &nothing, discoveries: None, metrics: &metrics };
+        let sources = build::Sources {
+            config: &config,
+            leaving: &nothing,
+            found: build::FoundBackends::Nothing,
+            metrics: &metrics,
+        };
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
         let access_log = access_log::open(&config, &metrics)?;

@@ -377,7 +377,11 @@ impl Control {
         if !self.prepare_discovery(&config).await {
             return Err(ReloadFault::Stopping);
         }
-        let Built { changes, config, snapshot } = self.build(config).await?;
+        let built = self.build(config).await;
+        if built.is_err() {
+            self.discoveries.abandon();
+        }
+        let Built { changes, config, snapshot } = built?;
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         self.discoveries.commit();

@@ -233,6 +233,29 @@ fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
+/// What is held of such a service gets nothing new either.
+#[test]
+fn what_is_held_of_a_service_that_is_not_there_takes_nothing_new() {
+    let dns = Dns::new();
+    let [a, b] = named();
+    dns.say_addresses("one.test", &[a.ip()]);
+    dns.say_addresses("two.test", &[b.ip()]);
+    let both = vec![(1, 1, a.port(), "one.test"), (1, 1, b.port(), "two.test")];
+    dns.say("_app._tcp.test", Said::Services(both.clone()));
+    let resolver = dns.address;
+    let proxy = Proxy::start(layout(&format!(
+        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms' }}"
+    )));
+    wait_for_backends(&proxy, &[a, b]);
+    dns.say("_app._tcp.test", Said::Services(both[..1].to_vec()));
+    let asked = dns.questions();
+    wait_for("two more rounds", || dns.questions() >= asked + 7);
+    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    let weights =
+        || served(&proxy).pool.backends().iter().map(|backend| backend.weight()).collect::<Vec<_>>();
+    wait_for("no share", || weights() == [0, 0]);
+}
+
 #[test]
 fn another_order_changes_nothing() {
     let dns = Dns::new();

@@ -210,6 +210,11 @@ impl Services {
         Told::good(ttl)
     }
 
+    /// Whether the service is decidedly not there.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
     /// The targets whose addresses are to be asked for.
     pub(super) fn targets(&self) -> Vec<Arc<str>> {
         if self.is_closed {

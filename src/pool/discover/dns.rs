@@ -246,9 +246,8 @@ impl Asker {
             return (Part::whole(name.into(), v4, v6), None);
         }
         let mut last: Option<DnsFault> = None;
-        let mut candidates = self.candidates(name).into_iter().peekable();
-        while let Some(candidate) = candidates.next() {
-            let (part, late) = self.pair(&candidate.into(), candidates.peek().is_none()).await;
+        for candidate in self.candidates(name) {
+            let (part, late) = self.pair(&candidate.into()).await;
             if part.has_addresses() {
                 return (part, late);
             }
@@ -293,7 +292,7 @@ impl Asker {
     }
 
     /// The A and AAAA records of a whole name. Without addresses both have come.
-    async fn pair(&self, name: &Arc<str>, is_last: bool) -> (Part, Option<Late>) {
+    async fn pair(&self, name: &Arc<str>) -> (Part, Option<Late>) {
         let one_of_few = self.limits.names.acquire().await;
         let mut v4 = self.records(name, Family::V4);
         if self.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa) {
@@ -306,8 +305,9 @@ impl Asker {
             heard = &mut v6 => (Family::V6, heard, v4),
         };
         let has_some = has_records(&first);
-        // Of a search the next name may well exist; a name that is not there has no address of the other family either.
-        let is_passed_over = !is_last && matches!(first, Err(DnsFault::NoName));
+        // A name that is not there has no address of the other family either (RFC 8020), and clients of pools that forward
+        // may ask for many of them.
+        let is_passed_over = matches!(first, Err(DnsFault::NoName));
         let part = Part::of(name, family, first);
         let family = family.other();
         if !has_some && !is_passed_over {
@@ -464,4 +464,46 @@ fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<To
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     Ok(builder.build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a search goes on after each of these faults, and what it comes to.
+    fn check(faults: &[DnsFault], expected: &str) {
+        let mut last = None;
+        for fault in faults {
+            let ends = ends_search(fault);
+            last = Some(graver(last, fault.clone()));
+            if ends {
+                break;
+            }
+        }
+        assert_eq!(last.unwrap().to_string(), expected, "{faults:?}");
+    }
+
+    #[test]
+    fn a_search_goes_on_as_in_glibc() {
+        use DnsFault::{Empty, NoName, Refused, Timeout};
+        const FAILED: DnsFault = Refused(ResponseCode::ServFail);
+        const NO_NAME: &str = "there is no such name (NXDOMAIN)";
+        const EMPTY: &str = "the answer has no usable record";
+        check(&[NoName, NoName], NO_NAME);
+        check(&[NoName, Empty, NoName], EMPTY);
+        check(&[FAILED, NoName, Empty], "the resolver answered: Server Failure");
+        // The next name could be another host than the one that is meant.
+        check(&[NoName, Timeout, Empty], "no resolver answered in time");
+    }
+
+    #[test]
+    fn an_address_of_the_file_of_hosts_holds_until_it_changes() {
+        let addresses: Vec<IpAddr> = ["10.0.0.1", "::1", "10.0.0.2"].map(|ip| ip.parse().unwrap()).into();
+        let (v4, v6) = of_families(&addresses);
+        let (v4, v6) = (v4.unwrap(), v6.unwrap());
+        assert_eq!((v4.records.len(), v6.records.len()), (2, 1));
+        assert_eq!((v4.ttl, v6.ttl), (Duration::MAX, Duration::MAX));
+        let (_, none) = of_families(&addresses[..1]);
+        assert!(none.unwrap().records.is_empty(), "the other family has none, and is not asked for");
+    }
 }

@@ -3,11 +3,11 @@
 //! A round asks for everything once. It ends with the first answers: what is late joins when it comes, and holds up
 //! nothing else.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::answers::{Host, Services, Told, set};
@@ -56,6 +56,7 @@ impl Follower {
             }
             loop {
                 let answered = tokio::select! {
+                    answered = self.questions.next(), if self.questions.are_open() => answered,
                     () = sleep_until(until) => break,
                     () = self.askers.changed() => break,
                     () = self.teller.expired() => {
@@ -64,8 +65,8 @@ impl Follower {
                         }
                         continue;
                     }
-                    answered = self.questions.next() => answered,
                 };
+                let Some(answered) = answered else { continue };
                 let Some(told) = self.late(answered).await else { continue };
                 until = until.min(Instant::now() + self.wait(&told));
                 if !self.tell(told).await {
@@ -109,6 +110,8 @@ impl Follower {
                     }
                 },
             };
+            // None is left: one has panicked.
+            let Some(answered) = answered else { break };
             until.get_or_insert_with(|| Instant::now() + OTHER_NAMES);
             told = told.and(self.take_in(answered).unwrap_or_default());
         }
@@ -119,7 +122,7 @@ impl Follower {
     async fn late(&mut self, answered: Answered) -> Option<Told> {
         let mut told = self.take_in(answered);
         let until = Instant::now() + TOGETHER;
-        while let Ok(answered) = timeout_at(until, self.questions.next()).await {
+        while let Ok(Some(answered)) = timeout_at(until, self.questions.next()).await {
             told = match (told, self.take_in(answered)) {
                 (Some(told), Some(more)) => Some(told.and(more)),
                 (told, more) => told.or(more),
@@ -132,6 +135,9 @@ impl Follower {
     }
 
     fn take_in(&mut self, answered: Answered) -> Option<Told> {
+        if !self.questions.counts(&answered) {
+            return None;
+        }
         let (name, part, is_late) = self.questions.settle(answered);
         let told = self.known.host(&name)?.take_in(part, is_late)?;
         self.has_failed |= told.fault.is_some();
@@ -151,6 +157,7 @@ impl Follower {
     /// Tells what is known now, and how these answers were. False if nobody hears any more.
     async fn tell(&mut self, told: Told) -> bool {
         let Told { ttl, fault, is_unfinished } = told;
+        self.teller.rest(self.known.is_closed());
         let (found, outcome) = match (self.known.set(), fault) {
             (Ok(found), None) if is_unfinished => (Some(found), LookOutcome::Unfinished),
             (Ok(found), None) => (Some(found), LookOutcome::Good),
@@ -168,7 +175,7 @@ impl Follower {
 struct Questions {
     tasks: JoinSet<Answered>,
     unanswered: HashSet<Arc<str>>,
-    late: HashSet<Arc<str>>,
+    late: HashMap<Arc<str>, AbortHandle>,
 }
 
 /// What a task comes to.
@@ -203,45 +210,56 @@ impl Questions {
         !self.tasks.is_empty()
     }
 
-    /// The next answer; without questions it waits for ever.
+    /// The next answer, or `None` if no question is under way.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    async fn next(&mut self) -> Answered {
+    async fn next(&mut self) -> Option<Answered> {
         loop {
-            match self.tasks.join_next().await {
-                Some(Ok(answered)) => return answered,
-                // It panicked, which is logged; what it asked for is asked for again.
-                Some(Err(_)) if self.tasks.is_empty() => {
+            match self.tasks.join_next().await? {
+                Ok(answered) => return Some(answered),
+                Err(error) if error.is_cancelled() => {}
+                // It panicked, which is logged. What it asked for is asked for again, perhaps with some of the others.
+                Err(_) => {
                     self.unanswered.clear();
                     self.late.clear();
                 }
-                Some(Err(_)) => {}
-                None => std::future::pending().await,
             }
         }
     }
 
     /// Takes an answer out, and waits on for what is late of it. An earlier question for the same name that is late
-    /// already stays, as it will be answered sooner if at all.
+    /// already stays, as it will be answered sooner if at all; where nothing is late any more, it has no meaning.
     fn settle(&mut self, answered: Answered) -> (Arc<str>, Part, bool) {
         let Answered { name, part, late, is_late } = answered;
         if is_late {
             self.late.remove(&name);
-        } else {
-            self.unanswered.remove(&name);
+            return (name, part, is_late);
         }
-        if let Some(late) = late
-            && self.late.insert(Arc::clone(&name))
-        {
-            let name = Arc::clone(&name);
-            self.tasks.spawn(async move {
-                let part = late.await;
-                Answered { name, part, late: None, is_late: true }
-            });
+        self.unanswered.remove(&name);
+        match late {
+            None => {
+                if let Some(earlier) = self.late.remove(&name) {
+                    earlier.abort();
+                }
+            }
+            Some(_) if self.late.contains_key(&name) => {}
+            Some(late) => {
+                let of = Arc::clone(&name);
+                let task = self.tasks.spawn(async move {
+                    let part = late.await;
+                    Answered { name: of, part, late: None, is_late: true }
+                });
+                self.late.insert(Arc::clone(&name), task);
+            }
         }
         (name, part, is_late)
+    }
+
+    /// Whether a late answer still counts: a whole one may have come in the meantime.
+    fn counts(&self, answered: &Answered) -> bool {
+        !answered.is_late || self.late.contains_key(&answered.name)
     }
 }
 
@@ -277,10 +295,68 @@ impl Known {
         }
     }
 
+    /// Whether the source says that its service is decidedly not there.
+    fn is_closed(&self) -> bool {
+        matches!(self, Self::Services(services) if services.is_closed())
+    }
+
     fn set(&self) -> Result<DiscoveredSet, DnsFault> {
         match self {
             Self::Addresses { host, port } => set(host.backends(*port)),
             Self::Services(services) => services.set(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::discover::DnsAnswer;
+
+    fn answered(late: Option<Late>) -> (Part, Option<Late>) {
+        let answer = || Ok(DnsAnswer { records: vec![[10, 0, 0, 1].into()], ttl: Duration::ZERO });
+        let v6 = late.is_none().then(answer);
+        (Part { name: "a.".into(), v4: Some(answer()), v6 }, late)
+    }
+
+    fn pending() -> Option<Late> {
+        Some(Box::pin(std::future::pending()))
+    }
+
+    async fn ask(questions: &mut Questions, late: Option<Late>) {
+        questions.ask("a".into(), |_| async move { answered(late) });
+        let next = questions.next().await.unwrap();
+        questions.settle(next);
+    }
+
+    #[tokio::test]
+    async fn a_whole_answer_ends_an_earlier_question_that_is_late() {
+        let mut questions = Questions::default();
+        ask(&mut questions, pending()).await;
+        assert!(questions.are_open());
+        ask(&mut questions, pending()).await;
+        assert_eq!(questions.tasks.len(), 1, "of two that are late the earlier stays");
+        ask(&mut questions, None).await;
+        assert!(questions.next().await.is_none(), "what would be late has no meaning");
+        assert!(questions.late.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_late_answer_that_waits_does_not_count_behind_a_whole_one() {
+        let mut questions = Questions::default();
+        let (part, _) = answered(None);
+        let late = Answered { name: "a".into(), part, late: None, is_late: true };
+        assert!(!questions.counts(&late));
+        ask(&mut questions, pending()).await;
+        assert!(questions.counts(&late));
+    }
+
+    #[tokio::test]
+    async fn a_question_that_panics_is_asked_again() {
+        let mut questions = Questions::default();
+        questions.ask("a".into(), |_| async { panic!("a fault of ours") });
+        assert!(questions.next().await.is_none());
+        assert!(!questions.has_unanswered());
+        ask(&mut questions, None).await;
     }
 }

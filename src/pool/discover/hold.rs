@@ -23,11 +23,19 @@ pub(super) struct Hold {
     held: BTreeMap<Arc<str>, (Discovered, Instant)>,
     /// Whether the last look was good. While looks fail nothing is let go.
     is_good: bool,
+    /// Whether what is held takes no new connections.
+    rests: bool,
 }
 
 impl Hold {
-    pub(super) fn new(time: Duration) -> Self {
-        Self { time, last: DiscoveredSet::default(), held: BTreeMap::new(), is_good: false }
+    /// Nothing is held yet. What was found `before`, and is not found now, will be.
+    pub(super) fn new(time: Duration, before: DiscoveredSet) -> Self {
+        Self { time, last: before, held: BTreeMap::new(), is_good: false, rests: false }
+    }
+
+    /// Says whether what is held takes no new connections.
+    pub(super) fn rest(&mut self, rests: bool) {
+        self.rests = rests;
     }
 
     /// Takes in what was found, and returns it with what is held. After a look that was not good, nothing is let go.
@@ -65,11 +73,14 @@ impl Hold {
             self.held.retain(|_, (_, until)| *until > now);
         }
         // As many as a source may name. Those that are to go first go first.
-        while self.held.len() > MOST_BACKENDS.saturating_sub(self.last.len()) {
-            let first =
-                self.held.iter().min_by_key(|(_, (_, until))| *until).map(|(name, _)| Arc::clone(name));
-            let Some(first) = first else { return };
-            self.held.remove(&first);
+        let surplus = self.held.len().saturating_sub(MOST_BACKENDS.saturating_sub(self.last.len()));
+        if surplus > 0 {
+            let mut order: Vec<_> =
+                self.held.iter().map(|(name, (_, until))| (*until, Arc::clone(name))).collect();
+            order.sort();
+            for (_, name) in &order[..surplus] {
+                self.held.remove(name);
+            }
         }
     }
 
@@ -77,8 +88,11 @@ impl Hold {
         if self.held.is_empty() {
             return self.last.clone();
         }
-        let held = self.held.values().map(|(one, _)| one);
-        DiscoveredSet::new(self.last.iter().chain(held).cloned().collect())
+        let held = self.held.values().map(|(one, _)| match self.rests {
+            true => Discovered { weight: 0, ..one.clone() },
+            false => one.clone(),
+        });
+        DiscoveredSet::new(self.last.iter().cloned().chain(held).collect())
     }
 }
 
@@ -105,7 +119,8 @@ mod tests {
     /// Lets a hold of 30 s hear answers, each after a time in seconds and perhaps `!` for a failed look, and checks what
     /// it says each time.
     fn check(answers: &[(u64, &str, &str)]) {
-        let (mut hold, start) = (Hold::new(Duration::from_secs(30)), Instant::now());
+        let (mut hold, start) =
+            (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
         for (at, answer, expected) in answers {
             let now = start + Duration::from_secs(*at);
             let (answer, is_good) = answer.strip_prefix('!').map_or((*answer, true), |rest| (rest, false));
@@ -137,7 +152,8 @@ mod tests {
     #[test]
     fn nothing_is_let_go_while_looks_fail() {
         check(&[(0, "1 2", "1 2"), (1, "1", "1 2"), (40, "!1", "1 2"), (41, "1", "1")]);
-        let (mut hold, start) = (Hold::new(Duration::from_secs(30)), Instant::now());
+        let (mut hold, start) =
+            (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
         hold.hear(set("1 2"), true, start);
         assert_eq!(hold.next(), None);
         hold.hear(set("1"), true, start);
@@ -150,8 +166,48 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_source_holds_what_was_found_before() {
+        let (mut hold, now) = (Hold::new(Duration::from_secs(30), set("1 2")), Instant::now());
+        assert_eq!(names(&hold.hear(set("2"), true, now)), "1 2");
+        assert_eq!(names(&hold.expire(now + Duration::from_secs(30))), "2");
+    }
+
+    #[test]
+    fn what_is_held_rests_with_its_service() {
+        let (mut hold, now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
+        let weights = |set: DiscoveredSet| set.iter().map(|one| one.weight).collect::<Vec<_>>();
+        hold.hear(set("1 2"), true, now);
+        hold.hear(set("2"), true, now);
+        hold.rest(true);
+        assert_eq!(
+            weights(hold.hear(set("2"), true, now)),
+            [0, 1],
+            "the answer itself says what is found rests"
+        );
+        hold.rest(false);
+        assert_eq!(weights(hold.hear(set("2"), true, now)), [1, 1]);
+    }
+
+    #[test]
+    fn what_is_held_is_bounded() {
+        let many = |from: usize| {
+            let one = |n: usize| Discovered {
+                name: format!("{n:06}").into(),
+                address: format!("10.{}.{}.{}:1", n / 65536, n / 256 % 256, n % 256).parse().unwrap(),
+                weight: 1,
+                zone: None,
+                backup: false,
+            };
+            DiscoveredSet::new((from..from + MOST_BACKENDS - 10).map(one).collect())
+        };
+        let (mut hold, now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
+        hold.hear(many(0), true, now);
+        assert_eq!(hold.hear(many(MOST_BACKENDS), true, now).len(), MOST_BACKENDS);
+    }
+
+    #[test]
     fn without_a_time_nothing_is_held() {
-        let mut hold = Hold::new(Duration::ZERO);
+        let mut hold = Hold::new(Duration::ZERO, DiscoveredSet::default());
         hold.hear(set("1 2"), true, Instant::now());
         assert_eq!(names(&hold.hear(set("2"), true, Instant::now())), "2");
     }
@@ -159,7 +215,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_found_is_always_there(rounds in prop::collection::vec((prop::collection::vec(1_u8..9, 1..5), 0_u64..40), 1..30)) {
-            let (mut hold, mut now) = (Hold::new(Duration::from_secs(30)), Instant::now());
+            let (mut hold, mut now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
             for (addresses, wait) in rounds {
                 now += Duration::from_secs(wait);
                 let text = addresses.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");

@@ -305,7 +305,8 @@ impl Discoveries {
     fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: Slot) -> Following {
         self.next += 1;
         let (number, report_to) = (self.next, self.report_to.clone());
-        let teller = Teller { pool: Arc::clone(pool), number, hold: Hold::new(spec.hold), report_to };
+        let hold = Hold::new(spec.hold, self.found_before(pool, spec, &slot));
+        let teller = Teller { pool: Arc::clone(pool), number, hold, report_to };
         let task = match &spec.source {
             Source::Dns(dns) => {
                 let system = || self.system.get_or_insert_with(SystemNames::follow).clone();
@@ -316,6 +317,14 @@ impl Discoveries {
         };
         let (state, hold) = (Arc::new(Discovery::new(&spec.source)), spec.hold);
         Following { slot, hold, number, state, found: None, has_reported: false, task: task.abort_handle() }
+    }
+
+    /// What the source in force had found that a changed one stands for, if it asks the same in another way.
+    fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &Slot) -> DiscoveredSet {
+        let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
+        let is_it = |old: &&Following| old.slot == *slot && old.state.source.asks_as(&spec.source);
+        let before = in_force.iter().find(is_it);
+        before.and_then(|old| old.found.clone()).unwrap_or_default()
     }
 
     /// Whether each prepared source has found its backends. One that failed to is not waited for if its pool has others.
@@ -335,31 +344,29 @@ impl Discoveries {
         new.all(|following| following.has_reported)
     }
 
-    /// The spec of a pool with what its sources found, once the prepared configuration is in force, and what is known
-    /// of each source. `None` for a pool without sources.
-    pub fn of(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
-        let in_force = || self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
-        let (states, found): (Vec<_>, Vec<_>) = match self.prepared.get(&pool.name) {
-            _ if pool.discover.is_empty() => return None,
-            Some(prepared) => prepared
-                .sources
-                .iter()
-                .filter_map(|source| {
-                    let followed = match &source.state {
-                        PreparedState::Followed(at) => in_force().get(*at)?,
-                        PreparedState::New(new) => new,
-                    };
-                    let found = self.found_of(&pool.name, source).cloned().unwrap_or_default();
-                    Some((Arc::clone(&followed.state), found))
-                })
-                .unzip(),
-            None => {
-                let known = |source: &Following| {
-                    (Arc::clone(&source.state), source.found.clone().unwrap_or_default())
-                };
-                in_force().iter().map(known).unzip()
-            }
+    /// The spec of a pool that is in force with what its sources found, and what is known of each source. `None` for a
+    /// pool without sources.
+    pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
+        let known =
+            |source: &Following| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
+        let sources = self.in_force.get(&pool.name).filter(|_| !pool.discover.is_empty())?;
+        let (states, found): (Vec<_>, Vec<_>) = sources.iter().map(known).unzip();
+        Some((states, join(pool, &found)))
+    }
+
+    /// The same of a pool of the configuration that is prepared.
+    pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
+        let in_force = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
+        let known = |source: &Prepared| {
+            let followed = match &source.state {
+                PreparedState::Followed(at) => in_force.get(*at)?,
+                PreparedState::New(new) => new,
+            };
+            let found = self.found_of(&pool.name, source).cloned().unwrap_or_default();
+            Some((Arc::clone(&followed.state), found))
         };
+        let sources = &self.prepared.get(&pool.name)?.sources;
+        let (states, found): (Vec<_>, Vec<_>) = sources.iter().filter_map(known).unzip();
         Some((states, join(pool, &found)))
     }
 
@@ -374,6 +381,11 @@ impl Discoveries {
                 new.found.as_ref().or_else(before)
             }
         }
+    }
+
+    /// Forgets what was prepared: that configuration does not come into force.
+    pub fn abandon(&mut self) {
+        self.prepared.clear();
     }
 
     /// Puts in force what was prepared, and ends what no pool has any more.
@@ -437,6 +449,11 @@ struct Teller {
 }
 
 impl Teller {
+    /// Says whether what is held rests too: it takes no new connections.
+    fn rest(&mut self, rests: bool) {
+        self.hold.rest(rests);
+    }
+
     /// Tells how a look ended. False when nobody hears any more.
     async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
         let is_good = !matches!(outcome, LookOutcome::Failed(_));

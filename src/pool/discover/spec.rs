@@ -73,6 +73,17 @@ pub enum Records {
     Services,
 }
 
+impl Source {
+    /// Whether both ask for the same, perhaps of others or at other times.
+    pub(super) fn asks_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Dns(one), Self::Dns(two)) => (&one.name, one.records) == (&two.name, two.records),
+            (Self::File(one), Self::File(two)) => one == two,
+            (Self::Dns(_), Self::File(_)) | (Self::File(_), Self::Dns(_)) => false,
+        }
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -117,7 +117,10 @@ async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
         say.send_if_modified(|files| {
             let hosts = match (read, &files.hosts) {
                 (Ok(hosts), _) => Arc::new(hosts),
-                (Err(error), Some(_)) if error.kind() != io::ErrorKind::NotFound => return false,
+                (Err(error), last) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(file = HOSTS, %error, "the file of hosts cannot be read; what was last read of it stays in force");
+                    last.clone().unwrap_or_default()
+                }
                 (Err(_), _) => Arc::default(),
             };
             replace(&mut files.hosts, hosts)
@@ -142,8 +145,10 @@ async fn follow_resolv_conf(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
                 *last = Arc::new(read);
                 differs
             }
-            // What was read before goes on.
-            (Err(_), Some(Ok(_))) => false,
+            (Err(error), Some(Ok(_))) => {
+                tracing::warn!(file = RESOLV_CONF, %error, "the file of resolvers cannot be read; what was last read of it stays in force");
+                false
+            }
             (read, files) => {
                 *files = Some(read.map(Arc::new).map_err(Arc::new));
                 true
@@ -161,7 +166,10 @@ fn replace<T: PartialEq>(last: &mut Option<Arc<T>>, new: Arc<T>) -> bool {
 /// Reads a file whole. It blocks.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file::open(path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    file::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 32 MiB"));
+    }
     Ok(bytes)
 }
 

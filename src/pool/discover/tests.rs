@@ -43,7 +43,17 @@ fn set(addresses: &[&str]) -> DiscoveredSet {
 
 /// What holds for a pool: its backends, or `-` where nothing is followed.
 fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
-    discoveries.of(spec).map_or("-".to_owned(), |(_, joined)| {
+    let prepared = discoveries.prepared(spec).or_else(|| discoveries.in_force(spec));
+    names(prepared)
+}
+
+/// What is in force for a pool.
+fn held_in_force(discoveries: &Discoveries, spec: &PoolSpec) -> String {
+    names(discoveries.in_force(spec))
+}
+
+fn names(found: Option<(Vec<Arc<Discovery>>, PoolSpec)>) -> String {
+    found.map_or("-".to_owned(), |(_, joined)| {
         joined.backends.iter().map(|backend| backend.name.to_string()).collect::<Vec<_>>().join(" ")
     })
 }
@@ -165,6 +175,41 @@ async fn each_source_keeps_what_it_found() {
     discoveries.commit();
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
     assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)), None, "it is gone");
+}
+
+#[tokio::test]
+async fn what_is_prepared_changes_nothing_that_is_in_force() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let old = pool_of(&["a", "b"], &[]);
+    discoveries.prepare(std::slice::from_ref(&old));
+    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    discoveries.commit();
+    let turned = pool_of(&["c", "b", "a"], &[]);
+    discoveries.prepare(std::slice::from_ref(&turned));
+    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.9:1"])), None), at(6)), Some(("p".into(), 0)));
+    assert_eq!(held_in_force(&discoveries, &old), "a/10.0.0.9 b/10.0.0.2");
+    assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9");
+    discoveries.abandon();
+    assert!(discoveries.have_reported(), "nothing is waited for");
+    assert_eq!(held(&discoveries, &old), "a/10.0.0.9 b/10.0.0.2");
+}
+
+#[tokio::test]
+async fn a_source_that_asks_in_another_way_knows_what_was_found() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let old = pool_of(&["a"], &["x"]);
+    discoveries.prepare(std::slice::from_ref(&old));
+    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    discoveries.commit();
+    let before = |name: &str, slot: Slot| {
+        let spec = &pool_of(&[], &[name]).discover[0];
+        discoveries.found_before("p", spec, &slot).len()
+    };
+    let host = Slot::Host(old.discover[0].source.to_string().into());
+    assert_eq!((before("a", host.clone()), before("x", Slot::Listed(0))), (1, 1));
+    assert_eq!((before("b", host), before("y", Slot::Listed(0)), before("x", Slot::Listed(1))), (0, 0, 0));
 }
 
 #[tokio::test]

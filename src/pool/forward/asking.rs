@@ -25,11 +25,12 @@ const LATE_AT_ONCE: usize = 32;
 pub(super) async fn answer_all(
     mut questions: mpsc::Receiver<Question>,
     resolvers: Arc<[SocketAddr]>,
+    names: Names,
     counts: Arc<Counts>,
 ) {
     let (mut under_way, mut late) = (JoinSet::new(), JoinSet::new());
     let limits = QuestionLimits::new(NAMES_AT_ONCE, LATE_AT_ONCE);
-    let askers = Askers::new(&resolvers, SystemNames::follow, limits);
+    let mut askers = Askers::new(&resolvers, SystemNames::follow, limits);
     loop {
         tokio::select! {
             question = questions.recv(), if under_way.len() < NAMES_AT_ONCE => match question {
@@ -44,6 +45,8 @@ pub(super) async fn answer_all(
                 }
             }
             Some(_) = late.join_next() => {}
+            // Names may have other addresses now, whatever their TTLs.
+            () = askers.changed() => lock(&names).forget(),
         }
     }
 }

@@ -113,6 +113,11 @@ impl Cache {
         }
     }
 
+    /// Forgets what is known. What is being asked for is answered.
+    pub(super) fn forget(&mut self) {
+        self.entries.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+    }
+
     /// Names that are remembered, in force or not.
     pub(super) fn known(&self) -> usize {
         self.entries.len() - self.asked
@@ -186,6 +191,18 @@ mod tests {
         cache.join(&name, more, now);
         assert!(matches!(cache.look(&name, now), Look::Known(answer) if answer == addresses("1.1.1.2")));
         assert!(matches!(cache.look(&name, end), Look::Ask(_)));
+    }
+
+    #[test]
+    fn what_is_forgotten_is_asked_for_again() {
+        let (mut cache, now) = (Cache::default(), Instant::now());
+        cache.answer(&name("a.test"), addresses("1.1.1.1"), Duration::from_secs(60), now);
+        let Look::Ask(mut told) = cache.look(&name("b.test"), now) else { panic!("it is not known") };
+        cache.forget();
+        assert_eq!(cache.known(), 0);
+        assert!(matches!(cache.look(&name("a.test"), now), Look::Ask(_)));
+        cache.answer(&name("b.test"), addresses("1.1.1.2"), Duration::ZERO, now);
+        assert_eq!(told.try_recv().unwrap(), addresses("1.1.1.2"), "those who wait are answered");
     }
 
     #[test]

@@ -188,7 +188,8 @@ impl Forward {
         let unstarted = self.desk.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(questions) = unstarted {
             let resolvers = self.spec.resolvers.clone().into();
-            tokio::spawn(asking::answer_all(questions, resolvers, Arc::clone(&self.counts)));
+            let names = Arc::clone(&self.desk.names);
+            tokio::spawn(asking::answer_all(questions, resolvers, names, Arc::clone(&self.counts)));
         }
     }
 
