@@ -542,7 +542,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 30, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 31, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {
