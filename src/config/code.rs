@@ -152,6 +152,8 @@ codes! {
     RefusesHellosOnly = "C0450",
     /// A route whose conditions leave a part of a name's connections to a route for a wider name.
     LeftToWider = "C0451",
+    /// A listener that denies every address of IPv4 or of IPv6.
+    DeniesFamily = "C0452",
     /// The admin listener's token may not be read by the user who checks.
     UnseenToken = "C0460",
     /// A file that the user that runs `check` may not read, or not write.
@@ -174,6 +176,7 @@ impl Code {
             | Self::LostCancel
             | Self::RefusesHellosOnly
             | Self::LeftToWider
+            | Self::DeniesFamily
             | Self::UnusedList
             | Self::TrustsEverybody
             | Self::LateHeader

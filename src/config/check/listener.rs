@@ -66,7 +66,7 @@ pub(super) fn listeners(
 /// One written listener with what messages need to name it.
 pub(super) struct ListenerChecker<'a> {
     pub(super) name: &'a str,
-    place: Span,
+    pub(super) place: Span,
     path: &'a str,
     pub(super) words: &'a Listener,
     hash_key: [u8; 16],

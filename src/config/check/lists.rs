@@ -1,6 +1,7 @@
 //! Lists of addresses, and who may come in by them.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listener::ListenerChecker;
@@ -11,6 +12,8 @@ use crate::config::findings::{Findings, did_you_mean};
 use crate::config::lists::{ListWords, Who};
 use crate::config::read::{Entry, NamedTable, OneOrMany};
 use crate::config::words::name_fault;
+use crate::route::IpPrefix;
+use crate::route::prefix::AddressRange;
 use crate::snapshot::lists::{AccessSpec, ListFileSpec, ListSource, ListSpec, Refused, RuleSpec};
 use crate::sys::Address;
 
@@ -172,8 +175,42 @@ impl ListenerChecker<'_> {
         let deny_ja4: Vec<_> = fingerprints.iter().map(|item| item.value.0.clone()).collect();
         let spec = AccessSpec { deny, deny_ja4, allow, refused };
         self.warn_of_idle_access(&spec, binds, found);
+        self.refuse_everybody(&spec, binds, found);
         let is_open = spec.allow.is_none() && spec.deny == RuleSpec::default() && spec.deny_ja4.is_empty();
         (!is_open).then_some(spec)
+    }
+
+    /// A network that has every address of a family is hardly meant. Behind a PROXY header clients have other families
+    /// than the sockets.
+    fn refuse_everybody(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
+        let denies = |tcp: SocketAddr| {
+            let is_of_family = |network: &&IpPrefix| {
+                network.is_everybody() && matches!(network.range(), AddressRange::V4(..)) == tcp.is_ipv4()
+            };
+            spec.deny.prefixes.iter().any(|network| is_of_family(&network))
+        };
+        let mut families = binds.iter().filter_map(Address::tcp).peekable();
+        if families.peek().is_none() || !self.words.proxy_protocol.is_absent() {
+            return;
+        }
+        let denied: Vec<_> = families.map(|tcp| (tcp.is_ipv4(), denies(tcp))).collect();
+        let has_unix = denied.len() < binds.len();
+        let place = self.words.deny.entry().map_or(self.place, |deny| deny.at);
+        let diagnostic = if denied.iter().all(|(_, is_denied)| *is_denied) && !has_unix {
+            let message = format!("listener `{}` would refuse every client", self.name);
+            Diagnostic::new(Code::RejectsAll, self.key("deny"), message)
+                .label(place, "every address is denied")
+        } else if let Some((is_ipv4, _)) = denied.iter().find(|(_, is_denied)| *is_denied) {
+            let family = if *is_ipv4 { "IPv4" } else { "IPv6" };
+            let message = format!("listener `{}` refuses every client of {family}", self.name);
+            Diagnostic::new(Code::DeniesFamily, self.key("deny"), message)
+                .label(place, "every address is denied")
+        } else {
+            return;
+        };
+        found.add(
+            diagnostic.help("`allow` alone refuses all others; name the networks that are meant in `deny`"),
+        );
     }
 
     fn warn_of_idle_access(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {

@@ -352,3 +352,19 @@ fn headers_that_come_too_late_are_told() {
         );
     }
 }
+
+#[test]
+fn listeners_that_deny_everybody_are_told() {
+    let check_deny = |bind: &str, deny: &str, expected: &[&str]| {
+        check(&whole(&format!("deny = [{deny}]"), "", "").replace("':5432'", bind), expected);
+    };
+    check_deny("':5432'", "'0.0.0.0/0', '::/0'", &["C0309"]);
+    check_deny("'0.0.0.0:5432'", "'0.0.0.0/0'", &["C0309"]);
+    check_deny("':5432'", "'0.0.0.0/0'", &["C0452"]);
+    check_deny("':5432'", "'10.0.0.0/8', '::/0'", &["C0452"]);
+    check_deny("['0.0.0.0:5432', 'unix:/s']", "'0.0.0.0/0'", &["C0452"]);
+    check_deny("'0.0.0.0:5432'", "'::/0'", &[]);
+    check_deny("':5432'", "'10.0.0.0/8', '::/1'", &[]);
+    check(&whole("deny = '0.0.0.0/0'\nproxy_protocol = { trusted = '10.0.0.0/8' }", "", ""), &[]);
+    check(&whole("", "", "[lists]\ndeny = ['0.0.0.0/0', '::/0']"), &["C0309"]);
+}
