@@ -583,7 +583,8 @@ tables! {
         /// "smtp", "mqtt", "ssh": the first words of that protocol. "send-expect": your own `steps`. "off":
         /// backends count as up.
         check: Choice<Check>,
-        /// check = "tls", and with `tls = true`: the server name to ask for. Default: none is sent.
+        /// check = "tls", and with `tls = true`: the server name to ask for. Default: the name in `host`; where that is
+        /// none, no name is sent.
         server_name: TlsName,
         /// http, redis, smtp, mqtt and send-expect only: whether the check goes through TLS. Certificates are judged
         /// only with `ca_file`. Default false.

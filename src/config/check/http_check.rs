@@ -9,6 +9,7 @@ use crate::config::fault::Diagnostic;
 use crate::config::file::{Check, Health};
 use crate::config::findings::Findings;
 use crate::pool::{CaFile, TlsSpec};
+use crate::wire::ServerName;
 use crate::wire::dialogue::{BodyMatch, HttpScript};
 
 /// Headers that say how long the request is and where it ends, or that have a key of their own.
@@ -16,6 +17,12 @@ const RESERVED: [&str; 5] = ["host", "connection", "content-length", "transfer-e
 
 /// HTTP/2, which checks do not speak.
 const HTTP_2: &str = "h2";
+
+/// The name in a Host header, which clients send as SNI too; `None` if it is an address.
+fn name_of_host(host: &str) -> Option<ServerName> {
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    name.parse().ok()
+}
 
 impl HealthChecker<'_> {
     /// The request of a check, and what must be answered.
@@ -96,7 +103,10 @@ impl HealthChecker<'_> {
             found.add(fault.label(item.at, "").help("write alpn = \"http/1.1\", or leave it out"));
         }
         Some(TlsSpec {
-            server_name: words.server_name.value().map(|name| name.0.clone()),
+            server_name: match words.server_name.value() {
+                Some(name) => Some(name.0.clone()),
+                None => words.host.value().and_then(|host| name_of_host(&host.0)),
+            },
             alpn: offered.iter().map(|item| item.value.0.as_str().into()).collect(),
             ca: words
                 .ca_file

@@ -104,6 +104,11 @@ fn checks_go_through_tls() {
     assert_eq!(spec.server_name, Some("a.example".parse().unwrap()));
     assert_eq!(spec.alpn, ["http/1.1".into(), "x".into()]);
     assert_eq!(spec.ca.map(|ca| ca.path.to_path_buf()), Some("ca.pem".into()));
+    let name =
+        |host: &str| health(&format!("check = 'http', tls = true, host = '{host}'")).tls.unwrap().server_name;
+    assert_eq!(name("a.example"), Some("a.example".parse().unwrap()));
+    assert_eq!(name("a.example:8443"), Some("a.example".parse().unwrap()));
+    assert_eq!((name("10.0.0.1"), name("[::1]:80")), (None, None));
     assert_eq!(health("check = 'http', tls = false").tls, None);
     for kind in ["redis", "smtp", "mqtt"] {
         assert!(health(&format!("check = '{kind}', tls = true")).tls.is_some(), "{kind}");

@@ -1,6 +1,7 @@
 //! Each kind of check against the server it is for: up while it runs, down when it is gone.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use super::postgres::Postgres;
@@ -195,6 +196,70 @@ fn nginx_is_checked() {
         expect_down(program(server.address, &format!("check = \"http\", {wrong}")), "unexpected");
     }
     check(server, &["check = \"http\", path = \"/up\", host = \"up.test\""]);
+}
+
+/// A key and a certificate by itself for these names.
+fn certificate(directory: &Directory, names: &str) -> (PathBuf, PathBuf) {
+    let (key, cert) = (directory.file("tls.key"), directory.file("tls.crt"));
+    let mut make = Command::new("openssl");
+    make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+    make.args(["-subj", "/CN=up.test", "-addext", &format!("subjectAltName={names}"), "-keyout"]);
+    run(make.arg(&key).arg("-out").arg(&cert));
+    (key, cert)
+}
+
+#[test]
+#[ignore = "needs nginx and openssl"]
+fn nginx_is_checked_over_tls() {
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let (directory, files) = (Directory::new(), Directory::new());
+        let (key, cert) = certificate(&files, "DNS:up.test,IP:127.0.0.1");
+        let server = Running::start(directory, |directory, port| {
+            let tls = format!(
+                "listen 127.0.0.1:{port} ssl; ssl_protocols {version}; ssl_certificate {}; ssl_certificate_key {};",
+                cert.display(),
+                key.display()
+            );
+            let conf = format!(
+                "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off;\n\
+                 server {{ {tls} server_name other.test; return 503; }}\n\
+                 server {{ {tls} server_name up.test; location = /up {{ return 200 \"role=primary\"; }} }} }}\n",
+                directory.0.display()
+            );
+            let mut command = Command::new("nginx");
+            command.arg("-p").arg(&directory.0).arg("-c").arg(directory.write("conf", conf));
+            command
+        });
+        let tls = "check = \"http\", tls = true";
+        expect_down(program(server.address, &format!("{tls}, path = \"/up\"")), "unexpected");
+        expect_down(program(server.address, &format!("{tls}, alpn = \"x\"")), "tls_alert");
+        let ca = format!("ca_file = {:?}", cert.display().to_string());
+        let wrong = format!("{tls}, path = \"/up\", server_name = \"down.test\", {ca}");
+        expect_down(program(server.address, &wrong), "certificate");
+        let named = format!("{tls}, path = \"/up\", host = \"up.test\", body = \"role=primary\"");
+        check(server, &[&named, &format!("{named}, {ca}"), &format!("{named}, alpn = \"http/1.1\"")]);
+    }
+}
+
+#[test]
+#[ignore = "needs redis-server and openssl"]
+fn redis_is_checked_over_tls() {
+    let files = Directory::new();
+    let (key, cert) = certificate(&files, "DNS:up.test,IP:127.0.0.1");
+    let server = Running::start(Directory::new(), |directory, port| {
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--port", "0", "--tls-port", &port.to_string()]);
+        command
+            .args(["--tls-auth-clients", "no", "--tls-key-file"])
+            .arg(&key)
+            .arg("--tls-cert-file")
+            .arg(&cert);
+        command.arg("--dir").arg(&directory.0);
+        command
+    });
+    let ca = format!("check = \"redis\", tls = true, ca_file = {:?}", cert.display().to_string());
+    expect_down(program(server.address, "check = \"redis\""), "closed");
+    check(server, &["check = \"redis\", tls = true", &ca]);
 }
 
 #[test]

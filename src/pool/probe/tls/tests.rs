@@ -41,7 +41,14 @@ impl Server {
         versions: &[&'static rustls::SupportedProtocolVersion],
         answer: &'static [u8],
     ) -> Self {
-        let (authority, certificate, key) = certificates(names);
+        Self::with(certificates(names), versions, answer)
+    }
+
+    fn with(
+        (authority, certificate, key): (String, CertificateDer<'static>, PrivateKeyDer<'static>),
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        answer: &'static [u8],
+    ) -> Self {
         let mut config = ServerConfig::builder_with_protocol_versions(versions)
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
@@ -117,6 +124,24 @@ async fn certificates_are_judged_where_an_authority_is_named() {
     let other = Server::start(&["a.example"], &BOTH, GOOD);
     let found = other.check(judged(named("a.example"))).await;
     assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Certificate));
+}
+
+/// As `openssl req -x509` makes it: that of an authority, used by the server itself.
+#[tokio::test]
+async fn a_listed_certificate_is_accepted_for_its_names() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).unwrap();
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let server = Server::with((own.pem(), own.der().clone(), der), &BOTH, GOOD);
+    let judged = |name: &str| TlsSpec { ca: server.ca(), ..named(name) };
+    assert_eq!(server.check(judged("a.example")).await.outcome, PASSED);
+    let refused = CheckOutcome::Failed(CheckFault::Certificate);
+    assert_eq!(server.check(judged("b.example")).await.outcome, refused);
+    // Another one of the same name is not that one.
+    let other = Server::start(&["a.example"], &BOTH, GOOD);
+    assert_eq!(other.check(judged("a.example")).await.outcome, refused);
 }
 
 #[tokio::test]
