@@ -313,6 +313,9 @@ fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::DISCOVERY_FAILURES, |served| {
         served.discovery.iter().map(|source| source.failures()).sum::<u64>() as f64
     });
+    each(&families::DISCOVERY_FAILING, |served| {
+        f64::from(u8::from(served.discovery.iter().any(|source| source.fault().is_some())))
+    });
     // Of several sources the one that has been without an answer for the longest time.
     each(&families::DISCOVERY_LAST_SUCCESS, |served| {
         let since_epoch = |source: &Arc<Discovery>| source.succeeded()?.duration_since(UNIX_EPOCH).ok();

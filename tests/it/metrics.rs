@@ -294,3 +294,26 @@ fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
     }
     assert!(seen > 20, "only {seen}");
 }
+
+#[test]
+fn a_source_that_fails_shows_until_it_is_well_again() {
+    let file = std::env::temp_dir().join(format!("pointsman-failing-{}.json", std::process::id()));
+    std::fs::write(&file, "no JSON").unwrap();
+    let (_proxy, address) = Proxy::start_with_admin(config(&format!(
+        r#"
+        access_log.to = "off"
+        [listener.main]
+        bind = "127.0.0.1:0"
+        pool = "p"
+        [pool.p]
+        discover = {{ file = {file:?} }}
+        health.check = "off"
+        "#
+    )));
+    // Before the first look there is no source yet.
+    let failing = || samples(address).get(r#"pointsman_discovery_failing{pool="p"}"#).copied();
+    wait_for("a failing source", || failing() == Some(1.0));
+    std::fs::write(&file, r#"{ "version": 1, "backends": [{ "address": "127.0.0.1:9" }] }"#).unwrap();
+    wait_for("a source that is well", || failing() == Some(0.0));
+    std::fs::remove_file(&file).unwrap();
+}

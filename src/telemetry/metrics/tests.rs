@@ -39,6 +39,7 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::ROUTE_BYTES).sample(&[("listener", "l"), ("route", "r"), ("direction", "x")], 0.0);
     text.family(&families::DISCOVERY_BACKENDS).sample(&pool, 0.0);
     text.family(&families::DISCOVERY_FAILURES).sample(&pool, 0.0);
+    text.family(&families::DISCOVERY_FAILING).sample(&pool, 0.0);
     text.family(&families::DISCOVERY_LAST_SUCCESS).sample(&pool, 0.0);
     text.family(&families::FORWARD_LOOKUPS).sample(&[("pool", "p"), ("result", "cached")], 0.0);
     text.family(&families::FORWARD_NAMES).sample(&pool, 0.0);

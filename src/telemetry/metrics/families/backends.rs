@@ -173,6 +173,12 @@ pub(crate) const DISCOVERY_FAILURES: MetricDoc = doc(
     &["pool"],
     "Times a source or host name of the pool failed, wholly or in part; what it had last found was kept.",
 );
+pub(crate) const DISCOVERY_FAILING: MetricDoc = doc(
+    "pointsman_discovery_failing",
+    Gauge,
+    &["pool"],
+    "1 while the pool's source fails, wholly or in part, else 0.",
+);
 pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
     "pointsman_discovery_last_success_timestamp_seconds",
     Gauge,
