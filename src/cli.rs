@@ -199,7 +199,7 @@ fn serve(args: &RunArgs) -> ExitCode {
     // Before the configuration is read, which may take hundreds of megabytes for a while.
     memory::bound_free_end();
     let log = LogAtEnd(ProgramLog::new());
-    let complain = |text: &str| log.0.push(format!("{text}\n").as_bytes());
+    let complain = |text: &str| log.0.complain(text);
     // Before the first file is read, because reading may take long.
     let early = match EarlySignals::catch() {
         Ok(early) => early,

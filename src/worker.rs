@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Next, Sleep, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
-use crate::live::{Loads, Notice, OpenConnection, Registry, TICK};
+use crate::live::{Loads, Notice, OpenConnections, Registry, TICK};
 use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -58,7 +58,7 @@ pub enum Order {
     /// Drop policies that a reload has replaced: without new clients the accept loops would keep them.
     RenewPolicies,
     /// Send the connections that are open, within a [`TICK`].
-    ListOpen(oneshot::Sender<Vec<OpenConnection>>),
+    ListOpen(oneshot::Sender<OpenConnections>),
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
@@ -172,7 +172,7 @@ pub struct WorkerInbox(mpsc::UnboundedSender<Order>);
 impl WorkerInbox {
     /// Asks for the connections that are open. They come within a [`TICK`] of a worker that is not overloaded; the
     /// channel closes if the worker has ended.
-    pub fn list_open(&self) -> oneshot::Receiver<Vec<OpenConnection>> {
+    pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {
         let (to, listed) = oneshot::channel();
         let _ = self.0.send(Order::ListOpen(to));
         listed

@@ -37,9 +37,14 @@ impl Sniffed {
             Wish::Cancel => false,
             Wish::Spoken(_) | Wish::Silent => {
                 let reads = awaited == Awaited::Dial && !self.client.is_shut();
-                !reads && self.bytes.is_empty() && !self.client.has_unread()
+                !reads && !self.has_bytes()
             }
         }
+    }
+
+    /// Whether the client has sent a byte, read or not.
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.bytes.is_empty() || self.client.has_unread()
     }
 
     /// Waits until the client is gone.

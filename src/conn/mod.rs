@@ -300,6 +300,9 @@ async fn prepare(
         Ok(dialled) => dialled,
         Err(reason) => {
             story.leave_target();
+            if reason == CloseReason::ClientGone && sniffed.has_bytes() {
+                story.has_sent();
+            }
             return Err(sniffed.refuse(reason).await);
         }
     };

@@ -98,6 +98,8 @@ struct Told {
     sni: Option<Box<str>>,
     route: Option<Arc<str>>,
     attempts: u8,
+    /// Whether the client sent bytes that no backend got.
+    has_sent: bool,
     /// The last backend tried, until one is connected: from then on the lease has it.
     tried: Option<Arc<Backend>>,
     /// Where the last attempt went, if that is not the backend's own address.
@@ -318,6 +320,11 @@ impl Story {
         });
     }
 
+    /// The client left before a backend was connected, and had sent bytes.
+    pub(super) fn has_sent(&mut self) {
+        self.tell(|told| told.has_sent = true);
+    }
+
     /// The connection is being forwarded by its name.
     pub(super) fn keep(&mut self, mark: Mark) {
         self.plot_mut().kept.get_or_insert_default().mark = Some(mark);
@@ -387,7 +394,7 @@ impl Story {
     /// This host has run out of something for the connection.
     pub(super) fn note_saturation(&self, kind: Saturation) {
         let plot = self.plot();
-        note_saturation(kind, &plot.listener.name, plot.pool.as_ref(), &self.around);
+        note_saturation(kind, &plot.client, &plot.listener.name, plot.pool.as_ref(), &self.around);
     }
 
     /// How long ago the connection was accepted.
@@ -413,8 +420,9 @@ impl Story {
         plot.listener.closed(reason, total);
         let is_silent = plot.lease.as_ref().is_some_and(Lease::is_waiting);
         entry.tallies().close(CloseKind::of(reason), is_silent);
-        note_refusal(reason, &plot.listener.name, plot.pool.as_ref(), &self.around);
-        let is_left_out = is_empty(reason, &entry) && self.around.access_log.leaves_out_empty();
+        note_refusal(reason, &plot.client, &plot.listener.name, plot.pool.as_ref(), &self.around);
+        let has_sent = plot.told.as_ref().is_some_and(|told| told.has_sent);
+        let is_left_out = !has_sent && is_empty(reason, &entry) && self.around.access_log.leaves_out_empty();
         if is_left_out || !is_logged(reason, &plot.listener, &self.around) {
             return;
         }
@@ -470,7 +478,7 @@ impl Drop for Story {
 pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Policy, around: &Surroundings) {
     let listener = policy.metrics.accepted();
     listener.closed(reason, Duration::ZERO);
-    note_refusal(reason, &listener.name, None, around);
+    note_refusal(reason, &client, &listener.name, None, around);
     if is_logged(reason, &listener, around) {
         let listener = Arc::clone(&listener.name);
         around.access_log.push(Record::refused(id, SystemTime::now(), ClientAddr(client), listener, reason));
@@ -478,19 +486,32 @@ pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Po
 }
 
 /// Counts a refusal for the limit that caused it. Every refused connection comes here once.
-fn note_refusal(reason: CloseReason, listener: &Arc<str>, pool: Option<&Arc<str>>, around: &Surroundings) {
+fn note_refusal(
+    reason: CloseReason,
+    client: &Address,
+    listener: &Arc<str>,
+    pool: Option<&Arc<str>>,
+    around: &Surroundings,
+) {
     if let Some(kind) = Saturation::of(reason) {
-        note_saturation(kind, listener, pool, around);
+        note_saturation(kind, client, listener, pool, around);
     }
 }
 
-fn note_saturation(kind: Saturation, listener: &Arc<str>, pool: Option<&Arc<str>>, around: &Surroundings) {
+fn note_saturation(
+    kind: Saturation,
+    client: &Address,
+    listener: &Arc<str>,
+    pool: Option<&Arc<str>>,
+    around: &Surroundings,
+) {
     let thing = match kind.scope() {
         SaturationScope::Process => None,
         SaturationScope::Listener => Some(listener),
         SaturationScope::Pool => pool,
     };
-    around.bounds.saturation.note(kind, thing, Moment::now());
+    let client = client.tcp().map(|address| address.ip());
+    around.bounds.saturation.note(kind, thing, client, Moment::now());
 }
 
 /// Whether a client came and left without a byte, and none came for it.

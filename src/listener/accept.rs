@@ -128,6 +128,6 @@ async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &Surr
     policy.metrics.accept_pauses.increment(1);
     let now = Moment::now();
     around.bounds.overload.shortage.strike(now);
-    around.bounds.saturation.note(Saturation::Descriptors, None, now);
+    around.bounds.saturation.note(Saturation::Descriptors, None, None, now);
     sleep(PAUSE).await;
 }

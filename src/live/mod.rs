@@ -85,6 +85,9 @@ pub struct OpenConnection {
     pub is_reading: bool,
 }
 
+/// The open connections of a worker; all who ask at one time share a list.
+pub type OpenConnections = Arc<Vec<OpenConnection>>;
+
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
 pub struct Entry {
     id: u64,
@@ -338,7 +341,7 @@ pub struct Registry {
     worker: usize,
     emptied: tokio::sync::Notify,
     /// Where the next sweep sends the list of connections.
-    listings: RefCell<Vec<oneshot::Sender<Vec<OpenConnection>>>>,
+    listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
 }
 
 impl Registry {
@@ -431,8 +434,8 @@ impl Registry {
                     entry.sweep()
                 };
                 let moved = entries.iter().map(sweep).sum();
-                // Two at once are rare: an episode of saturation begins while admin is asked.
-                listings.into_iter().for_each(|to| _ = to.send(listed.clone()));
+                let listed = Arc::new(listed);
+                listings.into_iter().for_each(|to| _ = to.send(Arc::clone(&listed)));
                 moved
             }
         };
@@ -442,7 +445,7 @@ impl Registry {
     }
 
     /// Sends the connections that are open, with the next sweep, which looks at each of them anyway.
-    pub fn list(&self, to: oneshot::Sender<Vec<OpenConnection>>) {
+    pub fn list(&self, to: oneshot::Sender<OpenConnections>) {
         self.listings.borrow_mut().push(to);
     }
 

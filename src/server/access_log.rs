@@ -9,7 +9,7 @@ use super::run::Control;
 use super::{Server, StartFault};
 use crate::config::Config;
 use crate::limit::Rate;
-use crate::telemetry::{AccessLog, AccessLogSpec, Metrics, OpenedAccessLog};
+use crate::telemetry::{AccessLog, AccessLogSpec, Flushed, Metrics, OpenedAccessLog};
 
 /// How long the records that wait for the old destination may take to be written there.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
@@ -51,6 +51,12 @@ impl Server {
         self.view.metrics.bound_refusal_lines(refusal_lines(spec));
         let old = self.access_log.switch(opened);
         // It writes what is queued for it and ends; a disk that hangs holds this thread for a while.
-        drop(spawn_blocking(move || old.finish(Instant::now() + LAST_RECORDS)));
+        drop(spawn_blocking(move || {
+            if old.finish(Instant::now() + LAST_RECORDS) == Flushed::Abandoned {
+                tracing::warn!(
+                    "access log: the old destination takes no lines; those that wait for it may be lost"
+                );
+            }
+        }));
     }
 }

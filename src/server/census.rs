@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::View;
 use crate::limit::{PrefixLengths, Source};
-use crate::live::OpenConnection;
+use crate::live::{OpenConnection, OpenConnections};
 
 /// How long a worker may take to list its connections; one that takes longer is left out.
 const LISTING: Duration = Duration::from_secs(2);
@@ -68,6 +68,11 @@ impl View {
     ///
     /// It takes half a second, until each worker has made its sweep.
     pub async fn census(&self, among: Among, top: usize) -> Census {
+        self.censuses(vec![among], top).await.pop().unwrap_or_default()
+    }
+
+    /// The same for several at once, from one list of the connections.
+    pub(super) async fn censuses(&self, among: Vec<Among>, top: usize) -> Vec<Census> {
         let listings: Vec<_> = self.inboxes.iter().map(|inbox| inbox.list_open()).collect();
         let mut listed = Vec::with_capacity(listings.len());
         for listing in listings {
@@ -76,8 +81,9 @@ impl View {
             }
         }
         let prefixes = self.prefixes();
-        let counted = spawn_blocking(move || count(&listed, &among, &prefixes, top)).await;
-        counted.unwrap_or_default()
+        let counted =
+            spawn_blocking(move || among.iter().map(|among| count(&listed, among, &prefixes, top)).collect());
+        counted.await.unwrap_or_default()
     }
 
     /// What makes a source, by the numbers of the listeners that say so.
@@ -89,14 +95,15 @@ impl View {
 }
 
 fn count(
-    listed: &[Vec<OpenConnection>],
+    listed: &[OpenConnections],
     among: &Among,
     prefixes: &HashMap<u64, PrefixLengths>,
     top: usize,
 ) -> Census {
     let mut counts: HashMap<(u64, Source), (u32, u32)> = HashMap::new();
     let mut connections = 0;
-    for connection in listed.iter().flatten().filter(|connection| among.has(connection)) {
+    let all = listed.iter().flat_map(|connections| connections.iter());
+    for connection in all.filter(|connection| among.has(connection)) {
         connections += 1;
         let Some(ip) = connection.client else { continue };
         let prefix = prefixes.get(&connection.listener).copied().unwrap_or_default();
@@ -123,6 +130,8 @@ fn count(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     fn open(client: &str, listener: u64, backend: u64) -> OpenConnection {
@@ -135,7 +144,8 @@ mod tests {
             vec![open("10.0.0.1", 1, 7), open("10.0.0.2", 1, 0), open("unix", 1, 7)],
             vec![open("::ffff:10.0.0.2", 1, 8), open("10.0.0.2", 2, 8), open("2001:db8::1", 2, 8)],
             vec![open("2001:db8::2", 2, 9), open("10.0.0.2", 1, 0)],
-        ];
+        ]
+        .map(Arc::new);
         let count_of = |among: &Among, top| count(&listed, among, &HashMap::new(), top);
         let told = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();

@@ -4,6 +4,7 @@
 //! At the beginning of an episode the open connections are counted by source, once, by a task of its own. Episodes that
 //! begin meanwhile are reported together after that, so that at most one count is under way.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,10 +56,11 @@ impl SaturationWatch {
     /// Logs what began and what is over.
     pub(super) fn follow(&mut self, view: &Arc<View>) {
         let log = &view.bounds.saturation;
-        for episode in log.take_over(Moment::now()) {
-            report_end(&episode, view);
-        }
+        // The end of an episode comes behind its beginning.
         if self.report.as_ref().is_none_or(JoinHandle::is_finished) {
+            for episode in log.take_over(Moment::now()) {
+                report_end(&episode, view);
+            }
             let begun = log.take_begun();
             self.report = (!begun.is_empty()).then(|| tokio::spawn(report(begun, Arc::clone(view))));
         }
@@ -68,13 +70,17 @@ impl SaturationWatch {
 
 /// Counts the sources of each episode and logs it.
 async fn report(begun: Vec<Episode>, view: Arc<View>) {
-    for episode in begun {
-        let snapshot = view.snapshot.load_full();
-        let census = match among(&episode, &snapshot) {
-            Some(among) => view.census(among, NAMED).await,
-            None => Census::default(),
-        };
-        report_beginning(&episode, &Numbers::of(&episode, &snapshot, &view), &census, &view);
+    let snapshot = view.snapshot.load_full();
+    // A thing that is gone has no connections.
+    let nothing = || Among::Backends(HashSet::new());
+    let among = begun.iter().map(|episode| among(episode, &snapshot).unwrap_or_else(nothing));
+    let censuses = view.censuses(among.collect(), NAMED).await;
+    for (at, episode) in begun.iter().enumerate() {
+        let census = censuses.get(at).cloned().unwrap_or_default();
+        // The count took a moment, in which more were refused.
+        let now = view.bounds.saturation.now(episode.kind, &episode.thing);
+        let episode = now.as_ref().unwrap_or(episode);
+        report_beginning(episode, &Numbers::of(episode, &snapshot, &view), &census, &view);
     }
 }
 
@@ -131,7 +137,7 @@ impl Numbers {
                 let pool = &snapshot.pools.get(name)?.pool;
                 let active = pool.backends().iter().map(|backend| backend.active()).sum();
                 let limits: Option<Vec<u64>> =
-                    pool.backends().iter().map(|backend| backend.limit()).collect();
+                    pool.backends().iter().map(|backend| backend.limit_in_force()).collect();
                 Some(Self { used: Some(active), limit: limits.map(|limits| limits.iter().sum()) })
             }
             Saturation::Descriptors
@@ -147,19 +153,30 @@ impl Numbers {
 }
 
 fn report_beginning(episode: &Episode, numbers: &Numbers, census: &Census, view: &View) {
-    let Episode { kind, thing, .. } = episode;
+    let Episode { kind, .. } = episode;
     let (listener, pool) = things(episode);
-    // The count took a moment, in which more were refused.
-    let refused = view.bounds.saturation.refused(*kind, thing).max(episode.refused);
+    // An accept that fails is tried again, and refuses no connection.
+    let (refused, pauses) = match kind {
+        Saturation::Descriptors => (None, Some(episode.refused)),
+        _ => (Some(episode.refused), None),
+    };
+    let most: Vec<_> =
+        episode.sources.iter().take(NAMED).map(|(ip, count)| format!("{ip} {count}")).collect();
+    let most_refused = most.join(", ");
     let heaviest = heaviest(census);
     tracing::warn!(
-        saturation = kind.word(), listener, pool, used = numbers.used, limit = numbers.limit, refused,
-        open = census.connections, sources = census.sources, %heaviest,
+        saturation = kind.word(), listener, pool, used = numbers.used, limit = numbers.limit, refused, pauses,
+        open = census.connections, sources = census.sources, %heaviest, %most_refused,
         "{}", kind.message()
     );
     let of = of_thing(episode);
-    let text =
-        format!("{}{}: {} (refused: {refused}; heaviest: {heaviest})", kind.word(), of, kind.message());
+    let text = format!(
+        "{}{}: {} (refused: {}; heaviest: {heaviest}; refused most: {most_refused})",
+        kind.word(),
+        of,
+        kind.message(),
+        episode.refused
+    );
     view.events.note(EventKind::Saturation, Severity::Warning, text);
 }
 

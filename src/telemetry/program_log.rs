@@ -23,7 +23,7 @@ pub use lines::{LevelFault, LogControl, LogFormat, LogLevel, LogSpec, send_event
 pub use text::as_text;
 
 use super::Flushed;
-use crate::sys::standard_error::StandardError;
+use crate::sys::standard_error::{self, StandardError};
 
 /// Bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, which is more than a
 /// burst has. A single line may be longer.
@@ -101,6 +101,12 @@ impl ProgramLog {
         queue.cost += cost;
         queue.lines.push_back(line.into());
         self.0.wake.notify_one();
+    }
+
+    /// Queues a text that is no event: faults and warnings of a configuration. In the journal it is one entry with a
+    /// priority.
+    pub fn complain(&self, text: &str) {
+        self.push(text::entry(text, standard_error::is_journal()).as_bytes());
     }
 
     /// Starts the thread that writes to standard error.

@@ -6,13 +6,14 @@
 //! Names come from the configuration, so the table is bounded by it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::CloseReason;
-use crate::limit::Moment;
+use crate::limit::{Moment, PrefixLengths, Source};
 
 /// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
 /// and the next one is refused again.
@@ -178,8 +179,8 @@ impl Saturation {
             Self::Ports => (
                 "ports",
                 Pool,
-                "clients are refused: this host has no local port left for connections to backends; widen \
-                 net.ipv4.ip_local_port_range, or give the pool more addresses",
+                "clients are refused: this host has no local port left for connections to backends, or no longer the \
+                 address that `source` names; widen net.ipv4.ip_local_port_range, or give the pool more addresses",
             ),
             Self::ListenerFull => (
                 "listener_full",
@@ -253,6 +254,36 @@ pub struct Episode {
     pub refused: u64,
     /// From the first refusal to the last one.
     pub lasted: Duration,
+    /// The sources that were refused most, the most refused first, each with at least so many refusals.
+    pub sources: Vec<(IpAddr, u64)>,
+}
+
+/// The sources of an episode that are counted.
+const SOURCES: usize = 8;
+
+/// Counts refusals of the sources that are refused most, in bounded memory (Misra and Gries): a source that has more
+/// than a ninth of all refusals is there. The counts are lower bounds.
+#[derive(Debug, Default)]
+struct Refused([Option<(IpAddr, u64)>; SOURCES]);
+
+impl Refused {
+    fn count(&mut self, source: IpAddr) {
+        if let Some((_, count)) = self.0.iter_mut().flatten().find(|(known, _)| *known == source) {
+            *count += 1;
+        } else if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
+            *free = Some((source, 1));
+        } else {
+            for place in &mut self.0 {
+                *place = place.map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
+            }
+        }
+    }
+
+    fn most(&self) -> Vec<(IpAddr, u64)> {
+        let mut sources: Vec<_> = self.0.iter().flatten().copied().collect();
+        sources.sort_by_key(|(source, count)| (std::cmp::Reverse(*count), *source));
+        sources
+    }
 }
 
 /// An episode that goes on.
@@ -261,13 +292,23 @@ struct Running {
     began: Moment,
     last: Moment,
     refused: u64,
+    sources: Refused,
     is_reported: bool,
 }
 
 impl Running {
     fn report(&self, kind: Saturation, thing: &Arc<str>) -> Episode {
         let lasted = Duration::from_nanos(self.last.nanos().saturating_sub(self.began.nanos()));
-        Episode { kind, thing: Arc::clone(thing), refused: self.refused, lasted }
+        let sources = self.sources.most();
+        Episode { kind, thing: Arc::clone(thing), refused: self.refused, lasted, sources }
+    }
+
+    fn count(&mut self, client: Option<IpAddr>, now: Moment) {
+        self.refused += 1;
+        self.last = self.last.max(now);
+        if let Some(client) = client {
+            self.sources.count(Source::of(client, PrefixLengths::default()).ip());
+        }
     }
 }
 
@@ -285,17 +326,19 @@ pub struct SaturationLog {
 }
 
 impl SaturationLog {
-    /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process.
-    pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, now: Moment) {
+    /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process;
+    /// `client` is the refused one, if it has an address.
+    pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, client: Option<IpAddr>, now: Moment) {
         let thing = thing.unwrap_or(&self.process);
         let mut table = self.lock();
         let running = &mut table[kind as usize];
         if let Some(episode) = running.get_mut(thing) {
-            episode.refused += 1;
-            episode.last = episode.last.max(now);
-            return;
+            return episode.count(client, now);
         }
-        running.insert(Arc::clone(thing), Running { began: now, last: now, refused: 1, is_reported: false });
+        let sources = Refused::default();
+        let mut episode = Running { began: now, last: now, refused: 0, sources, is_reported: false };
+        episode.count(client, now);
+        running.insert(Arc::clone(thing), episode);
         drop(table);
         self.begun.notify_one();
     }
@@ -347,9 +390,9 @@ impl SaturationLog {
             .collect()
     }
 
-    /// The refusals of an episode so far; 0 if it is over.
-    pub fn refused(&self, kind: Saturation, thing: &str) -> u64 {
-        self.lock()[kind as usize].get(thing).map_or(0, |episode| episode.refused)
+    /// An episode as it is now; `None` if it is over.
+    pub fn now(&self, kind: Saturation, thing: &Arc<str>) -> Option<Episode> {
+        self.lock()[kind as usize].get(thing).map(|episode| episode.report(kind, thing))
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -399,27 +442,41 @@ mod tests {
     }
 
     #[test]
+    fn the_sources_that_are_refused_most_are_known() {
+        let log = SaturationLog::default();
+        for number in 0..300_u32 {
+            let client = if number % 3 == 0 { 9 } else { number };
+            log.note(Saturation::ProcessFull, None, Some(IpAddr::V4(client.into())), at(1));
+        }
+        let episode = log.take_begun().remove(0);
+        assert!(episode.sources.len() <= SOURCES && episode.refused == 300);
+        let (heaviest, count) = episode.sources[0];
+        assert_eq!(heaviest, IpAddr::V4(9.into()));
+        assert!((60..=100).contains(&count), "{count}");
+    }
+
+    #[test]
     fn an_episode_is_reported_once_and_ends_with_its_sum() {
         let log = SaturationLog::default();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         assert!(log.take_begun().is_empty() && log.take_over(at(1)).is_empty());
         for second in 100..130 {
-            log.note(Saturation::ListenerFull, Some(&a), at(second));
+            log.note(Saturation::ListenerFull, Some(&a), None, at(second));
         }
-        log.note(Saturation::ListenerFull, Some(&b), at(129));
+        log.note(Saturation::ListenerFull, Some(&b), None, at(129));
         let begun = log.take_begun();
         let refused = |name: &Arc<str>| begun.iter().find(|one| one.thing == *name).unwrap().refused;
         assert_eq!((begun.len(), refused(&a), refused(&b)), (2, 30, 1));
-        log.note(Saturation::ListenerFull, Some(&a), at(131));
+        log.note(Saturation::ListenerFull, Some(&a), None, at(131));
         assert!(log.take_begun().is_empty(), "reported before");
         assert!(log.take_over(at(138)).is_empty());
         let over = log.take_over(at(139));
         assert_eq!((over.len(), over[0].thing.clone(), over[0].refused), (1, b, 1));
-        log.note(Saturation::ListenerFull, Some(&a), at(120));
+        log.note(Saturation::ListenerFull, Some(&a), None, at(120));
         let over = log.take_over(at(141));
         assert_eq!((over[0].refused, over[0].lasted), (32, Duration::from_secs(31)));
         assert!(log.running().is_empty());
-        log.note(Saturation::ListenerFull, Some(&a), at(142));
+        log.note(Saturation::ListenerFull, Some(&a), None, at(142));
         assert!(
             log.take_over(at(3600)).is_empty(),
             "an episode that is not reported does not end in silence"

@@ -163,6 +163,26 @@ fn probes_can_be_left_out_of_the_access_log() {
     assert_eq!(lines.len(), 2, "{lines:?}");
 }
 
+/// A client that said what it wants and gave up in the queue is no probe.
+#[test]
+fn clients_that_gave_up_keep_their_lines() {
+    let (folder, backend) = (Folder::new("access-gave-up"), Backend::echo());
+    let keys = "access_log.empty = false\n[listener.tls]\nbind = '127.0.0.1:0'\nprotocol = 'tls'\n\
+                routes = [{ sni = 'a.example', pool = 'app' }]";
+    let pool = "max_connections = 1\nqueue = { length = 10, timeout = '60s' }\n";
+    let path = folder.write("config.toml", &(text(keys, backend.address) + pool));
+    let mut program = Program::serve(&path);
+    let mut held = patient(TcpStream::connect(program.address("main")).unwrap());
+    held.write_all(b"?").unwrap();
+    held.read_exact(&mut [0]).expect("it has the only place");
+    let mut waiting = patient(TcpStream::connect(program.address("tls")).unwrap());
+    waiting.write_all(&crate::support::hello::hello(b"a.example")).unwrap();
+    drop(waiting);
+    program.stdout.wait_for("client_gone");
+    drop(held);
+    program.expect_end_by("TERM");
+}
+
 /// sd-daemon(3): a priority before each line, and one line for each message.
 #[test]
 fn the_journal_gets_priorities() {

@@ -105,6 +105,7 @@ fn a_source_above_its_limits_is_reported() {
         let line = program.stderr.wait_for(&format!("saturation=\"{name}\""));
         assert!(line.contains("WARN") && line.contains("listener=\"main\""), "{line}");
         assert!(line.contains("heaviest=127.0.0.9 with 2"), "{line}");
+        assert!(line.contains("most_refused=127.0.0.9 1"), "{line}");
         program.signal("KILL");
         program.end();
     }

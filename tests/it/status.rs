@@ -6,7 +6,7 @@ use pointsman::admin;
 use serde_json::Value;
 
 use crate::process::{Folder, Program, run};
-use crate::support::{Backend, PATIENCE, wait_for};
+use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
 fn text(backends: &str) -> String {
     format!(
@@ -96,9 +96,10 @@ fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
 #[test]
 fn changes_of_states_and_lists_and_saturation_are_events() {
     let backend = Backend::echo();
-    let fixture = Fixture::start("status-events", &format!("'{}', '127.0.0.1:9'", backend.address));
+    let closed = own_address();
+    let fixture = Fixture::start("status-events", &format!("'{}', '{closed}'", backend.address));
     fixture.wait_for("problems", "backend", "down for");
-    fixture.wait_for("events", "backend", "app/127.0.0.1:9 is down");
+    fixture.wait_for("events", "backend", &format!("app/{closed} is down"));
     for (command, said) in [("add", "added"), ("remove", "removed")] {
         let output = run(&["list", command, "bans", "192.0.2.1", "--admin", &fixture.admin]);
         assert!(output.status.success(), "{output:?}");

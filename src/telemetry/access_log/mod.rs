@@ -99,6 +99,13 @@ pub struct OpenedAccessLog {
     leaves_out_empty: bool,
 }
 
+/// Whether a file system has answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Came,
+    Missing,
+}
+
 /// A destination that is no longer in use.
 #[derive(Debug)]
 pub struct RetiredAccessLog(Option<Arc<Door>>);
@@ -160,7 +167,14 @@ impl AccessLog {
     /// If the file cannot be opened, standard output cannot be duplicated, or no thread can be started.
     pub fn start(spec: &AccessLogSpec, dropped: Counter, written: Counter) -> io::Result<Self> {
         let log = Self::unused(dropped, written);
-        let opened = log.open(spec)?;
+        let (opened, answer) = log.begin_to_open(spec)?;
+        if answer == Answer::Missing {
+            tracing::warn!(
+                to = %spec.to,
+                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
+                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
+            );
+        }
         log.put_in_use(opened);
         Ok(log)
     }
@@ -170,25 +184,36 @@ impl AccessLog {
         Self(Arc::new(Current { is_on, leaves_out_empty, door: ArcSwapOption::empty(), dropped, written }))
     }
 
-    /// Opens a destination as [`start`](Self::start) does, to be used by [`switch`](Self::switch). Blocks for 5 s at
-    /// most.
+    /// Opens a destination to be used by [`switch`](Self::switch). Blocks for 5 s at most.
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start).
+    /// Those of [`start`](Self::start), and `TimedOut` for a file system that does not answer.
     pub fn open(&self, spec: &AccessLogSpec) -> io::Result<OpenedAccessLog> {
+        let (opened, answer) = self.begin_to_open(spec)?;
+        match answer {
+            Answer::Came => Ok(opened),
+            Answer::Missing => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer"))
+            }
+        }
+    }
+
+    fn begin_to_open(&self, spec: &AccessLogSpec) -> io::Result<(OpenedAccessLog, Answer)> {
         let leaves_out_empty = !spec.empty;
         let sink = match &spec.to {
-            AccessLogTarget::Off => return Ok(OpenedAccessLog { door: None, leaves_out_empty }),
+            AccessLogTarget::Off => {
+                return Ok((OpenedAccessLog { door: None, leaves_out_empty }, Answer::Came));
+            }
             AccessLogTarget::Stdout => Sink::stdout()?,
             AccessLogTarget::File(path) => Sink::unopened(path),
         };
         let on_terminal = if sink.is_terminal() { AccessLogFormat::Text } else { AccessLogFormat::Json };
-        let door = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
-        Ok(OpenedAccessLog { door: Some(door), leaves_out_empty })
+        let (door, answer) = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
+        Ok((OpenedAccessLog { door: Some(door), leaves_out_empty }, answer))
     }
 
-    fn open_on(&self, sink: Sink, format: AccessLogFormat, limit: usize) -> io::Result<Arc<Door>> {
+    fn open_on(&self, sink: Sink, format: AccessLogFormat, limit: usize) -> io::Result<(Arc<Door>, Answer)> {
         let (queue, orders) = sync_channel(limit);
         let shared = Arc::new(Shared {
             reopen: AtomicBool::new(false),
@@ -197,19 +222,17 @@ impl AccessLog {
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
-        let name = sink.name();
         let writer = Writer::new(orders, Arc::clone(&shared), sink, format, self.0.written.clone());
         let (tell, opened) = sync_channel(1);
         thread::Builder::new().name("access-log".to_owned()).spawn(move || open_and_run(writer, &tell))?;
-        match opened.recv_timeout(OPEN_PATIENCE) {
-            Ok(opened) => opened?,
-            Err(_) => tracing::warn!(
-                to = name,
-                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
-                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
-            ),
-        }
-        Ok(Arc::new(Door { queue, shared }))
+        let answer = match opened.recv_timeout(OPEN_PATIENCE) {
+            Ok(opened) => {
+                opened?;
+                Answer::Came
+            }
+            Err(_) => Answer::Missing,
+        };
+        Ok((Arc::new(Door { queue, shared }), answer))
     }
 
     fn put_in_use(&self, OpenedAccessLog { door, leaves_out_empty }: OpenedAccessLog) -> RetiredAccessLog {

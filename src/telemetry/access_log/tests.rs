@@ -31,7 +31,7 @@ impl Rig {
         let (written, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
         let log = AccessLog::unused(counters.0, counters.1);
-        let door = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap());
+        let door = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap().0);
         _ = log.put_in_use(OpenedAccessLog { door, leaves_out_empty: false });
         Self { log, written, dropped }
     }

@@ -59,6 +59,15 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
+/// A text that is no event as lines of the log, with the line end.
+pub(super) fn entry(text: &str, is_journal: bool) -> String {
+    match is_journal {
+        false => format!("{text}\n"),
+        true if text.starts_with("warning") => format!("<4>{}\n", joined(text)),
+        true => format!("<3>{}\n", joined(text)),
+    }
+}
+
 /// Several lines as one, without those that are empty.
 fn joined(text: &str) -> String {
     if !text.contains('\n') {
@@ -104,6 +113,13 @@ mod tests {
             let expected = if colors { expected.to_owned() } else { expected.replace('\x1b', r"\u001b") };
             assert_eq!(String::from_utf8(written).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn a_text_is_one_entry_of_the_journal() {
+        assert_eq!(entry("error: a\n  b\n\n", false), "error: a\n  b\n\n\n");
+        assert_eq!(entry("error: a\n  b\n\n", true), "<3>error: a | b\n");
+        assert_eq!(entry("warning[C1]: a", true), "<4>warning[C1]: a\n");
     }
 
     #[test]
