@@ -263,7 +263,7 @@ impl Conditions {
             best(self.proxy_tlv.is_empty(), &|| {
                 let header = what.proxy?;
                 let fits = self.proxy_tlv.iter().all(|pattern| pattern.fits(header));
-                fits.then_some(u16::try_from(self.proxy_tlv.len()).unwrap_or(u16::MAX))
+                fits.then(|| self.tlv_rank())
             })?,
             best(self.source.is_empty(), &|| {
                 what.source.and_then(|source| self.source.longest(source)).map(|bits| 1 + u16::from(bits))
@@ -290,13 +290,20 @@ impl Conditions {
         ]))
     }
 
+    /// More kinds of TLVs are more specific, of as many kinds the lowest one.
+    fn tlv_rank(&self) -> u16 {
+        let lowest = self.proxy_tlv.iter().map(|pattern| pattern.kind).min().unwrap_or(u8::MAX);
+        let count = u8::try_from(self.proxy_tlv.len()).unwrap_or(u8::MAX);
+        (u16::from(count) << 8) | u16::from(u8::MAX - lowest)
+    }
+
     /// Whether there can be a connection that fits both, with neither more specific.
     pub(super) fn ties(&self, other: &Self) -> bool {
         fn share<T: PartialEq>(one: &[T], two: &[T]) -> bool {
             (one.is_empty() && two.is_empty()) || one.iter().any(|value| two.contains(value))
         }
-        // As many kinds, and of none that both have other values: one header can have all of them.
-        let tlvs_tie = self.proxy_tlv.len() == other.proxy_tlv.len()
+        // Of the kinds that both have none has other values: one header can fit both.
+        let tlvs_tie = self.tlv_rank() == other.tlv_rank()
             && self
                 .proxy_tlv
                 .iter()
@@ -337,7 +344,7 @@ mod tests {
         let header = Header { version: Version::V2, origin: Origin::Unknown, tlvs };
         let check = |patterns: &[(u8, &[&str])], header: Option<&Header>, expected: Option<u16>| {
             let what = Circumstances::default().behind(header);
-            let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0]);
+            let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0] >> 8);
             assert_eq!(rank, expected, "{patterns:?}");
         };
         check(&[], None, Some(0));
@@ -363,7 +370,8 @@ mod tests {
         check(&[(1, &["a"])], &[(1, &["a"])], true, true);
         check(&[(1, &["a"])], &[(1, &["b"])], false, false);
         check(&[(1, &["a"])], &[(1, &["b", "a"])], true, true);
-        check(&[(1, &["a"])], &[(2, &["a"])], true, false);
+        check(&[(1, &["a"])], &[(2, &["a"])], false, false);
+        check(&[(1, &["a"]), (2, &["a"])], &[(3, &["a"]), (1, &["a"])], true, false);
         check(&[(1, &["a"]), (2, &["b"])], &[(1, &["a"])], false, true);
         check(&[(1, &["a"])], &[], false, true);
     }
