@@ -262,12 +262,13 @@ fn workers_go_on_without_the_directory_of_a_unix_backend() {
     for _ in 0..8 {
         let mut client = TcpStream::connect(listener).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.write_all(b"hello").unwrap();
+        // Once the backend is down, the client may be reset before it writes.
+        let _ = client.write_all(b"hello");
         let refused = client.read(&mut [0; 5]);
         assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
         place.serves(place.program.address("l"));
     }
-    place.program.log.wait_for("backend is down");
+    place.program.log.wait_for("backend down");
     place.expect_life(1);
 }
 
