@@ -251,7 +251,6 @@ pub(super) fn policy(
         Box::new(Admission { spec, rate })
     });
     let (protocol, metrics) = (protocol(spec, places, &used)?, metrics.listener(&spec.name));
-    metrics.routes.set(protocol.routes().len() as f64);
     series::expect_of_listener(spec, places, &metrics);
     let front = front::front(&spec.policy.front, |name| place(places, name))?;
     let relay = Arc::new(spec.policy.relay);

@@ -62,7 +62,7 @@ impl Control {
                 backends => tracing::info!(%pool, backends, "backends were found"),
             }
         }
-        server.view.snapshot.store(Arc::new(snapshot));
+        server.view.put_in_force(Arc::new(snapshot));
         Ok(true)
     }
 
@@ -113,7 +113,7 @@ impl Control {
         let drain = drain.unwrap_or(server.config.shutdown.drain);
         log_changes(&old.pool, &new.pool, &server.view);
         self.leaving.note_pool(&old.pool, &new.pool, Instant::now(), drain);
-        server.view.snapshot.store(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
+        server.view.put_in_force(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
         self.follow_pool(&new);
     }
 }

@@ -182,6 +182,7 @@ impl Server {
         let snapshot = build::snapshot(&config, &Snapshot::default(), sources)?;
         list_files::forget_read(&mut config);
         let access_log = access_log::open(&config, &metrics)?;
+        view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (doors, parcels) = Doors::new(config.workers);
         let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);

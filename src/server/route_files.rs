@@ -144,7 +144,7 @@ impl Control {
             Ok(Some((spec, policy))) => {
                 let routes = policy.protocol.routes().len();
                 let snapshot = server.view.snapshot.load_full();
-                server.view.snapshot.store(Arc::new(snapshot.with_policy(&Arc::new(policy))));
+                server.view.put_in_force(Arc::new(snapshot.with_policy(&Arc::new(policy))));
                 server.renew_policies();
                 let specs = &mut Arc::make_mut(&mut server.config).listeners;
                 if let Some(own) = specs.iter_mut().find(|spec| spec.name == listener) {

@@ -386,7 +386,7 @@ impl Control {
         let old = server.view.snapshot.load_full();
         self.discoveries.commit();
         self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
-        server.view.snapshot.store(snapshot);
+        server.view.put_in_force(snapshot);
         // Before their sockets close, so that no client finds a file and is refused.
         server.sockets.file_changes(&plan).make().await;
         let mut closed = server.sockets.carry_out(plan, &server.workers);

@@ -56,6 +56,12 @@ pub struct View {
 }
 
 impl View {
+    /// Puts a snapshot in force, and counts its routes.
+    pub(super) fn put_in_force(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(Arc::clone(&snapshot));
+        count_routes(&snapshot);
+    }
+
     /// The stage of life.
     pub fn life(&self) -> Life {
         match self.life.load(Ordering::Relaxed) {
@@ -146,5 +152,12 @@ impl Remote {
     /// for then: first the grace, next the drain.
     pub fn stop(&self) {
         let _ = self.requests.send(Request::Stop);
+    }
+}
+
+/// Sets the number of routes of each listener in the metrics.
+pub(super) fn count_routes(snapshot: &Snapshot) {
+    for policy in snapshot.policies.values() {
+        policy.metrics.routes.set(policy.protocol.routes().len() as f64);
     }
 }
