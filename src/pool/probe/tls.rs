@@ -5,6 +5,7 @@
 //! operator names whose certificates are accepted; a check asks whether a server works, and has no secret to lose.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -36,6 +37,8 @@ pub(super) struct TlsSession {
     stream: Box<dyn Talking>,
     session: ClientConnection,
     chunk: Box<[u8]>,
+    /// The part of the chunk that was read and that the session has not yet taken.
+    unread: Range<usize>,
     /// What is to be sent, and how much of that is sent.
     unsent: Vec<u8>,
     sent: usize,
@@ -60,6 +63,7 @@ impl TlsSession {
             stream,
             session: session.map_err(|error| judged(&error))?,
             chunk: vec![0; CHUNK].into(),
+            unread: 0..0,
             unsent: Vec::new(),
             sent: 0,
             first: Vec::new(),
@@ -67,11 +71,14 @@ impl TlsSession {
         };
         while tls.session.is_handshaking() {
             tls.flush().await.map_err(|error| broken(&error))?;
-            let count = tls.stream.read(&mut tls.chunk).await.map_err(|error| broken(&error))?;
-            if count == 0 {
-                return Err(CheckFault::Closed.into());
+            if tls.unread.is_empty() {
+                let count = tls.stream.read(&mut tls.chunk).await.map_err(|error| broken(&error))?;
+                if count == 0 {
+                    return Err(CheckFault::Closed.into());
+                }
+                tls.add(count);
             }
-            if tls.take_in(count).is_err() {
+            if tls.take_in().is_err() {
                 // The alert, which nothing waits for.
                 let _ = tls.flush().await;
                 return Err(tls.failure.take().unwrap_or(CheckFault::Other.into()));
@@ -86,24 +93,45 @@ impl TlsSession {
         self.failure
     }
 
-    /// Takes in the first `count` bytes of the chunk.
-    fn take_in(&mut self, count: usize) -> io::Result<()> {
-        let mut rest = &self.chunk[..count];
-        self.first.extend_from_slice(&rest[..rest.len().min(SHOWN.saturating_sub(self.first.len()))]);
-        while !rest.is_empty() {
-            self.session.read_tls(&mut rest)?;
-            if let Err(error) = self.session.process_new_packets() {
-                self.failure = Some(match error {
-                    // No TLS at all: what came tells more.
-                    rustls::Error::InvalidMessage(_) => {
-                        CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
-                    }
-                    _ => judged(&error),
-                });
-                return Err(io::ErrorKind::InvalidData.into());
+    /// Notes that the chunk has `count` bytes that the session is to take. It has taken all before.
+    fn add(&mut self, count: usize) {
+        self.unread = 0..count;
+        let missing = SHOWN.saturating_sub(self.first.len());
+        self.first.extend_from_slice(&self.chunk[..count.min(missing)]);
+    }
+
+    /// Has the session take what was read, up to the first plaintext: the session has room for one record of that. The
+    /// rest is for when the plaintext is read.
+    fn take_in(&mut self) -> io::Result<()> {
+        while !self.unread.is_empty() {
+            let count = self.session.read_tls(&mut &self.chunk[self.unread.clone()])?;
+            if count == 0 {
+                // The server has ended TLS. No byte behind the end is ever taken.
+                self.unread = 0..0;
+                break;
+            }
+            self.unread.start += count;
+            match self.session.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() > 0 => break,
+                Ok(_) => {}
+                Err(error) => {
+                    self.failure = Some(self.refused(&error));
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
             }
         }
         Ok(())
+    }
+
+    /// Why the session does not take the server's bytes.
+    fn refused(&self, error: &rustls::Error) -> CheckFailure {
+        match error {
+            // No TLS at all: what came tells more.
+            rustls::Error::InvalidMessage(_) => {
+                CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
+            }
+            _ => judged(error),
+        }
     }
 
     /// Encrypts what was written, for [`TlsSession::poll_send`].
@@ -144,6 +172,10 @@ impl AsyncRead for TlsSession {
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
                 Err(_) => {}
             }
+            if !tls.unread.is_empty() {
+                tls.take_in()?;
+                continue;
+            }
             // Such as the answer to an update of keys.
             tls.collect()?;
             ready!(tls.poll_send(context))?;
@@ -154,7 +186,7 @@ impl AsyncRead for TlsSession {
                 // Without the end of TLS, which many servers leave out.
                 return Poll::Ready(Ok(()));
             }
-            tls.take_in(count)?;
+            tls.add(count);
         }
     }
 }

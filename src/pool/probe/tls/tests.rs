@@ -182,6 +182,114 @@ async fn a_server_that_leaves_in_the_handshake_has_closed() {
     server.join().unwrap();
 }
 
+/// What a server sends over TLS to a request, in records of its own making.
+struct Records<'a> {
+    version: &'static rustls::SupportedProtocolVersion,
+    /// The plaintext of each record.
+    records: Vec<&'a [u8]>,
+    /// Bytes behind the end of TLS.
+    behind: &'a [u8],
+}
+
+impl Records<'_> {
+    /// Has one check of the server, and fails if the check takes the thread for itself.
+    fn check(&self, script: Script) -> Finding {
+        let (_, certificate, key) = certificates(&["a.example"]);
+        let config = ServerConfig::builder_with_protocol_versions(&[self.version]);
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let spec = HealthSpec {
+            check: CheckKind::Dialogue(script),
+            timeout: Duration::from_secs(20),
+            tls: Some(TlsSpec::default()),
+            ..HealthSpec::default()
+        };
+        let address = listener.local_addr().unwrap();
+        let (found, finding) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let _ = found.send(runtime.block_on(check(&address.into(), &spec, [0; 64])));
+        });
+        let (stream, _) = listener.accept().unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(config.into()).unwrap(), stream);
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "a request");
+        stream.conn.set_buffer_limit(None);
+        for record in &self.records {
+            stream.conn.writer().write_all(record).unwrap();
+        }
+        stream.conn.send_close_notify();
+        let mut sent = Vec::new();
+        while stream.conn.wants_write() {
+            stream.conn.write_tls(&mut sent).unwrap();
+        }
+        sent.extend_from_slice(self.behind);
+        // The check may have its answer before all is sent.
+        let _ = stream.sock.write_all(&sent);
+        let _ = stream.sock.shutdown(std::net::Shutdown::Write);
+        finding.recv_timeout(Duration::from_secs(30)).expect("the check ends")
+    }
+}
+
+/// An answer with a body that ends in `end`, `length` bytes in all.
+fn answer(length: usize) -> Vec<u8> {
+    let mut answer = b"HTTP/1.1 200 OK\r\n\r\n".to_vec();
+    answer.resize(length - 3, b'x');
+    answer.extend_from_slice(b"end");
+    answer
+}
+
+/// A page whose body has this text.
+fn page_with(text: &[u8]) -> Script {
+    let body = Some(crate::wire::dialogue::BodyMatch::Contains(text.into()));
+    Script::Http(crate::wire::dialogue::HttpScript { body, ..Default::default() }.into())
+}
+
+#[test]
+fn bytes_behind_the_end_of_tls_are_dropped() {
+    let largest = answer(16 * 1024);
+    for version in BOTH {
+        for count in [1, 100, 1000, 2048, 4096, 20_000] {
+            let behind = vec![0; count];
+            let server = Records { version, records: vec![&largest], behind: &behind };
+            assert_eq!(server.check(page_with(b"end")).outcome, PASSED, "{count} bytes, {version:?}");
+            let found = server.check(page_with(b"other")).outcome;
+            assert_eq!(found, CheckOutcome::Failed(CheckFault::Unexpected), "{count} bytes, {version:?}");
+        }
+    }
+}
+
+#[test]
+fn bodies_are_read_whatever_the_records() {
+    const LARGEST: usize = 16 * 1024;
+    let cuts: [&[usize]; 8] = [
+        &[LARGEST],
+        &[LARGEST, 100],
+        &[LARGEST, 500, 700],
+        &[LARGEST - 1, 2, 1400, 1400],
+        &[12_000, 4000, 300],
+        &[4096],
+        &[1400, LARGEST, 50, 50, 50],
+        &[37],
+    ];
+    for length in [20_000, 40_000, 64 * 1024] {
+        let answer = answer(length);
+        for (version, cut) in BOTH.into_iter().flat_map(|version| cuts.map(|cut| (version, cut))) {
+            let mut rest = &answer[..];
+            let mut records = Vec::new();
+            for size in cut.iter().cycle() {
+                let (record, more) = rest.split_at(rest.len().min(*size));
+                records.push(record);
+                rest = more;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            let found = Records { version, records, behind: b"" }.check(page_with(b"end"));
+            assert_eq!(found.outcome, PASSED, "{length} bytes in {cut:?}, {version:?}");
+        }
+    }
+}
+
 #[test]
 fn files_of_authorities_are_tried() {
     let (authority, ..) = certificates(&["a.example"]);
