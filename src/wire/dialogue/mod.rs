@@ -77,8 +77,8 @@ pub enum Next {
     Send(Cow<'static, [u8]>),
     /// Read, hand over what was read to [`Dialogue::hear`] or an end to [`Dialogue::closed`], then ask again.
     Read,
-    /// The same, but wait only for a moment; if nothing comes, call [`Dialogue::silent`] and ask again. The server
-    /// is alive if it has nothing more to say.
+    /// The same, but wait only for a moment; if nothing comes, call [`Dialogue::silent`] and ask again. It may be
+    /// enough that the server has nothing more to say.
     Listen,
     /// The server is alive; close.
     Done,
@@ -124,6 +124,8 @@ enum End {
     Silent,
     /// It has closed.
     Closed,
+    /// It has said the most that it may.
+    Full,
 }
 
 /// What one protocol makes of the bytes it has not yet understood.
@@ -133,7 +135,7 @@ enum Turn {
     Hear { used: usize },
     /// The first `used` bytes are done with, and this is the reply.
     Say { used: usize, words: Cow<'static, [u8]> },
-    /// Alive, if nothing more comes for a moment.
+    /// Nothing can be told before more comes or nothing comes for a moment, which may decide it.
     Silence,
     /// The server is alive. The farewell, which may be empty, ends the talk in the protocol's own way.
     Done { farewell: &'static [u8] },
@@ -196,14 +198,19 @@ impl Dialogue {
     pub fn go_on(&mut self) -> Result<Next, DialogueFault> {
         loop {
             if !self.say.is_empty() {
+                // The server has not been silent since these words.
+                self.end = self.end.filter(|end| *end == End::Closed);
                 return Ok(Next::Send(std::mem::take(&mut self.say)));
             }
             if self.is_done {
                 return Ok(Next::Done);
             }
-            match self.talk.hear(&self.heard, self.end)? {
-                Turn::Hear { used: 0 } if self.total >= self.most => return Err(DialogueFault::Endless),
-                Turn::Hear { used: 0 } if self.end == Some(End::Closed) => return Err(DialogueFault::Closed),
+            let end = if self.total >= self.most { Some(End::Full) } else { self.end };
+            match self.talk.hear(&self.heard, end)? {
+                Turn::Hear { used: 0 } | Turn::Silence if end == Some(End::Full) => {
+                    return Err(DialogueFault::Endless);
+                }
+                Turn::Hear { used: 0 } if end == Some(End::Closed) => return Err(DialogueFault::Closed),
                 Turn::Hear { used: 0 } => return Ok(Next::Read),
                 Turn::Silence => return Ok(Next::Listen),
                 Turn::Hear { used } => self.forget(used),
@@ -223,6 +230,8 @@ impl Dialogue {
     pub fn hear(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(self.most - self.total)];
         self.total += bytes.len();
+        // A silence before them is over.
+        self.end = None;
         self.heard.extend_from_slice(bytes);
     }
 

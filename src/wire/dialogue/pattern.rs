@@ -4,8 +4,9 @@ use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// Bytes that a compiled expression may take.
-const LARGEST: usize = 256 * 1024;
+/// Bytes that a compiled expression may take. The time of a search can grow with them. Fifty alternatives of ten letters
+/// fit.
+const LARGEST: usize = 32 * 1024;
 
 /// A regular expression over bytes. Its time is linear in their number, whatever it says.
 #[derive(Clone)]
@@ -55,8 +56,16 @@ impl BytePattern {
 
     /// Where the earliest end of a match is.
     pub(super) fn end_in(&self, bytes: &[u8]) -> Option<usize> {
+        #[cfg(test)]
+        SEARCHED.set(SEARCHED.get() + bytes.len());
         self.compiled.shortest_match(bytes)
     }
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// Bytes in which this thread has searched for the end of a match.
+    pub(super) static SEARCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 impl PartialEq for BytePattern {
@@ -91,6 +100,9 @@ mod tests {
     fn what_shows_nothing_is_refused() {
         assert_eq!(BytePattern::new("a*").unwrap_err(), PatternFault::Empty);
         assert_eq!(BytePattern::new("a{9999}{99}").unwrap_err(), PatternFault::TooLarge);
+        let names: Vec<_> = (0..100).map(|number| format!("name{number:06}")).collect();
+        assert!(BytePattern::new(&names[..50].join("|")).is_ok());
+        assert_eq!(BytePattern::new(&names.join("|")).unwrap_err(), PatternFault::TooLarge);
         assert!(matches!(BytePattern::new("("), Err(PatternFault::Syntax(_))));
     }
 }

@@ -7,6 +7,10 @@
 //!
 //! An expected pattern matches as soon as what came so far does. Its end should be something fixed: `$` also
 //! fits where the next bytes are still under way.
+//!
+//! A pattern is searched in all that came since the last match, at each read. A server that sends byte by byte has
+//! [`MOST_SEARCHED`] bytes searched so. Further searches wait until the bytes have doubled, until the server is silent
+//! for a moment, or until it may send no more.
 
 use std::sync::Arc;
 
@@ -19,6 +23,10 @@ pub const MOST_STEPS: usize = 32;
 /// Bytes that one step may send or expect. What is expected must fit into what a dialogue hears.
 pub const LONGEST_STEP: usize = 4096;
 const _: () = assert!(LONGEST_STEP < MOST_HEARD);
+
+/// Bytes in which the patterns of one dialogue are searched at each read: four times as many as may come in all. It is
+/// enough for any server that sends whole lines.
+const MOST_SEARCHED: usize = 4 * MOST_HEARD;
 
 /// One step. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +52,15 @@ pub(super) struct Talk {
     /// So many of the bytes not yet understood were searched before. Without it, a server that sends byte by
     /// byte would have all of them searched each time.
     searched: usize,
+    /// So many of them were there when a pattern was searched in them last.
+    tried: usize,
+    /// The bytes that patterns were searched in, all searches together.
+    spent: usize,
 }
 
 impl Talk {
     pub(super) fn new(steps: Arc<[Step]>) -> Self {
-        Self { steps, next: 0, refused: Vec::new(), searched: 0 }
+        Self { steps, next: 0, refused: Vec::new(), searched: 0, tried: 0, spent: 0 }
     }
 
     pub(super) fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
@@ -56,6 +68,7 @@ impl Talk {
             self.refused.push(self.next);
             self.next += 1;
         }
+        let refused = self.earliest_refused(heard);
         let found = match self.steps.get(self.next) {
             Some(Step::Send(bytes)) => {
                 let words = bytes.to_vec().into();
@@ -63,24 +76,37 @@ impl Talk {
                 return Ok(Turn::Say { used: 0, words });
             }
             Some(Step::Expect(bytes)) => self.find(bytes, heard),
-            Some(Step::ExpectPattern(pattern)) => pattern.end_in(heard),
+            Some(Step::ExpectPattern(pattern)) => {
+                if !self.is_due(heard, end) && refused.is_none() {
+                    self.searched = heard.len();
+                    return Ok(Turn::Silence);
+                }
+                self.tried = heard.len();
+                self.spent += heard.len();
+                pattern.end_in(heard)
+            }
             Some(Step::Refuse(_)) | None => None,
         };
-        if self.earliest_refused(heard).is_some_and(|refused| found.is_none_or(|found| refused <= found)) {
+        if refused.is_some_and(|refused| found.is_none_or(|found| refused <= found)) {
             return Err(DialogueFault::Unexpected);
         }
         self.searched = heard.len();
         match found {
             Some(used) => {
                 self.next += 1;
-                self.searched = 0;
+                (self.searched, self.tried) = (0, 0);
                 self.refused.clear();
                 Ok(Turn::Say { used, words: NOTHING })
             }
             None if self.next < self.steps.len() => Ok(MORE),
-            None if self.refused.is_empty() || end.is_some() => Ok(ALIVE),
+            None if self.refused.is_empty() || matches!(end, Some(End::Silent | End::Closed)) => Ok(ALIVE),
             None => Ok(Turn::Silence),
         }
+    }
+
+    /// Whether a pattern is to be searched in these bytes now.
+    fn is_due(&self, heard: &[u8], end: Option<End>) -> bool {
+        end.is_some() || self.spent + heard.len() <= MOST_SEARCHED || heard.len() >= 2 * self.tried
     }
 
     /// Where refused bytes end first.

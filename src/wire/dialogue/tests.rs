@@ -376,6 +376,57 @@ fn steps_are_done_in_order() {
 }
 
 #[test]
+fn what_follows_is_bounded_too() {
+    let last = script(&[expect(b"ready"), refuse(b"loading:1")]);
+    let long = [b"ready".to_vec(), vec![b'x'; MOST_HEARD], b"loading:1".to_vec()].concat();
+    check(&last, &long, ENDLESS);
+}
+
+#[test]
+fn a_pattern_is_searched_in_bounded_time() {
+    let pattern = BytePattern::new("[a-z]{3}[0-9] ready").unwrap();
+    for fill in [b'x', b'\n'] {
+        let steps = script(&[Step::ExpectPattern(pattern.clone()), refuse(b"never")]);
+        let filled = vec![fill; MOST_HEARD - 100];
+        let whole = [&filled[..], b"abc7 ready"].concat();
+        pattern::SEARCHED.set(0);
+        assert_eq!(talk(&steps, whole.chunks(1)).0, "alive");
+        let searched = pattern::SEARCHED.get();
+        assert!(searched < 8 * MOST_HEARD, "{searched}");
+    }
+    // What is refused before it is still refused, and what is refused behind it is not.
+    let steps = script(&[refuse(b"fault"), Step::ExpectPattern(pattern)]);
+    let with = |end: &[u8]| [&[b'x'; MOST_HEARD - 100][..], end].concat();
+    check(&steps, &with(b"fault abc7 ready"), UNEXPECTED);
+    check(&steps, &with(b"abc7 ready fault"), "alive");
+}
+
+#[test]
+fn silence_is_over_when_more_comes() {
+    let steps = [
+        Step::ExpectPattern(BytePattern::new("b+ ready").unwrap()),
+        expect(b"role:master"),
+        refuse(b"loading"),
+    ];
+    let mut dialogue = Dialogue::new(&script(&steps), "10.0.0.1:80", &random());
+    for byte in [b'x'; 10_000] {
+        assert!(matches!(dialogue.go_on(), Ok(Next::Read | Next::Listen)));
+        dialogue.hear(&[byte]);
+    }
+    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
+    dialogue.silent();
+    assert_eq!(dialogue.go_on(), Ok(Next::Read));
+    dialogue.hear(b"b ready");
+    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
+    dialogue.silent();
+    assert_eq!(dialogue.go_on(), Ok(Next::Read));
+    dialogue.hear(b" role:master");
+    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
+    dialogue.hear(b" loading");
+    assert_eq!(dialogue.go_on(), Err(DialogueFault::Unexpected));
+}
+
+#[test]
 fn http_statuses_are_expected() {
     let expecting = |expect: &[std::ops::RangeInclusive<u16>]| {
         Script::Http(HttpScript { expect: expect.into(), ..HttpScript::default() }.into())
