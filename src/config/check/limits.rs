@@ -15,6 +15,10 @@ use crate::limit::{
 };
 use crate::snapshot::AdmissionSpec;
 
+/// What to write where something needs PROXY headers.
+pub(super) const READ_HEADERS: &str =
+    "to read headers write on the listener: proxy_protocol = { trusted = [\"10.0.0.0/8\"] }";
+
 /// What the checks of listeners, routes and pools must know of the limits of the process.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct Common {
@@ -86,6 +90,12 @@ impl Common {
             found.add(fault.label(over, ""));
         }
         let by = words.per_source.value().and_then(|words| words.by.value());
+        if by.is_some_and(|choice| choice.0 == SourceBy::PrivateLink) && words.proxy_protocol.is_absent() {
+            let place = words.per_source.value().and_then(|words| words.by.place()).unwrap_or_default();
+            let message = "`by = \"private-link\"` has no place on a listener that reads no PROXY header";
+            let fault = Diagnostic::new(Code::MisplacedKey, format!("{path}.per_source.by"), message);
+            found.add(fault.label(place, "no header names a link").help(READ_HEADERS));
+        }
         (per_source.is_some() || rate.is_some()).then(|| AdmissionSpec {
             per_source,
             by: by.map_or(SourceBy::default(), |choice| choice.0),

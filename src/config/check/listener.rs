@@ -237,7 +237,9 @@ impl ListenerChecker<'_> {
         let path = self.key("routes");
         let (listener, hash_key) = (self.name, self.hash_key);
         let (common, is_all) = (self.common, self.words.routes_file.is_absent());
-        RoutesChecker { listener, path: &path, hashing, hash_key, common, others: &[], is_all }
+        let reads_headers = !self.words.proxy_protocol.is_absent();
+        let others = &[];
+        RoutesChecker { listener, path: &path, hashing, reads_headers, hash_key, common, others, is_all }
             .check(list, pools, found)
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::fall_through::{self, At};
-use super::limits::Common;
+use super::limits::{Common, READ_HEADERS};
 use super::listener::{Hashing, refer};
 use super::pools::Pools;
 use crate::config::code::Code;
@@ -32,6 +32,8 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) path: &'a str,
     /// Whether a hello is read.
     pub(in crate::config) hashing: Hashing,
+    /// Whether the listener reads PROXY headers.
+    pub(in crate::config) reads_headers: bool,
     /// The key of splits.
     pub(in crate::config) hash_key: [u8; 16],
     /// What stands behind limits.
@@ -81,6 +83,7 @@ impl RoutesChecker<'_> {
         let names = listed(&route.sni);
         let regexes = listed(&route.sni_regex);
         self.check_hello_keys(index, route, found);
+        self.check_header_key(index, route, found);
         self.check_depth(index, route, found);
         self.check_empty(index, route, found);
         self.check_either(index, route, found);
@@ -212,6 +215,15 @@ impl RoutesChecker<'_> {
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, key), message).label(place, "");
             found.add(fault.help("to read hellos write: protocol = \"tls\""));
         }
+    }
+
+    /// Without `proxy_protocol` a listener reads no header, and no connection would fit.
+    fn check_header_key(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
+        let Some(place) = route.proxy_tlv.place().filter(|_| !self.reads_headers) else { return };
+        let message =
+            format!("`proxy_tlv` has no place on listener `{}`: it reads no PROXY header", self.listener);
+        let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, "proxy_tlv"), message);
+        found.add(fault.label(place, "no connection would fit").help(READ_HEADERS));
     }
 
     fn action(

@@ -203,6 +203,10 @@ fn limits_are_read_and_judged() {
     check(&limited("", "per_source = { rate = \"5\" }", ""), &["C0250"]);
     check(&limited("", "per_source = { connections = 0 }", ""), &["C0203"]);
     check(&limited("per_source = { hellos = 3 }", "", ""), &["C0308"]);
+    let by_link = "per_source = { connections = 3, by = \"private-link\" }";
+    let reads = format!("proxy_protocol = {{ trusted = \"10.0.0.0/8\" }}, {by_link}");
+    check(&limited(by_link, by_link, ""), &["C0308"; 2]);
+    check(&limited(&reads, &reads, ""), &[]);
     check(&limited("burst = 3", "per_source = { burst = 3 }", "limits = { burst = 3 }"), &["C0308"; 3]);
     check(&limited("over = \"drop\"", "", "limits = { over = \"drop\" }"), &["C0402"; 2]);
     check(&limited("over = \"silent\"", "", ""), &["C0201"]);

@@ -194,6 +194,27 @@ fn faults_of_a_file_are_told_with_their_place() {
     insta::assert_snapshot!(tcp.unwrap_err());
 }
 
+/// A listener that reads no header never finds a TLV.
+#[test]
+fn tlvs_need_headers() {
+    let route = "{ sni = 'a.example', proxy_tlv = { '0xEA' = 'vpce-1' }, pool = 'a' }";
+    let reads = "proxy_protocol = { trusted = '10.0.0.0/8' }\n[pool.a]";
+    let without = tls(route);
+    check(&without, &["C0308"]);
+    check(&tcp("{ proxy_tlv = { '0xEA' = 'vpce-1' }, pool = 'a' }"), &["C0308"]);
+    check(&without.replacen("[pool.a]", reads, 1), &[]);
+    // Wherever else the key is wrong, it is there.
+    check(&without.replacen("[pool.a]", "proxy_protocol = 1\n[pool.a]", 1), &["C0104"]);
+    let file = format!("routes = [{route}]");
+    let keys = "protocol = 'tls'\nunmatched = 'b'";
+    let told = with_file("tlv", keys, &file).unwrap_err();
+    assert!(
+        told.starts_with("error[C0308]") && told.contains("write on the listener: proxy_protocol"),
+        "{told}"
+    );
+    with_file("tlv", &format!("{keys}\nproxy_protocol = {{ trusted = '10.0.0.0/8' }}"), &file).unwrap();
+}
+
 /// A pool is judged for a route in a file as for one in the configuration.
 #[test]
 fn a_file_leads_where_its_listener_may() {
