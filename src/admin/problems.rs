@@ -7,13 +7,14 @@ use crate::server::{ConfigState, Life, View};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::SaturationScope;
 
-/// The problems that are listed; more of a kind are only counted.
+/// The problems that are listed; further ones are only counted.
 const LISTED: usize = 1000;
 
 /// Something that is not as it should be.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Problem {
-    /// `process`, `reload`, `saturation`, `pool`, `discovery` or `backend`.
+    /// `process`, `reload`, `restart`, `list`, `routes`, `access_log`, `saturation`, `pool`, `discovery` or `backend`;
+    /// `more` for those that are not listed.
     kind: &'static str,
     /// The name of the thing, such as `app` or `app/b1`; empty for the process.
     name: String,
@@ -21,14 +22,41 @@ pub(super) struct Problem {
     text: String,
 }
 
+/// The problems that are listed, and the number of all others.
+#[derive(Default)]
+struct Listing {
+    listed: Vec<Problem>,
+    more: usize,
+}
+
+impl Listing {
+    fn add(&mut self, kind: &'static str, name: &str, text: String) {
+        if self.listed.len() < LISTED {
+            self.listed.push(Problem { kind, name: name.to_owned(), text });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    fn end(mut self) -> Vec<Problem> {
+        if self.more > 0 {
+            let text = format!("and {} more problems", self.more);
+            self.listed.push(Problem { kind: "more", name: String::new(), text });
+        }
+        self.listed
+    }
+}
+
 /// All problems, those that concern the most first.
 pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -> Vec<Problem> {
-    let mut found = Vec::new();
-    let mut add = |kind, name: &str, text: String| {
-        if found.len() < LISTED {
-            found.push(Problem { kind, name: name.to_owned(), text });
-        }
-    };
+    let mut found = Listing::default();
+    of_process(view, config, &mut found);
+    of_pools(snapshot, &mut found);
+    found.end()
+}
+
+fn of_process(view: &View, config: &ConfigState, found: &mut Listing) {
+    let mut add = |kind, name: &str, text: String| found.add(kind, name, text);
     match view.life() {
         Life::Serving => {}
         Life::Starting => add("process", "", "it starts, and takes no connections yet".to_owned()),
@@ -39,6 +67,12 @@ pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -
     if let Some(Err(fault)) = config.last_reload.as_ref().map(|reload| &reload.result) {
         add("reload", "", format!("the last reload failed, the configuration before it stays: {fault}"));
     }
+    for (kind, name, text) in view.standing.all() {
+        add(kind.word(), &name, text);
+    }
+    if let Some(fault) = view.access_log.fault() {
+        add("access_log", "", fault);
+    }
     for episode in view.bounds.saturation.running() {
         let of = match episode.kind.scope() {
             SaturationScope::Process => String::new(),
@@ -48,6 +82,10 @@ pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -
         let (word, refused) = (episode.kind.word(), episode.refused);
         add("saturation", &of, format!("{word}: {} (refused: {refused})", episode.kind.message()));
     }
+}
+
+fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
+    let mut add = |kind, name: &str, text: String| found.add(kind, name, text);
     for (name, served) in &snapshot.pools {
         if let Some(text) = of_pool(served) {
             add("pool", name, text);
@@ -68,7 +106,6 @@ pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -
         let heard = heard.map(|words| format!(", it said {words:?}")).unwrap_or_default();
         add("backend", &name, format!("{state} for {since} s, {open} connections open{reason}{heard}"));
     }
-    found
 }
 
 fn of_pool(served: &Served) -> Option<String> {
@@ -89,4 +126,25 @@ fn of_pool(served: &Served) -> Option<String> {
 /// A state that nobody asked for.
 fn is_unwell(backend: &Backend) -> bool {
     matches!(backend.state(), State::Down | State::Ejected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_that_are_not_listed_are_counted() {
+        let end = |count| {
+            let mut found = Listing::default();
+            (0..count).for_each(|number: usize| found.add("backend", &number.to_string(), String::new()));
+            found.end()
+        };
+        assert_eq!(end(LISTED).len(), LISTED);
+        assert_eq!(end(LISTED).last().unwrap().kind, "backend");
+        let more = end(LISTED + 7);
+        assert_eq!(
+            (more.len(), more[LISTED].kind, &*more[LISTED].text),
+            (LISTED + 1, "more", "and 7 more problems")
+        );
+    }
 }

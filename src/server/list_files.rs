@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::events::{EventKind, Severity};
 use super::run::Control;
+use super::standing::{StandingKind, first_line};
 use crate::config::{Code, Config, Faults, ListReader};
 use crate::snapshot::lists::FileEntries;
 use crate::sys::watch::{FileWatch, Look};
@@ -33,6 +34,8 @@ pub(super) struct ListFiles {
 struct Following {
     reader: ListReader,
     task: AbortHandle,
+    /// Whether the last reload found it as it was.
+    is_kept: bool,
 }
 
 impl Drop for Following {
@@ -54,12 +57,21 @@ impl ListFiles {
         for reader in ListReader::all(config) {
             let list = Arc::clone(reader.list());
             let same = old.remove(&list).filter(|following| following.reader == reader);
+            let same = same.map(|mut following| {
+                following.is_kept = true;
+                following
+            });
             let following = same.unwrap_or_else(|| {
                 let task = tokio::spawn(follow(reader.clone(), self.report_to.clone())).abort_handle();
-                Following { reader, task }
+                Following { reader, task, is_kept: false }
             });
             self.followed.insert(list, following);
         }
+    }
+
+    /// Whether the list has the same file as before the last reload, which did not put the file in force again.
+    pub(super) fn is_kept(&self, list: &str) -> bool {
+        self.followed.get(list).is_some_and(|following| following.is_kept)
     }
 
     /// The next report.
@@ -115,6 +127,7 @@ impl Control {
         if list.file().is_none_or(|(source, _)| source != reader.source()) {
             return;
         }
+        let standing = &self.server.view.standing;
         let read = match read {
             Ok(read) => read,
             Err(faults) if faults.diagnostics().iter().any(|fault| fault.code == Code::EmptyList) => {
@@ -129,17 +142,23 @@ impl Control {
                 );
                 let text =
                     format!("the file of list {name} has no entries; the list keeps its {kept} entries");
+                standing.set(StandingKind::List, name, text.clone());
                 self.server.view.events.note(EventKind::List, Severity::Warning, text);
                 return;
             }
             Err(faults) => {
                 list.kept.count_failed_load();
-                tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{}", faults.render(false));
+                let faults = faults.render(false);
+                tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{faults}");
+                let first = first_line(&faults);
+                let text = format!("the file is broken; the entries of the list stay as they are: {first}");
+                standing.set(StandingKind::List, name, text);
                 let text = format!("the file of list {name} is broken; its entries stay as they are");
                 self.server.view.events.note(EventKind::List, Severity::Error, text);
                 return;
             }
         };
+        standing.clear(StandingKind::List, name);
         let entries = read.count;
         if list.swap_file(reader.source(), read, SystemTime::now()) {
             tracing::info!(list = %name, entries, "the list was read again");

@@ -30,6 +30,7 @@ mod series;
 mod signals;
 mod sockets;
 mod source;
+mod standing;
 mod tentative;
 mod view;
 
@@ -51,6 +52,7 @@ pub use reload::ReloadFault;
 pub use run::Signals;
 pub use signals::EarlySignals;
 pub use source::{SourceFault, tproxy_rules};
+pub use standing::{StandingFaults, StandingKind};
 pub use tentative::wait_for_addresses;
 pub use view::{Life, Remote, View};
 
@@ -208,6 +210,8 @@ impl Server {
             metrics: Arc::clone(&metrics),
             started,
             events: EventLog::default(),
+            standing: StandingFaults::default(),
+            access_log: access_log.clone(),
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),

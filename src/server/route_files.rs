@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 use super::build::{self, BuildFault};
 use super::events::{EventKind, Severity};
 use super::run::Control;
+use super::standing::{StandingKind, first_line};
 use crate::config::{Config, Faults, RoutesReader};
 use crate::listener::ListenerSpec;
 use crate::reclaim::{self, Deferred};
@@ -118,7 +119,11 @@ impl Control {
             Ok(read) => read,
             Err(faults) => {
                 metrics.routes_file_failed.increment(1);
-                tracing::error!(%listener, "the file with routes is broken; the routes stay as they are:\n{}", faults.render(false));
+                let faults = faults.render(false);
+                tracing::error!(%listener, "the file with routes is broken; the routes stay as they are:\n{faults}");
+                let first = first_line(&faults);
+                let text = format!("the file with routes is broken; the routes stay as they are: {first}");
+                self.server.view.standing.set(StandingKind::Routes, &listener, text);
                 let text = format!(
                     "the file with routes of listener {listener} is broken; the routes stay as they are"
                 );
@@ -127,6 +132,7 @@ impl Control {
             }
         };
         metrics.routes_file_ok.increment(1);
+        self.server.view.standing.clear(StandingKind::Routes, &listener);
         let Some(reader) = self.route_files.reader(&listener) else { return };
         let work = Rebuild {
             running: Arc::clone(&self.server.config),
@@ -156,7 +162,11 @@ impl Control {
                 let text = format!("the routes of listener {listener} were read again: {routes} routes");
                 server.view.events.note(EventKind::Routes, Severity::Info, text);
             }
-            Err(error) => tracing::error!(%listener, %error, "the routes stay as they are"),
+            Err(error) => {
+                tracing::error!(%listener, %error, "the routes stay as they are");
+                let text = format!("the routes stay as they are: {error}");
+                server.view.standing.set(StandingKind::Routes, &listener, text);
+            }
         }
         reclaim::trim_later();
     }

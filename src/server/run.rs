@@ -29,6 +29,7 @@ use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
 use super::signals::{EarlySignals, Streams, answer_foreign};
 use super::source::try_sources;
+use super::standing::StandingKind;
 use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::Config;
@@ -342,6 +343,7 @@ impl Control {
                         "a restart is needed for {keys}; until then the values of the start stay in force"
                     );
                 }
+                view.standing.set_restart(&changes.needs_restart);
                 view.events.note(EventKind::Reload, Severity::Info, format!("reloaded: {changes}"));
                 view.config_state().reloaded(Ok(changes.to_string()));
                 ReloadOutcome::Ok
@@ -402,6 +404,9 @@ impl Control {
         reclaim::free_later(std::mem::replace(&mut server.config, config));
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);
+        // The reload took the routes of all files as they are.
+        self.server.view.standing.retain(StandingKind::Routes, |_| false);
+        self.server.view.standing.retain(StandingKind::List, |list| self.list_files.is_kept(list));
         self.follow_pools();
         // An address that was taken away is free when the reload is over: the next may bind it again.
         let _ = timeout(UNLISTENING, closed.recv()).await;

@@ -12,12 +12,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
 use super::reload::ReloadFault;
+use super::standing::StandingFaults;
 use crate::config::Config;
 use crate::conn::Bounds;
 use crate::snapshot::Snapshot;
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
-use crate::telemetry::Metrics;
+use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::WorkerInbox;
 
 /// The stages of a process's life.
@@ -48,6 +49,10 @@ pub struct View {
     pub(super) inboxes: Vec<WorkerInbox>,
     /// What happened of late.
     pub events: EventLog,
+    /// Faults that last.
+    pub standing: StandingFaults,
+    /// The access log.
+    pub access_log: AccessLog,
     /// Locked for a moment by a reload and by who asks.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,

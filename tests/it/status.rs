@@ -93,6 +93,39 @@ fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
     assert!(fixture.listed("problems").is_empty());
 }
 
+/// Events age out; these stay until they are over.
+#[test]
+fn broken_files_and_settings_that_need_a_restart_are_problems() {
+    let backend = Backend::echo();
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-files", &one);
+    let (bans, routes) = ("192.0.2.1\n", "routes = [{ source = '192.0.2.2', pool = 'app' }]\n");
+    fixture.folder.write("bans.txt", bans);
+    fixture.folder.write("routes.toml", routes);
+    let with_files = text(&one)
+        .replace("[list.bans]", "[list.bans]\nfile = 'bans.txt'")
+        .replace("deny =", "routes_file = 'routes.toml'\ndeny =");
+    fixture.reload(&with_files.replace("workers = 1", "workers = 2"));
+    fixture.wait_for("problems", "restart", "a restart is needed for workers; until then");
+    fixture.folder.write("bans.txt", "nonsense\n");
+    fixture.wait_for("problems", "list", "the entries of the list stay as they are: error[C");
+    fixture.folder.write("routes.toml", "routes = 1\n");
+    fixture.wait_for("problems", "routes", "the routes stay as they are: error[C");
+    let is_over = |of: &str| fixture.listed("problems").iter().all(|(kind, _)| kind != of);
+    fixture.folder.write("bans.txt", bans);
+    wait_for("the list is good", || is_over("list"));
+    assert!(!is_over("routes") && !is_over("restart"));
+    fixture.folder.write("routes.toml", routes);
+    wait_for("the routes are good", || is_over("routes"));
+    fixture.reload(&with_files);
+    wait_for("all is well", || fixture.listed("problems").is_empty());
+    // A list without a file has no broken file.
+    fixture.folder.write("bans.txt", "");
+    fixture.wait_for("problems", "list", "the file of list bans has no entries");
+    fixture.reload(&text(&one));
+    wait_for("all is well", || fixture.listed("problems").is_empty());
+}
+
 #[test]
 fn changes_of_states_and_lists_and_saturation_are_events() {
     let backend = Backend::echo();

@@ -124,6 +124,10 @@ struct Shared {
     reopen: AtomicBool,
     stop: AtomicBool,
     dropped: Counter,
+    /// Why lines are lost; `None` while they are written. The writer sets it, the status reads it.
+    fault: Mutex<Option<String>>,
+    /// Whether a record found the queue full since the writer last found the queue empty.
+    is_full: AtomicBool,
     /// Whether the writer has ended. A lock because a condition variable needs one; nobody holds it
     /// longer than a look.
     ended: Mutex<bool>,
@@ -219,6 +223,8 @@ impl AccessLog {
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             dropped: self.0.dropped.clone(),
+            fault: Mutex::default(),
+            is_full: AtomicBool::new(false),
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
@@ -266,7 +272,20 @@ impl AccessLog {
         let Some(door) = &*door else { return };
         let queued = Queued { record: Some(Box::new(record)), shared: Arc::clone(&door.shared) };
         // What cannot be sent comes back in the error, and counts itself when that is dropped.
-        _ = door.queue.try_send(Order::Write(queued));
+        if let Err(TrySendError::Full(_)) = door.queue.try_send(Order::Write(queued)) {
+            door.shared.is_full.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Why the log loses lines now; `None` if it loses none, or is off.
+    pub fn fault(&self) -> Option<String> {
+        let door = self.0.door.load();
+        let shared = &door.as_ref()?.shared;
+        let why = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_full = shared.is_full.load(Ordering::Relaxed);
+        let full = || is_full.then(|| "the destination takes them too slowly, or not at all".to_owned());
+        let why = why.or_else(full)?;
+        Some(format!("lines are lost: {why}; pointsman_access_log_dropped_total counts them"))
     }
 
     /// Opens the file again by its name, after a rotation has renamed it. Returns at once: the writer does

@@ -240,6 +240,38 @@ fn a_failing_destination_is_tried_again() {
     assert_eq!(ids(whole), [1]);
 }
 
+fn wait_for_fault(log: &AccessLog, expected: Option<&str>) {
+    let until = Instant::now() + PATIENCE;
+    let is_there = || match (log.fault(), expected) {
+        (Some(fault), Some(part)) => fault.contains(part),
+        (fault, expected) => fault.is_none() && expected.is_none(),
+    };
+    while !is_there() {
+        assert!(Instant::now() < until, "{expected:?} and not {:?}", log.fault());
+        thread::yield_now();
+    }
+}
+
+/// The status shows it until it is over.
+#[test]
+fn a_log_that_loses_lines_has_a_fault() {
+    let (script, _) = Script::new(&[Step::Fail(ErrorKind::StorageFull)]);
+    let rig = Rig::with(script, 8);
+    assert_eq!(rig.log.fault(), None);
+    rig.push(0..1);
+    wait_for_fault(&rig.log, Some("lines are lost: no storage space"));
+    rig.push(1..2);
+    wait_for_fault(&rig.log, None);
+    let (gate, arrivals, key) = Gate::new();
+    let rig = Rig::with(gate, 4);
+    rig.push(0..1);
+    arrivals.recv().unwrap();
+    rig.push(1..6);
+    wait_for_fault(&rig.log, Some("too slowly, or not at all"));
+    drop(key);
+    wait_for_fault(&rig.log, None);
+}
+
 #[test]
 fn a_full_disk_loses_lines_and_counts_them() {
     let spec = AccessLogSpec {

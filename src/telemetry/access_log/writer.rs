@@ -66,6 +66,7 @@ impl Writer {
     pub(super) fn open(&mut self) -> io::Result<()> {
         if self.sink.open()? == Opened::NoReader {
             self.failures.begin();
+            self.side.0.set_fault(Some("no process reads the FIFO".to_owned()));
             tracing::warn!(
                 to = self.sink.name(),
                 hint = "start the program that reads the FIFO; pointsman_access_log_dropped_total counts the lines lost",
@@ -77,6 +78,7 @@ impl Writer {
 
     /// Logs that the destination could not be opened. The process has begun to serve clients before.
     pub(super) fn report_unopened(&self, fault: &io::Error) {
+        self.side.0.set_fault(Some(format!("cannot open the file: {fault}")));
         tracing::error!(
             to = self.sink.name(),
             error = %fault,
@@ -106,6 +108,7 @@ impl Writer {
                 Ok(order) => order,
                 Err(_) if self.lines > 0 => return Next::Batch,
                 Err(TryRecvError::Empty) if !stopping => {
+                    self.side.0.is_full.store(false, Ordering::Relaxed);
                     self.reopen_if_asked();
                     match self.wait() {
                         Ok(order) => order,
@@ -133,9 +136,15 @@ impl Writer {
 
     fn retry_if_due(&mut self) {
         if self.sink.retry(Instant::now()) {
-            let lost = self.failures.end().unwrap_or(0);
+            let lost = self.end_streak().unwrap_or(0);
             tracing::info!(to = self.sink.name(), lost, "access log: opened again");
         }
+    }
+
+    /// Ends a streak of failures, and returns the lines lost in it.
+    fn end_streak(&mut self) -> Option<u64> {
+        self.side.0.set_fault(None);
+        self.failures.end()
     }
 
     fn add(&mut self, mut queued: Queued) {
@@ -162,6 +171,7 @@ impl Writer {
 
     fn report_loss(&mut self, lost: u64, fault: &io::Error) {
         if self.failures.add(lost) == Heard::New {
+            self.side.0.set_fault(Some(fault.to_string()));
             tracing::warn!(
                 to = self.sink.name(),
                 error = %fault,
@@ -174,6 +184,7 @@ impl Writer {
 
     fn report_recovery(&mut self) {
         if let Some(lost) = self.failures.end() {
+            self.side.0.set_fault(None);
             tracing::info!(to = self.sink.name(), lost, "access log: writing again");
         }
     }
@@ -184,7 +195,7 @@ impl Writer {
         }
         match self.sink.open() {
             Ok(Opened::Now) => {
-                let lost = self.failures.end().unwrap_or(0);
+                let lost = self.end_streak().unwrap_or(0);
                 tracing::info!(to = self.sink.name(), lost, "access log: opened again");
             }
             Ok(Opened::NoReader) => tracing::warn!(
@@ -242,6 +253,13 @@ impl Drop for Writer {
     /// Only a panic leaves lines in the batch.
     fn drop(&mut self) {
         self.side.0.dropped.increment(self.lines);
+    }
+}
+
+impl Shared {
+    /// Notes why lines are lost, or that they are written.
+    fn set_fault(&self, fault: Option<String>) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 }
 

@@ -1,0 +1,106 @@
+//! Faults that last until something is done about them: a broken file, settings that wait for a restart. Events age out of
+//! the status, these do not.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The kind of thing that has a standing fault. At most one fault stands for each thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StandingKind {
+    /// Settings of the last reload that need a restart.
+    Restart,
+    /// The file of a list.
+    List,
+    /// The file with routes of a listener.
+    Routes,
+}
+
+impl StandingKind {
+    /// The word in the status.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::List => "list",
+            Self::Routes => "routes",
+        }
+    }
+}
+
+/// The faults that stand now, by kind and by the name of the thing. Names come from the configuration, so the table is
+/// bounded by it. Control writes, admin reads.
+#[derive(Debug, Default)]
+pub struct StandingFaults {
+    /// A lock because admin reads on other tasks; held for one change or one copy.
+    faults: Mutex<BTreeMap<(StandingKind, Arc<str>), String>>,
+}
+
+impl StandingFaults {
+    /// Notes what is wrong with a thing, in the place of what was wrong with it before.
+    pub(super) fn set(&self, kind: StandingKind, name: &Arc<str>, text: String) {
+        self.lock().insert((kind, Arc::clone(name)), text);
+    }
+
+    /// Notes that a thing is as it should be.
+    pub(super) fn clear(&self, kind: StandingKind, name: &Arc<str>) {
+        self.lock().remove(&(kind, Arc::clone(name)));
+    }
+
+    /// Forgets the faults of one kind but those of things that `stays` accepts.
+    pub(super) fn retain(&self, kind: StandingKind, stays: impl Fn(&Arc<str>) -> bool) {
+        self.lock().retain(|(of, name), _| *of != kind || stays(name));
+    }
+
+    /// Notes the settings that need a restart; none if there are no keys.
+    pub(super) fn set_restart(&self, keys: &[&str]) {
+        let process = Arc::from("");
+        if keys.is_empty() {
+            return self.clear(StandingKind::Restart, &process);
+        }
+        let keys = keys.join(", ");
+        let text =
+            format!("a restart is needed for {keys}; until then the values of the start stay in force");
+        self.set(StandingKind::Restart, &process, text);
+    }
+
+    /// The faults that stand, by kind and name.
+    pub fn all(&self) -> Vec<(StandingKind, Arc<str>, String)> {
+        self.lock().iter().map(|((kind, name), text)| (*kind, Arc::clone(name), text.clone())).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(StandingKind, Arc<str>), String>> {
+        // No fault is ever half noted.
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first line of a fault, without the space around it.
+pub(super) fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_stands_until_it_is_cleared() {
+        let faults = StandingFaults::default();
+        let told = || -> Vec<_> {
+            let all = faults.all().into_iter();
+            all.map(|(kind, name, text)| format!("{} {name}: {text}", kind.word())).collect()
+        };
+        let names = ["a", "b"].map(Arc::from);
+        names.iter().for_each(|name| faults.set(StandingKind::List, name, "broken".to_owned()));
+        faults.set(StandingKind::Routes, &names[0], "broken".to_owned());
+        faults.set(StandingKind::List, &names[0], "empty".to_owned());
+        faults.set_restart(&["workers", "admin"]);
+        let restart = "restart : a restart is needed for workers, admin; until then the values of the start stay in force";
+        assert_eq!(told(), [restart, "list a: empty", "list b: broken", "routes a: broken"]);
+        faults.set_restart(&[]);
+        faults.retain(StandingKind::List, |name| **name == *"b");
+        assert_eq!(told(), ["list b: broken", "routes a: broken"]);
+        faults.clear(StandingKind::List, &names[1]);
+        faults.clear(StandingKind::List, &names[0]);
+        assert_eq!(told(), ["routes a: broken"]);
+    }
+}
