@@ -204,7 +204,10 @@ impl Failure {
             Kind::HostUnreachable | Kind::NetworkUnreachable | Kind::NetworkDown | Kind::NotFound => {
                 failed(ConnectOutcome::Unreachable)
             }
-            // No free port, or none of the source address; EAGAIN of TCP is a full table of routes.
+            Kind::AddrNotAvailable if socket::is_source_missing(error) => {
+                Self::out_of(Saturation::SourceAddress)
+            }
+            // No free port; EAGAIN of TCP is a full table of routes.
             Kind::AddrNotAvailable | Kind::WouldBlock => Self::out_of(Saturation::Ports),
             _ if is_out_of_resources(error) => Self::out_of(Saturation::DialDescriptors),
             // From `source`: a client without an address that this backend could see.

@@ -63,7 +63,8 @@ const LAST_READS: Duration = Duration::from_secs(1);
 /// is started when it is needed, and ends after 10 s without work.
 const BLOCKING_THREADS: usize = 16 * 1024;
 
-/// How long the access log may take to write what is queued when the process ends.
+/// How long the access log may take to write what is queued when the process ends, also for destinations that a reload
+/// took away shortly before.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 /// Whether signals are obeyed.
@@ -124,6 +125,7 @@ impl Server {
                 () = &mut also => served.await,
             }
         });
+        // It logs what it abandons.
         let _ = access_log.shutdown(StdInstant::now() + LAST_RECORDS);
         runtime.shutdown_timeout(LAST_READS);
         result

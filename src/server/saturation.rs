@@ -143,6 +143,7 @@ impl Numbers {
             Saturation::Descriptors
             | Saturation::DialDescriptors
             | Saturation::Ports
+            | Saturation::SourceAddress
             | Saturation::ListenerRate
             | Saturation::SourceRate
             | Saturation::RouteFull

@@ -103,6 +103,17 @@ pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
+/// The source of a connection is no address of this host, or not any more. Its kind is `AddrNotAvailable`, as that of a
+/// connect that finds no free port.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no address of this host")]
+struct SourceMissing(IpAddr);
+
+/// Whether a connect failed because its source is no address of this host.
+pub fn is_source_missing(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<SourceMissing>())
+}
+
 /// Binds a socket that is about to connect to `target`. Its port is the kernel's choice at the connect, which
 /// can then take one that is in use towards other targets.
 fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Result<()> {
@@ -119,7 +130,11 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
         }
     }
     setsockopt(socket, IpBindAddressNoPort, &true)?;
-    socket.bind(&SocketAddr::new(ip, 0).into())
+    // No port is taken here, so none can be lacking.
+    socket.bind(&SocketAddr::new(ip, 0).into()).map_err(|error| match error.kind() {
+        kind @ io::ErrorKind::AddrNotAvailable if !is_foreign => io::Error::new(kind, SourceMissing(ip)),
+        _ => error,
+    })
 }
 
 /// Starts to connect, and does not wait for the peer.
@@ -396,6 +411,8 @@ mod tests {
         let nowhere = IpAddr::from([192, 0, 2, 1]);
         let error = |source| seen(source).unwrap_err().kind();
         assert_eq!(error(Source::Own(nowhere)), io::ErrorKind::AddrNotAvailable);
+        assert!(is_source_missing(&seen(Source::Own(nowhere)).unwrap_err()));
+        assert!(!is_source_missing(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)));
         assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::Unsupported);
         assert!(may_come_from(v4(9)).is_ok());
         assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);

@@ -37,6 +37,8 @@ pub enum Saturation {
     DialDescriptors,
     /// Local ports, at a connect to a backend.
     Ports,
+    /// The source address of a pool's connections.
+    SourceAddress,
     /// Connections of a listener.
     ListenerFull,
     /// New connections of a listener.
@@ -74,7 +76,7 @@ pub enum SaturationScope {
 
 impl Saturation {
     /// All kinds, in the order of the declaration.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ProcessFull,
         Self::Overloaded,
         Self::HelloMemory,
@@ -82,6 +84,7 @@ impl Saturation {
         Self::Descriptors,
         Self::DialDescriptors,
         Self::Ports,
+        Self::SourceAddress,
         Self::ListenerFull,
         Self::ListenerRate,
         Self::SourceConnections,
@@ -136,6 +139,7 @@ impl Saturation {
     pub const fn end(self) -> &'static str {
         match self {
             Self::Descriptors => "connections are accepted again: none had to wait for 10 s",
+            Self::SourceAddress => "no connection to a backend lacked its source address for 10 s",
             _ => "the limit is no longer reached: it refused nothing for 10 s",
         }
     }
@@ -179,8 +183,14 @@ impl Saturation {
             Self::Ports => (
                 "ports",
                 Pool,
-                "clients are refused: this host has no local port left for connections to backends, or no longer the \
-                 address that `source` names; widen net.ipv4.ip_local_port_range, or give the pool more addresses",
+                "clients are refused: this host has no local port left for connections to backends; widen \
+                 net.ipv4.ip_local_port_range, or give the pool more addresses",
+            ),
+            Self::SourceAddress => (
+                "source_address",
+                Pool,
+                "clients are refused: this host no longer has the address that the pool's `source` names; give the \
+                 host this address again, or change `source` and reload",
             ),
             Self::ListenerFull => (
                 "listener_full",
@@ -428,8 +438,8 @@ mod tests {
         }
         assert_eq!(
             seen,
-            Saturation::ALL.len() - 3,
-            "descriptors and ports have no close reason of their own"
+            Saturation::ALL.len() - 4,
+            "descriptors, ports and addresses have no close reason of their own"
         );
     }
 

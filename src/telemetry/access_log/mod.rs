@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,9 @@ struct Current {
     /// Whether connections without a byte are left out.
     leaves_out_empty: AtomicBool,
     door: ArcSwapOption<Door>,
+    /// What the writers share that are no longer in use; gone with the writer. A lock because two reloads might meet;
+    /// held for a look.
+    retired: Mutex<Vec<Weak<Shared>>>,
     dropped: Counter,
     written: Counter,
 }
@@ -121,6 +124,8 @@ struct Door {
 /// keep itself alive.
 #[derive(Debug)]
 struct Shared {
+    /// The destination, as the log calls it.
+    to: String,
     reopen: AtomicBool,
     stop: AtomicBool,
     dropped: Counter,
@@ -185,7 +190,8 @@ impl AccessLog {
 
     fn unused(dropped: Counter, written: Counter) -> Self {
         let (is_on, leaves_out_empty) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self(Arc::new(Current { is_on, leaves_out_empty, door: ArcSwapOption::empty(), dropped, written }))
+        let (door, retired) = (ArcSwapOption::empty(), Mutex::default());
+        Self(Arc::new(Current { is_on, leaves_out_empty, door, retired, dropped, written }))
     }
 
     /// Opens a destination to be used by [`switch`](Self::switch). Blocks for 5 s at most.
@@ -220,6 +226,7 @@ impl AccessLog {
     fn open_on(&self, sink: Sink, format: AccessLogFormat, limit: usize) -> io::Result<(Arc<Door>, Answer)> {
         let (queue, orders) = sync_channel(limit);
         let shared = Arc::new(Shared {
+            to: sink.name(),
             reopen: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             dropped: self.0.dropped.clone(),
@@ -246,6 +253,11 @@ impl AccessLog {
         let is_on = door.is_some();
         let old = self.0.door.swap(door);
         self.0.is_on.store(is_on, Ordering::Relaxed);
+        if let Some(old) = &old {
+            let mut retired = self.retired();
+            retired.retain(|writer| writer.strong_count() > 0);
+            retired.push(Arc::downgrade(&old.shared));
+        }
         RetiredAccessLog(old)
     }
 
@@ -297,10 +309,32 @@ impl AccessLog {
         }
     }
 
-    /// Writes what is queued and ends the writer, by `deadline` at the latest. Records pushed after it, by
-    /// other clones, are counted as dropped. Blocks the calling thread: not for a worker.
+    /// Writes what is queued and ends the writer, by `deadline` at the latest, and so for each destination that was
+    /// [switched](Self::switch) away and still writes. Records pushed after it, by other clones, are counted as
+    /// dropped. What is abandoned is logged. Blocks the calling thread: not for a worker.
     pub fn shutdown(self, deadline: Instant) -> Flushed {
-        RetiredAccessLog(self.0.door.load_full()).finish(deadline)
+        let door = self.0.door.load_full();
+        if let Some(door) = &door {
+            door.raise(&door.shared.stop);
+        }
+        let mut writers: Vec<_> = self.retired().iter().filter_map(Weak::upgrade).collect();
+        writers.extend(door.map(|door| Arc::clone(&door.shared)));
+        let mut flushed = Flushed::All;
+        for writer in writers {
+            if writer.wait_for_end(deadline) == Flushed::Abandoned {
+                flushed = Flushed::Abandoned;
+                tracing::warn!(
+                    to = writer.to,
+                    "access log: the destination takes no lines; the records that wait for it are lost"
+                );
+            }
+        }
+        flushed
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Weak<Shared>>> {
+        // No entry is ever half added.
+        self.0.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -309,13 +343,16 @@ impl RetiredAccessLog {
     pub fn finish(self, deadline: Instant) -> Flushed {
         let Some(door) = self.0 else { return Flushed::All };
         door.raise(&door.shared.stop);
+        door.shared.wait_for_end(deadline)
+    }
+}
+
+impl Shared {
+    fn wait_for_end(&self, deadline: Instant) -> Flushed {
         let patience = deadline.saturating_duration_since(Instant::now());
-        let ended = door.shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let (ended, _) = door
-            .shared
-            .end
-            .wait_timeout_while(ended, patience, |ended| !*ended)
-            .unwrap_or_else(PoisonError::into_inner);
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.end.wait_timeout_while(ended, patience, |ended| !*ended);
+        let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if *ended { Flushed::All } else { Flushed::Abandoned }
     }
 }

@@ -208,6 +208,28 @@ fn a_stuck_destination_does_not_hold_up_the_end() {
     assert_eq!(rig.dropped.load(Ordering::Acquire), 7);
 }
 
+/// A reload may come shortly before the end.
+#[test]
+fn the_end_waits_for_a_destination_that_is_no_longer_in_use() {
+    let (gate, arrivals, key) = Gate::new();
+    let rig = Rig::with(gate, 8);
+    rig.push(0..1);
+    arrivals.recv().unwrap();
+    rig.push(1..3);
+    let sink = Sink::new(Box::new(Script::new(&[]).0), None);
+    let door = Some(rig.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
+    let current = Arc::clone(&door.as_ref().unwrap().shared);
+    let old = rig.log.switch(OpenedAccessLog { door, leaves_out_empty: false });
+    let retiring = thread::spawn(move || old.finish(Instant::now() + PATIENCE));
+    rig.push(3..4);
+    _ = rig.log.clone().shutdown(Instant::now());
+    assert_eq!(current.wait_for_end(Instant::now() + PATIENCE), Flushed::All);
+    assert_eq!(rig.log.clone().shutdown(Instant::now()), Flushed::Abandoned, "the old one still writes");
+    drop(key);
+    assert_eq!(rig.finish(), (4, 0));
+    assert_eq!(retiring.join().unwrap(), Flushed::All);
+}
+
 #[test]
 fn no_record_is_lost_silently_when_the_end_comes_in_between() {
     let (script, taken) = Script::new(&[]);
