@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
 /// The backends that are up and listed, and the events, unless all are wanted.
 const BACKENDS: usize = 20;
@@ -185,13 +186,26 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A value without quotes; nothing for null.
+/// A value without quotes; nothing for null. Characters that a terminal obeys are escaped, but for line ends.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => escaped(text, |c| c == '\n'),
         other => other.to_string(),
     }
+}
+
+/// Escapes control characters, and those that change the direction of text, but for the `spared`.
+fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) && !spared(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 /// A time to the second: `2026-11-29 14:40:19`.
@@ -222,7 +236,7 @@ fn duration(seconds: u64) -> String {
     if words.is_empty() { "0s".to_owned() } else { words.join(" ") }
 }
 
-/// Columns as wide as their widest cell.
+/// Columns as wide as their widest cell. No cell has a line end.
 struct Table<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -233,7 +247,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     }
 
     fn add(&mut self, row: [String; COLUMNS]) {
-        self.rows.push(row);
+        self.rows.push(row.map(|cell| escaped(&cell, |_| false)));
     }
 
     /// Writes an empty line and the table; nothing if it has no rows.
@@ -241,13 +255,14 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         if self.rows.len() == 1 {
             return;
         }
-        let width =
-            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let width = |column: usize| self.rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
         let widths: [usize; COLUMNS] = std::array::from_fn(width);
         out.push('\n');
         for row in &self.rows {
             let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
-                _ = write!(line, "{cell:width$}  ");
+                line.push_str(cell);
+                // The standard library pads by characters, and a terminal gives some of them two places or none.
+                line.extend(std::iter::repeat_n(' ', width + 2 - cell.width()));
                 line
             });
             out.push_str(line.trim_end());
@@ -325,6 +340,20 @@ EVENT                SEVERITY  WHAT HAPPENED
         assert!(some.contains("app/b19") && !some.contains("app/b20"), "{some}");
         assert!(some.contains("and 80 backends more that are up; --all shows them"), "{some}");
         assert!(table(&page(&Value::Null, &backends), Extent::All).unwrap().contains("app/b99"));
+    }
+
+    #[test]
+    fn cells_are_escaped_and_measured_as_a_terminal_shows_them() {
+        let mut table = Table::new(["NAME", "WHY"]);
+        table.add(["\u{65e5}\u{672c}".to_owned(), "a\nb\u{1b}[2J".to_owned()]);
+        table.add(["e\u{301}\u{202e}".to_owned(), "c".to_owned()]);
+        let mut out = String::new();
+        table.write(&mut out);
+        let expected = "\nNAME       WHY\n\u{65e5}\u{672c}       a\\nb\\u{1b}[2J\ne\u{301}\\u{202e}  c\n";
+        assert_eq!(out, expected);
+        let problem = serde_json::json!([{ "kind": "reload", "name": "", "text": "it\u{9b}failed:\nline" }]);
+        let shown = super::table(&page(&problem, &[]), Extent::Some).unwrap();
+        assert!(shown.contains("  reload: it\\u{9b}failed:\n      line\n"), "{shown}");
     }
 
     #[test]
