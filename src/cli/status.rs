@@ -158,8 +158,8 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
 fn why(backend: &Value) -> String {
     match (text(&backend["reason"]), backend["checks"]["heard"].as_str()) {
         (reason, None) => reason,
-        (reason, Some(heard)) if reason.is_empty() => format!("{heard:?}"),
-        (reason, Some(heard)) => format!("{reason}: {heard:?}"),
+        (reason, Some(heard)) if reason.is_empty() => format!("\"{heard}\""),
+        (reason, Some(heard)) => format!("{reason}: \"{heard}\""),
     }
 }
 

@@ -19,16 +19,20 @@ pub(super) fn of_pool(pool: &mut PoolSpec) -> Option<&mut CaFile> {
     pool.health.as_mut()?.tls.as_mut()?.ca.as_mut()
 }
 
-/// Reads the files of all pools.
+/// Reads the files of all pools, and makes the TLS of their checks ready.
 pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
     for pool in &mut config.pools {
         let name = Arc::clone(&pool.name);
-        let Some(ca) = of_pool(pool) else { continue };
-        let turn = FileTurn::wait_blocking(&ca.path);
-        let read = read(&ca.path);
-        drop(turn);
-        let keys = ["pool", &name, "health", "ca_file"];
-        ca.certificates = read.map_err(|faults| naming.place(faults, &keys))?;
+        if let Some(ca) = of_pool(pool) {
+            let turn = FileTurn::wait_blocking(&ca.path);
+            let read = read(&ca.path);
+            drop(turn);
+            let keys = ["pool", &name, "health", "ca_file"];
+            ca.certificates = read.map_err(|faults| naming.place(faults, &keys))?;
+        }
+        if let Some(tls) = pool.health.as_mut().and_then(|health| health.tls.as_mut()) {
+            tls.prepare();
+        }
     }
     Ok(())
 }

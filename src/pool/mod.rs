@@ -53,7 +53,7 @@ pub use health::{
 pub use lease::Lease;
 pub use pick::Unavailable;
 #[cfg(feature = "tls-checks")]
-pub use probe::{CaFault, read_certificates};
+pub use probe::{CaFault, TlsClient, read_certificates};
 pub use probe::{CheckLimit, CheckReport, Checks, Finding};
 pub use spec::{
     AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn,

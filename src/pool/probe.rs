@@ -33,7 +33,7 @@ pub(super) use check::connect;
 pub use limit::CheckLimit;
 pub(super) use schedule::{Luck, Schedule};
 #[cfg(feature = "tls-checks")]
-pub use tls::{CaFault, read_certificates};
+pub use tls::{CaFault, TlsClient, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};
 
 /// How one check of one backend ended.

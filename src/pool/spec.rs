@@ -9,6 +9,8 @@ use std::time::Duration;
 use super::announce::AnnounceSpec;
 use super::discover::spec::DiscoverSpec;
 use super::forward::spec::ForwardSpec;
+#[cfg(feature = "tls-checks")]
+use super::probe::TlsClient;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::limit::QuotaSpec;
 use crate::live::PeerTimeouts;
@@ -411,7 +413,13 @@ pub struct TlsSpec {
     pub alpn: Vec<Arc<str>>,
     /// Whose certificates are accepted. Default: any certificate, which is not judged.
     pub ca: Option<CaFile>,
+    /// What the TLS library makes of all that.
+    pub client: TlsClient,
 }
+
+/// Without checks over TLS there is no library.
+#[cfg(not(feature = "tls-checks"))]
+type TlsClient = ();
 
 /// A file with certificates of authorities.
 #[derive(Clone, Debug, PartialEq, Eq)]

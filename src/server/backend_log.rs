@@ -41,6 +41,6 @@ fn note(name: &str, state: State, reason: &str, heard: Option<&str>, events: &Ev
         State::Up | State::Draining | State::Maintenance => Severity::Info,
         State::Down | State::Ejected => Severity::Warning,
     };
-    let heard = heard.map(|words| format!(": {words:?}")).unwrap_or_default();
+    let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
     events.note(EventKind::Backend, severity, format!("{name} is {}: {reason}{heard}", state.word()));
 }

@@ -112,6 +112,7 @@ impl HealthChecker<'_> {
                 .ca_file
                 .value()
                 .map(|path| CaFile { path: path.0.as_path().into(), certificates: [].into() }),
+            client: Default::default(),
         })
     }
 }

@@ -4,10 +4,11 @@
 //! There is no key and no certificate of ours, and no session is resumed. A certificate is judged only where the
 //! operator names whose certificates are accepted; a check asks whether a server works, and has no secret to lose.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -58,7 +59,7 @@ impl TlsSession {
         address: &Address,
     ) -> Result<Self, CheckFailure> {
         let name = name(spec, address).ok_or(CheckFault::Other)?;
-        let session = config(spec).and_then(|config| ClientConnection::new(config, name));
+        let session = spec.client.config(spec).and_then(|config| ClientConnection::new(config, name));
         let mut tls = Self {
             stream,
             session: session.map_err(|error| judged(&error))?,
@@ -228,8 +229,46 @@ fn judged(error: &rustls::Error) -> CheckFailure {
     CheckFailure { fault, heard: first_words(error.to_string().as_bytes()) }
 }
 
+/// The cryptography of all checks.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
+
+/// What the TLS library makes of a specification, made once. Clones share it, so each backend of a pool has the same. It
+/// follows from the rest of the specification and so equals any other.
+#[derive(Clone, Default)]
+pub struct TlsClient(Arc<OnceLock<Result<Arc<ClientConfig>, rustls::Error>>>);
+
+impl TlsClient {
+    fn config(&self, spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
+        self.0.get_or_init(|| config(spec)).clone()
+    }
+}
+
+impl PartialEq for TlsClient {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for TlsClient {}
+
+impl fmt::Debug for TlsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TlsClient").finish_non_exhaustive()
+    }
+}
+
+impl TlsSpec {
+    /// Makes ready what checks need of the TLS library, once the certificates are read. Else the first check does it, on
+    /// the control thread.
+    pub fn prepare(&mut self) {
+        self.client = TlsClient::default();
+        // A fault is that of each check.
+        let _ = self.client.config(self);
+    }
+}
+
 fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::clone(&PROVIDER);
     let verifier: Arc<dyn ServerCertVerifier> = match &spec.ca {
         None => Arc::new(Unjudged(Arc::clone(&provider))),
         Some(ca) => {

@@ -139,8 +139,11 @@ fn status(heard: &[u8]) -> Result<Option<u16>, DialogueFault> {
     if is_status { Ok(Some(status)) } else { Err(DialogueFault::Unexpected) }
 }
 
-/// The length of a head with the empty line that ends it.
+/// The length of a head with the empty line that ends it. A line may end in a bare line feed (RFC 9112, section 2.2).
 fn head(heard: &[u8]) -> Option<usize> {
-    const END: &[u8] = b"\r\n\r\n";
-    heard.windows(END.len()).position(|window| window == END).map(|at| at + END.len())
+    heard.iter().enumerate().filter(|(_, byte)| **byte == b'\n').find_map(|(at, _)| match heard[at + 1..] {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }

@@ -427,6 +427,16 @@ fn silence_is_over_when_more_comes() {
 }
 
 #[test]
+fn http_heads_may_end_in_bare_line_feeds() {
+    let contains = http_body(BodyMatch::Contains(b"role=primary"[..].into()));
+    check(&contains, b"HTTP/1.1 200 OK\nServer: x\n\nrole=primary", "alive");
+    check(&contains, b"HTTP/1.1 200 OK\r\nServer: x\n\r\nrole=primary", "alive");
+    check(&contains, b"HTTP/1.1 200 OK\nContent-Length: 12\n\nrole=primary", "alive");
+    check(&contains, b"HTTP/1.1 200 OK\nContent-Length: 3\n\nrole=primary", UNEXPECTED);
+    check(&contains, b"HTTP/1.1 100 x\n\nHTTP/1.1 200 x\n\nrole=primary", "alive");
+}
+
+#[test]
 fn http_statuses_are_expected() {
     let expecting = |expect: &[std::ops::RangeInclusive<u16>]| {
         Script::Http(HttpScript { expect: expect.into(), ..HttpScript::default() }.into())

@@ -145,6 +145,26 @@ async fn a_listed_certificate_is_accepted_for_its_names() {
 }
 
 #[tokio::test]
+async fn the_library_is_set_up_once_for_all_checks() {
+    let server = Server::start(&["a.example"], &BOTH, GOOD);
+    let mut spec = TlsSpec { ca: server.ca(), ..named("a.example") };
+    spec.prepare();
+    let config = |spec: &TlsSpec| spec.client.config(spec).unwrap();
+    let (first, clone) = (config(&spec), spec.clone());
+    for _ in 0..3 {
+        assert_eq!(server.check(clone.clone()).await.outcome, PASSED);
+    }
+    assert!(Arc::ptr_eq(&first, &config(&clone)));
+    // Other certificates are in force once they are prepared.
+    let other = Server::start(&["a.example"], &BOTH, GOOD);
+    spec.ca = other.ca();
+    spec.prepare();
+    assert_eq!(other.check(spec.clone()).await.outcome, PASSED);
+    assert!(!Arc::ptr_eq(&first, &config(&spec)));
+    assert_eq!(server.check(spec).await.outcome, CheckOutcome::Failed(CheckFault::Certificate));
+}
+
+#[tokio::test]
 async fn protocols_are_offered() {
     let server = Server::start(&["a.example"], &BOTH, GOOD);
     let offering = |name: &str| TlsSpec { alpn: vec![name.into()], ..TlsSpec::default() };
