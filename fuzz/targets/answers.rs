@@ -11,7 +11,8 @@ use pointsman::wire::{Dialogue, DialogueFault, HelloReader, Next, Script, Server
 use pointsman_fuzz::{endlessly, pieces};
 
 static SCRIPTS: LazyLock<Vec<Script>> = LazyLock::new(|| {
-    let [expect, send, refuse] = [Step::Expect, Step::Send, Step::Refuse].map(|step| move |bytes: &[u8]| step(bytes.into()));
+    let [expect, send, refuse] =
+        [Step::Expect, Step::Send, Step::Refuse].map(|step| move |bytes: &[u8]| step(bytes.into()));
     vec![
         Script::Tls { server_name: None },
         Script::SendExpect(
