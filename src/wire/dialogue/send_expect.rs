@@ -8,9 +8,9 @@
 //! An expected pattern matches as soon as what came so far does. Its end should be something fixed: `$` also
 //! fits where the next bytes are still under way.
 //!
-//! A pattern is searched in all that came since the last match, at each read. A server that sends byte by byte has
-//! [`MOST_SEARCHED`] bytes searched so. Further searches wait until the bytes have doubled, until the server is silent
-//! for a moment, or until it may send no more.
+//! A pattern is searched in all that came since the last match, at each read, until a dialogue has had 64 KiB searched.
+//! Further searches wait until the bytes have doubled, until the server is silent for a moment, or until it may send no
+//! more. So a server that sends byte by byte cannot make the searches quadratic.
 
 use std::sync::Arc;
 
