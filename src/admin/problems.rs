@@ -79,8 +79,8 @@ fn of_process(view: &View, config: &ConfigState, found: &mut Listing) {
             SaturationScope::Listener => format!("listener {}", episode.thing),
             SaturationScope::Pool => format!("pool {}", episode.thing),
         };
-        let (word, refused) = (episode.kind.word(), episode.refused);
-        add("saturation", &of, format!("{word}: {} (refused: {refused})", episode.kind.message()));
+        let (word, message, count) = (episode.kind.word(), episode.kind.message(), episode.count());
+        add("saturation", &of, format!("{word}: {message} ({count})"));
     }
 }
 

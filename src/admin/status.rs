@@ -411,7 +411,7 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
         connections: BackendConnections {
             active: backend.active(),
-            limit: backend.limit(),
+            limit: backend.limit_in_force(),
             total: backend.connections_total(),
         },
         checks: checks(backend),

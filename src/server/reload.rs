@@ -60,3 +60,17 @@ pub enum ReloadFault {
     #[error("the server is stopping")]
     Stopping,
 }
+
+impl ReloadFault {
+    /// Returns the fault in one line: of a file with faults the first one, and the number of the others.
+    pub(super) fn brief(&self) -> String {
+        match self {
+            Self::File(faults) => match faults.diagnostics() {
+                [only] => only.message.clone(),
+                [first, others @ ..] => format!("{} (and {} more)", first.message, others.len()),
+                [] => self.to_string(),
+            },
+            _ => self.to_string(),
+        }
+    }
+}

@@ -356,7 +356,8 @@ impl Control {
             }
             Err(error) => {
                 tracing::error!(%error, "not reloaded; the running configuration stays");
-                view.events.note(EventKind::Reload, Severity::Error, format!("not reloaded: {error}"));
+                let text = format!("not reloaded: {}", error.brief());
+                view.events.note(EventKind::Reload, Severity::Error, text);
                 view.config_state().reloaded(Err(error.to_string()));
                 ReloadOutcome::Failed
             }

@@ -163,21 +163,18 @@ fn report_beginning(episode: &Episode, numbers: &Numbers, census: &Census, view:
     };
     let most: Vec<_> =
         episode.sources.iter().take(NAMED).map(|(ip, count)| format!("{ip} {count}")).collect();
-    let most_refused = most.join(", ");
+    let most_refused = Some(most.join(", ")).filter(|most| !most.is_empty());
     let heaviest = heaviest(census);
     tracing::warn!(
         saturation = kind.word(), listener, pool, used = numbers.used, limit = numbers.limit, refused, pauses,
-        open = census.connections, sources = census.sources, %heaviest, %most_refused,
+        open = census.connections, sources = census.sources, %heaviest,
+        most_refused = most_refused.as_ref().map(tracing::field::display),
         "{}", kind.message()
     );
     let of = of_thing(episode);
-    let text = format!(
-        "{}{}: {} (refused: {}; heaviest: {heaviest}; refused most: {most_refused})",
-        kind.word(),
-        of,
-        kind.message(),
-        episode.refused
-    );
+    let (word, message, count) = (kind.word(), kind.message(), episode.count());
+    let most = most_refused.map(|most| format!("; refused most: {most}")).unwrap_or_default();
+    let text = format!("{word}{of}: {message} ({count}; heaviest: {heaviest}{most})");
     view.events.note(EventKind::Saturation, Severity::Warning, text);
 }
 
@@ -188,9 +185,8 @@ fn report_end(episode: &Episode, view: &View) {
         saturation = episode.kind.word(), listener, pool, refused = episode.refused, %lasted,
         "{}", episode.kind.end()
     );
-    let (word, refused) = (episode.kind.word(), episode.refused);
-    let of = of_thing(episode);
-    let text = format!("{word}{} is over after {lasted} (refused: {refused})", of);
+    let (word, of, count) = (episode.kind.word(), of_thing(episode), episode.count());
+    let text = format!("{word}{of} is over after {lasted} ({count})");
     view.events.note(EventKind::Saturation, Severity::Info, text);
 }
 

@@ -268,6 +268,18 @@ pub struct Episode {
     pub sources: Vec<(IpAddr, u64)>,
 }
 
+impl Episode {
+    /// Returns the count with its name. An accept that lacks a descriptor is tried again after a pause, and refuses no
+    /// connection.
+    pub fn count(&self) -> String {
+        let name = match self.kind {
+            Saturation::Descriptors => "pauses",
+            _ => "refused",
+        };
+        format!("{name}: {}", self.refused)
+    }
+}
+
 /// The sources of an episode that are counted.
 const SOURCES: usize = 8;
 
@@ -460,6 +472,8 @@ mod tests {
         }
         let episode = log.take_begun().remove(0);
         assert!(episode.sources.len() <= SOURCES && episode.refused == 300);
+        assert_eq!(episode.count(), "refused: 300");
+        assert_eq!(Episode { kind: Saturation::Descriptors, ..episode.clone() }.count(), "pauses: 300");
         let (heaviest, count) = episode.sources[0];
         assert_eq!(heaviest, IpAddr::V4(9.into()));
         assert!((60..=100).contains(&count), "{count}");

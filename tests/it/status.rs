@@ -77,6 +77,7 @@ fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
     wait_for("all is well", || fixture.shown(&[]).contains("all is well"));
     fixture.reload(&(text(&one) + "oops = 1\n"));
     fixture.wait_for("problems", "reload", "oops");
+    fixture.wait_for("events", "reload", "not reloaded: unknown key `oops`");
     let reload = &fixture.status()["config"]["last_reload"];
     assert_eq!(reload["result"], "failed");
     assert!(reload["fault"].as_str().unwrap().contains("config.toml:"), "{reload}");
