@@ -150,7 +150,7 @@ codes! {
     LostCancel = "C0430",
     /// A route that refuses hellos of whatever name, where clients come in without a hello too.
     RefusesHellosOnly = "C0450",
-    /// A route whose conditions leave a part of a name's connections to a route for a wider name.
+    /// A route whose conditions leave a part of a name's connections to a route for a wider name, or to `unmatched`.
     LeftToWider = "C0451",
     /// A listener that denies every address of IPv4 or of IPv6.
     DeniesFamily = "C0452",

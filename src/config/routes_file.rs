@@ -21,7 +21,7 @@ use super::{code::Code, document, fault::Diagnostic};
 use crate::balance::Algorithm;
 use crate::pool::{HashOn, PoolSpec};
 use crate::reclaim::Deferred;
-use crate::snapshot::{ProtocolSpec, RouteSpec};
+use crate::snapshot::{ProtocolSpec, RouteSpec, TargetSpec};
 use crate::sys::file_call::FileTurn;
 
 /// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
@@ -153,6 +153,8 @@ impl RoutesReader {
             common: Common::of_routes(self.tarpit_timeout),
             others: &self.written,
             is_all: false,
+            // `read_all` warns of what is left to `unmatched`.
+            unmatched: (TargetSpec::Reject, None),
         };
         checker.check(list, &mut pools, found)
     }
@@ -169,9 +171,13 @@ pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<Vec<Di
         drop(turn);
         let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
         if let Some(listener) = own {
+            let unmatched = match &listener.policy.protocol {
+                ProtocolSpec::Tls { unmatched, .. } => unmatched.clone(),
+                ProtocolSpec::Tcp { .. } => TargetSpec::Reject,
+            };
             let all = Arc::make_mut(listener.policy.protocol.routes_mut());
             all.extend(routes);
-            for leak in fall_through::leaks(all) {
+            for leak in fall_through::leaks(all, &unmatched) {
                 let warning = fall_through::warning(all, &leak, keys.join("."), |_| None);
                 warnings.push(naming.label(warning, &keys, &reader.path));
             }

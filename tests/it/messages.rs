@@ -143,6 +143,14 @@ fn references() {
     let names = names.map(|name| format!("  {{ sni = \"{name}\", pool = \"web\" }},\n"));
     check("36_names", &tls(&format!("\n{}  {{ sni_regex = \"(\", pool = \"web\" }},\n", names.concat())));
     check(
+        "A2_left_to_unmatched",
+        &tls("{ sni = \"admin.example.com\", source = \"10.0.0.0/8\", pool = \"web\" }").replacen(
+            "routes",
+            "unmatched = \"web\"\nroutes",
+            1,
+        ),
+    );
+    check(
         "A2_left_to_a_wider_name",
         &tls(
             "\n  { sni = \"admin.example.com\", source = \"10.0.0.0/8\", pool = \"web\" },\n  { sni = \"*.example.com\", pool = \"web\" },\n",

@@ -2,14 +2,15 @@
 //!
 //! `{ sni = "admin.example.com", source = "10.0.0.0/8" }` beside a route for `*.example.com` protects nothing: clients
 //! from elsewhere reach the pool of the wider route. So `check` warns of it, unless another route for the narrow name
-//! takes or refuses the other connections.
+//! takes or refuses the other connections. The same holds for a pool in `unmatched`, but only beside conditions on the
+//! client (`source`, `proxy_tlv`): beside others `unmatched` is the place where the rest is meant to go.
 
 use std::collections::HashMap;
 
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::route::{Conditions, NamePattern, RouteKey};
-use crate::snapshot::{ActionSpec, RouteSpec};
+use crate::snapshot::{ActionSpec, RouteSpec, TargetSpec};
 
 /// A name of a route: the positions of the route and of the name in it.
 pub(in crate::config) type At = (usize, usize);
@@ -19,12 +20,12 @@ pub(in crate::config) type At = (usize, usize);
 pub(in crate::config) struct Leak {
     /// The route with the conditions.
     pub(in crate::config) narrow: At,
-    /// A route that takes what does not fit them.
-    pub(in crate::config) wider: At,
+    /// A route that takes what does not fit them; `None` is the pool of `unmatched`.
+    pub(in crate::config) wider: Option<At>,
 }
 
-/// Returns for each route the first of its names that is left to a wider one.
-pub(in crate::config) fn leaks(routes: &[RouteSpec]) -> Vec<Leak> {
+/// Returns for each route the first of its names that is left to a wider one, or to a pool in `unmatched`.
+pub(in crate::config) fn leaks(routes: &[RouteSpec], unmatched: &TargetSpec) -> Vec<Leak> {
     if routes.iter().all(|route| route.conditions.is_none()) {
         return Vec::new();
     }
@@ -34,15 +35,7 @@ pub(in crate::config) fn leaks(routes: &[RouteSpec]) -> Vec<Leak> {
         if names.is_closed(group) {
             continue;
         }
-        for wider in names.wider(pattern) {
-            if let Some(leak) = names.leak(group, &wider) {
-                leaks.push(leak);
-                break;
-            }
-            if names.is_closed(&wider) {
-                break;
-            }
-        }
+        leaks.extend(names.first_leak(pattern, group, unmatched));
     }
     leaks.sort_by_key(|leak| leak.narrow);
     leaks.dedup_by_key(|leak| leak.narrow.0);
@@ -54,17 +47,21 @@ pub(in crate::config) fn warning(
     routes: &[RouteSpec],
     leak: &Leak,
     path: String,
-    place: impl Fn(At) -> Option<Span>,
+    place: impl Fn(Option<At>) -> Option<Span>,
 ) -> Diagnostic {
     let name = |(route, key): At| routes[route].keys[key].to_string();
-    let (narrow, wider) = (name(leak.narrow), name(leak.wider));
+    let (narrow, wider) = (name(leak.narrow), leak.wider.map(name));
     let asked = routes[leak.narrow.0].conditions.iter().flat_map(|conditions| conditions.keys());
     let asked = asked.filter(|key| *key != "tls_min").map(|key| format!("`{key}`")).collect::<Vec<_>>();
-    let wider = if wider == "*" { "the route without a name".to_owned() } else { format!("`{wider}`") };
+    let wider = match wider.as_deref() {
+        None => "the pool of `unmatched`".to_owned(),
+        Some("*") => "the route without a name".to_owned(),
+        Some(wider) => format!("`{wider}`"),
+    };
     let asked = asked.join(" and ");
     let message = format!("connections for `{narrow}` that do not fit {asked} go to {wider}");
     let warning = Diagnostic::new(Code::LeftToWider, path, message);
-    let warning = match place(leak.narrow) {
+    let warning = match place(Some(leak.narrow)) {
         Some(at) => warning.label(at, "its conditions take a part of the connections"),
         None => warning,
     };
@@ -105,6 +102,30 @@ impl<'r> Names<'r> {
         self.routes[route].conditions.as_deref()
     }
 
+    /// The first leak of a group, in the order in which the wider ones are asked.
+    fn first_leak(&self, pattern: &NamePattern, group: &[At], unmatched: &TargetSpec) -> Option<Leak> {
+        for wider in self.wider(pattern) {
+            if let Some(leak) = self.leak(group, &wider) {
+                return Some(leak);
+            }
+            if self.is_closed(&wider) {
+                return None;
+            }
+        }
+        // A route that refuses some clients leaves the others on purpose.
+        let serving = group.iter().filter(|at| self.serves(at));
+        let mut keys = serving.filter_map(|at| self.conditions(*at)).flat_map(Conditions::keys);
+        let is_of_client = keys.any(|key| matches!(key, "source" | "proxy_tlv"));
+        let serves = matches!(unmatched, TargetSpec::Pool(_));
+        let narrow = *group.first()?;
+        (serves && is_of_client).then_some(Leak { narrow, wider: None })
+    }
+
+    /// Whether a route leads to a pool.
+    fn serves(&self, (route, _): &At) -> bool {
+        !matches!(self.routes[*route].action, ActionSpec::Reject | ActionSpec::Drop)
+    }
+
     /// Whether a group leaves nothing to wider names.
     fn is_closed(&self, group: &[At]) -> bool {
         let of_ech = |wanted: bool| Conditions { ech: Some(wanted), ..Conditions::default() };
@@ -138,13 +159,11 @@ impl<'r> Names<'r> {
 
     /// The leak from one group to a wider one, if there is one.
     fn leak(&self, group: &[At], wider: &[At]) -> Option<Leak> {
-        let serves =
-            |(route, _): &At| !matches!(self.routes[*route].action, ActionSpec::Reject | ActionSpec::Drop);
         let is_known = |at: &At| {
             let own = self.conditions(*at).cloned().unwrap_or_default();
             group.iter().any(|narrow| self.conditions(*narrow).is_none_or(|narrow| own.is_within(narrow)))
         };
-        let wider = wider.iter().find(|at| serves(at) && !is_known(at))?;
-        Some(Leak { narrow: *group.first()?, wider: *wider })
+        let wider = wider.iter().find(|at| self.serves(at) && !is_known(at))?;
+        Some(Leak { narrow: *group.first()?, wider: Some(*wider) })
     }
 }

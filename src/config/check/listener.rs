@@ -239,8 +239,24 @@ impl ListenerChecker<'_> {
         let (common, is_all) = (self.common, self.words.routes_file.is_absent());
         let reads_headers = !self.words.proxy_protocol.is_absent();
         let others = &[];
-        RoutesChecker { listener, path: &path, hashing, reads_headers, hash_key, common, others, is_all }
-            .check(list, pools, found)
+        let unmatched = self.words.unmatched.entry().filter(|written| written.value != REJECT);
+        let target = match unmatched {
+            Some(pool) => TargetSpec::Pool(pool.value.as_str().into()),
+            None => TargetSpec::Reject,
+        };
+        let unmatched = (target, self.words.unmatched.place());
+        let checker = RoutesChecker {
+            listener,
+            path: &path,
+            hashing,
+            reads_headers,
+            hash_key,
+            common,
+            others,
+            is_all,
+            unmatched,
+        };
+        checker.check(list, pools, found)
     }
 
     pub(super) fn target(

@@ -16,7 +16,7 @@ use crate::config::read::{self, Item, Key, List, OneOrMany};
 use crate::limit::QuotaSpec;
 use crate::route::condition::TlvPattern;
 use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
-use crate::snapshot::{ActionSpec, RouteSpec};
+use crate::snapshot::{ActionSpec, RouteSpec, TargetSpec};
 
 /// Routes with conditions under one name: they are compared one by one for each connection.
 const MOST_ALTERNATIVES: usize = 1000;
@@ -42,6 +42,8 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) others: &'a [RouteSpec],
     /// Whether `list` and `others` are all routes of the listener.
     pub(in crate::config) is_all: bool,
+    /// Where `unmatched` leads, and its place.
+    pub(in crate::config) unmatched: (TargetSpec, Option<Span>),
 }
 
 impl RoutesChecker<'_> {
@@ -369,9 +371,13 @@ impl RoutesChecker<'_> {
     }
 
     fn warn_of_leaks(&self, routes: &[RouteSpec], spans: &[Vec<Span>], found: &mut Findings<'_>) {
-        for leak in fall_through::leaks(routes) {
+        let (unmatched, key) = &self.unmatched;
+        for leak in fall_through::leaks(routes, unmatched) {
             let path = self.key(leak.narrow.0, "sni");
-            let place = |(route, key): At| spans.get(route)?.get(key).copied();
+            let place = |at: Option<At>| match at {
+                Some((route, key)) => spans.get(route)?.get(key).copied(),
+                None => *key,
+            };
             found.add(fall_through::warning(routes, &leak, path, place));
         }
     }

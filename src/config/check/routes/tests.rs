@@ -197,7 +197,8 @@ fn faults_of_a_file_are_told_with_their_place() {
 /// A listener that reads no header never finds a TLV.
 #[test]
 fn tlvs_need_headers() {
-    let route = "{ sni = 'a.example', proxy_tlv = { '0xEA' = 'vpce-1' }, pool = 'a' }";
+    let route = "{ sni = 'a.example', proxy_tlv = { '0xEA' = 'vpce-1' }, pool = 'a' }, \
+                 { sni = 'a.example', action = 'reject' }";
     let reads = "proxy_protocol = { trusted = '10.0.0.0/8' }\n[pool.a]";
     let without = tls(route);
     check(&without, &["C0308"]);
@@ -264,8 +265,12 @@ fn a_missing_file_is_a_fault() {
 
 #[test]
 fn routes_that_leave_names_to_wider_ones_are_told() {
-    let leaks = |routes: &str| check(&tls(routes), &["C0451"]);
-    let holds = |routes: &str| check(&tls(routes), &[]);
+    let closed = |routes: &str| {
+        let unmatched = "unmatched = 'reject'";
+        tls(routes).replace("unmatched = 'b'", unmatched) + "\n[listener.y]\nbind = ':2'\npool = 'b'\n"
+    };
+    let leaks = |routes: &str| check(&closed(routes), &["C0451"]);
+    let holds = |routes: &str| check(&closed(routes), &[]);
     const ALL: &str = "{ sni = '*.x.example', pool = 'a' }";
     const INSIDE: &str = "source = '10.0.0.0/8', pool = 'a'";
     leaks(&format!("{{ sni = 'a.x.example', {INSIDE} }}, {ALL}"));
@@ -279,6 +284,14 @@ fn routes_that_leave_names_to_wider_ones_are_told() {
     leaks(&format!(
         "{{ sni = 'a.x.example', source = '10.1.0.0/16', pool = 'b' }}, {{ sni = '*.x.example', {INSIDE} }}"
     ));
+    // A pool in `unmatched` serves them too, which matters beside conditions on the client.
+    check(&tls(&format!("{{ sni = 'a.example', {INSIDE} }}")), &["C0451"]);
+    check(&tls("{ sni = 'a.example', alpn = 'h2', pool = 'a' }"), &[]);
+    check(&tls("{ sni = 'a.example', source = '10.0.0.0/8', action = 'drop' }"), &[]);
+    check(
+        &tls(&format!("{{ sni = 'a.example', {INSIDE} }}, {{ sni = 'a.example', action = 'reject' }}")),
+        &[],
+    );
     // Another route takes or refuses the others, or no wider route serves them.
     holds(&format!(
         "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = 'a.x.example', action = 'reject' }}, {ALL}"
