@@ -8,6 +8,7 @@ use pointsman::config::{self, Config};
 use pointsman::pool::Backend as PoolBackend;
 
 use crate::support::dns::{Dns, Said};
+use crate::support::pair::connect_from;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 /// `N` backends that answer each byte with their letter, at one port of addresses of their own.
@@ -113,6 +114,35 @@ fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
         assert!(now.iter().any(|backend| backend.is_same(&before[0])), "{count}: it is the same backend");
         assert_eq!(ask(&mut open), 'a', "{count}");
     }
+}
+
+/// Clients keep their backends by their hashes. The bound on others that move is that of Maglev itself.
+#[test]
+fn clients_keep_their_backends_when_an_address_goes_and_returns() {
+    const CLIENTS: u8 = 100;
+    let dns = Dns::new();
+    let all: [SocketAddr; 3] = lettered();
+    let ips: Vec<IpAddr> = all.iter().map(SocketAddr::ip).collect();
+    dns.say_addresses("db.test", &ips);
+    let list = format!("'db.test:{}'", all[0].port());
+    let proxy = Proxy::start(layout(&dns, &list, "balance = 'maglev'\nhash_on = 'source-ip'"));
+    let backends_are = |count| wait_for("the backends", || backends(&proxy).len() == count);
+    let letters = || -> Vec<char> {
+        let client = |last| connect_from([127, 9, 0, last].into(), proxy.address("main"));
+        (1..=CLIENTS).map(|last| ask(&mut client(last))).collect()
+    };
+    backends_are(3);
+    let before = letters();
+    assert!(['a', 'b', 'c'].iter().all(|letter| before.contains(letter)), "{before:?}");
+    dns.say_addresses("db.test", &ips[..2]);
+    backends_are(2);
+    let without = letters();
+    assert!(!without.contains(&'c'), "{without:?}");
+    let moved = before.iter().zip(&without).filter(|(before, now)| **before != 'c' && before != now).count();
+    assert!(moved <= 1, "{moved} clients of the addresses that stayed have moved");
+    dns.say_addresses("db.test", &ips);
+    backends_are(3);
+    assert_eq!(letters(), before);
 }
 
 #[test]
