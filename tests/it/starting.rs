@@ -240,7 +240,9 @@ fn admin_answers_when_clients_have_used_up_the_descriptors() {
     let mut program = limited(160, &path);
     let address = program.address("main");
     let clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).unwrap()).collect();
-    program.stderr.wait_for("new connections wait: descriptors or memory have run out");
+    let line = program.stderr.wait_for("new connections wait: descriptors or memory have run out");
+    assert!(line.contains("saturation=\"descriptors\"") && line.contains("pauses="), "{line}");
+    assert!(!line.contains("refused="), "they wait: {line}");
     for _ in 0..20 {
         // Metrics open files besides.
         let (code, metrics) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();
