@@ -287,6 +287,12 @@ const KEYS: &[Row] = &[
     (HEALTH, &["healthy_threshold", "success"], "write rise = 2"),
     (HEALTH, &["unhealthy_threshold", "failures", "max_fails"], "write fall = 3"),
     (&[], &["timeout", "timeouts"], "each time has a key of its own; config.example.toml has them all"),
+    // In TOML a key below a table header belongs to that table.
+    (
+        &[],
+        &["workers", "max_connections", "max_checks", "hash_key"],
+        "this key is one of the whole file: write it at the top, above the first [table]",
+    ),
 ];
 
 /// Returns what to write instead of a word that the key does not know.

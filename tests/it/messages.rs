@@ -96,6 +96,15 @@ fn keys_and_values() {
 }
 
 #[test]
+fn keys_of_the_whole_file_below_a_table() {
+    check(
+        "top_keys_below_a_table",
+        "[admin]\nlisten = \"127.0.0.1:10190\"\nmax_connections = 100\nworkers = 2\n[listener.a]\nbind = \":5432\"\n\
+         pool = \"a\"\n[pool.a]\nbackends = [\"10.0.0.1:5432\"]\n",
+    );
+}
+
+#[test]
 fn addresses() {
     check("06_networks", &with_listener("deny = [\"10.0.0.1/8\", \"300.1.1.1\", \"10.0.0.0/40\"]"));
     check(
