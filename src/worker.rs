@@ -165,7 +165,7 @@ impl Worker {
     }
 }
 
-/// A way to a worker for those who only ask. It outlives the worker harmlessly.
+/// Sends requests to a worker. It may outlive the worker.
 #[derive(Clone, Debug)]
 pub struct WorkerInbox(mpsc::UnboundedSender<Order>);
 

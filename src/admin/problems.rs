@@ -123,7 +123,7 @@ fn of_pool(served: &Served) -> Option<String> {
     (!pool.has_backend()).then(|| format!("none of its {} backends is available", backends.len()))
 }
 
-/// A state that nobody asked for.
+/// A state that the operator did not ask for.
 fn is_unwell(backend: &Backend) -> bool {
     matches!(backend.state(), State::Down | State::Ejected)
 }

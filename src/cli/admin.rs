@@ -34,7 +34,7 @@ pub(super) struct AdminArgs {
     /// unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
-    /// The file with the token that it wants, as admin.token_file names it
+    /// The file with the token of the admin listener, as admin.token_file names it
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

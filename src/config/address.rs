@@ -248,7 +248,7 @@ fn without_port(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A host name with a port, or what someone who wrote something else for a backend probably needs to know.
+/// A host name with a port, or a hint for any other text that stands for a backend.
 fn host_name(text: &str) -> Result<HostName, String> {
     // A name whose last label is a number is a misspelt address.
     let is_host = |name: &str| {

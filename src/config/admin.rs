@@ -51,7 +51,7 @@ impl AdminSpec {
         }
     }
 
-    /// Whether it listens on a Unix socket, whose file says who may connect.
+    /// Whether it listens on a Unix socket: the permissions of its file decide which users may connect.
     pub fn is_unix(&self) -> bool {
         matches!(self.listen, Address::Unix(_))
     }

@@ -85,7 +85,7 @@ pub struct OpenConnection {
     pub is_reading: bool,
 }
 
-/// The open connections of a worker; all who ask at one time share a list.
+/// The open connections of a worker; all requests of one time share a list.
 pub type OpenConnections = Arc<Vec<OpenConnection>>;
 
 /// One connection as its worker sees it. Held by the registry and by the connection's task.

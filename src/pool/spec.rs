@@ -131,11 +131,11 @@ pub struct BackendSpec {
     pub duty: Duty,
     /// Where its check and its agent are, if not where the pool says.
     pub targets: Targets,
-    /// Who named it.
+    /// The origin of its name.
     pub origin: Origin,
 }
 
-/// Who named a backend.
+/// The origin of a backend's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
     /// The configuration, by its address.

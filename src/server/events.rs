@@ -1,6 +1,6 @@
 //! What happened of late, and which configuration is in force: the part of the status that looks back.
 //!
-//! The log has the same lines and more; this is what is left of them where nobody reads it.
+//! The log has the same lines and more. These events are for operators without access to the log.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ impl EventKind {
 pub enum Severity {
     /// As it should be.
     Info,
-    /// Somebody should look.
+    /// An operator should look at it.
     Warning,
     /// Something does not work.
     Error,

@@ -78,7 +78,7 @@ pub enum Signals {
         early: EarlySignals,
         /// The file that SIGHUP reads; `None` when there is none.
         file: Option<PathBuf>,
-        /// The program's own log, which a reload changes; `None` if it is somebody else's.
+        /// The program's own log, which a reload changes; `None` if another part of the program set it up.
         log: Option<LogControl>,
     },
 }

@@ -53,7 +53,7 @@ pub struct View {
     pub standing: StandingFaults,
     /// The access log.
     pub access_log: AccessLog,
-    /// Locked for a moment by a reload and by who asks.
+    /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,
     /// Where the listeners listen. Locked for a moment by a reload and by who asks.

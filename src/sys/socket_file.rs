@@ -19,7 +19,7 @@ use super::pause;
 /// The most attempts to lock a directory: the lock is held for less than a millisecond.
 const ATTEMPTS: u32 = 100;
 
-/// Whether a Unix socket stands at a path, also one at which nobody listens. For the command line: it may wait for the
+/// Whether a Unix socket stands at a path, also one without a listener. For the command line: it may wait for the
 /// file system.
 pub fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())

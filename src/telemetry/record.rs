@@ -53,7 +53,7 @@ pub struct Record {
     pub proxy_alpn: Option<Box<str>>,
     /// The name of the connection that a PROXY header told, or that we gave it for one; as [`raw_name`] keeps it.
     pub unique_id: Option<Box<str>>,
-    /// The id of the private link that a PROXY header told, as its cloud writes it: visible ASCII.
+    /// The id of the private link in a PROXY header, as its cloud writes it: visible ASCII.
     pub private_link: Option<Box<str>>,
     /// What an acceptable hello offers besides; `None` without one.
     pub offered: Option<Box<Offered>>,

@@ -76,7 +76,7 @@ fn warn_of_idle(specs: &[AdminSpec], words: &Admin, found: &mut Findings<'_>) {
         ("mode", words.mode.place(), !specs.iter().any(AdminSpec::is_unix), "it is for Unix sockets"),
         ("open_changes", words.open_changes.place(), opens && (!no_token || !has_loopback), why_not_open),
         ("token_for", words.token_for.place(), no_token, "there is no token_file"),
-        // Over TCP it opens these paths to any name in the header Host, even where nobody needs a token.
+        // Over TCP it opens these paths to any name in the header Host, even if no token is needed.
         ("open_metrics", words.open_metrics.place(), no_token && is_unix, "there is no token_file"),
     ];
     for (key, place, is_idle, why) in idle {

@@ -160,7 +160,7 @@ impl Part {
     }
 }
 
-/// Who is asked: resolvers that the configuration names, or those of the system as they are at the time.
+/// The resolvers to ask: those that the configuration names, or those of the system at that time.
 #[derive(Clone)]
 pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,
@@ -196,7 +196,7 @@ impl Askers {
         Self { resolvers: resolvers.into(), system, limits }
     }
 
-    /// Returns who is asked now.
+    /// Returns the resolvers to ask now.
     ///
     /// # Errors
     ///
@@ -280,7 +280,7 @@ impl Asker {
         }
     }
 
-    /// Says who was asked, if no file does.
+    /// Returns the text that names the resolvers, if no file names them.
     fn explained(&self, fault: DnsFault) -> DnsFault {
         let is_by_default = self.system.as_ref().is_some_and(|system| system.resolv_conf.is_by_default);
         match fault {

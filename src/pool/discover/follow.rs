@@ -1,4 +1,4 @@
-//! Follows a source of the DNS: one task for each, which asks by the answers' TTLs and tells what it hears.
+//! Follows a source of the DNS: one task for each, which asks by the TTLs of the answers and reports the addresses.
 //!
 //! A round asks for everything once. It ends with the first answers: what is late joins when it comes, and holds up
 //! nothing else.
@@ -20,10 +20,10 @@ use super::{DiscoveredSet, LookOutcome, Teller, luck};
 /// their own.
 const OTHER_NAMES: Duration = Duration::from_secs(1);
 
-/// Late answers that come within this time of each other are told together.
+/// Late answers that come within this time of each other are reported together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// Asks for ever, and tells what it hears.
+/// Asks for ever, and reports the answers.
 ///
 /// # Cancel safety
 ///
@@ -154,7 +154,7 @@ impl Follower {
         }
     }
 
-    /// Tells what is known now, and how these answers were. False if nobody hears any more.
+    /// Reports the known addresses and the result of these answers. Returns `false` if the receiver is gone.
     async fn tell(&mut self, told: Told) -> bool {
         let Told { ttl, fault, is_unfinished } = told;
         self.teller.rest(self.known.is_closed());

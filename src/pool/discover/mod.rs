@@ -219,7 +219,7 @@ impl Prepared {
     }
 }
 
-/// By what a source that is changed is told to be the same one: it begins with what it had found.
+/// The identity of a source over a change of its settings: the changed source begins with the addresses found before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Slot {
     /// The host name and port among the backends.
@@ -473,7 +473,7 @@ impl Teller {
         }
     }
 
-    /// Tells what is left when something is held no longer. False when nobody hears any more.
+    /// Reports the addresses that are left when a hold ends. Returns `false` if the receiver is gone.
     async fn expire(&mut self) -> bool {
         let left = self.hold.expire(Instant::now());
         self.send(Some(left), LookOutcome::Expired).await

@@ -1,4 +1,4 @@
-//! The system's file of resolvers: its text to whom to ask and for which names, pure. The form is that of
+//! The system's file of resolvers: from its text to the servers to ask and the names to ask for, pure. The form is that of
 //! resolv.conf(5), and what the file leaves open is as in glibc.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,10 +10,10 @@ const MOST_SERVERS: usize = 3;
 /// Names that a search tries at most: glibc has no bound, and a file of a mistake has many.
 const MOST_SEARCHED: usize = 32;
 
-/// Who resolves names, and what is asked for.
+/// The servers that resolve names, and the names to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvConf {
-    /// Who is asked, at least one.
+    /// The servers to ask, at least one.
     pub(super) servers: Vec<IpAddr>,
     /// Whether the file names none of them.
     pub(super) is_by_default: bool,

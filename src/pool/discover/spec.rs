@@ -51,7 +51,7 @@ pub struct DnsSpec {
     pub name: Arc<str>,
     /// Which records.
     pub records: Records,
-    /// Who is asked. Empty (default): the resolvers of the system, and its hosts file first.
+    /// The servers to ask. Empty (default): the hosts file of the system first, then its resolvers.
     pub resolvers: Vec<SocketAddr>,
     /// The least time between two questions, whatever the TTL. Default 5 s.
     pub min_ttl: Duration,

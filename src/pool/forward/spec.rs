@@ -15,6 +15,6 @@ pub struct ForwardSpec {
     /// Networks that may be dialled although they are not part of the public Internet. Default: none. Whoever
     /// controls a name that is allowed can then lead clients to any host in them.
     pub allow_private: Vec<IpPrefix>,
-    /// Who is asked. Empty (default): the resolvers of the system, and its hosts file first.
+    /// The servers to ask. Empty (default): the hosts file of the system first, then its resolvers.
     pub resolvers: Vec<SocketAddr>,
 }

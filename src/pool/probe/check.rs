@@ -77,7 +77,7 @@ async fn attempt(
         None => Ok(talk(stream, header, dialogue, silence).await?),
         #[cfg(feature = "tls-checks")]
         Some(tls) => {
-            // It is for who reads the connection first, and that is not the TLS of the server.
+            // The header is for the first reader of the connection, and that is not the TLS of the server.
             stream.write_all(&header).await.map_err(|error| broken(&error))?;
             let mut session = TlsSession::connect(stream, tls, address).await?;
             let ended = talk(&mut session, Vec::new(), dialogue, silence).await;

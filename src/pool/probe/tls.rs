@@ -127,7 +127,7 @@ impl TlsSession {
     /// Why the session does not take the server's bytes.
     fn refused(&self, error: &rustls::Error) -> CheckFailure {
         match error {
-            // No TLS at all: what came tells more.
+            // No TLS at all: the first words say more.
             rustls::Error::InvalidMessage(_) => {
                 CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
             }

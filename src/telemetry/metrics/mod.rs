@@ -171,7 +171,7 @@ impl Registry {
     }
 }
 
-/// Labels that live as long as the series that will have them.
+/// Labels that are kept as long as the series that will have them.
 type OwnedLabels = Box<[(&'static str, Box<str>)]>;
 
 fn owned(labels: Labels<'_>) -> OwnedLabels {

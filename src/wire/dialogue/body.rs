@@ -34,7 +34,7 @@ pub(super) enum Chunk {
 }
 
 impl Framing {
-    /// The framing that a head tells of.
+    /// The framing that a head announces.
     pub(super) fn of_head(head: &[u8]) -> Result<Self, DialogueFault> {
         let mut framing = Self::UntilClose;
         for line in head.split(|&byte| byte == b'\n').skip(1) {

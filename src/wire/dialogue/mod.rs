@@ -135,7 +135,7 @@ enum Turn {
     Hear { used: usize },
     /// The first `used` bytes are done with, and this is the reply.
     Say { used: usize, words: Cow<'static, [u8]> },
-    /// Nothing can be told before more comes or nothing comes for a moment, which may decide it.
+    /// The answer is open until more bytes come, or until no bytes come for a moment.
     Silence,
     /// The server is alive. The farewell, which may be empty, ends the talk in the protocol's own way.
     Done { farewell: &'static [u8] },

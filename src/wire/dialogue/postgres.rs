@@ -15,7 +15,7 @@ const VERSION: [u8; 4] = [0, 3, 0, 0];
 /// The class "operator intervention": shutdown, crash, cannot connect now.
 const NOT_NOW: &[u8] = b"57P";
 
-/// The last of the ways to prove who one is: the end of SASL.
+/// The last of the kinds of authentication: the end of SASL.
 const LAST_PROOF: u32 = 12;
 
 /// Errors at the start of a session have a few hundred bytes.
