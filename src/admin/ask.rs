@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::sys::socket::Source;
+use crate::sys::socket::ConnectSource;
 use crate::sys::{Address, self_connect};
 
 /// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
@@ -88,7 +88,7 @@ fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
     } else {
         socket.connect_timeout(&target, timeout).map_err(timed_out)?;
         // Where no listener is, the answer would be the question.
-        self_connect::refuse(&socket, address, Source::Any)?;
+        self_connect::refuse(&socket, address, ConnectSource::Any)?;
     }
     Ok(socket)
 }

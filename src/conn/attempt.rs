@@ -15,7 +15,7 @@ use crate::pool::{DialSource, DialSpec};
 use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
 use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
-use crate::sys::socket::{self, ConnectOptions, First, Source};
+use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
 use crate::sys::{Address, Stream, self_connect};
 use crate::telemetry::{CloseReason, ConnectOutcome, Saturation};
 use crate::wire::opening::Fault;
@@ -90,13 +90,13 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) ->
     let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
     let first = &*prologue.bytes;
     if first.is_empty() {
-        let fd = start(address, options, First::Unknown, is_busy).await?;
+        let fd = start(address, options, FirstSpeaker::Unknown, is_busy).await?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         self_connect::refuse(&backend, address, options.source)?;
         return Ok(Dialled { backend, sent: 0, is_told: false });
     }
-    let fd = start(address, options, First::Ours, is_busy).await?;
+    let fd = start(address, options, FirstSpeaker::Ours, is_busy).await?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
     // when the socket is writable; the write tells then whether it worked.
     let (backend, mut sent) = match socket::send(&fd, first) {
@@ -122,7 +122,7 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) ->
 async fn start(
     address: &Address,
     options: ConnectOptions,
-    first: First,
+    first: FirstSpeaker,
     is_busy: &Cell<bool>,
 ) -> io::Result<OwnedFd> {
     let mut pauses = socket::busy_pauses();
@@ -141,12 +141,12 @@ async fn start(
 }
 
 /// Returns the source address of a connection to that backend.
-fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<Source> {
+fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<ConnectSource> {
     match (wanted, client, backend) {
-        (DialSource::Any, ..) => Ok(Source::Any),
-        (DialSource::Address(ip), ..) => Ok(Source::Own(ip)),
+        (DialSource::Any, ..) => Ok(ConnectSource::Any),
+        (DialSource::Address(ip), ..) => Ok(ConnectSource::Own(ip)),
         (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
-            Ok(Source::Foreign(client.ip()))
+            Ok(ConnectSource::Foreign(client.ip()))
         }
         // Never from our own address instead: the backend may trust that more than the client's.
         (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
@@ -233,17 +233,17 @@ mod tests {
     /// A discovered backend may be a Unix socket too. A connect to it has no source address of a client.
     #[test]
     fn who_should_come_as_the_client_never_comes_as_us() {
-        let check = |client: &str, backend: &str, expected: Result<Source, Kind>| {
+        let check = |client: &str, backend: &str, expected: Result<ConnectSource, Kind>| {
             let client = client.parse::<Address>().unwrap().tcp();
             let found = source(DialSource::Client, client, &backend.parse().unwrap());
             assert_eq!(found.map_err(|error| error.kind()), expected, "{backend}");
         };
-        check("192.0.2.7:1", "10.0.0.1:1", Ok(Source::Foreign("192.0.2.7".parse().unwrap())));
+        check("192.0.2.7:1", "10.0.0.1:1", Ok(ConnectSource::Foreign("192.0.2.7".parse().unwrap())));
         check("192.0.2.7:1", "unix:/run/a", Err(Kind::Unsupported));
         check("unix:/run/b", "10.0.0.1:1", Err(Kind::Unsupported));
         check("unix:/run/b", "unix:/run/a", Err(Kind::Unsupported));
         let own = source(DialSource::Any, None, &"unix:/run/a".parse().unwrap());
-        assert_eq!(own.unwrap(), Source::Any);
+        assert_eq!(own.unwrap(), ConnectSource::Any);
     }
 
     fn check_shortage(errno: i32) {

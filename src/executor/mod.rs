@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::sys::reactor::{Entered, Reactor};
+use crate::sys::reactor::{Reactor, ReactorScope};
 use tasks::{Tasks, Turn};
 use timers::Timers;
 pub use timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
@@ -44,7 +44,7 @@ impl Next {
 pub struct Executor {
     core: Rc<Core>,
     /// After the tasks, whose ends may still need both.
-    _reactor: Entered,
+    _reactor: ReactorScope,
     _current: Current,
 }
 
@@ -76,7 +76,7 @@ impl Executor {
     /// When descriptors or memory have run out.
     pub fn new() -> io::Result<Self> {
         let reactor = Reactor::new()?;
-        let tasks = Tasks::new(reactor.bell());
+        let tasks = Tasks::new(reactor.wakeup());
         let core = Rc::new(Core { tasks, timers: Rc::default(), reactor: Rc::clone(&reactor) });
         let current = Current(CURRENT.replace(Some(Rc::clone(&core))));
         Ok(Self { core, _reactor: reactor.enter(), _current: current })

@@ -12,7 +12,7 @@ use slab::Slab;
 
 use super::turns::{PassBounds, TurnLength, Turns};
 use super::{CURRENT, Next};
-use crate::sys::reactor::Bell;
+use crate::sys::reactor::Wakeup;
 
 /// What a task runs.
 type Work = Pin<Box<dyn Future<Output = Next>>>;
@@ -51,8 +51,8 @@ struct Task {
 }
 
 impl Tasks {
-    pub(super) fn new(bell: Bell) -> Self {
-        let door = Arc::new(Door { woken: Mutex::default(), bell });
+    pub(super) fn new(wakeup: Wakeup) -> Self {
+        let door = Arc::new(Door { woken: Mutex::default(), wakeup });
         Self { slots: RefCell::default(), turns: RefCell::default(), door }
     }
 
@@ -225,7 +225,7 @@ impl Drop for Reserved<'_> {
 struct Door {
     /// A lock because any thread may come; it is held for a push.
     woken: Mutex<Vec<u32>>,
-    bell: Bell,
+    wakeup: Wakeup,
 }
 
 struct TaskWaker {
@@ -246,7 +246,7 @@ impl Wake for TaskWaker {
         });
         if at_home.ok().flatten().is_none() {
             self.door.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
-            self.door.bell.ring();
+            self.door.wakeup.ring();
         }
     }
 }

@@ -13,7 +13,7 @@ use super::run::Control;
 use super::standing::{StandingKind, first_line};
 use crate::config::{Code, Config, Faults, ListReader};
 use crate::snapshot::lists::FileEntries;
-use crate::sys::watch::{FileWatch, Look};
+use crate::sys::watch::{FileWatch, LookResult};
 
 /// Reports that may wait; then the tasks wait. Each may hold a set of megabytes.
 const REPORTS: usize = 4;
@@ -110,7 +110,9 @@ async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
     let mut watch = FileWatch::of_known(Arc::clone(&reader.source().path));
     loop {
         let reading = reader.clone();
-        let Look::Changed(read) = watch.look(move |_| reading.read().map(Arc::new)).await else { continue };
+        let LookResult::Changed(read) = watch.look(move |_| reading.read().map(Arc::new)).await else {
+            continue;
+        };
         if report_to.send(ListReport { reader: reader.clone(), read }).await.is_err() {
             return;
         }

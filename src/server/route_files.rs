@@ -15,7 +15,7 @@ use crate::config::{Config, Faults, RoutesReader};
 use crate::listener::ListenerSpec;
 use crate::reclaim::{self, Deferred};
 use crate::snapshot::{Policy, RouteSpec, Snapshot};
-use crate::sys::watch::{FileWatch, Look};
+use crate::sys::watch::{FileWatch, LookResult};
 use crate::telemetry::Metrics;
 
 /// Reports that may wait; then the tasks wait.
@@ -100,7 +100,7 @@ async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<Route
     let mut watch = FileWatch::of_known(Arc::clone(reader.path()));
     loop {
         let reading = reader.clone();
-        let Look::Changed(read) = watch.look(move |_| reading.read()).await else { continue };
+        let LookResult::Changed(read) = watch.look(move |_| reading.read()).await else { continue };
         let report =
             RoutesReport { listener: Arc::clone(reader.listener()), number, read: read.map(Deferred::new) };
         if report_to.send(report).await.is_err() {

@@ -23,7 +23,7 @@ const DATA_LINK: &str = "..data";
 /// file itself would stay with the old one.
 #[derive(Debug)]
 pub struct DirectoryWatch {
-    events: AsyncFd<Events>,
+    events: AsyncFd<WatchEvents>,
 }
 
 /// A change in a watched directory.
@@ -52,9 +52,9 @@ impl DirectoryChange {
 
 /// A watch that is not yet registered with a runtime.
 #[derive(Debug)]
-pub struct Events(Inotify);
+pub struct WatchEvents(Inotify);
 
-impl Events {
+impl WatchEvents {
     /// Starts to watch. From now on no change is missed. It blocks while the file system does not answer.
     ///
     /// # Errors
@@ -74,7 +74,7 @@ impl Events {
     }
 
     /// Reads the waiting events.
-    fn take(&self, names: &Names) -> io::Result<DirectoryChange> {
+    fn take(&self, names: &WatchedNames) -> io::Result<DirectoryChange> {
         let mut found = None;
         for _ in 0..MOST_READS {
             match self.0.read_events() {
@@ -95,7 +95,7 @@ impl Events {
 }
 
 /// Returns the change that an event means for a file, or `None` if it concerns another file.
-fn change(event: &InotifyEvent, names: &Names) -> Option<DirectoryChange> {
+fn change(event: &InotifyEvent, names: &WatchedNames) -> Option<DirectoryChange> {
     let gone = AddWatchFlags::IN_DELETE_SELF
         | AddWatchFlags::IN_MOVE_SELF
         | AddWatchFlags::IN_UNMOUNT
@@ -110,7 +110,7 @@ fn change(event: &InotifyEvent, names: &Names) -> Option<DirectoryChange> {
     }
 }
 
-impl AsRawFd for Events {
+impl AsRawFd for WatchEvents {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_fd().as_raw_fd()
     }
@@ -118,13 +118,13 @@ impl AsRawFd for Events {
 
 /// The entries of a directory by which a file in it is reached.
 #[derive(Debug)]
-pub struct Names {
+pub struct WatchedNames {
     own: OsString,
     /// If the file is a link, the first name of its target.
     target: Option<OsString>,
 }
 
-impl Names {
+impl WatchedNames {
     /// Returns the names of the file at this path; `target` is set if it is a link.
     pub fn new(path: &Path, target: Option<&Path>) -> Self {
         let first = |target: &Path| {
@@ -149,9 +149,9 @@ impl DirectoryWatch {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn new(events: Events) -> io::Result<Self> {
-        // SAFETY: `Events` owns the descriptor, never gives it away, and always names the same one; the
-        // `AsyncFd` owns the `Events` until both end.
+    pub fn new(events: WatchEvents) -> io::Result<Self> {
+        // SAFETY: `WatchEvents` owns the descriptor, never gives it away, and always names the same one; the
+        // `AsyncFd` owns the `WatchEvents` until both end.
         #[allow(unsafe_code)]
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
         Ok(Self { events })
@@ -166,7 +166,7 @@ impl DirectoryWatch {
     /// # Cancel safety
     ///
     /// Dropping it loses nothing.
-    pub async fn changed(&self, names: &Names) -> io::Result<DirectoryChange> {
+    pub async fn changed(&self, names: &WatchedNames) -> io::Result<DirectoryChange> {
         loop {
             let mut ready = self.events.readable().await?;
             if let Ok(taken) = ready.try_io(|events| match events.get_ref().take(names) {
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_file_is_reached_by_few_names() {
         let check = |path: &str, target: Option<&str>, name: &str, expected: bool| {
-            let names = Names::new(Path::new(path), target.map(Path::new));
+            let names = WatchedNames::new(Path::new(path), target.map(Path::new));
             assert_eq!(names.contain(OsStr::new(name)), expected, "{path} {target:?} {name}");
         };
         check("/etc/pm/drop.txt", None, "drop.txt", true);

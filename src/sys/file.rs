@@ -45,7 +45,7 @@ pub fn open_given(path: &Path) -> io::Result<File> {
 
 /// What to do if a file to append to does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absent {
+pub enum IfAbsent {
     /// Create it with this mode.
     Create(u32),
     /// Return an error.
@@ -58,10 +58,10 @@ pub enum Absent {
 /// # Errors
 ///
 /// What the system says.
-pub fn open_to_append(path: &Path, absent: Absent) -> io::Result<Option<File>> {
+pub fn open_to_append(path: &Path, absent: IfAbsent) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.append(true).custom_flags(OFlag::O_NONBLOCK.bits());
-    if let Absent::Create(mode) = absent {
+    if let IfAbsent::Create(mode) = absent {
         options.create(true).mode(mode);
     }
     let file = match options.open(path) {

@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::{JoinError, spawn_blocking};
 
-type Turns = HashMap<Arc<Path>, Arc<Mutex<()>>>;
+type PathTurns = HashMap<Arc<Path>, Arc<Mutex<()>>>;
 
 /// The paths with a call under way or waiting. A lock of std, held only for a look at the map.
-static TURNS: StdMutex<Option<Turns>> = StdMutex::new(None);
+static TURNS: StdMutex<Option<PathTurns>> = StdMutex::new(None);
 
 /// Does work on a file on a blocking thread, as soon as no other call for the same path is under way.
 ///

@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::libc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::reactor::{Readiness, Watch};
+use super::reactor::{Readiness, SocketRegistration};
 use super::socket::KernelBuffers;
 use super::tcp::{self, Keepalive};
 use super::{Address, descriptors, pause, retry};
@@ -167,7 +167,7 @@ pub struct Accepted {
 /// A listening socket in the reactor of one worker. One task at a time may wait for it.
 pub struct Listening {
     fd: OwnedFd,
-    watch: Watch,
+    watch: SocketRegistration,
 }
 
 impl Listening {
@@ -181,7 +181,7 @@ impl Listening {
     ///
     /// On a thread without a reactor.
     pub fn register(fd: OwnedFd) -> Result<Self, (OwnedFd, io::Error)> {
-        match Watch::new(&fd, Readiness::NONE) {
+        match SocketRegistration::new(&fd, Readiness::NONE) {
             Ok(watch) => Ok(Self { fd, watch }),
             Err(error) => Err((fd, error)),
         }

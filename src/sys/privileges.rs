@@ -43,7 +43,7 @@ impl Capabilities {
     ///
     /// When the kernel does not say.
     pub fn held() -> io::Result<Self> {
-        Ok(Sets::read()?.permitted())
+        Ok(CapabilitySets::read()?.permitted())
     }
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for Capabilities {
 ///
 /// When the kernel refuses; nothing has changed then.
 pub fn keep_only(keep: Capabilities) -> io::Result<Capabilities> {
-    let before = Sets::read()?;
+    let before = CapabilitySets::read()?;
     let after = before.within(keep);
     // A filter of system calls need not allow the second call where there is nothing to give up.
     if after != before {
@@ -112,7 +112,7 @@ pub fn hint(error: &io::Error) -> &'static str {
 const VERSION: u32 = 0x2008_0522;
 
 #[repr(C)]
-struct Header {
+struct CapabilityHeader {
     version: u32,
     /// 0 is the calling thread.
     pid: libc::c_int,
@@ -121,18 +121,18 @@ struct Header {
 /// The sets of a thread, 32 capabilities in each word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-struct Word {
+struct CapabilityWord {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Sets([Word; 2]);
+struct CapabilitySets([CapabilityWord; 2]);
 
-impl Sets {
+impl CapabilitySets {
     fn read() -> io::Result<Self> {
-        let mut header = Header { version: VERSION, pid: 0 };
+        let mut header = CapabilityHeader { version: VERSION, pid: 0 };
         let mut sets = Self::default();
         // SAFETY: both live until the call returns, and have the layout that this version asks for.
         #[allow(unsafe_code)]
@@ -141,7 +141,7 @@ impl Sets {
     }
 
     fn write(&self) -> io::Result<()> {
-        let mut header = Header { version: VERSION, pid: 0 };
+        let mut header = CapabilityHeader { version: VERSION, pid: 0 };
         // SAFETY: as above; the kernel only reads the sets.
         #[allow(unsafe_code)]
         let result = unsafe { libc::syscall(libc::SYS_capset, &raw mut header, self.0.as_ptr()) };
@@ -159,7 +159,7 @@ impl Sets {
     }
 }
 
-impl Word {
+impl CapabilityWord {
     fn within(self, keep: u32) -> Self {
         Self {
             effective: self.effective & keep,

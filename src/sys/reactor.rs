@@ -68,15 +68,15 @@ impl Readiness {
 /// A thread's epoll instance and what it has told.
 pub struct Reactor {
     epoll: Epoll,
-    slots: RefCell<Slab<Slot>>,
+    slots: RefCell<Slab<RegisteredSocket>>,
     /// Rises with every registration, to tell a socket from an earlier one in the same slot.
     generation: Cell<u32>,
     events: RefCell<Vec<EpollEvent>>,
-    bell: Arc<EventFd>,
+    wakeup: Arc<EventFd>,
 }
 
 /// One registered socket.
-struct Slot {
+struct RegisteredSocket {
     generation: u32,
     ready: Readiness,
     /// Who waits for it: one task at a time.
@@ -95,25 +95,25 @@ impl Reactor {
     /// Those of `epoll_create1` and `eventfd`: out of descriptors or memory.
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
+        let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        epoll.add(&wakeup, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
         Ok(Rc::new(Self {
             epoll,
             slots: RefCell::default(),
             generation: Cell::new(0),
             events: RefCell::new(vec![EpollEvent::empty(); BATCH]),
-            bell: Arc::new(bell),
+            wakeup: Arc::new(wakeup),
         }))
     }
 
     /// Makes this the reactor of the thread until the guard is dropped; sockets are registered with it.
-    pub fn enter(self: &Rc<Self>) -> Entered {
-        Entered(CURRENT.replace(Some(Rc::clone(self))))
+    pub fn enter(self: &Rc<Self>) -> ReactorScope {
+        ReactorScope(CURRENT.replace(Some(Rc::clone(self))))
     }
 
     /// A way for other threads to end [`Reactor::wait`].
-    pub fn bell(&self) -> Bell {
-        Bell(Arc::clone(&self.bell))
+    pub fn wakeup(&self) -> Wakeup {
+        Wakeup(Arc::clone(&self.wakeup))
     }
 
     /// Waits until something has happened or `patience` is over (`None` is for ever), remembers it and
@@ -133,7 +133,7 @@ impl Reactor {
         for event in &events[..count] {
             if event.data() == BELL {
                 rung = true;
-                let _ = self.bell.read();
+                let _ = self.wakeup.read();
             } else {
                 self.report(event.data(), Readiness::of(event.events()));
             }
@@ -165,9 +165,9 @@ impl std::fmt::Debug for Reactor {
 
 /// Keeps a reactor the one of its thread; then the earlier one, if any, is it again.
 #[derive(Debug)]
-pub struct Entered(Option<Rc<Reactor>>);
+pub struct ReactorScope(Option<Rc<Reactor>>);
 
-impl Drop for Entered {
+impl Drop for ReactorScope {
     fn drop(&mut self) {
         CURRENT.set(self.0.take());
     }
@@ -175,9 +175,9 @@ impl Drop for Entered {
 
 /// Ends a [`Reactor::wait`] from any thread.
 #[derive(Clone, Debug)]
-pub struct Bell(Arc<EventFd>);
+pub struct Wakeup(Arc<EventFd>);
 
-impl Bell {
+impl Wakeup {
     /// Ends the wait that is going on, or the next one.
     pub fn ring(&self) {
         // It can only fail because it has been rung too often already.
@@ -187,12 +187,12 @@ impl Bell {
 
 /// A socket's place in the reactor of its thread. Dropped after the socket was closed: that takes it
 /// out of epoll.
-pub(super) struct Watch {
+pub(super) struct SocketRegistration {
     reactor: Rc<Reactor>,
     key: u32,
 }
 
-impl Watch {
+impl SocketRegistration {
     /// Registers a socket of which `known` is true already.
     ///
     /// # Errors
@@ -207,7 +207,7 @@ impl Watch {
             CURRENT.with_borrow(Clone::clone).expect("sockets are registered by a thread with a reactor");
         let generation = reactor.generation.get().wrapping_add(1);
         reactor.generation.set(generation);
-        let slot = Slot { generation, ready: known, waker: None };
+        let slot = RegisteredSocket { generation, ready: known, waker: None };
         let key =
             u32::try_from(reactor.slots.borrow_mut().insert(slot)).expect("fewer sockets than descriptors");
         let watch = Self { reactor, key };
@@ -254,7 +254,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for SocketRegistration {
     fn drop(&mut self) {
         self.reactor.slots.borrow_mut().remove(self.key as usize);
     }
@@ -304,7 +304,7 @@ mod tests {
         let reactor = Reactor::new().unwrap();
         let _entered = reactor.enter();
         let (near, mut far) = UnixStream::pair().unwrap();
-        let watch = Watch::new(&near, Readiness::WRITE).unwrap();
+        let watch = SocketRegistration::new(&near, Readiness::WRITE).unwrap();
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
@@ -335,11 +335,11 @@ mod tests {
         let _entered = reactor.enter();
         let (near, mut far) = UnixStream::pair().unwrap();
         let stays_open = near.try_clone().unwrap();
-        let old = Watch::new(&near, Readiness::NONE).unwrap();
+        let old = SocketRegistration::new(&near, Readiness::NONE).unwrap();
         let key = old.key;
         drop((near, old));
         let (other, _its_peer) = UnixStream::pair().unwrap();
-        let new = Watch::new(&other, Readiness::WRITE).unwrap();
+        let new = SocketRegistration::new(&other, Readiness::WRITE).unwrap();
         assert_eq!(new.key, key);
         far.write_all(b"x").unwrap();
         reactor.wait(NOW).unwrap();
@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn the_bell_is_heard_once() {
         let reactor = Reactor::new().unwrap();
-        let bell = reactor.bell();
-        std::thread::spawn(move || (bell.ring(), bell.ring())).join().unwrap();
+        let wakeup = reactor.wakeup();
+        std::thread::spawn(move || (wakeup.ring(), wakeup.ring())).join().unwrap();
         assert!(reactor.wait(None).unwrap());
         assert!(!reactor.wait(NOW).unwrap());
     }

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use super::address::of_this_host;
-use super::socket::{Source, local_address, reset_on_close};
+use super::socket::{ConnectSource, local_address, reset_on_close};
 use super::{Address, process};
 
 /// The ports and addresses of this host that matter here.
@@ -44,13 +44,15 @@ impl LocalHost {
     }
 
     /// Whether a socket that connects to `target` may get this address as its own.
-    fn may_become(&self, target: SocketAddr, source: Source) -> bool {
+    fn may_become(&self, target: SocketAddr, source: ConnectSource) -> bool {
         if !self.ports.contains(&target.port()) {
             return false;
         }
         let ip = target.ip().to_canonical();
         match source {
-            Source::Own(own) | Source::Foreign(own) if own.is_ipv4() == ip.is_ipv4() => own == ip,
+            ConnectSource::Own(own) | ConnectSource::Foreign(own) if own.is_ipv4() == ip.is_ipv4() => {
+                own == ip
+            }
             _ => !ip.is_loopback() || self.loopback.contains(&ip),
         }
     }
@@ -70,7 +72,7 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
 /// # Errors
 ///
 /// `ConnectionRefused` if both ends are the same.
-pub fn refuse(socket: impl AsFd, target: &Address, source: Source) -> io::Result<()> {
+pub fn refuse(socket: impl AsFd, target: &Address, source: ConnectSource) -> io::Result<()> {
     let Some(target) = target.tcp() else { return Ok(()) };
     learn();
     if !HOST.get().is_some_and(|host| host.may_become(target, source)) {
@@ -95,27 +97,27 @@ mod tests {
 
     use super::*;
 
-    fn check(target: &str, source: Source, expected: bool) {
+    fn check(target: &str, source: ConnectSource, expected: bool) {
         let host = LocalHost::read(Some("32768\t60999\n"));
         assert_eq!(host.may_become(target.parse().unwrap(), source), expected, "{target} from {source:?}");
     }
 
     #[test]
     fn only_ports_and_addresses_of_our_own_are_asked_for() {
-        check("127.0.0.1:40000", Source::Any, true);
-        check("[::1]:40000", Source::Any, true);
-        check("[::ffff:127.0.0.1]:40000", Source::Any, true);
-        check("127.0.0.1:32767", Source::Any, false);
-        check("127.0.0.1:61000", Source::Any, false);
-        check("127.0.0.1:443", Source::Any, false);
+        check("127.0.0.1:40000", ConnectSource::Any, true);
+        check("[::1]:40000", ConnectSource::Any, true);
+        check("[::ffff:127.0.0.1]:40000", ConnectSource::Any, true);
+        check("127.0.0.1:32767", ConnectSource::Any, false);
+        check("127.0.0.1:61000", ConnectSource::Any, false);
+        check("127.0.0.1:443", ConnectSource::Any, false);
         // The connection comes from 127.0.0.1, unless a source is set.
-        check("127.7.7.7:40000", Source::Any, false);
-        check("127.7.7.7:40000", Source::Own([127, 7, 7, 7].into()), true);
-        check("127.7.7.7:40000", Source::Own([127, 7, 7, 8].into()), false);
-        check("127.0.0.1:40000", Source::Foreign([192, 0, 2, 7].into()), false);
-        check("[::1]:40000", Source::Own([127, 0, 0, 1].into()), true);
+        check("127.7.7.7:40000", ConnectSource::Any, false);
+        check("127.7.7.7:40000", ConnectSource::Own([127, 7, 7, 7].into()), true);
+        check("127.7.7.7:40000", ConnectSource::Own([127, 7, 7, 8].into()), false);
+        check("127.0.0.1:40000", ConnectSource::Foreign([192, 0, 2, 7].into()), false);
+        check("[::1]:40000", ConnectSource::Own([127, 0, 0, 1].into()), true);
         // An address of this host or of another: only the kernel knows.
-        check("10.0.0.1:40000", Source::Any, true);
+        check("10.0.0.1:40000", ConnectSource::Any, true);
     }
 
     #[test]
@@ -142,7 +144,7 @@ mod tests {
     fn a_socket_that_is_its_own_peer_is_refused_and_frees_its_port() {
         let (socket, address) = own();
         socket.send(b"x").unwrap();
-        let error = refuse(&socket, &address.into(), Source::Any).unwrap_err();
+        let error = refuse(&socket, &address.into(), ConnectSource::Any).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         drop(socket);
         // As a server does it that takes no care of TIME_WAIT.
@@ -155,6 +157,6 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let socket = std::net::TcpStream::connect(address).unwrap();
-        refuse(&socket, &address.into(), Source::Any).unwrap();
+        refuse(&socket, &address.into(), ConnectSource::Any).unwrap();
     }
 }

@@ -20,7 +20,7 @@ use super::{Address, descriptors, retry, self_connect, unix_connect};
 
 /// What is said on a connection first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First {
+pub enum FirstSpeaker {
     /// We have bytes to send at once: the last packet of the handshake goes with them instead of alone.
     Ours,
     /// Perhaps the peer speaks first; the handshake must not wait for us.
@@ -29,7 +29,7 @@ pub enum First {
 
 /// The address that a connection comes from, as its other end sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
+pub enum ConnectSource {
     /// The kernel's choice.
     #[default]
     Any,
@@ -76,7 +76,7 @@ impl KernelBuffers {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
     /// Where it comes from.
-    pub source: Source,
+    pub source: ConnectSource,
     /// What the kernel may hold of it.
     pub buffers: KernelBuffers,
 }
@@ -116,10 +116,10 @@ pub fn is_source_missing(error: &io::Error) -> bool {
 
 /// Binds a socket that is about to connect to `target`. Its port is the kernel's choice at the connect, which
 /// can then take one that is in use towards other targets.
-fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Result<()> {
-    let (Source::Own(ip) | Source::Foreign(ip)) = source else { return Ok(()) };
+fn bind_source(socket: &Socket, source: ConnectSource, target: SocketAddr) -> io::Result<()> {
+    let (ConnectSource::Own(ip) | ConnectSource::Foreign(ip)) = source else { return Ok(()) };
     let ip = ip.to_canonical();
-    let is_foreign = matches!(source, Source::Foreign(_));
+    let is_foreign = matches!(source, ConnectSource::Foreign(_));
     if ip.is_ipv4() != target.is_ipv4() {
         return if is_foreign { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) };
     }
@@ -151,7 +151,11 @@ fn bind_source(socket: &Socket, source: Source, target: SocketAddr) -> io::Resul
 /// # Cancel safety
 ///
 /// Dropped half-way, the attempt is given up and its socket closed.
-pub async fn start_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+pub async fn start_connect(
+    address: &Address,
+    options: ConnectOptions,
+    first: FirstSpeaker,
+) -> io::Result<OwnedFd> {
     descriptors::check_room(1)?;
     let socket = begin_connect(address, options, first).await?;
     descriptors::note(&socket);
@@ -160,7 +164,11 @@ pub async fn start_connect(address: &Address, options: ConnectOptions, first: Fi
 
 /// Starts a connect as [`start_connect`] does, for other purposes than a client: it may use the descriptors that
 /// clients must leave.
-async fn begin_connect(address: &Address, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+async fn begin_connect(
+    address: &Address,
+    options: ConnectOptions,
+    first: FirstSpeaker,
+) -> io::Result<OwnedFd> {
     match (address.to_socket()?, address) {
         (Some(tcp), _) => begin_tcp(tcp, options, first),
         (None, Address::Unix(path)) => unix_connect::connect(path).await,
@@ -168,10 +176,10 @@ async fn begin_connect(address: &Address, options: ConnectOptions, first: First)
     }
 }
 
-fn begin_tcp(address: SocketAddr, options: ConnectOptions, first: First) -> io::Result<OwnedFd> {
+fn begin_tcp(address: SocketAddr, options: ConnectOptions, first: FirstSpeaker) -> io::Result<OwnedFd> {
     let domain = Domain::for_address(address);
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
-    if first == First::Ours {
+    if first == FirstSpeaker::Ours {
         // tcp(7), TCP_QUICKACK: off, the kernel holds the acknowledgement of the peer's SYN back for data,
         // 200 ms at most; then it is on again by itself. Without it all works as well.
         let _ = socket.set_tcp_quickack(false);
@@ -218,7 +226,7 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
 pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<OwnedFd> {
     let mut pauses = busy_pauses();
     let socket = loop {
-        match begin_connect(address, ConnectOptions::default(), First::Unknown).await {
+        match begin_connect(address, ConnectOptions::default(), FirstSpeaker::Unknown).await {
             Err(error) if self::is_busy(&error, address) => {
                 is_busy.store(true, Ordering::Relaxed);
                 tokio::time::sleep(pauses.next().unwrap_or_default()).await;
@@ -236,7 +244,7 @@ pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<Owne
     if let Some(error) = SockRef::from(socket.get_ref()).take_error()? {
         return Err(error);
     }
-    self_connect::refuse(socket.get_ref(), address, Source::Any)?;
+    self_connect::refuse(socket.get_ref(), address, ConnectSource::Any)?;
     Ok(socket.into_inner())
 }
 
@@ -383,7 +391,7 @@ mod tests {
     use super::*;
 
     /// Whether a listener knows of a connection before anything is sent on it.
-    fn is_accepted_at_once(first: First) -> bool {
+    fn is_accepted_at_once(first: FirstSpeaker) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let socket = begin_tcp(listener.local_addr().unwrap(), ConnectOptions::default(), first).unwrap();
@@ -393,11 +401,11 @@ mod tests {
     }
 
     /// What a listener on loopback sees of a connection from `source`.
-    fn seen(source: Source) -> io::Result<IpAddr> {
+    fn seen(source: ConnectSource) -> io::Result<IpAddr> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let options = ConnectOptions { source, ..ConnectOptions::default() };
-        let _socket = begin_tcp(address, options, First::Unknown)?;
+        let _socket = begin_tcp(address, options, FirstSpeaker::Unknown)?;
         Ok(listener.accept()?.1.ip())
     }
 
@@ -405,15 +413,15 @@ mod tests {
     fn a_connection_comes_from_its_source() {
         let v4 = |last| IpAddr::from([127, 0, 0, last]);
         let v6 = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1_u16]);
-        assert_eq!(seen(Source::Any).unwrap(), v4(1));
-        assert_eq!(seen(Source::Own(v4(9))).unwrap(), v4(9));
-        assert_eq!(seen(Source::Own(v6)).unwrap(), v4(1), "of the other family");
+        assert_eq!(seen(ConnectSource::Any).unwrap(), v4(1));
+        assert_eq!(seen(ConnectSource::Own(v4(9))).unwrap(), v4(9));
+        assert_eq!(seen(ConnectSource::Own(v6)).unwrap(), v4(1), "of the other family");
         let nowhere = IpAddr::from([192, 0, 2, 1]);
         let error = |source| seen(source).unwrap_err().kind();
-        assert_eq!(error(Source::Own(nowhere)), io::ErrorKind::AddrNotAvailable);
-        assert!(is_source_missing(&seen(Source::Own(nowhere)).unwrap_err()));
+        assert_eq!(error(ConnectSource::Own(nowhere)), io::ErrorKind::AddrNotAvailable);
+        assert!(is_source_missing(&seen(ConnectSource::Own(nowhere)).unwrap_err()));
         assert!(!is_source_missing(&io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)));
-        assert_eq!(error(Source::Foreign(v6)), io::ErrorKind::Unsupported);
+        assert_eq!(error(ConnectSource::Foreign(v6)), io::ErrorKind::Unsupported);
         assert!(may_come_from(v4(9)).is_ok());
         assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
@@ -423,7 +431,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let options = ConnectOptions { buffers, ..ConnectOptions::default() };
-        let socket = begin_tcp(address, options, First::Unknown).unwrap();
+        let socket = begin_tcp(address, options, FirstSpeaker::Unknown).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
         // Its own buffer stays as small as can be.
         SockRef::from(&peer).set_send_buffer_size(1).unwrap();
@@ -464,8 +472,8 @@ mod tests {
 
     #[test]
     fn the_handshake_ends_with_our_first_bytes() {
-        assert!(is_accepted_at_once(First::Unknown));
+        assert!(is_accepted_at_once(FirstSpeaker::Unknown));
         // The kernel waits for 200 ms, and a busy machine may let them pass.
-        assert!((0..20).any(|_| !is_accepted_at_once(First::Ours)));
+        assert!((0..20).any(|_| !is_accepted_at_once(FirstSpeaker::Ours)));
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
 
-use super::reactor::{Readiness, Watch};
+use super::reactor::{Readiness, SocketRegistration};
 use super::{Pipe, socket};
 
 /// A stream socket registered with the reactor of its thread, once for its whole life.
@@ -18,7 +18,7 @@ use super::{Pipe, socket};
 pub struct Stream {
     /// Closed first: that takes it out of epoll.
     fd: OwnedFd,
-    watch: Watch,
+    watch: SocketRegistration,
 }
 
 impl Stream {
@@ -50,7 +50,7 @@ impl Stream {
     }
 
     fn watched(fd: OwnedFd, known: Readiness) -> io::Result<Self> {
-        match Watch::new(&fd, known) {
+        match SocketRegistration::new(&fd, known) {
             Ok(watch) => Ok(Self { fd, watch }),
             Err(error) => {
                 // Nobody can serve it, so its peer must not take the end for an orderly one.

@@ -149,16 +149,16 @@ pub fn bound_retransmit_timeout(fd: impl AsFd, limit: Duration) -> io::Result<()
 }
 
 /// A type for which any bytes are a valid value.
-trait Plain {}
-impl Plain for TcpInfo {}
-impl Plain for libc::c_int {}
+trait PlainData {}
+impl PlainData for TcpInfo {}
+impl PlainData for libc::c_int {}
 
 /// Reads a TCP option into `value`. Bytes that the kernel does not write stay as they are.
-fn option<T: Plain>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+fn option<T: PlainData>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
     let value: *mut T = value;
     // SAFETY: the descriptor is borrowed and so open; the kernel writes at most `size` bytes, those of the value,
-    // and any bytes make a `Plain` value; both pointers are valid for the call.
+    // and any bytes make a `PlainData` value; both pointers are valid for the call.
     #[allow(unsafe_code)]
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value.cast(), &raw mut size) };

@@ -27,16 +27,16 @@ const LONGEST_QUEUE: usize = 16 * 1024;
 const IDLE: Duration = Duration::from_secs(10);
 
 /// The threads, by their directories. A lock of std: it is held to send to a thread, which never waits, and to start one.
-static THREADS: Mutex<Option<HashMap<Arc<Path>, Thread>>> = Mutex::new(None);
+static THREADS: Mutex<Option<HashMap<Arc<Path>, ConnectThread>>> = Mutex::new(None);
 
-struct Thread {
-    queue: Sender<Request>,
+struct ConnectThread {
+    queue: Sender<ConnectRequest>,
     /// Its clones are in the requests, so the count of them is the length of the queue.
     length: Arc<()>,
 }
 
 /// A connect that a caller waits for.
-struct Request {
+struct ConnectRequest {
     path: Arc<Path>,
     reply: oneshot::Sender<io::Result<OwnedFd>>,
     _queued: Arc<()>,
@@ -70,19 +70,19 @@ fn send(path: &Arc<Path>) -> io::Result<oneshot::Receiver<io::Result<OwnedFd>>> 
             let (queue, requests) = channel();
             let own = Arc::clone(&directory);
             thread::Builder::new().name("unix-connect".to_owned()).spawn(move || run(&own, &requests))?;
-            threads.entry(directory).or_insert(Thread { queue, length: Arc::default() })
+            threads.entry(directory).or_insert(ConnectThread { queue, length: Arc::default() })
         }
     };
     if Arc::strong_count(&running.length) > LONGEST_QUEUE {
         return Err(io::ErrorKind::TimedOut.into());
     }
-    let request = Request { path: Arc::clone(path), reply, _queued: Arc::clone(&running.length) };
+    let request = ConnectRequest { path: Arc::clone(path), reply, _queued: Arc::clone(&running.length) };
     running.queue.send(request).map_err(|_| io::ErrorKind::BrokenPipe)?;
     Ok(connected)
 }
 
 /// Makes the connects of one directory. Ends when there were none for a while.
-fn run(directory: &Path, requests: &Receiver<Request>) {
+fn run(directory: &Path, requests: &Receiver<ConnectRequest>) {
     loop {
         match requests.recv_timeout(IDLE) {
             Ok(request) => answer(request),
@@ -105,8 +105,8 @@ fn run(directory: &Path, requests: &Receiver<Request>) {
     }
 }
 
-fn answer(request: Request) {
-    let Request { path, reply, _queued } = request;
+fn answer(request: ConnectRequest) {
+    let ConnectRequest { path, reply, _queued } = request;
     if !reply.is_closed() {
         // A caller that has gone meanwhile leaves the socket to be closed here.
         let _ = reply.send(connect_here(&path));
@@ -125,7 +125,7 @@ fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-fn lock() -> MutexGuard<'static, Option<HashMap<Arc<Path>, Thread>>> {
+fn lock() -> MutexGuard<'static, Option<HashMap<Arc<Path>, ConnectThread>>> {
     THREADS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -137,13 +137,13 @@ mod tests {
     use super::*;
 
     /// A directory with a thread that takes no request, as on a file system that hangs. Dropped, the thread is gone.
-    struct Hung(PathBuf, Receiver<Request>);
+    struct Hung(PathBuf, Receiver<ConnectRequest>);
 
     impl Hung {
         fn new(directory: &str) -> Self {
             let directory = PathBuf::from(directory);
             let (queue, requests) = channel();
-            let thread = Thread { queue, length: Arc::default() };
+            let thread = ConnectThread { queue, length: Arc::default() };
             lock().get_or_insert_with(HashMap::new).insert(directory.as_path().into(), thread);
             Self(directory, requests)
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::directory_watch::{DirectoryChange, DirectoryWatch, Events, Names};
+use super::directory_watch::{DirectoryChange, DirectoryWatch, WatchEvents, WatchedNames};
 use super::file_call;
 
 /// The time between two looks without a reason.
@@ -36,19 +36,19 @@ const MOST_QUIETS: usize = 10;
 pub struct FileWatch {
     path: Arc<Path>,
     directory: Option<DirectoryWatch>,
-    names: Names,
+    names: WatchedNames,
     /// Why the first look is taken; `None` after it.
     first: Option<LookReason>,
     /// The file that was last read.
-    seen: Option<Stamp>,
+    seen: Option<FileStamp>,
     /// The changed file that the last look found, if it may be half written.
-    unsettled: Option<Stamp>,
+    unsettled: Option<FileStamp>,
     period: Duration,
 }
 
 /// The result of a look at a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look<T> {
+pub enum LookResult<T> {
     /// The file may have changed since the last look; the value was read from it.
     Changed(T),
     /// The file is the same, or is not whole yet.
@@ -71,11 +71,11 @@ enum LookReason {
 }
 
 /// The result of one call.
-struct Found<T> {
-    events: Option<Events>,
-    names: Names,
-    seen: Option<Stamp>,
-    unsettled: Option<Stamp>,
+struct ReadResult<T> {
+    events: Option<WatchEvents>,
+    names: WatchedNames,
+    seen: Option<FileStamp>,
+    unsettled: Option<FileStamp>,
     read: Option<T>,
 }
 
@@ -91,7 +91,7 @@ impl FileWatch {
     }
 
     fn with_period(path: Arc<Path>, first: LookReason, period: Duration) -> Self {
-        let names = Names::new(&path, None);
+        let names = WatchedNames::new(&path, None);
         Self { path, directory: None, names, first: Some(first), seen: None, unsettled: None, period }
     }
 
@@ -108,7 +108,7 @@ impl FileWatch {
     pub async fn look<T: Send + 'static>(
         &mut self,
         read: impl FnOnce(&Path) -> T + Send + 'static,
-    ) -> Look<T> {
+    ) -> LookResult<T> {
         let reason = match self.first {
             Some(first) => first,
             None => self.wait().await,
@@ -118,30 +118,34 @@ impl FileWatch {
         let has_watch = self.directory.is_some();
         let call = file_call::call(&self.path, move || {
             // Before the look, so that no change falls between the two.
-            let events = if has_watch { None } else { Events::new(directory(&path)).ok() };
+            let events = if has_watch { None } else { WatchEvents::new(directory(&path)).ok() };
             let target = path.read_link().ok();
-            let names = Names::new(&path, target.as_deref());
-            let stamp = Stamp::of(&path);
+            let names = WatchedNames::new(&path, target.as_deref());
+            let stamp = FileStamp::of(&path);
             match judge(reason, target.is_some(), &stamp, seen.as_ref(), unsettled.as_ref()) {
-                Verdict::Same => Found { events, names, seen: Some(stamp), unsettled: None, read: None },
-                Verdict::Unsettled => Found { events, names, seen, unsettled: Some(stamp), read: None },
-                Verdict::Read => {
+                LookDecision::Same => {
+                    ReadResult { events, names, seen: Some(stamp), unsettled: None, read: None }
+                }
+                LookDecision::Unsettled => {
+                    ReadResult { events, names, seen, unsettled: Some(stamp), read: None }
+                }
+                LookDecision::Read => {
                     let read = Some(read(&path));
-                    Found { events, names, seen: Some(stamp), unsettled: None, read }
+                    ReadResult { events, names, seen: Some(stamp), unsettled: None, read }
                 }
             }
         });
         let Ok(found) = call.await else {
             // `read` panicked, which is logged. Later looks try again, not this one.
             self.first = None;
-            return Look::Same;
+            return LookResult::Same;
         };
         if let Some(events) = found.events {
             self.directory = DirectoryWatch::new(events).ok();
         }
         self.first = None;
         (self.names, self.seen, self.unsettled) = (found.names, found.seen, found.unsettled);
-        found.read.map_or(Look::Same, Look::Changed)
+        found.read.map_or(LookResult::Same, LookResult::Changed)
     }
 
     async fn wait(&mut self) -> LookReason {
@@ -164,7 +168,7 @@ impl FileWatch {
 
 /// Waits for a change, and for the end of a burst of them. `None` if the watch has failed; without one it
 /// waits for ever.
-async fn changed(watch: Option<&DirectoryWatch>, names: &Names) -> Option<DirectoryChange> {
+async fn changed(watch: Option<&DirectoryWatch>, names: &WatchedNames) -> Option<DirectoryChange> {
     let Some(watch) = watch else { return pending().await };
     let mut change = watch.changed(names).await.ok()?;
     for _ in 0..MOST_QUIETS {
@@ -188,7 +192,7 @@ fn directory(path: &Path) -> &Path {
 
 /// The decision of a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum LookDecision {
     Same,
     /// The file has changed, and may be half written.
     Unsettled,
@@ -200,32 +204,32 @@ enum Verdict {
 fn judge(
     reason: LookReason,
     is_link: bool,
-    stamp: &Stamp,
-    seen: Option<&Stamp>,
-    unsettled: Option<&Stamp>,
-) -> Verdict {
+    stamp: &FileStamp,
+    seen: Option<&FileStamp>,
+    unsettled: Option<&FileStamp>,
+) -> LookDecision {
     let is_whole = match reason {
         LookReason::First | LookReason::Whole => true,
-        LookReason::Begun => is_link || matches!(stamp, Stamp::Missing(_)),
+        LookReason::Begun => is_link || matches!(stamp, FileStamp::Missing(_)),
         // The look before this one was a period ago.
         LookReason::Period => unsettled == Some(stamp),
         LookReason::Unknown => false,
     };
     match seen {
-        Some(seen) if seen == stamp => Verdict::Same,
-        _ if is_whole => Verdict::Read,
-        _ => Verdict::Unsettled,
+        Some(seen) if seen == stamp => LookDecision::Same,
+        _ if is_whole => LookDecision::Read,
+        _ => LookDecision::Unsettled,
     }
 }
 
 /// By what a changed file is told from an unchanged one, without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stamp {
+enum FileStamp {
     File { device: u64, inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64) },
     Missing(io::ErrorKind),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> Self {
         match path.metadata() {
             Ok(file) => Self::File {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
 use super::{DiscoverFault, DiscoveredSet, LookOutcome, Teller};
-use crate::sys::watch::{FileWatch, Look};
+use crate::sys::watch::{FileWatch, LookResult};
 use crate::sys::{file, landlock};
 
 /// The largest file that is read: far more than the most backends need.
@@ -52,14 +52,14 @@ pub(super) async fn follow(path: Arc<Path>, mut teller: Teller) {
             }
         };
         let goes_on = match looked {
-            Look::Changed(read) => {
+            LookResult::Changed(read) => {
                 is_good = read.is_ok();
                 match read {
                     Ok(found) => teller.tell(Some(found), LookOutcome::Good).await,
                     Err(fault) => teller.tell(None, LookOutcome::Failed(DiscoverFault::File(fault))).await,
                 }
             }
-            Look::Same => !is_good || teller.tell(None, LookOutcome::Good).await,
+            LookResult::Same => !is_good || teller.tell(None, LookOutcome::Good).await,
         };
         if !goes_on {
             return;

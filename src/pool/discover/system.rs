@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::dns::DnsFault;
 use super::hosts::Hosts;
 use super::resolv_conf::ResolvConf;
-use crate::sys::watch::{FileWatch, Look};
+use crate::sys::watch::{FileWatch, LookResult};
 use crate::sys::{file, process};
 
 /// The system's file of resolvers.
@@ -111,7 +111,8 @@ impl SystemNames {
 async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
     let mut watch = FileWatch::new(path);
     loop {
-        let Look::Changed(read) = watch.look(|path| read(path).map(|text| Hosts::parse(&text))).await else {
+        let LookResult::Changed(read) = watch.look(|path| read(path).map(|text| Hosts::parse(&text))).await
+        else {
             continue;
         };
         say.send_if_modified(|files| {
@@ -138,7 +139,7 @@ async fn follow_resolv_conf(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
         };
         let look =
             watch.look(move |path| read(path).map(|text| ResolvConf::parse(&text, &process::host_name())));
-        let Look::Changed(read) = look.await else { continue };
+        let LookResult::Changed(read) = look.await else { continue };
         say.send_if_modified(|files| match (read, &mut files.resolv_conf) {
             (Ok(read), Some(Ok(last))) => {
                 let differs = **last != read;

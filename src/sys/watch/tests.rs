@@ -60,7 +60,7 @@ fn text(path: &Path) -> String {
 async fn next(watch: &mut FileWatch) -> String {
     let change = async {
         loop {
-            if let Look::Changed(text) = watch.look(text).await {
+            if let LookResult::Changed(text) = watch.look(text).await {
                 return text;
             }
         }
@@ -68,14 +68,14 @@ async fn next(watch: &mut FileWatch) -> String {
     timeout(PATIENCE, change).await.expect("a change is found")
 }
 
-fn stamp(size: u64) -> Stamp {
-    Stamp::File { device: 1, inode: 1, size, modified: (1, 1), changed: (1, 1) }
+fn stamp(size: u64) -> FileStamp {
+    FileStamp::File { device: 1, inode: 1, size, modified: (1, 1), changed: (1, 1) }
 }
 
 #[test]
 fn what_is_read_and_what_is_not() {
+    use LookDecision::{Read, Same, Unsettled};
     use LookReason::{Begun, First, Period, Unknown, Whole};
-    use Verdict::{Read, Same, Unsettled};
     let check = |reason, is_link, seen: Option<u64>, unsettled: Option<u64>, found, expected| {
         let (seen, unsettled) = (seen.map(stamp), unsettled.map(stamp));
         let verdict = judge(reason, is_link, &stamp(found), seen.as_ref(), unsettled.as_ref());
@@ -97,7 +97,7 @@ fn what_is_read_and_what_is_not() {
     check(Period, true, Some(1), None, 2, Unsettled);
     check(Period, false, Some(1), Some(2), 3, Unsettled);
     check(Period, false, Some(1), Some(2), 2, Read);
-    let missing = Stamp::Missing(io::ErrorKind::NotFound);
+    let missing = FileStamp::Missing(io::ErrorKind::NotFound);
     assert_eq!(judge(Begun, false, &missing, Some(&stamp(1)), None), Read, "it was removed");
 }
 
@@ -139,7 +139,7 @@ fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
             let mut file = File::create(folder.at("a.txt")).unwrap();
             file.write_all(b"ha").unwrap();
             // The look that the removal leads to.
-            assert_eq!(timeout(PATIENCE, watch.look(text)).await, Ok(Look::Same));
+            assert_eq!(timeout(PATIENCE, watch.look(text)).await, Ok(LookResult::Same));
             file.write_all(b"lf").unwrap();
             drop(file);
             assert_eq!(next(&mut watch).await, "half");
@@ -175,7 +175,7 @@ fn a_file_that_is_being_written_is_not_read_until_it_is_closed() {
         assert_eq!(next(&mut watch).await, "whole");
         let mut file = File::create(folder.at("a.txt")).unwrap();
         for part in ["h", "a", "l", "f"] {
-            assert_eq!(watch.look(text).await, Look::Same);
+            assert_eq!(watch.look(text).await, LookResult::Same);
             file.write_all(part.as_bytes()).unwrap();
         }
         drop(file);
@@ -196,10 +196,10 @@ fn a_file_without_reports_is_read_when_it_stands_still() {
         assert_eq!(next(&mut watch).await, "one");
         folder.write("a.txt", "two!");
         let begun = Instant::now();
-        assert_eq!(watch.look(text).await, Look::Same, "it is seen for the first time");
-        assert_eq!(watch.look(text).await, Look::Changed("two!".to_owned()));
+        assert_eq!(watch.look(text).await, LookResult::Same, "it is seen for the first time");
+        assert_eq!(watch.look(text).await, LookResult::Changed("two!".to_owned()));
         assert!(begun.elapsed() >= PERIOD * 2);
-        assert_eq!(watch.look(text).await, Look::Same);
+        assert_eq!(watch.look(text).await, LookResult::Same);
     });
 }
 
@@ -209,7 +209,7 @@ fn a_file_that_was_read_a_moment_ago_is_not_trusted_at_the_first_look() {
     folder.write("a.txt", "half");
     let mut watch = FileWatch::with_period(folder.at("a.txt").into(), LookReason::Unknown, PATIENCE * 10);
     block_on(async {
-        assert_eq!(watch.look(text).await, Look::Same);
+        assert_eq!(watch.look(text).await, LookResult::Same);
         folder.write("a.txt", "whole");
         assert_eq!(next(&mut watch).await, "whole");
     });
@@ -225,7 +225,7 @@ fn changes_of_other_files_are_no_reason() {
         let file = File::create(folder.at("a.txt")).unwrap();
         folder.write("b.txt", "another one is closed meanwhile");
         let begun = Instant::now();
-        assert_eq!(watch.look(text).await, Look::Same);
+        assert_eq!(watch.look(text).await, LookResult::Same);
         assert!(begun.elapsed() >= PERIOD, "it was a look without a reason");
         drop(file);
         assert_eq!(next(&mut watch).await, "");

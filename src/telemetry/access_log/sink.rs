@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::sys::file::{Absent, open_to_append};
+use crate::sys::file::{IfAbsent, open_to_append};
 
 /// The owner writes, its group may read (log shippers), others see nothing: the lines name clients.
 const FILE_MODE: u32 = 0o640;
@@ -83,7 +83,7 @@ impl Sink {
 
     /// Opens the file by its name, or creates it. On an error, and while a FIFO has no reader, the old one stays.
     pub(super) fn open(&mut self) -> io::Result<Opened> {
-        self.open_by_name(Absent::Create(FILE_MODE))
+        self.open_by_name(IfAbsent::Create(FILE_MODE))
     }
 
     /// Returns when the file is to be opened again, or `None`.
@@ -97,7 +97,7 @@ impl Sink {
             return false;
         }
         // A FIFO that was removed is not replaced by a file that nobody expects there.
-        match self.open_by_name(Absent::Fail) {
+        match self.open_by_name(IfAbsent::Fail) {
             Ok(Opened::Now) => true,
             Ok(Opened::NoReader) => false,
             Err(_) => {
@@ -107,7 +107,7 @@ impl Sink {
         }
     }
 
-    fn open_by_name(&mut self, absent: Absent) -> io::Result<Opened> {
+    fn open_by_name(&mut self, absent: IfAbsent) -> io::Result<Opened> {
         let Some(path) = &self.path else { return Ok(Opened::Now) };
         let Some(file) = open_to_append(path, absent)? else {
             self.retry_at = Some(Instant::now() + RETRY);
