@@ -21,7 +21,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
-use crate::executor::{self, Executor, Next, Sleep, sleep};
+use crate::executor::{self, Executor, Sleep, TaskNext, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
 use crate::live::{Loads, Notice, OpenConnections, Registry, TICK};
 use crate::pool::Sighting;
@@ -232,7 +232,7 @@ fn start(work: impl Future<Output = ()> + 'static) -> Ended {
     executor::spawn(async {
         work.await;
         let _ = tell.send(());
-        Next::Done
+        TaskNext::Done
     });
     ended
 }

@@ -11,7 +11,7 @@ use super::proxied::Announced;
 use super::sniff::Sniffed;
 use super::story::Story;
 use super::{Bounds, Surroundings};
-use crate::executor::{self, Next, sleep};
+use crate::executor::{self, TaskNext, sleep};
 use crate::limit::{
     Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourceBy, SourcePass, SourceRefusal,
 };
@@ -200,8 +200,8 @@ fn hold(client: OwnedFd, time: Duration, around: &Surroundings) {
 }
 
 /// Nothing wakes it but its end: it is not registered anywhere.
-async fn wait(client: OwnedFd, time: Duration, _pass: Pass) -> Next {
+async fn wait(client: OwnedFd, time: Duration, _pass: Pass) -> TaskNext {
     sleep(time).await;
     reset(&client);
-    Next::Done
+    TaskNext::Done
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use crate::executor::{self, Next};
+use crate::executor::{self, TaskNext};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{Registry, Seat};
 use crate::pool::Sighting;
@@ -179,7 +179,7 @@ async fn serve(
     policy: Arc<Policy>,
     mut story: Story,
     around: Rc<Surroundings>,
-) -> Next {
+) -> TaskNext {
     let entry = story.entry().share();
     let prepared = tokio::select! {
         biased;
@@ -187,10 +187,10 @@ async fn serve(
         reason = entry.closed() => Err(reason),
     };
     match prepared {
-        Ok(relay) => Next::stage(carry(relay, story)),
+        Ok(relay) => TaskNext::stage(carry(relay, story)),
         Err(reason) => {
             story.close(reason);
-            Next::Done
+            TaskNext::Done
         }
     }
 }
@@ -202,7 +202,7 @@ async fn serve(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
 )]
-fn carry(mut relay: Relay, story: Story) -> impl Future<Output = Next> {
+fn carry(mut relay: Relay, story: Story) -> impl Future<Output = TaskNext> {
     async move {
         relay.begin(story.entry());
         let stopped = poll_fn(|cx| {
@@ -227,7 +227,7 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = Next> {
                 story.close(reason(end));
             }
         }
-        Next::Done
+        TaskNext::Done
     }
 }
 

@@ -5,7 +5,7 @@
 //! bytes at hand does not delay a small request.
 //!
 //! It is small because it does little: tasks do not move between threads, and sockets, timers and wakers
-//! from other threads are all that can be waited for. A task may end in another, its [`Next`], which
+//! from other threads are all that can be waited for. A task may end in another, its [`TaskNext`], which
 //! takes its place: the beginning of a connection leaves nothing behind in the memory of its middle.
 
 mod tasks;
@@ -21,48 +21,48 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::sys::reactor::{Reactor, ReactorScope};
-use tasks::{Tasks, Turn};
+use tasks::{TaskTable, TaskTurn};
 use timers::Timers;
 pub use timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
 
 /// How a task goes on when its future is ready.
-pub enum Next {
+pub enum TaskNext {
     /// It has ended.
     Done,
     /// It becomes another one, at once and in the same place.
-    Stage(Pin<Box<dyn Future<Output = Next>>>),
+    Stage(Pin<Box<dyn Future<Output = TaskNext>>>),
 }
 
-impl Next {
+impl TaskNext {
     /// Goes on with `future`.
-    pub fn stage(future: impl Future<Output = Next> + 'static) -> Self {
+    pub fn stage(future: impl Future<Output = TaskNext> + 'static) -> Self {
         Self::Stage(Box::pin(future))
     }
 }
 
 /// The tasks of a thread, with its timers and its reactor.
 pub struct Executor {
-    core: Rc<Core>,
+    core: Rc<ExecutorCore>,
     /// After the tasks, whose ends may still need both.
     _reactor: ReactorScope,
-    _current: Current,
+    _current: ExecutorScope,
 }
 
 /// What everything on the thread reaches.
-struct Core {
-    tasks: Tasks,
+struct ExecutorCore {
+    tasks: TaskTable,
     timers: Rc<Timers>,
     reactor: Rc<Reactor>,
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Rc<ExecutorCore>>> = const { RefCell::new(None) };
 }
 
 /// Keeps an executor the one of its thread; then the earlier one, if any, is it again.
-struct Current(Option<Rc<Core>>);
+struct ExecutorScope(Option<Rc<ExecutorCore>>);
 
-impl Drop for Current {
+impl Drop for ExecutorScope {
     fn drop(&mut self) {
         CURRENT.set(self.0.take());
     }
@@ -76,9 +76,9 @@ impl Executor {
     /// When descriptors or memory have run out.
     pub fn new() -> io::Result<Self> {
         let reactor = Reactor::new()?;
-        let tasks = Tasks::new(reactor.wakeup());
-        let core = Rc::new(Core { tasks, timers: Rc::default(), reactor: Rc::clone(&reactor) });
-        let current = Current(CURRENT.replace(Some(Rc::clone(&core))));
+        let tasks = TaskTable::new(reactor.wakeup());
+        let core = Rc::new(ExecutorCore { tasks, timers: Rc::default(), reactor: Rc::clone(&reactor) });
+        let current = ExecutorScope(CURRENT.replace(Some(Rc::clone(&core))));
         Ok(Self { core, _reactor: reactor.enter(), _current: current })
     }
 
@@ -92,14 +92,14 @@ impl Executor {
     ///
     /// With what `root` panics with. A task's panic ends that task alone.
     pub fn block_on<T>(&self, root: impl Future<Output = T>) -> io::Result<T> {
-        let Core { tasks, timers, reactor } = &*self.core;
+        let ExecutorCore { tasks, timers, reactor } = &*self.core;
         let mut root = pin!(root);
         let own = tasks.reserve();
         loop {
             for turn in tasks.begin_pass() {
                 match turn {
-                    Turn::Task(task) => task.run(),
-                    Turn::Reserved => {
+                    TaskTurn::Task(task) => task.run(),
+                    TaskTurn::Reserved => {
                         let mut cx = Context::from_waker(own.waker());
                         if let Poll::Ready(result) = root.as_mut().poll(&mut cx) {
                             return Ok(result);
@@ -127,7 +127,7 @@ impl Drop for Executor {
 /// # Panics
 ///
 /// On a thread without an executor.
-pub fn spawn(future: impl Future<Output = Next> + 'static) {
+pub fn spawn(future: impl Future<Output = TaskNext> + 'static) {
     let work = Box::pin(future);
     CURRENT.with_borrow(|core| core.as_ref().expect(NO_EXECUTOR).tasks.spawn(work));
 }

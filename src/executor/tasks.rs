@@ -11,33 +11,33 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::turns::{PassBounds, TurnLength, Turns};
-use super::{CURRENT, Next};
+use super::{CURRENT, TaskNext};
 use crate::sys::reactor::Wakeup;
 
 /// What a task runs.
-type Work = Pin<Box<dyn Future<Output = Next>>>;
+type TaskFuture = Pin<Box<dyn Future<Output = TaskNext>>>;
 
 /// Tasks by their keys, and the order of their turns.
-pub(super) struct Tasks {
-    slots: RefCell<Slab<Slot>>,
+pub(super) struct TaskTable {
+    slots: RefCell<Slab<TaskSlot>>,
     turns: RefCell<Turns>,
-    door: Arc<Door>,
+    wake_queue: Arc<WakeQueue>,
 }
 
-struct Slot {
-    occupant: Occupant,
+struct TaskSlot {
+    content: SlotContent,
     /// Whether it waits for a turn.
     woken: bool,
     length: TurnLength,
 }
 
-impl Slot {
-    fn new(occupant: Occupant) -> Self {
-        Self { occupant, woken: false, length: TurnLength::default() }
+impl TaskSlot {
+    fn new(content: SlotContent) -> Self {
+        Self { content, woken: false, length: TurnLength::default() }
     }
 }
 
-enum Occupant {
+enum SlotContent {
     Task(Task),
     /// The task is out of the table, because it has its turn.
     Running,
@@ -46,33 +46,33 @@ enum Occupant {
 }
 
 struct Task {
-    work: Work,
+    work: TaskFuture,
     waker: Waker,
 }
 
-impl Tasks {
+impl TaskTable {
     pub(super) fn new(wakeup: Wakeup) -> Self {
-        let door = Arc::new(Door { woken: Mutex::default(), wakeup });
-        Self { slots: RefCell::default(), turns: RefCell::default(), door }
+        let wake_queue = Arc::new(WakeQueue { woken: Mutex::default(), wakeup });
+        Self { slots: RefCell::default(), turns: RefCell::default(), wake_queue }
     }
 
     /// A key and a waker for something that is kept elsewhere; it counts as woken.
-    pub(super) fn reserve(&self) -> Reserved<'_> {
-        let key = key_of(self.slots.borrow_mut().insert(Slot::new(Occupant::Reserved)));
+    pub(super) fn reserve(&self) -> ReservedSlot<'_> {
+        let key = key_of(self.slots.borrow_mut().insert(TaskSlot::new(SlotContent::Reserved)));
         self.wake(key);
-        Reserved { tasks: self, key, waker: self.waker(key) }
+        ReservedSlot { tasks: self, key, waker: self.waker(key) }
     }
 
-    pub(super) fn spawn(&self, work: Work) {
+    pub(super) fn spawn(&self, work: TaskFuture) {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.vacant_entry();
         let key = key_of(entry.key());
-        entry.insert(Slot::new(Occupant::Task(Task { work, waker: self.waker(key) })));
+        entry.insert(TaskSlot::new(SlotContent::Task(Task { work, waker: self.waker(key) })));
         self.turns.borrow_mut().push_fresh(key);
     }
 
     fn waker(&self, key: u32) -> Waker {
-        Waker::from(Arc::new(TaskWaker { key, door: Arc::clone(&self.door) }))
+        Waker::from(Arc::new(TaskWaker { key, wake_queue: Arc::clone(&self.wake_queue) }))
     }
 
     /// Whether nobody waits for a turn.
@@ -81,8 +81,8 @@ impl Tasks {
     }
 
     /// The turns of those that are woken now, and of the fresh.
-    pub(super) fn begin_pass(&self) -> Pass<'_> {
-        Pass { tasks: self, pass: self.turns.borrow().begin_pass(Instant::now) }
+    pub(super) fn begin_pass(&self) -> PassTurns<'_> {
+        PassTurns { tasks: self, pass: self.turns.borrow().begin_pass(Instant::now) }
     }
 
     /// A waker may outlive its task and name a later one: that has a turn too many, which does no harm.
@@ -91,7 +91,7 @@ impl Tasks {
             && !slot.woken
         {
             slot.woken = true;
-            if matches!(slot.occupant, Occupant::Running) {
+            if matches!(slot.content, SlotContent::Running) {
                 slot.length.used_up();
             }
             self.turns.borrow_mut().push(key, slot.length);
@@ -101,7 +101,7 @@ impl Tasks {
     /// Puts a task back after its turn.
     fn end_turn(&self, key: u32, task: Task) {
         let slot = &mut self.slots.borrow_mut()[key as usize];
-        slot.occupant = Occupant::Task(task);
+        slot.content = SlotContent::Task(task);
         if !slot.woken {
             slot.length.ended();
         }
@@ -109,7 +109,8 @@ impl Tasks {
 
     /// Wakes those that other threads have woken.
     pub(super) fn hear_others(&self) {
-        let woken = std::mem::take(&mut *self.door.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        let woken =
+            std::mem::take(&mut *self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner));
         for key in woken {
             self.wake(key);
         }
@@ -134,22 +135,22 @@ fn key_of(slot: usize) -> u32 {
 }
 
 /// The turns of one pass.
-pub(super) struct Pass<'a> {
-    tasks: &'a Tasks,
+pub(super) struct PassTurns<'a> {
+    tasks: &'a TaskTable,
     pass: PassBounds,
 }
 
 /// Whose turn it is.
-pub(super) enum Turn<'a> {
-    Task(Running<'a>),
+pub(super) enum TaskTurn<'a> {
+    Task(RunningTask<'a>),
     /// Of what is kept elsewhere.
     Reserved,
 }
 
-impl<'a> Iterator for Pass<'a> {
-    type Item = Turn<'a>;
+impl<'a> Iterator for PassTurns<'a> {
+    type Item = TaskTurn<'a>;
 
-    fn next(&mut self) -> Option<Turn<'a>> {
+    fn next(&mut self) -> Option<TaskTurn<'a>> {
         let tasks = self.tasks;
         loop {
             let key = tasks.turns.borrow_mut().next(&mut self.pass, Instant::now)?;
@@ -157,25 +158,25 @@ impl<'a> Iterator for Pass<'a> {
             let mut slots = tasks.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key as usize) else { continue };
             slot.woken = false;
-            if matches!(slot.occupant, Occupant::Reserved) {
-                return Some(Turn::Reserved);
+            if matches!(slot.content, SlotContent::Reserved) {
+                return Some(TaskTurn::Reserved);
             }
             // A running task waits for no turn before its own has ended.
-            if let Occupant::Task(task) = std::mem::replace(&mut slot.occupant, Occupant::Running) {
-                return Some(Turn::Task(Running { tasks, key, task }));
+            if let SlotContent::Task(task) = std::mem::replace(&mut slot.content, SlotContent::Running) {
+                return Some(TaskTurn::Task(RunningTask { tasks, key, task }));
             }
         }
     }
 }
 
 /// A task that has its turn. It is out of its slot meanwhile, so it may start others and be woken.
-pub(super) struct Running<'a> {
-    tasks: &'a Tasks,
+pub(super) struct RunningTask<'a> {
+    tasks: &'a TaskTable,
     key: u32,
     task: Task,
 }
 
-impl Running<'_> {
+impl RunningTask<'_> {
     pub(super) fn run(self) {
         let Self { tasks, key, task: Task { mut work, waker } } = self;
         let mut cx = Context::from_waker(&waker);
@@ -184,10 +185,10 @@ impl Running<'_> {
                 Some(Poll::Pending) => {
                     return tasks.end_turn(key, Task { work, waker });
                 }
-                Some(Poll::Ready(Next::Stage(next))) => {
+                Some(Poll::Ready(TaskNext::Stage(next))) => {
                     contained(|| drop(std::mem::replace(&mut work, next)));
                 }
-                Some(Poll::Ready(Next::Done)) | None => break,
+                Some(Poll::Ready(TaskNext::Done)) | None => break,
             }
         }
         contained(|| drop(work));
@@ -202,19 +203,19 @@ fn contained<T>(part: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// A reserved slot; free again when dropped.
-pub(super) struct Reserved<'a> {
-    tasks: &'a Tasks,
+pub(super) struct ReservedSlot<'a> {
+    tasks: &'a TaskTable,
     key: u32,
     waker: Waker,
 }
 
-impl Reserved<'_> {
+impl ReservedSlot<'_> {
     pub(super) fn waker(&self) -> &Waker {
         &self.waker
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for ReservedSlot<'_> {
     fn drop(&mut self) {
         self.tasks.slots.borrow_mut().remove(self.key as usize);
     }
@@ -222,7 +223,7 @@ impl Drop for Reserved<'_> {
 
 /// Where other threads leave the keys of those they wake. Held by every waker of the thread's tasks, so
 /// it may outlive the thread.
-struct Door {
+struct WakeQueue {
     /// A lock because any thread may come; it is held for a push.
     woken: Mutex<Vec<u32>>,
     wakeup: Wakeup,
@@ -230,7 +231,7 @@ struct Door {
 
 struct TaskWaker {
     key: u32,
-    door: Arc<Door>,
+    wake_queue: Arc<WakeQueue>,
 }
 
 impl Wake for TaskWaker {
@@ -241,12 +242,12 @@ impl Wake for TaskWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         let at_home = CURRENT.try_with(|core| {
             let core = core.borrow();
-            let home = core.as_ref().filter(|core| Arc::ptr_eq(&core.tasks.door, &self.door));
+            let home = core.as_ref().filter(|core| Arc::ptr_eq(&core.tasks.wake_queue, &self.wake_queue));
             home.map(|core| core.tasks.wake(self.key))
         });
         if at_home.ok().flatten().is_none() {
-            self.door.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
-            self.door.wakeup.ring();
+            self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
+            self.wake_queue.wakeup.ring();
         }
     }
 }

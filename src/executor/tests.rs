@@ -13,12 +13,12 @@ fn run<T>(root: impl Future<Output = T>) -> T {
 }
 
 /// A task that writes down each of its turns.
-async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> Next {
+async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> TaskNext {
     for _ in 0..turns {
         diary.borrow_mut().push(name);
         yield_now().await;
     }
-    Next::Done
+    TaskNext::Done
 }
 
 #[test]
@@ -48,9 +48,9 @@ fn a_task_becomes_another() {
         let (tell, told) = oneshot::channel();
         spawn(async move {
             let _first = first;
-            Next::stage(async move {
+            TaskNext::stage(async move {
                 let _ = tell.send(seen.get());
-                Next::Done
+                TaskNext::Done
             })
         });
         result.set(told.await.ok());
@@ -66,7 +66,7 @@ fn a_panic_ends_its_task_alone() {
         spawn(async {
             yield_now().await;
             let _ = tell.send(7);
-            Next::Done
+            TaskNext::Done
         });
         assert_eq!(told.await, Ok(7));
     });
@@ -130,7 +130,7 @@ fn timers_fire_in_order_and_not_before_their_time() {
                 let due = from + Duration::from_millis(millis);
                 sleep_until(due).await;
                 order.borrow_mut().push((millis, Instant::now() >= due));
-                Next::Done
+                TaskNext::Done
             });
         }
         let never = timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
@@ -168,7 +168,7 @@ fn tasks_are_dropped_with_their_executor() {
                 let next = Restless(Arc::clone(&self.0));
                 spawn(async move {
                     let _next = next;
-                    Next::Done
+                    TaskNext::Done
                 });
             }
         }
@@ -193,7 +193,7 @@ fn a_late_waker_does_no_harm() {
             poll_fn(|cx| Poll::Ready(cx.waker().clone())).await.wake();
             let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
             let _ = tell.send(waker);
-            Next::Done
+            TaskNext::Done
         });
         let stale = told.await.unwrap();
         stale.wake_by_ref();
@@ -202,7 +202,7 @@ fn a_late_waker_does_no_harm() {
         spawn(async move {
             poll_fn(|_| {
                 seen.set(seen.get() + 1);
-                if seen.get() < 2 { Poll::Pending } else { Poll::Ready(Next::Done) }
+                if seen.get() < 2 { Poll::Pending } else { Poll::Ready(TaskNext::Done) }
             })
             .await
         });
@@ -218,9 +218,9 @@ fn a_panic_at_a_tasks_end_ends_it_alone() {
     /// A future of its own kind: it still has something when it is ready.
     struct Fragile;
     impl Future for Fragile {
-        type Output = Next;
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Next> {
-            Poll::Ready(Next::Done)
+        type Output = TaskNext;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<TaskNext> {
+            Poll::Ready(TaskNext::Done)
         }
     }
     impl Drop for Fragile {
@@ -233,7 +233,7 @@ fn a_panic_at_a_tasks_end_ends_it_alone() {
         spawn(Fragile);
         spawn(async {
             let _ = tell.send(7);
-            Next::Done
+            TaskNext::Done
         });
         assert_eq!(told.await, Ok(7));
     });

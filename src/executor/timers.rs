@@ -46,21 +46,21 @@ impl Timers {
 pub struct Sleep {
     due: Instant,
     /// Its place among the waiting, from the first poll on.
-    place: Option<Place>,
+    place: Option<TimerKey>,
 }
 
-struct Place {
+struct TimerKey {
     timers: Rc<Timers>,
     key: (Instant, u64),
 }
 
-impl std::fmt::Debug for Place {
+impl std::fmt::Debug for TimerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Place").field(&self.key).finish()
     }
 }
 
-impl Drop for Place {
+impl Drop for TimerKey {
     fn drop(&mut self) {
         self.timers.waiting.borrow_mut().remove(&self.key);
     }
@@ -74,11 +74,11 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         let due = self.due;
-        let Place { timers, key } = self.place.get_or_insert_with(|| {
+        let TimerKey { timers, key } = self.place.get_or_insert_with(|| {
             let timers = super::timers();
             let key = (due, timers.next.get());
             timers.next.set(key.1 + 1);
-            Place { timers, key }
+            TimerKey { timers, key }
         });
         timers.waiting.borrow_mut().insert(*key, cx.waker().clone());
         Poll::Pending

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Command, Entry};
-use crate::executor::{self, Next, sleep_until};
+use crate::executor::{self, TaskNext, sleep_until};
 use crate::telemetry::CloseReason;
 
 /// So many turns a second, each at a random moment of its part of it. Shared by the workers.
@@ -134,7 +134,7 @@ impl Closing {
 }
 
 /// Tells one after the other to close, as long as somebody waits.
-async fn call_up(closing: Rc<Closing>) -> Next {
+async fn call_up(closing: Rc<Closing>) -> TaskNext {
     let Notice { reason, pace, .. } = &*closing.notice;
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
@@ -145,7 +145,7 @@ async fn call_up(closing: Rc<Closing>) -> Next {
         entry.tell(Command::Close(*reason));
     }
     closing.at_work.set(false);
-    Next::Done
+    TaskNext::Done
 }
 
 #[cfg(test)]

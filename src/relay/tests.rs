@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::peer_watch::GONE_AFTER;
 use super::*;
-use crate::executor::{self, Executor, Next, timeout, yield_now};
+use crate::executor::{self, Executor, TaskNext, timeout, yield_now};
 use crate::live::{Loads, Registry, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
@@ -33,7 +33,7 @@ fn start<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiv
     let (tell, result) = oneshot::channel();
     executor::spawn(async {
         let _ = tell.send(work.await);
-        Next::Done
+        TaskNext::Done
     });
     result
 }
