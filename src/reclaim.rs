@@ -23,9 +23,9 @@ use crate::sys::memory;
 const GATHER: Duration = Duration::from_millis(500);
 
 /// The way to the thread. It is one for the process, as the heap is, so that each value finds it when it is dropped.
-static QUEUE: OnceLock<Sender<Order>> = OnceLock::new();
+static QUEUE: OnceLock<Sender<ReclaimRequest>> = OnceLock::new();
 
-enum Order {
+enum ReclaimRequest {
     Free(Box<dyn Any + Send>),
     Trim,
 }
@@ -51,23 +51,23 @@ pub fn start() -> io::Result<()> {
 pub fn free_later(value: impl Send + 'static) {
     if let Some(queue) = QUEUE.get() {
         // A value that cannot be sent comes back in the error and is dropped here.
-        let _ = queue.send(Order::Free(Box::new(value)));
+        let _ = queue.send(ReclaimRequest::Free(Box::new(value)));
     }
 }
 
 /// Gives the free pages of the heap back to the system soon, on the thread of this module.
 pub fn trim_later() {
     if let Some(queue) = QUEUE.get() {
-        let _ = queue.send(Order::Trim);
+        let _ = queue.send(ReclaimRequest::Trim);
     }
 }
 
-fn run(orders: &Receiver<Order>) {
+fn run(orders: &Receiver<ReclaimRequest>) {
     while let Ok(order) = orders.recv() {
         let until = Instant::now() + GATHER;
         let mut next = Some(order);
         while let Some(order) = next {
-            if let Order::Free(value) = order {
+            if let ReclaimRequest::Free(value) = order {
                 // A panic in a `drop` is logged where it happens; the values behind it are freed all the same.
                 let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
             }
