@@ -162,7 +162,7 @@ impl Guest {
     /// Goes on with the duty, and tells what to wait for, or `None` at its end.
     fn serve(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
         match &mut self.duty {
-            Duty::Hear(_) => self.hear(desk),
+            Duty::Hear(_) => self.receive(desk),
             Duty::Echo(owed) if owed.is_empty() => self.echo(desk),
             Duty::Echo(owed) => {
                 let sent = give(&self.socket, owed)?;
@@ -178,7 +178,7 @@ impl Guest {
         }
     }
 
-    fn hear(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
+    fn receive(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
         let Duty::Hear(heard) = &mut self.duty else { return Ok(None) };
         match take(&self.socket, &mut desk.room)? {
             Moved::Bytes(count) => heard.extend_from_slice(&desk.room[..count]),

@@ -10,7 +10,7 @@ use super::script::Text;
 use super::words::{Choice, Time, Word, string};
 use crate::route::IpPrefix;
 use crate::snapshot::ProxyMode;
-use crate::wire::proxy_protocol::{Tlv, Version};
+use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
 const HOUR: u64 = 3_600_000;
 
@@ -34,7 +34,7 @@ tables! {
     #[cfg_attr(test, schemars(extend("required" = ["version"])))]
     "the proxy_protocol of a pool" struct ProxyOut {
         /// "v1": a line with the addresses; "v2": bytes with the addresses and what follows here. Needed.
-        version: Choice<Version>,
+        version: Choice<HeaderVersion>,
         /// v2 only: tell the server name that the client asked for, else the one that came with the connection.
         /// Default false.
         authority: bool,
@@ -108,7 +108,7 @@ impl Word for ProxyMode {
     ];
 }
 
-impl Word for Version {
+impl Word for HeaderVersion {
     const WORDS: &'static [(&'static str, Self)] =
         &[(Self::V1.word(), Self::V1), (Self::V2.word(), Self::V2)];
 }

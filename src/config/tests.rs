@@ -29,8 +29,8 @@ use crate::sys::socket::KernelBuffers;
 use crate::sys::tcp::Keepalive;
 use crate::telemetry::{AccessLogFormat, AccessLogTarget, LogFormat, LogLevel};
 use crate::wire::Script;
-use crate::wire::dialogue::Step;
-use crate::wire::proxy_protocol::{Tlv, Version};
+use crate::wire::dialogue::ScriptStep;
+use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 

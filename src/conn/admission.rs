@@ -18,7 +18,7 @@ use crate::limit::{
 use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
-use crate::wire::proxy_protocol::Origin;
+use crate::wire::proxy_protocol::HeaderOrigin;
 
 /// Asks for a peer at its accept.
 pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
@@ -55,7 +55,7 @@ pub(super) fn source(
     around: &Surroundings,
 ) -> Result<Announced, CloseReason> {
     let Some(admission) = &policy.admission else { return Ok(announced) };
-    let is_told = |origin: &Origin| matches!(origin, Origin::Tcp { .. });
+    let is_told = |origin: &HeaderOrigin| matches!(origin, HeaderOrigin::Tcp { .. });
     if !announced.header.as_ref().is_some_and(|header| is_told(&header.origin)) {
         return Ok(announced);
     }

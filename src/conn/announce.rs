@@ -10,7 +10,7 @@ use super::story::Story;
 use crate::pool::AnnounceSpec;
 use crate::sys::socket;
 use crate::wire::Offer;
-use crate::wire::proxy_protocol::{Header, Origin, Outgoing, Tlv};
+use crate::wire::proxy_protocol::{HeaderOrigin, OutgoingHeader, ProxyHeader, Tlv};
 
 /// The first bytes to a backend, whichever of the pool it will be.
 pub(super) struct Prologue<'a> {
@@ -64,7 +64,7 @@ fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<
     let passed = passed.filter(|tlv| announce.pass.contains(tlv.kind) && !own.contains(&tlv.kind));
     tlvs.extend(passed.map(|tlv| (tlv.kind, &*tlv.value)));
     let endpoints = story.client().tcp().zip(destination(came, sniffed));
-    Outgoing { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
+    OutgoingHeader { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
 }
 
 /// The protocol that a client offers to speak inside TLS, if it is the only one: of several its backend chooses,
@@ -76,9 +76,9 @@ fn offered(sniffed: &Sniffed) -> Option<Vec<u8>> {
 }
 
 /// What the client connected to: us, unless another proxy was before us.
-pub(super) fn destination(came: Option<&Header>, sniffed: &Sniffed) -> Option<SocketAddr> {
+pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &Sniffed) -> Option<SocketAddr> {
     match came {
-        Some(Header { origin: Origin::Tcp { destination, .. }, .. }) => Some(*destination),
+        Some(ProxyHeader { origin: HeaderOrigin::Tcp { destination, .. }, .. }) => Some(*destination),
         _ => socket::local_address(&sniffed.client).ok(),
     }
 }

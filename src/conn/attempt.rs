@@ -18,7 +18,7 @@ use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
 use crate::sys::{Address, Stream, self_connect};
 use crate::telemetry::{CloseReason, ConnectOutcome, Saturation};
-use crate::wire::opening::Fault;
+use crate::wire::opening::OpeningFault;
 
 /// A connected backend, and how many of the client's first bytes it has.
 pub(super) struct Dialled {
@@ -186,7 +186,7 @@ impl Failure {
 
     fn greeting(not_ready: &NotReady) -> Self {
         let reason = match not_ready {
-            NotReady::Fault(Fault::Refused) => CloseReason::BackendRefusedTls,
+            NotReady::Fault(OpeningFault::Refused) => CloseReason::BackendRefusedTls,
             NotReady::Fault(_) | NotReady::Io(_) => CloseReason::GreetingFailed,
         };
         tracing::debug!(error = %not_ready, "a backend did not open TLS");

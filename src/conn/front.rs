@@ -18,10 +18,10 @@ use crate::snapshot::front::{Front, Greet};
 use crate::snapshot::{HelloSpec, Target};
 use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
-use crate::wire::opening::{Farewell, Fault, Opened, Turn};
+use crate::wire::opening::{Farewell, OpeningFault, OpeningOutcome, OpeningStep};
 use crate::wire::postgres::Startup;
 use crate::wire::proxy_protocol::begins_like_one;
-use crate::wire::{Opening, Spoken};
+use crate::wire::{DetectedProtocol, Opening};
 
 /// What a client asks for.
 pub(super) enum Wish {
@@ -32,7 +32,7 @@ pub(super) enum Wish {
     /// That a query of another session ends.
     Cancel,
     /// A protocol, told by its first bytes.
-    Spoken(Spoken),
+    Spoken(DetectedProtocol),
     /// That the server speaks.
     Silent,
 }
@@ -72,11 +72,11 @@ pub(super) async fn open(
         return Err(refusal::unexpected_header(&client, story));
     }
     let is_much = bytes.len() > opening.room();
-    opening.hear(&bytes);
+    opening.receive(&bytes);
     let has_heard = !bytes.is_empty();
     let mut talk = Talk { client: &client, opening: &mut opening, around, memory: None, has_heard };
     let opened = if is_much {
-        Err(Stopped::Fault(Fault::TooLong))
+        Err(Stopped::Fault(OpeningFault::TooLong))
     } else {
         timeout_at(deadline, talk.hold(spec)).await.unwrap_or(Err(Stopped::Timeout))
     };
@@ -86,24 +86,26 @@ pub(super) async fn open(
     };
     let memory = talk.memory.take().map(|(share, _)| share);
     story.opened(match &opened {
-        Opened::Tls => ClientOpening::Upgraded,
-        Opened::DirectTls => ClientOpening::Tls,
-        Opened::Plaintext(_) => ClientOpening::Plaintext,
-        Opened::Cancel => ClientOpening::Cancel,
+        OpeningOutcome::Tls => ClientOpening::Upgraded,
+        OpeningOutcome::DirectTls => ClientOpening::Tls,
+        OpeningOutcome::Plaintext(_) => ClientOpening::Plaintext,
+        OpeningOutcome::Cancel => ClientOpening::Cancel,
     });
     match opened {
-        Opened::Tls => {
+        OpeningOutcome::Tls => {
             let mut sniffed = sniff::hello_behind(client, Vec::new(), spec, story, around).await?;
             sniffed.greet = Some(greet.clone());
             Ok(sniffed)
         }
         // The reading of a hello takes a share of its own.
-        Opened::DirectTls => sniff::hello_behind(client, opening.into_heard(), spec, story, around).await,
-        Opened::Plaintext(startup) => {
+        OpeningOutcome::DirectTls => {
+            sniff::hello_behind(client, opening.into_heard(), spec, story, around).await
+        }
+        OpeningOutcome::Plaintext(startup) => {
             let wish = Wish::Plaintext(startup);
             Ok(Sniffed::other(client, opening.into_heard(), wish, Tongue::Postgres).holding(memory))
         }
-        Opened::Cancel => {
+        OpeningOutcome::Cancel => {
             let bytes = opening.into_heard();
             Ok(Sniffed::other(client, bytes, Wish::Cancel, Tongue::Nothing).holding(memory))
         }
@@ -125,7 +127,7 @@ struct Talk<'t> {
 
 /// Why it stopped.
 enum Stopped {
-    Fault(Fault),
+    Fault(OpeningFault),
     /// The client began with a PROXY header.
     Header,
     /// The client left.
@@ -139,20 +141,20 @@ enum Stopped {
 }
 
 impl Talk<'_> {
-    async fn hold(&mut self, spec: &HelloSpec) -> Result<Opened, Stopped> {
+    async fn hold(&mut self, spec: &HelloSpec) -> Result<OpeningOutcome, Stopped> {
         let mut begun = None;
         loop {
             match self.opening.go_on().map_err(Stopped::Fault)? {
-                Turn::Say(words) => {
+                OpeningStep::Say(words) => {
                     send_all(self.client, &words).await.map_err(|_| Stopped::Gone)?;
                 }
-                Turn::Over(opened) => return Ok(opened),
-                Turn::Read if self.opening.heard().is_empty() => {
+                OpeningStep::Over(opened) => return Ok(opened),
+                OpeningStep::Read if self.opening.heard().is_empty() => {
                     begun = None;
                     self.memory = None;
                     self.read().await?;
                 }
-                Turn::Read => {
+                OpeningStep::Read => {
                     self.account()?;
                     let deadline = *begun.get_or_insert_with(Instant::now) + spec.hello_timeout;
                     timeout_at(deadline, self.read()).await.map_err(|_| Stopped::Unfinished)??;
@@ -182,7 +184,7 @@ impl Talk<'_> {
 
     async fn read(&mut self) -> Result<(), Stopped> {
         let (room, opening) = (self.opening.room(), &mut *self.opening);
-        let read = reading::recv(self.client, &self.around.engines, room, |read| opening.hear(read));
+        let read = reading::recv(self.client, &self.around.engines, room, |read| opening.receive(read));
         if !matches!(read.await, Ok(1..)) {
             return Err(Stopped::Gone);
         }
@@ -218,14 +220,14 @@ impl Talk<'_> {
 }
 
 /// The reason that a fault of a client is.
-fn reason(fault: Fault) -> CloseReason {
+fn reason(fault: OpeningFault) -> CloseReason {
     match fault {
-        Fault::Pipelined => CloseReason::PipelinedBeforeTls,
-        Fault::Malformed | Fault::TooLong => CloseReason::OpeningMalformed,
-        Fault::TooMany => CloseReason::TooManyCommands,
-        Fault::Quit => CloseReason::LeftBeforeTls,
+        OpeningFault::Pipelined => CloseReason::PipelinedBeforeTls,
+        OpeningFault::Malformed | OpeningFault::TooLong => CloseReason::OpeningMalformed,
+        OpeningFault::TooMany => CloseReason::TooManyCommands,
+        OpeningFault::Quit => CloseReason::LeftBeforeTls,
         // Words of backends.
-        Fault::Refused | Fault::Unexpected => CloseReason::Internal,
+        OpeningFault::Refused | OpeningFault::Unexpected => CloseReason::Internal,
     }
 }
 
@@ -237,7 +239,7 @@ pub(super) enum NotReady {
     Io(#[from] io::Error),
     /// What it said, or did not say.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Fault(#[from] OpeningFault),
 }
 
 /// Plays the client of a backend until it is ready for the hello.
@@ -247,15 +249,15 @@ pub(super) async fn greet(backend: &Stream, greet: &Greet) -> Result<(), NotRead
     let mut opening = Opening::guest(&greet.greeting);
     loop {
         match opening.go_on().map_err(NotReady::Fault)? {
-            Turn::Say(words) => send_all(backend, &words).await?,
-            Turn::Over(_) => return Ok(()),
-            Turn::Read => {
+            OpeningStep::Say(words) => send_all(backend, &words).await?,
+            OpeningStep::Over(_) => return Ok(()),
+            OpeningStep::Read => {
                 let read = poll_fn(|cx| {
                     // Memory that is there only while there is something to read.
                     let mut buffer = [0; PIECE];
                     let room = opening.room().min(PIECE);
                     let read = ready!(backend.poll_recv(cx, &mut buffer[..room]))?;
-                    opening.hear(&buffer[..read]);
+                    opening.receive(&buffer[..read]);
                     Poll::Ready(io::Result::Ok(read))
                 });
                 if read.await? == 0 {

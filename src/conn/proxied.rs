@@ -14,7 +14,7 @@ use crate::executor::timeout;
 use crate::snapshot::{ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
-use crate::wire::proxy_protocol::{self, Found, Header, HeaderFault, LONGEST_V2};
+use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, ProxyHeader};
 
 /// The most that is read at once, and so the most that may come behind a header.
 const CHUNK: usize = 2048;
@@ -24,7 +24,7 @@ pub(super) struct Announced {
     pub(super) client: OwnedFd,
     /// What has come behind the header, at most [`CHUNK`] bytes.
     pub(super) bytes: Vec<u8>,
-    pub(super) header: Option<Arc<Header>>,
+    pub(super) header: Option<Arc<ProxyHeader>>,
     /// Why it would be refused if headers were required, where that is to be counted.
     pub(super) shadowed: Option<CloseReason>,
 }
@@ -65,18 +65,18 @@ pub(super) async fn open(
 fn finish(
     client: OwnedFd,
     mut bytes: Vec<u8>,
-    found: Result<Found, Stopped>,
+    found: Result<HeaderSearch, Stopped>,
     mode: ProxyMode,
     story: &mut Story,
 ) -> Result<Announced, CloseReason> {
     let is_silent = bytes.is_empty();
     let (outcome, reason) = match found {
-        Ok(Found::Header(header, length)) => {
+        Ok(HeaderSearch::Header(header, length)) => {
             bytes.drain(..length);
             story.announced(&header);
             return Ok(Announced { client, bytes, header: Some(Arc::new(header)), shadowed: None });
         }
-        Ok(Found::Nothing) => {
+        Ok(HeaderSearch::Nothing) => {
             story.proxy_header(ProxyOutcome::Missing);
             let announced = Announced { client, bytes, header: None, shadowed: None };
             return without(announced, CloseReason::ProxyMissing, mode, story);
@@ -147,7 +147,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads what is there before the client is registered anywhere: mostly that is all of it.
-    fn first(&mut self, client: &OwnedFd) -> Result<Option<Found>, Stopped> {
+    fn first(&mut self, client: &OwnedFd) -> Result<Option<HeaderSearch>, Stopped> {
         let read = self.around.engines.with_buffer(|buffer| {
             let room = CHUNK.min(buffer.len());
             let read = socket::recv(client, &mut buffer[..room])?;
@@ -163,7 +163,7 @@ impl Reading<'_> {
     }
 
     /// Reads on until it is clear what there is.
-    async fn rest(&mut self, client: &Stream) -> Result<Found, Stopped> {
+    async fn rest(&mut self, client: &Stream) -> Result<HeaderSearch, Stopped> {
         let mut memory = None;
         loop {
             if memory.is_none() && !self.bytes.is_empty() {
@@ -182,7 +182,7 @@ impl Reading<'_> {
         }
     }
 
-    fn parse(&self) -> Result<Option<Found>, Stopped> {
+    fn parse(&self) -> Result<Option<HeaderSearch>, Stopped> {
         proxy_protocol::read(&self.bytes).map_err(Stopped::Fault)
     }
 

@@ -20,7 +20,8 @@ use crate::snapshot::front::{DetectFront, Front, Greet};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
 use crate::wire::{
-    Alert, ClientHello, Greeting, HelloFault, HelloReader, Opening, Spoken, first_bytes, proxy_protocol,
+    Alert, BackendGreeting, ClientHello, DetectedProtocol, HelloFault, HelloReader, Opening, first_bytes,
+    proxy_protocol,
 };
 
 /// A hello of today's browsers with its post-quantum key share fits.
@@ -106,7 +107,7 @@ pub(super) async fn first_bytes(
             Box::pin(front::open(client, bytes, opening, &postgres.greet, spec, story, around)).await
         }
         Front::Starttls(greet) => {
-            let Greeting::Starttls { protocol, name } = &greet.greeting else {
+            let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal);
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
@@ -194,22 +195,22 @@ async fn detected(
             Err(_) => return Err(Stopped::HelloTimeout.reason()),
         }
     };
-    if spoken == Spoken::Other && proxy_protocol::begins_like_one(&reading.bytes) {
+    if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
         return Err(unexpected_header(&client, story));
     }
     story.opened(match spoken {
-        Spoken::Tls => ClientOpening::Tls,
-        Spoken::Ssh => ClientOpening::Ssh,
-        Spoken::Http => ClientOpening::Http,
-        Spoken::Postgres => ClientOpening::Postgres,
-        Spoken::Other => ClientOpening::Other,
+        DetectedProtocol::Tls => ClientOpening::Tls,
+        DetectedProtocol::Ssh => ClientOpening::Ssh,
+        DetectedProtocol::Http => ClientOpening::Http,
+        DetectedProtocol::Postgres => ClientOpening::Postgres,
+        DetectedProtocol::Other => ClientOpening::Other,
     });
     let bytes = reading.bytes;
     let tongue = match spoken {
-        Spoken::Tls => return hello_behind(client, bytes, spec, story, around).await,
-        Spoken::Http => Tongue::Http,
-        Spoken::Postgres => Tongue::Postgres,
-        Spoken::Ssh | Spoken::Other => Tongue::Reset,
+        DetectedProtocol::Tls => return hello_behind(client, bytes, spec, story, around).await,
+        DetectedProtocol::Http => Tongue::Http,
+        DetectedProtocol::Postgres => Tongue::Postgres,
+        DetectedProtocol::Ssh | DetectedProtocol::Other => Tongue::Reset,
     };
     Ok(Sniffed::other(client, bytes, Wish::Spoken(spoken), tongue))
 }

@@ -21,7 +21,7 @@ use crate::telemetry::{
     ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, Record, RouteCounts, Saturation, SaturationScope,
 };
 use crate::wire::ServerName;
-use crate::wire::proxy_protocol::{Header, Origin, Tlv, Version};
+use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv};
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
 ///
@@ -218,16 +218,16 @@ impl Story {
 
     /// A header came that is believed: the client is whom it tells. From now on that one is meant by its
     /// address.
-    pub(super) fn announced(&mut self, header: &Header) {
+    pub(super) fn announced(&mut self, header: &ProxyHeader) {
         let client = match &header.origin {
-            Origin::Tcp { source, .. } => Some(Address::Tcp(*source)),
-            Origin::Unix { source, .. } => Some(unix(source)),
-            Origin::Sender | Origin::Unknown => None,
+            HeaderOrigin::Tcp { source, .. } => Some(Address::Tcp(*source)),
+            HeaderOrigin::Unix { source, .. } => Some(unix(source)),
+            HeaderOrigin::Sender | HeaderOrigin::Unknown => None,
         };
         self.proxy_header(match (&client, header.version) {
             (None, _) => ProxyOutcome::Local,
-            (Some(_), Version::V1) => ProxyOutcome::V1,
-            (Some(_), Version::V2) => ProxyOutcome::V2,
+            (Some(_), HeaderVersion::V1) => ProxyOutcome::V1,
+            (Some(_), HeaderVersion::V2) => ProxyOutcome::V2,
         });
         let plot = self.plot_mut();
         let peer = plot.client.clone();

@@ -18,7 +18,7 @@ use super::spec::{AgentSpec, Targets};
 use super::{AgentWord, Backend, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
-use crate::wire::agent::{self, LONGEST_LINE, Word};
+use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
 
 /// What came of asking one backend's agent once.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub struct AgentReport {
     /// The backend as it was when its task was started; a reload may have replaced it since.
     pub backend: Arc<Backend>,
     /// What the agent said.
-    pub heard: Result<Vec<Word>, AgentFault>,
+    pub heard: Result<Vec<AgentDirective>, AgentFault>,
 }
 
 /// Why an agent said nothing.
@@ -60,14 +60,14 @@ impl AgentReport {
 }
 
 /// What a word says of the backend's state; `None` if it speaks of its load.
-pub(super) fn of_state(word: Word) -> Option<AgentWord> {
+pub(super) fn of_state(word: AgentDirective) -> Option<AgentWord> {
     match word {
-        Word::Up => Some(AgentWord::Up),
-        Word::Down => Some(AgentWord::Down),
-        Word::Ready => Some(AgentWord::Ready),
-        Word::Drain => Some(AgentWord::Drain),
-        Word::Maintenance => Some(AgentWord::Maintenance),
-        Word::Share(_) | Word::MaxConnections(_) => None,
+        AgentDirective::Up => Some(AgentWord::Up),
+        AgentDirective::Down => Some(AgentWord::Down),
+        AgentDirective::Ready => Some(AgentWord::Ready),
+        AgentDirective::Drain => Some(AgentWord::Drain),
+        AgentDirective::Maintenance => Some(AgentWord::Maintenance),
+        AgentDirective::Share(_) | AgentDirective::MaxConnections(_) => None,
     }
 }
 
@@ -86,20 +86,24 @@ impl Allowance {
     }
 
     /// Takes in a word, if it speaks of the load; true if something is another now.
-    pub(super) fn take_in(&self, word: Word) -> bool {
+    pub(super) fn take_in(&self, word: AgentDirective) -> bool {
         match word {
-            Word::Share(percent) => {
+            AgentDirective::Share(percent) => {
                 let percent = percent.min(100);
                 self.share.swap(percent, Ordering::SeqCst) != percent
             }
-            Word::MaxConnections(most) => self.allow(most.into()),
-            Word::Up | Word::Down | Word::Ready | Word::Drain | Word::Maintenance => false,
+            AgentDirective::MaxConnections(most) => self.allow(most.into()),
+            AgentDirective::Up
+            | AgentDirective::Down
+            | AgentDirective::Ready
+            | AgentDirective::Drain
+            | AgentDirective::Maintenance => false,
         }
     }
 
     /// Nobody limits it any more; true if something did.
     pub(super) fn forget(&self) -> bool {
-        self.take_in(Word::Share(100)) | self.allow(u64::MAX)
+        self.take_in(AgentDirective::Share(100)) | self.allow(u64::MAX)
     }
 
     fn allow(&self, most: u64) -> bool {
@@ -169,13 +173,13 @@ async fn run(watch: Watch<AgentSpec, AgentReport>) {
 }
 
 /// Asks once, within the time for it.
-async fn bounded_ask(address: &Address, spec: &AgentSpec) -> Result<Vec<Word>, AgentFault> {
+async fn bounded_ask(address: &Address, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
     let longest: Duration = spec.timeout;
     timeout(longest, ask(address, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
 }
 
 /// Connects, says what is to be said, and reads one line.
-async fn ask(address: &Address, send: Option<&[u8]>) -> Result<Vec<Word>, AgentFault> {
+async fn ask(address: &Address, send: Option<&[u8]>) -> Result<Vec<AgentDirective>, AgentFault> {
     let mut stream = connect(address).await.map_err(broken)?;
     if let Some(words) = send {
         stream.write_all(words).await.map_err(broken)?;
@@ -254,7 +258,7 @@ mod tests {
     async fn an_agent_may_be_told_something_first() {
         let (address, thread) = agent(5, b"drain\n");
         let heard = bounded_ask(&address.into(), &spec(Some(b"db-1\n"))).await;
-        assert_eq!(heard.unwrap(), [Word::Drain]);
+        assert_eq!(heard.unwrap(), [AgentDirective::Drain]);
         assert_eq!(thread.join().unwrap(), b"db-1\n");
     }
 
@@ -270,7 +274,12 @@ mod tests {
     fn an_allowance_is_what_was_said_last() {
         let allowance = Allowance::full();
         assert_eq!((allowance.share(), allowance.connections()), (100, u64::MAX));
-        for word in [Word::Share(30), Word::MaxConnections(7), Word::Down, Word::Ready] {
+        for word in [
+            AgentDirective::Share(30),
+            AgentDirective::MaxConnections(7),
+            AgentDirective::Down,
+            AgentDirective::Ready,
+        ] {
             allowance.take_in(word);
         }
         assert_eq!((allowance.share(), allowance.connections()), (30, 7));

@@ -1,12 +1,12 @@
 //! What a pool's backends are told of their clients, in a PROXY header.
 
-use crate::wire::proxy_protocol::{Tlv, Version};
+use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
 /// The PROXY header that a pool sends to its backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnnounceSpec {
     /// Its form. Version 1 has room for addresses only: everything below is then off.
-    pub version: Version,
+    pub version: HeaderVersion,
     /// Whether the name that the client asked for is told. Default: no.
     pub authority: bool,
     /// Whether the protocol that the client offers by ALPN is told, if it is one alone. Default: no.
@@ -23,7 +23,7 @@ pub struct AnnounceSpec {
 
 impl AnnounceSpec {
     /// A header with addresses alone.
-    pub fn new(version: Version) -> Self {
+    pub fn new(version: HeaderVersion) -> Self {
         let pass = Passed::Kinds(Vec::new());
         let (authority, alpn, unique_id, crc32c) = (false, false, false, false);
         Self { version, authority, alpn, unique_id, crc32c, tlvs: Vec::new(), pass }

@@ -27,7 +27,7 @@ use super::{BackendSpec, Duty, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::sys::Address;
 use crate::telemetry::BackendCounts;
-use crate::wire::agent::Word;
+use crate::wire::agent::AgentDirective;
 
 /// A backend and what happens at it.
 #[derive(Debug)]
@@ -307,7 +307,7 @@ impl Backend {
     }
 
     /// Takes in what its agent says of its load.
-    pub(super) fn allow(&self, word: Word) {
+    pub(super) fn allow(&self, word: AgentDirective) {
         if self.vitals.allowance.take_in(word) {
             self.changed();
         }
@@ -684,7 +684,7 @@ mod tests {
             let spec = BackendSpec { max_connections: own, ..spec("10.0.0.1:1", 1) };
             let backend = Backend::new(&"p".into(), &spec, Instant::now(), &Arc::default());
             if let Some(most) = of_agent {
-                backend.allow(Word::MaxConnections(most));
+                backend.allow(AgentDirective::MaxConnections(most));
             }
             assert_eq!(backend.limit_in_force(), expected, "{own:?} {of_agent:?}");
             backend.allow_all();

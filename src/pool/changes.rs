@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::agent::of_state;
 use super::health::{Event, Rules};
 use super::{AgentReport, Backend, Change, CheckReport, EjectionSpec, Pool, State, Trouble};
-use crate::wire::agent::Word;
+use crate::wire::agent::AgentDirective;
 
 /// Clients met the same trouble at a backend so often in a row that it may be ejected.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Pool {
         else {
             return Vec::new();
         };
-        let take_in = |word: &Word| {
+        let take_in = |word: &AgentDirective| {
             backend.allow(*word);
             backend.on(Event::Agent(of_state(*word)?), self.rules(), now)
         };

@@ -25,7 +25,7 @@ use siphasher::sip::SipHasher24;
 
 use super::{HashOn, Pool, PoolSpec, SourcePrefix};
 use crate::wire::ServerName;
-use crate::wire::proxy_protocol::{Header, Tlv};
+use crate::wire::proxy_protocol::{ProxyHeader, Tlv};
 
 const NETWORK: u8 = 0x11;
 const SOURCE: u8 = 0x12;
@@ -73,7 +73,7 @@ pub(super) fn network_key(pool: &PoolSpec, source: Option<SocketAddr>) -> u64 {
 
 impl Pool {
     /// The host name in a PROXY header, if this pool hashes it and it is one.
-    pub fn authority(&self, header: &Header) -> Option<ServerName> {
+    pub fn authority(&self, header: &ProxyHeader) -> Option<ServerName> {
         if !self.spec.hash_on.contains(HashOn::ProxyAuthority) {
             return None;
         }
@@ -239,9 +239,9 @@ mod tests {
 
     #[test]
     fn only_who_hashes_an_authority_has_one() {
-        let header = |authority: &[u8]| Header {
-            version: proxy_protocol::Version::V2,
-            origin: proxy_protocol::Origin::Unknown,
+        let header = |authority: &[u8]| ProxyHeader {
+            version: proxy_protocol::HeaderVersion::V2,
+            origin: proxy_protocol::HeaderOrigin::Unknown,
             tlvs: vec![Tlv::new(Tlv::AUTHORITY, authority)],
         };
         let authority = |hash_on: HashOn, name: &[u8]| {

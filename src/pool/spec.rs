@@ -16,7 +16,7 @@ use crate::limit::QuotaSpec;
 use crate::live::PeerTimeouts;
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
-use crate::wire::proxy_protocol::Version;
+use crate::wire::proxy_protocol::HeaderVersion;
 use crate::wire::{Script, ServerName};
 
 /// A pool as configured. Equal specs need no rebuild.
@@ -398,9 +398,9 @@ impl Default for HealthSpec {
 pub enum CheckHeader {
     /// One of a connection on the sender's own account. Version 2 has LOCAL for it, version 1 the two ends of the
     /// connection.
-    Local(Version),
+    Local(HeaderVersion),
     /// One with the two ends of the connection, as for a client's. For servers that close on LOCAL.
-    Proxy(Version),
+    Proxy(HeaderVersion),
 }
 
 /// TLS of a check.

@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::spec::{AgentSpec, Target};
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
-use crate::wire::agent::Word;
+use crate::wire::agent::AgentDirective;
 
 fn spec(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     let backends = backends.iter().map(|&(name, address, weight)| BackendSpec {
@@ -431,7 +431,7 @@ fn only_a_hash_table_has_a_digest() {
     assert_eq!((round_robin.digest(), round_robin.entries()), (None, None));
 }
 
-fn agent_report(pool: &Pool, name: &str, words: &[Word]) -> AgentReport {
+fn agent_report(pool: &Pool, name: &str, words: &[AgentDirective]) -> AgentReport {
     let backend = Arc::clone(pool.backend(name).unwrap());
     AgentReport { pool: Arc::clone(&pool.spec().name), backend, heard: Ok(words.to_vec()) }
 }
@@ -449,7 +449,7 @@ fn with_agent(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec 
 #[test]
 fn the_agents_word_is_remembered_by_the_pool() {
     let pool = Pool::build(with_agent(Algorithm::Maglev, &THREE), None, 0);
-    let said = agent_report(&pool, "b", &[Word::Drain, Word::Share(20)]);
+    let said = agent_report(&pool, "b", &[AgentDirective::Drain, AgentDirective::Share(20)]);
     let now = Instant::now();
     assert_eq!(pool.hear_agent(&said, now).len(), 1);
     let again = Arc::new(Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0));
@@ -461,7 +461,7 @@ fn the_agents_word_is_remembered_by_the_pool() {
 }
 
 /// The states that `a` comes to by these words, and who is picked then.
-fn check_agent(words: &[Word], states: &[State], expected: &str) {
+fn check_agent(words: &[AgentDirective], states: &[State], expected: &str) {
     for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
         let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
         let now = Instant::now();
@@ -480,22 +480,26 @@ fn check_agent(words: &[Word], states: &[State], expected: &str) {
 
 #[test]
 fn an_agent_is_obeyed() {
-    check_agent(&[Word::Up], &[], "abc");
-    check_agent(&[Word::Down], &[State::Down], "bc");
-    check_agent(&[Word::Down, Word::Up], &[State::Down, State::Up], "abc");
-    check_agent(&[Word::Drain, Word::Share(50)], &[State::Draining], "bc");
-    check_agent(&[Word::Maintenance], &[State::Maintenance], "bc");
-    check_agent(&[Word::Maintenance, Word::Ready], &[State::Maintenance, State::Up], "abc");
-    check_agent(&[Word::Share(0)], &[], "bc");
-    check_agent(&[Word::Share(50)], &[], "abc");
-    check_agent(&[Word::MaxConnections(0)], &[], "bc");
-    check_agent(&[Word::MaxConnections(1)], &[], "abc");
+    check_agent(&[AgentDirective::Up], &[], "abc");
+    check_agent(&[AgentDirective::Down], &[State::Down], "bc");
+    check_agent(&[AgentDirective::Down, AgentDirective::Up], &[State::Down, State::Up], "abc");
+    check_agent(&[AgentDirective::Drain, AgentDirective::Share(50)], &[State::Draining], "bc");
+    check_agent(&[AgentDirective::Maintenance], &[State::Maintenance], "bc");
+    check_agent(
+        &[AgentDirective::Maintenance, AgentDirective::Ready],
+        &[State::Maintenance, State::Up],
+        "abc",
+    );
+    check_agent(&[AgentDirective::Share(0)], &[], "bc");
+    check_agent(&[AgentDirective::Share(50)], &[], "abc");
+    check_agent(&[AgentDirective::MaxConnections(0)], &[], "bc");
+    check_agent(&[AgentDirective::MaxConnections(1)], &[], "abc");
 }
 
 /// How many of 1000 clients come to `a` when its agent lets it have so much.
 fn part_of_a(algorithm: Algorithm, percent: u8, backends: &[(&str, &str, u16)]) -> usize {
     let pool = build(algorithm, backends);
-    pool.backend("a").unwrap().allow(Word::Share(percent));
+    pool.backend("a").unwrap().allow(AgentDirective::Share(percent));
     let picks = (0..1000).map(|number| pool.pick(client(number), None, &[]).unwrap());
     picks.filter(|lease| &**lease.backend().name() == "a").count()
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::prefix::Prefixes;
-use crate::wire::proxy_protocol::{Header, private_link};
+use crate::wire::proxy_protocol::{ProxyHeader, private_link};
 use crate::wire::{Ja4, Offer, TlsVersion};
 
 /// What a connection must fulfil, all of it. An empty list and `None` ask for nothing.
@@ -38,7 +38,7 @@ pub struct TlvPattern {
 }
 
 impl TlvPattern {
-    fn fits(&self, header: &Header) -> bool {
+    fn fits(&self, header: &ProxyHeader) -> bool {
         let is_written = |value: &[u8]| {
             self.values.iter().any(|written| private_link::is_written(written, self.kind, value))
         };
@@ -150,7 +150,7 @@ pub struct Circumstances<'a> {
     /// What its hello offers; it may be `None` where no route [asks](Asks::offer), and where there is no hello.
     pub offer: Option<Offer<'a>>,
     /// The PROXY header that it came with.
-    pub proxy: Option<&'a Header>,
+    pub proxy: Option<&'a ProxyHeader>,
     /// The fingerprint, once somebody has asked.
     ja4: OnceCell<Ja4>,
 }
@@ -163,7 +163,7 @@ impl<'a> Circumstances<'a> {
 
     /// The same behind a PROXY header.
     #[must_use]
-    pub fn behind(self, proxy: Option<&'a Header>) -> Self {
+    pub fn behind(self, proxy: Option<&'a ProxyHeader>) -> Self {
         Self { proxy, ..self }
     }
 
@@ -329,7 +329,7 @@ impl fmt::Display for Conditions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proxy_protocol::{Origin, Tlv, Version};
+    use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, Tlv};
 
     fn of_tlvs(patterns: &[(u8, &[&str])]) -> Conditions {
         let values = |values: &[&str]| values.iter().map(|value| value.as_bytes().into()).collect();
@@ -341,8 +341,8 @@ mod tests {
     #[test]
     fn tlvs_of_the_header_must_all_fit() {
         let tlvs = vec![Tlv::new(Tlv::AWS, *b"\x01vpce-1"), Tlv::new(0xe5, *b"blue")];
-        let header = Header { version: Version::V2, origin: Origin::Unknown, tlvs };
-        let check = |patterns: &[(u8, &[&str])], header: Option<&Header>, expected: Option<u16>| {
+        let header = ProxyHeader { version: HeaderVersion::V2, origin: HeaderOrigin::Unknown, tlvs };
+        let check = |patterns: &[(u8, &[&str])], header: Option<&ProxyHeader>, expected: Option<u16>| {
             let what = Circumstances::default().behind(header);
             let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0] >> 8);
             assert_eq!(rank, expected, "{patterns:?}");

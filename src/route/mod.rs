@@ -28,5 +28,5 @@ pub struct Facts {
     /// The server name the client asked for, if it sent one.
     pub server_name: Option<ServerName>,
     /// The PROXY header that a trusted peer sent in front of the client's bytes, if there was one.
-    pub proxy: Option<Arc<proxy_protocol::Header>>,
+    pub proxy: Option<Arc<proxy_protocol::ProxyHeader>>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::build::BuildFault;
 use crate::snapshot::front::{DetectFront, Front, FrontSpec, Greet, PostgresFront};
 use crate::snapshot::{Action, Place, Target, TargetSpec};
-use crate::wire::Greeting;
+use crate::wire::BackendGreeting;
 
 /// Builds a front; `place` finds a pool's place by its name.
 pub(super) fn front(
@@ -34,11 +34,11 @@ pub(super) fn front(
                 databases: named(databases, "databases")?,
                 users: named(users, "users")?,
                 cancel: target(cancel, "cancel")?,
-                greet: Greet { greeting: Greeting::Postgres, timeout: *greeting_timeout },
+                greet: Greet { greeting: BackendGreeting::Postgres, timeout: *greeting_timeout },
             }))
         }
         FrontSpec::Starttls { protocol, hostname, greeting_timeout } => Front::Starttls(Box::new(Greet {
-            greeting: Greeting::Starttls { protocol: *protocol, name: Arc::clone(hostname) },
+            greeting: BackendGreeting::Starttls { protocol: *protocol, name: Arc::clone(hostname) },
             timeout: *greeting_timeout,
         })),
         FrontSpec::Detect(spec) => Front::Detect(Box::new(DetectFront {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Target, TargetSpec};
-use crate::wire::{Greeting, Spoken, Starttls};
+use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
 
 /// What comes before the hello, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub enum Front {
 #[derive(Clone, Debug)]
 pub struct Greet {
     /// What is said.
-    pub greeting: Greeting,
+    pub greeting: BackendGreeting,
     /// From the connect to the go-ahead.
     pub timeout: Duration,
 }
@@ -118,13 +118,13 @@ impl PostgresFront {
 
 impl DetectFront {
     /// The target of a protocol. That of TLS is found by its server name.
-    pub fn target(&self, spoken: Spoken) -> Option<&Target> {
+    pub fn target(&self, spoken: DetectedProtocol) -> Option<&Target> {
         match spoken {
-            Spoken::Tls => None,
-            Spoken::Ssh => self.ssh.as_ref(),
-            Spoken::Http => self.http.as_ref(),
-            Spoken::Postgres => self.postgres.as_ref(),
-            Spoken::Other => self.other.as_ref(),
+            DetectedProtocol::Tls => None,
+            DetectedProtocol::Ssh => self.ssh.as_ref(),
+            DetectedProtocol::Http => self.http.as_ref(),
+            DetectedProtocol::Postgres => self.postgres.as_ref(),
+            DetectedProtocol::Other => self.other.as_ref(),
         }
     }
 }

@@ -9,7 +9,7 @@ pub const LONGEST_LINE: usize = 1024;
 
 /// One thing that an agent asks for. What it does not mention stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Word {
+pub enum AgentDirective {
     /// `up`: it works, and takes connections if its checks agree.
     Up,
     /// `down`, `fail`, `failed`, `stopped`: it does not work.
@@ -42,7 +42,7 @@ pub enum AgentFault {
 /// # Errors
 ///
 /// See [`AgentFault`].
-pub fn read(heard: &[u8]) -> Result<Option<Vec<Word>>, AgentFault> {
+pub fn read(heard: &[u8]) -> Result<Option<Vec<AgentDirective>>, AgentFault> {
     let end = heard.iter().take(LONGEST_LINE).position(|byte| matches!(byte, b'\r' | b'\n'));
     let Some(end) = end else {
         return if heard.len() < LONGEST_LINE { Ok(None) } else { Err(AgentFault::TooLong) };
@@ -52,19 +52,19 @@ pub fn read(heard: &[u8]) -> Result<Option<Vec<Word>>, AgentFault> {
     if words.is_empty() { Err(AgentFault::Nothing) } else { Ok(Some(words)) }
 }
 
-fn word(bytes: &[u8]) -> Option<Word> {
+fn word(bytes: &[u8]) -> Option<AgentDirective> {
     let text = std::str::from_utf8(bytes).ok()?.to_ascii_lowercase();
     Some(match text.as_str() {
-        "up" => Word::Up,
-        "down" | "fail" | "failed" | "stopped" => Word::Down,
-        "ready" => Word::Ready,
-        "drain" => Word::Drain,
-        "maint" => Word::Maintenance,
+        "up" => AgentDirective::Up,
+        "down" | "fail" | "failed" | "stopped" => AgentDirective::Down,
+        "ready" => AgentDirective::Ready,
+        "drain" => AgentDirective::Drain,
+        "maint" => AgentDirective::Maintenance,
         _ => {
             if let Some(percent) = text.strip_suffix('%') {
-                Word::Share(u8::try_from(number(percent)?.min(100)).unwrap_or(100))
+                AgentDirective::Share(u8::try_from(number(percent)?.min(100)).unwrap_or(100))
             } else {
-                Word::MaxConnections(number(text.strip_prefix("maxconn:")?)?)
+                AgentDirective::MaxConnections(number(text.strip_prefix("maxconn:")?)?)
             }
         }
     })
@@ -81,9 +81,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use Word::{Down, Drain, Maintenance, MaxConnections, Ready, Share, Up};
+    use AgentDirective::{Down, Drain, Maintenance, MaxConnections, Ready, Share, Up};
 
-    fn check(heard: &str, expected: &[Word]) {
+    fn check(heard: &str, expected: &[AgentDirective]) {
         assert_eq!(read(heard.as_bytes()), Ok(Some(expected.to_vec())), "{heard:?}");
         for end in 0..heard.find(['\r', '\n']).unwrap() {
             assert_eq!(read(&heard.as_bytes()[..end]), Ok(None), "{heard:?} cut at {end}");

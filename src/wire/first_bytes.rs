@@ -4,7 +4,7 @@ use super::postgres::LONGEST_STARTUP;
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spoken {
+pub enum DetectedProtocol {
     /// The record header of a TLS handshake.
     Tls,
     /// The identification of an SSH client.
@@ -43,9 +43,11 @@ pub const ENOUGH: usize = 8;
 /// What the first bytes are; `None` while they may become more than one thing, or one that is not yet whole.
 ///
 /// The answer depends on the bytes alone, and once it is there, more bytes do not change it.
-pub fn tell(bytes: &[u8]) -> Option<Spoken> {
-    let fixed =
-        HTTP.iter().map(|words| (*words, Spoken::Http)).chain([(TLS, Spoken::Tls), (SSH, Spoken::Ssh)]);
+pub fn tell(bytes: &[u8]) -> Option<DetectedProtocol> {
+    let fixed = HTTP
+        .iter()
+        .map(|words| (*words, DetectedProtocol::Http))
+        .chain([(TLS, DetectedProtocol::Tls), (SSH, DetectedProtocol::Ssh)]);
     let mut may_be = false;
     for (words, spoken) in fixed {
         if bytes.starts_with(words) {
@@ -54,8 +56,8 @@ pub fn tell(bytes: &[u8]) -> Option<Spoken> {
         may_be |= words.starts_with(bytes);
     }
     match is_postgres(bytes) {
-        Some(true) => Some(Spoken::Postgres),
-        Some(false) if !may_be => Some(Spoken::Other),
+        Some(true) => Some(DetectedProtocol::Postgres),
+        Some(false) if !may_be => Some(DetectedProtocol::Other),
         _ => None,
     }
 }
@@ -81,13 +83,13 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(bytes: impl AsRef<[u8]>, expected: Option<Spoken>) {
+    fn check(bytes: impl AsRef<[u8]>, expected: Option<DetectedProtocol>) {
         assert_eq!(tell(bytes.as_ref()), expected, "{:?}", bytes.as_ref());
     }
 
     #[test]
     fn protocols_are_told_apart() {
-        use Spoken::{Http, Other, Postgres, Ssh, Tls};
+        use DetectedProtocol::{Http, Other, Postgres, Ssh, Tls};
         check("", None);
         check([22], None);
         check([22, 3], Some(Tls));

@@ -13,8 +13,8 @@ pub mod starttls;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion};
-pub use dialogue::{Dialogue, DialogueFault, Next, Script};
-pub use first_bytes::Spoken;
-pub use opening::{Greeting, Opening};
+pub use dialogue::{Dialogue, DialogueFault, DialogueStep, Script};
+pub use first_bytes::DetectedProtocol;
+pub use opening::{BackendGreeting, Opening};
 pub use server_name::{NameFault, ServerName};
 pub use starttls::Starttls;

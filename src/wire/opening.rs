@@ -4,7 +4,7 @@
 //! As a host it plays the server towards a client; as a guest it plays the client towards a backend.
 //!
 //! Nothing that was said before TLS is ever carried into it: what stands behind the request for TLS, or behind
-//! the answer to it, ends the connection ([`Fault::Pipelined`]). Input is bounded: a peer that has sent as much
+//! the answer to it, ends the connection ([`OpeningFault::Pipelined`]). Input is bounded: a peer that has sent as much
 //! as its protocol's messages may have, and no whole message, has failed. Time is the caller's to bound.
 
 use std::borrow::Cow;
@@ -15,18 +15,18 @@ use super::starttls::{self, Starttls};
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum OpeningStep {
     /// Send these bytes, then ask again.
     Say(Cow<'static, [u8]>),
-    /// Read at most [`Opening::room`] bytes, hand them to [`Opening::hear`], then ask again.
+    /// Read at most [`Opening::room`] bytes, hand them to [`Opening::receive`], then ask again.
     Read,
     /// All is said.
-    Over(Opened),
+    Over(OpeningOutcome),
 }
 
 /// How a connection goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpeningOutcome {
     /// With TLS. Nothing of what was heard belongs to it.
     Tls,
     /// With TLS, of which [`Opening::heard`] is the beginning.
@@ -39,7 +39,7 @@ pub enum Opened {
 
 /// Why a connection cannot go on. What there is to say to the peer has been said by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum OpeningFault {
     /// Bytes came behind the request for TLS, or behind the answer to it.
     #[error("bytes came in front of TLS")]
     Pipelined,
@@ -70,17 +70,17 @@ pub enum Farewell {
     Timeout,
     /// There is no room for it now.
     Busy,
-    /// Of [`Fault::Pipelined`].
+    /// Of [`OpeningFault::Pipelined`].
     Pipelined,
-    /// Of [`Fault::TooLong`].
+    /// Of [`OpeningFault::TooLong`].
     TooLong,
-    /// Of [`Fault::TooMany`].
+    /// Of [`OpeningFault::TooMany`].
     TooMany,
 }
 
 /// What a protocol makes of the bytes that it has not yet understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum ParsedMessage {
     /// More must come.
     More,
     /// The first `used` bytes are done with, and this is the reply, which may be empty.
@@ -88,9 +88,9 @@ pub(super) enum Heard {
     /// The first `used` bytes ask for TLS, or agree to it, and this is the reply.
     Tls { used: usize, words: Cow<'static, [u8]> },
     /// It goes on in another way, and what was heard is the beginning of that.
-    Other(Opened),
+    Other(OpeningOutcome),
     /// It ends, after these words.
-    End { fault: Fault, words: Cow<'static, [u8]> },
+    End { fault: OpeningFault, words: Cow<'static, [u8]> },
 }
 
 /// Nothing is replied.
@@ -98,28 +98,28 @@ pub(super) const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
 /// Where each protocol keeps what it must remember.
 #[derive(Clone, Debug)]
-enum Talk {
-    PostgresHost(postgres::Host),
+enum OpeningState {
+    PostgresHost(postgres::PostgresServer),
     PostgresGuest,
-    StarttlsHost(starttls::Host),
-    StarttlsGuest(starttls::Guest),
+    StarttlsHost(starttls::StarttlsServer),
+    StarttlsGuest(starttls::StarttlsClient),
 }
 
 /// An opening under way.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    talk: Talk,
+    talk: OpeningState,
     /// What is to be sent before anything else happens.
     say: Cow<'static, [u8]>,
     /// What was heard and is not yet done with.
     heard: Vec<u8>,
     /// How it ends, once that is known.
-    end: Option<Result<Opened, Fault>>,
+    end: Option<Result<OpeningOutcome, OpeningFault>>,
 }
 
 /// What a backend must hear and say before it gets a client's hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Greeting {
+pub enum BackendGreeting {
     /// An SSLRequest, answered by `S`.
     Postgres,
     /// Greeting, capabilities, STARTTLS and its answer.
@@ -134,26 +134,29 @@ pub enum Greeting {
 impl Opening {
     /// Plays a PostgreSQL server.
     pub fn postgres_host() -> Self {
-        Self::new(Talk::PostgresHost(postgres::Host::default()), NOTHING)
+        Self::new(OpeningState::PostgresHost(postgres::PostgresServer::default()), NOTHING)
     }
 
     /// Plays a server of mail that calls itself `name` and offers nothing but STARTTLS.
     pub fn starttls_host(protocol: Starttls, name: Arc<str>) -> Self {
-        let (host, greeting) = starttls::Host::new(protocol, name);
-        Self::new(Talk::StarttlsHost(host), greeting)
+        let (host, greeting) = starttls::StarttlsServer::new(protocol, name);
+        Self::new(OpeningState::StarttlsHost(host), greeting)
     }
 
     /// Plays the client of a backend.
-    pub fn guest(greeting: &Greeting) -> Self {
+    pub fn guest(greeting: &BackendGreeting) -> Self {
         match greeting {
-            Greeting::Postgres => Self::new(Talk::PostgresGuest, Cow::Borrowed(postgres::SSL_REQUEST)),
-            Greeting::Starttls { protocol, name } => {
-                Self::new(Talk::StarttlsGuest(starttls::Guest::new(*protocol, Arc::clone(name))), NOTHING)
+            BackendGreeting::Postgres => {
+                Self::new(OpeningState::PostgresGuest, Cow::Borrowed(postgres::SSL_REQUEST))
             }
+            BackendGreeting::Starttls { protocol, name } => Self::new(
+                OpeningState::StarttlsGuest(starttls::StarttlsClient::new(*protocol, Arc::clone(name))),
+                NOTHING,
+            ),
         }
     }
 
-    fn new(talk: Talk, say: Cow<'static, [u8]>) -> Self {
+    fn new(talk: OpeningState, say: Cow<'static, [u8]>) -> Self {
         Self { talk, say, heard: Vec::new(), end: None }
     }
 
@@ -162,31 +165,33 @@ impl Opening {
     /// # Errors
     ///
     /// Why it cannot go on. It is over then.
-    pub fn go_on(&mut self) -> Result<Turn, Fault> {
+    pub fn go_on(&mut self) -> Result<OpeningStep, OpeningFault> {
         loop {
             if !self.say.is_empty() {
-                return Ok(Turn::Say(std::mem::take(&mut self.say)));
+                return Ok(OpeningStep::Say(std::mem::take(&mut self.say)));
             }
             if let Some(end) = &self.end {
-                return end.clone().map(Turn::Over);
+                return end.clone().map(OpeningStep::Over);
             }
-            match self.talk.hear(&self.heard) {
-                Heard::More if self.room() == 0 => self.part(Fault::TooLong, Farewell::TooLong),
-                Heard::More => return Ok(Turn::Read),
-                Heard::Say { used, words } => {
+            match self.talk.receive(&self.heard) {
+                ParsedMessage::More if self.room() == 0 => {
+                    self.part(OpeningFault::TooLong, Farewell::TooLong)
+                }
+                ParsedMessage::More => return Ok(OpeningStep::Read),
+                ParsedMessage::Say { used, words } => {
                     self.forget(used);
                     self.say = words;
                 }
-                Heard::Tls { used, .. } if self.heard.len() > used => {
-                    self.part(Fault::Pipelined, Farewell::Pipelined);
+                ParsedMessage::Tls { used, .. } if self.heard.len() > used => {
+                    self.part(OpeningFault::Pipelined, Farewell::Pipelined);
                 }
-                Heard::Tls { used, words } => {
+                ParsedMessage::Tls { used, words } => {
                     self.forget(used);
                     self.say = words;
-                    self.end = Some(Ok(Opened::Tls));
+                    self.end = Some(Ok(OpeningOutcome::Tls));
                 }
-                Heard::Other(opened) => self.end = Some(Ok(opened)),
-                Heard::End { fault, words } => {
+                ParsedMessage::Other(opened) => self.end = Some(Ok(opened)),
+                ParsedMessage::End { fault, words } => {
                     self.say = words;
                     self.end = Some(Err(fault));
                 }
@@ -194,13 +199,13 @@ impl Opening {
         }
     }
 
-    fn part(&mut self, fault: Fault, farewell: Farewell) {
+    fn part(&mut self, fault: OpeningFault, farewell: Farewell) {
         self.say = self.farewell(farewell);
         self.end = Some(Err(fault));
     }
 
     /// Takes in what the peer sent. What is more than [`Opening::room`] is dropped.
-    pub fn hear(&mut self, bytes: &[u8]) {
+    pub fn receive(&mut self, bytes: &[u8]) {
         let room = self.room();
         self.heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
@@ -213,11 +218,11 @@ impl Opening {
     /// How many bytes of the peer are ever held at once.
     pub fn most(&self) -> usize {
         match &self.talk {
-            Talk::PostgresHost(_) => postgres::LONGEST_STARTUP,
+            OpeningState::PostgresHost(_) => postgres::LONGEST_STARTUP,
             // One byte decides, and a second one is one too many.
-            Talk::PostgresGuest => 2,
-            Talk::StarttlsHost(_) => starttls::LONGEST_COMMAND,
-            Talk::StarttlsGuest(_) => starttls::LONGEST_ANSWER,
+            OpeningState::PostgresGuest => 2,
+            OpeningState::StarttlsHost(_) => starttls::LONGEST_COMMAND,
+            OpeningState::StarttlsGuest(_) => starttls::LONGEST_ANSWER,
         }
     }
 
@@ -234,9 +239,9 @@ impl Opening {
     /// The last words to a client, in its protocol; to a backend there are none.
     pub fn farewell(&self, farewell: Farewell) -> Cow<'static, [u8]> {
         match &self.talk {
-            Talk::PostgresHost(_) => postgres::farewell(farewell).into(),
-            Talk::StarttlsHost(host) => host.farewell(farewell).into(),
-            Talk::PostgresGuest | Talk::StarttlsGuest(_) => NOTHING,
+            OpeningState::PostgresHost(_) => postgres::farewell(farewell).into(),
+            OpeningState::StarttlsHost(host) => host.farewell(farewell).into(),
+            OpeningState::PostgresGuest | OpeningState::StarttlsGuest(_) => NOTHING,
         }
     }
 
@@ -250,13 +255,13 @@ impl Opening {
     }
 }
 
-impl Talk {
-    fn hear(&mut self, heard: &[u8]) -> Heard {
+impl OpeningState {
+    fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
         match self {
-            Self::PostgresHost(host) => host.hear(heard),
+            Self::PostgresHost(host) => host.receive(heard),
             Self::PostgresGuest => postgres::answered(heard),
-            Self::StarttlsHost(host) => host.hear(heard),
-            Self::StarttlsGuest(guest) => guest.hear(heard),
+            Self::StarttlsHost(host) => host.receive(heard),
+            Self::StarttlsGuest(guest) => guest.receive(heard),
         }
     }
 }
@@ -272,8 +277,8 @@ pub(super) mod testing {
         let mut rest: &[u8] = &[];
         let end = loop {
             match opening.go_on() {
-                Ok(Turn::Say(words)) => said.extend_from_slice(&words),
-                Ok(Turn::Read) => {
+                Ok(OpeningStep::Say(words)) => said.extend_from_slice(&words),
+                Ok(OpeningStep::Read) => {
                     if rest.is_empty() {
                         match pieces.next() {
                             Some(next) => rest = next,
@@ -282,12 +287,16 @@ pub(super) mod testing {
                     }
                     let (now, later) = rest.split_at(rest.len().min(opening.room()));
                     assert!(!now.is_empty(), "a read without room");
-                    opening.hear(now);
+                    opening.receive(now);
                     rest = later;
                 }
-                Ok(Turn::Over(opened)) => {
-                    assert_eq!(opening.go_on(), Ok(Turn::Over(opened.clone())), "the end stays the end");
-                    if opened == Opened::Tls {
+                Ok(OpeningStep::Over(opened)) => {
+                    assert_eq!(
+                        opening.go_on(),
+                        Ok(OpeningStep::Over(opened.clone())),
+                        "the end stays the end"
+                    );
+                    if opened == OpeningOutcome::Tls {
                         assert_eq!(opening.heard(), b"", "nothing is carried into TLS");
                     }
                     break format!("{opened:?}");

@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use super::opening::{Farewell, Fault, Heard, NOTHING, Opened};
+use super::opening::{Farewell, NOTHING, OpeningFault, OpeningOutcome, ParsedMessage};
 
 /// Its length and the code that stands where a version would.
 pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -40,77 +40,81 @@ pub struct Startup {
 
 /// What a server remembers of a client that begins.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Host {
+pub(super) struct PostgresServer {
     gss_was_asked: bool,
 }
 
-impl Host {
-    pub(super) fn hear(&mut self, heard: &[u8]) -> Heard {
+impl PostgresServer {
+    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
         if heard.first() == Some(&TLS_HANDSHAKE) && !self.gss_was_asked {
-            return Heard::Other(Opened::DirectTls);
+            return ParsedMessage::Other(OpeningOutcome::DirectTls);
         }
         let (length, code) = match head(heard) {
             Ok(Some(head)) => head,
-            Ok(None) => return Heard::More,
+            Ok(None) => return ParsedMessage::More,
             Err(fault) => return fault.into(),
         };
         match code {
-            CODE_SSL if length == 8 => Heard::Tls { used: 8, words: Cow::Borrowed(b"S") },
+            CODE_SSL if length == 8 => ParsedMessage::Tls { used: 8, words: Cow::Borrowed(b"S") },
             CODE_GSS if length == 8 && !self.gss_was_asked => {
                 if heard.len() > 8 {
-                    return Heard::End {
-                        fault: Fault::Pipelined,
+                    return ParsedMessage::End {
+                        fault: OpeningFault::Pipelined,
                         words: farewell(Farewell::Pipelined).into(),
                     };
                 }
                 self.gss_was_asked = true;
-                Heard::Say { used: 8, words: Cow::Borrowed(b"N") }
+                ParsedMessage::Say { used: 8, words: Cow::Borrowed(b"N") }
             }
             CODE_CANCEL if length >= CANCEL_HEAD && CANCEL_KEY.contains(&(length - CANCEL_HEAD)) => {
-                if heard.len() < length { Heard::More } else { Heard::Other(Opened::Cancel) }
+                if heard.len() < length {
+                    ParsedMessage::More
+                } else {
+                    ParsedMessage::Other(OpeningOutcome::Cancel)
+                }
             }
-            CODE_SSL | CODE_GSS | CODE_CANCEL => Bad::Message.into(),
+            CODE_SSL | CODE_GSS | CODE_CANCEL => StartupFault::Message.into(),
             version if version >> 16 == 3 => match heard.get(8..length).map(startup) {
-                None => Heard::More,
-                Some(None) => Bad::Message.into(),
-                Some(Some(startup)) => Heard::Other(Opened::Plaintext(startup)),
+                None => ParsedMessage::More,
+                Some(None) => StartupFault::Message.into(),
+                Some(Some(startup)) => ParsedMessage::Other(OpeningOutcome::Plaintext(startup)),
             },
-            _ => Bad::Version.into(),
+            _ => StartupFault::Version.into(),
         }
     }
 }
 
 /// What is wrong with a first message.
 #[derive(Clone, Copy)]
-enum Bad {
+enum StartupFault {
     Length,
     Message,
     Version,
 }
 
-impl From<Bad> for Heard {
-    fn from(bad: Bad) -> Self {
+impl From<StartupFault> for ParsedMessage {
+    fn from(bad: StartupFault) -> Self {
         let words = match bad {
-            Bad::Length => error("08P01", "this is not the beginning of a PostgreSQL session", ""),
-            Bad::Message => error("08P01", "invalid startup message", ""),
-            Bad::Version => {
+            StartupFault::Length => error("08P01", "this is not the beginning of a PostgreSQL session", ""),
+            StartupFault::Message => error("08P01", "invalid startup message", ""),
+            StartupFault::Version => {
                 error("0A000", "unsupported frontend protocol", "Protocol version 3 is spoken here.")
             }
         };
-        Self::End { fault: Fault::Malformed, words: words.into() }
+        Self::End { fault: OpeningFault::Malformed, words: words.into() }
     }
 }
 
 /// The length and the code of a first message, once both are there. The length counts itself.
-fn head(heard: &[u8]) -> Result<Option<(usize, u32)>, Bad> {
+fn head(heard: &[u8]) -> Result<Option<(usize, u32)>, StartupFault> {
     // The longest has two bytes, so that what is no PostgreSQL at all is known by its first one.
     if heard.iter().take(2).any(|&byte| byte != 0) {
-        return Err(Bad::Length);
+        return Err(StartupFault::Length);
     }
     let Some(length) = heard.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length) as usize;
     if !(8..=LONGEST_STARTUP).contains(&length) {
-        return Err(Bad::Length);
+        return Err(StartupFault::Length);
     }
     let Some(code) = heard.get(4..8).and_then(|code| code.first_chunk::<4>()) else { return Ok(None) };
     Ok(Some((length, u32::from_be_bytes(*code))))
@@ -135,12 +139,12 @@ fn startup(parameters: &[u8]) -> Option<Startup> {
 }
 
 /// What a backend says to an SSLRequest: one byte, and nothing behind it.
-pub(super) fn answered(heard: &[u8]) -> Heard {
+pub(super) fn answered(heard: &[u8]) -> ParsedMessage {
     match heard {
-        [] => Heard::More,
-        [b'S', ..] => Heard::Tls { used: 1, words: NOTHING },
-        [b'N', ..] => Heard::End { fault: Fault::Refused, words: NOTHING },
-        _ => Heard::End { fault: Fault::Unexpected, words: NOTHING },
+        [] => ParsedMessage::More,
+        [b'S', ..] => ParsedMessage::Tls { used: 1, words: NOTHING },
+        [b'N', ..] => ParsedMessage::End { fault: OpeningFault::Refused, words: NOTHING },
+        _ => ParsedMessage::End { fault: OpeningFault::Unexpected, words: NOTHING },
     }
 }
 
@@ -176,7 +180,7 @@ mod tests {
 
     use super::*;
     use crate::wire::opening::testing::run;
-    use crate::wire::opening::{Greeting, Opening};
+    use crate::wire::opening::{BackendGreeting, Opening};
 
     fn message(code: u32, rest: &[u8]) -> Vec<u8> {
         let length = u32::try_from(8 + rest.len()).unwrap();
@@ -210,7 +214,10 @@ mod tests {
     fn starts(user: &str, database: &str) -> String {
         format!(
             "{:?}",
-            Opened::Plaintext(Startup { user: user.as_bytes().into(), database: database.as_bytes().into() })
+            OpeningOutcome::Plaintext(Startup {
+                user: user.as_bytes().into(),
+                database: database.as_bytes().into()
+            })
         )
     }
 
@@ -324,14 +331,14 @@ mod tests {
                 prop_assert!(end == "Tls" || end == "Pipelined");
             }
             run(Opening::postgres_host(), &bytes, piece);
-            run(Opening::guest(&Greeting::Postgres), &bytes, piece);
+            run(Opening::guest(&BackendGreeting::Postgres), &bytes, piece);
         }
     }
 
     #[test]
     fn a_backend_says_s() {
         let check = |answer: &[u8], end: &str| {
-            let (said, found) = run(Opening::guest(&Greeting::Postgres), answer, usize::MAX);
+            let (said, found) = run(Opening::guest(&BackendGreeting::Postgres), answer, usize::MAX);
             assert_eq!((said.len() >= 8, found.as_str()), (true, end), "{answer:?}");
         };
         check(b"", "more");

@@ -199,11 +199,11 @@ fn who_asks_does_not_wait_for_a_reload() {
     let manager = Manager::new(&folder);
     let file = folder.path("config.toml");
     let mut program = Program::start(command(&["run"]).arg(file).env("NOTIFY_SOCKET", &manager.path));
-    assert_eq!(manager.hear(), ["READY=1"]);
+    assert_eq!(manager.receive(), ["READY=1"]);
     // On a busy machine the file may be read before the question was asked, but hardly each time.
     let is_first = (0..5).any(|_| {
         program.signal("HUP");
-        assert_eq!(manager.hear()[0], "RELOADING=1");
+        assert_eq!(manager.receive()[0], "RELOADING=1");
         let (code, _) = admin::ask(Address::from(address), "/healthz", PATIENCE).unwrap();
         assert_eq!(code, 200);
         manager.socket.set_nonblocking(true).unwrap();

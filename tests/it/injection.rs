@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
 
-use pointsman::wire::proxy_protocol::{Outgoing, Tlv, Version};
+use pointsman::wire::proxy_protocol::{HeaderVersion, OutgoingHeader, Tlv};
 use serde_json::Value;
 
 use crate::process::{Folder, command, run};
@@ -156,7 +156,8 @@ impl Program {
         for kind in [Tlv::AUTHORITY, Tlv::ALPN, 0x05, 0xea] {
             let endpoints = Some(("198.51.100.1:1".parse().unwrap(), tls));
             let tlvs = vec![(kind, HOSTILE)];
-            let header = Outgoing { version: Version::V2, endpoints, tlvs, crc32c: false }.write();
+            let header =
+                OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs, crc32c: false }.write();
             self.send(tls, &[header, hello.clone()].concat());
         }
         self.send(tls, &[b"PROXY TCP4 ", HOSTILE, b"\r\n", &hello].concat());

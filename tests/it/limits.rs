@@ -9,7 +9,7 @@ use pointsman::admin;
 use pointsman::config::Config;
 use pointsman::limit::{PrefixLengths, Source};
 use pointsman::pool::Duty;
-use pointsman::wire::proxy_protocol::{Outgoing, Version};
+use pointsman::wire::proxy_protocol::{HeaderVersion, OutgoingHeader};
 use socket2::{Domain, Socket, Type};
 
 use crate::records::LogFile;
@@ -363,7 +363,7 @@ fn what_comes_back_keeps_what_was_counted() {
 
 fn header(client: &str) -> Vec<u8> {
     let endpoints = Some((client.parse().unwrap(), "203.0.113.1:443".parse().unwrap()));
-    Outgoing { version: Version::V2, endpoints, tlvs: Vec::new(), crc32c: false }.write()
+    OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs: Vec::new(), crc32c: false }.write()
 }
 
 /// Behind a proxy, its clients are the sources, and it is none itself.

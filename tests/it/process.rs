@@ -522,7 +522,7 @@ fn a_full_disk_under_standard_error_stops_nobody() {
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).stdout(Stdio::null()).stderr(full);
     let child = command.spawn().unwrap();
     let mut program = Program { child, stderr: Lines::default(), stdout: Lines::default() };
-    assert_eq!(manager.hear(), ["READY=1"]);
+    assert_eq!(manager.receive(), ["READY=1"]);
     let stream = echo(bind);
     // Each of these writes to the log.
     program.signal("HUP");
@@ -553,7 +553,7 @@ impl Manager {
         Self { socket, path }
     }
 
-    pub(crate) fn hear(&self) -> Vec<String> {
+    pub(crate) fn receive(&self) -> Vec<String> {
         let mut buffer = [0; 4096];
         let n = self.socket.recv(&mut buffer).expect("the program says something");
         String::from_utf8(buffer[..n].to_vec()).unwrap().lines().map(str::to_owned).collect()
@@ -562,7 +562,7 @@ impl Manager {
     /// The next word that is not of the watchdog.
     fn hear_but_watchdog(&self) -> Vec<String> {
         loop {
-            let words = self.hear();
+            let words = self.receive();
             if words != ["WATCHDOG=1"] {
                 return words;
             }
@@ -583,21 +583,21 @@ fn a_service_manager_hears_of_every_stage() {
     let path = folder.write("notify.toml", &file(OFF, "127.0.0.1:0", backend.address));
     let manager = Manager::new(&folder);
     let mut program = Program::start(command(&["run"]).arg(&path).env("NOTIFY_SOCKET", &manager.path));
-    assert_eq!(manager.hear(), ["READY=1"]);
+    assert_eq!(manager.receive(), ["READY=1"]);
     drop(echo(program.address("main")));
     for text in [file(OFF, "127.0.0.1:0", backend.address), "broken".to_owned()] {
         folder.write("notify.toml", &text);
         program.signal("HUP");
-        let words = manager.hear();
+        let words = manager.receive();
         assert_eq!(words[0], "RELOADING=1");
         // A manager that waits for the end of a reload tells its signal from an earlier one by this.
         let moment = words.get(1).and_then(|word| word.strip_prefix("MONOTONIC_USEC="));
         let moment: u64 = moment.unwrap_or_else(|| panic!("no moment in {words:?}")).parse().unwrap();
         assert!(moment > 0);
-        assert_eq!(manager.hear(), ["READY=1"], "also of a reload that failed");
+        assert_eq!(manager.receive(), ["READY=1"], "also of a reload that failed");
     }
     program.signal("TERM");
-    assert_eq!(manager.hear(), ["STOPPING=1"]);
+    assert_eq!(manager.receive(), ["STOPPING=1"]);
     assert_eq!(program.end().code(), Some(0));
 }
 
@@ -610,15 +610,15 @@ fn a_watchdog_is_fed_while_it_serves_and_drains() {
     let mut command = command(&["run"]);
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2500000");
     let mut program = Program::start(&mut command);
-    assert_eq!(manager.hear(), ["READY=1"]);
+    assert_eq!(manager.receive(), ["READY=1"]);
     for _ in 0..3 {
-        assert_eq!(manager.hear(), ["WATCHDOG=1"]);
+        assert_eq!(manager.receive(), ["WATCHDOG=1"]);
     }
     let open = echo(program.address("main"));
     program.signal("TERM");
     assert_eq!(manager.hear_but_watchdog(), ["STOPPING=1"]);
     for _ in 0..2 {
-        assert_eq!(manager.hear(), ["WATCHDOG=1"]);
+        assert_eq!(manager.receive(), ["WATCHDOG=1"]);
     }
     drop(open);
     assert_eq!(program.end().code(), Some(0));

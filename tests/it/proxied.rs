@@ -5,7 +5,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::{Mutex, mpsc};
 
-use pointsman::wire::proxy_protocol::{Found, Header, Origin, Outgoing, Tlv, Version, local, read};
+use pointsman::wire::proxy_protocol::{
+    HeaderOrigin, HeaderSearch, HeaderVersion, OutgoingHeader, ProxyHeader, Tlv, local, read,
+};
 
 use crate::records::LogFile;
 use crate::support::hello::{extension, hello, message, records, server_name};
@@ -53,28 +55,28 @@ fn wary(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     proxy(&keys, &list([backend]), "")
 }
 
-fn header(version: Version, source: &str, tlvs: &[(u8, &[u8])], crc32c: bool) -> Vec<u8> {
+fn header(version: HeaderVersion, source: &str, tlvs: &[(u8, &[u8])], crc32c: bool) -> Vec<u8> {
     let endpoints = Some((source.parse().unwrap(), FRONT.parse().unwrap()));
-    Outgoing { version, endpoints, tlvs: tlvs.to_vec(), crc32c }.write()
+    OutgoingHeader { version, endpoints, tlvs: tlvs.to_vec(), crc32c }.write()
 }
 
 /// Headers of all kinds, with the outcome they are counted by.
 fn headers() -> Vec<(Vec<u8>, &'static str)> {
     let tlvs: &[(u8, &[u8])] = &[(Tlv::AUTHORITY, b"a.example"), (0xea, &[7; 300])];
     vec![
-        (header(Version::V1, CLIENT, &[], false), "v1"),
-        (header(Version::V1, "[2001:db8::7]:1", &[], false), "v1"),
-        (header(Version::V2, CLIENT, &[], false), "v2"),
-        (header(Version::V2, CLIENT, tlvs, true), "v2"),
-        (local(Version::V1, None), "local"),
-        (local(Version::V2, None), "local"),
+        (header(HeaderVersion::V1, CLIENT, &[], false), "v1"),
+        (header(HeaderVersion::V1, "[2001:db8::7]:1", &[], false), "v1"),
+        (header(HeaderVersion::V2, CLIENT, &[], false), "v2"),
+        (header(HeaderVersion::V2, CLIENT, tlvs, true), "v2"),
+        (local(HeaderVersion::V1, None), "local"),
+        (local(HeaderVersion::V2, None), "local"),
         (local_of_unknown_family(), "local"),
     ]
 }
 
 /// LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
 fn local_of_unknown_family() -> Vec<u8> {
-    let mut header = local(Version::V2, None);
+    let mut header = local(HeaderVersion::V2, None);
     header.truncate(13);
     header.extend(b"\xf1\0\x04junk");
     header
@@ -148,7 +150,7 @@ fn headers_in_front_of_a_hello() {
 fn a_server_that_speaks_first_is_heard_behind_a_header() {
     let backend = Recorder::start("b");
     let proxy = believing(TCP, "require", &backend);
-    assert_eq!(ask(&proxy, &header(Version::V2, CLIENT, &[], false)).unwrap(), "b");
+    assert_eq!(ask(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false)).unwrap(), "b");
     assert_eq!(backend.received(), b"");
 }
 
@@ -170,9 +172,9 @@ fn check_refused(proxy: &Proxy, words: &[u8], outcome: &str, reason: &str) {
 
 #[test]
 fn what_is_refused_is_counted_apart() {
-    let mut broken = header(Version::V2, CLIENT, &[], true);
+    let mut broken = header(HeaderVersion::V2, CLIENT, &[], true);
     *broken.last_mut().unwrap() ^= 1;
-    let unknown = [&header(Version::V2, CLIENT, &[], false)[..13], &[0x41, 0, 0]].concat();
+    let unknown = [&header(HeaderVersion::V2, CLIENT, &[], false)[..13], &[0x41, 0, 0]].concat();
     for protocol in [TCP, TLS] {
         let backend = Recorder::start("b");
         for mode in ["require", "accept", "shadow"] {
@@ -187,7 +189,7 @@ fn what_is_refused_is_counted_apart() {
         check_refused(&proxy, &hello(b"a.example"), "missing", "proxy_missing");
         check_refused(&proxy, b"GET / HTTP/1.1\r\n\r\n", "missing", "proxy_missing");
         let proxy = wary(protocol, "require", &backend);
-        check_refused(&proxy, &header(Version::V2, CLIENT, &[], false), "untrusted", "proxy_untrusted");
+        check_refused(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false), "untrusted", "proxy_untrusted");
         check_refused(&proxy, b"", "untrusted", "proxy_untrusted");
         assert_eq!(backend.connections(), 0);
     }
@@ -199,7 +201,7 @@ fn a_header_that_nobody_believes_is_named() {
     let proxies =
         [proxy(TLS, &list([&backend]), ""), wary(TLS, "accept", &backend), wary(TLS, "shadow", &backend)];
     for proxy in proxies {
-        for version in [Version::V1, Version::V2] {
+        for version in [HeaderVersion::V1, HeaderVersion::V2] {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
             check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
         }
@@ -208,7 +210,9 @@ fn a_header_that_nobody_believes_is_named() {
     }
     // One header is believed, not two.
     let proxy = believing(TLS, "require", &backend);
-    let words = [header(Version::V1, CLIENT, &[], false), header(Version::V1, CLIENT, &[], false)].concat();
+    let words =
+        [header(HeaderVersion::V1, CLIENT, &[], false), header(HeaderVersion::V1, CLIENT, &[], false)]
+            .concat();
     check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
     assert_eq!(backend.connections(), 0);
 }
@@ -224,7 +228,7 @@ fn a_peer_may_come_without_where_none_is_required() {
             assert_eq!(backend.received(), words);
             assert_eq!(count(&trusting, "missing"), 1.0);
             assert_eq!(shadowed(&trusting, "proxy_missing"), is_shadow);
-            let whole = [&header(Version::V2, CLIENT, &[], false)[..], &words].concat();
+            let whole = [&header(HeaderVersion::V2, CLIENT, &[], false)[..], &words].concat();
             assert_eq!(ask(&trusting, &whole).unwrap(), "b");
             assert_eq!(backend.received(), words);
             let wary = wary(protocol, mode, &backend);
@@ -280,7 +284,7 @@ fn the_true_source_is_hashed() {
     for host in 0..20 {
         let asked = [1, 2].map(|port| {
             let source = format!("198.51.100.{host}:{port}");
-            ask(&proxy, &header(Version::V2, &source, &[], false)).unwrap()
+            ask(&proxy, &header(HeaderVersion::V2, &source, &[], false)).unwrap()
         });
         assert_eq!(asked[0], asked[1], "{host}");
         seen.extend(asked);
@@ -296,7 +300,8 @@ fn an_authority_is_hashed_before_the_name_and_the_source() {
     let asked = |source: &str, authority: &str, name: &str| {
         let tlvs: &[(u8, &[u8])] = &[(Tlv::AUTHORITY, authority.as_bytes())];
         let tlvs = if authority.is_empty() { &[] } else { tlvs };
-        ask(&proxy, &[header(Version::V2, source, tlvs, false), hello(name.as_bytes())].concat()).unwrap()
+        ask(&proxy, &[header(HeaderVersion::V2, source, tlvs, false), hello(name.as_bytes())].concat())
+            .unwrap()
     };
     let mut seen = HashSet::new();
     for number in 0..20 {
@@ -321,8 +326,8 @@ fn the_access_log_has_client_and_peer() {
         &[(Tlv::ALPN, b"h2"), (Tlv::AUTHORITY, b"front.example"), (Tlv::UNIQUE_ID, b"id \xff")];
     let mut records = Vec::new();
     for words in [
-        [header(Version::V2, CLIENT, tlvs, true), hello(b"a.example")].concat(),
-        [local(Version::V2, None), hello(b"a.example")].concat(),
+        [header(HeaderVersion::V2, CLIENT, tlvs, true), hello(b"a.example")].concat(),
+        [local(HeaderVersion::V2, None), hello(b"a.example")].concat(),
         hello(b"a.example"),
     ] {
         let stream = proxy.connect();
@@ -346,15 +351,15 @@ fn the_access_log_has_client_and_peer() {
 
 /// Takes apart what a backend received.
 #[track_caller]
-fn take_apart(received: &[u8]) -> (Header, &[u8]) {
+fn take_apart(received: &[u8]) -> (ProxyHeader, &[u8]) {
     match read(received) {
-        Ok(Some(Found::Header(header, length))) => (header, &received[length..]),
+        Ok(Some(HeaderSearch::Header(header, length))) => (header, &received[length..]),
         other => panic!("{other:?}: {}", received.escape_ascii()),
     }
 }
 
 /// What the backends of a pool with this header receive when a client says this.
-fn announced(listener: &str, pool: &str, words: &[u8]) -> (Header, Vec<u8>, SocketAddr, Proxy) {
+fn announced(listener: &str, pool: &str, words: &[u8]) -> (ProxyHeader, Vec<u8>, SocketAddr, Proxy) {
     let backend = Recorder::start("b");
     let proxy = proxy(listener, &list([&backend]), &format!("proxy_protocol = {pool}"));
     let stream = proxy.connect();
@@ -368,10 +373,11 @@ fn announced(listener: &str, pool: &str, words: &[u8]) -> (Header, Vec<u8>, Sock
 #[test]
 fn backends_are_told_their_clients() {
     for (listener, words) in [(TCP, b"words".to_vec()), (TCP, Vec::new()), (TLS, hello(b"a.example"))] {
-        for (pool, version) in [("\"v1\"", Version::V1), ("\"v2\"", Version::V2)] {
+        for (pool, version) in [("\"v1\"", HeaderVersion::V1), ("\"v2\"", HeaderVersion::V2)] {
             let (header, rest, source, proxy) = announced(listener, pool, &words);
             let destination = proxy.address("main");
-            let expected = Header { version, origin: Origin::Tcp { source, destination }, tlvs: Vec::new() };
+            let expected =
+                ProxyHeader { version, origin: HeaderOrigin::Tcp { source, destination }, tlvs: Vec::new() };
             assert_eq!((header, rest), (expected, words.clone()));
             wait_for("the bytes", || from_clients(&proxy) == words.len() as f64);
         }
@@ -390,10 +396,11 @@ fn backends_are_told_what_came_in() {
         (0xe0, b"theirs"),
         (0xe1, b"more"),
     ];
-    let behind = [header(Version::V2, CLIENT, came, true), words.clone()].concat();
+    let behind = [header(HeaderVersion::V2, CLIENT, came, true), words.clone()].concat();
     let check = |pool: &str, expected: &[(u8, &[u8])]| {
         let (header, rest, ..) = announced(&believing, pool, &behind);
-        let origin = Origin::Tcp { source: CLIENT.parse().unwrap(), destination: FRONT.parse().unwrap() };
+        let origin =
+            HeaderOrigin::Tcp { source: CLIENT.parse().unwrap(), destination: FRONT.parse().unwrap() };
         assert_eq!((&header.origin, &rest), (&origin, &words));
         let tlvs: Vec<_> = header.tlvs.iter().map(|tlv| (tlv.kind, &*tlv.value)).collect();
         assert_eq!(tlvs, expected, "{pool}");
@@ -484,7 +491,7 @@ fn a_row_of_proxies_tells_the_first_client() {
         let received = backend.received();
         let (header, rest) = take_apart(&received);
         let destination = first.address("main");
-        assert_eq!(header.origin, Origin::Tcp { source, destination });
+        assert_eq!(header.origin, HeaderOrigin::Tcp { source, destination });
         assert_eq!(rest, hello(b"a.example"));
     }
 }
@@ -526,7 +533,7 @@ fn checks_begin_with_a_header() {
     let of = |header: &str, health: &str| {
         format!("proxy_protocol = \"{header}\"\nhealth = {{ interval = \"50ms\", {health} }}")
     };
-    let own = local(Version::V2, None);
+    let own = local(HeaderVersion::V2, None);
     let begun = |health: &str, greeting, words: &[u8]| {
         let expected = [&own[..], words].concat();
         let heard = checked(&of("v2", health), greeting, expected.len());
@@ -545,8 +552,11 @@ fn checks_begin_with_a_header() {
     begun("check = \"send-expect\", steps = [{ expect = \"x\" }, { send = \"hi\" }]", b"x", b"hi");
     let line = checked(&of("v1", "check = \"redis\""), b"", 60);
     let (header, rest) = take_apart(&line);
-    assert!(matches!(header.origin, Origin::Tcp { source, .. } if source.ip().is_loopback()), "{header:?}");
-    assert_eq!((header.version, rest), (Version::V1, &b"*1\r\n$4\r\nPING\r\n"[..]));
+    assert!(
+        matches!(header.origin, HeaderOrigin::Tcp { source, .. } if source.ip().is_loopback()),
+        "{header:?}"
+    );
+    assert_eq!((header.version, rest), (HeaderVersion::V1, &b"*1\r\n$4\r\nPING\r\n"[..]));
     let heard = checked(&of("v2", "check = \"redis\", proxy_protocol = false"), b"", 14);
     assert_eq!(heard, b"*1\r\n$4\r\nPING\r\n");
 }
@@ -577,7 +587,7 @@ const LINKS: [(u8, &[u8], &str); 3] = [
 /// Which backend greets behind a header with this TLV.
 fn ask_behind(proxy: &Proxy, tlvs: &[(u8, &[u8])]) -> Result<String, Vec<u8>> {
     let mut stream = proxy.connect();
-    stream.write_all(&header(Version::V2, CLIENT, tlvs, false)).unwrap();
+    stream.write_all(&header(HeaderVersion::V2, CLIENT, tlvs, false)).unwrap();
     ask_on(stream, b"hello")
 }
 
@@ -629,7 +639,7 @@ fn sources_may_be_private_links() {
     let proxy = proxy(&keys, &list([&backend]), "");
     let connect = |tlvs: &[(u8, &[u8])]| {
         let mut stream = proxy.connect();
-        stream.write_all(&header(Version::V2, CLIENT, tlvs, false)).unwrap();
+        stream.write_all(&header(HeaderVersion::V2, CLIENT, tlvs, false)).unwrap();
         stream
     };
     let greeted = |stream: &mut TcpStream| stream.read_exact(&mut [0; 2]);

@@ -298,7 +298,7 @@ fn fill(path: &std::path::Path) -> usize {
 fn next_stage(manager: &Manager) -> Vec<String> {
     let mut stage = None;
     while stage.is_none() {
-        stage = Some(manager.hear()).filter(|words| words != &["FILL=1"] && words != &["WATCHDOG=1"]);
+        stage = Some(manager.receive()).filter(|words| words != &["FILL=1"] && words != &["WATCHDOG=1"]);
     }
     stage.unwrap()
 }

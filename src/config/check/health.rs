@@ -14,7 +14,7 @@ use crate::config::words::{Number, Time};
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{BackendSpec, CheckKind, HealthSpec};
 use crate::wire::Script;
-use crate::wire::dialogue::Step;
+use crate::wire::dialogue::ScriptStep;
 use crate::wire::dialogue::send_expect::MOST_STEPS;
 
 /// Time between two checks, and between two questions to an agent.
@@ -226,7 +226,7 @@ impl HealthChecker<'_> {
         }
     }
 
-    fn steps(&self, words: &Health, found: &mut Findings<'_>) -> Arc<[Step]> {
+    fn steps(&self, words: &Health, found: &mut Findings<'_>) -> Arc<[ScriptStep]> {
         let list = match &words.steps {
             Key::Good(entry) => &entry.value,
             Key::Wrong => return Arc::default(),
@@ -238,7 +238,7 @@ impl HealthChecker<'_> {
                 return Arc::default();
             }
         };
-        let steps: Vec<Step> =
+        let steps: Vec<ScriptStep> =
             list.items.iter().enumerate().filter_map(|(at, item)| self.step(at, item, found)).collect();
         if list.complete && steps.len() == list.items.len() {
             self.judge(words.steps.place().unwrap_or(self.place), &steps, list, found);
@@ -246,15 +246,15 @@ impl HealthChecker<'_> {
         steps.into()
     }
 
-    fn step(&self, at: usize, item: &Item<StepWords>, found: &mut Findings<'_>) -> Option<Step> {
+    fn step(&self, at: usize, item: &Item<StepWords>, found: &mut Findings<'_>) -> Option<ScriptStep> {
         let StepWords { send, send_hex, expect, expect_hex, expect_regex, refuse } = &item.value;
         let steps = [
-            send.value().map(|text| Step::Send(Arc::clone(&text.0))),
-            send_hex.value().map(|hex| Step::Send(Arc::clone(&hex.0))),
-            expect.value().map(|text| Step::Expect(Arc::clone(&text.0))),
-            expect_hex.value().map(|hex| Step::Expect(Arc::clone(&hex.0))),
-            expect_regex.value().map(|pattern| Step::ExpectPattern(pattern.0.clone())),
-            refuse.value().map(|text| Step::Refuse(Arc::clone(&text.0))),
+            send.value().map(|text| ScriptStep::Send(Arc::clone(&text.0))),
+            send_hex.value().map(|hex| ScriptStep::Send(Arc::clone(&hex.0))),
+            expect.value().map(|text| ScriptStep::Expect(Arc::clone(&text.0))),
+            expect_hex.value().map(|hex| ScriptStep::Expect(Arc::clone(&hex.0))),
+            expect_regex.value().map(|pattern| ScriptStep::ExpectPattern(pattern.0.clone())),
+            refuse.value().map(|text| ScriptStep::Refuse(Arc::clone(&text.0))),
         ];
         let wrong = [
             matches!(send, Key::Wrong),
@@ -276,12 +276,12 @@ impl HealthChecker<'_> {
     }
 
     /// Whether steps that are right by themselves make a check.
-    fn judge(&self, place: Span, steps: &[Step], list: &List<StepWords>, found: &mut Findings<'_>) {
+    fn judge(&self, place: Span, steps: &[ScriptStep], list: &List<StepWords>, found: &mut Findings<'_>) {
         let mut add = |at: Span, message: String, label: &str| {
             let fault = Diagnostic::new(Code::IdleScript, self.key("health.steps"), message);
             found.add(fault.label(at, label).help(EXAMPLE));
         };
-        if !steps.iter().any(|step| matches!(step, Step::Expect(_) | Step::ExpectPattern(_))) {
+        if !steps.iter().any(|step| matches!(step, ScriptStep::Expect(_) | ScriptStep::ExpectPattern(_))) {
             let message = format!("the send-expect check of pool `{}` expects nothing", self.pool);
             add(place, message, "it would pass whatever the backend says");
         }

@@ -13,7 +13,7 @@ use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Choice;
 use crate::pool::{AnnounceSpec, CheckHeader, Passed};
 use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
-use crate::wire::proxy_protocol::{Tlv, Version};
+use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
 /// Balancers send the header with the connection, or with its first bytes.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -154,10 +154,10 @@ impl PoolChecker<'_> {
 
     fn version(
         &self,
-        written: &Key<Choice<Version>>,
+        written: &Key<Choice<HeaderVersion>>,
         place: Span,
         found: &mut Findings<'_>,
-    ) -> Option<Version> {
+    ) -> Option<HeaderVersion> {
         if written.is_absent() {
             let message = format!("the PROXY header of pool `{}` has no version", self.name);
             let fault = Diagnostic::new(Code::MissingKey, self.key("proxy_protocol.version"), message);
@@ -166,7 +166,7 @@ impl PoolChecker<'_> {
         written.value().map(|choice| choice.0)
     }
 
-    fn refuse_tlvs_of_v1(&self, words: &ProxyOut, version: Version, found: &mut Findings<'_>) {
+    fn refuse_tlvs_of_v1(&self, words: &ProxyOut, version: HeaderVersion, found: &mut Findings<'_>) {
         let keys = [
             ("authority", words.authority.place()),
             ("alpn", words.alpn.place()),
@@ -176,7 +176,7 @@ impl PoolChecker<'_> {
             ("pass", words.pass.place()),
         ];
         for (key, place) in keys {
-            let Some(place) = place.filter(|_| version == Version::V1) else { continue };
+            let Some(place) = place.filter(|_| version == HeaderVersion::V1) else { continue };
             let message = format!("the PROXY header of pool `{}` has no room for `{key}`", self.name);
             let path = self.key(&format!("proxy_protocol.{key}"));
             let fault = Diagnostic::new(Code::MisplacedKey, path, message).label(place, "");

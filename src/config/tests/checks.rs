@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::*;
 use crate::pool::{CheckHeader, TlsSpec};
 use crate::wire::dialogue::{BodyMatch, BytePattern, HttpScript};
-use crate::wire::proxy_protocol::Version;
+use crate::wire::proxy_protocol::HeaderVersion;
 
 /// The health of a pool with these keys in its `health`.
 fn health(keys: &str) -> HealthSpec {
@@ -37,10 +37,10 @@ fn each_kind_of_check_has_its_words() {
     assert_eq!(script("check = 'mqtt'"), Script::Mqtt);
     assert_eq!(script("check = 'ssh'"), Script::Ssh);
     let steps = [
-        Step::Expect(b"220 ".as_slice().into()),
-        Step::Send(b"a\r\n".as_slice().into()),
-        Step::Expect([0, 0xff, 0xab].as_slice().into()),
-        Step::Send([4].as_slice().into()),
+        ScriptStep::Expect(b"220 ".as_slice().into()),
+        ScriptStep::Send(b"a\r\n".as_slice().into()),
+        ScriptStep::Expect([0, 0xff, 0xab].as_slice().into()),
+        ScriptStep::Send([4].as_slice().into()),
     ];
     let written = "check = 'send-expect', steps = [{ expect = '220 ' }, { send = \"a\\r\\n\" }, \
                    { expect_hex = '00 fF a b' }, { send_hex = '04' }]";
@@ -85,8 +85,8 @@ fn http_checks_say_what_they_expect() {
 #[test]
 fn steps_may_be_patterns_and_refuse() {
     let steps = [
-        Step::Refuse(b"loading:1".as_slice().into()),
-        Step::ExpectPattern(BytePattern::new("role:(master|primary)").unwrap()),
+        ScriptStep::Refuse(b"loading:1".as_slice().into()),
+        ScriptStep::ExpectPattern(BytePattern::new("role:(master|primary)").unwrap()),
     ];
     let written = "check = 'send-expect', steps = [{ refuse = 'loading:1' }, { expect_regex = 'role:(master|primary)' }]";
     assert_eq!(script(written), Script::SendExpect(steps.as_slice().into()));
@@ -140,10 +140,10 @@ fn checks_have_a_header_of_their_own() {
         let pool = format!("proxy_protocol = 'v2'\nhealth = {{ {keys} }}");
         good(&whole("", &pool, "")).pools.remove(0).health.unwrap().proxy_protocol
     };
-    assert_eq!(header(""), Some(CheckHeader::Local(Version::V2)));
-    assert_eq!(header("proxy_protocol = true"), Some(CheckHeader::Local(Version::V2)));
-    assert_eq!(header("proxy_protocol = 'local'"), Some(CheckHeader::Local(Version::V2)));
-    assert_eq!(header("proxy_protocol = 'proxy'"), Some(CheckHeader::Proxy(Version::V2)));
+    assert_eq!(header(""), Some(CheckHeader::Local(HeaderVersion::V2)));
+    assert_eq!(header("proxy_protocol = true"), Some(CheckHeader::Local(HeaderVersion::V2)));
+    assert_eq!(header("proxy_protocol = 'local'"), Some(CheckHeader::Local(HeaderVersion::V2)));
+    assert_eq!(header("proxy_protocol = 'proxy'"), Some(CheckHeader::Proxy(HeaderVersion::V2)));
     assert_eq!(header("proxy_protocol = false"), None);
     check_pool("health = { proxy_protocol = 'proxy' }", &["C0402"]);
     check_pool("proxy_protocol = 'v2'\nhealth = { proxy_protocol = 'v1' }", &["C0104"]);

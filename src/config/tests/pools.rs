@@ -350,20 +350,20 @@ fn headers_that_go_out() {
         let pool = good(&whole("", pool, "")).pools.remove(0);
         (pool.proxy_protocol, pool.health.unwrap().proxy_protocol)
     };
-    let plain = AnnounceSpec::new(Version::V2);
+    let plain = AnnounceSpec::new(HeaderVersion::V2);
     assert_eq!(
         announced("proxy_protocol = 'v2'"),
-        (Some(plain.clone()), Some(CheckHeader::Local(Version::V2)))
+        (Some(plain.clone()), Some(CheckHeader::Local(HeaderVersion::V2)))
     );
     assert_eq!(
         announced("proxy_protocol = 'v2'\nhealth.proxy_protocol = false"),
         (Some(plain.clone()), None)
     );
-    assert_eq!(announced("proxy_protocol.version = 'v1'").1, Some(CheckHeader::Local(Version::V1)));
+    assert_eq!(announced("proxy_protocol.version = 'v1'").1, Some(CheckHeader::Local(HeaderVersion::V1)));
     let full = "proxy_protocol = { version = 'v2', crc32c = true, tlvs = { '0xE1' = 'x' }, pass = ['ssl'] }";
     let tlvs = vec![Tlv::new(0xe1, *b"x")];
     let expected = AnnounceSpec { crc32c: true, tlvs, pass: Passed::Kinds(vec![0x20]), ..plain };
-    assert_eq!(announced(full), (Some(expected), Some(CheckHeader::Local(Version::V2))));
+    assert_eq!(announced(full), (Some(expected), Some(CheckHeader::Local(HeaderVersion::V2))));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::pool::spec::CheckHeader;
 use crate::pool::{CheckFailure, CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
-use crate::wire::{Dialogue, DialogueFault, Next, Script, proxy_protocol};
+use crate::wire::{Dialogue, DialogueFault, DialogueStep, Script, proxy_protocol};
 
 /// Bytes read at once; greetings and status lines are shorter.
 const CHUNK: usize = 1024;
@@ -139,7 +139,7 @@ async fn talk(
             DialogueFault::TlsAlert(alert) => CheckFault::TlsAlert(alert),
         })?;
         let mut words = std::mem::take(&mut header);
-        if let Next::Send(bytes) = &next {
+        if let DialogueStep::Send(bytes) = &next {
             words.extend_from_slice(bytes);
         }
         if !words.is_empty() {
@@ -149,10 +149,10 @@ async fn talk(
             }
         }
         let read = match next {
-            Next::Send(_) => continue,
-            Next::Done => return Ok(listened),
-            Next::Read => stream.read(&mut chunk).await,
-            Next::Listen => match timeout(silence, stream.read(&mut chunk)).await {
+            DialogueStep::Send(_) => continue,
+            DialogueStep::Done => return Ok(listened),
+            DialogueStep::Read => stream.read(&mut chunk).await,
+            DialogueStep::Listen => match timeout(silence, stream.read(&mut chunk)).await {
                 Ok(read) => read,
                 Err(_elapsed) => {
                     listened += silence;
@@ -163,7 +163,7 @@ async fn talk(
         };
         match read.map_err(|error| broken(&error))? {
             0 => dialogue.closed(),
-            count => dialogue.hear(&chunk[..count]),
+            count => dialogue.receive(&chunk[..count]),
         }
     }
 }

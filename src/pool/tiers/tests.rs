@@ -11,7 +11,7 @@ use crate::pool::{
     AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, Duty, HealthSpec, Lease, Pool, PoolSpec,
     QueueSpec, Unavailable,
 };
-use crate::wire::agent::Word;
+use crate::wire::agent::AgentDirective;
 
 /// Backends written as `name@zone`, with `!` behind backups and `*n` behind those of another weight.
 fn backends(text: &str) -> Vec<BackendSpec> {
@@ -231,7 +231,7 @@ fn a_word_that_a_stronger_state_hides_counts_at_once() {
     take_down(&pool, "one");
     assert!(pool.is_in_panic());
     let backend = Arc::clone(pool.backend("one").unwrap());
-    let report = AgentReport { pool: "p".into(), backend, heard: Ok(vec![Word::Drain]) };
+    let report = AgentReport { pool: "p".into(), backend, heard: Ok(vec![AgentDirective::Drain]) };
     assert_eq!(pool.hear_agent(&report, Instant::now()), [], "it stays down");
     assert!(!pool.is_in_panic());
 }

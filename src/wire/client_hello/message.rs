@@ -42,7 +42,7 @@ fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
 /// Walks over all extensions. With fewer than [`EXACT`] words for the types seen, that one is there twice is
 /// only a suspicion.
 fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, Malformed> {
-    let mut fields = Fields(block);
+    let mut fields = FieldReader(block);
     let mut seen = TypeSet::<WORDS>::new();
     let mut found = None;
     while !fields.is_empty() {
@@ -60,7 +60,7 @@ fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, M
 
 /// The block of extensions; `None` if the hello ends before it, as those of old clients do.
 pub(super) fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
-    let mut fields = Fields(body);
+    let mut fields = FieldReader(body);
     fields.bytes(2 + 32).ok_or(Malformed::Random)?;
     let session_id = fields.vector8().ok_or(Malformed::SessionId)?;
     if session_id.len() > MAX_SESSION_ID {
@@ -87,7 +87,7 @@ pub(super) fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
 /// its length has no defined place; like OpenSSL, and unlike rustls, we refuse it, so that no backend
 /// finds a name where we saw none.
 fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
-    let mut fields = Fields(content);
+    let mut fields = FieldReader(content);
     let list = fields.vector16().filter(|_| fields.is_empty()).ok_or(Malformed::ServerName)?;
     match parse_tls_extension_sni_hostname(list) {
         Ok(([], (SNIType::HostName, name))) => Ok(name),
@@ -96,9 +96,9 @@ fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
 }
 
 /// What is left to read of a piece of the message. Every method answers `None` when too little is left.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
-impl<'a> Fields<'a> {
+impl<'a> FieldReader<'a> {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use tls_parser::TlsExtensionType;
 
-use super::message::{self, Fields};
+use super::message::{self, FieldReader};
 
 /// Encrypted ClientHello (RFC 9849, section 11.1).
 pub(super) const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
@@ -56,7 +56,7 @@ impl<'a> Offer<'a> {
     /// What a whole message offers, its 4-byte header included; `None` if it is malformed.
     pub fn of(message: &'a [u8]) -> Option<Self> {
         let body = super::body(message);
-        let mut fields = Fields(body);
+        let mut fields = FieldReader(body);
         let legacy_version = fields.number()?;
         fields.bytes(32)?;
         fields.vector8()?;
@@ -80,11 +80,11 @@ impl<'a> Offer<'a> {
     /// may be any bytes. GREASE (RFC 8701) is among them; none if the list is malformed.
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let list = self.alpn.and_then(|content| {
-            let mut fields = Fields(content);
+            let mut fields = FieldReader(content);
             fields.vector16().filter(|_| fields.is_empty())
         });
         let list = list.filter(|list| are_names(list)).unwrap_or_default();
-        let mut fields = Fields(list);
+        let mut fields = FieldReader(list);
         std::iter::from_fn(move || fields.vector8())
     }
 
@@ -93,7 +93,7 @@ impl<'a> Offer<'a> {
     pub fn versions(&self) -> impl Iterator<Item = TlsVersion> + use<'a> {
         let alone = self.versions.is_none().then_some(self.legacy_version);
         let list = self.versions.and_then(|content| {
-            let mut fields = Fields(content);
+            let mut fields = FieldReader(content);
             fields.vector8().filter(|list| fields.is_empty() && list.len() % 2 == 0)
         });
         numbers(list.unwrap_or_default()).chain(alone).filter(|&version| !is_grease(version)).map(TlsVersion)
@@ -113,7 +113,7 @@ impl<'a> Offer<'a> {
 
 /// The extensions of a block that was judged already.
 pub(super) fn each_extension(block: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut fields = Fields(block);
+    let mut fields = FieldReader(block);
     std::iter::from_fn(move || Some((fields.number()?, fields.vector16()?)))
 }
 
@@ -129,7 +129,7 @@ pub(super) fn is_grease(number: u16) -> bool {
 
 /// Whether a list is whole names, none of them empty.
 fn are_names(list: &[u8]) -> bool {
-    let mut fields = Fields(list);
+    let mut fields = FieldReader(list);
     while !fields.is_empty() {
         if fields.vector8().is_none_or(<[u8]>::is_empty) {
             return false;

@@ -3,7 +3,7 @@
 //! At most [`MOST_BODY`] bytes of it are kept and searched.
 
 use super::http::BodyMatch;
-use super::{ALIVE, DialogueFault, End, MORE, Turn};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, ServerEnd};
 
 /// Bytes of a body that are read.
 pub const MOST_BODY: usize = 64 * 1024;
@@ -19,12 +19,12 @@ pub(super) enum Framing {
     /// Behind so many bytes.
     Length(usize),
     /// Behind the last chunk.
-    Chunked(Chunk),
+    Chunked(ChunkPart),
 }
 
 /// What comes next of a body in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Chunk {
+pub(super) enum ChunkPart {
     /// The line with the length of the next chunk.
     Size,
     /// So many bytes of a chunk.
@@ -43,7 +43,7 @@ impl Framing {
             let value = value.trim_ascii();
             if name.eq_ignore_ascii_case(b"transfer-encoding") && !value.eq_ignore_ascii_case(b"identity") {
                 // It goes before a length.
-                return Ok(Self::Chunked(Chunk::Size));
+                return Ok(Self::Chunked(ChunkPart::Size));
             }
             if name.eq_ignore_ascii_case(b"content-length") {
                 let length = std::str::from_utf8(value).ok().and_then(|digits| digits.parse().ok());
@@ -67,28 +67,28 @@ impl Framing {
                 *left -= used;
                 Ok(used)
             }
-            Self::Chunked(Chunk::Data(left)) => {
+            Self::Chunked(ChunkPart::Data(left)) => {
                 let used = take(*left);
                 *left -= used;
                 if *left == 0 {
-                    *self = Self::Chunked(Chunk::LineEnd);
+                    *self = Self::Chunked(ChunkPart::LineEnd);
                 }
                 Ok(used)
             }
-            Self::Chunked(Chunk::LineEnd) => match input {
+            Self::Chunked(ChunkPart::LineEnd) => match input {
                 [] | [b'\r'] => Ok(0),
                 [b'\r', b'\n', ..] => {
-                    *self = Self::Chunked(Chunk::Size);
+                    *self = Self::Chunked(ChunkPart::Size);
                     Ok(2)
                 }
                 _ => Err(DialogueFault::Unexpected),
             },
-            Self::Chunked(Chunk::Size) => match input.iter().position(|&byte| byte == b'\n') {
+            Self::Chunked(ChunkPart::Size) => match input.iter().position(|&byte| byte == b'\n') {
                 None if input.len() > LONGEST_SIZE_LINE => Err(DialogueFault::Unexpected),
                 None => Ok(0),
                 Some(end) => {
                     let size = chunk_size(&input[..end]).ok_or(DialogueFault::Unexpected)?;
-                    *self = if size == 0 { Self::Length(0) } else { Self::Chunked(Chunk::Data(size)) };
+                    *self = if size == 0 { Self::Length(0) } else { Self::Chunked(ChunkPart::Data(size)) };
                     Ok(end + 1)
                 }
             },
@@ -125,7 +125,11 @@ impl Body {
         &self.heard
     }
 
-    pub(super) fn hear(&mut self, input: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+    pub(super) fn receive(
+        &mut self,
+        input: &[u8],
+        end: Option<ServerEnd>,
+    ) -> Result<DialogueReply, DialogueFault> {
         let (mut used, mut fault) = (0, None);
         while self.heard.len() < MOST_BODY {
             match self.framing.decode(&input[used..], &mut self.heard) {
@@ -138,7 +142,7 @@ impl Body {
             }
         }
         self.heard.truncate(MOST_BODY);
-        let is_closed = end == Some(End::Closed);
+        let is_closed = end == Some(ServerEnd::Closed);
         let is_whole = self.framing == Framing::Length(0)
             || self.heard.len() >= MOST_BODY
             || (is_closed && self.framing == Framing::UntilClose);
@@ -149,7 +153,7 @@ impl Body {
             (Some(fault), _, _) => Err(fault),
             (None, true, _) => Err(DialogueFault::Unexpected),
             (None, false, 0) => Ok(MORE),
-            (None, false, used) => Ok(Turn::Hear { used }),
+            (None, false, used) => Ok(DialogueReply::Hear { used }),
         }
     }
 

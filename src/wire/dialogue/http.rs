@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::body::{Body, Framing};
 use super::pattern::BytePattern;
-use super::{ALIVE, DialogueFault, End, MORE, MOST_HEARD, Turn, may_begin};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, MOST_HEARD, ServerEnd, may_begin};
 
 const VERSION: &[u8] = b"HTTP/1.";
 
@@ -79,26 +79,30 @@ impl HttpScript {
 
 /// Where a request stands.
 #[derive(Clone, Debug)]
-pub(super) struct Talk {
+pub(super) struct HttpState {
     script: Arc<HttpScript>,
     /// The body, once its head is read.
     body: Option<Body>,
 }
 
-impl Talk {
+impl HttpState {
     pub(super) fn new(script: Arc<HttpScript>) -> Self {
         Self { script, body: None }
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+    pub(super) fn receive(
+        &mut self,
+        heard: &[u8],
+        end: Option<ServerEnd>,
+    ) -> Result<DialogueReply, DialogueFault> {
         if let Some(body) = &mut self.body {
-            return body.hear(heard, end);
+            return body.receive(heard, end);
         }
         let Some(status) = status(heard)? else { return Ok(MORE) };
         match status {
             // Hints before the answer itself; 101 would be the end of HTTP.
             101 => return Err(DialogueFault::Unexpected),
-            100..=199 => return Ok(Turn::Hear { used: head(heard).unwrap_or(0) }),
+            100..=199 => return Ok(DialogueReply::Hear { used: head(heard).unwrap_or(0) }),
             _ if !self.script.expects(status) => return Err(DialogueFault::Unexpected),
             _ => {}
         }
@@ -112,7 +116,7 @@ impl Talk {
             _ => Framing::of_head(&heard[..used])?,
         };
         self.body = Some(Body::new(expected.clone(), framing));
-        Ok(Turn::Hear { used })
+        Ok(DialogueReply::Hear { used })
     }
 
     /// What of the body was heard, once there is some.

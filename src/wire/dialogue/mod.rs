@@ -1,6 +1,6 @@
 //! Dialogues that show whether a server is alive: what to say, what must be heard, when it is enough.
 //!
-//! Pure: a [`Dialogue`] is told what has arrived and answers what to do [`Next`]. The answer depends on
+//! Pure: a [`Dialogue`] is told what has arrived and answers what to do [`DialogueStep`]. The answer depends on
 //! the bytes alone, never on how they were cut; only a pattern that looks at what follows it may depend on that. Each protocol has a file of its own that says what counts
 //! as alive; none goes further than it must, and none needs a secret.
 //!
@@ -27,7 +27,7 @@ use super::ServerName;
 pub use body::MOST_BODY;
 pub use http::{BodyMatch, HttpScript};
 pub use pattern::{BytePattern, PatternFault};
-pub use send_expect::Step;
+pub use send_expect::ScriptStep;
 
 /// Bytes that a server may send in one dialogue. A greeting or a status line has a few hundred.
 pub const MOST_HEARD: usize = 16 * 1024;
@@ -42,7 +42,7 @@ pub enum Script {
         server_name: Option<ServerName>,
     },
     /// Steps in the operator's words. Alive: all are done.
-    SendExpect(Arc<[Step]>),
+    SendExpect(Arc<[ScriptStep]>),
     /// A request of HTTP/1.1. Alive: one of the expected statuses, and what is expected of the body.
     Http(Arc<HttpScript>),
     /// PostgreSQL. Alive, without a user: its SSLRequest is answered by `S` or `N` alone. With one: it asks that
@@ -72,10 +72,10 @@ pub enum Script {
 
 /// What to do next in a dialogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum DialogueStep {
     /// Send these bytes, then ask again.
     Send(Cow<'static, [u8]>),
-    /// Read, hand over what was read to [`Dialogue::hear`] or an end to [`Dialogue::closed`], then ask again.
+    /// Read, hand over what was read to [`Dialogue::receive`] or an end to [`Dialogue::closed`], then ask again.
     Read,
     /// The same, but wait only for a moment; if nothing comes, call [`Dialogue::silent`] and ask again. It may be
     /// enough that the server has nothing more to say.
@@ -104,7 +104,7 @@ pub enum DialogueFault {
 /// A dialogue under way.
 #[derive(Clone, Debug)]
 pub struct Dialogue {
-    talk: Talk,
+    talk: DialogueState,
     /// What is to be sent before anything else happens.
     say: Cow<'static, [u8]>,
     /// What was heard and not yet understood.
@@ -113,13 +113,13 @@ pub struct Dialogue {
     total: usize,
     most: usize,
     /// Whether the server says no more, as far as is known.
-    end: Option<End>,
+    end: Option<ServerEnd>,
     is_done: bool,
 }
 
 /// Why a server says no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum ServerEnd {
     /// It has not said anything for a moment.
     Silent,
     /// It has closed.
@@ -130,7 +130,7 @@ enum End {
 
 /// What one protocol makes of the bytes it has not yet understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Turn {
+enum DialogueReply {
     /// The first `used` bytes are done with. If there were any, the rest may tell more; else more must come.
     Hear { used: usize },
     /// The first `used` bytes are done with, and this is the reply.
@@ -142,23 +142,23 @@ enum Turn {
 }
 
 /// Nothing can be told from these bytes yet.
-const MORE: Turn = Turn::Hear { used: 0 };
+const MORE: DialogueReply = DialogueReply::Hear { used: 0 };
 
 /// Alive, and the protocol has no farewell or the server needs none.
-const ALIVE: Turn = Turn::Done { farewell: &[] };
+const ALIVE: DialogueReply = DialogueReply::Done { farewell: &[] };
 
 /// The server speaks first.
 const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
 /// Where each protocol keeps what it must remember between two answers.
 #[derive(Clone, Debug)]
-enum Talk {
+enum DialogueState {
     Tls,
-    SendExpect(send_expect::Talk),
-    Http(http::Talk),
+    SendExpect(send_expect::ScriptState),
+    Http(http::HttpState),
     PostgresRequest,
     PostgresLogin,
-    Mysql(mysql::Talk),
+    Mysql(mysql::MysqlState),
     Redis,
     Smtp,
     Mqtt,
@@ -170,20 +170,27 @@ impl Dialogue {
     /// open; `random` need not be secret, as nothing that follows from it is ever used.
     pub fn new(script: &Script, authority: &str, random: &[u8; 64]) -> Self {
         let (talk, say) = match script {
-            Script::Tls { server_name } => (Talk::Tls, tls::hello(server_name.as_ref(), random).into()),
+            Script::Tls { server_name } => {
+                (DialogueState::Tls, tls::hello(server_name.as_ref(), random).into())
+            }
             Script::SendExpect(steps) => {
-                (Talk::SendExpect(send_expect::Talk::new(Arc::clone(steps))), NOTHING)
+                (DialogueState::SendExpect(send_expect::ScriptState::new(Arc::clone(steps))), NOTHING)
             }
-            Script::Http(script) => {
-                (Talk::Http(http::Talk::new(Arc::clone(script))), script.request(authority).into())
+            Script::Http(script) => (
+                DialogueState::Http(http::HttpState::new(Arc::clone(script))),
+                script.request(authority).into(),
+            ),
+            Script::Postgres { user: None } => {
+                (DialogueState::PostgresRequest, Cow::Borrowed(postgres::SSL_REQUEST))
             }
-            Script::Postgres { user: None } => (Talk::PostgresRequest, Cow::Borrowed(postgres::SSL_REQUEST)),
-            Script::Postgres { user: Some(user) } => (Talk::PostgresLogin, postgres::startup(user).into()),
-            Script::Mysql { user } => (Talk::Mysql(mysql::Talk::new(user.clone())), NOTHING),
-            Script::Redis => (Talk::Redis, Cow::Borrowed(redis::PING)),
-            Script::Smtp => (Talk::Smtp, NOTHING),
-            Script::Mqtt => (Talk::Mqtt, Cow::Borrowed(mqtt::CONNECT)),
-            Script::Ssh => (Talk::Ssh, NOTHING),
+            Script::Postgres { user: Some(user) } => {
+                (DialogueState::PostgresLogin, postgres::startup(user).into())
+            }
+            Script::Mysql { user } => (DialogueState::Mysql(mysql::MysqlState::new(user.clone())), NOTHING),
+            Script::Redis => (DialogueState::Redis, Cow::Borrowed(redis::PING)),
+            Script::Smtp => (DialogueState::Smtp, NOTHING),
+            Script::Mqtt => (DialogueState::Mqtt, Cow::Borrowed(mqtt::CONNECT)),
+            Script::Ssh => (DialogueState::Ssh, NOTHING),
         };
         let reads_body = matches!(script, Script::Http(script) if script.body.is_some());
         let most = MOST_HEARD + if reads_body { MOST_BODY } else { 0 };
@@ -195,30 +202,32 @@ impl Dialogue {
     /// # Errors
     ///
     /// What the server said that it should not have. The dialogue is over then.
-    pub fn go_on(&mut self) -> Result<Next, DialogueFault> {
+    pub fn go_on(&mut self) -> Result<DialogueStep, DialogueFault> {
         loop {
             if !self.say.is_empty() {
                 // The server has not been silent since these words.
-                self.end = self.end.filter(|end| *end == End::Closed);
-                return Ok(Next::Send(std::mem::take(&mut self.say)));
+                self.end = self.end.filter(|end| *end == ServerEnd::Closed);
+                return Ok(DialogueStep::Send(std::mem::take(&mut self.say)));
             }
             if self.is_done {
-                return Ok(Next::Done);
+                return Ok(DialogueStep::Done);
             }
-            let end = if self.total >= self.most { Some(End::Full) } else { self.end };
-            match self.talk.hear(&self.heard, end)? {
-                Turn::Hear { used: 0 } | Turn::Silence if end == Some(End::Full) => {
+            let end = if self.total >= self.most { Some(ServerEnd::Full) } else { self.end };
+            match self.talk.receive(&self.heard, end)? {
+                DialogueReply::Hear { used: 0 } | DialogueReply::Silence if end == Some(ServerEnd::Full) => {
                     return Err(DialogueFault::Endless);
                 }
-                Turn::Hear { used: 0 } if end == Some(End::Closed) => return Err(DialogueFault::Closed),
-                Turn::Hear { used: 0 } => return Ok(Next::Read),
-                Turn::Silence => return Ok(Next::Listen),
-                Turn::Hear { used } => self.forget(used),
-                Turn::Say { used, words } => {
+                DialogueReply::Hear { used: 0 } if end == Some(ServerEnd::Closed) => {
+                    return Err(DialogueFault::Closed);
+                }
+                DialogueReply::Hear { used: 0 } => return Ok(DialogueStep::Read),
+                DialogueReply::Silence => return Ok(DialogueStep::Listen),
+                DialogueReply::Hear { used } => self.forget(used),
+                DialogueReply::Say { used, words } => {
                     self.forget(used);
                     self.say = words;
                 }
-                Turn::Done { farewell } => {
+                DialogueReply::Done { farewell } => {
                     self.is_done = true;
                     self.say = Cow::Borrowed(farewell);
                 }
@@ -227,7 +236,7 @@ impl Dialogue {
     }
 
     /// Takes in what the server sent. Beyond the most that may be heard in all, the rest is dropped.
-    pub fn hear(&mut self, bytes: &[u8]) {
+    pub fn receive(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(self.most - self.total)];
         self.total += bytes.len();
         // A silence before them is over.
@@ -235,14 +244,14 @@ impl Dialogue {
         self.heard.extend_from_slice(bytes);
     }
 
-    /// Takes in that nothing came for a moment, when [`Next::Listen`] asked for that.
+    /// Takes in that nothing came for a moment, when [`DialogueStep::Listen`] asked for that.
     pub fn silent(&mut self) {
-        self.end = Some(End::Silent);
+        self.end = Some(ServerEnd::Silent);
     }
 
     /// Takes in that the server has closed.
     pub fn closed(&mut self) {
-        self.end = Some(End::Closed);
+        self.end = Some(ServerEnd::Closed);
     }
 
     /// Whether the server has shown that it is alive. What is still to be sent then is only polite.
@@ -253,7 +262,7 @@ impl Dialogue {
     /// What was heard last and not understood, for a log. It is the server's, so it may be anything.
     pub fn heard(&self) -> &[u8] {
         match &self.talk {
-            Talk::Http(talk) => talk.words().unwrap_or(&self.heard),
+            DialogueState::Http(talk) => talk.words().unwrap_or(&self.heard),
             _ => &self.heard,
         }
     }
@@ -263,19 +272,19 @@ impl Dialogue {
     }
 }
 
-impl Talk {
-    fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+impl DialogueState {
+    fn receive(&mut self, heard: &[u8], end: Option<ServerEnd>) -> Result<DialogueReply, DialogueFault> {
         match self {
-            Self::Tls => tls::hear(heard),
-            Self::SendExpect(talk) => talk.hear(heard, end),
-            Self::Http(talk) => talk.hear(heard, end),
+            Self::Tls => tls::receive(heard),
+            Self::SendExpect(talk) => talk.receive(heard, end),
+            Self::Http(talk) => talk.receive(heard, end),
             Self::PostgresRequest => postgres::hear_request(heard, end),
             Self::PostgresLogin => postgres::hear_login(heard),
-            Self::Mysql(talk) => talk.hear(heard),
-            Self::Redis => redis::hear(heard),
-            Self::Smtp => smtp::hear(heard),
-            Self::Mqtt => mqtt::hear(heard),
-            Self::Ssh => ssh::hear(heard),
+            Self::Mysql(talk) => talk.receive(heard),
+            Self::Redis => redis::receive(heard),
+            Self::Smtp => smtp::receive(heard),
+            Self::Mqtt => mqtt::receive(heard),
+            Self::Ssh => ssh::receive(heard),
         }
     }
 }

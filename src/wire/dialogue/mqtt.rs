@@ -3,7 +3,7 @@
 //! A broker that refuses this client (it wants a name and a password, or another version) is alive. Only
 //! one that says itself that it is unavailable is not.
 
-use super::{DialogueFault, MORE, Turn};
+use super::{DialogueFault, DialogueReply, MORE};
 
 /// Clean session, no client identifier (MQTT 3.1.1, section 3.1.3.1): a name of our own would throw out
 /// whoever else checks under it. Keep alive 10 s.
@@ -19,7 +19,7 @@ const UNAVAILABLE: [u8; 2] = [3, 0x88];
 /// A CONNACK holds flags, a code and, in version 5, properties of which a kibibyte is plenty.
 const LONGEST: usize = 1024;
 
-pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
+pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     let Some((&kind, rest)) = heard.split_first() else { return Ok(MORE) };
     if kind != CONNACK {
         return Err(DialogueFault::Unexpected);
@@ -32,8 +32,8 @@ pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
         [] | [0 | 1] => Ok(MORE),
         [0 | 1, code, ..] if UNAVAILABLE.contains(code) => Err(DialogueFault::Unexpected),
         // Version 3.1.1 has no more in it, version 5 has properties. A text that begins with spaces is neither.
-        [0 | 1, 0..=5, ..] if length == 2 => Ok(Turn::Done { farewell: DISCONNECT }),
-        [0 | 1, 0x80..=0x9f, ..] => Ok(Turn::Done { farewell: DISCONNECT }),
+        [0 | 1, 0..=5, ..] if length == 2 => Ok(DialogueReply::Done { farewell: DISCONNECT }),
+        [0 | 1, 0x80..=0x9f, ..] => Ok(DialogueReply::Done { farewell: DISCONNECT }),
         _ => Err(DialogueFault::Unexpected),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{ALIVE, DialogueFault, MORE, Turn};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE};
 
 /// Length (three bytes, the lowest first) and number of a packet.
 const HEADER: usize = 4;
@@ -32,40 +32,40 @@ const CHARSET: u8 = 33;
 
 /// Where the dialogue stands.
 #[derive(Clone, Debug)]
-pub(super) struct Talk {
+pub(super) struct MysqlState {
     /// Who is still to log in; his reply to the greeting.
     user: Option<Arc<str>>,
-    stage: Stage,
+    stage: MysqlStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum MysqlStage {
     /// The greeting is to come.
     Greeting,
     /// The answer to the login is.
     Login,
 }
 
-impl Talk {
+impl MysqlState {
     pub(super) fn new(user: Option<Arc<str>>) -> Self {
-        Self { user, stage: Stage::Greeting }
+        Self { user, stage: MysqlStage::Greeting }
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8]) -> Result<Turn, DialogueFault> {
+    pub(super) fn receive(&mut self, heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
         let Some((number, payload)) = packet(heard)? else { return Ok(MORE) };
         let used = HEADER + payload.len();
         match (self.stage, payload.first()) {
-            (Stage::Greeting, Some(&VERSION_10)) if number == 0 && has_version(payload) => {
+            (MysqlStage::Greeting, Some(&VERSION_10)) if number == 0 && has_version(payload) => {
                 let Some(user) = &self.user else { return Ok(ALIVE) };
                 let words = login(user).into();
-                self.stage = Stage::Login;
-                Ok(Turn::Say { used, words })
+                self.stage = MysqlStage::Login;
+                Ok(DialogueReply::Say { used, words })
             }
-            (Stage::Login, Some(&OK)) => Ok(Turn::Done { farewell: QUIT }),
-            (Stage::Login, Some(&MORE_DATA)) => Ok(Turn::Hear { used }),
+            (MysqlStage::Login, Some(&OK)) => Ok(DialogueReply::Done { farewell: QUIT }),
+            (MysqlStage::Login, Some(&MORE_DATA)) => Ok(DialogueReply::Hear { used }),
             // Another way to log in: no password is an empty packet in all of them.
-            (Stage::Login, Some(&SWITCH)) => {
-                Ok(Turn::Say { used, words: vec![0, 0, 0, number.wrapping_add(1)].into() })
+            (MysqlStage::Login, Some(&SWITCH)) => {
+                Ok(DialogueReply::Say { used, words: vec![0, 0, 0, number.wrapping_add(1)].into() })
             }
             _ => Err(DialogueFault::Unexpected),
         }

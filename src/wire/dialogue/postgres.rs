@@ -5,7 +5,7 @@
 //! turn every client away. A startup message with a user shows that as well: then the server says an error
 //! of class 57P. Any other error, such as a user it does not know, comes from a server that works.
 
-use super::{ALIVE, DialogueFault, End, MORE, Turn};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, ServerEnd};
 
 /// Its length and the code that stands where a version would.
 pub(super) const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -36,19 +36,19 @@ pub(super) fn startup(user: &str) -> Vec<u8> {
 
 /// Reads the answer to the SSLRequest: one byte, and nothing behind it until the client goes on. Other servers greet
 /// with words that begin with these letters too.
-pub(super) fn hear_request(heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
+pub(super) fn hear_request(heard: &[u8], end: Option<ServerEnd>) -> Result<DialogueReply, DialogueFault> {
     match (heard, end) {
         ([], _) => Ok(MORE),
-        ([b'S' | b'N'], None) => Ok(Turn::Silence),
-        ([b'S' | b'N'], Some(End::Silent)) => Ok(ALIVE),
-        ([b'S' | b'N'], Some(End::Closed)) => Err(DialogueFault::Closed),
+        ([b'S' | b'N'], None) => Ok(DialogueReply::Silence),
+        ([b'S' | b'N'], Some(ServerEnd::Silent)) => Ok(ALIVE),
+        ([b'S' | b'N'], Some(ServerEnd::Closed)) => Err(DialogueFault::Closed),
         _ => Err(DialogueFault::Unexpected),
     }
 }
 
 /// Reads the answer to the startup message: notices, then a request to prove who the user is, the word that all is
 /// well, or an error.
-pub(super) fn hear_login(heard: &[u8]) -> Result<Turn, DialogueFault> {
+pub(super) fn hear_login(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     let Some(kind) = heard.first() else { return Ok(MORE) };
     let lengths = match kind {
         b'R' => 8..=LONGEST,
@@ -61,7 +61,7 @@ pub(super) fn hear_login(heard: &[u8]) -> Result<Turn, DialogueFault> {
             Ok(ALIVE)
         }
         b'E' if code(content).is_some_and(|code| !code.starts_with(NOT_NOW)) => Ok(ALIVE),
-        b'N' if code(content).is_some() => Ok(Turn::Hear { used: 5 + content.len() }),
+        b'N' if code(content).is_some() => Ok(DialogueReply::Hear { used: 5 + content.len() }),
         _ => Err(DialogueFault::Unexpected),
     }
 }

@@ -4,14 +4,14 @@
 //! another kind means that clients get nothing either: `-LOADING` while it reads its data, `-MASTERDOWN` on
 //! a replica that lost its master, `-DENIED` in protected mode.
 
-use super::{ALIVE, DialogueFault, MORE, Turn, line, may_begin};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, line, may_begin};
 
 pub(super) const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
 
 const PONG: &[u8] = b"+PONG\r\n";
 const NO_AUTH: &[u8] = b"-NOAUTH";
 
-pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
+pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     if !may_begin(heard, PONG) && !may_begin(heard, NO_AUTH) {
         return Err(DialogueFault::Unexpected);
     }

@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use super::pattern::BytePattern;
-use super::{ALIVE, DialogueFault, End, MORE, MOST_HEARD, NOTHING, Turn};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, MOST_HEARD, NOTHING, ServerEnd};
 
 /// Steps that a script may have.
 pub const MOST_STEPS: usize = 32;
@@ -30,7 +30,7 @@ const MOST_SEARCHED: usize = 4 * MOST_HEARD;
 
 /// One step. Never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ScriptStep {
     /// These bytes are sent.
     Send(Arc<[u8]>),
     /// These bytes must come.
@@ -43,8 +43,8 @@ pub enum Step {
 
 /// Where a script stands.
 #[derive(Clone, Debug)]
-pub(super) struct Talk {
-    steps: Arc<[Step]>,
+pub(super) struct ScriptState {
+    steps: Arc<[ScriptStep]>,
     /// The step that is next.
     next: usize,
     /// The steps whose bytes are refused now.
@@ -58,34 +58,38 @@ pub(super) struct Talk {
     spent: usize,
 }
 
-impl Talk {
-    pub(super) fn new(steps: Arc<[Step]>) -> Self {
+impl ScriptState {
+    pub(super) fn new(steps: Arc<[ScriptStep]>) -> Self {
         Self { steps, next: 0, refused: Vec::new(), searched: 0, tried: 0, spent: 0 }
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8], end: Option<End>) -> Result<Turn, DialogueFault> {
-        while let Some(Step::Refuse(_)) = self.steps.get(self.next) {
+    pub(super) fn receive(
+        &mut self,
+        heard: &[u8],
+        end: Option<ServerEnd>,
+    ) -> Result<DialogueReply, DialogueFault> {
+        while let Some(ScriptStep::Refuse(_)) = self.steps.get(self.next) {
             self.refused.push(self.next);
             self.next += 1;
         }
         let refused = self.earliest_refused(heard);
         let found = match self.steps.get(self.next) {
-            Some(Step::Send(bytes)) => {
+            Some(ScriptStep::Send(bytes)) => {
                 let words = bytes.to_vec().into();
                 self.next += 1;
-                return Ok(Turn::Say { used: 0, words });
+                return Ok(DialogueReply::Say { used: 0, words });
             }
-            Some(Step::Expect(bytes)) => self.find(bytes, heard),
-            Some(Step::ExpectPattern(pattern)) => {
+            Some(ScriptStep::Expect(bytes)) => self.find(bytes, heard),
+            Some(ScriptStep::ExpectPattern(pattern)) => {
                 if !self.is_due(heard, end) && refused.is_none() {
                     self.searched = heard.len();
-                    return Ok(Turn::Silence);
+                    return Ok(DialogueReply::Silence);
                 }
                 self.tried = heard.len();
                 self.spent += heard.len();
                 pattern.end_in(heard)
             }
-            Some(Step::Refuse(_)) | None => None,
+            Some(ScriptStep::Refuse(_)) | None => None,
         };
         if refused.is_some_and(|refused| found.is_none_or(|found| refused <= found)) {
             return Err(DialogueFault::Unexpected);
@@ -96,23 +100,25 @@ impl Talk {
                 self.next += 1;
                 (self.searched, self.tried) = (0, 0);
                 self.refused.clear();
-                Ok(Turn::Say { used, words: NOTHING })
+                Ok(DialogueReply::Say { used, words: NOTHING })
             }
             None if self.next < self.steps.len() => Ok(MORE),
-            None if self.refused.is_empty() || matches!(end, Some(End::Silent | End::Closed)) => Ok(ALIVE),
-            None => Ok(Turn::Silence),
+            None if self.refused.is_empty() || matches!(end, Some(ServerEnd::Silent | ServerEnd::Closed)) => {
+                Ok(ALIVE)
+            }
+            None => Ok(DialogueReply::Silence),
         }
     }
 
     /// Whether a pattern is to be searched in these bytes now.
-    fn is_due(&self, heard: &[u8], end: Option<End>) -> bool {
+    fn is_due(&self, heard: &[u8], end: Option<ServerEnd>) -> bool {
         end.is_some() || self.spent + heard.len() <= MOST_SEARCHED || heard.len() >= 2 * self.tried
     }
 
     /// Where refused bytes end first.
     fn earliest_refused(&self, heard: &[u8]) -> Option<usize> {
         let refused = self.refused.iter().filter_map(|&at| match &self.steps[at] {
-            Step::Refuse(bytes) => self.find(bytes, heard),
+            ScriptStep::Refuse(bytes) => self.find(bytes, heard),
             _ => None,
         });
         refused.min()

@@ -3,14 +3,14 @@
 //! A server that has too many unfinished logins closes without a word, or after a line that is no
 //! identification; both count as failed.
 
-use super::{ALIVE, DialogueFault, MORE, Turn, line, may_begin};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE, line, may_begin};
 
 const ANY: &[u8] = b"SSH-";
 const SECOND: &[u8] = b"SSH-2.0-";
 /// Version 2 by a server that could also speak version 1 (RFC 4253, section 5.1).
 const BOTH: &[u8] = b"SSH-1.99-";
 
-pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
+pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     if heard.len() >= ANY.len()
         && heard.starts_with(ANY)
         && !may_begin(heard, SECOND)
@@ -21,7 +21,7 @@ pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
     match line(heard) {
         Some(line) if line.starts_with(SECOND) || line.starts_with(BOTH) => Ok(ALIVE),
         Some(line) if line.starts_with(ANY) => Err(DialogueFault::Unexpected),
-        Some(line) => Ok(Turn::Hear { used: line.len() }),
+        Some(line) => Ok(DialogueReply::Hear { used: line.len() }),
         None => Ok(MORE),
     }
 }

@@ -25,19 +25,19 @@ fn http_body(body: BodyMatch) -> Script {
     Script::Http(HttpScript { body: Some(body), ..HttpScript::default() }.into())
 }
 
-fn refuse(bytes: &[u8]) -> Step {
-    Step::Refuse(bytes.into())
+fn refuse(bytes: &[u8]) -> ScriptStep {
+    ScriptStep::Refuse(bytes.into())
 }
 
-fn send(bytes: &[u8]) -> Step {
-    Step::Send(bytes.into())
+fn send(bytes: &[u8]) -> ScriptStep {
+    ScriptStep::Send(bytes.into())
 }
 
-fn expect(bytes: &[u8]) -> Step {
-    Step::Expect(bytes.into())
+fn expect(bytes: &[u8]) -> ScriptStep {
+    ScriptStep::Expect(bytes.into())
 }
 
-fn script(steps: &[Step]) -> Script {
+fn script(steps: &[ScriptStep]) -> Script {
     Script::SendExpect(steps.into())
 }
 
@@ -52,7 +52,7 @@ static ALL: LazyLock<Vec<Script>> = LazyLock::new(|| {
         script(&[
             expect(b"2"),
             refuse(b"R"),
-            Step::ExpectPattern(BytePattern::new("[0-9]x").unwrap()),
+            ScriptStep::ExpectPattern(BytePattern::new("[0-9]x").unwrap()),
             refuse(b"0"),
         ]),
         Script::Postgres { user: None },
@@ -73,17 +73,17 @@ fn talk<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Str
     let mut sent = Vec::new();
     let end = loop {
         match dialogue.go_on() {
-            Ok(Next::Send(bytes)) => {
+            Ok(DialogueStep::Send(bytes)) => {
                 assert!(!bytes.is_empty());
                 sent.extend_from_slice(&bytes);
             }
-            Ok(Next::Done) => break "alive".to_owned(),
-            Ok(Next::Read) => match pieces.next() {
-                Some(piece) => dialogue.hear(piece),
+            Ok(DialogueStep::Done) => break "alive".to_owned(),
+            Ok(DialogueStep::Read) => match pieces.next() {
+                Some(piece) => dialogue.receive(piece),
                 None => break "more".to_owned(),
             },
-            Ok(Next::Listen) => match pieces.next() {
-                Some(piece) => dialogue.hear(piece),
+            Ok(DialogueStep::Listen) => match pieces.next() {
+                Some(piece) => dialogue.receive(piece),
                 None => dialogue.silent(),
             },
             Err(fault) => break fault.to_string(),
@@ -199,10 +199,10 @@ fn end_at_close(script: &Script, says: &[u8]) -> String {
     let mut pieces = says.chunks(3);
     loop {
         match dialogue.go_on() {
-            Ok(Next::Send(_)) => {}
-            Ok(Next::Done) => return "alive".to_owned(),
-            Ok(Next::Read | Next::Listen) => match pieces.next() {
-                Some(piece) => dialogue.hear(piece),
+            Ok(DialogueStep::Send(_)) => {}
+            Ok(DialogueStep::Done) => return "alive".to_owned(),
+            Ok(DialogueStep::Read | DialogueStep::Listen) => match pieces.next() {
+                Some(piece) => dialogue.receive(piece),
                 None => dialogue.closed(),
             },
             Err(fault) => return fault.to_string(),

@@ -4,7 +4,7 @@
 //! and the key share is random bytes, which every one of x25519 is a valid key of. A server that finds no
 //! certificate for the name, no common version or no cipher says so by an alert instead.
 
-use super::{ALIVE, DialogueFault, MORE, Turn};
+use super::{ALIVE, DialogueFault, DialogueReply, MORE};
 use crate::wire::ServerName;
 
 /// Type, version and length of a record (RFC 8446, section 5.1).
@@ -87,7 +87,7 @@ fn numbers(numbers: &[u16]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
-pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
+pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     let kind = match heard.first() {
         None => return Ok(MORE),
         Some(&kind @ (ALERT | HANDSHAKE)) => kind,
@@ -104,7 +104,7 @@ pub(super) fn hear(heard: &[u8]) -> Result<Turn, DialogueFault> {
         (ALERT, [] | [_], [0, 2]) => Ok(MORE),
         // An old server that does not know the name warns of it and goes on (RFC 6066, section 3).
         (ALERT, &[WARNING, alert, ..], [0, 2]) if alert != CLOSE_NOTIFY => {
-            Ok(Turn::Hear { used: RECORD_HEADER + 2 })
+            Ok(DialogueReply::Hear { used: RECORD_HEADER + 2 })
         }
         (ALERT, &[_, alert, ..], [0, 2]) => Err(DialogueFault::TlsAlert(alert)),
         _ => Err(DialogueFault::Unexpected),

@@ -1,8 +1,8 @@
 //! The PROXY protocol, versions 1 and 2: how a proxy tells the next one, or a server, who its client is.
 //!
 //! [`read`] is shown all bytes that have arrived so far and answers in one of three ways: not yet, what
-//! was [`Found`], or a [`HeaderFault`]. The answer depends on the bytes alone, never on how they were cut.
-//! [`Outgoing`] writes a header.
+//! was [`HeaderSearch`], or a [`HeaderFault`]. The answer depends on the bytes alone, never on how they were cut.
+//! [`OutgoingHeader`] writes a header.
 //!
 //! "No header" and "a broken header" are different answers: what begins like a header and does not end
 //! like one is never taken for a client's own words. Whether the sender may be believed is not decided here.
@@ -17,7 +17,7 @@ mod write;
 use std::net::SocketAddr;
 
 pub use read::{begins_like_one, read};
-pub use write::{Outgoing, local, own};
+pub use write::{OutgoingHeader, local, own};
 
 /// The first bytes of version 1.
 const V1_SIGNATURE: &[u8] = b"PROXY ";
@@ -43,14 +43,14 @@ pub const LONGEST_UNIQUE_ID: usize = 128;
 
 /// Which form a header has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Version {
+pub enum HeaderVersion {
     /// A line of text.
     V1,
     /// Bytes, with room for TLVs.
     V2,
 }
 
-impl Version {
+impl HeaderVersion {
     /// The word in the file and in the status.
     pub const fn word(self) -> &'static str {
         match self {
@@ -62,26 +62,26 @@ impl Version {
 
 /// What stands in front of a client's own bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum HeaderSearch {
     /// No header: these bytes are the client's own.
     Nothing,
     /// A header, and how many bytes of the input it takes.
-    Header(Header, usize),
+    Header(ProxyHeader, usize),
 }
 
 /// A header that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct ProxyHeader {
     /// Its form.
-    pub version: Version,
+    pub version: HeaderVersion,
     /// Whose connection it is.
-    pub origin: Origin,
+    pub origin: HeaderOrigin,
     /// What else is told, in the sender's order; without CRC32C and padding. Always empty in version 1, and
-    /// where the origin is [`Origin::Sender`].
+    /// where the origin is [`HeaderOrigin::Sender`].
     pub tlvs: Vec<Tlv>,
 }
 
-impl Header {
+impl ProxyHeader {
     /// The value of the first TLV of a kind.
     pub fn tlv(&self, kind: u8) -> Option<&[u8]> {
         self.tlvs.iter().find(|tlv| tlv.kind == kind).map(|tlv| &*tlv.value)
@@ -90,7 +90,7 @@ impl Header {
 
 /// Whose connection a header announces.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum HeaderOrigin {
     /// The sender's own, such as a health check (LOCAL): the addresses are those of the connection itself.
     Sender,
     /// A client's whose addresses cannot be told (UNKNOWN, UNSPEC, or not a stream): as a last resort the

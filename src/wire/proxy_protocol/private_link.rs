@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Header, Tlv};
+use super::{ProxyHeader, Tlv};
 
 /// The first byte of an id of AWS (PP2_SUBTYPE_AWS_VPCE_ID) and of Azure (PP2_SUBTYPE_AZURE_PRIVATEENDPOINT_LINKID).
 const SUBTYPE: u8 = 1;
@@ -34,7 +34,7 @@ pub fn is_written(written: &[u8], kind: u8, value: &[u8]) -> bool {
     written == value || id(kind, value).is_some_and(|id| id.as_bytes() == written)
 }
 
-impl Header {
+impl ProxyHeader {
     /// The id of the private link that the connection came through, and the kind of its TLV.
     pub fn private_link(&self) -> Option<(u8, Cow<'_, str>)> {
         let of = |kind| Some((kind, id(kind, self.tlv(kind)?)?));
@@ -45,12 +45,12 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::proxy_protocol::{Origin, Version};
+    use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion};
 
     fn check(kind: u8, value: &[u8], expected: Option<&str>) {
         assert_eq!(id(kind, value).as_deref(), expected, "{kind:#x} {value:?}");
         let tlvs = vec![Tlv::new(Tlv::NETNS, *b"x"), Tlv::new(kind, value)];
-        let header = Header { version: Version::V2, origin: Origin::Unknown, tlvs };
+        let header = ProxyHeader { version: HeaderVersion::V2, origin: HeaderOrigin::Unknown, tlvs };
         assert_eq!(header.private_link(), expected.map(|id| (kind, id.into())));
     }
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use super::{
-    Found, Header, HeaderFault, LONGEST_UNIQUE_ID, LONGEST_V1, LONGEST_V2, MOST_TLVS, Origin, Tlv,
-    V1_SIGNATURE, V2_FIXED, V2_SIGNATURE, Version, crc32c,
+    HeaderFault, HeaderOrigin, HeaderSearch, HeaderVersion, LONGEST_UNIQUE_ID, LONGEST_V1, LONGEST_V2,
+    MOST_TLVS, ProxyHeader, Tlv, V1_SIGNATURE, V2_FIXED, V2_SIGNATURE, crc32c,
 };
 
 /// The bytes of an address of a Unix socket.
@@ -22,14 +22,14 @@ const TLV_FIXED: usize = 3;
 /// # Errors
 ///
 /// Why what begins like a header is none.
-pub fn read(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+pub fn read(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     if may_become(bytes, V2_SIGNATURE) {
         return if bytes.len() < V2_FIXED { early_fault(bytes) } else { read_v2(bytes) };
     }
     if may_become(bytes, V1_SIGNATURE) {
         return if bytes.len() < V1_SIGNATURE.len() { Ok(None) } else { read_v1(bytes) };
     }
-    Ok(Some(Found::Nothing))
+    Ok(Some(HeaderSearch::Nothing))
 }
 
 /// Whether bytes that no header was expected in front of begin with one, broken or not. It needs the whole
@@ -44,21 +44,24 @@ fn may_become(bytes: &[u8], signature: &[u8]) -> bool {
 }
 
 /// The line of version 1: `PROXY`, the family, two addresses, two ports, with one space between them.
-fn read_v1(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+fn read_v1(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     let room = &bytes[..bytes.len().min(LONGEST_V1)];
     let Some(end) = room.iter().position(|&byte| byte == b'\n') else {
         return if bytes.len() < LONGEST_V1 { Ok(None) } else { Err(HeaderFault::LongLine) };
     };
     let line = room[..end].strip_suffix(b"\r").ok_or(HeaderFault::Line)?;
     let origin = origin_of_line(&String::from_utf8_lossy(line)).ok_or(HeaderFault::Line)?;
-    Ok(Some(Found::Header(Header { version: Version::V1, origin, tlvs: Vec::new() }, end + 1)))
+    Ok(Some(HeaderSearch::Header(
+        ProxyHeader { version: HeaderVersion::V1, origin, tlvs: Vec::new() },
+        end + 1,
+    )))
 }
 
-fn origin_of_line(line: &str) -> Option<Origin> {
+fn origin_of_line(line: &str) -> Option<HeaderOrigin> {
     let mut words = line.split(' ').skip(1);
     let read_ip: fn(&str) -> Option<IpAddr> = match words.next()? {
         // Whatever stands behind it is to be passed over.
-        "UNKNOWN" => return Some(Origin::Unknown),
+        "UNKNOWN" => return Some(HeaderOrigin::Unknown),
         // Without leading zeros, which might be meant as octal.
         "TCP4" => |word| word.parse().ok().map(IpAddr::V4),
         "TCP6" => |word| word.parse().ok().map(IpAddr::V6),
@@ -66,7 +69,7 @@ fn origin_of_line(line: &str) -> Option<Origin> {
     };
     let (source, destination) = (read_ip(words.next()?)?, read_ip(words.next()?)?);
     let (from, to) = (port(words.next()?)?, port(words.next()?)?);
-    let origin = Origin::Tcp { source: address(source, from), destination: address(destination, to) };
+    let origin = HeaderOrigin::Tcp { source: address(source, from), destination: address(destination, to) };
     words.next().is_none().then_some(origin)
 }
 
@@ -82,7 +85,7 @@ fn address(ip: IpAddr, port: u16) -> SocketAddr {
 }
 
 /// Faults that can be told before the length has come, so that nobody waits for the rest in vain.
-fn early_fault(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+fn early_fault(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     let Some(&command) = bytes.get(V2_SIGNATURE.len()) else { return Ok(None) };
     let command = read_command(command)?;
     if let Some(&family) = bytes.get(V2_SIGNATURE.len() + 1) {
@@ -92,23 +95,23 @@ fn early_fault(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Command {
+enum HeaderCommand {
     Local,
     Proxy,
 }
 
-fn read_command(byte: u8) -> Result<Command, HeaderFault> {
+fn read_command(byte: u8) -> Result<HeaderCommand, HeaderFault> {
     match (byte >> 4, byte & 0xf) {
-        (2, 0) => Ok(Command::Local),
-        (2, 1) => Ok(Command::Proxy),
+        (2, 0) => Ok(HeaderCommand::Local),
+        (2, 1) => Ok(HeaderCommand::Proxy),
         (2, _) => Err(HeaderFault::Command),
         _ => Err(HeaderFault::Version),
     }
 }
 
 /// Refuses a family that the protocol does not define. LOCAL may have any family: proxy-protocol.txt 2.2 ignores it.
-fn check_family(command: Command, byte: u8) -> Result<(), HeaderFault> {
-    if command == Command::Local || is_known(byte) { Ok(()) } else { Err(HeaderFault::Family) }
+fn check_family(command: HeaderCommand, byte: u8) -> Result<(), HeaderFault> {
+    if command == HeaderCommand::Local || is_known(byte) { Ok(()) } else { Err(HeaderFault::Family) }
 }
 
 /// Whether the protocol has this address family and this transport.
@@ -117,7 +120,7 @@ fn is_known(byte: u8) -> bool {
     family <= 3 && transport <= 2
 }
 
-fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
+fn read_v2(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     let command = read_command(bytes[12])?;
     let family = bytes[13];
     check_family(command, family)?;
@@ -127,22 +130,25 @@ fn read_v2(bytes: &[u8]) -> Result<Option<Found>, HeaderFault> {
     }
     let Some(header) = bytes.get(..length) else { return Ok(None) };
     let origin = match command {
-        Command::Local => Origin::Sender,
-        Command::Proxy => origin(family, &header[V2_FIXED..])?,
+        HeaderCommand::Local => HeaderOrigin::Sender,
+        HeaderCommand::Proxy => origin(family, &header[V2_FIXED..])?,
     };
     if !is_known(family) {
         // LOCAL with an unknown family: no field of its block has a known place, not even the checksum.
-        return Ok(Some(Found::Header(Header { version: Version::V2, origin, tlvs: Vec::new() }, length)));
+        return Ok(Some(HeaderSearch::Header(
+            ProxyHeader { version: HeaderVersion::V2, origin, tlvs: Vec::new() },
+            length,
+        )));
     }
     let tlvs = match (command, tlvs(header, V2_FIXED + addresses(family))) {
         (_, Err(HeaderFault::Checksum)) => return Err(HeaderFault::Checksum),
         // Of LOCAL all is to be passed over, and where nothing is known of the addresses nothing is known of
         // where the TLVs begin.
-        (Command::Local, _) => Vec::new(),
-        (Command::Proxy, Err(_)) if family >> 4 == 0 => Vec::new(),
-        (Command::Proxy, tlvs) => tlvs?,
+        (HeaderCommand::Local, _) => Vec::new(),
+        (HeaderCommand::Proxy, Err(_)) if family >> 4 == 0 => Vec::new(),
+        (HeaderCommand::Proxy, tlvs) => tlvs?,
     };
-    Ok(Some(Found::Header(Header { version: Version::V2, origin, tlvs }, length)))
+    Ok(Some(HeaderSearch::Header(ProxyHeader { version: HeaderVersion::V2, origin, tlvs }, length)))
 }
 
 /// How many bytes the addresses of a family take.
@@ -156,13 +162,13 @@ fn addresses(family: u8) -> usize {
 }
 
 /// The addresses in front of the TLVs.
-fn origin(family: u8, block: &[u8]) -> Result<Origin, HeaderFault> {
+fn origin(family: u8, block: &[u8]) -> Result<HeaderOrigin, HeaderFault> {
     let block = block.get(..addresses(family)).ok_or(HeaderFault::Addresses)?;
     let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
     Ok(match family {
         0x11 => {
             let ip = |at: usize| Ipv4Addr::new(block[at], block[at + 1], block[at + 2], block[at + 3]);
-            Origin::Tcp {
+            HeaderOrigin::Tcp {
                 source: address(ip(0).into(), port(8)),
                 destination: address(ip(4).into(), port(10)),
             }
@@ -173,14 +179,16 @@ fn origin(family: u8, block: &[u8]) -> Result<Origin, HeaderFault> {
                 octets.copy_from_slice(&block[at..at + 16]);
                 Ipv6Addr::from(octets)
             };
-            Origin::Tcp {
+            HeaderOrigin::Tcp {
                 source: address(ip(0).into(), port(32)),
                 destination: address(ip(16).into(), port(34)),
             }
         }
-        0x31 => Origin::Unix { source: path(&block[..UNIX_PATH]), destination: path(&block[UNIX_PATH..]) },
+        0x31 => {
+            HeaderOrigin::Unix { source: path(&block[..UNIX_PATH]), destination: path(&block[UNIX_PATH..]) }
+        }
         // Datagrams cannot have come through a stream; of the others nothing is known.
-        _ => Origin::Unknown,
+        _ => HeaderOrigin::Unknown,
     })
 }
 

@@ -21,18 +21,18 @@ fn with_tlvs(tlvs: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// One line for an answer.
-fn shown(answer: &Result<Option<Found>, HeaderFault>) -> String {
+fn shown(answer: &Result<Option<HeaderSearch>, HeaderFault>) -> String {
     let (header, length) = match answer {
-        Ok(Some(Found::Header(header, length))) => (header, length),
-        Ok(Some(Found::Nothing)) => return "nothing".into(),
+        Ok(Some(HeaderSearch::Header(header, length))) => (header, length),
+        Ok(Some(HeaderSearch::Nothing)) => return "nothing".into(),
         Ok(None) => return "more".into(),
         Err(fault) => return format!("{fault:?}"),
     };
     let origin = match &header.origin {
-        Origin::Sender => "sender".into(),
-        Origin::Unknown => "unknown".into(),
-        Origin::Tcp { source, destination } => format!("{source} > {destination}"),
-        Origin::Unix { source, destination } => {
+        HeaderOrigin::Sender => "sender".into(),
+        HeaderOrigin::Unknown => "unknown".into(),
+        HeaderOrigin::Tcp { source, destination } => format!("{source} > {destination}"),
+        HeaderOrigin::Unix { source, destination } => {
             format!("{} > {}", source.escape_ascii(), destination.escape_ascii())
         }
     };
@@ -162,7 +162,7 @@ fn tlvs_are_kept_in_their_order() {
     check(&with_tlvs(&tlvs), expected);
     check(&v2(0x21, 0x00, &tlv(5, b"id")), "V2 unknown, 0x5 id (21)");
     check(&v2(0x20, 0x00, &tlv(5, b"id")), "V2 sender (21)");
-    let Ok(Some(Found::Header(header, _))) = read(&with_tlvs(&[tlv(2, b"a"), tlv(2, b"b")])) else {
+    let Ok(Some(HeaderSearch::Header(header, _))) = read(&with_tlvs(&[tlv(2, b"a"), tlv(2, b"b")])) else {
         panic!()
     };
     assert_eq!((header.tlv(Tlv::AUTHORITY), header.tlv(Tlv::ALPN)), (Some(&b"a"[..]), None));
@@ -175,13 +175,13 @@ fn tlvs_are_kept_in_their_order() {
     check(&v2(0x20, 0x00, &[2, 0, 2, b'x']), "V2 sender (20)");
 }
 
-fn summed(version_2: &Outgoing<'_>) -> Vec<u8> {
-    Outgoing { crc32c: true, ..version_2.clone() }.write()
+fn summed(version_2: &OutgoingHeader<'_>) -> Vec<u8> {
+    OutgoingHeader { crc32c: true, ..version_2.clone() }.write()
 }
 
-fn outgoing<'a>(source: &str, destination: &str, tlvs: &[(u8, &'a [u8])]) -> Outgoing<'a> {
+fn outgoing<'a>(source: &str, destination: &str, tlvs: &[(u8, &'a [u8])]) -> OutgoingHeader<'a> {
     let endpoints = Some((source.parse().unwrap(), destination.parse().unwrap()));
-    Outgoing { version: Version::V2, endpoints, tlvs: tlvs.to_vec(), crc32c: false }
+    OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs: tlvs.to_vec(), crc32c: false }
 }
 
 #[test]
@@ -206,7 +206,9 @@ fn checksums_are_checked() {
 
 #[track_caller]
 fn check_line(source: &str, destination: &str, expected: &str) {
-    let line = Outgoing { version: Version::V1, ..outgoing(source, destination, &[(2, b"lost")]) }.write();
+    let line =
+        OutgoingHeader { version: HeaderVersion::V1, ..outgoing(source, destination, &[(2, b"lost")]) }
+            .write();
     assert_eq!(String::from_utf8(line).unwrap(), format!("PROXY {expected}\r\n"));
 }
 
@@ -218,7 +220,8 @@ fn lines_are_written() {
     check_line("[2001:db8::1]:1", "[::1]:2", "TCP6 2001:db8::1 ::1 1 2");
     check_line("10.0.0.1:1", "[::1]:2", "TCP6 ::ffff:a00:1 ::1 1 2");
     check_line("[::1]:1", "10.0.0.2:2", "TCP6 ::1 ::ffff:a00:2 1 2");
-    let unknown = Outgoing { version: Version::V1, endpoints: None, tlvs: Vec::new(), crc32c: true };
+    let unknown =
+        OutgoingHeader { version: HeaderVersion::V1, endpoints: None, tlvs: Vec::new(), crc32c: true };
     assert_eq!(unknown.write(), b"PROXY UNKNOWN\r\n");
 }
 
@@ -228,7 +231,7 @@ fn binary_headers_are_written() {
     assert_eq!(plain.write(), v2(0x21, 0x11, TCP4));
     let mapped = outgoing("[::ffff:10.0.0.1]:1000", "10.0.0.2:443", &[]);
     assert_eq!(mapped.write(), v2(0x21, 0x11, TCP4));
-    let nobody = Outgoing { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
+    let nobody = OutgoingHeader { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
     assert_eq!(nobody.write(), v2(0x21, 0x00, &tlv(5, b"id")));
     check(&summed(&nobody), "V2 unknown, 0x5 id (28)");
     check(&outgoing("10.0.0.1:1", "[::1]:2", &[]).write(), "V2 10.0.0.1:1 > [::1]:2 (52)");
@@ -242,16 +245,18 @@ fn what_is_too_long_is_left_out() {
     let exact = &long[..LONGEST_V2 - 16 - 12 - 3 - 7];
     let full = summed(&outgoing("10.0.0.1:1", "10.0.0.2:2", &[(0xe0, exact), (0xe1, b"")]));
     assert_eq!(full.len(), LONGEST_V2);
-    assert!(matches!(read(&full), Ok(Some(Found::Header(header, LONGEST_V2))) if header.tlvs.len() == 1));
+    assert!(
+        matches!(read(&full), Ok(Some(HeaderSearch::Header(header, LONGEST_V2))) if header.tlvs.len() == 1)
+    );
 }
 
 #[test]
 fn a_connection_of_our_own_says_so() {
     let ends = Some(("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap()));
-    assert_eq!(local(Version::V1, ends), b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n");
-    assert_eq!(local(Version::V1, None), b"PROXY UNKNOWN\r\n");
+    assert_eq!(local(HeaderVersion::V1, ends), b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n");
+    assert_eq!(local(HeaderVersion::V1, None), b"PROXY UNKNOWN\r\n");
     for ends in [ends, None] {
-        assert_eq!(local(Version::V2, ends), v2(0x20, 0, b""));
+        assert_eq!(local(HeaderVersion::V2, ends), v2(0x20, 0, b""));
     }
 }
 
@@ -260,10 +265,15 @@ fn samples() -> Vec<Vec<u8>> {
     let tlvs: &[(u8, &[u8])] = &[(2, b"mail.example.com"), (5, b"id"), (0xea, &[0, 1, 2])];
     let four = outgoing("10.0.0.1:1000", "10.0.0.2:443", tlvs);
     let six = outgoing("[2001:db8::1]:1000", "[::1]:443", tlvs);
-    let mut samples = vec![local(Version::V1, None), local(Version::V2, None), v2(0x21, 0x31, &[b'p'; 216])];
+    let mut samples =
+        vec![local(HeaderVersion::V1, None), local(HeaderVersion::V2, None), v2(0x21, 0x31, &[b'p'; 216])];
     samples.push(v2(0x20, 0xf1, b"junk"));
     for one in [&four, &six] {
-        samples.extend([one.write(), summed(one), Outgoing { version: Version::V1, ..one.clone() }.write()]);
+        samples.extend([
+            one.write(),
+            summed(one),
+            OutgoingHeader { version: HeaderVersion::V1, ..one.clone() }.write(),
+        ]);
     }
     samples
 }
@@ -277,7 +287,7 @@ fn every_prefix_is_incomplete() {
             seen += 1;
         }
         let whole = read(&sample).unwrap();
-        assert!(matches!(&whole, Some(Found::Header(_, length)) if *length == sample.len()));
+        assert!(matches!(&whole, Some(HeaderSearch::Header(_, length)) if *length == sample.len()));
         assert_eq!(read(&[&sample[..], b"\x16\x03\x01 and more\r\n"].concat()).unwrap(), whole);
     }
     assert!(seen > 500, "{seen}");
@@ -329,17 +339,17 @@ proptest! {
         let endpoints = is_known.then_some((source, destination));
         let canonical = |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
         let origin = match endpoints {
-            Some(_) => Origin::Tcp { source: canonical(source), destination: canonical(destination) },
-            None => Origin::Unknown,
+            Some(_) => HeaderOrigin::Tcp { source: canonical(source), destination: canonical(destination) },
+            None => HeaderOrigin::Unknown,
         };
         let given: Vec<_> = tlvs.iter().map(|(kind, value)| (*kind, value.as_slice())).collect();
-        for version in [Version::V1, Version::V2] {
-            let header = Outgoing { version, endpoints, tlvs: given.clone(), crc32c }.write();
+        for version in [HeaderVersion::V1, HeaderVersion::V2] {
+            let header = OutgoingHeader { version, endpoints, tlvs: given.clone(), crc32c }.write();
             let tlvs = match version {
-                Version::V1 => Vec::new(),
-                Version::V2 => given.iter().map(|(kind, value)| Tlv::new(*kind, *value)).collect(),
+                HeaderVersion::V1 => Vec::new(),
+                HeaderVersion::V2 => given.iter().map(|(kind, value)| Tlv::new(*kind, *value)).collect(),
             };
-            let expected = Found::Header(Header { version, origin: origin.clone(), tlvs }, header.len());
+            let expected = HeaderSearch::Header(ProxyHeader { version, origin: origin.clone(), tlvs }, header.len());
             prop_assert_eq!(read(&[header, behind.clone()].concat()), Ok(Some(expected)));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::{LONGEST_V2, Tlv, V2_FIXED, V2_SIGNATURE, Version, crc32c};
+use super::{HeaderVersion, LONGEST_V2, Tlv, V2_FIXED, V2_SIGNATURE, crc32c};
 
 /// The version, with the command in the low half.
 const LOCAL: u8 = 0x20;
@@ -15,9 +15,9 @@ const TCP6: u8 = 0x21;
 
 /// A header to be written, for a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outgoing<'a> {
+pub struct OutgoingHeader<'a> {
     /// Its form.
-    pub version: Version,
+    pub version: HeaderVersion,
     /// The client and what it connected to; `None` if it has no IP address, which is then said (UNKNOWN, UNSPEC).
     pub endpoints: Option<(SocketAddr, SocketAddr)>,
     /// What else is told; version 1 has no room for it. CRC32C is not among them.
@@ -26,15 +26,15 @@ pub struct Outgoing<'a> {
     pub crc32c: bool,
 }
 
-impl Outgoing<'_> {
+impl OutgoingHeader<'_> {
     /// The header as it is sent.
     ///
     /// Addresses of two families are both written as IPv6, IPv4-mapped addresses of a pair as IPv4. TLVs that
     /// would make it longer than [`LONGEST_V2`] are left out: a header that the next one refuses helps nobody.
     pub fn write(&self) -> Vec<u8> {
         match self.version {
-            Version::V1 => self.write_v1(),
-            Version::V2 => self.write_v2(),
+            HeaderVersion::V1 => self.write_v1(),
+            HeaderVersion::V2 => self.write_v2(),
         }
     }
 
@@ -42,11 +42,11 @@ impl Outgoing<'_> {
         let Some((source, destination)) = self.endpoints else { return b"PROXY UNKNOWN\r\n".to_vec() };
         let (from, to) = (source.port(), destination.port());
         let line = match pair(source, destination) {
-            Pair::V4(source, destination) => {
+            AddressPair::V4(source, destination) => {
                 let [source, destination] = [source, destination].map(Ipv4Addr::from);
                 format!("PROXY TCP4 {source} {destination} {from} {to}\r\n")
             }
-            Pair::V6(source, destination) => {
+            AddressPair::V6(source, destination) => {
                 let [source, destination] = [source, destination].map(hexadecimal);
                 format!("PROXY TCP6 {source} {destination} {from} {to}\r\n")
             }
@@ -60,11 +60,11 @@ impl Outgoing<'_> {
             None => header.extend([PROXY, UNSPEC, 0, 0]),
             Some((source, destination)) => {
                 match pair(source, destination) {
-                    Pair::V4(source, destination) => {
+                    AddressPair::V4(source, destination) => {
                         header.extend([PROXY, TCP4, 0, 0]);
                         header.extend([source, destination].concat());
                     }
-                    Pair::V6(source, destination) => {
+                    AddressPair::V6(source, destination) => {
                         header.extend([PROXY, TCP6, 0, 0]);
                         header.extend([source, destination].concat());
                     }
@@ -98,17 +98,17 @@ impl Outgoing<'_> {
 ///
 /// Version 2 has LOCAL for it. Version 1 has not: some servers refuse UNKNOWN, so the two ends of the
 /// connection itself are told where they are known.
-pub fn local(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+pub fn local(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     match version {
-        Version::V1 => own(version, ends),
-        Version::V2 => [&V2_SIGNATURE[..], &[LOCAL, UNSPEC, 0, 0]].concat(),
+        HeaderVersion::V1 => own(version, ends),
+        HeaderVersion::V2 => [&V2_SIGNATURE[..], &[LOCAL, UNSPEC, 0, 0]].concat(),
     }
 }
 
 /// The header of a connection of the sender's own, in the form of a client's: with the two ends of the connection itself.
 /// For servers that close on LOCAL.
-pub fn own(version: Version, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
-    Outgoing { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write()
+pub fn own(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
+    OutgoingHeader { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write()
 }
 
 /// An IPv6 address without the dotted form of IPv4-mapped ones, which the protocol does not know.
@@ -126,18 +126,20 @@ fn push(header: &mut Vec<u8>, kind: u8, value: &[u8]) {
 }
 
 /// Two addresses of one family.
-enum Pair {
+enum AddressPair {
     V4([u8; 4], [u8; 4]),
     V6([u8; 16], [u8; 16]),
 }
 
-fn pair(source: SocketAddr, destination: SocketAddr) -> Pair {
+fn pair(source: SocketAddr, destination: SocketAddr) -> AddressPair {
     let mapped = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
         IpAddr::V6(ip) => ip.octets(),
     };
     match (source.ip().to_canonical(), destination.ip().to_canonical()) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Pair::V4(source.octets(), destination.octets()),
-        (source, destination) => Pair::V6(mapped(source), mapped(destination)),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            AddressPair::V4(source.octets(), destination.octets())
+        }
+        (source, destination) => AddressPair::V6(mapped(source), mapped(destination)),
     }
 }

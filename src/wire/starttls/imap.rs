@@ -1,6 +1,6 @@
 //! IMAP up to STARTTLS.
 
-use super::{Answer, Awaited, Reply, line, word};
+use super::{AwaitedReply, CommandReply, StarttlsAnswer, line, word};
 
 /// Our command, with our tag.
 pub(super) const STARTTLS: &str = "p1 STARTTLS\r\n";
@@ -17,26 +17,26 @@ pub(super) fn greeting(name: &str) -> String {
     format!("* OK [CAPABILITY {CAPABILITIES}] {name} ready\r\n")
 }
 
-pub(super) fn reply(line: &[u8]) -> Reply {
+pub(super) fn reply(line: &[u8]) -> CommandReply {
     let (tag, rest) = word(line);
     let Some(tag) = printable(tag) else {
-        return Reply::Say("* BAD a command begins with its tag\r\n".to_owned());
+        return CommandReply::Say("* BAD a command begins with its tag\r\n".to_owned());
     };
     let (command, argument) = word(rest);
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes()) && argument.is_empty();
     if is("CAPABILITY") {
-        Reply::Say(format!("* CAPABILITY {CAPABILITIES}\r\n{tag} OK CAPABILITY completed\r\n"))
+        CommandReply::Say(format!("* CAPABILITY {CAPABILITIES}\r\n{tag} OK CAPABILITY completed\r\n"))
     } else if is("STARTTLS") {
-        Reply::Tls(format!("{tag} OK Begin TLS negotiation now\r\n"))
+        CommandReply::Tls(format!("{tag} OK Begin TLS negotiation now\r\n"))
     } else if is("NOOP") {
-        Reply::Say(format!("{tag} OK NOOP completed\r\n"))
+        CommandReply::Say(format!("{tag} OK NOOP completed\r\n"))
     } else if is("LOGOUT") {
-        Reply::Quit(format!("* BYE logging out\r\n{tag} OK LOGOUT completed\r\n"))
+        CommandReply::Quit(format!("* BYE logging out\r\n{tag} OK LOGOUT completed\r\n"))
     } else if command.is_empty() {
-        Reply::Say(format!("{tag} BAD a command is missing\r\n"))
+        CommandReply::Say(format!("{tag} BAD a command is missing\r\n"))
     } else {
         // RFC 5530, section 3.
-        Reply::Say(format!("{tag} NO [PRIVACYREQUIRED] Must issue STARTTLS first\r\n"))
+        CommandReply::Say(format!("{tag} NO [PRIVACYREQUIRED] Must issue STARTTLS first\r\n"))
     }
 }
 
@@ -47,23 +47,26 @@ fn printable(tag: &[u8]) -> Option<&str> {
     if is_tag { std::str::from_utf8(tag).ok() } else { None }
 }
 
-pub(super) fn answer(heard: &[u8], awaited: Awaited) -> Answer {
+pub(super) fn answer(heard: &[u8], awaited: AwaitedReply) -> StarttlsAnswer {
     // A line begins with a star or with our tag.
-    if heard.first().is_some_and(|&byte| byte != b'*' && (awaited == Awaited::Greeting || byte != TAG[0])) {
-        return Answer::Unexpected;
+    if heard
+        .first()
+        .is_some_and(|&byte| byte != b'*' && (awaited == AwaitedReply::Greeting || byte != TAG[0]))
+    {
+        return StarttlsAnswer::Unexpected;
     }
-    let Some((text, used)) = line(heard) else { return Answer::More };
+    let Some((text, used)) = line(heard) else { return StarttlsAnswer::More };
     let (tag, rest) = word(text);
     let (status, _) = word(rest);
     let is = |word: &str| status.eq_ignore_ascii_case(word.as_bytes());
     match awaited {
         // PREAUTH is for those who are logged in already, and BYE for those who may not come in.
-        Awaited::Greeting if tag == b"*" && is("OK") => Answer::Good { used },
-        Awaited::Greeting => Answer::Unexpected,
-        _ if tag == b"*" && is("BYE") => Answer::Unexpected,
-        _ if tag == b"*" => Answer::Pass { used },
-        _ if tag == TAG && is("OK") => Answer::Good { used },
-        _ if tag == TAG && (is("NO") || is("BAD")) => Answer::Refused,
-        _ => Answer::Unexpected,
+        AwaitedReply::Greeting if tag == b"*" && is("OK") => StarttlsAnswer::Good { used },
+        AwaitedReply::Greeting => StarttlsAnswer::Unexpected,
+        _ if tag == b"*" && is("BYE") => StarttlsAnswer::Unexpected,
+        _ if tag == b"*" => StarttlsAnswer::Pass { used },
+        _ if tag == TAG && is("OK") => StarttlsAnswer::Good { used },
+        _ if tag == TAG && (is("NO") || is("BAD")) => StarttlsAnswer::Refused,
+        _ => StarttlsAnswer::Unexpected,
     }
 }

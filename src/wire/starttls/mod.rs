@@ -12,7 +12,7 @@ mod smtp;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::opening::{Farewell, Fault, Heard, NOTHING};
+use super::opening::{Farewell, NOTHING, OpeningFault, ParsedMessage};
 
 /// Bytes of a client's command. SMTP asks for 512, IMAP for more only with what is refused here.
 pub(super) const LONGEST_COMMAND: usize = 2048;
@@ -40,20 +40,20 @@ const TLS: u8 = 22;
 
 /// The server's side.
 #[derive(Clone, Debug)]
-pub(super) struct Host {
+pub(super) struct StarttlsServer {
     protocol: Starttls,
     name: Arc<str>,
     commands: u32,
 }
 
 /// What a host makes of one command.
-enum Reply {
+enum CommandReply {
     Say(String),
     Tls(String),
     Quit(String),
 }
 
-impl Host {
+impl StarttlsServer {
     /// The host and its greeting.
     pub(super) fn new(protocol: Starttls, name: Arc<str>) -> (Self, Cow<'static, [u8]>) {
         let greeting = match protocol {
@@ -64,15 +64,18 @@ impl Host {
         (Self { protocol, name, commands: 0 }, greeting.into_bytes().into())
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8]) -> Heard {
+    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
         // A client that would have come by another port: it waits for no words of ours, and no line will end.
         if heard.first() == Some(&TLS) {
-            return Heard::End { fault: Fault::Malformed, words: NOTHING };
+            return ParsedMessage::End { fault: OpeningFault::Malformed, words: NOTHING };
         }
-        let Some((line, used)) = line(heard) else { return Heard::More };
+        let Some((line, used)) = line(heard) else { return ParsedMessage::More };
         self.commands += 1;
         if self.commands > MOST_COMMANDS {
-            return Heard::End { fault: Fault::TooMany, words: self.farewell(Farewell::TooMany).into() };
+            return ParsedMessage::End {
+                fault: OpeningFault::TooMany,
+                words: self.farewell(Farewell::TooMany).into(),
+            };
         }
         let reply = match self.protocol {
             Starttls::Smtp => smtp::reply(line, &self.name),
@@ -80,9 +83,11 @@ impl Host {
             Starttls::Pop3 => pop3::reply(line),
         };
         match reply {
-            Reply::Say(words) => Heard::Say { used, words: words.into_bytes().into() },
-            Reply::Tls(words) => Heard::Tls { used, words: words.into_bytes().into() },
-            Reply::Quit(words) => Heard::End { fault: Fault::Quit, words: words.into_bytes().into() },
+            CommandReply::Say(words) => ParsedMessage::Say { used, words: words.into_bytes().into() },
+            CommandReply::Tls(words) => ParsedMessage::Tls { used, words: words.into_bytes().into() },
+            CommandReply::Quit(words) => {
+                ParsedMessage::End { fault: OpeningFault::Quit, words: words.into_bytes().into() }
+            }
         }
     }
 
@@ -105,7 +110,7 @@ impl Host {
 
 /// How far the talk with a backend has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaited {
+enum AwaitedReply {
     Greeting,
     /// SMTP alone asks for the capabilities: a server may refuse STARTTLS before EHLO.
     Capabilities,
@@ -114,14 +119,14 @@ enum Awaited {
 
 /// The client's side.
 #[derive(Clone, Debug)]
-pub(super) struct Guest {
+pub(super) struct StarttlsClient {
     protocol: Starttls,
     name: Arc<str>,
-    awaited: Awaited,
+    awaited: AwaitedReply,
 }
 
 /// What a guest makes of what a backend says.
-enum Answer {
+enum StarttlsAnswer {
     /// It is not whole.
     More,
     /// The first `used` bytes matter no further.
@@ -134,36 +139,40 @@ enum Answer {
     Unexpected,
 }
 
-impl Guest {
+impl StarttlsClient {
     pub(super) fn new(protocol: Starttls, name: Arc<str>) -> Self {
-        Self { protocol, name, awaited: Awaited::Greeting }
+        Self { protocol, name, awaited: AwaitedReply::Greeting }
     }
 
-    pub(super) fn hear(&mut self, heard: &[u8]) -> Heard {
+    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
         let answer = match self.protocol {
             Starttls::Smtp => smtp::answer(heard, self.awaited),
             Starttls::Imap => imap::answer(heard, self.awaited),
             Starttls::Pop3 => pop3::answer(heard, self.awaited),
         };
-        let end = |fault| Heard::End { fault, words: NOTHING };
+        let end = |fault| ParsedMessage::End { fault, words: NOTHING };
         match answer {
-            Answer::More => Heard::More,
-            Answer::Pass { used } => Heard::Say { used, words: NOTHING },
-            Answer::Good { used } if self.awaited == Awaited::GoAhead => Heard::Tls { used, words: NOTHING },
-            Answer::Good { used } => Heard::Say { used, words: self.next().into_bytes().into() },
-            Answer::Refused => end(Fault::Refused),
-            Answer::Unexpected => end(Fault::Unexpected),
+            StarttlsAnswer::More => ParsedMessage::More,
+            StarttlsAnswer::Pass { used } => ParsedMessage::Say { used, words: NOTHING },
+            StarttlsAnswer::Good { used } if self.awaited == AwaitedReply::GoAhead => {
+                ParsedMessage::Tls { used, words: NOTHING }
+            }
+            StarttlsAnswer::Good { used } => {
+                ParsedMessage::Say { used, words: self.next().into_bytes().into() }
+            }
+            StarttlsAnswer::Refused => end(OpeningFault::Refused),
+            StarttlsAnswer::Unexpected => end(OpeningFault::Unexpected),
         }
     }
 
     /// The next command.
     fn next(&mut self) -> String {
         self.awaited = match (self.protocol, self.awaited) {
-            (Starttls::Smtp, Awaited::Greeting) => Awaited::Capabilities,
-            _ => Awaited::GoAhead,
+            (Starttls::Smtp, AwaitedReply::Greeting) => AwaitedReply::Capabilities,
+            _ => AwaitedReply::GoAhead,
         };
         match self.protocol {
-            Starttls::Smtp if self.awaited == Awaited::Capabilities => format!("EHLO {}\r\n", self.name),
+            Starttls::Smtp if self.awaited == AwaitedReply::Capabilities => format!("EHLO {}\r\n", self.name),
             Starttls::Smtp => "STARTTLS\r\n".to_owned(),
             Starttls::Imap => imap::STARTTLS.to_owned(),
             Starttls::Pop3 => "STLS\r\n".to_owned(),

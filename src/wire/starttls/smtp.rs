@@ -1,6 +1,6 @@
 //! SMTP up to STARTTLS.
 
-use super::{Answer, Awaited, Reply, line, word};
+use super::{AwaitedReply, CommandReply, StarttlsAnswer, line, word};
 use crate::wire::opening::Farewell;
 
 pub(super) fn greeting(name: &str) -> String {
@@ -8,22 +8,22 @@ pub(super) fn greeting(name: &str) -> String {
 }
 
 /// The commands that RFC 3207, section 4 lets through; all others must wait.
-pub(super) fn reply(line: &[u8], name: &str) -> Reply {
+pub(super) fn reply(line: &[u8], name: &str) -> CommandReply {
     let (command, argument) = word(line);
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
-    let say = |words: &str| Reply::Say(words.to_owned());
+    let say = |words: &str| CommandReply::Say(words.to_owned());
     if is("EHLO") || is("LHLO") {
-        Reply::Say(format!("250-{name}\r\n250 STARTTLS\r\n"))
+        CommandReply::Say(format!("250-{name}\r\n250 STARTTLS\r\n"))
     } else if is("HELO") {
-        Reply::Say(format!("250 {name}\r\n"))
+        CommandReply::Say(format!("250 {name}\r\n"))
     } else if is("STARTTLS") && argument.is_empty() {
-        Reply::Tls("220 2.0.0 Ready to start TLS\r\n".to_owned())
+        CommandReply::Tls("220 2.0.0 Ready to start TLS\r\n".to_owned())
     } else if is("STARTTLS") {
         say("501 5.5.4 STARTTLS takes no parameters\r\n")
     } else if is("NOOP") || is("RSET") {
         say("250 2.0.0 OK\r\n")
     } else if is("QUIT") {
-        Reply::Quit(format!("221 2.0.0 {name} closing connection\r\n"))
+        CommandReply::Quit(format!("221 2.0.0 {name} closing connection\r\n"))
     } else {
         say("530 5.7.0 Must issue a STARTTLS command first\r\n")
     }
@@ -39,17 +39,17 @@ pub(super) fn farewell(farewell: Farewell, why: &str, name: &str) -> String {
     }
 }
 
-pub(super) fn answer(heard: &[u8], awaited: Awaited) -> Answer {
+pub(super) fn answer(heard: &[u8], awaited: AwaitedReply) -> StarttlsAnswer {
     let (code, offers_tls, used) = match reply_lines(heard) {
         Ok(Some(reply)) => reply,
-        Ok(None) => return Answer::More,
-        Err(()) => return Answer::Unexpected,
+        Ok(None) => return StarttlsAnswer::More,
+        Err(()) => return StarttlsAnswer::Unexpected,
     };
     match (awaited, &code) {
-        (Awaited::Greeting, b"220") | (Awaited::GoAhead, b"220") => Answer::Good { used },
-        (Awaited::Capabilities, b"250") if offers_tls => Answer::Good { used },
-        (Awaited::Capabilities, b"250") | (Awaited::GoAhead, _) => Answer::Refused,
-        _ => Answer::Unexpected,
+        (AwaitedReply::Greeting, b"220") | (AwaitedReply::GoAhead, b"220") => StarttlsAnswer::Good { used },
+        (AwaitedReply::Capabilities, b"250") if offers_tls => StarttlsAnswer::Good { used },
+        (AwaitedReply::Capabilities, b"250") | (AwaitedReply::GoAhead, _) => StarttlsAnswer::Refused,
+        _ => StarttlsAnswer::Unexpected,
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::wire::opening::testing::run;
-use crate::wire::opening::{Greeting, Opening};
+use crate::wire::opening::{BackendGreeting, Opening};
 
 const ALL: [Starttls; 3] = [Starttls::Smtp, Starttls::Imap, Starttls::Pop3];
 
@@ -13,7 +13,7 @@ fn host(protocol: Starttls) -> Opening {
 }
 
 fn guest(protocol: Starttls) -> Opening {
-    Opening::guest(&Greeting::Starttls { protocol, name: "mx.test".into() })
+    Opening::guest(&BackendGreeting::Starttls { protocol, name: "mx.test".into() })
 }
 
 /// `said` is what follows the greeting.

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 
-use pointsman::wire::proxy_protocol::{Outgoing, Tlv, Version};
+use pointsman::wire::proxy_protocol::{HeaderVersion, OutgoingHeader, Tlv};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -116,7 +116,7 @@ fn haproxy_is_told() {
     let program = telling("proxy_protocol.trusted = \"127.0.0.1\"", &server, FULL);
     let endpoints = Some(("[2001:db8::7]:4711".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()));
     let tlvs: Vec<(u8, &[u8])> = vec![(Tlv::AUTHORITY, b"front.test"), (Tlv::UNIQUE_ID, b"id-7")];
-    let header = Outgoing { version: Version::V2, endpoints, tlvs, crc32c: true }.write();
+    let header = OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs, crc32c: true }.write();
     let (answer, _) = get(program.address("main"), &header);
     assert_eq!(answer, "2001:db8::7:4711 2001:db8::1:443 front.test id-7");
     program.stop();

@@ -32,7 +32,7 @@ fn what_follows_is_bounded_too() {
 fn a_pattern_is_searched_in_bounded_time() {
     let pattern = BytePattern::new("[a-z]{3}[0-9] ready").unwrap();
     for fill in [b'x', b'\n'] {
-        let steps = script(&[Step::ExpectPattern(pattern.clone()), refuse(b"never")]);
+        let steps = script(&[ScriptStep::ExpectPattern(pattern.clone()), refuse(b"never")]);
         let filled = vec![fill; MOST_HEARD - 100];
         let whole = [&filled[..], b"abc7 ready"].concat();
         pattern::SEARCHED.set(0);
@@ -41,7 +41,7 @@ fn a_pattern_is_searched_in_bounded_time() {
         assert!(searched < 8 * MOST_HEARD, "{searched}");
     }
     // What is refused before it is still refused, and what is refused behind it is not.
-    let steps = script(&[refuse(b"fault"), Step::ExpectPattern(pattern)]);
+    let steps = script(&[refuse(b"fault"), ScriptStep::ExpectPattern(pattern)]);
     let with = |end: &[u8]| [&[b'x'; MOST_HEARD - 100][..], end].concat();
     check(&steps, &with(b"fault abc7 ready"), UNEXPECTED);
     check(&steps, &with(b"abc7 ready fault"), "alive");
@@ -50,31 +50,31 @@ fn a_pattern_is_searched_in_bounded_time() {
 #[test]
 fn silence_is_over_when_more_comes() {
     let steps = [
-        Step::ExpectPattern(BytePattern::new("b+ ready").unwrap()),
+        ScriptStep::ExpectPattern(BytePattern::new("b+ ready").unwrap()),
         expect(b"role:master"),
         refuse(b"loading"),
     ];
     let mut dialogue = Dialogue::new(&script(&steps), "10.0.0.1:80", &random());
     for byte in [b'x'; 10_000] {
-        assert!(matches!(dialogue.go_on(), Ok(Next::Read | Next::Listen)));
-        dialogue.hear(&[byte]);
+        assert!(matches!(dialogue.go_on(), Ok(DialogueStep::Read | DialogueStep::Listen)));
+        dialogue.receive(&[byte]);
     }
-    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
+    assert_eq!(dialogue.go_on(), Ok(DialogueStep::Listen));
     dialogue.silent();
-    assert_eq!(dialogue.go_on(), Ok(Next::Read));
-    dialogue.hear(b"b ready");
-    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
+    assert_eq!(dialogue.go_on(), Ok(DialogueStep::Read));
+    dialogue.receive(b"b ready");
+    assert_eq!(dialogue.go_on(), Ok(DialogueStep::Listen));
     dialogue.silent();
-    assert_eq!(dialogue.go_on(), Ok(Next::Read));
-    dialogue.hear(b" role:master");
-    assert_eq!(dialogue.go_on(), Ok(Next::Listen));
-    dialogue.hear(b" loading");
+    assert_eq!(dialogue.go_on(), Ok(DialogueStep::Read));
+    dialogue.receive(b" role:master");
+    assert_eq!(dialogue.go_on(), Ok(DialogueStep::Listen));
+    dialogue.receive(b" loading");
     assert_eq!(dialogue.go_on(), Err(DialogueFault::Unexpected));
 }
 
 #[test]
 fn patterns_are_expected_and_words_refused() {
-    let pattern = |text: &str| Step::ExpectPattern(BytePattern::new(text).unwrap());
+    let pattern = |text: &str| ScriptStep::ExpectPattern(BytePattern::new(text).unwrap());
     let primary = script(&[pattern("role:(master|primary)\r\n"), pattern("slaves:[1-9]")]);
     check_alive(&primary, b"role:primary\r\nslaves:2");
     check(&primary, b"role:slave\r\nslaves:2", "more");
