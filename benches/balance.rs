@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::pool::HashOn;
-use pointsman::route::Circumstances;
+use pointsman::route::ConnectionFacts;
 
 fn pick(c: &mut Criterion) {
     for algorithm in Algorithm::ALL {
@@ -104,7 +104,7 @@ fn route(c: &mut Criterion) {
         for (kind, name) in names {
             let name = inputs::name(&name);
             group.bench_function(BenchmarkId::new(kind, count), |b| {
-                b.iter(|| table.find(Some(black_box(&name)), &Circumstances::default()))
+                b.iter(|| table.find(Some(black_box(&name)), &ConnectionFacts::default()))
             });
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use pointsman::balance::{Algorithm, Balancer, Maglev, MaxLoad};
 use pointsman::limit::{Gate, Permit};
 use pointsman::pool::HashOn;
-use pointsman::route::{Circumstances, IpPrefix, PrefixSet};
+use pointsman::route::{ConnectionFacts, IpPrefix, PrefixSet};
 use pointsman::telemetry::{
     AccessLogFormat, CloseReason, ConnectOutcome, Direction, Engine, HelloOutcome, Metrics,
 };
@@ -150,7 +150,7 @@ fn route(first: usize, prefix: &str, times: u64) {
         _ => inputs::name(&format!("{prefix}apps{n}.example.com")),
     };
     let names: Vec<ServerName> = (first..1000).step_by(2).map(name).collect();
-    let what = Circumstances::default();
+    let what = ConnectionFacts::default();
     repeat(times, |n| table.find(Some(&names[n as usize % names.len()]), &what));
 }
 

@@ -13,7 +13,7 @@ use pointsman::limit::{
     Coming, Moment, PrefixLengths, Rate, Source, SourceLimits, SourcePass, SourceTable, WhenFull,
 };
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
-use pointsman::route::{AddressRange, Entry, IpPrefix, NamePattern, RouteId, RouteTable};
+use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
 use pointsman::sys::Address;
 use pointsman::telemetry::{ClientAddr, CloseReason, Offered, Record};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
@@ -176,7 +176,7 @@ pub(crate) fn patterns(count: u32) -> Vec<(NamePattern, RouteId)> {
 
 /// The table of those patterns.
 pub(crate) fn routes(patterns: &[(NamePattern, RouteId)]) -> RouteTable {
-    let entries = patterns.iter().cloned().map(|(pattern, route)| Entry::plain(pattern, route));
+    let entries = patterns.iter().cloned().map(|(pattern, route)| RouteEntry::plain(pattern, route));
     RouteTable::build(entries).expect("no pattern twice")
 }
 

@@ -8,7 +8,7 @@ use super::announce;
 use super::front::{self, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
-use crate::route::Circumstances;
+use crate::route::ConnectionFacts;
 use crate::snapshot::{Action, Policy, Protocol, Served, Target, Unrouted};
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::Offer;
@@ -26,7 +26,7 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
     let is_asked = asks.offer || denying.is_some() || story.is_told();
     let message: Option<Cow<'_, [u8]>> = if is_asked { sniffed.message() } else { None };
     let offer = message.as_deref().and_then(Offer::of);
-    let what = Circumstances::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
+    let what = ConnectionFacts::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
     if let (Some(offer), Some(&ja4), Some(form)) =
         (&what.offer, story.is_told().then(|| what.ja4()).flatten(), sniffed.hello)
     {

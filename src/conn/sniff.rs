@@ -14,7 +14,7 @@ use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::{timeout, timeout_at};
 use crate::limit::Share;
-use crate::route::Facts;
+use crate::route::HelloFacts;
 use crate::snapshot::HelloSpec;
 use crate::snapshot::front::{DetectFront, Front, Greet};
 use crate::sys::{Stream, socket};
@@ -32,7 +32,7 @@ pub(super) struct Sniffed {
     pub(super) client: Stream,
     /// To be sent to the backend first.
     pub(super) bytes: Vec<u8>,
-    pub(super) facts: Facts,
+    pub(super) facts: HelloFacts,
     /// The form of the hello in `bytes`, if they are one.
     pub(super) hello: Option<Form>,
     /// What it asks for.
@@ -76,7 +76,16 @@ impl Sniffed {
 
     /// A client that asks for something without a hello.
     pub(super) fn other(client: Stream, bytes: Vec<u8>, wish: Wish, tongue: Tongue) -> Self {
-        Self { client, bytes, facts: Facts::default(), hello: None, wish, greet: None, tongue, _memory: None }
+        Self {
+            client,
+            bytes,
+            facts: HelloFacts::default(),
+            hello: None,
+            wish,
+            greet: None,
+            tongue,
+            _memory: None,
+        }
     }
 
     /// The same with what its bytes take of the memory of all hellos.
@@ -242,7 +251,7 @@ async fn conclude(
         // The log shows an address that stands in place of a name.
         story.asked_badly(|| reading.sent_name());
     }
-    let facts = Facts { server_name: hello.server_name, proxy: None };
+    let facts = HelloFacts { server_name: hello.server_name, proxy: None };
     let form = Form { records: hello.records, size: hello.size, segments: reading.segments };
     let (bytes, memory) = reading.into_bytes();
     let (wish, tongue) = (Wish::Name, Tongue::Tls);

@@ -142,12 +142,12 @@ impl FromStr for Ja4Pattern {
 
 /// What conditions are asked about: one connection.
 #[derive(Debug, Default)]
-pub struct Circumstances<'a> {
+pub struct ConnectionFacts<'a> {
     /// The client's address; `None` for one without.
     pub source: Option<IpAddr>,
-    /// Where the client reached us; it may be `None` where no route [asks](Asks::destination).
+    /// Where the client reached us; it may be `None` where no route [asks](RequiredFacts::destination).
     pub destination: Option<SocketAddr>,
-    /// What its hello offers; it may be `None` where no route [asks](Asks::offer), and where there is no hello.
+    /// What its hello offers; it may be `None` where no route [asks](RequiredFacts::offer), and where there is no hello.
     pub offer: Option<Offer<'a>>,
     /// The PROXY header that it came with.
     pub proxy: Option<&'a ProxyHeader>,
@@ -155,7 +155,7 @@ pub struct Circumstances<'a> {
     ja4: OnceCell<Ja4>,
 }
 
-impl<'a> Circumstances<'a> {
+impl<'a> ConnectionFacts<'a> {
     /// Those of one connection.
     pub fn new(source: Option<IpAddr>, destination: Option<SocketAddr>, offer: Option<Offer<'a>>) -> Self {
         Self { source, destination, offer, proxy: None, ja4: OnceCell::new() }
@@ -175,7 +175,7 @@ impl<'a> Circumstances<'a> {
 
 /// What some route wants to know, so that nobody finds out what nobody asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asks {
+pub struct RequiredFacts {
     /// Where the client reached us.
     pub destination: bool,
     /// What the hello offers.
@@ -185,15 +185,15 @@ pub struct Asks {
 /// How much a fitting route asks for: compared from the first to the last, the greater one is more specific.
 /// Two are equal only if the very same written values fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank([u16; 7]);
+pub(super) struct RouteRank([u16; 7]);
 
 /// How a connection fits conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub(super) enum ConditionFit {
     No,
     /// All but [`Conditions::tls_min`].
     TooOld,
-    Fits(Rank),
+    Fits(RouteRank),
 }
 
 impl Conditions {
@@ -203,10 +203,10 @@ impl Conditions {
     }
 
     /// What must be known to judge.
-    pub fn asks(&self) -> Asks {
+    pub fn asks(&self) -> RequiredFacts {
         let offer =
             !self.alpn.is_empty() || !self.ja4.is_empty() || self.ech.is_some() || self.tls_min.is_some();
-        Asks { destination: !self.destination.is_empty(), offer }
+        RequiredFacts { destination: !self.destination.is_empty(), offer }
     }
 
     /// Returns whether these conditions refuse all that they do not fit: they ask only for a version of TLS, and a
@@ -248,18 +248,18 @@ impl Conditions {
     }
 
     /// Judges a connection.
-    pub(super) fn fit(&self, what: &Circumstances<'_>) -> Fit {
-        let Some(rank) = self.rank(what) else { return Fit::No };
+    pub(super) fn fit(&self, what: &ConnectionFacts<'_>) -> ConditionFit {
+        let Some(rank) = self.rank(what) else { return ConditionFit::No };
         match self.tls_min {
-            Some(least) if !what.offer.is_some_and(|offer| offer.reaches(least)) => Fit::TooOld,
-            _ => Fit::Fits(rank),
+            Some(least) if !what.offer.is_some_and(|offer| offer.reaches(least)) => ConditionFit::TooOld,
+            _ => ConditionFit::Fits(rank),
         }
     }
 
     /// The rank if all but [`Conditions::tls_min`] fits.
-    fn rank(&self, what: &Circumstances<'_>) -> Option<Rank> {
+    fn rank(&self, what: &ConnectionFacts<'_>) -> Option<RouteRank> {
         let best = |is_free: bool, rank: &dyn Fn() -> Option<u16>| if is_free { Some(0) } else { rank() };
-        Some(Rank([
+        Some(RouteRank([
             best(self.proxy_tlv.is_empty(), &|| {
                 let header = what.proxy?;
                 let fits = self.proxy_tlv.iter().all(|pattern| pattern.fits(header));
@@ -343,7 +343,7 @@ mod tests {
         let tlvs = vec![Tlv::new(Tlv::AWS, *b"\x01vpce-1"), Tlv::new(0xe5, *b"blue")];
         let header = ProxyHeader { version: HeaderVersion::V2, origin: HeaderOrigin::Unknown, tlvs };
         let check = |patterns: &[(u8, &[&str])], header: Option<&ProxyHeader>, expected: Option<u16>| {
-            let what = Circumstances::default().behind(header);
+            let what = ConnectionFacts::default().behind(header);
             let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0] >> 8);
             assert_eq!(rank, expected, "{patterns:?}");
         };

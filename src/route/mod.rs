@@ -13,18 +13,18 @@ pub mod regex;
 pub mod split;
 pub mod table;
 
-pub use condition::{Asks, Circumstances, Conditions};
+pub use condition::{Conditions, ConnectionFacts, RequiredFacts};
 pub use country::{Country, CountryFault};
 pub use pattern::{NamePattern, PatternFault};
 pub use prefix::{AddressRange, IpPrefix, PrefixFault, Prefixes};
-pub use prefix_set::{PrefixSet, PrefixSetBuilder, Span};
+pub use prefix_set::{AddressSpan, PrefixSet, PrefixSetBuilder};
 pub use regex::{NameRegex, RegexFault};
 pub use split::Split;
-pub use table::{Entry, EqualRoutes, Found, RouteId, RouteKey, RouteTable};
+pub use table::{EqualRoutes, RouteEntry, RouteId, RouteKey, RouteMatch, RouteTable};
 
 /// What the first bytes of a connection told us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct HelloFacts {
     /// The server name the client asked for, if it sent one.
     pub server_name: Option<ServerName>,
     /// The PROXY header that a trusted peer sent in front of the client's bytes, if there was one.

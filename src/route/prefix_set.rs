@@ -15,11 +15,11 @@ const LOWER: u128 = u64::MAX as u128;
 /// do that a dozen times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixSet {
-    v4: Ranges<u32>,
+    v4: AddressRanges<u32>,
     /// Networks up to /64, by the half of the address that counts: nearly all there are.
-    v6_wide: Ranges<u64>,
+    v6_wide: AddressRanges<u64>,
     /// Longer ones.
-    v6_narrow: Ranges<u128>,
+    v6_narrow: AddressRanges<u128>,
 }
 
 /// Networks on their way into a set.
@@ -32,14 +32,14 @@ pub struct PrefixSetBuilder {
 
 /// From one address to another, both in the set and neither of their neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub struct AddressSpan {
     /// The first.
     pub first: IpAddr,
     /// The last; it may be the first.
     pub last: IpAddr,
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for AddressSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
     }
@@ -63,13 +63,13 @@ impl PrefixSet {
 
     /// Everything around an address that is in the set without a gap: of networks that touch or overlap it is
     /// not known which one was meant.
-    pub fn around(&self, address: IpAddr) -> Option<Span> {
+    pub fn around(&self, address: IpAddr) -> Option<AddressSpan> {
         match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.around(address.to_bits()).map(|(first, last)| Span {
+            IpAddr::V4(address) => self.v4.around(address.to_bits()).map(|(first, last)| AddressSpan {
                 first: Ipv4Addr::from_bits(first).into(),
                 last: Ipv4Addr::from_bits(last).into(),
             }),
-            IpAddr::V6(address) => self.v6(address.to_bits()).map(|(first, last)| Span {
+            IpAddr::V6(address) => self.v6(address.to_bits()).map(|(first, last)| AddressSpan {
                 first: Ipv6Addr::from_bits(first).into(),
                 last: Ipv6Addr::from_bits(last).into(),
             }),
@@ -107,9 +107,9 @@ impl PrefixSetBuilder {
     /// The set.
     pub fn build(self) -> PrefixSet {
         PrefixSet {
-            v4: Ranges::merge(self.v4),
-            v6_wide: Ranges::merge(self.v6_wide),
-            v6_narrow: Ranges::merge(self.v6_narrow),
+            v4: AddressRanges::merge(self.v4),
+            v6_wide: AddressRanges::merge(self.v6_wide),
+            v6_narrow: AddressRanges::merge(self.v6_narrow),
         }
     }
 }
@@ -124,8 +124,8 @@ impl<'a> FromIterator<&'a IpPrefix> for PrefixSet {
 
 /// Ranges that neither overlap nor touch, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Ranges<T> {
-    /// The nodes of a tree: each level has of the one behind it the first of each [`Bits::FANOUT`], the last level of
+struct AddressRanges<T> {
+    /// The nodes of a tree: each level has of the one behind it the first of each [`AddressBits::FANOUT`], the last level of
     /// `starts`. The first level is one node.
     levels: Vec<Box<[T]>>,
     starts: Box<[T]>,
@@ -138,7 +138,7 @@ fn upper(address: u128) -> u64 {
 }
 
 /// An address as a number.
-trait Bits: Copy + Ord {
+trait AddressBits: Copy + Ord {
     /// Numbers in a node of the tree: one or two lines of a processor's cache.
     const FANOUT: usize;
 
@@ -146,7 +146,7 @@ trait Bits: Copy + Ord {
     fn next(self) -> Option<Self>;
 }
 
-impl Bits for u32 {
+impl AddressBits for u32 {
     const FANOUT: usize = 16;
 
     fn next(self) -> Option<Self> {
@@ -154,7 +154,7 @@ impl Bits for u32 {
     }
 }
 
-impl Bits for u64 {
+impl AddressBits for u64 {
     const FANOUT: usize = 8;
 
     fn next(self) -> Option<Self> {
@@ -162,7 +162,7 @@ impl Bits for u64 {
     }
 }
 
-impl Bits for u128 {
+impl AddressBits for u128 {
     const FANOUT: usize = 8;
 
     fn next(self) -> Option<Self> {
@@ -170,7 +170,7 @@ impl Bits for u128 {
     }
 }
 
-impl<T: Bits> Ranges<T> {
+impl<T: AddressBits> AddressRanges<T> {
     /// Of ranges in any order, from their first to their last address.
     fn merge(mut ranges: Vec<(T, T)>) -> Self {
         ranges.sort_unstable();

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use super::condition::{Asks, Circumstances, Conditions, Fit, Rank};
+use super::condition::{ConditionFit, Conditions, ConnectionFacts, RequiredFacts, RouteRank};
 use super::{NamePattern, NameRegex};
 use crate::wire::ServerName;
 
@@ -44,7 +44,7 @@ impl fmt::Display for RouteKey {
 
 /// One name of a route with the route's conditions.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct RouteEntry {
     /// The name.
     pub key: RouteKey,
     /// What else must fit; `None` for nothing.
@@ -53,7 +53,7 @@ pub struct Entry {
     pub route: RouteId,
 }
 
-impl Entry {
+impl RouteEntry {
     /// A route by a name alone.
     pub fn plain(pattern: NamePattern, route: RouteId) -> Self {
         Self { key: RouteKey::Name(pattern), conditions: None, route }
@@ -74,7 +74,7 @@ pub struct EqualRoutes {
 
 /// What a look-up finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum RouteMatch {
     /// A route.
     Route(RouteId),
     /// Routes for the name, but each that fits asks for a later version of TLS than the client offers.
@@ -85,14 +85,14 @@ pub enum Found {
 
 /// What stands under one name: a route without conditions, or a position in the list of groups.
 #[derive(Clone, Copy, Debug)]
-struct Slot(u32);
+struct NameSlot(u32);
 
-/// In a [`Slot`], set for a group.
+/// In a [`NameSlot`], set for a group.
 const GROUP: u32 = 1 << 31;
 
 /// One of the routes under one name.
 #[derive(Clone, Debug)]
-struct Alternative {
+struct RouteAlternative {
     conditions: Option<Arc<Conditions>>,
     route: RouteId,
 }
@@ -100,17 +100,17 @@ struct Alternative {
 /// The routes of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
-    exact: HashMap<Box<str>, Slot>,
+    exact: HashMap<Box<str>, NameSlot>,
     /// By the suffix after `*.` that stands for one label.
-    child: HashMap<Box<str>, Slot>,
+    child: HashMap<Box<str>, NameSlot>,
     /// By the suffix after `*.`.
-    below: HashMap<Box<str>, Slot>,
+    below: HashMap<Box<str>, NameSlot>,
     /// Labels in the longest suffix: what a client sends beyond that is not hashed.
     suffix_labels: usize,
-    regexes: Vec<(NameRegex, Slot)>,
-    any: Option<Slot>,
-    groups: Vec<Vec<Alternative>>,
-    asks: Asks,
+    regexes: Vec<(NameRegex, NameSlot)>,
+    any: Option<NameSlot>,
+    groups: Vec<Vec<RouteAlternative>>,
+    asks: RequiredFacts,
 }
 
 impl RouteTable {
@@ -119,76 +119,76 @@ impl RouteTable {
     /// # Errors
     ///
     /// Each entry that ties with an earlier one, in the order given.
-    pub fn build(entries: impl IntoIterator<Item = Entry>) -> Result<Self, Vec<EqualRoutes>> {
+    pub fn build(entries: impl IntoIterator<Item = RouteEntry>) -> Result<Self, Vec<EqualRoutes>> {
         let mut table = Self::default();
         let ties: Vec<_> = entries.into_iter().filter_map(|entry| table.insert(entry)).collect();
         if ties.is_empty() { Ok(table) } else { Err(ties) }
     }
 
     /// What must be known of a connection to look it up.
-    pub fn asks(&self) -> Asks {
+    pub fn asks(&self) -> RequiredFacts {
         self.asks
     }
 
     /// The route for a connection. `*.x` fits at any depth, and never `x` itself.
-    pub fn find(&self, name: Option<&ServerName>, what: &Circumstances<'_>) -> Found {
-        let named = name.map_or(Found::Nothing, |name| self.find_named(name, what));
+    pub fn find(&self, name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> RouteMatch {
+        let named = name.map_or(RouteMatch::Nothing, |name| self.find_named(name, what));
         match (named, self.any) {
-            (Found::Nothing, Some(slot)) => self.choose(slot, what),
+            (RouteMatch::Nothing, Some(slot)) => self.choose(slot, what),
             _ => named,
         }
     }
 
-    fn find_named(&self, name: &ServerName, what: &Circumstances<'_>) -> Found {
+    fn find_named(&self, name: &ServerName, what: &ConnectionFacts<'_>) -> RouteMatch {
         let text = name.as_str();
         let exact = self.ask(&self.exact, text, what);
-        if exact != Found::Nothing {
+        if exact != RouteMatch::Nothing {
             return exact;
         }
         if !self.child.is_empty()
             && let Some((_, parent)) = text.split_once('.')
         {
             let child = self.ask(&self.child, parent, what);
-            if child != Found::Nothing {
+            if child != RouteMatch::Nothing {
                 return child;
             }
         }
         let below = self.longest_suffix(text, what);
-        if below != Found::Nothing {
+        if below != RouteMatch::Nothing {
             return below;
         }
         let fitting = self.regexes.iter().filter(|(regex, _)| regex.fits(name));
         first(fitting.map(|(_, slot)| self.choose(*slot, what)))
     }
 
-    fn longest_suffix(&self, name: &str, what: &Circumstances<'_>) -> Found {
+    fn longest_suffix(&self, name: &str, what: &ConnectionFacts<'_>) -> RouteMatch {
         let too_long = labels(name).saturating_sub(self.suffix_labels + 1);
         let suffixes = name.bytes().zip(1..).filter(|&(byte, _)| byte == b'.').map(|(_, next)| &name[next..]);
         first(suffixes.skip(too_long).map(|suffix| self.ask(&self.below, suffix, what)))
     }
 
-    fn ask(&self, map: &HashMap<Box<str>, Slot>, name: &str, what: &Circumstances<'_>) -> Found {
-        map.get(name).map_or(Found::Nothing, |slot| self.choose(*slot, what))
+    fn ask(&self, map: &HashMap<Box<str>, NameSlot>, name: &str, what: &ConnectionFacts<'_>) -> RouteMatch {
+        map.get(name).map_or(RouteMatch::Nothing, |slot| self.choose(*slot, what))
     }
 
-    fn choose(&self, Slot(slot): Slot, what: &Circumstances<'_>) -> Found {
+    fn choose(&self, NameSlot(slot): NameSlot, what: &ConnectionFacts<'_>) -> RouteMatch {
         if slot & GROUP == 0 {
-            return Found::Route(RouteId(slot));
+            return RouteMatch::Route(RouteId(slot));
         }
         self.best((slot & !GROUP) as usize, what)
     }
 
     /// The most specific route of a group that fits. Apart, so that names without conditions do not pay for it.
     #[inline(never)]
-    fn best(&self, group: usize, what: &Circumstances<'_>) -> Found {
-        let mut best: Option<(Option<Rank>, RouteId)> = None;
+    fn best(&self, group: usize, what: &ConnectionFacts<'_>) -> RouteMatch {
+        let mut best: Option<(Option<RouteRank>, RouteId)> = None;
         let mut is_too_old = false;
-        for Alternative { conditions, route, .. } in &self.groups[group] {
+        for RouteAlternative { conditions, route, .. } in &self.groups[group] {
             let rank = match conditions.as_ref().map(|conditions| conditions.fit(what)) {
                 None => None,
-                Some(Fit::Fits(rank)) => Some(rank),
+                Some(ConditionFit::Fits(rank)) => Some(rank),
                 Some(fit) => {
-                    is_too_old |= fit == Fit::TooOld;
+                    is_too_old |= fit == ConditionFit::TooOld;
                     continue;
                 }
             };
@@ -197,16 +197,16 @@ impl RouteTable {
             }
         }
         match best {
-            Some((_, route)) => Found::Route(route),
-            None if is_too_old => Found::TooOld,
-            None => Found::Nothing,
+            Some((_, route)) => RouteMatch::Route(route),
+            None if is_too_old => RouteMatch::TooOld,
+            None => RouteMatch::Nothing,
         }
     }
 }
 
 /// The first that is something.
-fn first(mut found: impl Iterator<Item = Found>) -> Found {
-    found.find(|found| *found != Found::Nothing).unwrap_or(Found::Nothing)
+fn first(mut found: impl Iterator<Item = RouteMatch>) -> RouteMatch {
+    found.find(|found| *found != RouteMatch::Nothing).unwrap_or(RouteMatch::Nothing)
 }
 
 fn labels(name: &str) -> usize {
@@ -216,15 +216,15 @@ fn labels(name: &str) -> usize {
 /// Building.
 impl RouteTable {
     /// Adds an entry, or answers with what it ties with.
-    fn insert(&mut self, entry: Entry) -> Option<EqualRoutes> {
-        let Entry { key, conditions, route } = entry;
+    fn insert(&mut self, entry: RouteEntry) -> Option<EqualRoutes> {
+        let RouteEntry { key, conditions, route } = entry;
         let conditions = conditions.filter(|conditions| !conditions.is_empty());
         if let Some(conditions) = &conditions {
             let asks = conditions.asks();
             self.asks.destination |= asks.destination;
             self.asks.offer |= asks.offer;
         }
-        let alternative = Alternative { conditions, route };
+        let alternative = RouteAlternative { conditions, route };
         let slots = self.groups.len();
         let held = self.slot(&key);
         let Some(held) = held else {
@@ -233,10 +233,10 @@ impl RouteTable {
             return None;
         };
         let group = match held {
-            Slot(group) if group & GROUP != 0 => (group & !GROUP) as usize,
-            Slot(route) => {
-                self.groups.push(vec![Alternative { conditions: None, route: RouteId(route) }]);
-                *self.slot_mut(&key) = Slot(slots as u32 | GROUP);
+            NameSlot(group) if group & GROUP != 0 => (group & !GROUP) as usize,
+            NameSlot(route) => {
+                self.groups.push(vec![RouteAlternative { conditions: None, route: RouteId(route) }]);
+                *self.slot_mut(&key) = NameSlot(slots as u32 | GROUP);
                 slots
             }
         };
@@ -251,15 +251,15 @@ impl RouteTable {
     }
 
     /// A slot for what is alone under its name.
-    fn alone(&mut self, alternative: Alternative) -> Slot {
+    fn alone(&mut self, alternative: RouteAlternative) -> NameSlot {
         if alternative.conditions.is_none() && alternative.route.0 & GROUP == 0 {
-            return Slot(alternative.route.0);
+            return NameSlot(alternative.route.0);
         }
         self.groups.push(vec![alternative]);
-        Slot((self.groups.len() - 1) as u32 | GROUP)
+        NameSlot((self.groups.len() - 1) as u32 | GROUP)
     }
 
-    fn slot(&self, key: &RouteKey) -> Option<Slot> {
+    fn slot(&self, key: &RouteKey) -> Option<NameSlot> {
         match key {
             RouteKey::Name(NamePattern::Exact(name)) => self.exact.get(name.as_str()).copied(),
             RouteKey::Name(NamePattern::Child(suffix)) => self.child.get(suffix.as_str()).copied(),
@@ -272,8 +272,8 @@ impl RouteTable {
     }
 
     /// The slot of a name, made if it is not there.
-    fn slot_mut(&mut self, key: &RouteKey) -> &mut Slot {
-        const NEW: Slot = Slot(0);
+    fn slot_mut(&mut self, key: &RouteKey) -> &mut NameSlot {
+        const NEW: NameSlot = NameSlot(0);
         match key {
             RouteKey::Name(NamePattern::Exact(name)) => self.exact.entry(name.as_str().into()).or_insert(NEW),
             RouteKey::Name(NamePattern::Child(suffix)) => {

@@ -12,7 +12,7 @@ use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
 use crate::reclaim::Deferred;
-use crate::route::{Entry, RouteId, RouteKey, RouteTable};
+use crate::route::{RouteEntry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
     Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
     Routes, Served, Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
@@ -330,7 +330,7 @@ fn routes(
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
             let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
             targets.push(Target { route: word, action, limits, counts });
-            entries.push(Entry { key: key.clone(), conditions: conditions.clone(), route });
+            entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }
     let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;

@@ -99,9 +99,9 @@ pub struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listed {
     /// By its `entries`: these addresses are there.
-    Written(crate::route::Span),
+    Written(crate::route::AddressSpan),
     /// By its file.
-    File(crate::route::Span),
+    File(crate::route::AddressSpan),
     /// By an addition, until its end.
     Added(IpPrefix, Option<Instant>),
 }

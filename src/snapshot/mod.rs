@@ -25,7 +25,7 @@ use crate::limit::Gate;
 use crate::pool::{Discovery, Pool};
 use crate::reclaim;
 use crate::relay::RelayOptions;
-use crate::route::Asks;
+use crate::route::RequiredFacts;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
 pub use additions::Additions;
@@ -171,7 +171,7 @@ impl Protocol {
     }
 
     /// What its routes must know of a connection besides its name and source.
-    pub fn asks(&self) -> Asks {
+    pub fn asks(&self) -> RequiredFacts {
         self.routes().table.asks()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{HelloSpec, Limited, Place};
 use crate::reclaim::Deferred;
-use crate::route::{Circumstances, Found, RouteId, RouteTable, Split};
+use crate::route::{ConnectionFacts, RouteId, RouteMatch, RouteTable, Split};
 use crate::telemetry::RouteCounts;
 use crate::wire::ServerName;
 
@@ -33,12 +33,12 @@ impl Routes {
     fn target(
         &self,
         name: Option<&ServerName>,
-        what: &Circumstances<'_>,
+        what: &ConnectionFacts<'_>,
     ) -> Result<Option<&Target>, Unrouted> {
         match self.table.find(name, what) {
-            Found::Route(RouteId(route)) => Ok(Some(&self.targets[route as usize])),
-            Found::TooOld => Err(Unrouted::TooOld),
-            Found::Nothing => Ok(None),
+            RouteMatch::Route(RouteId(route)) => Ok(Some(&self.targets[route as usize])),
+            RouteMatch::TooOld => Err(Unrouted::TooOld),
+            RouteMatch::Nothing => Ok(None),
         }
     }
 }
@@ -53,7 +53,7 @@ pub struct TcpPolicy {
 
 impl TcpPolicy {
     /// The target of a connection; `None` for the listener's pool.
-    pub fn target(&self, what: &Circumstances<'_>) -> Option<&Target> {
+    pub fn target(&self, what: &ConnectionFacts<'_>) -> Option<&Target> {
         self.routes.target(None, what).ok().flatten()
     }
 }
@@ -124,7 +124,7 @@ impl TlsPolicy {
     /// # Errors
     ///
     /// Why there is none.
-    pub fn target(&self, name: Option<&ServerName>, what: &Circumstances<'_>) -> Result<&Target, Unrouted> {
+    pub fn target(&self, name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> Result<&Target, Unrouted> {
         if let Some(target) = self.routes.target(name, what)? {
             return Ok(target);
         }

@@ -15,7 +15,7 @@ use crate::config::proxy::TlvKind;
 use crate::config::read::{self, Item, Key, List, OneOrMany};
 use crate::limit::QuotaSpec;
 use crate::route::condition::TlvPattern;
-use crate::route::{Conditions, Entry, NamePattern, RouteId, RouteKey, RouteTable, Split};
+use crate::route::{Conditions, NamePattern, RouteEntry, RouteId, RouteKey, RouteTable, Split};
 use crate::snapshot::{ActionSpec, RouteSpec, TargetSpec};
 
 /// Routes with conditions under one name: they are compared one by one for each connection.
@@ -399,9 +399,9 @@ impl RoutesChecker<'_> {
 /// All names of routes, numbered in their order.
 pub(in crate::config) fn entries<'r>(
     routes: impl Iterator<Item = &'r RouteSpec>,
-) -> impl Iterator<Item = Entry> {
+) -> impl Iterator<Item = RouteEntry> {
     let keys = routes.flat_map(|route| route.keys.iter().map(move |key| (key, &route.conditions)));
-    keys.zip(0..).map(|((key, conditions), id)| Entry {
+    keys.zip(0..).map(|((key, conditions), id)| RouteEntry {
         key: key.clone(),
         conditions: conditions.clone(),
         route: RouteId(id),

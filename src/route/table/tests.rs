@@ -9,11 +9,11 @@ use crate::wire::{Offer, TlsVersion};
 fn table(patterns: &[&str]) -> RouteTable {
     let parsed = patterns.iter().map(|pattern| pattern.parse().unwrap());
     let entries = parsed.zip((0..).map(RouteId));
-    RouteTable::build(entries.map(|(pattern, route)| Entry::plain(pattern, route))).unwrap()
+    RouteTable::build(entries.map(|(pattern, route)| RouteEntry::plain(pattern, route))).unwrap()
 }
 
-fn find(table: &RouteTable, name: &str) -> Found {
-    table.find(Some(&name.parse().unwrap()), &Circumstances::default())
+fn find(table: &RouteTable, name: &str) -> RouteMatch {
+    table.find(Some(&name.parse().unwrap()), &ConnectionFacts::default())
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn the_most_specific_pattern_wins() {
     let table = table(&patterns);
     let check = |name: &str, expected: Option<&str>| {
         let found = match find(&table, name) {
-            Found::Route(route) => Some(patterns[route.0 as usize]),
+            RouteMatch::Route(route) => Some(patterns[route.0 as usize]),
             _ => None,
         };
         assert_eq!(found, expected, "{name}");
@@ -52,24 +52,24 @@ fn the_most_specific_pattern_wins() {
 #[test]
 fn an_empty_table_finds_nothing() {
     let empty = table(&[]);
-    assert_eq!(find(&empty, "a"), Found::Nothing);
-    assert_eq!(find(&empty, "a.b.example.com"), Found::Nothing);
-    assert_eq!(empty.find(None, &Circumstances::default()), Found::Nothing);
-    assert_eq!(empty.asks(), Asks::default());
+    assert_eq!(find(&empty, "a"), RouteMatch::Nothing);
+    assert_eq!(find(&empty, "a.b.example.com"), RouteMatch::Nothing);
+    assert_eq!(empty.find(None, &ConnectionFacts::default()), RouteMatch::Nothing);
+    assert_eq!(empty.asks(), RequiredFacts::default());
 }
 
 #[test]
 fn a_name_of_many_labels_meets_a_short_suffix() {
     let name = format!("{}example.com", "a.".repeat(120));
-    assert_eq!(find(&table(&["*.example.com"]), &name), Found::Route(RouteId(0)));
-    assert_eq!(find(&table(&["*.example.org"]), &name), Found::Nothing);
+    assert_eq!(find(&table(&["*.example.com"]), &name), RouteMatch::Route(RouteId(0)));
+    assert_eq!(find(&table(&["*.example.org"]), &name), RouteMatch::Nothing);
 }
 
 #[test]
 fn every_tie_is_told_with_both_routes() {
     let routes = [("a.com", 0), ("*.a.com", 0), ("b.com", 1), ("A.com", 2), ("*.a.com.", 3), ("a.com", 4)];
     let entries =
-        routes.iter().map(|&(pattern, route)| Entry::plain(pattern.parse().unwrap(), RouteId(route)));
+        routes.iter().map(|&(pattern, route)| RouteEntry::plain(pattern.parse().unwrap(), RouteId(route)));
     let ties = RouteTable::build(entries).unwrap_err();
     let told: Vec<_> = ties.iter().map(|it| (it.key.to_string(), it.first.0, it.second.0)).collect();
     assert_eq!(told, [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]);
@@ -78,7 +78,7 @@ fn every_tie_is_told_with_both_routes() {
 
 /// A route by its words: `name`, and conditions as `source=`, `to=`, `alpn=`, `ja4=`, `ech=` and `tls=`, lists
 /// with commas.
-fn entry(text: &str, route: u32) -> Entry {
+fn entry(text: &str, route: u32) -> RouteEntry {
     let mut words = text.split(' ');
     let key = match words.next().unwrap() {
         "*" => RouteKey::Any,
@@ -105,7 +105,7 @@ fn entry(text: &str, route: u32) -> Entry {
             other => panic!("{other}"),
         }
     }
-    Entry { key, conditions: Some(conditions.into()), route: RouteId(route) }
+    RouteEntry { key, conditions: Some(conditions.into()), route: RouteId(route) }
 }
 
 fn build(routes: &[&str]) -> Result<RouteTable, Vec<EqualRoutes>> {
@@ -113,7 +113,7 @@ fn build(routes: &[&str]) -> Result<RouteTable, Vec<EqualRoutes>> {
 }
 
 /// A connection by its words, in the same form: `name source=IP to=IP:PORT alpn=... tls=...`.
-fn look(table: &RouteTable, connection: &str) -> Found {
+fn look(table: &RouteTable, connection: &str) -> RouteMatch {
     let mut words = connection.split(' ');
     let name = words.next().filter(|name| *name != "-").map(|name| name.parse().unwrap());
     let (mut source, mut destination, mut message) = (None, None, Hello::default());
@@ -129,7 +129,7 @@ fn look(table: &RouteTable, connection: &str) -> Found {
         }
     }
     let message = message.bytes();
-    table.find(name.as_ref(), &Circumstances::new(source, destination, Offer::of(&message)))
+    table.find(name.as_ref(), &ConnectionFacts::new(source, destination, Offer::of(&message)))
 }
 
 #[derive(Clone, Debug, Default)]
@@ -190,7 +190,7 @@ fn conditions_decide_under_one_name() {
     let table = build(&routes).unwrap();
     let check = |connection: &str, expected: usize| {
         let found = match look(&table, connection) {
-            Found::Route(RouteId(route)) => routes[route as usize],
+            RouteMatch::Route(RouteId(route)) => routes[route as usize],
             found => panic!("{connection}: {found:?}"),
         };
         assert_eq!(found, routes[expected], "{connection}");
@@ -220,9 +220,9 @@ fn conditions_decide_under_one_name() {
     check("1.org alpn=h2", 16);
     check("x.org source=10.0.0.1", 18);
     check("- source=10.0.0.1", 18);
-    assert_eq!(look(&table, "x.org source=11.0.0.1"), Found::Nothing);
-    assert_eq!(look(&table, "- source=11.0.0.1"), Found::Nothing);
-    assert_eq!(table.asks(), Asks { destination: true, offer: true });
+    assert_eq!(look(&table, "x.org source=11.0.0.1"), RouteMatch::Nothing);
+    assert_eq!(look(&table, "- source=11.0.0.1"), RouteMatch::Nothing);
+    assert_eq!(table.asks(), RequiredFacts { destination: true, offer: true });
 }
 
 #[test]
@@ -230,14 +230,14 @@ fn too_old_clients_stop_at_their_name() {
     let table =
         build(&["a.com tls=1.3", "*.com", "b.com tls=1.3", "b.com", "c.com tls=1.3 source=10.0.0.0/8"])
             .unwrap();
-    assert_eq!(look(&table, "a.com tls=1.3"), Found::Route(RouteId(0)));
-    assert_eq!(look(&table, "a.com"), Found::TooOld);
-    assert_eq!(look(&table, "b.com tls=1.3"), Found::Route(RouteId(2)));
-    assert_eq!(look(&table, "b.com"), Found::Route(RouteId(3)));
-    assert_eq!(look(&table, "c.com source=10.0.0.1"), Found::TooOld);
-    assert_eq!(look(&table, "c.com source=11.0.0.1"), Found::Route(RouteId(1)));
+    assert_eq!(look(&table, "a.com tls=1.3"), RouteMatch::Route(RouteId(0)));
+    assert_eq!(look(&table, "a.com"), RouteMatch::TooOld);
+    assert_eq!(look(&table, "b.com tls=1.3"), RouteMatch::Route(RouteId(2)));
+    assert_eq!(look(&table, "b.com"), RouteMatch::Route(RouteId(3)));
+    assert_eq!(look(&table, "c.com source=10.0.0.1"), RouteMatch::TooOld);
+    assert_eq!(look(&table, "c.com source=11.0.0.1"), RouteMatch::Route(RouteId(1)));
     // Without a hello nothing of it is fulfilled.
-    assert_eq!(find(&table, "a.com"), Found::TooOld);
+    assert_eq!(find(&table, "a.com"), RouteMatch::TooOld);
 }
 
 #[test]
@@ -269,8 +269,8 @@ fn ties_are_found() {
 }
 
 /// The route by the words of the rules: look at every route, keep the best. Names as in the tests below.
-fn naive(entries: &[Entry], name: Option<&ServerName>, what: &Circumstances<'_>) -> Found {
-    let level = |entry: &Entry| match (&entry.key, name) {
+fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> RouteMatch {
+    let level = |entry: &RouteEntry| match (&entry.key, name) {
         (RouteKey::Any, _) => Some((0, 0)),
         (RouteKey::Name(NamePattern::Exact(exact)), Some(name)) => (exact == name).then_some((3, 0)),
         (RouteKey::Name(NamePattern::Child(suffix)), Some(name)) => {
@@ -310,9 +310,9 @@ fn naive(entries: &[Entry], name: Option<&ServerName>, what: &Circumstances<'_>)
         best = best.max(Some((level, asked, entry.route)));
     }
     match best {
-        Some((level, _, route)) if too_old <= Some(level) => Found::Route(route),
-        _ if too_old.is_some() => Found::TooOld,
-        _ => Found::Nothing,
+        Some((level, _, route)) if too_old <= Some(level) => RouteMatch::Route(route),
+        _ if too_old.is_some() => RouteMatch::TooOld,
+        _ => RouteMatch::Nothing,
     }
 }
 
@@ -340,7 +340,7 @@ proptest! {
             1..30,
         ),
     ) {
-        let mut entries: Vec<Entry> = Vec::new();
+        let mut entries: Vec<RouteEntry> = Vec::new();
         for ((name, source, alpn, ech, tls), route) in routes.into_iter().zip(0..) {
             let mut text = name;
             source.into_iter().for_each(|list| text += &format!(" source={}", list.join(",")));
@@ -358,7 +358,7 @@ proptest! {
             let name: Option<ServerName> = name.map(|name| name.parse().unwrap());
             let source: IpAddr = source.parse().unwrap();
             let hello = Hello { alpn: alpn.into_iter().map(str::to_owned).collect(), ech, tls13 }.bytes();
-            let what = Circumstances::new(Some(source), None::<SocketAddr>, Offer::of(&hello));
+            let what = ConnectionFacts::new(Some(source), None::<SocketAddr>, Offer::of(&hello));
             prop_assert_eq!(table.find(name.as_ref(), &what), naive(&entries, name.as_ref(), &what));
         }
     }
