@@ -27,7 +27,7 @@ const LOOKS_PER_PICK: usize = 16;
 
 /// The bound, and what it is reckoned from. The numbers are shared by all workers and order nothing else.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct LoadBound {
     max_load: MaxLoad,
     weights: Box<[u32]>,
     picks: AtomicU64,
@@ -37,7 +37,7 @@ pub(super) struct Bound {
     overflows: AtomicU64,
 }
 
-impl Bound {
+impl LoadBound {
     pub(super) fn new(max_load: MaxLoad, weights: Box<[u32]>) -> Self {
         let zero = || AtomicU64::new(0);
         Self { max_load, weights, picks: zero(), connections: zero(), weight: zero(), overflows: zero() }
@@ -45,7 +45,7 @@ impl Bound {
 
     /// Counts a pick. When it is this one's turn, looks at all candidates and answers with what is known of
     /// them then, as they may not be asked again.
-    pub(super) fn look<'a, C: Candidates>(&self, candidates: &'a C) -> Option<Known<'a, C>> {
+    pub(super) fn look<'a, C: Candidates>(&self, candidates: &'a C) -> Option<AcceptanceCache<'a, C>> {
         let every = (self.weights.len() / LOOKS_PER_PICK).max(1) as u64;
         if !self.picks.fetch_add(1, Ordering::Relaxed).is_multiple_of(every) {
             return None;
@@ -60,7 +60,7 @@ impl Bound {
         }
         self.connections.store(connections, Ordering::Relaxed);
         self.weight.store(weight, Ordering::Relaxed);
-        Some(Known { candidates, accepted })
+        Some(AcceptanceCache { candidates, accepted })
     }
 
     /// Whether a member has fewer connections than it may.
@@ -84,12 +84,12 @@ impl Bound {
 }
 
 /// Candidates that were asked already whether they accept.
-pub(super) struct Known<'a, C> {
+pub(super) struct AcceptanceCache<'a, C> {
     candidates: &'a C,
     accepted: Vec<bool>,
 }
 
-impl<C: Candidates> Candidates for Known<'_, C> {
+impl<C: Candidates> Candidates for AcceptanceCache<'_, C> {
     fn accepts(&self, index: usize) -> bool {
         self.accepted[index]
     }
@@ -113,14 +113,14 @@ mod tests {
 
     use super::*;
     use crate::balance::FULL_SHARE;
-    use crate::balance::testing::Crowd;
+    use crate::balance::testing::TestCandidates;
 
-    fn bound(percent: u32, weights: &[u32]) -> Bound {
-        Bound::new(MaxLoad::of_percent(percent), weights.into())
+    fn bound(percent: u32, weights: &[u32]) -> LoadBound {
+        LoadBound::new(MaxLoad::of_percent(percent), weights.into())
     }
 
     /// Which members have room.
-    fn check(percent: u32, weights: &[u32], crowd: &Crowd, expected: &[bool]) {
+    fn check(percent: u32, weights: &[u32], crowd: &TestCandidates, expected: &[bool]) {
         let bound = bound(percent, weights);
         assert!(bound.look(crowd.anew()).is_some());
         let room: Vec<_> = (0..weights.len()).map(|member| bound.has_room(member, crowd)).collect();
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn slots_follow_the_formula() {
-        let crowd = |active: &[u64]| Crowd::new(active);
+        let crowd = |active: &[u64]| TestCandidates::new(active);
         check(125, &[1, 1], &crowd(&[0, 0]), &[true, true]);
         // (1 + 1) * 1.25 / 2 = 1.25, so two slots.
         check(125, &[1, 1], &crowd(&[1, 0]), &[true, true]);
@@ -145,23 +145,23 @@ mod tests {
 
     #[test]
     fn those_who_do_not_accept_do_not_count() {
-        let crowd = Crowd::new([50, 49, 1000]).refusing([false, false, true]);
+        let crowd = TestCandidates::new([50, 49, 1000]).refusing([false, false, true]);
         check(125, &[1, 1, 1], &crowd, &[true, true, false]);
-        let crowd = Crowd::new([80, 19, 0]).refusing([false, false, true]);
+        let crowd = TestCandidates::new([80, 19, 0]).refusing([false, false, true]);
         check(125, &[1, 1, 1], &crowd, &[false, true, true]);
     }
 
     #[test]
     fn a_partial_share_has_fewer_slots() {
-        let crowd = Crowd::new([89, 10]).sharing([FULL_SHARE, FULL_SHARE / 8]);
+        let crowd = TestCandidates::new([89, 10]).sharing([FULL_SHARE, FULL_SHARE / 8]);
         check(125, &[1, 1], &crowd, &[true, true]);
-        let crowd = Crowd::new([85, 14]).sharing([FULL_SHARE, FULL_SHARE / 8]);
+        let crowd = TestCandidates::new([85, 14]).sharing([FULL_SHARE, FULL_SHARE / 8]);
         check(125, &[1, 1], &crowd, &[true, false]);
     }
 
     #[test]
     fn a_large_pool_is_looked_at_now_and_then() {
-        let (bound, crowd) = (bound(125, &[1; 160]), Crowd::new([0; 160]));
+        let (bound, crowd) = (bound(125, &[1; 160]), TestCandidates::new([0; 160]));
         let looks = (0..100).filter(|_| bound.look(crowd.anew()).is_some()).count();
         assert_eq!(looks, 10);
     }
@@ -173,7 +173,7 @@ mod tests {
             percent in 101_u32..400,
         ) {
             let weights: Vec<_> = members.iter().map(|member| member.0).collect();
-            let crowd = Crowd::new(members.iter().map(|member| member.1).collect::<Vec<_>>())
+            let crowd = TestCandidates::new(members.iter().map(|member| member.1).collect::<Vec<_>>())
                 .sharing(members.iter().map(|member| member.2).collect::<Vec<_>>());
             let bound = bound(percent, &weights);
             prop_assert!(bound.look(&crowd).is_some());

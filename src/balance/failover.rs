@@ -1,7 +1,7 @@
 //! The first in written order that can take it; the others wait.
 
 use super::Candidates;
-use super::luck::falls_to;
+use super::random_sequence::falls_to;
 
 /// An order of members, the first one preferred.
 #[derive(Debug)]
@@ -21,10 +21,10 @@ impl Failover {
     ///
     /// One with a partial share takes that part of the connections, by luck, and leaves the rest to the next:
     /// what came back takes over gradually. O(1) while the first is accepted, O(N) at the most.
-    pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
+    pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         let mut passed_over = Vec::new();
         for &member in &self.order {
-            if !falls_to(member, candidates.share(member), luck) {
+            if !falls_to(member, candidates.share(member), randomness) {
                 passed_over.push(member);
             } else if candidates.accepts(member) {
                 return Some(member);
@@ -38,13 +38,13 @@ impl Failover {
 mod tests {
     use super::*;
     use crate::balance::FULL_SHARE;
-    use crate::balance::testing::Crowd;
+    use crate::balance::testing::TestCandidates;
 
     /// Which members are refused, and who is picked whatever the luck.
     fn check(weights: &[u32], refused: &[bool], expected: Option<usize>) {
-        let crowd = Crowd::new(vec![7; weights.len()]).refusing(refused);
-        for luck in 0..20 {
-            let picked = Failover::build(weights).pick(luck, crowd.anew());
+        let crowd = TestCandidates::new(vec![7; weights.len()]).refusing(refused);
+        for randomness in 0..20 {
+            let picked = Failover::build(weights).pick(randomness, crowd.anew());
             assert_eq!(picked, expected, "{weights:?} {refused:?}");
         }
     }
@@ -65,8 +65,9 @@ mod tests {
         for (share, expected) in
             [(0, 0), (FULL_SHARE / 10, 1000), (FULL_SHARE / 2, 5000), (FULL_SHARE, 10_000)]
         {
-            let crowd = Crowd::new([0, 0]).sharing([share, FULL_SHARE]);
-            let first = (0..10_000).filter(|&luck| balancer.pick(luck, crowd.anew()) == Some(0)).count();
+            let crowd = TestCandidates::new([0, 0]).sharing([share, FULL_SHARE]);
+            let first =
+                (0..10_000).filter(|&randomness| balancer.pick(randomness, crowd.anew()) == Some(0)).count();
             assert!(first.abs_diff(expected) < 200, "{share}: {first}");
         }
     }
@@ -74,7 +75,7 @@ mod tests {
     #[test]
     fn a_partial_share_is_better_than_nobody() {
         let balancer = Failover::build(&[1, 1]);
-        let crowd = Crowd::new([0, 0]).sharing([0, 0]);
+        let crowd = TestCandidates::new([0, 0]).sharing([0, 0]);
         assert_eq!(balancer.pick(7, crowd.anew()), Some(0));
         let crowd = crowd.refusing([true, false]);
         assert_eq!(balancer.pick(7, crowd.anew()), Some(1));

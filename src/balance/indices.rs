@@ -39,12 +39,12 @@ impl Indices {
 }
 
 /// The members that a pick has asked already. It allocates, so a pick makes one only after a refusal.
-pub(super) struct Asked {
+pub(super) struct TriedMembers {
     bits: Vec<u64>,
     count: usize,
 }
 
-impl Asked {
+impl TriedMembers {
     pub(super) fn new(members: usize) -> Self {
         Self { bits: vec![0; members.div_ceil(64)], count: 0 }
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn asked_notes_each_member_once() {
-        let mut asked = Asked::new(130);
+        let mut asked = TriedMembers::new(130);
         for member in [0, 63, 64, 129] {
             assert!(asked.insert(member));
             assert!(!asked.insert(member));

@@ -7,7 +7,7 @@
 
 use super::Candidates;
 use super::load::Load;
-use super::luck::Luck;
+use super::random_sequence::RandomSequence;
 
 /// Picks the least loaded of all.
 #[derive(Debug)]
@@ -23,8 +23,8 @@ impl LeastConnections {
 
     /// The accepted member with the fewest connections for its weight, or `None` when all with a weight are
     /// refused. O(N).
-    pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
-        let mut luck = Luck::new(luck);
+    pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
+        let mut randomness = RandomSequence::new(randomness);
         let mut least: Option<(usize, Load)> = None;
         let mut equals = 0;
         for (member, &weight) in self.weights.iter().enumerate() {
@@ -37,7 +37,7 @@ impl LeastConnections {
                 Some((_, best)) if !load.is_below(best) => {
                     // Each that comes takes the place with the chance that its weight has among all so far.
                     equals += load.weight();
-                    if luck.below(equals) >= load.weight() {
+                    if randomness.below(equals) >= load.weight() {
                         continue;
                     }
                 }
@@ -55,12 +55,13 @@ mod tests {
 
     use super::*;
     use crate::balance::FULL_SHARE;
-    use crate::balance::testing::Crowd;
+    use crate::balance::testing::TestCandidates;
 
     /// Every member that is picked with one luck or another.
     fn check(weights: &[u32], active: &[u64], expected: &[usize]) {
-        let (balancer, crowd) = (LeastConnections::build(weights), Crowd::new(active));
-        let mut picked: Vec<_> = (0..200).filter_map(|luck| balancer.pick(luck, crowd.anew())).collect();
+        let (balancer, crowd) = (LeastConnections::build(weights), TestCandidates::new(active));
+        let mut picked: Vec<_> =
+            (0..200).filter_map(|randomness| balancer.pick(randomness, crowd.anew())).collect();
         picked.sort_unstable();
         picked.dedup();
         assert_eq!(picked, expected, "{weights:?} {active:?}");
@@ -83,18 +84,19 @@ mod tests {
 
     #[test]
     fn equals_are_equally_likely() {
-        let (balancer, crowd) = (LeastConnections::build(&[1; 5]), Crowd::new([1, 0, 0, 3, 0]));
+        let (balancer, crowd) = (LeastConnections::build(&[1; 5]), TestCandidates::new([1, 0, 0, 3, 0]));
         let mut counts = [0_u32; 5];
-        (0..3000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
+        (0..3000).for_each(|randomness| counts[balancer.pick(randomness, crowd.anew()).unwrap()] += 1);
         assert!([1, 2, 4].iter().all(|&member| (900..1100).contains(&counts[member])), "{counts:?}");
     }
 
     /// How often each is picked while all have as many connections for their weight.
     fn check_equals(weights: &[u32], share: &[u32], expected: &[u32]) {
-        let (balancer, crowd) = (LeastConnections::build(weights), Crowd::new(vec![0; weights.len()]));
+        let (balancer, crowd) =
+            (LeastConnections::build(weights), TestCandidates::new(vec![0; weights.len()]));
         let crowd = crowd.sharing(share);
         let mut counts = vec![0_u32; weights.len()];
-        (0..8000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
+        (0..8000).for_each(|randomness| counts[balancer.pick(randomness, crowd.anew()).unwrap()] += 1);
         let is_near = |(&count, &expected): (&u32, &u32)| count.abs_diff(expected) < 200;
         assert!(counts.iter().zip(expected).all(is_near), "{weights:?} {share:?}: {counts:?}");
     }
@@ -111,9 +113,9 @@ mod tests {
     #[test]
     fn a_slow_starter_gets_its_part_and_no_more() {
         let balancer = LeastConnections::build(&[1, 1]);
-        let mut crowd = Crowd::new([1000, 0]).sharing([FULL_SHARE, FULL_SHARE / 8]);
-        for luck in 0..200 {
-            let picked = balancer.pick(luck, crowd.anew()).unwrap();
+        let mut crowd = TestCandidates::new([1000, 0]).sharing([FULL_SHARE, FULL_SHARE / 8]);
+        for randomness in 0..200 {
+            let picked = balancer.pick(randomness, crowd.anew()).unwrap();
             crowd.active[picked] += 1;
         }
         assert!((126..=134).contains(&crowd.active[1]), "{:?}", crowd.active);
@@ -123,13 +125,13 @@ mod tests {
         #[test]
         fn nobody_accepted_is_less_loaded(
             members in prop::collection::vec((0_u32..5, 0_u64..9, any::<bool>()), 0..20),
-            luck: u64,
+            randomness: u64,
         ) {
             let weights: Vec<_> = members.iter().map(|member| member.0).collect();
-            let crowd = Crowd::new(members.iter().map(|member| member.1).collect::<Vec<_>>())
+            let crowd = TestCandidates::new(members.iter().map(|member| member.1).collect::<Vec<_>>())
                 .refusing(members.iter().map(|member| member.2).collect::<Vec<_>>());
             let usable = |at: &usize| weights[*at] > 0 && !crowd.refused[*at];
-            match LeastConnections::build(&weights).pick(luck, &crowd) {
+            match LeastConnections::build(&weights).pick(randomness, &crowd) {
                 None => prop_assert!(!(0..weights.len()).any(|at| usable(&at))),
                 Some(picked) => {
                     prop_assert!(usable(&picked));
@@ -144,10 +146,10 @@ mod tests {
         #[test]
         fn connections_follow_the_weights(weights in prop::collection::vec(1_u32..20, 1..12), seed: u32) {
             let balancer = LeastConnections::build(&weights);
-            let mut crowd = Crowd::new(vec![0; weights.len()]);
+            let mut crowd = TestCandidates::new(vec![0; weights.len()]);
             let sum: u32 = weights.iter().sum();
-            for luck in 0..u64::from(sum) * 3 {
-                let picked = balancer.pick(luck + u64::from(seed), crowd.anew()).unwrap();
+            for randomness in 0..u64::from(sum) * 3 {
+                let picked = balancer.pick(randomness + u64::from(seed), crowd.anew()).unwrap();
                 crowd.active[picked] += 1;
             }
             for (&weight, &active) in weights.iter().zip(&crowd.active) {

@@ -58,11 +58,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::balance::testing::Crowd;
+    use crate::balance::testing::TestCandidates;
 
     /// Connections, weight and share of two members; which of them is below the other.
     fn check(one: (u64, u32, u32), two: (u64, u32, u32), expected: (bool, bool)) {
-        let crowd = Crowd::new([one.0, two.0]).sharing([one.2, two.2]);
+        let crowd = TestCandidates::new([one.0, two.0]).sharing([one.2, two.2]);
         let [one_load, two_load] =
             [(0, one.1), (1, two.1)].map(|(member, weight)| Load::of_connections(member, weight, &crowd));
         let found = (one_load.is_below(two_load), two_load.is_below(one_load));
@@ -87,7 +87,7 @@ mod tests {
 
     /// Microseconds and connections of two members of weight 1.
     fn check_latency(one: (u64, u64), two: (u64, u64), expected: (bool, bool)) {
-        let crowd = Crowd::new([one.1, two.1]).after([one.0, two.0].map(Duration::from_micros));
+        let crowd = TestCandidates::new([one.1, two.1]).after([one.0, two.0].map(Duration::from_micros));
         let [one_load, two_load] = [0, 1].map(|member| Load::of_latency(member, 1, &crowd));
         let found = (one_load.is_below(two_load), two_load.is_below(one_load));
         assert_eq!(found, expected, "{one:?} {two:?}");

@@ -46,9 +46,9 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use super::bounded_load::Bound;
-use super::indices::{Asked, Indices};
-use super::luck::is_below;
+use super::bounded_load::LoadBound;
+use super::indices::{Indices, TriedMembers};
+use super::random_sequence::is_below;
 use super::{Candidates, FULL_SHARE, MaxLoad, Member};
 
 /// The size up to 655 members: the paper's, and every peer's, so that shares differ by at most 1 %.
@@ -73,7 +73,7 @@ pub struct Maglev {
     /// The hash of each member's name, by position.
     names: Box<[u64]>,
     digest: u64,
-    bound: Option<Bound>,
+    bound: Option<LoadBound>,
 }
 
 impl Maglev {
@@ -118,7 +118,7 @@ impl Maglev {
     #[must_use]
     pub fn bounded(self, max_load: MaxLoad, members: &[Member<'_>]) -> Self {
         let weights = members.iter().map(|member| member.weight).collect();
-        Self { bound: Some(Bound::new(max_load, weights)), ..self }
+        Self { bound: Some(LoadBound::new(max_load, weights)), ..self }
     }
 
     /// The first accepted member in the key's order, or `None` when all with a weight are refused.
@@ -146,10 +146,10 @@ impl Maglev {
     fn pick_other(
         &self,
         key: u64,
-        (owner, limit): (usize, Option<Limit>),
+        (owner, limit): (usize, Option<SkipReason>),
         candidates: &impl Candidates,
     ) -> Option<usize> {
-        let mut seen = Asked::new(self.names.len());
+        let mut seen = TriedMembers::new(self.names.len());
         seen.insert(owner);
         let mut passed_over = Vec::new();
         passed_over.extend(limit.map(|_| owner));
@@ -160,8 +160,8 @@ impl Maglev {
             if self.limit(key, member, candidates).is_some() {
                 passed_over.push(member);
             } else if candidates.accepts(member) {
-                if limit == Some(Limit::Load) && candidates.accepts(owner) {
-                    self.bound.iter().for_each(Bound::overflowed);
+                if limit == Some(SkipReason::Load) && candidates.accepts(owner) {
+                    self.bound.iter().for_each(LoadBound::overflowed);
                 }
                 return Some(member);
             }
@@ -170,13 +170,13 @@ impl Maglev {
     }
 
     /// What keeps this key from a member that could take it.
-    fn limit(&self, key: u64, member: usize, candidates: &impl Candidates) -> Option<Limit> {
+    fn limit(&self, key: u64, member: usize, candidates: &impl Candidates) -> Option<SkipReason> {
         let share = candidates.share(member);
         if share < FULL_SHARE && !is_below(self.hash.share(key, self.names[member]), share) {
-            return Some(Limit::Share);
+            return Some(SkipReason::Share);
         }
         let is_full = self.bound.as_ref().is_some_and(|bound| !bound.has_room(member, candidates));
-        is_full.then_some(Limit::Load)
+        is_full.then_some(SkipReason::Load)
     }
 
     /// The member that a key goes to while that member is accepted; `None` when no member has a weight.
@@ -210,7 +210,7 @@ impl Maglev {
 
     /// Connections that did not go to their key's owner because of the bound, though it would have taken them.
     pub fn overflows(&self) -> Option<u64> {
-        self.bound.as_ref().map(Bound::overflows)
+        self.bound.as_ref().map(LoadBound::overflows)
     }
 
     fn draw(&self, key: u64, k: u8) -> usize {
@@ -238,7 +238,7 @@ impl fmt::Debug for Maglev {
 
 /// Why a member is passed over without being asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
+enum SkipReason {
     /// The key is not among the part that the member takes now.
     Share,
     /// It has as many connections as it may.
@@ -294,14 +294,14 @@ impl KeyedHash {
 }
 
 /// A member's way through the table.
-struct Walk {
+struct Permutation {
     next: u64,
     skip: u64,
     weight: u64,
     turns: u64,
 }
 
-impl Walk {
+impl Permutation {
     fn new(member: &Member<'_>, size: u64, hash: &KeyedHash) -> Self {
         Self {
             next: hash.offset(member.identity) % size,
@@ -340,7 +340,8 @@ fn fill(by_rank: &[Member<'_>], size: u64, hash: &KeyedHash) -> Vec<u32> {
     let Some(heaviest) = by_rank.iter().map(|member| u64::from(member.weight)).max() else {
         return Vec::new();
     };
-    let mut walks: Vec<Walk> = by_rank.iter().map(|member| Walk::new(member, size, hash)).collect();
+    let mut walks: Vec<Permutation> =
+        by_rank.iter().map(|member| Permutation::new(member, size, hash)).collect();
     let mut due: BinaryHeap<_> = (0u32..).zip(by_rank).map(|(rank, _)| Reverse((1, rank))).collect();
     let mut slots = vec![FREE; usize::try_from(size).expect("a table fits into memory")];
     for _ in 0..size {

@@ -8,8 +8,8 @@ pub mod failover;
 mod indices;
 pub mod least_connections;
 mod load;
-mod luck;
 pub mod maglev;
+mod random_sequence;
 pub mod random_two;
 pub mod round_robin;
 #[cfg(test)]
@@ -155,21 +155,21 @@ impl Balancer {
 
     /// The member for a connection with this key, or `None` when every member with a weight is refused.
     ///
-    /// `luck` is any number that differs from pick to pick; it is mixed here, so a counter will do.
-    pub fn pick(&self, key: u64, luck: u64, candidates: &impl Candidates) -> Option<usize> {
+    /// `random_sequence` is any number that differs from pick to pick; it is mixed here, so a counter will do.
+    pub fn pick(&self, key: u64, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         match self {
             Self::Maglev(maglev) => maglev.pick(key, candidates),
-            Self::RoundRobin(round_robin) => round_robin.pick(luck, candidates),
-            Self::LeastConnections(least_connections) => least_connections.pick(luck, candidates),
-            Self::RandomTwo(random_two) => random_two.pick(luck, candidates),
-            Self::Failover(failover) => failover.pick(luck, candidates),
+            Self::RoundRobin(round_robin) => round_robin.pick(randomness, candidates),
+            Self::LeastConnections(least_connections) => least_connections.pick(randomness, candidates),
+            Self::RandomTwo(random_two) => random_two.pick(randomness, candidates),
+            Self::Failover(failover) => failover.pick(randomness, candidates),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{Crowd, accepting};
+    use super::testing::{TestCandidates, accepting};
     use super::*;
 
     fn members() -> [Member<'static>; 3] {
@@ -210,7 +210,7 @@ mod tests {
                 let balancer = built(algorithm).bounded(max_load, &members());
                 for key in 0..200 {
                     let share = [key as u32 % 1025, FULL_SHARE, key as u32 * 7 % 1025];
-                    let crowd = Crowd::new([key % 5, 0, key % 3]).sharing(share);
+                    let crowd = TestCandidates::new([key % 5, 0, key % 3]).sharing(share);
                     let refused = crowd.clone().refusing([key % 2 == 0, true, key % 2 == 1]);
                     assert!(balancer.pick(key, key, &crowd).is_some(), "{algorithm:?}");
                     assert_eq!(balancer.pick(key, key, &refused), Some(if key % 2 == 0 { 2 } else { 0 }));

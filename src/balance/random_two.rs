@@ -6,7 +6,7 @@
 
 use super::Candidates;
 use super::load::Load;
-use super::luck::Luck;
+use super::random_sequence::RandomSequence;
 
 /// Draws before all are asked. With half of the members refused, 16 fail to find one in 65,536 times.
 const DRAWS: usize = 16;
@@ -25,7 +25,7 @@ pub enum Measure {
 pub struct RandomTwo {
     measure: Measure,
     weights: Box<[u32]>,
-    urn: Urn,
+    table: AliasTable,
 }
 
 impl RandomTwo {
@@ -35,22 +35,22 @@ impl RandomTwo {
     ///
     /// With 2^32 weights or more.
     pub fn build(weights: &[u32], measure: Measure) -> Self {
-        Self { measure, weights: weights.into(), urn: Urn::fill(weights) }
+        Self { measure, weights: weights.into(), table: AliasTable::fill(weights) }
     }
 
     /// The less loaded of two accepted members, or `None` when all with a weight are refused.
     ///
     /// O(1) while many accept; only where 16 draws find nobody are all members asked.
-    pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
-        if self.urn.members() == 0 {
+    pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
+        if self.table.members() == 0 {
             return None;
         }
-        let mut luck = Luck::new(luck);
+        let mut randomness = RandomSequence::new(randomness);
         let mut asked = [0; DRAWS];
         let mut count = 0;
         let mut first = None;
         for _ in 0..DRAWS {
-            let member = self.urn.draw(&mut luck);
+            let member = self.table.draw(&mut randomness);
             if asked[..count].contains(&member) {
                 continue;
             }
@@ -59,33 +59,45 @@ impl RandomTwo {
             if candidates.accepts(member) {
                 match first {
                     None => first = Some(member),
-                    Some(first) => return Some(self.better(first, member, &mut luck, candidates)),
+                    Some(first) => return Some(self.better(first, member, &mut randomness, candidates)),
                 }
             }
-            if count == self.urn.members() {
+            if count == self.table.members() {
                 return first;
             }
         }
-        first.or_else(|| self.any_other(&asked[..count], &mut luck, candidates))
+        first.or_else(|| self.any_other(&asked[..count], &mut randomness, candidates))
     }
 
     /// The less loaded. Of equals it is the first, which was drawn by weight; if it has the smaller share, as
     /// often as that is of the other's.
-    fn better(&self, first: usize, second: usize, luck: &mut Luck, candidates: &impl Candidates) -> usize {
+    fn better(
+        &self,
+        first: usize,
+        second: usize,
+        randomness: &mut RandomSequence,
+        candidates: &impl Candidates,
+    ) -> usize {
         let load = |member: usize| match self.measure {
             Measure::Connections => Load::of_connections(member, self.weights[member], candidates),
             Measure::Latency => Load::of_latency(member, self.weights[member], candidates),
         };
         let (one, two) = (load(first), load(second));
         let shares = [first, second].map(|member| u64::from(candidates.share(member)));
-        let goes_on = two.is_below(one) || !one.is_below(two) && luck.below(shares[1]) >= shares[0].max(1);
+        let goes_on =
+            two.is_below(one) || !one.is_below(two) && randomness.below(shares[1]) >= shares[0].max(1);
         if goes_on { second } else { first }
     }
 
     /// The first accepted one from anywhere on, without those asked before.
-    fn any_other(&self, asked: &[usize], luck: &mut Luck, candidates: &impl Candidates) -> Option<usize> {
+    fn any_other(
+        &self,
+        asked: &[usize],
+        randomness: &mut RandomSequence,
+        candidates: &impl Candidates,
+    ) -> Option<usize> {
         let count = self.weights.len();
-        let start = luck.below(count as u64) as usize;
+        let start = randomness.below(count as u64) as usize;
         let mut others = (start..count).chain(0..start);
         others.find(|member| {
             self.weights[*member] > 0 && !asked.contains(member) && candidates.accepts(*member)
@@ -98,26 +110,28 @@ impl RandomTwo {
 /// Every member with a weight has one place. A place is kept by its member with one chance and given to
 /// another with the rest; chances are such that each member comes as often as its weight says.
 #[derive(Debug)]
-struct Urn {
-    places: Box<[Place]>,
+struct AliasTable {
+    places: Box<[AliasSlot]>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct AliasSlot {
     member: u32,
     other: u32,
     /// The chance of `member`, as a part of 2^64; of `other` is the rest.
     keeps: u64,
 }
 
-impl Urn {
+impl AliasTable {
     fn fill(weights: &[u32]) -> Self {
         let weighted: Vec<(u32, u32)> =
             (0..).zip(weights).map(|(at, &weight)| (at, weight)).filter(|(_, weight)| *weight > 0).collect();
         assert!(u32::try_from(weights.len()).is_ok(), "fewer than 2^32 weights");
         let sum: u128 = weighted.iter().map(|(_, weight)| u128::from(*weight)).sum();
-        let mut places: Vec<Place> =
-            weighted.iter().map(|&(member, _)| Place { member, other: member, keeps: u64::MAX }).collect();
+        let mut places: Vec<AliasSlot> = weighted
+            .iter()
+            .map(|&(member, _)| AliasSlot { member, other: member, keeps: u64::MAX })
+            .collect();
         // In units in which a place holds the sum of all weights and a member has as many times its own weight
         // as there are places. Who has less than a place gives the rest of it to one who has more.
         let mut left: Vec<u128> =
@@ -143,9 +157,9 @@ impl Urn {
     /// # Panics
     ///
     /// When nobody has a weight.
-    fn draw(&self, luck: &mut Luck) -> usize {
-        let (place, chance) = luck.place(self.places.len());
-        let Place { member, other, keeps } = self.places[place];
+    fn draw(&self, randomness: &mut RandomSequence) -> usize {
+        let (place, chance) = randomness.place(self.places.len());
+        let AliasSlot { member, other, keeps } = self.places[place];
         (if chance < keeps { member } else { other }) as usize
     }
 }
@@ -157,15 +171,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::balance::testing::Crowd;
+    use crate::balance::testing::TestCandidates;
 
     fn by_connections(weights: &[u32]) -> RandomTwo {
         RandomTwo::build(weights, Measure::Connections)
     }
 
     /// Every member that is picked with one luck or another.
-    fn picked(balancer: &RandomTwo, crowd: &Crowd) -> Vec<usize> {
-        let mut picked: Vec<_> = (0..500).filter_map(|luck| balancer.pick(luck, crowd.anew())).collect();
+    fn picked(balancer: &RandomTwo, crowd: &TestCandidates) -> Vec<usize> {
+        let mut picked: Vec<_> =
+            (0..500).filter_map(|randomness| balancer.pick(randomness, crowd.anew())).collect();
         picked.sort_unstable();
         picked.dedup();
         picked
@@ -174,7 +189,7 @@ mod tests {
     #[test]
     fn the_fullest_is_never_picked() {
         fn check(weights: &[u32], active: &[u64], expected: &[usize]) {
-            let crowd = Crowd::new(active);
+            let crowd = TestCandidates::new(active);
             assert_eq!(picked(&by_connections(weights), &crowd), expected, "{weights:?} {active:?}");
         }
         check(&[], &[], &[]);
@@ -190,7 +205,7 @@ mod tests {
     fn the_quicker_of_two_is_picked() {
         let balancer = RandomTwo::build(&[1, 1], Measure::Latency);
         let check = |micros: [u64; 2], active: [u64; 2], expected: &[usize]| {
-            let crowd = Crowd::new(active).after(micros.map(Duration::from_micros));
+            let crowd = TestCandidates::new(active).after(micros.map(Duration::from_micros));
             assert_eq!(picked(&balancer, &crowd), expected, "{micros:?} {active:?}");
         };
         check([100, 200], [5, 5], &[0]);
@@ -203,9 +218,9 @@ mod tests {
     #[test]
     fn idle_ones_share_by_weight() {
         let check = |weights: [u32; 3], share: [u32; 3], expected: [u32; 3]| {
-            let (balancer, crowd) = (by_connections(&weights), Crowd::new([0; 3]).sharing(share));
+            let (balancer, crowd) = (by_connections(&weights), TestCandidates::new([0; 3]).sharing(share));
             let mut counts = [0_u32; 3];
-            (0..8000).for_each(|luck| counts[balancer.pick(luck, crowd.anew()).unwrap()] += 1);
+            (0..8000).for_each(|randomness| counts[balancer.pick(randomness, crowd.anew()).unwrap()] += 1);
             let is_near = |at: usize| counts[at].abs_diff(expected[at]) < 200;
             assert!((0..3).all(is_near), "{weights:?} {share:?}: {counts:?}");
         };
@@ -217,16 +232,17 @@ mod tests {
     #[test]
     fn refused_ones_do_not_spoil_the_choice() {
         let balancer = by_connections(&[1; 6]);
-        let crowd = Crowd::new([0, 5, 0, 6, 0, 0]).refusing([true, false, true, false, true, true]);
+        let crowd = TestCandidates::new([0, 5, 0, 6, 0, 0]).refusing([true, false, true, false, true, true]);
         // Two accept, and both are found nearly always.
-        let fuller = (0..1000).filter(|&luck| balancer.pick(luck, crowd.anew()) == Some(3)).count();
+        let fuller =
+            (0..1000).filter(|&randomness| balancer.pick(randomness, crowd.anew()) == Some(3)).count();
         assert!(fuller < 120, "{fuller}");
     }
 
     #[test]
     fn the_last_one_left_is_found() {
         let balancer = by_connections(&[1; 1000]);
-        let mut crowd = Crowd::new(vec![0; 1000]).refusing(vec![true; 1000]);
+        let mut crowd = TestCandidates::new(vec![0; 1000]).refusing(vec![true; 1000]);
         assert_eq!(balancer.pick(1, crowd.anew()), None);
         for last in [0, 500, 999] {
             crowd.refused[last] = false;
@@ -238,12 +254,12 @@ mod tests {
     #[test]
     fn draws_follow_the_weights_exactly() {
         fn check(weights: &[u32]) {
-            let urn = Urn::fill(weights);
+            let table = AliasTable::fill(weights);
             let mut chances = vec![0_f64; weights.len()];
-            for Place { member, other, keeps } in urn.places.iter().copied() {
+            for AliasSlot { member, other, keeps } in table.places.iter().copied() {
                 let kept = keeps as f64 / 2_f64.powi(64);
-                chances[member as usize] += kept / urn.members() as f64;
-                chances[other as usize] += (1.0 - kept) / urn.members() as f64;
+                chances[member as usize] += kept / table.members() as f64;
+                chances[other as usize] += (1.0 - kept) / table.members() as f64;
             }
             let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
             for (&weight, chance) in weights.iter().zip(&chances) {
@@ -263,10 +279,10 @@ mod tests {
     fn many_connections_spread_by_weight() {
         let weights: Vec<u32> = (0..50).map(|n| n % 5 + 1).collect();
         let balancer = by_connections(&weights);
-        let mut crowd = Crowd::new(vec![0; 50]);
+        let mut crowd = TestCandidates::new(vec![0; 50]);
         let sum: u32 = weights.iter().sum();
-        for luck in 0..u64::from(sum) * 40 {
-            let picked = balancer.pick(luck, crowd.anew()).unwrap();
+        for randomness in 0..u64::from(sum) * 40 {
+            let picked = balancer.pick(randomness, crowd.anew()).unwrap();
             crowd.active[picked] += 1;
         }
         for (&weight, &active) in weights.iter().zip(&crowd.active) {
@@ -279,13 +295,13 @@ mod tests {
         #[test]
         fn a_pick_is_accepted_if_anyone_is(
             members in prop::collection::vec((0_u32..4, any::<bool>()), 0..40),
-            luck: u64,
+            randomness: u64,
         ) {
             let weights: Vec<_> = members.iter().map(|member| member.0).collect();
             let refused: Vec<_> = members.iter().map(|member| member.1).collect();
             let usable = |at: usize| weights[at] > 0 && !refused[at];
-            let crowd = Crowd::new(vec![0; weights.len()]).refusing(refused.clone());
-            let pick = by_connections(&weights).pick(luck, &crowd);
+            let crowd = TestCandidates::new(vec![0; weights.len()]).refusing(refused.clone());
+            let pick = by_connections(&weights).pick(randomness, &crowd);
             prop_assert_eq!(pick.is_some(), (0..weights.len()).any(usable));
             prop_assert!(pick.is_none_or(usable));
         }

@@ -10,8 +10,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Candidates;
-use super::indices::{Asked, Indices};
-use super::luck::falls_to;
+use super::indices::{Indices, TriedMembers};
+use super::random_sequence::falls_to;
 
 /// The longest cycle, apart from the one turn that every member with a weight keeps: 128 KiB of memory.
 const LONGEST_CYCLE: u64 = 65_536;
@@ -53,28 +53,28 @@ impl RoundRobin {
     /// A member with a partial share lets the rest of its turns pass, by luck; where nobody else accepts, it
     /// is asked all the same. No member is asked about twice. O(1) when the first is accepted; otherwise at
     /// most one cycle is walked, and less when every member has been asked.
-    pub fn pick(&self, luck: u64, candidates: &impl Candidates) -> Option<usize> {
+    pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         if self.active == 0 {
             return None;
         }
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
         let first = self.member(turn);
-        let takes = falls_to(first, candidates.share(first), luck);
+        let takes = falls_to(first, candidates.share(first), randomness);
         if takes && candidates.accepts(first) {
             return Some(first);
         }
         let passed_over = if takes { Vec::new() } else { vec![first] };
-        self.pick_later(turn, passed_over, luck, candidates)
+        self.pick_later(turn, passed_over, randomness, candidates)
     }
 
     fn pick_later(
         &self,
         turn: usize,
         mut passed_over: Vec<usize>,
-        luck: u64,
+        randomness: u64,
         candidates: &impl Candidates,
     ) -> Option<usize> {
-        let mut seen = Asked::new(self.members);
+        let mut seen = TriedMembers::new(self.members);
         seen.insert(self.member(turn));
         for ahead in 1..self.cycle.len() {
             if seen.count() == self.active {
@@ -85,7 +85,7 @@ impl RoundRobin {
             if !seen.insert(member) {
                 continue;
             }
-            if !falls_to(member, candidates.share(member), luck) {
+            if !falls_to(member, candidates.share(member), randomness) {
                 passed_over.push(member);
             } else if candidates.accepts(member) {
                 // The turns passed over are used up, unless other workers are further already.

@@ -31,9 +31,9 @@ impl<F: FnMut(usize) -> bool> Candidates for Accepting<F> {
     }
 }
 
-/// Candidates with figures of their own. Asking one twice in a pick panics: say [`Crowd::anew`] before each.
+/// Candidates with figures of their own. Asking one twice in a pick panics: say [`TestCandidates::anew`] before each.
 #[derive(Clone, Debug)]
-pub(super) struct Crowd {
+pub(super) struct TestCandidates {
     pub(super) active: Vec<u64>,
     pub(super) share: Vec<u32>,
     pub(super) latency: Vec<Duration>,
@@ -41,7 +41,7 @@ pub(super) struct Crowd {
     asked: RefCell<Vec<bool>>,
 }
 
-impl Crowd {
+impl TestCandidates {
     /// With so many connections each, their full shares and all accepted.
     pub(super) fn new(active: impl Into<Vec<u64>>) -> Self {
         let active = active.into();
@@ -74,7 +74,7 @@ impl Crowd {
     }
 }
 
-impl Candidates for Crowd {
+impl Candidates for TestCandidates {
     fn accepts(&self, index: usize) -> bool {
         assert!(!std::mem::replace(&mut self.asked.borrow_mut()[index], true), "{index} was asked twice");
         !self.refused[index]

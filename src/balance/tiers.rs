@@ -47,7 +47,7 @@ impl Capacity {
 
 /// What is known of a key's owner in one tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum KeyOwner {
     /// It is up.
     Up,
     /// It is down.
@@ -58,21 +58,21 @@ pub enum Owner {
 
 /// Which part of the keys goes to which tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spread {
+pub struct TierSpread {
     shares: Box<[u64]>,
-    odds: Box<[Odds]>,
+    odds: Box<[TierOdds]>,
 }
 
 /// The odds that a key that came as far as this tier stays here, out of [`WHOLE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Odds {
+struct TierOdds {
     /// Of any key.
     any: u64,
     /// Of a key whose owner is down, if all others stay.
     orphan: u64,
 }
 
-impl Spread {
+impl TierSpread {
     /// Spreads the keys over tiers in order of preference, or `None` if nothing is up in any.
     pub fn by_preference(tiers: &[Capacity]) -> Option<Self> {
         let bearable: Vec<u64> = tiers.iter().map(|tier| tier.bearable()).collect();
@@ -80,7 +80,7 @@ impl Spread {
         let shares = if sum < WHOLE { parts(&bearable)? } else { fill(&bearable) };
         let mut left = WHOLE;
         let odds = shares.iter().zip(tiers).map(|(&share, tier)| {
-            let odds = Odds::new(part(share, left), part(tier.up, tier.total));
+            let odds = TierOdds::new(part(share, left), part(tier.up, tier.total));
             left -= share;
             odds
         });
@@ -96,17 +96,17 @@ impl Spread {
         let odds = shares.iter().map(|&share| {
             let any = part(share, left);
             left -= share;
-            Odds { any, orphan: any }
+            TierOdds { any, orphan: any }
         });
         Some(Self { odds: odds.collect(), shares })
     }
 
     /// The tier of a key; `owner` is asked about tiers in their order until one is chosen.
-    pub fn tier(&self, key: u64, owner: impl Fn(usize) -> Owner) -> usize {
-        let stays = |tier: usize, odds: &Odds| match owner(tier) {
-            Owner::Up => odds.any > 0,
-            Owner::Down => coin(key, tier) < odds.orphan,
-            Owner::None => coin(key, tier) < odds.any,
+    pub fn tier(&self, key: u64, owner: impl Fn(usize) -> KeyOwner) -> usize {
+        let stays = |tier: usize, odds: &TierOdds| match owner(tier) {
+            KeyOwner::Up => odds.any > 0,
+            KeyOwner::Down => coin(key, tier) < odds.orphan,
+            KeyOwner::None => coin(key, tier) < odds.any,
         };
         self.odds.iter().enumerate().position(|(tier, odds)| stays(tier, odds)).unwrap_or(0)
     }
@@ -117,7 +117,7 @@ impl Spread {
     }
 }
 
-impl Odds {
+impl TierOdds {
     /// `any` of the keys stay, and `up` of them have an owner that is up.
     fn new(any: u64, up: u64) -> Self {
         let orphan = if any >= WHOLE { WHOLE } else { part(any.saturating_sub(up), WHOLE - up.min(any)) };
@@ -184,14 +184,14 @@ mod tests {
     }
 
     /// The shares in percent, rounded.
-    fn percent(spread: Option<&Spread>) -> String {
+    fn percent(spread: Option<&TierSpread>) -> String {
         let Some(spread) = spread else { return "none".into() };
         let percent = spread.shares.iter().map(|share| ((share * 100 + WHOLE / 2) / WHOLE).to_string());
         percent.collect::<Vec<_>>().join(" ")
     }
 
     fn check(text: &str, expected: &str) {
-        assert_eq!(percent(Spread::by_preference(&tiers(text)).as_ref()), expected, "{text}");
+        assert_eq!(percent(TierSpread::by_preference(&tiers(text)).as_ref()), expected, "{text}");
     }
 
     #[test]
@@ -227,7 +227,8 @@ mod tests {
 
     #[test]
     fn by_weight_health_does_not_count() {
-        let check = |text, expected| assert_eq!(percent(Spread::by_weight(&tiers(text)).as_ref()), expected);
+        let check =
+            |text, expected| assert_eq!(percent(TierSpread::by_weight(&tiers(text)).as_ref()), expected);
         check("1/4 4/4", "50 50");
         check("0/3 0/1", "75 25");
         check("0/0 0/1", "0 100");
@@ -251,24 +252,24 @@ mod tests {
     }
 
     /// Whether the owner of a key in a tier is up, as if each had one by chance.
-    fn owner(tiers: &[Capacity], key: u64) -> impl Fn(usize) -> Owner {
+    fn owner(tiers: &[Capacity], key: u64) -> impl Fn(usize) -> KeyOwner {
         move |tier| {
             let owner = coin(key.rotate_left(17) ^ 0x5555, tier + 40);
-            if owner < part(tiers[tier].up, tiers[tier].total) { Owner::Up } else { Owner::Down }
+            if owner < part(tiers[tier].up, tiers[tier].total) { KeyOwner::Up } else { KeyOwner::Down }
         }
     }
 
     /// Which part of the keys each tier gets, against its share.
     fn check_measured(text: &str, with_owners: bool) {
         let tiers = tiers(text);
-        let spread = Spread::by_preference(&tiers).unwrap();
+        let spread = TierSpread::by_preference(&tiers).unwrap();
         let mut counts = vec![0_u64; tiers.len()];
         for key in keys() {
             let owner = owner(&tiers, key);
-            let tier = spread.tier(key, |tier| if with_owners { owner(tier) } else { Owner::None });
+            let tier = spread.tier(key, |tier| if with_owners { owner(tier) } else { KeyOwner::None });
             counts[tier] += 1;
             if with_owners && tier > 0 {
-                assert_eq!(owner(0), Owner::Down, "{text}: a key left its owner, which is up");
+                assert_eq!(owner(0), KeyOwner::Down, "{text}: a key left its owner, which is up");
             }
         }
         for (&count, &share) in counts.iter().zip(spread.shares()) {
@@ -296,10 +297,10 @@ mod tests {
         for (up, more) in [(0, 1), (1, 2), (2, 3), (1, 4)] {
             let [before, after] = [up, more].map(|up| {
                 let tiers = [Capacity { up, total: 4 }, Capacity { up: 4, total: 4 }];
-                Spread::by_preference(&tiers).unwrap()
+                TierSpread::by_preference(&tiers).unwrap()
             });
             for key in keys() {
-                let tiers = [&before, &after].map(|spread| spread.tier(key, |_| Owner::None));
+                let tiers = [&before, &after].map(|spread| spread.tier(key, |_| KeyOwner::None));
                 assert!(tiers[1] <= tiers[0]);
                 came_back += u32::from(tiers[1] < tiers[0]);
             }
@@ -317,7 +318,7 @@ mod tests {
     proptest! {
         #[test]
         fn shares_are_whole_and_only_of_what_is_up(tiers in capacities()) {
-            match Spread::by_preference(&tiers) {
+            match TierSpread::by_preference(&tiers) {
                 None => prop_assert!(tiers.iter().all(|tier| tier.up == 0)),
                 Some(spread) => {
                     prop_assert_eq!(spread.shares().iter().sum::<u64>(), WHOLE);
@@ -330,13 +331,13 @@ mod tests {
 
         #[test]
         fn no_key_goes_where_nothing_is_up(tiers in capacities(), key: u64, owner_is_up: bool) {
-            let Some(spread) = Spread::by_preference(&tiers) else { return Ok(()) };
+            let Some(spread) = TierSpread::by_preference(&tiers) else { return Ok(()) };
             let owner = |tier: usize| {
                 let is_up = owner_is_up && tiers[tier].up > 0 || tiers[tier].up == tiers[tier].total;
-                if is_up { Owner::Up } else { Owner::Down }
+                if is_up { KeyOwner::Up } else { KeyOwner::Down }
             };
             prop_assert!(spread.shares()[spread.tier(key, owner)] > 0);
-            prop_assert!(spread.shares()[spread.tier(key, |_| Owner::None)] > 0);
+            prop_assert!(spread.shares()[spread.tier(key, |_| KeyOwner::None)] > 0);
         }
 
         #[test]
@@ -347,23 +348,23 @@ mod tests {
             let at = at.index(tiers.len());
             let mut healed = tiers.clone();
             healed[at].up += more % (tiers[at].total - tiers[at].up + 1);
-            let before = Spread::by_preference(&tiers).map_or(0, |spread| spread.shares()[at]);
-            let after = Spread::by_preference(&healed).map_or(0, |spread| spread.shares()[at]);
+            let before = TierSpread::by_preference(&tiers).map_or(0, |spread| spread.shares()[at]);
+            let after = TierSpread::by_preference(&healed).map_or(0, |spread| spread.shares()[at]);
             // One unit is lost to rounding where all are too weak together.
             prop_assert!(after + 1 >= before, "{} to {}", before, after);
             for later in at + 1..tiers.len() {
                 let [before, after] = [&tiers, &healed]
-                    .map(|tiers| Spread::by_preference(tiers).map_or(0, |spread| spread.shares()[later]));
-                let was_able = Spread::by_preference(&tiers).is_some();
+                    .map(|tiers| TierSpread::by_preference(tiers).map_or(0, |spread| spread.shares()[later]));
+                let was_able = TierSpread::by_preference(&tiers).is_some();
                 prop_assert!(!was_able || after <= before + 1, "a later tier got more");
             }
         }
 
         #[test]
         fn by_weight_is_whole_too(tiers in capacities(), key: u64) {
-            let Some(spread) = Spread::by_weight(&tiers) else { return Ok(()) };
+            let Some(spread) = TierSpread::by_weight(&tiers) else { return Ok(()) };
             prop_assert_eq!(spread.shares().iter().sum::<u64>(), WHOLE);
-            prop_assert!(tiers[spread.tier(key, |_| Owner::None)].total > 0);
+            prop_assert!(tiers[spread.tier(key, |_| KeyOwner::None)].total > 0);
         }
     }
 }

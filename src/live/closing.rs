@@ -20,7 +20,7 @@ use crate::telemetry::CloseReason;
 pub struct Pace {
     /// The part of a second that one turn has.
     part: Duration,
-    luck: RandomState,
+    randomness: RandomState,
     /// Locked for a few instructions for each connection that is closed.
     turns: Mutex<Turns>,
 }
@@ -37,7 +37,7 @@ impl Pace {
     /// So many turns a second; 0 works as 1.
     pub fn new(rate: u32) -> Arc<Self> {
         let part = Duration::from_secs(1) / rate.max(1);
-        Arc::new(Self { part, luck: RandomState::new(), turns: Mutex::default() })
+        Arc::new(Self { part, randomness: RandomState::new(), turns: Mutex::default() })
     }
 
     /// The moment of the next turn.
@@ -48,7 +48,7 @@ impl Pace {
         turns.next = Some(begin + self.part);
         turns.drawn += 1;
         // The 53 bits that an f64 holds exactly.
-        let fraction = (self.luck.hash_one(turns.drawn) >> 11) as f64 / (1_u64 << 53) as f64;
+        let fraction = (self.randomness.hash_one(turns.drawn) >> 11) as f64 / (1_u64 << 53) as f64;
         begin + self.part.mul_f64(fraction)
     }
 }

@@ -141,9 +141,9 @@ impl Agents {
         pool: &Pool,
         reports: &mpsc::Sender<AgentReport>,
         limit: &Arc<CheckLimit>,
-        luck: u64,
+        randomness: u64,
     ) {
-        let shared = Shared { limit, reports, luck };
+        let shared = Shared { limit, reports, randomness };
         let address = |spec: &AgentSpec, targets: &Targets, backend: &Address| {
             spec.target.address(&targets.agent, backend)
         };

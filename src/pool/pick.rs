@@ -10,7 +10,7 @@ use super::queue::{Attempt, Needs};
 use super::tiers::Tier;
 use super::{Backend, Lease, Pool, hash_on};
 use crate::balance::Candidates;
-use crate::balance::tiers::Owner;
+use crate::balance::tiers::KeyOwner;
 use crate::wire::ServerName;
 
 impl Pool {
@@ -77,10 +77,10 @@ impl Pool {
         tried: &[Arc<Backend>],
         limits: Limits,
     ) -> Result<Lease, Unavailable> {
-        let luck = luck();
+        let randomness = randomness();
         let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
-        let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { luck };
-        let draw = Draw { key, luck, tried, limits };
+        let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { randomness };
+        let draw = Draw { key, randomness, tried, limits };
         if let Some(tier) = self.tiers.only() {
             let is_full = Cell::new(false);
             return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
@@ -116,7 +116,7 @@ impl Pool {
             is_full,
         };
         loop {
-            let at = tier.balancer.pick(draw.key, draw.luck, &choice)?;
+            let at = tier.balancer.pick(draw.key, draw.randomness, &choice)?;
             // If another worker has taken the last place since, this backend is full at the next look.
             let backend = choice.backend(at);
             let taken = match draw.limits {
@@ -130,11 +130,11 @@ impl Pool {
     }
 
     /// What is known of the owner that a key has in a tier.
-    fn owner(&self, tier: &Tier, key: u64) -> Owner {
+    fn owner(&self, tier: &Tier, key: u64) -> KeyOwner {
         match tier.maglev().and_then(|maglev| maglev.owner(key)) {
-            Some(at) if self.backends[tier.members()[at]].is_available() => Owner::Up,
-            Some(_) => Owner::Down,
-            None => Owner::None,
+            Some(at) if self.backends[tier.members()[at]].is_available() => KeyOwner::Up,
+            Some(_) => KeyOwner::Down,
+            None => KeyOwner::None,
         }
     }
 }
@@ -166,7 +166,7 @@ pub(super) enum Limits {
 /// What decides a pick besides the backends.
 struct Draw<'a> {
     key: u64,
-    luck: u64,
+    randomness: u64,
     tried: &'a [Arc<Backend>],
     limits: Limits,
 }
@@ -220,11 +220,11 @@ impl Candidates for Choice<'_> {
 }
 
 /// A number that differs from call to call and from thread to thread.
-fn luck() -> u64 {
+fn randomness() -> u64 {
     /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     thread_local! {
         static LUCK: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
     }
-    LUCK.with(|luck| luck.replace(luck.get().wrapping_add(STEP)))
+    LUCK.with(|randomness| randomness.replace(randomness.get().wrapping_add(STEP)))
 }

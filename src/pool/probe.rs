@@ -80,7 +80,7 @@ impl Checks {
     /// unchanged backend is left alone, so that frequent reloads do not push its next one away.
     ///
     /// The reports go to `reports`; while it is full the checks wait, and they end when its receiver
-    /// is gone. `luck` is any random number.
+    /// is gone. `randomness` is any random number.
     ///
     /// # Panics
     ///
@@ -90,9 +90,9 @@ impl Checks {
         pool: &Pool,
         reports: &mpsc::Sender<CheckReport>,
         limit: &Arc<CheckLimit>,
-        luck: u64,
+        randomness: u64,
     ) {
-        let shared = Shared { limit, reports, luck };
+        let shared = Shared { limit, reports, randomness };
         let address = |spec: &HealthSpec, targets: &Targets, backend: &Address| {
             spec.target.address(&targets.health, backend)
         };

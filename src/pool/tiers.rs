@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::backend::{self, Backend};
 use super::{BackendSpec, TierSpec};
-use crate::balance::tiers::{Capacity, Owner, Spread, WHOLE};
+use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
 /// The name of the tier of all zones that are in no list. No zone can have it.
@@ -81,7 +81,7 @@ pub(super) struct Known {
 #[derive(Debug)]
 struct Found {
     /// Over the tiers of this kind; `None` if they are of no use.
-    spread: Option<Spread>,
+    spread: Option<TierSpread>,
     /// The weight that is up, and that nobody has taken away on purpose.
     up: u64,
     wanted: u64,
@@ -217,7 +217,7 @@ impl Tiers {
         let up: u64 = tiers.iter().map(|tier| tier.up).sum();
         let is_below = |percent: u8| up * 100 < wanted * u64::from(percent);
         let is_panic = is_in_use && self.panic_threshold.is_some_and(is_below);
-        let spread = if is_panic { Spread::by_weight(tiers) } else { Spread::by_preference(tiers) };
+        let spread = if is_panic { TierSpread::by_weight(tiers) } else { TierSpread::by_preference(tiers) };
         Found { spread, up, wanted, is_in_use, is_panic }
     }
 
@@ -227,12 +227,12 @@ impl Tiers {
         &'a self,
         known: &Known,
         key: u64,
-        owner: impl Fn(&Tier) -> Owner,
+        owner: impl Fn(&Tier) -> KeyOwner,
     ) -> [Option<Course<'a>>; 2] {
         let (primaries, backups) = self.list.split_at(self.primaries);
         [(primaries, &known.primaries), (backups, &known.backups)].map(|(tiers, found)| {
             let spread = found.spread.as_ref()?;
-            let owner = |at| if found.is_panic { Owner::None } else { owner(&tiers[at]) };
+            let owner = |at| if found.is_panic { KeyOwner::None } else { owner(&tiers[at]) };
             Some(Course { tiers, first: spread.tier(key, owner), is_panic: found.is_panic })
         })
     }
@@ -250,7 +250,7 @@ impl Tiers {
     /// What can be seen of each tier.
     pub(super) fn views(&self, known: &Known) -> Vec<TierView> {
         let [of_primaries, of_backups] = [&known.primaries, &known.backups]
-            .map(|found| found.spread.as_ref().map_or(&[][..], Spread::shares));
+            .map(|found| found.spread.as_ref().map_or(&[][..], TierSpread::shares));
         // Backups get nothing while primaries are of use.
         let of_backups = if of_primaries.is_empty() { of_backups } else { &[] };
         let view = |at: usize, tier: &Tier| {

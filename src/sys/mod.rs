@@ -59,6 +59,6 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
 pub(crate) fn pause() {
     /// In milliseconds.
     const LONGEST: u64 = 8;
-    let luck = RandomState::new().build_hasher().finish();
-    thread::sleep(Duration::from_millis(1 + luck % LONGEST));
+    let randomness = RandomState::new().build_hasher().finish();
+    thread::sleep(Duration::from_millis(1 + randomness % LONGEST));
 }

@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use super::*;
-use crate::balance::testing::{Crowd, accepting};
+use crate::balance::testing::{TestCandidates, accepting};
 
 const KEY: [u8; 16] = *b"0123456789abcdef";
 
@@ -76,7 +76,7 @@ fn a_partial_share_is_that_part_of_the_own_keys() {
     let maglev = equal(4);
     let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(2)).collect();
     for share in [0, 102, 512, 1000, FULL_SHARE] {
-        let crowd = Crowd::new([0; 4]).sharing([FULL_SHARE, FULL_SHARE, share, FULL_SHARE]);
+        let crowd = TestCandidates::new([0; 4]).sharing([FULL_SHARE, FULL_SHARE, share, FULL_SHARE]);
         let kept = own.iter().filter(|&&key| maglev.pick(key, crowd.anew()) == Some(2)).count();
         let part = kept as f64 / own.len() as f64 * 1024.0;
         assert!((part - f64::from(share)).abs() < 20.0, "{share}: {part}");
@@ -86,7 +86,7 @@ fn a_partial_share_is_that_part_of_the_own_keys() {
 #[test]
 fn those_passed_over_are_asked_when_nobody_else_accepts() {
     let maglev = equal(5);
-    let crowd = Crowd::new([0; 5]).sharing([0; 5]);
+    let crowd = TestCandidates::new([0; 5]).sharing([0; 5]);
     for key in 0..50 {
         assert_eq!(maglev.pick(key, crowd.anew()), maglev.owner(key), "the order is kept");
         let last = crowd.clone().refusing([true, true, true, false, true]);
@@ -104,7 +104,7 @@ fn bounded(count: usize, percent: u32) -> Maglev {
 fn a_bound_leaves_everyone_alone_while_there_is_room() {
     let (free, bounded) = (equal(10), bounded(10, 125));
     assert_eq!((free.digest(), free.overflows()), (bounded.digest(), None));
-    let crowd = Crowd::new([100; 10]);
+    let crowd = TestCandidates::new([100; 10]);
     assert!((0..1000).all(|key| bounded.pick(key, crowd.anew()) == free.owner(key)));
     assert_eq!(bounded.overflows(), Some(0));
 }
@@ -114,7 +114,7 @@ fn what_overflows_spreads_over_all_others() {
     let maglev = bounded(10, 125);
     let mut active = [100; 10];
     active[4] = 200;
-    let crowd = Crowd::new(active);
+    let crowd = TestCandidates::new(active);
     let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(4)).collect();
     let mut heirs = [0_usize; 10];
     own.iter().for_each(|&key| heirs[maglev.pick(key, crowd.anew()).unwrap()] += 1);
@@ -128,7 +128,7 @@ fn what_overflows_spreads_over_all_others() {
 #[test]
 fn what_would_not_have_gone_to_its_owner_is_no_overflow() {
     let maglev = bounded(2, 125);
-    let crowd = Crowd::new([100, 0]).refusing([true, false]);
+    let crowd = TestCandidates::new([100, 0]).refusing([true, false]);
     assert!((0..100).all(|key| maglev.pick(key, crowd.anew()) == Some(1)));
     assert_eq!(maglev.overflows(), Some(0));
 }
@@ -138,7 +138,7 @@ fn what_would_not_have_gone_to_its_owner_is_no_overflow() {
 fn one_busy_key_fills_nobody() {
     for percent in [101, 125, 200] {
         let maglev = bounded(7, percent);
-        let mut crowd = Crowd::new([0; 7]);
+        let mut crowd = TestCandidates::new([0; 7]);
         for total in 1..=500_u64 {
             let picked = maglev.pick(42, crowd.anew()).unwrap();
             crowd.active[picked] += 1;
@@ -415,7 +415,7 @@ proptest! {
         for share in shares {
             let mut all = [FULL_SHARE; 8];
             all[5] = share;
-            let picked = maglev.pick(key, &Crowd::new([0; 8]).sharing(all));
+            let picked = maglev.pick(key, &TestCandidates::new([0; 8]).sharing(all));
             prop_assert!(had.is_none() || picked == had || picked == Some(5));
             prop_assert!(picked != Some(5) || maglev.owner(key) == Some(5));
             had = picked;
@@ -428,7 +428,7 @@ proptest! {
         keys in prop::collection::vec(any::<u64>(), 20),
     ) {
         let maglev = bounded(12, 110);
-        let crowd = Crowd::new(members.iter().map(|member| member.0).collect::<Vec<_>>())
+        let crowd = TestCandidates::new(members.iter().map(|member| member.0).collect::<Vec<_>>())
             .sharing(members.iter().map(|member| member.1).collect::<Vec<_>>())
             .refusing(members.iter().map(|member| member.2).collect::<Vec<_>>());
         for key in keys {

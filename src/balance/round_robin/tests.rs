@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::FULL_SHARE;
-use crate::balance::testing::{Crowd, accepting};
+use crate::balance::testing::{TestCandidates, accepting};
 
 /// The picks of one whole cycle when everyone accepts, from its beginning.
 fn cycle(weights: &[u32]) -> Vec<usize> {
@@ -102,8 +102,8 @@ fn a_refusal_here_does_not_hold_up_the_turns_of_others() {
 fn a_partial_share_is_that_part_of_the_turns() {
     for (share, expected) in [(0, 0), (102, 1000), (512, 5000), (FULL_SHARE, 10_000)] {
         let balancer = RoundRobin::build(&[1, 1, 1], 0);
-        let crowd = Crowd::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
-        let taken = counts(3, (0..30_000).map(|luck| balancer.pick(luck, crowd.anew()).unwrap()));
+        let crowd = TestCandidates::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
+        let taken = counts(3, (0..30_000).map(|randomness| balancer.pick(randomness, crowd.anew()).unwrap()));
         // The turns that it lets pass are used up by the others, so it gets its part of the others' turns.
         let others = f64::from(taken[0] + taken[2]) / 2.0;
         let part = f64::from(taken[1]) / others * 10_000.0;
@@ -114,8 +114,8 @@ fn a_partial_share_is_that_part_of_the_turns() {
 #[test]
 fn those_passed_over_are_asked_when_nobody_else_accepts() {
     let balancer = RoundRobin::build(&[1, 2, 1], 0);
-    let crowd = Crowd::new([0; 3]).sharing([0; 3]);
-    let taken = counts(3, (0..400).map(|luck| balancer.pick(luck, crowd.anew()).unwrap()));
+    let crowd = TestCandidates::new([0; 3]).sharing([0; 3]);
+    let taken = counts(3, (0..400).map(|randomness| balancer.pick(randomness, crowd.anew()).unwrap()));
     assert_eq!(taken, [100, 200, 100]);
     let last = crowd.clone().refusing([true, true, false]);
     assert_eq!(balancer.pick(0, last.anew()), Some(2));

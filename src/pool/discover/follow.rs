@@ -14,7 +14,7 @@ use super::answers::{Host, Services, Told, set};
 use super::dns::{Askers, DnsFault, Late, Part};
 use super::pace::Pace;
 use super::spec::{DnsSpec, Records};
-use super::{DiscoveredSet, LookOutcome, Teller, luck};
+use super::{DiscoveredSet, LookOutcome, Teller, randomness};
 
 /// How long a round waits for the other names once one has answered: the targets of SRV records may have resolvers of
 /// their own.
@@ -147,10 +147,12 @@ impl Follower {
     /// How long to wait for the next round after these answers.
     fn wait(&mut self, told: &Told) -> Duration {
         match (told.ttl, &told.fault) {
-            (Some(ttl), None) if told.is_unfinished => self.pace.within(ttl, luck()),
-            (Some(ttl), None) => self.pace.after_answer(ttl, luck()),
-            (Some(ttl), Some(_)) => self.pace.after_failure(luck()).min(self.pace.within(ttl, luck())),
-            (None, _) => self.pace.after_failure(luck()),
+            (Some(ttl), None) if told.is_unfinished => self.pace.within(ttl, randomness()),
+            (Some(ttl), None) => self.pace.after_answer(ttl, randomness()),
+            (Some(ttl), Some(_)) => {
+                self.pace.after_failure(randomness()).min(self.pace.within(ttl, randomness()))
+            }
+            (None, _) => self.pace.after_failure(randomness()),
         }
     }
 

@@ -486,7 +486,7 @@ impl Teller {
 }
 
 /// At least 0, below 1; good enough to spread questions.
-fn luck() -> f64 {
+fn randomness() -> f64 {
     // The 53 bits that an f64 holds exactly.
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }

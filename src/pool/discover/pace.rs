@@ -29,25 +29,25 @@ impl Pace {
     }
 
     /// The wait after an answer that holds for `ttl`.
-    pub(super) fn after_answer(&mut self, ttl: Duration, luck: f64) -> Duration {
+    pub(super) fn after_answer(&mut self, ttl: Duration, randomness: f64) -> Duration {
         self.failures = 0;
-        self.within(ttl, luck)
+        self.within(ttl, randomness)
     }
 
     /// The wait after an answer that holds for `ttl`, while it is not known whether all is well.
-    pub(super) fn within(&self, ttl: Duration, luck: f64) -> Duration {
-        self.stretch(ttl.clamp(self.floor, self.ceiling), luck)
+    pub(super) fn within(&self, ttl: Duration, randomness: f64) -> Duration {
+        self.stretch(ttl.clamp(self.floor, self.ceiling), randomness)
     }
 
     /// The wait after a failure.
-    pub(super) fn after_failure(&mut self, luck: f64) -> Duration {
+    pub(super) fn after_failure(&mut self, randomness: f64) -> Duration {
         let doubled = FIRST_RETRY.min(self.floor).saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);
-        self.stretch(doubled.min(LONGEST_RETRY.clamp(self.floor, self.ceiling)), luck)
+        self.stretch(doubled.min(LONGEST_RETRY.clamp(self.floor, self.ceiling)), randomness)
     }
 
-    fn stretch(&self, time: Duration, luck: f64) -> Duration {
-        time.mul_f64(1.0 + self.jitter * luck)
+    fn stretch(&self, time: Duration, randomness: f64) -> Duration {
+        time.mul_f64(1.0 + self.jitter * randomness)
     }
 }
 
@@ -71,9 +71,9 @@ mod tests {
 
     #[test]
     fn a_ttl_is_kept_within_its_bounds() {
-        let check = |ttl: u64, luck: f64, expected: u64| {
-            let wait = pace(5000, 300_000, 10).after_answer(Duration::from_secs(ttl), luck);
-            assert_eq!(wait, Duration::from_millis(expected), "{ttl} {luck}");
+        let check = |ttl: u64, randomness: f64, expected: u64| {
+            let wait = pace(5000, 300_000, 10).after_answer(Duration::from_secs(ttl), randomness);
+            assert_eq!(wait, Duration::from_millis(expected), "{ttl} {randomness}");
         };
         check(0, 0.0, 5000);
         check(4, 0.0, 5000);
@@ -109,15 +109,15 @@ mod tests {
         #[test]
         fn no_wait_leaves_its_bounds(
             floor in 1_u64..100_000, more in 0_u64..100_000, jitter in 0_u8..=100,
-            ttl in any::<u32>(), luck in 0.0..1.0_f64, failures in 0_u32..100,
+            ttl in any::<u32>(), randomness in 0.0..1.0_f64, failures in 0_u32..100,
         ) {
             let mut pace = pace(floor, floor + more, jitter);
             let (floor, most) = (Duration::from_millis(floor), Duration::from_millis(2 * (floor + more)));
             for _ in 0..failures {
-                let wait = pace.after_failure(luck);
+                let wait = pace.after_failure(randomness);
                 prop_assert!(wait >= FIRST_RETRY.min(floor) && wait <= most, "{wait:?}");
             }
-            let wait = pace.after_answer(Duration::from_secs(ttl.into()), luck);
+            let wait = pace.after_answer(Duration::from_secs(ttl.into()), randomness);
             prop_assert!(wait >= floor && wait <= most, "{wait:?}");
         }
     }

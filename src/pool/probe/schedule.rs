@@ -13,29 +13,29 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The moments of one backend's checks.
 #[derive(Debug)]
 pub(in crate::pool) struct Schedule {
-    luck: Luck,
+    randomness: Luck,
 }
 
 impl Schedule {
-    pub(in crate::pool) fn new(luck: Luck) -> Self {
-        Self { luck }
+    pub(in crate::pool) fn new(randomness: Luck) -> Self {
+        Self { randomness }
     }
 
     /// How long to wait for the first check: anything below one interval.
     pub(in crate::pool) fn first(&mut self, interval: Duration) -> Duration {
-        bounded(interval).mul_f64(self.luck.fraction())
+        bounded(interval).mul_f64(self.randomness.fraction())
     }
 
     /// The time between the starts of two checks: the interval, give or take a tenth.
     pub(in crate::pool) fn period(&mut self, interval: Duration) -> Duration {
-        bounded(interval).mul_f64(0.9 + 0.2 * self.luck.fraction())
+        bounded(interval).mul_f64(0.9 + 0.2 * self.randomness.fraction())
     }
 
     /// Bytes for what must only look random.
     pub(super) fn bytes(&mut self) -> [u8; 64] {
         let mut bytes = [0; 64];
         for chunk in bytes.chunks_exact_mut(8) {
-            chunk.copy_from_slice(&self.luck.next().to_ne_bytes());
+            chunk.copy_from_slice(&self.randomness.next().to_ne_bytes());
         }
         bytes
     }
@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn the_schedule_follows_from_its_luck() {
-        let first = |luck| Schedule::new(Luck::new(luck)).first(Duration::from_secs(2));
+        let first = |randomness| Schedule::new(Luck::new(randomness)).first(Duration::from_secs(2));
         assert_eq!(first(3), first(3));
         assert_ne!(first(3), first(4));
-        let bytes = |luck| Schedule::new(Luck::new(luck)).bytes();
+        let bytes = |randomness| Schedule::new(Luck::new(randomness)).bytes();
         assert_eq!(bytes(3), bytes(3));
         assert_ne!(bytes(3), bytes(4));
         assert_ne!(bytes(3)[..32], bytes(3)[32..]);

@@ -34,7 +34,7 @@ pub(in crate::pool) struct Shared<'a, R> {
     pub(in crate::pool) limit: &'a Arc<CheckLimit>,
     pub(in crate::pool) reports: &'a mpsc::Sender<R>,
     /// Any random number.
-    pub(in crate::pool) luck: u64,
+    pub(in crate::pool) randomness: u64,
 }
 
 impl<S> Default for Watches<S> {
@@ -67,7 +67,7 @@ impl<S: Clone + PartialEq> Watches<S> {
             self.spec = spec.cloned();
         }
         let Some(spec) = spec else { return };
-        let mut luck = Luck::new(shared.luck);
+        let mut randomness = Luck::new(shared.randomness);
         for (backend, of_backend) in pool.backends().iter().zip(&pool.spec().backends) {
             let address = address_of(spec, &of_backend.targets, backend.address())
                 .unwrap_or_else(|| backend.address().clone());
@@ -81,7 +81,7 @@ impl<S: Clone + PartialEq> Watches<S> {
                     spec: spec.clone(),
                     limit: Arc::clone(shared.limit),
                     reports: shared.reports.clone(),
-                    schedule: Schedule::new(Luck::new(luck.next())),
+                    schedule: Schedule::new(Luck::new(randomness.next())),
                 };
                 let handle = tokio::spawn(run(watch)).abort_handle();
                 Task { backend: Arc::clone(backend), address, handle }

@@ -7,9 +7,9 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A sequence of numbers that look random (SplitMix64 by Steele, Lea and Flood), the same for the same seed.
 /// Not for secrets.
-pub(super) struct Luck(u64);
+pub(super) struct RandomSequence(u64);
 
-impl Luck {
+impl RandomSequence {
     /// Neighbouring seeds give unrelated sequences.
     pub(super) fn new(seed: u64) -> Self {
         Self(mix(seed))
@@ -33,8 +33,8 @@ impl Luck {
 }
 
 /// Whether this pick is one of those that a member with such a share still takes.
-pub(super) fn falls_to(member: usize, share: u32, luck: u64) -> bool {
-    share >= FULL_SHARE || is_below(mix(luck ^ mix(member as u64)), share)
+pub(super) fn falls_to(member: usize, share: u32, randomness: u64) -> bool {
+    share >= FULL_SHARE || is_below(mix(randomness ^ mix(member as u64)), share)
 }
 
 /// Whether the upper bits of a hash fall under a share.
@@ -57,7 +57,7 @@ mod tests {
         for count in [1, 2, 7, 1000] {
             let mut seen = vec![0_u32; count];
             for seed in 0..count as u64 * 1000 {
-                seen[Luck::new(seed).below(count as u64) as usize] += 1;
+                seen[RandomSequence::new(seed).below(count as u64) as usize] += 1;
             }
             assert!(seen.iter().all(|&times| (800..1200).contains(&times)), "{count}: {seen:?}");
         }
@@ -65,27 +65,31 @@ mod tests {
 
     #[test]
     fn a_sequence_goes_on_evenly() {
-        let mut luck = Luck::new(7);
+        let mut randomness = RandomSequence::new(7);
         let mut seen = [0_u32; 10];
-        (0..10_000).for_each(|_| seen[luck.below(10) as usize] += 1);
+        (0..10_000).for_each(|_| seen[randomness.below(10) as usize] += 1);
         assert!(seen.iter().all(|&times| (850..1150).contains(&times)), "{seen:?}");
     }
 
     #[test]
     fn a_share_is_that_part_of_the_picks() {
         fn check(share: u32) {
-            let falls = (0..10_240).filter(|&luck| falls_to(3, share, luck)).count() as i64;
+            let falls = (0..10_240).filter(|&randomness| falls_to(3, share, randomness)).count() as i64;
             assert!((falls - i64::from(share) * 10).abs() < 200, "{share}: {falls}");
         }
         for share in [0, 1, 102, 512, 1023] {
             check(share);
         }
-        assert!((0..1000).all(|luck| falls_to(3, FULL_SHARE, luck) && !falls_to(3, 0, luck)));
+        assert!(
+            (0..1000).all(|randomness| falls_to(3, FULL_SHARE, randomness) && !falls_to(3, 0, randomness))
+        );
     }
 
     #[test]
     fn members_have_their_luck_apart() {
-        let both = (0..10_000).filter(|&luck| falls_to(0, 512, luck) && falls_to(1, 512, luck)).count();
+        let both = (0..10_000)
+            .filter(|&randomness| falls_to(0, 512, randomness) && falls_to(1, 512, randomness))
+            .count();
         assert!((2300..2700).contains(&both), "{both}");
     }
 }
