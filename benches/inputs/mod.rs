@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
 use pointsman::limit::{
-    Coming, Moment, PrefixLengths, Rate, Source, SourceLimits, SourcePass, SourceTable, WhenFull,
+    AdmissionRequest, Moment, PrefixLengths, Rate, SourceKey, SourceLimits, SourcePass, SourceTable, WhenFull,
 };
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
@@ -254,9 +254,9 @@ pub(crate) fn source_limits() -> SourceLimits {
 }
 
 /// A connection of the n-th source; all come at one moment.
-pub(crate) fn coming(n: u64) -> Coming {
-    let source = Source::of(client(n).ip(), PrefixLengths::default());
-    Coming { listener: 1, source, is_read: true, now: Moment::from_nanos(1 << 40) }
+pub(crate) fn coming(n: u64) -> AdmissionRequest {
+    let source = SourceKey::of(client(n).ip(), PrefixLengths::default());
+    AdmissionRequest { listener: 1, source, is_read: true, now: Moment::from_nanos(1 << 40) }
 }
 
 /// The table of the default size after the first 60000 sources came and left, and a million others before them.

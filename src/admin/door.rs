@@ -20,7 +20,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Socket;
 use super::refusal::{Refusals, said};
-use crate::limit::{Gate, Pass};
+use crate::limit::{Gate, GatePass};
 use crate::sys::Address;
 use crate::telemetry::AdminRefusal;
 
@@ -220,11 +220,17 @@ pub(super) struct Visit {
     /// A part of the answer waits for the client to take what it has.
     is_unread: bool,
     refusals: Arc<Refusals>,
-    _pass: Pass,
+    _pass: GatePass,
 }
 
 impl Visit {
-    fn new(stream: Box<dyn Line>, peer: Peer, pass: Pass, limits: &Limits, refusals: Arc<Refusals>) -> Self {
+    fn new(
+        stream: Box<dyn Line>,
+        peer: Peer,
+        pass: GatePass,
+        limits: &Limits,
+        refusals: Arc<Refusals>,
+    ) -> Self {
         Self {
             stream,
             peer,

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::balance::MaxLoad;
-use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
+use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::live::PeerTimeouts;
 use crate::pool::spec::{AgentSpec, Host, Target, Targets};
 use crate::pool::{

@@ -13,7 +13,8 @@ use super::story::Story;
 use super::{Bounds, Surroundings};
 use crate::executor::{self, TaskNext, sleep};
 use crate::limit::{
-    Coming, Exceeded, Moment, Over, Pass, Permit, Refusal, Source, SourceBy, SourcePass, SourceRefusal,
+    AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Moment, OverLimit, Permit, SourceBy,
+    SourceKey, SourcePass, SourceRefusal,
 };
 use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
 use crate::sys::{Address, socket};
@@ -42,8 +43,8 @@ pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Re
 /// A place of the process and of the listener.
 fn place(policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
     Permit::ask(&around.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
-        Refusal::ListenerFull => CloseReason::ListenerFull,
-        Refusal::ProcessFull => CloseReason::ProcessFull,
+        AdmissionRefusal::ListenerFull => CloseReason::ListenerFull,
+        AdmissionRefusal::ProcessFull => CloseReason::ProcessFull,
     })
 }
 
@@ -64,7 +65,7 @@ pub(super) fn source(
         SourceBy::PrivateLink => announced.header.as_ref().and_then(|header| header.private_link()),
     };
     let source = match link {
-        Some((kind, id)) => Some(Source::of_link(kind, &id)),
+        Some((kind, id)) => Some(SourceKey::of_link(kind, &id)),
         None => address_source(story.client(), admission),
     };
     match of_source(source, policy, admission, Moment::now(), &around.bounds) {
@@ -80,21 +81,25 @@ pub(super) fn source(
 }
 
 /// The source of an address; a client of a Unix socket has none.
-fn address_source(client: &Address, admission: &Admission) -> Option<Source> {
-    client.tcp().map(|address| Source::of(address.ip(), admission.spec.prefix))
+fn address_source(client: &Address, admission: &Admission) -> Option<SourceKey> {
+    client.tcp().map(|address| SourceKey::of(address.ip(), admission.spec.prefix))
 }
 
 /// A place for one more connection of a source, if sources are counted.
 fn of_source(
-    source: Option<Source>,
+    source: Option<SourceKey>,
     policy: &Policy,
     admission: &Admission,
     now: Moment,
     bounds: &Bounds,
 ) -> Result<Option<SourcePass>, CloseReason> {
     let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
-    let coming =
-        Coming { listener: policy.number, source, is_read: matches!(policy.protocol, Protocol::Tls(_)), now };
+    let coming = AdmissionRequest {
+        listener: policy.number,
+        source,
+        is_read: matches!(policy.protocol, Protocol::Tls(_)),
+        now,
+    };
     let pass = bounds.sources.admit(&coming, limits).map_err(|refusal| match refusal {
         SourceRefusal::Connections => CloseReason::SourceConnections,
         SourceRefusal::Rate => CloseReason::SourceRate,
@@ -112,12 +117,12 @@ fn of_source(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Away {
     pub(super) reason: CloseReason,
-    over: Over,
+    over: OverLimit,
 }
 
 impl From<CloseReason> for Away {
     fn from(reason: CloseReason) -> Self {
-        Self { reason, over: Over::Reject }
+        Self { reason, over: OverLimit::Reject }
     }
 }
 
@@ -125,8 +130,8 @@ impl Away {
     /// Refused by its listener for what it has said.
     pub(super) fn denied(refused: Refused) -> Self {
         let over = match refused {
-            Refused::Reject => Over::Reject,
-            Refused::Drop => Over::Drop,
+            Refused::Reject => OverLimit::Reject,
+            Refused::Drop => OverLimit::Drop,
         };
         Self { reason: CloseReason::Denied, over }
     }
@@ -134,9 +139,9 @@ impl Away {
     /// Closes a client that has said something.
     pub(super) async fn close(self, sniffed: Sniffed, around: &Surroundings) -> CloseReason {
         match self.over {
-            Over::Reject => return sniffed.refuse(self.reason).await,
-            Over::Drop => reset(&sniffed.client),
-            Over::Tarpit(time) => hold(sniffed.client.into_fd(), time, around),
+            OverLimit::Reject => return sniffed.refuse(self.reason).await,
+            OverLimit::Drop => reset(&sniffed.client),
+            OverLimit::Tarpit(time) => hold(sniffed.client.into_fd(), time, around),
         }
         self.reason
     }
@@ -159,11 +164,11 @@ pub(super) fn pool(served: &Served, story: &mut Story) -> Result<(), Away> {
     Ok(())
 }
 
-fn enter(limited: &Limited, full: CloseReason, rate: CloseReason) -> Result<Pass, Away> {
+fn enter(limited: &Limited, full: CloseReason, rate: CloseReason) -> Result<GatePass, Away> {
     limited.quota.enter(Moment::now()).map_err(|exceeded| {
         let reason = match exceeded {
-            Exceeded::Connections => full,
-            Exceeded::Rate => rate,
+            ExceededLimit::Connections => full,
+            ExceededLimit::Rate => rate,
         };
         Away { reason, over: limited.over }
     })
@@ -172,10 +177,10 @@ fn enter(limited: &Limited, full: CloseReason, rate: CloseReason) -> Result<Pass
 /// Closes a client of which nothing was asked yet, as its listener wants it.
 pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, around: &Surroundings) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
-    let over = policy.admission.as_ref().map_or(Over::Reject, |admission| admission.spec.over);
+    let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);
     match over {
         // To hold more of whom there is no room for would be of no help.
-        Over::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
+        OverLimit::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
             hold(client, time, around);
         }
         _ => reset(&client),
@@ -200,7 +205,7 @@ fn hold(client: OwnedFd, time: Duration, around: &Surroundings) {
 }
 
 /// Nothing wakes it but its end: it is not registered anywhere.
-async fn wait(client: OwnedFd, time: Duration, _pass: Pass) -> TaskNext {
+async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) -> TaskNext {
     sleep(time).await;
     reset(&client);
     TaskNext::Done

@@ -13,7 +13,7 @@ use super::sniff::{self, Sniffed};
 use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::timeout_at;
-use crate::limit::Share;
+use crate::limit::GateShare;
 use crate::snapshot::front::{Front, Greet};
 use crate::snapshot::{HelloSpec, Target};
 use crate::sys::Stream;
@@ -121,7 +121,7 @@ struct Talk<'t> {
     opening: &'t mut Opening,
     around: &'t Surroundings,
     /// What an unfinished message takes of the memory of all hellos.
-    memory: Option<(Share, u64)>,
+    memory: Option<(GateShare, u64)>,
     has_heard: bool,
 }
 

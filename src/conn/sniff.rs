@@ -13,7 +13,7 @@ use super::refusal::{Tongue, dismiss, unexpected_header};
 use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::{timeout, timeout_at};
-use crate::limit::Share;
+use crate::limit::GateShare;
 use crate::route::HelloFacts;
 use crate::snapshot::HelloSpec;
 use crate::snapshot::front::{DetectFront, Front, Greet};
@@ -42,7 +42,7 @@ pub(super) struct Sniffed {
     /// In which words a refusal can be said.
     tongue: Tongue,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
-    _memory: Option<Share>,
+    _memory: Option<GateShare>,
 }
 
 /// How a hello came.
@@ -89,7 +89,7 @@ impl Sniffed {
     }
 
     /// The same with what its bytes take of the memory of all hellos.
-    pub(super) fn holding(self, memory: Option<Share>) -> Self {
+    pub(super) fn holding(self, memory: Option<GateShare>) -> Self {
         Self { _memory: memory, ..self }
     }
 
@@ -331,7 +331,7 @@ struct Reading<'a> {
     around: &'a Surroundings,
     /// The bytes' share of the memory that all half-read hellos may take. A hello that comes whole
     /// with the first read needs none, so those who fill that memory slowly do not lock it out.
-    memory: Option<Share>,
+    memory: Option<GateShare>,
 }
 
 impl<'a> Reading<'a> {
@@ -443,7 +443,7 @@ impl<'a> Reading<'a> {
     }
 
     /// All that was read, and its share of the memory of all hellos.
-    fn into_bytes(self) -> (Vec<u8>, Option<Share>) {
+    fn into_bytes(self) -> (Vec<u8>, Option<GateShare>) {
         (self.bytes, self.memory)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Surroundings;
-use crate::limit::{Moment, Pass, Permit, SourcePass};
+use crate::limit::{GatePass, Moment, Permit, SourcePass};
 use crate::live::{Entry, Left, Registered, Seat};
 use crate::pool::forward::Mark;
 use crate::pool::{Backend, Lease, Sighting, Stay, Trouble};
@@ -177,14 +177,14 @@ impl Story {
     }
 
     /// Holds a place of its route too.
-    pub(super) fn hold_route(&mut self, pass: Pass) {
+    pub(super) fn hold_route(&mut self, pass: GatePass) {
         if let Some(permit) = &mut self.plot_mut().permit {
             permit.hold_route(pass);
         }
     }
 
     /// Holds a place of its pool too.
-    pub(super) fn hold_pool(&mut self, pass: Pass) {
+    pub(super) fn hold_pool(&mut self, pass: GatePass) {
         if let Some(permit) = &mut self.plot_mut().permit {
             permit.hold_pool(pass);
         }

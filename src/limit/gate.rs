@@ -19,13 +19,13 @@ impl Gate {
     }
 
     /// Lets somebody in, or not. What is inside when the limit falls may stay.
-    pub fn enter(self: &Arc<Self>) -> Option<Pass> {
-        self.admits(1).then(|| Pass(Arc::clone(self)))
+    pub fn enter(self: &Arc<Self>) -> Option<GatePass> {
+        self.admits(1).then(|| GatePass(Arc::clone(self)))
     }
 
     /// Gives a share of so much, or nothing.
-    pub fn share(self: &Arc<Self>, weight: u64) -> Option<Share> {
-        self.admits(weight).then(|| Share { gate: Arc::clone(self), weight })
+    pub fn share(self: &Arc<Self>, weight: u64) -> Option<GateShare> {
+        self.admits(weight).then(|| GateShare { gate: Arc::clone(self), weight })
     }
 
     /// Counts so much in, if there is room.
@@ -60,9 +60,9 @@ impl Gate {
 
 /// Somebody inside a gate; leaves on drop.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct GatePass(Arc<Gate>);
 
-impl Drop for Pass {
+impl Drop for GatePass {
     fn drop(&mut self) {
         self.0.leave(1);
     }
@@ -70,12 +70,12 @@ impl Drop for Pass {
 
 /// A part of what a gate has to give; given back on drop.
 #[derive(Debug)]
-pub struct Share {
+pub struct GateShare {
     gate: Arc<Gate>,
     weight: u64,
 }
 
-impl Share {
+impl GateShare {
     /// Takes more, or nothing: then the share is as before.
     pub fn grow(&mut self, by: u64) -> bool {
         let grown = self.gate.admits(by);
@@ -86,7 +86,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for GateShare {
     fn drop(&mut self) {
         self.gate.leave(self.weight);
     }
@@ -94,7 +94,7 @@ impl Drop for Share {
 
 /// Why a connection may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AdmissionRefusal {
     /// Its listener has as many connections as it may.
     ListenerFull,
     /// The process has as many connections as it may.
@@ -104,12 +104,12 @@ pub enum Refusal {
 /// A connection that was let in; gives its places back on drop.
 #[derive(Debug)]
 pub struct Permit {
-    route: Option<Pass>,
-    pool: Option<Pass>,
+    route: Option<GatePass>,
+    pool: Option<GatePass>,
     source: Option<SourcePass>,
-    _listener: Pass,
+    _listener: GatePass,
     /// The last, so that whoever sees the process empty sees nothing else used.
-    _process: Pass,
+    _process: GatePass,
 }
 
 impl Permit {
@@ -118,9 +118,9 @@ impl Permit {
     /// # Errors
     ///
     /// The first that has none.
-    pub fn ask(process: &Arc<Gate>, listener: &Arc<Gate>) -> Result<Self, Refusal> {
-        let process = process.enter().ok_or(Refusal::ProcessFull)?;
-        let listener = listener.enter().ok_or(Refusal::ListenerFull)?;
+    pub fn ask(process: &Arc<Gate>, listener: &Arc<Gate>) -> Result<Self, AdmissionRefusal> {
+        let process = process.enter().ok_or(AdmissionRefusal::ProcessFull)?;
+        let listener = listener.enter().ok_or(AdmissionRefusal::ListenerFull)?;
         Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
     }
 
@@ -130,12 +130,12 @@ impl Permit {
     }
 
     /// Holds a place of its route too.
-    pub fn hold_route(&mut self, pass: Pass) {
+    pub fn hold_route(&mut self, pass: GatePass) {
         self.route = Some(pass);
     }
 
     /// Holds a place of its pool too.
-    pub fn hold_pool(&mut self, pass: Pass) {
+    pub fn hold_pool(&mut self, pass: GatePass) {
         self.pool = Some(pass);
     }
 
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn a_refused_listener_gives_the_process_its_place_back() {
         let (process, listener) = (Gate::new(5), Gate::new(0));
-        assert_eq!(Permit::ask(&process, &listener).unwrap_err(), Refusal::ListenerFull);
+        assert_eq!(Permit::ask(&process, &listener).unwrap_err(), AdmissionRefusal::ListenerFull);
         assert_eq!(process.inside(), 0);
-        assert_eq!(Permit::ask(&Gate::new(0), &listener).unwrap_err(), Refusal::ProcessFull);
+        assert_eq!(Permit::ask(&Gate::new(0), &listener).unwrap_err(), AdmissionRefusal::ProcessFull);
     }
 }

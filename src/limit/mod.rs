@@ -10,12 +10,12 @@ mod rate;
 mod shortage;
 mod sources;
 
-pub use gate::{Gate, Pass, Permit, Refusal, Share};
+pub use gate::{AdmissionRefusal, Gate, GatePass, GateShare, Permit};
 pub use overload::{Overload, OverloadSpec};
-pub use quota::{Exceeded, LimitsSpec, Over, Quota, QuotaSpec};
+pub use quota::{ExceededLimit, LimitsSpec, OverLimit, Quota, QuotaSpec};
 pub use rate::{Moment, Rate, RateGate};
 pub use shortage::Shortage;
 pub use sources::{
-    Coming, PrefixLengths, Source, SourceBy, SourceLimits, SourcePass, SourceRefusal, SourceReport,
-    SourceTable, WhenFull,
+    AdmissionRequest, PrefixLengths, SourceBy, SourceKey, SourceLimits, SourcePass, SourceRefusal,
+    SourceReport, SourceTable, WhenFull,
 };

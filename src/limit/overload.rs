@@ -35,8 +35,8 @@ impl OverloadSpec {
 /// Whether the process is overloaded. Shared by its workers; a reload changes it.
 #[derive(Debug)]
 pub struct Overload {
-    connections: Bound,
-    hello_memory: Bound,
+    connections: NearLimit,
+    hello_memory: NearLimit,
     /// Whether descriptors or memory have run out.
     pub shortage: Shortage,
     sheds_heaviest: AtomicBool,
@@ -45,12 +45,12 @@ pub struct Overload {
 
 /// A gate, and how much in it is near its limit.
 #[derive(Debug)]
-struct Bound {
+struct NearLimit {
     gate: Arc<Gate>,
     mark: AtomicU64,
 }
 
-impl Bound {
+impl NearLimit {
     fn new(gate: &Arc<Gate>) -> Self {
         Self { gate: Arc::clone(gate), mark: AtomicU64::new(u64::MAX) }
     }
@@ -69,8 +69,8 @@ impl Overload {
     /// [set](Self::set).
     pub fn new(connections: &Arc<Gate>, hello_memory: &Arc<Gate>) -> Self {
         Self {
-            connections: Bound::new(connections),
-            hello_memory: Bound::new(hello_memory),
+            connections: NearLimit::new(connections),
+            hello_memory: NearLimit::new(hello_memory),
             shortage: Shortage::default(),
             sheds_heaviest: AtomicBool::new(false),
             is_ready: AtomicBool::new(true),

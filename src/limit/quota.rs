@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::WhenFull;
-use super::gate::{Gate, Pass};
+use super::gate::{Gate, GatePass};
 use super::overload::OverloadSpec;
 use super::rate::{Moment, Rate, RateGate};
 
 /// What becomes of a connection that is one too many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Over {
+pub enum OverLimit {
     /// It is told so in its protocol's own words, where it has said any; else it is reset.
     #[default]
     Reject,
@@ -28,7 +28,7 @@ pub struct QuotaSpec {
     /// New connections. Default: no limit.
     pub rate: Option<Rate>,
     /// What becomes of one too many.
-    pub over: Over,
+    pub over: OverLimit,
 }
 
 /// The limits of the process that stand behind those of listeners, routes and pools.
@@ -70,7 +70,7 @@ pub struct Quota {
 
 /// Which limit a connection would have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exceeded {
+pub enum ExceededLimit {
     /// The open connections.
     Connections,
     /// The new ones.
@@ -96,9 +96,9 @@ impl Quota {
     /// # Errors
     ///
     /// The limit that it would pass. One that is refused counts for neither.
-    pub fn enter(&self, now: Moment) -> Result<Pass, Exceeded> {
-        let pass = self.gate.enter().ok_or(Exceeded::Connections)?;
-        if self.rate.admit(now) { Ok(pass) } else { Err(Exceeded::Rate) }
+    pub fn enter(&self, now: Moment) -> Result<GatePass, ExceededLimit> {
+        let pass = self.gate.enter().ok_or(ExceededLimit::Connections)?;
+        if self.rate.admit(now) { Ok(pass) } else { Err(ExceededLimit::Rate) }
     }
 
     /// Forgets for the rate one that was let in just now.
@@ -126,11 +126,11 @@ mod tests {
         let quota = Quota::new(&spec);
         let now = Moment::from_nanos(1);
         let (first, second) = (quota.enter(now).unwrap(), quota.enter(now).unwrap());
-        assert_eq!(quota.enter(now).unwrap_err(), Exceeded::Connections);
+        assert_eq!(quota.enter(now).unwrap_err(), ExceededLimit::Connections);
         drop(first);
         let third = quota.enter(now).unwrap();
         drop(second);
-        assert_eq!(quota.enter(now).unwrap_err(), Exceeded::Rate);
+        assert_eq!(quota.enter(now).unwrap_err(), ExceededLimit::Rate);
         assert_eq!(quota.open(), 1, "a refusal leaves nothing behind");
         quota.set(&QuotaSpec::default());
         assert!((0..9).all(|_| quota.enter(now).is_ok()));

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::View;
-use crate::limit::{PrefixLengths, Source};
+use crate::limit::{PrefixLengths, SourceKey};
 use crate::live::{OpenConnection, OpenConnections};
 
 /// How long a worker may take to list its connections; one that takes longer is left out.
@@ -100,19 +100,20 @@ fn count(
     prefixes: &HashMap<u64, PrefixLengths>,
     top: usize,
 ) -> Census {
-    let mut counts: HashMap<(u64, Source), (u32, u32)> = HashMap::new();
+    let mut counts: HashMap<(u64, SourceKey), (u32, u32)> = HashMap::new();
     let mut connections = 0;
     let all = listed.iter().flat_map(|connections| connections.iter());
     for connection in all.filter(|connection| among.has(connection)) {
         connections += 1;
         let Some(ip) = connection.client else { continue };
         let prefix = prefixes.get(&connection.listener).copied().unwrap_or_default();
-        let (open, reading) = counts.entry((connection.listener, Source::of(ip, prefix))).or_insert((0, 0));
+        let (open, reading) =
+            counts.entry((connection.listener, SourceKey::of(ip, prefix))).or_insert((0, 0));
         *open += 1;
         *reading += u32::from(connection.is_reading);
     }
     let sources = counts.len() as u64;
-    let report = |((listener, source), (open, reading)): ((u64, Source), (u32, u32))| SourceCount {
+    let report = |((listener, source), (open, reading)): ((u64, SourceKey), (u32, u32))| SourceCount {
         ip: source.ip(),
         listener,
         open,

@@ -7,7 +7,7 @@ use std::io;
 
 use crate::config::Config;
 use crate::conn::Bounds;
-use crate::limit::Over;
+use crate::limit::OverLimit;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::sys::{descriptors, process};
 
@@ -167,7 +167,7 @@ fn holds_refused(config: &Config) -> bool {
         listeners().flat_map(|policy| policy.protocol.routes()).filter_map(|route| route.limits.as_ref());
     let pools = config.pools.iter().filter_map(|pool| pool.limits.as_ref());
     let mut all = admissions.chain(routes.chain(pools).map(|quota| quota.over));
-    all.any(|over| matches!(over, Over::Tarpit(_)))
+    all.any(|over| matches!(over, OverLimit::Tarpit(_)))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::AdmissionSpec;
-use crate::limit::{Over, Quota, RateGate};
+use crate::limit::{OverLimit, Quota, RateGate};
 
 /// What a listener asks of who comes.
 #[derive(Debug)]
@@ -20,5 +20,5 @@ pub struct Limited {
     /// What is used of it; outlives reloads.
     pub quota: Arc<Quota>,
     /// What becomes of a connection above it.
-    pub over: Over,
+    pub over: OverLimit,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::FrontSpec;
 use super::lists::AccessSpec;
 use super::proxy::ProxySpec;
-use crate::limit::{Over, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
+use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
 
@@ -44,7 +44,7 @@ pub struct AdmissionSpec {
     /// New connections of all together. Default: no limit.
     pub rate: Option<Rate>,
     /// What becomes of those above either.
-    pub over: Over,
+    pub over: OverLimit,
 }
 
 /// A file with routes, which is followed while the process runs.

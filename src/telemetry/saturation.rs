@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::CloseReason;
-use crate::limit::{Moment, PrefixLengths, Source};
+use crate::limit::{Moment, PrefixLengths, SourceKey};
 
 /// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
 /// and the next one is refused again.
@@ -329,7 +329,7 @@ impl Running {
         self.refused += 1;
         self.last = self.last.max(now);
         if let Some(client) = client {
-            self.sources.count(Source::of(client, PrefixLengths::default()).ip());
+            self.sources.count(SourceKey::of(client, PrefixLengths::default()).ip());
         }
     }
 }

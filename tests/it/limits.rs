@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pointsman::admin;
 use pointsman::config::Config;
-use pointsman::limit::{PrefixLengths, Source};
+use pointsman::limit::{PrefixLengths, SourceKey};
 use pointsman::pool::Duty;
 use pointsman::wire::proxy_protocol::{HeaderVersion, OutgoingHeader};
 use socket2::{Domain, Socket, Type};
@@ -82,7 +82,7 @@ fn is_refused(mut client: TcpStream, words: &[u8]) -> bool {
 fn open_of(proxy: &Proxy, ip: IpAddr) -> u32 {
     let view = proxy.remote.view();
     let number = view.snapshot.load().policies.values().next().unwrap().number;
-    view.bounds.sources.open_of(number, Source::of(ip, PrefixLengths::default()))
+    view.bounds.sources.open_of(number, SourceKey::of(ip, PrefixLengths::default()))
 }
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -414,7 +414,7 @@ fn who_is_held_gets_nothing_and_then_a_reset() {
         configuration(&backend, "", &format!("{TCP}\nper_source.connections = 1\nover = \"tarpit\""), "");
     soon.limits.tarpit = 2;
     soon.listeners[0].policy.admission.as_mut().unwrap().over =
-        pointsman::limit::Over::Tarpit(Duration::from_millis(50));
+        pointsman::limit::OverLimit::Tarpit(Duration::from_millis(50));
     proxy.remote.reload(soon).unwrap();
     assert!(is_refused(proxy.connect(), b"?"), "in the end it is reset");
     assert_eq!((tarpits("held"), tarpits("full")), (2.0, 1.0));

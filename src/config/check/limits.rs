@@ -11,7 +11,7 @@ use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWord
 use crate::config::read::{Entry, Key};
 use crate::config::words::{Choice, Number};
 use crate::limit::{
-    LimitsSpec, Over, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits, WhenFull,
+    LimitsSpec, OverLimit, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits, WhenFull,
 };
 use crate::snapshot::AdmissionSpec;
 
@@ -56,7 +56,7 @@ impl Common {
         Self { tarpit_timeout, holds_nobody: false, prefix: PrefixLengths::default(), counts_all: false }
     }
 
-    fn over(&self, written: &Key<Choice<OverWord>>, path: &str, found: &mut Findings<'_>) -> Over {
+    fn over(&self, written: &Key<Choice<OverWord>>, path: &str, found: &mut Findings<'_>) -> OverLimit {
         let is_tarpit = written.value().is_some_and(|choice| choice.0 == OverWord::Tarpit);
         if let (Some(over), true) = (written.place(), is_tarpit && self.holds_nobody) {
             let message = "`over = \"tarpit\"` holds nobody, as `limits.tarpit` is 0";
@@ -64,9 +64,9 @@ impl Common {
             found.add(fault.label(over, "").help("they are reset, as with \"drop\""));
         }
         match written.value().map_or(OverWord::Reject, |choice| choice.0) {
-            OverWord::Reject => Over::Reject,
-            OverWord::Drop => Over::Drop,
-            OverWord::Tarpit => Over::Tarpit(self.tarpit_timeout),
+            OverWord::Reject => OverLimit::Reject,
+            OverWord::Drop => OverLimit::Drop,
+            OverWord::Tarpit => OverLimit::Tarpit(self.tarpit_timeout),
         }
     }
 

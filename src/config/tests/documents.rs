@@ -58,7 +58,7 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.admission.take()).collect();
     let of = |number, burst| Some(Rate::new(number, Duration::from_secs(1), burst));
     let limits = SourceLimits { connections: Some(100), rate: of(50, 100), hellos: Some(20) };
-    let (prefix, over) = (PrefixLengths::default(), Over::Reject);
+    let (prefix, over) = (PrefixLengths::default(), OverLimit::Reject);
     let expected =
         AdmissionSpec { per_source: Some(limits), by: SourceBy::Address, prefix, rate: of(5000, 5000), over };
     assert_eq!(shown, [expected]);

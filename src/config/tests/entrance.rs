@@ -191,14 +191,14 @@ fn limits_are_read_and_judged() {
         config.listeners.iter().map(|listener| listener.policy.admission.unwrap()).collect();
     let second = Duration::from_secs(1);
     assert_eq!(admissions[0].rate, Some(Rate::new(300, 60 * second, 300)));
-    assert_eq!(admissions[0].over, Over::Tarpit(10 * second));
+    assert_eq!(admissions[0].over, OverLimit::Tarpit(10 * second));
     assert_eq!(
         admissions[0].per_source,
         Some(SourceLimits { connections: Some(7), ..SourceLimits::default() })
     );
     let expected = SourceLimits { connections: None, rate: Some(Rate::new(5, second, 9)), hellos: Some(3) };
-    assert_eq!((admissions[1].per_source, admissions[1].over), (Some(expected), Over::Reject));
-    let limits = QuotaSpec { connections: None, rate: Some(Rate::new(9, second, 9)), over: Over::Drop };
+    assert_eq!((admissions[1].per_source, admissions[1].over), (Some(expected), OverLimit::Reject));
+    let limits = QuotaSpec { connections: None, rate: Some(Rate::new(9, second, 9)), over: OverLimit::Drop };
     assert_eq!(config.pools[0].limits, Some(limits));
     check(&limited("", "per_source = { rate = \"5\" }", ""), &["C0250"]);
     check(&limited("", "per_source = { connections = 0 }", ""), &["C0203"]);

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
 use super::rate::{Moment, Rate};
-use set::{Entry, Set, WAYS};
+use set::{SourceEntry, SourceSet, WAYS};
 
 /// How many leading bits of an address make a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +43,9 @@ impl Default for PrefixLengths {
 
 /// An address, cut to its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Source(u128);
+pub struct SourceKey(u128);
 
-impl Source {
+impl SourceKey {
     /// The source that an address belongs to. IPv4-mapped addresses count as IPv4.
     pub fn of(ip: IpAddr, prefix: PrefixLengths) -> Self {
         let (bits, length) = match ip.to_canonical() {
@@ -115,11 +115,11 @@ pub enum SourceRefusal {
 
 /// A connection that asks to come in.
 #[derive(Clone, Copy, Debug)]
-pub struct Coming {
+pub struct AdmissionRequest {
     /// The number of its listener, never 0.
     pub listener: u64,
     /// Where it comes from.
-    pub source: Source,
+    pub source: SourceKey,
     /// Whether its first bytes will be read.
     pub is_read: bool,
     /// When.
@@ -142,7 +142,7 @@ pub struct SourceReport {
 /// The sources of a process. Shared by its workers; it outlives reloads.
 pub struct SourceTable {
     /// Made when the first source comes: most processes have no limits for sources.
-    sets: OnceLock<Box<[Set]>>,
+    sets: OnceLock<Box<[SourceSet]>>,
     count: usize,
     key: [u64; 2],
     refuses_when_full: AtomicBool,
@@ -191,7 +191,7 @@ impl SourceTable {
     /// Why it may not. What is refused leaves nothing behind.
     pub fn admit(
         self: &Arc<Self>,
-        coming: &Coming,
+        coming: &AdmissionRequest,
         limits: &SourceLimits,
     ) -> Result<Option<SourcePass>, SourceRefusal> {
         let index = self.index(coming.listener, coming.source);
@@ -206,7 +206,7 @@ impl SourceTable {
                 true => self.known.fetch_add(1, Ordering::Relaxed),
                 false => self.evictions.fetch_add(1, Ordering::Relaxed),
             };
-            *entry = Entry::new(coming.listener, coming.source);
+            *entry = SourceEntry::new(coming.listener, coming.source);
             entry.admit(coming, limits)?;
             return Ok(Some(self.pass(index, room, entry, coming)));
         };
@@ -215,7 +215,13 @@ impl SourceTable {
         Ok(Some(self.pass(index, way, entry, coming)))
     }
 
-    fn pass(self: &Arc<Self>, set: usize, way: usize, entry: &Entry, coming: &Coming) -> SourcePass {
+    fn pass(
+        self: &Arc<Self>,
+        set: usize,
+        way: usize,
+        entry: &SourceEntry,
+        coming: &AdmissionRequest,
+    ) -> SourcePass {
         self.open.fetch_add(1, Ordering::Relaxed);
         if entry.open == 1 {
             self.occupied.fetch_add(1, Ordering::Relaxed);
@@ -230,11 +236,11 @@ impl SourceTable {
         if self.refuses_when_full.load(Ordering::Relaxed) { Err(SourceRefusal::TableFull) } else { Ok(None) }
     }
 
-    fn sets(&self) -> &[Set] {
-        self.sets.get_or_init(|| (0..self.count).map(|_| Set::default()).collect())
+    fn sets(&self) -> &[SourceSet] {
+        self.sets.get_or_init(|| (0..self.count).map(|_| SourceSet::default()).collect())
     }
 
-    fn index(&self, listener: u64, source: Source) -> usize {
+    fn index(&self, listener: u64, source: SourceKey) -> usize {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
         hasher.write_u64(listener);
         hasher.write_u128(source.0);
@@ -243,7 +249,7 @@ impl SourceTable {
     }
 
     /// Connections that a source has open at a listener.
-    pub fn open_of(&self, listener: u64, source: Source) -> u32 {
+    pub fn open_of(&self, listener: u64, source: SourceKey) -> u32 {
         let set = self.sets()[self.index(listener, source)].lock();
         set.find(listener, source).map_or(0, |way| set.0[way].open)
     }
@@ -295,7 +301,7 @@ impl SourceTable {
         for set in self.sets.get().map_or(&[][..], |sets| sets) {
             let set = set.lock();
             let open = set.0.iter().filter(|entry| !entry.is_free() && entry.open > 0);
-            found.extend(open.map(Entry::report));
+            found.extend(open.map(SourceEntry::report));
             drop(set);
             if found.len() > 2 * count + WAYS {
                 keep_heaviest(&mut found, count);

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::rate::Moment;
-use super::{Coming, Source, SourceLimits, SourceRefusal, SourceReport};
+use super::{AdmissionRequest, SourceKey, SourceLimits, SourceRefusal, SourceReport};
 
 /// Places of a set. With half as many sources as places, each with something open, one set in fifty has no
 /// room; with a quarter, one in five thousand. More places would cost a look-up more.
@@ -11,8 +11,8 @@ pub(super) const WAYS: usize = 8;
 
 /// What is known of one source at one listener.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
-    source: Source,
+pub(super) struct SourceEntry {
+    source: SourceKey,
     /// 0 where the place is free.
     listener: u64,
     /// The past of its rate; without a rate, when it was last seen.
@@ -23,10 +23,10 @@ pub(super) struct Entry {
     pub(super) hellos: u32,
 }
 
-impl Entry {
-    const FREE: Self = Self { source: Source(0), listener: 0, past: 0, over_until: 0, open: 0, hellos: 0 };
+impl SourceEntry {
+    const FREE: Self = Self { source: SourceKey(0), listener: 0, past: 0, over_until: 0, open: 0, hellos: 0 };
 
-    pub(super) fn new(listener: u64, source: Source) -> Self {
+    pub(super) fn new(listener: u64, source: SourceKey) -> Self {
         Self { source, listener, ..Self::FREE }
     }
 
@@ -35,7 +35,11 @@ impl Entry {
     }
 
     /// Counts a connection in, or not.
-    pub(super) fn admit(&mut self, coming: &Coming, limits: &SourceLimits) -> Result<(), SourceRefusal> {
+    pub(super) fn admit(
+        &mut self,
+        coming: &AdmissionRequest,
+        limits: &SourceLimits,
+    ) -> Result<(), SourceRefusal> {
         if limits.connections.is_some_and(|most| self.open >= most) {
             return Err(SourceRefusal::Connections);
         }
@@ -75,31 +79,31 @@ impl Entry {
 
 /// The places. A lock because any worker may come; it is held for one look through them.
 #[repr(align(64))]
-pub(super) struct Set(Mutex<Ways>);
+pub(super) struct SourceSet(Mutex<SetSlots>);
 
-pub(super) struct Ways(pub(super) [Entry; WAYS]);
+pub(super) struct SetSlots(pub(super) [SourceEntry; WAYS]);
 
-impl Default for Set {
+impl Default for SourceSet {
     fn default() -> Self {
-        Self(Mutex::new(Ways([Entry::FREE; WAYS])))
+        Self(Mutex::new(SetSlots([SourceEntry::FREE; WAYS])))
     }
 }
 
-impl Set {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Ways> {
+impl SourceSet {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SetSlots> {
         // No entry is ever half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Ways {
-    pub(super) fn find(&self, listener: u64, source: Source) -> Option<usize> {
+impl SetSlots {
+    pub(super) fn find(&self, listener: u64, source: SourceKey) -> Option<usize> {
         self.0.iter().position(|entry| entry.source == source && entry.listener == listener)
     }
 
     /// The place that a new source gets.
     pub(super) fn room(&self, now: Moment) -> Option<usize> {
-        if let Some(free) = self.0.iter().position(Entry::is_free) {
+        if let Some(free) = self.0.iter().position(SourceEntry::is_free) {
             return Some(free);
         }
         let may_go = self.0.iter().enumerate().filter(|(_, entry)| entry.open == 0);

@@ -8,12 +8,17 @@ use super::*;
 const SECOND: u64 = 1_000_000_000;
 const LISTENER: u64 = 1 << 63;
 
-fn source(number: u32) -> Source {
-    Source::of(IpAddr::V4(number.into()), PrefixLengths::default())
+fn source(number: u32) -> SourceKey {
+    SourceKey::of(IpAddr::V4(number.into()), PrefixLengths::default())
 }
 
-fn coming(number: u32, nanos: u64) -> Coming {
-    Coming { listener: LISTENER, source: source(number), is_read: true, now: Moment::from_nanos(nanos) }
+fn coming(number: u32, nanos: u64) -> AdmissionRequest {
+    AdmissionRequest {
+        listener: LISTENER,
+        source: source(number),
+        is_read: true,
+        now: Moment::from_nanos(nanos),
+    }
 }
 
 fn table(sources: usize) -> Arc<SourceTable> {
@@ -25,7 +30,7 @@ fn rate(number: u32, burst: u32) -> Option<Rate> {
 }
 
 fn check_source(ip: &str, v4: u8, v6: u8, expected: &str) {
-    let found = Source::of(ip.parse().unwrap(), PrefixLengths { v4, v6 });
+    let found = SourceKey::of(ip.parse().unwrap(), PrefixLengths { v4, v6 });
     assert_eq!(found.ip(), expected.parse::<IpAddr>().unwrap(), "{ip}");
 }
 
@@ -53,7 +58,7 @@ fn each_limit_has_its_refusal() {
     assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Connections);
     assert_eq!((table.open_of(LISTENER, source(1)), table.occupied(), table.open()), (3, 1, 3));
     let other = table.admit(&coming(2, SECOND), &limits).unwrap();
-    let elsewhere = Coming { listener: LISTENER + 1, ..coming(1, SECOND) };
+    let elsewhere = AdmissionRequest { listener: LISTENER + 1, ..coming(1, SECOND) };
     let third_one = table.admit(&elsewhere, &limits).unwrap();
     assert_eq!(table.occupied(), 3, "another source, and the same one at another listener");
     drop((first, second, third));
@@ -70,7 +75,7 @@ fn each_limit_has_its_refusal() {
 fn what_is_not_read_is_no_hello() {
     let table = table(8);
     let limits = SourceLimits { hellos: Some(1), ..SourceLimits::default() };
-    let unread = Coming { is_read: false, ..coming(1, SECOND) };
+    let unread = AdmissionRequest { is_read: false, ..coming(1, SECOND) };
     let held: Vec<_> = (0..10).map(|_| table.admit(&unread, &limits).unwrap()).collect();
     assert_eq!(table.heaviest(9)[0].hellos, 0);
     drop(held);
