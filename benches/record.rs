@@ -7,15 +7,21 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::telemetry::record::raw_name;
-use pointsman::telemetry::{AccessLogFormat, Record};
+use pointsman::telemetry::{AccessLogFormat, AccessRecord};
 
 /// The line goes to the end of a batch that has room for it, as in the access log.
 fn write(c: &mut Criterion) {
     let plain = inputs::record();
-    let bare =
-        Record { sni: None, route: None, pool: None, backend: None, backend_address: None, ..plain.clone() };
+    let bare = AccessRecord {
+        sni: None,
+        route: None,
+        pool: None,
+        backend: None,
+        backend_address: None,
+        ..plain.clone()
+    };
     // A name that was refused is written too, and here every byte of it needs an escape.
-    let hostile = Record { sni: Some(raw_name(&[0xff; 255])), ..plain.clone() };
+    let hostile = AccessRecord { sni: Some(raw_name(&[0xff; 255])), ..plain.clone() };
     for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
         let mut group = c.benchmark_group(format!("record/{format:?}"));
         for (kind, record) in [("plain", &plain), ("bare", &bare), ("hostile", &hostile)] {

@@ -15,7 +15,7 @@ use pointsman::limit::{
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
 use pointsman::sys::Address;
-use pointsman::telemetry::{ClientAddr, CloseReason, Offered, Record};
+use pointsman::telemetry::{AccessRecord, ClientAddr, CloseReason, Offered};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
 
 /// Short, so that all benches can be run at any time; `--measurement-time` and `--sample-size` make a run exacter.
@@ -190,8 +190,8 @@ pub(crate) fn offered(file: &str) -> Offered {
 }
 
 /// A record of an ordinary connection, nothing absent.
-pub(crate) fn record() -> Record {
-    Record {
+pub(crate) fn record() -> AccessRecord {
+    AccessRecord {
         id: 123_456,
         accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
         peer: None,

@@ -17,8 +17,9 @@ use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
-    ActiveConnection, ClientAddr, ClientOpening, CloseKind, CloseReason, Direction, Engine, HelloOutcome,
-    ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, Record, RouteCounts, Saturation, SaturationScope,
+    AccessRecord, ActiveConnection, ClientAddr, ClientOpening, CloseKind, CloseReason, Direction, Engine,
+    HelloOutcome, ListenerMetrics, Offered, PoolMetrics, ProxyOutcome, RouteCounts, Saturation,
+    SaturationScope,
 };
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv};
@@ -429,7 +430,7 @@ impl Story {
         let told = plot.told.map(|told| *told).unwrap_or_default();
         let introduction = told.introduction.map(|introduction| *introduction).unwrap_or_default();
         let backend = plot.lease.as_ref().map(Lease::backend).or(told.tried.as_ref());
-        self.around.access_log.push(Record {
+        self.around.access_log.push(AccessRecord {
             id: entry.id(),
             accepted: UNIX_EPOCH + Duration::from_millis(plot.accepted),
             client: ClientAddr(plot.client),
@@ -481,7 +482,13 @@ pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Po
     note_refusal(reason, &client, &listener.name, None, around);
     if is_logged(reason, &listener, around) {
         let listener = Arc::clone(&listener.name);
-        around.access_log.push(Record::refused(id, SystemTime::now(), ClientAddr(client), listener, reason));
+        around.access_log.push(AccessRecord::refused(
+            id,
+            SystemTime::now(),
+            ClientAddr(client),
+            listener,
+            reason,
+        ));
     }
 }
 

@@ -8,7 +8,7 @@ mod rows;
 
 use std::fmt::{self, Write as _};
 
-use super::phase::{Phase, Who};
+use super::phase::{EndedBy, Phase};
 pub use kind::CloseKind;
 
 /// Why a connection ended. Every connection ends with exactly one.
@@ -241,7 +241,7 @@ impl CloseReason {
     }
 
     /// Whose side it was.
-    pub const fn who(self) -> Who {
+    pub const fn who(self) -> EndedBy {
         self.row().who
     }
 
@@ -270,7 +270,7 @@ impl CloseReason {
     /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
     /// log bounds the lines of this reason: such clients are refused, or leave before a backend is connected.
     pub const fn is_sampled(self) -> bool {
-        let has_left = matches!(self.who(), Who::Client) && !matches!(self.phase(), Phase::Relay);
+        let has_left = matches!(self.who(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left
     }
 }
@@ -339,7 +339,7 @@ mod tests {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
         assert_eq!(rejections.len(), 47);
         for reason in rejections {
-            assert_eq!(reason.who(), Who::Pointsman, "{reason}");
+            assert_eq!(reason.who(), EndedBy::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");
         }
     }
@@ -353,7 +353,7 @@ mod tests {
                 R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls | R::ClientGone
             );
             assert_eq!(reason.is_sampled(), reason.is_rejection() || left, "{reason}");
-            assert!(!reason.is_sampled() || reason.who() != Who::Backend, "{reason}");
+            assert!(!reason.is_sampled() || reason.who() != EndedBy::Backend, "{reason}");
         }
     }
 

@@ -21,11 +21,11 @@ impl Exposition {
 
     /// Begins a family: its HELP and TYPE. A family may be begun once only, and its samples must follow
     /// before the next one.
-    pub fn family(&mut self, metric: &'static MetricDoc) -> Family<'_> {
+    pub fn family(&mut self, metric: &'static MetricDoc) -> FamilyWriter<'_> {
         let MetricDoc { name, kind, meaning, .. } = metric;
         let help = meaning.replace('\\', "\\\\").replace('\n', "\\n");
         _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {}\n", kind.word());
-        Family { text: &mut self.text, metric }
+        FamilyWriter { text: &mut self.text, metric }
     }
 
     /// The `process_*` families.
@@ -49,12 +49,12 @@ impl Exposition {
 
 /// A family whose samples are being written.
 #[derive(Debug)]
-pub struct Family<'a> {
+pub struct FamilyWriter<'a> {
     text: &'a mut String,
     metric: &'static MetricDoc,
 }
 
-impl Family<'_> {
+impl FamilyWriter<'_> {
     /// One sample, with the family's labels in their order. Label values may hold anything; whole numbers
     /// up to 2^53 are exact.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {

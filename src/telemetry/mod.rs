@@ -24,9 +24,9 @@ pub use metrics::{
     ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts,
 };
 pub use offered::Offered;
-pub use phase::{Phase, Who};
+pub use phase::{EndedBy, Phase};
 pub use program_log::{LogControl, LogFormat, LogLevel, LogSpec, ProgramLog};
-pub use record::{ClientAddr, Record};
+pub use record::{AccessRecord, ClientAddr};
 pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
 
 /// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.

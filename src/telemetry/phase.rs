@@ -2,7 +2,7 @@
 
 /// Who ended a connection: the side that acted, or that stopped answering at the level of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Who {
+pub enum EndedBy {
     /// The client.
     Client,
     /// The backend.
@@ -24,7 +24,7 @@ pub enum Phase {
     Relay,
 }
 
-impl Who {
+impl EndedBy {
     /// The word in the access log.
     pub const fn word(self) -> &'static str {
         match self {

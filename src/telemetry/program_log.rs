@@ -48,7 +48,7 @@ pub struct ProgramLog(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     /// Held for a push or a take, never during a write.
-    queue: Mutex<Queue>,
+    queue: Mutex<LineQueue>,
     /// Signalled when the thread has work.
     wake: Condvar,
     /// Signalled when the thread has ended.
@@ -56,27 +56,27 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LineQueue {
     lines: VecDeque<Box<[u8]>>,
     /// The bytes of all lines, with [`LINE_COST`] for each.
     cost: usize,
     /// Dropped lines that the log has not yet reported.
     unreported: u64,
-    thread: Thread,
+    thread: WriterState,
     /// Whether the thread is to end once the queue is empty.
     stopping: bool,
 }
 
 /// The state of the writing thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Thread {
+enum WriterState {
     #[default]
     NotStarted,
     Running,
     Ended,
 }
 
-impl Queue {
+impl LineQueue {
     fn drop_lines(&mut self, count: u64) {
         self.unreported += count;
         DROPPED.fetch_add(count, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl ProgramLog {
         let mut queue = self.0.lock();
         let cost = line.len() + LINE_COST;
         let is_full = !queue.lines.is_empty() && queue.cost + cost > QUEUE_LIMIT;
-        if is_full || queue.thread == Thread::Ended {
+        if is_full || queue.thread == WriterState::Ended {
             return queue.drop_lines(1);
         }
         queue.cost += cost;
@@ -124,11 +124,11 @@ impl ProgramLog {
         report: impl Fn(u64) + Send + 'static,
     ) -> io::Result<()> {
         let writer = Writer { shared: Arc::clone(&self.0), to, report, is_torn: false, is_flowing: true };
-        self.0.lock().thread = Thread::Running;
+        self.0.lock().thread = WriterState::Running;
         match thread::Builder::new().name("log".to_owned()).spawn(move || writer.run()) {
             Ok(_) => Ok(()),
             Err(error) => {
-                self.0.lock().thread = Thread::NotStarted;
+                self.0.lock().thread = WriterState::NotStarted;
                 Err(error)
             }
         }
@@ -138,16 +138,16 @@ impl ProgramLog {
     /// stopped. Blocks the calling thread.
     pub fn finish(&self, patience: Duration) -> Flushed {
         let deadline = Instant::now() + patience;
-        if self.0.lock().thread == Thread::NotStarted && self.start().is_err() {
+        if self.0.lock().thread == WriterState::NotStarted && self.start().is_err() {
             return self.write_here();
         }
         let mut queue = self.0.lock();
         queue.stopping = true;
         self.0.wake.notify_one();
         let left = deadline.saturating_duration_since(Instant::now());
-        let ended = self.0.end.wait_timeout_while(queue, left, |queue| queue.thread == Thread::Running);
+        let ended = self.0.end.wait_timeout_while(queue, left, |queue| queue.thread == WriterState::Running);
         let (queue, _) = ended.unwrap_or_else(PoisonError::into_inner);
-        if queue.thread == Thread::Running { Flushed::Abandoned } else { Flushed::All }
+        if queue.thread == WriterState::Running { Flushed::Abandoned } else { Flushed::All }
     }
 
     /// Writes the queued lines on this thread, for the case that no thread can be started: one of them reports that.
@@ -173,7 +173,7 @@ impl Write for ProgramLog {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, LineQueue> {
         // No change can panic half way, so the value is whole even after a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,7 +217,8 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
     /// Waits for lines and takes all of them, with the number of dropped lines to report. Returns `None` at the end.
     /// After a report that could not be written there is no other one until a line has been written.
     fn take(&self) -> Option<(VecDeque<Box<[u8]>>, u64)> {
-        let is_idle = |queue: &Queue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);
+        let is_idle =
+            |queue: &LineQueue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);
         let queue =
             self.shared.wake.wait_while(self.shared.lock(), |queue| is_idle(queue) && !queue.stopping);
         let mut queue = queue.unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +256,7 @@ struct EndOfThread(Arc<Shared>);
 
 impl Drop for EndOfThread {
     fn drop(&mut self) {
-        self.0.lock().thread = Thread::Ended;
+        self.0.lock().thread = WriterState::Ended;
         self.0.end.notify_all();
     }
 }

@@ -34,7 +34,7 @@ impl fmt::Display for ClientAddr {
 
 /// What is told of one connection when it has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct AccessRecord {
     /// The number of the connection, unique in the process.
     pub id: u64,
     /// When it was accepted, by the system's clock.
@@ -91,7 +91,7 @@ pub fn raw_name(bytes: &[u8]) -> Box<str> {
     bytes.iter().take(NAME_LIMIT).map(|byte| char::from(*byte)).collect()
 }
 
-impl Record {
+impl AccessRecord {
     /// The record of a connection that was refused at its accept: nothing more is known of it.
     pub fn refused(
         id: u64,
@@ -140,7 +140,7 @@ impl Record {
     ///
     /// In both, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
     pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
-        let mut line = Line { out, format };
+        let mut line = LineWriter { out, format };
         line.begin(self.accepted);
         line.number(key!("id"), self.id);
         line.address(key!("client"), Some(&self.client.0));
@@ -186,26 +186,26 @@ fn shorten(name: &str) -> &str {
 }
 
 /// A line being written. What every line holds goes without `fmt`, which would take two thirds of its time.
-struct Line<'a> {
+struct LineWriter<'a> {
     out: &'a mut Vec<u8>,
     format: AccessLogFormat,
 }
 
 /// A key in both forms, as it stands between the value before it and its own. Keys need no escape.
-struct Key {
+struct FieldKey {
     json: &'static [u8],
     text: &'static [u8],
 }
 
 macro_rules! key {
     ($name:literal) => {
-        &Key { json: concat!(",\"", $name, "\":").as_bytes(), text: concat!(" ", $name, "=").as_bytes() }
+        &FieldKey { json: concat!(",\"", $name, "\":").as_bytes(), text: concat!(" ", $name, "=").as_bytes() }
     };
 }
 // So that it may stand below its users.
 use key;
 
-impl Line<'_> {
+impl LineWriter<'_> {
     /// Every line begins with its time.
     fn begin(&mut self, time: SystemTime) {
         let (before, after): (&[u8], &[u8]) = match self.format {
@@ -224,26 +224,26 @@ impl Line<'_> {
         }
     }
 
-    fn key(&mut self, key: &Key) {
+    fn key(&mut self, key: &FieldKey) {
         self.out.extend_from_slice(match self.format {
             AccessLogFormat::Json => key.json,
             AccessLogFormat::Text => key.text,
         });
     }
 
-    fn absent(&mut self, key: &Key) {
+    fn absent(&mut self, key: &FieldKey) {
         if self.format == AccessLogFormat::Json {
             self.key(key);
             self.out.extend_from_slice(b"null");
         }
     }
 
-    fn number(&mut self, key: &Key, value: u64) {
+    fn number(&mut self, key: &FieldKey, value: u64) {
         self.key(key);
         push_decimal(self.out, value, 1);
     }
 
-    fn count(&mut self, key: &Key, value: Option<u32>) {
+    fn count(&mut self, key: &FieldKey, value: Option<u32>) {
         match value {
             Some(value) => self.number(key, value.into()),
             None => self.absent(key),
@@ -251,13 +251,13 @@ impl Line<'_> {
     }
 
     /// The same words in both forms.
-    fn flag(&mut self, key: &Key, value: Option<bool>) {
+    fn flag(&mut self, key: &FieldKey, value: Option<bool>) {
         let Some(value) = value else { return self.absent(key) };
         self.key(key);
         self.out.extend_from_slice(if value { b"true" } else { b"false" });
     }
 
-    fn seconds(&mut self, key: &Key, value: Option<Duration>) {
+    fn seconds(&mut self, key: &FieldKey, value: Option<Duration>) {
         let Some(value) = value else { return self.absent(key) };
         self.key(key);
         push_decimal(self.out, value.as_secs(), 1);
@@ -265,7 +265,7 @@ impl Line<'_> {
         push_decimal(self.out, value.subsec_micros().into(), 6);
     }
 
-    fn text(&mut self, key: &Key, value: Option<&str>) {
+    fn text(&mut self, key: &FieldKey, value: Option<&str>) {
         let Some(value) = value else { return self.absent(key) };
         let plain = value.bytes().all(is_plain);
         match self.format {
@@ -281,11 +281,11 @@ impl Line<'_> {
     }
 
     /// A word of ours, which needs no escape either.
-    fn word(&mut self, key: &Key, word: &str) {
+    fn word(&mut self, key: &FieldKey, word: &str) {
         self.plain(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 
-    fn address(&mut self, key: &Key, value: Option<&Address>) {
+    fn address(&mut self, key: &FieldKey, value: Option<&Address>) {
         match value {
             None => self.absent(key),
             Some(Address::Tcp(address)) => self.plain(key, |out| push_address(out, *address)),
@@ -295,7 +295,7 @@ impl Line<'_> {
     }
 
     /// A string that needs no escape and, in text, no quotes.
-    fn plain(&mut self, key: &Key, push: impl FnOnce(&mut Vec<u8>)) {
+    fn plain(&mut self, key: &FieldKey, push: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.quote();
         push(self.out);
@@ -377,8 +377,8 @@ mod tests {
         Offered::new(&offer, Ja4::of(&offer), 2, read.records)
     }
 
-    fn full() -> Record {
-        Record {
+    fn full() -> AccessRecord {
+        AccessRecord {
             id: 7,
             accepted: UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             client: ClientAddr(Address::Tcp("[2001:db8::1]:50000".parse().unwrap())),
@@ -406,8 +406,8 @@ mod tests {
         }
     }
 
-    fn bare() -> Record {
-        Record {
+    fn bare() -> AccessRecord {
+        AccessRecord {
             peer: None,
             sni: None,
             proxy_authority: None,
@@ -427,7 +427,7 @@ mod tests {
         }
     }
 
-    fn line(record: &Record, format: AccessLogFormat) -> String {
+    fn line(record: &AccessRecord, format: AccessLogFormat) -> String {
         let mut out = Vec::new();
         record.write(format, &mut out);
         String::from_utf8(out).unwrap()
@@ -435,7 +435,7 @@ mod tests {
 
     /// How a server name stands in both forms, the JSON one read back.
     fn check_sni(sni: &str, text: &str) {
-        let record = Record { sni: Some(sni.into()), ..bare() };
+        let record = AccessRecord { sni: Some(sni.into()), ..bare() };
         let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
         assert_eq!(json["sni"], Value::from(sni));
         let line = line(&record, AccessLogFormat::Text);
@@ -457,7 +457,7 @@ mod tests {
             r#""closed_by":"client","phase":"relay"}"#,
         );
         assert_eq!(line(&full(), AccessLogFormat::Json), expected);
-        let keys = |record: &Record| {
+        let keys = |record: &AccessRecord| {
             let object: Value = serde_json::from_str(&line(record, AccessLogFormat::Json)).unwrap();
             object.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
         };
@@ -490,7 +490,7 @@ mod tests {
     fn names_are_cut_to_their_limit() {
         assert_eq!(&*raw_name(b"\xff\x00a"), "\u{ff}\u{0}a");
         assert_eq!(raw_name(&[0xff; 70_000]).chars().count(), 255);
-        let record = Record { sni: Some("é".repeat(1000).into()), ..bare() };
+        let record = AccessRecord { sni: Some("é".repeat(1000).into()), ..bare() };
         let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
         assert_eq!(json["sni"].as_str().unwrap().chars().count(), 255);
         assert_eq!(shorten(&"a".repeat(255)).len(), 255);
@@ -498,7 +498,7 @@ mod tests {
 
     #[test]
     fn clocks_far_off_are_written_too() {
-        let at = |accepted| line(&Record { accepted, ..bare() }, AccessLogFormat::Text);
+        let at = |accepted| line(&AccessRecord { accepted, ..bare() }, AccessLogFormat::Text);
         assert!(at(UNIX_EPOCH - Duration::from_secs(1)).starts_with("time=1970-01-01T00:00:00.000Z "));
         let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
         assert!(at(far).starts_with("time=9999-12-31T23:59:59.000Z "));
@@ -512,7 +512,7 @@ mod tests {
             number in prop_oneof![any::<u64>(), 0..1000_u64],
             total: Duration,
         ) {
-            let record = Record {
+            let record = AccessRecord {
                 client: ClientAddr(client.into()),
                 backend_address: Some(client.into()),
                 from_client: number,
@@ -534,7 +534,7 @@ mod tests {
         #[test]
         fn any_name_gives_one_line_that_reads_back(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let name = raw_name(&bytes);
-            let record = Record { sni: Some(name.clone()), route: Some((&*name).into()), ..full() };
+            let record = AccessRecord { sni: Some(name.clone()), route: Some((&*name).into()), ..full() };
             for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
                 let line = line(&record, format);
                 prop_assert!(line.bytes().all(|b| matches!(b, 0x20..=0x7e)), "{}", line);

@@ -286,9 +286,9 @@ const SOURCES: usize = 8;
 /// Counts refusals of the sources that are refused most, in bounded memory (Misra and Gries): a source that has more
 /// than a ninth of all refusals is there. The counts are lower bounds.
 #[derive(Debug, Default)]
-struct Refused([Option<(IpAddr, u64)>; SOURCES]);
+struct RefusedSources([Option<(IpAddr, u64)>; SOURCES]);
 
-impl Refused {
+impl RefusedSources {
     fn count(&mut self, source: IpAddr) {
         if let Some((_, count)) = self.0.iter_mut().flatten().find(|(known, _)| *known == source) {
             *count += 1;
@@ -310,15 +310,15 @@ impl Refused {
 
 /// An episode that goes on.
 #[derive(Debug)]
-struct Running {
+struct RunningEpisode {
     began: Moment,
     last: Moment,
     refused: u64,
-    sources: Refused,
+    sources: RefusedSources,
     is_reported: bool,
 }
 
-impl Running {
+impl RunningEpisode {
     fn report(&self, kind: Saturation, thing: &Arc<str>) -> Episode {
         let lasted = Duration::from_nanos(self.last.nanos().saturating_sub(self.began.nanos()));
         let sources = self.sources.most();
@@ -335,13 +335,13 @@ impl Running {
 }
 
 /// The episodes that go on, by kind and by the name of the thing.
-type Table = [HashMap<Arc<str>, Running>; Saturation::ALL.len()];
+type EpisodeTable = [HashMap<Arc<str>, RunningEpisode>; Saturation::ALL.len()];
 
 /// The episodes of the process. All workers share it.
 #[derive(Debug, Default)]
 pub struct SaturationLog {
     /// A lock because any worker may refuse. It is taken at refusals alone, and held for one look-up.
-    running: Mutex<Table>,
+    running: Mutex<EpisodeTable>,
     begun: Notify,
     /// The name of the process in the table, which is empty.
     process: Arc<str>,
@@ -357,8 +357,8 @@ impl SaturationLog {
         if let Some(episode) = running.get_mut(thing) {
             return episode.count(client, now);
         }
-        let sources = Refused::default();
-        let mut episode = Running { began: now, last: now, refused: 0, sources, is_reported: false };
+        let sources = RefusedSources::default();
+        let mut episode = RunningEpisode { began: now, last: now, refused: 0, sources, is_reported: false };
         episode.count(client, now);
         running.insert(Arc::clone(thing), episode);
         drop(table);
@@ -391,7 +391,7 @@ impl SaturationLog {
     pub fn take_over(&self, now: Moment) -> Vec<Episode> {
         let mut table = self.lock();
         let mut over = Vec::new();
-        let is_quiet = |episode: &Running| {
+        let is_quiet = |episode: &RunningEpisode| {
             Duration::from_nanos(now.nanos().saturating_sub(episode.last.nanos())) >= QUIET
         };
         for (kind, running) in Saturation::ALL.into_iter().zip(&mut *table) {
@@ -417,7 +417,7 @@ impl SaturationLog {
         self.lock()[kind as usize].get(thing).map(|episode| episode.report(kind, thing))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, EpisodeTable> {
         // No episode is ever half changed.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flate2::read::GzDecoder;
 use pointsman::relay::EngineChoice;
-use pointsman::telemetry::metrics::{Kind, METRICS, MetricDoc};
+use pointsman::telemetry::metrics::{METRICS, MetricDoc, MetricKind};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, tcp, wait_for};
 
@@ -272,7 +272,7 @@ fn check_names(text: &str) -> usize {
     let names: Vec<_> = names.filter(|name| *name != "process_full").collect();
     for name in &names {
         let is_one = |metric: &MetricDoc| match metric.kind {
-            Kind::Histogram(_) => name.strip_suffix("_bucket") == Some(metric.name),
+            MetricKind::Histogram(_) => name.strip_suffix("_bucket") == Some(metric.name),
             _ => *name == metric.name,
         };
         assert!(METRICS.iter().any(is_one), "{name} in {text}");

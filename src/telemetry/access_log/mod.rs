@@ -20,7 +20,7 @@ use metrics::Counter;
 
 use self::sink::Sink;
 use self::writer::Writer;
-use super::record::Record;
+use super::record::AccessRecord;
 
 /// Records that may wait for the writer. At 100,000 connections a second it bridges a stall of 160 ms;
 /// full it holds about 5 MiB.
@@ -77,16 +77,16 @@ pub enum AccessLogFormat {
 /// The way to the writer. Clones are cheap and share one writer, which ends after
 /// [`shutdown`](Self::shutdown) or when the last clone is gone.
 #[derive(Clone, Debug)]
-pub struct AccessLog(Arc<Current>);
+pub struct AccessLog(Arc<CurrentWriter>);
 
 /// The writer in use. A reload changes it.
 #[derive(Debug)]
-struct Current {
+struct CurrentWriter {
     /// Whether there is one. It is asked several times for each connection, more cheaply than the door itself.
     is_on: AtomicBool,
     /// Whether connections without a byte are left out.
     leaves_out_empty: AtomicBool,
-    door: ArcSwapOption<Door>,
+    handle: ArcSwapOption<WriterHandle>,
     /// What the writers share that are no longer in use; gone with the writer. A lock because two reloads might meet;
     /// held for a look.
     retired: Mutex<Vec<Weak<Shared>>>,
@@ -98,25 +98,25 @@ struct Current {
 #[derive(Debug)]
 #[must_use = "dropped, it closes again"]
 pub struct OpenedAccessLog {
-    door: Option<Arc<Door>>,
+    handle: Option<Arc<WriterHandle>>,
     leaves_out_empty: bool,
 }
 
 /// Whether a file system has answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum OpenAnswer {
     Came,
     Missing,
 }
 
 /// A destination that is no longer in use.
 #[derive(Debug)]
-pub struct RetiredAccessLog(Option<Arc<Door>>);
+pub struct RetiredAccessLog(Option<Arc<WriterHandle>>);
 
 /// What leads to one writer.
 #[derive(Debug)]
-struct Door {
-    queue: SyncSender<Order>,
+struct WriterHandle {
+    queue: SyncSender<WriterRequest>,
     shared: Arc<Shared>,
 }
 
@@ -141,17 +141,17 @@ struct Shared {
 
 /// What travels through the queue.
 #[derive(Debug)]
-enum Order {
-    Write(Queued),
+enum WriterRequest {
+    Write(QueuedRecord),
     /// Look at the flags of [`Shared`].
     Look,
 }
 
 /// A record on its way. Dropped unwritten, it counts itself as lost, however the queue ended.
 #[derive(Debug)]
-struct Queued {
+struct QueuedRecord {
     /// Boxed so that an empty queue is small; taken when it becomes a line.
-    record: Option<Box<Record>>,
+    record: Option<Box<AccessRecord>>,
     shared: Arc<Shared>,
 }
 
@@ -177,7 +177,7 @@ impl AccessLog {
     pub fn start(spec: &AccessLogSpec, dropped: Counter, written: Counter) -> io::Result<Self> {
         let log = Self::unused(dropped, written);
         let (opened, answer) = log.begin_to_open(spec)?;
-        if answer == Answer::Missing {
+        if answer == OpenAnswer::Missing {
             tracing::warn!(
                 to = %spec.to,
                 hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
@@ -190,8 +190,8 @@ impl AccessLog {
 
     fn unused(dropped: Counter, written: Counter) -> Self {
         let (is_on, leaves_out_empty) = (AtomicBool::new(false), AtomicBool::new(false));
-        let (door, retired) = (ArcSwapOption::empty(), Mutex::default());
-        Self(Arc::new(Current { is_on, leaves_out_empty, door, retired, dropped, written }))
+        let (handle, retired) = (ArcSwapOption::empty(), Mutex::default());
+        Self(Arc::new(CurrentWriter { is_on, leaves_out_empty, handle, retired, dropped, written }))
     }
 
     /// Opens a destination to be used by [`switch`](Self::switch). Blocks for 5 s at most.
@@ -202,28 +202,33 @@ impl AccessLog {
     pub fn open(&self, spec: &AccessLogSpec) -> io::Result<OpenedAccessLog> {
         let (opened, answer) = self.begin_to_open(spec)?;
         match answer {
-            Answer::Came => Ok(opened),
-            Answer::Missing => {
+            OpenAnswer::Came => Ok(opened),
+            OpenAnswer::Missing => {
                 Err(io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer"))
             }
         }
     }
 
-    fn begin_to_open(&self, spec: &AccessLogSpec) -> io::Result<(OpenedAccessLog, Answer)> {
+    fn begin_to_open(&self, spec: &AccessLogSpec) -> io::Result<(OpenedAccessLog, OpenAnswer)> {
         let leaves_out_empty = !spec.empty;
         let sink = match &spec.to {
             AccessLogTarget::Off => {
-                return Ok((OpenedAccessLog { door: None, leaves_out_empty }, Answer::Came));
+                return Ok((OpenedAccessLog { handle: None, leaves_out_empty }, OpenAnswer::Came));
             }
             AccessLogTarget::Stdout => Sink::stdout()?,
             AccessLogTarget::File(path) => Sink::unopened(path),
         };
         let on_terminal = if sink.is_terminal() { AccessLogFormat::Text } else { AccessLogFormat::Json };
-        let (door, answer) = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
-        Ok((OpenedAccessLog { door: Some(door), leaves_out_empty }, answer))
+        let (handle, answer) = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
+        Ok((OpenedAccessLog { handle: Some(handle), leaves_out_empty }, answer))
     }
 
-    fn open_on(&self, sink: Sink, format: AccessLogFormat, limit: usize) -> io::Result<(Arc<Door>, Answer)> {
+    fn open_on(
+        &self,
+        sink: Sink,
+        format: AccessLogFormat,
+        limit: usize,
+    ) -> io::Result<(Arc<WriterHandle>, OpenAnswer)> {
         let (queue, orders) = sync_channel(limit);
         let shared = Arc::new(Shared {
             to: sink.name(),
@@ -241,17 +246,17 @@ impl AccessLog {
         let answer = match opened.recv_timeout(OPEN_PATIENCE) {
             Ok(opened) => {
                 opened?;
-                Answer::Came
+                OpenAnswer::Came
             }
-            Err(_) => Answer::Missing,
+            Err(_) => OpenAnswer::Missing,
         };
-        Ok((Arc::new(Door { queue, shared }), answer))
+        Ok((Arc::new(WriterHandle { queue, shared }), answer))
     }
 
-    fn put_in_use(&self, OpenedAccessLog { door, leaves_out_empty }: OpenedAccessLog) -> RetiredAccessLog {
+    fn put_in_use(&self, OpenedAccessLog { handle, leaves_out_empty }: OpenedAccessLog) -> RetiredAccessLog {
         self.0.leaves_out_empty.store(leaves_out_empty, Ordering::Relaxed);
-        let is_on = door.is_some();
-        let old = self.0.door.swap(door);
+        let is_on = handle.is_some();
+        let old = self.0.handle.swap(handle);
         self.0.is_on.store(is_on, Ordering::Relaxed);
         if let Some(old) = &old {
             let mut retired = self.retired();
@@ -279,20 +284,20 @@ impl AccessLog {
 
     /// Hands a record to the writer. Never blocks: if the queue is full or the writer has ended, the
     /// record is counted as dropped.
-    pub fn push(&self, record: Record) {
-        let door = self.0.door.load();
-        let Some(door) = &*door else { return };
-        let queued = Queued { record: Some(Box::new(record)), shared: Arc::clone(&door.shared) };
+    pub fn push(&self, record: AccessRecord) {
+        let handle = self.0.handle.load();
+        let Some(handle) = &*handle else { return };
+        let queued = QueuedRecord { record: Some(Box::new(record)), shared: Arc::clone(&handle.shared) };
         // What cannot be sent comes back in the error, and counts itself when that is dropped.
-        if let Err(TrySendError::Full(_)) = door.queue.try_send(Order::Write(queued)) {
-            door.shared.is_full.store(true, Ordering::Relaxed);
+        if let Err(TrySendError::Full(_)) = handle.queue.try_send(WriterRequest::Write(queued)) {
+            handle.shared.is_full.store(true, Ordering::Relaxed);
         }
     }
 
     /// Why the log loses lines now; `None` if it loses none, or is off.
     pub fn fault(&self) -> Option<String> {
-        let door = self.0.door.load();
-        let shared = &door.as_ref()?.shared;
+        let handle = self.0.handle.load();
+        let shared = &handle.as_ref()?.shared;
         let why = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is_full = shared.is_full.load(Ordering::Relaxed);
         let full = || is_full.then(|| "the destination takes them too slowly, or not at all".to_owned());
@@ -304,8 +309,8 @@ impl AccessLog {
     /// it before its next write, and goes on with the old file if the new one cannot be opened. Standard
     /// output stays as it is.
     pub fn reopen(&self) {
-        if let Some(door) = &*self.0.door.load() {
-            door.raise(&door.shared.reopen);
+        if let Some(handle) = &*self.0.handle.load() {
+            handle.raise(&handle.shared.reopen);
         }
     }
 
@@ -313,12 +318,12 @@ impl AccessLog {
     /// [switched](Self::switch) away and still writes. Records pushed after it, by other clones, are counted as
     /// dropped. What is abandoned is logged. Blocks the calling thread: not for a worker.
     pub fn shutdown(self, deadline: Instant) -> Flushed {
-        let door = self.0.door.load_full();
-        if let Some(door) = &door {
-            door.raise(&door.shared.stop);
+        let handle = self.0.handle.load_full();
+        if let Some(handle) = &handle {
+            handle.raise(&handle.shared.stop);
         }
         let mut writers: Vec<_> = self.retired().iter().filter_map(Weak::upgrade).collect();
-        writers.extend(door.map(|door| Arc::clone(&door.shared)));
+        writers.extend(handle.map(|handle| Arc::clone(&handle.shared)));
         let mut flushed = Flushed::All;
         for writer in writers {
             if writer.wait_for_end(deadline) == Flushed::Abandoned {
@@ -341,9 +346,9 @@ impl AccessLog {
 impl RetiredAccessLog {
     /// Writes what is queued and ends the writer, by `deadline` at the latest. Blocks the calling thread.
     pub fn finish(self, deadline: Instant) -> Flushed {
-        let Some(door) = self.0 else { return Flushed::All };
-        door.raise(&door.shared.stop);
-        door.shared.wait_for_end(deadline)
+        let Some(handle) = self.0 else { return Flushed::All };
+        handle.raise(&handle.shared.stop);
+        handle.shared.wait_for_end(deadline)
     }
 }
 
@@ -369,16 +374,16 @@ fn open_and_run(mut writer: Writer, tell: &SyncSender<io::Result<()>>) {
     writer.run();
 }
 
-impl Door {
+impl WriterHandle {
     /// Sets a flag and sees to it that the writer looks. A full queue needs no word: the writer is awake
     /// and looks before it next waits.
     fn raise(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::Release);
-        _ = self.queue.try_send(Order::Look);
+        _ = self.queue.try_send(WriterRequest::Look);
     }
 }
 
-impl Drop for Queued {
+impl Drop for QueuedRecord {
     fn drop(&mut self) {
         if self.record.is_some() {
             self.shared.dropped.increment(1);

@@ -32,7 +32,7 @@ pub(super) struct Sink {
 }
 
 /// What became of a batch.
-pub(super) struct Outcome {
+pub(super) struct BatchOutcome {
     /// Lines taken whole, their line ends included.
     pub(super) lines: u64,
     /// Why the rest was not taken.
@@ -41,7 +41,7 @@ pub(super) struct Outcome {
 
 /// The result of an open.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
+pub(super) enum OpenedSink {
     /// The destination is open.
     Now,
     /// The destination is a FIFO that no process reads. It is opened again each second.
@@ -82,7 +82,7 @@ impl Sink {
     }
 
     /// Opens the file by its name, or creates it. On an error, and while a FIFO has no reader, the old one stays.
-    pub(super) fn open(&mut self) -> io::Result<Opened> {
+    pub(super) fn open(&mut self) -> io::Result<OpenedSink> {
         self.open_by_name(IfAbsent::Create(FILE_MODE))
     }
 
@@ -98,8 +98,8 @@ impl Sink {
         }
         // A FIFO that was removed is not replaced by a file that nobody expects there.
         match self.open_by_name(IfAbsent::Fail) {
-            Ok(Opened::Now) => true,
-            Ok(Opened::NoReader) => false,
+            Ok(OpenedSink::Now) => true,
+            Ok(OpenedSink::NoReader) => false,
             Err(_) => {
                 self.retry_at = Some(now + RETRY);
                 false
@@ -107,27 +107,27 @@ impl Sink {
         }
     }
 
-    fn open_by_name(&mut self, absent: IfAbsent) -> io::Result<Opened> {
-        let Some(path) = &self.path else { return Ok(Opened::Now) };
+    fn open_by_name(&mut self, absent: IfAbsent) -> io::Result<OpenedSink> {
+        let Some(path) = &self.path else { return Ok(OpenedSink::Now) };
         let Some(file) = open_to_append(path, absent)? else {
             self.retry_at = Some(Instant::now() + RETRY);
-            return Ok(Opened::NoReader);
+            return Ok(OpenedSink::NoReader);
         };
         // Not rotated at all, it is the same file and still ends in the torn line.
         self.torn &= file.metadata()?.len() > 0;
         self.destination = Some(Box::new(file));
         self.retry_at = None;
-        Ok(Opened::Now)
+        Ok(OpenedSink::Now)
     }
 
     /// Writes whole lines, in one write if the destination takes them so. After an error the rest of the
     /// batch is given up: the destination may be slow to recover, and memory is bounded.
-    pub(super) fn write_lines(&mut self, lines: &[u8]) -> Outcome {
-        let mut outcome = Outcome { lines: 0, fault: None };
+    pub(super) fn write_lines(&mut self, lines: &[u8]) -> BatchOutcome {
+        let mut outcome = BatchOutcome { lines: 0, fault: None };
         if self.torn {
             match self.write_some(b"\n") {
                 Ok(_) => {}
-                Err(fault) => return Outcome { fault: Some(fault), ..outcome },
+                Err(fault) => return BatchOutcome { fault: Some(fault), ..outcome },
             }
         }
         let mut rest = lines;
@@ -137,7 +137,7 @@ impl Sink {
                     outcome.lines += rest[..taken].iter().filter(|byte| **byte == b'\n').count() as u64;
                     rest = &rest[taken..];
                 }
-                Err(fault) => return Outcome { fault: Some(fault), ..outcome },
+                Err(fault) => return BatchOutcome { fault: Some(fault), ..outcome },
             }
         }
         outcome

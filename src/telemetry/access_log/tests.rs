@@ -14,9 +14,9 @@ use crate::telemetry::{ClientAddr, CloseReason};
 /// Long enough for a loaded machine; nothing here waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn record(id: u64) -> Record {
+fn record(id: u64) -> AccessRecord {
     let client = ClientAddr(Address::Tcp("192.0.2.1:1".parse().unwrap()));
-    Record::refused(id, UNIX_EPOCH, client, "l".into(), CloseReason::ClientFin)
+    AccessRecord::refused(id, UNIX_EPOCH, client, "l".into(), CloseReason::ClientFin)
 }
 
 /// A log with its two counters.
@@ -31,8 +31,8 @@ impl Rig {
         let (written, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
         let log = AccessLog::unused(counters.0, counters.1);
-        let door = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap().0);
-        _ = log.put_in_use(OpenedAccessLog { door, leaves_out_empty: false });
+        let handle = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap().0);
+        _ = log.put_in_use(OpenedAccessLog { handle, leaves_out_empty: false });
         Self { log, written, dropped }
     }
 
@@ -217,9 +217,9 @@ fn the_end_waits_for_a_destination_that_is_no_longer_in_use() {
     arrivals.recv().unwrap();
     rig.push(1..3);
     let sink = Sink::new(Box::new(Script::new(&[]).0), None);
-    let door = Some(rig.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
-    let current = Arc::clone(&door.as_ref().unwrap().shared);
-    let old = rig.log.switch(OpenedAccessLog { door, leaves_out_empty: false });
+    let handle = Some(rig.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
+    let current = Arc::clone(&handle.as_ref().unwrap().shared);
+    let old = rig.log.switch(OpenedAccessLog { handle, leaves_out_empty: false });
     let retiring = thread::spawn(move || old.finish(Instant::now() + PATIENCE));
     rig.push(3..4);
     _ = rig.log.clone().shutdown(Instant::now());
@@ -329,7 +329,7 @@ fn a_panic_of_the_writer_is_told_and_counted() {
 fn the_writer_ends_with_the_last_clone() {
     let (script, taken) = Script::new(&[]);
     let Rig { log, .. } = Rig::with(script, 8);
-    let shared = Arc::clone(&log.0.door.load_full().unwrap().shared);
+    let shared = Arc::clone(&log.0.handle.load_full().unwrap().shared);
     log.push(record(1));
     drop(log);
     let ended = shared.ended.lock().unwrap();
@@ -467,7 +467,7 @@ fn a_fifo_that_is_gone_is_not_replaced_by_a_file() {
     let path = directory.0.join("fifo");
     make_fifo(&path);
     let mut sink = Sink::unopened(&path);
-    assert_eq!(sink.open().unwrap(), sink::Opened::NoReader);
+    assert_eq!(sink.open().unwrap(), sink::OpenedSink::NoReader);
     fs::remove_file(&path).unwrap();
     let at = sink.retry_at().unwrap();
     assert!(!sink.retry(at));

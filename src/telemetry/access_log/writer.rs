@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use metrics::Counter;
 
-use super::sink::{Opened, Outcome, Sink};
-use super::{AccessLogFormat, Order, Queued, Shared};
+use super::sink::{BatchOutcome, OpenedSink, Sink};
+use super::{AccessLogFormat, QueuedRecord, Shared, WriterRequest};
 use crate::sys::landlock;
 
 /// Bytes after which a batch is written: large enough to make a write cheap, small enough that a file's
@@ -19,7 +19,7 @@ const BATCH_LIMIT: usize = 64 * 1024;
 /// What the thread owns. The order counts: the queue is dropped before the end is told, so that by then
 /// every record in it has been counted.
 pub(super) struct Writer {
-    orders: Receiver<Order>,
+    orders: Receiver<WriterRequest>,
     sink: Sink,
     format: AccessLogFormat,
     written: Counter,
@@ -27,7 +27,7 @@ pub(super) struct Writer {
     batch: Vec<u8>,
     /// How many they are.
     lines: u64,
-    failures: Streak,
+    failures: FailureStreak,
     side: WriterSide,
 }
 
@@ -36,14 +36,14 @@ struct WriterSide(Arc<Shared>);
 
 /// What the writer does next.
 #[derive(PartialEq, Eq)]
-enum Next {
+enum WriterStep {
     Batch,
     End,
 }
 
 impl Writer {
     pub(super) fn new(
-        orders: Receiver<Order>,
+        orders: Receiver<WriterRequest>,
         shared: Arc<Shared>,
         sink: Sink,
         format: AccessLogFormat,
@@ -57,14 +57,14 @@ impl Writer {
             written,
             batch,
             lines: 0,
-            failures: Streak::default(),
+            failures: FailureStreak::default(),
             side: WriterSide(shared),
         }
     }
 
     /// Opens the destination. A FIFO that no process reads is opened later.
     pub(super) fn open(&mut self) -> io::Result<()> {
-        if self.sink.open()? == Opened::NoReader {
+        if self.sink.open()? == OpenedSink::NoReader {
             self.failures.begin();
             self.side.0.set_fault(Some("no process reads the FIFO".to_owned()));
             tracing::warn!(
@@ -93,40 +93,40 @@ impl Writer {
 
     /// Runs until told to stop, or until nobody is left who could push.
     pub(super) fn run(mut self) {
-        while self.collect() == Next::Batch {
+        while self.collect() == WriterStep::Batch {
             self.reopen_if_asked();
             self.write();
         }
     }
 
     /// Fills the batch, waiting for its first record only.
-    fn collect(&mut self) -> Next {
+    fn collect(&mut self) -> WriterStep {
         while self.batch.len() < BATCH_LIMIT {
             // Read before the queue is: all that was pushed before the stop is then seen there.
             let stopping = self.side.0.stop.load(Ordering::Acquire);
             let order = match self.orders.try_recv() {
                 Ok(order) => order,
-                Err(_) if self.lines > 0 => return Next::Batch,
+                Err(_) if self.lines > 0 => return WriterStep::Batch,
                 Err(TryRecvError::Empty) if !stopping => {
                     self.side.0.is_full.store(false, Ordering::Relaxed);
                     self.reopen_if_asked();
                     match self.wait() {
                         Ok(order) => order,
                         Err(RecvTimeoutError::Timeout) => continue,
-                        Err(RecvTimeoutError::Disconnected) => return Next::End,
+                        Err(RecvTimeoutError::Disconnected) => return WriterStep::End,
                     }
                 }
-                Err(_) => return Next::End,
+                Err(_) => return WriterStep::End,
             };
-            if let Order::Write(queued) = order {
+            if let WriterRequest::Write(queued) = order {
                 self.add(queued);
             }
         }
-        Next::Batch
+        WriterStep::Batch
     }
 
     /// Waits for an order, or until a FIFO is to be opened again: it may get a reader before the next record comes.
-    fn wait(&mut self) -> Result<Order, RecvTimeoutError> {
+    fn wait(&mut self) -> Result<WriterRequest, RecvTimeoutError> {
         self.retry_if_due();
         match self.sink.retry_at() {
             Some(at) => self.orders.recv_timeout(at.saturating_duration_since(Instant::now())),
@@ -147,7 +147,7 @@ impl Writer {
         self.failures.end()
     }
 
-    fn add(&mut self, mut queued: Queued) {
+    fn add(&mut self, mut queued: QueuedRecord) {
         if let Some(record) = queued.record.take() {
             record.write(self.format, &mut self.batch);
             self.batch.push(b'\n');
@@ -157,7 +157,7 @@ impl Writer {
 
     fn write(&mut self) {
         self.retry_if_due();
-        let Outcome { lines, fault } = self.sink.write_lines(&self.batch);
+        let BatchOutcome { lines, fault } = self.sink.write_lines(&self.batch);
         let lost = self.lines - lines;
         self.written.increment(lines);
         self.side.0.dropped.increment(lost);
@@ -170,7 +170,7 @@ impl Writer {
     }
 
     fn report_loss(&mut self, lost: u64, fault: &io::Error) {
-        if self.failures.add(lost) == Heard::New {
+        if self.failures.add(lost) == FailureNews::New {
             self.side.0.set_fault(Some(fault.to_string()));
             tracing::warn!(
                 to = self.sink.name(),
@@ -194,11 +194,11 @@ impl Writer {
             return;
         }
         match self.sink.open() {
-            Ok(Opened::Now) => {
+            Ok(OpenedSink::Now) => {
                 let lost = self.end_streak().unwrap_or(0);
                 tracing::info!(to = self.sink.name(), lost, "access log: opened again");
             }
-            Ok(Opened::NoReader) => tracing::warn!(
+            Ok(OpenedSink::NoReader) => tracing::warn!(
                 to = self.sink.name(),
                 hint = "start the program that reads the FIFO",
                 "access log: no process reads the FIFO; lines go to the file that was open, or are lost, and the FIFO is opened again each second"
@@ -218,27 +218,27 @@ impl Writer {
 
 /// Failures in a row, so that the log hears of them once and not once per batch.
 #[derive(Default)]
-struct Streak {
+struct FailureStreak {
     /// Lines lost since the last batch that was written whole; `None` if there was no failure since.
     lost: Option<u64>,
 }
 
 /// Whether a failure is news.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum FailureNews {
     New,
     Before,
 }
 
-impl Streak {
+impl FailureStreak {
     /// A failure was reported that lost no line yet.
     fn begin(&mut self) {
         self.lost.get_or_insert(0);
     }
 
     /// A batch lost so many lines, at least one.
-    fn add(&mut self, lost: u64) -> Heard {
-        let heard = if self.lost.is_none() { Heard::New } else { Heard::Before };
+    fn add(&mut self, lost: u64) -> FailureNews {
+        let heard = if self.lost.is_none() { FailureNews::New } else { FailureNews::Before };
         self.lost = Some(self.lost.unwrap_or(0) + lost);
         heard
     }
@@ -276,16 +276,16 @@ mod tests {
 
     #[test]
     fn a_streak_is_news_once_and_ends_with_its_sum() {
-        let mut failures = Streak::default();
+        let mut failures = FailureStreak::default();
         assert_eq!(failures.end(), None);
-        assert_eq!(failures.add(3), Heard::New);
-        assert_eq!(failures.add(4), Heard::Before);
+        assert_eq!(failures.add(3), FailureNews::New);
+        assert_eq!(failures.add(4), FailureNews::Before);
         assert_eq!(failures.end(), Some(7));
         assert_eq!(failures.end(), None);
-        assert_eq!(failures.add(1), Heard::New);
+        assert_eq!(failures.add(1), FailureNews::New);
         assert_eq!(failures.end(), Some(1));
         failures.begin();
-        assert_eq!(failures.add(1), Heard::Before);
+        assert_eq!(failures.add(1), FailureNews::Before);
         failures.begin();
         assert_eq!(failures.end(), Some(1));
     }

@@ -1,12 +1,12 @@
 //! The table of the close reasons: name, side, phase and meaning of each.
 
 use super::CloseReason;
-use crate::telemetry::phase::{Phase, Who};
+use crate::telemetry::phase::{EndedBy, Phase};
 
 /// The facts of a close reason: one row of the table in [`CloseReason::row`].
-pub(super) struct Row {
+pub(super) struct ReasonRow {
     pub(super) word: &'static str,
-    pub(super) who: Who,
+    pub(super) who: EndedBy,
     pub(super) phase: Phase,
     pub(super) rejection: bool,
     pub(super) meaning: &'static str,
@@ -14,9 +14,9 @@ pub(super) struct Row {
 
 impl CloseReason {
     /// The table itself: everything that is said of a reason stands in its row.
-    pub(super) const fn row(self) -> Row {
+    pub(super) const fn row(self) -> ReasonRow {
+        use EndedBy::{Backend, Client, Pointsman};
         use Phase::{Accept, Dial, Hello, Relay};
-        use Who::{Backend, Client, Pointsman};
         match self {
             Self::ClientFin => row("client_fin", Client, Relay, "Both sides finished, the client first."),
             Self::BackendFin => row("backend_fin", Backend, Relay, "Both sides finished, the backend first."),
@@ -339,10 +339,10 @@ impl CloseReason {
     }
 }
 
-const fn row(word: &'static str, who: Who, phase: Phase, meaning: &'static str) -> Row {
-    Row { word, who, phase, rejection: false, meaning }
+const fn row(word: &'static str, who: EndedBy, phase: Phase, meaning: &'static str) -> ReasonRow {
+    ReasonRow { word, who, phase, rejection: false, meaning }
 }
 
-const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> Row {
-    Row { word, who: Who::Pointsman, phase, rejection: true, meaning }
+const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> ReasonRow {
+    ReasonRow { word, who: EndedBy::Pointsman, phase, rejection: true, meaning }
 }

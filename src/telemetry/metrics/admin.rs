@@ -1,6 +1,6 @@
 //! What the admin listener counts.
 
-use super::families::Kind::Counter;
+use super::families::MetricKind::Counter;
 use super::families::{MetricDoc, doc};
 
 pub(crate) const ADMIN_REFUSED: MetricDoc = doc(

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Kind, MetricDoc};
+use super::{MetricDoc, MetricKind};
 
 /// Observed times in buckets. Shared by all workers and by scrapes.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Distribution {
 impl Distribution {
     /// An empty one with the bounds of a family of histograms.
     pub(super) fn new(metric: &MetricDoc) -> Self {
-        let Kind::Histogram(bounds) = metric.kind else { panic!("{} is no histogram", metric.name) };
+        let MetricKind::Histogram(bounds) = metric.kind else { panic!("{} is no histogram", metric.name) };
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
         Self { bounds, counts, micros: AtomicU64::new(0) }
     }

@@ -5,7 +5,7 @@ mod backends;
 
 use super::admin::ADMIN_REFUSED;
 use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
-use Kind::{Counter, Gauge, Histogram};
+use MetricKind::{Counter, Gauge, Histogram};
 pub(crate) use backends::{
     AGENT_CHECKS, BACKEND_AGENT_SHARE, BACKEND_BYTES, BACKEND_CHECK_SECONDS, BACKEND_CHECKS, BACKEND_CLOSED,
     BACKEND_CONNECTIONS, BACKEND_CONNECTIONS_ACTIVE, BACKEND_CONNECTIONS_LIMIT, BACKEND_FAULT, BACKEND_SHARE,
@@ -21,7 +21,7 @@ pub struct MetricDoc {
     /// The name, by the rules of Prometheus: base units, `_total` for counters.
     pub name: &'static str,
     /// What its numbers are.
-    pub kind: Kind,
+    pub kind: MetricKind,
     /// The names of its labels, in the order in which they are written.
     pub labels: &'static [&'static str],
     /// One line for an operator; also the HELP text.
@@ -30,7 +30,7 @@ pub struct MetricDoc {
 
 /// What the numbers of a family are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows, from 0 at the start of the process.
     Counter,
     /// Goes up and down.
@@ -41,7 +41,7 @@ pub enum Kind {
     Histogram(&'static [f64]),
 }
 
-impl Kind {
+impl MetricKind {
     /// The word in a TYPE line.
     pub const fn word(self) -> &'static str {
         match self {
@@ -69,7 +69,7 @@ const RELOAD_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 pub(super) const fn doc(
     name: &'static str,
-    kind: Kind,
+    kind: MetricKind,
     labels: &'static [&'static str],
     meaning: &'static str,
 ) -> MetricDoc {
@@ -512,7 +512,7 @@ mod tests {
             assert!(names.insert(name), "{name} twice");
             assert!(name.starts_with("pointsman_") || name.starts_with("process_"), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
-            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
             for part in ["_ms", "_milliseconds", "_kb", "_percent", "_duration", "_count", "_sum", "_bucket"]
             {
                 assert!(!name.contains(part), "{name}: {part}");
@@ -529,7 +529,7 @@ mod tests {
     fn histograms_are_in_seconds_with_ascending_bounds() {
         let mut seen = 0;
         for metric in METRICS {
-            let Kind::Histogram(bounds) = metric.kind else { continue };
+            let MetricKind::Histogram(bounds) = metric.kind else { continue };
             seen += 1;
             assert!(metric.name.ends_with("_seconds"), "{}", metric.name);
             assert!(!bounds.is_empty() && bounds.is_sorted_by(|a, b| a < b), "{}", metric.name);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::{Lazy, Registry, families};
+use super::{LazySeries, MetricRegistry, families};
 use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
@@ -183,9 +183,9 @@ pub struct ListenerMetrics {
     /// Names and conditions that lead somewhere.
     pub routes: Gauge,
     /// Times the file with routes was read well.
-    pub routes_file_ok: Lazy<Counter>,
+    pub routes_file_ok: LazySeries<Counter>,
     /// Times the file with routes was broken or could not be read.
-    pub routes_file_failed: Lazy<Counter>,
+    pub routes_file_failed: LazySeries<Counter>,
     /// Bytes read that could not be delivered.
     pub bytes_dropped: Counter,
     /// How many refusals a second get a line in the access log.
@@ -193,23 +193,23 @@ pub struct ListenerMetrics {
     /// Refusals that got none.
     pub unlogged_refusals: Counter,
     /// From the accept to the end of reading a ClientHello; record a `Duration`.
-    pub hello_seconds: Lazy<Histogram>,
+    pub hello_seconds: LazySeries<Histogram>,
     connections: Counter,
     active: Gauge,
-    closed: [Lazy<Counter>; CloseReason::ALL.len()],
+    closed: [LazySeries<Counter>; CloseReason::ALL.len()],
     /// Those of reasons that are no rejection lead nowhere.
-    rejected: [Lazy<Counter>; CloseReason::ALL.len()],
+    rejected: [LazySeries<Counter>; CloseReason::ALL.len()],
     connection_seconds: Histogram,
-    hellos: [Lazy<Counter>; HelloOutcome::ALL.len()],
-    openings: [Lazy<Counter>; ClientOpening::ALL.len()],
-    proxy_headers: [Lazy<Counter>; ProxyOutcome::ALL.len()],
+    hellos: [LazySeries<Counter>; HelloOutcome::ALL.len()],
+    openings: [LazySeries<Counter>; ClientOpening::ALL.len()],
+    proxy_headers: [LazySeries<Counter>; ProxyOutcome::ALL.len()],
     /// Those that `require` would refuse as missing, and as untrusted.
-    proxy_shadowed: [Lazy<Counter>; 2],
+    proxy_shadowed: [LazySeries<Counter>; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(registry: &Arc<Registry>, name: &str, refusal_lines: Option<Rate>) -> Self {
+    pub(super) fn new(registry: &Arc<MetricRegistry>, name: &str, refusal_lines: Option<Rate>) -> Self {
         let own = &[("listener", name)];
         let closed = |reason: CloseReason| {
             let labels = [("listener", name), ("reason", reason.word())];
@@ -219,7 +219,7 @@ impl ListenerMetrics {
             let labels = [("listener", name), ("reason", reason.word())];
             match reason.is_rejection() {
                 true => registry.lazy_counter(&families::CONNECTIONS_REJECTED, &labels),
-                false => Lazy::new(Box::new(Counter::noop)),
+                false => LazySeries::new(Box::new(Counter::noop)),
             }
         };
         let hello = |outcome: HelloOutcome| {

@@ -1,6 +1,6 @@
 //! What is told of lists of addresses. Read at each scrape: see [`crate::telemetry::Exposition`].
 
-use super::families::Kind::{Counter, Gauge};
+use super::families::MetricKind::{Counter, Gauge};
 use super::families::{MetricDoc, doc};
 
 pub(crate) const LIST_ENTRIES: MetricDoc = doc(

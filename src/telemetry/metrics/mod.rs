@@ -31,7 +31,7 @@ use crate::limit::Rate;
 pub use self::admin::AdminRefusal;
 pub use self::counts::{BackendCounts, RouteCounts};
 pub use self::distribution::Distribution;
-pub use self::families::{Kind, METRICS, MetricDoc};
+pub use self::families::{METRICS, MetricDoc, MetricKind};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
@@ -42,7 +42,7 @@ const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::I
 
 /// The metrics of a process. There is no global recorder: two of these, in two tests, share nothing.
 pub struct Metrics {
-    registry: Arc<Registry>,
+    registry: Arc<MetricRegistry>,
     handle: PrometheusHandle,
     process: ProcessMetrics,
     /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
@@ -55,7 +55,7 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of the process, at 0; no listener and no pool yet.
     pub fn new() -> Arc<Self> {
-        let registry = Arc::new(Registry::new());
+        let registry = Arc::new(MetricRegistry::new());
         let handle = registry.recorder.handle();
         let process = ProcessMetrics::new(&registry);
         Arc::new(Self {
@@ -117,21 +117,21 @@ fn named<T>(known: &Mutex<HashMap<Box<str>, Arc<T>>>, name: &str, new: impl FnOn
 }
 
 /// Hands out handles of the families in [`METRICS`].
-struct Registry {
+struct MetricRegistry {
     recorder: PrometheusRecorder,
 }
 
 /// The labels of one series.
-type Labels<'a> = &'a [(&'static str, &'a str)];
+type SeriesLabels<'a> = &'a [(&'static str, &'a str)];
 
 /// A series that appears when it is first used.
-pub type Lazy<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
+pub type LazySeries<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
-impl Registry {
+impl MetricRegistry {
     fn new() -> Self {
         let mut builder = PrometheusBuilder::new();
         for metric in METRICS {
-            if let Kind::Histogram(bounds) = metric.kind {
+            if let MetricKind::Histogram(bounds) = metric.kind {
                 builder = builder
                     .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), bounds)
                     .expect("a test holds that every histogram has bounds");
@@ -140,32 +140,40 @@ impl Registry {
         Self { recorder: builder.build_recorder() }
     }
 
-    fn counter(&self, metric: &MetricDoc, labels: Labels<'_>) -> Counter {
-        debug_assert_eq!(metric.kind, Kind::Counter);
+    fn counter(&self, metric: &MetricDoc, labels: SeriesLabels<'_>) -> Counter {
+        debug_assert_eq!(metric.kind, MetricKind::Counter);
         self.recorder.describe_counter(metric.name.into(), None, metric.meaning.into());
         self.recorder.register_counter(&key(metric, labels), &METADATA)
     }
 
     /// A counter whose series appears when it is first used or forced.
-    fn lazy_counter(self: &Arc<Self>, metric: &'static MetricDoc, labels: Labels<'_>) -> Lazy<Counter> {
+    fn lazy_counter(
+        self: &Arc<Self>,
+        metric: &'static MetricDoc,
+        labels: SeriesLabels<'_>,
+    ) -> LazySeries<Counter> {
         let (registry, labels) = (Arc::clone(self), owned(labels));
-        Lazy::new(Box::new(move || registry.counter(metric, &borrowed(&labels))))
+        LazySeries::new(Box::new(move || registry.counter(metric, &borrowed(&labels))))
     }
 
     /// A histogram whose series appear when it is first used or forced.
-    fn lazy_histogram(self: &Arc<Self>, metric: &'static MetricDoc, labels: Labels<'_>) -> Lazy<Histogram> {
+    fn lazy_histogram(
+        self: &Arc<Self>,
+        metric: &'static MetricDoc,
+        labels: SeriesLabels<'_>,
+    ) -> LazySeries<Histogram> {
         let (registry, labels) = (Arc::clone(self), owned(labels));
-        Lazy::new(Box::new(move || registry.histogram(metric, &borrowed(&labels))))
+        LazySeries::new(Box::new(move || registry.histogram(metric, &borrowed(&labels))))
     }
 
-    fn gauge(&self, metric: &MetricDoc, labels: Labels<'_>) -> Gauge {
-        debug_assert_eq!(metric.kind, Kind::Gauge);
+    fn gauge(&self, metric: &MetricDoc, labels: SeriesLabels<'_>) -> Gauge {
+        debug_assert_eq!(metric.kind, MetricKind::Gauge);
         self.recorder.describe_gauge(metric.name.into(), None, metric.meaning.into());
         self.recorder.register_gauge(&key(metric, labels), &METADATA)
     }
 
-    fn histogram(&self, metric: &MetricDoc, labels: Labels<'_>) -> Histogram {
-        debug_assert!(matches!(metric.kind, Kind::Histogram(_)));
+    fn histogram(&self, metric: &MetricDoc, labels: SeriesLabels<'_>) -> Histogram {
+        debug_assert!(matches!(metric.kind, MetricKind::Histogram(_)));
         self.recorder.describe_histogram(metric.name.into(), None, metric.meaning.into());
         self.recorder.register_histogram(&key(metric, labels), &METADATA)
     }
@@ -174,7 +182,7 @@ impl Registry {
 /// Labels that are kept as long as the series that will have them.
 type OwnedLabels = Box<[(&'static str, Box<str>)]>;
 
-fn owned(labels: Labels<'_>) -> OwnedLabels {
+fn owned(labels: SeriesLabels<'_>) -> OwnedLabels {
     labels.iter().map(|(name, value)| (*name, (*value).into())).collect()
 }
 
@@ -182,7 +190,7 @@ fn borrowed(labels: &OwnedLabels) -> Vec<(&'static str, &str)> {
     labels.iter().map(|(name, value)| (*name, &**value)).collect()
 }
 
-fn key(metric: &MetricDoc, labels: Labels<'_>) -> Key {
+fn key(metric: &MetricDoc, labels: SeriesLabels<'_>) -> Key {
     debug_assert!(labels.iter().map(|(name, _)| name).eq(metric.labels), "{}: {labels:?}", metric.name);
     let labels: Vec<_> = labels.iter().map(|(name, value)| Label::new(*name, (*value).to_owned())).collect();
     Key::from_parts(metric.name, labels)

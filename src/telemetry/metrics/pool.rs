@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use metrics::{Counter, Histogram};
 
-use super::{Distribution, Lazy, Registry, families};
+use super::{Distribution, LazySeries, MetricRegistry, families};
 use crate::telemetry::{CloseKind, Direction};
 
 /// What came of one attempt to connect to a backend.
@@ -171,29 +171,29 @@ pub struct PoolMetrics {
     /// Connections that found no backend available.
     pub no_backend: Counter,
     /// Connections that had to wait for a place at a backend.
-    pub queued: Lazy<Counter>,
+    pub queued: LazySeries<Counter>,
     /// Those of them that waited too long.
-    pub queue_timeouts: Lazy<Counter>,
+    pub queue_timeouts: LazySeries<Counter>,
     /// Connections that found every backend full and were not let into the queue.
-    pub queue_refused: Lazy<Counter>,
+    pub queue_refused: LazySeries<Counter>,
     /// The time of a wait that ended with a place; record a `Duration`.
-    pub queue_seconds: Lazy<Histogram>,
+    pub queue_seconds: LazySeries<Histogram>,
     /// The time from a connect to the first byte of the backend; read at each scrape.
     pub first_byte: Distribution,
     /// Connections that ended before their backend had sent a byte.
     pub silent: Counter,
     /// The time of a check; record a `Duration`.
-    pub check_seconds: Lazy<Histogram>,
+    pub check_seconds: LazySeries<Histogram>,
     bytes: [Counter; Direction::ALL.len()],
     closed: [Counter; CloseKind::ALL.len()],
-    attempts: [Lazy<Counter>; ConnectOutcome::ALL.len()],
-    ejections: [Lazy<Counter>; EjectionOutcome::ALL.len()],
-    failed_checks: [Lazy<Counter>; FailedCheck::ALL.len()],
-    agents: [Lazy<Counter>; AgentAnswer::ALL.len()],
+    attempts: [LazySeries<Counter>; ConnectOutcome::ALL.len()],
+    ejections: [LazySeries<Counter>; EjectionOutcome::ALL.len()],
+    failed_checks: [LazySeries<Counter>; FailedCheck::ALL.len()],
+    agents: [LazySeries<Counter>; AgentAnswer::ALL.len()],
 }
 
 impl PoolMetrics {
-    pub(super) fn new(registry: &Arc<Registry>, name: &str) -> Self {
+    pub(super) fn new(registry: &Arc<MetricRegistry>, name: &str) -> Self {
         let attempts = |outcome: ConnectOutcome| {
             registry.lazy_counter(&families::CONNECT_ATTEMPTS, &[("pool", name), ("outcome", outcome.word())])
         };

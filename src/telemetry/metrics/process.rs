@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::{Counter, Gauge, Histogram};
 
 use super::admin::{ADMIN_REFUSED, AdminRefusal};
-use super::{Registry, families};
+use super::{MetricRegistry, families};
 
 /// Why a relay copied where it would have spliced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -112,7 +112,7 @@ pub struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
+    pub(super) fn new(registry: &MetricRegistry) -> Self {
         registry.gauge(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
         let fallback =
             |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);

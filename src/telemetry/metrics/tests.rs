@@ -111,7 +111,7 @@ fn what_can_happen_is_there_with_zero() {
     let text = whole(&fresh());
     let samples = samples(&text);
     for metric in METRICS {
-        let suffix = if matches!(metric.kind, Kind::Histogram(_)) { "_count" } else { "" };
+        let suffix = if matches!(metric.kind, MetricKind::Histogram(_)) { "_count" } else { "" };
         let name = format!("{}{suffix}", metric.name);
         let own: Vec<_> =
             samples.iter().filter(|(sample, _)| sample.split('{').next() == Some(&name)).collect();

@@ -1,6 +1,6 @@
 //! Families of backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
 
-use super::Kind::{Counter, Gauge, Histogram};
+use super::MetricKind::{Counter, Gauge, Histogram};
 use super::{MetricDoc, doc};
 
 pub(crate) const POOL_INFO: MetricDoc = doc(
