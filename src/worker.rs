@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Sleep, TaskNext, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
-use crate::live::{Loads, Notice, OpenConnections, Registry, TICK};
+use crate::live::{CloseNotice, ConnectionRegistry, Loads, OpenConnections, TICK};
 use crate::pool::Sighting;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -62,7 +62,7 @@ pub enum Order {
     /// Close the connections of groups that are gone: listeners and backends by their numbers.
     CloseGroups(Arc<[u64]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
-    CloseInTurn(Arc<Notice>),
+    CloseInTurn(Arc<CloseNotice>),
     /// Close every connection.
     CloseAll,
     /// End when every listener has stopped and every connection has ended.
@@ -264,7 +264,7 @@ impl Desk {
         let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
         let around = Surroundings {
             snapshot: supplies.snapshot,
-            registry: Registry::new(supplies.loads, number),
+            registry: ConnectionRegistry::new(supplies.loads, number),
             engines: Rc::new(Engines::new(pipes)),
             bounds: supplies.bounds,
             access_log: supplies.access_log,

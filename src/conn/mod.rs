@@ -35,7 +35,7 @@ use tokio::sync::mpsc;
 
 use crate::executor::{self, TaskNext};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
-use crate::live::{Registry, Seat};
+use crate::live::{ConnectionRegistry, Seat};
 use crate::pool::Sighting;
 use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
@@ -57,7 +57,7 @@ pub struct Surroundings {
     /// The living configuration.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The worker's connections.
-    pub registry: Rc<Registry>,
+    pub registry: Rc<ConnectionRegistry>,
     /// The worker's buffer and pipes.
     pub engines: Rc<Engines>,
     /// The places and the memory of the process.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Surroundings;
 use crate::limit::{GatePass, Moment, Permit, SourcePass};
-use crate::live::{Entry, Left, Registered, Seat};
+use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
 use crate::pool::forward::Mark;
 use crate::pool::{Backend, Lease, Sighting, Stay, Trouble};
 use crate::snapshot::Policy;
@@ -36,7 +36,7 @@ pub(super) struct Story {
 
 /// A story that has not ended.
 struct Open {
-    entry: Registered,
+    entry: RegistryGuard,
     plot: Plot,
 }
 
@@ -48,7 +48,7 @@ const OPEN: &str = "only the end of a story takes it";
 
 /// What a story takes along when it goes on in another worker.
 pub(super) struct Packed {
-    left: Left,
+    left: MigratingEntry,
     plot: Plot,
 }
 
@@ -115,7 +115,7 @@ impl Story {
     pub(super) fn begin(
         client: Address,
         policy: &Policy,
-        entry: Registered,
+        entry: RegistryGuard,
         around: &Rc<Surroundings>,
     ) -> Self {
         let plot = Plot {
@@ -146,7 +146,7 @@ impl Story {
     }
 
     /// The connection among those of its worker.
-    pub(super) fn entry(&self) -> &Registered {
+    pub(super) fn entry(&self) -> &RegistryGuard {
         &self.open.as_ref().expect(OPEN).entry
     }
 
@@ -522,7 +522,7 @@ fn note_saturation(
 }
 
 /// Whether a client came and left without a byte, and none came for it.
-fn is_empty(reason: CloseReason, entry: &Entry) -> bool {
+fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     let has_bytes = Direction::ALL.into_iter().any(|direction| entry.total(direction) > 0);
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }

@@ -11,29 +11,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Command, Entry};
+use super::{ConnectionCommand, ConnectionEntry};
 use crate::executor::{self, TaskNext, sleep_until};
 use crate::telemetry::CloseReason;
 
 /// So many turns a second, each at a random moment of its part of it. Shared by the workers.
 #[derive(Debug)]
-pub struct Pace {
+pub struct ClosePace {
     /// The part of a second that one turn has.
     part: Duration,
     randomness: RandomState,
     /// Locked for a few instructions for each connection that is closed.
-    turns: Mutex<Turns>,
+    turns: Mutex<CloseTurns>,
 }
 
 #[derive(Debug, Default)]
-struct Turns {
+struct CloseTurns {
     /// Where the next turn's part begins, at the earliest.
     next: Option<Instant>,
     /// How many there were.
     drawn: u64,
 }
 
-impl Pace {
+impl ClosePace {
     /// So many turns a second; 0 works as 1.
     pub fn new(rate: u32) -> Arc<Self> {
         let part = Duration::from_secs(1) / rate.max(1);
@@ -56,16 +56,16 @@ impl Pace {
 /// The notice to leave that a group of connections is given. Held by who gave it, who may withdraw it, and
 /// by the workers, until it is withdrawn.
 #[derive(Debug)]
-pub struct Notice {
+pub struct CloseNotice {
     group: u64,
     reason: CloseReason,
-    pace: Arc<Pace>,
+    pace: Arc<ClosePace>,
     withdrawn: AtomicBool,
 }
 
-impl Notice {
+impl CloseNotice {
     /// A notice to the established connections of a backend, by its number, those that come later included.
-    pub fn new(backend: u64, reason: CloseReason, pace: Arc<Pace>) -> Arc<Self> {
+    pub fn new(backend: u64, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
         Arc::new(Self { group: backend, reason, pace, withdrawn: AtomicBool::new(false) })
     }
 
@@ -86,20 +86,20 @@ impl Notice {
 }
 
 /// Those of one worker who have been given notice.
-pub(super) struct Closing {
-    notice: Arc<Notice>,
-    waiting: RefCell<VecDeque<Rc<Entry>>>,
+pub(super) struct CloseQueue {
+    notice: Arc<CloseNotice>,
+    waiting: RefCell<VecDeque<Rc<ConnectionEntry>>>,
     /// Whether a task calls them up.
     at_work: Cell<bool>,
 }
 
-impl Closing {
-    pub(super) fn new(notice: Arc<Notice>) -> Rc<Self> {
+impl CloseQueue {
+    pub(super) fn new(notice: Arc<CloseNotice>) -> Rc<Self> {
         Rc::new(Self { notice, waiting: RefCell::default(), at_work: Cell::new(false) })
     }
 
     /// Puts a connection into the row.
-    pub(super) fn add(&self, entry: &Rc<Entry>) {
+    pub(super) fn add(&self, entry: &Rc<ConnectionEntry>) {
         entry.noticed.set(true);
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
@@ -127,22 +127,22 @@ impl Closing {
     }
 
     /// The next one who is still there.
-    fn next(&self) -> Option<Rc<Entry>> {
+    fn next(&self) -> Option<Rc<ConnectionEntry>> {
         let mut waiting = self.waiting.borrow_mut();
         std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.gone.get())
     }
 }
 
 /// Tells one after the other to close, as long as somebody waits.
-async fn call_up(closing: Rc<Closing>) -> TaskNext {
-    let Notice { reason, pace, .. } = &*closing.notice;
+async fn call_up(closing: Rc<CloseQueue>) -> TaskNext {
+    let CloseNotice { reason, pace, .. } = &*closing.notice;
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
         if closing.is_over() {
             entry.noticed.set(false);
             break;
         }
-        entry.tell(Command::Close(*reason));
+        entry.tell(ConnectionCommand::Close(*reason));
     }
     closing.at_work.set(false);
     TaskNext::Done
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_turn_lies_in_its_part_of_a_second() {
         for rate in [1, 3, 100, 1_000_000] {
-            let pace = Pace::new(rate);
+            let pace = ClosePace::new(rate);
             let start = Instant::now();
             let part = Duration::from_secs(1) / rate;
             let mut early = 0;
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_was_not_used_is_not_saved_up() {
-        let pace = Pace::new(10);
+        let pace = ClosePace::new(10);
         let start = Instant::now();
         pace.turn(start);
         let later = start + Duration::from_secs(60);
@@ -183,6 +183,6 @@ mod tests {
 
     #[test]
     fn a_rate_of_nothing_is_slow() {
-        assert_eq!(Pace::new(0).part, Duration::from_secs(1));
+        assert_eq!(ClosePace::new(0).part, Duration::from_secs(1));
     }
 }

@@ -18,13 +18,13 @@ pub(super) const BUSY: u64 = 8 * 1024 * 1024;
 /// How much each worker has to do. Shared by all workers of a process.
 #[derive(Debug)]
 pub struct Loads {
-    workers: Box<[Load]>,
+    workers: Box<[WorkerLoad]>,
 }
 
 /// One worker's load, alone on its cache lines: it changes with every connection.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Load {
+struct WorkerLoad {
     connections: AtomicU64,
     /// Bytes of the last tick.
     bytes: AtomicU64,
@@ -33,7 +33,7 @@ struct Load {
 impl Loads {
     /// The loads of so many workers, all idle.
     pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers: (0..workers).map(|_| Load::default()).collect() })
+        Arc::new(Self { workers: (0..workers).map(|_| WorkerLoad::default()).collect() })
     }
 
     /// Open connections of a worker, those on their way to it included.

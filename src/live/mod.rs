@@ -25,11 +25,11 @@ use tokio::sync::oneshot;
 
 use crate::sys::Address;
 use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
-use closing::Closing;
-pub use closing::{Notice, Pace};
+use closing::CloseQueue;
+pub use closing::{CloseNotice, ClosePace};
 pub use loads::{Loads, Seat};
 pub use peer_timeouts::PeerTimeouts;
-pub use tallies::Tallies;
+pub use tallies::ConnectionTallies;
 
 /// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
 pub const TICK: Duration = Duration::from_millis(500);
@@ -46,7 +46,7 @@ const LOOK: u8 = 10;
 
 /// What a connection is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum ConnectionCommand {
     /// Look after socket options and stuck peers.
     Tick,
     /// Nothing moved for as long as allowed.
@@ -57,7 +57,7 @@ pub enum Command {
     Move(usize),
 }
 
-impl Command {
+impl ConnectionCommand {
     /// Returns the rank: a waiting command is replaced by one of a higher rank. A tick comes again by itself.
     fn rank(self) -> u8 {
         match self {
@@ -89,7 +89,7 @@ pub struct OpenConnection {
 pub type OpenConnections = Arc<Vec<OpenConnection>>;
 
 /// One connection as its worker sees it. Held by the registry and by the connection's task.
-pub struct Entry {
+pub struct ConnectionEntry {
     id: u64,
     /// The listener and the backend this connection belongs to, by their numbers; 0 is none.
     groups: Cell<[u64; 2]>,
@@ -109,7 +109,7 @@ pub struct Entry {
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     wants_tick: Cell<bool>,
-    /// Sweeps until [`Entry::look_is_due`]; 0 is never.
+    /// Sweeps until [`ConnectionEntry::look_is_due`]; 0 is never.
     look_in: Cell<u8>,
     look_due: Cell<bool>,
     /// Whether a sweep has seen it: what is younger than a [`TICK`] may soon be over.
@@ -122,14 +122,14 @@ pub struct Entry {
     noticed: Cell<bool>,
     /// Whether it has left this worker.
     gone: Cell<bool>,
-    command: Cell<Option<Command>>,
+    command: Cell<Option<ConnectionCommand>>,
     waker: Cell<Option<Waker>>,
     metrics: Arc<ListenerMetrics>,
-    tallies: Tallies,
+    tallies: ConnectionTallies,
 }
 
-impl Entry {
-    fn new(id: u64, group: u64, metrics: Arc<ListenerMetrics>, tallies: Tallies) -> Self {
+impl ConnectionEntry {
+    fn new(id: u64, group: u64, metrics: Arc<ListenerMetrics>, tallies: ConnectionTallies) -> Self {
         Self {
             id,
             groups: Cell::new([group, 0]),
@@ -158,7 +158,7 @@ impl Entry {
     }
 
     /// Where its bytes are counted besides its listener.
-    pub fn tallies(&self) -> &Tallies {
+    pub fn tallies(&self) -> &ConnectionTallies {
         &self.tallies
     }
 
@@ -212,7 +212,7 @@ impl Entry {
         self.groups.set([listener, backend]);
     }
 
-    /// The backend is connected: from now on the connection can be closed in turn ([`Notice`]). Before that
+    /// The backend is connected: from now on the connection can be closed in turn ([`CloseNotice`]). Before that
     /// it may still turn to another backend.
     pub fn establish(&self) {
         self.established.set(true);
@@ -223,19 +223,19 @@ impl Entry {
         !self.heard.get() && self.total(Direction::FromBackend) > 0 && !self.heard.replace(true)
     }
 
-    /// Starts a new wait for silence: [`Command::Expire`] comes after `limit` without a byte.
+    /// Starts a new wait for silence: [`ConnectionCommand::Expire`] comes after `limit` without a byte.
     pub fn expire_after(&self, limit: Duration) {
         let ticks = limit.as_millis().div_ceil(TICK.as_millis());
         self.quiet.set(FRESH);
         self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
-    /// Whether [`Command::Tick`] comes at the next sweep, or at the second of the connection's life.
+    /// Whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second of the connection's life.
     pub fn wants_tick(&self, wanted: bool) {
         self.wants_tick.set(wanted);
     }
 
-    /// Arranges that [`Entry::look_is_due`] is true and [`Command::Tick`] comes after this number of sweeps. If nothing
+    /// Arranges that [`ConnectionEntry::look_is_due`] is true and [`ConnectionCommand::Tick`] comes after this number of sweeps. If nothing
     /// is arranged, a byte that moves arranges it for `LOOK` sweeps (10).
     pub fn look_again(&self, sweeps: u8) {
         self.look_in.set(sweeps);
@@ -261,7 +261,7 @@ impl Entry {
     }
 
     /// Takes the command that is waiting, or arranges to be woken by the next one.
-    pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<Command> {
+    pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<ConnectionCommand> {
         if let Some(command) = self.command.take() {
             return Poll::Ready(command);
         }
@@ -273,20 +273,20 @@ impl Entry {
         Poll::Pending
     }
 
-    /// Waits for [`Command::Close`], and says why.
+    /// Waits for [`ConnectionCommand::Close`], and says why.
     ///
     /// # Cancel safety
     ///
     /// A command that has not come is not lost.
     pub async fn closed(&self) -> CloseReason {
         loop {
-            if let Command::Close(reason) = std::future::poll_fn(|cx| self.poll_command(cx)).await {
+            if let ConnectionCommand::Close(reason) = std::future::poll_fn(|cx| self.poll_command(cx)).await {
                 return reason;
             }
         }
     }
 
-    fn tell(&self, command: Command) {
+    fn tell(&self, command: ConnectionCommand) {
         if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
             self.command.set(Some(command));
         }
@@ -324,19 +324,19 @@ impl Entry {
         let settled = self.settled.replace(true);
         let look = self.count_to_look(moved);
         if quiet >= self.quiet_limit.get() {
-            self.tell(Command::Expire);
+            self.tell(ConnectionCommand::Expire);
         } else if (settled && self.wants_tick.get()) || look {
-            self.tell(Command::Tick);
+            self.tell(ConnectionCommand::Tick);
         }
         moved
     }
 }
 
 /// The connections of one worker.
-pub struct Registry {
-    entries: RefCell<Vec<Rc<Entry>>>,
+pub struct ConnectionRegistry {
+    entries: RefCell<Vec<Rc<ConnectionEntry>>>,
     /// By their groups.
-    closings: RefCell<HashMap<u64, Rc<Closing>>>,
+    closings: RefCell<HashMap<u64, Rc<CloseQueue>>>,
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
@@ -344,7 +344,7 @@ pub struct Registry {
     listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
 }
 
-impl Registry {
+impl ConnectionRegistry {
     /// The empty registry of a worker.
     pub fn new(loads: Arc<Loads>, worker: usize) -> Rc<Self> {
         Rc::new(Self {
@@ -380,13 +380,13 @@ impl Registry {
         group: u64,
         seat: Seat,
         metrics: Arc<ListenerMetrics>,
-    ) -> Registered {
-        self.enter(Entry::new(id, group, metrics, Tallies::default()), seat)
+    ) -> RegistryGuard {
+        self.enter(ConnectionEntry::new(id, group, metrics, ConnectionTallies::default()), seat)
     }
 
     /// Adds a connection that comes from another worker.
-    pub fn readmit(self: &Rc<Self>, left: Left, seat: Seat) -> Registered {
-        let entry = Entry::new(left.id, 0, left.metrics, left.tallies);
+    pub fn readmit(self: &Rc<Self>, left: MigratingEntry, seat: Seat) -> RegistryGuard {
+        let entry = ConnectionEntry::new(left.id, 0, left.metrics, left.tallies);
         entry.groups.set(left.groups);
         entry.client.set(left.client);
         entry.dropped.set(left.dropped);
@@ -399,7 +399,7 @@ impl Registry {
         self.enter(entry, seat)
     }
 
-    fn enter(self: &Rc<Self>, entry: Entry, seat: Seat) -> Registered {
+    fn enter(self: &Rc<Self>, entry: ConnectionEntry, seat: Seat) -> RegistryGuard {
         let entry = Rc::new(entry);
         let mut entries = self.entries.borrow_mut();
         entry.slot.set(entries.len());
@@ -407,7 +407,7 @@ impl Registry {
         // From now on the guard holds the place.
         self.loads.arrive(self.worker);
         drop(seat);
-        Registered { registry: Rc::clone(self), entry }
+        RegistryGuard { registry: Rc::clone(self), entry }
     }
 
     /// Open connections.
@@ -427,7 +427,7 @@ impl Registry {
             none if none.is_empty() => entries.iter().map(|entry| entry.sweep()).sum(),
             listings => {
                 let mut listed = Vec::with_capacity(entries.len().min(MOST_LISTED));
-                let sweep = |entry: &Rc<Entry>| {
+                let sweep = |entry: &Rc<ConnectionEntry>| {
                     if listed.len() < MOST_LISTED {
                         listed.push(entry.listed());
                     }
@@ -455,9 +455,9 @@ impl Registry {
     /// # Panics
     ///
     /// On a thread without an executor.
-    pub fn close_in_turn(&self, notice: Arc<Notice>) {
+    pub fn close_in_turn(&self, notice: Arc<CloseNotice>) {
         let group = notice.group();
-        if let Some(earlier) = self.closings.borrow_mut().insert(group, Closing::new(notice)) {
+        if let Some(earlier) = self.closings.borrow_mut().insert(group, CloseQueue::new(notice)) {
             earlier.give_up();
         }
         self.give_notice();
@@ -484,7 +484,7 @@ impl Registry {
                 closing.add(entry);
             }
         }
-        closings.values().for_each(Closing::go_on);
+        closings.values().for_each(CloseQueue::go_on);
     }
 
     /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
@@ -496,10 +496,10 @@ impl Registry {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent.get();
-            let is_free = matches!(entry.command.get(), None | Some(Command::Tick));
+            let is_free = matches!(entry.command.get(), None | Some(ConnectionCommand::Tick));
             if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
-                entry.tell(Command::Move(worker));
+                entry.tell(ConnectionCommand::Move(worker));
             }
         }
     }
@@ -507,7 +507,7 @@ impl Registry {
     /// Tells every connection that the time for draining is over.
     pub fn close_all(&self) {
         for entry in self.entries.borrow().iter() {
-            entry.tell(Command::Close(CloseReason::DrainDeadline));
+            entry.tell(ConnectionCommand::Close(CloseReason::DrainDeadline));
         }
     }
 
@@ -517,7 +517,7 @@ impl Registry {
         let groups: HashSet<u64> = groups.iter().copied().collect();
         for entry in self.entries.borrow().iter() {
             if entry.groups.get().iter().any(|group| groups.contains(group)) {
-                entry.tell(Command::Close(CloseReason::DrainDeadline));
+                entry.tell(ConnectionCommand::Close(CloseReason::DrainDeadline));
             }
         }
     }
@@ -536,7 +536,7 @@ impl Registry {
         self.emptied.notified().await;
     }
 
-    fn remove(&self, entry: &Entry) {
+    fn remove(&self, entry: &ConnectionEntry) {
         let mut entries = self.entries.borrow_mut();
         let slot = entry.slot.get();
         entries.swap_remove(slot);
@@ -550,27 +550,27 @@ impl Registry {
 }
 
 /// Keeps a connection in the registry; on drop it leaves, and its last bytes are counted.
-pub struct Registered {
-    registry: Rc<Registry>,
-    entry: Rc<Entry>,
+pub struct RegistryGuard {
+    registry: Rc<ConnectionRegistry>,
+    entry: Rc<ConnectionEntry>,
 }
 
 /// What a connection takes along when it leaves a worker for another.
 #[derive(Debug)]
-pub struct Left {
+pub struct MigratingEntry {
     id: u64,
     groups: [u64; 2],
     client: Option<IpAddr>,
     totals: [u64; 2],
     dropped: u64,
     metrics: Arc<ListenerMetrics>,
-    tallies: Tallies,
+    tallies: ConnectionTallies,
 }
 
-impl Registered {
+impl RegistryGuard {
     /// Leaves this worker.
-    pub fn leave(self) -> Left {
-        Left {
+    pub fn leave(self) -> MigratingEntry {
+        MigratingEntry {
             id: self.entry.id,
             groups: self.entry.groups.get(),
             client: self.entry.client.get(),
@@ -582,20 +582,20 @@ impl Registered {
     }
 
     /// A second handle on the entry, which does not keep the connection in the registry.
-    pub fn share(&self) -> Rc<Entry> {
+    pub fn share(&self) -> Rc<ConnectionEntry> {
         Rc::clone(&self.entry)
     }
 }
 
-impl std::ops::Deref for Registered {
-    type Target = Entry;
+impl std::ops::Deref for RegistryGuard {
+    type Target = ConnectionEntry;
 
-    fn deref(&self) -> &Entry {
+    fn deref(&self) -> &ConnectionEntry {
         &self.entry
     }
 }
 
-impl Drop for Registered {
+impl Drop for RegistryGuard {
     fn drop(&mut self) {
         self.entry.flush();
         self.entry.gone.set(true);
@@ -612,17 +612,17 @@ mod tests {
     use crate::executor::{Executor, yield_now};
     use crate::telemetry::Metrics;
 
-    const CLOSE: Command = Command::Close(CloseReason::DrainDeadline);
+    const CLOSE: ConnectionCommand = ConnectionCommand::Close(CloseReason::DrainDeadline);
 
-    fn command(entry: &Entry) -> Option<Command> {
+    fn command(entry: &ConnectionEntry) -> Option<ConnectionCommand> {
         match entry.poll_command(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(command) => Some(command),
             Poll::Pending => None,
         }
     }
 
-    fn one() -> (Rc<Registry>, Registered) {
-        let registry = Registry::new(Loads::new(1), 0);
+    fn one() -> (Rc<ConnectionRegistry>, RegistryGuard) {
+        let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
         (registry, entry)
     }
@@ -638,14 +638,14 @@ mod tests {
         registry.sweep();
         assert_eq!(command(&entry), None, "the byte started a new wait");
         registry.sweep();
-        assert_eq!(command(&entry), Some(Command::Expire));
+        assert_eq!(command(&entry), Some(ConnectionCommand::Expire));
         assert_eq!(entry.total(Direction::FromClient), 1);
     }
 
     /// A sweep may come right after the start of a wait; the time that it ends is not yet over.
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
-        let registry = Registry::new(Loads::new(1), 0);
+        let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
         for ticks in 1..4 {
             entry.expire_after(TICK * ticks);
@@ -654,14 +654,14 @@ mod tests {
                 assert_eq!(command(&entry), None, "{ticks}");
             }
             registry.sweep();
-            assert_eq!(command(&entry), Some(Command::Expire), "{ticks}");
+            assert_eq!(command(&entry), Some(ConnectionCommand::Expire), "{ticks}");
         }
     }
 
     #[test]
     fn entries_leave_in_any_order() {
         let metrics = Metrics::new().listener("l");
-        let registry = Registry::new(Loads::new(1), 0);
+        let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let mut all: Vec<_> =
             (0..5).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
         for victim in [0, 2, 0, 1, 0] {
@@ -682,7 +682,7 @@ mod tests {
         registry.sweep();
         assert_eq!(command(&entry), None);
         registry.sweep();
-        assert_eq!(command(&entry), Some(Command::Tick));
+        assert_eq!(command(&entry), Some(ConnectionCommand::Tick));
     }
 
     #[test]
@@ -694,7 +694,7 @@ mod tests {
         registry.sweep();
         assert_eq!(command(&entry), Some(CLOSE));
         registry.sweep();
-        assert_eq!(command(&entry), Some(Command::Tick));
+        assert_eq!(command(&entry), Some(ConnectionCommand::Tick));
     }
 
     #[test]
@@ -707,7 +707,7 @@ mod tests {
             }
             registry.sweep();
             if entry.look_is_due() {
-                assert_eq!(command(&entry), Some(Command::Tick), "{sweep}");
+                assert_eq!(command(&entry), Some(ConnectionCommand::Tick), "{sweep}");
                 looks.push(sweep);
             }
             assert_eq!(command(&entry), None, "{sweep}");
@@ -729,7 +729,7 @@ mod tests {
     #[test]
     fn a_command_gives_way_to_a_stronger_one_only() {
         let (_registry, entry) = one();
-        let ranked = [Command::Tick, Command::Move(1), Command::Expire, CLOSE];
+        let ranked = [ConnectionCommand::Tick, ConnectionCommand::Move(1), ConnectionCommand::Expire, CLOSE];
         for (rank, weak) in ranked.into_iter().enumerate() {
             for strong in &ranked[rank..] {
                 for (first, second) in [(weak, *strong), (*strong, weak)] {
@@ -745,7 +745,7 @@ mod tests {
     #[test]
     fn blocked_streams_leave_too() {
         let metrics = Metrics::new().listener("l");
-        let registry = Registry::new(Loads::new(2), 0);
+        let registry = ConnectionRegistry::new(Loads::new(2), 0);
         let streams: Vec<_> =
             (0..4).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
         for _ in 0..2 {
@@ -758,14 +758,18 @@ mod tests {
         registry.give_streams_away();
         let commands: Vec<_> = streams.iter().map(|entry| command(entry)).collect();
         let count = |expected| commands.iter().filter(|command| **command == Some(expected)).count();
-        assert_eq!((count(Command::Move(1)), count(Command::Tick)), (2, 2), "{commands:?}");
+        assert_eq!(
+            (count(ConnectionCommand::Move(1)), count(ConnectionCommand::Tick)),
+            (2, 2),
+            "{commands:?}"
+        );
     }
 
     #[test]
     fn streams_leave_until_both_workers_are_even() {
         let metrics = Metrics::new().listener("l");
         let loads = Loads::new(2);
-        let registry = Registry::new(Arc::clone(&loads), 0);
+        let registry = ConnectionRegistry::new(Arc::clone(&loads), 0);
         let streams: Vec<_> =
             (0..8).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
         let idle = registry.register(9, 1, registry.seat(), metrics);
@@ -774,7 +778,8 @@ mod tests {
         }
         registry.sweep();
         registry.give_streams_away();
-        let moving = streams.iter().filter(|entry| command(entry) == Some(Command::Move(1))).count();
+        let moving =
+            streams.iter().filter(|entry| command(entry) == Some(ConnectionCommand::Move(1))).count();
         assert_eq!(moving, 4);
         assert_eq!(command(&idle), None);
         registry.give_streams_away();
@@ -784,7 +789,7 @@ mod tests {
     #[test]
     fn the_only_stream_stays() {
         let loads = Loads::new(2);
-        let registry = Registry::new(loads, 0);
+        let registry = ConnectionRegistry::new(loads, 0);
         let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
         entry.moved(Direction::FromClient, Engine::Spliced, 100 * loads::BUSY);
         registry.sweep();
@@ -795,7 +800,8 @@ mod tests {
     #[test]
     fn what_leaves_one_worker_arrives_whole_at_another() {
         let loads = Loads::new(2);
-        let (here, there) = (Registry::new(Arc::clone(&loads), 0), Registry::new(Arc::clone(&loads), 1));
+        let (here, there) =
+            (ConnectionRegistry::new(Arc::clone(&loads), 0), ConnectionRegistry::new(Arc::clone(&loads), 1));
         let metrics = Metrics::new();
         let entry = here.register(7, 3, here.seat(), metrics.listener("l"));
         let backend = Arc::default();
@@ -835,12 +841,12 @@ mod tests {
         assert!(!entry.hears_backend(), "that was told where it came from");
     }
 
-    const DOWN: Command = Command::Close(CloseReason::BackendDown);
+    const DOWN: ConnectionCommand = ConnectionCommand::Close(CloseReason::BackendDown);
 
     /// A registry with established connections of these backends.
-    fn connected_to(backends: &[u64]) -> (Rc<Registry>, Vec<Registered>) {
+    fn connected_to(backends: &[u64]) -> (Rc<ConnectionRegistry>, Vec<RegistryGuard>) {
         let metrics = Metrics::new().listener("l");
-        let registry = Registry::new(Loads::new(1), 0);
+        let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let connect = |(id, backend): (usize, &u64)| {
             let entry = registry.register(id as u64, 1, registry.seat(), Arc::clone(&metrics));
             entry.join(*backend);
@@ -851,12 +857,12 @@ mod tests {
         (registry, entries)
     }
 
-    fn notice(backend: u64, rate: u32) -> Arc<Notice> {
-        Notice::new(backend, CloseReason::BackendDown, Pace::new(rate))
+    fn notice(backend: u64, rate: u32) -> Arc<CloseNotice> {
+        CloseNotice::new(backend, CloseReason::BackendDown, ClosePace::new(rate))
     }
 
     /// Waits until one of these is told something, and says which and what.
-    async fn told(entries: &[Registered]) -> (u64, Command) {
+    async fn told(entries: &[RegistryGuard]) -> (u64, ConnectionCommand) {
         std::future::poll_fn(|cx| {
             for entry in entries {
                 if let Poll::Ready(command) = entry.poll_command(cx) {

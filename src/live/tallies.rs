@@ -8,13 +8,13 @@ use crate::telemetry::{BackendCounts, CloseKind, Direction, PoolMetrics, RouteCo
 /// The counts of a connection's route, pool and backend, as far as they are known. They go along when the connection
 /// goes to another worker.
 #[derive(Clone, Debug, Default)]
-pub struct Tallies {
+pub struct ConnectionTallies {
     route: OnceCell<Arc<RouteCounts>>,
     pool: OnceCell<Arc<PoolMetrics>>,
     backend: OnceCell<Arc<BackendCounts>>,
 }
 
-impl Tallies {
+impl ConnectionTallies {
     /// A route with a name took the connection.
     pub fn follow(&self, route: &Arc<RouteCounts>) {
         _ = self.route.set(Arc::clone(route));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::flow::{self, Flow, FlowEnd, Place};
 use super::{End, Relay, Side, peers};
 use crate::executor::{sleep, timeout};
-use crate::live::Registered;
+use crate::live::RegistryGuard;
 use crate::sys::socket;
 
 /// The first and the longest pause between two looks at the peer's acknowledgements.
@@ -67,7 +67,7 @@ impl Broken {
 /// If the side had finished before it broke, its bytes are complete. They are then not cut off after `reset_linger`,
 /// but wait for their reader as long as in any half-closed connection, unless that reader is gone or stalled for too
 /// long.
-pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Registered) -> u64 {
+pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &RegistryGuard) -> u64 {
     let other = match broken.side {
         Side::Client => Side::Backend,
         Side::Backend => Side::Client,

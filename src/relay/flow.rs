@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use super::EngineChoice;
 use super::pipe_pool::{Lent, PipePool};
-use crate::live::Entry;
+use crate::live::ConnectionEntry;
 use crate::sys::Stream;
 use crate::telemetry::{Direction, Engine, PipeFallback};
 
@@ -118,7 +118,7 @@ pub(super) struct Place<'a> {
     pub(super) source: &'a Stream,
     pub(super) sink: &'a Stream,
     pub(super) engines: &'a Engines,
-    pub(super) entry: &'a Entry,
+    pub(super) entry: &'a ConnectionEntry,
 }
 
 impl Flow {

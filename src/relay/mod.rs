@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::live::{Command, PeerTimeouts, Registered};
+use crate::live::{ConnectionCommand, PeerTimeouts, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::Broken;
@@ -165,7 +165,7 @@ pub struct Breach(Broken);
 enum Why {
     Finished(Side),
     Broken(Broken),
-    Told(Command),
+    Told(ConnectionCommand),
     Stalled(Side),
 }
 
@@ -238,7 +238,7 @@ impl Relay {
     ///
     /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken,
     /// cancelling cuts short what was still to be delivered.
-    pub async fn run(&mut self, entry: &Registered) -> End {
+    pub async fn run(&mut self, entry: &RegistryGuard) -> End {
         self.begin(entry);
         let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
         match self.end(stopped, entry) {
@@ -248,7 +248,7 @@ impl Relay {
     }
 
     /// Starts the wait for silence. To be called once before [`Relay::poll`].
-    pub fn begin(&self, entry: &Registered) {
+    pub fn begin(&self, entry: &RegistryGuard) {
         entry.expire_after(self.silence_limit());
         entry.wants_tick(self.wants_tick());
         // Bytes may have been sent before this relay began, also by another worker.
@@ -260,7 +260,7 @@ impl Relay {
     /// # Errors
     ///
     /// A side broke: [`Relay::pass_on`] takes time to tell the other.
-    pub fn end(&mut self, stopped: Stopped, entry: &Registered) -> Result<End, Breach> {
+    pub fn end(&mut self, stopped: Stopped, entry: &RegistryGuard) -> Result<End, Breach> {
         match stopped.0 {
             Why::Finished(first) => {
                 self.unbound_peers();
@@ -271,7 +271,7 @@ impl Relay {
                 Ok(End::Stalled { side })
             }
             Why::Broken(broken) => Err(Breach(broken)),
-            Why::Told(Command::Move(to)) => Ok(End::Moved { to }),
+            Why::Told(ConnectionCommand::Move(to)) => Ok(End::Moved { to }),
             Why::Told(command) => Ok(self.cut(command, entry)),
         }
     }
@@ -281,7 +281,7 @@ impl Relay {
     /// # Cancel safety
     ///
     /// As [`Relay::run`].
-    pub async fn pass_on(&mut self, breach: Breach, entry: &Registered) -> End {
+    pub async fn pass_on(&mut self, breach: Breach, entry: &RegistryGuard) -> End {
         let Breach(mut broken) = breach;
         let dropped = broken::pass_on(self, &mut broken, entry).await;
         entry.dropped(dropped);
@@ -289,19 +289,19 @@ impl Relay {
     }
 
     /// Moves what can be moved now; ready when the directions have stopped.
-    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Stopped> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<Stopped> {
         self.poll_steady(cx, entry).map(Stopped)
     }
 
-    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &Registered) -> Poll<Why> {
+    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<Why> {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
-                Command::Tick => {
+                ConnectionCommand::Tick => {
                     if let Some(why) = self.look_after(entry) {
                         return Poll::Ready(why);
                     }
                 }
-                Command::Expire if self.outlives_silence(entry, Instant::now()) => {}
+                ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
                 command => return Poll::Ready(Why::Told(command)),
             }
         }
@@ -323,7 +323,7 @@ impl Relay {
     }
 
     /// The direction that reads from a side, and where it works.
-    fn parts<'a>(&'a mut self, from: Side, entry: &'a Registered) -> (&'a mut Flow, Place<'a>) {
+    fn parts<'a>(&'a mut self, from: Side, entry: &'a RegistryGuard) -> (&'a mut Flow, Place<'a>) {
         let engines = &*self.engines;
         let (client, backend) = (&self.client, &self.backend);
         match from {
@@ -334,7 +334,7 @@ impl Relay {
         }
     }
 
-    fn pass_first_end(&mut self, side: Side, entry: &Registered) {
+    fn pass_first_end(&mut self, side: Side, entry: &RegistryGuard) {
         let (flow, place) = self.parts(side, entry);
         flow.pass_end(place);
         self.first = Some(side);
@@ -350,7 +350,7 @@ impl Relay {
     ///
     /// A direction whose sink is blocked or whose source has ended does not read, so it does not hear
     /// that its source was reset; here it is asked.
-    fn look_after(&mut self, entry: &Registered) -> Option<Why> {
+    fn look_after(&mut self, entry: &RegistryGuard) -> Option<Why> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
@@ -374,21 +374,25 @@ impl Relay {
     /// Ends the connection on our own decision.
     ///
     /// A side that still expected bytes is reset, so that a transfer cut short never looks complete.
-    fn cut(&mut self, command: Command, entry: &Registered) -> End {
+    fn cut(&mut self, command: ConnectionCommand, entry: &RegistryGuard) -> End {
         let half_closed = self.first.is_some();
         let is_blocked = self.from_client.is_blocked() || self.from_backend.is_blocked();
-        if is_blocked || half_closed || self.waits_for_peer() || matches!(command, Command::Close(_)) {
+        if is_blocked
+            || half_closed
+            || self.waits_for_peer()
+            || matches!(command, ConnectionCommand::Close(_))
+        {
             self.reset_both(entry);
         }
         match command {
-            Command::Close(reason) => End::Closed { reason },
+            ConnectionCommand::Close(reason) => End::Closed { reason },
             _ if half_closed && !self.has_waited() => End::HalfClosed,
             _ => End::Idle,
         }
     }
 
     /// Resets both sides, and counts the bytes that are thrown away.
-    fn reset_both(&mut self, entry: &Registered) {
+    fn reset_both(&mut self, entry: &RegistryGuard) {
         let waiting = self.from_client.abandon() + self.from_backend.abandon();
         entry.dropped(waiting as u64);
         let _ = socket::reset_on_close(&self.client);

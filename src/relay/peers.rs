@@ -1,7 +1,7 @@
 //! Sets the late socket options of a relay's backend, and finds out whether a peer is gone or stalled.
 //!
 //! The relay asks the kernel only about connections with unacknowledged bytes, at most every two seconds. It does not
-//! ask about other connections until bytes move again ([`Entry::look_again`]). The time between two questions of the
+//! ask about other connections until bytes move again ([`ConnectionEntry::look_again`]). The time between two questions of the
 //! kernel to a peer is bounded only while the peer acknowledges nothing. Before a socket is closed, it gets the
 //! kernel's own bound back, because the kernel also uses the bound to give up the last bytes of a closed socket.
 
@@ -11,7 +11,7 @@ use super::broken::Broken;
 use super::peer_watch::{PeerWatch, Progress, Questions, is_gone, questions};
 use super::{Relay, RelayOptions, Side};
 use crate::executor::sleep;
-use crate::live::{Entry, PeerTimeouts, TICK};
+use crate::live::{ConnectionEntry, PeerTimeouts, TICK};
 use crate::sys::{Stream, socket, tcp};
 use crate::telemetry::Direction;
 
@@ -63,7 +63,7 @@ impl Relay {
     }
 
     /// Asks the kernel about both peers, and arranges the next look if bytes wait for one of them.
-    pub(super) fn look_at_peers(&mut self, entry: &Entry, now: Instant) -> Option<PeerFault> {
+    pub(super) fn look_at_peers(&mut self, entry: &ConnectionEntry, now: Instant) -> Option<PeerFault> {
         let mut again = None;
         for side in Side::BOTH {
             match self.look_at(side, entry, now) {
@@ -85,7 +85,7 @@ impl Relay {
     }
 
     /// Looks at one side. If its peer acknowledged bytes, the time of silence begins anew, as it does when bytes move.
-    fn look_at(&mut self, side: Side, entry: &Entry, now: Instant) -> Progress {
+    fn look_at(&mut self, side: Side, entry: &ConnectionEntry, now: Instant) -> Progress {
         let written = entry.total(match side {
             Side::Client => Direction::FromBackend,
             Side::Backend => Direction::FromClient,
@@ -148,7 +148,7 @@ impl Relay {
 
     /// Whether the connection may go on although it was silent for its limit: the kernel still moves its last bytes, or
     /// one side has finished and the other has not yet read everything.
-    pub(super) fn outlives_silence(&mut self, entry: &Entry, now: Instant) -> bool {
+    pub(super) fn outlives_silence(&mut self, entry: &ConnectionEntry, now: Instant) -> bool {
         let (mut moves, mut waits) = (false, self.from_client.is_blocked() || self.from_backend.is_blocked());
         for side in Side::BOTH {
             let waited = self.peers.as_mut().is_some_and(|peers| peers.peer(side).watch.is_waiting());

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::peer_watch::GONE_AFTER;
 use super::*;
 use crate::executor::{self, Executor, TaskNext, timeout, yield_now};
-use crate::live::{Loads, Registry, TICK};
+use crate::live::{ConnectionRegistry, Loads, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
 
@@ -67,8 +67,8 @@ fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
 /// A worker's things, and a client and a backend that talk through a relay.
 struct Scene {
     metrics: Arc<Metrics>,
-    registry: Rc<Registry>,
-    entry: Registered,
+    registry: Rc<ConnectionRegistry>,
+    entry: RegistryGuard,
     engines: Rc<Engines>,
     settings: RelaySettings,
     client: Rc<Stream>,
@@ -85,7 +85,7 @@ impl Scene {
 
     fn with(settings: RelaySettings, kind: Kind, pipes: usize) -> (Self, Relay) {
         let metrics = Metrics::new();
-        let registry = Registry::new(Loads::new(1), 0);
+        let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let entry = registry.register(1, 1, registry.seat(), metrics.listener("l"));
         let engines = Rc::new(Engines::new(PipePool::new(pipes, Arc::clone(&metrics))));
         let (client, inner_client) = pair(kind);

@@ -9,7 +9,7 @@ use humantime::format_duration;
 
 use super::events::{EventKind, Severity};
 use super::{Server, backend_log};
-use crate::live::{Notice, Pace};
+use crate::live::{CloseNotice, ClosePace};
 use crate::pool::{
     AgentReport, Backend, Change, CheckOutcome, CheckReport, Discovery, OnDown, Sighting, State, Withheld,
 };
@@ -25,7 +25,7 @@ pub(super) struct Aftercare {
     /// The notices that were given, by the backends' numbers.
     notices: HashMap<u64, Given>,
     /// The pace of each pool that closes connections, by its name: all of its backends share it.
-    paces: HashMap<Arc<str>, (u32, Arc<Pace>)>,
+    paces: HashMap<Arc<str>, (u32, Arc<ClosePace>)>,
     /// The pools that were in panic when last looked at, by their names.
     in_panic: HashSet<Arc<str>>,
     /// The pools that have no backend for new connections, by their names, and since when.
@@ -35,7 +35,7 @@ pub(super) struct Aftercare {
 /// A notice, and the rate that its pool had then.
 struct Given {
     rate: u32,
-    notice: Arc<Notice>,
+    notice: Arc<CloseNotice>,
 }
 
 impl Aftercare {
@@ -200,7 +200,7 @@ impl Aftercare {
         self.withdraw(backend.number());
         let Some(rate) = rate else { return };
         let pace = self.pace(backend.pool(), rate);
-        let notice = Notice::new(backend.number(), CloseReason::BackendDown, pace);
+        let notice = CloseNotice::new(backend.number(), CloseReason::BackendDown, pace);
         let (pool, open) = (backend.pool(), backend.active());
         if open > 0 {
             tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
@@ -211,10 +211,10 @@ impl Aftercare {
         self.notices.insert(backend.number(), Given { rate, notice });
     }
 
-    fn pace(&mut self, pool: &Arc<str>, rate: u32) -> Arc<Pace> {
-        let (was, pace) = self.paces.entry(Arc::clone(pool)).or_insert_with(|| (rate, Pace::new(rate)));
+    fn pace(&mut self, pool: &Arc<str>, rate: u32) -> Arc<ClosePace> {
+        let (was, pace) = self.paces.entry(Arc::clone(pool)).or_insert_with(|| (rate, ClosePace::new(rate)));
         if *was != rate {
-            (*was, *pace) = (rate, Pace::new(rate));
+            (*was, *pace) = (rate, ClosePace::new(rate));
         }
         Arc::clone(pace)
     }
