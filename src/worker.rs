@@ -24,7 +24,7 @@ use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
 use crate::executor::{self, Executor, Sleep, TaskNext, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
 use crate::live::{CloseNotice, ConnectionRegistry, Loads, OpenConnections, TICK};
-use crate::pool::Sighting;
+use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
 use crate::sys::Listening;
@@ -87,7 +87,7 @@ pub struct Supplies {
     /// How much each worker has to do.
     pub loads: Arc<Loads>,
     /// Where it is told that clients fail at a backend.
-    pub sightings: mpsc::Sender<Sighting>,
+    pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
 /// Ticks between two looks at whether streams should move to another worker.
@@ -270,7 +270,7 @@ impl Desk {
             access_log: supplies.access_log,
             metrics: supplies.metrics,
             doors: supplies.doors,
-            sightings: supplies.sightings,
+            failure_reports: supplies.failure_reports,
         };
         Self { around: Rc::new(around), posts: HashMap::new(), unregistered: Vec::new(), leaving: Vec::new() }
     }

@@ -101,7 +101,7 @@ enum Duty {
 
 struct Guest {
     socket: TcpStream,
-    duty: Duty,
+    operator_state: Duty,
     interest: Interest,
 }
 
@@ -124,7 +124,8 @@ impl Hall {
         for _ in 0..ACCEPTS {
             // A failure is temporary or the client's; the listener stays ready if more are waiting.
             let Ok((socket, _)) = listener.accept() else { return };
-            let mut guest = Guest { socket, duty: Duty::Hear(Vec::new()), interest: Interest::Read };
+            let mut guest =
+                Guest { socket, operator_state: Duty::Hear(Vec::new()), interest: Interest::Read };
             // The hello has usually arrived with the connection.
             let Ok(Some(interest)) = guest.serve(&mut self.desk) else { continue };
             guest.interest = interest;
@@ -161,7 +162,7 @@ impl Hall {
 impl Guest {
     /// Goes on with the duty, and tells what to wait for, or `None` at its end.
     fn serve(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        match &mut self.duty {
+        match &mut self.operator_state {
             Duty::Hear(_) => self.receive(desk),
             Duty::Echo(owed) if owed.is_empty() => self.echo(desk),
             Duty::Echo(owed) => {
@@ -179,7 +180,7 @@ impl Guest {
     }
 
     fn receive(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let Duty::Hear(heard) = &mut self.duty else { return Ok(None) };
+        let Duty::Hear(heard) = &mut self.operator_state else { return Ok(None) };
         match take(&self.socket, &mut desk.room)? {
             Moved::Bytes(count) => heard.extend_from_slice(&desk.room[..count]),
             Moved::Blocked => return Ok(Some(Interest::Read)),
@@ -191,13 +192,13 @@ impl Guest {
             Greeting::Foreign => return Ok(None),
         };
         let early = heard.split_off(length);
-        self.duty = match command {
+        self.operator_state = match command {
             Command::Echo => Duty::Echo(early),
             Command::Reply(left) => Duty::Send { left, finish: false },
             Command::Stream(left) => Duty::Send { left, finish: true },
             Command::Count => Duty::Count(early.len() as u64),
         };
-        match &self.duty {
+        match &self.operator_state {
             Duty::Echo(owed) if !owed.is_empty() => Ok(Some(Interest::Write)),
             Duty::Send { .. } => self.send(&desk.source),
             _ => Ok(Some(Interest::Read)),
@@ -214,12 +215,12 @@ impl Guest {
         if sent == count {
             return Ok(Some(Interest::Read));
         }
-        self.duty = Duty::Echo(desk.room[sent..count].to_vec());
+        self.operator_state = Duty::Echo(desk.room[sent..count].to_vec());
         Ok(Some(Interest::Write))
     }
 
     fn send(&mut self, source: &[u8]) -> io::Result<Option<Interest>> {
-        let Duty::Send { left, finish } = &mut self.duty else { return Ok(None) };
+        let Duty::Send { left, finish } = &mut self.operator_state else { return Ok(None) };
         let most = usize::try_from(*left).unwrap_or(usize::MAX).min(source.len());
         *left -= give(&self.socket, &source[..most])? as u64;
         if *left > 0 {
@@ -228,12 +229,12 @@ impl Guest {
         if *finish {
             self.socket.shutdown(Shutdown::Write)?;
         }
-        self.duty = Duty::AwaitEnd;
+        self.operator_state = Duty::AwaitEnd;
         Ok(Some(Interest::Read))
     }
 
     fn count(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let Duty::Count(seen) = &mut self.duty else { return Ok(None) };
+        let Duty::Count(seen) = &mut self.operator_state else { return Ok(None) };
         match discard(&self.socket, &mut desk.room)? {
             Moved::Bytes(count) => *seen += count as u64,
             Moved::Blocked => {}

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::pool::{Backend, State};
+use crate::pool::{Backend, BackendState};
 use crate::server::{ConfigState, Life, View};
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::SaturationScope;
@@ -125,7 +125,7 @@ fn of_pool(served: &Served) -> Option<String> {
 
 /// A state that the operator did not ask for.
 fn is_unwell(backend: &Backend) -> bool {
-    matches!(backend.state(), State::Down | State::Ejected)
+    matches!(backend.state(), BackendState::Down | BackendState::Ejected)
 }
 
 #[cfg(test)]

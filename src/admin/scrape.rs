@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
 use crate::pool::{
-    Backend, BackendSpec, Discovery, LookupResult, Origin, Pool, PoolSpec, Reason, State, Trouble,
+    Backend, BackendSpec, BackendState, ChangeReason, Discovery, LookupResult, NameOrigin, Pool, PoolSpec,
+    Trouble,
 };
 use crate::server::View;
 use crate::snapshot::{Served, Snapshot};
@@ -177,7 +178,7 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
             }
         }
     };
-    each(&families::BACKEND_UP, |backend| u64::from(backend.state() == State::Up));
+    each(&families::BACKEND_UP, |backend| u64::from(backend.state() == BackendState::Up));
     each(&families::BACKEND_STATE, |backend| backend.state().number().into());
     each(&families::BACKEND_WEIGHT, |backend| backend.weight().into());
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
@@ -212,7 +213,7 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
     each_backend(snapshot, exposition, &families::BACKEND_STATE_CHANGES, |spec, backend, sample| {
-        for state in State::ALL {
+        for state in BackendState::ALL {
             sample(state.word(), backend.entered(state), may_come(state, spec));
         }
     });
@@ -230,20 +231,20 @@ fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 /// The word for why a backend is down; `None` in any other state.
 fn fault(backend: &Backend) -> Option<&'static str> {
-    match backend.reason().filter(|_| backend.state() == State::Down)? {
-        Reason::ChecksFailed(fault) => Some(fault.failed_check().word()),
+    match backend.reason().filter(|_| backend.state() == BackendState::Down)? {
+        ChangeReason::ChecksFailed(fault) => Some(fault.failed_check().word()),
         _ => Some("agent"),
     }
 }
 
 /// Whether a backend of this pool may come into a state by itself; the operator may have it drain or rest besides.
-fn may_come(state: State, spec: &PoolSpec) -> bool {
+fn may_come(state: BackendState, spec: &PoolSpec) -> bool {
     let (is_checked, has_agent) = (spec.health.is_some(), spec.agent.is_some());
     match state {
-        State::Up => is_checked || has_agent || spec.ejection.is_some(),
-        State::Down => is_checked || has_agent,
-        State::Ejected => spec.ejection.is_some(),
-        State::Draining | State::Maintenance => has_agent,
+        BackendState::Up => is_checked || has_agent || spec.ejection.is_some(),
+        BackendState::Down => is_checked || has_agent,
+        BackendState::Ejected => spec.ejection.is_some(),
+        BackendState::Draining | BackendState::Maintenance => has_agent,
     }
 }
 
@@ -307,7 +308,7 @@ fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
         }
     };
     each(&families::DISCOVERY_BACKENDS, |served| {
-        let found = |spec: &&BackendSpec| spec.origin != Origin::Configuration;
+        let found = |spec: &&BackendSpec| spec.origin != NameOrigin::Configuration;
         served.pool.spec().backends.iter().filter(found).count() as f64
     });
     each(&families::DISCOVERY_FAILURES, |served| {

@@ -18,7 +18,7 @@ use super::words::{
     TimeOrOff, Word,
 };
 use crate::balance::Algorithm;
-use crate::pool::spec::{Duty, HashOn};
+use crate::pool::pool_spec::{HashOn, OperatorState};
 use crate::relay::EngineChoice;
 use crate::telemetry::{AccessLogFormat, LogFormat, LogLevel};
 use crate::wire::TlsVersion;
@@ -560,7 +560,7 @@ tables! {
         max_connections: Number<1, MOST_CONNECTIONS>,
         /// What you want of it: "ready" (default); "drain": no new connections, open ones stay;
         /// "maintenance": the same, and its checks pause. Obeyed at a reload.
-        state: Choice<Duty>,
+        state: Choice<OperatorState>,
         /// Where its checks go. Default: as the pool's `health` says.
         health: Target,
         /// Where its agent is. Default: as the pool's `agent` says.
@@ -778,7 +778,7 @@ impl Word for OnDownWord {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("close", Self::Close)];
 }
 
-impl Word for Duty {
+impl Word for OperatorState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("ready", Self::Ready), ("drain", Self::Drain), ("maintenance", Self::Maintenance)];
 }

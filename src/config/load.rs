@@ -14,7 +14,7 @@ use super::findings::Findings;
 use super::named_files::{self, Naming};
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file, list_file, routes_file};
-use crate::pool::Source;
+use crate::pool::DiscoverSource;
 use crate::sys;
 use crate::sys::landlock;
 
@@ -107,7 +107,7 @@ fn load_from(
 /// Paths in a file are relative to its directory.
 fn place_files(config: &mut Config, directory: &Path) {
     for discover in config.pools.iter_mut().flat_map(|pool| &mut pool.discover) {
-        if let Source::File(file) = &mut discover.source {
+        if let DiscoverSource::File(file) = &mut discover.source {
             *file = directory.join(&*file).into();
         }
     }

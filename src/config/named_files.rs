@@ -12,7 +12,7 @@ use super::fault::{Diagnostic, Faults, Span};
 use super::findings::Findings;
 use super::load::reason;
 use super::token;
-use crate::pool::Source;
+use crate::pool::DiscoverSource;
 use crate::pool::discover::{FileFault, read_file};
 use crate::sys::file;
 use crate::telemetry::AccessLogTarget;
@@ -88,7 +88,7 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     for pool in &config.pools {
         let listed: Vec<_> = pool.discover.iter().filter(|source| source.host.is_none()).collect();
         for (at, source) in listed.iter().enumerate() {
-            let Source::File(path) = &source.source else { continue };
+            let DiscoverSource::File(path) = &source.source else { continue };
             let fault = read_file(path).err().map(|fault| discovery(&pool.name, &fault));
             match listed.len() {
                 1 => add(fault, path, &["pool", &pool.name, "discover", "file"], found),

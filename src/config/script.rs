@@ -9,7 +9,7 @@ use super::findings::Findings;
 use super::read::{Path, Read, Value};
 use super::words::string;
 use crate::pool::destination;
-use crate::pool::spec::{Host, Target};
+use crate::pool::pool_spec::{CheckTarget, TargetHost};
 use crate::sys::Address;
 use crate::wire::ServerName;
 use crate::wire::dialogue::send_expect::LONGEST_STEP;
@@ -155,7 +155,7 @@ impl Read for User {
 
 /// Where checks or an agent are: an IP address, one with a port, or a Unix socket.
 #[derive(Clone, Debug)]
-pub(super) struct TargetAddress(pub(super) Target);
+pub(super) struct TargetAddress(pub(super) CheckTarget);
 
 impl Read for TargetAddress {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
@@ -175,10 +175,10 @@ impl Read for TargetAddress {
 }
 
 /// Reads an address of checks or agents, or returns the text of its fault.
-fn target(text: &str) -> Result<Target, String> {
+fn target(text: &str) -> Result<CheckTarget, String> {
     const FORM: &str = "an IP address, one with a port, or a Unix socket";
     if let Ok(Address::Unix(path)) = text.parse() {
-        return Ok(Target { host: Some(Host::Unix(path)), port: None });
+        return Ok(CheckTarget { host: Some(TargetHost::Unix(path)), port: None });
     }
     let (address, port) = match (text.parse::<Address>(), text.parse::<IpAddr>()) {
         (Ok(address), _) => {
@@ -194,5 +194,5 @@ fn target(text: &str) -> Result<Target, String> {
     let address = address.to_canonical();
     destination::check_host(&address).map_err(|fault| fault.to_string())?;
     // The port is kept apart from the address, because it may also come from a key of its own.
-    Ok(Target { host: address.with_port(0).map(Host::Address), port })
+    Ok(CheckTarget { host: address.with_port(0).map(TargetHost::Address), port })
 }

@@ -16,10 +16,11 @@ use super::*;
 use crate::balance::MaxLoad;
 use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::live::PeerTimeouts;
-use crate::pool::spec::{AgentSpec, Host, Target, Targets};
+use crate::pool::pool_spec::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
 use crate::pool::{
-    AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSpec, DnsSpec, Duty, EjectionSpec,
-    HashOn, HealthSpec, OnDown, Passed, QueueSpec, Records, Source, SourcePrefix, TierSpec,
+    AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSource, DiscoverSpec, DnsSpec,
+    EjectionSpec, HashOn, HealthSpec, OnDown, OperatorState, Passed, QueueSpec, RecordKind, SourcePrefix,
+    TierSpec,
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{
@@ -236,7 +237,10 @@ fn every_key_reaches_its_spec() {
     };
     assert_eq!(pool.ejection, Some(ejection));
     assert_eq!(pool.on_down, OnDown::Close { rate: 7 });
-    assert_eq!([pool.backends[0].duty, pool.backends[1].duty], [Duty::Drain, Duty::Ready]);
+    assert_eq!(
+        [pool.backends[0].operator_state, pool.backends[1].operator_state],
+        [OperatorState::Drain, OperatorState::Ready]
+    );
     let dial = DialSpec {
         attempts: 1,
         connect_timeout: millis(1000),

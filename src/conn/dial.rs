@@ -90,9 +90,9 @@ pub(super) async fn dial(
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
                 if !matches!(sniffed.wish, Wish::Cancel)
-                    && let Some(stay) = served.pool.stay(story.client().tcp(), lease.backend())
+                    && let Some(session) = served.pool.session(story.client().tcp(), lease.backend())
                 {
-                    story.stays(stay);
+                    story.sessions(session);
                 }
                 story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);

@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use crate::executor::{self, TaskNext};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{ConnectionRegistry, Seat};
-use crate::pool::Sighting;
+use crate::pool::FailureReport;
 use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
@@ -69,7 +69,7 @@ pub struct Surroundings {
     /// The ways to the other workers.
     pub doors: Arc<Doors>,
     /// Where it is told that clients fail at a backend.
-    pub sightings: mpsc::Sender<Sighting>,
+    pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
 /// What all connections of the process share.

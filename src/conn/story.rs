@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::Surroundings;
 use crate::limit::{GatePass, Moment, Permit, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
-use crate::pool::forward::Mark;
-use crate::pool::{Backend, Lease, Sighting, Stay, Trouble};
+use crate::pool::forward::ForwardMark;
+use crate::pool::{Backend, FailureReport, Lease, SessionGuard, Trouble};
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
@@ -76,9 +76,9 @@ struct Plot {
 #[derive(Default)]
 struct Kept {
     /// While it is forwarded by its name, so that it is known if it comes in again.
-    mark: Option<Mark>,
+    mark: Option<ForwardMark>,
     /// While it may be a session whose query is to be cancelled.
-    stay: Option<Stay>,
+    session: Option<SessionGuard>,
 }
 
 /// What PROXY headers tell, the one that came in and the one that goes out.
@@ -327,13 +327,13 @@ impl Story {
     }
 
     /// The connection is being forwarded by its name.
-    pub(super) fn keep(&mut self, mark: Mark) {
+    pub(super) fn keep(&mut self, mark: ForwardMark) {
         self.plot_mut().kept.get_or_insert_default().mark = Some(mark);
     }
 
     /// Requests to cancel a query of this connection find its backend.
-    pub(super) fn stays(&mut self, stay: Stay) {
-        self.plot_mut().kept.get_or_insert_default().stay = Some(stay);
+    pub(super) fn sessions(&mut self, session: SessionGuard) {
+        self.plot_mut().kept.get_or_insert_default().session = Some(session);
     }
 
     /// The attempt goes to this address of the name that the client asked for.
@@ -386,9 +386,9 @@ impl Story {
 
     /// Passes a sighting on. Where too many wait already this one is lost; as clients go on to fail, the next
     /// one comes.
-    fn report(&self, sighting: Option<Sighting>) {
-        if let Some(sighting) = sighting {
-            let _ = self.around.sightings.try_send(sighting);
+    fn report(&self, failure_report: Option<FailureReport>) {
+        if let Some(failure_report) = failure_report {
+            let _ = self.around.failure_reports.try_send(failure_report);
         }
     }
 

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::pool_spec::{AgentSpec, CheckTargets};
 use super::probe::{CheckLimit, Shared, Watch, Watches, connect};
-use super::spec::{AgentSpec, Targets};
 use super::{AgentWord, Backend, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
@@ -144,7 +144,7 @@ impl Agents {
         randomness: u64,
     ) {
         let shared = Shared { limit, reports, randomness };
-        let address = |spec: &AgentSpec, targets: &Targets, backend: &Address| {
+        let address = |spec: &AgentSpec, targets: &CheckTargets, backend: &Address| {
             spec.target.address(&targets.agent, backend)
         };
         self.0.follow(pool, pool.spec().agent.as_ref(), &shared, address, run);
@@ -206,11 +206,11 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::pool::spec::Target;
+    use crate::pool::pool_spec::CheckTarget;
 
     fn spec(send: Option<&[u8]>) -> AgentSpec {
         AgentSpec {
-            target: Target::default(),
+            target: CheckTarget::default(),
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(20),
             send: send.map(Into::into),

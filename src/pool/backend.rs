@@ -18,12 +18,13 @@ use arc_swap::ArcSwap;
 
 use super::agent::Allowance;
 use super::health::{
-    Change, CheckFailure, CheckFault, CheckOutcome, Ejection, Event, Health, Reason, Rules, State, Trouble,
+    BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, Health, HealthEvent,
+    HealthRules, StateChange, Trouble,
 };
 use super::latency::Latency;
-use super::probe::Finding;
+use super::probe::CheckFinding;
 use super::queue::Queue;
-use super::{BackendSpec, Duty, slow_start};
+use super::{BackendSpec, OperatorState, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::sys::Address;
 use crate::telemetry::BackendCounts;
@@ -40,8 +41,8 @@ pub struct Backend {
     is_backup: bool,
     // Apart from each other, so that connections that come and go on all workers do not take the
     // cache line away that every pick reads.
-    traffic: Arc<Traffic>,
-    vitals: Arc<Vitals>,
+    traffic: Arc<BackendTraffic>,
+    health_copy: Arc<BackendHealth>,
 }
 
 impl Backend {
@@ -55,14 +56,14 @@ impl Backend {
             weight: spec.weight,
             zone: spec.zone.clone(),
             is_backup: spec.backup,
-            traffic: Arc::new(Traffic::new(now, spec.max_connections, Arc::clone(queue))),
-            vitals: Arc::new(Vitals::new(spec.duty, now)),
+            traffic: Arc::new(BackendTraffic::new(now, spec.max_connections, Arc::clone(queue))),
+            health_copy: Arc::new(BackendHealth::new(spec.operator_state, now)),
         }
     }
 
     /// This backend as one that came to others: it begins slowly, as after each time it comes up.
     pub(super) fn starting_slowly(self) -> Self {
-        self.vitals.starts_slowly.store(true, Ordering::Relaxed);
+        self.health_copy.starts_slowly.store(true, Ordering::Relaxed);
         self
     }
 
@@ -75,7 +76,7 @@ impl Backend {
             old.traffic.go_on(&self.traffic);
             return Arc::clone(old);
         }
-        self.vitals = Arc::clone(&old.vitals);
+        self.health_copy = Arc::clone(&old.health_copy);
         self.succeed_in_counts(old)
     }
 
@@ -134,65 +135,65 @@ impl Backend {
 
     /// Leases that may be held at once, by its configuration and its agent.
     fn places(&self) -> u64 {
-        self.traffic.limit().min(self.vitals.allowance.connections())
+        self.traffic.limit().min(self.health_copy.allowance.connections())
     }
 
     /// Its state.
-    pub fn state(&self) -> State {
-        let state = usize::from(self.vitals.state.load(Ordering::Relaxed));
-        State::ALL.get(state).copied().unwrap_or(State::Up)
+    pub fn state(&self) -> BackendState {
+        let state = usize::from(self.health_copy.state.load(Ordering::Relaxed));
+        BackendState::ALL.get(state).copied().unwrap_or(BackendState::Up)
     }
 
     /// When its state last changed; before any change, when it was configured. Of one that is up: since
     /// when it takes new connections.
     pub fn since(&self) -> Instant {
-        self.vitals.born + Duration::from_millis(self.vitals.since.load(Ordering::Relaxed))
+        self.health_copy.born + Duration::from_millis(self.health_copy.since.load(Ordering::Relaxed))
     }
 
     /// How often it came into a state; the one it began in does not count.
-    pub fn entered(&self, state: State) -> u64 {
-        self.vitals.entered[state as usize].load(Ordering::Relaxed)
+    pub fn entered(&self, state: BackendState) -> u64 {
+        self.health_copy.entered[state as usize].load(Ordering::Relaxed)
     }
 
     /// Its ejection, even if its state is another because of a stronger cause.
     pub fn ejection(&self) -> Option<Ejection> {
-        self.vitals.health().ejection()
+        self.health_copy.health().ejection()
     }
 
     /// Why it is in its state; `None` while it is up.
-    pub fn reason(&self) -> Option<Reason> {
-        self.vitals.health().reason()
+    pub fn reason(&self) -> Option<ChangeReason> {
+        self.health_copy.health().reason()
     }
 
     /// What its last failed check met; `None` if its last check passed and its checks say up.
     pub fn check_failure(&self) -> Option<CheckFailure> {
-        self.vitals.health().check_failure().cloned()
+        self.health_copy.health().check_failure().cloned()
     }
 
     /// Whether it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
-        let is_up = self.vitals.state.load(Ordering::Relaxed) == State::Up as u8;
+        let is_up = self.health_copy.state.load(Ordering::Relaxed) == BackendState::Up as u8;
         self.weight > 0 && is_up && self.agent_share() > 0
     }
 
     /// Percent of its usual share of new connections that its agent lets it have, 0 to 100.
     pub fn agent_share(&self) -> u8 {
-        self.vitals.allowance.share()
+        self.health_copy.allowance.share()
     }
 
     /// Connections at once that its agent lets it have; `None` is no limit.
     pub fn agent_max_connections(&self) -> Option<u64> {
-        Some(self.vitals.allowance.connections()).filter(|&most| most != u64::MAX)
+        Some(self.health_copy.allowance.connections()).filter(|&most| most != u64::MAX)
     }
 
     /// Whether it is to take new connections as far as weight, operator and agent go: all that counts in panic.
     pub fn is_wanted(&self) -> bool {
-        self.weight > 0 && self.agent_share() > 0 && self.vitals.is_wanted.load(Ordering::Relaxed)
+        self.weight > 0 && self.agent_share() > 0 && self.health_copy.is_wanted.load(Ordering::Relaxed)
     }
 
     /// Whether it may be taking less than its share. False for those that are up since the process began.
     pub(super) fn starts_slowly(&self) -> bool {
-        self.vitals.starts_slowly.load(Ordering::Relaxed)
+        self.health_copy.starts_slowly.load(Ordering::Relaxed)
     }
 
     /// How much of its share it takes, of [`FULL_SHARE`]: as much as its agent lets it have, and less in a slow
@@ -200,7 +201,7 @@ impl Backend {
     pub(super) fn share(&self, window: Option<Duration>, now: impl FnOnce() -> Instant) -> u32 {
         let share = match window {
             // What is not up takes nothing, or in panic all it can.
-            Some(window) if self.starts_slowly() && self.state() == State::Up => {
+            Some(window) if self.starts_slowly() && self.state() == BackendState::Up => {
                 slow_start::share(now().saturating_duration_since(self.since()), window)
             }
             _ => FULL_SHARE,
@@ -235,17 +236,17 @@ impl Backend {
 
     /// Checks passed.
     pub fn checks_passed(&self) -> u64 {
-        self.vitals.passed.load(Ordering::Relaxed)
+        self.health_copy.passed.load(Ordering::Relaxed)
     }
 
     /// Checks failed by the backend's fault.
     pub fn checks_failed(&self) -> u64 {
-        self.vitals.failed.load(Ordering::Relaxed)
+        self.health_copy.failed.load(Ordering::Relaxed)
     }
 
     /// Checks that this process could not make ([`CheckFault::Local`]).
     pub fn checks_not_made(&self) -> u64 {
-        self.vitals.not_made.load(Ordering::Relaxed)
+        self.health_copy.not_made.load(Ordering::Relaxed)
     }
 
     /// Its number in this process, by which its connections are found; kept over reloads.
@@ -266,7 +267,7 @@ impl Backend {
     /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]: one
     /// that had left its pool and is back goes on with its counts alone.
     pub(super) fn shares_health(&self, other: &Backend) -> bool {
-        Arc::ptr_eq(&self.vitals, &other.vitals)
+        Arc::ptr_eq(&self.health_copy, &other.health_copy)
     }
 
     /// Whether both have the same place in their pool's order and share.
@@ -275,24 +276,29 @@ impl Backend {
     }
 
     /// Counts a check, and takes in its result as [`Backend::on`].
-    pub(super) fn observe(&self, found: Finding, rules: Rules<'_>, now: Instant) -> Option<Change> {
-        self.vitals.count(found.outcome);
-        let change = self.on(Event::Check(found.outcome), rules, now);
+    pub(super) fn observe(
+        &self,
+        found: CheckFinding,
+        rules: HealthRules<'_>,
+        now: Instant,
+    ) -> Option<StateChange> {
+        self.health_copy.count(found.outcome);
+        let change = self.on(HealthEvent::Check(found.outcome), rules, now);
         if matches!(found.outcome, CheckOutcome::Failed(fault) if fault != CheckFault::Local) {
-            self.vitals.health().add_words(found.heard);
+            self.health_copy.health().add_words(found.heard);
         }
         change
     }
 
     /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
-    pub(super) fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+    pub(super) fn on(&self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<StateChange> {
         let was_wanted = self.is_wanted();
-        let change = self.vitals.on(event, rules, now);
-        if let Some(Change { from, to, .. }) = change
-            && [from, to].contains(&State::Ejected)
+        let change = self.health_copy.on(event, rules, now);
+        if let Some(StateChange { from, to, .. }) = change
+            && [from, to].contains(&BackendState::Ejected)
         {
             // What was met before, or on connections that had begun before, counts no more.
-            self.traffic.troubles.iter().for_each(Troubles::break_row);
+            self.traffic.troubles.iter().for_each(TroubleCount::break_row);
         }
         // In panic it counts also where a stronger state hides it.
         if change.is_some() || was_wanted != self.is_wanted() {
@@ -308,14 +314,14 @@ impl Backend {
 
     /// Takes in what its agent says of its load.
     pub(super) fn allow(&self, word: AgentDirective) {
-        if self.vitals.allowance.take_in(word) {
+        if self.health_copy.allowance.take_in(word) {
             self.changed();
         }
     }
 
     /// No agent limits its load any more.
     pub(super) fn allow_all(&self) {
-        if self.vitals.allowance.forget() {
+        if self.health_copy.allowance.forget() {
             self.changed();
         }
     }
@@ -359,7 +365,7 @@ impl Backend {
 
     /// A client met a trouble; true if that makes too many in a row, which then begins anew.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
-        let Traffic { troubles, borne, .. } = &*self.traffic;
+        let BackendTraffic { troubles, borne, .. } = &*self.traffic;
         troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
     }
 
@@ -380,7 +386,7 @@ pub(super) fn changes() -> u64 {
 
 /// What goes on at a backend, written by the connections of all workers.
 #[derive(Debug)]
-struct Traffic {
+struct BackendTraffic {
     number: u64,
     active: AtomicU64,
     /// The most that `active` may be; [`UNLIMITED`] is no limit.
@@ -393,19 +399,19 @@ struct Traffic {
     /// Those who wait for a place here, or at another backend of the pool.
     queue: ArcSwap<Queue>,
     /// By [`Trouble`].
-    troubles: [Troubles; Trouble::ALL.len()],
+    troubles: [TroubleCount; Trouble::ALL.len()],
     /// Failures in a row that are too many; 0: any number is borne.
     borne: AtomicU32,
 }
 
 /// One trouble that clients met.
 #[derive(Debug, Default)]
-struct Troubles {
+struct TroubleCount {
     total: AtomicU64,
     row: AtomicU32,
 }
 
-impl Troubles {
+impl TroubleCount {
     /// Counts one; true if there are `borne` in a row. Two threads at once may both be told so; an
     /// ejection comes of the first alone.
     fn meet(&self, borne: u32) -> bool {
@@ -433,7 +439,7 @@ const UNLIMITED: u64 = u64::MAX;
 /// The number of the next backend; 0 is none.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
-impl Traffic {
+impl BackendTraffic {
     fn new(now: Instant, limit: Option<u64>, queue: Arc<Queue>) -> Self {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -466,7 +472,7 @@ impl Traffic {
 
     /// Takes over the limit and the queue of what is configured now: from now on they are those of this
     /// server, also for connections that still have its old form in hand.
-    fn go_on(&self, new: &Traffic) {
+    fn go_on(&self, new: &BackendTraffic) {
         self.queue.store(new.queue.load_full());
         if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {
             self.queue.load().changed();
@@ -476,8 +482,8 @@ impl Traffic {
 
 /// What is known of a backend: read by each pick, written a few times per check's interval at the most.
 #[derive(Debug)]
-struct Vitals {
-    /// The [`State`], a copy of that in `health` that is read without its lock.
+struct BackendHealth {
+    /// The [`BackendState`], a copy of that in `health` that is read without its lock.
     state: AtomicU8,
     /// When the state began, in milliseconds after `born`.
     since: AtomicU64,
@@ -486,8 +492,8 @@ struct Vitals {
     starts_slowly: AtomicBool,
     /// Whether neither operator nor agent wants it emptied or left alone, a copy of that in `health`.
     is_wanted: AtomicBool,
-    /// How often each state was entered, by [`State`].
-    entered: [AtomicU64; State::ALL.len()],
+    /// How often each state was entered, by [`BackendState`].
+    entered: [AtomicU64; BackendState::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
@@ -499,9 +505,9 @@ struct Vitals {
     allowance: Allowance,
 }
 
-impl Vitals {
-    fn new(duty: Duty, now: Instant) -> Self {
-        let health = Health::new(duty, now);
+impl BackendHealth {
+    fn new(operator_state: OperatorState, now: Instant) -> Self {
+        let health = Health::new(operator_state, now);
         Self {
             state: AtomicU8::new(health.state() as u8),
             since: AtomicU64::new(0),
@@ -531,7 +537,7 @@ impl Vitals {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn on(&self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+    fn on(&self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<StateChange> {
         let mut health = self.health();
         let change = health.on(event, rules, now);
         self.is_wanted.store(health.is_wanted(), Ordering::Relaxed);
@@ -559,8 +565,8 @@ mod tests {
         HealthSpec::default()
     }
 
-    fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<Change> {
-        backend.observe(outcome.into(), Rules { health: Some(&health_spec()), ejection: None }, now)
+    fn observe(backend: &Backend, outcome: CheckOutcome, now: Instant) -> Option<StateChange> {
+        backend.observe(outcome.into(), HealthRules { health: Some(&health_spec()), ejection: None }, now)
     }
 
     /// A backend that is down, with one lease held and one connection made.
@@ -573,7 +579,7 @@ mod tests {
         backend
     }
 
-    fn check(pool: &str, next: BackendSpec, expected: (State, u64, u64, u64)) {
+    fn check(pool: &str, next: BackendSpec, expected: (BackendState, u64, u64, u64)) {
         let now = Instant::now();
         let old = used(now);
         let new = Backend::new(&pool.into(), &next, now + Duration::from_secs(9), &Arc::default());
@@ -583,17 +589,17 @@ mod tests {
         assert_eq!(new.weight(), next.weight);
         assert_eq!(*new.address(), next.address);
         assert_eq!(new.is_same(&old), new.active() == 1);
-        assert_eq!(new.shares_health(&old), new.state() == State::Down);
+        assert_eq!(new.shares_health(&old), new.state() == BackendState::Down);
     }
 
     #[test]
     fn what_is_taken_over() {
-        check("p", spec("10.0.0.1:1", 1), (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 5), (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:1", 0), (State::Down, 1, 1, 1));
-        check("p", spec("10.0.0.1:2", 1), (State::Up, 0, 0, 0));
-        check("q", spec("10.0.0.1:1", 1), (State::Up, 0, 0, 0));
-        check("p", BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) }, (State::Up, 0, 0, 0));
+        check("p", spec("10.0.0.1:1", 1), (BackendState::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 5), (BackendState::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:1", 0), (BackendState::Down, 1, 1, 1));
+        check("p", spec("10.0.0.1:2", 1), (BackendState::Up, 0, 0, 0));
+        check("q", spec("10.0.0.1:1", 1), (BackendState::Up, 0, 0, 0));
+        check("p", BackendSpec { name: "c".into(), ..spec("10.0.0.1:1", 1) }, (BackendState::Up, 0, 0, 0));
     }
 
     #[test]
@@ -735,13 +741,16 @@ mod tests {
     #[test]
     fn weight_0_is_never_available() {
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 0), Instant::now(), &Arc::default());
-        assert_eq!((backend.state(), backend.is_available()), (State::Up, false));
+        assert_eq!((backend.state(), backend.is_available()), (BackendState::Up, false));
     }
 
     #[test]
     fn a_new_one_begins_by_its_duty() {
-        for (duty, state) in [(Duty::Drain, State::Draining), (Duty::Maintenance, State::Maintenance)] {
-            let spec = BackendSpec { duty, ..spec("10.0.0.1:1", 1) };
+        for (operator_state, state) in [
+            (OperatorState::Drain, BackendState::Draining),
+            (OperatorState::Maintenance, BackendState::Maintenance),
+        ] {
+            let spec = BackendSpec { operator_state, ..spec("10.0.0.1:1", 1) };
             let backend = Backend::new(&"p".into(), &spec, Instant::now(), &Arc::default());
             assert_eq!((backend.state(), backend.is_available()), (state, false));
         }
@@ -754,9 +763,12 @@ mod tests {
         for _ in 0..2 {
             observe(&backend, CheckOutcome::Passed, now);
         }
-        let on = |event| backend.on(event, Rules::default(), now);
-        assert!(on(Event::Duty(Duty::Drain)).is_some() && on(Event::Duty(Duty::Drain)).is_none());
-        assert_eq!(State::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
+        let on = |event| backend.on(event, HealthRules::default(), now);
+        assert!(
+            on(HealthEvent::Duty(OperatorState::Drain)).is_some()
+                && on(HealthEvent::Duty(OperatorState::Drain)).is_none()
+        );
+        assert_eq!(BackendState::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
     }
 
     /// `c`onnects fail, `C`onnected, early `r`eset, `s`poke: which of them fill a row of three?
@@ -805,11 +817,11 @@ mod tests {
         let now = Instant::now();
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default());
         backend.bear(2);
-        let rules = Rules { health: None, ejection: Some(&EjectionSpec::default()) };
+        let rules = HealthRules { health: None, ejection: Some(&EjectionSpec::default()) };
         assert!(!backend.met(Trouble::EarlyReset));
-        assert!(backend.on(Event::Failures(Trouble::Connect), rules, now).is_some());
+        assert!(backend.on(HealthEvent::Failures(Trouble::Connect), rules, now).is_some());
         assert!(!backend.met(Trouble::EarlyReset));
-        assert!(backend.on(Event::Time, rules, now + Duration::from_secs(30)).is_some());
+        assert!(backend.on(HealthEvent::Time, rules, now + Duration::from_secs(30)).is_some());
         assert!(!backend.met(Trouble::EarlyReset) && backend.met(Trouble::EarlyReset));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::pick::Limits;
+use super::pick::LimitRule;
 use super::{Backend, Lease, Pool, Unavailable, hash_on};
 use crate::wire::ServerName;
 
@@ -28,37 +28,39 @@ impl Pool {
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
     ) -> Result<Lease, Unavailable> {
-        let known =
-            self.stays.as_ref().and_then(|stays| stays.only(hash_on::network_key(&self.spec, source)));
+        let known = self
+            .sessions
+            .as_ref()
+            .and_then(|sessions| sessions.only(hash_on::network_key(&self.spec, source)));
         match (known, self.backends()) {
             (Some(backend), _) => Ok(Lease::take_past_limits(&backend)),
             (None, [only]) => Ok(Lease::take_past_limits(only)),
-            (None, _) => self.pick_now(source, server_name, &[], Limits::Passed),
+            (None, _) => self.pick_now(source, server_name, &[], LimitRule::Passed),
         }
     }
 
     /// Remembers a connection of this client to a backend, for requests to cancel; `None` where none come.
-    pub fn stay(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<Stay> {
-        let stays = self.stays.as_ref()?;
+    pub fn session(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<SessionGuard> {
+        let sessions = self.sessions.as_ref()?;
         let place = (hash_on::network_key(&self.spec, source), backend.number());
-        stays.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;
-        Some(Stay { stays: Arc::clone(stays), place })
+        sessions.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;
+        Some(SessionGuard { sessions: Arc::clone(sessions), place })
     }
 }
 
 /// At which backends the sources of a pool have connections. Shared by the pools of one name and by all that
 /// is remembered; there are never more entries than connections.
 #[derive(Debug, Default)]
-pub(super) struct Stays {
+pub(super) struct SessionTable {
     /// By the key of the source and the number of the backend, with how many there are. A lock because any
     /// worker may come; it is held for one look-up.
-    open: Mutex<BTreeMap<Place, (Arc<Backend>, u64)>>,
+    open: Mutex<BTreeMap<SessionKey, (Arc<Backend>, u64)>>,
 }
 
-type Place = (u64, u64);
+type SessionKey = (u64, u64);
 
-impl Stays {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<Place, (Arc<Backend>, u64)>> {
+impl SessionTable {
+    fn open(&self) -> MutexGuard<'_, BTreeMap<SessionKey, (Arc<Backend>, u64)>> {
         // A panic while it was held cannot leave a half-made state behind: each entry is valid alone.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,14 +76,14 @@ impl Stays {
 /// A connection that is remembered by its source and its backend, until this is dropped.
 #[derive(Debug)]
 #[must_use = "what is dropped is forgotten"]
-pub struct Stay {
-    stays: Arc<Stays>,
-    place: Place,
+pub struct SessionGuard {
+    sessions: Arc<SessionTable>,
+    place: SessionKey,
 }
 
-impl Drop for Stay {
+impl Drop for SessionGuard {
     fn drop(&mut self) {
-        let mut open = self.stays.open();
+        let mut open = self.sessions.open();
         if let Some((_, count)) = open.get_mut(&self.place) {
             *count -= 1;
             if *count == 0 {
@@ -97,7 +99,7 @@ mod tests {
 
     use super::*;
     use crate::balance::Algorithm;
-    use crate::pool::{BackendSpec, Duty, PoolSpec, QueueSpec, Trouble};
+    use crate::pool::{BackendSpec, OperatorState, PoolSpec, QueueSpec, Trouble};
 
     fn backends(names: &str) -> Vec<BackendSpec> {
         let backends = names.split(' ').map(|name| BackendSpec {
@@ -139,7 +141,10 @@ mod tests {
     #[test]
     fn the_only_backend_is_asked_whatever_its_state() {
         let drained = |names| {
-            backends(names).into_iter().map(|backend| BackendSpec { duty: Duty::Drain, ..backend }).collect()
+            backends(names)
+                .into_iter()
+                .map(|backend| BackendSpec { operator_state: OperatorState::Drain, ..backend })
+                .collect()
         };
         let pool = |names| Pool::build(PoolSpec::new("p".into(), drained(names)), None, 0);
         assert!(pool("a").pick(client(1), None, &[]).is_err());
@@ -181,10 +186,10 @@ mod tests {
         pool.pick_for_cancel(source, None).unwrap().backend().name().to_string()
     }
 
-    fn session(pool: &Pool, source: Option<SocketAddr>) -> (Lease, Stay) {
+    fn session(pool: &Pool, source: Option<SocketAddr>) -> (Lease, SessionGuard) {
         let lease = pool.pick(source, None, &[]).unwrap();
-        let stay = pool.stay(source, lease.backend()).unwrap();
-        (lease, stay)
+        let session = pool.session(source, lease.backend()).unwrap();
+        (lease, session)
     }
 
     #[test]
@@ -196,7 +201,7 @@ mod tests {
                 assert_eq!(cancelled_at(&pool, client(number as u32)), **lease.backend().name());
             }
             drop(sessions);
-            assert!(pool.stays.as_ref().unwrap().open().is_empty());
+            assert!(pool.sessions.as_ref().unwrap().open().is_empty());
         }
     }
 
@@ -235,6 +240,6 @@ mod tests {
     fn pools_without_requests_remember_nothing() {
         let pool = Pool::build(PoolSpec::new("p".into(), backends("a b")), None, 0);
         let lease = pool.pick(client(1), None, &[]).unwrap();
-        assert!(pool.stay(client(1), lease.backend()).is_none());
+        assert!(pool.session(client(1), lease.backend()).is_none());
     }
 }

@@ -7,13 +7,13 @@ use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use super::agent::of_state;
-use super::health::{Event, Rules};
-use super::{AgentReport, Backend, Change, CheckReport, EjectionSpec, Pool, State, Trouble};
+use super::health::{HealthEvent, HealthRules};
+use super::{AgentReport, Backend, BackendState, CheckReport, EjectionSpec, Pool, StateChange, Trouble};
 use crate::wire::agent::AgentDirective;
 
 /// Clients met the same trouble at a backend so often in a row that it may be ejected.
 #[derive(Clone, Debug)]
-pub struct Sighting {
+pub struct FailureReport {
     /// The backend as the last of these clients held it.
     pub backend: Arc<Backend>,
     /// What they met.
@@ -22,7 +22,7 @@ pub struct Sighting {
 
 /// Why a backend is not ejected although clients fail there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Withheld {
+pub enum EjectionRefusal {
     /// As many of the pool are ejected as may be at once.
     #[error("as many are ejected as may be")]
     MostEjected,
@@ -35,7 +35,7 @@ impl Pool {
     /// Takes in what a check found, and says if that changed the backend's state.
     ///
     /// It is passed over while the pool has no checks.
-    pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<Change> {
+    pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<StateChange> {
         self.spec.health.as_ref()?;
         self.mine(&report.backend)?.observe(report.found.clone(), self.rules(), now)
     }
@@ -43,7 +43,7 @@ impl Pool {
     /// Takes in what a backend's agent said, word by word.
     ///
     /// It is passed over while the pool asks no agents.
-    pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<Change> {
+    pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<StateChange> {
         let (Some(_), Ok(words), Some(backend)) =
             (&self.spec.agent, &report.heard, self.mine(&report.backend))
         else {
@@ -51,7 +51,7 @@ impl Pool {
         };
         let take_in = |word: &AgentDirective| {
             backend.allow(*word);
-            backend.on(Event::Agent(of_state(*word)?), self.rules(), now)
+            backend.on(HealthEvent::Agent(of_state(*word)?), self.rules(), now)
         };
         words.iter().filter_map(take_in).collect()
     }
@@ -61,20 +61,25 @@ impl Pool {
     /// # Errors
     ///
     /// Why it stays.
-    pub fn eject(&self, sighting: &Sighting, now: Instant) -> Result<Option<Change>, Withheld> {
+    pub fn eject(
+        &self,
+        failure_report: &FailureReport,
+        now: Instant,
+    ) -> Result<Option<StateChange>, EjectionRefusal> {
         let Some(spec) = &self.spec.ejection else { return Ok(None) };
-        let Some(backend) = self.mine(&sighting.backend).filter(|backend| backend.state() == State::Up)
+        let Some(backend) =
+            self.mine(&failure_report.backend).filter(|backend| backend.state() == BackendState::Up)
         else {
             return Ok(None);
         };
-        let ejected = self.backends.iter().filter(|backend| backend.state() == State::Ejected).count();
+        let ejected = self.backends.iter().filter(|backend| backend.state() == BackendState::Ejected).count();
         if ejected >= self.most_ejected(spec) {
-            return Err(Withheld::MostEjected);
+            return Err(EjectionRefusal::MostEjected);
         }
         if !self.backends.iter().any(|other| other.is_available() && !other.is_same(backend)) {
-            return Err(Withheld::LastOne);
+            return Err(EjectionRefusal::LastOne);
         }
-        Ok(backend.on(Event::Failures(sighting.trouble), self.rules(), now))
+        Ok(backend.on(HealthEvent::Failures(failure_report.trouble), self.rules(), now))
     }
 
     fn most_ejected(&self, spec: &EjectionSpec) -> usize {
@@ -82,18 +87,18 @@ impl Pool {
     }
 
     /// Readmits a backend whose ejection is over.
-    pub fn readmit(&self, backend: &Backend, now: Instant) -> Option<Change> {
-        self.mine(backend)?.on(Event::Time, self.rules(), now)
+    pub fn readmit(&self, backend: &Backend, now: Instant) -> Option<StateChange> {
+        self.mine(backend)?.on(HealthEvent::Time, self.rules(), now)
     }
 
     /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
     /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into
     /// force, and not before: backends are shared with the pool it takes the place of, and who waits there is
     /// told to look here.
-    pub fn settle(self: &Arc<Self>, now: Instant) -> Vec<(Arc<Backend>, Change)> {
-        let checks_off = self.spec.health.is_none().then_some(Event::ChecksOff);
-        let agent_off = self.spec.agent.is_none().then_some(Event::AgentOff);
-        let ejection_off = self.spec.ejection.is_none().then_some(Event::EjectionOff);
+    pub fn settle(self: &Arc<Self>, now: Instant) -> Vec<(Arc<Backend>, StateChange)> {
+        let checks_off = self.spec.health.is_none().then_some(HealthEvent::ChecksOff);
+        let agent_off = self.spec.agent.is_none().then_some(HealthEvent::AgentOff);
+        let ejection_off = self.spec.ejection.is_none().then_some(HealthEvent::EjectionOff);
         let borne = self.spec.borne();
         let mut changes = Vec::new();
         for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
@@ -101,8 +106,9 @@ impl Pool {
             if agent_off.is_some() {
                 backend.allow_all();
             }
-            for event in
-                [Some(Event::Duty(spec.duty)), checks_off, agent_off, ejection_off].into_iter().flatten()
+            for event in [Some(HealthEvent::Duty(spec.operator_state)), checks_off, agent_off, ejection_off]
+                .into_iter()
+                .flatten()
             {
                 let change = backend.on(event, self.rules(), now);
                 changes.extend(change.map(|change| (Arc::clone(backend), change)));
@@ -130,7 +136,7 @@ impl Pool {
         self.backend(other.name()).filter(|backend| backend.shares_health(other))
     }
 
-    fn rules(&self) -> Rules<'_> {
-        Rules { health: self.spec.health.as_ref(), ejection: self.spec.ejection.as_ref() }
+    fn rules(&self) -> HealthRules<'_> {
+        HealthRules { health: self.spec.health.as_ref(), ejection: self.spec.ejection.as_ref() }
     }
 }

@@ -43,7 +43,7 @@ const MAPPED_BITS: u8 = 96;
 /// The name is that of [`HashOn::ProxyAuthority`] where that is hashed and there is one ([`Pool::authority`]).
 /// A name alone falls back to the source's network where no name was sent.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
-    let mut key = Key { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
+    let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {
         (Some(HashOn::Sni | HashOn::ProxyAuthority), Some(name)) => {
             key.hasher.write(&[NAME]);
@@ -66,7 +66,7 @@ pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Opti
 
 /// The key of a client's network, whatever `pool` hashes.
 pub(super) fn network_key(pool: &PoolSpec, source: Option<SocketAddr>) -> u64 {
-    let mut key = Key { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
+    let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     key.source(HashOn::SourceIp, source);
     key.hasher.finish()
 }
@@ -82,12 +82,12 @@ impl Pool {
 }
 
 /// A key that is being made.
-struct Key {
+struct HashInput {
     hasher: SipHasher24,
     prefix: SourcePrefix,
 }
 
-impl Key {
+impl HashInput {
     fn source(&mut self, part: HashOn, source: Option<SocketAddr>) {
         let Some(source) = source else {
             self.hasher.write(&[NO_ADDRESS]);

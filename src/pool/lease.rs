@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, Sighting, Trouble};
+use super::{Backend, FailureReport, Trouble};
 
 /// Holds a backend for one connection and counts it there from pick to drop, so a backend that hangs
 /// in connecting is seen as loaded too. It keeps its backend alive over reloads.
 ///
 /// It also tells the backend how the connection fares. Trouble that is met too often in a row makes a
-/// [`Sighting`], which is to be given to whoever applies changes.
+/// [`FailureReport`], which is to be given to whoever applies changes.
 #[derive(Debug)]
 #[must_use = "a dropped lease is given back"]
 pub struct Lease {
@@ -78,9 +78,9 @@ impl Lease {
     }
 
     /// The connection met a trouble by the backend's fault.
-    pub fn met(&self, trouble: Trouble) -> Option<Sighting> {
+    pub fn met(&self, trouble: Trouble) -> Option<FailureReport> {
         (self.is_telling && self.backend.met(trouble))
-            .then(|| Sighting { backend: Arc::clone(&self.backend), trouble })
+            .then(|| FailureReport { backend: Arc::clone(&self.backend), trouble })
     }
 }
 

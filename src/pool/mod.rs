@@ -19,10 +19,10 @@ mod health;
 mod latency;
 mod lease;
 mod pick;
+pub mod pool_spec;
 mod probe;
 mod queue;
 mod slow_start;
-pub mod spec;
 mod tiers;
 
 use std::collections::HashMap;
@@ -34,31 +34,33 @@ use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
 use crate::reclaim;
-use cancel::Stays;
+use cancel::SessionTable;
 use queue::Queue;
 use tiers::{Tier, Tiers};
 
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
 pub use backend::Backend;
-pub use cancel::Stay;
-pub use changes::{Sighting, Withheld};
-pub use discover::spec::{DiscoverSpec, DnsSpec, NamedHost, Records, Source};
+pub use cancel::SessionGuard;
+pub use changes::{EjectionRefusal, FailureReport};
+pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use discover::{Discoveries, Discovery, DiscoveryReport};
-pub use forward::spec::ForwardSpec;
+pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
 pub use health::{
-    AgentWord, Change, CheckFailure, CheckFault, CheckOutcome, Ejection, Reason, State, Trouble,
+    AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, StateChange,
+    Trouble,
 };
 pub use lease::Lease;
 pub use pick::Unavailable;
+pub use pool_spec::{
+    AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, EjectionSpec, HashOn,
+    HashParts, HealthSpec, NameOrigin, OnDown, OperatorState, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
+    TlsSpec,
+};
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, TlsClient, read_certificates};
-pub use probe::{CheckLimit, CheckReport, Checks, Finding};
-pub use spec::{
-    AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, Duty, EjectionSpec, HashOn,
-    HashParts, HealthSpec, OnDown, Origin, PoolSpec, QueueSpec, SourcePrefix, TierSpec, TlsSpec,
-};
+pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks};
 pub use tiers::TierView;
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
@@ -78,7 +80,7 @@ pub struct Pool {
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
     /// Where sources have their sessions; only where requests to cancel come. Shared as the queue is.
-    stays: Option<Arc<Stays>>,
+    sessions: Option<Arc<SessionTable>>,
 }
 
 impl Drop for Pool {
@@ -91,7 +93,7 @@ impl Drop for Pool {
 }
 
 impl Pool {
-    /// Builds the pool of `spec`, taking over what is unchanged from its `previous` self: backends by
+    /// Builds the pool of `pool_spec`, taking over what is unchanged from its `previous` self: backends by
     /// name and address with health and counts, the balancer if nothing it was built from changed. A
     /// `previous` pool of another name is passed over. What is new in the spec about the backends taken over
     /// comes into force with [`Pool::settle`].
@@ -133,9 +135,9 @@ impl Pool {
         let forward = spec.forward.as_ref();
         let forward =
             forward.map(|spec| Forward::build(spec, previous.and_then(|pool| pool.forward.as_ref())));
-        let known = previous.and_then(|pool| pool.stays.clone());
-        let stays = spec.gets_cancels.then(|| known.unwrap_or_default());
-        Pool { spec, tiers, queue, present, backends, by_name, forward, stays }
+        let known = previous.and_then(|pool| pool.sessions.clone());
+        let sessions = spec.gets_cancels.then(|| known.unwrap_or_default());
+        Pool { spec, tiers, queue, present, backends, by_name, forward, sessions }
     }
 
     /// Lets a backend that had left the pool go on with its number and counts, if the same server stands

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::{Attempt, Needs};
+use super::queue::{QueueAttempt, WaiterNeeds};
 use super::tiers::Tier;
 use super::{Backend, Lease, Pool, hash_on};
 use crate::balance::Candidates;
@@ -32,7 +32,7 @@ impl Pool {
         if self.spec.queue.is_some() && self.queue.is_before_newcomers() {
             return Err(Unavailable::Full);
         }
-        self.pick_now(source, server_name, tried, Limits::Obeyed)
+        self.pick_now(source, server_name, tried, LimitRule::Obeyed)
     }
 
     /// Takes a place in the pool's queue, behind all who wait there already; what it gives ends when it is this
@@ -55,16 +55,16 @@ impl Pool {
         tried: &'a [Arc<Backend>],
     ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
         let length = self.spec.queue.map_or(0, |queue| queue.length);
-        let needs = if tried.is_empty() { Needs::Any } else { Needs::Some };
+        let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
         let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
         let pick = move || {
             let present = self.present().upgrade();
-            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried, Limits::Obeyed)
+            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried, LimitRule::Obeyed)
         };
         let attempt = move || match pick() {
-            Ok(lease) => Attempt::Took(lease),
-            Err(Unavailable::Full) => Attempt::Full,
-            Err(Unavailable::Nobody) => Attempt::Gone,
+            Ok(lease) => QueueAttempt::Took(lease),
+            Err(Unavailable::Full) => QueueAttempt::Full,
+            Err(Unavailable::Nobody) => QueueAttempt::Gone,
         };
         Ok(async move { turn.come(attempt).await.ok_or(Unavailable::Nobody) })
     }
@@ -75,7 +75,7 @@ impl Pool {
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
-        limits: Limits,
+        limits: LimitRule,
     ) -> Result<Lease, Unavailable> {
         let randomness = randomness();
         let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
@@ -106,7 +106,7 @@ impl Pool {
 
     /// A backend of one tier, held; `is_full` becomes true if one was refused for being full.
     fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, is_panic: bool, is_full: &Cell<bool>) -> Option<Lease> {
-        let choice = Choice {
+        let choice = TierCandidates {
             backends: &self.backends,
             members: tier.members(),
             tried: draw.tried,
@@ -120,8 +120,8 @@ impl Pool {
             // If another worker has taken the last place since, this backend is full at the next look.
             let backend = choice.backend(at);
             let taken = match draw.limits {
-                Limits::Obeyed => Lease::take(backend),
-                Limits::Passed => Some(Lease::take_past_limits(backend)),
+                LimitRule::Obeyed => Lease::take(backend),
+                LimitRule::Passed => Some(Lease::take_past_limits(backend)),
             };
             if taken.is_some() {
                 return taken;
@@ -156,7 +156,7 @@ impl Unavailable {
 
 /// What the limits of backends are to a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limits {
+pub(super) enum LimitRule {
     /// One that has as many connections as it may is passed over.
     Obeyed,
     /// They do not count.
@@ -168,38 +168,38 @@ struct Draw<'a> {
     key: u64,
     randomness: u64,
     tried: &'a [Arc<Backend>],
-    limits: Limits,
+    limits: LimitRule,
 }
 
 /// The backends of a tier as its balancer asks of them for one connection.
-struct Choice<'a> {
+struct TierCandidates<'a> {
     backends: &'a [Arc<Backend>],
     /// The tier's, by their positions in `backends`.
     members: &'a [usize],
     /// Those this connection already failed to reach.
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
-    limits: Limits,
+    limits: LimitRule,
     /// Whether health is disregarded.
     is_panic: bool,
     /// Becomes true if one was refused only because it is full.
     is_full: &'a Cell<bool>,
 }
 
-impl<'a> Choice<'a> {
+impl<'a> TierCandidates<'a> {
     fn backend(&self, index: usize) -> &'a Arc<Backend> {
         &self.backends[self.members[index]]
     }
 }
 
-impl Candidates for Choice<'_> {
+impl Candidates for TierCandidates<'_> {
     fn accepts(&self, index: usize) -> bool {
         let backend = self.backend(index);
         let is_up = if self.is_panic { backend.is_wanted() } else { backend.is_available() };
         if !is_up || self.tried.iter().any(|other| other.is_same(backend)) {
             return false;
         }
-        let is_full = self.limits == Limits::Obeyed && backend.is_full();
+        let is_full = self.limits == LimitRule::Obeyed && backend.is_full();
         if is_full {
             self.is_full.set(true);
         }

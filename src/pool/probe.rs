@@ -24,8 +24,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::spec::Targets;
-use super::{Backend, CheckFault, CheckOutcome, HealthSpec, Pool, State};
+use super::pool_spec::CheckTargets;
+use super::{Backend, BackendState, CheckFault, CheckOutcome, HealthSpec, Pool};
 use crate::sys::Address;
 use check::check;
 
@@ -44,14 +44,14 @@ pub struct CheckReport {
     /// The backend as it was when its task was started; a reload may have replaced it since.
     pub backend: Arc<Backend>,
     /// How it ended.
-    pub found: Finding,
+    pub found: CheckFinding,
     /// How long it took, to the answer that decided.
     pub took: Duration,
 }
 
 /// What one check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct CheckFinding {
     /// How it ended.
     pub outcome: CheckOutcome,
     /// The first words of an answer that did not do, escaped and cut; `None` if there were none.
@@ -60,7 +60,7 @@ pub struct Finding {
     pub listened: Duration,
 }
 
-impl From<CheckOutcome> for Finding {
+impl From<CheckOutcome> for CheckFinding {
     fn from(outcome: CheckOutcome) -> Self {
         Self { outcome, heard: None, listened: Duration::ZERO }
     }
@@ -93,7 +93,7 @@ impl Checks {
         randomness: u64,
     ) {
         let shared = Shared { limit, reports, randomness };
-        let address = |spec: &HealthSpec, targets: &Targets, backend: &Address| {
+        let address = |spec: &HealthSpec, targets: &CheckTargets, backend: &Address| {
             spec.target.address(&targets.health, backend)
         };
         self.0.follow(pool, pool.spec().health.as_ref(), &shared, address, run);
@@ -108,10 +108,10 @@ impl Checks {
 async fn run(watch: Watch<HealthSpec, CheckReport>) {
     let Watch { backend, address, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
-    let mut row = Row::default();
+    let mut row = ResultRun::default();
     loop {
-        if backend.state() == State::Maintenance {
-            row = Row::default();
+        if backend.state() == BackendState::Maintenance {
+            row = ResultRun::default();
             sleep_until(Instant::now() + schedule.period(spec.interval)).await;
             continue;
         }
@@ -141,15 +141,15 @@ async fn run(watch: Watch<HealthSpec, CheckReport>) {
 
 /// Equal results, one behind the other.
 #[derive(Debug, Default)]
-struct Row {
+struct ResultRun {
     passed: bool,
     length: u32,
 }
 
-impl Row {
+impl ResultRun {
     /// The interval behind a result. It is the fast one while more such results would change the state; a
     /// backend that is down for another reason than its checks is checked at the usual pace.
-    fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: State) -> Duration {
+    fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: BackendState) -> Duration {
         let passed = match outcome {
             CheckOutcome::Passed => true,
             // It says nothing of the backend.
@@ -158,7 +158,7 @@ impl Row {
         };
         let length = if passed == self.passed { self.length.saturating_add(1) } else { 1 };
         *self = Self { passed, length };
-        match (passed, state == State::Down) {
+        match (passed, state == BackendState::Down) {
             (true, true) if length < spec.rise => spec.fast_interval,
             (true, _) => spec.interval,
             (false, false) if length < spec.fall => spec.fast_interval,

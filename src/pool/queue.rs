@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Waker};
 
 /// What came of an attempt to get a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Attempt<T> {
+pub(super) enum QueueAttempt<T> {
     /// A place.
     Took(T),
     /// There is none now.
@@ -34,7 +34,7 @@ pub(super) enum Attempt<T> {
 
 /// Whether one who waits can use any place that the others can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Needs {
+pub(super) enum WaiterNeeds {
     /// Any place will do; whoever fails here fails for all of these.
     Any,
     /// Some places will not do: those at backends that were tried already.
@@ -50,14 +50,14 @@ pub(super) struct Queue {
     /// How many of them can take any place.
     for_any: AtomicUsize,
     /// A lock because any worker may come. Those who hold it make at most one attempt.
-    line: Mutex<Line>,
+    list: Mutex<WaiterList>,
 }
 
 /// Those who wait.
 #[derive(Debug, Default)]
-struct Line {
+struct WaiterList {
     /// By the numbers that they drew when they came.
-    places: BTreeMap<u64, Place>,
+    waiters: BTreeMap<u64, Waiter>,
     next: u64,
     /// How many of them can take any.
     for_any: usize,
@@ -73,11 +73,11 @@ struct Line {
 }
 
 #[derive(Debug)]
-struct Place {
+struct Waiter {
     waker: Option<Waker>,
     /// Whether it is its turn to make an attempt.
     is_called: bool,
-    needs: Needs,
+    needs: WaiterNeeds,
     /// What had been reported when it last tried in vain.
     tried_at: Option<u64>,
 }
@@ -94,71 +94,71 @@ impl Queue {
     }
 
     /// A turn behind all others, if fewer than `length` wait.
-    pub(super) fn join(&self, needs: Needs, length: usize) -> Option<Turn<'_>> {
-        let mut line = self.lock();
-        if line.places.len() >= length {
+    pub(super) fn join(&self, needs: WaiterNeeds, length: usize) -> Option<WaiterTurn<'_>> {
+        let mut list = self.lock();
+        if list.waiters.len() >= length {
             return None;
         }
-        if line.places.is_empty() {
+        if list.waiters.is_empty() {
             // What was free before it came was reported to nobody.
-            *line = Line { next: line.next, news: line.news, plenty: true, ..Line::default() };
+            *list = WaiterList { next: list.next, news: list.news, plenty: true, ..WaiterList::default() };
         }
-        let number = line.next;
-        line.next += 1;
-        line.for_any += usize::from(needs == Needs::Any);
-        line.places.insert(number, Place { waker: None, is_called: false, needs, tried_at: None });
-        self.call(line);
-        Some(Turn { queue: self, number })
+        let number = list.next;
+        list.next += 1;
+        list.for_any += usize::from(needs == WaiterNeeds::Any);
+        list.waiters.insert(number, Waiter { waker: None, is_called: false, needs, tried_at: None });
+        self.call(list);
+        Some(WaiterTurn { queue: self, number })
     }
 
     /// A place was given back, and that can be seen.
     pub(super) fn freed(&self) {
         if self.waiting() > 0 {
-            let mut line = self.lock();
-            line.news += 1;
-            line.freed += 1;
-            self.call(line);
+            let mut list = self.lock();
+            list.news += 1;
+            list.freed += 1;
+            self.call(list);
         }
     }
 
     /// There may be more places than before, or reasons not to wait any longer, and that can be seen.
     pub(super) fn changed(&self) {
         if self.waiting() > 0 {
-            let mut line = self.lock();
-            line.news += 1;
-            line.plenty = true;
-            self.call(line);
+            let mut list = self.lock();
+            list.news += 1;
+            list.plenty = true;
+            self.call(list);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    fn lock(&self) -> MutexGuard<'_, WaiterList> {
         // Each change is made whole before anything that could panic.
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls whose turn it is, and lets go of the lock.
-    fn call(&self, mut line: MutexGuard<'_, Line>) {
-        self.waiting.store(line.places.len(), Ordering::SeqCst);
-        self.for_any.store(line.for_any, Ordering::SeqCst);
-        let called: Vec<Option<Waker>> = iter::from_fn(|| line.call_next()).collect();
+    fn call(&self, mut list: MutexGuard<'_, WaiterList>) {
+        self.waiting.store(list.waiters.len(), Ordering::SeqCst);
+        self.for_any.store(list.for_any, Ordering::SeqCst);
+        let called: Vec<Option<Waker>> = iter::from_fn(|| list.call_next()).collect();
         // Waking another thread is a system call.
-        drop(line);
+        drop(list);
         called.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
-impl Line {
+impl WaiterList {
     /// Calls the next whose turn it is, if it is anybody's.
     fn call_next(&mut self) -> Option<Option<Waker>> {
         let wanted = if self.plenty { self.freed.max(1) } else { self.freed };
         let news = self.news;
         let next = if self.called < wanted {
-            self.places.values_mut().find(|place| place.may_succeed(news))
+            self.waiters.values_mut().find(|place| place.may_succeed(news))
         } else if self.called == 0 {
             // No place will do for those who can take any. One of the others may still have a use for what
             // is left: it has tried all that they can take, and is offered what they were not.
-            let is_other = |place: &&mut Place| place.needs == Needs::Some && place.may_succeed(news);
-            self.places.values_mut().find(is_other)
+            let is_other = |place: &&mut Waiter| place.needs == WaiterNeeds::Some && place.may_succeed(news);
+            self.waiters.values_mut().find(is_other)
         } else {
             None
         };
@@ -170,27 +170,27 @@ impl Line {
 
     /// Takes one out; false if it has left before.
     fn remove(&mut self, number: u64) -> bool {
-        let Some(place) = self.places.remove(&number) else { return false };
+        let Some(place) = self.waiters.remove(&number) else { return false };
         self.called -= usize::from(place.is_called);
-        self.for_any -= usize::from(place.needs == Needs::Any);
+        self.for_any -= usize::from(place.needs == WaiterNeeds::Any);
         true
     }
 }
 
-impl Place {
+impl Waiter {
     fn may_succeed(&self, news: u64) -> bool {
-        !self.is_called && (self.needs == Needs::Any || self.tried_at != Some(news))
+        !self.is_called && (self.needs == WaiterNeeds::Any || self.tried_at != Some(news))
     }
 }
 
 /// A turn that will come. Dropped, it is given up, and a place that was meant for it goes to the next.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
+pub(super) struct WaiterTurn<'a> {
     queue: &'a Queue,
     number: u64,
 }
 
-impl Turn<'_> {
+impl WaiterTurn<'_> {
     /// Waits until an attempt takes a place, or there is nothing left to wait for: then `None`.
     ///
     /// `attempt` is made under the queue's lock, first at once if nobody else waits: it must neither block nor
@@ -199,14 +199,18 @@ impl Turn<'_> {
     /// # Cancel safety
     ///
     /// May be dropped at any moment: no place is lost.
-    pub(super) async fn come<T>(self, mut attempt: impl FnMut() -> Attempt<T>) -> Option<T> {
+    pub(super) async fn come<T>(self, mut attempt: impl FnMut() -> QueueAttempt<T>) -> Option<T> {
         poll_fn(|cx| self.poll(cx, &mut attempt)).await
     }
 
-    fn poll<T>(&self, cx: &mut Context<'_>, attempt: &mut impl FnMut() -> Attempt<T>) -> Poll<Option<T>> {
-        let mut line = self.queue.lock();
-        let news = line.news;
-        let Some(place) = line.places.get_mut(&self.number) else { return Poll::Ready(None) };
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        attempt: &mut impl FnMut() -> QueueAttempt<T>,
+    ) -> Poll<Option<T>> {
+        let mut list = self.queue.lock();
+        let news = list.news;
+        let Some(place) = list.waiters.get_mut(&self.number) else { return Poll::Ready(None) };
         if !place.is_called {
             match &mut place.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
@@ -217,37 +221,37 @@ impl Turn<'_> {
         // Who gives a place back looks for those who wait behind it; who waits looks for a place behind this.
         fence(Ordering::SeqCst);
         let result = match attempt() {
-            Attempt::Full => {
+            QueueAttempt::Full => {
                 place.is_called = false;
                 place.tried_at = Some(news);
                 place.waker = Some(cx.waker().clone());
-                if place.needs == Needs::Any {
-                    (line.freed, line.plenty) = (0, false);
+                if place.needs == WaiterNeeds::Any {
+                    (list.freed, list.plenty) = (0, false);
                 }
-                line.called -= 1;
-                self.queue.call(line);
+                list.called -= 1;
+                self.queue.call(list);
                 return Poll::Pending;
             }
-            Attempt::Took(taken) => {
+            QueueAttempt::Took(taken) => {
                 // Of the others nobody knows if it was one of those that are counted.
-                if place.needs == Needs::Any {
-                    line.freed = line.freed.saturating_sub(1);
+                if place.needs == WaiterNeeds::Any {
+                    list.freed = list.freed.saturating_sub(1);
                 }
                 Some(taken)
             }
-            Attempt::Gone => None,
+            QueueAttempt::Gone => None,
         };
-        line.remove(self.number);
-        self.queue.call(line);
+        list.remove(self.number);
+        self.queue.call(list);
         Poll::Ready(result)
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for WaiterTurn<'_> {
     fn drop(&mut self) {
-        let mut line = self.queue.lock();
-        if line.remove(self.number) {
-            self.queue.call(line);
+        let mut list = self.queue.lock();
+        if list.remove(self.number) {
+            self.queue.call(list);
         }
     }
 }

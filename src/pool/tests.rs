@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::spec::{AgentSpec, Target};
+use super::pool_spec::{AgentSpec, CheckTarget};
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::wire::agent::AgentDirective;
@@ -111,7 +111,7 @@ fn rise_and_fall_move_a_backend() {
     let failed = report(&pool, "a", CheckOutcome::Failed(CheckFault::Timeout));
     let apply = |report| pool.apply(report, Instant::now()).map(|change| change.to);
     let results = [&passed, &failed, &failed, &failed, &passed, &passed].map(apply);
-    assert_eq!(results, [None, None, None, Some(State::Down), None, Some(State::Up)]);
+    assert_eq!(results, [None, None, None, Some(BackendState::Down), None, Some(BackendState::Up)]);
 }
 
 /// Rebuilds [`THREE`], with `a` down and a lease on each of its backends, as `spec`, and checks what
@@ -127,7 +127,7 @@ fn check_rebuild(new: PoolSpec, expected: &str) {
         .backends()
         .iter()
         .map(|backend| {
-            let mark = if backend.state() == State::Down { "-" } else { "" };
+            let mark = if backend.state() == BackendState::Down { "-" } else { "" };
             format!("{}{mark}{}", backend.name(), backend.active())
         })
         .collect();
@@ -173,8 +173,8 @@ fn ejecting(backends: &[(&str, &str, u16)], spec_of: EjectionSpec) -> PoolSpec {
     PoolSpec { health: None, ejection: Some(spec_of), ..spec(Algorithm::RoundRobin, backends) }
 }
 
-fn sighting(pool: &Pool, name: &str) -> Sighting {
-    Sighting { backend: Arc::clone(pool.backend(name).unwrap()), trouble: Trouble::Connect }
+fn failure_report(pool: &Pool, name: &str) -> FailureReport {
+    FailureReport { backend: Arc::clone(pool.backend(name).unwrap()), trouble: Trouble::Connect }
 }
 
 /// Tries to eject these, one after the other, of `count` backends: `!` it is, `m` as many are as may be,
@@ -185,14 +185,14 @@ fn check_eject(count: usize, max_ejected: u8, names: &[usize], expected: &str) {
     let backends: Vec<_> = named.iter().map(|(name, address)| (&**name, &**address, 1)).collect();
     let ejection = EjectionSpec { max_ejected, ..Default::default() };
     let pool = Pool::build(ejecting(&backends, ejection), None, 0);
-    let eject = |name: &usize| match pool.eject(&sighting(&pool, &name.to_string()), Instant::now()) {
+    let eject = |name: &usize| match pool.eject(&failure_report(&pool, &name.to_string()), Instant::now()) {
         Ok(Some(change)) => {
-            assert_eq!((change.from, change.to), (State::Up, State::Ejected));
+            assert_eq!((change.from, change.to), (BackendState::Up, BackendState::Ejected));
             '!'
         }
         Ok(None) => '.',
-        Err(Withheld::MostEjected) => 'm',
-        Err(Withheld::LastOne) => 'l',
+        Err(EjectionRefusal::MostEjected) => 'm',
+        Err(EjectionRefusal::LastOne) => 'l',
     };
     assert_eq!(names.iter().map(eject).collect::<String>(), expected, "{count} {max_ejected} {names:?}");
     assert!(pool.pick(client(1), None, &[]).is_ok());
@@ -214,13 +214,13 @@ fn only_so_many_are_ejected_and_never_the_last() {
 #[test]
 fn what_takes_no_connections_is_no_other_to_eject_one_for() {
     let mut spec = ejecting(&[THREE[0], ("b", "10.0.0.2:1", 0), THREE[2]], EjectionSpec::default());
-    spec.backends[2].duty = Duty::Drain;
+    spec.backends[2].operator_state = OperatorState::Drain;
     let pool = Pool::build(spec, None, 0);
-    let try_it = |name| pool.eject(&sighting(&pool, name), Instant::now());
-    assert_eq!(try_it("a"), Err(Withheld::LastOne));
+    let try_it = |name| pool.eject(&failure_report(&pool, name), Instant::now());
+    assert_eq!(try_it("a"), Err(EjectionRefusal::LastOne));
     assert_eq!(try_it("c"), Ok(None), "it is draining already");
     let unconcerned = Pool::build(PoolSpec { ejection: None, ..pool.spec().clone() }, Some(&pool), 0);
-    assert_eq!(unconcerned.eject(&sighting(&pool, "a"), Instant::now()), Ok(None));
+    assert_eq!(unconcerned.eject(&failure_report(&pool, "a"), Instant::now()), Ok(None));
 }
 
 #[test]
@@ -228,46 +228,49 @@ fn an_ejection_and_its_count_outlive_a_reload() {
     let start = Instant::now();
     let seconds = |count| start + Duration::from_secs(count);
     let old = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
-    assert!(old.eject(&sighting(&old, "a"), start).unwrap().is_some());
+    assert!(old.eject(&failure_report(&old, "a"), start).unwrap().is_some());
     let heavier = [("a", "10.0.0.1:1", 9), THREE[1], THREE[2]];
     let new = Arc::new(Pool::build(ejecting(&heavier, EjectionSpec::default()), Some(&old), 0));
     assert!(new.settle(seconds(1)).is_empty());
     let backend = Arc::clone(new.backend("a").unwrap());
-    assert_eq!((backend.state(), backend.weight()), (State::Ejected, 9));
+    assert_eq!((backend.state(), backend.weight()), (BackendState::Ejected, 9));
     assert_eq!(new.readmit(&old.backends()[0], seconds(29)), None);
     let change = new.readmit(&old.backends()[0], seconds(30)).unwrap();
-    assert_eq!((change.to, change.reason), (State::Up, Reason::EjectionOver));
-    assert!(new.eject(&sighting(&old, "a"), seconds(31)).unwrap().is_some());
+    assert_eq!((change.to, change.reason), (BackendState::Up, ChangeReason::EjectionOver));
+    assert!(new.eject(&failure_report(&old, "a"), seconds(31)).unwrap().is_some());
     let again = backend.ejection().unwrap();
     assert_eq!((again.in_a_row, again.until), (2, seconds(91)));
-    assert_eq!(backend.entered(State::Ejected), 2);
+    assert_eq!(backend.entered(BackendState::Ejected), 2);
     let off = PoolSpec { ejection: None, ..new.spec().clone() };
     let changes = Arc::new(Pool::build(off, Some(&new), 0)).settle(seconds(32));
     let reasons: Vec<_> = changes.iter().map(|(_, change)| change.reason).collect();
-    assert_eq!(reasons, [Reason::EjectionOff]);
+    assert_eq!(reasons, [ChangeReason::EjectionOff]);
 }
 
 #[test]
 fn the_operators_word_comes_into_force_with_its_pool() {
-    let say = |duty, previous: &Pool| {
+    let say = |operator_state, previous: &Pool| {
         let mut spec = spec(Algorithm::Maglev, &THREE);
-        spec.backends[0].duty = duty;
+        spec.backends[0].operator_state = operator_state;
         Arc::new(Pool::build(spec, Some(previous), 0))
     };
     let ready = build(Algorithm::Maglev, &THREE);
-    let drain = say(Duty::Drain, &ready);
+    let drain = say(OperatorState::Drain, &ready);
     assert_eq!(picked(&drain, &[]), "abc", "not yet");
     let changes = drain.settle(Instant::now());
     let told: Vec<_> = changes.iter().map(|(backend, change)| (&**backend.name(), change.to)).collect();
-    assert_eq!(told, [("a", State::Draining)]);
+    assert_eq!(told, [("a", BackendState::Draining)]);
     assert_eq!(picked(&drain, &[]), "bc");
     assert!(drain.settle(Instant::now()).is_empty(), "said once");
-    let maintenance = say(Duty::Maintenance, &drain);
-    assert_eq!(maintenance.settle(Instant::now())[0].1.reason, Reason::Duty(Duty::Maintenance));
+    let maintenance = say(OperatorState::Maintenance, &drain);
+    assert_eq!(
+        maintenance.settle(Instant::now())[0].1.reason,
+        ChangeReason::Duty(OperatorState::Maintenance)
+    );
     let failed = report(&maintenance, "a", CheckOutcome::Failed(CheckFault::Refused));
     assert_eq!(maintenance.apply(&failed, Instant::now()), None);
-    let back = say(Duty::Ready, &maintenance);
-    assert_eq!(back.settle(Instant::now())[0].1.to, State::Up);
+    let back = say(OperatorState::Ready, &maintenance);
+    assert_eq!(back.settle(Instant::now())[0].1.to, BackendState::Up);
     assert_eq!(picked(&back, &[]), "abc");
     take_down(&back, "a");
 }
@@ -280,9 +283,9 @@ fn a_row_of_failures_makes_a_sighting() {
     assert_eq!((met, lease.backend().troubles(Trouble::EarlyReset)), (2, 10));
     lease.spoke();
     assert!((0..4).all(|_| lease.met(Trouble::EarlyReset).is_none()));
-    let sighting = lease.met(Trouble::EarlyReset).unwrap();
-    let change = pool.eject(&sighting, Instant::now()).unwrap().unwrap();
-    assert_eq!(change.reason, Reason::Failures { trouble: Trouble::EarlyReset, failures: 5 });
+    let failure_report = lease.met(Trouble::EarlyReset).unwrap();
+    let change = pool.eject(&failure_report, Instant::now()).unwrap().unwrap();
+    assert_eq!(change.reason, ChangeReason::Failures { trouble: Trouble::EarlyReset, failures: 5 });
 }
 
 /// Backend `a` leaves and something stands in its place: whether that takes up where `a` was.
@@ -297,7 +300,7 @@ fn check_take_back(again: (&str, &str, u16), taken: bool) {
     let found = &pool.backends()[0];
     assert_eq!(found.is_same(&left), taken, "{again:?}");
     assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
-    assert_eq!(found.state(), State::Up, "nobody watched it meanwhile");
+    assert_eq!(found.state(), BackendState::Up, "nobody watched it meanwhile");
     assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
 }
 
@@ -438,7 +441,7 @@ fn agent_report(pool: &Pool, name: &str, words: &[AgentDirective]) -> AgentRepor
 
 fn with_agent(algorithm: Algorithm, backends: &[(&str, &str, u16)]) -> PoolSpec {
     let agent = AgentSpec {
-        target: Target::default(),
+        target: CheckTarget::default(),
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(2),
         send: None,
@@ -461,7 +464,7 @@ fn the_agents_word_is_remembered_by_the_pool() {
 }
 
 /// The states that `a` comes to by these words, and who is picked then.
-fn check_agent(words: &[AgentDirective], states: &[State], expected: &str) {
+fn check_agent(words: &[AgentDirective], states: &[BackendState], expected: &str) {
     for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
         let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
         let now = Instant::now();
@@ -481,13 +484,13 @@ fn check_agent(words: &[AgentDirective], states: &[State], expected: &str) {
 #[test]
 fn an_agent_is_obeyed() {
     check_agent(&[AgentDirective::Up], &[], "abc");
-    check_agent(&[AgentDirective::Down], &[State::Down], "bc");
-    check_agent(&[AgentDirective::Down, AgentDirective::Up], &[State::Down, State::Up], "abc");
-    check_agent(&[AgentDirective::Drain, AgentDirective::Share(50)], &[State::Draining], "bc");
-    check_agent(&[AgentDirective::Maintenance], &[State::Maintenance], "bc");
+    check_agent(&[AgentDirective::Down], &[BackendState::Down], "bc");
+    check_agent(&[AgentDirective::Down, AgentDirective::Up], &[BackendState::Down, BackendState::Up], "abc");
+    check_agent(&[AgentDirective::Drain, AgentDirective::Share(50)], &[BackendState::Draining], "bc");
+    check_agent(&[AgentDirective::Maintenance], &[BackendState::Maintenance], "bc");
     check_agent(
         &[AgentDirective::Maintenance, AgentDirective::Ready],
-        &[State::Maintenance, State::Up],
+        &[BackendState::Maintenance, BackendState::Up],
         "abc",
     );
     check_agent(&[AgentDirective::Share(0)], &[], "bc");

@@ -34,14 +34,14 @@ pub(super) struct Tiers {
     /// How many of them are of primaries.
     primaries: usize,
     panic_threshold: Option<u8>,
-    known: ArcSwap<Known>,
-    panic: Arc<Panic>,
+    known: ArcSwap<TierHealth>,
+    panic: Arc<PanicState>,
 }
 
 /// A part of a pool with a balancer of its own.
 #[derive(Debug)]
 pub(super) struct Tier {
-    plan: Plan,
+    plan: TierPlan,
     /// Picks a place in the plan's members. Shared with the pool of the snapshot before where members, weights
     /// and key are equal: a table costs milliseconds, and round robin goes on where it was instead of sending
     /// the first connections after each reload to one backend.
@@ -50,7 +50,7 @@ pub(super) struct Tier {
 
 /// Which backends form a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct TierPlan {
     /// The zone, or [`OTHERS`].
     name: Arc<str>,
     is_backup: bool,
@@ -60,7 +60,7 @@ pub(super) struct Plan {
 
 /// What is remembered of panic. Shared with the pools of earlier and later snapshots.
 #[derive(Debug, Default)]
-pub(super) struct Panic {
+pub(super) struct PanicState {
     /// Whether the log says that there is.
     is_told: AtomicBool,
     /// Backends picked in panic.
@@ -69,17 +69,17 @@ pub(super) struct Panic {
 
 /// What was found when the backends were last looked at.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct TierHealth {
     /// [`backend::changes`] before that.
     changes: u64,
     capacities: Box<[Capacity]>,
-    primaries: Found,
-    backups: Found,
+    primaries: KindHealth,
+    backups: KindHealth,
 }
 
 /// What was found of the primaries, or of the backups.
 #[derive(Debug)]
-struct Found {
+struct KindHealth {
     /// Over the tiers of this kind; `None` if they are of no use.
     spread: Option<TierSpread>,
     /// The weight that is up, and that nobody has taken away on purpose.
@@ -90,7 +90,7 @@ struct Found {
 }
 
 /// The tiers of one kind in the order in which a connection asks them.
-pub(super) struct Course<'a> {
+pub(super) struct TierOrder<'a> {
     tiers: &'a [Tier],
     first: usize,
     /// Whether health is disregarded.
@@ -111,7 +111,7 @@ pub struct TierView {
 }
 
 /// Sorts backends into tiers: primaries first, each kind in order of preference.
-pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<Plan> {
+pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<TierPlan> {
     let preferred: Vec<&Arc<str>> = spec.zone.iter().chain(&spec.zones).collect();
     let rank = |zone: &Option<Arc<str>>| {
         preferred.iter().position(|name| zone.as_ref() == Some(*name)).unwrap_or(preferred.len())
@@ -120,7 +120,7 @@ pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<Plan> {
     for (position, backend) in backends.iter().enumerate() {
         tiers.entry((backend.backup, rank(&backend.zone))).or_default().push(position);
     }
-    let plans = tiers.into_iter().map(|((is_backup, rank), members)| Plan {
+    let plans = tiers.into_iter().map(|((is_backup, rank), members)| TierPlan {
         name: preferred.get(rank).map_or_else(|| OTHERS.into(), |name| Arc::clone(name)),
         is_backup,
         members: members.into(),
@@ -129,7 +129,7 @@ pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<Plan> {
 }
 
 impl Tier {
-    pub(super) fn new(plan: Plan, balancer: Arc<Balancer>) -> Self {
+    pub(super) fn new(plan: TierPlan, balancer: Arc<Balancer>) -> Self {
         Self { plan, balancer }
     }
 
@@ -149,9 +149,9 @@ impl Tier {
 
 impl Tiers {
     /// The living tiers, which know nothing of their backends yet.
-    pub(super) fn new(list: Vec<Tier>, panic_threshold: Option<u8>, panic: Arc<Panic>) -> Self {
+    pub(super) fn new(list: Vec<Tier>, panic_threshold: Option<u8>, panic: Arc<PanicState>) -> Self {
         let primaries = list.iter().filter(|tier| !tier.plan.is_backup).count();
-        let known = ArcSwap::from_pointee(Known::nothing());
+        let known = ArcSwap::from_pointee(TierHealth::nothing());
         Self { list: list.into(), primaries, panic_threshold, known, panic }
     }
 
@@ -174,12 +174,12 @@ impl Tiers {
     }
 
     /// What later tiers of the same pool remember.
-    pub(super) fn panic(&self) -> &Arc<Panic> {
+    pub(super) fn panic(&self) -> &Arc<PanicState> {
         &self.panic
     }
 
     /// What holds of the pool's `backends` now. The log is told when panic begins or ends.
-    pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<Known>> {
+    pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<TierHealth>> {
         let known = self.known.load();
         if known.changes == backend::changes() {
             return known;
@@ -190,7 +190,7 @@ impl Tiers {
         self.known.load()
     }
 
-    fn look(&self, backends: &[Arc<Backend>]) -> Known {
+    fn look(&self, backends: &[Arc<Backend>]) -> TierHealth {
         // Before the backends: what changes from here on is seen by the next look.
         let changes = backend::changes();
         let weigh = |tiers: &[Tier], counts: fn(&Backend) -> bool| {
@@ -209,31 +209,31 @@ impl Tiers {
         let [wanted_first, wanted_later] = [first, later].map(|kind| weigh(kind, Backend::is_wanted));
         let primaries = self.find(primaries, wanted_first, any_primary || !any_backup);
         let backups = self.find(backups, wanted_later, !any_primary);
-        Known { changes, capacities, primaries, backups }
+        TierHealth { changes, capacities, primaries, backups }
     }
 
     /// What holds for the tiers of one kind, of which so much weight is wanted.
-    fn find(&self, tiers: &[Capacity], wanted: u64, is_in_use: bool) -> Found {
+    fn find(&self, tiers: &[Capacity], wanted: u64, is_in_use: bool) -> KindHealth {
         let up: u64 = tiers.iter().map(|tier| tier.up).sum();
         let is_below = |percent: u8| up * 100 < wanted * u64::from(percent);
         let is_panic = is_in_use && self.panic_threshold.is_some_and(is_below);
         let spread = if is_panic { TierSpread::by_weight(tiers) } else { TierSpread::by_preference(tiers) };
-        Found { spread, up, wanted, is_in_use, is_panic }
+        KindHealth { spread, up, wanted, is_in_use, is_panic }
     }
 
     /// How a connection with this key asks the tiers of the primaries, and how then those of the backups; `None`
     /// where these are of no use. `owner` is what is known of the key's owner in a tier.
     pub(super) fn courses<'a>(
         &'a self,
-        known: &Known,
+        known: &TierHealth,
         key: u64,
         owner: impl Fn(&Tier) -> KeyOwner,
-    ) -> [Option<Course<'a>>; 2] {
+    ) -> [Option<TierOrder<'a>>; 2] {
         let (primaries, backups) = self.list.split_at(self.primaries);
         [(primaries, &known.primaries), (backups, &known.backups)].map(|(tiers, found)| {
             let spread = found.spread.as_ref()?;
             let owner = |at| if found.is_panic { KeyOwner::None } else { owner(&tiers[at]) };
-            Some(Course { tiers, first: spread.tier(key, owner), is_panic: found.is_panic })
+            Some(TierOrder { tiers, first: spread.tier(key, owner), is_panic: found.is_panic })
         })
     }
 
@@ -248,7 +248,7 @@ impl Tiers {
     }
 
     /// What can be seen of each tier.
-    pub(super) fn views(&self, known: &Known) -> Vec<TierView> {
+    pub(super) fn views(&self, known: &TierHealth) -> Vec<TierView> {
         let [of_primaries, of_backups] = [&known.primaries, &known.backups]
             .map(|found| found.spread.as_ref().map_or(&[][..], TierSpread::shares));
         // Backups get nothing while primaries are of use.
@@ -269,10 +269,10 @@ impl Tiers {
     }
 }
 
-impl Known {
+impl TierHealth {
     /// No number of changes is this high, so that it holds for nobody.
     fn nothing() -> Self {
-        let nothing = || Found { spread: None, up: 0, wanted: 0, is_in_use: false, is_panic: false };
+        let nothing = || KindHealth { spread: None, up: 0, wanted: 0, is_in_use: false, is_panic: false };
         Self { changes: u64::MAX, capacities: Box::default(), primaries: nothing(), backups: nothing() }
     }
 
@@ -282,14 +282,14 @@ impl Known {
     }
 }
 
-impl Panic {
-    fn tell(&self, pool: &str, known: &Known) {
+impl PanicState {
+    fn tell(&self, pool: &str, known: &TierHealth) {
         let is_panic = known.is_panic();
         if self.is_told.swap(is_panic, Ordering::Relaxed) == is_panic {
             return;
         }
         let decisive = if known.primaries.is_in_use { &known.primaries } else { &known.backups };
-        let &Found { up, wanted, .. } = decisive;
+        let &KindHealth { up, wanted, .. } = decisive;
         if is_panic {
             tracing::warn!(%pool, up, wanted, "panic begins: too little weight is up, health is disregarded");
         } else {
@@ -298,7 +298,7 @@ impl Panic {
     }
 }
 
-impl<'a> Course<'a> {
+impl<'a> TierOrder<'a> {
     /// The tiers in the order in which they are to be asked.
     pub(super) fn tiers(&self) -> impl Iterator<Item = &'a Tier> + use<'a> {
         let (before, from_first) = self.tiers.split_at(self.first);

@@ -11,7 +11,8 @@ use super::events::{EventKind, Severity};
 use super::{Server, backend_log};
 use crate::live::{CloseNotice, ClosePace};
 use crate::pool::{
-    AgentReport, Backend, Change, CheckOutcome, CheckReport, Discovery, OnDown, Sighting, State, Withheld,
+    AgentReport, Backend, BackendState, CheckOutcome, CheckReport, Discovery, EjectionRefusal, FailureReport,
+    OnDown, StateChange,
 };
 use crate::snapshot::{Served, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
@@ -65,22 +66,22 @@ impl Aftercare {
     }
 
     /// Ejects a backend at which clients failed, unless its pool cannot do without it.
-    pub(super) fn eject(&mut self, server: &Server, sighting: &Sighting) {
+    pub(super) fn eject(&mut self, server: &Server, failure_report: &FailureReport) {
         let snapshot = server.view.snapshot.load();
-        let backend = &sighting.backend;
+        let backend = &failure_report.backend;
         let Some(served) = snapshot.pools.get(backend.pool()) else { return };
-        let outcome = match served.pool.eject(sighting, Instant::now()) {
+        let outcome = match served.pool.eject(failure_report, Instant::now()) {
             Ok(None) => return,
             Ok(Some(change)) => {
                 self.follow(server, served, backend, change);
                 EjectionOutcome::Ejected
             }
             Err(withheld) => {
-                let (pool, trouble, backend) = (backend.pool(), sighting.trouble, backend.name());
+                let (pool, trouble, backend) = (backend.pool(), failure_report.trouble, backend.name());
                 tracing::debug!(%pool, %backend, %trouble, %withheld, "backend is not ejected");
                 match withheld {
-                    Withheld::MostEjected => EjectionOutcome::MaxEjected,
-                    Withheld::LastOne => EjectionOutcome::LastOne,
+                    EjectionRefusal::MostEjected => EjectionOutcome::MaxEjected,
+                    EjectionRefusal::LastOne => EjectionOutcome::LastOne,
                 }
             }
         };
@@ -182,10 +183,10 @@ impl Aftercare {
         }
     }
 
-    fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: Change) {
+    fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: StateChange) {
         backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
-        if let Some(ejection) = backend.ejection().filter(|_| change.to == State::Ejected) {
+        if let Some(ejection) = backend.ejection().filter(|_| change.to == BackendState::Ejected) {
             self.ejected.insert(backend.number(), (ejection.until, Arc::clone(backend)));
         }
         self.review_notice(server, served, backend);
@@ -237,7 +238,9 @@ fn is_undiscovered(served: &Served) -> bool {
 /// How many connections of a backend are to be closed a second, if any are.
 fn close_rate(served: &Served, backend: &Backend) -> Option<u32> {
     match served.pool.spec().on_down {
-        OnDown::Close { rate } if backend.state() == State::Down && !served.pool.is_in_panic() => Some(rate),
+        OnDown::Close { rate } if backend.state() == BackendState::Down && !served.pool.is_in_panic() => {
+            Some(rate)
+        }
         _ => None,
     }
 }

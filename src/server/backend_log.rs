@@ -6,7 +6,7 @@
 use humantime::format_duration;
 
 use super::events::{EventKind, EventLog, Severity};
-use crate::pool::{Backend, Change, Pool, Reason, State};
+use crate::pool::{Backend, BackendState, ChangeReason, Pool, StateChange};
 
 /// How many backends of a pool take new connections, and how many it has: "1 of 3".
 pub(super) fn left(pool: &Pool) -> String {
@@ -14,21 +14,23 @@ pub(super) fn left(pool: &Pool) -> String {
 }
 
 /// Logs and notes that a backend of `pool` came into another state.
-pub(super) fn log(pool: &Pool, backend: &Backend, change: Change, events: &EventLog) {
+pub(super) fn log(pool: &Pool, backend: &Backend, change: StateChange, events: &EventLog) {
     // The strongest cause, which may be an older one than the last.
-    let reason = backend.reason().filter(|_| change.to != State::Up).unwrap_or(change.reason);
-    let failure = backend.check_failure().filter(|_| matches!(reason, Reason::ChecksFailed(_)));
+    let reason = backend.reason().filter(|_| change.to != BackendState::Up).unwrap_or(change.reason);
+    let failure = backend.check_failure().filter(|_| matches!(reason, ChangeReason::ChecksFailed(_)));
     let heard = failure.as_ref().and_then(|failure| failure.heard.as_deref());
     let ejection = backend.ejection();
     let (reason, left, open) = (reason.to_string(), left(pool), backend.active());
     let (pool, backend) = (backend.pool(), backend.name());
     note(&format!("{pool}/{backend}"), change.to, &reason, heard, events);
     match change.to {
-        State::Up => tracing::info!(%pool, %backend, reason, %left, open, "backend up"),
-        State::Down => tracing::warn!(%pool, %backend, reason, heard, %left, open, "backend down"),
-        State::Draining => tracing::info!(%pool, %backend, reason, %left, open, "backend draining"),
-        State::Maintenance => tracing::info!(%pool, %backend, reason, %left, open, "backend in maintenance"),
-        State::Ejected => {
+        BackendState::Up => tracing::info!(%pool, %backend, reason, %left, open, "backend up"),
+        BackendState::Down => tracing::warn!(%pool, %backend, reason, heard, %left, open, "backend down"),
+        BackendState::Draining => tracing::info!(%pool, %backend, reason, %left, open, "backend draining"),
+        BackendState::Maintenance => {
+            tracing::info!(%pool, %backend, reason, %left, open, "backend in maintenance")
+        }
+        BackendState::Ejected => {
             let time = format_duration(ejection.map(|ejection| ejection.time).unwrap_or_default());
             let in_a_row = ejection.map(|ejection| ejection.in_a_row);
             tracing::warn!(%pool, %backend, reason, %left, open, %time, in_a_row, "backend ejected");
@@ -36,10 +38,10 @@ pub(super) fn log(pool: &Pool, backend: &Backend, change: Change, events: &Event
     }
 }
 
-fn note(name: &str, state: State, reason: &str, heard: Option<&str>, events: &EventLog) {
+fn note(name: &str, state: BackendState, reason: &str, heard: Option<&str>, events: &EventLog) {
     let severity = match state {
-        State::Up | State::Draining | State::Maintenance => Severity::Info,
-        State::Down | State::Ejected => Severity::Warning,
+        BackendState::Up | BackendState::Draining | BackendState::Maintenance => Severity::Info,
+        BackendState::Down | BackendState::Ejected => Severity::Warning,
     };
     let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
     events.note(EventKind::Backend, severity, format!("{name} is {}: {reason}{heard}", state.word()));

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::Config;
-use crate::pool::{DialSource, DiscoverSpec, Source};
+use crate::pool::{DialSource, DiscoverSource, DiscoverSpec};
 use crate::sys::Address;
 use crate::sys::landlock::{self, Confinement, Grants, LandlockFault};
 use crate::sys::privileges::{self, Capabilities};
@@ -125,8 +125,8 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let routes = config.listeners.iter().filter_map(|listener| listener.policy.routes_file.as_ref());
     let sources = config.pools.iter().flat_map(|pool| &pool.discover);
     let discovered = sources.filter_map(|discover| match &discover.source {
-        Source::File(path) => Some(path.to_path_buf()),
-        Source::Dns(_) => None,
+        DiscoverSource::File(path) => Some(path.to_path_buf()),
+        DiscoverSource::Dns(_) => None,
     });
     let token = config.admins().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
@@ -155,7 +155,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
 
 fn asks_the_dns(config: &Config) -> bool {
     config.pools.iter().any(|pool| {
-        let is_dns = |discover: &DiscoverSpec| matches!(discover.source, Source::Dns(_));
+        let is_dns = |discover: &DiscoverSpec| matches!(discover.source, DiscoverSource::Dns(_));
         pool.forward.is_some() || pool.discover.iter().any(is_dns)
     })
 }

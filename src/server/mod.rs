@@ -61,7 +61,7 @@ use crate::conn::{Bounds, Doors};
 use crate::limit::{Gate, Overload, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
-use crate::pool::Sighting;
+use crate::pool::FailureReport;
 use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::{privileges, self_connect};
@@ -132,7 +132,7 @@ pub struct Server {
     workers: Vec<Worker>,
     remote: Remote,
     requests: mpsc::UnboundedReceiver<Request>,
-    sightings: mpsc::Receiver<Sighting>,
+    failure_reports: mpsc::Receiver<FailureReport>,
 }
 
 impl Server {
@@ -187,7 +187,7 @@ impl Server {
         view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (doors, parcels) = Doors::new(config.workers);
-        let (tell_sightings, sightings) = mpsc::channel(SIGHTINGS);
+        let (tell_sightings, failure_reports) = mpsc::channel(SIGHTINGS);
         let supplies = Supplies {
             snapshot: Arc::clone(&snapshot),
             bounds: Arc::clone(&bounds),
@@ -196,7 +196,7 @@ impl Server {
             pipes: descriptors.pipes_of_a_worker(),
             doors,
             loads: Loads::new(config.workers),
-            sightings: tell_sightings,
+            failure_reports: tell_sightings,
         };
         let workers = parcels
             .into_iter()
@@ -236,7 +236,7 @@ impl Server {
             workers,
             remote,
             requests,
-            sightings,
+            failure_reports,
         })
     }
 

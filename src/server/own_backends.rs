@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::config::cycles::{Cycle, Graph};
-use crate::pool::{Origin, PoolSpec};
+use crate::pool::{NameOrigin, PoolSpec};
 use crate::sys::address::of_this_host;
 
 /// A configuration with a certain cycle.
@@ -51,7 +51,7 @@ pub(super) fn leave_out_cycles(spec: &mut PoolSpec, config: &Config) {
         }
         None => true,
     };
-    spec.backends.retain(|backend| backend.origin == Origin::Configuration || is_good(&backend.address));
+    spec.backends.retain(|backend| backend.origin == NameOrigin::Configuration || is_good(&backend.address));
 }
 
 /// Returns the addresses of this host, or none if the kernel does not report them. Loopback addresses need no entry.

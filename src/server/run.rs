@@ -34,7 +34,9 @@ use super::view::Request;
 use super::{Life, Server, build};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
-use crate::pool::{AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, Sighting};
+use crate::pool::{
+    AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, FailureReport,
+};
 use crate::reclaim::{self, Deferred};
 use crate::snapshot::Served;
 use crate::telemetry::{LogControl, ReloadOutcome};
@@ -88,7 +90,7 @@ pub(super) enum Event {
     Request(Request),
     Report(CheckReport),
     Agent(AgentReport),
-    Sighting(Sighting),
+    Sighting(FailureReport),
     EjectionOver,
     Discovered(DiscoveryReport),
     Routes(RoutesReport),
@@ -253,7 +255,7 @@ impl Control {
                 self.agents.note(&self.server.view, &report);
                 self.aftercare.hear_agent(&self.server, &report);
             }
-            Event::Sighting(sighting) => self.aftercare.eject(&self.server, &sighting),
+            Event::Sighting(failure_report) => self.aftercare.eject(&self.server, &failure_report),
             Event::EjectionOver => self.aftercare.readmit(&self.server),
             Event::Discovered(report) => self.discovered(report),
             Event::List(report) => self.list_read(report),
@@ -289,7 +291,7 @@ impl Control {
             Some(request) = self.server.requests.recv() => Event::Request(request),
             Some(report) = self.reports.recv() => Event::Report(report),
             report = self.agents.next() => Event::Agent(report),
-            Some(sighting) = self.server.sightings.recv() => Event::Sighting(sighting),
+            Some(failure_report) = self.server.failure_reports.recv() => Event::Sighting(failure_report),
             Some(report) = self.findings.recv() => Event::Discovered(report),
             report = self.route_files.next() => Event::Routes(report),
             report = self.list_files.next() => Event::List(report),

@@ -45,9 +45,9 @@ impl StandingFaults {
         self.lock().remove(&(kind, Arc::clone(name)));
     }
 
-    /// Forgets the faults of one kind but those of things that `stays` accepts.
-    pub(super) fn retain(&self, kind: StandingKind, stays: impl Fn(&Arc<str>) -> bool) {
-        self.lock().retain(|(of, name), _| *of != kind || stays(name));
+    /// Forgets the faults of one kind but those of things that `sessions` accepts.
+    pub(super) fn retain(&self, kind: StandingKind, sessions: impl Fn(&Arc<str>) -> bool) {
+        self.lock().retain(|(of, name), _| *of != kind || sessions(name));
     }
 
     /// Notes the settings that need a restart; none if there are no keys.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pointsman::admin;
 use pointsman::balance::Algorithm;
 use pointsman::config::{AdminSpec, Config};
-use pointsman::pool::{HealthSpec, State};
+use pointsman::pool::{BackendState, HealthSpec};
 use pointsman::relay::EngineChoice;
 use pointsman::telemetry::metrics::METRICS;
 use serde_json::{Value, json};
@@ -241,7 +241,7 @@ fn metrics_are_well_formed_and_have_the_backends() {
     let labelled = |family: &str, label: &str, word: &str| {
         samples[&format!("{family}{{pool=\"main\",backend=\"{}\",{label}=\"{word}\"}}", backend.address)]
     };
-    assert_eq!(of_backend("pointsman_backend_state"), f64::from(State::Up.number()));
+    assert_eq!(of_backend("pointsman_backend_state"), f64::from(BackendState::Up.number()));
     let is_of =
         |family: &str| samples.keys().any(|series| series.starts_with(&format!("pointsman_{family}{{")));
     for family in ["backend_state_changes_total", "backend_checks_total", "backend_share_ratio"] {

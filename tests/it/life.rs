@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use pointsman::config::Config;
-use pointsman::pool::{Backend as PoolBackend, State};
+use pointsman::pool::{Backend as PoolBackend, BackendState};
 use pointsman::server::{Changes, Life, ReloadFault};
 use socket2::{Domain, Socket, Type};
 
@@ -805,7 +805,7 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
         a.stop();
         // Before the checks know it, another attempt serves.
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
-        wait_for("down", || state(a.address) == State::Down);
+        wait_for("down", || state(a.address) == BackendState::Down);
         let attempts = backend(&proxy, "p", a.address).connections_total();
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         assert_eq!(ask(&mut open), 'a', "what is open to it stays");
@@ -813,14 +813,14 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
         // It stays down over a reload that changes something else.
         changed.pools[0].dial.attempts = 2;
         assert_eq!(reload(&proxy, changed).changed, ["pool p"]);
-        assert_eq!(state(a.address), State::Down);
+        assert_eq!(state(a.address), BackendState::Down);
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         assert_eq!(backend(&proxy, "p", a.address).connections_total(), attempts, "none was sent there");
 
         a.start();
-        wait_for("up", || state(a.address) == State::Up);
+        wait_for("up", || state(a.address) == BackendState::Up);
         assert_eq!(answers(address, 60).len(), 2, "both serve again");
-        assert_eq!(state(b.address), State::Up);
+        assert_eq!(state(b.address), BackendState::Up);
     }
 }
 
@@ -829,13 +829,13 @@ fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
     let mut a = Unsteady::new(b'a');
     let proxy = Proxy::start(checked(&[a.address], "maglev"));
     a.stop();
-    wait_for("down", || backend(&proxy, "p", a.address).state() == State::Down);
+    wait_for("down", || backend(&proxy, "p", a.address).state() == BackendState::Down);
     let mut stream = connect(proxy.address("main"));
     assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
     proxy.wait_for_metric(r#"pointsman_connections_closed_total{listener="main",reason="no_backend"}"#, 1.0);
     assert!(proxy.metric(r#"pointsman_no_backend_total{pool="p"}"#) >= 1.0);
     a.start();
-    wait_for("up", || backend(&proxy, "p", a.address).state() == State::Up);
+    wait_for("up", || backend(&proxy, "p", a.address).state() == BackendState::Up);
     assert_eq!(meet(proxy.address("main")).1, 'a');
 }
 

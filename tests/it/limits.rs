@@ -8,7 +8,7 @@ use std::time::Duration;
 use pointsman::admin;
 use pointsman::config::Config;
 use pointsman::limit::{PrefixLengths, SourceKey};
-use pointsman::pool::Duty;
+use pointsman::pool::OperatorState;
 use pointsman::wire::proxy_protocol::{HeaderVersion, OutgoingHeader};
 use socket2::{Domain, Socket, Type};
 
@@ -559,7 +559,7 @@ fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
         let (log, backend) = (LogFile::new(), Backend::echo());
         let access_log = format!("access_log = {{ to = \"{}\", refused_per_second = 1 }}", log.path());
         let mut config = configuration(&backend, &access_log, TLS, "");
-        config.pools[0].backends[0].duty = Duty::Maintenance;
+        config.pools[0].backends[0].operator_state = OperatorState::Maintenance;
         let proxy = Proxy::start(config);
         for _ in 0..FLOOD {
             let mut client = proxy.connect();

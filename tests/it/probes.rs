@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use pointsman::config::Config;
-use pointsman::pool::{self, State};
+use pointsman::pool::{self, BackendState};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
@@ -34,7 +34,7 @@ fn backend(proxy: &Proxy, at: usize) -> Arc<pool::Backend> {
     Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].pool.backends()[at])
 }
 
-fn wait_for_state(proxy: &Proxy, at: usize, state: State) {
+fn wait_for_state(proxy: &Proxy, at: usize, state: BackendState) {
     wait_for(&format!("{state:?}"), || backend(proxy, at).state() == state);
 }
 
@@ -92,13 +92,17 @@ fn check(words: &str, server: &Moody, fault: &str) {
     let keys = format!("health = {{ {intervals}, rise = 2, fall = 2, {words} }}");
     let proxy = Proxy::start(checked(&format!("'{}'", server.address()), &keys));
     wait_for(&format!("a check by {words}"), || backend(&proxy, 0).checks_passed() > 1);
-    assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (State::Up, 0), "{words}");
+    assert_eq!(
+        (backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()),
+        (BackendState::Up, 0),
+        "{words}"
+    );
     server.is_well(false);
-    wait_for_state(&proxy, 0, State::Down);
+    wait_for_state(&proxy, 0, BackendState::Down);
     let series = format!(r#"pointsman_check_failures_total{{pool="main",fault="{fault}"}}"#);
     assert!(proxy.metric(&series) >= 2.0, "{words}: {series}");
     server.is_well(true);
-    wait_for_state(&proxy, 0, State::Up);
+    wait_for_state(&proxy, 0, BackendState::Up);
 }
 
 #[test]
@@ -211,10 +215,10 @@ fn checks_go_where_they_are_told() {
     let proxy = Proxy::start(checked(&backends, &keys));
     wait_for("checks", || (0..2).all(|at| backend(&proxy, at).checks_passed() > 1));
     of_one.is_well(false);
-    wait_for_state(&proxy, 1, State::Down);
-    assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (State::Up, 0));
+    wait_for_state(&proxy, 1, BackendState::Down);
+    assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (BackendState::Up, 0));
     of_pool.is_well(false);
-    wait_for_state(&proxy, 0, State::Down);
+    wait_for_state(&proxy, 0, BackendState::Down);
 }
 
 /// Backends that hang take every place there is; the others are checked all the same, only later.
@@ -236,9 +240,11 @@ fn no_more_checks_are_under_way_than_may_be() {
     let mut config = checked(&backends.join(","), keys);
     config.max_checks = MOST;
     let proxy = Proxy::start(config);
-    wait_for("all that hang are down", || (0..20).all(|at| backend(&proxy, at).state() == State::Down));
+    wait_for("all that hang are down", || {
+        (0..20).all(|at| backend(&proxy, at).state() == BackendState::Down)
+    });
     wait_for("what works is checked", || backend(&proxy, 20).checks_passed() > 1);
-    wait_for_state(&proxy, 20, State::Up);
+    wait_for_state(&proxy, 20, BackendState::Up);
     assert!(proxy.metric("pointsman_checks_delayed_total") > 10.0);
     // A thread of the server may see the end of one check after the beginning of the next.
     let most = most.load(Ordering::SeqCst);
@@ -302,9 +308,11 @@ fn an_agent_is_obeyed() {
     wait_for("words", || proxy.metric(&heard("heard")) > 1.0);
     assert!(served(&proxy, b'a', 20) > 5);
 
-    for (line, state) in
-        [("down\n", State::Down), ("up drain\n", State::Draining), ("maint\n", State::Maintenance)]
-    {
+    for (line, state) in [
+        ("down\n", BackendState::Down),
+        ("up drain\n", BackendState::Draining),
+        ("maint\n", BackendState::Maintenance),
+    ] {
         agent.say(line);
         wait_for_state(&proxy, 0, state);
         assert_eq!(served(&proxy, b'a', 10), 0, "{line}");
@@ -315,11 +323,11 @@ fn an_agent_is_obeyed() {
         assert_eq!(backend(&proxy, 0).state(), state, "{line}");
     }
     agent.say("ready\n");
-    wait_for_state(&proxy, 0, State::Up);
+    wait_for_state(&proxy, 0, BackendState::Up);
     assert!(served(&proxy, b'a', 20) > 5);
     // The other's agent is not there, and that changes nothing.
     assert!(proxy.metric(&heard("silent")) > 1.0);
-    assert_eq!(backend(&proxy, 1).state(), State::Up);
+    assert_eq!(backend(&proxy, 1).state(), BackendState::Up);
 }
 
 #[test]
@@ -351,11 +359,11 @@ fn an_agent_says_how_much_its_backend_bears() {
 fn an_agent_that_is_no_longer_asked_is_forgotten() {
     let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("drain 50% maxconn:3\n"));
     let proxy = Proxy::start(with_agent(&a, &b, &agent, ", send = 'a\\n'"));
-    wait_for_state(&proxy, 0, State::Draining);
+    wait_for_state(&proxy, 0, BackendState::Draining);
     let mut without = with_agent(&a, &b, &agent, "");
     without.pools[0].agent = None;
     proxy.remote.reload(without).unwrap();
-    wait_for_state(&proxy, 0, State::Up);
+    wait_for_state(&proxy, 0, BackendState::Up);
     let backend = backend(&proxy, 0);
     assert_eq!((backend.agent_share(), backend.agent_max_connections()), (100, None));
     assert!(served(&proxy, b'a', 20) > 5);
@@ -386,7 +394,7 @@ fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
         Proxy::start(checked(&format!("'{}'", server.address), &keys))
     };
     let (local, client) = (start(""), start(", proxy_protocol = 'proxy'"));
-    wait_for_state(&local, 0, State::Down);
+    wait_for_state(&local, 0, BackendState::Down);
     wait_for("checks", || backend(&client, 0).checks_passed() > 1);
-    assert_eq!(backend(&client, 0).state(), State::Up);
+    assert_eq!(backend(&client, 0).state(), BackendState::Up);
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
-use pointsman::pool::State;
+use pointsman::pool::BackendState;
 use rustls::version::{TLS12, TLS13};
 use socket2::{Domain, Socket, Type};
 
@@ -327,7 +327,7 @@ fn when_nobody_is_healthy_clients_are_told_at_once() {
     );
     let proxy = proxy("unmatched = \"p\"", &tables);
     wait_for("the backend is down", || {
-        proxy.remote.view().snapshot.load().pools["p"].pool.backends()[0].state() == State::Down
+        proxy.remote.view().snapshot.load().pools["p"].pool.backends()[0].state() == BackendState::Down
     });
     // Unread bytes behind the hello must not turn the alert into a reset.
     let mut first = hello(b"a.example");

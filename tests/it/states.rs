@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use pointsman::config::Config;
-use pointsman::pool::{State, Trouble};
+use pointsman::pool::{BackendState, Trouble};
 
 use crate::life::{Unsteady, ask, backend, meet, meet_one, named};
 use crate::support::pair::{closed, expect_reset, reset};
@@ -30,11 +30,11 @@ fn ejecting(backends: &[SocketAddr], ejection: &str) -> Config {
     pool(&backends, &format!("health.check = \"off\"\nejection = {{ {ejection} }}"))
 }
 
-fn state(proxy: &Proxy, address: SocketAddr) -> State {
+fn state(proxy: &Proxy, address: SocketAddr) -> BackendState {
     backend(proxy, "p", address).state()
 }
 
-fn wait_for_state(proxy: &Proxy, address: SocketAddr, expected: State) {
+fn wait_for_state(proxy: &Proxy, address: SocketAddr, expected: BackendState) {
     wait_for(&format!("{address} {expected}"), || state(proxy, address) == expected);
 }
 
@@ -63,7 +63,7 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
     while backend(&proxy, "p", gone).troubles(Trouble::Connect) < 3 {
         assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
     }
-    wait_for_state(&proxy, gone, State::Ejected);
+    wait_for_state(&proxy, gone, BackendState::Ejected);
     for _ in 0..20 {
         assert_eq!(meet(proxy.address("main")).1, 'b');
     }
@@ -82,16 +82,16 @@ fn an_ejected_backend_comes_back_in_time() {
     let met = backend(&proxy, "p", a.address);
     wait_for("a second ejection in a row", || {
         assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
-        met.entered(State::Ejected) >= 2
+        met.entered(BackendState::Ejected) >= 2
     });
     a.start();
-    wait_for_state(&proxy, a.address, State::Up);
+    wait_for_state(&proxy, a.address, BackendState::Up);
     meet_one(proxy.address("main"), 'a');
-    let ejected = met.entered(State::Ejected);
+    let ejected = met.entered(BackendState::Ejected);
     for _ in 0..20 {
         meet(proxy.address("main"));
     }
-    assert_eq!((met.state(), met.entered(State::Ejected)), (State::Up, ejected));
+    assert_eq!((met.state(), met.entered(BackendState::Ejected)), (BackendState::Up, ejected));
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn connect_until_answered(proxy: &Proxy, bad: SocketAddr) {
         let answered = client.write_all(b"?").and_then(|()| client.read_exact(&mut [0])).is_ok();
         // Its reset is counted a moment after the client has it.
         wait_for("the count", || answered || backend(proxy, "p", bad).troubles(Trouble::EarlyReset) > before);
-        state(proxy, bad) == State::Ejected
+        state(proxy, bad) == BackendState::Ejected
     });
 }
 
@@ -135,7 +135,7 @@ fn a_backend_that_speaks_before_it_resets_is_not() {
     }
     proxy.wait_for_metric(&closed("backend_reset"), 10.0);
     let met = backend(&proxy, "p", bad.address);
-    assert_eq!((met.state(), met.troubles(Trouble::EarlyReset)), (State::Up, 0));
+    assert_eq!((met.state(), met.troubles(Trouble::EarlyReset)), (BackendState::Up, 0));
 }
 
 #[test]
@@ -151,8 +151,8 @@ fn the_last_one_is_never_ejected() {
         proxy.metric(&ejections("last_one")) > 0.0
     });
     let states = backends.map(|address| state(&proxy, address));
-    assert!(states.contains(&State::Up) && states.contains(&State::Ejected), "{states:?}");
-    let left = backends[states.iter().position(|state| *state == State::Up).unwrap()];
+    assert!(states.contains(&BackendState::Up) && states.contains(&BackendState::Ejected), "{states:?}");
+    let left = backends[states.iter().position(|state| *state == BackendState::Up).unwrap()];
     let _back = Backend::serve_on(&left.to_string(), |mut stream| {
         let _ = stream.write_all(b"back");
     });
@@ -189,7 +189,7 @@ fn checks_bring_back_what_could_not_be_connected() {
     a.stop();
     connect_until_ejected(&proxy, a.address);
     a.start();
-    wait_for_state(&proxy, a.address, State::Up);
+    wait_for_state(&proxy, a.address, BackendState::Up);
     meet_one(proxy.address("main"), 'a');
 }
 
@@ -205,15 +205,18 @@ fn an_ejection_survives_a_reload_and_ends_when_it_is_switched_off() {
     connect_until_ejected(&proxy, gone);
     proxy.remote.reload(with(2, ejection)).unwrap();
     let met = backend(&proxy, "p", gone);
-    assert_eq!((met.state(), met.weight(), met.entered(State::Ejected)), (State::Ejected, 2, 1));
+    assert_eq!(
+        (met.state(), met.weight(), met.entered(BackendState::Ejected)),
+        (BackendState::Ejected, 2, 1)
+    );
     proxy.remote.reload(with(2, "")).unwrap();
-    assert_eq!(state(&proxy, gone), State::Up);
+    assert_eq!(state(&proxy, gone), BackendState::Up);
 }
 
 fn connect_until_ejected(proxy: &Proxy, gone: SocketAddr) {
     wait_for("the ejection", || {
         meet(proxy.address("main"));
-        state(proxy, gone) == State::Ejected
+        state(proxy, gone) == BackendState::Ejected
     });
 }
 
@@ -248,7 +251,7 @@ fn who_is_still_open_when_it_comes_back_stays() {
     a.stop();
     wait_for("the first to be closed", || proxy.metric(&closed("backend_down")) > 0.0);
     a.start();
-    wait_for_state(&proxy, a.address, State::Up);
+    wait_for_state(&proxy, a.address, BackendState::Up);
     let before = proxy.metric(&closed("backend_down"));
     let began = Instant::now();
     let mut staying: Vec<_> =
@@ -269,7 +272,7 @@ fn still_there(open: &mut TcpStream) -> bool {
 fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     let (proxy, mut a, b, mut open) = with_connections("", 5);
     a.stop();
-    wait_for_state(&proxy, a.address, State::Down);
+    wait_for_state(&proxy, a.address, BackendState::Down);
     // It says so now.
     open.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }\non_down = \"close\"";
@@ -284,7 +287,7 @@ fn nothing_is_closed_in_panic() {
     let keys = "on_down = \"close\"\nclose_rate = 1000\npanic_threshold = \"60%\"";
     let (proxy, mut a, b, mut open) = with_connections(keys, 5);
     a.stop();
-    wait_for_state(&proxy, a.address, State::Down);
+    wait_for_state(&proxy, a.address, BackendState::Down);
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(1100) {
         open.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
@@ -305,7 +308,7 @@ fn what_the_operator_says_comes_with_a_reload() {
     };
     let proxy = Proxy::start(say("ready"));
     let mut open = meet_one(proxy.address("main"), 'a');
-    for (word, expected) in [("drain", State::Draining), ("maintenance", State::Maintenance)] {
+    for (word, expected) in [("drain", BackendState::Draining), ("maintenance", BackendState::Maintenance)] {
         let changes = proxy.remote.reload(say(word)).unwrap();
         assert_eq!(changes.changed, ["pool p"]);
         assert_eq!(state(&proxy, a.address), expected);
@@ -315,10 +318,13 @@ fn what_the_operator_says_comes_with_a_reload() {
         assert_eq!(ask(&mut open), 'a', "what is open stays");
     }
     proxy.remote.reload(say("ready")).unwrap();
-    assert_eq!(state(&proxy, a.address), State::Up);
+    assert_eq!(state(&proxy, a.address), BackendState::Up);
     meet_one(proxy.address("main"), 'a');
     let met = backend(&proxy, "p", a.address);
-    assert_eq!([State::Draining, State::Maintenance, State::Up].map(|state| met.entered(state)), [1, 1, 1]);
+    assert_eq!(
+        [BackendState::Draining, BackendState::Maintenance, BackendState::Up].map(|state| met.entered(state)),
+        [1, 1, 1]
+    );
 }
 
 #[test]
@@ -337,7 +343,7 @@ fn a_drain_does_not_hide_that_a_backend_is_down() {
     let first = format!("{{ address = \"{}\", state = \"drain\" }}", a.address);
     let proxy = Proxy::start(pool(&[first, quoted(b.address)], "health = { interval = \"20ms\", fall = 1 }"));
     a.stop();
-    wait_for_state(&proxy, a.address, State::Down);
+    wait_for_state(&proxy, a.address, BackendState::Down);
     a.start();
-    wait_for_state(&proxy, a.address, State::Draining);
+    wait_for_state(&proxy, a.address, BackendState::Draining);
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use pointsman::admin;
-use pointsman::pool::State;
+use pointsman::pool::BackendState;
 
 use crate::support::pair::connect_from;
 use crate::support::{PATIENCE, Proxy, config, own_address, wait_for};
@@ -73,7 +73,7 @@ fn proxy(backends: &[(SocketAddr, &str)], pool: &str) -> (Proxy, SocketAddr) {
 }
 
 /// Waits until the checks have found out who is up.
-fn wait_until(proxy: &Proxy, address: SocketAddr, state: State) {
+fn wait_until(proxy: &Proxy, address: SocketAddr, state: BackendState) {
     let snapshot = proxy.remote.view().snapshot.load();
     let backend = snapshot.pools["main"].pool.backend(&address.to_string()).unwrap();
     wait_for(&format!("{address} {state:?}"), || backend.state() == state);
@@ -114,7 +114,7 @@ fn the_own_zone_serves_and_spills_over_what_it_cannot_bear() {
     let (proxy, admin) = proxy(&backends, "");
     assert_eq!(share(&answers(&proxy, 200), "near"), 1.0);
     near.stop();
-    wait_until(&proxy, near.address, State::Down);
+    wait_until(&proxy, near.address, BackendState::Down);
     assert!((tier_share(admin, "a", "primary") - 0.7).abs() < 0.001);
     assert!((tier_share(admin, "*", "primary") - 0.3).abs() < 0.001);
     let answers = answers(&proxy, 250);
@@ -131,13 +131,13 @@ fn a_backup_serves_only_while_no_primary_can() {
     let (proxy, admin) = proxy(&backends, "");
     assert_eq!(share(&answers(&proxy, 100), "near"), 1.0);
     near.stop();
-    wait_until(&proxy, near.address, State::Down);
+    wait_until(&proxy, near.address, BackendState::Down);
     assert_eq!(share(&answers(&proxy, 100), "far"), 1.0);
     assert_eq!(tier_share(admin, "a", "backup"), 0.0);
     // Also before the checks have noticed: those who find all primaries dead are carried there.
     far.stop();
     assert_eq!(share(&answers(&proxy, 100), "backup"), 1.0);
-    wait_until(&proxy, far.address, State::Down);
+    wait_until(&proxy, far.address, BackendState::Down);
     assert_eq!(share(&answers(&proxy, 100), "backup"), 1.0);
     assert_eq!(tier_share(admin, "a", "backup"), 1.0);
 }
@@ -149,7 +149,7 @@ fn in_panic_all_are_used() {
     let backends = [(live.address, "zone = 'a'"), (dead[0], ""), (dead[1], "")];
     let (proxy, admin) = proxy(&backends, "panic_threshold = '50%'");
     for address in dead {
-        wait_until(&proxy, address, State::Down);
+        wait_until(&proxy, address, BackendState::Down);
     }
     assert_eq!(scraped(admin, r#"pointsman_pool_panic{pool="main"}"#), 1.0);
     assert_eq!(share(&answers(&proxy, 100), "live"), 1.0, "another attempt finds who lives");

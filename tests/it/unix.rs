@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pointsman::pool::State;
+use pointsman::pool::BackendState;
 use pointsman::server::Server;
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -262,7 +262,7 @@ fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
         expect_reset(&proxy.connect());
         proxy.wait_for_metric(&closed("connect_timeout"), f64::from(round));
     }
-    assert_eq!((attempts(&proxy, "timeout"), backend_of(&proxy).state()), (3.0, State::Up));
+    assert_eq!((attempts(&proxy, "timeout"), backend_of(&proxy).state()), (3.0, BackendState::Up));
     let client = proxy.connect();
     full.serve().write_all(b"here").unwrap();
     expect_bytes(&client, b"here");
@@ -276,7 +276,7 @@ fn a_check_that_finds_a_full_accept_queue_is_not_made() {
         "health = { interval = '50ms', fast_interval = '50ms', timeout = '40ms', fall = 1, rise = 1 }";
     let proxy = before(&folder, "b", health);
     wait_for("two checks", || backend_of(&proxy).checks_not_made() >= 2);
-    assert_eq!((backend_of(&proxy).checks_failed(), backend_of(&proxy).state()), (0, State::Up));
+    assert_eq!((backend_of(&proxy).checks_failed(), backend_of(&proxy).state()), (0, BackendState::Up));
     std::thread::spawn(move || while full.listener.accept().is_ok() {});
     wait_for("a check that passes", || backend_of(&proxy).checks_passed() > 0);
     assert_eq!(backend_of(&proxy).checks_failed(), 0);

@@ -12,7 +12,7 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Backend, BackendWords};
 use crate::config::findings::Findings;
 use crate::config::read::{Item, Key, List};
-use crate::pool::{BackendSpec, DialSource, Duty, NamedHost, Origin};
+use crate::pool::{BackendSpec, DialSource, NameOrigin, NamedHost, OperatorState};
 use crate::sys::Address;
 
 /// The backends of a pool as they are written.
@@ -115,9 +115,9 @@ impl PoolChecker<'_> {
             zone: zone.value().map(|zone| zone.0.as_str().into()),
             backup: or(backup, |yes| *yes, false),
             max_connections: self.limit(words),
-            duty: or(state, |choice| choice.0, Duty::Ready),
+            operator_state: or(state, |choice| choice.0, OperatorState::Ready),
             targets: self.asks().targets(&path, health, agent, found),
-            origin: Origin::Configuration,
+            origin: NameOrigin::Configuration,
         };
         Some((spec, host))
     }
@@ -165,8 +165,8 @@ impl PoolChecker<'_> {
     /// Draining all of a pool may be meant, for an hour, so it is a warning.
     fn some_ready(&self, written: &WrittenBackends, list: &List<BackendWords>, found: &mut Findings<'_>) {
         let specs = || written.backends.iter().chain(written.hosts.iter().map(|(_, host)| &host.template));
-        let rests = |spec: &BackendSpec| spec.duty != Duty::Ready || spec.weight == 0;
-        let is_asked_to = |spec: &BackendSpec| spec.duty != Duty::Ready;
+        let rests = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready || spec.weight == 0;
+        let is_asked_to = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready;
         if list.complete && specs().any(is_asked_to) && specs().all(rests) {
             let message = format!("no backend of pool `{}` is ready", self.name);
             let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);

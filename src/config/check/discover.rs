@@ -11,7 +11,7 @@ use crate::config::file::{Discover, RecordType, Resolve, Ttl};
 use crate::config::findings::Findings;
 use crate::config::read::{Key, OneOrMany};
 use crate::config::words::Number;
-use crate::pool::{DiscoverSpec, DnsSpec, NamedHost, Records, Source};
+use crate::pool::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 
 /// How long an address that an answer of the DNS leaves out stays, by default: some servers answer with a changing part of
 /// all addresses, and a deploy seldom takes less.
@@ -46,7 +46,7 @@ impl PoolChecker<'_> {
             }
             let drain = item.value.drain.value().map(|time| time.0);
             // A file says what it says.
-            let default = if matches!(source, Source::Dns(_)) { HOLD } else { Duration::ZERO };
+            let default = if matches!(source, DiscoverSource::Dns(_)) { HOLD } else { Duration::ZERO };
             let hold = or(&item.value.hold, |time| time.0, default);
             sources.push(DiscoverSpec { source, host: None, hold, drain, max_connections });
         }
@@ -66,9 +66,9 @@ impl PoolChecker<'_> {
         let asking = Asking { path: &path, resolvers, min_ttl, max_ttl, jitter };
         let (resolvers, (min_ttl, max_ttl)) = (asking.resolvers(found), asking.bounds(found));
         let source = |HostName { name, port }: HostName| {
-            Source::Dns(DnsSpec {
+            DiscoverSource::Dns(DnsSpec {
                 name: name.into(),
-                records: Records::Addresses { port },
+                records: RecordKind::Addresses { port },
                 resolvers: resolvers.clone(),
                 min_ttl,
                 max_ttl,
@@ -93,7 +93,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn source(&self, found: &mut Findings<'_>) -> Option<Source> {
+    fn source(&self, found: &mut Findings<'_>) -> Option<DiscoverSource> {
         let Discover { dns, file, .. } = self.words;
         match (dns, file) {
             (Key::Absent, Key::Absent) => {
@@ -110,14 +110,14 @@ impl Checker<'_> {
             }
             (Key::Absent, file) => {
                 self.refuse_dns_keys(found);
-                Some(Source::File(file.value()?.0.as_path().into()))
+                Some(DiscoverSource::File(file.value()?.0.as_path().into()))
             }
             (dns, _) => {
                 let records = self.records(found);
                 let Discover { resolvers, min_ttl, max_ttl, jitter, .. } = self.words;
                 let asking = Asking { path: self.path, resolvers, min_ttl, max_ttl, jitter };
                 let (min_ttl, max_ttl) = asking.bounds(found);
-                Some(Source::Dns(DnsSpec {
+                Some(DiscoverSource::Dns(DnsSpec {
                     name: dns.value()?.0.as_str().into(),
                     records: records?,
                     resolvers: asking.resolvers(found),
@@ -147,7 +147,7 @@ impl Checker<'_> {
         }
     }
 
-    fn records(&self, found: &mut Findings<'_>) -> Option<Records> {
+    fn records(&self, found: &mut Findings<'_>) -> Option<RecordKind> {
         let Discover { dns, r#type, port, .. } = self.words;
         match (or(r#type, |choice| choice.0, RecordType::Address), port) {
             (RecordType::Srv, Key::Good(port)) => {
@@ -155,9 +155,9 @@ impl Checker<'_> {
                 found.add(fault.label(port.key, "remove it"));
                 None
             }
-            (RecordType::Srv, _) => Some(Records::Services),
+            (RecordType::Srv, _) => Some(RecordKind::Services),
             (RecordType::Address, Key::Good(port)) => {
-                Some(Records::Addresses { port: u16::try_from(port.value.0).unwrap_or(u16::MAX) })
+                Some(RecordKind::Addresses { port: u16::try_from(port.value.0).unwrap_or(u16::MAX) })
             }
             (RecordType::Address, Key::Absent) => {
                 let path = format!("{}.port", self.path);

@@ -16,7 +16,7 @@ use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Word;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
-use crate::pool::spec::HashOn;
+use crate::pool::pool_spec::HashOn;
 use crate::snapshot::{ActionSpec, DetectSpec, FrontSpec, PolicySpec, ProtocolSpec, TargetSpec};
 use crate::sys::process::host_name;
 use crate::wire::Starttls;

@@ -11,7 +11,7 @@ use crate::config::findings::Findings;
 use crate::config::read::{Item, Key, List};
 use crate::config::script::TargetAddress;
 use crate::config::words::{Number, Time};
-use crate::pool::spec::{AgentSpec, Host, Target, Targets};
+use crate::pool::pool_spec::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
 use crate::pool::{BackendSpec, CheckKind, HealthSpec};
 use crate::wire::Script;
 use crate::wire::dialogue::ScriptStep;
@@ -105,12 +105,12 @@ impl HealthChecker<'_> {
         health: &Key<TargetWords>,
         agent: &Key<TargetWords>,
         found: &mut Findings<'_>,
-    ) -> Targets {
+    ) -> CheckTargets {
         let mut own = |words: &Key<TargetWords>, name: &str| {
             let words = words.value()?;
             Some(target(&words.address, &words.port, &format!("{path}.{name}"), found))
         };
-        Targets {
+        CheckTargets {
             health: own(health, "health").unwrap_or_default(),
             agent: own(agent, "agent").unwrap_or_default(),
         }
@@ -122,12 +122,12 @@ impl HealthChecker<'_> {
         port: &Key<Number<1, 65535>>,
         table: &str,
         found: &mut Findings<'_>,
-    ) -> Target {
+    ) -> CheckTarget {
         target(address, port, &self.key(table), found)
     }
 
     /// Adds a fault for the first backend that cannot be checked where it is said.
-    fn targets_reachable(&self, target: &Target, backends: &[BackendSpec], found: &mut Findings<'_>) {
+    fn targets_reachable(&self, target: &CheckTarget, backends: &[BackendSpec], found: &mut Findings<'_>) {
         let unreachable =
             |backend: &&BackendSpec| target.address(&backend.targets.health, &backend.address).is_none();
         let Some(backend) = backends.iter().find(unreachable) else { return };
@@ -305,11 +305,11 @@ fn target(
     port: &Key<Number<1, 65535>>,
     path: &str,
     found: &mut Findings<'_>,
-) -> Target {
+) -> CheckTarget {
     let mut target = address.value().map(|address| address.0.clone()).unwrap_or_default();
     let Some(port) = port.entry() else { return target };
     if let Some(address) = address.entry()
-        && (target.port.is_some() || matches!(target.host, Some(Host::Unix(_))))
+        && (target.port.is_some() || matches!(target.host, Some(TargetHost::Unix(_))))
     {
         let message = format!("`{path}` has a port beside an address that takes none");
         let fault = Diagnostic::new(Code::BadAddress, format!("{path}.port"), message);
@@ -320,13 +320,13 @@ fn target(
 }
 
 /// Whether nobody says at which port a backend's agent is. The port where the backend serves is not it.
-fn is_unknown(target: &Target, backend: &BackendSpec) -> bool {
+fn is_unknown(target: &CheckTarget, backend: &BackendSpec) -> bool {
     let own = &backend.targets.agent;
     let host = own.host.as_ref().or(target.host.as_ref());
     let has_port = own.port.or(target.port).is_some();
     match host {
-        Some(Host::Unix(_)) => false,
-        Some(Host::Address(_)) => !has_port,
+        Some(TargetHost::Unix(_)) => false,
+        Some(TargetHost::Address(_)) => !has_port,
         None => !has_port || backend.address.tcp().is_none(),
     }
 }

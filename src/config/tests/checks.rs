@@ -207,8 +207,8 @@ fn checks_and_agents_have_targets() {
          health = { address = 'unix:/run/x' }, agent = { port = 5 } }]\nagent = {}",
     ));
     let [b, db] = &config.pools[..] else { panic!("two pools") };
-    let host = |ip: IpAddr| Host::Address(SocketAddr::new(ip, 0).into());
-    let target = |ip: &str, port| Target { host: ip.parse().ok().map(host), port: Some(port) };
+    let host = |ip: IpAddr| TargetHost::Address(SocketAddr::new(ip, 0).into());
+    let target = |ip: &str, port| CheckTarget { host: ip.parse().ok().map(host), port: Some(port) };
     assert_eq!(db.health.as_ref().unwrap().target, target("10.0.0.9", 80));
     let agent = AgentSpec {
         target: target("::1", 9101),
@@ -217,8 +217,8 @@ fn checks_and_agents_have_targets() {
         send: Some(b"x".as_slice().into()),
     };
     assert_eq!(db.agent, Some(agent));
-    let unix = Target { host: Some(Host::Unix(Path::new("/run/x").into())), port: None };
-    assert_eq!(b.backends[0].targets, Targets { health: unix, agent: target("", 5) });
+    let unix = CheckTarget { host: Some(TargetHost::Unix(Path::new("/run/x").into())), port: None };
+    assert_eq!(b.backends[0].targets, CheckTargets { health: unix, agent: target("", 5) });
 }
 
 #[test]

@@ -224,31 +224,40 @@ fn a_source_has_its_defaults() {
     };
     let dns = DnsSpec {
         name: "app.internal".into(),
-        records: Records::Addresses { port: 8443 },
+        records: RecordKind::Addresses { port: 8443 },
         resolvers: Vec::new(),
         min_ttl: Duration::from_secs(5),
         max_ttl: Duration::from_secs(300),
         jitter: 10,
     };
     let hold = Duration::from_secs(30);
-    let spec =
-        DiscoverSpec { source: Source::Dns(dns), host: None, hold, drain: None, max_connections: None };
+    let spec = DiscoverSpec {
+        source: DiscoverSource::Dns(dns),
+        host: None,
+        hold,
+        drain: None,
+        max_connections: None,
+    };
     assert_eq!(discover("dns = 'app.internal', port = 8443"), spec);
     let written = "dns = '_a._tcp.b.', type = 'srv', resolvers = ['10.0.0.53', '[::1]:5353'], \
                    min_ttl = '1s', max_ttl = '2s', jitter = 100, drain = '3s', hold = '0s'";
     let dns = DnsSpec {
         name: "_a._tcp.b.".into(),
-        records: Records::Services,
+        records: RecordKind::Services,
         resolvers: vec!["10.0.0.53:53".parse().unwrap(), "[::1]:5353".parse().unwrap()],
         min_ttl: Duration::from_secs(1),
         max_ttl: Duration::from_secs(2),
         jitter: 100,
     };
     let (hold, drain) = (Duration::ZERO, Some(Duration::from_secs(3)));
-    let spec = DiscoverSpec { source: Source::Dns(dns), host: None, hold, drain, max_connections: None };
+    let spec =
+        DiscoverSpec { source: DiscoverSource::Dns(dns), host: None, hold, drain, max_connections: None };
     assert_eq!(discover(written), spec);
     let file = discover("file = 'a/b.json'");
-    assert_eq!((file.source, file.hold), (Source::File(Path::new("a/b.json").into()), Duration::ZERO));
+    assert_eq!(
+        (file.source, file.hold),
+        (DiscoverSource::File(Path::new("a/b.json").into()), Duration::ZERO)
+    );
     assert_eq!(discover("file = 'a', hold = '5s'").hold, Duration::from_secs(5));
 }
 

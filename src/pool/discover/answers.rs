@@ -32,7 +32,7 @@ pub(in crate::pool) struct Answer<T> {
 
 /// What a round of questions came to.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Told {
+pub(super) struct RoundResult {
     /// The least TTL of its good answers.
     pub(super) ttl: Option<Duration>,
     /// The first of its failures.
@@ -41,7 +41,7 @@ pub(super) struct Told {
     pub(super) is_unfinished: bool,
 }
 
-impl Told {
+impl RoundResult {
     fn good(ttl: Duration) -> Self {
         Self { ttl: Some(ttl), ..Self::default() }
     }
@@ -63,55 +63,55 @@ impl Told {
 
 /// The addresses of one name, as last heard of each family.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Host {
+pub(super) struct HostAnswers {
     /// The whole name that has them: of a search list one of several.
     name: Option<Arc<str>>,
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
 }
 
-impl Host {
+impl HostAnswers {
     /// Takes in answers: the first of a round, or one that came late. `None` if they are of a name that counts no more.
-    pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<Told> {
+    pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<RoundResult> {
         if is_late { self.hear_late(part) } else { Some(self.hear(part)) }
     }
 
     /// Takes in the answers of a round, for both families or for the one that has come.
-    fn hear(&mut self, part: Part) -> Told {
+    fn hear(&mut self, part: Part) -> RoundResult {
         if !part.has_addresses() {
             let faults = [part.v4, part.v6].into_iter().flatten().filter_map(Result::err);
-            return Told::bad(faults.into_iter().next().unwrap_or(DnsFault::Empty));
+            return RoundResult::bad(faults.into_iter().next().unwrap_or(DnsFault::Empty));
         }
         if self.name.replace(Arc::clone(&part.name)).is_some_and(|last| last != part.name) {
             // The addresses of another name are those of another host.
             (self.v4, self.v6) = Default::default();
         }
         let is_unfinished = part.v4.is_none() || part.v6.is_none();
-        Told { is_unfinished, ..self.keep(part) }
+        RoundResult { is_unfinished, ..self.keep(part) }
     }
 
-    fn hear_late(&mut self, part: Part) -> Option<Told> {
+    fn hear_late(&mut self, part: Part) -> Option<RoundResult> {
         (self.name.as_ref() == Some(&part.name)).then(|| self.keep(part))
     }
 
-    fn keep(&mut self, part: Part) -> Told {
+    fn keep(&mut self, part: Part) -> RoundResult {
         let keep = |records: &'static str, last: &mut Vec<IpAddr>, heard: Option<Heard<IpAddr>>| match heard {
-            None => Told::default(),
+            None => RoundResult::default(),
             Some(Ok(answer)) if answer.records.is_empty() => {
                 last.clear();
-                Told::default()
+                RoundResult::default()
             }
             Some(Ok(answer)) => {
                 *last = answer.records;
-                Told::good(answer.ttl)
+                RoundResult::good(answer.ttl)
             }
             // To say that there is no such name is to say that it has no addresses, which the other
             // family has just disproved; some servers do it for a family they do not know.
             Some(Err(DnsFault::NoName)) => {
                 last.clear();
-                Told::default()
+                RoundResult::default()
             }
-            Some(Err(fault)) => Told::bad(DnsFault::OneFamily { records, fault: Box::new(fault) }),
+            Some(Err(fault)) => RoundResult::bad(DnsFault::OneFamily { records, fault: Box::new(fault) }),
         };
         keep("A", &mut self.v4, part.v4).and(keep("AAAA", &mut self.v6, part.v6))
     }
@@ -123,7 +123,7 @@ impl Host {
     }
 
     /// Backends of an SRV record.
-    fn services(&self, record: &Service, weight: u16, backup: bool) -> Vec<Discovered> {
+    fn services(&self, record: &SrvRecord, weight: u16, backup: bool) -> Vec<Discovered> {
         let mut backends = Vec::new();
         for family in [&self.v4, &self.v6] {
             let usable: Vec<IpAddr> = family.iter().copied().filter(|ip| is_usable(*ip)).collect();
@@ -153,8 +153,8 @@ fn backend(name: Option<Arc<str>>, ip: IpAddr, port: u16, weight: u16, backup: b
 /// The name of a target's only address of a family: then the target is an identity that outlives the
 /// address, and hash balancers keep its clients when it moves. IPv6 is in brackets, so that a target may
 /// have one of each.
-fn service_name(record: &Service, ip: IpAddr) -> Option<Arc<str>> {
-    let Service { target, port, .. } = record;
+fn service_name(record: &SrvRecord, ip: IpAddr) -> Option<Arc<str>> {
+    let SrvRecord { target, port, .. } = record;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     target.chars().all(fits).then(|| match ip {
         IpAddr::V4(_) => format!("{target}:{port}").into(),
@@ -164,7 +164,7 @@ fn service_name(record: &Service, ip: IpAddr) -> Option<Arc<str>> {
 
 /// One SRV record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Service {
+pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
@@ -174,20 +174,20 @@ pub(super) struct Service {
 
 /// The SRV records of one name and the addresses of their targets, as last heard.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Services {
-    records: Vec<Service>,
+pub(super) struct SrvAnswers {
+    records: Vec<SrvRecord>,
     /// Whether the last answer says that the service is decidedly not there: then its backends take no new connections,
     /// and those that are open stay.
     is_closed: bool,
-    hosts: HashMap<Arc<str>, Host>,
+    hosts: HashMap<Arc<str>, HostAnswers>,
 }
 
-impl Services {
+impl SrvAnswers {
     /// Takes in the answer for the records themselves.
-    pub(super) fn hear(&mut self, heard: Heard<Service>) -> Told {
+    pub(super) fn hear(&mut self, heard: Heard<SrvRecord>) -> RoundResult {
         let Answer { mut records, ttl } = match heard {
             Ok(answer) => answer,
-            Err(fault) => return Told::bad(fault),
+            Err(fault) => return RoundResult::bad(fault),
         };
         // A target that is the root says that the service is decidedly not there (RFC 2782). Beside others it says nothing.
         let is_closed = records.iter().any(|record| record.target.is_empty());
@@ -197,17 +197,17 @@ impl Services {
         if records.is_empty() {
             if is_closed {
                 self.is_closed = true;
-                return Told::good(ttl);
+                return RoundResult::good(ttl);
             }
-            return Told::bad(DnsFault::Empty);
+            return RoundResult::bad(DnsFault::Empty);
         }
         if records.len() > MOST_SERVICES {
-            return Told::bad(DnsFault::TooMany(records.len()));
+            return RoundResult::bad(DnsFault::TooMany(records.len()));
         }
         self.is_closed = false;
         self.records = records;
         self.hosts.retain(|target, _| self.records.iter().any(|record| record.target == *target));
-        Told::good(ttl)
+        RoundResult::good(ttl)
     }
 
     /// Whether the service is decidedly not there.
@@ -227,7 +227,7 @@ impl Services {
     }
 
     /// What is known of a target; `None` if no record names it.
-    pub(super) fn host(&mut self, target: &str) -> Option<&mut Host> {
+    pub(super) fn host(&mut self, target: &str) -> Option<&mut HostAnswers> {
         let target = &self.records.iter().find(|record| *record.target == *target)?.target;
         Some(self.hosts.entry(Arc::clone(target)).or_default())
     }
@@ -245,7 +245,7 @@ impl Services {
     /// The backends of all records: those of the lowest priority whose targets have addresses, and the
     /// others as their backups.
     pub(super) fn backends(&self) -> Vec<Discovered> {
-        let known = |record: &&Service| self.hosts.get(&record.target).is_some_and(Host::is_known);
+        let known = |record: &&SrvRecord| self.hosts.get(&record.target).is_some_and(HostAnswers::is_known);
         let Some(first) = self.records.iter().filter(known).map(|record| record.priority).min() else {
             return Vec::new();
         };
@@ -260,14 +260,14 @@ impl Services {
     }
 }
 
-impl Host {
+impl HostAnswers {
     fn is_known(&self) -> bool {
         self.v4.iter().chain(&self.v6).any(|ip| is_usable(*ip))
     }
 }
 
 /// The weights of records of one priority as ours, where 0 would be none at all.
-fn weights(tier: &[Service]) -> impl Iterator<Item = u16> {
+fn weights(tier: &[SrvRecord]) -> impl Iterator<Item = u16> {
     let has_zero = tier.iter().any(|record| record.weight == 0);
     let most = tier.iter().map(|record| record.weight).max().unwrap_or(0);
     let factor = if has_zero { ABOVE_NONE.min(u16::MAX / most.max(1)).max(1) } else { 1 };

@@ -17,9 +17,9 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::answers::{Answer, Heard, Service};
+use super::answers::{Answer, Heard, SrvRecord};
 use super::resolv_conf::ResolvConf;
-use super::system::{FILE_PATIENCE, HOSTS, RESOLV_CONF, System, SystemNames};
+use super::system::{FILE_PATIENCE, HOSTS, NameSystem, RESOLV_CONF, SystemNames};
 use crate::sys::landlock;
 
 /// How long one question may take, with all its repetitions at all resolvers.
@@ -106,12 +106,12 @@ pub(in crate::pool) type Late = Pin<Box<dyn Future<Output = Part> + Send>>;
 
 /// The kinds of addresses.
 #[derive(Clone, Copy, Debug)]
-enum Family {
+enum AddressFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl AddressFamily {
     fn other(self) -> Self {
         match self {
             Self::V4 => Self::V6,
@@ -132,19 +132,19 @@ impl Part {
         Self { name, v4: Some(v4), v6: Some(v6) }
     }
 
-    fn of(name: &Arc<str>, family: Family, heard: Heard<IpAddr>) -> Self {
+    fn of(name: &Arc<str>, family: AddressFamily, heard: Heard<IpAddr>) -> Self {
         let nothing = Self { name: Arc::clone(name), v4: None, v6: None };
         match family {
-            Family::V4 => Self { v4: Some(heard), ..nothing },
-            Family::V6 => Self { v6: Some(heard), ..nothing },
+            AddressFamily::V4 => Self { v4: Some(heard), ..nothing },
+            AddressFamily::V6 => Self { v6: Some(heard), ..nothing },
         }
     }
 
     /// With the answer of the other family.
-    fn and(self, family: Family, heard: Heard<IpAddr>) -> Self {
+    fn and(self, family: AddressFamily, heard: Heard<IpAddr>) -> Self {
         match family {
-            Family::V4 => Self { v4: Some(heard), ..self },
-            Family::V6 => Self { v6: Some(heard), ..self },
+            AddressFamily::V4 => Self { v4: Some(heard), ..self },
+            AddressFamily::V6 => Self { v6: Some(heard), ..self },
         }
     }
 
@@ -231,7 +231,7 @@ impl Askers {
 pub(in crate::pool) struct Asker {
     resolver: TokioResolver,
     /// How the system resolves names, if it is asked as the system would.
-    system: Option<System>,
+    system: Option<NameSystem>,
     limits: QuestionLimits,
 }
 
@@ -294,15 +294,15 @@ impl Asker {
     /// The A and AAAA records of a whole name. Without addresses both have come.
     async fn pair(&self, name: &Arc<str>) -> (Part, Option<Late>) {
         let one_of_few = self.limits.names.acquire().await;
-        let mut v4 = self.records(name, Family::V4);
+        let mut v4 = self.records(name, AddressFamily::V4);
         if self.system.as_ref().is_some_and(|system| system.resolv_conf.no_aaaa) {
             let none = Ok(Answer { records: Vec::new(), ttl: Duration::ZERO });
             return (Part::whole(Arc::clone(name), v4.await, none), None);
         }
-        let mut v6 = self.records(name, Family::V6);
+        let mut v6 = self.records(name, AddressFamily::V6);
         let (family, first, mut other) = tokio::select! {
-            heard = &mut v4 => (Family::V4, heard, v6),
-            heard = &mut v6 => (Family::V6, heard, v4),
+            heard = &mut v4 => (AddressFamily::V4, heard, v6),
+            heard = &mut v6 => (AddressFamily::V6, heard, v4),
         };
         let has_some = has_records(&first);
         // A name that is not there has no address of the other family either (RFC 8020), and clients of pools that forward
@@ -324,7 +324,7 @@ impl Asker {
     }
 
     /// A part whose other half is late. If too many are, it is given up.
-    fn late(&self, part: Part, family: Family, other: Records) -> (Part, Option<Late>) {
+    fn late(&self, part: Part, family: AddressFamily, other: FamilyAnswer) -> (Part, Option<Late>) {
         let Ok(one_of_few) = Arc::clone(&self.limits.late).try_acquire_owned() else {
             return (part.and(family, Err(DnsFault::Timeout)), None);
         };
@@ -338,7 +338,7 @@ impl Asker {
     }
 
     /// The records of one family.
-    fn records(&self, name: &Arc<str>, family: Family) -> Records {
+    fn records(&self, name: &Arc<str>, family: AddressFamily) -> FamilyAnswer {
         let (resolver, name) = (self.resolver.clone(), Arc::clone(name));
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
@@ -349,7 +349,7 @@ impl Asker {
     }
 
     /// The SRV records of a name.
-    pub(super) async fn services(&self, name: &str) -> Heard<Service> {
+    pub(super) async fn services(&self, name: &str) -> Heard<SrvRecord> {
         let mut last: Option<DnsFault> = None;
         for candidate in self.candidates(name) {
             let fault = match self.services_of(&candidate).await {
@@ -366,10 +366,10 @@ impl Asker {
         Err(self.explained(last.unwrap_or(DnsFault::Empty)))
     }
 
-    async fn services_of(&self, name: &str) -> Heard<Service> {
+    async fn services_of(&self, name: &str) -> Heard<SrvRecord> {
         let _one_of_few = self.limits.names.acquire().await;
         question(self.resolver.lookup(name, RecordType::SRV), |data| match data {
-            RData::SRV(srv) => Some(Service {
+            RData::SRV(srv) => Some(SrvRecord {
                 priority: srv.priority,
                 weight: srv.weight,
                 port: srv.port,
@@ -382,7 +382,7 @@ impl Asker {
 }
 
 /// The answer of one family, under way.
-type Records = Pin<Box<dyn Future<Output = Heard<IpAddr>> + Send>>;
+type FamilyAnswer = Pin<Box<dyn Future<Output = Heard<IpAddr>> + Send>>;
 
 /// The records of an answer that `pick` takes. An answer without records is not yet a failure here.
 async fn question<T>(

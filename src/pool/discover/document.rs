@@ -48,7 +48,7 @@ pub(super) fn parse(text: &[u8]) -> Result<DiscoveredSet, DocumentFault> {
     // Some editors begin a file with it; RFC 8259, section 8.1 lets a reader skip it.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // The version first: another one may have other keys.
-    let Version { version } = serde_json::from_slice(text).map_err(DocumentFault::Form)?;
+    let DocumentVersion { version } = serde_json::from_slice(text).map_err(DocumentFault::Form)?;
     if version != VERSION {
         return Err(DocumentFault::Version(version));
     }
@@ -56,7 +56,7 @@ pub(super) fn parse(text: &[u8]) -> Result<DiscoveredSet, DocumentFault> {
     if document.backends.len() > MOST_BACKENDS {
         return Err(DocumentFault::TooMany(document.backends.len()));
     }
-    let backends: Vec<Discovered> = document.backends.into_iter().map(Entry::discovered).collect();
+    let backends: Vec<Discovered> = document.backends.into_iter().map(DocumentEntry::discovered).collect();
     refuse_doubled(&backends)?;
     Ok(DiscoveredSet::new(backends))
 }
@@ -77,7 +77,7 @@ fn refuse_doubled(backends: &[Discovered]) -> Result<(), DocumentFault> {
 }
 
 #[derive(Deserialize)]
-struct Version {
+struct DocumentVersion {
     version: u64,
 }
 
@@ -86,12 +86,12 @@ struct Version {
 struct Document {
     #[serde(rename = "version")]
     _version: u64,
-    backends: Vec<Entry>,
+    backends: Vec<DocumentEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a backend: an object with an `address`")]
-struct Entry {
+struct DocumentEntry {
     #[serde(deserialize_with = "address")]
     address: Address,
     #[serde(default, deserialize_with = "name")]
@@ -104,7 +104,7 @@ struct Entry {
     backup: bool,
 }
 
-impl Entry {
+impl DocumentEntry {
     fn discovered(self) -> Discovered {
         let Self { address, name, weight, zone, backup } = self;
         let name = name.unwrap_or_else(|| address.to_string().into());

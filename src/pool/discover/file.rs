@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::document::{self, DocumentFault};
-use super::{DiscoverFault, DiscoveredSet, LookOutcome, Teller};
+use super::{DiscoverFault, DiscoveredSet, LookOutcome, ReportSender};
 use crate::sys::watch::{FileWatch, LookResult};
 use crate::sys::{file, landlock};
 
@@ -34,7 +34,7 @@ pub enum FileFault {
 /// # Cancel safety
 ///
 /// May be dropped at any moment.
-pub(super) async fn follow(path: Arc<Path>, mut teller: Teller) {
+pub(super) async fn follow(path: Arc<Path>, mut reports: ReportSender) {
     let mut watch = FileWatch::new(path);
     let mut is_good = false;
     loop {
@@ -43,8 +43,8 @@ pub(super) async fn follow(path: Arc<Path>, mut teller: Teller) {
             loop {
                 tokio::select! {
                     looked = &mut look => break looked,
-                    () = teller.expired() => {
-                        if !teller.expire().await {
+                    () = reports.expired() => {
+                        if !reports.expire().await {
                             return;
                         }
                     }
@@ -55,11 +55,11 @@ pub(super) async fn follow(path: Arc<Path>, mut teller: Teller) {
             LookResult::Changed(read) => {
                 is_good = read.is_ok();
                 match read {
-                    Ok(found) => teller.tell(Some(found), LookOutcome::Good).await,
-                    Err(fault) => teller.tell(None, LookOutcome::Failed(DiscoverFault::File(fault))).await,
+                    Ok(found) => reports.tell(Some(found), LookOutcome::Good).await,
+                    Err(fault) => reports.tell(None, LookOutcome::Failed(DiscoverFault::File(fault))).await,
                 }
             }
-            LookResult::Same => !is_good || teller.tell(None, LookOutcome::Good).await,
+            LookResult::Same => !is_good || reports.tell(None, LookOutcome::Good).await,
         };
         if !goes_on {
             return;

@@ -10,11 +10,11 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::answers::{Host, Services, Told, set};
+use super::answers::{HostAnswers, RoundResult, SrvAnswers, set};
 use super::dns::{Askers, DnsFault, Late, Part};
-use super::pace::Pace;
-use super::spec::{DnsSpec, Records};
-use super::{DiscoveredSet, LookOutcome, Teller, randomness};
+use super::schedule::LookSchedule;
+use super::source::{DnsSpec, RecordKind};
+use super::{DiscoveredSet, LookOutcome, ReportSender, randomness};
 
 /// How long a round waits for the other names once one has answered: the targets of SRV records may have resolvers of
 /// their own.
@@ -28,20 +28,20 @@ const TOGETHER: Duration = Duration::from_millis(20);
 /// # Cancel safety
 ///
 /// May be dropped at any moment; what was last heard goes with it.
-pub(super) async fn follow(spec: DnsSpec, askers: Askers, teller: Teller) {
-    let known = Known::new(&spec);
-    let pace = Pace::new(&spec);
-    let questions = Questions::default();
-    Follower { spec, askers, teller, known, pace, questions, has_failed: false }.follow().await;
+pub(super) async fn follow(spec: DnsSpec, askers: Askers, reports: ReportSender) {
+    let known = SourceAnswers::new(&spec);
+    let pace = LookSchedule::new(&spec);
+    let questions = OpenQuestions::default();
+    Follower { spec, askers, reports, known, pace, questions, has_failed: false }.follow().await;
 }
 
 struct Follower {
     spec: DnsSpec,
     askers: Askers,
-    teller: Teller,
-    known: Known,
-    pace: Pace,
-    questions: Questions,
+    reports: ReportSender,
+    known: SourceAnswers,
+    pace: LookSchedule,
+    questions: OpenQuestions,
     /// Whether a question of this round has failed.
     has_failed: bool,
 }
@@ -59,8 +59,8 @@ impl Follower {
                     answered = self.questions.next(), if self.questions.are_open() => answered,
                     () = sleep_until(until) => break,
                     () = self.askers.changed() => break,
-                    () = self.teller.expired() => {
-                        if !self.teller.expire().await {
+                    () = self.reports.expired() => {
+                        if !self.reports.expire().await {
                             return;
                         }
                         continue;
@@ -77,14 +77,14 @@ impl Follower {
     }
 
     /// Asks for everything, and waits for the first answers.
-    async fn round(&mut self) -> Told {
+    async fn round(&mut self) -> RoundResult {
         let asker = match self.askers.now().await {
             Ok(asker) => asker,
-            Err(fault) => return Told::bad(fault),
+            Err(fault) => return RoundResult::bad(fault),
         };
         let told = match &mut self.known {
-            Known::Addresses { .. } => Told::default(),
-            Known::Services(services) => services.hear(asker.services(&self.spec.name).await),
+            SourceAnswers::Addresses { .. } => RoundResult::default(),
+            SourceAnswers::Services(services) => services.hear(asker.services(&self.spec.name).await),
         };
         self.has_failed = told.fault.is_some();
         for name in self.known.names(&self.spec) {
@@ -95,8 +95,8 @@ impl Follower {
     }
 
     /// Waits for the first answers to all questions, but once one has come no longer than [`OTHER_NAMES`].
-    async fn first_answers(&mut self) -> Told {
-        let mut told = Told::default();
+    async fn first_answers(&mut self) -> RoundResult {
+        let mut told = RoundResult::default();
         let mut until: Option<Instant> = None;
         while self.questions.has_unanswered() {
             let next = self.questions.next();
@@ -119,7 +119,7 @@ impl Follower {
     }
 
     /// Takes in an answer that came after its round, and those that come with it; `None` if they say nothing.
-    async fn late(&mut self, answered: Answered) -> Option<Told> {
+    async fn late(&mut self, answered: TaskAnswer) -> Option<RoundResult> {
         let mut told = self.take_in(answered);
         let until = Instant::now() + TOGETHER;
         while let Ok(Some(answered)) = timeout_at(until, self.questions.next()).await {
@@ -134,7 +134,7 @@ impl Follower {
         Some(told)
     }
 
-    fn take_in(&mut self, answered: Answered) -> Option<Told> {
+    fn take_in(&mut self, answered: TaskAnswer) -> Option<RoundResult> {
         if !self.questions.counts(&answered) {
             return None;
         }
@@ -145,7 +145,7 @@ impl Follower {
     }
 
     /// How long to wait for the next round after these answers.
-    fn wait(&mut self, told: &Told) -> Duration {
+    fn wait(&mut self, told: &RoundResult) -> Duration {
         match (told.ttl, &told.fault) {
             (Some(ttl), None) if told.is_unfinished => self.pace.within(ttl, randomness()),
             (Some(ttl), None) => self.pace.after_answer(ttl, randomness()),
@@ -157,9 +157,9 @@ impl Follower {
     }
 
     /// Reports the known addresses and the result of these answers. Returns `false` if the receiver is gone.
-    async fn tell(&mut self, told: Told) -> bool {
-        let Told { ttl, fault, is_unfinished } = told;
-        self.teller.rest(self.known.is_closed());
+    async fn tell(&mut self, told: RoundResult) -> bool {
+        let RoundResult { ttl, fault, is_unfinished } = told;
+        self.reports.rest(self.known.is_closed());
         let (found, outcome) = match (self.known.set(), fault) {
             (Ok(found), None) if is_unfinished => (Some(found), LookOutcome::Unfinished),
             (Ok(found), None) => (Some(found), LookOutcome::Good),
@@ -168,20 +168,20 @@ impl Follower {
             // Nothing was ever heard: the reason is that of the last round, if it has one.
             (Err(empty), fault) => (None, LookOutcome::Failed(fault.unwrap_or(empty).into())),
         };
-        self.teller.tell(found, outcome).await
+        self.reports.tell(found, outcome).await
     }
 }
 
 /// The questions under way: for each name at most one that has no answer yet, and one for a late family.
 #[derive(Default)]
-struct Questions {
-    tasks: JoinSet<Answered>,
+struct OpenQuestions {
+    tasks: JoinSet<TaskAnswer>,
     unanswered: HashSet<Arc<str>>,
     late: HashMap<Arc<str>, AbortHandle>,
 }
 
 /// What a task comes to.
-struct Answered {
+struct TaskAnswer {
     name: Arc<str>,
     part: Part,
     /// What is yet to come.
@@ -189,7 +189,7 @@ struct Answered {
     is_late: bool,
 }
 
-impl Questions {
+impl OpenQuestions {
     /// Asks for a name, unless an earlier question for it has no answer at all yet.
     fn ask<F>(&mut self, name: Arc<str>, question: impl FnOnce(Arc<str>) -> F)
     where
@@ -199,7 +199,7 @@ impl Questions {
             let question = question(Arc::clone(&name));
             self.tasks.spawn(async move {
                 let (part, late) = question.await;
-                Answered { name, part, late, is_late: false }
+                TaskAnswer { name, part, late, is_late: false }
             });
         }
     }
@@ -217,7 +217,7 @@ impl Questions {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    async fn next(&mut self) -> Option<Answered> {
+    async fn next(&mut self) -> Option<TaskAnswer> {
         loop {
             match self.tasks.join_next().await? {
                 Ok(answered) => return Some(answered),
@@ -233,8 +233,8 @@ impl Questions {
 
     /// Takes an answer out, and waits on for what is late of it. An earlier question for the same name that is late
     /// already stays, as it will be answered sooner if at all; where nothing is late any more, it has no meaning.
-    fn settle(&mut self, answered: Answered) -> (Arc<str>, Part, bool) {
-        let Answered { name, part, late, is_late } = answered;
+    fn settle(&mut self, answered: TaskAnswer) -> (Arc<str>, Part, bool) {
+        let TaskAnswer { name, part, late, is_late } = answered;
         if is_late {
             self.late.remove(&name);
             return (name, part, is_late);
@@ -251,7 +251,7 @@ impl Questions {
                 let of = Arc::clone(&name);
                 let task = self.tasks.spawn(async move {
                     let part = late.await;
-                    Answered { name: of, part, late: None, is_late: true }
+                    TaskAnswer { name: of, part, late: None, is_late: true }
                 });
                 self.late.insert(Arc::clone(&name), task);
             }
@@ -260,22 +260,22 @@ impl Questions {
     }
 
     /// Whether a late answer still counts: a whole one may have come in the meantime.
-    fn counts(&self, answered: &Answered) -> bool {
+    fn counts(&self, answered: &TaskAnswer) -> bool {
         !answered.is_late || self.late.contains_key(&answered.name)
     }
 }
 
 /// What was last heard for a source.
-enum Known {
-    Addresses { host: Host, port: u16 },
-    Services(Services),
+enum SourceAnswers {
+    Addresses { host: HostAnswers, port: u16 },
+    Services(SrvAnswers),
 }
 
-impl Known {
+impl SourceAnswers {
     fn new(spec: &DnsSpec) -> Self {
         match spec.records {
-            Records::Addresses { port } => Self::Addresses { host: Host::default(), port },
-            Records::Services => Self::Services(Services::default()),
+            RecordKind::Addresses { port } => Self::Addresses { host: HostAnswers::default(), port },
+            RecordKind::Services => Self::Services(SrvAnswers::default()),
         }
     }
 
@@ -290,7 +290,7 @@ impl Known {
     }
 
     /// What is known of a name that was asked for; `None` if it is a target no more.
-    fn host(&mut self, name: &str) -> Option<&mut Host> {
+    fn host(&mut self, name: &str) -> Option<&mut HostAnswers> {
         match self {
             Self::Addresses { host, .. } => Some(host),
             Self::Services(services) => services.host(name.strip_suffix('.').unwrap_or(name)),
@@ -325,7 +325,7 @@ mod tests {
         Some(Box::pin(std::future::pending()))
     }
 
-    async fn ask(questions: &mut Questions, late: Option<Late>) {
+    async fn ask(questions: &mut OpenQuestions, late: Option<Late>) {
         questions.ask("a".into(), |_| async move { answered(late) });
         let next = questions.next().await.unwrap();
         questions.settle(next);
@@ -333,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_whole_answer_ends_an_earlier_question_that_is_late() {
-        let mut questions = Questions::default();
+        let mut questions = OpenQuestions::default();
         ask(&mut questions, pending()).await;
         assert!(questions.are_open());
         ask(&mut questions, pending()).await;
@@ -345,9 +345,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_late_answer_that_waits_does_not_count_behind_a_whole_one() {
-        let mut questions = Questions::default();
+        let mut questions = OpenQuestions::default();
         let (part, _) = answered(None);
-        let late = Answered { name: "a".into(), part, late: None, is_late: true };
+        let late = TaskAnswer { name: "a".into(), part, late: None, is_late: true };
         assert!(!questions.counts(&late));
         ask(&mut questions, pending()).await;
         assert!(questions.counts(&late));
@@ -355,7 +355,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_panics_is_asked_again() {
-        let mut questions = Questions::default();
+        let mut questions = OpenQuestions::default();
         questions.ask("a".into(), |_| async { panic!("a fault of ours") });
         assert!(questions.next().await.is_none());
         assert!(!questions.has_unanswered());

@@ -12,10 +12,10 @@ mod file;
 mod follow;
 mod hold;
 mod hosts;
-mod pace;
 mod resolv_conf;
+mod schedule;
 mod set;
-pub mod spec;
+pub mod source;
 mod system;
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,7 +30,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::PoolSpec;
 use hold::Hold;
-use spec::{DiscoverSpec, Source};
+use source::{DiscoverSource, DiscoverSpec};
 
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
@@ -99,7 +99,7 @@ pub struct DiscoveryReport {
 /// snapshot that shows it.
 #[derive(Debug)]
 pub struct Discovery {
-    source: Source,
+    source: DiscoverSource,
     failures: AtomicU64,
     /// In milliseconds of Unix time; 0 is never.
     succeeded: AtomicU64,
@@ -108,7 +108,7 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    fn new(source: &Source) -> Self {
+    fn new(source: &DiscoverSource) -> Self {
         Self {
             source: source.clone(),
             failures: AtomicU64::new(0),
@@ -118,7 +118,7 @@ impl Discovery {
     }
 
     /// What is followed.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &DiscoverSource {
         &self.source
     }
 
@@ -170,7 +170,7 @@ impl Discovery {
 #[derive(Debug)]
 pub struct Discoveries {
     /// The sources of each pool, in the order of its spec.
-    in_force: BTreeMap<Arc<str>, Vec<Following>>,
+    in_force: BTreeMap<Arc<str>, Vec<SourceFollower>>,
     /// Those of a configuration that is not yet in force.
     prepared: BTreeMap<Arc<str>, PreparedPool>,
     next: u64,
@@ -185,13 +185,13 @@ pub struct Discoveries {
 struct PreparedPool {
     /// Whether it has backends without them.
     has_written: bool,
-    sources: Vec<Prepared>,
+    sources: Vec<PreparedSource>,
 }
 
 /// A source of a pool that is not yet in force.
 #[derive(Debug)]
-struct Prepared {
-    slot: Slot,
+struct PreparedSource {
+    slot: SourceSlot,
     state: PreparedState,
 }
 
@@ -200,18 +200,18 @@ enum PreparedState {
     /// It is followed already: its place among those in force.
     Followed(usize),
     /// It is new, or changed.
-    New(Following),
+    New(SourceFollower),
 }
 
-impl Prepared {
-    fn following(&self) -> Option<&Following> {
+impl PreparedSource {
+    fn following(&self) -> Option<&SourceFollower> {
         match &self.state {
             PreparedState::Followed(_) => None,
             PreparedState::New(following) => Some(following),
         }
     }
 
-    fn following_mut(&mut self) -> Option<&mut Following> {
+    fn following_mut(&mut self) -> Option<&mut SourceFollower> {
         match &mut self.state {
             PreparedState::Followed(_) => None,
             PreparedState::New(following) => Some(following),
@@ -221,14 +221,14 @@ impl Prepared {
 
 /// The identity of a source over a change of its settings: the changed source begins with the addresses found before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Slot {
+enum SourceSlot {
     /// The host name and port among the backends.
     Host(Arc<str>),
     /// The place among the sources of its own.
     Listed(usize),
 }
 
-impl Slot {
+impl SourceSlot {
     /// Those of a pool's sources.
     fn of(sources: &[DiscoverSpec]) -> Vec<Self> {
         let mut listed = 0..;
@@ -242,8 +242,8 @@ impl Slot {
 
 /// What a pool's source is followed by.
 #[derive(Debug)]
-struct Following {
-    slot: Slot,
+struct SourceFollower {
+    slot: SourceSlot,
     hold: Duration,
     number: u64,
     state: Arc<Discovery>,
@@ -252,7 +252,7 @@ struct Following {
     task: AbortHandle,
 }
 
-impl Drop for Following {
+impl Drop for SourceFollower {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -282,9 +282,9 @@ impl Discoveries {
         }
     }
 
-    fn prepare_pool(&mut self, pool: &PoolSpec) -> Vec<Prepared> {
+    fn prepare_pool(&mut self, pool: &PoolSpec) -> Vec<PreparedSource> {
         let mut followed = HashSet::new();
-        let mut prepare = |(spec, slot): (&DiscoverSpec, Slot)| {
+        let mut prepare = |(spec, slot): (&DiscoverSpec, SourceSlot)| {
             let old = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
             let is_it = |at: &usize| {
                 let old = &old[*at];
@@ -297,32 +297,40 @@ impl Discoveries {
                 }
                 None => PreparedState::New(self.start(&pool.name, spec, slot.clone())),
             };
-            Prepared { slot, state }
+            PreparedSource { slot, state }
         };
-        pool.discover.iter().zip(Slot::of(&pool.discover)).map(&mut prepare).collect()
+        pool.discover.iter().zip(SourceSlot::of(&pool.discover)).map(&mut prepare).collect()
     }
 
-    fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: Slot) -> Following {
+    fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: SourceSlot) -> SourceFollower {
         self.next += 1;
         let (number, report_to) = (self.next, self.report_to.clone());
         let hold = Hold::new(spec.hold, self.found_before(pool, spec, &slot));
-        let teller = Teller { pool: Arc::clone(pool), number, hold, report_to };
+        let reports = ReportSender { pool: Arc::clone(pool), number, hold, report_to };
         let task = match &spec.source {
-            Source::Dns(dns) => {
+            DiscoverSource::Dns(dns) => {
                 let system = || self.system.get_or_insert_with(SystemNames::follow).clone();
                 let askers = Askers::new(&dns.resolvers, system, self.limits.clone());
-                tokio::spawn(follow::follow(dns.clone(), askers, teller))
+                tokio::spawn(follow::follow(dns.clone(), askers, reports))
             }
-            Source::File(path) => tokio::spawn(file::follow(Arc::clone(path), teller)),
+            DiscoverSource::File(path) => tokio::spawn(file::follow(Arc::clone(path), reports)),
         };
         let (state, hold) = (Arc::new(Discovery::new(&spec.source)), spec.hold);
-        Following { slot, hold, number, state, found: None, has_reported: false, task: task.abort_handle() }
+        SourceFollower {
+            slot,
+            hold,
+            number,
+            state,
+            found: None,
+            has_reported: false,
+            task: task.abort_handle(),
+        }
     }
 
     /// What the source in force had found that a changed one stands for, if it asks the same in another way.
-    fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &Slot) -> DiscoveredSet {
+    fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &SourceSlot) -> DiscoveredSet {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
-        let is_it = |old: &&Following| old.slot == *slot && old.state.source.asks_as(&spec.source);
+        let is_it = |old: &&SourceFollower| old.slot == *slot && old.state.source.asks_as(&spec.source);
         let before = in_force.iter().find(is_it);
         before.and_then(|old| old.found.clone()).unwrap_or_default()
     }
@@ -331,16 +339,17 @@ impl Discoveries {
     pub fn are_found(&self) -> bool {
         self.prepared.iter().all(|(pool, prepared)| {
             let found =
-                |source: &Prepared| self.found_of(pool, source).is_some_and(|found| !found.is_empty());
+                |source: &PreparedSource| self.found_of(pool, source).is_some_and(|found| !found.is_empty());
             let has_others = prepared.has_written || prepared.sources.iter().any(found);
-            let mut new = prepared.sources.iter().filter_map(Prepared::following);
+            let mut new = prepared.sources.iter().filter_map(PreparedSource::following);
             new.all(|source| source.found.is_some() || source.has_reported && has_others)
         })
     }
 
     /// Whether each prepared source has found its backends or failed to.
     pub fn have_reported(&self) -> bool {
-        let mut new = self.prepared.values().flat_map(|pool| &pool.sources).filter_map(Prepared::following);
+        let mut new =
+            self.prepared.values().flat_map(|pool| &pool.sources).filter_map(PreparedSource::following);
         new.all(|following| following.has_reported)
     }
 
@@ -348,7 +357,7 @@ impl Discoveries {
     /// pool without sources.
     pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let known =
-            |source: &Following| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
+            |source: &SourceFollower| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
         let sources = self.in_force.get(&pool.name).filter(|_| !pool.discover.is_empty())?;
         let (states, found): (Vec<_>, Vec<_>) = sources.iter().map(known).unzip();
         Some((states, join(pool, &found)))
@@ -357,7 +366,7 @@ impl Discoveries {
     /// The same of a pool of the configuration that is prepared.
     pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let in_force = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
-        let known = |source: &Prepared| {
+        let known = |source: &PreparedSource| {
             let followed = match &source.state {
                 PreparedState::Followed(at) => in_force.get(*at)?,
                 PreparedState::New(new) => new,
@@ -372,7 +381,7 @@ impl Discoveries {
 
     /// What holds for a prepared source: what it found, or as long as a new one has found nothing, what the one before
     /// it had.
-    fn found_of<'a>(&'a self, pool: &str, source: &'a Prepared) -> Option<&'a DiscoveredSet> {
+    fn found_of<'a>(&'a self, pool: &str, source: &'a PreparedSource) -> Option<&'a DiscoveredSet> {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
         match &source.state {
             PreparedState::Followed(at) => in_force.get(*at)?.found.as_ref(),
@@ -392,11 +401,11 @@ impl Discoveries {
     pub fn commit(&mut self) {
         let mut in_force = BTreeMap::new();
         for (pool, prepared) in std::mem::take(&mut self.prepared) {
-            let mut old: Vec<Option<Following>> =
+            let mut old: Vec<Option<SourceFollower>> =
                 self.in_force.remove(&pool).unwrap_or_default().into_iter().map(Some).collect();
             let founds: Vec<_> =
                 old.iter().flatten().map(|old| (old.slot.clone(), old.found.clone())).collect();
-            let mut commit = |Prepared { slot, state }: Prepared| {
+            let mut commit = |PreparedSource { slot, state }: PreparedSource| {
                 let mut source = match state {
                     PreparedState::Followed(at) => old.get_mut(at)?.take()?,
                     PreparedState::New(new) => new,
@@ -420,7 +429,7 @@ impl Discoveries {
         let DiscoveryReport { pool, number, found, outcome } = report;
         let in_force = self.in_force.get_mut(&pool).into_iter().flatten();
         let prepared = self.prepared.get_mut(&pool).into_iter().flat_map(|pool| &mut pool.sources);
-        let mut both = in_force.chain(prepared.filter_map(Prepared::following_mut));
+        let mut both = in_force.chain(prepared.filter_map(PreparedSource::following_mut));
         let following = both.find(|following| following.number == number)?;
         following.has_reported = true;
         if following.state.note(&outcome, now) {
@@ -441,14 +450,14 @@ impl Discoveries {
 }
 
 /// Sends what one task finds, with what is held of what it found before.
-struct Teller {
+struct ReportSender {
     pool: Arc<str>,
     number: u64,
     hold: Hold,
     report_to: mpsc::Sender<DiscoveryReport>,
 }
 
-impl Teller {
+impl ReportSender {
     /// Says whether what is held rests too: it takes no new connections.
     fn rest(&mut self, rests: bool) {
         self.hold.rest(rests);

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::spec::{DiscoverSpec, NamedHost};
-use crate::pool::{BackendSpec, Origin, PoolSpec};
+use super::source::{DiscoverSpec, NamedHost};
+use crate::pool::{BackendSpec, NameOrigin, PoolSpec};
 use crate::sys::Address;
 
 /// The most backends that one source may name. More is a fault: cutting the list would hide it.
@@ -99,12 +99,12 @@ fn of_host(host: &NamedHost, found: &Discovered) -> BackendSpec {
         Some(address) => format!("{}/{}", template.name, address.ip()).into(),
         None => Arc::clone(&found.name),
     };
-    BackendSpec { name, address: found.address.clone(), origin: Origin::Host, ..template.clone() }
+    BackendSpec { name, address: found.address.clone(), origin: NameOrigin::Host, ..template.clone() }
 }
 
 fn of_source(spec: &DiscoverSpec, found: &Discovered) -> BackendSpec {
     let Discovered { name, address, weight, zone, backup } = found.clone();
-    let (max_connections, origin) = (spec.max_connections, Origin::Discovery);
+    let (max_connections, origin) = (spec.max_connections, NameOrigin::Discovery);
     BackendSpec { weight, zone, backup, max_connections, origin, ..BackendSpec::new(name, address) }
 }
 
@@ -127,7 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pool::Source;
+    use crate::pool::DiscoverSource;
 
     fn found(name: &str, address: &str, weight: u16) -> Discovered {
         let address = address.parse().unwrap();
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn source(host: Option<NamedHost>) -> DiscoverSpec {
-        let source = Source::File(std::path::Path::new("/run/a").into());
+        let source = DiscoverSource::File(std::path::Path::new("/run/a").into());
         DiscoverSpec { source, host, hold: Duration::ZERO, drain: None, max_connections: Some(7) }
     }
 
@@ -190,9 +190,9 @@ mod tests {
             let one: &BackendSpec = &joined.backends[at];
             (one.weight, one.backup, one.max_connections, one.origin)
         };
-        assert_eq!(of(0), (3, true, None, Origin::Host));
-        assert_eq!(of(1), (1, false, None, Origin::Configuration));
-        assert_eq!(of(3), (1, false, Some(7), Origin::Discovery));
+        assert_eq!(of(0), (3, true, None, NameOrigin::Host));
+        assert_eq!(of(1), (1, false, None, NameOrigin::Configuration));
+        assert_eq!(of(3), (1, false, Some(7), NameOrigin::Discovery));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const LARGEST_FILE: u64 = 32 * 1024 * 1024;
 
 /// How this system resolves names.
 #[derive(Clone, Debug)]
-pub(super) struct System {
+pub(super) struct NameSystem {
     pub(super) hosts: Arc<Hosts>,
     pub(super) resolv_conf: Arc<ResolvConf>,
 }
@@ -45,13 +45,13 @@ struct Files {
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct SystemNames {
     files: watch::Receiver<Files>,
-    _tasks: Arc<Tasks>,
+    _tasks: Arc<SystemTasks>,
 }
 
 #[derive(Debug)]
-struct Tasks([AbortHandle; 2]);
+struct SystemTasks([AbortHandle; 2]);
 
-impl Drop for Tasks {
+impl Drop for SystemTasks {
     fn drop(&mut self) {
         self.0.iter().for_each(AbortHandle::abort);
     }
@@ -72,7 +72,7 @@ impl SystemNames {
         let say = Arc::new(say);
         let hosts = tokio::spawn(follow_hosts(hosts.into(), Arc::clone(&say)));
         let resolv_conf = tokio::spawn(follow_resolv_conf(resolv_conf.into(), say));
-        Self { files, _tasks: Arc::new(Tasks([hosts.abort_handle(), resolv_conf.abort_handle()])) }
+        Self { files, _tasks: Arc::new(SystemTasks([hosts.abort_handle(), resolv_conf.abort_handle()])) }
     }
 
     /// Returns what was last read. Before the first read it waits for that.
@@ -80,7 +80,7 @@ impl SystemNames {
     /// # Errors
     ///
     /// The files could not be read, or not in time.
-    pub(super) async fn now(&mut self) -> Result<System, DnsFault> {
+    pub(super) async fn now(&mut self) -> Result<NameSystem, DnsFault> {
         let are_read = |files: &Files| files.hosts.is_some() && files.resolv_conf.is_some();
         let Ok(Ok(files)) = timeout(FILE_PATIENCE, self.files.wait_for(are_read)).await else {
             return Err(DnsFault::Unread);
@@ -89,7 +89,9 @@ impl SystemNames {
             return Err(DnsFault::Unread);
         };
         match resolv_conf {
-            Ok(resolv_conf) => Ok(System { hosts: Arc::clone(hosts), resolv_conf: Arc::clone(resolv_conf) }),
+            Ok(resolv_conf) => {
+                Ok(NameSystem { hosts: Arc::clone(hosts), resolv_conf: Arc::clone(resolv_conf) })
+            }
             Err(error) => Err(DnsFault::ResolvConf(Arc::clone(error))),
         }
     }
@@ -205,7 +207,7 @@ mod tests {
         }
     }
 
-    async fn wait_for(names: &mut SystemNames, is_so: impl Fn(&System) -> bool) {
+    async fn wait_for(names: &mut SystemNames, is_so: impl Fn(&NameSystem) -> bool) {
         let wait = async {
             while !names.now().await.is_ok_and(|system| is_so(&system)) {
                 names.changed().await;

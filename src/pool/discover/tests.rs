@@ -1,16 +1,16 @@
 use std::path::Path;
 
 use super::set::Discovered;
-use super::spec::{DiscoverSpec, DnsSpec, NamedHost, Records};
+use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
 
 /// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
-fn silent(name: &str) -> Source {
+fn silent(name: &str) -> DiscoverSource {
     let hour = Duration::from_secs(3600);
-    Source::Dns(DnsSpec {
+    DiscoverSource::Dns(DnsSpec {
         name: name.into(),
-        records: Records::Services,
+        records: RecordKind::Services,
         resolvers: vec!["192.0.2.1:53".parse().unwrap()],
         min_ttl: hour,
         max_ttl: hour,
@@ -18,7 +18,7 @@ fn silent(name: &str) -> Source {
     })
 }
 
-fn pool(name: &str, source: Option<Source>) -> PoolSpec {
+fn pool(name: &str, source: Option<DiscoverSource>) -> PoolSpec {
     let spec = |source| DiscoverSpec {
         source,
         host: None,
@@ -203,13 +203,16 @@ async fn a_source_that_asks_in_another_way_knows_what_was_found() {
     discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
     discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     discoveries.commit();
-    let before = |name: &str, slot: Slot| {
+    let before = |name: &str, slot: SourceSlot| {
         let spec = &pool_of(&[], &[name]).discover[0];
         discoveries.found_before("p", spec, &slot).len()
     };
-    let host = Slot::Host(old.discover[0].source.to_string().into());
-    assert_eq!((before("a", host.clone()), before("x", Slot::Listed(0))), (1, 1));
-    assert_eq!((before("b", host), before("y", Slot::Listed(0)), before("x", Slot::Listed(1))), (0, 0, 0));
+    let host = SourceSlot::Host(old.discover[0].source.to_string().into());
+    assert_eq!((before("a", host.clone()), before("x", SourceSlot::Listed(0))), (1, 1));
+    assert_eq!(
+        (before("b", host), before("y", SourceSlot::Listed(0)), before("x", SourceSlot::Listed(1))),
+        (0, 0, 0)
+    );
 }
 
 #[tokio::test]
@@ -229,7 +232,7 @@ async fn a_name_that_is_not_found_leaves_the_others_alone() {
 
 #[test]
 fn a_source_tells_of_itself() {
-    let state = Discovery::new(&Source::File(Path::new("/run/mail.json").into()));
+    let state = Discovery::new(&DiscoverSource::File(Path::new("/run/mail.json").into()));
     let fault = |fault: DnsFault| LookOutcome::Failed(fault.into());
     let note = |outcome: LookOutcome, now| state.note(&outcome, now);
     assert_eq!((state.succeeded(), state.failures(), state.fault()), (None, 0, None));
@@ -252,12 +255,12 @@ fn a_source_tells_of_itself() {
 #[test]
 fn sources_have_words() {
     let dns = |records| match silent("app.internal") {
-        Source::Dns(dns) => Source::Dns(DnsSpec { records, ..dns }),
+        DiscoverSource::Dns(dns) => DiscoverSource::Dns(DnsSpec { records, ..dns }),
         other => other,
     };
-    assert_eq!(dns(Records::Services).to_string(), "dns srv app.internal");
-    assert_eq!(dns(Records::Addresses { port: 443 }).to_string(), "dns app.internal port 443");
-    assert_eq!(Source::File(Path::new("/run/a").into()).to_string(), "file /run/a");
+    assert_eq!(dns(RecordKind::Services).to_string(), "dns srv app.internal");
+    assert_eq!(dns(RecordKind::Addresses { port: 443 }).to_string(), "dns app.internal port 443");
+    assert_eq!(DiscoverSource::File(Path::new("/run/a").into()).to_string(), "file /run/a");
 }
 
 #[tokio::test]

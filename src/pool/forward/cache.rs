@@ -29,43 +29,45 @@ const NONE_HOLD: Duration = Duration::from_secs(5);
 const FAILED_HOLD: Duration = Duration::from_secs(1);
 
 /// The addresses of a name in the order in which they are tried, at least one; or why there are none.
-pub(super) type Answer = Result<Arc<[IpAddr]>, LookupFault>;
+pub(super) type CachedAnswer = Result<Arc<[IpAddr]>, LookupFault>;
 
 /// The names of one pool.
 #[derive(Debug, Default)]
-pub(super) struct Cache {
-    entries: HashMap<ServerName, Entry>,
+pub(super) struct NameCache {
+    entries: HashMap<ServerName, CacheEntry>,
     /// How many of them are being asked for.
     asked: usize,
 }
 
 #[derive(Debug)]
-enum Entry {
+enum CacheEntry {
     Known {
-        answer: Answer,
+        answer: CachedAnswer,
         until: Instant,
     },
     /// Those who wait are told, if they still do.
-    Asked(Vec<oneshot::Sender<Answer>>),
+    Asked(Vec<oneshot::Sender<CachedAnswer>>),
 }
 
 /// What comes of a look.
 #[derive(Debug)]
-pub(super) enum Look {
-    Known(Answer),
+pub(super) enum CacheLookup {
+    Known(CachedAnswer),
     /// Somebody asked already.
-    Wait(oneshot::Receiver<Answer>),
+    Wait(oneshot::Receiver<CachedAnswer>),
     /// The caller is to ask.
-    Ask(oneshot::Receiver<Answer>),
+    Ask(oneshot::Receiver<CachedAnswer>),
     /// Too many names are being asked for.
     Busy,
 }
 
-impl Cache {
-    pub(super) fn look(&mut self, name: &ServerName, now: Instant) -> Look {
+impl NameCache {
+    pub(super) fn look(&mut self, name: &ServerName, now: Instant) -> CacheLookup {
         match self.entries.get_mut(name) {
-            Some(Entry::Known { answer, until }) if *until > now => return Look::Known(answer.clone()),
-            Some(Entry::Asked(waiting)) => {
+            Some(CacheEntry::Known { answer, until }) if *until > now => {
+                return CacheLookup::Known(answer.clone());
+            }
+            Some(CacheEntry::Asked(waiting)) => {
                 let (tell, told) = oneshot::channel();
                 // Those who have left make room for those who come. Looked at when all room is taken, so that
                 // many who wait do not cost each who comes a look at all of them.
@@ -73,29 +75,29 @@ impl Cache {
                     waiting.retain(|waiting| !waiting.is_closed());
                 }
                 waiting.push(tell);
-                return Look::Wait(told);
+                return CacheLookup::Wait(told);
             }
-            Some(Entry::Known { .. }) | None => {}
+            Some(CacheEntry::Known { .. }) | None => {}
         }
         if self.asked >= MOST_ASKED {
-            return Look::Busy;
+            return CacheLookup::Busy;
         }
         let (tell, told) = oneshot::channel();
         self.asked += 1;
-        self.entries.insert(name.clone(), Entry::Asked(vec![tell]));
-        Look::Ask(told)
+        self.entries.insert(name.clone(), CacheEntry::Asked(vec![tell]));
+        CacheLookup::Ask(told)
     }
 
     /// Takes an answer in, and tells it to all who wait.
-    pub(super) fn answer(&mut self, name: &ServerName, answer: Answer, ttl: Duration, now: Instant) {
+    pub(super) fn answer(&mut self, name: &ServerName, answer: CachedAnswer, ttl: Duration, now: Instant) {
         let hold = match &answer {
             Ok(_) => ttl.clamp(LEAST_HOLD, MOST_HOLD),
             Err(LookupFault::NoName | LookupFault::NoAddress) => NONE_HOLD,
             Err(_) => FAILED_HOLD,
         };
         self.make_room(now);
-        let known = Entry::Known { answer: answer.clone(), until: now + hold };
-        if let Some(Entry::Asked(waiting)) = self.entries.insert(name.clone(), known) {
+        let known = CacheEntry::Known { answer: answer.clone(), until: now + hold };
+        if let Some(CacheEntry::Asked(waiting)) = self.entries.insert(name.clone(), known) {
             self.asked -= 1;
             for tell in waiting {
                 let _ = tell.send(answer.clone());
@@ -105,7 +107,7 @@ impl Cache {
 
     /// Replaces the addresses of a name by more of them, for as long as those hold.
     pub(super) fn join(&mut self, name: &ServerName, addresses: Arc<[IpAddr]>, now: Instant) {
-        if let Some(Entry::Known { answer, until }) = self.entries.get_mut(name)
+        if let Some(CacheEntry::Known { answer, until }) = self.entries.get_mut(name)
             && answer.is_ok()
             && *until > now
         {
@@ -115,7 +117,7 @@ impl Cache {
 
     /// Forgets what is known. What is being asked for is answered.
     pub(super) fn forget(&mut self) {
-        self.entries.retain(|_, entry| matches!(entry, Entry::Asked(_)));
+        self.entries.retain(|_, entry| matches!(entry, CacheEntry::Asked(_)));
     }
 
     /// Names that are remembered, in force or not.
@@ -128,17 +130,17 @@ impl Cache {
             return;
         }
         self.entries.retain(|_, entry| match entry {
-            Entry::Known { until, .. } => *until > now,
-            Entry::Asked(_) => true,
+            CacheEntry::Known { until, .. } => *until > now,
+            CacheEntry::Asked(_) => true,
         });
         if self.known() < MOST_KNOWN {
             return;
         }
         let mut surplus = MOST_KNOWN / 8;
         self.entries.retain(|_, entry| {
-            let stays = surplus == 0 || matches!(entry, Entry::Asked(_));
-            surplus -= usize::from(!stays);
-            stays
+            let sessions = surplus == 0 || matches!(entry, CacheEntry::Asked(_));
+            surplus -= usize::from(!sessions);
+            sessions
         });
     }
 }
@@ -151,23 +153,23 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn addresses(text: &str) -> Answer {
+    fn addresses(text: &str) -> CachedAnswer {
         Ok(vec![text.parse().unwrap()].into())
     }
 
-    fn is_known(look: &Look) -> bool {
-        matches!(look, Look::Known(_))
+    fn is_known(look: &CacheLookup) -> bool {
+        matches!(look, CacheLookup::Known(_))
     }
 
     #[test]
     fn an_answer_holds_for_its_time() {
-        let check = |answer: Answer, ttl: u64, holds: u64| {
-            let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
-            assert!(matches!(cache.look(&name, now), Look::Ask(_)));
+        let check = |answer: CachedAnswer, ttl: u64, holds: u64| {
+            let (mut cache, now, name) = (NameCache::default(), Instant::now(), name("a.test"));
+            assert!(matches!(cache.look(&name, now), CacheLookup::Ask(_)));
             cache.answer(&name, answer.clone(), Duration::from_secs(ttl), now);
             let end = now + Duration::from_secs(holds);
             assert!(is_known(&cache.look(&name, end - Duration::from_millis(1))), "{answer:?} {ttl}");
-            assert!(matches!(cache.look(&name, end), Look::Ask(_)), "{answer:?} {ttl}");
+            assert!(matches!(cache.look(&name, end), CacheLookup::Ask(_)), "{answer:?} {ttl}");
         };
         check(addresses("1.1.1.1"), 0, 1);
         check(addresses("1.1.1.1"), 60, 60);
@@ -180,36 +182,41 @@ mod tests {
 
     #[test]
     fn more_addresses_hold_as_long_as_the_first() {
-        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, name) = (NameCache::default(), Instant::now(), name("a.test"));
         let more: Arc<[IpAddr]> = addresses("1.1.1.2").unwrap();
         let end = now + Duration::from_secs(60);
         cache.join(&name, Arc::clone(&more), now);
-        assert!(matches!(cache.look(&name, now), Look::Ask(_)), "what is not known does not become so");
+        assert!(
+            matches!(cache.look(&name, now), CacheLookup::Ask(_)),
+            "what is not known does not become so"
+        );
         cache.join(&name, Arc::clone(&more), now);
-        assert!(matches!(cache.look(&name, now), Look::Wait(_)), "nor what is asked for");
+        assert!(matches!(cache.look(&name, now), CacheLookup::Wait(_)), "nor what is asked for");
         cache.answer(&name, addresses("1.1.1.1"), Duration::from_secs(60), now);
         cache.join(&name, more, now);
-        assert!(matches!(cache.look(&name, now), Look::Known(answer) if answer == addresses("1.1.1.2")));
-        assert!(matches!(cache.look(&name, end), Look::Ask(_)));
+        assert!(
+            matches!(cache.look(&name, now), CacheLookup::Known(answer) if answer == addresses("1.1.1.2"))
+        );
+        assert!(matches!(cache.look(&name, end), CacheLookup::Ask(_)));
     }
 
     #[test]
     fn what_is_forgotten_is_asked_for_again() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::default(), Instant::now());
         cache.answer(&name("a.test"), addresses("1.1.1.1"), Duration::from_secs(60), now);
-        let Look::Ask(mut told) = cache.look(&name("b.test"), now) else { panic!("it is not known") };
+        let CacheLookup::Ask(mut told) = cache.look(&name("b.test"), now) else { panic!("it is not known") };
         cache.forget();
         assert_eq!(cache.known(), 0);
-        assert!(matches!(cache.look(&name("a.test"), now), Look::Ask(_)));
+        assert!(matches!(cache.look(&name("a.test"), now), CacheLookup::Ask(_)));
         cache.answer(&name("b.test"), addresses("1.1.1.2"), Duration::ZERO, now);
         assert_eq!(told.try_recv().unwrap(), addresses("1.1.1.2"), "those who wait are answered");
     }
 
     #[test]
     fn one_asks_and_the_others_wait() {
-        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
-        let Look::Ask(mut first) = cache.look(&name, now) else { panic!("the first asks") };
-        let Look::Wait(mut second) = cache.look(&name, now) else { panic!("the second waits") };
+        let (mut cache, now, name) = (NameCache::default(), Instant::now(), name("a.test"));
+        let CacheLookup::Ask(mut first) = cache.look(&name, now) else { panic!("the first asks") };
+        let CacheLookup::Wait(mut second) = cache.look(&name, now) else { panic!("the second waits") };
         assert_eq!(cache.known(), 0);
         cache.answer(&name, addresses("1.1.1.1"), Duration::ZERO, now);
         assert_eq!(first.try_recv().unwrap(), addresses("1.1.1.1"));
@@ -219,31 +226,34 @@ mod tests {
 
     #[test]
     fn those_who_have_left_take_no_room() {
-        let (mut cache, now, name) = (Cache::default(), Instant::now(), name("a.test"));
+        let (mut cache, now, name) = (NameCache::default(), Instant::now(), name("a.test"));
         for _ in 0..100 {
             drop(cache.look(&name, now));
         }
-        let Some(Entry::Asked(waiting)) = cache.entries.get(&name) else { panic!("it is asked for") };
+        let Some(CacheEntry::Asked(waiting)) = cache.entries.get(&name) else { panic!("it is asked for") };
         assert!(waiting.len() < 10, "{}", waiting.len());
     }
 
     #[test]
     fn what_is_asked_for_is_bounded() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::default(), Instant::now());
         for number in 0..MOST_ASKED {
-            assert!(matches!(cache.look(&name(&format!("a{number}.test")), now), Look::Ask(_)));
+            assert!(matches!(cache.look(&name(&format!("a{number}.test")), now), CacheLookup::Ask(_)));
         }
-        assert!(matches!(cache.look(&name("b.test"), now), Look::Busy));
-        assert!(matches!(cache.look(&name("a0.test"), now), Look::Wait(_)), "that one is asked for already");
+        assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Busy));
+        assert!(
+            matches!(cache.look(&name("a0.test"), now), CacheLookup::Wait(_)),
+            "that one is asked for already"
+        );
         cache.answer(&name("a0.test"), Err(LookupFault::NoName), Duration::ZERO, now);
-        assert!(matches!(cache.look(&name("b.test"), now), Look::Ask(_)));
+        assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Ask(_)));
     }
 
     #[test]
     fn what_is_known_is_bounded() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (NameCache::default(), Instant::now());
         let (short, long) = (Duration::from_secs(1), Duration::from_secs(600));
-        let fill = |cache: &mut Cache, prefix: &str, ttl, now| {
+        let fill = |cache: &mut NameCache, prefix: &str, ttl, now| {
             for number in 0..MOST_KNOWN {
                 cache.answer(&name(&format!("{prefix}{number}.test")), addresses("1.1.1.1"), ttl, now);
                 assert!(cache.known() <= MOST_KNOWN);

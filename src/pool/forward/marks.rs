@@ -13,7 +13,7 @@ const COMPARED: usize = 64;
 
 /// The beginnings of the connections that are being forwarded.
 #[derive(Debug, Default)]
-pub(super) struct Marks {
+pub(super) struct ForwardMarks {
     /// Keyed, so that nobody can make two beginnings that are taken for one.
     hasher: RandomState,
     /// A lock for a moment at both ends of a connection; one entry for each that is open.
@@ -22,21 +22,21 @@ pub(super) struct Marks {
 
 /// A forwarded connection that is open: until it is dropped, another one that begins alike is a loop.
 #[derive(Debug)]
-pub struct Mark {
+pub struct ForwardMark {
     number: u64,
-    marks: Arc<Marks>,
+    marks: Arc<ForwardMarks>,
 }
 
-impl Marks {
+impl ForwardMarks {
     /// Marks a connection by its first bytes; `None` if there is one that begins alike.
-    pub(super) fn mark(self: &Arc<Self>, first: &[u8]) -> Option<Mark> {
+    pub(super) fn mark(self: &Arc<Self>, first: &[u8]) -> Option<ForwardMark> {
         let number = self.hasher.hash_one(&first[..first.len().min(COMPARED)]);
         let is_new = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-        is_new.then(|| Mark { number, marks: Arc::clone(self) })
+        is_new.then(|| ForwardMark { number, marks: Arc::clone(self) })
     }
 }
 
-impl Drop for Mark {
+impl Drop for ForwardMark {
     fn drop(&mut self) {
         self.marks.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
     }
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_beginning_is_marked_while_it_is_open() {
-        let marks = Arc::new(Marks::default());
+        let marks = Arc::new(ForwardMarks::default());
         let first = [7; 100];
         let mark = marks.mark(&first).expect("it is the first");
         assert!(marks.mark(&first).is_none());

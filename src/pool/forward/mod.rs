@@ -5,11 +5,11 @@
 //! on the runtime of control ([`Forward::follow`]). What it answers with is dialled as it is: no name is looked
 //! up twice for one connection, so nobody can answer the check with one address and the dial with another.
 
-mod asking;
 mod cache;
+pub mod forward_spec;
+mod lookup;
 mod marks;
 mod reach;
-pub mod spec;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +17,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use asking::NAMES_AT_ONCE;
+pub use lookup::NAMES_AT_ONCE;
 use tokio::sync::mpsc;
 
 use super::BackendSpec;
 use crate::route::pattern::NamePattern;
 use crate::sys::address;
 use crate::wire::ServerName;
-use cache::{Answer, Cache, Look, MOST_ASKED};
-pub use marks::Mark;
-use marks::Marks;
-use spec::ForwardSpec;
+use cache::{CacheLookup, CachedAnswer, MOST_ASKED, NameCache};
+use forward_spec::ForwardSpec;
+pub use marks::ForwardMark;
+use marks::ForwardMarks;
 
 /// The name of the one backend of such a pool, which stands for every host.
 const BACKEND: &str = "forward";
@@ -111,7 +111,7 @@ impl LookupResult {
         }
     }
 
-    fn of(answer: &Answer) -> Self {
+    fn of(answer: &CachedAnswer) -> Self {
         match answer {
             Ok(_) => Self::Resolved,
             Err(LookupFault::NoName) => Self::NoName,
@@ -127,40 +127,40 @@ impl LookupResult {
 #[derive(Debug)]
 pub struct Forward {
     spec: ForwardSpec,
-    allowed: Allowed,
-    desk: Arc<Desk>,
-    counts: Arc<Counts>,
-    marks: Arc<Marks>,
+    allowed: AllowedNames,
+    shared: Arc<ResolverShared>,
+    counts: Arc<ForwardCounts>,
+    marks: Arc<ForwardMarks>,
 }
 
 /// What those who ask and the task that answers share. The task ends with the last pool that can ask.
 #[derive(Debug)]
-struct Desk {
-    names: Names,
-    questions: mpsc::Sender<Question>,
+struct ResolverShared {
+    names: KnownNames,
+    questions: mpsc::Sender<ForwardQuestion>,
     /// Taken by the task when it starts.
-    unstarted: Mutex<Option<mpsc::Receiver<Question>>>,
+    unstarted: Mutex<Option<mpsc::Receiver<ForwardQuestion>>>,
 }
 
 /// What is known of names. A lock for a moment: one look for each connection, one answer for each question.
-type Names = Arc<Mutex<Cache>>;
+type KnownNames = Arc<Mutex<NameCache>>;
 
 #[derive(Debug, Default)]
-struct Counts([AtomicU64; LookupResult::ALL.len()]);
+struct ForwardCounts([AtomicU64; LookupResult::ALL.len()]);
 
-impl Counts {
+impl ForwardCounts {
     fn count(&self, result: LookupResult) {
         self.0[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Forward {
-    /// Forwards by `spec`. What a `previous` one has found out holds, if it asks the same resolvers.
+    /// Forwards by `forward_spec`. What a `previous` one has found out holds, if it asks the same resolvers.
     pub(super) fn build(spec: &ForwardSpec, previous: Option<&Self>) -> Self {
         let alike = previous.filter(|old| old.spec.resolvers == spec.resolvers);
         Self {
-            allowed: Allowed::new(&spec.allow),
-            desk: alike.map_or_else(Desk::new, |old| Arc::clone(&old.desk)),
+            allowed: AllowedNames::new(&spec.allow),
+            shared: alike.map_or_else(ResolverShared::new, |old| Arc::clone(&old.shared)),
             counts: previous.map_or_else(Arc::default, |old| Arc::clone(&old.counts)),
             marks: previous.map_or_else(Arc::default, |old| Arc::clone(&old.marks)),
             spec: spec.clone(),
@@ -185,11 +185,11 @@ impl Forward {
     ///
     /// Outside of a tokio runtime.
     pub fn follow(&self) {
-        let unstarted = self.desk.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let unstarted = self.shared.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(questions) = unstarted {
             let resolvers = self.spec.resolvers.clone().into();
-            let names = Arc::clone(&self.desk.names);
-            tokio::spawn(asking::answer_all(questions, resolvers, names, Arc::clone(&self.counts)));
+            let names = Arc::clone(&self.shared.names);
+            tokio::spawn(lookup::answer_all(questions, resolvers, names, Arc::clone(&self.counts)));
         }
     }
 
@@ -212,7 +212,7 @@ impl Forward {
             return Err(ForwardFault::NotAllowed);
         }
         let found = self.look_up(name).await?;
-        let here = Here { own, addresses: address::of_this_host().ok() };
+        let here = OwnAddresses { own, addresses: address::of_this_host().ok() };
         let addresses = found.iter().map(|ip| SocketAddr::new(ip.to_canonical(), self.spec.port));
         let addresses: Vec<_> = addresses.filter(|address| self.may_dial(*address, &here)).collect();
         if addresses.is_empty() { Err(ForwardFault::Refused) } else { Ok(addresses) }
@@ -220,31 +220,31 @@ impl Forward {
 
     /// Whether an address may be dialled: a public one of another host, or one that the operator opens; never
     /// one of our own sockets.
-    fn may_dial(&self, address: SocketAddr, here: &Here<'_>) -> bool {
+    fn may_dial(&self, address: SocketAddr, here: &OwnAddresses<'_>) -> bool {
         let (ip, open) = (address.ip(), &self.spec.allow_private);
         // What trusts its own host would take our connections for the host's.
         reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
     }
 
-    async fn look_up(&self, name: &ServerName) -> Answer {
-        let look = self.desk.names().look(name, Instant::now());
+    async fn look_up(&self, name: &ServerName) -> CachedAnswer {
+        let look = self.shared.names().look(name, Instant::now());
         let told = match look {
-            Look::Known(answer) => {
+            CacheLookup::Known(answer) => {
                 self.counts.count(LookupResult::Cached);
                 return answer;
             }
-            Look::Wait(told) => {
+            CacheLookup::Wait(told) => {
                 self.counts.count(LookupResult::Cached);
                 told
             }
-            Look::Ask(told) => {
+            CacheLookup::Ask(told) => {
                 // As many questions may wait as names may be asked for, so there is room.
-                let names = Arc::clone(&self.desk.names);
-                let question = Question { name: name.clone(), names, is_answered: false };
-                let _ = self.desk.questions.try_send(question);
+                let names = Arc::clone(&self.shared.names);
+                let question = ForwardQuestion { name: name.clone(), names, is_answered: false };
+                let _ = self.shared.questions.try_send(question);
                 told
             }
-            Look::Busy => {
+            CacheLookup::Busy => {
                 self.counts.count(LookupResult::Busy);
                 return Err(LookupFault::Busy);
             }
@@ -254,13 +254,13 @@ impl Forward {
 
     /// Marks a connection as being forwarded, by its first bytes; `None` if one that begins alike is being
     /// forwarded already: then it has come back to us.
-    pub fn mark(&self, first: &[u8]) -> Option<Mark> {
+    pub fn mark(&self, first: &[u8]) -> Option<ForwardMark> {
         self.marks.mark(first)
     }
 
     /// Names that are remembered.
     pub fn known(&self) -> usize {
-        self.desk.names().known()
+        self.shared.names().known()
     }
 
     /// Look-ups that ended so.
@@ -269,37 +269,37 @@ impl Forward {
     }
 }
 
-impl Desk {
+impl ResolverShared {
     fn new() -> Arc<Self> {
         let (questions, unstarted) = mpsc::channel(MOST_ASKED);
-        Arc::new(Self { names: Names::default(), questions, unstarted: Mutex::new(Some(unstarted)) })
+        Arc::new(Self { names: KnownNames::default(), questions, unstarted: Mutex::new(Some(unstarted)) })
     }
 
-    fn names(&self) -> MutexGuard<'_, Cache> {
+    fn names(&self) -> MutexGuard<'_, NameCache> {
         lock(&self.names)
     }
 }
 
-fn lock(names: &Names) -> MutexGuard<'_, Cache> {
+fn lock(names: &KnownNames) -> MutexGuard<'_, NameCache> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A name that is being asked for. However it ends, those who wait are told.
 #[derive(Debug)]
-struct Question {
+struct ForwardQuestion {
     name: ServerName,
-    names: Names,
+    names: KnownNames,
     is_answered: bool,
 }
 
-impl Question {
-    fn answer(&mut self, answer: Answer, ttl: Duration) {
+impl ForwardQuestion {
+    fn answer(&mut self, answer: CachedAnswer, ttl: Duration) {
         self.is_answered = true;
         lock(&self.names).answer(&self.name, answer, ttl, Instant::now());
     }
 }
 
-impl Drop for Question {
+impl Drop for ForwardQuestion {
     fn drop(&mut self) {
         if !self.is_answered {
             self.answer(Err(LookupFault::Failed), Duration::ZERO);
@@ -309,13 +309,13 @@ impl Drop for Question {
 
 /// Names that may be asked for. A look takes as many steps as the name has labels.
 #[derive(Debug)]
-struct Allowed {
+struct AllowedNames {
     exact: HashSet<ServerName>,
     child: HashSet<ServerName>,
     below: HashSet<ServerName>,
 }
 
-impl Allowed {
+impl AllowedNames {
     fn new(patterns: &[NamePattern]) -> Self {
         let mut allowed = Self { exact: HashSet::new(), child: HashSet::new(), below: HashSet::new() };
         for pattern in patterns {
@@ -337,14 +337,14 @@ impl Allowed {
 }
 
 /// This host, to which nobody is forwarded.
-struct Here<'a> {
+struct OwnAddresses<'a> {
     /// Where this process listens.
     own: &'a [SocketAddr],
     /// The addresses of its interfaces, if the kernel told them.
     addresses: Option<Vec<IpAddr>>,
 }
 
-impl Here<'_> {
+impl OwnAddresses<'_> {
     /// Whether this host has the address. If it cannot be told it is taken for one.
     fn has(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&ip))

@@ -18,7 +18,7 @@ fn forward(allow: &[&str], resolvers: &[&str]) -> ForwardSpec {
 
 #[test]
 fn names_are_allowed_as_in_routes() {
-    let allowed = Allowed::new(&forward(&["api.test", "*.example.org"], &[]).allow);
+    let allowed = AllowedNames::new(&forward(&["api.test", "*.example.org"], &[]).allow);
     let check = |text: &str, expected: bool| assert_eq!(allowed.has(&name(text)), expected, "{text}");
     check("api.test", true);
     check("API.test.", true);
@@ -35,7 +35,7 @@ fn names_are_allowed_as_in_routes() {
 fn our_own_sockets_are_known() {
     fn check(address: &str, own: &str, expected: bool) {
         let own = [own.parse().unwrap()];
-        let here = Here { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
+        let here = OwnAddresses { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
         assert_eq!(here.listens(address.parse().unwrap()), expected, "{address} {own:?}");
     }
     check("127.0.0.1:443", "127.0.0.1:443", true);
@@ -55,7 +55,7 @@ fn our_own_addresses_are_refused_unless_opened() {
         let allow_private = open.split_whitespace().map(|prefix| prefix.parse().unwrap()).collect();
         let spec = ForwardSpec { allow_private, ..forward(&["api.test"], &[]) };
         let own = ["9.9.9.9:443".parse().unwrap()];
-        let here = Here { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
+        let here = OwnAddresses { own: &own, addresses: Some(vec!["9.9.9.9".parse().unwrap()]) };
         let found = Forward::build(&spec, None).may_dial(address.parse().unwrap(), &here);
         assert_eq!(found, expected, "{open} {address}");
     };
@@ -65,7 +65,7 @@ fn our_own_addresses_are_refused_unless_opened() {
     check("9.9.9.9", "9.9.9.9:443", false);
     check("", "127.0.0.1:22", false);
     check("127.0.0.0/8", "127.0.0.1:22", true);
-    let unknown = Here { own: &[], addresses: None };
+    let unknown = OwnAddresses { own: &[], addresses: None };
     let forward = Forward::build(&forward(&["api.test"], &[]), None);
     assert!(!forward.may_dial("9.9.9.10:22".parse().unwrap(), &unknown), "it may be ours");
 }
@@ -74,10 +74,10 @@ fn our_own_addresses_are_refused_unless_opened() {
 fn what_is_known_outlives_a_reload() {
     let one = Forward::build(&forward(&["api.test"], &["10.0.0.53:53"]), None);
     let two = Forward::build(&forward(&["*.test"], &["10.0.0.53:53"]), Some(&one));
-    assert!(Arc::ptr_eq(&one.desk, &two.desk));
+    assert!(Arc::ptr_eq(&one.shared, &two.shared));
     assert!(two.allowed.has(&name("other.test")));
     let three = Forward::build(&forward(&["*.test"], &["10.0.0.54:53"]), Some(&two));
-    assert!(!Arc::ptr_eq(&two.desk, &three.desk), "other resolvers may know other addresses");
+    assert!(!Arc::ptr_eq(&two.shared, &three.shared), "other resolvers may know other addresses");
     assert!(Arc::ptr_eq(&two.counts, &three.counts));
     let mark = two.mark(b"hello").expect("the first");
     assert!(three.mark(b"hello").is_none(), "the connections go on");
@@ -91,7 +91,7 @@ fn those_who_wait_are_told_when_nobody_answers() {
     let mut asked = Box::pin(one.look_up(&wanted));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(asked.as_mut().poll(&mut cx).is_pending());
-    drop(one.desk.unstarted.lock().unwrap().take());
+    drop(one.shared.unstarted.lock().unwrap().take());
     let std::task::Poll::Ready(answer) = asked.as_mut().poll(&mut cx) else { panic!("it is told") };
     assert_eq!(answer, Err(LookupFault::Failed));
     assert_eq!(one.known(), 1);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CheckFault, CheckOutcome, Reason};
+use super::{ChangeReason, CheckFault, CheckOutcome};
 use crate::pool::HealthSpec;
 
 /// What a failed check met.
@@ -62,11 +62,11 @@ impl Checked {
     ///
     /// `rise` and `fall` are read from `spec` at each call, so a reload may change them and what is
     /// known stays; a 0 there works as 1.
-    pub(super) fn observe(&mut self, outcome: CheckOutcome, spec: &HealthSpec) -> Option<Reason> {
+    pub(super) fn observe(&mut self, outcome: CheckOutcome, spec: &HealthSpec) -> Option<ChangeReason> {
         let (says_up, reason) = match outcome {
-            CheckOutcome::Passed => (true, Reason::ChecksPassed),
+            CheckOutcome::Passed => (true, ChangeReason::ChecksPassed),
             CheckOutcome::Failed(CheckFault::Local) => return None,
-            CheckOutcome::Failed(fault) => (false, Reason::ChecksFailed(fault)),
+            CheckOutcome::Failed(fault) => (false, ChangeReason::ChecksFailed(fault)),
         };
         if let CheckOutcome::Failed(fault) = outcome {
             self.failure = Some(CheckFailure { fault, heard: None });

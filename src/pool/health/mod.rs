@@ -36,7 +36,7 @@ mod ejected;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Duty, EjectionSpec, HealthSpec};
+use super::{EjectionSpec, HealthSpec, OperatorState};
 use crate::telemetry::FailedCheck;
 use crate::wire::alert;
 pub use checked::CheckFailure;
@@ -48,7 +48,7 @@ use ejected::Ejections;
 /// pool closes those of backends that are down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum State {
+pub enum BackendState {
     /// It does.
     Up,
     /// Its checks fail, or its agent says so.
@@ -61,7 +61,7 @@ pub enum State {
     Maintenance,
 }
 
-impl State {
+impl BackendState {
     /// Every state, in the order of the declaration.
     pub const ALL: [Self; 5] = [Self::Up, Self::Down, Self::Draining, Self::Ejected, Self::Maintenance];
 
@@ -88,7 +88,7 @@ impl State {
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for BackendState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.word())
     }
@@ -208,18 +208,18 @@ impl AgentWord {
 
 /// A backend moved from one state to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct StateChange {
     /// The state it left.
-    pub from: State,
+    pub from: BackendState,
     /// The state it is in now.
-    pub to: State,
+    pub to: BackendState,
     /// What moved it.
-    pub reason: Reason,
+    pub reason: ChangeReason,
 }
 
 /// What moved a backend to another state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
+pub enum ChangeReason {
     /// Enough checks passed in a row.
     #[error("checks passed")]
     ChecksPassed,
@@ -245,7 +245,7 @@ pub enum Reason {
     EjectionOff,
     /// The operator says so.
     #[error("the configuration says {}", .0.word())]
-    Duty(Duty),
+    Duty(OperatorState),
     /// The agent says so.
     #[error("its agent says {}", .0.word())]
     Agent(AgentWord),
@@ -256,7 +256,7 @@ pub enum Reason {
 
 /// Something that may change a backend's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum HealthEvent {
     /// A check ended.
     Check(CheckOutcome),
     /// As many clients in a row as are enough met the same, and the pool can do without the backend.
@@ -264,7 +264,7 @@ pub(super) enum Event {
     /// Time has passed: an ejection may be over.
     Time,
     /// What the operator wants, said again at each reload.
-    Duty(Duty),
+    Duty(OperatorState),
     /// What the agent says.
     Agent(AgentWord),
     /// There are no checks.
@@ -278,7 +278,7 @@ pub(super) enum Event {
 /// What a pool has decided about the states of its backends. Read at each event, so a reload may change it
 /// and what is known stays.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rules<'a> {
+pub(super) struct HealthRules<'a> {
     pub(super) health: Option<&'a HealthSpec>,
     pub(super) ejection: Option<&'a EjectionSpec>,
 }
@@ -286,12 +286,12 @@ pub(super) struct Rules<'a> {
 /// What is known of one backend.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
-    state: State,
+    state: BackendState,
     /// When `state` began.
     since: Instant,
-    duty: Duty,
+    operator_state: OperatorState,
     /// What the agent wants.
-    agent_duty: Duty,
+    agent_duty: OperatorState,
     agent_down: bool,
     checked: Checked,
     ejections: Ejections,
@@ -299,12 +299,12 @@ pub(super) struct Health {
 
 impl Health {
     /// A backend of which nothing is known but what the operator wants: up, if that is to serve.
-    pub(super) fn new(duty: Duty, now: Instant) -> Self {
+    pub(super) fn new(operator_state: OperatorState, now: Instant) -> Self {
         let mut health = Self {
-            state: State::Up,
+            state: BackendState::Up,
             since: now,
-            duty,
-            agent_duty: Duty::Ready,
+            operator_state,
+            agent_duty: OperatorState::Ready,
             agent_down: false,
             checked: Checked::UNKNOWN,
             ejections: Ejections::default(),
@@ -314,32 +314,36 @@ impl Health {
     }
 
     /// Its state.
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> BackendState {
         self.state
     }
 
     /// Whether neither the operator nor the agent wants it emptied or left alone, whatever its health.
     pub(super) fn is_wanted(&self) -> bool {
-        (self.duty, self.agent_duty) == (Duty::Ready, Duty::Ready)
+        (self.operator_state, self.agent_duty) == (OperatorState::Ready, OperatorState::Ready)
     }
 
     /// Why it is in its state: what the strongest cause says now. `None` while it is up.
-    pub(super) fn reason(&self) -> Option<Reason> {
-        let of_duty = |wanted: Duty, word: AgentWord| {
-            Some(if self.duty == wanted { Reason::Duty(wanted) } else { Reason::Agent(word) })
+    pub(super) fn reason(&self) -> Option<ChangeReason> {
+        let of_duty = |wanted: OperatorState, word: AgentWord| {
+            Some(if self.operator_state == wanted {
+                ChangeReason::Duty(wanted)
+            } else {
+                ChangeReason::Agent(word)
+            })
         };
         match self.state {
-            State::Up => None,
-            State::Maintenance => of_duty(Duty::Maintenance, AgentWord::Maintenance),
-            State::Draining => of_duty(Duty::Drain, AgentWord::Drain),
-            State::Down => match self.checked.failure().filter(|_| !self.checked.is_up()) {
-                Some(failure) => Some(Reason::ChecksFailed(failure.fault)),
-                None => Some(Reason::Agent(AgentWord::Down)),
+            BackendState::Up => None,
+            BackendState::Maintenance => of_duty(OperatorState::Maintenance, AgentWord::Maintenance),
+            BackendState::Draining => of_duty(OperatorState::Drain, AgentWord::Drain),
+            BackendState::Down => match self.checked.failure().filter(|_| !self.checked.is_up()) {
+                Some(failure) => Some(ChangeReason::ChecksFailed(failure.fault)),
+                None => Some(ChangeReason::Agent(AgentWord::Down)),
             },
-            State::Ejected => self
-                .ejections
-                .present()
-                .map(|ejection| Reason::Failures { trouble: ejection.trouble, failures: ejection.failures }),
+            BackendState::Ejected => self.ejections.present().map(|ejection| ChangeReason::Failures {
+                trouble: ejection.trouble,
+                failures: ejection.failures,
+            }),
         }
     }
 
@@ -364,7 +368,12 @@ impl Health {
     }
 
     /// Takes in an event; the change, if the state is another now.
-    pub(super) fn on(&mut self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Change> {
+    pub(super) fn on(
+        &mut self,
+        event: HealthEvent,
+        rules: HealthRules<'_>,
+        now: Instant,
+    ) -> Option<StateChange> {
         let reason = self.take_in(event, rules, now)?;
         let to = self.strongest();
         if to == self.state {
@@ -372,76 +381,81 @@ impl Health {
         }
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
-        if to == State::Maintenance {
+        if to == BackendState::Maintenance {
             self.ejections.end(now);
-        } else if from == State::Maintenance {
+        } else if from == BackendState::Maintenance {
             self.checked.doubt();
         }
-        Some(Change { from, to, reason })
+        Some(StateChange { from, to, reason })
     }
 
     /// Remembers what an event says; what it would be called if it changes the state.
-    fn take_in(&mut self, event: Event, rules: Rules<'_>, now: Instant) -> Option<Reason> {
+    fn take_in(&mut self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<ChangeReason> {
         match event {
-            Event::Check(outcome) => self.take_in_check(outcome, rules.health?, now),
-            Event::Failures(trouble) if self.state == State::Up => {
+            HealthEvent::Check(outcome) => self.take_in_check(outcome, rules.health?, now),
+            HealthEvent::Failures(trouble) if self.state == BackendState::Up => {
                 let spec = rules.ejection?;
                 self.ejections.begin(trouble, spec, now);
-                Some(Reason::Failures { trouble, failures: spec.consecutive_failures })
+                Some(ChangeReason::Failures { trouble, failures: spec.consecutive_failures })
             }
-            Event::Failures(_) => None,
-            Event::Time => self.ejections.expire(now).then_some(Reason::EjectionOver),
-            Event::Duty(duty) => {
-                self.duty = duty;
-                Some(Reason::Duty(duty))
+            HealthEvent::Failures(_) => None,
+            HealthEvent::Time => self.ejections.expire(now).then_some(ChangeReason::EjectionOver),
+            HealthEvent::Duty(operator_state) => {
+                self.operator_state = operator_state;
+                Some(ChangeReason::Duty(operator_state))
             }
-            Event::Agent(word) => {
+            HealthEvent::Agent(word) => {
                 match word {
-                    AgentWord::Ready => self.agent_duty = Duty::Ready,
-                    AgentWord::Drain => self.agent_duty = Duty::Drain,
-                    AgentWord::Maintenance => self.agent_duty = Duty::Maintenance,
+                    AgentWord::Ready => self.agent_duty = OperatorState::Ready,
+                    AgentWord::Drain => self.agent_duty = OperatorState::Drain,
+                    AgentWord::Maintenance => self.agent_duty = OperatorState::Maintenance,
                     AgentWord::Up => self.agent_down = false,
                     AgentWord::Down => self.agent_down = true,
                 }
-                Some(Reason::Agent(word))
+                Some(ChangeReason::Agent(word))
             }
-            Event::ChecksOff => {
+            HealthEvent::ChecksOff => {
                 self.checked = Checked::UNKNOWN;
-                Some(Reason::ChecksOff)
+                Some(ChangeReason::ChecksOff)
             }
-            Event::AgentOff => {
-                (self.agent_duty, self.agent_down) = (Duty::Ready, false);
-                Some(Reason::AgentOff)
+            HealthEvent::AgentOff => {
+                (self.agent_duty, self.agent_down) = (OperatorState::Ready, false);
+                Some(ChangeReason::AgentOff)
             }
-            Event::EjectionOff => {
+            HealthEvent::EjectionOff => {
                 self.ejections = Ejections::default();
-                Some(Reason::EjectionOff)
+                Some(ChangeReason::EjectionOff)
             }
         }
     }
 
-    fn take_in_check(&mut self, outcome: CheckOutcome, spec: &HealthSpec, now: Instant) -> Option<Reason> {
+    fn take_in_check(
+        &mut self,
+        outcome: CheckOutcome,
+        spec: &HealthSpec,
+        now: Instant,
+    ) -> Option<ChangeReason> {
         // The last of a check that began before.
-        if self.state == State::Maintenance {
+        if self.state == BackendState::Maintenance {
             return None;
         }
         let readmitted = self.ejections.observe(outcome, spec.rise, now);
-        self.checked.observe(outcome, spec).or(readmitted.then_some(Reason::ChecksPassed))
+        self.checked.observe(outcome, spec).or(readmitted.then_some(ChangeReason::ChecksPassed))
     }
 
     /// The table at the top of this file.
-    fn strongest(&self) -> State {
-        let duties = [self.duty, self.agent_duty];
-        if duties.contains(&Duty::Maintenance) {
-            State::Maintenance
+    fn strongest(&self) -> BackendState {
+        let duties = [self.operator_state, self.agent_duty];
+        if duties.contains(&OperatorState::Maintenance) {
+            BackendState::Maintenance
         } else if self.agent_down || !self.checked.is_up() {
-            State::Down
-        } else if duties.contains(&Duty::Drain) {
-            State::Draining
+            BackendState::Down
+        } else if duties.contains(&OperatorState::Drain) {
+            BackendState::Draining
         } else if self.ejections.present().is_some() {
-            State::Ejected
+            BackendState::Ejected
         } else {
-            State::Up
+            BackendState::Up
         }
     }
 }

@@ -10,46 +10,46 @@ fn health_spec(rise: u32, fall: u32) -> HealthSpec {
     HealthSpec { rise, fall, ..HealthSpec::default() }
 }
 
-fn rules<'a>(health: &'a HealthSpec, ejection: &'a EjectionSpec) -> Rules<'a> {
-    Rules { health: Some(health), ejection: Some(ejection) }
+fn rules<'a>(health: &'a HealthSpec, ejection: &'a EjectionSpec) -> HealthRules<'a> {
+    HealthRules { health: Some(health), ejection: Some(ejection) }
 }
 
 /// The events as letters: checks `p`assed, `f`ailed (`t`imed out, `l`ocal); `c`onnects failed, early
 /// `r`esets; the duty `R`eady, `D`rain, `M`aintenance; the agent's word: `1` ready, `2` up, `3` down,
 /// `4` drain, `5` maintenance; `.` a second has passed; checks `x`, the agent `y`, ejection `z` off.
-fn event(letter: char) -> Event {
+fn event(letter: char) -> HealthEvent {
     match letter {
-        'p' => Event::Check(CheckOutcome::Passed),
-        'f' => Event::Check(CheckOutcome::Failed(CheckFault::Refused)),
-        't' => Event::Check(CheckOutcome::Failed(CheckFault::Timeout)),
-        'l' => Event::Check(CheckOutcome::Failed(CheckFault::Local)),
-        'c' => Event::Failures(Trouble::Connect),
-        'r' => Event::Failures(Trouble::EarlyReset),
-        'R' => Event::Duty(Duty::Ready),
-        'D' => Event::Duty(Duty::Drain),
-        'M' => Event::Duty(Duty::Maintenance),
-        '1' => Event::Agent(AgentWord::Ready),
-        '2' => Event::Agent(AgentWord::Up),
-        '3' => Event::Agent(AgentWord::Down),
-        '4' => Event::Agent(AgentWord::Drain),
-        '5' => Event::Agent(AgentWord::Maintenance),
-        '.' => Event::Time,
-        'x' => Event::ChecksOff,
-        'y' => Event::AgentOff,
-        'z' => Event::EjectionOff,
+        'p' => HealthEvent::Check(CheckOutcome::Passed),
+        'f' => HealthEvent::Check(CheckOutcome::Failed(CheckFault::Refused)),
+        't' => HealthEvent::Check(CheckOutcome::Failed(CheckFault::Timeout)),
+        'l' => HealthEvent::Check(CheckOutcome::Failed(CheckFault::Local)),
+        'c' => HealthEvent::Failures(Trouble::Connect),
+        'r' => HealthEvent::Failures(Trouble::EarlyReset),
+        'R' => HealthEvent::Duty(OperatorState::Ready),
+        'D' => HealthEvent::Duty(OperatorState::Drain),
+        'M' => HealthEvent::Duty(OperatorState::Maintenance),
+        '1' => HealthEvent::Agent(AgentWord::Ready),
+        '2' => HealthEvent::Agent(AgentWord::Up),
+        '3' => HealthEvent::Agent(AgentWord::Down),
+        '4' => HealthEvent::Agent(AgentWord::Drain),
+        '5' => HealthEvent::Agent(AgentWord::Maintenance),
+        '.' => HealthEvent::Time,
+        'x' => HealthEvent::ChecksOff,
+        'y' => HealthEvent::AgentOff,
+        'z' => HealthEvent::EjectionOff,
         other => panic!("no event is written {other}"),
     }
 }
 
 const LETTERS: &str = "[pftlcrRDM12345.xyz]{1,80}";
 
-fn letter(state: State) -> char {
+fn letter(state: BackendState) -> char {
     match state {
-        State::Up => 'U',
-        State::Down => 'D',
-        State::Draining => 'd',
-        State::Ejected => 'e',
-        State::Maintenance => 'm',
+        BackendState::Up => 'U',
+        BackendState::Down => 'D',
+        BackendState::Draining => 'd',
+        BackendState::Ejected => 'e',
+        BackendState::Maintenance => 'm',
     }
 }
 
@@ -67,14 +67,14 @@ impl Life {
         let ejection_spec =
             EjectionSpec { base_time: 3 * SECOND, max_time: 7 * SECOND, ..Default::default() };
         Self {
-            health: Health::new(Duty::Ready, now),
+            health: Health::new(OperatorState::Ready, now),
             health_spec: health_spec(rise, fall),
             ejection_spec,
             now,
         }
     }
 
-    fn live(&mut self, letter: char) -> Option<Change> {
+    fn live(&mut self, letter: char) -> Option<StateChange> {
         if letter == '.' {
             self.now += SECOND;
         }
@@ -245,18 +245,18 @@ fn what_is_switched_off_is_forgotten() {
 #[test]
 fn what_is_not_configured_does_nothing() {
     let now = Instant::now();
-    let mut health = Health::new(Duty::Ready, now);
+    let mut health = Health::new(OperatorState::Ready, now);
     for letter in "fffccc".chars() {
-        assert_eq!(health.on(event(letter), Rules::default(), now), None, "{letter}");
+        assert_eq!(health.on(event(letter), HealthRules::default(), now), None, "{letter}");
     }
 }
 
 #[test]
 fn it_begins_as_the_operator_says() {
-    let begin = |duty| Health::new(duty, Instant::now()).state();
+    let begin = |operator_state| Health::new(operator_state, Instant::now()).state();
     assert_eq!(
-        [Duty::Ready, Duty::Drain, Duty::Maintenance].map(begin),
-        [State::Up, State::Draining, State::Maintenance]
+        [OperatorState::Ready, OperatorState::Drain, OperatorState::Maintenance].map(begin),
+        [BackendState::Up, BackendState::Draining, BackendState::Maintenance]
     );
 }
 
@@ -315,9 +315,10 @@ fn no_times_overflow() {
 }
 
 /// The state by the table, from what each cause alone would be.
-fn strongest(causes: [State; 5]) -> State {
-    let order = [State::Maintenance, State::Down, State::Draining, State::Ejected];
-    order.into_iter().find(|state| causes.contains(state)).unwrap_or(State::Up)
+fn strongest(causes: [BackendState; 5]) -> BackendState {
+    let order =
+        [BackendState::Maintenance, BackendState::Down, BackendState::Draining, BackendState::Ejected];
+    order.into_iter().find(|state| causes.contains(state)).unwrap_or(BackendState::Up)
 }
 
 proptest! {
@@ -329,7 +330,7 @@ proptest! {
         for letter in heard.chars() {
             seen.push(letter);
             if let Some(change) = life.live(letter) {
-                let needed = if change.to == State::Up { rise } else { fall } as usize;
+                let needed = if change.to == BackendState::Up { rise } else { fall } as usize;
                 let row = seen.chars().rev().take_while(|&other| other == letter).count();
                 prop_assert!(row >= needed || seen.len() == 1);
             }
@@ -343,24 +344,24 @@ proptest! {
         let mut life = Life::new(rise, fall);
         for event in events.chars() {
             life.live(event);
-            let Health { duty, agent_duty, agent_down, checked, .. } = &life.health;
-            let wanted = |duty: &Duty| match duty {
-                Duty::Ready => State::Up,
-                Duty::Drain => State::Draining,
-                Duty::Maintenance => State::Maintenance,
+            let Health { operator_state, agent_duty, agent_down, checked, .. } = &life.health;
+            let wanted = |operator_state: &OperatorState| match operator_state {
+                OperatorState::Ready => BackendState::Up,
+                OperatorState::Drain => BackendState::Draining,
+                OperatorState::Maintenance => BackendState::Maintenance,
             };
-            let is = |is: bool, state| if is { state } else { State::Up };
+            let is = |is: bool, state| if is { state } else { BackendState::Up };
             let causes = [
-                wanted(duty),
+                wanted(operator_state),
                 wanted(agent_duty),
-                is(*agent_down, State::Down),
-                is(!checked.is_up(), State::Down),
-                is(life.health.ejection().is_some(), State::Ejected),
+                is(*agent_down, BackendState::Down),
+                is(!checked.is_up(), BackendState::Down),
+                is(life.health.ejection().is_some(), BackendState::Ejected),
             ];
             prop_assert_eq!(life.health.state(), strongest(causes), "{}", events);
             if let Some(ejection) = life.health.ejection() {
                 prop_assert!(ejection.until <= life.now + life.ejection_spec.max_time);
-                prop_assert!(life.health.state() != State::Maintenance);
+                prop_assert!(life.health.state() != BackendState::Maintenance);
             }
         }
     }
@@ -371,13 +372,13 @@ proptest! {
         let mut life = Life::new(rise, fall);
         life.live_by(&events);
         life.live_by("R12pppppp........");
-        prop_assert_eq!(life.health.state(), State::Up, "{}", events);
+        prop_assert_eq!(life.health.state(), BackendState::Up, "{}", events);
     }
 }
 
 #[test]
 fn faults_are_told_in_words() {
-    let told = |fault| Reason::ChecksFailed(fault).to_string();
+    let told = |fault| ChangeReason::ChecksFailed(fault).to_string();
     assert_eq!(told(CheckFault::Closed), "checks failed: closed before it answered");
     assert_eq!(told(CheckFault::TlsAlert(112)), "checks failed: TLS alert 112, unrecognized name");
 }
@@ -387,7 +388,7 @@ fn faults_are_told_in_words() {
 fn check_present_reason(events: &str, expected: Option<&str>) {
     let mut life = Life::new(2, 1);
     life.live_by(events);
-    assert_eq!(life.health.reason().is_none(), life.health.state() == State::Up, "{events}");
+    assert_eq!(life.health.reason().is_none(), life.health.state() == BackendState::Up, "{events}");
     assert_eq!(life.health.reason().map(|reason| reason.to_string()).as_deref(), expected, "{events}");
 }
 

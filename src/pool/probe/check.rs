@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::Finding;
+use super::CheckFinding;
 #[cfg(feature = "tls-checks")]
 use super::tls::TlsSession;
-use crate::pool::spec::CheckHeader;
+use crate::pool::pool_spec::CheckHeader;
 use crate::pool::{CheckFailure, CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
-pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> Finding {
+pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
     let is_busy = AtomicBool::new(false);
     let mut dialogue = match &spec.check {
         CheckKind::Tcp => None,
@@ -40,14 +40,14 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
     };
     let attempt = attempt(address, spec, dialogue.as_mut(), &is_busy);
     let CheckFailure { fault, heard } = match timeout(spec.timeout, attempt).await {
-        Ok(Ok(listened)) => return Finding { listened, ..CheckOutcome::Passed.into() },
+        Ok(Ok(listened)) => return CheckFinding { listened, ..CheckOutcome::Passed.into() },
         Ok(Err(failure)) => failure,
         // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
         Err(_elapsed) if is_busy.into_inner() => CheckFault::Local.into(),
         Err(_elapsed) => CheckFault::Timeout.into(),
     };
     let heard = heard.or_else(|| first_words(dialogue?.heard()));
-    Finding { heard, ..CheckOutcome::Failed(fault).into() }
+    CheckFinding { heard, ..CheckOutcome::Failed(fault).into() }
 }
 
 /// Connects and has the dialogue, if there is one; returns how long it only listened.

@@ -4,8 +4,8 @@ use std::thread;
 
 use super::check::{fault, first_words};
 use super::*;
-use crate::pool::spec::Target;
-use crate::pool::{BackendSpec, Change, CheckKind, Duty, PoolSpec, Reason};
+use crate::pool::pool_spec::CheckTarget;
+use crate::pool::{BackendSpec, ChangeReason, CheckKind, OperatorState, PoolSpec, StateChange};
 use crate::telemetry::Counter;
 use crate::wire::Script;
 
@@ -43,7 +43,7 @@ fn listen_on(host: &str) -> (TcpListener, SocketAddr) {
 }
 
 /// Applies reports until `name` changes its state.
-async fn next_change(pool: &Pool, name: &str, reports: &mut mpsc::Receiver<CheckReport>) -> Change {
+async fn next_change(pool: &Pool, name: &str, reports: &mut mpsc::Receiver<CheckReport>) -> StateChange {
     loop {
         let report = reports.recv().await.expect("the checks run");
         let now = std::time::Instant::now();
@@ -135,14 +135,17 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
 
     drop(listener);
     let change = next_change(&pool, &name, &mut received).await;
-    let reason = Reason::ChecksFailed(CheckFault::Refused);
-    assert_eq!(change, Change { from: State::Up, to: State::Down, reason });
+    let reason = ChangeReason::ChecksFailed(CheckFault::Refused);
+    assert_eq!(change, StateChange { from: BackendState::Up, to: BackendState::Down, reason });
     let backend = pool.backend(&name).unwrap();
     assert!(!backend.is_available() && backend.checks_failed() > 0);
 
     let _listener = TcpListener::bind(address).unwrap();
     let change = next_change(&pool, &name, &mut received).await;
-    assert_eq!(change, Change { from: State::Down, to: State::Up, reason: Reason::ChecksPassed });
+    assert_eq!(
+        change,
+        StateChange { from: BackendState::Down, to: BackendState::Up, reason: ChangeReason::ChecksPassed }
+    );
     assert!(backend.is_available() && backend.checks_passed() >= 2);
     assert_eq!(pool.backends()[1].checks_failed(), 0);
 }
@@ -151,22 +154,22 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
 async fn a_backend_in_maintenance_is_not_asked() {
     let (_one, resting) = listen();
     let (_two, busy) = listen();
-    let with = |duty, previous: Option<&Pool>| {
+    let with = |operator_state, previous: Option<&Pool>| {
         let mut spec = pool(&[resting, busy], Some(health(Duration::from_millis(1))), None).spec().clone();
-        spec.backends[0].duty = duty;
+        spec.backends[0].operator_state = operator_state;
         let pool = Arc::new(Pool::build(spec, previous, 0));
         pool.settle(std::time::Instant::now());
         pool
     };
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
-    let before = with(Duty::Maintenance, None);
+    let before = with(OperatorState::Maintenance, None);
     checks.follow(&before, &reports, &many(), 1);
     for _ in 0..20 {
         let report = received.recv().await.unwrap();
         assert_eq!(**report.backend.name(), *busy.to_string());
     }
-    let after = with(Duty::Ready, Some(&before));
+    let after = with(OperatorState::Ready, Some(&before));
     checks.follow(&after, &reports, &many(), 2);
     while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
 }
@@ -225,7 +228,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let (_own, own) = listen();
     let (elsewhere, address) = listen();
     let spec = HealthSpec {
-        target: Target { port: Some(address.port()), ..Target::default() },
+        target: CheckTarget { port: Some(address.port()), ..CheckTarget::default() },
         ..health(Duration::from_millis(1))
     };
     let (reports, mut received) = mpsc::channel(1);
@@ -269,7 +272,7 @@ fn check_intervals(results: &str, expected: &str) {
         down_interval: millis(9),
         ..HealthSpec::default()
     };
-    let mut row = Row::default();
+    let mut row = ResultRun::default();
     let mut found = String::new();
     for letter in results.chars() {
         let outcome = match letter.to_ascii_lowercase() {
@@ -277,7 +280,7 @@ fn check_intervals(results: &str, expected: &str) {
             'f' => CheckOutcome::Failed(CheckFault::Timeout),
             _ => CheckOutcome::Failed(CheckFault::Local),
         };
-        let state = if letter.is_ascii_lowercase() { State::Up } else { State::Down };
+        let state = if letter.is_ascii_lowercase() { BackendState::Up } else { BackendState::Down };
         found.push(match row.interval(&spec, outcome, state).as_millis() {
             1 => 'f',
             3 => 'n',

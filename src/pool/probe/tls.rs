@@ -23,7 +23,7 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::check::{Talking, broken, first_words};
-use crate::pool::spec::{CaFile, TlsSpec};
+use crate::pool::pool_spec::{CaFile, TlsSpec};
 use crate::pool::{CheckFailure, CheckFault};
 use crate::sys::Address;
 
@@ -270,11 +270,11 @@ impl TlsSpec {
 fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::clone(&PROVIDER);
     let verifier: Arc<dyn ServerCertVerifier> = match &spec.ca {
-        None => Arc::new(Unjudged(Arc::clone(&provider))),
+        None => Arc::new(AnyCertificate(Arc::clone(&provider))),
         Some(ca) => {
             let chain = WebPkiServerVerifier::builder_with_provider(roots(ca).into(), Arc::clone(&provider));
             let chain = chain.build().map_err(|error| rustls::Error::General(error.to_string()))?;
-            Arc::new(Judged { chain, listed: Arc::clone(&ca.certificates) })
+            Arc::new(ListedAuthorities { chain, listed: Arc::clone(&ca.certificates) })
         }
     };
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -336,12 +336,12 @@ pub fn read_certificates(pem: &[u8]) -> Result<Arc<[Box<[u8]>]>, CaFault> {
 /// Accepts certificates of the listed authorities, and listed certificates themselves: `openssl req -x509` makes
 /// certificates of authorities, which servers use as their own.
 #[derive(Debug)]
-struct Judged {
+struct ListedAuthorities {
     chain: Arc<WebPkiServerVerifier>,
     listed: Arc<[Box<[u8]>]>,
 }
 
-impl ServerCertVerifier for Judged {
+impl ServerCertVerifier for ListedAuthorities {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -389,9 +389,9 @@ impl ServerCertVerifier for Judged {
 /// Accepts any certificate, and a signature by whatever key: the check has no secret, and the operator has said whose
 /// certificates count nowhere.
 #[derive(Debug)]
-struct Unjudged(Arc<CryptoProvider>);
+struct AnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Unjudged {
+impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
         &self,
         _certificate: &CertificateDer<'_>,

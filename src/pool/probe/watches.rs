@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::{CheckLimit, Luck, Schedule};
-use crate::pool::spec::Targets;
+use crate::pool::pool_spec::CheckTargets;
 use crate::pool::{Backend, Pool};
 use crate::sys::Address;
 
@@ -15,7 +15,7 @@ use crate::sys::Address;
 #[derive(Debug)]
 pub(in crate::pool) struct Watches<S> {
     spec: Option<S>,
-    tasks: HashMap<Arc<str>, Task>,
+    tasks: HashMap<Arc<str>, CheckTask>,
 }
 
 /// What the task of one backend knows. It sends reports `R`.
@@ -56,7 +56,7 @@ impl<S: Clone + PartialEq> Watches<S> {
         pool: &Pool,
         spec: Option<&S>,
         shared: &Shared<'_, R>,
-        address_of: impl Fn(&S, &Targets, &Address) -> Option<Address>,
+        address_of: impl Fn(&S, &CheckTargets, &Address) -> Option<Address>,
         run: impl Fn(Watch<S, R>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
@@ -84,7 +84,7 @@ impl<S: Clone + PartialEq> Watches<S> {
                     schedule: Schedule::new(Luck::new(randomness.next())),
                 };
                 let handle = tokio::spawn(run(watch)).abort_handle();
-                Task { backend: Arc::clone(backend), address, handle }
+                CheckTask { backend: Arc::clone(backend), address, handle }
             });
             self.tasks.insert(Arc::clone(backend.name()), task);
         }
@@ -105,13 +105,13 @@ impl<S: Clone + PartialEq> Watches<S> {
 
 /// One backend's task, ended on drop.
 #[derive(Debug)]
-struct Task {
+struct CheckTask {
     backend: Arc<Backend>,
     address: Address,
     handle: AbortHandle,
 }
 
-impl Drop for Task {
+impl Drop for CheckTask {
     fn drop(&mut self) {
         self.handle.abort();
     }

@@ -33,15 +33,15 @@ fn of_use(tried: Option<usize>) -> &'static [usize] {
 }
 
 impl World {
-    fn attempt(&self, who: usize, tried: Option<usize>) -> Attempt<usize> {
+    fn attempt(&self, who: usize, tried: Option<usize>) -> QueueAttempt<usize> {
         if self.is_gone.get() {
-            return Attempt::Gone;
+            return QueueAttempt::Gone;
         }
         let is_free = |at: &usize| self.free[*at].get() > 0;
-        let Some(at) = of_use(tried).iter().copied().find(is_free) else { return Attempt::Full };
+        let Some(at) = of_use(tried).iter().copied().find(is_free) else { return QueueAttempt::Full };
         self.free[at].set(self.free[at].get() - 1);
         self.served.borrow_mut().push(who);
-        Attempt::Took(at)
+        QueueAttempt::Took(at)
     }
 
     fn release(&self, at: usize) {
@@ -50,7 +50,7 @@ impl World {
     }
 
     fn queued(&self, who: usize, tried: Option<usize>) -> Client<'_> {
-        let needs = if tried.is_some() { Needs::Some } else { Needs::Any };
+        let needs = if tried.is_some() { WaiterNeeds::Some } else { WaiterNeeds::Any };
         let turn = self.queue.join(needs, usize::MAX).unwrap();
         let future = Box::pin(turn.come(move || self.attempt(who, tried)));
         Client { who, tried, future, woken: Arc::new(Woken(AtomicBool::new(true))) }
@@ -145,12 +145,12 @@ fn a_place_that_is_free_is_had_at_once() {
 #[test]
 fn a_queue_has_its_length() {
     let queue = Queue::default();
-    let turns: Vec<_> = (0..3).filter_map(|_| queue.join(Needs::Any, 2)).collect();
+    let turns: Vec<_> = (0..3).filter_map(|_| queue.join(WaiterNeeds::Any, 2)).collect();
     assert_eq!((turns.len(), queue.waiting()), (2, 2));
-    assert!(queue.join(Needs::Any, 0).is_none());
+    assert!(queue.join(WaiterNeeds::Any, 0).is_none());
     drop(turns);
     assert_eq!(queue.waiting(), 0);
-    assert!(queue.join(Needs::Any, 0).is_none() && queue.join(Needs::Any, 1).is_some());
+    assert!(queue.join(WaiterNeeds::Any, 0).is_none() && queue.join(WaiterNeeds::Any, 1).is_some());
 }
 
 #[test]
@@ -336,8 +336,8 @@ fn threads_lose_no_place() {
                 for round in 0..3000 {
                     let mut got = !queue.is_before_newcomers() && take();
                     if !got {
-                        let turn = queue.join(Needs::Any, 100).unwrap();
-                        let attempt = || if take() { Attempt::Took(()) } else { Attempt::Full };
+                        let turn = queue.join(WaiterNeeds::Any, 100).unwrap();
+                        let attempt = || if take() { QueueAttempt::Took(()) } else { QueueAttempt::Full };
                         let polls = if (round + thread) % 3 == 0 { 1 } else { usize::MAX };
                         got = block_on(turn.come(attempt), polls).is_some();
                     }

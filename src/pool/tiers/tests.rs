@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::spec::Target;
+use crate::pool::pool_spec::CheckTarget;
 use crate::pool::{
-    AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, Duty, HealthSpec, Lease, Pool, PoolSpec,
-    QueueSpec, Unavailable,
+    AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, HealthSpec, Lease, OperatorState, Pool,
+    PoolSpec, QueueSpec, Unavailable,
 };
 use crate::wire::agent::AgentDirective;
 
@@ -214,8 +214,8 @@ fn panic_is_of_the_kind_in_use() {
 fn who_is_drained_is_not_missed() {
     let mut spec = spec("one two three");
     spec.tiers.panic_threshold = Some(50);
-    spec.backends[0].duty = Duty::Drain;
-    spec.backends[1].duty = Duty::Maintenance;
+    spec.backends[0].operator_state = OperatorState::Drain;
+    spec.backends[1].operator_state = OperatorState::Maintenance;
     let pool = build(spec);
     assert_eq!((pool.is_in_panic(), &*spread(&pool)), (false, "three100"));
     take_down(&pool, "three");
@@ -224,7 +224,7 @@ fn who_is_drained_is_not_missed() {
 
 #[test]
 fn a_word_that_a_stronger_state_hides_counts_at_once() {
-    let agent = AgentSpec { target: Target::default(), interval: TIMEOUT, timeout: TIMEOUT, send: None };
+    let agent = AgentSpec { target: CheckTarget::default(), interval: TIMEOUT, timeout: TIMEOUT, send: None };
     let mut spec = PoolSpec { agent: Some(agent), ..spec("one two") };
     spec.tiers.panic_threshold = Some(60);
     let pool = build(spec);

@@ -26,8 +26,8 @@ fn whole(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Part {
 
 /// Lets a host hear rounds of (A, AAAA), and checks its backends with port 1 and what it says of the last.
 fn check(rounds: &[(&str, &str)], backends: &str, fault: Option<&str>) {
-    let mut host = Host::default();
-    let mut told = Told::default();
+    let mut host = HostAnswers::default();
+    let mut told = RoundResult::default();
     for (v4, v6) in rounds {
         told = host.hear(whole(heard(v4), heard(v6)));
     }
@@ -75,15 +75,17 @@ fn a_failure_keeps_what_was_heard() {
 
 /// The backends after answers of one family, each of a name, and the faults of all.
 fn check_parts(parts: &[(&str, &str, &str, bool)], expected: &str) {
-    let mut host = Host::default();
+    let mut host = HostAnswers::default();
     let mut told = Vec::new();
     for (name, v4, v6, is_late) in parts {
         let some = |text: &str| (text != "?").then(|| heard(text));
         let part = Part { name: (*name).into(), v4: some(v4), v6: some(v6) };
         told.push(match host.take_in(part, *is_late) {
             None => "passed over".to_owned(),
-            Some(Told { fault: Some(fault), .. }) => fault.to_string(),
-            Some(Told { is_unfinished, .. }) => if is_unfinished { "unfinished" } else { "good" }.to_owned(),
+            Some(RoundResult { fault: Some(fault), .. }) => fault.to_string(),
+            Some(RoundResult { is_unfinished, .. }) => {
+                if is_unfinished { "unfinished" } else { "good" }.to_owned()
+            }
         });
     }
     let names: Vec<_> = host.backends(1).iter().map(|found| found.name.to_string()).collect();
@@ -122,22 +124,22 @@ fn addresses_that_are_nobodys_are_passed_over() {
 
 #[test]
 fn rounds_are_joined() {
-    let good = |ttl| Told::good(seconds(ttl));
-    let check = |one: Told, two: Told, ttl: Option<u64>, fault: bool| {
+    let good = |ttl| RoundResult::good(seconds(ttl));
+    let check = |one: RoundResult, two: RoundResult, ttl: Option<u64>, fault: bool| {
         let joined = one.and(two);
         assert_eq!((joined.ttl, joined.fault.is_some()), (ttl.map(seconds), fault));
     };
     check(good(5), good(3), Some(3), false);
-    check(good(5), Told::default(), Some(5), false);
-    check(good(5), Told::bad(DnsFault::Empty), Some(5), true);
-    check(Told::bad(DnsFault::Empty), Told::bad(DnsFault::Timeout), None, true);
+    check(good(5), RoundResult::default(), Some(5), false);
+    check(good(5), RoundResult::bad(DnsFault::Empty), Some(5), true);
+    check(RoundResult::bad(DnsFault::Empty), RoundResult::bad(DnsFault::Timeout), None, true);
 }
 
-fn service(priority: u16, weight: u16, port: u16, target: &str) -> Service {
-    Service { priority, weight, port, target: target.into() }
+fn service(priority: u16, weight: u16, port: u16, target: &str) -> SrvRecord {
+    SrvRecord { priority, weight, port, target: target.into() }
 }
 
-fn records(list: &[(u16, u16, u16, &str)]) -> Heard<Service> {
+fn records(list: &[(u16, u16, u16, &str)]) -> Heard<SrvRecord> {
     let records =
         list.iter().map(|&(priority, weight, port, target)| service(priority, weight, port, target));
     Ok(Answer { records: records.collect(), ttl: seconds(30) })
@@ -145,7 +147,7 @@ fn records(list: &[(u16, u16, u16, &str)]) -> Heard<Service> {
 
 /// The backends of SRV records whose targets have these addresses.
 fn check_services(list: &[(u16, u16, u16, &str)], hosts: &[(&str, &str, &str)], expected: &str) {
-    let mut services = Services::default();
+    let mut services = SrvAnswers::default();
     let told = services.hear(records(list));
     assert_eq!(told.ttl, Some(seconds(30)), "{list:?}");
     for (target, v4, v6) in hosts {
@@ -201,7 +203,7 @@ fn a_higher_number_is_a_backup() {
 #[test]
 fn srv_answers_that_are_none() {
     let check = |list: &[(u16, u16, u16, &str)], expected: Option<&str>| {
-        let mut services = Services::default();
+        let mut services = SrvAnswers::default();
         services.hear(records(&[(1, 1, 1, "last")]));
         let told = services.hear(records(list));
         assert_eq!(told.fault.map(|fault| fault.to_string()).as_deref(), expected, "{list:?}");
@@ -220,7 +222,7 @@ fn srv_answers_that_are_none() {
 #[test]
 fn a_service_that_is_not_there_takes_nothing_new() {
     let gone = || records(&[(0, 0, 0, "")]);
-    let mut services = Services::default();
+    let mut services = SrvAnswers::default();
     assert!(services.hear(gone()).fault.is_none());
     assert_eq!(services.set().unwrap().to_string(), "", "that there is none is an answer");
     services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
@@ -241,7 +243,7 @@ fn a_service_that_is_not_there_takes_nothing_new() {
 
 #[test]
 fn a_target_that_is_gone_is_forgotten() {
-    let mut services = Services::default();
+    let mut services = SrvAnswers::default();
     services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
     for target in services.targets() {
         services.host(&target).unwrap().hear(whole(heard("10.0.0.1"), heard("-")));
@@ -264,7 +266,7 @@ proptest! {
         let mut turned = list.clone();
         turned.rotate_left(turn % list.len());
         turned.reverse();
-        let (mut one, mut two) = (Host::default(), Host::default());
+        let (mut one, mut two) = (HostAnswers::default(), HostAnswers::default());
         one.hear(whole(answer(list), none()));
         two.hear(whole(answer(turned), none()));
         prop_assert_eq!(set(one.backends(1)).unwrap(), set(two.backends(1)).unwrap());
@@ -276,7 +278,7 @@ proptest! {
         turn in any::<usize>(),
     ) {
         let build = |list: &[(u16, u16, u16, u8)]| {
-            let mut services = Services::default();
+            let mut services = SrvAnswers::default();
             let records = list
                 .iter()
                 .map(|&(priority, weight, port, target)| service(priority, weight, port, &format!("t{target}")));
@@ -298,7 +300,7 @@ proptest! {
     #[test]
     fn no_failure_ever_empties(rounds in prop::collection::vec((0_usize..5, 0_usize..5), 1..30)) {
         const WORDS: [&str; 5] = ["10.0.0.1", "10.0.0.1 10.0.0.2", "-", "nx", "timeout"];
-        let mut host = Host::default();
+        let mut host = HostAnswers::default();
         host.hear(whole(heard("10.0.0.9"), heard("-")));
         for (v4, v6) in rounds {
             let told = host.hear(whole(heard(WORDS[v4]), heard(WORDS[v6])));

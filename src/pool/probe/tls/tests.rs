@@ -10,7 +10,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::pool::probe::check::check;
-use crate::pool::{CheckKind, CheckOutcome, Finding, HealthSpec};
+use crate::pool::{CheckFinding, CheckKind, CheckOutcome, HealthSpec};
 use crate::wire::Script;
 
 const PASSED: CheckOutcome = CheckOutcome::Passed;
@@ -76,12 +76,12 @@ impl Server {
         Some(CaFile { path: std::path::Path::new("ca.pem").into(), certificates })
     }
 
-    async fn check(&self, tls: TlsSpec) -> Finding {
+    async fn check(&self, tls: TlsSpec) -> CheckFinding {
         check_at(self.address, tls).await
     }
 }
 
-async fn check_at(address: SocketAddr, tls: TlsSpec) -> Finding {
+async fn check_at(address: SocketAddr, tls: TlsSpec) -> CheckFinding {
     let spec = HealthSpec {
         check: CheckKind::Dialogue(Script::Http(Arc::default())),
         timeout: Duration::from_secs(20),
@@ -213,7 +213,7 @@ struct Records<'a> {
 
 impl Records<'_> {
     /// Has one check of the server, and fails if the check takes the thread for itself.
-    fn check(&self, script: Script) -> Finding {
+    fn check(&self, script: Script) -> CheckFinding {
         let (_, certificate, key) = certificates(&["a.example"]);
         let config = ServerConfig::builder_with_protocol_versions(&[self.version]);
         let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::spec::DnsSpec;
+use super::source::DnsSpec;
 
 /// The wait after a first failure; it doubles with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// The rhythm of one source. Luck is at least 0 and below 1; it only ever adds time, because a resolver
 /// that is asked before its own copy has run out answers with what is left of it, which may be nothing.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct LookSchedule {
     floor: Duration,
     ceiling: Duration,
     jitter: f64,
@@ -22,7 +22,7 @@ pub(super) struct Pace {
     failures: u32,
 }
 
-impl Pace {
+impl LookSchedule {
     pub(super) fn new(spec: &DnsSpec) -> Self {
         let jitter = f64::from(spec.jitter) / 100.0;
         Self { floor: spec.min_ttl, ceiling: spec.max_ttl.max(spec.min_ttl), jitter, failures: 0 }
@@ -56,12 +56,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pool::discover::spec::Records;
+    use crate::pool::discover::source::RecordKind;
 
-    fn pace(min_ttl: u64, max_ttl: u64, jitter: u8) -> Pace {
-        Pace::new(&DnsSpec {
+    fn pace(min_ttl: u64, max_ttl: u64, jitter: u8) -> LookSchedule {
+        LookSchedule::new(&DnsSpec {
             name: "app.internal".into(),
-            records: Records::Services,
+            records: RecordKind::Services,
             resolvers: Vec::new(),
             min_ttl: Duration::from_millis(min_ttl),
             max_ttl: Duration::from_millis(max_ttl),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce::AnnounceSpec;
-use super::discover::spec::DiscoverSpec;
-use super::forward::spec::ForwardSpec;
+use super::discover::source::DiscoverSpec;
+use super::forward::forward_spec::ForwardSpec;
 #[cfg(feature = "tls-checks")]
 use super::probe::TlsClient;
 use crate::balance::{Algorithm, MaxLoad};
@@ -128,16 +128,16 @@ pub struct BackendSpec {
     /// Connections that it has at once, from this process; `None` is no limit.
     pub max_connections: Option<u64>,
     /// What the operator wants of it.
-    pub duty: Duty,
+    pub operator_state: OperatorState,
     /// Where its check and its agent are, if not where the pool says.
-    pub targets: Targets,
+    pub targets: CheckTargets,
     /// The origin of its name.
-    pub origin: Origin,
+    pub origin: NameOrigin,
 }
 
 /// The origin of a backend's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Origin {
+pub enum NameOrigin {
     /// The configuration, by its address.
     #[default]
     Configuration,
@@ -147,7 +147,7 @@ pub enum Origin {
     Discovery,
 }
 
-impl Origin {
+impl NameOrigin {
     /// The word in the status.
     pub const fn word(self) -> &'static str {
         match self {
@@ -168,16 +168,16 @@ impl BackendSpec {
             zone: None,
             backup: false,
             max_connections: None,
-            duty: Duty::Ready,
-            targets: Targets::default(),
-            origin: Origin::Configuration,
+            operator_state: OperatorState::Ready,
+            targets: CheckTargets::default(),
+            origin: NameOrigin::Configuration,
         }
     }
 }
 
 /// What the operator wants of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Duty {
+pub enum OperatorState {
     /// To serve, when nothing else speaks against it.
     #[default]
     Ready,
@@ -187,7 +187,7 @@ pub enum Duty {
     Maintenance,
 }
 
-impl Duty {
+impl OperatorState {
     /// The word in the file and in messages.
     pub const fn word(self) -> &'static str {
         match self {
@@ -200,40 +200,40 @@ impl Duty {
 
 /// Where the check and the agent of one backend are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets {
+pub struct CheckTargets {
     /// Where it is checked.
-    pub health: Target,
+    pub health: CheckTarget,
     /// Where its agent is.
-    pub agent: Target,
+    pub agent: CheckTarget,
 }
 
 /// Where something of a backend is asked, as far as that is not where the backend itself listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Target {
+pub struct CheckTarget {
     /// The host.
-    pub host: Option<Host>,
+    pub host: Option<TargetHost>,
     /// The port; no Unix socket has one.
     pub port: Option<u16>,
 }
 
 /// A host that is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
+pub enum TargetHost {
     /// An IP address, with its scope if it is link-local. The port has no meaning.
     Address(Address),
     /// This one, by a socket's path.
     Unix(Arc<Path>),
 }
 
-impl Target {
+impl CheckTarget {
     /// The address to ask for a backend that listens at `backend` and whose `own` target goes before this one
     /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for an IP address.
-    pub fn address(&self, own: &Target, backend: &Address) -> Option<Address> {
+    pub fn address(&self, own: &CheckTarget, backend: &Address) -> Option<Address> {
         let port = own.port.or(self.port);
         match own.host.as_ref().or(self.host.as_ref()) {
-            Some(Host::Unix(path)) => Some(Address::Unix(Arc::clone(path))),
+            Some(TargetHost::Unix(path)) => Some(Address::Unix(Arc::clone(path))),
             // The port is that of the backend, if none is written.
-            Some(Host::Address(host)) => host.with_port(port.or_else(|| Some(backend.tcp()?.port()))?),
+            Some(TargetHost::Address(host)) => host.with_port(port.or_else(|| Some(backend.tcp()?.port()))?),
             None => match port {
                 Some(port) => backend.with_port(port),
                 None => Some(backend.clone()),
@@ -356,7 +356,7 @@ pub struct HealthSpec {
     /// What a check does.
     pub check: CheckKind,
     /// Where it goes. Default: where the backend listens.
-    pub target: Target,
+    pub target: CheckTarget,
     /// The PROXY header that is sent first, or `None`.
     pub proxy_protocol: Option<CheckHeader>,
     /// The TLS that the check goes through, or `None`. Always `None` in a build without the feature `tls-checks`.
@@ -380,7 +380,7 @@ impl Default for HealthSpec {
         let interval = Duration::from_secs(2);
         Self {
             check: CheckKind::Tcp,
-            target: Target::default(),
+            target: CheckTarget::default(),
             proxy_protocol: None,
             tls: None,
             interval,
@@ -443,7 +443,7 @@ pub enum CheckKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSpec {
     /// Where they are. The port is given here or at each backend.
-    pub target: Target,
+    pub target: CheckTarget,
     /// Time between the starts of two questions to one agent. Default 2 s.
     pub interval: Duration,
     /// How long one answer may take. Default: the interval, at most 5 s.
@@ -542,13 +542,13 @@ mod tests {
     use super::*;
 
     /// A target from text: a host, a port, both or neither.
-    fn target(text: &str) -> Target {
+    fn target(text: &str) -> CheckTarget {
         let (host, port) = text.split_once('#').unwrap_or((text, ""));
         let host = match host.strip_prefix("unix:") {
-            Some(path) => Some(Host::Unix(Path::new(path).into())),
-            None => host.parse().ok().map(|ip: IpAddr| Host::Address(SocketAddr::new(ip, 0).into())),
+            Some(path) => Some(TargetHost::Unix(Path::new(path).into())),
+            None => host.parse().ok().map(|ip: IpAddr| TargetHost::Address(SocketAddr::new(ip, 0).into())),
         };
-        Target { host, port: port.parse().ok() }
+        CheckTarget { host, port: port.parse().ok() }
     }
 
     fn check(pool: &str, own: &str, backend: &str, expected: &str) {

@@ -12,7 +12,7 @@ use crate::pool::BackendSpec;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
     /// Who knows them.
-    pub source: Source,
+    pub source: DiscoverSource,
     /// The host name among the backends whose addresses these are; `None` for a source of its own.
     pub host: Option<NamedHost>,
     /// How long a backend that an answer leaves out stays before it vanishes; zero: not at all. Default 30 s for the
@@ -37,7 +37,7 @@ pub struct NamedHost {
 
 /// Who knows a pool's further backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum DiscoverSource {
     /// The DNS.
     Dns(DnsSpec),
     /// A file that some other program writes, by its path.
@@ -50,7 +50,7 @@ pub struct DnsSpec {
     /// The name as written: with a final dot it is whole, else the system's search list applies.
     pub name: Arc<str>,
     /// Which records.
-    pub records: Records,
+    pub records: RecordKind,
     /// The servers to ask. Empty (default): the hosts file of the system first, then its resolvers.
     pub resolvers: Vec<SocketAddr>,
     /// The least time between two questions, whatever the TTL. Default 5 s.
@@ -63,7 +63,7 @@ pub struct DnsSpec {
 
 /// The records that name backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Records {
+pub enum RecordKind {
     /// A and AAAA: every address, with this port.
     Addresses {
         /// From 1 on.
@@ -73,7 +73,7 @@ pub enum Records {
     Services,
 }
 
-impl Source {
+impl DiscoverSource {
     /// Whether both ask for the same, perhaps of others or at other times.
     pub(super) fn asks_as(&self, other: &Self) -> bool {
         match (self, other) {
@@ -84,13 +84,13 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for DiscoverSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dns(DnsSpec { name, records: Records::Addresses { port }, .. }) => {
+            Self::Dns(DnsSpec { name, records: RecordKind::Addresses { port }, .. }) => {
                 write!(f, "dns {name} port {port}")
             }
-            Self::Dns(DnsSpec { name, records: Records::Services, .. }) => write!(f, "dns srv {name}"),
+            Self::Dns(DnsSpec { name, records: RecordKind::Services, .. }) => write!(f, "dns srv {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
         }
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::cache::Answer;
-use super::{Counts, LookupFault, LookupResult, Names, Question, lock};
+use super::cache::CachedAnswer;
+use super::{ForwardCounts, ForwardQuestion, KnownNames, LookupFault, LookupResult, lock};
 use crate::pool::discover::{Askers, DnsAnswer, DnsFault, Heard, Late, QuestionLimits, SystemNames};
 use crate::wire::ServerName;
 
@@ -23,10 +23,10 @@ const LATE_AT_ONCE: usize = 32;
 
 /// Answers questions until there is nobody to ask one.
 pub(super) async fn answer_all(
-    mut questions: mpsc::Receiver<Question>,
+    mut questions: mpsc::Receiver<ForwardQuestion>,
     resolvers: Arc<[SocketAddr]>,
-    names: Names,
-    counts: Arc<Counts>,
+    names: KnownNames,
+    counts: Arc<ForwardCounts>,
 ) {
     let (mut under_way, mut late) = (JoinSet::new(), JoinSet::new());
     let limits = QuestionLimits::new(NAMES_AT_ONCE, LATE_AT_ONCE);
@@ -52,7 +52,11 @@ pub(super) async fn answer_all(
 }
 
 /// Answers a question. Returns what is yet to come, if one of the two families is late.
-async fn answer(mut question: Question, mut askers: Askers, counts: Arc<Counts>) -> Option<Joining> {
+async fn answer(
+    mut question: ForwardQuestion,
+    mut askers: Askers,
+    counts: Arc<ForwardCounts>,
+) -> Option<LateFamily> {
     let asker = match askers.now().await {
         Ok(asker) => asker,
         Err(fault) => {
@@ -68,18 +72,18 @@ async fn answer(mut question: Question, mut askers: Askers, counts: Arc<Counts>)
     counts.count(LookupResult::of(&answer));
     question.answer(answer.clone(), ttl);
     let (first, late) = (answer.ok()?, late?);
-    Some(Joining { name: question.name.clone(), names: Arc::clone(&question.names), first, late })
+    Some(LateFamily { name: question.name.clone(), names: Arc::clone(&question.names), first, late })
 }
 
 /// A name whose addresses of one family are known, and those of the other are late.
-struct Joining {
+struct LateFamily {
     name: ServerName,
-    names: Names,
+    names: KnownNames,
     first: Arc<[IpAddr]>,
     late: Late,
 }
 
-impl Joining {
+impl LateFamily {
     /// Waits for the other family, and adds it to what is known. It changes nothing of how long that holds.
     async fn join(self) {
         let part = self.late.await;
@@ -96,7 +100,7 @@ fn or_none(heard: Option<Heard<IpAddr>>) -> Heard<IpAddr> {
 }
 
 /// The answers of both families as one, and how long it holds. One that failed does not spoil the other.
-fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (Answer, Duration) {
+fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (CachedAnswer, Duration) {
     let mut ttl = None::<Duration>;
     let mut fault = None;
     let mut records = |heard: Heard<IpAddr>| match heard {
