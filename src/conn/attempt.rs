@@ -12,7 +12,7 @@ use super::front::{self, NotReady};
 use super::sniff::Sniffed;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
-use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
+use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::snapshot::front::Greet;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
@@ -36,11 +36,11 @@ impl Dialled {
         if bytes.is_empty() {
             return Relay::new(client, self.backend, self.is_told, settings, engines);
         }
-        let parts = Parts {
+        let parts = RelayParts {
             client,
             backend: self.backend,
-            from_client: (bytes, Stage::Open),
-            from_backend: (Vec::new(), Stage::Open),
+            from_client: (bytes, FlowStage::Open),
+            from_backend: (Vec::new(), FlowStage::Open),
         };
         Relay::resume(parts, settings, engines)
     }

@@ -37,7 +37,7 @@ use crate::executor::{self, TaskNext};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
 use crate::live::{ConnectionRegistry, Seat};
 use crate::pool::FailureReport;
-use crate::relay::{End, Engines, Relay, RelayOptions, RelaySettings, Side};
+use crate::relay::{Engines, Relay, RelayEnd, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::telemetry::{AccessLog, CloseReason, Metrics, SaturationLog};
@@ -217,11 +217,11 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = TaskNext> {
             Err(breach) => Box::pin(relay.pass_on(breach, story.entry())).await,
         };
         match end {
-            End::Moved { to } => send(to, relay, story),
+            RelayEnd::Moved { to } => send(to, relay, story),
             end => {
                 drop(relay);
                 story.listen();
-                if end == (End::Reset { by: Side::Backend }) {
+                if end == (RelayEnd::Reset { by: Side::Backend }) {
                     story.was_reset();
                 }
                 story.close(reason(end));
@@ -243,20 +243,20 @@ fn send(worker: usize, relay: Relay, story: Story) {
 }
 
 /// The reason that the end of a relay is.
-fn reason(end: End) -> CloseReason {
+fn reason(end: RelayEnd) -> CloseReason {
     match end {
-        End::Finished { first: Side::Client } => CloseReason::ClientFin,
-        End::Finished { first: Side::Backend } => CloseReason::BackendFin,
-        End::Reset { by: Side::Client } => CloseReason::ClientReset,
-        End::Reset { by: Side::Backend } => CloseReason::BackendReset,
-        End::Vanished { side: Side::Client } => CloseReason::ClientVanished,
-        End::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
-        End::Stalled { side: Side::Client } => CloseReason::ClientStalled,
-        End::Stalled { side: Side::Backend } => CloseReason::BackendStalled,
-        End::Idle => CloseReason::IdleTimeout,
-        End::HalfClosed => CloseReason::HalfClosedTimeout,
-        End::Closed { reason } => reason,
-        End::Moved { .. } => CloseReason::DrainDeadline,
+        RelayEnd::Finished { first: Side::Client } => CloseReason::ClientFin,
+        RelayEnd::Finished { first: Side::Backend } => CloseReason::BackendFin,
+        RelayEnd::Reset { by: Side::Client } => CloseReason::ClientReset,
+        RelayEnd::Reset { by: Side::Backend } => CloseReason::BackendReset,
+        RelayEnd::Vanished { side: Side::Client } => CloseReason::ClientVanished,
+        RelayEnd::Vanished { side: Side::Backend } => CloseReason::BackendVanished,
+        RelayEnd::Stalled { side: Side::Client } => CloseReason::ClientStalled,
+        RelayEnd::Stalled { side: Side::Backend } => CloseReason::BackendStalled,
+        RelayEnd::Idle => CloseReason::IdleTimeout,
+        RelayEnd::HalfClosed => CloseReason::HalfClosedTimeout,
+        RelayEnd::Closed { reason } => reason,
+        RelayEnd::Moved { .. } => CloseReason::DrainDeadline,
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::story::{Packed, Story};
 use super::{Admitted, Surroundings, reading};
 use crate::live::Seat;
-use crate::relay::{Engines, Parts, Relay, RelaySettings, Stage};
+use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
@@ -30,8 +30,8 @@ pub(super) enum Content {
 pub(super) struct Luggage {
     client: OwnedFd,
     backend: OwnedFd,
-    from_client: (Vec<u8>, Stage),
-    from_backend: (Vec<u8>, Stage),
+    from_client: (Vec<u8>, FlowStage),
+    from_backend: (Vec<u8>, FlowStage),
     settings: RelaySettings,
     story: Packed,
 }
@@ -59,7 +59,7 @@ impl Luggage {
     /// A connection whose bytes cannot be taken out of their pipe is lost; both sides see a reset.
     pub(super) fn pack(relay: Relay, story: Story) -> Option<Box<Self>> {
         let settings = relay.settings();
-        let Parts { client, backend, from_client, from_backend } = match relay.stop() {
+        let RelayParts { client, backend, from_client, from_backend } = match relay.stop() {
             Ok(parts) => parts,
             Err(error) => {
                 tracing::error!(%error, "a connection was lost on its way to another worker");
@@ -88,7 +88,8 @@ impl Luggage {
                 return None;
             }
         };
-        let parts = Parts { client, backend, from_client: self.from_client, from_backend: self.from_backend };
+        let parts =
+            RelayParts { client, backend, from_client: self.from_client, from_backend: self.from_backend };
         let engines: Rc<Engines> = Rc::clone(&around.engines);
         Some((Relay::resume(parts, self.settings, engines), story))
     }

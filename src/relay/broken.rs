@@ -8,8 +8,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::flow::{self, Flow, FlowEnd, Place};
-use super::{End, Relay, Side, peers};
+use super::flow::{self, Flow, FlowContext, FlowEnd};
+use super::{Relay, RelayEnd, Side, peers};
 use crate::executor::{sleep, timeout};
 use crate::live::RegistryGuard;
 use crate::sys::socket;
@@ -23,7 +23,7 @@ const LONGEST_PATIENT_PAUSE: Duration = Duration::from_millis(500);
 
 /// A side that broke.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct BrokenSide {
     side: Side,
     vanished: bool,
     /// Whether its last bytes may still be unread.
@@ -32,9 +32,9 @@ pub(super) struct Broken {
     finished: bool,
 }
 
-impl Broken {
+impl BrokenSide {
     /// A direction reading from `from` reported a fault.
-    pub(super) fn new(from: Side, fault: flow::Broken) -> Self {
+    pub(super) fn new(from: Side, fault: flow::BrokenEnd) -> Self {
         let (side, unread) = match (from, fault.end) {
             (side, FlowEnd::Source) => (side, false),
             (Side::Client, FlowEnd::Sink) => (Side::Backend, true),
@@ -57,8 +57,8 @@ impl Broken {
     }
 
     /// The end that the relay reports.
-    pub(super) fn end(&self) -> End {
-        if self.vanished { End::Vanished { side: self.side } } else { End::Reset { by: self.side } }
+    pub(super) fn end(&self) -> RelayEnd {
+        if self.vanished { RelayEnd::Vanished { side: self.side } } else { RelayEnd::Reset { by: self.side } }
     }
 }
 
@@ -67,7 +67,7 @@ impl Broken {
 /// If the side had finished before it broke, its bytes are complete. They are then not cut off after `reset_linger`,
 /// but wait for their reader as long as in any half-closed connection, unless that reader is gone or stalled for too
 /// long.
-pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &RegistryGuard) -> u64 {
+pub(super) async fn pass_on(relay: &mut Relay, broken: &mut BrokenSide, entry: &RegistryGuard) -> u64 {
     let other = match broken.side {
         Side::Client => Side::Backend,
         Side::Backend => Side::Client,
@@ -90,7 +90,7 @@ pub(super) async fn pass_on(relay: &mut Relay, broken: &mut Broken, entry: &Regi
     dropped as u64
 }
 
-async fn deliver(flow: &mut Flow, place: Place<'_>, broken: &mut Broken, finished: bool) {
+async fn deliver(flow: &mut Flow, place: FlowContext<'_>, broken: &mut BrokenSide, finished: bool) {
     while broken.unread || flow.is_blocked() || (finished && !flow.is_done()) {
         let polled = if finished {
             std::future::poll_fn(|cx| flow.poll(cx, place)).await

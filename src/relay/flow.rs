@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::EngineChoice;
-use super::pipe_pool::{Lent, PipePool};
+use super::pipe_pool::{LentPipe, PipePool};
 use crate::live::ConnectionEntry;
 use crate::sys::Stream;
 use crate::telemetry::{Direction, Engine, PipeFallback};
@@ -62,7 +62,7 @@ impl Engines {
 
 /// One end of the connection failed while bytes moved.
 #[derive(Debug)]
-pub(super) struct Broken {
+pub(super) struct BrokenEnd {
     /// Which end: where it was read, or where it was written.
     pub(super) end: FlowEnd,
     /// What the kernel said.
@@ -78,7 +78,7 @@ pub(super) enum FlowEnd {
 
 /// How far a direction has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum FlowStage {
     /// Bytes may come.
     Open,
     /// The source has ended; what is held goes out, then the end.
@@ -88,10 +88,10 @@ pub enum Stage {
 }
 
 /// What was read and not yet written.
-enum Held {
+enum HeldBytes {
     Nothing,
     Bytes(Box<Leftover>),
-    Pipe(Lent),
+    Pipe(LentPipe),
 }
 
 struct Leftover {
@@ -103,18 +103,18 @@ struct Leftover {
 pub(super) struct Flow {
     direction: Direction,
     choice: EngineChoice,
-    stage: Stage,
+    stage: FlowStage,
     splicing: bool,
     /// Writes to the sink so far, saturating: the second one is the moment for TCP_NODELAY.
     pub(super) writes: u8,
     /// Bytes moved lately, halved each time the source runs dry.
     streak: u32,
-    held: Held,
+    held: HeldBytes,
 }
 
 /// Where a direction reads and writes and whom it tells.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct FlowContext<'a> {
     pub(super) source: &'a Stream,
     pub(super) sink: &'a Stream,
     pub(super) engines: &'a Engines,
@@ -124,35 +124,43 @@ pub(super) struct Place<'a> {
 impl Flow {
     pub(super) fn new(direction: Direction, choice: EngineChoice) -> Self {
         let splicing = choice == EngineChoice::Splice;
-        Self { direction, choice, stage: Stage::Open, splicing, writes: 0, streak: 0, held: Held::Nothing }
+        Self {
+            direction,
+            choice,
+            stage: FlowStage::Open,
+            splicing,
+            writes: 0,
+            streak: 0,
+            held: HeldBytes::Nothing,
+        }
     }
 
     /// Takes over bytes that were read before, and whether the source had ended behind them.
-    pub(super) fn resume(&mut self, bytes: Vec<u8>, stage: Stage) {
+    pub(super) fn resume(&mut self, bytes: Vec<u8>, stage: FlowStage) {
         if !bytes.is_empty() {
-            self.held = Held::Bytes(Box::new(Leftover { bytes, written: 0 }));
+            self.held = HeldBytes::Bytes(Box::new(Leftover { bytes, written: 0 }));
         }
         self.stage = stage;
     }
 
     /// Gives up and hands out the bytes it holds.
-    pub(super) fn stop(self) -> io::Result<(Vec<u8>, Stage)> {
+    pub(super) fn stop(self) -> io::Result<(Vec<u8>, FlowStage)> {
         let bytes = match self.held {
-            Held::Nothing => Vec::new(),
-            Held::Bytes(leftover) => leftover.bytes[leftover.written..].to_vec(),
-            Held::Pipe(mut pipe) => pipe.take_bytes()?,
+            HeldBytes::Nothing => Vec::new(),
+            HeldBytes::Bytes(leftover) => leftover.bytes[leftover.written..].to_vec(),
+            HeldBytes::Pipe(mut pipe) => pipe.take_bytes()?,
         };
         Ok((bytes, self.stage))
     }
 
     /// Whether the end was passed on.
     pub(super) fn is_done(&self) -> bool {
-        self.stage == Stage::Done
+        self.stage == FlowStage::Done
     }
 
     /// Whether the source has ended, orderly.
     pub(super) fn has_ended(&self) -> bool {
-        self.stage != Stage::Open
+        self.stage != FlowStage::Open
     }
 
     /// Whether bytes wait for the sink.
@@ -162,7 +170,7 @@ impl Flow {
 
     /// Whether it holds nothing, not even an empty pipe, and waits for its source.
     fn is_at_rest(&self) -> bool {
-        matches!((&self.held, self.stage), (Held::Nothing, Stage::Open))
+        matches!((&self.held, self.stage), (HeldBytes::Nothing, FlowStage::Open))
     }
 
     /// Whether it does not read, and so does not hear of its source.
@@ -173,37 +181,45 @@ impl Flow {
     /// Bytes read and not yet written.
     pub(super) fn held(&self) -> usize {
         match &self.held {
-            Held::Nothing => 0,
-            Held::Bytes(leftover) => leftover.bytes.len() - leftover.written,
-            Held::Pipe(pipe) => pipe.held(),
+            HeldBytes::Nothing => 0,
+            HeldBytes::Bytes(leftover) => leftover.bytes.len() - leftover.written,
+            HeldBytes::Pipe(pipe) => pipe.held(),
         }
     }
 
     /// Gives the direction up and throws away what it holds; says how much that was.
     pub(super) fn abandon(&mut self) -> usize {
         let lost = self.held();
-        self.held = Held::Nothing;
-        self.stage = Stage::Done;
+        self.held = HeldBytes::Nothing;
+        self.stage = FlowStage::Done;
         lost
     }
 
     /// Moves what can be moved now. Ready when the end was passed on, or an end broke.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        place: FlowContext<'_>,
+    ) -> Poll<Result<(), BrokenEnd>> {
         ready!(self.poll_to_end(cx, place))?;
         self.pass_end(place);
         Poll::Ready(Ok(()))
     }
 
     /// As [`Flow::poll`], but leaves it to the caller to pass the end on.
-    pub(super) fn poll_to_end(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+    pub(super) fn poll_to_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        place: FlowContext<'_>,
+    ) -> Poll<Result<(), BrokenEnd>> {
         if self.is_at_rest() && place.source.poll_readable(cx).is_pending() {
             // It was the other direction that woke the task.
             return Poll::Pending;
         }
         let mut turn = 0;
-        while self.stage != Stage::Done {
+        while self.stage != FlowStage::Done {
             ready!(self.poll_flush(cx, place))?;
-            if self.stage == Stage::Ending {
+            if self.stage == FlowStage::Ending {
                 break;
             }
             if turn >= TURN {
@@ -211,7 +227,7 @@ impl Flow {
                 return Poll::Pending;
             }
             match self.poll_move(cx, place) {
-                Poll::Ready(Ok(0)) => self.stage = Stage::Ending,
+                Poll::Ready(Ok(0)) => self.stage = FlowStage::Ending,
                 Poll::Ready(Ok(moved)) => {
                     turn += moved.max(LEAST);
                     self.streak = self.streak.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
@@ -228,32 +244,32 @@ impl Flow {
     }
 
     /// Writes what is held until nothing is.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<(), Broken>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<(), BrokenEnd>> {
         while self.is_blocked() {
             self.before_write(place.sink);
             let (written, engine) = match &mut self.held {
-                Held::Nothing => break,
-                Held::Bytes(leftover) => {
+                HeldBytes::Nothing => break,
+                HeldBytes::Bytes(leftover) => {
                     let written = ready!(place.sink.poll_send(cx, &leftover.bytes[leftover.written..]));
                     if let Ok(n) = written {
                         leftover.written += n;
                     }
                     (written, Engine::Copied)
                 }
-                Held::Pipe(pipe) => (ready!(place.sink.poll_drain(cx, pipe)), Engine::Spliced),
+                HeldBytes::Pipe(pipe) => (ready!(place.sink.poll_drain(cx, pipe)), Engine::Spliced),
             };
-            let written = written.map_err(|error| Broken { end: FlowEnd::Sink, error })?;
+            let written = written.map_err(|error| BrokenEnd { end: FlowEnd::Sink, error })?;
             self.wrote(place, engine, written);
         }
-        if matches!(self.held, Held::Bytes(_)) {
-            self.held = Held::Nothing;
+        if matches!(self.held, HeldBytes::Bytes(_)) {
+            self.held = HeldBytes::Nothing;
         }
         Poll::Ready(Ok(()))
     }
 
     /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held.
     /// 0 is the end of the source.
-    fn poll_move(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
+    fn poll_move(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<usize, BrokenEnd>> {
         if !self.splicing {
             return self.poll_copy(cx, place);
         }
@@ -261,7 +277,7 @@ impl Flow {
         ready!(place.source.poll_readable(cx));
         if let Some(mut pipe) = self.take_pipe(place.engines) {
             let filled = place.source.poll_fill(cx, &mut pipe);
-            self.held = Held::Pipe(pipe);
+            self.held = HeldBytes::Pipe(pipe);
             return match ready!(filled) {
                 // Perhaps the end; a read knows.
                 Ok(0) => self.poll_copy(cx, place),
@@ -271,18 +287,18 @@ impl Flow {
                         self.never_splice_again(place.engines, why);
                         self.poll_copy(cx, place)
                     }
-                    None => Poll::Ready(Err(Broken { end: FlowEnd::Source, error })),
+                    None => Poll::Ready(Err(BrokenEnd { end: FlowEnd::Source, error })),
                 },
             };
         }
         self.poll_copy(cx, place)
     }
 
-    fn poll_copy(&mut self, cx: &mut Context<'_>, place: Place<'_>) -> Poll<Result<usize, Broken>> {
+    fn poll_copy(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<usize, BrokenEnd>> {
         let mut buffer = place.engines.buffer.borrow_mut();
         let chunk = if self.streak < STREAMS { FIRST_CHUNK } else { BUFFER_SIZE };
         let read = ready!(place.source.poll_recv(cx, &mut buffer[..chunk]))
-            .map_err(|error| Broken { end: FlowEnd::Source, error })?;
+            .map_err(|error| BrokenEnd { end: FlowEnd::Source, error })?;
         if read == 0 {
             return Poll::Ready(Ok(0));
         }
@@ -291,8 +307,9 @@ impl Flow {
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => {
                 // The bytes are kept so that they are counted as dropped.
-                self.held = Held::Bytes(Box::new(Leftover { bytes: buffer[..read].to_vec(), written: 0 }));
-                return Poll::Ready(Err(Broken { end: FlowEnd::Sink, error }));
+                self.held =
+                    HeldBytes::Bytes(Box::new(Leftover { bytes: buffer[..read].to_vec(), written: 0 }));
+                return Poll::Ready(Err(BrokenEnd { end: FlowEnd::Sink, error }));
             }
             Poll::Pending => 0,
         };
@@ -301,31 +318,31 @@ impl Flow {
         }
         if written < read {
             let bytes = buffer[written..read].to_vec();
-            self.held = Held::Bytes(Box::new(Leftover { bytes, written: 0 }));
+            self.held = HeldBytes::Bytes(Box::new(Leftover { bytes, written: 0 }));
         }
         Poll::Ready(Ok(read))
     }
 
     /// Passes the end on. A sink that is already gone shows itself to the other direction.
-    pub(super) fn pass_end(&mut self, place: Place<'_>) {
-        if self.stage == Stage::Ending {
-            self.held = Held::Nothing;
+    pub(super) fn pass_end(&mut self, place: FlowContext<'_>) {
+        if self.stage == FlowStage::Ending {
+            self.held = HeldBytes::Nothing;
             let _ = place.sink.finish();
-            self.stage = Stage::Done;
+            self.stage = FlowStage::Done;
         }
     }
 
     /// The pipe in hand, or one from the pool.
-    fn take_pipe(&mut self, engines: &Engines) -> Option<Lent> {
-        match std::mem::replace(&mut self.held, Held::Nothing) {
-            Held::Pipe(pipe) => Some(pipe),
+    fn take_pipe(&mut self, engines: &Engines) -> Option<LentPipe> {
+        match std::mem::replace(&mut self.held, HeldBytes::Nothing) {
+            HeldBytes::Pipe(pipe) => Some(pipe),
             _ => engines.pipes.lend(),
         }
     }
 
     /// The source has nothing more for now: what is in hand is empty and goes back.
     fn ran_dry(&mut self) {
-        self.held = Held::Nothing;
+        self.held = HeldBytes::Nothing;
         self.streak /= 2;
         self.choose();
     }
@@ -339,7 +356,7 @@ impl Flow {
 
     fn never_splice_again(&mut self, engines: &Engines, why: PipeFallback) {
         engines.pipes.fell_back(why);
-        self.held = Held::Nothing;
+        self.held = HeldBytes::Nothing;
         self.choice = EngineChoice::Copy;
         self.splicing = false;
     }
@@ -352,7 +369,7 @@ impl Flow {
         self.writes = self.writes.saturating_add(1);
     }
 
-    fn wrote(&mut self, place: Place<'_>, engine: Engine, bytes: usize) {
+    fn wrote(&mut self, place: FlowContext<'_>, engine: Engine, bytes: usize) {
         place.entry.moved(self.direction, engine, bytes as u64);
     }
 }

@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 use crate::live::{ConnectionCommand, PeerTimeouts, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
-use broken::Broken;
-pub use flow::{Engines, Stage};
-use flow::{Flow, Place};
-use peers::{PeerFault, Peers};
+use broken::BrokenSide;
+pub use flow::{Engines, FlowStage};
+use flow::{Flow, FlowContext};
+use peers::{PeerFault, PeerTrackers};
 pub use pipe_pool::PipePool;
 
 /// How a relay works.
@@ -91,7 +91,7 @@ impl Side {
 
 /// How a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum RelayEnd {
     /// Both sides finished.
     Finished {
         /// Who finished first.
@@ -130,15 +130,15 @@ pub enum End {
 
 /// What a stopped relay gives back; [`Relay::resume`] goes on with it.
 #[derive(Debug)]
-pub struct Parts {
+pub struct RelayParts {
     /// The client's socket.
     pub client: Stream,
     /// The backend's socket.
     pub backend: Stream,
     /// Bytes read from the client and not yet written, and how far that direction had come.
-    pub from_client: (Vec<u8>, Stage),
+    pub from_client: (Vec<u8>, FlowStage),
     /// Bytes read from the backend and not yet written, and how far that direction had come.
-    pub from_backend: (Vec<u8>, Stage),
+    pub from_backend: (Vec<u8>, FlowStage),
 }
 
 /// Two sockets and the bytes between them.
@@ -151,20 +151,20 @@ pub struct Relay {
     first: Option<Side>,
     /// Whether the backend's socket still lacks its late options.
     options_due: bool,
-    peers: Option<Box<Peers>>,
+    peers: Option<Box<PeerTrackers>>,
     settings: RelaySettings,
     engines: Rc<Engines>,
 }
 
 /// What stopped the two directions; [`Relay::end`] says what is to be done about it.
-pub struct Stopped(Why);
+pub struct RelayStop(StopCause);
 
 /// A side that broke while bytes moved.
-pub struct Breach(Broken);
+pub struct RelayBreak(BrokenSide);
 
-enum Why {
+enum StopCause {
     Finished(Side),
-    Broken(Broken),
+    Broken(BrokenSide),
     Told(ConnectionCommand),
     Stalled(Side),
 }
@@ -197,7 +197,7 @@ impl Relay {
     }
 
     /// A relay that goes on where another was stopped.
-    pub fn resume(parts: Parts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
+    pub fn resume(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
         let mut relay = Self::new(parts.client, parts.backend, true, settings, engines);
         relay.from_client.resume(parts.from_client.0, parts.from_client.1);
         relay.from_backend.resume(parts.from_backend.0, parts.from_backend.1);
@@ -219,11 +219,11 @@ impl Relay {
     /// # Errors
     ///
     /// When the bytes in a pipe cannot be read back; both sides are then reset.
-    pub fn stop(mut self) -> io::Result<Parts> {
+    pub fn stop(mut self) -> io::Result<RelayParts> {
         self.unbound_peers();
         let Self { client, backend, from_client, from_backend, .. } = self;
         match from_client.stop().and_then(|from_client| Ok((from_client, from_backend.stop()?))) {
-            Ok((from_client, from_backend)) => Ok(Parts { client, backend, from_client, from_backend }),
+            Ok((from_client, from_backend)) => Ok(RelayParts { client, backend, from_client, from_backend }),
             Err(error) => {
                 let _ = socket::reset_on_close(&client);
                 let _ = socket::reset_on_close(&backend);
@@ -238,7 +238,7 @@ impl Relay {
     ///
     /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken,
     /// cancelling cuts short what was still to be delivered.
-    pub async fn run(&mut self, entry: &RegistryGuard) -> End {
+    pub async fn run(&mut self, entry: &RegistryGuard) -> RelayEnd {
         self.begin(entry);
         let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
         match self.end(stopped, entry) {
@@ -260,19 +260,19 @@ impl Relay {
     /// # Errors
     ///
     /// A side broke: [`Relay::pass_on`] takes time to tell the other.
-    pub fn end(&mut self, stopped: Stopped, entry: &RegistryGuard) -> Result<End, Breach> {
+    pub fn end(&mut self, stopped: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, RelayBreak> {
         match stopped.0 {
-            Why::Finished(first) => {
+            StopCause::Finished(first) => {
                 self.unbound_peers();
-                Ok(End::Finished { first })
+                Ok(RelayEnd::Finished { first })
             }
-            Why::Stalled(side) => {
+            StopCause::Stalled(side) => {
                 self.reset_both(entry);
-                Ok(End::Stalled { side })
+                Ok(RelayEnd::Stalled { side })
             }
-            Why::Broken(broken) => Err(Breach(broken)),
-            Why::Told(ConnectionCommand::Move(to)) => Ok(End::Moved { to }),
-            Why::Told(command) => Ok(self.cut(command, entry)),
+            StopCause::Broken(broken) => Err(RelayBreak(broken)),
+            StopCause::Told(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
+            StopCause::Told(command) => Ok(self.cut(command, entry)),
         }
     }
 
@@ -281,19 +281,19 @@ impl Relay {
     /// # Cancel safety
     ///
     /// As [`Relay::run`].
-    pub async fn pass_on(&mut self, breach: Breach, entry: &RegistryGuard) -> End {
-        let Breach(mut broken) = breach;
+    pub async fn pass_on(&mut self, breach: RelayBreak, entry: &RegistryGuard) -> RelayEnd {
+        let RelayBreak(mut broken) = breach;
         let dropped = broken::pass_on(self, &mut broken, entry).await;
         entry.dropped(dropped);
         broken.end()
     }
 
     /// Moves what can be moved now; ready when the directions have stopped.
-    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<Stopped> {
-        self.poll_steady(cx, entry).map(Stopped)
+    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
+        self.poll_steady(cx, entry).map(RelayStop)
     }
 
-    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<Why> {
+    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<StopCause> {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 ConnectionCommand::Tick => {
@@ -302,7 +302,7 @@ impl Relay {
                     }
                 }
                 ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
-                command => return Poll::Ready(Why::Told(command)),
+                command => return Poll::Ready(StopCause::Told(command)),
             }
         }
         for side in Side::BOTH {
@@ -312,9 +312,11 @@ impl Relay {
             }
             match (flow.poll_to_end(cx, place), self.first) {
                 // The sockets are closed now, which sends the last end without a call of its own.
-                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(Why::Finished(first)),
+                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(StopCause::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
-                (Poll::Ready(Err(fault)), _) => return Poll::Ready(Why::Broken(Broken::new(side, fault))),
+                (Poll::Ready(Err(fault)), _) => {
+                    return Poll::Ready(StopCause::Broken(BrokenSide::new(side, fault)));
+                }
                 (Poll::Pending, _) => {}
             }
         }
@@ -323,13 +325,15 @@ impl Relay {
     }
 
     /// The direction that reads from a side, and where it works.
-    fn parts<'a>(&'a mut self, from: Side, entry: &'a RegistryGuard) -> (&'a mut Flow, Place<'a>) {
+    fn parts<'a>(&'a mut self, from: Side, entry: &'a RegistryGuard) -> (&'a mut Flow, FlowContext<'a>) {
         let engines = &*self.engines;
         let (client, backend) = (&self.client, &self.backend);
         match from {
-            Side::Client => (&mut self.from_client, Place { source: client, sink: backend, engines, entry }),
+            Side::Client => {
+                (&mut self.from_client, FlowContext { source: client, sink: backend, engines, entry })
+            }
             Side::Backend => {
-                (&mut self.from_backend, Place { source: backend, sink: client, engines, entry })
+                (&mut self.from_backend, FlowContext { source: backend, sink: client, engines, entry })
             }
         }
     }
@@ -350,7 +354,7 @@ impl Relay {
     ///
     /// A direction whose sink is blocked or whose source has ended does not read, so it does not hear
     /// that its source was reset; here it is asked.
-    fn look_after(&mut self, entry: &RegistryGuard) -> Option<Why> {
+    fn look_after(&mut self, entry: &RegistryGuard) -> Option<StopCause> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
@@ -359,22 +363,22 @@ impl Relay {
         for side in Side::BOTH {
             let (flow, place) = self.parts(side, entry);
             if flow.is_deaf() && place.source.has_error() {
-                return Some(Why::Broken(Broken::noticed(side, place.source.take_error())));
+                return Some(StopCause::Broken(BrokenSide::noticed(side, place.source.take_error())));
             }
         }
         if !entry.look_is_due() {
             return None;
         }
         self.look_at_peers(entry, Instant::now()).map(|fault| match fault {
-            PeerFault::Gone(side) => Why::Broken(self.give_up(side)),
-            PeerFault::Stalled(side) => Why::Stalled(side),
+            PeerFault::Gone(side) => StopCause::Broken(self.give_up(side)),
+            PeerFault::Stalled(side) => StopCause::Stalled(side),
         })
     }
 
     /// Ends the connection on our own decision.
     ///
     /// A side that still expected bytes is reset, so that a transfer cut short never looks complete.
-    fn cut(&mut self, command: ConnectionCommand, entry: &RegistryGuard) -> End {
+    fn cut(&mut self, command: ConnectionCommand, entry: &RegistryGuard) -> RelayEnd {
         let half_closed = self.first.is_some();
         let is_blocked = self.from_client.is_blocked() || self.from_backend.is_blocked();
         if is_blocked
@@ -385,9 +389,9 @@ impl Relay {
             self.reset_both(entry);
         }
         match command {
-            ConnectionCommand::Close(reason) => End::Closed { reason },
-            _ if half_closed && !self.has_waited() => End::HalfClosed,
-            _ => End::Idle,
+            ConnectionCommand::Close(reason) => RelayEnd::Closed { reason },
+            _ if half_closed && !self.has_waited() => RelayEnd::HalfClosed,
+            _ => RelayEnd::Idle,
         }
     }
 

@@ -36,11 +36,11 @@ pub(super) enum Progress {
 /// The bytes for one peer as the last look saw them.
 #[derive(Debug, Default)]
 pub(super) struct PeerWatch {
-    waiting: Option<Waiting>,
+    waiting: Option<UnacknowledgedBytes>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct UnacknowledgedBytes {
     /// The time of the last look that saw an acknowledgement, or of the first look.
     since: Instant,
     /// Bytes acknowledged, counted from the start of the relay; below 0 if bytes were sent before it.
@@ -58,7 +58,7 @@ impl PeerWatch {
         }
         let acknowledged = signed(written).wrapping_sub(signed(unacknowledged as u64));
         let Some(before) = &mut self.waiting else {
-            self.waiting = Some(Waiting { since: now, acknowledged, unacknowledged });
+            self.waiting = Some(UnacknowledgedBytes { since: now, acknowledged, unacknowledged });
             return Progress::Moved;
         };
         // A Unix socket counts the memory of its bytes, so a write can look like fewer acknowledged bytes.
@@ -101,7 +101,7 @@ pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
 
 /// How the kernel shall ask a peer that acknowledges nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Questions {
+pub(super) struct ProbeSettings {
     /// The longest time between two of them.
     pub(super) between: Duration,
     /// How long the kernel asks at most; `None` leaves that to the kernel.
@@ -118,9 +118,9 @@ pub(super) struct Questions {
 /// If a peer closed its window over bytes already sent, the kernel's own times stay. The kernel closes such a
 /// connection when the peer is silent for twice the longest time between two questions, so with a short time two lost
 /// packets would close it.
-pub(super) fn questions(peer: &PeerState) -> Option<Questions> {
+pub(super) fn questions(peer: &PeerState) -> Option<ProbeSettings> {
     let is_probed = peer.unacknowledged == 0;
-    (is_probed || peer.window > 0).then_some(Questions {
+    (is_probed || peer.window > 0).then_some(ProbeSettings {
         between: BETWEEN_QUESTIONS,
         patience: (!is_probed).then_some(KERNEL_PATIENCE),
     })
@@ -241,10 +241,11 @@ mod tests {
         let most = (GONE_AFTER.as_secs() / BETWEEN_QUESTIONS.as_secs()) as u8;
         assert!(most > 2 * UNANSWERED);
         let closed = |peer: PeerState| PeerState { window: 0, ..peer };
-        let probes = Some(Questions { between: BETWEEN_QUESTIONS, patience: None });
+        let probes = Some(ProbeSettings { between: BETWEEN_QUESTIONS, patience: None });
         assert_eq!(questions(&peer(0, 0, 3, 0)), probes);
         assert_eq!(questions(&closed(peer(0, 0, 3, 0))), probes);
-        let retransmissions = Some(Questions { between: BETWEEN_QUESTIONS, patience: Some(KERNEL_PATIENCE) });
+        let retransmissions =
+            Some(ProbeSettings { between: BETWEEN_QUESTIONS, patience: Some(KERNEL_PATIENCE) });
         assert_eq!(questions(&peer(0, 3, 3, 1)), retransmissions);
         assert_eq!(questions(&closed(peer(0, 3, 3, 1))), None, "two lost packets would close it");
     }

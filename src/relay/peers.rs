@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::broken::Broken;
-use super::peer_watch::{PeerWatch, Progress, Questions, is_gone, questions};
+use super::broken::BrokenSide;
+use super::peer_watch::{PeerWatch, ProbeSettings, Progress, is_gone, questions};
 use super::{Relay, RelayOptions, Side};
 use crate::executor::sleep;
 use crate::live::{ConnectionEntry, PeerTimeouts, TICK};
@@ -21,24 +21,24 @@ const STUCK: u8 = 4;
 
 /// The state of both peers. A relay holds it only while one of them has bytes to acknowledge.
 #[derive(Default)]
-pub(super) struct Peers {
-    client: Peer,
-    backend: Peer,
+pub(super) struct PeerTrackers {
+    client: PeerTracker,
+    backend: PeerTracker,
     /// How long no byte has moved since one side finished, while bytes waited for a peer.
     silent: Duration,
 }
 
 /// The state of one peer.
 #[derive(Default)]
-struct Peer {
+struct PeerTracker {
     watch: PeerWatch,
     /// The kernel's own bound of the time between two questions, while a shorter one is set.
-    bounded: Option<Bounded>,
+    bounded: Option<BoundedProbes>,
 }
 
-struct Bounded {
+struct BoundedProbes {
     kernel: Duration,
-    questions: Questions,
+    questions: ProbeSettings,
 }
 
 /// Why a look ends the connection.
@@ -113,8 +113,8 @@ impl Relay {
         let timeouts = self.peer_timeouts(side);
         let (stream, peers) = self.stream_and_peers(side);
         peers.peer(side).judge(stream, stuck, &timeouts).map(|judged| match judged {
-            Judged::Gone => PeerFault::Gone(side),
-            Judged::Stalled => PeerFault::Stalled(side),
+            PeerVerdict::Gone => PeerFault::Gone(side),
+            PeerVerdict::Stalled => PeerFault::Stalled(side),
         })
     }
 
@@ -138,7 +138,7 @@ impl Relay {
         }
     }
 
-    fn stream_and_peers(&mut self, side: Side) -> (&Stream, &mut Peers) {
+    fn stream_and_peers(&mut self, side: Side) -> (&Stream, &mut PeerTrackers) {
         let stream = match side {
             Side::Client => &self.client,
             Side::Backend => &self.backend,
@@ -177,7 +177,7 @@ impl Relay {
 
     /// Whether the last look saw bytes that a peer has not acknowledged.
     pub(super) fn waits_for_peer(&self) -> bool {
-        let waits = |peer: &Peer| peer.watch.is_waiting();
+        let waits = |peer: &PeerTracker| peer.watch.is_waiting();
         self.peers.as_ref().is_some_and(|peers| waits(&peers.client) || waits(&peers.backend))
     }
 
@@ -188,14 +188,14 @@ impl Relay {
     }
 
     /// Marks a side as gone, so that its socket is reset when it is closed.
-    pub(super) fn give_up(&self, side: Side) -> Broken {
+    pub(super) fn give_up(&self, side: Side) -> BrokenSide {
         let flow = match side {
             Side::Client => &self.from_client,
             Side::Backend => &self.from_backend,
         };
         // The peer gets a reset if it ever comes back.
         let _ = socket::reset_on_close(self.stream(side));
-        Broken::gone(side, flow.is_blocked())
+        BrokenSide::gone(side, flow.is_blocked())
     }
 
     /// Gives both sockets the kernel's own bound of the time between two questions back.
@@ -207,8 +207,8 @@ impl Relay {
     }
 }
 
-impl Peers {
-    fn peer(&mut self, side: Side) -> &mut Peer {
+impl PeerTrackers {
+    fn peer(&mut self, side: Side) -> &mut PeerTracker {
         match side {
             Side::Client => &mut self.client,
             Side::Backend => &mut self.backend,
@@ -222,7 +222,7 @@ impl Peers {
 ///
 /// Nothing is lost but the time that was waited.
 pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
-    let mut peer = Peer::default();
+    let mut peer = PeerTracker::default();
     loop {
         sleep(TICK * STUCK.into()).await;
         let unacknowledged = socket::unacknowledged(stream).unwrap_or(0);
@@ -235,31 +235,31 @@ pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
 }
 
 /// Why a peer is given up.
-enum Judged {
+enum PeerVerdict {
     Gone,
     Stalled,
 }
 
-impl Peer {
+impl PeerTracker {
     /// Judges a peer that acknowledged nothing for `stuck`.
-    fn judge(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<Judged> {
+    fn judge(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<PeerVerdict> {
         // With a user timeout the kernel decides.
         if timeouts.user_timeout.is_none()
             && let Ok(Some(state)) = tcp::peer_state(stream)
         {
             if is_gone(stuck, &state) {
-                return Some(Judged::Gone);
+                return Some(PeerVerdict::Gone);
             }
             match questions(&state) {
                 Some(questions) => self.bound(stream, questions),
                 None => self.unbound(stream),
             }
         }
-        timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(Judged::Stalled)
+        timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(PeerVerdict::Stalled)
     }
 
     /// Makes the kernel ask the peer at least this often. Before Linux 6.15 this has no effect.
-    fn bound(&mut self, stream: &Stream, questions: Questions) {
+    fn bound(&mut self, stream: &Stream, questions: ProbeSettings) {
         let before = self.bounded.as_ref().map(|bounded| bounded.questions);
         if before == Some(questions) {
             return;
@@ -274,12 +274,12 @@ impl Peer {
             let _ = socket::set_user_timeout(stream, questions.patience.unwrap_or_default());
         }
         if tcp::bound_retransmit_timeout(stream, questions.between.min(kernel)).is_ok() {
-            self.bounded = Some(Bounded { kernel, questions });
+            self.bounded = Some(BoundedProbes { kernel, questions });
         }
     }
 
     fn unbound(&mut self, stream: &Stream) {
-        if let Some(Bounded { kernel, questions }) = self.bounded.take() {
+        if let Some(BoundedProbes { kernel, questions }) = self.bounded.take() {
             let _ = tcp::bound_retransmit_timeout(stream, kernel);
             if questions.patience.is_some() {
                 let _ = socket::set_user_timeout(stream, Duration::ZERO);

@@ -19,7 +19,7 @@ const WANTED_SIZE: usize = 1024 * 1024;
 pub struct PipePool {
     // A box keeps the idle relay small: it holds a pointer where a pipe may be.
     #[allow(clippy::vec_box)]
-    free: RefCell<Vec<Box<Pooled>>>,
+    free: RefCell<Vec<Box<PooledPipe>>>,
     open: Cell<usize>,
     limit: usize,
     /// The fewest free pipes since the last sweep: so many were not needed.
@@ -43,7 +43,7 @@ impl PipePool {
     }
 
     /// Lends an empty pipe, or `None` when copying is the only way; the reason is counted.
-    pub fn lend(self: &Rc<Self>) -> Option<Lent> {
+    pub fn lend(self: &Rc<Self>) -> Option<LentPipe> {
         let free = self.free.borrow_mut().pop();
         self.unused.set(self.unused.get().min(self.free.borrow().len()));
         let mut pipe = match free {
@@ -51,10 +51,10 @@ impl PipePool {
             None => self.open_one()?,
         };
         pipe.home = Some(Rc::clone(self));
-        Some(Lent(Some(pipe)))
+        Some(LentPipe(Some(pipe)))
     }
 
-    fn open_one(&self) -> Option<Box<Pooled>> {
+    fn open_one(&self) -> Option<Box<PooledPipe>> {
         if self.refused.get() {
             return None;
         }
@@ -65,7 +65,7 @@ impl PipePool {
             Ok(pipe) => {
                 self.open.set(self.open.get() + 1);
                 self.metrics.process().pipes_open.increment(1.0);
-                Some(Box::new(Pooled { pipe, home: None }))
+                Some(Box::new(PooledPipe { pipe, home: None }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.refuse(PipeFallback::Size)
@@ -74,7 +74,7 @@ impl PipePool {
         }
     }
 
-    fn give_back(&self, pipe: Box<Pooled>) {
+    fn give_back(&self, pipe: Box<PooledPipe>) {
         if pipe.pipe.is_empty() {
             self.free.borrow_mut().push(pipe);
         } else {
@@ -108,7 +108,7 @@ impl PipePool {
         self.metrics.process().pipes_open.decrement(pipes as f64);
     }
 
-    fn refuse(&self, why: PipeFallback) -> Option<Box<Pooled>> {
+    fn refuse(&self, why: PipeFallback) -> Option<Box<PooledPipe>> {
         self.refused.set(true);
         self.fell_back(why);
         None
@@ -122,7 +122,7 @@ impl Drop for PipePool {
 }
 
 /// A pipe of the pool, and the way back while it is lent.
-struct Pooled {
+struct PooledPipe {
     pipe: Pipe,
     home: Option<Rc<PipePool>>,
 }
@@ -130,11 +130,11 @@ struct Pooled {
 /// A pipe on loan. Dropped, it goes back to its pool if it is empty; one that holds bytes is closed.
 ///
 /// Always some; an option so that `drop` can move the pipe out.
-pub struct Lent(Option<Box<Pooled>>);
+pub struct LentPipe(Option<Box<PooledPipe>>);
 
 const LENT: &str = "only drop takes the pipe out";
 
-impl Deref for Lent {
+impl Deref for LentPipe {
     type Target = Pipe;
 
     fn deref(&self) -> &Pipe {
@@ -142,13 +142,13 @@ impl Deref for Lent {
     }
 }
 
-impl DerefMut for Lent {
+impl DerefMut for LentPipe {
     fn deref_mut(&mut self) -> &mut Pipe {
         &mut self.0.as_mut().expect(LENT).pipe
     }
 }
 
-impl Drop for Lent {
+impl Drop for LentPipe {
     fn drop(&mut self) {
         if let Some(mut pipe) = self.0.take()
             && let Some(home) = pipe.home.take()

@@ -222,7 +222,7 @@ async fn interrupt(case: &Traffic) -> usize {
         // A case of no turns at all must leave the peers theirs.
         yield_now().await;
     };
-    assert!(matches!(end, End::Finished { .. }), "{end:?}");
+    assert!(matches!(end, RelayEnd::Finished { .. }), "{end:?}");
     scene.close(relay);
     for (reading, sent) in reading.into_iter().zip(&sent) {
         let received = reading.await.unwrap();
@@ -261,12 +261,12 @@ fn a_half_closed_relay_goes_on_half_closed() {
                 ended = scene.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
             }
             let parts = relay.stop().unwrap();
-            assert_eq!(parts.from_client, (Vec::new(), Stage::Done));
-            assert_eq!(parts.from_backend, (Vec::new(), Stage::Open));
+            assert_eq!(parts.from_client, (Vec::new(), FlowStage::Done));
+            assert_eq!(parts.from_backend, (Vec::new(), FlowStage::Open));
             let mut relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
             let sending = send_all(&scene.backend, b"answer".to_vec(), 3);
             let reading = read_all(&scene.client, 4);
-            assert_eq!(relay.run(&scene.entry).await, End::Finished { first: Side::Client });
+            assert_eq!(relay.run(&scene.entry).await, RelayEnd::Finished { first: Side::Client });
             scene.close(relay);
             assert_eq!(reading.await.unwrap(), b"answer");
             sending.await.unwrap();
@@ -304,7 +304,7 @@ fn a_half_closed_relay_is_not_polled_without_reason() {
                 }
                 assert!((1..10).contains(&polls.get()), "{} polls", polls.get());
                 other.finish().unwrap();
-                assert!(matches!(running.await.unwrap(), End::Finished { .. }));
+                assert!(matches!(running.await.unwrap(), RelayEnd::Finished { .. }));
             });
         }
     }
@@ -323,7 +323,7 @@ fn streams_are_copied_when_pipes_have_run_out() {
             ];
             let reading = [read_all(&scene.backend, 50_000), read_all(&scene.client, 50_000)];
             let end = relay.run(&scene.entry).await;
-            assert!(matches!(end, End::Finished { .. }));
+            assert!(matches!(end, RelayEnd::Finished { .. }));
             scene.close(relay);
             for (reading, sent) in reading.into_iter().zip(&sent) {
                 assert!(reading.await.unwrap() == *sent);
@@ -406,7 +406,7 @@ fn an_ordered_close_resets_both_sides() {
         run(async {
             let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
             scene.registry.close_all();
-            let closed = End::Closed { reason: CloseReason::DrainDeadline };
+            let closed = RelayEnd::Closed { reason: CloseReason::DrainDeadline };
             assert_eq!(relay.run(&scene.entry).await, closed);
             drop((relay, scene.inner));
             for end in [&scene.client, &scene.backend] {

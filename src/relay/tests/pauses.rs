@@ -19,7 +19,7 @@ fn settings(engine: EngineChoice, stall_timeout: Option<Duration>) -> RelaySetti
 }
 
 /// Sweeps and polls a relay whose peer does not read, until it ends or this number of sweeps has passed.
-async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<End> {
+async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<RelayEnd> {
     let mut running = pin!(relay.run(&scene.entry));
     for _ in 0..sweeps {
         scene.registry.sweep();
@@ -57,7 +57,7 @@ fn a_stalled_peer_is_reset_after_its_stall_timeout_only() {
         run(async {
             let (scene, mut relay) = Scene::with(settings(engine, Some(Duration::ZERO)), kind, 4);
             stall(&scene, &mut relay, stalled).await;
-            assert_eq!(sweep(&scene, &mut relay, 40).await, Some(End::Stalled { side: stalled }));
+            assert_eq!(sweep(&scene, &mut relay, 40).await, Some(RelayEnd::Stalled { side: stalled }));
             assert!(scene.entry.total_dropped() > 0, "what the relay held is counted");
             scene.close(relay);
             if matches!(kind, Kind::Tcp) {
@@ -81,7 +81,7 @@ fn a_stalled_peer_is_noticed_where_the_relay_holds_nothing() {
         let (scene, mut relay) =
             Scene::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), Kind::Unix, 4);
         scene.client.send(&[7; 100]).await.unwrap();
-        assert_eq!(sweep(&scene, &mut relay, 40).await, Some(End::Stalled { side: Side::Backend }));
+        assert_eq!(sweep(&scene, &mut relay, 40).await, Some(RelayEnd::Stalled { side: Side::Backend }));
         assert_eq!(scene.entry.total_dropped(), 0);
         assert_eq!(scene.entry.total(Direction::FromClient), 100);
     });
@@ -150,13 +150,13 @@ fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
                 yield_now().await;
             }
             // Everything is read, which the next look sees; from then on the client is silent.
-            assert_eq!(sweep(&scene, &mut relay, waits + 15).await, Some(End::HalfClosed));
+            assert_eq!(sweep(&scene, &mut relay, waits + 15).await, Some(RelayEnd::HalfClosed));
 
             let (scene, mut relay) = Scene::with(settings, kind, 4);
             send_last(&scene, &mut relay).await;
             // On a busy host the kernel may take some more bytes meanwhile, which begins the wait again.
             let end = sweep(&scene, &mut relay, 3 * sweeps(idle)).await;
-            assert_eq!(end, Some(End::Idle), "the idle timeout bounds it");
+            assert_eq!(end, Some(RelayEnd::Idle), "the idle timeout bounds it");
         });
     }
 }
@@ -172,7 +172,7 @@ fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
         assert_eq!(sweep(&scene, &mut relay, 15).await, None);
         assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
         assert_eq!(sweep(&scene, &mut relay, 15).await, None, "it was read, so a new wait began");
-        assert_eq!(sweep(&scene, &mut relay, 45).await, Some(End::Idle));
+        assert_eq!(sweep(&scene, &mut relay, 45).await, Some(RelayEnd::Idle));
     });
 }
 
@@ -187,7 +187,7 @@ fn a_short_idle_timeout_does_not_cut_a_reader_off() {
         assert_eq!(sweep(&scene, &mut relay, 7).await, None, "the bytes are found, and may move yet");
         assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
         assert_eq!(sweep(&scene, &mut relay, 5).await, None, "it was read, so a new wait began");
-        assert_eq!(sweep(&scene, &mut relay, 20).await, Some(End::Idle));
+        assert_eq!(sweep(&scene, &mut relay, 20).await, Some(RelayEnd::Idle));
     });
 }
 
@@ -215,7 +215,7 @@ fn the_last_bytes_of_a_broken_side_wait_for_a_paused_reader() {
             while received < sent {
                 received += client.recv(&mut vec![0; 1 << 16]).await.unwrap() as u64;
             }
-            assert_eq!(running.await.unwrap(), End::Reset { by: Side::Backend });
+            assert_eq!(running.await.unwrap(), RelayEnd::Reset { by: Side::Backend });
         });
     }
 }
