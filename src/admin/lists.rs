@@ -12,8 +12,8 @@ use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::{EventKind, Severity, View};
 use crate::snapshot::List;
-use crate::snapshot::additions::{Added, Full};
-use crate::snapshot::lists::Listed;
+use crate::snapshot::access::Listed;
+use crate::snapshot::additions::{AdditionOutcome, ListFull};
 
 /// The longest time for which an entry is added; for longer there is the file.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -49,7 +49,7 @@ pub(super) enum Refusal {
     Escape,
     /// There are too many.
     #[error(transparent)]
-    Full(#[from] Full),
+    Full(#[from] ListFull),
 }
 
 /// One list.
@@ -170,8 +170,8 @@ pub(super) fn add(
     let ttl = ttl.transpose()?;
     let now = Instant::now();
     let result = match list.kept.additions.add(entry, ttl.map(|ttl| now + ttl), now)? {
-        Added::New => "added",
-        Added::Again => "extended",
+        AdditionOutcome::New => "added",
+        AdditionOutcome::Again => "extended",
     };
     tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), %by, "an entry was {result}");
     view.events.note(

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::pool::{Backend, BackendState};
 use crate::server::{ConfigState, Life, View};
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::SaturationScope;
 
 /// The problems that are listed; further ones are only counted.
@@ -108,7 +108,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
     }
 }
 
-fn of_pool(served: &Served) -> Option<String> {
+fn of_pool(served: &ServedPool) -> Option<String> {
     let pool = &served.pool;
     if pool.forward().is_some() {
         return None;

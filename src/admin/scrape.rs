@@ -9,7 +9,7 @@ use crate::pool::{
     Trouble,
 };
 use crate::server::View;
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{ServedPool, Snapshot};
 use crate::sys::process;
 use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
 use crate::telemetry::{CloseKind, Direction, Exposition, program_log};
@@ -193,7 +193,7 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
     let now = Instant::now();
     let mut shares = exposition.family(&families::BACKEND_SHARE);
-    let can_be_less = |served: &Served| {
+    let can_be_less = |served: &ServedPool| {
         let spec = served.pool.spec();
         spec.slow_start.is_some() || spec.agent.is_some()
     };
@@ -299,7 +299,7 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 /// Only pools that discover have these series, so that an alert on a source's age means something.
 fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
-    let mut each = |metric: &'static MetricDoc, value: fn(&Served) -> f64| {
+    let mut each = |metric: &'static MetricDoc, value: fn(&ServedPool) -> f64| {
         let mut family = exposition.family(metric);
         for (pool, served) in &snapshot.pools {
             if !served.discovery.is_empty() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::problems::{Problem, problems};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{ConfigState, LastReload, Life, StatusEvent, View};
-use crate::snapshot::{Policy, Protocol, Served, Snapshot};
+use crate::snapshot::{Policy, Protocol, ServedPool, Snapshot};
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
 
@@ -319,7 +319,7 @@ fn listeners<'a>(
         .collect()
 }
 
-fn pool<'a>(name: &'a str, served: &'a Served, now: Instant) -> PoolStatus<'a> {
+fn pool<'a>(name: &'a str, served: &'a ServedPool, now: Instant) -> PoolStatus<'a> {
     let pool = &served.pool;
     let origins = pool.spec().backends.iter().map(|spec| spec.origin.word());
     PoolStatus {

@@ -111,7 +111,7 @@ impl RandomTwo {
 /// another with the rest; chances are such that each member comes as often as its weight says.
 #[derive(Debug)]
 struct AliasTable {
-    places: Box<[AliasSlot]>,
+    pool_slots: Box<[AliasSlot]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -128,7 +128,7 @@ impl AliasTable {
             (0..).zip(weights).map(|(at, &weight)| (at, weight)).filter(|(_, weight)| *weight > 0).collect();
         assert!(u32::try_from(weights.len()).is_ok(), "fewer than 2^32 weights");
         let sum: u128 = weighted.iter().map(|(_, weight)| u128::from(*weight)).sum();
-        let mut places: Vec<AliasSlot> = weighted
+        let mut pool_slots: Vec<AliasSlot> = weighted
             .iter()
             .map(|&(member, _)| AliasSlot { member, other: member, keeps: u64::MAX })
             .collect();
@@ -139,27 +139,27 @@ impl AliasTable {
         let (mut small, mut large): (Vec<usize>, Vec<usize>) =
             (0..left.len()).partition(|&place| left[place] < sum);
         while let (Some(less), Some(&more)) = (small.pop(), large.last()) {
-            places[less].keeps = u64::try_from((left[less] << 64) / sum).unwrap_or(u64::MAX);
-            places[less].other = weighted[more].0;
+            pool_slots[less].keeps = u64::try_from((left[less] << 64) / sum).unwrap_or(u64::MAX);
+            pool_slots[less].other = weighted[more].0;
             left[more] -= sum - left[less];
             if left[more] < sum {
                 large.pop();
                 small.push(more);
             }
         }
-        Self { places: places.into() }
+        Self { pool_slots: pool_slots.into() }
     }
 
     fn members(&self) -> usize {
-        self.places.len()
+        self.pool_slots.len()
     }
 
     /// # Panics
     ///
     /// When nobody has a weight.
     fn draw(&self, randomness: &mut RandomSequence) -> usize {
-        let (place, chance) = randomness.place(self.places.len());
-        let AliasSlot { member, other, keeps } = self.places[place];
+        let (place, chance) = randomness.place(self.pool_slots.len());
+        let AliasSlot { member, other, keeps } = self.pool_slots[place];
         (if chance < keeps { member } else { other }) as usize
     }
 }
@@ -256,7 +256,7 @@ mod tests {
         fn check(weights: &[u32]) {
             let table = AliasTable::fill(weights);
             let mut chances = vec![0_f64; weights.len()];
-            for AliasSlot { member, other, keeps } in table.places.iter().copied() {
+            for AliasSlot { member, other, keeps } in table.pool_slots.iter().copied() {
                 let kept = keeps as f64 / 2_f64.powi(64);
                 chances[member as usize] += kept / table.members() as f64;
                 chances[other as usize] += (1.0 - kept) / table.members() as f64;

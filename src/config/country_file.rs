@@ -10,7 +10,7 @@ use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
 use super::list_file::MOST_ENTRIES;
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
-use crate::snapshot::lists::FileEntries;
+use crate::snapshot::access::FileEntries;
 
 /// How many networks a walk may meet for each node of the tree. Those of a sound tree are no more than its nodes, and
 /// the networks of IPv4 are met again at each place of IPv6 that leads to them, of which writers know three. A broken

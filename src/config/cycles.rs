@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
-use crate::snapshot::{ActionSpec, FrontSpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, OpeningSpec, ProtocolSpec, TargetSpec};
 use crate::sys::Address;
 
 /// A way from a backend back to the pool that it is in.
@@ -232,15 +232,15 @@ fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
         }
     }
     match &policy.front {
-        FrontSpec::Straight | FrontSpec::Starttls { .. } => {}
-        FrontSpec::Postgres { plaintext, databases, users, cancel, .. } => {
+        OpeningSpec::Straight | OpeningSpec::Starttls { .. } => {}
+        OpeningSpec::Postgres { plaintext, databases, users, cancel, .. } => {
             targets.extend(by_keys([("plaintext", plaintext), ("cancel", cancel)]));
             for (table, entries) in [("databases", databases), ("users", users)] {
                 let of_table = entries.iter();
                 targets.extend(of_table.map(|(name, pool)| (Label::Only(format!("{table}.{name}")), pool)));
             }
         }
-        FrontSpec::Detect(detect) => targets.extend(by_keys([
+        OpeningSpec::Detect(detect) => targets.extend(by_keys([
             ("ssh", &detect.ssh),
             ("http", &detect.http),
             ("postgres", &detect.postgres),

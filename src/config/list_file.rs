@@ -10,7 +10,7 @@ use super::load::{not_utf8, read_bytes};
 use super::named_files::Naming;
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
-use crate::snapshot::lists::{FileEntries, ListSource};
+use crate::snapshot::access::{FileEntries, ListSource};
 use crate::sys::file_call::FileTurn;
 
 /// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.

@@ -151,9 +151,9 @@ pub fn one_liner(listen: &[String], backends: &[String]) -> Result<Config, Fault
     let all = 0..line.text.len();
 
     let string = |at: &Range<usize>| Spanned::new(at.clone(), text_value(&line.text[at.clone()]));
-    let array = |places: &[Range<usize>]| {
+    let array = |pool_slots: &[Range<usize>]| {
         let mut items = DeArray::new();
-        places.iter().for_each(|at| items.push(string(at)));
+        pool_slots.iter().for_each(|at| items.push(string(at)));
         DeValue::Array(items)
     };
     let main = |table| one_key("main", table, &all);

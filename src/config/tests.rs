@@ -24,7 +24,7 @@ use crate::pool::{
 };
 use crate::relay::{EngineChoice, RelayOptions};
 use crate::snapshot::{
-    ActionSpec, AdmissionSpec, FrontSpec, HelloSpec, ProtocolSpec, ProxyMode, Refused, TargetSpec,
+    ActionSpec, AdmissionSpec, ClientRefusal, HelloSpec, OpeningSpec, ProtocolSpec, ProxyMode, TargetSpec,
 };
 use crate::sys::socket::KernelBuffers;
 use crate::sys::tcp::Keepalive;
@@ -263,7 +263,7 @@ fn every_key_reaches_its_spec() {
         TierSpec { zone: Some("a".into()), zones: vec!["c".into(), "b".into()], panic_threshold: Some(50) };
     assert_eq!(pool.tiers, tiers);
     assert_eq!(pool.queue, Some(QueueSpec { length: 6, timeout: millis(7000) }));
-    let places: Vec<_> =
+    let pool_slots: Vec<_> =
         pool.backends.iter().map(|b| (b.zone.as_deref(), b.backup, b.max_connections)).collect();
     let expected = [
         (Some("a"), true, Some(5)),
@@ -271,7 +271,7 @@ fn every_key_reaches_its_spec() {
         (Some("b"), false, Some(9)),
         (Some("c"), false, Some(5)),
     ];
-    assert_eq!(places, expected);
+    assert_eq!(pool_slots, expected);
 }
 
 #[test]

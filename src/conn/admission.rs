@@ -16,7 +16,7 @@ use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Moment, OverLimit, Permit, SourceBy,
     SourceKey, SourcePass, SourceRefusal,
 };
-use crate::snapshot::{Admission, Limited, Policy, Protocol, Refused, Served};
+use crate::snapshot::{Admission, ClientRefusal, Policy, Protocol, ServedPool, UsageLimit};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::HeaderOrigin;
@@ -128,10 +128,10 @@ impl From<CloseReason> for Away {
 
 impl Away {
     /// Refused by its listener for what it has said.
-    pub(super) fn denied(refused: Refused) -> Self {
+    pub(super) fn denied(refused: ClientRefusal) -> Self {
         let over = match refused {
-            Refused::Reject => OverLimit::Reject,
-            Refused::Drop => OverLimit::Drop,
+            ClientRefusal::Reject => OverLimit::Reject,
+            ClientRefusal::Drop => OverLimit::Drop,
         };
         Self { reason: CloseReason::Denied, over }
     }
@@ -148,14 +148,14 @@ impl Away {
 }
 
 /// Asks a route for a place.
-pub(super) fn route(limited: &Limited, story: &mut Story) -> Result<(), Away> {
+pub(super) fn route(limited: &UsageLimit, story: &mut Story) -> Result<(), Away> {
     let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
     story.hold_route(pass);
     Ok(())
 }
 
 /// Asks a pool for a place, if it has limits.
-pub(super) fn pool(served: &Served, story: &mut Story) -> Result<(), Away> {
+pub(super) fn pool(served: &ServedPool, story: &mut Story) -> Result<(), Away> {
     if let Some(limited) = &served.limits {
         story.asked(&served.pool.spec().name);
         let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
@@ -164,7 +164,7 @@ pub(super) fn pool(served: &Served, story: &mut Story) -> Result<(), Away> {
     Ok(())
 }
 
-fn enter(limited: &Limited, full: CloseReason, rate: CloseReason) -> Result<GatePass, Away> {
+fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<GatePass, Away> {
     limited.quota.enter(Moment::now()).map_err(|exceeded| {
         let reason = match exceeded {
             ExceededLimit::Connections => full,

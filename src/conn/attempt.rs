@@ -13,7 +13,7 @@ use super::sniff::Sniffed;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
-use crate::snapshot::front::Greet;
+use crate::snapshot::opening::GreetingPolicy;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
 use crate::sys::{Address, Stream, self_connect};
@@ -50,7 +50,7 @@ impl Dialled {
 pub(super) async fn ready(
     way: Way<'_>,
     prologue: &Prologue<'_>,
-    greet: Option<&Greet>,
+    greet: Option<&GreetingPolicy>,
     by: Instant,
     deadline: Instant,
 ) -> Result<Dialled, Failure> {

@@ -19,13 +19,13 @@ use super::sniff::Sniffed;
 use super::story::Story;
 use crate::executor::timeout_at;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
-use crate::snapshot::Served;
+use crate::snapshot::ServedPool;
 use crate::sys::{Address, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
 /// Connects a client to a backend of its pool.
 pub(super) async fn dial(
-    served: &Served,
+    served: &ServedPool,
     sniffed: &Sniffed,
     story: &mut Story,
 ) -> Result<Dialled, CloseReason> {
@@ -161,13 +161,13 @@ async fn hosts(
 
 /// A backend for the client, if need be after a wait, which is added to `waited`.
 async fn find(
-    served: &Served,
+    served: &ServedPool,
     sniffed: &Sniffed,
     story: &mut Story,
     tried: &[Arc<Backend>],
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
-    let Served { pool, metrics, .. } = served;
+    let ServedPool { pool, metrics, .. } = served;
     if sniffed.is_gone(Awaited::Dial) {
         return Err(CloseReason::ClientGone);
     }

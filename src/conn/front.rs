@@ -14,8 +14,8 @@ use super::story::Story;
 use super::{Surroundings, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
-use crate::snapshot::front::{Front, Greet};
-use crate::snapshot::{HelloSpec, Target};
+use crate::snapshot::opening::{GreetingPolicy, OpeningPolicy};
+use crate::snapshot::{HelloSpec, RouteTarget};
 use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
 use crate::wire::opening::{Farewell, OpeningFault, OpeningOutcome, OpeningStep};
@@ -38,18 +38,25 @@ pub(super) enum Wish {
 }
 
 /// Where a client without a hello goes; `None` for one that is routed by its hello.
-pub(super) fn target<'f>(front: &'f Front, wish: &Wish) -> Option<Result<&'f Target, CloseReason>> {
+pub(super) fn target<'f>(
+    front: &'f OpeningPolicy,
+    wish: &Wish,
+) -> Option<Result<&'f RouteTarget, CloseReason>> {
     // A reload may have changed the listener meanwhile: what it no longer knows it does not take.
     let (target, or) = match (front, wish) {
         (_, Wish::Name) => return None,
-        (Front::Postgres(front), Wish::Plaintext(startup)) => {
+        (OpeningPolicy::Postgres(front), Wish::Plaintext(startup)) => {
             (front.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
         }
         (_, Wish::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
-        (Front::Postgres(front), Wish::Cancel) => (front.cancel.as_ref(), CloseReason::CancelRefused),
+        (OpeningPolicy::Postgres(front), Wish::Cancel) => (front.cancel.as_ref(), CloseReason::CancelRefused),
         (_, Wish::Cancel) => (None, CloseReason::CancelRefused),
-        (Front::Detect(front), Wish::Spoken(spoken)) => (front.target(*spoken), CloseReason::UnknownProtocol),
-        (Front::Detect(front), Wish::Silent) => (front.on_timeout.as_ref(), CloseReason::FirstByteTimeout),
+        (OpeningPolicy::Detect(front), Wish::Spoken(spoken)) => {
+            (front.target(*spoken), CloseReason::UnknownProtocol)
+        }
+        (OpeningPolicy::Detect(front), Wish::Silent) => {
+            (front.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
+        }
         (_, Wish::Spoken(_)) => (None, CloseReason::UnknownProtocol),
         (_, Wish::Silent) => (None, CloseReason::FirstByteTimeout),
     };
@@ -61,7 +68,7 @@ pub(super) async fn open(
     client: OwnedFd,
     bytes: Vec<u8>,
     mut opening: Opening,
-    greet: &Greet,
+    greet: &GreetingPolicy,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
@@ -243,7 +250,7 @@ pub(super) enum NotReady {
 }
 
 /// Plays the client of a backend until it is ready for the hello.
-pub(super) async fn greet(backend: &Stream, greet: &Greet) -> Result<(), NotReady> {
+pub(super) async fn greet(backend: &Stream, greet: &GreetingPolicy) -> Result<(), NotReady> {
     /// Answers have some hundred bytes.
     const PIECE: usize = 1024;
     let mut opening = Opening::guest(&greet.greeting);

@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::proxied::Announced;
 use super::sniff::Sniffed;
 use super::story::Story;
-use crate::snapshot::lists::{Asked, Denial};
-use crate::snapshot::{Front, Policy, Protocol, Refused};
+use crate::snapshot::access::{AccessDenial, RuleScope};
+use crate::snapshot::{ClientRefusal, OpeningPolicy, Policy, Protocol};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::Alert;
@@ -18,7 +18,7 @@ use crate::wire::Alert;
 /// It may be denied.
 pub(super) fn peer(peer: &Address, policy: &Policy) -> Result<(), CloseReason> {
     let is_proxy = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
-    ask(policy, peer, if is_proxy { Asked::Proxy } else { Asked::Client })
+    ask(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
 }
 
 /// Closes a peer that was refused at its accept.
@@ -37,7 +37,7 @@ pub(super) async fn client(
     policy: &Policy,
     story: &Story,
 ) -> Result<Announced, CloseReason> {
-    let Err(reason) = ask(policy, story.client(), Asked::Client) else { return Ok(announced) };
+    let Err(reason) = ask(policy, story.client(), RuleScope::Client) else { return Ok(announced) };
     let Announced { client, bytes, .. } = announced;
     if speaks_tls(policy) {
         // Boxed, as hardly any connection needs the room.
@@ -48,18 +48,18 @@ pub(super) async fn client(
 }
 
 /// Whoever comes through a Unix socket is asked by the permissions of its file.
-fn ask(policy: &Policy, address: &Address, asked: Asked) -> Result<(), CloseReason> {
+fn ask(policy: &Policy, address: &Address, asked: RuleScope) -> Result<(), CloseReason> {
     let Some(access) = &policy.access else { return Ok(()) };
     let ip: Option<IpAddr> = address.tcp().map(|address| address.ip());
     ip.map_or(Ok(()), |ip| access.ask(ip, asked, Instant::now)).map_err(|denial| match denial {
-        Denial::Denied => CloseReason::Denied,
-        Denial::NotAllowed => CloseReason::NotAllowed,
+        AccessDenial::Denied => CloseReason::Denied,
+        AccessDenial::NotAllowed => CloseReason::NotAllowed,
     })
 }
 
 /// Whether an alert is understood, and meant to be sent.
 fn speaks_tls(policy: &Policy) -> bool {
     matches!(policy.protocol, Protocol::Tls(_))
-        && matches!(policy.front, Front::Straight)
-        && policy.access.as_ref().is_some_and(|access| access.refused == Refused::Reject)
+        && matches!(policy.front, OpeningPolicy::Straight)
+        && policy.access.as_ref().is_some_and(|access| access.refused == ClientRefusal::Reject)
 }

@@ -9,14 +9,14 @@ use super::front::{self, Wish};
 use super::sniff::Sniffed;
 use super::story::Story;
 use crate::route::ConnectionFacts;
-use crate::snapshot::{Action, Policy, Protocol, Served, Target, Unrouted};
+use crate::snapshot::{Action, NoRoute, Policy, Protocol, RouteTarget, ServedPool};
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::Offer;
 
 /// Finds the pool, and notes which route led there.
 ///
 /// What the hello offers is looked at only where a route or the log wants it.
-pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<Served>, Away> {
+pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Result<Arc<ServedPool>, Away> {
     let protocol = &policy.protocol;
     let asks = protocol.asks();
     let source = story.client().tcp().map(|address| address.ip());
@@ -45,9 +45,9 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
         Protocol::Tls(tls) => match front::target(&policy.front, &sniffed.wish) {
             Some(target) => target?,
             None => tls.target(sniffed.facts.server_name.as_ref(), &what).map_err(|why| match why {
-                Unrouted::NoSni => CloseReason::NoSni,
-                Unrouted::Unmatched => CloseReason::UnmatchedSni,
-                Unrouted::TooOld => CloseReason::TlsTooOld,
+                NoRoute::NoSni => CloseReason::NoSni,
+                NoRoute::Unmatched => CloseReason::UnmatchedSni,
+                NoRoute::TooOld => CloseReason::TlsTooOld,
             })?,
         },
     };
@@ -55,11 +55,11 @@ pub(super) fn route(policy: &Policy, sniffed: &Sniffed, story: &mut Story) -> Re
 }
 
 fn follow(
-    Target { route, action, limits, counts }: &Target,
+    RouteTarget { route, action, limits, counts }: &RouteTarget,
     source: Option<std::net::IpAddr>,
     wish: &Wish,
     story: &mut Story,
-) -> Result<Arc<Served>, Away> {
+) -> Result<Arc<ServedPool>, Away> {
     story.routed(route, counts.as_ref());
     let Some(place) = action.place(source) else {
         let is_drop = matches!(action, Action::Drop);
@@ -83,7 +83,7 @@ fn follow(
 }
 
 /// The pool, if it has room.
-fn enter(served: Arc<Served>, story: &mut Story) -> Result<Arc<Served>, Away> {
+fn enter(served: Arc<ServedPool>, story: &mut Story) -> Result<Arc<ServedPool>, Away> {
     story.belongs_to(&served.metrics);
     admission::pool(&served, story)?;
     Ok(served)

@@ -16,7 +16,7 @@ use crate::executor::{timeout, timeout_at};
 use crate::limit::GateShare;
 use crate::route::HelloFacts;
 use crate::snapshot::HelloSpec;
-use crate::snapshot::front::{DetectFront, Front, Greet};
+use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
 use crate::wire::{
@@ -38,7 +38,7 @@ pub(super) struct Sniffed {
     /// What it asks for.
     pub(super) wish: Wish,
     /// What its backend must hear before these bytes.
-    pub(super) greet: Option<Greet>,
+    pub(super) greet: Option<GreetingPolicy>,
     /// In which words a refusal can be said.
     tongue: Tongue,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
@@ -103,26 +103,26 @@ impl Sniffed {
 pub(super) async fn first_bytes(
     client: OwnedFd,
     bytes: Vec<u8>,
-    front: &Front,
+    front: &OpeningPolicy,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,
 ) -> Result<Sniffed, CloseReason> {
     match front {
-        Front::Straight => client_hello(client, bytes, spec, story, around).await,
+        OpeningPolicy::Straight => client_hello(client, bytes, spec, story, around).await,
         // Rare beside the hello, and larger: it is not to be carried by everyone.
-        Front::Postgres(postgres) => {
+        OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
             Box::pin(front::open(client, bytes, opening, &postgres.greet, spec, story, around)).await
         }
-        Front::Starttls(greet) => {
+        OpeningPolicy::Starttls(greet) => {
             let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal);
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
             Box::pin(front::open(client, bytes, opening, greet, spec, story, around)).await
         }
-        Front::Detect(detect) => Box::pin(detected(client, bytes, detect, spec, story, around)).await,
+        OpeningPolicy::Detect(detect) => Box::pin(detected(client, bytes, detect, spec, story, around)).await,
     }
 }
 
@@ -166,7 +166,7 @@ pub(super) async fn hello_behind(
 async fn detected(
     client: OwnedFd,
     bytes: Vec<u8>,
-    detect: &DetectFront,
+    detect: &DetectPolicy,
     spec: &HelloSpec,
     story: &mut Story,
     around: &Surroundings,

@@ -125,16 +125,16 @@ impl Backend {
 
     /// Leases that may be held at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
     pub fn limit_in_force(&self) -> Option<u64> {
-        Some(self.places()).filter(|&limit| limit != UNLIMITED)
+        Some(self.pool_slots()).filter(|&limit| limit != UNLIMITED)
     }
 
     /// Whether no further lease may be held now.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.places()
+        self.active() >= self.pool_slots()
     }
 
     /// Leases that may be held at once, by its configuration and its agent.
-    fn places(&self) -> u64 {
+    fn pool_slots(&self) -> u64 {
         self.traffic.limit().min(self.health_copy.allowance.connections())
     }
 
@@ -335,7 +335,7 @@ impl Backend {
 
     /// One more lease is held, unless it is full; whether it is.
     pub(super) fn hold(&self) -> bool {
-        self.traffic.hold(self.places())
+        self.traffic.hold(self.pool_slots())
     }
 
     /// One more lease is held, even if it is full.
@@ -346,7 +346,7 @@ impl Backend {
     /// A lease is given back, and only then reported: see [`Queue`].
     pub(super) fn release(&self) {
         self.traffic.active.fetch_sub(1, Ordering::SeqCst);
-        if self.places() != UNLIMITED {
+        if self.pool_slots() != UNLIMITED {
             self.traffic.queue.load().freed();
         }
     }
@@ -460,13 +460,13 @@ impl BackendTraffic {
         self.limit.load(Ordering::SeqCst)
     }
 
-    /// One more lease is held, unless there are as many as there are `places`; whether it is.
-    fn hold(&self, places: u64) -> bool {
-        if places == UNLIMITED {
+    /// One more lease is held, unless there are as many as there are `pool_slots`; whether it is.
+    fn hold(&self, pool_slots: u64) -> bool {
+        if pool_slots == UNLIMITED {
             self.active.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        let one_more = |active| (active < places).then_some(active + 1);
+        let one_more = |active| (active < pool_slots).then_some(active + 1);
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 

@@ -55,14 +55,14 @@ mod tests {
 
     use super::*;
 
-    fn places(weights: &[u32]) -> Vec<usize> {
+    fn pool_slots(weights: &[u32]) -> Vec<usize> {
         let split = Split::new([7; 16], weights.iter().copied());
         (0..10_000).map(|n| split.place(Some(Ipv4Addr::from_bits(n).into()))).collect()
     }
 
     #[test]
     fn clients_are_spread_by_weight() {
-        let share = |weights: &[u32], place| places(weights).iter().filter(|&&at| at == place).count();
+        let share = |weights: &[u32], place| pool_slots(weights).iter().filter(|&&at| at == place).count();
         assert!((8800..9200).contains(&share(&[9, 1], 0)), "{}", share(&[9, 1], 0));
         assert_eq!(share(&[1, 0, 3], 1), 0);
         assert!((7300..7700).contains(&share(&[1, 0, 3], 2)));
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn only_those_in_the_growth_move() {
-        for (before, after) in places(&[9, 1]).into_iter().zip(places(&[8, 2])) {
+        for (before, after) in pool_slots(&[9, 1]).into_iter().zip(pool_slots(&[8, 2])) {
             assert!(before == after || (before, after) == (0, 1), "{before} {after}");
         }
     }

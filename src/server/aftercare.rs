@@ -14,7 +14,7 @@ use crate::pool::{
     AgentReport, Backend, BackendState, CheckOutcome, CheckReport, Discovery, EjectionRefusal, FailureReport,
     OnDown, StateChange,
 };
-use crate::snapshot::{Served, Snapshot};
+use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
 use crate::worker::Order;
 
@@ -107,7 +107,7 @@ impl Aftercare {
     }
 
     /// Brings everything in line with a pool that has just come into force.
-    pub(super) fn settle(&mut self, server: &Server, served: &Served) {
+    pub(super) fn settle(&mut self, server: &Server, served: &ServedPool) {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
         }
@@ -116,13 +116,13 @@ impl Aftercare {
     }
 
     /// A pool may have come into panic or out of it, have lost its last backend or have one again.
-    fn review_pool(&mut self, server: &Server, served: &Served) {
+    fn review_pool(&mut self, server: &Server, served: &ServedPool) {
         self.notice_panic(server, served);
         self.notice_loss(server, served);
     }
 
     /// Logs once that a pool has no backend for new connections, and once that it has one again.
-    fn notice_loss(&mut self, server: &Server, served: &Served) {
+    fn notice_loss(&mut self, server: &Server, served: &ServedPool) {
         if is_undiscovered(served) {
             return;
         }
@@ -149,14 +149,14 @@ impl Aftercare {
 
     /// A pool may have changed what it does about backends that are down. Notices to the connections of
     /// those that are gone stay until their drain is over.
-    fn review_notices(&mut self, server: &Server, served: &Served) {
+    fn review_notices(&mut self, server: &Server, served: &ServedPool) {
         for backend in served.pool.backends() {
             self.review_notice(server, served, backend);
         }
     }
 
     /// In panic clients are sent to backends that are down, and must not be closed there.
-    fn notice_panic(&mut self, server: &Server, served: &Served) {
+    fn notice_panic(&mut self, server: &Server, served: &ServedPool) {
         let (pool, is_panic) = (&served.pool.spec().name, served.pool.is_in_panic());
         if self.in_panic.contains(pool) == is_panic {
             return;
@@ -183,7 +183,7 @@ impl Aftercare {
         }
     }
 
-    fn follow(&mut self, server: &Server, served: &Served, backend: &Arc<Backend>, change: StateChange) {
+    fn follow(&mut self, server: &Server, served: &ServedPool, backend: &Arc<Backend>, change: StateChange) {
         backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
         if let Some(ejection) = backend.ejection().filter(|_| change.to == BackendState::Ejected) {
@@ -193,7 +193,7 @@ impl Aftercare {
     }
 
     /// If the backend is down and its pool closes what is open then, begins with that; if not, ends it.
-    fn review_notice(&mut self, server: &Server, served: &Served, backend: &Backend) {
+    fn review_notice(&mut self, server: &Server, served: &ServedPool, backend: &Backend) {
         let rate = close_rate(served, backend);
         if self.notices.get(&backend.number()).map(|given| given.rate) == rate {
             return;
@@ -228,7 +228,7 @@ impl Aftercare {
 }
 
 /// Whether a pool has no backends yet because a source of them has not answered for the first time.
-fn is_undiscovered(served: &Served) -> bool {
+fn is_undiscovered(served: &ServedPool) -> bool {
     let is_new = |source: &Arc<Discovery>| source.succeeded().is_none() && source.failures() == 0;
     !served.pool.spec().discover.is_empty()
         && served.pool.backends().is_empty()
@@ -236,7 +236,7 @@ fn is_undiscovered(served: &Served) -> bool {
 }
 
 /// How many connections of a backend are to be closed a second, if any are.
-fn close_rate(served: &Served, backend: &Backend) -> Option<u32> {
+fn close_rate(served: &ServedPool, backend: &Backend) -> Option<u32> {
     match served.pool.spec().on_down {
         OnDown::Close { rate } if backend.state() == BackendState::Down && !served.pool.is_in_panic() => {
             Some(rate)

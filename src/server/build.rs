@@ -14,8 +14,8 @@ use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::route::{RouteEntry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
-    Access, Action, ActionSpec, Admission, Limited, List, Place, Policy, Protocol, ProtocolSpec, RouteSpec,
-    Routes, Served, Snapshot, SocketId, Target, TargetSpec, TcpPolicy, TlsPolicy,
+    AccessRules, Action, ActionSpec, Admission, List, Policy, PoolSlot, Protocol, ProtocolSpec, RouteSpec,
+    RouteTarget, Routes, ServedPool, Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy, UsageLimit,
 };
 use crate::telemetry::{Metrics, RouteCounts};
 
@@ -74,17 +74,17 @@ pub(super) fn snapshot(
     let Sources { leaving, metrics, .. } = sources;
     let returning = leaving.backends();
     let mut pools = BTreeMap::new();
-    let mut places = BTreeMap::new();
+    let mut pool_slots = BTreeMap::new();
     for spec in &config.pools {
         let old = previous.pools.get(&spec.name);
         let returning = returning.get(&*spec.name).map_or(&[][..], Vec::as_slice);
         let served = served(spec, old, returning, sources);
-        let place = match (old, previous.places.get(&spec.name)) {
+        let place = match (old, previous.pool_slots.get(&spec.name)) {
             (Some(old), Some(place)) if Arc::ptr_eq(old, &served) => Arc::clone(place),
-            _ => Place::new(Arc::clone(&served)),
+            _ => PoolSlot::new(Arc::clone(&served)),
         };
         pools.insert(Arc::clone(&spec.name), served);
-        places.insert(Arc::clone(&spec.name), place);
+        pool_slots.insert(Arc::clone(&spec.name), place);
     }
     let lists: BTreeMap<_, _> = config
         .lists
@@ -93,7 +93,7 @@ pub(super) fn snapshot(
             (Arc::clone(&spec.name), List::build(spec, previous.lists.get(&spec.name).map(|old| &**old)))
         })
         .collect();
-    let named = Named { places: &places, lists: &lists };
+    let named = Named { pool_slots: &pool_slots, lists: &lists };
     let mut policies = HashMap::new();
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, leaving);
@@ -102,17 +102,17 @@ pub(super) fn snapshot(
             policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
         }
     }
-    Ok(Snapshot { policies, pools, places, lists })
+    Ok(Snapshot { policies, pools, pool_slots, lists })
 }
 
 /// Builds one pool with what is discovered of it; the old one if nothing is different. `returning` are those
 /// of its backends that are leaving and may be back.
 pub(super) fn served(
     written: &PoolSpec,
-    old: Option<&Arc<Served>>,
+    old: Option<&Arc<ServedPool>>,
     returning: &[&Arc<Backend>],
     sources: Sources<'_>,
-) -> Arc<Served> {
+) -> Arc<ServedPool> {
     let found = match sources.found {
         FoundBackends::Nothing => None,
         FoundBackends::InForce(discoveries) => discoveries.in_force(written),
@@ -143,11 +143,11 @@ pub(super) fn served(
         None => sources.leaving.limits(&pool.spec().name),
     };
     let limits = pool.spec().limits.map(|spec| limited(&spec, before));
-    Arc::new(Served { pool: Arc::new(pool), metrics, discovery, limits })
+    Arc::new(ServedPool { pool: Arc::new(pool), metrics, discovery, limits })
 }
 
 /// What may be had, with what was used of it before.
-fn limited(spec: &QuotaSpec, before: Option<&Limited>) -> Limited {
+fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
     let quota = match before {
         Some(before) => {
             before.quota.set(spec);
@@ -155,7 +155,7 @@ fn limited(spec: &QuotaSpec, before: Option<&Limited>) -> Limited {
         }
         None => Arc::new(Quota::new(spec)),
     };
-    Limited { quota, over: spec.over }
+    UsageLimit { quota, over: spec.over }
 }
 
 /// What a listener goes on with.
@@ -199,7 +199,7 @@ impl Before {
 /// long as one of its names does.
 #[derive(Clone, Default)]
 struct Used {
-    limits: HashMap<Arc<str>, Limited>,
+    limits: HashMap<Arc<str>, UsageLimit>,
     /// What is counted of routes with names.
     counts: HashMap<Arc<str>, Arc<RouteCounts>>,
 }
@@ -215,7 +215,7 @@ impl Used {
 
     /// What a route of these words goes on with. Of two that were one before, the first does: no two may count
     /// in one place.
-    fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&Limited> {
+    fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
         let mut before = words.iter().filter_map(|word| self.limits.get(word));
         before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
     }
@@ -230,7 +230,7 @@ fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> O
 /// What policies name.
 #[derive(Clone, Copy)]
 pub(super) struct Named<'a> {
-    pub(super) places: &'a BTreeMap<Arc<str>, Arc<Place>>,
+    pub(super) pool_slots: &'a BTreeMap<Arc<str>, Arc<PoolSlot>>,
     pub(super) lists: &'a BTreeMap<Arc<str>, Arc<List>>,
 }
 
@@ -241,7 +241,7 @@ pub(super) fn policy(
     named: Named<'_>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
-    let Named { places, lists } = named;
+    let Named { pool_slots, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
     let Before { number, gate, rate, used } = before.unwrap_or_else(Before::nothing);
     gate.set_limit(limit);
@@ -250,12 +250,13 @@ pub(super) fn policy(
         rate.set(spec.rate);
         Box::new(Admission { spec, rate })
     });
-    let (protocol, metrics) = (protocol(spec, places, &used)?, metrics.listener(&spec.name));
-    series::expect_of_listener(spec, places, &metrics);
-    let front = front::front(&spec.policy.front, |name| place(places, name))?;
+    let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
+    series::expect_of_listener(spec, pool_slots, &metrics);
+    let front = front::front(&spec.policy.front, |name| place(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
-    let access = spec.policy.access.as_ref().map(|spec| Access::build(spec, |name| lists.get(name).cloned()));
+    let access =
+        spec.policy.access.as_ref().map(|spec| AccessRules::build(spec, |name| lists.get(name).cloned()));
     let access = access.transpose().map_err(BuildFault::List)?.map(Box::new);
     let listener = Arc::clone(&spec.name);
     Ok(Policy { listener, number, access, admission, proxy, protocol, front, relay, gate, metrics })
@@ -263,10 +264,10 @@ pub(super) fn policy(
 
 fn protocol(
     spec: &ListenerSpec,
-    places: &BTreeMap<Arc<str>, Arc<Place>>,
+    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     before: &Used,
 ) -> Result<Protocol, BuildFault> {
-    let place = |name: &Arc<str>| place(places, name);
+    let place = |name: &Arc<str>| place(pool_slots, name);
     let routes = routes(spec, place, before)?;
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
@@ -275,7 +276,7 @@ fn protocol(
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };
     let fallback = |target: &TargetSpec, word: &str| match target {
-        TargetSpec::Pool(name) => Ok(Some(Target {
+        TargetSpec::Pool(name) => Ok(Some(RouteTarget {
             route: word.into(),
             action: Action::Pool(place(name)?),
             limits: None,
@@ -291,13 +292,16 @@ fn protocol(
     })))
 }
 
-fn place(places: &BTreeMap<Arc<str>, Arc<Place>>, name: &Arc<str>) -> Result<Arc<Place>, BuildFault> {
-    places.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)))
+fn place(
+    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
+    name: &Arc<str>,
+) -> Result<Arc<PoolSlot>, BuildFault> {
+    pool_slots.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)))
 }
 
 fn routes(
     spec: &ListenerSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
+    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
     before: &Used,
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
@@ -307,8 +311,8 @@ fn routes(
         let action = match action {
             ActionSpec::Pool(name) => Action::Pool(place(name)?),
             ActionSpec::Split(split, names) => {
-                let places = names.iter().map(&place).collect::<Result<_, _>>()?;
-                Action::Split(Arc::new((split.clone(), places)))
+                let pool_slots = names.iter().map(&place).collect::<Result<_, _>>()?;
+                Action::Split(Arc::new((split.clone(), pool_slots)))
             }
             ActionSpec::Reject => Action::Reject,
             ActionSpec::Drop => Action::Drop,
@@ -329,7 +333,7 @@ fn routes(
         for (key, word) in keys.iter().zip(words) {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
             let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
-            targets.push(Target { route: word, action, limits, counts });
+            targets.push(RouteTarget { route: word, action, limits, counts });
             entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }

@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::build::BuildFault;
-use crate::snapshot::front::{DetectFront, Front, FrontSpec, Greet, PostgresFront};
-use crate::snapshot::{Action, Place, Target, TargetSpec};
+use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy};
+use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
 /// Builds a front; `place` finds a pool's place by its name.
 pub(super) fn front(
-    spec: &FrontSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<Place>, BuildFault>,
-) -> Result<Front, BuildFault> {
+    spec: &OpeningSpec,
+    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+) -> Result<OpeningPolicy, BuildFault> {
     let to = |pool: &Arc<str>, route: &str| {
-        Ok(Target { route: route.into(), action: Action::Pool(place(pool)?), limits: None, counts: None })
+        Ok(RouteTarget {
+            route: route.into(),
+            action: Action::Pool(place(pool)?),
+            limits: None,
+            counts: None,
+        })
     };
     let target = |spec: &TargetSpec, route: &str| match spec {
         TargetSpec::Pool(pool) => to(pool, route).map(Some),
@@ -24,24 +29,26 @@ pub(super) fn front(
         let targets = names
             .iter()
             .map(|(name, pool)| Ok((name.as_bytes().into(), to(pool, &format!("{key}.{name}"))?)));
-        targets.collect::<Result<HashMap<Box<[u8]>, Target>, BuildFault>>()
+        targets.collect::<Result<HashMap<Box<[u8]>, RouteTarget>, BuildFault>>()
     };
     Ok(match spec {
-        FrontSpec::Straight => Front::Straight,
-        FrontSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout } => {
-            Front::Postgres(Box::new(PostgresFront {
+        OpeningSpec::Straight => OpeningPolicy::Straight,
+        OpeningSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout } => {
+            OpeningPolicy::Postgres(Box::new(PostgresPolicy {
                 plaintext: target(plaintext, "plaintext")?,
                 databases: named(databases, "databases")?,
                 users: named(users, "users")?,
                 cancel: target(cancel, "cancel")?,
-                greet: Greet { greeting: BackendGreeting::Postgres, timeout: *greeting_timeout },
+                greet: GreetingPolicy { greeting: BackendGreeting::Postgres, timeout: *greeting_timeout },
             }))
         }
-        FrontSpec::Starttls { protocol, hostname, greeting_timeout } => Front::Starttls(Box::new(Greet {
-            greeting: BackendGreeting::Starttls { protocol: *protocol, name: Arc::clone(hostname) },
-            timeout: *greeting_timeout,
-        })),
-        FrontSpec::Detect(spec) => Front::Detect(Box::new(DetectFront {
+        OpeningSpec::Starttls { protocol, hostname, greeting_timeout } => {
+            OpeningPolicy::Starttls(Box::new(GreetingPolicy {
+                greeting: BackendGreeting::Starttls { protocol: *protocol, name: Arc::clone(hostname) },
+                timeout: *greeting_timeout,
+            }))
+        }
+        OpeningSpec::Detect(spec) => OpeningPolicy::Detect(Box::new(DetectPolicy {
             ssh: target(&spec.ssh, "ssh")?,
             http: target(&spec.http, "http")?,
             postgres: target(&spec.postgres, "postgres")?,

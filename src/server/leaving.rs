@@ -13,7 +13,7 @@ use super::build::Before;
 use super::events::{EventKind, Severity};
 use super::run::Control;
 use crate::pool::{Backend, Pool};
-use crate::snapshot::{Limited, Snapshot};
+use crate::snapshot::{Snapshot, UsageLimit};
 
 /// After a moment at which connections are told to close, when they are told once more: one that was just
 /// on its way from one worker to another, or between two backends, heard nothing the first time.
@@ -32,7 +32,7 @@ struct Departure {
     listeners: Vec<Listener>,
     backends: Vec<Departing>,
     /// What was used of the limits of pools, by name.
-    limits: Vec<(Arc<str>, Limited)>,
+    limits: Vec<(Arc<str>, UsageLimit)>,
 }
 
 /// A backend that is leaving.
@@ -147,7 +147,7 @@ impl Leaving {
     }
 
     /// What was used of the limits of a pool, if it is leaving.
-    pub(super) fn limits(&self, pool: &str) -> Option<&Limited> {
+    pub(super) fn limits(&self, pool: &str) -> Option<&UsageLimit> {
         let mut limits = self.departures.iter().rev().flat_map(|departure| &departure.limits);
         limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
     }

@@ -12,7 +12,7 @@ use super::events::{EventKind, Severity};
 use super::run::Control;
 use super::standing::{StandingKind, first_line};
 use crate::config::{Code, Config, Faults, ListReader};
-use crate::snapshot::lists::FileEntries;
+use crate::snapshot::access::FileEntries;
 use crate::sys::watch::{FileWatch, LookResult};
 
 /// Reports that may wait; then the tasks wait. Each may hold a set of megabytes.

@@ -199,7 +199,7 @@ impl Rebuild {
         *spec.policy.protocol.routes_mut() = Arc::new(routes);
         let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
         let before = old.map(|policy| build::Before::of(policy));
-        let named = build::Named { places: &self.snapshot.places, lists: &self.snapshot.lists };
+        let named = build::Named { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
         let policy = build::policy(&spec, before, named, &self.metrics)?;
         Ok(Some((spec, policy)))
     }

@@ -38,7 +38,7 @@ use crate::pool::{
     AgentReport, CheckLimit, CheckReport, Checks, Discoveries, DiscoveryReport, FailureReport,
 };
 use crate::reclaim::{self, Deferred};
-use crate::snapshot::Served;
+use crate::snapshot::ServedPool;
 use crate::telemetry::{LogControl, ReloadOutcome};
 use crate::worker::Order;
 
@@ -315,7 +315,7 @@ impl Control {
     }
 
     /// The same for one pool of the snapshot.
-    pub(super) fn follow_pool(&mut self, served: &Served) {
+    pub(super) fn follow_pool(&mut self, served: &ServedPool) {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
         self.aftercare.settle(&self.server, served);
         let checks = self.checks.entry(Arc::clone(name)).or_default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::listener::ListenerSpec;
 use crate::pool::{OnDown, PoolSpec};
 use crate::snapshot::{
-    ActionSpec, FrontSpec, Place, PolicySpec, ProtocolSpec, ProxyMode, RouteSpec, TargetSpec,
+    ActionSpec, OpeningSpec, PolicySpec, PoolSlot, ProtocolSpec, ProxyMode, RouteSpec, TargetSpec,
 };
 use crate::telemetry::CloseReason as Reason;
 use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
@@ -86,7 +86,7 @@ const NAMES: [Reason; 4] =
 /// Gives a listener its series. Its connections may go to any of the pools.
 pub(super) fn expect_of_listener(
     spec: &ListenerSpec,
-    places: &BTreeMap<Arc<str>, Arc<Place>>,
+    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     metrics: &ListenerMetrics,
 ) {
     let policy = &spec.policy;
@@ -122,7 +122,7 @@ pub(super) fn expect_of_listener(
     }
     expect_of_routes(policy.protocol.routes(), metrics);
     expect_of_hellos(policy, metrics);
-    for place in places.values() {
+    for place in pool_slots.values() {
         reasons_of_pool(place.served().pool.spec(), &may_close_if);
     }
 }
@@ -139,20 +139,20 @@ fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
         }
     }
     let (openings, further): (&[Opening], &[Reason]) = match &policy.front {
-        FrontSpec::Straight => return,
-        FrontSpec::Postgres { .. } => (
+        OpeningSpec::Straight => return,
+        OpeningSpec::Postgres { .. } => (
             &[Opening::Tls, Opening::Upgraded, Opening::Plaintext, Opening::Cancel],
             &[Reason::PlaintextRefused, Reason::CancelRefused],
         ),
-        FrontSpec::Starttls { .. } => (&[Opening::Upgraded], &[Reason::TooManyCommands]),
-        FrontSpec::Detect(_) => (
+        OpeningSpec::Starttls { .. } => (&[Opening::Upgraded], &[Reason::TooManyCommands]),
+        OpeningSpec::Detect(_) => (
             &[Opening::Tls, Opening::Ssh, Opening::Http, Opening::Postgres, Opening::Other, Opening::Silent],
             &[Reason::UnknownProtocol],
         ),
     };
     openings.iter().for_each(|&opening| metrics.may_open(opening));
     further.iter().for_each(|&reason| metrics.may_close(reason));
-    if !matches!(policy.front, FrontSpec::Detect(_)) {
+    if !matches!(policy.front, OpeningSpec::Detect(_)) {
         OPENINGS.iter().for_each(|&reason| metrics.may_close(reason));
     }
 }

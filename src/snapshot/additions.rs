@@ -19,12 +19,12 @@ pub const MOST_ADDITIONS: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Additions {
     entries: Mutex<BTreeMap<IpPrefix, Option<Instant>>>,
-    set: ArcSwap<Present>,
+    set: ArcSwap<PresentEntries>,
 }
 
 /// What an entry's addition did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AdditionOutcome {
     /// It is new.
     New,
     /// It was there; its end is another one now.
@@ -36,11 +36,11 @@ pub enum Added {
 #[error(
     "there are {MOST_ADDITIONS} entries besides those of the file; remove some, or write them into the file"
 )]
-pub struct Full;
+pub struct ListFull;
 
 /// The entries at a moment.
 #[derive(Debug, Default)]
-struct Present {
+struct PresentEntries {
     set: PrefixSet,
     /// Sorted.
     entries: Box<[(IpPrefix, Option<Instant>)]>,
@@ -50,7 +50,7 @@ struct Present {
     next_end: Option<Instant>,
 }
 
-impl Present {
+impl PresentEntries {
     fn of(entries: &BTreeMap<IpPrefix, Option<Instant>>) -> Self {
         let lengths: BTreeSet<u8> = entries.keys().map(IpPrefix::length).collect();
         Self {
@@ -63,9 +63,9 @@ impl Present {
 
     fn around(&self, address: IpAddr, now: Instant) -> Option<&(IpPrefix, Option<Instant>)> {
         let networks = self.lengths.iter().filter_map(|length| IpPrefix::of_length(address, *length));
-        let places =
+        let pool_slots =
             networks.filter_map(|network| self.entries.binary_search_by_key(&network, |entry| entry.0).ok());
-        places.map(|place| &self.entries[place]).find(|(_, end)| is_present(*end, now))
+        pool_slots.map(|place| &self.entries[place]).find(|(_, end)| is_present(*end, now))
     }
 }
 
@@ -111,15 +111,20 @@ impl Additions {
     /// # Errors
     ///
     /// When there are too many.
-    pub fn add(&self, prefix: IpPrefix, end: Option<Instant>, now: Instant) -> Result<Added, Full> {
+    pub fn add(
+        &self,
+        prefix: IpPrefix,
+        end: Option<Instant>,
+        now: Instant,
+    ) -> Result<AdditionOutcome, ListFull> {
         let mut entries = self.lock();
         entries.retain(|_, end| is_present(*end, now));
         if entries.len() >= MOST_ADDITIONS && !entries.contains_key(&prefix) {
-            return Err(Full);
+            return Err(ListFull);
         }
         let before = entries.insert(prefix, end);
-        self.set.store(Present::of(&entries).into());
-        Ok(if before.is_some() { Added::Again } else { Added::New })
+        self.set.store(PresentEntries::of(&entries).into());
+        Ok(if before.is_some() { AdditionOutcome::Again } else { AdditionOutcome::New })
     }
 
     /// Removes an entry; whether it was there.
@@ -127,7 +132,7 @@ impl Additions {
         let mut entries = self.lock();
         let end = entries.remove(&prefix);
         if end.is_some() {
-            self.set.store(Present::of(&entries).into());
+            self.set.store(PresentEntries::of(&entries).into());
         }
         end.is_some_and(|end| is_present(end, now))
     }
@@ -139,7 +144,7 @@ impl Additions {
         }
         let mut entries = self.lock();
         entries.retain(|_, end| is_present(*end, now));
-        self.set.store(Present::of(&entries).into());
+        self.set.store(PresentEntries::of(&entries).into());
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<IpPrefix, Option<Instant>>> {
@@ -180,9 +185,12 @@ mod tests {
     fn entries_end_by_themselves() {
         let clock = Clock(Instant::now());
         let some = Additions::default();
-        assert_eq!(some.add(prefix("10.0.0.0/24"), Some(clock.at(10)), clock.at(0)), Ok(Added::New));
-        assert_eq!(some.add(prefix("10.0.0.7"), Some(clock.at(20)), clock.at(0)), Ok(Added::New));
-        assert_eq!(some.add(prefix("2001:db8::/32"), None, clock.at(0)), Ok(Added::New));
+        assert_eq!(
+            some.add(prefix("10.0.0.0/24"), Some(clock.at(10)), clock.at(0)),
+            Ok(AdditionOutcome::New)
+        );
+        assert_eq!(some.add(prefix("10.0.0.7"), Some(clock.at(20)), clock.at(0)), Ok(AdditionOutcome::New));
+        assert_eq!(some.add(prefix("2001:db8::/32"), None, clock.at(0)), Ok(AdditionOutcome::New));
         clock.check(&some, "10.0.0.1", 9, true);
         clock.check(&some, "10.0.0.1", 10, false);
         clock.check(&some, "10.0.0.7", 10, true);
@@ -204,7 +212,7 @@ mod tests {
         let some = Additions::default();
         let one = prefix("10.0.0.7");
         some.add(one, Some(clock.at(10)), clock.at(0)).unwrap();
-        assert_eq!(some.add(one, Some(clock.at(30)), clock.at(5)), Ok(Added::Again));
+        assert_eq!(some.add(one, Some(clock.at(30)), clock.at(5)), Ok(AdditionOutcome::Again));
         clock.check(&some, "10.0.0.7", 29, true);
         assert!(some.remove(one, clock.at(6)) && some.count(clock.at(6)) == 0);
         clock.check(&some, "10.0.0.7", 6, false);
@@ -223,9 +231,9 @@ mod tests {
             let all = (0..MOST_ADDITIONS as u32).map(|n| Ipv4Addr::from_bits(n).to_string());
             entries.extend(all.map(|text| (prefix(&text), Some(clock.at(10)))));
         }
-        assert_eq!(some.add(prefix("::1"), None, clock.at(9)), Err(Full));
-        assert_eq!(some.add(prefix("0.0.0.0"), None, clock.at(9)), Ok(Added::Again));
-        assert_eq!(some.add(prefix("::1"), None, clock.at(10)), Ok(Added::New));
+        assert_eq!(some.add(prefix("::1"), None, clock.at(9)), Err(ListFull));
+        assert_eq!(some.add(prefix("0.0.0.0"), None, clock.at(9)), Ok(AdditionOutcome::Again));
+        assert_eq!(some.add(prefix("::1"), None, clock.at(10)), Ok(AdditionOutcome::New));
         assert_eq!(some.count(clock.at(10)), 2);
     }
 

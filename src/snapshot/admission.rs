@@ -16,7 +16,7 @@ pub struct Admission {
 
 /// What a route or a pool may have.
 #[derive(Clone, Debug)]
-pub struct Limited {
+pub struct UsageLimit {
     /// What is used of it; outlives reloads.
     pub quota: Arc<Quota>,
     /// What becomes of a connection above it.

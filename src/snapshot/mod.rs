@@ -5,16 +5,16 @@
 //!
 //! Any worker may hold the last reference to an old snapshot; `reclaim` frees its large parts.
 //!
-//! Policies name pools by their [`Place`], so that a pool whose backends are discovered can be replaced
+//! Policies name pools by their [`PoolSlot`], so that a pool whose backends are discovered can be replaced
 //! alone: a hundred thousand routes need not be built again because one backend came.
 
+pub mod access;
 pub mod additions;
 mod admission;
-pub mod front;
-pub mod lists;
+pub mod opening;
+pub mod policy_spec;
 mod proxy;
 mod routes;
-pub mod spec;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -28,15 +28,15 @@ use crate::relay::RelayOptions;
 use crate::route::RequiredFacts;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
+pub use access::{AccessRules, AccessSpec, ClientRefusal, List, ListSpec};
 pub use additions::Additions;
-pub use admission::{Admission, Limited};
-pub use front::{DetectSpec, Front, FrontSpec};
-pub use lists::{Access, AccessSpec, List, ListSpec, Refused};
-pub use proxy::{ProxyMode, ProxySpec, Trusted};
-pub use routes::{Action, Routes, Target, TcpPolicy, TlsPolicy, Unrouted};
-pub use spec::{
+pub use admission::{Admission, UsageLimit};
+pub use opening::{DetectSpec, OpeningPolicy, OpeningSpec};
+pub use policy_spec::{
     ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
 };
+pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
+pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
 
 /// The identity of a listening socket: its address, and for a port that the kernel chooses also the
 /// listener and its place there, because several may be written alike.
@@ -65,18 +65,18 @@ pub struct Snapshot {
     /// What happens to the connections of a socket.
     pub policies: HashMap<SocketId, Arc<Policy>>,
     /// The pools by name.
-    pub pools: BTreeMap<Arc<str>, Arc<Served>>,
+    pub pools: BTreeMap<Arc<str>, Arc<ServedPool>>,
     /// Where the policies find these pools, by name.
-    pub places: BTreeMap<Arc<str>, Arc<Place>>,
+    pub pool_slots: BTreeMap<Arc<str>, Arc<PoolSlot>>,
     /// The lists of addresses, by name.
     pub lists: BTreeMap<Arc<str>, Arc<List>>,
 }
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        let Self { policies, pools, places, lists } = self;
+        let Self { policies, pools, pool_slots, lists } = self;
         let (policies, pools) = (std::mem::take(policies), std::mem::take(pools));
-        reclaim::free_later((policies, pools, std::mem::take(places), std::mem::take(lists)));
+        reclaim::free_later((policies, pools, std::mem::take(pool_slots), std::mem::take(lists)));
     }
 }
 
@@ -90,9 +90,9 @@ impl Snapshot {
     }
 
     /// The same with another pool in the place of that name. Connections find it there at once.
-    pub fn replace(&self, name: &Arc<str>, served: Arc<Served>) -> Self {
+    pub fn replace(&self, name: &Arc<str>, served: Arc<ServedPool>) -> Self {
         let mut new = self.clone();
-        if let Some(place) = self.places.get(name) {
+        if let Some(place) = self.pool_slots.get(name) {
             place.0.store(Arc::clone(&served));
             new.pools.insert(Arc::clone(name), served);
         }
@@ -103,22 +103,22 @@ impl Snapshot {
 /// Where policies find a pool. Shared by the snapshots in which that pool differs by its discovered backends
 /// alone; a reload that changes a pool makes a new place, so that what is decided by an older policy keeps
 /// to the pool it was made for.
-pub struct Place(ArcSwap<Served>);
+pub struct PoolSlot(ArcSwap<ServedPool>);
 
-impl Place {
+impl PoolSlot {
     /// A place with its first pool.
-    pub fn new(served: Arc<Served>) -> Arc<Self> {
+    pub fn new(served: Arc<ServedPool>) -> Arc<Self> {
         Arc::new(Self(ArcSwap::new(served)))
     }
 
     /// The pool that stands there now.
-    pub fn served(&self) -> Arc<Served> {
+    pub fn served(&self) -> Arc<ServedPool> {
         self.0.load_full()
     }
 }
 
 /// A pool with its metrics.
-pub struct Served {
+pub struct ServedPool {
     /// The pool, with all its backends.
     pub pool: Arc<Pool>,
     /// Its fixed series.
@@ -126,7 +126,7 @@ pub struct Served {
     /// What is known of each source of further backends.
     pub discovery: Vec<Arc<Discovery>>,
     /// What all its backends together may have.
-    pub limits: Option<Limited>,
+    pub limits: Option<UsageLimit>,
 }
 
 /// What a listener does with its connections.
@@ -136,7 +136,7 @@ pub struct Policy {
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
     /// Who may come in; `None` lets everybody in.
-    pub access: Option<Box<Access>>,
+    pub access: Option<Box<AccessRules>>,
     /// What is asked of who comes, besides `gate`.
     pub admission: Option<Box<Admission>>,
     /// Whether PROXY headers are read, and whose.
@@ -144,7 +144,7 @@ pub struct Policy {
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: Protocol,
     /// What comes before the hello of a listener that reads one.
-    pub front: Front,
+    pub front: OpeningPolicy,
     /// How bytes are moved.
     pub relay: Arc<RelayOptions>,
     /// The listener's places; outlives reloads.

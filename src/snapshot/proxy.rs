@@ -11,7 +11,7 @@ pub struct ProxySpec {
     /// What becomes of peers that are not trusted, and of connections without a header.
     pub mode: ProxyMode,
     /// Whose headers are believed.
-    pub trusted: Trusted,
+    pub trusted: TrustedPeers,
     /// From the accept to the end of the header. Default 30 s.
     pub timeout: Duration,
 }
@@ -41,14 +41,14 @@ impl ProxyMode {
 
 /// The peers whose headers are believed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trusted {
+pub struct TrustedPeers {
     /// Those with these addresses; IPv4-mapped ones count as IPv4.
     pub prefixes: Prefixes,
     /// Those that come through a Unix socket: whoever may open it.
     pub unix: bool,
 }
 
-impl Trusted {
+impl TrustedPeers {
     /// Whether a peer is one of them.
     pub fn contains(&self, peer: &Address) -> bool {
         match peer.tcp() {
@@ -64,7 +64,7 @@ mod tests {
 
     fn check(trusted: &str, peer: &str, expected: bool) {
         let prefixes: Prefixes = trusted.split_whitespace().map(|prefix| prefix.parse().unwrap()).collect();
-        let found = Trusted { prefixes, unix: false }.contains(&peer.parse().unwrap());
+        let found = TrustedPeers { prefixes, unix: false }.contains(&peer.parse().unwrap());
         assert_eq!(found, expected, "{trusted} {peer}");
     }
 
@@ -78,6 +78,6 @@ mod tests {
         check("0.0.0.0/0", "[::1]:4", false);
         check("::/0", "10.1.2.3:4", false);
         check("0.0.0.0/0 ::/0", "unix:/x", false);
-        assert!(Trusted { unix: true, ..Trusted::default() }.contains(&"unix:/x".parse().unwrap()));
+        assert!(TrustedPeers { unix: true, ..TrustedPeers::default() }.contains(&"unix:/x".parse().unwrap()));
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{HelloSpec, Limited, Place};
+use super::{HelloSpec, PoolSlot, UsageLimit};
 use crate::reclaim::Deferred;
 use crate::route::{ConnectionFacts, RouteId, RouteMatch, RouteTable, Split};
 use crate::telemetry::RouteCounts;
@@ -15,7 +15,7 @@ pub struct Routes {
     /// Names and conditions to places in `targets`.
     pub table: RouteTable,
     /// The routes' words and where they lead, by [`RouteId`].
-    pub targets: Vec<Target>,
+    pub targets: Vec<RouteTarget>,
 }
 
 impl Routes {
@@ -34,10 +34,10 @@ impl Routes {
         &self,
         name: Option<&ServerName>,
         what: &ConnectionFacts<'_>,
-    ) -> Result<Option<&Target>, Unrouted> {
+    ) -> Result<Option<&RouteTarget>, NoRoute> {
         match self.table.find(name, what) {
             RouteMatch::Route(RouteId(route)) => Ok(Some(&self.targets[route as usize])),
-            RouteMatch::TooOld => Err(Unrouted::TooOld),
+            RouteMatch::TooOld => Err(NoRoute::TooOld),
             RouteMatch::Nothing => Ok(None),
         }
     }
@@ -48,12 +48,12 @@ pub struct TcpPolicy {
     /// Routes by what is known without reading.
     pub routes: Deferred<Routes>,
     /// Connections that no route takes.
-    pub pool: Arc<Place>,
+    pub pool: Arc<PoolSlot>,
 }
 
 impl TcpPolicy {
     /// The target of a connection; `None` for the listener's pool.
-    pub fn target(&self, what: &ConnectionFacts<'_>) -> Option<&Target> {
+    pub fn target(&self, what: &ConnectionFacts<'_>) -> Option<&RouteTarget> {
         self.routes.target(None, what).ok().flatten()
     }
 }
@@ -63,22 +63,22 @@ pub struct TlsPolicy {
     /// The routes.
     pub routes: Deferred<Routes>,
     /// Clients that send no name and that no route takes; `None` rejects.
-    pub no_sni: Option<Target>,
+    pub no_sni: Option<RouteTarget>,
     /// Clients whose name no route matches; `None` rejects.
-    pub unmatched: Option<Target>,
+    pub unmatched: Option<RouteTarget>,
     /// The bounds of reading a hello.
     pub hello: HelloSpec,
 }
 
 /// What happens to connections, and the words of the route that says so.
 #[derive(Clone)]
-pub struct Target {
+pub struct RouteTarget {
     /// The route as written, or the key that stands for it.
     pub route: Arc<str>,
     /// Where it leads.
     pub action: Action,
     /// What it may have.
-    pub limits: Option<Limited>,
+    pub limits: Option<UsageLimit>,
     /// What is counted of a route with a name; outlives reloads.
     pub counts: Option<Arc<RouteCounts>>,
 }
@@ -87,9 +87,9 @@ pub struct Target {
 #[derive(Clone)]
 pub enum Action {
     /// It goes to a pool.
-    Pool(Arc<Place>),
+    Pool(Arc<PoolSlot>),
     /// It goes to one of several pools.
-    Split(Arc<(Split, Vec<Arc<Place>>)>),
+    Split(Arc<(Split, Vec<Arc<PoolSlot>>)>),
     /// It is refused with a TLS alert, without TLS by a reset.
     Reject,
     /// It is reset without a word.
@@ -98,7 +98,7 @@ pub enum Action {
 
 impl Action {
     /// The pool for a client with this address, if it goes to one.
-    pub fn place(&self, source: Option<IpAddr>) -> Option<&Arc<Place>> {
+    pub fn place(&self, source: Option<IpAddr>) -> Option<&Arc<PoolSlot>> {
         match self {
             Self::Pool(place) => Some(place),
             Self::Split(split) => split.1.get(split.0.place(source)),
@@ -109,7 +109,7 @@ impl Action {
 
 /// Why a connection leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unrouted {
+pub enum NoRoute {
     /// The client sent no name, and that is rejected.
     NoSni,
     /// No route matches the name, and that is rejected.
@@ -124,13 +124,17 @@ impl TlsPolicy {
     /// # Errors
     ///
     /// Why there is none.
-    pub fn target(&self, name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> Result<&Target, Unrouted> {
+    pub fn target(
+        &self,
+        name: Option<&ServerName>,
+        what: &ConnectionFacts<'_>,
+    ) -> Result<&RouteTarget, NoRoute> {
         if let Some(target) = self.routes.target(name, what)? {
             return Ok(target);
         }
         match name {
-            None => self.no_sni.as_ref().ok_or(Unrouted::NoSni),
-            Some(_) => self.unmatched.as_ref().ok_or(Unrouted::Unmatched),
+            None => self.no_sni.as_ref().ok_or(NoRoute::NoSni),
+            Some(_) => self.unmatched.as_ref().ok_or(NoRoute::Unmatched),
         }
     }
 }

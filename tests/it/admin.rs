@@ -212,10 +212,10 @@ fn status_tells_what_is_there() {
         "pools",
         "events",
     ];
-    let places: Vec<_> = keys
+    let pool_slots: Vec<_> = keys
         .map(|key| text.find(&format!("\n  \"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}")))
         .into();
-    assert!(places.is_sorted(), "the keys have one order: {text}");
+    assert!(pool_slots.is_sorted(), "the keys have one order: {text}");
     drop(client);
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pointsman::admin;
 use pointsman::config::{self, Config};
 use pointsman::server::Life;
-use pointsman::snapshot::Served;
+use pointsman::snapshot::ServedPool;
 use serde_json::{Value, json};
 
 use crate::support::dns::{Dns, Said};
@@ -64,7 +64,7 @@ fn by_dns(dns: &Dns, port: u16) -> Config {
     ))
 }
 
-fn served(proxy: &Proxy) -> Arc<Served> {
+fn served(proxy: &Proxy) -> Arc<ServedPool> {
     Arc::clone(&proxy.remote.view().snapshot.load().pools["main"])
 }
 

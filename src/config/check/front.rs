@@ -17,7 +17,7 @@ use crate::config::words::Word;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::pool::pool_spec::HashOn;
-use crate::snapshot::{ActionSpec, DetectSpec, FrontSpec, PolicySpec, ProtocolSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, DetectSpec, OpeningSpec, PolicySpec, ProtocolSpec, TargetSpec};
 use crate::sys::process::host_name;
 use crate::wire::Starttls;
 
@@ -29,7 +29,12 @@ const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
     /// The front of a listener that reads hellos; `tls` is where it routes them.
-    pub(super) fn front(&self, tls: &ProtocolSpec, pools: &mut Pools, found: &mut Findings<'_>) -> FrontSpec {
+    pub(super) fn front(
+        &self,
+        tls: &ProtocolSpec,
+        pools: &mut Pools,
+        found: &mut Findings<'_>,
+    ) -> OpeningSpec {
         let words = self.words;
         let protocol = words.protocol.value().map_or(Protocol::Tcp, |choice| choice.0);
         self.refuse_front_keys(protocol, found);
@@ -40,13 +45,13 @@ impl ListenerChecker<'_> {
         let databases = self.named("databases", &words.databases, pools, found);
         let users = self.named("users", &words.users, pools, found);
         let detect = self.detect(pools, found);
-        let starttls = |protocol| FrontSpec::Starttls {
+        let starttls = |protocol| OpeningSpec::Starttls {
             protocol,
             hostname: words.hostname.value().map_or_else(host_name, |name| name.0.as_str().to_owned()).into(),
             greeting_timeout,
         };
         match protocol {
-            Protocol::Tcp | Protocol::Tls => FrontSpec::Straight,
+            Protocol::Tcp | Protocol::Tls => OpeningSpec::Straight,
             Protocol::Postgres => {
                 let cancel = match &words.cancel {
                     // A file may lead to further pools, today or tomorrow, whose servers must not get the secret.
@@ -55,12 +60,12 @@ impl ListenerChecker<'_> {
                     }
                     _ => cancel,
                 };
-                FrontSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout }
+                OpeningSpec::Postgres { plaintext, databases, users, cancel, greeting_timeout }
             }
             Protocol::Smtp => starttls(Starttls::Smtp),
             Protocol::Imap => starttls(Starttls::Imap),
             Protocol::Pop3 => starttls(Starttls::Pop3),
-            Protocol::Auto => FrontSpec::Detect(detect),
+            Protocol::Auto => OpeningSpec::Detect(detect),
         }
     }
 
@@ -153,7 +158,7 @@ impl ListenerChecker<'_> {
 /// Tells the pools to which requests to cancel come.
 pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
     for listener in listeners {
-        if let FrontSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
+        if let OpeningSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
             && let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name)
         {
             pool.gets_cancels = true;
@@ -175,7 +180,7 @@ pub(super) fn warn_of_lost_cancels(
         else {
             continue;
         };
-        let FrontSpec::Postgres { plaintext, databases, users, cancel, .. } = front else { continue };
+        let OpeningSpec::Postgres { plaintext, databases, users, cancel, .. } = front else { continue };
         let (message, help) = match cancel {
             TargetSpec::Pool(name) => {
                 if pools.iter().find(|pool| pool.name == *name).is_none_or(leads_back) {

@@ -14,7 +14,7 @@ use crate::config::read::{Entry, NamedTable, OneOrMany};
 use crate::config::words::name_fault;
 use crate::route::IpPrefix;
 use crate::route::prefix::AddressRange;
-use crate::snapshot::lists::{AccessSpec, ListFileSpec, ListSource, ListSpec, Refused, RuleSpec};
+use crate::snapshot::access::{AccessSpec, ClientRefusal, ListFileSpec, ListSource, ListSpec, RuleSpec};
 use crate::sys::Address;
 
 /// Every list by name, and what is in force for all listeners.
@@ -168,8 +168,8 @@ impl ListenerChecker<'_> {
             lists.rule(written, &self.key("allow"), found)
         });
         let refused = match words.refused.value() {
-            Some(choice) if choice.0 == Refusal::Drop => Refused::Drop,
-            _ => Refused::Reject,
+            Some(choice) if choice.0 == Refusal::Drop => ClientRefusal::Drop,
+            _ => ClientRefusal::Reject,
         };
         let fingerprints = words.deny_ja4.value().map_or(&[][..], |list| &list.0.items);
         let deny_ja4: Vec<_> = fingerprints.iter().map(|item| item.value.0.clone()).collect();

@@ -12,7 +12,7 @@ use crate::config::proxy::{CheckHeaderWord, PassWords, ProxyIn, ProxyOut, TlvKin
 use crate::config::read::{Entry, Key, Named, NamedTable};
 use crate::config::words::Choice;
 use crate::pool::{AnnounceSpec, CheckHeader, Passed};
-use crate::snapshot::{ProxyMode, ProxySpec, Trusted};
+use crate::snapshot::{ProxyMode, ProxySpec, TrustedPeers};
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
 /// Balancers send the header with the connection, or with its first bytes.
@@ -56,7 +56,7 @@ pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<
     });
     ProxySpec {
         mode: or(mode, |choice| choice.0, ProxyMode::Require),
-        trusted: Trusted {
+        trusted: TrustedPeers {
             prefixes: networks.collect(),
             unix: items.iter().any(|item| matches!(item.value, TrustedPeer::Unix)),
         },

@@ -147,7 +147,7 @@ fn who_may_come_in() {
     assert_eq!(access.deny.lists, ["b".into(), "a".into()]);
     assert_eq!(access.deny.prefixes, ["::1".parse().unwrap(), "::2".parse().unwrap()]);
     assert_eq!(access.allow.as_ref().map(|rule| rule.prefixes.len()), Some(1));
-    assert_eq!(access.refused, Refused::Drop);
+    assert_eq!(access.refused, ClientRefusal::Drop);
     assert_eq!(good(&whole("", "", "")).listeners[0].policy.access, None);
 }
 
@@ -242,7 +242,7 @@ fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
         format!("[listener.db]\nbind = ':1'\nprotocol = 'postgres'\n{keys}\n{others}\n{}", pools.concat());
     check(&text, warnings);
     let (config, _) = parse("test.toml", &text).unwrap();
-    let FrontSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{keys}") };
+    let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{keys}") };
     assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
 }
 

@@ -11,7 +11,7 @@ use crate::telemetry::Counter;
 /// The places for checks of the whole process. Shared by all checks; ends with the last.
 #[derive(Debug)]
 pub struct CheckLimit {
-    places: Semaphore,
+    pool_slots: Semaphore,
     /// Places that are to go as soon as they are free, as the limit fell while they were in use.
     surplus: AtomicUsize,
     limit: AtomicUsize,
@@ -24,7 +24,7 @@ impl CheckLimit {
     pub fn new(limit: usize, delayed: Counter) -> Arc<Self> {
         let limit = bounded(limit);
         Arc::new(Self {
-            places: Semaphore::new(limit),
+            pool_slots: Semaphore::new(limit),
             surplus: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             delayed,
@@ -39,10 +39,10 @@ impl CheckLimit {
             let more = limit - before;
             let kept = self.surplus.load(Ordering::Relaxed).min(more);
             self.surplus.fetch_sub(kept, Ordering::Relaxed);
-            self.places.add_permits(more - kept);
+            self.pool_slots.add_permits(more - kept);
         } else {
             let fewer = before - limit;
-            let taken = self.places.forget_permits(fewer);
+            let taken = self.pool_slots.forget_permits(fewer);
             self.surplus.fetch_add(fewer - taken, Ordering::Relaxed);
         }
     }
@@ -53,14 +53,14 @@ impl CheckLimit {
     ///
     /// Dropped while it waits, it has taken nothing.
     pub(in crate::pool) async fn enter(&self) -> SemaphorePermit<'_> {
-        if let Ok(place) = self.places.try_acquire()
+        if let Ok(place) = self.pool_slots.try_acquire()
             && let Some(place) = self.keep(place)
         {
             return place;
         }
         self.delayed.increment(1);
         loop {
-            let place = self.places.acquire().await.expect("it is never closed");
+            let place = self.pool_slots.acquire().await.expect("it is never closed");
             if let Some(place) = self.keep(place) {
                 return place;
             }

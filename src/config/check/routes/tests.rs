@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use crate::config::{Config, RoutesReader, load, parse};
 use crate::route::{NamePattern, RouteKey};
-use crate::snapshot::{ActionSpec, FrontSpec, TargetSpec};
+use crate::snapshot::{ActionSpec, OpeningSpec, TargetSpec};
 
 /// A tls listener with these routes, and pools `a`, `b` and `c`, the last of which hashes names.
 fn tls(routes: &str) -> String {
@@ -241,7 +241,9 @@ fn requests_to_cancel_do_not_follow_a_file() {
         let protocol =
             format!("protocol = 'postgres'\nroutes = [{{ sni = 'a.example', pool = 'a' }}]\n{keys}");
         let config = with_file(name, &protocol, "routes = [{ sni = 'b.example', pool = 'b' }]").unwrap();
-        let FrontSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{name}") };
+        let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else {
+            panic!("{name}")
+        };
         assert_eq!(*cancel, expected, "{keys}");
     };
     check("cancel", "", TargetSpec::Reject);

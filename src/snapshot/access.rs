@@ -76,7 +76,7 @@ pub struct List {
     /// Its name.
     pub name: Arc<str>,
     /// What can change without a reload. Outlives the list: the next one of that name has the same.
-    pub kept: Arc<Kept>,
+    pub kept: Arc<ListState>,
     written: Deferred<PrefixSet>,
     written_count: usize,
     file: Option<(ListSource, ArcSwap<FileEntries>)>,
@@ -84,7 +84,7 @@ pub struct List {
 
 /// What stays of a list over reloads.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct ListState {
     /// The entries that were added while the process runs.
     pub additions: Additions,
     refusals: AtomicU64,
@@ -173,7 +173,7 @@ impl List {
     }
 }
 
-impl Kept {
+impl ListState {
     /// Counts that the file could not be read, or was broken.
     pub fn count_failed_load(&self) {
         self.failed_loads.fetch_add(1, Ordering::Relaxed);
@@ -220,7 +220,7 @@ pub struct AccessSpec {
     /// All but these are refused; `None` lets everybody in who is not denied.
     pub allow: Option<RuleSpec>,
     /// How.
-    pub refused: Refused,
+    pub refused: ClientRefusal,
 }
 
 /// Lists, by name, and networks.
@@ -234,7 +234,7 @@ pub struct RuleSpec {
 
 /// How a client is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Refused {
+pub enum ClientRefusal {
     /// With a TLS alert where TLS is spoken, else by a reset.
     #[default]
     Reject,
@@ -244,12 +244,12 @@ pub enum Refused {
 
 /// Who may come in through a listener.
 #[derive(Debug)]
-pub struct Access {
+pub struct AccessRules {
     deny: Rule,
     deny_ja4: Box<[Ja4Pattern]>,
     allow: Option<Rule>,
     /// How those are refused who may not.
-    pub refused: Refused,
+    pub refused: ClientRefusal,
 }
 
 #[derive(Debug)]
@@ -260,7 +260,7 @@ struct Rule {
 
 /// Why an address may not come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Denial {
+pub enum AccessDenial {
     /// It is denied.
     Denied,
     /// It is not among those that are allowed.
@@ -269,7 +269,7 @@ pub enum Denial {
 
 /// Which rules an address is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum RuleScope {
     /// All of them: it is the client's.
     Client,
     /// Whether it is denied: it is that of a proxy, whose client is yet to be told.
@@ -287,7 +287,7 @@ impl Rule {
     }
 }
 
-impl Access {
+impl AccessRules {
     /// Builds it of the lists there are.
     ///
     /// # Errors
@@ -305,17 +305,22 @@ impl Access {
     /// # Errors
     ///
     /// Why it may not.
-    pub fn ask(&self, address: IpAddr, asked: Asked, now: impl Fn() -> Instant) -> Result<(), Denial> {
+    pub fn ask(
+        &self,
+        address: IpAddr,
+        asked: RuleScope,
+        now: impl Fn() -> Instant,
+    ) -> Result<(), AccessDenial> {
         if let Some(list) = self.deny.list(address, &now) {
             list.kept.refusals.fetch_add(1, Ordering::Relaxed);
-            return Err(Denial::Denied);
+            return Err(AccessDenial::Denied);
         }
         if self.deny.prefixes.contains(address) {
-            return Err(Denial::Denied);
+            return Err(AccessDenial::Denied);
         }
         let is_allowed = |rule: &Rule| rule.prefixes.contains(address) || rule.list(address, &now).is_some();
         match &self.allow {
-            Some(rule) if asked == Asked::Client && !is_allowed(rule) => Err(Denial::NotAllowed),
+            Some(rule) if asked == RuleScope::Client && !is_allowed(rule) => Err(AccessDenial::NotAllowed),
             _ => Ok(()),
         }
     }
@@ -358,7 +363,7 @@ mod tests {
         RuleSpec { lists: lists.iter().map(|name| (*name).into()).collect(), prefixes: prefixes(texts) }
     }
 
-    fn check(access: &Access, address: &str, asked: Asked, expected: Result<(), Denial>) {
+    fn check(access: &AccessRules, address: &str, asked: RuleScope, expected: Result<(), AccessDenial>) {
         assert_eq!(
             access.ask(address.parse().unwrap(), asked, Instant::now),
             expected,
@@ -368,8 +373,8 @@ mod tests {
 
     #[test]
     fn deny_comes_before_allow() {
-        use Asked::{Client, Proxy};
-        use Denial::{Denied, NotAllowed};
+        use AccessDenial::{Denied, NotAllowed};
+        use RuleScope::{Client, Proxy};
         let list = List::build(&spec("10.1.0.0/16", Some("10.2.0.0/16")), None);
         let find = |name: &Arc<str>| (**name == *"bad").then(|| Arc::clone(&list));
         let spec = AccessSpec {
@@ -377,7 +382,7 @@ mod tests {
             allow: Some(rule(&[], "10.0.0.0/8")),
             ..AccessSpec::default()
         };
-        let access = Access::build(&spec, find).unwrap();
+        let access = AccessRules::build(&spec, find).unwrap();
         check(&access, "10.0.0.1", Client, Ok(()));
         check(&access, "10.1.0.1", Client, Err(Denied));
         check(&access, "::ffff:10.2.0.1", Client, Err(Denied));
@@ -387,11 +392,11 @@ mod tests {
         check(&access, "10.1.0.1", Proxy, Err(Denied));
         assert_eq!(list.kept.refusals(), 3, "those of the list alone");
         let only = AccessSpec { allow: Some(rule(&["bad"], "")), ..AccessSpec::default() };
-        let only = Access::build(&only, find).unwrap();
+        let only = AccessRules::build(&only, find).unwrap();
         check(&only, "10.1.0.1", Client, Ok(()));
         check(&only, "10.3.0.1", Client, Err(NotAllowed));
         let unknown = AccessSpec { deny: rule(&["other"], ""), ..AccessSpec::default() };
-        assert_eq!(Access::build(&unknown, find).unwrap_err(), "other".into());
+        assert_eq!(AccessRules::build(&unknown, find).unwrap_err(), "other".into());
     }
 
     #[test]
@@ -399,16 +404,16 @@ mod tests {
         let list = List::build(&spec("", Some("10.2.0.0/16")), None);
         let find = |_: &Arc<str>| Some(Arc::clone(&list));
         let spec = AccessSpec { deny: rule(&["bad"], ""), ..AccessSpec::default() };
-        let access = Access::build(&spec, find).unwrap();
-        check(&access, "10.5.0.1", Asked::Client, Ok(()));
+        let access = AccessRules::build(&spec, find).unwrap();
+        check(&access, "10.5.0.1", RuleScope::Client, Ok(()));
         assert!(list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH));
         assert!(!list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH), "it is the same");
         assert!(!list.swap_file(&source("worse", ""), read("::1"), UNIX_EPOCH));
         assert!(!list.swap_file(&source("bad", "DE"), read("::1"), UNIX_EPOCH), "others are asked for");
-        check(&access, "10.5.0.1", Asked::Client, Err(Denial::Denied));
-        check(&access, "10.2.0.1", Asked::Client, Ok(()));
+        check(&access, "10.5.0.1", RuleScope::Client, Err(AccessDenial::Denied));
+        check(&access, "10.2.0.1", RuleScope::Client, Ok(()));
         list.kept.additions.add("10.2.0.1".parse().unwrap(), None, Instant::now()).unwrap();
-        check(&access, "10.2.0.1", Asked::Client, Err(Denial::Denied));
+        check(&access, "10.2.0.1", RuleScope::Client, Err(AccessDenial::Denied));
         assert_eq!((list.kept.loads(), list.kept.loaded(), list.written()), (3, 0, 0));
         assert_eq!(list.file().map(|(_, count)| count), Some(1));
     }

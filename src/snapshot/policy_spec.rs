@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::FrontSpec;
-use super::lists::AccessSpec;
+use super::OpeningSpec;
+use super::access::AccessSpec;
 use super::proxy::ProxySpec;
 use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::relay::RelayOptions;
@@ -21,7 +21,7 @@ pub struct PolicySpec {
     /// Whether and how the first bytes are read, and where connections go.
     pub protocol: ProtocolSpec,
     /// What comes before the hello of a listener that reads one.
-    pub front: FrontSpec,
+    pub front: OpeningSpec,
     /// How bytes are moved.
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.

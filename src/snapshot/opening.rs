@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Target, TargetSpec};
+use super::{RouteTarget, TargetSpec};
 use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
 
 /// What comes before the hello, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum FrontSpec {
+pub enum OpeningSpec {
     /// Nothing: the client begins with its hello.
     #[default]
     Straight,
@@ -58,21 +58,21 @@ pub struct DetectSpec {
 
 /// What comes before the hello.
 #[derive(Default)]
-pub enum Front {
+pub enum OpeningPolicy {
     /// Nothing.
     #[default]
     Straight,
     /// PostgreSQL.
-    Postgres(Box<PostgresFront>),
+    Postgres(Box<PostgresPolicy>),
     /// A protocol of mail.
-    Starttls(Box<Greet>),
+    Starttls(Box<GreetingPolicy>),
     /// One of several protocols.
-    Detect(Box<DetectFront>),
+    Detect(Box<DetectPolicy>),
 }
 
 /// What a backend is asked before it gets the hello, and how long it may take.
 #[derive(Clone, Debug)]
-pub struct Greet {
+pub struct GreetingPolicy {
     /// What is said.
     pub greeting: BackendGreeting,
     /// From the connect to the go-ahead.
@@ -80,45 +80,45 @@ pub struct Greet {
 }
 
 /// Where sessions of PostgreSQL go that have no server name.
-pub struct PostgresFront {
+pub struct PostgresPolicy {
     /// Without TLS; `None` rejects.
-    pub plaintext: Option<Target>,
+    pub plaintext: Option<RouteTarget>,
     /// Without TLS, by the name of the database.
-    pub databases: HashMap<Box<[u8]>, Target>,
+    pub databases: HashMap<Box<[u8]>, RouteTarget>,
     /// Without TLS, by the name of the user.
-    pub users: HashMap<Box<[u8]>, Target>,
+    pub users: HashMap<Box<[u8]>, RouteTarget>,
     /// Requests to cancel; `None` rejects.
-    pub cancel: Option<Target>,
+    pub cancel: Option<RouteTarget>,
     /// How TLS is opened with the backends.
-    pub greet: Greet,
+    pub greet: GreetingPolicy,
 }
 
 /// Where the protocols go; `None` rejects.
-pub struct DetectFront {
+pub struct DetectPolicy {
     /// SSH.
-    pub ssh: Option<Target>,
+    pub ssh: Option<RouteTarget>,
     /// HTTP without TLS.
-    pub http: Option<Target>,
+    pub http: Option<RouteTarget>,
     /// PostgreSQL.
-    pub postgres: Option<Target>,
+    pub postgres: Option<RouteTarget>,
     /// Whatever else.
-    pub other: Option<Target>,
+    pub other: Option<RouteTarget>,
     /// Clients that are silent.
-    pub on_timeout: Option<Target>,
+    pub on_timeout: Option<RouteTarget>,
     /// How long they may be.
     pub timeout: Duration,
 }
 
-impl PostgresFront {
+impl PostgresPolicy {
     /// The target of a session without TLS: by its database, else by its user, else the common one.
-    pub fn plaintext(&self, user: &[u8], database: &[u8]) -> Option<&Target> {
+    pub fn plaintext(&self, user: &[u8], database: &[u8]) -> Option<&RouteTarget> {
         self.databases.get(database).or_else(|| self.users.get(user)).or(self.plaintext.as_ref())
     }
 }
 
-impl DetectFront {
+impl DetectPolicy {
     /// The target of a protocol. That of TLS is found by its server name.
-    pub fn target(&self, spoken: DetectedProtocol) -> Option<&Target> {
+    pub fn target(&self, spoken: DetectedProtocol) -> Option<&RouteTarget> {
         match spoken {
             DetectedProtocol::Tls => None,
             DetectedProtocol::Ssh => self.ssh.as_ref(),
