@@ -20,7 +20,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::conn::{self, Bounds, Doors, Parcel, Surroundings};
+use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, TaskNext, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
 use crate::live::{CloseNotice, ConnectionRegistry, Loads, OpenConnections, TICK};
@@ -75,7 +75,7 @@ pub struct Supplies {
     /// The living configuration.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The bounds of the process.
-    pub bounds: Arc<Bounds>,
+    pub bounds: Arc<ProcessBounds>,
     /// Where records go.
     pub access_log: AccessLog,
     /// The process's metrics.
@@ -83,7 +83,7 @@ pub struct Supplies {
     /// Pipes each worker may have open.
     pub pipes: usize,
     /// The ways to all workers.
-    pub doors: Arc<Doors>,
+    pub migration_senders: Arc<MigrationSenders>,
     /// How much each worker has to do.
     pub loads: Arc<Loads>,
     /// Where it is told that clients fail at a backend.
@@ -111,14 +111,14 @@ impl Worker {
     pub fn start(
         number: usize,
         supplies: Supplies,
-        parcels: mpsc::UnboundedReceiver<Parcel>,
+        migrations: mpsc::UnboundedReceiver<Migration>,
     ) -> io::Result<Self> {
         let (inbox, orders) = mpsc::unbounded_channel();
         let (tell_end, ended) = oneshot::channel();
         let beats = Arc::new(AtomicU64::new(0));
         let beating = Arc::clone(&beats);
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let inbox = Inbox { orders, parcels };
+            let inbox = Inbox { orders, migrations };
             let _ = tell_end.send(run(number, supplies, inbox, &beating));
         })?;
         Ok(Self { number, inbox, beats, ended })
@@ -182,7 +182,7 @@ impl WorkerInbox {
 /// What reaches a worker from outside.
 struct Inbox {
     orders: mpsc::UnboundedReceiver<Order>,
-    parcels: mpsc::UnboundedReceiver<Parcel>,
+    migrations: mpsc::UnboundedReceiver<Migration>,
 }
 
 fn run(number: usize, supplies: Supplies, inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
@@ -198,14 +198,14 @@ async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &Atomi
                 Some(Order::Finish) | None => break,
                 Some(order) => desk.obey(order),
             },
-            Some(parcel) = inbox.parcels.recv() => conn::take_over(parcel, &desk.around),
+            Some(migration) = inbox.migrations.recv() => conn::take_over(migration, &desk.context),
             () = &mut tick => {
                 tick = sleep(TICK);
                 desk.sweep();
                 desk.check_listeners()?;
                 desk.register_again();
                 if beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(REBALANCE) {
-                    desk.around.registry.give_streams_away();
+                    desk.context.registry.give_streams_away();
                 }
             }
         }
@@ -250,7 +250,7 @@ async fn leave(accepting: Ended, closed: mpsc::Sender<Infallible>) {
 
 /// What a worker works with.
 struct Desk {
-    around: Rc<Surroundings>,
+    context: Rc<WorkerContext>,
     posts: HashMap<SocketId, Post>,
     /// Listening sockets that the reactor could not register. Each tick tries them again; clients that the kernel gives
     /// to such a socket wait in its queue.
@@ -262,22 +262,27 @@ struct Desk {
 impl Desk {
     fn new(number: usize, supplies: Supplies) -> Self {
         let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
-        let around = Surroundings {
+        let context = WorkerContext {
             snapshot: supplies.snapshot,
             registry: ConnectionRegistry::new(supplies.loads, number),
             engines: Rc::new(Engines::new(pipes)),
             bounds: supplies.bounds,
             access_log: supplies.access_log,
             metrics: supplies.metrics,
-            doors: supplies.doors,
+            migration_senders: supplies.migration_senders,
             failure_reports: supplies.failure_reports,
         };
-        Self { around: Rc::new(around), posts: HashMap::new(), unregistered: Vec::new(), leaving: Vec::new() }
+        Self {
+            context: Rc::new(context),
+            posts: HashMap::new(),
+            unregistered: Vec::new(),
+            leaving: Vec::new(),
+        }
     }
 
     fn sweep(&self) {
-        self.around.registry.sweep();
-        self.around.engines.pipes.sweep();
+        self.context.registry.sweep();
+        self.context.engines.pipes.sweep();
     }
 
     fn obey(&mut self, order: Order) {
@@ -298,13 +303,13 @@ impl Desk {
                 }
             }
             Order::RenewPolicies => {
-                let snapshot = self.around.snapshot.load();
+                let snapshot = self.context.snapshot.load();
                 self.posts.iter().for_each(|(id, post)| post.policy.renew(id, &snapshot));
             }
-            Order::ListOpen(to) => self.around.registry.list(to),
-            Order::CloseGroups(groups) => self.around.registry.close_groups(&groups),
-            Order::CloseInTurn(notice) => self.around.registry.close_in_turn(notice),
-            Order::CloseAll => self.around.registry.close_all(),
+            Order::ListOpen(to) => self.context.registry.list(to),
+            Order::CloseGroups(groups) => self.context.registry.close_groups(&groups),
+            Order::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),
+            Order::CloseAll => self.context.registry.close_all(),
             Order::Finish => {}
         }
     }
@@ -343,15 +348,15 @@ impl Desk {
             let _ = stopped.await;
         };
         let policy = Rc::new(CurrentPolicy::new(policy));
-        let around = Rc::clone(&self.around);
-        let until = accept_until(stopped, Rc::clone(&listening), id.clone(), Rc::clone(&policy), around);
+        let context = Rc::clone(&self.context);
+        let until = accept_until(stopped, Rc::clone(&listening), id.clone(), Rc::clone(&policy), context);
         let accepting = start(until);
         self.posts.insert(id.clone(), Post { _stop: stop, accepting, listening, policy });
         Ok(())
     }
 
     fn policy(&self, id: &SocketId) -> Option<Arc<Policy>> {
-        self.around.snapshot.load().policies.get(id).map(Arc::clone)
+        self.context.snapshot.load().policies.get(id).map(Arc::clone)
     }
 
     /// Tells an accept loop to end; when it has, the socket is closed.
@@ -380,7 +385,7 @@ impl Desk {
         for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
             let _ = accepting.await;
         }
-        let registry = Rc::clone(&self.around.registry);
+        let registry = Rc::clone(&self.context.registry);
         let mut closing = false;
         // A seat is taken before its parcel is sent, so nothing is on its way when none is taken. Another
         // worker may take one between that look and the end; once the door is shut it keeps its parcel,
@@ -393,7 +398,7 @@ impl Desk {
                         closing |= matches!(order, Order::CloseAll);
                         self.obey(order);
                     }
-                    Some(parcel) = inbox.parcels.recv() => self.take_over(parcel, closing),
+                    Some(migration) = inbox.migrations.recv() => self.take_over(migration, closing),
                     () = &mut *tick => {
                         *tick = sleep(TICK);
                         self.sweep();
@@ -401,19 +406,19 @@ impl Desk {
                     }
                 }
             }
-            inbox.parcels.close();
-            match inbox.parcels.recv().await {
-                Some(parcel) => self.take_over(parcel, closing),
+            inbox.migrations.close();
+            match inbox.migrations.recv().await {
+                Some(migration) => self.take_over(migration, closing),
                 None => return Ok(()),
             }
         }
     }
 
     /// Goes on with what another worker sent while this one ends.
-    fn take_over(&self, parcel: Parcel, closing: bool) {
-        conn::take_over(parcel, &self.around);
+    fn take_over(&self, migration: Migration, closing: bool) {
+        conn::take_over(migration, &self.context);
         if closing {
-            self.around.registry.close_all();
+            self.context.registry.close_all();
         }
     }
 }

@@ -7,10 +7,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::proxied::Announced;
-use super::sniff::Sniffed;
-use super::story::Story;
-use super::{Bounds, Surroundings};
+use super::proxied::ProxiedClient;
+use super::record::ConnectionRecord;
+use super::sniff::SniffedClient;
+use super::{ProcessBounds, WorkerContext};
 use crate::executor::{self, TaskNext, sleep};
 use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Moment, OverLimit, Permit, SourceBy,
@@ -22,16 +22,16 @@ use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::HeaderOrigin;
 
 /// Asks for a peer at its accept.
-pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
-    let Some(admission) = &policy.admission else { return place(policy, around) };
+pub(super) fn peer(peer: &Address, policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
+    let Some(admission) = &policy.admission else { return place(policy, context) };
     let now = Moment::now();
     let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
     // The source is the first, so that those whom it refuses take nothing from the others.
     let source = match is_trusted {
         true => None,
-        false => of_source(address_source(peer, admission), policy, admission, now, &around.bounds)?,
+        false => of_source(address_source(peer, admission), policy, admission, now, &context.bounds)?,
     };
-    let mut permit = place(policy, around)?;
+    let mut permit = place(policy, context)?;
     // The listener's rate is the last, as it is not given back: nobody is refused any more whom it has counted.
     if !admission.rate.admit(now) {
         return Err(CloseReason::ListenerRate);
@@ -41,8 +41,8 @@ pub(super) fn peer(peer: &Address, policy: &Policy, around: &Surroundings) -> Re
 }
 
 /// A place of the process and of the listener.
-fn place(policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> {
-    Permit::ask(&around.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
+fn place(policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
+    Permit::ask(&context.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
         AdmissionRefusal::ListenerFull => CloseReason::ListenerFull,
         AdmissionRefusal::ProcessFull => CloseReason::ProcessFull,
     })
@@ -50,11 +50,11 @@ fn place(policy: &Policy, around: &Surroundings) -> Result<Permit, CloseReason> 
 
 /// Asks for the client that a PROXY header tells of.
 pub(super) fn source(
-    announced: Announced,
+    announced: ProxiedClient,
     policy: &Policy,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Announced, CloseReason> {
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
     let Some(admission) = &policy.admission else { return Ok(announced) };
     let is_told = |origin: &HeaderOrigin| matches!(origin, HeaderOrigin::Tcp { .. });
     if !announced.header.as_ref().is_some_and(|header| is_told(&header.origin)) {
@@ -66,15 +66,15 @@ pub(super) fn source(
     };
     let source = match link {
         Some((kind, id)) => Some(SourceKey::of_link(kind, &id)),
-        None => address_source(story.client(), admission),
+        None => address_source(record.client(), admission),
     };
-    match of_source(source, policy, admission, Moment::now(), &around.bounds) {
+    match of_source(source, policy, admission, Moment::now(), &context.bounds) {
         Ok(pass) => {
-            story.hold_source(pass);
+            record.hold_source(pass);
             Ok(announced)
         }
         Err(reason) => {
-            turn_away(announced.client, reason, policy, around);
+            turn_away(announced.client, reason, policy, context);
             Err(reason)
         }
     }
@@ -91,7 +91,7 @@ fn of_source(
     policy: &Policy,
     admission: &Admission,
     now: Moment,
-    bounds: &Bounds,
+    bounds: &ProcessBounds,
 ) -> Result<Option<SourcePass>, CloseReason> {
     let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
     let coming = AdmissionRequest {
@@ -115,18 +115,18 @@ fn of_source(
 
 /// Why a connection is not served, and what becomes of it then.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Away {
+pub(super) struct Rejection {
     pub(super) reason: CloseReason,
     over: OverLimit,
 }
 
-impl From<CloseReason> for Away {
+impl From<CloseReason> for Rejection {
     fn from(reason: CloseReason) -> Self {
         Self { reason, over: OverLimit::Reject }
     }
 }
 
-impl Away {
+impl Rejection {
     /// Refused by its listener for what it has said.
     pub(super) fn denied(refused: ClientRefusal) -> Self {
         let over = match refused {
@@ -137,51 +137,51 @@ impl Away {
     }
 
     /// Closes a client that has said something.
-    pub(super) async fn close(self, sniffed: Sniffed, around: &Surroundings) -> CloseReason {
+    pub(super) async fn close(self, sniffed: SniffedClient, context: &WorkerContext) -> CloseReason {
         match self.over {
             OverLimit::Reject => return sniffed.refuse(self.reason).await,
             OverLimit::Drop => reset(&sniffed.client),
-            OverLimit::Tarpit(time) => hold(sniffed.client.into_fd(), time, around),
+            OverLimit::Tarpit(time) => hold(sniffed.client.into_fd(), time, context),
         }
         self.reason
     }
 }
 
 /// Asks a route for a place.
-pub(super) fn route(limited: &UsageLimit, story: &mut Story) -> Result<(), Away> {
+pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
-    story.hold_route(pass);
+    record.hold_route(pass);
     Ok(())
 }
 
 /// Asks a pool for a place, if it has limits.
-pub(super) fn pool(served: &ServedPool, story: &mut Story) -> Result<(), Away> {
+pub(super) fn pool(served: &ServedPool, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     if let Some(limited) = &served.limits {
-        story.asked(&served.pool.spec().name);
+        record.asked(&served.pool.spec().name);
         let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
-        story.hold_pool(pass);
+        record.hold_pool(pass);
     }
     Ok(())
 }
 
-fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<GatePass, Away> {
+fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<GatePass, Rejection> {
     limited.quota.enter(Moment::now()).map_err(|exceeded| {
         let reason = match exceeded {
             ExceededLimit::Connections => full,
             ExceededLimit::Rate => rate,
         };
-        Away { reason, over: limited.over }
+        Rejection { reason, over: limited.over }
     })
 }
 
 /// Closes a client of which nothing was asked yet, as its listener wants it.
-pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, around: &Surroundings) {
+pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
     let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);
     match over {
         // To hold more of whom there is no room for would be of no help.
         OverLimit::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
-            hold(client, time, around);
+            hold(client, time, context);
         }
         _ => reset(&client),
     }
@@ -192,9 +192,9 @@ fn reset(client: impl AsFd) {
 }
 
 /// Holds a client, unread, if there is room; else it is reset.
-fn hold(client: OwnedFd, time: Duration, around: &Surroundings) {
-    let process = around.metrics.process();
-    let Some(pass) = around.bounds.tarpit.enter() else {
+fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
+    let process = context.metrics.process();
+    let Some(pass) = context.bounds.tarpit.enter() else {
         process.tarpits_full.increment(1);
         return reset(&client);
     };

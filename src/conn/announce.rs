@@ -5,42 +5,46 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use super::sniff::Sniffed;
-use super::story::Story;
+use super::record::ConnectionRecord;
+use super::sniff::SniffedClient;
 use crate::pool::AnnounceSpec;
 use crate::sys::socket;
 use crate::wire::Offer;
 use crate::wire::proxy_protocol::{HeaderOrigin, OutgoingHeader, ProxyHeader, Tlv};
 
 /// The first bytes to a backend, whichever of the pool it will be.
-pub(super) struct Prologue<'a> {
+pub(super) struct BackendPreface<'a> {
     /// All of them.
     pub(super) bytes: Cow<'a, [u8]>,
     /// How many of them, the first, are not the client's.
     pub(super) own: usize,
 }
 
-impl<'a> Prologue<'a> {
+impl<'a> BackendPreface<'a> {
     /// The beginning of a connection to a pool that announces its clients so, or not at all.
-    pub(super) fn new(announce: Option<&AnnounceSpec>, sniffed: &'a Sniffed, story: &mut Story) -> Self {
+    pub(super) fn new(
+        announce: Option<&AnnounceSpec>,
+        sniffed: &'a SniffedClient,
+        record: &mut ConnectionRecord,
+    ) -> Self {
         let Some(announce) = announce else {
             return Self { bytes: Cow::Borrowed(&sniffed.bytes), own: 0 };
         };
-        let mut bytes = header(announce, sniffed, story);
+        let mut bytes = header(announce, sniffed, record);
         let own = bytes.len();
         bytes.extend_from_slice(&sniffed.bytes);
         Self { bytes: Cow::Owned(bytes), own }
     }
 
     /// The part that is not the client's as a beginning of its own, and the client's.
-    pub(super) fn split(&self) -> (Prologue<'_>, &[u8]) {
+    pub(super) fn split(&self) -> (BackendPreface<'_>, &[u8]) {
         let (own, clients) = self.bytes.split_at(self.own);
-        (Prologue { bytes: Cow::Borrowed(own), own: own.len() }, clients)
+        (BackendPreface { bytes: Cow::Borrowed(own), own: own.len() }, clients)
     }
 }
 
 /// The header that announces a client.
-fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<u8> {
+fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut ConnectionRecord) -> Vec<u8> {
     let came = sniffed.facts.proxy.as_deref();
     let tlv = |kind| came.and_then(|header| header.tlv(kind));
     let authority = sniffed.facts.server_name.as_ref().map(|name| name.as_str().as_bytes());
@@ -48,10 +52,10 @@ fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<
     let id = announce.unique_id.then(|| match tlv(Tlv::UNIQUE_ID) {
         // One name for the whole way of the connection.
         Some(id) => Cow::Borrowed(id),
-        None => Cow::Owned(unique_id(story.entry().id()).into_bytes()),
+        None => Cow::Owned(unique_id(record.entry().id()).into_bytes()),
     });
     if let Some(id) = &id {
-        story.is_called(id);
+        record.is_called(id);
     }
     let alpn = announce.alpn.then(|| offered(sniffed).or_else(|| tlv(Tlv::ALPN).map(Vec::from))).flatten();
     let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
@@ -63,20 +67,20 @@ fn header(announce: &AnnounceSpec, sniffed: &Sniffed, story: &mut Story) -> Vec<
     let passed = came.map_or(&[][..], |header| &header.tlvs).iter();
     let passed = passed.filter(|tlv| announce.pass.contains(tlv.kind) && !own.contains(&tlv.kind));
     tlvs.extend(passed.map(|tlv| (tlv.kind, &*tlv.value)));
-    let endpoints = story.client().tcp().zip(destination(came, sniffed));
+    let endpoints = record.client().tcp().zip(destination(came, sniffed));
     OutgoingHeader { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
 }
 
 /// The protocol that a client offers to speak inside TLS, if it is the only one: of several its backend chooses,
 /// and we never hear which.
-fn offered(sniffed: &Sniffed) -> Option<Vec<u8>> {
+fn offered(sniffed: &SniffedClient) -> Option<Vec<u8>> {
     let message = sniffed.message()?;
     let mut protocols = Offer::of(&message)?.alpn();
     protocols.next().filter(|_| protocols.next().is_none()).map(Vec::from)
 }
 
 /// What the client connected to: us, unless another proxy was before us.
-pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &Sniffed) -> Option<SocketAddr> {
+pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -> Option<SocketAddr> {
     match came {
         Some(ProxyHeader { origin: HeaderOrigin::Tcp { destination, .. }, .. }) => Some(*destination),
         _ => socket::local_address(&sniffed.client).ok(),

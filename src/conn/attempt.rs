@@ -7,9 +7,9 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::announce::Prologue;
-use super::front::{self, NotReady};
-use super::sniff::Sniffed;
+use super::announce::BackendPreface;
+use super::opening::{self, NotReady};
+use super::sniff::SniffedClient;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
@@ -21,17 +21,22 @@ use crate::telemetry::{CloseReason, ConnectOutcome, Saturation};
 use crate::wire::opening::OpeningFault;
 
 /// A connected backend, and how many of the client's first bytes it has.
-pub(super) struct Dialled {
+pub(super) struct ConnectedBackend {
     backend: Stream,
     pub(super) sent: usize,
     /// Whether it was written to.
     is_told: bool,
 }
 
-impl Dialled {
+impl ConnectedBackend {
     /// Returns the relay between the client and this backend, which begins with the bytes that are not yet sent.
-    pub(super) fn relay(self, sniffed: Sniffed, settings: RelaySettings, engines: Rc<Engines>) -> Relay {
-        let Sniffed { client, mut bytes, .. } = sniffed;
+    pub(super) fn relay(
+        self,
+        sniffed: SniffedClient,
+        settings: RelaySettings,
+        engines: Rc<Engines>,
+    ) -> Relay {
+        let SniffedClient { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
             return Relay::new(client, self.backend, self.is_told, settings, engines);
@@ -48,45 +53,49 @@ impl Dialled {
 
 /// Makes one attempt at one backend. It must be connected by `by`, and ready for the first bytes by `deadline`.
 pub(super) async fn ready(
-    way: Way<'_>,
-    prologue: &Prologue<'_>,
+    way: DialTarget<'_>,
+    prologue: &BackendPreface<'_>,
     greet: Option<&GreetingPolicy>,
     by: Instant,
     deadline: Instant,
-) -> Result<Dialled, Failure> {
-    let connect = async |prologue: &Prologue<'_>| {
+) -> Result<ConnectedBackend, AttemptFailure> {
+    let connect = async |prologue: &BackendPreface<'_>| {
         let is_busy = Cell::new(false);
         match timeout_at(by, attempt(way, prologue, &is_busy)).await {
-            Ok(attempted) => attempted.map_err(|error| Failure::of(&error)),
-            Err(_) if is_busy.get() => Err(Failure::BUSY),
-            Err(_) => Err(Failure::TIMEOUT),
+            Ok(attempted) => attempted.map_err(|error| AttemptFailure::of(&error)),
+            Err(_) if is_busy.get() => Err(AttemptFailure::BUSY),
+            Err(_) => Err(AttemptFailure::TIMEOUT),
         }
     };
     let Some(greet) = greet else { return connect(prologue).await };
     let (own, clients) = prologue.split();
-    let Dialled { backend, .. } = connect(&own).await?;
+    let ConnectedBackend { backend, .. } = connect(&own).await?;
     let deadline = deadline.min(Instant::now() + greet.timeout);
-    match timeout_at(deadline, Box::pin(front::greet(&backend, greet))).await {
+    match timeout_at(deadline, Box::pin(opening::greet(&backend, greet))).await {
         Ok(Ok(())) => {}
-        Ok(Err(not_ready)) => return Err(Failure::greeting(&not_ready)),
-        Err(_) => return Err(Failure::GREETING_TIMEOUT),
+        Ok(Err(not_ready)) => return Err(AttemptFailure::greeting(&not_ready)),
+        Err(_) => return Err(AttemptFailure::GREETING_TIMEOUT),
     }
     // Its buffer is empty, so this does not wait; what breaks now breaks before it has the hello.
-    let sent = backend.send(clients).await.map_err(|error| Failure::greeting(&error.into()))?;
-    Ok(Dialled { backend, sent, is_told: true })
+    let sent = backend.send(clients).await.map_err(|error| AttemptFailure::greeting(&error.into()))?;
+    Ok(ConnectedBackend { backend, sent, is_told: true })
 }
 
 /// The way to dial a backend: its address, the options, and the client's address for `source = "client"`.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
+pub(super) struct DialTarget<'a> {
     pub(super) address: &'a Address,
     pub(super) spec: &'a DialSpec,
     pub(super) client: Option<SocketAddr>,
 }
 
 /// Makes one attempt to connect. `is_busy` is true while the accept queue of the backend's Unix socket is full.
-async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) -> io::Result<Dialled> {
-    let Way { address, spec, client } = way;
+async fn attempt(
+    way: DialTarget<'_>,
+    prologue: &BackendPreface<'_>,
+    is_busy: &Cell<bool>,
+) -> io::Result<ConnectedBackend> {
+    let DialTarget { address, spec, client } = way;
     let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
     let first = &*prologue.bytes;
     if first.is_empty() {
@@ -94,7 +103,7 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) ->
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         self_connect::refuse(&backend, address, options.source)?;
-        return Ok(Dialled { backend, sent: 0, is_told: false });
+        return Ok(ConnectedBackend { backend, sent: 0, is_told: false });
     }
     let fd = start(address, options, FirstSpeaker::Ours, is_busy).await?;
     // On a near network the connection is made by now. If not, the kernel says so and is asked again
@@ -113,7 +122,7 @@ async fn attempt(way: Way<'_>, prologue: &Prologue<'_>, is_busy: &Cell<bool>) ->
     while sent < prologue.own {
         sent += backend.send(&first[sent..prologue.own]).await?;
     }
-    Ok(Dialled { backend, sent: sent - prologue.own, is_told: true })
+    Ok(ConnectedBackend { backend, sent: sent - prologue.own, is_told: true })
 }
 
 /// Starts a connect. While the accept queue of a Unix socket is full, it starts the connect again.
@@ -154,7 +163,7 @@ fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> 
 }
 
 /// The meaning of a failed attempt.
-pub(super) struct Failure {
+pub(super) struct AttemptFailure {
     pub(super) outcome: ConnectOutcome,
     pub(super) reason: CloseReason,
     /// Whether it counts against the backend.
@@ -163,7 +172,7 @@ pub(super) struct Failure {
     pub(super) shortage: Option<Saturation>,
 }
 
-impl Failure {
+impl AttemptFailure {
     const TIMEOUT: Self = Self::of_backend(ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
 
     /// The accept queue of a Unix socket stayed full: the backend is busy, and not down.
@@ -225,7 +234,7 @@ mod tests {
 
     fn check(error: impl Into<io::Error>, outcome: ConnectOutcome, reason: CloseReason) {
         let error = error.into();
-        let failure = Failure::of(&error);
+        let failure = AttemptFailure::of(&error);
         assert_eq!((failure.outcome, failure.reason), (outcome, reason), "{error}");
         assert_eq!(failure.is_of_backend, outcome != ConnectOutcome::Local, "{error}");
     }

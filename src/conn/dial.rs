@@ -11,12 +11,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::announce::Prologue;
-use super::attempt::{Dialled, Way, ready};
-use super::front::Wish;
-use super::gone::Awaited;
-use super::sniff::Sniffed;
-use super::story::Story;
+use super::announce::BackendPreface;
+use super::attempt::{ConnectedBackend, DialTarget, ready};
+use super::gone::WaitStage;
+use super::opening::Intent;
+use super::record::ConnectionRecord;
+use super::sniff::SniffedClient;
 use crate::executor::timeout_at;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
 use crate::snapshot::ServedPool;
@@ -26,17 +26,17 @@ use crate::telemetry::{CloseReason, ConnectOutcome};
 /// Connects a client to a backend of its pool.
 pub(super) async fn dial(
     served: &ServedPool,
-    sniffed: &Sniffed,
-    story: &mut Story,
-) -> Result<Dialled, CloseReason> {
+    sniffed: &SniffedClient,
+    record: &mut ConnectionRecord,
+) -> Result<ConnectedBackend, CloseReason> {
     let spec = &served.pool.spec().dial;
-    story.asked(&served.pool.spec().name);
-    let prologue = Prologue::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, story);
+    record.asked(&served.pool.spec().name);
+    let prologue = BackendPreface::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, record);
     let began = Instant::now();
     let mut named = match served.pool.forward() {
         // Boxed, as hardly any connection needs the room.
         Some(forward) => {
-            Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, story)).await?.into_iter())
+            Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, record)).await?.into_iter())
         }
         None => None,
     };
@@ -45,7 +45,7 @@ pub(super) async fn dial(
     let mut last = CloseReason::NoBackend;
     let mut attempt_began = if named.is_some() { Instant::now() } else { began };
     // A request to cancel has a secret of one backend: another one has no use for it.
-    let attempts = if matches!(sniffed.wish, Wish::Cancel) { 1 } else { spec.attempts };
+    let attempts = if matches!(sniffed.intent, Intent::Cancel) { 1 } else { spec.attempts };
     for _ in 0..attempts {
         let host = match named.as_mut().map(Iterator::next) {
             None => None,
@@ -53,7 +53,7 @@ pub(super) async fn dial(
             Some(None) => break,
         };
         let waited_before = waited;
-        let lease = match find(served, sniffed, story, &tried, &mut waited).await {
+        let lease = match find(served, sniffed, record, &tried, &mut waited).await {
             Ok(lease) => lease,
             // Behind failed attempts, the last of them says more.
             Err(reason) if tried.is_empty() || reason == CloseReason::ClientGone => {
@@ -66,19 +66,19 @@ pub(super) async fn dial(
             attempt_began = Instant::now();
         }
         let deadline = began + waited + spec.dial_timeout;
-        story.attempts(lease.backend());
+        record.attempts(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
         let host = host.or_else(|| same_port(lease.backend(), sniffed));
         if let Some(host) = host {
-            story.dials(host);
+            record.dials(host);
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
-        let way = Way { address: &address, spec, client: story.client().tcp() };
+        let way = DialTarget { address: &address, spec, client: record.client().tcp() };
         // The attempt is polled first: if the backend is connected, the relay passes the client's reset on as a reset.
         let attempt = tokio::select! {
             biased;
             attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
-            () = sniffed.gone(Awaited::Dial) => {
+            () = sniffed.gone(WaitStage::Dial) => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
             }
@@ -89,12 +89,12 @@ pub(super) async fn dial(
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
-                if !matches!(sniffed.wish, Wish::Cancel)
-                    && let Some(session) = served.pool.session(story.client().tcp(), lease.backend())
+                if !matches!(sniffed.intent, Intent::Cancel)
+                    && let Some(session) = served.pool.session(record.client().tcp(), lease.backend())
                 {
-                    story.sessions(session);
+                    record.sessions(session);
                 }
-                story.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
+                record.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }
             Err(failure) => failure,
@@ -102,11 +102,11 @@ pub(super) async fn dial(
         tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
         served.metrics.connect(failure.outcome);
         if let Some(shortage) = failure.shortage {
-            story.note_saturation(shortage);
+            record.note_saturation(shortage);
         }
         // That a host which a client names cannot be reached says nothing of the pool.
         if failure.is_of_backend && named.is_none() {
-            story.not_connected(&lease, failure.reason);
+            record.not_connected(&lease, failure.reason);
         }
         last = failure.reason;
         lease.failed(attempt_began.elapsed());
@@ -125,7 +125,7 @@ pub(super) async fn dial(
 }
 
 /// The address of a backend that is written without a port: it has the port that the client came to.
-fn same_port(backend: &Backend, sniffed: &Sniffed) -> Option<SocketAddr> {
+fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
     let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();
     Some(SocketAddr::new(ip, socket::local_address(&sniffed.client).ok()?.port()))
 }
@@ -134,23 +134,23 @@ fn same_port(backend: &Backend, sniffed: &Sniffed) -> Option<SocketAddr> {
 async fn hosts(
     forward: &Forward,
     deadline: Instant,
-    sniffed: &Sniffed,
-    story: &mut Story,
+    sniffed: &SniffedClient,
+    record: &mut ConnectionRecord,
 ) -> Result<Vec<SocketAddr>, CloseReason> {
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
-        tracing::debug!(client = %story.client(), "a forwarded connection has come back: its name leads to this process");
+        tracing::debug!(client = %record.client(), "a forwarded connection has come back: its name leads to this process");
         return Err(CloseReason::ForwardLoop);
     };
-    story.keep(mark);
-    let own = story.around().bounds.own.load_full();
+    record.keep(mark);
+    let own = record.context().bounds.own.load_full();
     let found = tokio::select! {
         biased;
-        () = sniffed.gone(Awaited::Dial) => return Err(CloseReason::ClientGone),
+        () = sniffed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
         found = timeout_at(deadline, forward.destinations(name, &own)) => found,
     };
     found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
-        tracing::debug!(client = %story.client(), %fault, "a client is not forwarded");
+        tracing::debug!(client = %record.client(), %fault, "a client is not forwarded");
         match fault {
             ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
             ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
@@ -162,19 +162,19 @@ async fn hosts(
 /// A backend for the client, if need be after a wait, which is added to `waited`.
 async fn find(
     served: &ServedPool,
-    sniffed: &Sniffed,
-    story: &mut Story,
+    sniffed: &SniffedClient,
+    record: &mut ConnectionRecord,
     tried: &[Arc<Backend>],
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
     let ServedPool { pool, metrics, .. } = served;
-    if sniffed.is_gone(Awaited::Dial) {
+    if sniffed.is_gone(WaitStage::Dial) {
         return Err(CloseReason::ClientGone);
     }
     let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
     let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
-    let source = story.client().tcp();
-    if matches!(sniffed.wish, Wish::Cancel) {
+    let source = record.client().tcp();
+    if matches!(sniffed.intent, Intent::Cancel) {
         return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
     }
     match pool.pick(source, name, tried) {
@@ -182,7 +182,7 @@ async fn find(
         Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
         Err(Unavailable::Full) => {}
     }
-    if sniffed.is_gone(Awaited::Queue) {
+    if sniffed.is_gone(WaitStage::Queue) {
         return Err(CloseReason::ClientGone);
     }
     let Ok(turn) = pool.wait(source, name, tried) else {
@@ -195,11 +195,11 @@ async fn find(
     // The client is polled first: if it ends in the moment in which it gets a place, the place goes to the next waiter.
     let ended = tokio::select! {
         biased;
-        () = sniffed.gone(Awaited::Queue) => None,
+        () = sniffed.gone(WaitStage::Queue) => None,
         ended = timeout_at(began + timeout.saturating_sub(*waited), turn) => Some(ended),
     };
     *waited += began.elapsed();
-    story.waited(*waited);
+    record.waited(*waited);
     match ended.ok_or(CloseReason::ClientGone)? {
         Ok(Ok(lease)) => {
             metrics.queue_seconds.record(began.elapsed());

@@ -11,32 +11,32 @@
 //!
 //! No system call is made before the reactor has reported the end of the client.
 
-use super::front::Wish;
-use super::sniff::Sniffed;
+use super::opening::Intent;
+use super::sniff::SniffedClient;
 
 /// What a client without a backend is waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Awaited {
+pub(super) enum WaitStage {
     /// A place at a backend.
     Queue,
     /// The connection to a backend.
     Dial,
 }
 
-impl Sniffed {
+impl SniffedClient {
     /// Whether the client is certainly gone.
-    pub(super) fn is_gone(&self, awaited: Awaited) -> bool {
+    pub(super) fn is_gone(&self, awaited: WaitStage) -> bool {
         if !self.client.has_ended() {
             return false;
         }
         if self.client.has_error() {
             return true;
         }
-        match self.wish {
-            Wish::Name | Wish::Plaintext(_) => true,
-            Wish::Cancel => false,
-            Wish::Spoken(_) | Wish::Silent => {
-                let reads = awaited == Awaited::Dial && !self.client.is_shut();
+        match self.intent {
+            Intent::Name | Intent::Plaintext(_) => true,
+            Intent::Cancel => false,
+            Intent::Spoken(_) | Intent::Silent => {
+                let reads = awaited == WaitStage::Dial && !self.client.is_shut();
                 !reads && !self.has_bytes()
             }
         }
@@ -52,7 +52,7 @@ impl Sniffed {
     /// # Cancel safety
     ///
     /// Nothing is lost; call it again.
-    pub(super) async fn gone(&self, awaited: Awaited) {
+    pub(super) async fn gone(&self, awaited: WaitStage) {
         self.client.ended().await;
         // After the FIN no more bytes come, so the decision holds until the client is reset.
         if !self.is_gone(awaited) {

@@ -2,25 +2,25 @@
 //!
 //! `receive` runs in the accept loop and starts the journey in `serve`: read, route, dial, relay. It
 //! decides nothing by itself: each step says how the connection goes on or with which [`CloseReason`]
-//! it ends, and a `Story` writes that down exactly once.
+//! it ends, and a `ConnectionRecord` writes that down exactly once.
 //!
 //! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
 //! in its place: a connection that idles for days keeps none of its beginnings.
 
+mod access;
 mod admission;
 mod announce;
 mod attempt;
 mod dial;
-mod front;
 mod gone;
-mod lists;
-mod parcel;
+mod migration;
+mod opening;
 mod proxied;
 mod reading;
+mod record;
 mod refusal;
 mod route;
 mod sniff;
-mod story;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -41,19 +41,19 @@ use crate::relay::{Engines, Relay, RelayEnd, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::telemetry::{AccessLog, CloseReason, Metrics, SaturationLog};
-use front::Wish;
-use parcel::{Content, Luggage};
-pub use parcel::{Doors, Parcel};
-use proxied::Announced;
-use sniff::Sniffed;
-use story::Story;
+pub use migration::{Migration, MigrationSenders};
+use migration::{MigrationContent, StoppedRelay};
+use opening::Intent;
+use proxied::ProxiedClient;
+use record::ConnectionRecord;
+use sniff::SniffedClient;
 
 /// How long a server may take for a request to cancel, and the client to leave behind it.
 const CANCEL_IDLE: Duration = Duration::from_secs(10);
 const CANCEL_HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// What the connections of one worker share.
-pub struct Surroundings {
+pub struct WorkerContext {
     /// The living configuration.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The worker's connections.
@@ -61,19 +61,19 @@ pub struct Surroundings {
     /// The worker's buffer and pipes.
     pub engines: Rc<Engines>,
     /// The places and the memory of the process.
-    pub bounds: Arc<Bounds>,
+    pub bounds: Arc<ProcessBounds>,
     /// Where records go.
     pub access_log: AccessLog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The ways to the other workers.
-    pub doors: Arc<Doors>,
+    pub migration_senders: Arc<MigrationSenders>,
     /// Where it is told that clients fail at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
 /// What all connections of the process share.
-pub struct Bounds {
+pub struct ProcessBounds {
     /// Open connections.
     pub connections: Arc<Gate>,
     /// What each source has.
@@ -93,7 +93,7 @@ pub struct Bounds {
 }
 
 /// A connection fresh from a listener's queue.
-pub struct Arrival {
+pub struct AcceptedConnection {
     /// Its socket and client.
     pub accepted: Accepted,
     /// The socket it came through.
@@ -103,58 +103,61 @@ pub struct Arrival {
 }
 
 /// An arrival that may come in.
-struct Admitted {
-    arrival: Arrival,
+struct AdmittedConnection {
+    arrival: AcceptedConnection,
     id: u64,
     permit: Permit,
 }
 
 /// Takes a connection in, if it may: here, or in a worker that has far fewer.
-pub fn receive(arrival: Arrival, around: &Rc<Surroundings>) {
-    let Some(admitted) = admit(arrival, around) else { return };
-    let Some((worker, seat)) = around.registry.seat_elsewhere() else {
-        return begin(admitted, around.registry.seat(), around);
+pub fn receive(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
+    let Some(admitted) = admit(arrival, context) else { return };
+    let Some((worker, seat)) = context.registry.seat_elsewhere() else {
+        return begin(admitted, context.registry.seat(), context);
     };
-    match around.doors.send(worker, Parcel { seat, content: Content::Admitted(Box::new(admitted)) }) {
-        Err(Parcel { content: Content::Admitted(admitted), .. }) => {
-            begin(*admitted, around.registry.seat(), around);
+    match context
+        .migration_senders
+        .send(worker, Migration { seat, content: MigrationContent::Admitted(Box::new(admitted)) })
+    {
+        Err(Migration { content: MigrationContent::Admitted(admitted), .. }) => {
+            begin(*admitted, context.registry.seat(), context);
         }
-        _ => around.metrics.process().accepted_moved.increment(1),
+        _ => context.metrics.process().accepted_moved.increment(1),
     }
 }
 
 /// Takes a connection in, in this worker.
-pub fn receive_here(arrival: Arrival, around: &Rc<Surroundings>) {
-    if let Some(admitted) = admit(arrival, around) {
-        begin(admitted, around.registry.seat(), around);
+pub fn receive_here(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
+    if let Some(admitted) = admit(arrival, context) {
+        begin(admitted, context.registry.seat(), context);
     }
 }
 
 /// Goes on with what another worker sent.
-pub fn take_over(parcel: Parcel, around: &Rc<Surroundings>) {
-    match parcel.content {
-        Content::Admitted(admitted) => begin(*admitted, parcel.seat, around),
-        Content::Relay(luggage) => {
-            if let Some((relay, story)) = luggage.unpack(parcel.seat, around) {
-                executor::spawn(carry(relay, story));
+pub fn take_over(migration: Migration, context: &Rc<WorkerContext>) {
+    match migration.content {
+        MigrationContent::Admitted(admitted) => begin(*admitted, migration.seat, context),
+        MigrationContent::Relay(stopped_relay) => {
+            if let Some((relay, record)) = stopped_relay.attach(migration.seat, context) {
+                executor::spawn(carry(relay, record));
             }
         }
     }
 }
 
 /// Lets a connection in, or turns it away: then nothing was held for it.
-fn admit(arrival: Arrival, around: &Surroundings) -> Option<Admitted> {
-    let Arrival { accepted, policy, .. } = &arrival;
-    let id = around.bounds.next_id.fetch_add(1, Ordering::Relaxed);
-    let listed = lists::peer(&accepted.peer, policy);
-    match listed.and_then(|()| admission::peer(&accepted.peer, policy, around)) {
-        Ok(permit) => Some(Admitted { arrival, id, permit }),
+fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<AdmittedConnection> {
+    let AcceptedConnection { accepted, policy, .. } = &arrival;
+    let id = context.bounds.next_id.fetch_add(1, Ordering::Relaxed);
+    let listed = access::peer(&accepted.peer, policy);
+    match listed.and_then(|()| admission::peer(&accepted.peer, policy, context)) {
+        Ok(permit) => Some(AdmittedConnection { arrival, id, permit }),
         Err(reason) => {
-            let Arrival { accepted, policy, .. } = arrival;
-            story::refused(id, accepted.peer, reason, &policy, around);
+            let AcceptedConnection { accepted, policy, .. } = arrival;
+            record::refused(id, accepted.peer, reason, &policy, context);
             match listed {
-                Ok(()) => admission::turn_away(accepted.socket, reason, &policy, around),
-                Err(_) => lists::turn_away(&accepted.socket, &policy),
+                Ok(()) => admission::turn_away(accepted.socket, reason, &policy, context),
+                Err(_) => access::turn_away(&accepted.socket, &policy),
             }
             None
         }
@@ -162,14 +165,15 @@ fn admit(arrival: Arrival, around: &Surroundings) -> Option<Admitted> {
 }
 
 /// Starts the journey of a connection.
-fn begin(admitted: Admitted, seat: Seat, around: &Rc<Surroundings>) {
-    let Admitted { arrival: Arrival { accepted, through, policy }, id, permit } = admitted;
-    let entry = around.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
+fn begin(admitted: AdmittedConnection, seat: Seat, context: &Rc<WorkerContext>) {
+    let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
+        admitted;
+    let entry = context.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
     entry.is_of(&accepted.peer);
     entry.is_reading(matches!(policy.protocol, Protocol::Tls(_)));
-    let mut story = Story::begin(accepted.peer, &policy, entry, around);
-    story.hold(permit);
-    executor::spawn(serve(accepted.socket, through, policy, story, Rc::clone(around)));
+    let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
+    record.hold(permit);
+    executor::spawn(serve(accepted.socket, through, policy, record, Rc::clone(context)));
 }
 
 /// The first half of the journey: from accept to a connected backend.
@@ -177,19 +181,19 @@ async fn serve(
     client: OwnedFd,
     through: SocketId,
     policy: Arc<Policy>,
-    mut story: Story,
-    around: Rc<Surroundings>,
+    mut record: ConnectionRecord,
+    context: Rc<WorkerContext>,
 ) -> TaskNext {
-    let entry = story.entry().share();
+    let entry = record.entry().share();
     let prepared = tokio::select! {
         biased;
-        prepared = prepare(client, &through, policy, &mut story, &around) => prepared,
+        prepared = prepare(client, &through, policy, &mut record, &context) => prepared,
         reason = entry.closed() => Err(reason),
     };
     match prepared {
-        Ok(relay) => TaskNext::stage(carry(relay, story)),
+        Ok(relay) => TaskNext::stage(carry(relay, record)),
         Err(reason) => {
-            story.close(reason);
+            record.close(reason);
             TaskNext::Done
         }
     }
@@ -202,29 +206,29 @@ async fn serve(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
 )]
-fn carry(mut relay: Relay, story: Story) -> impl Future<Output = TaskNext> {
+fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = TaskNext> {
     async move {
-        relay.begin(story.entry());
+        relay.begin(record.entry());
         let stopped = poll_fn(|cx| {
-            let polled = relay.poll(cx, story.entry());
-            story.listen();
+            let polled = relay.poll(cx, record.entry());
+            record.listen();
             polled
         })
         .await;
-        let end = match relay.end(stopped, story.entry()) {
+        let end = match relay.end(stopped, record.entry()) {
             Ok(end) => end,
             // Rare, and too large to be carried by every idle connection.
-            Err(breach) => Box::pin(relay.pass_on(breach, story.entry())).await,
+            Err(breach) => Box::pin(relay.pass_on(breach, record.entry())).await,
         };
         match end {
-            RelayEnd::Moved { to } => send(to, relay, story),
+            RelayEnd::Moved { to } => send(to, relay, record),
             end => {
                 drop(relay);
-                story.listen();
+                record.listen();
                 if end == (RelayEnd::Reset { by: Side::Backend }) {
-                    story.was_reset();
+                    record.was_reset();
                 }
-                story.close(reason(end));
+                record.close(reason(end));
             }
         }
         TaskNext::Done
@@ -232,13 +236,16 @@ fn carry(mut relay: Relay, story: Story) -> impl Future<Output = TaskNext> {
 }
 
 /// Sends a connection to another worker; if that has ended, it goes on here.
-fn send(worker: usize, relay: Relay, story: Story) {
-    let around = story.around();
-    let Some(luggage) = Luggage::pack(relay, story) else { return };
-    let parcel = Parcel { seat: around.registry.seat_at(worker), content: Content::Relay(luggage) };
-    match around.doors.send(worker, parcel) {
-        Err(Parcel { content, .. }) => take_over(Parcel { seat: around.registry.seat(), content }, &around),
-        Ok(()) => around.metrics.process().streams_moved.increment(1),
+fn send(worker: usize, relay: Relay, record: ConnectionRecord) {
+    let context = record.context();
+    let Some(stopped_relay) = StoppedRelay::detach(relay, record) else { return };
+    let migration =
+        Migration { seat: context.registry.seat_at(worker), content: MigrationContent::Relay(stopped_relay) };
+    match context.migration_senders.send(worker, migration) {
+        Err(Migration { content, .. }) => {
+            take_over(Migration { seat: context.registry.seat(), content }, &context)
+        }
+        Ok(()) => context.metrics.process().streams_moved.increment(1),
     }
 }
 
@@ -265,53 +272,54 @@ async fn prepare(
     client: OwnedFd,
     through: &SocketId,
     mut policy: Arc<Policy>,
-    story: &mut Story,
-    around: &Surroundings,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
 ) -> Result<Relay, CloseReason> {
     let announced = match &policy.proxy {
-        None => Announced::plain(client),
+        None => ProxiedClient::plain(client),
         Some(proxy) => {
             // Boxed, as most listeners have none and need not hold the room.
-            let announced = Box::pin(proxied::open(client, proxy, story, around)).await?;
-            refresh(&mut policy, through, around);
-            let announced = lists::client(announced, &policy, story).await?;
-            admission::source(announced, &policy, story, around)?
+            let announced = Box::pin(proxied::open(client, proxy, record, context)).await?;
+            refresh(&mut policy, through, context);
+            let announced = access::client(announced, &policy, record).await?;
+            admission::source(announced, &policy, record, context)?
         }
     };
-    let Announced { client, bytes, header, shadowed } = announced;
+    let ProxiedClient { client, bytes, header, shadowed } = announced;
     let mut sniffed = match &policy.protocol {
-        Protocol::Tcp(_) => Sniffed::nothing(client, bytes)?,
+        Protocol::Tcp(_) => SniffedClient::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
-            let sniffed = sniff::first_bytes(client, bytes, &policy.front, &tls.hello, story, around).await?;
-            story.was_read();
-            refresh(&mut policy, through, around);
+            let sniffed =
+                sniff::first_bytes(client, bytes, &policy.front, &tls.hello, record, context).await?;
+            record.was_read();
+            refresh(&mut policy, through, context);
             sniffed
         }
     };
     sniffed.facts.proxy = header;
-    let served = match route::route(&policy, &sniffed, story) {
+    let served = match route::route(&policy, &sniffed, record) {
         Ok(served) => served,
-        Err(away) => {
-            story.leave_target();
-            return Err(away.close(sniffed, around).await);
+        Err(rejection) => {
+            record.leave_target();
+            return Err(rejection.close(sniffed, context).await);
         }
     };
-    let dialled = match dial::dial(&served, &sniffed, story).await {
+    let dialled = match dial::dial(&served, &sniffed, record).await {
         Ok(dialled) => dialled,
         Err(reason) => {
-            story.leave_target();
+            record.leave_target();
             if reason == CloseReason::ClientGone && sniffed.has_bytes() {
-                story.has_sent();
+                record.has_sent();
             }
             return Err(sniffed.refuse(reason).await);
         }
     };
     if let Some(reason) = shadowed {
-        story.shadowed(reason);
+        record.shadowed(reason);
     }
-    let engines = Rc::clone(&around.engines);
-    let options = match sniffed.wish {
-        Wish::Cancel => cancel_options(&policy.relay),
+    let engines = Rc::clone(&context.engines);
+    let options = match sniffed.intent {
+        Intent::Cancel => cancel_options(&policy.relay),
         _ => Arc::clone(&policy.relay),
     };
     let backend = Arc::clone(&served.pool.spec().dial.peer_timeouts);
@@ -330,8 +338,8 @@ fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
 
 /// Takes the policy that is in force now: a client may connect long before it speaks, and what was
 /// configured then may lead to backends that are gone. A listener that is gone keeps its last one.
-fn refresh(policy: &mut Arc<Policy>, through: &SocketId, around: &Surroundings) {
-    if let Some(current) = around.snapshot.load().policies.get(through)
+fn refresh(policy: &mut Arc<Policy>, through: &SocketId, context: &WorkerContext) {
+    if let Some(current) = context.snapshot.load().policies.get(through)
         && current.number == policy.number
     {
         *policy = Arc::clone(current);

@@ -8,8 +8,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::story::Story;
-use super::{Surroundings, reading};
+use super::record::ConnectionRecord;
+use super::{WorkerContext, reading};
 use crate::executor::timeout;
 use crate::snapshot::{ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
@@ -20,7 +20,7 @@ use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, P
 const CHUNK: usize = 2048;
 
 /// A client whose header, if there was one, is read.
-pub(super) struct Announced {
+pub(super) struct ProxiedClient {
     pub(super) client: OwnedFd,
     /// What has come behind the header, at most [`CHUNK`] bytes.
     pub(super) bytes: Vec<u8>,
@@ -29,7 +29,7 @@ pub(super) struct Announced {
     pub(super) shadowed: Option<CloseReason>,
 }
 
-impl Announced {
+impl ProxiedClient {
     /// A client that nothing was read from.
     pub(super) fn plain(client: OwnedFd) -> Self {
         Self { client, bytes: Vec::new(), header: None, shadowed: None }
@@ -40,81 +40,81 @@ impl Announced {
 pub(super) async fn open(
     client: OwnedFd,
     spec: &ProxySpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Announced, CloseReason> {
-    if !spec.trusted.contains(story.client()) {
-        story.proxy_header(ProxyOutcome::Untrusted);
-        return without(Announced::plain(client), CloseReason::ProxyUntrusted, spec.mode, story);
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
+    if !spec.trusted.contains(record.client()) {
+        record.proxy_header(ProxyOutcome::Untrusted);
+        return without(ProxiedClient::plain(client), CloseReason::ProxyUntrusted, spec.mode, record);
     }
-    let mut reading = Reading { bytes: Vec::new(), around };
+    let mut reading = HeaderReading { bytes: Vec::new(), context };
     let found = match reading.first(&client) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => {
             let stream = reading::register(client)?;
-            let patience = spec.timeout.saturating_sub(story.age());
-            let found = timeout(patience, reading.rest(&stream)).await.unwrap_or(Err(Stopped::Timeout));
-            return finish(stream.into_fd(), reading.bytes, found, spec.mode, story);
+            let patience = spec.timeout.saturating_sub(record.age());
+            let found = timeout(patience, reading.rest(&stream)).await.unwrap_or(Err(HeaderStop::Timeout));
+            return finish(stream.into_fd(), reading.bytes, found, spec.mode, record);
         }
         Err(stopped) => Err(stopped),
     };
-    finish(client, reading.bytes, found, spec.mode, story)
+    finish(client, reading.bytes, found, spec.mode, record)
 }
 
 /// What follows from what was found.
 fn finish(
     client: OwnedFd,
     mut bytes: Vec<u8>,
-    found: Result<HeaderSearch, Stopped>,
+    found: Result<HeaderSearch, HeaderStop>,
     mode: ProxyMode,
-    story: &mut Story,
-) -> Result<Announced, CloseReason> {
+    record: &mut ConnectionRecord,
+) -> Result<ProxiedClient, CloseReason> {
     let is_silent = bytes.is_empty();
     let (outcome, reason) = match found {
         Ok(HeaderSearch::Header(header, length)) => {
             bytes.drain(..length);
-            story.announced(&header);
-            return Ok(Announced { client, bytes, header: Some(Arc::new(header)), shadowed: None });
+            record.announced(&header);
+            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)), shadowed: None });
         }
         Ok(HeaderSearch::Nothing) => {
-            story.proxy_header(ProxyOutcome::Missing);
-            let announced = Announced { client, bytes, header: None, shadowed: None };
-            return without(announced, CloseReason::ProxyMissing, mode, story);
+            record.proxy_header(ProxyOutcome::Missing);
+            let announced = ProxiedClient { client, bytes, header: None, shadowed: None };
+            return without(announced, CloseReason::ProxyMissing, mode, record);
         }
         // It may be waiting for the server to speak, or have nothing to say.
-        Err(Stopped::Timeout | Stopped::End) if is_silent && mode != ProxyMode::Require => {
-            story.proxy_header(ProxyOutcome::Missing);
-            return without(Announced::plain(client), CloseReason::ProxyMissing, mode, story);
+        Err(HeaderStop::Timeout | HeaderStop::End) if is_silent && mode != ProxyMode::Require => {
+            record.proxy_header(ProxyOutcome::Missing);
+            return without(ProxiedClient::plain(client), CloseReason::ProxyMissing, mode, record);
         }
-        Err(Stopped::End | Stopped::Reset) if is_silent => return Err(CloseReason::NoData),
-        Err(Stopped::End | Stopped::Reset) => (ProxyOutcome::Truncated, CloseReason::ProxyTruncated),
-        Err(Stopped::Timeout) => (ProxyOutcome::Timeout, CloseReason::ProxyTimeout),
-        Err(Stopped::Memory) => return Err(refuse(&client, CloseReason::HelloMemory)),
-        Err(Stopped::Fault(fault)) => {
-            tracing::debug!(peer = %story.client(), %fault, "a PROXY header is malformed");
+        Err(HeaderStop::End | HeaderStop::Reset) if is_silent => return Err(CloseReason::NoData),
+        Err(HeaderStop::End | HeaderStop::Reset) => (ProxyOutcome::Truncated, CloseReason::ProxyTruncated),
+        Err(HeaderStop::Timeout) => (ProxyOutcome::Timeout, CloseReason::ProxyTimeout),
+        Err(HeaderStop::Memory) => return Err(refuse(&client, CloseReason::HelloMemory)),
+        Err(HeaderStop::Fault(fault)) => {
+            tracing::debug!(peer = %record.client(), %fault, "a PROXY header is malformed");
             match fault {
                 HeaderFault::Checksum => (ProxyOutcome::Checksum, CloseReason::ProxyChecksum),
                 _ => (ProxyOutcome::Malformed, CloseReason::ProxyMalformed),
             }
         }
     };
-    story.proxy_header(outcome);
+    record.proxy_header(outcome);
     Err(refuse(&client, reason))
 }
 
 /// Goes on without a header, unless one is required.
 fn without(
-    announced: Announced,
+    announced: ProxiedClient,
     reason: CloseReason,
     mode: ProxyMode,
-    story: &Story,
-) -> Result<Announced, CloseReason> {
+    record: &ConnectionRecord,
+) -> Result<ProxiedClient, CloseReason> {
     match mode {
         ProxyMode::Require => {
-            tracing::debug!(peer = %story.client(), %reason, "a peer is refused for its PROXY header");
+            tracing::debug!(peer = %record.client(), %reason, "a peer is refused for its PROXY header");
             Err(refuse(&announced.client, reason))
         }
-        ProxyMode::Shadow => Ok(Announced { shadowed: Some(reason), ..announced }),
+        ProxyMode::Shadow => Ok(ProxiedClient { shadowed: Some(reason), ..announced }),
         ProxyMode::Accept => Ok(announced),
     }
 }
@@ -125,7 +125,7 @@ fn refuse(client: &OwnedFd, reason: CloseReason) -> CloseReason {
 }
 
 /// Why it is not known whether there is a header.
-enum Stopped {
+enum HeaderStop {
     /// The peer ended.
     End,
     /// The peer reset the connection.
@@ -139,42 +139,42 @@ enum Stopped {
 }
 
 /// A header on its way in.
-struct Reading<'a> {
+struct HeaderReading<'a> {
     /// All that the peer has sent.
     bytes: Vec<u8>,
-    around: &'a Surroundings,
+    context: &'a WorkerContext,
 }
 
-impl Reading<'_> {
+impl HeaderReading<'_> {
     /// Reads what is there before the client is registered anywhere: mostly that is all of it.
-    fn first(&mut self, client: &OwnedFd) -> Result<Option<HeaderSearch>, Stopped> {
-        let read = self.around.engines.with_buffer(|buffer| {
+    fn first(&mut self, client: &OwnedFd) -> Result<Option<HeaderSearch>, HeaderStop> {
+        let read = self.context.engines.with_buffer(|buffer| {
             let room = CHUNK.min(buffer.len());
             let read = socket::recv(client, &mut buffer[..room])?;
             self.bytes.extend_from_slice(&buffer[..read]);
             Ok(read)
         });
         match read {
-            Ok(0) => Err(Stopped::End),
+            Ok(0) => Err(HeaderStop::End),
             Ok(_) => self.parse(),
             Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => Ok(None),
-            Err(_) => Err(Stopped::Reset),
+            Err(_) => Err(HeaderStop::Reset),
         }
     }
 
     /// Reads on until it is clear what there is.
-    async fn rest(&mut self, client: &Stream) -> Result<HeaderSearch, Stopped> {
+    async fn rest(&mut self, client: &Stream) -> Result<HeaderSearch, HeaderStop> {
         let mut memory = None;
         loop {
             if memory.is_none() && !self.bytes.is_empty() {
                 // The reader waits for no more than the longest header, so this is all it can take.
-                let share = self.around.bounds.hello_memory.share((LONGEST_V2 + CHUNK) as u64);
-                memory = Some(share.ok_or(Stopped::Memory)?);
+                let share = self.context.bounds.hello_memory.share((LONGEST_V2 + CHUNK) as u64);
+                memory = Some(share.ok_or(HeaderStop::Memory)?);
             }
             match self.recv(client).await {
-                Ok(0) => return Err(Stopped::End),
+                Ok(0) => return Err(HeaderStop::End),
                 Ok(_) => {}
-                Err(_) => return Err(Stopped::Reset),
+                Err(_) => return Err(HeaderStop::Reset),
             }
             if let Some(found) = self.parse()? {
                 return Ok(found);
@@ -182,12 +182,12 @@ impl Reading<'_> {
         }
     }
 
-    fn parse(&self) -> Result<Option<HeaderSearch>, Stopped> {
-        proxy_protocol::read(&self.bytes).map_err(Stopped::Fault)
+    fn parse(&self) -> Result<Option<HeaderSearch>, HeaderStop> {
+        proxy_protocol::read(&self.bytes).map_err(HeaderStop::Fault)
     }
 
     async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
-        let Self { bytes, around } = self;
-        reading::recv(client, &around.engines, CHUNK, |read| bytes.extend_from_slice(read)).await
+        let Self { bytes, context } = self;
+        reading::recv(client, &context.engines, CHUNK, |read| bytes.extend_from_slice(read)).await
     }
 }

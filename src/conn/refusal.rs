@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use super::story::Story;
+use super::record::ConnectionRecord;
 use crate::executor::timeout;
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
@@ -20,7 +20,7 @@ const CHUNK: usize = 2048;
 
 /// What a client understands that is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tongue {
+pub(super) enum RefusalProtocol {
     /// A reset.
     Reset,
     /// An end without words.
@@ -33,7 +33,7 @@ pub(super) enum Tongue {
     Http,
 }
 
-impl Tongue {
+impl RefusalProtocol {
     /// Closes a client, and says why if it understands that.
     pub(super) async fn refuse(self, client: &Stream, reason: CloseReason) -> CloseReason {
         match self {
@@ -85,8 +85,8 @@ fn http_status(reason: CloseReason) -> &'static [u8] {
 }
 
 /// Ends a client that begins with a PROXY header which nobody believes.
-pub(super) fn unexpected_header(client: &Stream, story: &Story) -> CloseReason {
-    story.proxy_header(ProxyOutcome::Unexpected);
+pub(super) fn unexpected_header(client: &Stream, record: &ConnectionRecord) -> CloseReason {
+    record.proxy_header(ProxyOutcome::Unexpected);
     let _ = socket::reset_on_close(client);
     CloseReason::ProxyUnexpected
 }

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::front::{self, Wish};
-use super::refusal::{Tongue, dismiss, unexpected_header};
-use super::story::Story;
-use super::{Surroundings, reading};
+use super::opening::{self, Intent};
+use super::record::ConnectionRecord;
+use super::refusal::{RefusalProtocol, dismiss, unexpected_header};
+use super::{WorkerContext, reading};
 use crate::executor::{timeout, timeout_at};
 use crate::limit::GateShare;
 use crate::route::HelloFacts;
@@ -28,26 +28,26 @@ use crate::wire::{
 const FIRST_READ: usize = 2048;
 
 /// A client and what it has said so far.
-pub(super) struct Sniffed {
+pub(super) struct SniffedClient {
     pub(super) client: Stream,
     /// To be sent to the backend first.
     pub(super) bytes: Vec<u8>,
     pub(super) facts: HelloFacts,
     /// The form of the hello in `bytes`, if they are one.
-    pub(super) hello: Option<Form>,
+    pub(super) hello: Option<HelloForm>,
     /// What it asks for.
-    pub(super) wish: Wish,
+    pub(super) intent: Intent,
     /// What its backend must hear before these bytes.
     pub(super) greet: Option<GreetingPolicy>,
     /// In which words a refusal can be said.
-    tongue: Tongue,
+    protocol: RefusalProtocol,
     /// What the bytes take of the memory of all hellos, if they did not come at once.
     _memory: Option<GateShare>,
 }
 
 /// How a hello came.
 #[derive(Clone, Copy)]
-pub(super) struct Form {
+pub(super) struct HelloForm {
     pub(super) records: u32,
     /// In bytes of the message.
     size: usize,
@@ -55,35 +55,35 @@ pub(super) struct Form {
     pub(super) segments: u32,
 }
 
-impl Sniffed {
+impl SniffedClient {
     /// The message of the hello, if there is one.
     pub(super) fn message(&self) -> Option<Cow<'_, [u8]>> {
-        let Form { records, size, .. } = self.hello?;
+        let HelloForm { records, size, .. } = self.hello?;
         Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
     }
 
     /// A client that nothing more is read from than `bytes`.
     pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
         let client = reading::register(client)?;
-        Ok(Self::other(client, bytes, Wish::Silent, Tongue::Reset))
+        Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Reset))
     }
 
     /// A client that is refused before its hello is read.
     pub(super) fn tls(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
         let client = reading::register(client)?;
-        Ok(Self::other(client, bytes, Wish::Silent, Tongue::Tls))
+        Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Tls))
     }
 
     /// A client that asks for something without a hello.
-    pub(super) fn other(client: Stream, bytes: Vec<u8>, wish: Wish, tongue: Tongue) -> Self {
+    pub(super) fn other(client: Stream, bytes: Vec<u8>, intent: Intent, protocol: RefusalProtocol) -> Self {
         Self {
             client,
             bytes,
             facts: HelloFacts::default(),
             hello: None,
-            wish,
+            intent,
             greet: None,
-            tongue,
+            protocol,
             _memory: None,
         }
     }
@@ -95,7 +95,7 @@ impl Sniffed {
 
     /// Closes a client that cannot be served: in its own words, if it understands any.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
-        self.tongue.refuse(&self.client, reason).await
+        self.protocol.refuse(&self.client, reason).await
     }
 }
 
@@ -105,24 +105,26 @@ pub(super) async fn first_bytes(
     bytes: Vec<u8>,
     front: &OpeningPolicy,
     spec: &HelloSpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Sniffed, CloseReason> {
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
     match front {
-        OpeningPolicy::Straight => client_hello(client, bytes, spec, story, around).await,
+        OpeningPolicy::Straight => client_hello(client, bytes, spec, record, context).await,
         // Rare beside the hello, and larger: it is not to be carried by everyone.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
-            Box::pin(front::open(client, bytes, opening, &postgres.greet, spec, story, around)).await
+            Box::pin(opening::open(client, bytes, opening, &postgres.greet, spec, record, context)).await
         }
         OpeningPolicy::Starttls(greet) => {
             let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal);
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
-            Box::pin(front::open(client, bytes, opening, greet, spec, story, around)).await
+            Box::pin(opening::open(client, bytes, opening, greet, spec, record, context)).await
         }
-        OpeningPolicy::Detect(detect) => Box::pin(detected(client, bytes, detect, spec, story, around)).await,
+        OpeningPolicy::Detect(detect) => {
+            Box::pin(detected(client, bytes, detect, spec, record, context)).await
+        }
     }
 }
 
@@ -131,11 +133,11 @@ pub(super) async fn client_hello(
     client: OwnedFd,
     bytes: Vec<u8>,
     spec: &HelloSpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Sniffed, CloseReason> {
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
     let held = bytes.len();
-    let mut reading = Reading::new(bytes, spec, around);
+    let mut reading = HelloReading::new(bytes, spec, context);
     // It is nearly always there already.
     let first = match held {
         0 => match reading.recv_now(&client) {
@@ -145,8 +147,8 @@ pub(super) async fn client_hello(
         held => Some(Ok(held)),
     };
     let client = reading::register(client)?;
-    let hello = reading.read(&client, first, spec, story).await;
-    conclude(client, reading, hello, story).await
+    let hello = reading.read(&client, first, spec, record).await;
+    conclude(client, reading, hello, record).await
 }
 
 /// Reads a hello whose beginning, perhaps nothing, has been read.
@@ -154,12 +156,12 @@ pub(super) async fn hello_behind(
     client: Stream,
     bytes: Vec<u8>,
     spec: &HelloSpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Sniffed, CloseReason> {
-    let mut reading = Reading::new(bytes, spec, around);
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
+    let mut reading = HelloReading::new(bytes, spec, context);
     let hello = reading.read_behind(&client, Instant::now() + spec.hello_timeout).await;
-    conclude(client, reading, hello, story).await
+    conclude(client, reading, hello, record).await
 }
 
 /// Tells what the client speaks by its first bytes, and reads its hello if that is TLS.
@@ -168,16 +170,16 @@ async fn detected(
     bytes: Vec<u8>,
     detect: &DetectPolicy,
     spec: &HelloSpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Sniffed, CloseReason> {
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
     let client = reading::register(client)?;
     let held = bytes.len();
-    let mut reading = Reading::new(bytes, spec, around);
+    let mut reading = HelloReading::new(bytes, spec, context);
     let patience = match detect.on_timeout {
         // All of it, however long a PROXY header was under way: it tells nothing of the client's habits.
         Some(_) => detect.timeout,
-        None => spec.first_byte_timeout.saturating_sub(story.age()),
+        None => spec.first_byte_timeout.saturating_sub(record.age()),
     };
     let first = async {
         match held {
@@ -186,11 +188,11 @@ async fn detected(
         }
     };
     let Ok(first) = timeout(patience, first).await else {
-        story.opened(ClientOpening::Silent);
-        return Ok(Sniffed::other(client, Vec::new(), Wish::Silent, Tongue::Reset));
+        record.opened(ClientOpening::Silent);
+        return Ok(SniffedClient::other(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
     };
     if !matches!(first, Ok(1..)) {
-        return Err(Stopped::NoData.reason());
+        return Err(HelloStop::NoData.reason());
     }
     // No more bytes than tell protocols apart are ever waited for, so they need no share of a memory.
     let deadline = Instant::now() + spec.hello_timeout;
@@ -200,14 +202,14 @@ async fn detected(
         }
         match timeout_at(deadline, reading.recv(&client)).await {
             Ok(Ok(1..)) => {}
-            Ok(_) => return Err(Stopped::Truncated.reason()),
-            Err(_) => return Err(Stopped::HelloTimeout.reason()),
+            Ok(_) => return Err(HelloStop::Truncated.reason()),
+            Err(_) => return Err(HelloStop::HelloTimeout.reason()),
         }
     };
     if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
-        return Err(unexpected_header(&client, story));
+        return Err(unexpected_header(&client, record));
     }
-    story.opened(match spoken {
+    record.opened(match spoken {
         DetectedProtocol::Tls => ClientOpening::Tls,
         DetectedProtocol::Ssh => ClientOpening::Ssh,
         DetectedProtocol::Http => ClientOpening::Http,
@@ -215,51 +217,60 @@ async fn detected(
         DetectedProtocol::Other => ClientOpening::Other,
     });
     let bytes = reading.bytes;
-    let tongue = match spoken {
-        DetectedProtocol::Tls => return hello_behind(client, bytes, spec, story, around).await,
-        DetectedProtocol::Http => Tongue::Http,
-        DetectedProtocol::Postgres => Tongue::Postgres,
-        DetectedProtocol::Ssh | DetectedProtocol::Other => Tongue::Reset,
+    let protocol = match spoken {
+        DetectedProtocol::Tls => return hello_behind(client, bytes, spec, record, context).await,
+        DetectedProtocol::Http => RefusalProtocol::Http,
+        DetectedProtocol::Postgres => RefusalProtocol::Postgres,
+        DetectedProtocol::Ssh | DetectedProtocol::Other => RefusalProtocol::Reset,
     };
-    Ok(Sniffed::other(client, bytes, Wish::Spoken(spoken), tongue))
+    Ok(SniffedClient::other(client, bytes, Intent::Spoken(spoken), protocol))
 }
 
 /// What comes of reading a hello.
 async fn conclude(
     client: Stream,
-    reading: Reading<'_>,
-    hello: Result<ClientHello, Stopped>,
-    story: &mut Story,
-) -> Result<Sniffed, CloseReason> {
+    reading: HelloReading<'_>,
+    hello: Result<ClientHello, HelloStop>,
+    record: &mut ConnectionRecord,
+) -> Result<SniffedClient, CloseReason> {
     let hello = match hello {
         Ok(hello) => hello,
         Err(stopped) => {
-            story.not_heard(stopped.outcome());
-            if matches!(stopped, Stopped::Fault(HelloFault::NotTls))
+            record.not_heard(stopped.outcome());
+            if matches!(stopped, HelloStop::Fault(HelloFault::NotTls))
                 && proxy_protocol::begins_like_one(&reading.bytes)
             {
-                return Err(unexpected_header(&client, story));
+                return Err(unexpected_header(&client, record));
             }
-            if matches!(stopped, Stopped::Fault(HelloFault::BadName(_))) {
-                story.asked_badly(|| reading.sent_name());
+            if matches!(stopped, HelloStop::Fault(HelloFault::BadName(_))) {
+                record.asked_badly(|| reading.sent_name());
             }
             return Err(stopped.close(&client).await);
         }
     };
-    story.heard(hello.server_name.as_ref());
+    record.heard(hello.server_name.as_ref());
     if hello.server_name.is_none() {
         // The log shows an address that stands in place of a name.
-        story.asked_badly(|| reading.sent_name());
+        record.asked_badly(|| reading.sent_name());
     }
     let facts = HelloFacts { server_name: hello.server_name, proxy: None };
-    let form = Form { records: hello.records, size: hello.size, segments: reading.segments };
+    let form = HelloForm { records: hello.records, size: hello.size, segments: reading.segments };
     let (bytes, memory) = reading.into_bytes();
-    let (wish, tongue) = (Wish::Name, Tongue::Tls);
-    Ok(Sniffed { client, bytes, facts, hello: Some(form), wish, greet: None, tongue, _memory: memory })
+    let (intent, protocol) = (Intent::Name, RefusalProtocol::Tls);
+    Ok(SniffedClient {
+        client,
+        bytes,
+        facts,
+        hello: Some(form),
+        intent,
+        greet: None,
+        protocol,
+        _memory: memory,
+    })
 }
 
 /// Why a hello did not become whole.
-enum Stopped {
+enum HelloStop {
     /// The client ended, by a FIN or a reset, before its first byte.
     NoData,
     /// The client ended, by a FIN or a reset, within its hello.
@@ -274,7 +285,7 @@ enum Stopped {
     Memory,
 }
 
-impl Stopped {
+impl HelloStop {
     fn outcome(&self) -> Option<HelloOutcome> {
         Some(match self {
             Self::NoData | Self::Memory => return None,
@@ -320,7 +331,7 @@ impl Stopped {
 }
 
 /// A hello on its way in.
-struct Reading<'a> {
+struct HelloReading<'a> {
     /// All that the client has sent.
     bytes: Vec<u8>,
     /// How many of them may be held.
@@ -328,18 +339,18 @@ struct Reading<'a> {
     reader: HelloReader,
     /// Reads that brought something.
     segments: u32,
-    around: &'a Surroundings,
+    context: &'a WorkerContext,
     /// The bytes' share of the memory that all half-read hellos may take. A hello that comes whole
     /// with the first read needs none, so those who fill that memory slowly do not lock it out.
     memory: Option<GateShare>,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> HelloReading<'a> {
     /// `bytes` were read already, and fit into a first read.
-    fn new(bytes: Vec<u8>, spec: &HelloSpec, around: &'a Surroundings) -> Self {
+    fn new(bytes: Vec<u8>, spec: &HelloSpec, context: &'a WorkerContext) -> Self {
         let reader = HelloReader::new(spec.max_size);
         let segments = u32::from(!bytes.is_empty());
-        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, around, memory: None }
+        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, context, memory: None }
     }
 
     /// Reads from the first byte to the last of the hello.
@@ -348,17 +359,17 @@ impl<'a> Reading<'a> {
         client: &Stream,
         first: Option<io::Result<usize>>,
         spec: &HelloSpec,
-        story: &Story,
-    ) -> Result<ClientHello, Stopped> {
+        record: &ConnectionRecord,
+    ) -> Result<ClientHello, HelloStop> {
         let first = match first {
             Some(read) => read,
             None => {
-                let patience = spec.first_byte_timeout.saturating_sub(story.age());
-                timeout(patience, self.recv(client)).await.map_err(|_| Stopped::FirstByteTimeout)?
+                let patience = spec.first_byte_timeout.saturating_sub(record.age());
+                timeout(patience, self.recv(client)).await.map_err(|_| HelloStop::FirstByteTimeout)?
             }
         };
-        if first.map_err(|_| Stopped::NoData)? == 0 {
-            return Err(Stopped::NoData);
+        if first.map_err(|_| HelloStop::NoData)? == 0 {
+            return Err(HelloStop::NoData);
         }
         match self.parse()? {
             Some(hello) => Ok(hello),
@@ -368,11 +379,11 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads a hello that may have begun; one that has not is first waited for without a share of the memory.
-    async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, Stopped> {
+    async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
         if self.bytes.is_empty() {
-            let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| Stopped::HelloTimeout)?;
+            let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| HelloStop::HelloTimeout)?;
             if !matches!(first, Ok(1..)) {
-                return Err(Stopped::Truncated);
+                return Err(HelloStop::Truncated);
             }
         }
         match self.parse()? {
@@ -382,17 +393,17 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads on behind what is there, which is not a whole hello.
-    async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, Stopped> {
-        let share = self.around.bounds.hello_memory.share(self.granted as u64);
-        self.memory = Some(share.ok_or(Stopped::Memory)?);
-        timeout_at(deadline, self.read_rest(client)).await.map_err(|_| Stopped::HelloTimeout)?
+    async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
+        let share = self.context.bounds.hello_memory.share(self.granted as u64);
+        self.memory = Some(share.ok_or(HelloStop::Memory)?);
+        timeout_at(deadline, self.read_rest(client)).await.map_err(|_| HelloStop::HelloTimeout)?
     }
 
-    async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, Stopped> {
+    async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, HelloStop> {
         loop {
             self.make_room()?;
-            if self.recv(client).await.map_err(|_| Stopped::Truncated)? == 0 {
-                return Err(Stopped::Truncated);
+            if self.recv(client).await.map_err(|_| HelloStop::Truncated)? == 0 {
+                return Err(HelloStop::Truncated);
             }
             if let Some(hello) = self.parse()? {
                 return Ok(hello);
@@ -400,17 +411,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn parse(&mut self) -> Result<Option<ClientHello>, Stopped> {
-        self.reader.read(&self.bytes).map_err(Stopped::Fault)
+    fn parse(&mut self) -> Result<Option<ClientHello>, HelloStop> {
+        self.reader.read(&self.bytes).map_err(HelloStop::Fault)
     }
 
     /// Doubles what may be held once that is full, up to what a hello may take, if the process has room.
-    fn make_room(&mut self) -> Result<(), Stopped> {
+    fn make_room(&mut self) -> Result<(), HelloStop> {
         if self.bytes.len() == self.granted {
             // The reader refuses whatever is longer than its bound, so there is room below it.
             let wanted = (self.granted * 2).min(self.reader.max_raw().max(self.granted + 1));
             if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - self.granted) as u64)) {
-                return Err(Stopped::Memory);
+                return Err(HelloStop::Memory);
             }
             self.granted = wanted;
         }
@@ -420,7 +431,7 @@ impl<'a> Reading<'a> {
 
     /// Reads what is there before the client is registered anywhere.
     fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
-        self.around.engines.with_buffer(|buffer| {
+        self.context.engines.with_buffer(|buffer| {
             let read = socket::recv(client, &mut buffer[..FIRST_READ])?;
             self.bytes.extend_from_slice(&buffer[..read]);
             self.segments += 1;
@@ -431,7 +442,7 @@ impl<'a> Reading<'a> {
     async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
         let room = self.granted - self.bytes.len();
         let (bytes, segments) = (&mut self.bytes, &mut self.segments);
-        reading::recv(client, &self.around.engines, room, |read| {
+        reading::recv(client, &self.context.engines, room, |read| {
             bytes.extend_from_slice(read);
             *segments = segments.saturating_add(1);
         })

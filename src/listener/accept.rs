@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::conn::{self, Arrival, Surroundings};
+use crate::conn::{self, AcceptedConnection, WorkerContext};
 use crate::executor::{sleep, yield_now};
 use crate::limit::Moment;
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -59,7 +59,7 @@ pub async fn accept_until(
     listening: Rc<Listening>,
     id: SocketId,
     policy: Rc<CurrentPolicy>,
-    around: Rc<Surroundings>,
+    around: Rc<WorkerContext>,
 ) {
     tokio::select! {
         biased;
@@ -70,11 +70,12 @@ pub async fn accept_until(
 }
 
 /// Takes what the kernel's queue still holds.
-fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc<Surroundings>) {
+fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc<WorkerContext>) {
     for _ in 0..LONGEST_QUEUE {
         match listening.accept_now() {
             Ok(accepted) => {
-                let arrival = Arrival { accepted, through: id.clone(), policy: Arc::clone(policy) };
+                let arrival =
+                    AcceptedConnection { accepted, through: id.clone(), policy: Arc::clone(policy) };
                 conn::receive_here(arrival, around);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -89,7 +90,12 @@ fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc
     }
 }
 
-async fn accept_all(listening: &Listening, id: &SocketId, policy: &CurrentPolicy, around: &Rc<Surroundings>) {
+async fn accept_all(
+    listening: &Listening,
+    id: &SocketId,
+    policy: &CurrentPolicy,
+    around: &Rc<WorkerContext>,
+) {
     loop {
         let first = listening.accept().await;
         let mut batch = 0;
@@ -112,13 +118,13 @@ async fn accept_all(listening: &Listening, id: &SocketId, policy: &CurrentPolicy
 }
 
 /// Serves a client by the policy in force of its socket.
-fn enter(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, around: &Rc<Surroundings>) {
+fn enter(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, around: &Rc<WorkerContext>) {
     policy.renew(id, &around.snapshot.load());
-    conn::receive(Arrival { accepted, through: id.clone(), policy: policy.get() }, around);
+    conn::receive(AcceptedConnection { accepted, through: id.clone(), policy: policy.get() }, around);
 }
 
 /// Counts a failed accept, and waits if the next one would fail alike.
-async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &Surroundings) {
+async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &WorkerContext) {
     policy.metrics.accept_errors.increment(1);
     if fault::is_of_one_client(error) {
         // It died in the queue: nobody else is concerned.

@@ -6,7 +6,7 @@
 use std::io;
 
 use crate::config::Config;
-use crate::conn::Bounds;
+use crate::conn::ProcessBounds;
 use crate::limit::OverLimit;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::sys::{descriptors, process};
@@ -98,7 +98,7 @@ impl Descriptors {
     }
 
     /// Puts the process's limits of a configuration in force.
-    pub(super) fn bound(self, bounds: &Bounds, config: &Config, connections: u64) {
+    pub(super) fn bound(self, bounds: &ProcessBounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
         descriptors::keep_from_connections(self.limit, self.kept(config));
         bounds.hello_memory.set_limit(config.limits.hello_memory);

@@ -57,7 +57,7 @@ pub use tentative::wait_for_addresses;
 pub use view::{Life, Remote, View};
 
 use crate::config::Config;
-use crate::conn::{Bounds, Doors};
+use crate::conn::{MigrationSenders, ProcessBounds};
 use crate::limit::{Gate, Overload, SourceTable};
 use crate::listener::BindFault;
 use crate::live::Loads;
@@ -155,7 +155,7 @@ impl Server {
         let connections = descriptors.connections(&config);
         let pool_slots = Gate::new(connections);
         let hello_memory = Gate::new(config.limits.hello_memory);
-        let bounds = Arc::new(Bounds {
+        let bounds = Arc::new(ProcessBounds {
             overload: Overload::new(&pool_slots, &hello_memory),
             saturation: SaturationLog::default(),
             connections: pool_slots,
@@ -186,7 +186,7 @@ impl Server {
         let access_log = access_log::open(&config, &metrics)?;
         view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let (doors, parcels) = Doors::new(config.workers);
+        let (migration_senders, migrations) = MigrationSenders::new(config.workers);
         let (tell_sightings, failure_reports) = mpsc::channel(SIGHTINGS);
         let supplies = Supplies {
             snapshot: Arc::clone(&snapshot),
@@ -194,14 +194,14 @@ impl Server {
             access_log: access_log.clone(),
             metrics: Arc::clone(&metrics),
             pipes: descriptors.pipes_of_a_worker(),
-            doors,
+            migration_senders,
             loads: Loads::new(config.workers),
             failure_reports: tell_sightings,
         };
-        let workers = parcels
+        let workers = migrations
             .into_iter()
             .enumerate()
-            .map(|(number, parcels)| Worker::start(number, supplies.clone(), parcels))
+            .map(|(number, migrations)| Worker::start(number, supplies.clone(), migrations))
             .collect::<io::Result<Vec<_>>>()?;
         let started = SystemTime::now();
         let view = Arc::new(View {

@@ -14,7 +14,7 @@ use super::events::{ConfigState, EventLog};
 use super::reload::ReloadFault;
 use super::standing::StandingFaults;
 use crate::config::Config;
-use crate::conn::Bounds;
+use crate::conn::ProcessBounds;
 use crate::snapshot::Snapshot;
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
@@ -38,7 +38,7 @@ pub struct View {
     /// The living configuration.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The bounds of the process and how far they are used.
-    pub bounds: Arc<Bounds>,
+    pub bounds: Arc<ProcessBounds>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// When the process started to serve.

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::proxied::Announced;
-use super::sniff::Sniffed;
-use super::story::Story;
+use super::proxied::ProxiedClient;
+use super::record::ConnectionRecord;
+use super::sniff::SniffedClient;
 use crate::snapshot::access::{AccessDenial, RuleScope};
 use crate::snapshot::{ClientRefusal, OpeningPolicy, Policy, Protocol};
 use crate::sys::{Address, socket};
@@ -33,15 +33,15 @@ pub(super) fn turn_away(socket: &OwnedFd, policy: &Policy) {
 
 /// Asks for the client whom a header may have told, and closes it if it is refused.
 pub(super) async fn client(
-    announced: Announced,
+    announced: ProxiedClient,
     policy: &Policy,
-    story: &Story,
-) -> Result<Announced, CloseReason> {
-    let Err(reason) = ask(policy, story.client(), RuleScope::Client) else { return Ok(announced) };
-    let Announced { client, bytes, .. } = announced;
+    record: &ConnectionRecord,
+) -> Result<ProxiedClient, CloseReason> {
+    let Err(reason) = ask(policy, record.client(), RuleScope::Client) else { return Ok(announced) };
+    let ProxiedClient { client, bytes, .. } = announced;
     if speaks_tls(policy) {
         // Boxed, as hardly any connection needs the room.
-        return Err(Box::pin(Sniffed::tls(client, bytes)?.refuse(reason)).await);
+        return Err(Box::pin(SniffedClient::tls(client, bytes)?.refuse(reason)).await);
     }
     let _ = socket::reset_on_close(&client);
     Err(reason)

@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
-use super::refusal::{self, Tongue};
-use super::sniff::{self, Sniffed};
-use super::story::Story;
-use super::{Surroundings, reading};
+use super::record::ConnectionRecord;
+use super::refusal::{self, RefusalProtocol};
+use super::sniff::{self, SniffedClient};
+use super::{WorkerContext, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
 use crate::snapshot::opening::{GreetingPolicy, OpeningPolicy};
@@ -24,7 +24,7 @@ use crate::wire::proxy_protocol::begins_like_one;
 use crate::wire::{DetectedProtocol, Opening};
 
 /// What a client asks for.
-pub(super) enum Wish {
+pub(super) enum Intent {
     /// What its server name says, or its lack of one.
     Name,
     /// A session of PostgreSQL without TLS.
@@ -40,25 +40,27 @@ pub(super) enum Wish {
 /// Where a client without a hello goes; `None` for one that is routed by its hello.
 pub(super) fn target<'f>(
     front: &'f OpeningPolicy,
-    wish: &Wish,
+    intent: &Intent,
 ) -> Option<Result<&'f RouteTarget, CloseReason>> {
     // A reload may have changed the listener meanwhile: what it no longer knows it does not take.
-    let (target, or) = match (front, wish) {
-        (_, Wish::Name) => return None,
-        (OpeningPolicy::Postgres(front), Wish::Plaintext(startup)) => {
+    let (target, or) = match (front, intent) {
+        (_, Intent::Name) => return None,
+        (OpeningPolicy::Postgres(front), Intent::Plaintext(startup)) => {
             (front.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
         }
-        (_, Wish::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
-        (OpeningPolicy::Postgres(front), Wish::Cancel) => (front.cancel.as_ref(), CloseReason::CancelRefused),
-        (_, Wish::Cancel) => (None, CloseReason::CancelRefused),
-        (OpeningPolicy::Detect(front), Wish::Spoken(spoken)) => {
+        (_, Intent::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
+        (OpeningPolicy::Postgres(front), Intent::Cancel) => {
+            (front.cancel.as_ref(), CloseReason::CancelRefused)
+        }
+        (_, Intent::Cancel) => (None, CloseReason::CancelRefused),
+        (OpeningPolicy::Detect(front), Intent::Spoken(spoken)) => {
             (front.target(*spoken), CloseReason::UnknownProtocol)
         }
-        (OpeningPolicy::Detect(front), Wish::Silent) => {
+        (OpeningPolicy::Detect(front), Intent::Silent) => {
             (front.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
         }
-        (_, Wish::Spoken(_)) => (None, CloseReason::UnknownProtocol),
-        (_, Wish::Silent) => (None, CloseReason::FirstByteTimeout),
+        (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
+        (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),
     };
     Some(target.ok_or(or))
 }
@@ -70,29 +72,30 @@ pub(super) async fn open(
     mut opening: Opening,
     greet: &GreetingPolicy,
     spec: &HelloSpec,
-    story: &mut Story,
-    around: &Surroundings,
-) -> Result<Sniffed, CloseReason> {
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
     let client = reading::register(client)?;
-    let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(story.age());
+    let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(record.age());
     if begins_like_one(&bytes) {
-        return Err(refusal::unexpected_header(&client, story));
+        return Err(refusal::unexpected_header(&client, record));
     }
     let is_much = bytes.len() > opening.room();
     opening.receive(&bytes);
     let has_heard = !bytes.is_empty();
-    let mut talk = Talk { client: &client, opening: &mut opening, around, memory: None, has_heard };
+    let mut talk =
+        OpeningExchange { client: &client, opening: &mut opening, context, memory: None, has_heard };
     let opened = if is_much {
-        Err(Stopped::Fault(OpeningFault::TooLong))
+        Err(OpeningStop::Fault(OpeningFault::TooLong))
     } else {
-        timeout_at(deadline, talk.hold(spec)).await.unwrap_or(Err(Stopped::Timeout))
+        timeout_at(deadline, talk.hold(spec)).await.unwrap_or(Err(OpeningStop::Timeout))
     };
     let opened = match opened {
         Ok(opened) => opened,
-        Err(stopped) => return Err(talk.close(stopped, story).await),
+        Err(stopped) => return Err(talk.close(stopped, record).await),
     };
     let memory = talk.memory.take().map(|(share, _)| share);
-    story.opened(match &opened {
+    record.opened(match &opened {
         OpeningOutcome::Tls => ClientOpening::Upgraded,
         OpeningOutcome::DirectTls => ClientOpening::Tls,
         OpeningOutcome::Plaintext(_) => ClientOpening::Plaintext,
@@ -100,21 +103,22 @@ pub(super) async fn open(
     });
     match opened {
         OpeningOutcome::Tls => {
-            let mut sniffed = sniff::hello_behind(client, Vec::new(), spec, story, around).await?;
+            let mut sniffed = sniff::hello_behind(client, Vec::new(), spec, record, context).await?;
             sniffed.greet = Some(greet.clone());
             Ok(sniffed)
         }
         // The reading of a hello takes a share of its own.
         OpeningOutcome::DirectTls => {
-            sniff::hello_behind(client, opening.into_heard(), spec, story, around).await
+            sniff::hello_behind(client, opening.into_heard(), spec, record, context).await
         }
         OpeningOutcome::Plaintext(startup) => {
-            let wish = Wish::Plaintext(startup);
-            Ok(Sniffed::other(client, opening.into_heard(), wish, Tongue::Postgres).holding(memory))
+            let intent = Intent::Plaintext(startup);
+            Ok(SniffedClient::other(client, opening.into_heard(), intent, RefusalProtocol::Postgres)
+                .holding(memory))
         }
         OpeningOutcome::Cancel => {
             let bytes = opening.into_heard();
-            Ok(Sniffed::other(client, bytes, Wish::Cancel, Tongue::Nothing).holding(memory))
+            Ok(SniffedClient::other(client, bytes, Intent::Cancel, RefusalProtocol::Nothing).holding(memory))
         }
     }
 }
@@ -123,17 +127,17 @@ pub(super) async fn open(
 const FIRST_SHARE: usize = 2048;
 
 /// A talk with a client.
-struct Talk<'t> {
+struct OpeningExchange<'t> {
     client: &'t Stream,
     opening: &'t mut Opening,
-    around: &'t Surroundings,
+    context: &'t WorkerContext,
     /// What an unfinished message takes of the memory of all hellos.
     memory: Option<(GateShare, u64)>,
     has_heard: bool,
 }
 
 /// Why it stopped.
-enum Stopped {
+enum OpeningStop {
     Fault(OpeningFault),
     /// The client began with a PROXY header.
     Header,
@@ -147,13 +151,13 @@ enum Stopped {
     Memory,
 }
 
-impl Talk<'_> {
-    async fn hold(&mut self, spec: &HelloSpec) -> Result<OpeningOutcome, Stopped> {
+impl OpeningExchange<'_> {
+    async fn hold(&mut self, spec: &HelloSpec) -> Result<OpeningOutcome, OpeningStop> {
         let mut begun = None;
         loop {
-            match self.opening.go_on().map_err(Stopped::Fault)? {
+            match self.opening.go_on().map_err(OpeningStop::Fault)? {
                 OpeningStep::Say(words) => {
-                    send_all(self.client, &words).await.map_err(|_| Stopped::Gone)?;
+                    send_all(self.client, &words).await.map_err(|_| OpeningStop::Gone)?;
                 }
                 OpeningStep::Over(opened) => return Ok(opened),
                 OpeningStep::Read if self.opening.heard().is_empty() => {
@@ -164,14 +168,14 @@ impl Talk<'_> {
                 OpeningStep::Read => {
                     self.account()?;
                     let deadline = *begun.get_or_insert_with(Instant::now) + spec.hello_timeout;
-                    timeout_at(deadline, self.read()).await.map_err(|_| Stopped::Unfinished)??;
+                    timeout_at(deadline, self.read()).await.map_err(|_| OpeningStop::Unfinished)??;
                 }
             }
         }
     }
 
     /// Takes a share of the memory of all hellos for a message that has begun.
-    fn account(&mut self) -> Result<(), Stopped> {
+    fn account(&mut self) -> Result<(), OpeningStop> {
         let held = self.opening.heard().len();
         let wanted = if held <= FIRST_SHARE { FIRST_SHARE } else { self.opening.most() } as u64;
         let granted = match &mut self.memory {
@@ -182,40 +186,40 @@ impl Talk<'_> {
                 grown
             }
             none => {
-                *none = self.around.bounds.hello_memory.share(wanted).map(|share| (share, wanted));
+                *none = self.context.bounds.hello_memory.share(wanted).map(|share| (share, wanted));
                 none.is_some()
             }
         };
-        if granted { Ok(()) } else { Err(Stopped::Memory) }
+        if granted { Ok(()) } else { Err(OpeningStop::Memory) }
     }
 
-    async fn read(&mut self) -> Result<(), Stopped> {
+    async fn read(&mut self) -> Result<(), OpeningStop> {
         let (room, opening) = (self.opening.room(), &mut *self.opening);
-        let read = reading::recv(self.client, &self.around.engines, room, |read| opening.receive(read));
+        let read = reading::recv(self.client, &self.context.engines, room, |read| opening.receive(read));
         if !matches!(read.await, Ok(1..)) {
-            return Err(Stopped::Gone);
+            return Err(OpeningStop::Gone);
         }
         if !self.has_heard && begins_like_one(self.opening.heard()) {
-            return Err(Stopped::Header);
+            return Err(OpeningStop::Header);
         }
         self.has_heard = true;
         Ok(())
     }
 
     /// Ends it, with the last words that are not yet said.
-    async fn close(&self, stopped: Stopped, story: &Story) -> CloseReason {
+    async fn close(&self, stopped: OpeningStop, record: &ConnectionRecord) -> CloseReason {
         let farewell = |farewell| self.opening.farewell(farewell);
         let (words, reason) = match stopped {
-            Stopped::Gone => return self.gone(),
-            Stopped::Header => return refusal::unexpected_header(self.client, story),
-            Stopped::Fault(fault) => (Cow::default(), reason(fault)),
-            Stopped::Timeout if !self.has_heard => {
+            OpeningStop::Gone => return self.gone(),
+            OpeningStop::Header => return refusal::unexpected_header(self.client, record),
+            OpeningStop::Fault(fault) => (Cow::default(), reason(fault)),
+            OpeningStop::Timeout if !self.has_heard => {
                 (farewell(Farewell::Timeout), CloseReason::FirstByteTimeout)
             }
-            Stopped::Timeout | Stopped::Unfinished => {
+            OpeningStop::Timeout | OpeningStop::Unfinished => {
                 (farewell(Farewell::Timeout), CloseReason::OpeningTimeout)
             }
-            Stopped::Memory => (farewell(Farewell::Busy), CloseReason::HelloMemory),
+            OpeningStop::Memory => (farewell(Farewell::Busy), CloseReason::HelloMemory),
         };
         refusal::dismiss(self.client, &words).await;
         reason

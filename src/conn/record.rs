@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::Surroundings;
+use super::WorkerContext;
 use crate::limit::{GatePass, Moment, Permit, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
 use crate::pool::forward::ForwardMark;
@@ -26,18 +26,18 @@ use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv}
 
 /// The growing record of a connection, and all that it holds: its place, its entry, its backend.
 ///
-/// However the connection ends, that is counted and logged exactly once: by [`Story::close`], or when
+/// However the connection ends, that is counted and logged exactly once: by [`ConnectionRecord::close`], or when
 /// the story is dropped because its task panicked or its worker ended.
-pub(super) struct Story {
+pub(super) struct ConnectionRecord {
     /// Only the end of the story takes it.
-    open: Option<Open>,
-    around: Rc<Surroundings>,
+    open: Option<OpenRecord>,
+    context: Rc<WorkerContext>,
 }
 
 /// A story that has not ended.
-struct Open {
+struct OpenRecord {
     entry: RegistryGuard,
-    plot: Plot,
+    state: RecordState,
 }
 
 /// A backend that resets a connection within this time of its accept, and before it has sent a byte, fails
@@ -47,19 +47,19 @@ const EARLY: Duration = Duration::from_secs(10);
 const OPEN: &str = "only the end of a story takes it";
 
 /// What a story takes along when it goes on in another worker.
-pub(super) struct Packed {
+pub(super) struct MigratingRecord {
     left: MigratingEntry,
-    plot: Plot,
+    state: RecordState,
 }
 
 /// What is known of a connection, and what it holds.
-struct Plot {
+struct RecordState {
     /// Counts the connection as active; the way to its listener's metrics and name.
     listener: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
     /// Boxed, as most connections have nothing of it.
-    kept: Option<Box<Kept>>,
+    marks: Option<Box<SessionMarks>>,
     began: Instant,
     /// When its backend was connected, in microseconds after `began`; at most 71 minutes.
     connected: u32,
@@ -69,12 +69,12 @@ struct Plot {
     /// The pool that was asked last.
     pool: Option<Arc<str>>,
     /// What only the access log wants; `None` where there is no log.
-    told: Option<Box<Told>>,
+    log_fields: Option<Box<LogFields>>,
 }
 
 /// By what a connection is found while it is open.
 #[derive(Default)]
-struct Kept {
+struct SessionMarks {
     /// While it is forwarded by its name, so that it is known if it comes in again.
     mark: Option<ForwardMark>,
     /// While it may be a session whose query is to be cancelled.
@@ -83,7 +83,7 @@ struct Kept {
 
 /// What PROXY headers tell, the one that came in and the one that goes out.
 #[derive(Default)]
-struct Introduction {
+struct ProxyFields {
     /// Who connected, if that told of a client.
     peer: Option<Address>,
     authority: Option<Box<str>>,
@@ -93,9 +93,9 @@ struct Introduction {
 }
 
 #[derive(Default)]
-struct Told {
+struct LogFields {
     /// Boxed, as most connections have nothing of it.
-    introduction: Option<Box<Introduction>>,
+    proxy_fields: Option<Box<ProxyFields>>,
     sni: Option<Box<str>>,
     route: Option<Arc<str>>,
     attempts: u8,
@@ -111,38 +111,38 @@ struct Told {
     connect: Option<Duration>,
 }
 
-impl Story {
+impl ConnectionRecord {
     pub(super) fn begin(
         client: Address,
         policy: &Policy,
         entry: RegistryGuard,
-        around: &Rc<Surroundings>,
+        context: &Rc<WorkerContext>,
     ) -> Self {
-        let plot = Plot {
+        let state = RecordState {
             listener: policy.metrics.accepted(),
             permit: None,
             lease: None,
-            kept: None,
+            marks: None,
             began: Instant::now(),
             connected: 0,
             accepted: unix_millis(),
             client,
             pool: None,
-            told: None,
+            log_fields: None,
         };
-        Self { open: Some(Open { entry, plot }), around: Rc::clone(around) }
+        Self { open: Some(OpenRecord { entry, state }), context: Rc::clone(context) }
     }
 
     /// Leaves this worker.
-    pub(super) fn pack(mut self) -> Packed {
-        let Open { entry, plot } = self.open.take().expect(OPEN);
-        Packed { left: entry.leave(), plot }
+    pub(super) fn detach(mut self) -> MigratingRecord {
+        let OpenRecord { entry, state } = self.open.take().expect(OPEN);
+        MigratingRecord { left: entry.leave(), state }
     }
 
     /// Goes on in this worker.
-    pub(super) fn unpack(packed: Packed, seat: Seat, around: &Rc<Surroundings>) -> Self {
-        let entry = around.registry.readmit(packed.left, seat);
-        Self { open: Some(Open { entry, plot: packed.plot }), around: Rc::clone(around) }
+    pub(super) fn attach(packed: MigratingRecord, seat: Seat, context: &Rc<WorkerContext>) -> Self {
+        let entry = context.registry.readmit(packed.left, seat);
+        Self { open: Some(OpenRecord { entry, state: packed.state }), context: Rc::clone(context) }
     }
 
     /// The connection among those of its worker.
@@ -150,20 +150,20 @@ impl Story {
         &self.open.as_ref().expect(OPEN).entry
     }
 
-    pub(super) fn around(&self) -> Rc<Surroundings> {
-        Rc::clone(&self.around)
+    pub(super) fn context(&self) -> Rc<WorkerContext> {
+        Rc::clone(&self.context)
     }
 
-    fn plot(&self) -> &Plot {
-        &self.open.as_ref().expect(OPEN).plot
+    fn state(&self) -> &RecordState {
+        &self.open.as_ref().expect(OPEN).state
     }
 
-    fn plot_mut(&mut self) -> &mut Plot {
-        &mut self.open.as_mut().expect(OPEN).plot
+    fn plot_mut(&mut self) -> &mut RecordState {
+        &mut self.open.as_mut().expect(OPEN).state
     }
 
     pub(super) fn client(&self) -> &Address {
-        &self.plot().client
+        &self.state().client
     }
 
     pub(super) fn hold(&mut self, permit: Permit) {
@@ -208,12 +208,12 @@ impl Story {
 
     /// What stood where a PROXY header is read.
     pub(super) fn proxy_header(&self, outcome: ProxyOutcome) {
-        self.plot().listener.proxy_header(outcome);
+        self.state().listener.proxy_header(outcome);
     }
 
     /// It is served, and would not be if headers were required.
     pub(super) fn shadowed(&self, reason: CloseReason) {
-        self.plot().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
+        self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
         tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
     }
 
@@ -230,13 +230,13 @@ impl Story {
             (Some(_), HeaderVersion::V1) => ProxyOutcome::V1,
             (Some(_), HeaderVersion::V2) => ProxyOutcome::V2,
         });
-        let plot = self.plot_mut();
-        let peer = plot.client.clone();
-        plot.client = client.unwrap_or_else(|| peer.clone());
-        let Open { entry, plot } = self.open.as_ref().expect(OPEN);
-        entry.is_of(&plot.client);
-        self.tell(|told| {
-            told.introduction = Some(Box::new(Introduction {
+        let state = self.plot_mut();
+        let peer = state.client.clone();
+        state.client = client.unwrap_or_else(|| peer.clone());
+        let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
+        entry.is_of(&state.client);
+        self.tell(|log_fields| {
+            log_fields.proxy_fields = Some(Box::new(ProxyFields {
                 peer: Some(peer),
                 authority: header.tlv(Tlv::AUTHORITY).map(raw_name),
                 alpn: header.tlv(Tlv::ALPN).map(raw_name),
@@ -248,46 +248,48 @@ impl Story {
 
     /// Its backend is told this name of it.
     pub(super) fn is_called(&mut self, unique_id: &[u8]) {
-        self.tell(|told| told.introduction.get_or_insert_default().unique_id = Some(raw_name(unique_id)));
+        self.tell(|log_fields| {
+            log_fields.proxy_fields.get_or_insert_default().unique_id = Some(raw_name(unique_id))
+        });
     }
 
     /// A whole hello came, with or without a name.
     pub(super) fn heard(&mut self, name: Option<&ServerName>) {
         let took = self.age();
-        let metrics = &self.plot().listener;
+        let metrics = &self.state().listener;
         metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         metrics.hello_seconds.record(took);
-        self.tell(|told| {
-            told.hello = Some(took);
-            told.sni = name.map(|name| name.as_str().into());
+        self.tell(|log_fields| {
+            log_fields.hello = Some(took);
+            log_fields.sni = name.map(|name| name.as_str().into());
         });
     }
 
     /// The client began in this way, of several.
     pub(super) fn opened(&self, opening: ClientOpening) {
-        self.plot().listener.opening(opening);
+        self.state().listener.opening(opening);
     }
 
     /// No whole hello came.
     pub(super) fn not_heard(&mut self, outcome: Option<HelloOutcome>) {
         if let Some(outcome) = outcome {
-            self.plot().listener.hello(outcome);
+            self.state().listener.hello(outcome);
         }
     }
 
     /// The hello asked for what is no host name. That is looked for only if it will be written down.
     pub(super) fn asked_badly(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
-        self.tell(|told| told.sni = name().map(|name| raw_name(&name)));
+        self.tell(|log_fields| log_fields.sni = name().map(|name| raw_name(&name)));
     }
 
     /// Whether what is known of the connection will be written down.
     pub(super) fn is_told(&self) -> bool {
-        self.around.access_log.is_on()
+        self.context.access_log.is_on()
     }
 
     /// What the hello offers.
     pub(super) fn offered(&mut self, offered: Offered) {
-        self.tell(|told| told.offered = Some(Box::new(offered)));
+        self.tell(|log_fields| log_fields.offered = Some(Box::new(offered)));
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>, counts: Option<&Arc<RouteCounts>>) {
@@ -295,7 +297,7 @@ impl Story {
             counts.take();
             self.entry().tallies().follow(counts);
         }
-        self.tell(|told| told.route = Some(Arc::clone(route)));
+        self.tell(|log_fields| log_fields.route = Some(Arc::clone(route)));
     }
 
     /// It is one of the connections of a pool.
@@ -309,36 +311,36 @@ impl Story {
 
     /// It has waited for a place at a backend, for so long in all.
     pub(super) fn waited(&mut self, time: Duration) {
-        self.tell(|told| told.queue = Some(time));
+        self.tell(|log_fields| log_fields.queue = Some(time));
     }
 
     /// A backend is about to be tried. From now on the connection is one of those that end with it.
     pub(super) fn attempts(&mut self, backend: &Arc<Backend>) {
         self.entry().join(backend.number());
-        self.tell(|told| {
-            told.attempts = told.attempts.saturating_add(1);
-            told.tried = Some(Arc::clone(backend));
+        self.tell(|log_fields| {
+            log_fields.attempts = log_fields.attempts.saturating_add(1);
+            log_fields.tried = Some(Arc::clone(backend));
         });
     }
 
     /// The client left before a backend was connected, and had sent bytes.
     pub(super) fn has_sent(&mut self) {
-        self.tell(|told| told.has_sent = true);
+        self.tell(|log_fields| log_fields.has_sent = true);
     }
 
     /// The connection is being forwarded by its name.
     pub(super) fn keep(&mut self, mark: ForwardMark) {
-        self.plot_mut().kept.get_or_insert_default().mark = Some(mark);
+        self.plot_mut().marks.get_or_insert_default().mark = Some(mark);
     }
 
     /// Requests to cancel a query of this connection find its backend.
     pub(super) fn sessions(&mut self, session: SessionGuard) {
-        self.plot_mut().kept.get_or_insert_default().session = Some(session);
+        self.plot_mut().marks.get_or_insert_default().session = Some(session);
     }
 
     /// The attempt goes to this address of the name that the client asked for.
     pub(super) fn dials(&mut self, address: SocketAddr) {
-        self.tell(|told| told.dialled = Some(address));
+        self.tell(|log_fields| log_fields.dialled = Some(address));
     }
 
     /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
@@ -347,13 +349,13 @@ impl Story {
         self.entry().tallies().connect(lease.backend().counts());
         let connected = u32::try_from(self.age().as_micros()).unwrap_or(u32::MAX);
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
-        self.tell(|told| {
-            told.connect = Some(took);
-            told.tried = None;
+        self.tell(|log_fields| {
+            log_fields.connect = Some(took);
+            log_fields.tried = None;
         });
-        let plot = self.plot_mut();
-        plot.connected = connected;
-        plot.lease = Some(lease);
+        let state = self.plot_mut();
+        state.connected = connected;
+        state.lease = Some(lease);
     }
 
     /// A backend could not be connected, by its own fault.
@@ -365,18 +367,18 @@ impl Story {
     /// Tells the backend when it has sent its first byte.
     pub(super) fn listen(&self) {
         if self.entry().hears_backend()
-            && let Some(lease) = &self.plot().lease
+            && let Some(lease) = &self.state().lease
             && lease.spoke()
             && let Some(pool) = self.entry().tallies().pool()
         {
-            let connected = Duration::from_micros(self.plot().connected.into());
+            let connected = Duration::from_micros(self.state().connected.into());
             pool.first_byte.observe(self.age().saturating_sub(connected));
         }
     }
 
     /// The backend reset the connection. If that was soon and it had sent nothing, the client was failed.
     pub(super) fn was_reset(&self) {
-        if let Some(lease) = &self.plot().lease
+        if let Some(lease) = &self.state().lease
             && self.entry().total(Direction::FromBackend) == 0
             && self.age() <= EARLY
         {
@@ -388,19 +390,19 @@ impl Story {
     /// one comes.
     fn report(&self, failure_report: Option<FailureReport>) {
         if let Some(failure_report) = failure_report {
-            let _ = self.around.failure_reports.try_send(failure_report);
+            let _ = self.context.failure_reports.try_send(failure_report);
         }
     }
 
     /// This host has run out of something for the connection.
     pub(super) fn note_saturation(&self, kind: Saturation) {
-        let plot = self.plot();
-        note_saturation(kind, &plot.client, &plot.listener.name, plot.pool.as_ref(), &self.around);
+        let state = self.state();
+        note_saturation(kind, &state.client, &state.listener.name, state.pool.as_ref(), &self.context);
     }
 
     /// How long ago the connection was accepted.
     pub(super) fn age(&self) -> Duration {
-        self.plot().began.elapsed()
+        self.state().began.elapsed()
     }
 
     /// Ends the story.
@@ -409,65 +411,65 @@ impl Story {
     }
 
     /// Notes something for the access log, if there is one.
-    fn tell(&mut self, note: impl FnOnce(&mut Told)) {
-        if self.around.access_log.is_on() {
-            note(self.plot_mut().told.get_or_insert_default());
+    fn tell(&mut self, note: impl FnOnce(&mut LogFields)) {
+        if self.context.access_log.is_on() {
+            note(self.plot_mut().log_fields.get_or_insert_default());
         }
     }
 
     fn finish(&mut self, reason: CloseReason) {
-        let Some(Open { entry, plot }) = self.open.take() else { return };
-        let total = plot.began.elapsed();
-        plot.listener.closed(reason, total);
-        let is_silent = plot.lease.as_ref().is_some_and(Lease::is_waiting);
+        let Some(OpenRecord { entry, state }) = self.open.take() else { return };
+        let total = state.began.elapsed();
+        state.listener.closed(reason, total);
+        let is_silent = state.lease.as_ref().is_some_and(Lease::is_waiting);
         entry.tallies().close(CloseKind::of(reason), is_silent);
-        note_refusal(reason, &plot.client, &plot.listener.name, plot.pool.as_ref(), &self.around);
-        let has_sent = plot.told.as_ref().is_some_and(|told| told.has_sent);
-        let is_left_out = !has_sent && is_empty(reason, &entry) && self.around.access_log.leaves_out_empty();
-        if is_left_out || !is_logged(reason, &plot.listener, &self.around) {
+        note_refusal(reason, &state.client, &state.listener.name, state.pool.as_ref(), &self.context);
+        let has_sent = state.log_fields.as_ref().is_some_and(|log_fields| log_fields.has_sent);
+        let is_left_out = !has_sent && is_empty(reason, &entry) && self.context.access_log.leaves_out_empty();
+        if is_left_out || !is_logged(reason, &state.listener, &self.context) {
             return;
         }
-        let told = plot.told.map(|told| *told).unwrap_or_default();
-        let introduction = told.introduction.map(|introduction| *introduction).unwrap_or_default();
-        let backend = plot.lease.as_ref().map(Lease::backend).or(told.tried.as_ref());
-        self.around.access_log.push(AccessRecord {
+        let log_fields = state.log_fields.map(|log_fields| *log_fields).unwrap_or_default();
+        let proxy_fields = log_fields.proxy_fields.map(|proxy_fields| *proxy_fields).unwrap_or_default();
+        let backend = state.lease.as_ref().map(Lease::backend).or(log_fields.tried.as_ref());
+        self.context.access_log.push(AccessRecord {
             id: entry.id(),
-            accepted: UNIX_EPOCH + Duration::from_millis(plot.accepted),
-            client: ClientAddr(plot.client),
-            peer: introduction.peer,
-            listener: Arc::clone(&plot.listener.name),
-            sni: told.sni,
-            proxy_authority: introduction.authority,
-            proxy_alpn: introduction.alpn,
-            unique_id: introduction.unique_id,
-            private_link: introduction.private_link,
-            route: told.route,
-            pool: plot.pool,
+            accepted: UNIX_EPOCH + Duration::from_millis(state.accepted),
+            client: ClientAddr(state.client),
+            peer: proxy_fields.peer,
+            listener: Arc::clone(&state.listener.name),
+            sni: log_fields.sni,
+            proxy_authority: proxy_fields.authority,
+            proxy_alpn: proxy_fields.alpn,
+            unique_id: proxy_fields.unique_id,
+            private_link: proxy_fields.private_link,
+            route: log_fields.route,
+            pool: state.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
-            backend_address: told
+            backend_address: log_fields
                 .dialled
                 .map(Address::Tcp)
                 .or_else(|| backend.map(|backend| backend.address().clone())),
-            attempts: told.attempts,
+            attempts: log_fields.attempts,
             from_client: entry.total(Direction::FromClient),
             from_backend: entry.total(Direction::FromBackend),
             dropped: entry.total_dropped(),
-            offered: told.offered,
-            hello: told.hello,
-            queue: told.queue,
-            connect: told.connect,
+            offered: log_fields.offered,
+            hello: log_fields.hello,
+            queue: log_fields.queue,
+            connect: log_fields.connect,
             total,
             close: reason,
         });
     }
 }
 
-impl Drop for Story {
+impl Drop for ConnectionRecord {
     fn drop(&mut self) {
-        let Some(Open { plot, .. }) = &self.open else { return };
+        let Some(OpenRecord { state, .. }) = &self.open else { return };
         if std::thread::panicking() {
-            self.around.metrics.process().panics.increment(1);
-            tracing::error!(client = %plot.client, listener = %plot.listener.name, "a connection panicked; the others live on");
+            self.context.metrics.process().panics.increment(1);
+            tracing::error!(client = %state.client, listener = %state.listener.name, "a connection panicked; the others live on");
             self.finish(CloseReason::Internal);
         } else {
             self.finish(CloseReason::DrainDeadline);
@@ -476,13 +478,19 @@ impl Drop for Story {
 }
 
 /// Writes down a connection that was refused at its accept.
-pub(super) fn refused(id: u64, client: Address, reason: CloseReason, policy: &Policy, around: &Surroundings) {
+pub(super) fn refused(
+    id: u64,
+    client: Address,
+    reason: CloseReason,
+    policy: &Policy,
+    context: &WorkerContext,
+) {
     let listener = policy.metrics.accepted();
     listener.closed(reason, Duration::ZERO);
-    note_refusal(reason, &client, &listener.name, None, around);
-    if is_logged(reason, &listener, around) {
+    note_refusal(reason, &client, &listener.name, None, context);
+    if is_logged(reason, &listener, context) {
         let listener = Arc::clone(&listener.name);
-        around.access_log.push(AccessRecord::refused(
+        context.access_log.push(AccessRecord::refused(
             id,
             SystemTime::now(),
             ClientAddr(client),
@@ -498,10 +506,10 @@ fn note_refusal(
     client: &Address,
     listener: &Arc<str>,
     pool: Option<&Arc<str>>,
-    around: &Surroundings,
+    context: &WorkerContext,
 ) {
     if let Some(kind) = Saturation::of(reason) {
-        note_saturation(kind, client, listener, pool, around);
+        note_saturation(kind, client, listener, pool, context);
     }
 }
 
@@ -510,7 +518,7 @@ fn note_saturation(
     client: &Address,
     listener: &Arc<str>,
     pool: Option<&Arc<str>>,
-    around: &Surroundings,
+    context: &WorkerContext,
 ) {
     let thing = match kind.scope() {
         SaturationScope::Process => None,
@@ -518,7 +526,7 @@ fn note_saturation(
         SaturationScope::Pool => pool,
     };
     let client = client.tcp().map(|address| address.ip());
-    around.bounds.saturation.note(kind, thing, client, Moment::now());
+    context.bounds.saturation.note(kind, thing, client, Moment::now());
 }
 
 /// Whether a client came and left without a byte, and none came for it.
@@ -528,8 +536,8 @@ fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
 }
 
 /// Whether the access log gets a record. Of those that a flood can cause it gets no more than so many a second.
-fn is_logged(reason: CloseReason, listener: &ListenerMetrics, around: &Surroundings) -> bool {
-    if !around.access_log.is_on() {
+fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
+    if !context.access_log.is_on() {
         return false;
     }
     let is_logged = !reason.is_sampled() || listener.refusal_lines.admit(Moment::now());
