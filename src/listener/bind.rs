@@ -13,7 +13,7 @@ use crate::sys::{Address, SocketFile, fault, landlock, process, socket};
 
 /// The sockets of one address.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSockets {
     /// Where they listen; the port is the kernel's choice where the specification says 0.
     pub address: Address,
     /// One for each worker.
@@ -122,7 +122,7 @@ fn hint_of_no_family(address: SocketAddr) -> Cow<'static, str> {
 
 /// What to bind, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
+pub struct BindRequest<'a> {
     /// The address.
     pub address: &'a Address,
     /// The permissions of a Unix socket.
@@ -147,11 +147,11 @@ pub struct Wanted<'a> {
 ///
 /// The address and what the kernel said of it; then nothing stays bound.
 pub fn bind<'o>(
-    wanted: Wanted<'_>,
+    wanted: BindRequest<'_>,
     ours: impl IntoIterator<Item = &'o Address>,
     workers: usize,
-) -> Result<Bound, BindFault> {
-    let Wanted { address, mode, options, .. } = wanted;
+) -> Result<BoundSockets, BindFault> {
+    let BindRequest { address, mode, options, .. } = wanted;
     let bound = match address {
         Address::Tcp(tcp) => bind_tcp(*tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers),
         Address::Scoped(scoped) => scoped
@@ -166,11 +166,11 @@ pub fn bind<'o>(
 
 fn bind_tcp(
     address: SocketAddr,
-    wanted: Wanted<'_>,
+    wanted: BindRequest<'_>,
     mut ours: impl Iterator<Item = SocketAddr>,
     workers: usize,
-) -> io::Result<Bound> {
-    let Wanted { to, options, .. } = wanted;
+) -> io::Result<BoundSockets> {
+    let BindRequest { to, options, .. } = wanted;
     let first = match ours.any(|other| overlap(address, other)) {
         true => listen(address, to, options)?,
         false => listen_alone(address, to, options)?,
@@ -184,7 +184,7 @@ fn bind_tcp(
             socket => socket?,
         });
     }
-    Ok(Bound { address: bound.into(), sockets, file: None })
+    Ok(BoundSockets { address: bound.into(), sockets, file: None })
 }
 
 fn bind_unix(
@@ -192,13 +192,13 @@ fn bind_unix(
     mode: Option<u32>,
     workers: usize,
     options: &ListenOptions,
-) -> io::Result<Bound> {
+) -> io::Result<BoundSockets> {
     let (first, file) = SocketFile::listen(path, mode, options.backlog)?;
     let mut sockets = vec![first];
     for _ in 1..workers {
         sockets.push(sockets[0].try_clone()?);
     }
-    Ok(Bound { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
+    Ok(BoundSockets { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
 }
 
 /// Whether one of two different addresses is a port of every address of its family, and the other that
@@ -238,7 +238,7 @@ mod tests {
         const TOGETHER: usize = 4;
         let (begin, end) = (Barrier::new(TOGETHER), Barrier::new(TOGETHER));
         let bind_once = || {
-            let wanted = Wanted { address, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+            let wanted = BindRequest { address, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
             begin.wait();
             let bound = bind(wanted, [], 2);
             // What was bound stays so until all have tried.
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn of_several_that_bind_at_one_time_one_has_the_port() {
         let wanted = Address::Tcp("127.0.0.1:0".parse().unwrap());
-        let wanted = Wanted { address: &wanted, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+        let wanted = BindRequest { address: &wanted, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
         let address = bind(wanted, [], 2).unwrap().address;
         (0..100).for_each(|_| check_together(&address));
     }

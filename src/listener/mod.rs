@@ -6,7 +6,7 @@ mod bind;
 use std::sync::Arc;
 
 pub use accept::{CurrentPolicy, accept_until};
-pub use bind::{BindFault, Bound, Wanted, bind};
+pub use bind::{BindFault, BindRequest, BoundSockets, bind};
 
 use crate::snapshot::PolicySpec;
 use crate::sys::Address;

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use crate::config::Config;
-use crate::listener::{self, BindFault, Bound, ListenerSpec, Wanted};
+use crate::listener::{self, BindFault, BindRequest, BoundSockets, ListenerSpec};
 use crate::snapshot::SocketId;
 use crate::sys::listen::{BindTo, ListenOptions};
 use crate::sys::{Address, SocketFile};
@@ -47,7 +47,7 @@ pub(super) struct Sockets {
 pub(super) struct SocketPlan {
     next: BTreeMap<SocketId, Socket>,
     /// Bound already; dropped with the plan, they are closed.
-    fresh: Vec<(SocketId, Bound)>,
+    fresh: Vec<(SocketId, BoundSockets)>,
     left_out: BTreeSet<Address>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Missing {
 }
 
 /// The sockets of new addresses, or why an address that may be left out has none.
-pub(super) type Fresh = BTreeMap<SocketId, Result<Bound, BindFault>>;
+pub(super) type Fresh = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
 
 /// Binds addresses for `workers` workers. It may wait for a file system. `ours` are the addresses that are bound already.
 ///
@@ -76,7 +76,7 @@ pub(super) fn bind_missing(
 ) -> Result<Fresh, BindFault> {
     let mut fresh = Fresh::new();
     for Missing { id, address, mode, to, options, may_leave_out } in missing {
-        let wanted = Wanted { address: &address, mode, to, options: &options };
+        let wanted = BindRequest { address: &address, mode, to, options: &options };
         let bound = match listener::bind(wanted, &ours, workers) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
             bound => {
