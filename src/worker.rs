@@ -33,7 +33,7 @@ use crate::telemetry::{AccessLog, Metrics};
 
 /// What a worker is told.
 #[derive(Debug)]
-pub enum Order {
+pub enum WorkerCommand {
     /// Accept connections of this socket.
     Listen {
         /// The socket's identity.
@@ -71,7 +71,7 @@ pub enum Order {
 
 /// What every worker is given at its start.
 #[derive(Clone)]
-pub struct Supplies {
+pub struct WorkerResources {
     /// The living configuration.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The bounds of the process.
@@ -96,7 +96,7 @@ const REBALANCE: u64 = 2;
 /// A running worker.
 pub struct Worker {
     number: usize,
-    inbox: mpsc::UnboundedSender<Order>,
+    inbox: mpsc::UnboundedSender<WorkerCommand>,
     beats: Arc<AtomicU64>,
     /// Says how the worker ended; an error of the channel itself means that it panicked.
     ended: oneshot::Receiver<io::Result<()>>,
@@ -110,7 +110,7 @@ impl Worker {
     /// When the thread cannot be started.
     pub fn start(
         number: usize,
-        supplies: Supplies,
+        supplies: WorkerResources,
         migrations: mpsc::UnboundedReceiver<Migration>,
     ) -> io::Result<Self> {
         let (inbox, orders) = mpsc::unbounded_channel();
@@ -118,7 +118,7 @@ impl Worker {
         let beats = Arc::new(AtomicU64::new(0));
         let beating = Arc::clone(&beats);
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let inbox = Inbox { orders, migrations };
+            let inbox = WorkerQueues { orders, migrations };
             let _ = tell_end.send(run(number, supplies, inbox, &beating));
         })?;
         Ok(Self { number, inbox, beats, ended })
@@ -130,13 +130,13 @@ impl Worker {
     }
 
     /// Gives an order; a worker that has ended ignores it.
-    pub fn order(&self, order: Order) {
+    pub fn order(&self, order: WorkerCommand) {
         let _ = self.inbox.send(order);
     }
 
     /// Another way to its inbox.
-    pub fn inbox(&self) -> WorkerInbox {
-        WorkerInbox(self.inbox.clone())
+    pub fn inbox(&self) -> WorkerHandle {
+        WorkerHandle(self.inbox.clone())
     }
 
     /// A number that rises with every [`TICK`] in which the worker is alive.
@@ -167,67 +167,72 @@ impl Worker {
 
 /// Sends requests to a worker. It may outlive the worker.
 #[derive(Clone, Debug)]
-pub struct WorkerInbox(mpsc::UnboundedSender<Order>);
+pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
-impl WorkerInbox {
+impl WorkerHandle {
     /// Asks for the connections that are open. They come within a [`TICK`] of a worker that is not overloaded; the
     /// channel closes if the worker has ended.
     pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {
         let (to, listed) = oneshot::channel();
-        let _ = self.0.send(Order::ListOpen(to));
+        let _ = self.0.send(WorkerCommand::ListOpen(to));
         listed
     }
 }
 
 /// What reaches a worker from outside.
-struct Inbox {
-    orders: mpsc::UnboundedReceiver<Order>,
+struct WorkerQueues {
+    orders: mpsc::UnboundedReceiver<WorkerCommand>,
     migrations: mpsc::UnboundedReceiver<Migration>,
 }
 
-fn run(number: usize, supplies: Supplies, inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
+fn run(number: usize, supplies: WorkerResources, inbox: WorkerQueues, beats: &AtomicU64) -> io::Result<()> {
     Executor::new()?.block_on(work(number, supplies, inbox, beats))?
 }
 
-async fn work(number: usize, supplies: Supplies, mut inbox: Inbox, beats: &AtomicU64) -> io::Result<()> {
-    let mut desk = Desk::new(number, supplies);
+async fn work(
+    number: usize,
+    supplies: WorkerResources,
+    mut inbox: WorkerQueues,
+    beats: &AtomicU64,
+) -> io::Result<()> {
+    let mut state = WorkerState::new(number, supplies);
     let mut tick = sleep(Duration::ZERO);
     loop {
         tokio::select! {
             order = inbox.orders.recv() => match order {
-                Some(Order::Finish) | None => break,
-                Some(order) => desk.obey(order),
+                Some(WorkerCommand::Finish) | None => break,
+                Some(order) => state.obey(order),
             },
-            Some(migration) = inbox.migrations.recv() => conn::take_over(migration, &desk.context),
+            Some(migration) = inbox.migrations.recv() => conn::take_over(migration, &state.context),
             () = &mut tick => {
                 tick = sleep(TICK);
-                desk.sweep();
-                desk.check_listeners()?;
-                desk.register_again();
+                state.sweep();
+                state.check_listeners()?;
+                state.register_again();
                 if beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(REBALANCE) {
-                    desk.context.registry.give_streams_away();
+                    state.context.registry.give_streams_away();
                 }
             }
         }
     }
-    desk.finish(&mut inbox, &mut tick, beats).await
+    state.finish(&mut inbox, &mut tick, beats).await
 }
 
 /// A socket that is accepted from.
-struct Post {
+struct AcceptingSocket {
     /// Dropped to stop.
     _stop: oneshot::Sender<()>,
-    accepting: Ended,
+    accepting: TaskEnd,
     /// Shared with the accept loop, for its options. Not a descriptor of its own: to make one could fail.
     listening: Rc<Listening>,
     policy: Rc<CurrentPolicy>,
 }
 
 /// Tells when a task has ended, by an error if it panicked.
-type Ended = oneshot::Receiver<()>;
+type TaskEnd = oneshot::Receiver<()>;
 
 /// Starts a task whose end matters.
-fn start(work: impl Future<Output = ()> + 'static) -> Ended {
+fn start(work: impl Future<Output = ()> + 'static) -> TaskEnd {
     let (tell, ended) = oneshot::channel();
     executor::spawn(async {
         work.await;
@@ -238,29 +243,29 @@ fn start(work: impl Future<Output = ()> + 'static) -> Ended {
 }
 
 /// Whether a task has ended; if so, it must not be asked again.
-fn has_ended(task: &mut Ended) -> bool {
+fn has_ended(task: &mut TaskEnd) -> bool {
     task.try_recv() != Err(TryRecvError::Empty)
 }
 
 /// Waits until an accept loop has emptied its queue and closed its socket, and tells by dropping `closed`.
-async fn leave(accepting: Ended, closed: mpsc::Sender<Infallible>) {
+async fn leave(accepting: TaskEnd, closed: mpsc::Sender<Infallible>) {
     let _ = accepting.await;
     drop(closed);
 }
 
 /// What a worker works with.
-struct Desk {
+struct WorkerState {
     context: Rc<WorkerContext>,
-    posts: HashMap<SocketId, Post>,
+    sockets: HashMap<SocketId, AcceptingSocket>,
     /// Listening sockets that the reactor could not register. Each tick tries them again; clients that the kernel gives
     /// to such a socket wait in its queue.
     unregistered: Vec<(SocketId, OwnedFd)>,
     /// Accept loops that empty their queues.
-    leaving: Vec<Ended>,
+    leaving: Vec<TaskEnd>,
 }
 
-impl Desk {
-    fn new(number: usize, supplies: Supplies) -> Self {
+impl WorkerState {
+    fn new(number: usize, supplies: WorkerResources) -> Self {
         let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
         let context = WorkerContext {
             snapshot: supplies.snapshot,
@@ -274,7 +279,7 @@ impl Desk {
         };
         Self {
             context: Rc::new(context),
-            posts: HashMap::new(),
+            sockets: HashMap::new(),
             unregistered: Vec::new(),
             leaving: Vec::new(),
         }
@@ -285,32 +290,32 @@ impl Desk {
         self.context.engines.pipes.sweep();
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: WorkerCommand) {
         match order {
-            Order::Listen { id, socket } => self.listen(id, socket),
-            Order::Reconfigure { id, options } => {
-                let registered = self.posts.get(&id).map(|post| post.listening.as_fd());
+            WorkerCommand::Listen { id, socket } => self.listen(id, socket),
+            WorkerCommand::Reconfigure { id, options } => {
+                let registered = self.sockets.get(&id).map(|socket| socket.listening.as_fd());
                 let unregistered = self.unregistered.iter().find(|(other, _)| *other == id);
                 let socket = registered.or(unregistered.map(|(_, socket)| socket.as_fd()));
                 if let Some(Err(error)) = socket.map(|socket| listen::reconfigure(socket, &options)) {
                     tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
                 }
             }
-            Order::StopListening { id, closed } => {
+            WorkerCommand::StopListening { id, closed } => {
                 self.unregistered.retain(|(other, _)| *other != id);
                 if let Some(accepting) = self.stop_listening(&id) {
                     self.leaving.push(start(leave(accepting, closed)));
                 }
             }
-            Order::RenewPolicies => {
+            WorkerCommand::RenewPolicies => {
                 let snapshot = self.context.snapshot.load();
-                self.posts.iter().for_each(|(id, post)| post.policy.renew(id, &snapshot));
+                self.sockets.iter().for_each(|(id, socket)| socket.policy.renew(id, &snapshot));
             }
-            Order::ListOpen(to) => self.context.registry.list(to),
-            Order::CloseGroups(groups) => self.context.registry.close_groups(&groups),
-            Order::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),
-            Order::CloseAll => self.context.registry.close_all(),
-            Order::Finish => {}
+            WorkerCommand::ListOpen(to) => self.context.registry.list(to),
+            WorkerCommand::CloseGroups(groups) => self.context.registry.close_groups(&groups),
+            WorkerCommand::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),
+            WorkerCommand::CloseAll => self.context.registry.close_all(),
+            WorkerCommand::Finish => {}
         }
     }
 
@@ -351,7 +356,7 @@ impl Desk {
         let context = Rc::clone(&self.context);
         let until = accept_until(stopped, Rc::clone(&listening), id.clone(), Rc::clone(&policy), context);
         let accepting = start(until);
-        self.posts.insert(id.clone(), Post { _stop: stop, accepting, listening, policy });
+        self.sockets.insert(id.clone(), AcceptingSocket { _stop: stop, accepting, listening, policy });
         Ok(())
     }
 
@@ -360,13 +365,13 @@ impl Desk {
     }
 
     /// Tells an accept loop to end; when it has, the socket is closed.
-    fn stop_listening(&mut self, id: &SocketId) -> Option<Ended> {
-        self.posts.remove(id).map(|post| post.accepting)
+    fn stop_listening(&mut self, id: &SocketId) -> Option<TaskEnd> {
+        self.sockets.remove(id).map(|socket| socket.accepting)
     }
 
     /// An accept loop ends only when it is told to, or by a panic.
     fn check_listeners(&mut self) -> io::Result<()> {
-        let dead = self.posts.values_mut().any(|post| has_ended(&mut post.accepting));
+        let dead = self.sockets.values_mut().any(|socket| has_ended(&mut socket.accepting));
         self.leaving.retain_mut(|leaving| !has_ended(leaving));
         if dead {
             return Err(io::Error::other("an accept loop panicked"));
@@ -375,12 +380,17 @@ impl Desk {
     }
 
     /// Empties and closes the listeners, then waits until every connection has ended.
-    async fn finish(mut self, inbox: &mut Inbox, tick: &mut Sleep, beats: &AtomicU64) -> io::Result<()> {
+    async fn finish(
+        mut self,
+        inbox: &mut WorkerQueues,
+        tick: &mut Sleep,
+        beats: &AtomicU64,
+    ) -> io::Result<()> {
         self.register_again();
         for (id, _socket) in self.unregistered.drain(..) {
             tracing::warn!(socket = %id, "connections that waited to be accepted are lost");
         }
-        let ids: Vec<_> = self.posts.keys().cloned().collect();
+        let ids: Vec<_> = self.sockets.keys().cloned().collect();
         let last: Vec<_> = ids.iter().filter_map(|id| self.stop_listening(id)).collect();
         for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
             let _ = accepting.await;
@@ -395,7 +405,7 @@ impl Desk {
                 tokio::select! {
                     () = registry.emptied() => {}
                     Some(order) = inbox.orders.recv() => {
-                        closing |= matches!(order, Order::CloseAll);
+                        closing |= matches!(order, WorkerCommand::CloseAll);
                         self.obey(order);
                     }
                     Some(migration) = inbox.migrations.recv() => self.take_over(migration, closing),

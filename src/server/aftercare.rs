@@ -16,7 +16,7 @@ use crate::pool::{
 };
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
-use crate::worker::Order;
+use crate::worker::WorkerCommand;
 
 /// What is still to be done about backends.
 #[derive(Default)]
@@ -207,7 +207,7 @@ impl Aftercare {
             tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
         }
         for worker in &server.workers {
-            worker.order(Order::CloseInTurn(Arc::clone(&notice)));
+            worker.order(WorkerCommand::CloseInTurn(Arc::clone(&notice)));
         }
         self.notices.insert(backend.number(), Given { rate, notice });
     }

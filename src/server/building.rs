@@ -106,7 +106,7 @@ mod tests {
     use crate::config;
     use crate::server::view::Request;
     use crate::server::{Server, Signals};
-    use crate::worker::Order;
+    use crate::worker::WorkerCommand;
 
     const CONFIG: &str = "[listener.a]\nbind = \"127.0.0.1:0\"\npool = \"a\"\n\
                           [pool.a]\nbackends = [\"127.0.0.1:1\"]\nhealth.check = \"off\"\n";
@@ -131,7 +131,7 @@ mod tests {
             drop(release);
             let is_stop = matches!(control.postponed.front(), Some(Event::Request(Request::Stop)));
             assert_eq!(is_stop, stops, "the request is not lost");
-            control.server.workers.iter().for_each(|worker| worker.order(Order::Finish));
+            control.server.workers.iter().for_each(|worker| worker.order(WorkerCommand::Finish));
         });
     }
 

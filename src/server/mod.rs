@@ -66,7 +66,7 @@ use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::{privileges, self_connect};
 use crate::telemetry::{AccessLog, Metrics, SaturationLog};
-use crate::worker::{Order, Supplies, Worker};
+use crate::worker::{Worker, WorkerCommand, WorkerResources};
 use descriptors::Descriptors;
 use leaving::Leaving;
 use sockets::{SocketPlan, Sockets, bind_missing};
@@ -188,7 +188,7 @@ impl Server {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (migration_senders, migrations) = MigrationSenders::new(config.workers);
         let (tell_sightings, failure_reports) = mpsc::channel(SIGHTINGS);
-        let supplies = Supplies {
+        let supplies = WorkerResources {
             snapshot: Arc::clone(&snapshot),
             bounds: Arc::clone(&bounds),
             access_log: access_log.clone(),
@@ -249,7 +249,7 @@ impl Server {
 
     /// Makes the workers drop policies that are no longer in force.
     fn renew_policies(&self) {
-        self.workers.iter().for_each(|worker| worker.order(Order::RenewPolicies));
+        self.workers.iter().for_each(|worker| worker.order(WorkerCommand::RenewPolicies));
     }
 
     /// A handle for other threads.

@@ -40,7 +40,7 @@ use crate::pool::{
 use crate::reclaim::{self, Deferred};
 use crate::snapshot::ServedPool;
 use crate::telemetry::{LogControl, ReloadOutcome};
-use crate::worker::Order;
+use crate::worker::WorkerCommand;
 
 /// Time between two upkeeps of the histograms, which hold every sample until then.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -424,7 +424,7 @@ impl Control {
         self.report_drains(&ends);
         self.aftercare.forget(&gone);
         for worker in &self.server.workers {
-            worker.order(Order::CloseGroups(Arc::clone(&gone)));
+            worker.order(WorkerCommand::CloseGroups(Arc::clone(&gone)));
         }
     }
 
@@ -443,7 +443,7 @@ impl Control {
         self.wait(spec.grace).await?;
         self.remove_socket_files().await;
         for worker in &self.server.workers {
-            worker.order(Order::Finish);
+            worker.order(WorkerCommand::Finish);
         }
         if self.wait_for_workers(spec.drain).await? {
             tracing::info!("every connection has ended");
@@ -452,7 +452,7 @@ impl Control {
         let open = self.server.view.bounds.connections.inside();
         tracing::warn!(open, "the time for draining is over; closing what is open");
         for worker in &self.server.workers {
-            worker.order(Order::CloseAll);
+            worker.order(WorkerCommand::CloseAll);
         }
         match timeout(CLOSING, self.all_workers()).await {
             Ok(result) => result,

@@ -18,7 +18,7 @@ use crate::listener::{self, BindFault, BindRequest, BoundSockets, ListenerSpec};
 use crate::snapshot::SocketId;
 use crate::sys::listen::{BindTo, ListenOptions};
 use crate::sys::{Address, SocketFile};
-use crate::worker::{Order, Worker};
+use crate::worker::{Worker, WorkerCommand};
 
 /// How long the removal of socket files may delay the end of their sockets.
 const FILES_PATIENCE: Duration = Duration::from_secs(1);
@@ -200,7 +200,7 @@ impl Sockets {
         let old = std::mem::replace(&mut self.open, std::mem::take(&mut plan.next));
         for (id, bound) in plan.fresh.drain(..) {
             for (worker, socket) in workers.iter().zip(bound.sockets) {
-                worker.order(Order::Listen { id: id.clone(), socket });
+                worker.order(WorkerCommand::Listen { id: id.clone(), socket });
             }
         }
         for (id, was) in old {
@@ -208,9 +208,9 @@ impl Sockets {
             for worker in workers {
                 let id = id.clone();
                 match now {
-                    None => worker.order(Order::StopListening { id, closed: closed.clone() }),
+                    None => worker.order(WorkerCommand::StopListening { id, closed: closed.clone() }),
                     Some(options) if options != was.options => {
-                        worker.order(Order::Reconfigure { id, options })
+                        worker.order(WorkerCommand::Reconfigure { id, options })
                     }
                     Some(_) => {}
                 }

@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
 use crate::telemetry::{AccessLog, Metrics};
-use crate::worker::WorkerInbox;
+use crate::worker::WorkerHandle;
 
 /// The stages of a process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct View {
     /// Threads that serve.
     pub workers: usize,
     /// The ways to them, to ask.
-    pub(super) inboxes: Vec<WorkerInbox>,
+    pub(super) inboxes: Vec<WorkerHandle>,
     /// What happened of late.
     pub events: EventLog,
     /// Faults that last.
