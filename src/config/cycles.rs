@@ -44,7 +44,7 @@ impl fmt::Display for Cycle {
 
 /// Which connections take a way out of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Label {
+enum EdgeLabel {
     /// All connections.
     All,
     /// Those for one route: its name as it is written, or the key that stands for a route.
@@ -53,7 +53,7 @@ enum Label {
     Uncertain,
 }
 
-impl Label {
+impl EdgeLabel {
     /// Returns the label of the connections that take both ways, or `None` if none certainly does.
     fn and(&self, other: &Self) -> Option<Self> {
         match (self, other) {
@@ -149,9 +149,9 @@ impl<'a> Graph<'a> {
         let first = self.listener_at(address)?;
         let mut search =
             Search { graph: self, pool, seen: HashSet::new(), steps: Vec::new(), is_certain: true };
-        if !search.find(first, &Label::All) {
+        if !search.find(first, &EdgeLabel::All) {
             search = Search { graph: self, pool, seen: HashSet::new(), steps: Vec::new(), is_certain: false };
-            if !search.find(first, &Label::All) {
+            if !search.find(first, &EdgeLabel::All) {
                 return None;
             }
         }
@@ -165,7 +165,7 @@ impl<'a> Graph<'a> {
 struct Search<'g, 'a> {
     graph: &'g Graph<'a>,
     pool: &'g str,
-    seen: HashSet<(usize, Label)>,
+    seen: HashSet<(usize, EdgeLabel)>,
     steps: Vec<CycleStep>,
     /// Whether only certain ways are followed.
     is_certain: bool,
@@ -173,7 +173,7 @@ struct Search<'g, 'a> {
 
 impl Search<'_, '_> {
     /// Looks for the pool behind a listener, and leaves the way to it in `steps`.
-    fn find(&mut self, at: usize, label: &Label) -> bool {
+    fn find(&mut self, at: usize, label: &EdgeLabel) -> bool {
         if !self.seen.insert((at, label.clone())) {
             return false;
         }
@@ -182,7 +182,7 @@ impl Search<'_, '_> {
             let label = match label.and(&way) {
                 Some(label) => label,
                 None if self.is_certain => continue,
-                None => Label::All,
+                None => EdgeLabel::All,
             };
             let step = |backend: &Address| CycleStep {
                 listener: Arc::clone(&listener.name),
@@ -212,21 +212,23 @@ pub(super) fn pools_of(listener: &ListenerSpec) -> impl Iterator<Item = &Arc<str
 }
 
 /// Returns the pools that a listener leads to, each with the connections that go there.
-fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
+fn targets(listener: &ListenerSpec) -> Vec<(EdgeLabel, &Arc<str>)> {
     let policy = &listener.policy;
     let mut targets = Vec::new();
     for route in policy.protocol.routes() {
         match &route.action {
             ActionSpec::Pool(pool) => {
-                targets.extend(route.keys.iter().map(|key| (Label::Only(key.to_string()), pool)));
+                targets.extend(route.keys.iter().map(|key| (EdgeLabel::Only(key.to_string()), pool)));
             }
             // Another pool of the split may take the second turn.
-            ActionSpec::Split(_, pools) => targets.extend(pools.iter().map(|pool| (Label::Uncertain, pool))),
+            ActionSpec::Split(_, pools) => {
+                targets.extend(pools.iter().map(|pool| (EdgeLabel::Uncertain, pool)))
+            }
             ActionSpec::Reject | ActionSpec::Drop => {}
         }
     }
     match &policy.protocol {
-        ProtocolSpec::Tcp { pool, .. } => targets.push((Label::All, pool)),
+        ProtocolSpec::Tcp { pool, .. } => targets.push((EdgeLabel::All, pool)),
         ProtocolSpec::Tls { no_sni, unmatched, .. } => {
             targets.extend(by_keys([("no_sni", no_sni), ("unmatched", unmatched)]));
         }
@@ -237,7 +239,8 @@ fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
             targets.extend(by_keys([("plaintext", plaintext), ("cancel", cancel)]));
             for (table, entries) in [("databases", databases), ("users", users)] {
                 let of_table = entries.iter();
-                targets.extend(of_table.map(|(name, pool)| (Label::Only(format!("{table}.{name}")), pool)));
+                targets
+                    .extend(of_table.map(|(name, pool)| (EdgeLabel::Only(format!("{table}.{name}")), pool)));
             }
         }
         OpeningSpec::Detect(detect) => targets.extend(by_keys([
@@ -250,16 +253,16 @@ fn targets(listener: &ListenerSpec) -> Vec<(Label, &Arc<str>)> {
     }
     // A route with conditions may send the second turn elsewhere, whatever the other routes are for.
     if policy.protocol.routes().iter().any(|route| route.conditions.is_some()) {
-        targets.iter_mut().for_each(|(label, _)| *label = Label::Uncertain);
+        targets.iter_mut().for_each(|(label, _)| *label = EdgeLabel::Uncertain);
     }
     targets
 }
 
 fn by_keys<'t, const N: usize>(
     keys: [(&'static str, &'t TargetSpec); N],
-) -> impl Iterator<Item = (Label, &'t Arc<str>)> {
+) -> impl Iterator<Item = (EdgeLabel, &'t Arc<str>)> {
     keys.into_iter().filter_map(|(key, target)| match target {
-        TargetSpec::Pool(pool) => Some((Label::Only(key.to_owned()), pool)),
+        TargetSpec::Pool(pool) => Some((EdgeLabel::Only(key.to_owned()), pool)),
         TargetSpec::Reject => None,
     })
 }

@@ -5,7 +5,7 @@ use toml::de::{DeTable, DeValue};
 use super::code::Code;
 use super::fault::{Diagnostic, Span};
 use super::findings::Findings;
-use super::foreign::Form;
+use super::foreign::ForeignFormat;
 
 /// What the parser says of a key that is there already.
 const DUPLICATE: &str = "duplicate key";
@@ -18,7 +18,7 @@ pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> 
     let text = found.text();
     let (document, faults) = DeTable::parse_recoverable(text);
     if let Some(first) = faults.iter().find(|fault| fault.message() != DUPLICATE)
-        && let Some(form) = Form::of(text)
+        && let Some(form) = ForeignFormat::of(text)
     {
         found.add(foreign(text, form, first.span().map_or(Span::default(), Span::from)));
         // What was understood of it by chance is of no use.
@@ -40,7 +40,7 @@ pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> 
 }
 
 /// A whole text in the form of another program.
-fn foreign(text: &str, form: Form, at: Span) -> Diagnostic {
+fn foreign(text: &str, form: ForeignFormat, at: Span) -> Diagnostic {
     let start = text[..at.start.min(text.len())].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
     let span = Span { start, end: start + line.len() };

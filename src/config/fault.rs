@@ -22,7 +22,7 @@ impl From<std::ops::Range<usize>> for Span {
 
 /// A place in the text and what to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Label {
+pub struct FaultLabel {
     /// The place.
     pub span: Span,
     /// A few words shown beside it; may be empty.
@@ -39,7 +39,7 @@ pub struct Diagnostic {
     /// One sentence without a full stop.
     pub message: String,
     /// The places, the one to mend first. Empty when there is none to show.
-    pub labels: Vec<Label>,
+    pub labels: Vec<FaultLabel>,
     /// How to mend it, one sentence each.
     pub help: Vec<String>,
 }
@@ -50,7 +50,7 @@ impl Diagnostic {
     }
 
     pub(super) fn label(mut self, span: Span, text: impl Into<String>) -> Self {
-        self.labels.push(Label { span, text: text.into() });
+        self.labels.push(FaultLabel { span, text: text.into() });
         self
     }
 

@@ -4,18 +4,18 @@
 //! are those of the JSON schema; each says the unit, the default and, where there is one, the danger.
 
 use super::TokenFor;
+use super::access::{AccessWord, ListWords, ListsWords};
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
 use super::limits::{Limits, OverWord, PerSource, QuotaWords, RateWord};
-use super::lists::{ListWords, ListsWords, Who};
 use super::proxy::{CheckHeaderWord, ProxyIn, ProxyOutWords};
-use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables};
+use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
-    TimeOrOff, Word,
+    DnsName, Factor, FileMode, FilePath, HashKey, Keyword, KeywordEnum, LogTarget, Name, Number, Percent,
+    SniPattern, Time, TimeOrOff,
 };
 use crate::balance::Algorithm;
 use crate::pool::pool_spec::{HashOn, OperatorState};
@@ -54,7 +54,7 @@ tables! {
         zone: Name,
         /// The zones that come next, in order of preference; those in no list come last, all alike. A pool may
         /// have its own. Default: none.
-        zones: List<Name>,
+        zones: ArrayOf<Name>,
         /// Limits of the process, and what stands behind the limits of listeners, routes and pools.
         limits: Limits,
         /// The admin listener: metrics, health, status.
@@ -68,11 +68,11 @@ tables! {
         /// What happens after SIGTERM.
         shutdown: Shutdown,
         /// Listeners by name: where clients connect.
-        listener: Named<Listener>,
+        listener: NamedTables<Listener>,
         /// Pools by name: where connections go.
-        pool: Named<Pool>,
+        pool: NamedTables<Pool>,
         /// Lists of addresses by name, for `allow` and `deny`.
-        list: Named<ListWords>,
+        list: NamedTables<ListWords>,
         /// What is in force for all listeners.
         lists: ListsWords,
     }
@@ -95,7 +95,7 @@ tables! {
         open_changes: bool,
         /// Which requests need the token: "all" (default), or "changes", those that change something; "changes"
         /// is for loopback addresses and Unix sockets.
-        token_for: Choice<TokenFor>,
+        token_for: Keyword<TokenFor>,
         /// Whether /metrics, /healthz and /ready are answered without the token, whatever the header Host says.
         /// Default false. Metrics name your listeners, pools and backends.
         open_metrics: bool,
@@ -118,7 +118,7 @@ tables! {
         /// "stdout" (default), "off", or the path of a file, with a slash in it, that is appended to.
         to: LogTarget,
         /// "json": one object a line; "text": key=value pairs. Default: "text" for a terminal, else "json".
-        format: Choice<AccessLogFormat>,
+        format: Keyword<AccessLogFormat>,
         /// Whether connections that came and left without a byte, as probes do, have lines too. Default true. They are
         /// counted in metrics in any case.
         empty: bool,
@@ -132,9 +132,9 @@ tables! {
     "the log" struct Log {
         /// The least important level that is written: "error", "warn", "info" (default), "debug", "trace". The
         /// environment variable POINTSMAN_LOG comes first.
-        level: Choice<LogLevel>,
+        level: Keyword<LogLevel>,
         /// "text" (default) for people, "json" for programs.
-        format: Choice<LogFormat>,
+        format: Keyword<LogFormat>,
     }
 
     /// What happens after SIGTERM.
@@ -164,26 +164,26 @@ tables! {
         /// decrypted, and its server name chooses the pool. "postgres", "smtp", "imap", "pop3": the same behind
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
         /// PostgreSQL.
-        protocol: Choice<Protocol>,
+        protocol: Keyword<Protocol>,
         /// Who may come in: lists by name, networks such as "10.0.0.0/8", addresses, or an array; all others are
         /// refused. Behind a PROXY header it is the client that is asked for. Default: everybody.
-        allow: OneOrMany<Who>,
+        allow: OneOrMany<AccessWord>,
         /// Who may not, in the same words; it comes before `allow`, and a proxy itself is asked for too. Default:
         /// nobody.
-        deny: OneOrMany<Who>,
+        deny: OneOrMany<AccessWord>,
         /// Not tcp: JA4 fingerprints of clients that may not come in, or how they begin: "t13d*"; or an array. Asked
         /// once the hello is read, before any route. Anybody can copy one. Default: none.
         deny_ja4: OneOrMany<Fingerprint>,
         /// How these are refused: "reject" (default), a TLS alert on a tls listener and behind a hello, else a reset;
         /// "drop": a reset without a word.
-        refused: Choice<Refusal>,
+        refused: Keyword<RefusalWord>,
         /// PROXY headers that stand in front of all else. Default: none is read.
         proxy_protocol: ProxyIn,
         /// tcp only: the pool of every connection that no route takes. Needed there.
         pool: String,
         /// Names and other conditions to pools. Under the most specific name the most specific conditions win;
         /// on a tcp listener only `source` and `destination` can be asked for. Default: none.
-        routes: List<Route>,
+        routes: ArrayOf<Route>,
         /// The path of a TOML file with further routes, relative to this file's directory. It is read again
         /// whenever it changes; while it is broken, what was last read stays. Default: none.
         routes_file: FilePath,
@@ -196,9 +196,9 @@ tables! {
         /// postgres only: sessions without TLS: "reject" (default) or a pool.
         plaintext: String,
         /// postgres only: databases and the pools of their sessions without TLS. Default: none.
-        databases: Named<String>,
+        databases: NamedTables<String>,
         /// postgres only: users and the pools of their sessions without TLS; `databases` come first. Default: none.
-        users: Named<String>,
+        users: NamedTables<String>,
         /// postgres only: requests to cancel a query: "reject" or a pool, which finds the session's backend if it
         /// hashes the source. Default: the only pool that sessions can go to, unless there is a `routes_file`; else
         /// "reject".
@@ -227,7 +227,7 @@ tables! {
         reset_linger: Time<0, HOUR>,
         /// How bytes are moved: "auto" (default) copies what is small and splices what streams; "splice"
         /// and "copy" force one.
-        engine: Choice<EngineChoice>,
+        engine: Keyword<EngineChoice>,
         /// Connections of this listener open at once. Default: only the process's own limit.
         max_connections: Number<1, MOST_CONNECTIONS>,
         /// New connections of this listener, such as "5000/s" or "600/m". Default: no limit.
@@ -238,7 +238,7 @@ tables! {
         per_source: PerSource,
         /// What becomes of connections above `rate` or `per_source`: "reject" (default) and "drop", a reset;
         /// "tarpit", held unread for `limits.tarpit_timeout` and then reset.
-        over: Choice<OverWord>,
+        over: Keyword<OverWord>,
         /// Connections the kernel may hold before they are accepted, 1 to 1000000. Default 4096; the
         /// system's net.core.somaxconn cuts it.
         backlog: Number<1, 1_000_000>,
@@ -306,7 +306,7 @@ tables! {
         /// TLVs that the PROXY header of the connection has, by kind, each with one of these values:
         /// { "0xEA" = "vpce-08d2bf15fac5001c9" }. Ids of private links are written as their clouds do: 0xEA is AWS, 0xEE
         /// Azure, 0xE0 Google Cloud. Default: any or none.
-        proxy_tlv: Named<OneOrMany<Text>>,
+        proxy_tlv: NamedTables<OneOrMany<Text>>,
         /// Networks of clients, such as "10.0.0.0/8", or one address. Default: any.
         source: OneOrMany<Network>,
         /// Where clients reached us: "10.0.0.1", ":5433" or "10.0.0.1:5433", or an array. Default: anywhere.
@@ -319,7 +319,7 @@ tables! {
         ech: bool,
         /// The client offers at least this version of TLS: "1.0", "1.1", "1.2" or "1.3". One that offers only
         /// less is refused, unless another route for the same name takes it. Default: any.
-        tls_min: Choice<TlsVersion>,
+        tls_min: Keyword<TlsVersion>,
         /// What the access log calls the route; metrics count its connections and bytes under this name. Default: its
         /// name and which other conditions it has, and no metrics of its own.
         name: Name,
@@ -327,10 +327,10 @@ tables! {
         pool: String,
         /// Several pools with weights. A client stays with its pool while the weights do. Needed, or
         /// `pool`, or `action`.
-        split: List<Share>,
+        split: ArrayOf<Share>,
         /// "reject": a TLS alert, without TLS a reset; "drop": a reset without a word. Needed, or `pool`, or
         /// `split`.
-        action: Choice<Refusal>,
+        action: Keyword<RefusalWord>,
         /// What the route may have, all its names together. Default: no limits.
         limits: QuotaWords,
     }
@@ -348,7 +348,7 @@ tables! {
     #[cfg_attr(test, schemars(extend("required" = ["routes"])))]
     "a routes file" struct RoutesFile {
         /// The routes, in the form that they have in a listener. Needed.
-        routes: List<Route>,
+        routes: ArrayOf<Route>,
     }
 
     /// Where connections go: backends and how to choose between them.
@@ -358,11 +358,11 @@ tables! {
         /// "least-connections", the fewest for its weight; "random-two", the fewer of two drawn by luck;
         /// "failover", the first in written order that is up; "least-latency", the shorter connect time of
         /// late, times connections, of two drawn by luck.
-        balance: Choice<Algorithm>,
+        balance: Keyword<Algorithm>,
         /// What maglev hashes: "source-ip" (default), "source-ip-port", or "sni", the server name (tls
         /// listeners only; clients without one are hashed by their address), or "proxy-authority", the host name
         /// in their PROXY header (those without one are hashed as with "sni"); an array hashes all of it together.
-        hash_on: OneOrMany<Choice<HashOn>>,
+        hash_on: OneOrMany<Keyword<HashOn>>,
         /// How many leading bits of a source address are hashed.
         source_prefix: SourcePrefix,
         /// maglev only: the most open connections of a backend against its share by weight of all, 1.01 to
@@ -374,11 +374,11 @@ tables! {
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", "db1.internal:5432", or tables with name and weight. Each
         /// address of a host name is a backend. Needed, unless they are discovered or the pool forwards.
-        backends: List<BackendWords>,
+        backends: ArrayOf<BackendWords>,
         /// How the host names in `backends` are resolved.
         resolve: Resolve,
         /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
-        zones: List<Name>,
+        zones: ArrayOf<Name>,
         /// When less of the pool's weight than this is up, "1%" to "100%", health is disregarded and everything
         /// is used: better some failures than a crowd at the few that are left. Default: never.
         panic_threshold: Percent<1, 100>,
@@ -405,7 +405,7 @@ tables! {
         /// What happens to the open connections of a backend that goes down: "keep" (default) lets them go
         /// on; "close" resets them, `close_rate` a second, so that their clients come back elsewhere. A check
         /// that fails wrongly then costs connections.
-        on_down: Choice<OnDownWord>,
+        on_down: Keyword<OnDownWord>,
         /// With `on_down = "close"`: connections a second that are closed, over all backends of the pool; 1
         /// to 1000000. Default 100: what comes back all at once may take down the backends that are left.
         close_rate: Number<1, 1_000_000>,
@@ -470,7 +470,7 @@ tables! {
         dns: DnsName,
         /// dns only: "address" (default), A and AAAA records, all with the same `port`; "srv", SRV records,
         /// which have ports, weights and priorities.
-        r#type: Choice<RecordType>,
+        r#type: Keyword<RecordType>,
         /// dns only, not for "srv": the port of every address, 1 to 65535. Needed there.
         port: Number<1, 65535>,
         /// dns only: the resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those
@@ -517,7 +517,7 @@ tables! {
     #[cfg_attr(test, schemars(extend("required" = ["allow"])))]
     "a forward" struct Forward {
         /// What is resolved: "sni" (default), the server name of the client's hello.
-        to: Choice<ForwardTo>,
+        to: Keyword<ForwardTo>,
         /// The port that is dialled, 1 to 65535. Default 443.
         port: Number<1, 65535>,
         /// The names that may be asked for: host names, or "*.example.com" for every name below it, or an array.
@@ -560,7 +560,7 @@ tables! {
         max_connections: Number<1, MOST_CONNECTIONS>,
         /// What you want of it: "ready" (default); "drain": no new connections, open ones stay;
         /// "maintenance": the same, and its checks pause. Obeyed at a reload.
-        state: Choice<OperatorState>,
+        state: Keyword<OperatorState>,
         /// Where its checks go. Default: as the pool's `health` says.
         health: Target,
         /// Where its agent is. Default: as the pool's `agent` says.
@@ -582,7 +582,7 @@ tables! {
         /// sent and a ServerHello must come. "http": a request, answered by an expected status. "postgres", "mysql", "redis",
         /// "smtp", "mqtt", "ssh": the first words of that protocol. "send-expect": your own `steps`. "off":
         /// backends count as up.
-        check: Choice<Check>,
+        check: Keyword<Check>,
         /// check = "tls", and with `tls = true`: the server name to ask for. Default: the name in `host`; where that is
         /// none, no name is sent.
         server_name: TlsName,
@@ -598,7 +598,7 @@ tables! {
         /// http only: the method, in capital letters. Default "GET".
         method: HttpMethod,
         /// http only: further headers by their names, such as { Authorization = "Bearer x" }. Default: none.
-        headers: Named<HeaderValue>,
+        headers: NamedTables<HeaderValue>,
         /// http only: statuses that count as up, "200-399", "200", or an array of such. Default "200-399".
         expect: OneOrMany<Statuses>,
         /// http only: text that must be in the body, of which 64 KiB are read. Default: the body is not read.
@@ -614,7 +614,7 @@ tables! {
         /// server are enough.
         user: User,
         /// send-expect only: what to send and what must come, 1 to 32 steps, in this order. Needed there.
-        steps: List<Step>,
+        steps: ArrayOf<Step>,
         /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
         /// Default: each backend's own address.
         address: TargetAddress,
@@ -700,7 +700,7 @@ impl Read for BackendWords {
         let at = value.span().into();
         let address = BackendAddress::read(value, path, found)?;
         Some(Self(Backend {
-            address: Key::Good(Entry { key: at, at, value: address }),
+            address: Key::Good(TableEntry { key: at, at, value: address }),
             ..Backend::default()
         }))
     }
@@ -718,7 +718,7 @@ pub(super) enum Protocol {
     Auto,
 }
 
-impl Word for Protocol {
+impl KeywordEnum for Protocol {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("tcp", Self::Tcp),
         ("tls", Self::Tls),
@@ -732,16 +732,16 @@ impl Word for Protocol {
 
 /// A route's way to turn clients away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RefusalWord {
     Reject,
     Drop,
 }
 
-impl Word for Refusal {
+impl KeywordEnum for RefusalWord {
     const WORDS: &'static [(&'static str, Self)] = &[("reject", Self::Reject), ("drop", Self::Drop)];
 }
 
-impl Word for TlsVersion {
+impl KeywordEnum for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] =
         &[("1.0", Self::V1_0), ("1.1", Self::V1_1), ("1.2", Self::V1_2), ("1.3", Self::V1_3)];
 }
@@ -753,7 +753,7 @@ pub(super) enum RecordType {
     Srv,
 }
 
-impl Word for RecordType {
+impl KeywordEnum for RecordType {
     const WORDS: &'static [(&'static str, Self)] = &[("address", Self::Address), ("srv", Self::Srv)];
 }
 
@@ -763,7 +763,7 @@ pub(super) enum ForwardTo {
     Sni,
 }
 
-impl Word for ForwardTo {
+impl KeywordEnum for ForwardTo {
     const WORDS: &'static [(&'static str, Self)] = &[("sni", Self::Sni)];
 }
 
@@ -774,11 +774,11 @@ pub(super) enum OnDownWord {
     Close,
 }
 
-impl Word for OnDownWord {
+impl KeywordEnum for OnDownWord {
     const WORDS: &'static [(&'static str, Self)] = &[("keep", Self::Keep), ("close", Self::Close)];
 }
 
-impl Word for OperatorState {
+impl KeywordEnum for OperatorState {
     const WORDS: &'static [(&'static str, Self)] =
         &[("ready", Self::Ready), ("drain", Self::Drain), ("maintenance", Self::Maintenance)];
 }
@@ -799,7 +799,7 @@ pub(super) enum Check {
     SendExpect,
 }
 
-impl Word for Check {
+impl KeywordEnum for Check {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("tcp", Self::Tcp),
         ("tls", Self::Tls),
@@ -815,19 +815,19 @@ impl Word for Check {
     ];
 }
 
-impl Word for AccessLogFormat {
+impl KeywordEnum for AccessLogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
 }
 
-impl Word for TokenFor {
+impl KeywordEnum for TokenFor {
     const WORDS: &'static [(&'static str, Self)] = &[("all", Self::All), ("changes", Self::Changes)];
 }
 
-impl Word for LogFormat {
+impl KeywordEnum for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
 }
 
-impl Word for LogLevel {
+impl KeywordEnum for LogLevel {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("error", Self::Error),
         ("warn", Self::Warn),
@@ -837,12 +837,12 @@ impl Word for LogLevel {
     ];
 }
 
-impl Word for EngineChoice {
+impl KeywordEnum for EngineChoice {
     const WORDS: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("splice", Self::Splice), ("copy", Self::Copy)];
 }
 
-impl Word for Algorithm {
+impl KeywordEnum for Algorithm {
     const WORDS: &'static [(&'static str, Self)] = &[
         (Self::Maglev.word(), Self::Maglev),
         (Self::RoundRobin.word(), Self::RoundRobin),
@@ -853,7 +853,7 @@ impl Word for Algorithm {
     ];
 }
 
-impl Word for HashOn {
+impl KeywordEnum for HashOn {
     const WORDS: &'static [(&'static str, Self)] = &[
         ("source-ip", Self::SourceIp),
         ("source-ip-port", Self::SourceIpPort),

@@ -3,13 +3,14 @@
 /// Returns what to write instead of an unknown key of a table; `noun` is what messages call the table.
 pub(super) fn key(noun: &str, key: &str) -> Option<&'static str> {
     let key = key.to_ascii_lowercase().replace('-', "_");
-    let is_meant =
-        |(nouns, keys, _): &&Row| (nouns.is_empty() || nouns.contains(&noun)) && keys.contains(&key.as_str());
+    let is_meant = |(nouns, keys, _): &&ForeignKey| {
+        (nouns.is_empty() || nouns.contains(&noun)) && keys.contains(&key.as_str())
+    };
     KEYS.iter().find(is_meant).map(|(.., hint)| *hint)
 }
 
 /// The tables in which keys are meant, none for all; the keys; and what to write instead.
-type Row = (&'static [&'static str], &'static [&'static str], &'static str);
+type ForeignKey = (&'static [&'static str], &'static [&'static str], &'static str);
 
 const FILE: &[&str] = &["a configuration"];
 const LISTENER: &[&str] = &["a listener"];
@@ -18,7 +19,7 @@ const BACKEND: &[&str] = &["a backend"];
 const ROUTE: &[&str] = &["a route"];
 const HEALTH: &[&str] = &["a health check"];
 
-const KEYS: &[Row] = &[
+const KEYS: &[ForeignKey] = &[
     (
         FILE,
         &["frontend", "frontends", "listen", "listeners", "entrypoints", "server_block", "stream"],
@@ -298,12 +299,12 @@ const KEYS: &[Row] = &[
 /// Returns what to write instead of a word that the key does not know.
 pub(super) fn word(key: &str, word: &str) -> Option<&'static str> {
     let word = word.to_ascii_lowercase().replace('_', "-");
-    let is_meant = |(keys, words, _): &&Row| keys.contains(&key) && words.contains(&word.as_str());
+    let is_meant = |(keys, words, _): &&ForeignKey| keys.contains(&key) && words.contains(&word.as_str());
     WORDS.iter().find(is_meant).map(|(.., hint)| *hint)
 }
 
 /// The keys; their words elsewhere, with `-` for `_`; and what to write instead.
-const WORDS: &[Row] = &[
+const WORDS: &[ForeignKey] = &[
     (
         &["balance"],
         &["source", "ip-hash", "iphash", "hash", "sh", "ring-hash", "consistent", "consistent-hash"],
@@ -368,7 +369,7 @@ const WORDS: &[Row] = &[
 
 /// A form in which other programs have their configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum ForeignFormat {
     Yaml,
     Nginx,
     HaProxy,
@@ -376,7 +377,7 @@ pub(super) enum Form {
     Xml,
 }
 
-impl Form {
+impl ForeignFormat {
     /// What messages call it.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -465,16 +466,21 @@ mod tests {
 
     #[test]
     fn forms_are_told_apart() {
-        let check = |text: &str, expected: Option<Form>| assert_eq!(Form::of(text), expected, "{text}");
-        check("listeners:\n  - name: web\n    bind: \":443\"\n    pool: web\n", Some(Form::Yaml));
-        check("---\n# all\npool:\n  backends:\n  - 10.0.0.1:443\n", Some(Form::Yaml));
-        check("stream {\n  server {\n    listen 443;\n    proxy_pass db;\n  }\n}\n", Some(Form::Nginx));
+        let check = |text: &str, expected: Option<ForeignFormat>| {
+            assert_eq!(ForeignFormat::of(text), expected, "{text}")
+        };
+        check("listeners:\n  - name: web\n    bind: \":443\"\n    pool: web\n", Some(ForeignFormat::Yaml));
+        check("---\n# all\npool:\n  backends:\n  - 10.0.0.1:443\n", Some(ForeignFormat::Yaml));
+        check(
+            "stream {\n  server {\n    listen 443;\n    proxy_pass db;\n  }\n}\n",
+            Some(ForeignFormat::Nginx),
+        );
         check(
             "global\n  daemon\nfrontend f\n  bind :443\n  default_backend b\nbackend b\n  server s 10.0.0.1:443 check\n",
-            Some(Form::HaProxy),
+            Some(ForeignFormat::HaProxy),
         );
-        check("{ \"listener\": {} }", Some(Form::Json));
-        check("<config/>", Some(Form::Xml));
+        check("{ \"listener\": {} }", Some(ForeignFormat::Json));
+        check("<config/>", Some(ForeignFormat::Xml));
         check("", None);
         check("[listener.a]\nbind = ':1\npool = 'p'\n", None);
         check("bind = x\nmode = y\nserver = z\n", None);

@@ -5,7 +5,7 @@ use super::fault::Diagnostic;
 use super::file::SourcePrefix;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, tables};
-use super::words::{Choice, Number, Percent, Time, Word, string};
+use super::words::{Keyword, KeywordEnum, Number, Percent, Time, string};
 use crate::limit::{SourceBy, WhenFull};
 
 const HOUR: u64 = 3_600_000;
@@ -26,7 +26,7 @@ tables! {
         source_prefix: SourcePrefix,
         /// What becomes of a source for which there is no room, because all that it could displace have open
         /// connections: "pass" (default), its connections are not limited by source; "refuse": they are reset.
-        when_full: Choice<WhenFull>,
+        when_full: Keyword<WhenFull>,
         /// Refused clients that are held unread at once, 0 to 1000000; more are reset. Each takes a descriptor,
         /// which is not there for a connection. Default 1000.
         tarpit: Number<0, 1_000_000>,
@@ -37,7 +37,7 @@ tables! {
         hello_memory: Number<{ 1 << 20 }, { 1 << 32 }>,
         /// Who is refused near the limit of the process: "newest" (default), whoever comes when it is full;
         /// "heaviest": from `overload_at` on also those whose source has more than twice what others have open.
-        overload: Choice<OverloadWord>,
+        overload: Keyword<OverloadWord>,
         /// How much of the process's connections, or of `hello_memory`, must be in use for it to count as overloaded,
         /// "1%" to "100%". It does too while descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
@@ -50,7 +50,7 @@ tables! {
     "the limits of a source" struct PerSource {
         /// What a source is: "address" (default), a network of `limits.source_prefix`; "private-link", the private link
         /// (AWS, Azure, Google Cloud) that the PROXY header of the connection names, and the network where it names none.
-        by: Choice<SourceBy>,
+        by: Keyword<SourceBy>,
         /// Open connections. Default: no limit.
         connections: Number<1, MOST_OF_A_SOURCE>,
         /// New connections, such as "50/s" or "300/m". Default: no limit.
@@ -71,11 +71,11 @@ tables! {
         burst: Number<1, 1_000_000>,
         /// What becomes of those above: "reject" (default), in the words of their protocol, where these are known;
         /// "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
-        over: Choice<OverWord>,
+        over: Keyword<OverWord>,
     }
 }
 
-impl Word for SourceBy {
+impl KeywordEnum for SourceBy {
     const WORDS: &'static [(&'static str, Self)] =
         &[("address", Self::Address), ("private-link", Self::PrivateLink)];
 }
@@ -87,7 +87,7 @@ pub(super) enum OverloadWord {
     Heaviest,
 }
 
-impl Word for OverloadWord {
+impl KeywordEnum for OverloadWord {
     const WORDS: &'static [(&'static str, Self)] = &[("newest", Self::Newest), ("heaviest", Self::Heaviest)];
 }
 
@@ -99,12 +99,12 @@ pub(super) enum OverWord {
     Tarpit,
 }
 
-impl Word for OverWord {
+impl KeywordEnum for OverWord {
     const WORDS: &'static [(&'static str, Self)] =
         &[("reject", Self::Reject), ("drop", Self::Drop), ("tarpit", Self::Tarpit)];
 }
 
-impl Word for WhenFull {
+impl KeywordEnum for WhenFull {
     const WORDS: &'static [(&'static str, Self)] = &[("pass", Self::Pass), ("refuse", Self::Refuse)];
 }
 

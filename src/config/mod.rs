@@ -5,6 +5,7 @@
 //! bound, opened or resolved here: a configuration is right or wrong by its words alone. A new key is a
 //! line in `file`, its use in `check`, and a line in `config.example.toml`.
 
+mod access;
 mod address;
 mod admin;
 mod answers;
@@ -23,7 +24,6 @@ mod foreign;
 mod hints;
 mod limits;
 mod list_file;
-mod lists;
 mod load;
 mod named_files;
 mod proxy;
@@ -49,7 +49,7 @@ use crate::telemetry::{AccessLogSpec, LogSpec};
 
 pub use admin::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
-pub use fault::{Diagnostic, Faults, Label, Span, Warnings};
+pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;
 pub use list_file::ListReader;
 pub use load::{check_given, load, load_given, one_liner, parse};

@@ -42,7 +42,7 @@ impl Naming<'_> {
         let file = std::mem::replace(&mut report.source_name, self.source_name.to_owned());
         self.text.clone_into(&mut report.text);
         for fault in &mut report.diagnostics {
-            fault.labels.push(super::Label { span: place, text: file.clone() });
+            fault.labels.push(super::FaultLabel { span: place, text: file.clone() });
             if fault.path.is_empty() {
                 fault.path = keys.join(".");
             }

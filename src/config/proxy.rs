@@ -5,9 +5,9 @@ use toml::de::DeValue;
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::Findings;
-use super::read::{Entry, Key, List, Named, OneOrMany, Path, Read, Value, tables, wrong_type};
+use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, Value, tables, wrong_type};
 use super::script::Text;
-use super::words::{Choice, Time, Word, string};
+use super::words::{Keyword, KeywordEnum, Time, string};
 use crate::route::IpPrefix;
 use crate::snapshot::ProxyMode;
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
@@ -21,7 +21,7 @@ tables! {
     "the proxy_protocol of a listener" struct ProxyIn {
         /// "require" (default): who is not trusted, and who sends no header, is refused; "accept": they are
         /// clients themselves; "shadow": the same, and what "require" would refuse is counted.
-        mode: Choice<ProxyMode>,
+        mode: Keyword<ProxyMode>,
         /// Whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for whoever can open a
         /// Unix socket that is listened on; or an array. Needed. They can say that they are anybody.
         trusted: OneOrMany<TrustedPeer>,
@@ -34,7 +34,7 @@ tables! {
     #[cfg_attr(test, schemars(extend("required" = ["version"])))]
     "the proxy_protocol of a pool" struct ProxyOut {
         /// "v1": a line with the addresses; "v2": bytes with the addresses and what follows here. Needed.
-        version: Choice<HeaderVersion>,
+        version: Keyword<HeaderVersion>,
         /// v2 only: tell the server name that the client asked for, else the one that came with the connection.
         /// Default false.
         authority: bool,
@@ -48,7 +48,7 @@ tables! {
         crc32c: bool,
         /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, kinds from 0xE0 to 0xF7.
         /// Default: none.
-        tlvs: Named<Text>,
+        tlvs: NamedTables<Text>,
         /// v2 only: which TLVs that came with the connection go on: true for all, or an array of "alpn",
         /// "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
         pass: PassWords,
@@ -65,9 +65,9 @@ impl Read for ProxyOutWords {
             return ProxyOut::read(value, path, found).map(Self);
         }
         let at = value.span().into();
-        let version = Choice::read(value, path, found)?;
+        let version = Keyword::read(value, path, found)?;
         Some(Self(ProxyOut {
-            version: Key::Good(Entry { key: at, at, value: version }),
+            version: Key::Good(TableEntry { key: at, at, value: version }),
             ..ProxyOut::default()
         }))
     }
@@ -100,7 +100,7 @@ impl Read for CheckHeaderWord {
     }
 }
 
-impl Word for ProxyMode {
+impl KeywordEnum for ProxyMode {
     const WORDS: &'static [(&'static str, Self)] = &[
         (Self::Require.word(), Self::Require),
         (Self::Accept.word(), Self::Accept),
@@ -108,7 +108,7 @@ impl Word for ProxyMode {
     ];
 }
 
-impl Word for HeaderVersion {
+impl KeywordEnum for HeaderVersion {
     const WORDS: &'static [(&'static str, Self)] =
         &[(Self::V1.word(), Self::V1), (Self::V2.word(), Self::V2)];
 }
@@ -143,7 +143,7 @@ impl Read for TrustedPeer {
 #[derive(Debug)]
 pub(super) enum PassWords {
     All(bool),
-    Kinds(List<TlvKind>),
+    Kinds(ArrayOf<TlvKind>),
 }
 
 impl Read for PassWords {
@@ -155,7 +155,7 @@ impl Read for PassWords {
             wrong_type(value, path, "true, false or an array such as [\"0xE0\"]", found);
             return None;
         }
-        List::read(value, path, found).map(Self::Kinds)
+        ArrayOf::read(value, path, found).map(Self::Kinds)
     }
 }
 

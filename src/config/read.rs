@@ -23,36 +23,36 @@ pub(super) trait Read: Sized {
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
-    step: Step<'a>,
+    step: PathStep<'a>,
     /// The place of the key that led here; for items of an array, of the item.
     pub(super) key: Span,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathStep<'a> {
     Root,
     Key(&'a str),
     Index(usize),
 }
 
 impl<'a> Path<'a> {
-    pub(super) const ROOT: Self = Self { parent: None, step: Step::Root, key: Span { start: 0, end: 0 } };
+    pub(super) const ROOT: Self = Self { parent: None, step: PathStep::Root, key: Span { start: 0, end: 0 } };
 
     fn key(&'a self, name: &'a str, key: Span) -> Self {
-        Self { parent: Some(self), step: Step::Key(name), key }
+        Self { parent: Some(self), step: PathStep::Key(name), key }
     }
 
     /// The key that this leads to, or the one whose array it leads into.
     pub(super) fn last_key(&self) -> &'a str {
         match (self.step, self.parent) {
-            (Step::Key(name), _) => name,
-            (Step::Index(_), Some(parent)) => parent.last_key(),
+            (PathStep::Key(name), _) => name,
+            (PathStep::Index(_), Some(parent)) => parent.last_key(),
             _ => "",
         }
     }
 
     fn index(&'a self, index: usize, item: Span) -> Self {
-        Self { parent: Some(self), step: Step::Index(index), key: item }
+        Self { parent: Some(self), step: PathStep::Index(index), key: item }
     }
 }
 
@@ -61,12 +61,12 @@ impl fmt::Display for Path<'_> {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
         }
-        let at_root = self.parent.is_none_or(|parent| matches!(parent.step, Step::Root));
+        let at_root = self.parent.is_none_or(|parent| matches!(parent.step, PathStep::Root));
         match self.step {
-            Step::Root => Ok(()),
-            Step::Key(name) if at_root => write!(f, "{name}"),
-            Step::Key(name) => write!(f, ".{name}"),
-            Step::Index(index) => write!(f, "[{index}]"),
+            PathStep::Root => Ok(()),
+            PathStep::Key(name) if at_root => write!(f, "{name}"),
+            PathStep::Key(name) => write!(f, ".{name}"),
+            PathStep::Index(index) => write!(f, "[{index}]"),
         }
     }
 }
@@ -77,19 +77,19 @@ pub(super) enum Key<T> {
     #[default]
     Absent,
     Wrong,
-    Good(Entry<T>),
+    Good(TableEntry<T>),
 }
 
 /// A key and its value with their places.
 #[derive(Debug)]
-pub(super) struct Entry<T> {
+pub(super) struct TableEntry<T> {
     pub(super) key: Span,
     pub(super) at: Span,
     pub(super) value: T,
 }
 
 impl<T> Key<T> {
-    pub(super) fn entry(&self) -> Option<&Entry<T>> {
+    pub(super) fn entry(&self) -> Option<&TableEntry<T>> {
         match self {
             Self::Good(entry) => Some(entry),
             Self::Absent | Self::Wrong => None,
@@ -112,20 +112,20 @@ impl<T> Key<T> {
 
 /// An array of values, each with its place.
 #[derive(Debug)]
-pub(super) struct List<T> {
-    pub(super) items: Vec<Item<T>>,
+pub(super) struct ArrayOf<T> {
+    pub(super) items: Vec<ArrayItem<T>>,
     /// Whether every item could be read. If not, what seems to be missing may be among the others.
     pub(super) complete: bool,
 }
 
 /// A value in an array.
 #[derive(Debug)]
-pub(super) struct Item<T> {
+pub(super) struct ArrayItem<T> {
     pub(super) at: Span,
     pub(super) value: T,
 }
 
-impl<T: Read> Read for List<T> {
+impl<T: Read> Read for ArrayOf<T> {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let DeValue::Array(array) = value.get_ref() else {
             wrong_type(value, path, "an array in [ ]", found);
@@ -135,7 +135,7 @@ impl<T: Read> Read for List<T> {
         for (index, item) in array.iter().enumerate() {
             let at = Span::from(item.span());
             let read = T::read(item, path.index(index, at), found);
-            items.extend(read.map(|value| Item { at, value }));
+            items.extend(read.map(|value| ArrayItem { at, value }));
         }
         let complete = items.len() == array.len();
         Some(Self { items, complete })
@@ -144,21 +144,21 @@ impl<T: Read> Read for List<T> {
 
 /// An array of values, or one without the brackets.
 #[derive(Debug)]
-pub(super) struct OneOrMany<T>(pub(super) List<T>);
+pub(super) struct OneOrMany<T>(pub(super) ArrayOf<T>);
 
 impl<T: Read> Read for OneOrMany<T> {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         if let DeValue::Array(_) = value.get_ref() {
-            return List::read(value, path, found).map(Self);
+            return ArrayOf::read(value, path, found).map(Self);
         }
-        let item = Item { at: value.span().into(), value: T::read(value, path, found)? };
-        Some(Self(List { items: vec![item], complete: true }))
+        let item = ArrayItem { at: value.span().into(), value: T::read(value, path, found)? };
+        Some(Self(ArrayOf { items: vec![item], complete: true }))
     }
 }
 
 /// Tables by a name of the operator's choice, such as `[pool.mail]`, sorted by name.
 #[derive(Debug)]
-pub(super) struct Named<T>(pub(super) Vec<NamedTable<T>>);
+pub(super) struct NamedTables<T>(pub(super) Vec<NamedTable<T>>);
 
 /// A table with its name.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ pub(super) struct NamedTable<T> {
     pub(super) table: Option<T>,
 }
 
-impl<T: Read> Read for Named<T> {
+impl<T: Read> Read for NamedTables<T> {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let DeValue::Table(tables) = value.get_ref() else {
             wrong_type(value, path, "named tables", found);
@@ -264,7 +264,7 @@ pub(super) fn read_key<T: Read>(
     let Some((key, value)) = table.get_key_value(name) else { return Key::Absent };
     let key = Span::from(key.span());
     match T::read(value, path.key(name, key), found) {
-        Some(read) => Key::Good(Entry { key, at: value.span().into(), value: read }),
+        Some(read) => Key::Good(TableEntry { key, at: value.span().into(), value: read }),
         None => Key::Wrong,
     }
 }
@@ -297,12 +297,12 @@ pub(super) fn refuse_others(
             (None, None) => "not known here".to_owned(),
         };
         let message = match path.step {
-            Step::Root => format!("unknown key `{name}`"),
+            PathStep::Root => format!("unknown key `{name}`"),
             _ => format!("unknown key `{name}` in `{path}`"),
         };
         let mut fault = Diagnostic::new(Code::UnknownKey, path.key(name, key), message).label(key, label);
         let place = place_of(value, path, found);
-        if !matches!(path.step, Step::Root) && place != key {
+        if !matches!(path.step, PathStep::Root) && place != key {
             fault = fault.label(place, "");
         }
         found.add(fault.help(format!("{noun} takes: {}", known.join(", "))));

@@ -6,7 +6,7 @@ use annotate_snippets::normalize_untrusted_str;
 use annotate_snippets::{AnnotationKind, Group, Level as Title, Origin, Renderer, Snippet};
 
 use super::code::Level;
-use super::fault::{Diagnostic, Label, Report, Span};
+use super::fault::{Diagnostic, FaultLabel, Report, Span};
 
 /// Places further apart than this are shown as two pieces instead of one with a gap: the renderer works
 /// through every line between.
@@ -92,10 +92,10 @@ impl<'r> Page<'r> {
     /// The lines around the labels, in one piece where they are close together.
     fn snippets(
         &self,
-        first: &Label,
-        others: &[Label],
+        first: &FaultLabel,
+        others: &[FaultLabel],
     ) -> Vec<Snippet<'r, annotate_snippets::Annotation<'r>>> {
-        let line = |label: &Label| self.line_of(label.span.start);
+        let line = |label: &FaultLabel| self.line_of(label.span.start);
         let all = || std::iter::once(first).chain(others);
         let (top, bottom) = (all().map(line).min().unwrap_or(0), all().map(line).max().unwrap_or(0));
         if bottom - top <= GAP {
@@ -109,7 +109,7 @@ impl<'r> Page<'r> {
         &self,
         top: usize,
         bottom: usize,
-        marks: Vec<(&Label, AnnotationKind)>,
+        marks: Vec<(&FaultLabel, AnnotationKind)>,
     ) -> Snippet<'r, annotate_snippets::Annotation<'r>> {
         let start = self.lines[top];
         let end = self.line_end(bottom);
@@ -150,6 +150,6 @@ impl<'r> Page<'r> {
     }
 }
 
-fn kind(label: &Label, first: &Label) -> AnnotationKind {
+fn kind(label: &FaultLabel, first: &FaultLabel) -> AnnotationKind {
     if std::ptr::eq(label, first) { AnnotationKind::Primary } else { AnnotationKind::Context }
 }

@@ -34,21 +34,21 @@ pub struct RoutesReader {
     reads_headers: bool,
     hash_key: [u8; 16],
     tarpit_timeout: Duration,
-    pools: Arc<[Target]>,
+    pools: Arc<[PoolTarget]>,
     /// The routes that stand in the configuration itself.
     written: Arc<Deferred<Vec<RouteSpec>>>,
 }
 
 /// What routes need to know of a pool that they lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Target {
+struct PoolTarget {
     name: Arc<str>,
     hashes_sni: bool,
     hashes_authority: bool,
     forwards: bool,
 }
 
-impl Target {
+impl PoolTarget {
     fn new(pool: &PoolSpec) -> Self {
         let hashes = |wanted| pool.algorithm == Algorithm::Maglev && pool.hash_on.contains(wanted);
         let hashes_authority = hashes(HashOn::ProxyAuthority);
@@ -72,7 +72,7 @@ impl Target {
 impl RoutesReader {
     /// The readers of a configuration, sorted by the listener's name.
     pub fn all(config: &Config) -> Vec<Self> {
-        let pools: Arc<[_]> = config.pools.iter().map(Target::new).collect();
+        let pools: Arc<[_]> = config.pools.iter().map(PoolTarget::new).collect();
         let readers = config.listeners.iter().filter_map(|listener| {
             let file = listener.policy.routes_file.as_ref()?;
             let protocol = &listener.policy.protocol;
@@ -134,7 +134,7 @@ impl RoutesReader {
     }
 
     fn check(&self, words: &RoutesFile, found: &mut Findings<'_>) -> Vec<RouteSpec> {
-        let mut pools = Pools::new(self.pools.iter().map(Target::known).collect());
+        let mut pools = Pools::new(self.pools.iter().map(PoolTarget::known).collect());
         let list = match &words.routes {
             Key::Good(list) => &list.value,
             Key::Wrong => return Vec::new(),

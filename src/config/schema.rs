@@ -7,18 +7,18 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
+use super::access::{AccessWord, CountryCode};
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::limits::RateWord;
-use super::lists::{CountryCode, Who};
 use super::proxy::{CheckHeaderWord, PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
-use super::read::{Key, List, Named, OneOrMany};
+use super::read::{ArrayOf, Key, NamedTables, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
-    Choice, DnsName, Factor, FileMode, FilePath, HashKey, LogTarget, Name, Number, Percent, SniPattern, Time,
-    TimeOrOff, Word,
+    DnsName, Factor, FileMode, FilePath, HashKey, Keyword, KeywordEnum, LogTarget, Name, Number, Percent,
+    SniPattern, Time, TimeOrOff,
 };
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
@@ -46,12 +46,12 @@ macro_rules! described {
 
 described! {
     impl [T: JsonSchema] Key<T> = |made| made.subschema_for::<T>();
-    impl [T: JsonSchema] List<T> = |made| json_schema!({ "type": "array", "items": made.subschema_for::<T>() });
+    impl [T: JsonSchema] ArrayOf<T> = |made| json_schema!({ "type": "array", "items": made.subschema_for::<T>() });
     impl [T: JsonSchema] OneOrMany<T> = |made| {
         let one = made.subschema_for::<T>();
         json_schema!({ "anyOf": [one.clone(), { "type": "array", "items": one, "minItems": 1 }] })
     };
-    impl [T: JsonSchema] Named<T> = |made| json_schema!({
+    impl [T: JsonSchema] NamedTables<T> = |made| json_schema!({
         "type": "object",
         "propertyNames": { "pattern": NAME },
         "additionalProperties": made.subschema_for::<T>(),
@@ -62,7 +62,7 @@ described! {
     impl [] ProxyOutWords = |made| json_schema!({
         "anyOf": [{ "type": "string", "enum": ["v1", "v2"] }, made.subschema_for::<ProxyOut>()],
     });
-    impl [] Who = |_made| json_schema!({ "type": "string", "pattern": r"^([A-Za-z0-9._-]{1,64}|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$" });
+    impl [] AccessWord = |_made| json_schema!({ "type": "string", "pattern": r"^([A-Za-z0-9._-]{1,64}|[0-9A-Fa-f.:]+(/[0-9]{1,3})?)$" });
     impl [] TrustedPeer = |_made| json_schema!({ "type": "string", "pattern": r"^(unix|[0-9A-Fa-f.:]+(/[0-9]+)?)$" });
     impl [] TlvKind = |_made| {
         let words = TlvKind::WORDS.map(|(word, _)| word).join("|");
@@ -71,7 +71,7 @@ described! {
     impl [] PassWords = |made| json_schema!({
         "anyOf": [{ "type": "boolean" }, { "type": "array", "items": made.subschema_for::<TlvKind>() }],
     });
-    impl [T: Word] Choice<T> = |_made| {
+    impl [T: KeywordEnum] Keyword<T> = |_made| {
         let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
         json_schema!({ "type": "string", "enum": words })
     };

@@ -132,7 +132,7 @@ pub(super) struct Time<const MIN: u64, const MAX: u64>(pub(super) Duration);
 
 impl<const MIN: u64, const MAX: u64> Read for Time<MIN, MAX> {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
-        duration(value, path, Bounds { min: MIN, max: MAX, or: "" }, found).map(Self)
+        duration(value, path, DurationBounds { min: MIN, max: MAX, or: "" }, found).map(Self)
     }
 }
 
@@ -145,19 +145,24 @@ impl<const MIN: u64, const MAX: u64> Read for TimeOrOff<MIN, MAX> {
         if value.get_ref().as_str() == Some("off") {
             return Some(Self(None));
         }
-        duration(value, path, Bounds { min: MIN, max: MAX, or: ", or \"off\"" }, found)
+        duration(value, path, DurationBounds { min: MIN, max: MAX, or: ", or \"off\"" }, found)
             .map(|time| Self(Some(time)))
     }
 }
 
 /// What a duration may be, in milliseconds, and what may stand in its stead.
-struct Bounds {
+struct DurationBounds {
     min: u64,
     max: u64,
     or: &'static str,
 }
 
-fn duration(value: &Value<'_>, path: Path<'_>, bounds: Bounds, found: &mut Findings<'_>) -> Option<Duration> {
+fn duration(
+    value: &Value<'_>,
+    path: Path<'_>,
+    bounds: DurationBounds,
+    found: &mut Findings<'_>,
+) -> Option<Duration> {
     let or = bounds.or;
     let at = value.span().into();
     let text = match value.get_ref() {
@@ -203,7 +208,7 @@ fn number_alone(text: &str) -> bool {
 }
 
 /// An enum whose values have words.
-pub(super) trait Word: Copy + 'static {
+pub(super) trait KeywordEnum: Copy + 'static {
     /// Every word with its value.
     const WORDS: &'static [(&'static str, Self)];
 
@@ -218,9 +223,9 @@ pub(super) trait Word: Copy + 'static {
 
 /// One of a few words.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Choice<T>(pub(super) T);
+pub(super) struct Keyword<T>(pub(super) T);
 
-impl<T: Word> Read for Choice<T> {
+impl<T: KeywordEnum> Read for Keyword<T> {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let words = || T::WORDS.iter().map(|(word, _)| *word);
         let text = string(value, path, &format!("one of {}", quoted(words())), found)?;

@@ -11,7 +11,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Backend, BackendWords};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, List};
+use crate::config::read::{ArrayItem, ArrayOf, Key};
 use crate::pool::{BackendSpec, DialSource, NameOrigin, NamedHost, OperatorState};
 use crate::sys::Address;
 
@@ -81,7 +81,7 @@ impl PoolChecker<'_> {
     fn backend(
         &self,
         index: usize,
-        item: &Item<BackendWords>,
+        item: &ArrayItem<BackendWords>,
         found: &mut Findings<'_>,
     ) -> Option<(BackendSpec, Option<HostName>)> {
         let words = &item.value.0;
@@ -151,9 +151,9 @@ impl PoolChecker<'_> {
         );
     }
 
-    fn some_weight(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
+    fn some_weight(&self, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         let is_zero =
-            |item: &Item<BackendWords>| item.value.0.weight.value().is_some_and(|weight| weight.0 == 0);
+            |item: &ArrayItem<BackendWords>| item.value.0.weight.value().is_some_and(|weight| weight.0 == 0);
         if list.complete && !list.items.is_empty() && list.items.iter().all(is_zero) {
             let message = format!("every backend of pool `{}` has weight 0", self.name);
             let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
@@ -163,7 +163,7 @@ impl PoolChecker<'_> {
     }
 
     /// Draining all of a pool may be meant, for an hour, so it is a warning.
-    fn some_ready(&self, written: &WrittenBackends, list: &List<BackendWords>, found: &mut Findings<'_>) {
+    fn some_ready(&self, written: &WrittenBackends, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         let specs = || written.backends.iter().chain(written.hosts.iter().map(|(_, host)| &host.template));
         let rests = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready || spec.weight == 0;
         let is_asked_to = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready;

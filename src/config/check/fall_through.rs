@@ -29,7 +29,7 @@ pub(in crate::config) fn leaks(routes: &[RouteSpec], unmatched: &TargetSpec) -> 
     if routes.iter().all(|route| route.conditions.is_none()) {
         return Vec::new();
     }
-    let names = Names::of(routes);
+    let names = RoutesByName::of(routes);
     let mut leaks: Vec<Leak> = Vec::new();
     for (pattern, group) in &names.groups {
         if names.is_closed(group) {
@@ -75,14 +75,14 @@ pub(in crate::config) fn warning(
 }
 
 /// The routes of a listener by the name that they are for.
-struct Names<'r> {
+struct RoutesByName<'r> {
     routes: &'r [RouteSpec],
     groups: HashMap<&'r NamePattern, Vec<At>>,
     regexes: Vec<At>,
     any: Vec<At>,
 }
 
-impl<'r> Names<'r> {
+impl<'r> RoutesByName<'r> {
     fn of(routes: &'r [RouteSpec]) -> Self {
         let mut names = Self { routes, groups: HashMap::new(), regexes: Vec::new(), any: Vec::new() };
         for (index, route) in routes.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Forward, ForwardTo};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key, OneOrMany};
+use crate::config::read::{Key, OneOrMany, TableEntry};
 use crate::pool::ForwardSpec;
 
 /// The port of TLS.
@@ -34,7 +34,7 @@ impl PoolChecker<'_> {
     }
 
     /// Without a list it would be an open proxy.
-    fn check_allow(&self, entry: &Entry<Forward>, found: &mut Findings<'_>) {
+    fn check_allow(&self, entry: &TableEntry<Forward>, found: &mut Findings<'_>) {
         let allow = &entry.value.allow;
         let place = if allow.is_absent() { Some(entry.key) } else { empty(allow) };
         if let Some(place) = place {
@@ -47,7 +47,7 @@ impl PoolChecker<'_> {
     }
 
     /// Adds a fault for each key that is for pools with backends.
-    fn refuse_backends(&self, entry: &Entry<Forward>, found: &mut Findings<'_>) {
+    fn refuse_backends(&self, entry: &TableEntry<Forward>, found: &mut Findings<'_>) {
         let words = self.words;
         let keys = [
             ("backends", words.backends.place()),

@@ -8,7 +8,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Agent, Check, Health, Pool, Step as StepWords, Target as TargetWords};
 use crate::config::findings::Findings;
-use crate::config::read::{Item, Key, List};
+use crate::config::read::{ArrayItem, ArrayOf, Key};
 use crate::config::script::TargetAddress;
 use crate::config::words::{Number, Time};
 use crate::pool::pool_spec::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
@@ -246,7 +246,7 @@ impl HealthChecker<'_> {
         steps.into()
     }
 
-    fn step(&self, at: usize, item: &Item<StepWords>, found: &mut Findings<'_>) -> Option<ScriptStep> {
+    fn step(&self, at: usize, item: &ArrayItem<StepWords>, found: &mut Findings<'_>) -> Option<ScriptStep> {
         let StepWords { send, send_hex, expect, expect_hex, expect_regex, refuse } = &item.value;
         let steps = [
             send.value().map(|text| ScriptStep::Send(Arc::clone(&text.0))),
@@ -276,7 +276,7 @@ impl HealthChecker<'_> {
     }
 
     /// Whether steps that are right by themselves make a check.
-    fn judge(&self, place: Span, steps: &[ScriptStep], list: &List<StepWords>, found: &mut Findings<'_>) {
+    fn judge(&self, place: Span, steps: &[ScriptStep], list: &ArrayOf<StepWords>, found: &mut Findings<'_>) {
         let mut add = |at: Span, message: String, label: &str| {
             let fault = Diagnostic::new(Code::IdleScript, self.key("health.steps"), message);
             found.add(fault.label(at, label).help(EXAMPLE));

@@ -8,8 +8,8 @@ use crate::config::fault::Diagnostic;
 use crate::config::file::{File, Listener, Protocol, SourcePrefix};
 use crate::config::findings::Findings;
 use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord};
-use crate::config::read::{Entry, Key};
-use crate::config::words::{Choice, Number};
+use crate::config::read::{Key, TableEntry};
+use crate::config::words::{Keyword, Number};
 use crate::limit::{
     LimitsSpec, OverLimit, OverloadSpec, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits, WhenFull,
 };
@@ -56,7 +56,7 @@ impl Common {
         Self { tarpit_timeout, holds_nobody: false, prefix: PrefixLengths::default(), counts_all: false }
     }
 
-    fn over(&self, written: &Key<Choice<OverWord>>, path: &str, found: &mut Findings<'_>) -> OverLimit {
+    fn over(&self, written: &Key<Keyword<OverWord>>, path: &str, found: &mut Findings<'_>) -> OverLimit {
         let is_tarpit = written.value().is_some_and(|choice| choice.0 == OverWord::Tarpit);
         if let (Some(over), true) = (written.place(), is_tarpit && self.holds_nobody) {
             let message = "`over = \"tarpit\"` holds nobody, as `limits.tarpit` is 0";
@@ -158,7 +158,12 @@ fn sheds_heaviest(words: &Limits) -> bool {
     words.overload.value().is_some_and(|choice| choice.0 == OverloadWord::Heaviest)
 }
 
-fn per_source(entry: &Entry<PerSource>, reads: bool, path: &str, found: &mut Findings<'_>) -> SourceLimits {
+fn per_source(
+    entry: &TableEntry<PerSource>,
+    reads: bool,
+    path: &str,
+    found: &mut Findings<'_>,
+) -> SourceLimits {
     let words = &entry.value;
     let path = format!("{path}.per_source");
     let is_idle = words.connections.is_absent() && words.rate.is_absent() && words.hellos.is_absent();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::access::Lists;
 use super::limits::Common;
-use super::lists::Lists;
 use super::peers::PeerWords;
 use super::pool::REJECT;
 use super::pools::Pools;
@@ -13,8 +13,8 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Listener, Protocol, Route};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key, Named};
-use crate::config::words::{Word, name_fault};
+use crate::config::read::{Key, NamedTables, TableEntry};
+use crate::config::words::{KeywordEnum, name_fault};
 use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::snapshot::{
@@ -33,7 +33,7 @@ pub(super) struct Referred<'a> {
 
 /// The listeners, sorted by name.
 pub(super) fn listeners(
-    written: &Key<Named<Listener>>,
+    written: &Key<NamedTables<Listener>>,
     hash_key: [u8; 16],
     common: Common,
     referred: &mut Referred<'_>,
@@ -418,7 +418,7 @@ impl ListenerChecker<'_> {
 
 /// The name of the pool that a key refers to, which must not hash names where none are read; empty after a fault.
 pub(super) fn refer(
-    written: &Entry<String>,
+    written: &TableEntry<String>,
     hashing: Hashing,
     listener: &str,
     path: &str,
@@ -458,7 +458,7 @@ fn refuses_addresses(route: &Route) -> bool {
 
 /// Adds a fault for a pool that forwards by name where there is none.
 pub(super) fn forwards_nothing(
-    (written, used): (&Entry<String>, String),
+    (written, used): (&TableEntry<String>, String),
     forward: Span,
     path: &str,
     found: &mut Findings<'_>,

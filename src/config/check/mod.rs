@@ -3,18 +3,18 @@
 //! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
 //! was found.
 
+mod access;
 mod admin;
 mod backends;
 mod cycles;
 mod discover;
 pub(super) mod fall_through;
 mod forward;
-mod front;
 mod health;
 mod http_check;
 pub(super) mod limits;
 pub(super) mod listener;
-mod lists;
+mod opening;
 mod peers;
 mod pool;
 pub(super) mod pools;
@@ -40,18 +40,18 @@ use crate::telemetry::{AccessLogSpec, AccessLogTarget, LogFormat, LogLevel, LogS
 /// Fills a configuration from a file.
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
-    let node = tiers::Node::of(file, found);
+    let node = tiers::NodeDefaults::of(file, found);
     let common = limits::Common::of(file);
     let (mut pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
     let mut binds = Binds::default();
     let admin = admin::admin(file, &mut binds, found);
-    let (lists, mut known_lists) = lists::Lists::of(file, found);
+    let (lists, mut known_lists) = access::Lists::of(file, found);
     let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
-    tiers::Node::check(file, &pools, found);
-    front::note_cancels(&listeners, &mut pools);
-    front::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    tiers::NodeDefaults::check(file, &pools, found);
+    opening::note_cancels(&listeners, &mut pools);
+    opening::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
     ports::check(file, &listeners, &pools, found);
     proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);

@@ -7,15 +7,15 @@ use super::health::HealthChecker;
 use super::limits::Common;
 use super::peers::PeerWords;
 use super::pools::{Known, Pools};
-use super::tiers::Node;
+use super::tiers::NodeDefaults;
 use super::{kernel_buffers, or};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{OnDownWord, Pool};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key, Named, OneOrMany};
-use crate::config::words::{Choice, name_fault};
+use crate::config::read::{Key, NamedTables, OneOrMany, TableEntry};
+use crate::config::words::{Keyword, name_fault};
 use crate::live::PeerTimeouts;
 use crate::pool::{
     BackendSpec, DialSpec, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, HealthSpec, OnDown,
@@ -27,9 +27,9 @@ pub(super) const REJECT: &str = "reject";
 
 /// The pools, and what references need to know of them.
 pub(super) fn pools(
-    written: &Key<Named<Pool>>,
+    written: &Key<NamedTables<Pool>>,
     hash_key: [u8; 16],
-    node: &Node,
+    node: &NodeDefaults,
     common: &Common,
     found: &mut Findings<'_>,
 ) -> (Vec<PoolSpec>, Pools) {
@@ -81,7 +81,7 @@ pub(super) struct PoolChecker<'a> {
 }
 
 impl PoolChecker<'_> {
-    fn check(&self, hash_key: [u8; 16], node: &Node, found: &mut Findings<'_>) -> PoolSpec {
+    fn check(&self, hash_key: [u8; 16], node: &NodeDefaults, found: &mut Findings<'_>) -> PoolSpec {
         let words = self.words;
         if let Some(forward) = self.forward(found) {
             return self.forwarding(forward, hash_key, found);
@@ -322,7 +322,7 @@ impl PoolChecker<'_> {
             }
             return;
         }
-        let whole_address = |entry: &&Entry<OneOrMany<Choice<HashOn>>>| {
+        let whole_address = |entry: &&TableEntry<OneOrMany<Keyword<HashOn>>>| {
             entry.value.0.items.iter().any(|item| item.value.0 == HashOn::SourceIpPort)
         };
         if let (Some(prefix), Some(hash_on)) = (prefix, words.hash_on.entry().filter(whole_address)) {

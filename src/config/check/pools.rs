@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::findings::{Findings, did_you_mean};
-use crate::config::read::Entry;
+use crate::config::read::TableEntry;
 
 /// How many names a hint lists.
 const LISTED: usize = 10;
@@ -56,7 +56,7 @@ impl Pools {
     /// The pool that a key names, or a fault.
     pub(in crate::config) fn refer(
         &mut self,
-        written: &Entry<String>,
+        written: &TableEntry<String>,
         path: impl Fn() -> String,
         found: &mut Findings<'_>,
     ) -> Option<&Known> {
@@ -74,7 +74,7 @@ impl Pools {
         self.by_name.get(name).is_some_and(|at| self.sorted[*at].forwards.is_some())
     }
 
-    fn unknown(&self, written: &Entry<String>, path: String, found: &Findings<'_>) -> Diagnostic {
+    fn unknown(&self, written: &TableEntry<String>, path: String, found: &Findings<'_>) -> Diagnostic {
         let name = &written.value;
         let fault = Diagnostic::new(Code::UnknownPool, path, format!("there is no pool {name:?}"));
         if found.is_full() {

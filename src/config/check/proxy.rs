@@ -9,8 +9,8 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Check, Listener, Pool, Protocol};
 use crate::config::findings::Findings;
 use crate::config::proxy::{CheckHeaderWord, PassWords, ProxyIn, ProxyOut, TlvKind, TrustedPeer};
-use crate::config::read::{Entry, Key, Named, NamedTable};
-use crate::config::words::Choice;
+use crate::config::read::{Key, NamedTable, NamedTables, TableEntry};
+use crate::config::words::Keyword;
 use crate::pool::{AnnounceSpec, CheckHeader, Passed};
 use crate::snapshot::{ProxyMode, ProxySpec, TrustedPeers};
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const MOST_TLVS: usize = 1024;
 
 /// What a listener makes of headers. `path` is that of the key.
-pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<'_>) -> ProxySpec {
+pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Findings<'_>) -> ProxySpec {
     let ProxyIn { mode, trusted, timeout } = &words.value;
     let items = trusted.value().map_or(&[][..], |list| &list.0.items);
     let is_empty = match trusted {
@@ -67,8 +67,8 @@ pub(super) fn listener(words: &Entry<ProxyIn>, path: &str, found: &mut Findings<
 /// Warns of each listener with PROXY headers whose server speaks first. A balancer that sends the header with the client's
 /// first bytes never sends it there. A written `timeout` says that the operator knows when the header comes.
 pub(super) fn warn_of_late_headers(
-    listeners: &Key<Named<Listener>>,
-    pools: &Key<Named<Pool>>,
+    listeners: &Key<NamedTables<Listener>>,
+    pools: &Key<NamedTables<Pool>>,
     found: &mut Findings<'_>,
 ) {
     for NamedTable { name, table, .. } in listeners.value().map_or(&[][..], |named| &named.0) {
@@ -95,7 +95,7 @@ pub(super) fn warn_of_late_headers(
 }
 
 /// Where a listener says that its server speaks before the client, as far as that can be known.
-fn first_speaker(words: &Listener, pools: &Key<Named<Pool>>) -> Option<Span> {
+fn first_speaker(words: &Listener, pools: &Key<NamedTables<Pool>>) -> Option<Span> {
     let protocol = words.protocol.entry();
     match protocol.map_or(Protocol::Tcp, |entry| entry.value.0) {
         Protocol::Smtp | Protocol::Imap | Protocol::Pop3 => protocol.map(|entry| entry.at),
@@ -154,7 +154,7 @@ impl PoolChecker<'_> {
 
     fn version(
         &self,
-        written: &Key<Choice<HeaderVersion>>,
+        written: &Key<Keyword<HeaderVersion>>,
         place: Span,
         found: &mut Findings<'_>,
     ) -> Option<HeaderVersion> {

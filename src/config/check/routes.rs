@@ -9,10 +9,10 @@ use super::listener::{Hashing, refer};
 use super::pools::Pools;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{Refusal, Route, Share};
+use crate::config::file::{RefusalWord, Route, Share};
 use crate::config::findings::Findings;
 use crate::config::proxy::TlvKind;
-use crate::config::read::{self, Item, Key, List, OneOrMany};
+use crate::config::read::{self, ArrayItem, ArrayOf, Key, OneOrMany};
 use crate::limit::QuotaSpec;
 use crate::route::condition::TlvPattern;
 use crate::route::{Conditions, NamePattern, RouteEntry, RouteId, RouteKey, RouteTable, Split};
@@ -50,7 +50,7 @@ impl RoutesChecker<'_> {
     /// The routes of a list, in written order.
     pub(in crate::config) fn check(
         &self,
-        list: &List<Route>,
+        list: &ArrayOf<Route>,
         pools: &mut Pools,
         found: &mut Findings<'_>,
     ) -> Vec<RouteSpec> {
@@ -80,7 +80,7 @@ impl RoutesChecker<'_> {
     }
 
     /// What a route says of the name, each with its place.
-    fn keys(&self, index: usize, item: &Item<Route>, found: &mut Findings<'_>) -> Vec<(RouteKey, Span)> {
+    fn keys(&self, index: usize, item: &ArrayItem<Route>, found: &mut Findings<'_>) -> Vec<(RouteKey, Span)> {
         let route = &item.value;
         let names = listed(&route.sni);
         let regexes = listed(&route.sni_regex);
@@ -188,8 +188,9 @@ impl RoutesChecker<'_> {
             }
             return;
         };
-        let is_exact =
-            |name: &&Item<_>| matches!(name.value, crate::config::words::SniPattern(NamePattern::Exact(_)));
+        let is_exact = |name: &&ArrayItem<_>| {
+            matches!(name.value, crate::config::words::SniPattern(NamePattern::Exact(_)))
+        };
         if let Some(exact) = names.items.iter().find(is_exact) {
             let message = "`depth` is for wildcards, and this name has no star";
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, "depth"), message);
@@ -231,7 +232,7 @@ impl RoutesChecker<'_> {
     fn action(
         &self,
         index: usize,
-        item: &Item<Route>,
+        item: &ArrayItem<Route>,
         pools: &mut Pools,
         found: &mut Findings<'_>,
     ) -> ActionSpec {
@@ -258,7 +259,7 @@ impl RoutesChecker<'_> {
             return self.split(index, split, pools, found);
         }
         match route.action.value() {
-            Some(choice) if choice.0 == Refusal::Reject => ActionSpec::Reject,
+            Some(choice) if choice.0 == RefusalWord::Reject => ActionSpec::Reject,
             Some(_) => ActionSpec::Drop,
             None => ActionSpec::Pool(self.pool(&route.pool, &self.key(index, "pool"), pools, found)),
         }
@@ -276,12 +277,13 @@ impl RoutesChecker<'_> {
     fn split(
         &self,
         index: usize,
-        read::Entry { key, value: split, .. }: &read::Entry<List<Share>>,
+        read::TableEntry { key, value: split, .. }: &read::TableEntry<ArrayOf<Share>>,
         pools: &mut Pools,
         found: &mut Findings<'_>,
     ) -> ActionSpec {
         let path = self.key(index, "split");
-        let weights = |share: &Item<Share>| share.value.weight.value().map_or(1, |weight| weight.0 as u32);
+        let weights =
+            |share: &ArrayItem<Share>| share.value.weight.value().map_or(1, |weight| weight.0 as u32);
         if split.complete && split.items.iter().all(|share| weights(share) == 0) {
             let fault = Diagnostic::new(Code::NoWeight, &path, "nobody would go to any pool of this split");
             found.add(match split.items.first() {
@@ -453,11 +455,11 @@ fn is_whole(route: &Route) -> bool {
         && !matches!(route.tls_min, Key::Wrong)
 }
 
-fn is_empty<T>(list: &List<T>) -> bool {
+fn is_empty<T>(list: &ArrayOf<T>) -> bool {
     list.items.is_empty() && list.complete
 }
 
-fn listed<T>(key: &Key<OneOrMany<T>>) -> Option<&List<T>> {
+fn listed<T>(key: &Key<OneOrMany<T>>) -> Option<&ArrayOf<T>> {
     key.value().map(|many| &many.0)
 }
 

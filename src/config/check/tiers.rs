@@ -10,7 +10,7 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Backend, BackendWords, File};
 use crate::config::findings::{Findings, did_you_mean};
-use crate::config::read::{Item, Key, List};
+use crate::config::read::{ArrayItem, ArrayOf, Key};
 use crate::config::words::Name;
 use crate::pool::{BackendSpec, PoolSpec, QueueSpec, TierSpec};
 
@@ -18,14 +18,14 @@ use crate::pool::{BackendSpec, PoolSpec, QueueSpec, TierSpec};
 const LISTED: usize = 10;
 
 /// What the node says for all pools.
-pub(super) struct Node {
+pub(super) struct NodeDefaults {
     zone: Option<Arc<str>>,
     zones: Vec<Arc<str>>,
     /// Whether it says nothing of zones, right or wrong.
     is_silent: bool,
 }
 
-impl Node {
+impl NodeDefaults {
     pub(super) fn of(file: &File, found: &mut Findings<'_>) -> Self {
         let zone = file.zone.value().map(|name| name.0.as_str().into());
         let is_silent = file.zone.is_absent() && file.zones.is_absent();
@@ -87,7 +87,12 @@ impl Zones {
 
 impl PoolChecker<'_> {
     /// Which backends come first; `backends` are those that could be read.
-    pub(super) fn tiers(&self, node: &Node, backends: &[BackendSpec], found: &mut Findings<'_>) -> TierSpec {
+    pub(super) fn tiers(
+        &self,
+        node: &NodeDefaults,
+        backends: &[BackendSpec],
+        found: &mut Findings<'_>,
+    ) -> TierSpec {
         let words = self.words;
         let zones = match &words.zones {
             Key::Absent => node.zones.clone(),
@@ -113,7 +118,7 @@ impl PoolChecker<'_> {
         tiers
     }
 
-    fn warn_of_idle_zones(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
+    fn warn_of_idle_zones(&self, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         if let Some(zone) = words(list).find_map(|backend| backend.zone.entry()) {
             let message = format!("the zones of pool `{}` have no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("backends"), message);
@@ -125,7 +130,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    fn warn_of_backups_alone(&self, list: &List<BackendWords>, found: &mut Findings<'_>) {
+    fn warn_of_backups_alone(&self, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         let are_backups = words(list).all(|backend| backend.backup.value() == Some(&true));
         if let Some(place) = self.words.backends.place().filter(|_| are_backups && !list.items.is_empty()) {
             let message = format!("every backend of pool `{}` is a backup", self.name);
@@ -181,10 +186,10 @@ impl PoolChecker<'_> {
 }
 
 /// The zones in a list, each once.
-fn listed(written: &Key<List<Name>>, path: &str, found: &mut Findings<'_>) -> Vec<Arc<str>> {
+fn listed(written: &Key<ArrayOf<Name>>, path: &str, found: &mut Findings<'_>) -> Vec<Arc<str>> {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     let mut zones = Vec::new();
-    for Item { at, value: Name(name) } in items(written) {
+    for ArrayItem { at, value: Name(name) } in items(written) {
         if let Some(first) = seen.insert(name, *at) {
             let message = format!("zone \"{name}\" is listed twice");
             let fault = Diagnostic::new(Code::DoubledZone, path, message);
@@ -195,10 +200,10 @@ fn listed(written: &Key<List<Name>>, path: &str, found: &mut Findings<'_>) -> Ve
     zones
 }
 
-fn items(list: &Key<List<Name>>) -> &[Item<Name>] {
+fn items(list: &Key<ArrayOf<Name>>) -> &[ArrayItem<Name>] {
     list.value().map_or(&[], |list| &list.items)
 }
 
-fn words(list: &List<BackendWords>) -> impl Iterator<Item = &Backend> {
+fn words(list: &ArrayOf<BackendWords>) -> impl Iterator<Item = &Backend> {
     list.items.iter().map(|item| &item.value.0)
 }

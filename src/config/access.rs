@@ -32,7 +32,7 @@ tables! {
     /// What is in force for all listeners.
     "the lists" struct ListsWords {
         /// Lists by name, networks or addresses that no listener lets in, or an array. Default: none.
-        deny: OneOrMany<Who>,
+        deny: OneOrMany<AccessWord>,
     }
 }
 
@@ -54,12 +54,12 @@ impl Read for CountryCode {
 
 /// Whom `allow` or `deny` means.
 #[derive(Clone, Debug)]
-pub(super) enum Who {
+pub(super) enum AccessWord {
     Network(IpPrefix),
     List(String),
 }
 
-impl Read for Who {
+impl Read for AccessWord {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "the name of a list, or a network such as \"10.0.0.0/8\"", found)?;
         let fault = match text.parse() {

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listener::ListenerChecker;
+use crate::config::access::{AccessWord, ListWords};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{File, Refusal};
+use crate::config::file::{File, RefusalWord};
 use crate::config::findings::{Findings, did_you_mean};
-use crate::config::lists::{ListWords, Who};
-use crate::config::read::{Entry, NamedTable, OneOrMany};
+use crate::config::read::{NamedTable, OneOrMany, TableEntry};
 use crate::config::words::name_fault;
 use crate::route::IpPrefix;
 use crate::route::prefix::AddressRange;
@@ -19,12 +19,12 @@ use crate::sys::Address;
 
 /// Every list by name, and what is in force for all listeners.
 pub(super) struct Lists {
-    known: BTreeMap<Arc<str>, Known>,
+    known: BTreeMap<Arc<str>, KnownLists>,
     /// Denied by every listener.
     everywhere: RuleSpec,
 }
 
-struct Known {
+struct KnownLists {
     place: Span,
     is_used: bool,
 }
@@ -40,7 +40,7 @@ impl Lists {
                 found.add(fault.label(list.place, ""));
             }
             let name: Arc<str> = list.name.as_str().into();
-            lists.known.insert(Arc::clone(&name), Known { place: list.place, is_used: false });
+            lists.known.insert(Arc::clone(&name), KnownLists { place: list.place, is_used: false });
             let Some(words) = &list.table else { continue };
             let entries = words.entries.value().map_or(&[][..], |entries| &entries.0.items);
             let entries = entries.iter().map(|item| item.value.0).collect();
@@ -53,12 +53,17 @@ impl Lists {
         (specs, lists)
     }
 
-    fn rule(&mut self, written: &Entry<OneOrMany<Who>>, path: &str, found: &mut Findings<'_>) -> RuleSpec {
+    fn rule(
+        &mut self,
+        written: &TableEntry<OneOrMany<AccessWord>>,
+        path: &str,
+        found: &mut Findings<'_>,
+    ) -> RuleSpec {
         let mut rule = RuleSpec::default();
         for item in &written.value.0.items {
             match &item.value {
-                Who::Network(network) => rule.prefixes.push(*network),
-                Who::List(name) => match self.known.get_key_value(name.as_str()) {
+                AccessWord::Network(network) => rule.prefixes.push(*network),
+                AccessWord::List(name) => match self.known.get_key_value(name.as_str()) {
                     Some((name, _)) => {
                         let name = Arc::clone(name);
                         self.known.entry(Arc::clone(&name)).and_modify(|known| known.is_used = true);
@@ -168,7 +173,7 @@ impl ListenerChecker<'_> {
             lists.rule(written, &self.key("allow"), found)
         });
         let refused = match words.refused.value() {
-            Some(choice) if choice.0 == Refusal::Drop => ClientRefusal::Drop,
+            Some(choice) if choice.0 == RefusalWord::Drop => ClientRefusal::Drop,
             _ => ClientRefusal::Reject,
         };
         let fingerprints = words.deny_ja4.value().map_or(&[][..], |list| &list.0.items);

@@ -12,8 +12,8 @@ use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{Detect, Listener, Protocol};
 use crate::config::findings::Findings;
-use crate::config::read::{Entry, Key, Named, NamedTable};
-use crate::config::words::Word;
+use crate::config::read::{Key, NamedTable, NamedTables, TableEntry};
+use crate::config::words::KeywordEnum;
 use crate::listener::ListenerSpec;
 use crate::pool::PoolSpec;
 use crate::pool::pool_spec::HashOn;
@@ -87,14 +87,14 @@ impl ListenerChecker<'_> {
     fn named(
         &self,
         key: &str,
-        written: &Key<Named<String>>,
+        written: &Key<NamedTables<String>>,
         pools: &mut Pools,
         found: &mut Findings<'_>,
     ) -> Vec<(Arc<str>, Arc<str>)> {
         let named = written.value().map_or(&[][..], |named| &named.0);
         let resolved = named.iter().filter_map(|entry| {
             let value = entry.table.clone()?;
-            let written = Entry { key: entry.place, at: entry.place, value };
+            let written = TableEntry { key: entry.place, at: entry.place, value };
             let path = self.key(&format!("{key}.{}", entry.name));
             let pool = pools.refer(&written, || path.clone(), found)?;
             if let Some(forward) = pool.forwards {
@@ -169,7 +169,7 @@ pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
 /// Warns of each listener whose requests to cancel are refused though nobody wrote so, or go to a pool that may
 /// lead them astray.
 pub(super) fn warn_of_lost_cancels(
-    written: &Key<Named<Listener>>,
+    written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],
     pools: &[PoolSpec],
     found: &mut Findings<'_>,
