@@ -122,7 +122,7 @@ health   = {{ interval = "500ms" }}
 }
 
 /// Commands from standard input.
-fn obey(backends: &BTreeMap<&str, Backend>, remote: &pointsman::server::Remote) {
+fn obey(backends: &BTreeMap<&str, Backend>, remote: &pointsman::server::ServerHandle) {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["stop", color] if backends.contains_key(color) => backends[color].stop(),

@@ -14,7 +14,7 @@ use super::door::Peer;
 use super::guard::{Guard, Origin};
 use super::{gzip, lists, scrape, sources, status};
 use crate::limit::Moment;
-use crate::server::{Life, View};
+use crate::server::{LifeStage, View};
 
 /// What there is to ask; the answer to everything else.
 const ENDPOINTS: &str = "\
@@ -181,12 +181,12 @@ fn unwritten(error: &JoinError) -> Response {
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
-        Life::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Life::Serving if !view.bounds.overload.is_ready(Moment::now()) => {
+        LifeStage::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        LifeStage::Serving if !view.bounds.overload.is_ready(Moment::now()) => {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
         }
-        Life::Serving => (StatusCode::OK, "ready\n"),
-        Life::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        LifeStage::Serving => (StatusCode::OK, "ready\n"),
+        LifeStage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::pool::{Backend, BackendState};
-use crate::server::{ConfigState, Life, View};
+use crate::server::{ConfigState, LifeStage, View};
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::SaturationScope;
 
@@ -58,9 +58,9 @@ pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -
 fn of_process(view: &View, config: &ConfigState, found: &mut Listing) {
     let mut add = |kind, name: &str, text: String| found.add(kind, name, text);
     match view.life() {
-        Life::Serving => {}
-        Life::Starting => add("process", "", "it starts, and takes no connections yet".to_owned()),
-        Life::Draining => {
+        LifeStage::Serving => {}
+        LifeStage::Starting => add("process", "", "it starts, and takes no connections yet".to_owned()),
+        LifeStage::Draining => {
             add("process", "", "it was told to stop, and takes no new connections soon".to_owned())
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::query;
-use crate::server::{Among, View};
+use crate::server::{CensusScope, View};
 
 /// How many are told unless the question says otherwise, and at most.
 const TOP: usize = 10;
@@ -47,7 +47,7 @@ pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
 
 /// The whole page, with a line end. Connections are counted now, whether or not a listener limits its sources.
 pub(super) async fn json(view: &View, top: usize) -> String {
-    let census = view.census(Among::All, top).await;
+    let census = view.census(CensusScope::All, top).await;
     let snapshot = view.snapshot.load_full();
     let names: HashMap<u64, &str> =
         snapshot.policies.values().map(|policy| (policy.number, &*policy.listener)).collect();

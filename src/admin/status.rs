@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::problems::{Problem, problems};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
-use crate::server::{ConfigState, LastReload, Life, StatusEvent, View};
+use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
 use crate::snapshot::{Policy, Protocol, ServedPool, Snapshot};
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
@@ -275,9 +275,9 @@ pub(super) fn json(view: &View) -> String {
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
         life: match view.life() {
-            Life::Starting => "starting",
-            Life::Serving => "serving",
-            Life::Draining => "draining",
+            LifeStage::Starting => "starting",
+            LifeStage::Serving => "serving",
+            LifeStage::Draining => "draining",
         },
         workers: view.workers,
         connections: Connections {

@@ -13,7 +13,7 @@ use crate::snapshot::Snapshot;
 const REPORTS: usize = 1024;
 
 /// Those who are asked, and where their answers arrive.
-pub(super) struct Desk {
+pub(super) struct AgentFollower {
     pools: HashMap<Arc<str>, Agents>,
     reports: mpsc::Receiver<AgentReport>,
     report_to: mpsc::Sender<AgentReport>,
@@ -22,7 +22,7 @@ pub(super) struct Desk {
     silent: HashMap<Arc<str>, HashSet<u64>>,
 }
 
-impl Desk {
+impl AgentFollower {
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
         Self { pools: HashMap::new(), reports, report_to, silent: HashMap::new() }

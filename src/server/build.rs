@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::own_backends::leave_out_cycles;
-use super::{front, leaving::Leaving, series};
+use super::{draining::DrainingSet, opening, series};
 use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
@@ -54,11 +54,11 @@ pub(super) enum FoundBackends<'a> {
 
 /// What a build takes over from, besides the snapshot before.
 #[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
+pub(super) struct BuildInputs<'a> {
     /// The configuration that it belongs to.
     pub(super) config: &'a Config,
     /// What earlier ones took away.
-    pub(super) leaving: &'a Leaving,
+    pub(super) draining: &'a DrainingSet,
     /// What was found besides what is written.
     pub(super) found: FoundBackends<'a>,
     /// The series.
@@ -69,10 +69,10 @@ pub(super) struct Sources<'a> {
 pub(super) fn snapshot(
     config: &Config,
     previous: &Snapshot,
-    sources: Sources<'_>,
+    sources: BuildInputs<'_>,
 ) -> Result<Snapshot, BuildFault> {
-    let Sources { leaving, metrics, .. } = sources;
-    let returning = leaving.backends();
+    let BuildInputs { draining, metrics, .. } = sources;
+    let returning = draining.backends();
     let mut pools = BTreeMap::new();
     let mut pool_slots = BTreeMap::new();
     for spec in &config.pools {
@@ -93,10 +93,10 @@ pub(super) fn snapshot(
             (Arc::clone(&spec.name), List::build(spec, previous.lists.get(&spec.name).map(|old| &**old)))
         })
         .collect();
-    let named = Named { pool_slots: &pool_slots, lists: &lists };
+    let named = PolicyTargets { pool_slots: &pool_slots, lists: &lists };
     let mut policies = HashMap::new();
     for spec in &config.listeners {
-        let before = listener_before(&spec.name, previous, leaving);
+        let before = listener_before(&spec.name, previous, draining);
         let policy = Arc::new(policy(spec, before, named, metrics)?);
         for (place, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
@@ -111,7 +111,7 @@ pub(super) fn served(
     written: &PoolSpec,
     old: Option<&Arc<ServedPool>>,
     returning: &[&Arc<Backend>],
-    sources: Sources<'_>,
+    sources: BuildInputs<'_>,
 ) -> Arc<ServedPool> {
     let found = match sources.found {
         FoundBackends::Nothing => None,
@@ -140,7 +140,7 @@ pub(super) fn served(
     }
     let before = match old {
         Some(old) => old.limits.as_ref(),
-        None => sources.leaving.limits(&pool.spec().name),
+        None => sources.draining.limits(&pool.spec().name),
     };
     let limits = pool.spec().limits.map(|spec| limited(&spec, before));
     Arc::new(ServedPool { pool: Arc::new(pool), metrics, discovery, limits })
@@ -160,22 +160,22 @@ fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
 
 /// What a listener goes on with.
 #[derive(Clone)]
-pub(super) struct Before {
+pub(super) struct InheritedListener {
     /// The listener's.
     pub(super) number: u64,
     gate: Arc<Gate>,
     rate: Option<Arc<RateGate>>,
-    used: Used,
+    used: RouteUsage,
 }
 
-impl Before {
+impl InheritedListener {
     /// What a policy has.
     pub(super) fn of(policy: &Policy) -> Self {
         Self {
             number: policy.number,
             gate: Arc::clone(&policy.gate),
             rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
-            used: Used::of(policy.protocol.routes()),
+            used: RouteUsage::of(policy.protocol.routes()),
         }
     }
 
@@ -190,7 +190,7 @@ impl Before {
             number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
             gate: Gate::new(u64::MAX),
             rate: None,
-            used: Used::default(),
+            used: RouteUsage::default(),
         }
     }
 }
@@ -198,13 +198,13 @@ impl Before {
 /// What the routes of a listener have used, by the words that the log has for them: a route stays the same as
 /// long as one of its names does.
 #[derive(Clone, Default)]
-struct Used {
+struct RouteUsage {
     limits: HashMap<Arc<str>, UsageLimit>,
     /// What is counted of routes with names.
     counts: HashMap<Arc<str>, Arc<RouteCounts>>,
 }
 
-impl Used {
+impl RouteUsage {
     fn of(routes: &Routes) -> Self {
         let targets = || routes.targets.iter();
         Self {
@@ -222,14 +222,18 @@ impl Used {
 }
 
 /// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
-fn listener_before(name: &Arc<str>, previous: &Snapshot, leaving: &Leaving) -> Option<Before> {
+fn listener_before(
+    name: &Arc<str>,
+    previous: &Snapshot,
+    draining: &DrainingSet,
+) -> Option<InheritedListener> {
     let old = previous.policies.values().find(|policy| policy.listener == *name);
-    old.map(|policy| Before::of(policy)).or_else(|| leaving.listener(name).cloned())
+    old.map(|policy| InheritedListener::of(policy)).or_else(|| draining.listener(name).cloned())
 }
 
 /// What policies name.
 #[derive(Clone, Copy)]
-pub(super) struct Named<'a> {
+pub(super) struct PolicyTargets<'a> {
     pub(super) pool_slots: &'a BTreeMap<Arc<str>, Arc<PoolSlot>>,
     pub(super) lists: &'a BTreeMap<Arc<str>, Arc<List>>,
 }
@@ -237,13 +241,13 @@ pub(super) struct Named<'a> {
 /// Builds the policy of one listener.
 pub(super) fn policy(
     spec: &ListenerSpec,
-    before: Option<Before>,
-    named: Named<'_>,
+    before: Option<InheritedListener>,
+    named: PolicyTargets<'_>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
-    let Named { pool_slots, lists } = named;
+    let PolicyTargets { pool_slots, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
-    let Before { number, gate, rate, used } = before.unwrap_or_else(Before::nothing);
+    let InheritedListener { number, gate, rate, used } = before.unwrap_or_else(InheritedListener::nothing);
     gate.set_limit(limit);
     let admission = spec.policy.admission.map(|spec| {
         let rate = rate.unwrap_or_default();
@@ -252,7 +256,7 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let front = front::front(&spec.policy.front, |name| place(pool_slots, name))?;
+    let front = opening::front(&spec.policy.front, |name| place(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =
@@ -265,7 +269,7 @@ pub(super) fn policy(
 fn protocol(
     spec: &ListenerSpec,
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
-    before: &Used,
+    before: &RouteUsage,
 ) -> Result<Protocol, BuildFault> {
     let place = |name: &Arc<str>| place(pool_slots, name);
     let routes = routes(spec, place, before)?;
@@ -302,7 +306,7 @@ fn place(
 fn routes(
     spec: &ListenerSpec,
     place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
-    before: &Used,
+    before: &RouteUsage,
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     let mut claimed = HashSet::new();

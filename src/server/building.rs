@@ -13,7 +13,7 @@ use super::build;
 use super::changes::Changes;
 use super::list_files::forget_read;
 use super::reload::ReloadFault;
-use super::run::{Control, Event, any_signal, any_worker};
+use super::run::{Control, ControlEvent, any_signal, any_worker};
 use crate::config::Config;
 use crate::pool::Discoveries;
 use crate::reclaim::Deferred;
@@ -41,14 +41,14 @@ impl Control {
         let old = self.server.view.snapshot.load_full();
         let metrics = Arc::clone(&self.server.view.metrics);
         // Lent to the thread; they are not used here before it gives them back.
-        let leaving = std::mem::take(&mut self.leaving);
+        let draining = std::mem::take(&mut self.draining);
         let (nothing, _) = Discoveries::new();
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);
         let work = move || {
             let mut changes = Changes::between(&running, &config);
-            let sources = build::Sources {
+            let sources = build::BuildInputs {
                 config: &config,
-                leaving: &leaving,
+                draining: &draining,
                 found: build::FoundBackends::Prepared(&discoveries),
                 metrics: &metrics,
             };
@@ -57,12 +57,12 @@ impl Control {
                 changes.look_closer(&old, &snapshot);
                 Built { changes, config, snapshot: Arc::new(snapshot) }
             });
-            (built, leaving, discoveries)
+            (built, draining, discoveries)
         };
-        let Some((built, leaving, discoveries)) = self.beside(work).await else {
+        let Some((built, draining, discoveries)) = self.beside(work).await else {
             return Err(ReloadFault::Stopping);
         };
-        self.leaving = leaving;
+        self.draining = draining;
         self.discoveries = discoveries;
         Ok(built?)
     }
@@ -84,10 +84,10 @@ impl Control {
                     Ok(done) => return Some(done),
                     Err(error) => resume_unwind(error.into_panic()),
                 },
-                kind = any_signal(&mut self.signals) => Event::Signal(kind),
-                (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
-                Some(request) = self.server.requests.recv() => Event::Request(request),
-                () = self.watchdog.due() => Event::Watchdog,
+                kind = any_signal(&mut self.signals) => ControlEvent::Signal(kind),
+                (at, result) = any_worker(&mut self.server.workers) => ControlEvent::Worker(at, result),
+                Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
+                () = self.watchdog.due() => ControlEvent::Watchdog,
             };
             if self.meanwhile(event) {
                 return None;
@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::server::view::Request;
+    use crate::server::view::ControlRequest;
     use crate::server::{Server, Signals};
     use crate::worker::WorkerCommand;
 
@@ -129,7 +129,8 @@ mod tests {
             let result = control.beside(move || blocked.recv().is_err()).await;
             assert_eq!(result, (!stops).then_some(true));
             drop(release);
-            let is_stop = matches!(control.postponed.front(), Some(Event::Request(Request::Stop)));
+            let is_stop =
+                matches!(control.postponed.front(), Some(ControlEvent::Request(ControlRequest::Stop)));
             assert_eq!(is_stop, stops, "the request is not lost");
             control.server.workers.iter().for_each(|worker| worker.order(WorkerCommand::Finish));
         });

@@ -20,7 +20,7 @@ const LISTING: Duration = Duration::from_secs(2);
 
 /// Which connections are counted.
 #[derive(Clone, Debug)]
-pub enum Among {
+pub enum CensusScope {
     /// All of the process.
     All,
     /// Those of a listener, by its number.
@@ -29,7 +29,7 @@ pub enum Among {
     Backends(HashSet<u64>),
 }
 
-impl Among {
+impl CensusScope {
     fn has(&self, connection: &OpenConnection) -> bool {
         match self {
             Self::All => true,
@@ -67,12 +67,12 @@ impl View {
     /// Counts open connections by source, and returns the `top` sources with the most.
     ///
     /// It takes half a second, until each worker has made its sweep.
-    pub async fn census(&self, among: Among, top: usize) -> Census {
+    pub async fn census(&self, among: CensusScope, top: usize) -> Census {
         self.censuses(vec![among], top).await.pop().unwrap_or_default()
     }
 
     /// The same for several at once, from one list of the connections.
-    pub(super) async fn censuses(&self, among: Vec<Among>, top: usize) -> Vec<Census> {
+    pub(super) async fn censuses(&self, among: Vec<CensusScope>, top: usize) -> Vec<Census> {
         let listings: Vec<_> = self.inboxes.iter().map(|inbox| inbox.list_open()).collect();
         let mut listed = Vec::with_capacity(listings.len());
         for listing in listings {
@@ -96,7 +96,7 @@ impl View {
 
 fn count(
     listed: &[OpenConnections],
-    among: &Among,
+    among: &CensusScope,
     prefixes: &HashMap<u64, PrefixLengths>,
     top: usize,
 ) -> Census {
@@ -147,21 +147,21 @@ mod tests {
             vec![open("2001:db8::2", 2, 9), open("10.0.0.2", 1, 0)],
         ]
         .map(Arc::new);
-        let count_of = |among: &Among, top| count(&listed, among, &HashMap::new(), top);
+        let count_of = |among: &CensusScope, top| count(&listed, among, &HashMap::new(), top);
         let told = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();
             heaviest.map(|one| (one.ip.to_string(), one.listener, one.open, one.reading)).collect()
         };
-        let all = count_of(&Among::All, 2);
+        let all = count_of(&CensusScope::All, 2);
         assert_eq!((all.connections, all.sources), (8, 4));
         assert_eq!(told(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
-        let one = count_of(&Among::Listener(1), 9);
+        let one = count_of(&CensusScope::Listener(1), 9);
         assert_eq!(told(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
-        let backends = count_of(&Among::Backends([8, 9].into()), 1);
+        let backends = count_of(&CensusScope::Backends([8, 9].into()), 1);
         assert_eq!((backends.connections, told(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
-        assert_eq!(count_of(&Among::Listener(3), 5), Census::default());
+        assert_eq!(count_of(&CensusScope::Listener(3), 5), Census::default());
         let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
-        let wide = count(&listed, &Among::Listener(1), &wide, 5);
+        let wide = count(&listed, &CensusScope::Listener(1), &wide, 5);
         assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
     }
 }

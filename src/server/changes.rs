@@ -25,12 +25,12 @@ pub struct Changes {
     /// What only a restart can change, and so stayed.
     pub needs_restart: Vec<&'static str>,
     /// More about those that are removed or changed, by their names above.
-    details: BTreeMap<String, Detail>,
+    details: BTreeMap<String, ChangeDetail>,
 }
 
 /// What happens to the connections and backends of a listener or pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Detail {
+struct ChangeDetail {
     /// Open connections of a listener that is removed.
     open: Option<u64>,
     /// Backends that are new.
@@ -80,7 +80,10 @@ impl Changes {
         for policy in old.policies.values() {
             let name = format!("listener {}", policy.listener);
             if self.removed.contains(&name) {
-                self.details.insert(name, Detail { open: Some(policy.gate.inside()), ..Detail::default() });
+                self.details.insert(
+                    name,
+                    ChangeDetail { open: Some(policy.gate.inside()), ..ChangeDetail::default() },
+                );
             }
         }
         for (name, served) in &old.pools {
@@ -88,8 +91,8 @@ impl Changes {
             if after.is_some_and(|after| Arc::ptr_eq(after, served)) {
                 continue;
             }
-            let detail = Detail::of(&served.pool, after.map(|after| &*after.pool));
-            if detail != Detail::default() {
+            let detail = ChangeDetail::of(&served.pool, after.map(|after| &*after.pool));
+            if detail != ChangeDetail::default() {
                 self.details.insert(format!("pool {name}"), detail);
             }
         }
@@ -101,7 +104,7 @@ impl Changes {
     }
 }
 
-impl Detail {
+impl ChangeDetail {
     /// Compares the backends of a pool. `after` is `None` for a pool that is gone.
     fn of(before: &Pool, after: Option<&Pool>) -> Self {
         let other = |pool: Option<&Pool>, backend: &Backend| {
@@ -128,7 +131,7 @@ impl Detail {
     }
 }
 
-impl fmt::Display for Detail {
+impl fmt::Display for ChangeDetail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
         if let Some(open) = self.open {

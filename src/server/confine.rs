@@ -235,9 +235,9 @@ mod tests {
     }
 
     /// A folder with the folders `etc` and `log` in it; removed at the end.
-    struct Folder(PathBuf);
+    struct ConfinedDirectory(PathBuf);
 
-    impl Folder {
+    impl ConfinedDirectory {
         fn new(test: &str) -> Self {
             let root = std::env::temp_dir().join(format!("pointsman-confine-{test}-{}", std::process::id()));
             fs::create_dir_all(root.join("etc")).unwrap();
@@ -250,7 +250,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for ConfinedDirectory {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn directories_of_files_are_granted() {
-        let folder = Folder::new("grants");
+        let folder = ConfinedDirectory::new("grants");
         let (etc, log) = (folder.0.join("etc"), folder.0.join("log"));
         let mut config = config(TCP, BACKENDS, "");
         let none = grants(&config, None).unwrap();
@@ -332,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_could_break_is_told() {
-        let folder = Folder::new("links");
+        let folder = ConfinedDirectory::new("links");
         let check =
             |path: &str, expected: Result<PathBuf, &str>| match (directory(&folder.0.join(path)), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{path}"),

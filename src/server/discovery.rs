@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::events::{EventKind, Severity};
 use super::run::Control;
-use super::{Life, View, build};
+use super::{LifeStage, View, build};
 use crate::config::Config;
 use crate::pool::{Discoveries, DiscoveryReport, Pool};
 
@@ -32,7 +32,7 @@ impl Control {
         let server = &mut self.server;
         // Nothing was open before, so nothing is closed.
         let _closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.life.store(Life::Serving as u8, Ordering::Relaxed);
+        server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
         self.follow_pools();
         Ok(true)
     }
@@ -46,9 +46,9 @@ impl Control {
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         let metrics = &server.view.metrics;
-        let sources = build::Sources {
+        let sources = build::BuildInputs {
             config: &server.config,
-            leaving: &self.leaving,
+            draining: &self.draining,
             found: build::FoundBackends::Prepared(&self.discoveries),
             metrics,
         };
@@ -97,11 +97,11 @@ impl Control {
         let Some(written) = server.config.pools.iter().find(|pool| pool.name == name) else { return };
         let snapshot = server.view.snapshot.load_full();
         let Some(old) = snapshot.pools.get(&name) else { return };
-        let returning = self.leaving.backends().remove(&*name).unwrap_or_default();
+        let returning = self.draining.backends().remove(&*name).unwrap_or_default();
         let metrics = &server.view.metrics;
-        let sources = build::Sources {
+        let sources = build::BuildInputs {
             config: &server.config,
-            leaving: &self.leaving,
+            draining: &self.draining,
             found: build::FoundBackends::InForce(&self.discoveries),
             metrics,
         };
@@ -112,7 +112,7 @@ impl Control {
         let drain = written.discover.get(source).and_then(|source| source.drain);
         let drain = drain.unwrap_or(server.config.shutdown.drain);
         log_changes(&old.pool, &new.pool, &server.view);
-        self.leaving.note_pool(&old.pool, &new.pool, Instant::now(), drain);
+        self.draining.note_pool(&old.pool, &new.pool, Instant::now(), drain);
         server.view.put_in_force(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
         self.follow_pool(&new);
     }

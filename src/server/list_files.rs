@@ -26,19 +26,19 @@ pub(super) struct ListReport {
 
 /// The files of all lists. Their tasks end with it; they only send, control alone applies.
 pub(super) struct ListFiles {
-    followed: BTreeMap<Arc<str>, Following>,
+    followed: BTreeMap<Arc<str>, ListFollower>,
     reports: mpsc::Receiver<ListReport>,
     report_to: mpsc::Sender<ListReport>,
 }
 
-struct Following {
+struct ListFollower {
     reader: ListReader,
     task: AbortHandle,
     /// Whether the last reload found it as it was.
     is_kept: bool,
 }
 
-impl Drop for Following {
+impl Drop for ListFollower {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -63,7 +63,7 @@ impl ListFiles {
             });
             let following = same.unwrap_or_else(|| {
                 let task = tokio::spawn(follow(reader.clone(), self.report_to.clone())).abort_handle();
-                Following { reader, task, is_kept: false }
+                ListFollower { reader, task, is_kept: false }
             });
             self.followed.insert(list, following);
         }

@@ -5,7 +5,6 @@
 //! changes: what checks found, new configurations, the end.
 
 mod access_log;
-mod aftercare;
 mod agents;
 mod backend_log;
 mod build;
@@ -15,11 +14,12 @@ mod changes;
 mod confine;
 mod descriptors;
 mod discovery;
+mod draining;
 mod events;
-mod front;
-mod leaving;
+mod follow_up;
 mod list_files;
 mod notify;
+mod opening;
 mod own_backends;
 mod read_file;
 mod reload;
@@ -43,7 +43,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 pub use build::BuildFault;
-pub use census::{Among, Census, SourceCount};
+pub use census::{Census, CensusScope, SourceCount};
 pub use changes::Changes;
 pub use confine::{ConfineFault, confine};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
@@ -54,7 +54,7 @@ pub use signals::EarlySignals;
 pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};
 pub use tentative::wait_for_addresses;
-pub use view::{Life, Remote, View};
+pub use view::{LifeStage, ServerHandle, View};
 
 use crate::config::Config;
 use crate::conn::{MigrationSenders, ProcessBounds};
@@ -68,9 +68,9 @@ use crate::sys::{privileges, self_connect};
 use crate::telemetry::{AccessLog, Metrics, SaturationLog};
 use crate::worker::{Worker, WorkerCommand, WorkerResources};
 use descriptors::Descriptors;
-use leaving::Leaving;
+use draining::DrainingSet;
 use sockets::{SocketPlan, Sockets, bind_missing};
-use view::Request;
+use view::ControlRequest;
 
 /// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
 const SIGHTINGS: usize = 1024;
@@ -130,8 +130,8 @@ pub struct Server {
     /// backends are to be found. Clients that connect meanwhile wait in the kernel's queue.
     held: Option<SocketPlan>,
     workers: Vec<Worker>,
-    remote: Remote,
-    requests: mpsc::UnboundedReceiver<Request>,
+    remote: ServerHandle,
+    requests: mpsc::UnboundedReceiver<ControlRequest>,
     failure_reports: mpsc::Receiver<FailureReport>,
 }
 
@@ -174,10 +174,10 @@ impl Server {
         let sockets = Sockets::default();
         let fresh = bind_missing(sockets.missing(&config), Vec::new(), config.workers)?;
         let plan = sockets.plan(&config, fresh)?;
-        let nothing = Leaving::default();
-        let sources = build::Sources {
+        let nothing = DrainingSet::default();
+        let sources = build::BuildInputs {
             config: &config,
-            leaving: &nothing,
+            draining: &nothing,
             found: build::FoundBackends::Nothing,
             metrics: &metrics,
         };
@@ -215,7 +215,7 @@ impl Server {
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),
-            life: AtomicU8::new(Life::Starting as u8),
+            life: AtomicU8::new(LifeStage::Starting as u8),
             addresses: Mutex::default(),
         });
         view.set_addresses(plan.addresses(), &config);
@@ -223,7 +223,7 @@ impl Server {
         metrics.process().connections_limit.set(connections as f64);
         metrics.process().started(view.started);
         let (sender, requests) = mpsc::unbounded_channel();
-        let remote = Remote::new(sender, Arc::clone(&view));
+        let remote = ServerHandle::new(sender, Arc::clone(&view));
         // Reading the configuration leaves free pages.
         reclaim::trim_later();
         Ok(Self {
@@ -253,7 +253,7 @@ impl Server {
     }
 
     /// A handle for other threads.
-    pub fn remote(&self) -> Remote {
+    pub fn remote(&self) -> ServerHandle {
         self.remote.clone()
     }
 }

@@ -18,10 +18,10 @@ use tokio::time::sleep_until;
 
 use super::notify::ServiceStage;
 use super::reload::ReloadFault;
-use super::run::{Control, Event, ends};
-use super::sockets::{Fresh, SocketPlan, bind_missing};
+use super::run::{Control, ControlEvent, ends};
+use super::sockets::{NewSockets, SocketPlan, bind_missing};
 use super::tentative::wait_for_addresses;
-use super::view::Request;
+use super::view::ControlRequest;
 use crate::config::{self, Config};
 
 /// How long a reload waits for a file system. Millions of lines take a fraction of it, so after this time a file system
@@ -55,7 +55,7 @@ impl Control {
     /// that is the next one.
     pub(super) async fn bind(&mut self, config: &Config) -> Result<SocketPlan, ReloadFault> {
         let missing = self.server.sockets.missing(config);
-        let mut fresh = Fresh::new();
+        let mut fresh = NewSockets::new();
         if !missing.is_empty() {
             let waiting = self.begin_wait().ok_or(ReloadFault::StillWaiting)?;
             let (ours, workers) = (self.server.sockets.bound(), self.server.workers.len());
@@ -98,20 +98,20 @@ impl Control {
 
     /// Handles an event that comes while the control loop waits: it is handled at once if possible, or else postponed.
     /// Returns `true` if the process is about to end; the event for that is the next one.
-    pub(super) fn meanwhile(&mut self, event: Event) -> bool {
+    pub(super) fn meanwhile(&mut self, event: ControlEvent) -> bool {
         match event {
-            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
-            Event::Signal(kind) if ends(kind) => {
+            ControlEvent::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
+            ControlEvent::Signal(kind) if ends(kind) => {
                 self.postponed.push_front(event);
                 return true;
             }
-            Event::Request(Request::Stop) | Event::Worker(..) => {
+            ControlEvent::Request(ControlRequest::Stop) | ControlEvent::Worker(..) => {
                 self.postponed.push_front(event);
                 return true;
             }
             // These wait until the reload is over.
-            Event::Request(Request::Reload(..)) => self.postponed.push_back(event),
-            Event::Routes(_) | Event::List(_) => self.postpone_report(event),
+            ControlEvent::Request(ControlRequest::Reload(..)) => self.postponed.push_back(event),
+            ControlEvent::Routes(_) | ControlEvent::List(_) => self.postpone_report(event),
             event => self.apply(event),
         }
         false
@@ -119,10 +119,14 @@ impl Control {
 
     /// Keeps a report until the wait is over. It replaces an earlier one of the same file, so that a file that changes
     /// often does not fill the memory.
-    fn postpone_report(&mut self, report: Event) {
+    fn postpone_report(&mut self, report: ControlEvent) {
         self.postponed.retain(|earlier| match (earlier, &report) {
-            (Event::Routes(earlier), Event::Routes(report)) => earlier.listener != report.listener,
-            (Event::List(earlier), Event::List(report)) => earlier.reader.list() != report.reader.list(),
+            (ControlEvent::Routes(earlier), ControlEvent::Routes(report)) => {
+                earlier.listener != report.listener
+            }
+            (ControlEvent::List(earlier), ControlEvent::List(report)) => {
+                earlier.reader.list() != report.reader.list()
+            }
             _ => true,
         });
         self.postponed.push_back(report);
@@ -130,9 +134,9 @@ impl Control {
 
     /// The file may have changed since it was opened. Once more is enough, however often that is said.
     fn reload_again(&mut self) {
-        let is_hangup = |event: &Event| matches!(event, Event::Signal(kind) if *kind == SignalKind::hangup());
+        let is_hangup = |event: &ControlEvent| matches!(event, ControlEvent::Signal(kind) if *kind == SignalKind::hangup());
         if !self.postponed.iter().any(is_hangup) {
-            self.postponed.push_back(Event::Signal(SignalKind::hangup()));
+            self.postponed.push_back(ControlEvent::Signal(SignalKind::hangup()));
         }
     }
 }

@@ -31,19 +31,19 @@ pub(super) struct RoutesReport {
 
 /// The files of all listeners. Their tasks end with it; they only send, control alone applies.
 pub(super) struct RouteFiles {
-    followed: BTreeMap<Arc<str>, Following>,
+    followed: BTreeMap<Arc<str>, RoutesFollower>,
     next: u64,
     reports: mpsc::Receiver<RoutesReport>,
     report_to: mpsc::Sender<RoutesReport>,
 }
 
-struct Following {
+struct RoutesFollower {
     number: u64,
     reader: RoutesReader,
     task: AbortHandle,
 }
 
-impl Drop for Following {
+impl Drop for RoutesFollower {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -67,11 +67,11 @@ impl RouteFiles {
         }
     }
 
-    fn start(&mut self, reader: RoutesReader) -> Following {
+    fn start(&mut self, reader: RoutesReader) -> RoutesFollower {
         self.next += 1;
         let number = self.next;
         let task = tokio::spawn(follow(reader.clone(), number, self.report_to.clone())).abort_handle();
-        Following { number, reader, task }
+        RoutesFollower { number, reader, task }
     }
 
     /// The next report.
@@ -198,8 +198,9 @@ impl Rebuild {
         let mut spec = spec.clone();
         *spec.policy.protocol.routes_mut() = Arc::new(routes);
         let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
-        let before = old.map(|policy| build::Before::of(policy));
-        let named = build::Named { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
+        let before = old.map(|policy| build::InheritedListener::of(policy));
+        let named =
+            build::PolicyTargets { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
         let policy = build::policy(&spec, before, named, &self.metrics)?;
         Ok(Some((spec, policy)))
     }

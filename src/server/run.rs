@@ -15,23 +15,23 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::aftercare::Aftercare;
-use super::agents::Desk;
+use super::agents::AgentFollower;
 use super::building::Built;
 use super::changes::Changes;
+use super::draining::{DrainingSet, ExpiredDrains};
 use super::events::{EventKind, Severity};
-use super::leaving::{Leaving, Overdue};
+use super::follow_up::FollowUp;
 use super::list_files::{ListFiles, ListReport, leave_followed};
 use super::notify::{ServiceStage, Watchdog};
 use super::own_backends::refuse_cycles;
 use super::reload::ReloadFault;
 use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
-use super::signals::{EarlySignals, Streams, answer_foreign};
+use super::signals::{EarlySignals, SignalStreams, answer_foreign};
 use super::source::try_sources;
 use super::standing::StandingKind;
-use super::view::Request;
-use super::{Life, Server, build};
+use super::view::ControlRequest;
+use super::{LifeStage, Server, build};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
 use crate::pool::{
@@ -86,8 +86,8 @@ pub enum Signals {
 }
 
 /// What the control loop wakes for.
-pub(super) enum Event {
-    Request(Request),
+pub(super) enum ControlEvent {
+    Request(ControlRequest),
     Report(CheckReport),
     Agent(AgentReport),
     Sighting(FailureReport),
@@ -140,22 +140,22 @@ pub(super) struct Control {
     pub(super) file: Option<PathBuf>,
     /// The program's own log; `None` if it belongs to another program.
     log: Option<LogControl>,
-    pub(super) signals: Streams,
+    pub(super) signals: SignalStreams,
     /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners.
     pub(super) waiting: Weak<()>,
     /// What happened while the file was read; it comes before all else.
-    pub(super) postponed: VecDeque<Event>,
+    pub(super) postponed: VecDeque<ControlEvent>,
     checks: HashMap<Arc<str>, Checks>,
     pub(super) reports: mpsc::Receiver<CheckReport>,
     report_to: mpsc::Sender<CheckReport>,
-    agents: Desk,
+    agents: AgentFollower,
     check_limit: Arc<CheckLimit>,
     pub(super) discoveries: Discoveries,
     pub(super) findings: mpsc::Receiver<DiscoveryReport>,
     pub(super) route_files: RouteFiles,
     list_files: ListFiles,
-    pub(super) leaving: Leaving,
-    pub(super) aftercare: Aftercare,
+    pub(super) draining: DrainingSet,
+    pub(super) follow_up: FollowUp,
     saturation: SaturationWatch,
     upkeep: tokio::time::Interval,
     pub(super) watchdog: Watchdog,
@@ -164,7 +164,7 @@ pub(super) struct Control {
 impl Control {
     pub(super) fn new(server: Server, signals: Signals) -> io::Result<Self> {
         let (file, log, signals, seen) = match signals {
-            Signals::Ignore => (None, None, Streams::new(), Vec::new()),
+            Signals::Ignore => (None, None, SignalStreams::new(), Vec::new()),
             Signals::Obey { early, file, log } => {
                 let (signals, seen) = early.hand_over()?;
                 (file, log, signals, seen)
@@ -184,18 +184,18 @@ impl Control {
             log,
             signals,
             waiting: Weak::new(),
-            postponed: seen.into_iter().map(Event::Signal).collect(),
+            postponed: seen.into_iter().map(ControlEvent::Signal).collect(),
             checks: HashMap::new(),
             reports,
             report_to,
-            agents: Desk::new(),
+            agents: AgentFollower::new(),
             check_limit,
             discoveries,
             findings,
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
-            leaving: Leaving::default(),
-            aftercare: Aftercare::default(),
+            draining: DrainingSet::default(),
+            follow_up: FollowUp::default(),
             saturation: SaturationWatch::default(),
             upkeep,
             watchdog,
@@ -213,9 +213,11 @@ impl Control {
         }
         loop {
             match self.next().await {
-                Event::Request(Request::Stop) => return self.stop().await,
-                Event::Signal(kind) if ends(kind) => return self.stop().await,
-                Event::Worker(at, result) => return Err(lost(self.server.workers[at].number(), result)),
+                ControlEvent::Request(ControlRequest::Stop) => return self.stop().await,
+                ControlEvent::Signal(kind) if ends(kind) => return self.stop().await,
+                ControlEvent::Worker(at, result) => {
+                    return Err(lost(self.server.workers[at].number(), result));
+                }
                 event => self.handle(event).await,
             }
         }
@@ -234,45 +236,50 @@ impl Control {
     }
 
     /// What to do besides ending.
-    async fn handle(&mut self, event: Event) {
+    async fn handle(&mut self, event: ControlEvent) {
         match event {
-            Event::Request(Request::Reload(config, reply)) => {
+            ControlEvent::Request(ControlRequest::Reload(config, reply)) => {
                 let _ = reply.send(self.reload(StdInstant::now(), Ok(*config)).await);
             }
-            Event::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
-            Event::Routes(report) => self.routes_read(report).await,
+            ControlEvent::Signal(kind) if kind == SignalKind::hangup() => self.reload_file().await,
+            ControlEvent::Routes(report) => self.routes_read(report).await,
             event => self.apply(event),
         }
     }
 
     /// Handles an event that needs no wait; ignores requests to end, reloads and reports of routes.
-    pub(super) fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: ControlEvent) {
         match event {
-            Event::Signal(kind) if kind == SignalKind::user_defined1() => self.server.access_log.reopen(),
-            Event::Signal(kind) if answer_foreign(kind) => {}
-            Event::Report(report) => self.aftercare.apply(&self.server, &report),
-            Event::Agent(report) => {
-                self.agents.note(&self.server.view, &report);
-                self.aftercare.hear_agent(&self.server, &report);
+            ControlEvent::Signal(kind) if kind == SignalKind::user_defined1() => {
+                self.server.access_log.reopen()
             }
-            Event::Sighting(failure_report) => self.aftercare.eject(&self.server, &failure_report),
-            Event::EjectionOver => self.aftercare.readmit(&self.server),
-            Event::Discovered(report) => self.discovered(report),
-            Event::List(report) => self.list_read(report),
-            Event::Upkeep => {
+            ControlEvent::Signal(kind) if answer_foreign(kind) => {}
+            ControlEvent::Report(report) => self.follow_up.apply(&self.server, &report),
+            ControlEvent::Agent(report) => {
+                self.agents.note(&self.server.view, &report);
+                self.follow_up.hear_agent(&self.server, &report);
+            }
+            ControlEvent::Sighting(failure_report) => self.follow_up.eject(&self.server, &failure_report),
+            ControlEvent::EjectionOver => self.follow_up.readmit(&self.server),
+            ControlEvent::Discovered(report) => self.discovered(report),
+            ControlEvent::List(report) => self.list_read(report),
+            ControlEvent::Upkeep => {
                 self.server.view.metrics.upkeep();
                 self.sweep_lists();
-                let ends = self.leaving.drained();
+                let ends = self.draining.drained();
                 self.report_drains(&ends);
             }
-            Event::Watchdog => self.watchdog.beat(&self.server.workers),
-            Event::Overdue => self.close_overdue(),
-            Event::Saturation => self.saturation.follow(&self.server.view),
-            Event::Request(_) | Event::Signal(_) | Event::Worker(..) | Event::Routes(_) => {}
+            ControlEvent::Watchdog => self.watchdog.beat(&self.server.workers),
+            ControlEvent::Overdue => self.close_overdue(),
+            ControlEvent::Saturation => self.saturation.follow(&self.server.view),
+            ControlEvent::Request(_)
+            | ControlEvent::Signal(_)
+            | ControlEvent::Worker(..)
+            | ControlEvent::Routes(_) => {}
         }
     }
 
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> ControlEvent {
         match self.postponed.pop_front() {
             Some(event) => event,
             None => self.hear().await,
@@ -284,31 +291,31 @@ impl Control {
     /// # Cancel safety
     ///
     /// Nothing is lost.
-    pub(super) async fn hear(&mut self) -> Event {
-        let overdue = self.leaving.next();
-        let ejection = self.aftercare.next().map(Instant::from_std);
+    pub(super) async fn hear(&mut self) -> ControlEvent {
+        let overdue = self.draining.next();
+        let ejection = self.follow_up.next().map(Instant::from_std);
         tokio::select! {
-            Some(request) = self.server.requests.recv() => Event::Request(request),
-            Some(report) = self.reports.recv() => Event::Report(report),
-            report = self.agents.next() => Event::Agent(report),
-            Some(failure_report) = self.server.failure_reports.recv() => Event::Sighting(failure_report),
-            Some(report) = self.findings.recv() => Event::Discovered(report),
-            report = self.route_files.next() => Event::Routes(report),
-            report = self.list_files.next() => Event::List(report),
-            kind = any_signal(&mut self.signals) => Event::Signal(kind),
-            (at, result) = any_worker(&mut self.server.workers) => Event::Worker(at, result),
-            _ = self.upkeep.tick() => Event::Upkeep,
-            () = self.watchdog.due() => Event::Watchdog,
-            () = at(overdue) => Event::Overdue,
-            () = self.saturation.due(&self.server.view) => Event::Saturation,
-            () = at(ejection) => Event::EjectionOver,
+            Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
+            Some(report) = self.reports.recv() => ControlEvent::Report(report),
+            report = self.agents.next() => ControlEvent::Agent(report),
+            Some(failure_report) = self.server.failure_reports.recv() => ControlEvent::Sighting(failure_report),
+            Some(report) = self.findings.recv() => ControlEvent::Discovered(report),
+            report = self.route_files.next() => ControlEvent::Routes(report),
+            report = self.list_files.next() => ControlEvent::List(report),
+            kind = any_signal(&mut self.signals) => ControlEvent::Signal(kind),
+            (at, result) = any_worker(&mut self.server.workers) => ControlEvent::Worker(at, result),
+            _ = self.upkeep.tick() => ControlEvent::Upkeep,
+            () = self.watchdog.due() => ControlEvent::Watchdog,
+            () = at(overdue) => ControlEvent::Overdue,
+            () = self.saturation.due(&self.server.view) => ControlEvent::Saturation,
+            () = at(ejection) => ControlEvent::EjectionOver,
         }
     }
 
     /// Brings backends in line with their pools, starts the checks of new ones and ends those of gone ones.
     pub(super) fn follow_pools(&mut self) {
         let snapshot = self.server.view.snapshot.load_full();
-        self.aftercare.retain(&snapshot);
+        self.follow_up.retain(&snapshot);
         self.checks.retain(|name, _| snapshot.pools.contains_key(name));
         self.agents.retain(&snapshot);
         snapshot.pools.values().for_each(|served| self.follow_pool(served));
@@ -317,7 +324,7 @@ impl Control {
     /// The same for one pool of the snapshot.
     pub(super) fn follow_pool(&mut self, served: &ServedPool) {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
-        self.aftercare.settle(&self.server, served);
+        self.follow_up.settle(&self.server, served);
         let checks = self.checks.entry(Arc::clone(name)).or_default();
         checks.follow(pool, &self.report_to, &self.check_limit, build::random());
         self.agents.follow(pool, &self.check_limit);
@@ -392,7 +399,7 @@ impl Control {
         let server = &mut self.server;
         let old = server.view.snapshot.load_full();
         self.discoveries.commit();
-        self.leaving.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
+        self.draining.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.put_in_force(snapshot);
         // Before their sockets close, so that no client finds a file and is refused.
         server.sockets.file_changes(&plan).make().await;
@@ -420,9 +427,9 @@ impl Control {
 
     /// Closes what is still open of listeners and backends that reloads took away.
     fn close_overdue(&mut self) {
-        let Overdue { numbers: gone, ends } = self.leaving.overdue(Instant::now());
+        let ExpiredDrains { numbers: gone, ends } = self.draining.overdue(Instant::now());
         self.report_drains(&ends);
-        self.aftercare.forget(&gone);
+        self.follow_up.forget(&gone);
         for worker in &self.server.workers {
             worker.order(WorkerCommand::CloseGroups(Arc::clone(&gone)));
         }
@@ -431,11 +438,11 @@ impl Control {
     /// Turns new connections away, lets the open ones finish, and closes the rest at the deadline.
     async fn stop(mut self) -> io::Result<()> {
         let mut spec = self.server.config.shutdown;
-        if self.server.view.life() == Life::Starting {
+        if self.server.view.life() == LifeStage::Starting {
             // No client was let in yet, so no grace is needed.
             spec.grace = Duration::ZERO;
         }
-        self.server.view.life.store(Life::Draining as u8, Ordering::Relaxed);
+        self.server.view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
         self.watchdog.notify(ServiceStage::Stopping);
         let (grace, drain) = (format_duration(spec.grace), format_duration(spec.drain));
         tracing::info!(%grace, %drain, "stopping");
@@ -477,9 +484,11 @@ impl Control {
                 () = sleep_until(until) => return Ok(()),
             };
             match event {
-                Event::Request(Request::Stop) => return Ok(()),
-                Event::Signal(kind) if ends(kind) => return Ok(()),
-                Event::Worker(at, result) => return Err(lost(self.server.workers[at].number(), result)),
+                ControlEvent::Request(ControlRequest::Stop) => return Ok(()),
+                ControlEvent::Signal(kind) if ends(kind) => return Ok(()),
+                ControlEvent::Worker(at, result) => {
+                    return Err(lost(self.server.workers[at].number(), result));
+                }
                 event => self.handle_while_stopping(event).await,
             }
         }
@@ -495,9 +504,9 @@ impl Control {
                 () = sleep_until(until) => return Ok(false),
             };
             match event {
-                Event::Request(Request::Stop) => return Ok(false),
-                Event::Signal(kind) if ends(kind) => return Ok(false),
-                Event::Worker(at, result) => {
+                ControlEvent::Request(ControlRequest::Stop) => return Ok(false),
+                ControlEvent::Signal(kind) if ends(kind) => return Ok(false),
+                ControlEvent::Worker(at, result) => {
                     let worker = self.server.workers.remove(at);
                     result.map_err(|error| lost(worker.number(), Err(error)))?;
                     if self.server.workers.is_empty() {
@@ -509,12 +518,12 @@ impl Control {
         }
     }
 
-    async fn handle_while_stopping(&mut self, event: Event) {
+    async fn handle_while_stopping(&mut self, event: ControlEvent) {
         match event {
-            Event::Request(Request::Reload(_, reply)) => {
+            ControlEvent::Request(ControlRequest::Reload(_, reply)) => {
                 let _ = reply.send(Err(ReloadFault::Stopping));
             }
-            Event::Signal(kind) if kind == SignalKind::hangup() => {
+            ControlEvent::Signal(kind) if kind == SignalKind::hangup() => {
                 tracing::warn!("not reloaded: the process is stopping");
             }
             event => self.handle(event).await,
@@ -561,7 +570,7 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-pub(super) async fn any_signal(signals: &mut Streams) -> SignalKind {
+pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
     std::future::poll_fn(|cx| {
         for (kind, signal) in signals.iter_mut() {
             if signal.poll_recv(cx).is_ready() {

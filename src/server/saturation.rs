@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::View;
-use super::census::{Among, Census};
+use super::census::{Census, CensusScope};
 use super::events::{EventKind, Severity};
 use crate::limit::Moment;
 use crate::snapshot::{Policy, Snapshot};
@@ -72,7 +72,7 @@ impl SaturationWatch {
 async fn report(begun: Vec<Episode>, view: Arc<View>) {
     let snapshot = view.snapshot.load_full();
     // A thing that is gone has no connections.
-    let nothing = || Among::Backends(HashSet::new());
+    let nothing = || CensusScope::Backends(HashSet::new());
     let among = begun.iter().map(|episode| among(episode, &snapshot).unwrap_or_else(nothing));
     let censuses = view.censuses(among.collect(), NAMED).await;
     for (at, episode) in begun.iter().enumerate() {
@@ -80,18 +80,18 @@ async fn report(begun: Vec<Episode>, view: Arc<View>) {
         // The count took a moment, in which more were refused.
         let now = view.bounds.saturation.now(episode.kind, &episode.thing);
         let episode = now.as_ref().unwrap_or(episode);
-        report_beginning(episode, &Numbers::of(episode, &snapshot, &view), &census, &view);
+        report_beginning(episode, &UsageNumbers::of(episode, &snapshot, &view), &census, &view);
     }
 }
 
 /// The connections to count; `None` if the thing is gone.
-fn among(episode: &Episode, snapshot: &Snapshot) -> Option<Among> {
+fn among(episode: &Episode, snapshot: &Snapshot) -> Option<CensusScope> {
     Some(match episode.kind.scope() {
-        SaturationScope::Process => Among::All,
-        SaturationScope::Listener => Among::Listener(listener(snapshot, &episode.thing)?.number),
+        SaturationScope::Process => CensusScope::All,
+        SaturationScope::Listener => CensusScope::Listener(listener(snapshot, &episode.thing)?.number),
         SaturationScope::Pool => {
             let backends = snapshot.pools.get(&episode.thing)?.pool.backends();
-            Among::Backends(backends.iter().map(|backend| backend.number()).collect())
+            CensusScope::Backends(backends.iter().map(|backend| backend.number()).collect())
         }
     })
 }
@@ -102,12 +102,12 @@ fn listener<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Policy> {
 
 /// How much is used of what there is; `None` where the limit is no such number.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Numbers {
+struct UsageNumbers {
     used: Option<u64>,
     limit: Option<u64>,
 }
 
-impl Numbers {
+impl UsageNumbers {
     fn of(episode: &Episode, snapshot: &Snapshot, view: &View) -> Self {
         Self::find(episode, snapshot, view).unwrap_or_default()
     }
@@ -153,7 +153,7 @@ impl Numbers {
     }
 }
 
-fn report_beginning(episode: &Episode, numbers: &Numbers, census: &Census, view: &View) {
+fn report_beginning(episode: &Episode, numbers: &UsageNumbers, census: &Census, view: &View) {
     let Episode { kind, .. } = episode;
     let (listener, pool) = things(episode);
     // An accept that fails is tried again, and refuses no connection.

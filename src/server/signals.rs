@@ -53,7 +53,7 @@ impl EarlySignals {
 
     /// Hands the signals to the current tokio runtime. Returns their streams, and the signals that have come already. A
     /// signal that comes meanwhile may be in both.
-    pub(super) fn hand_over(self) -> io::Result<(Streams, Vec<SignalKind>)> {
+    pub(super) fn hand_over(self) -> io::Result<(SignalStreams, Vec<SignalKind>)> {
         let kinds = ends().into_iter().chain(others());
         let streams = kinds.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<Vec<_>>>()?;
         self.is_early.store(false, Ordering::SeqCst);
@@ -64,7 +64,7 @@ impl EarlySignals {
 }
 
 /// The signals of a control loop.
-pub(super) type Streams = Vec<(SignalKind, Signal)>;
+pub(super) type SignalStreams = Vec<(SignalKind, Signal)>;
 
 /// Logs which signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
 pub(super) fn answer_foreign(kind: SignalKind) -> bool {

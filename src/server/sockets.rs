@@ -25,7 +25,7 @@ const FILES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A listening socket that the workers have.
 #[derive(Clone, Debug)]
-struct Socket {
+struct ListeningSocket {
     listener: Arc<str>,
     address: Address,
     options: ListenOptions,
@@ -37,7 +37,7 @@ struct Socket {
 /// The listening sockets of the process.
 #[derive(Default)]
 pub(super) struct Sockets {
-    open: BTreeMap<SocketId, Socket>,
+    open: BTreeMap<SocketId, ListeningSocket>,
     /// Addresses that are left out because this host does not have their family; the log has a warning for each.
     left_out: BTreeSet<Address>,
 }
@@ -45,14 +45,14 @@ pub(super) struct Sockets {
 /// What becomes of the sockets when a new configuration comes into force.
 #[derive(Default)]
 pub(super) struct SocketPlan {
-    next: BTreeMap<SocketId, Socket>,
+    next: BTreeMap<SocketId, ListeningSocket>,
     /// Bound already; dropped with the plan, they are closed.
     fresh: Vec<(SocketId, BoundSockets)>,
     left_out: BTreeSet<Address>,
 }
 
 /// An address that is to be bound.
-pub(super) struct Missing {
+pub(super) struct MissingSocket {
     id: SocketId,
     address: Address,
     mode: Option<u32>,
@@ -62,7 +62,7 @@ pub(super) struct Missing {
 }
 
 /// The sockets of new addresses, or why an address that may be left out has none.
-pub(super) type Fresh = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
+pub(super) type NewSockets = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
 
 /// Binds addresses for `workers` workers. It may wait for a file system. `ours` are the addresses that are bound already.
 ///
@@ -70,12 +70,12 @@ pub(super) type Fresh = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
 ///
 /// The first address that cannot be bound and may not be left out; then nothing stays bound.
 pub(super) fn bind_missing(
-    missing: Vec<Missing>,
+    missing: Vec<MissingSocket>,
     mut ours: Vec<Address>,
     workers: usize,
-) -> Result<Fresh, BindFault> {
-    let mut fresh = Fresh::new();
-    for Missing { id, address, mode, to, options, may_leave_out } in missing {
+) -> Result<NewSockets, BindFault> {
+    let mut fresh = NewSockets::new();
+    for MissingSocket { id, address, mode, to, options, may_leave_out } in missing {
         let wanted = BindRequest { address: &address, mode, to, options: &options };
         let bound = match listener::bind(wanted, &ours, workers) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
@@ -92,13 +92,13 @@ pub(super) fn bind_missing(
 
 impl Sockets {
     /// Returns the addresses of a configuration that are not bound yet.
-    pub(super) fn missing(&self, config: &Config) -> Vec<Missing> {
+    pub(super) fn missing(&self, config: &Config) -> Vec<MissingSocket> {
         let mut missing = Vec::new();
         for spec in &config.listeners {
             for (place, wanted) in spec.binds.iter().enumerate() {
                 let id = SocketId::new(&spec.name, place, wanted);
                 if !self.open.contains_key(&id) {
-                    missing.push(Missing {
+                    missing.push(MissingSocket {
                         id,
                         address: wanted.clone(),
                         mode: spec.mode,
@@ -119,7 +119,7 @@ impl Sockets {
 
     /// Decides what becomes of the sockets. `fresh` holds the sockets of all that is [missing](Self::missing). Nothing
     /// that runs is touched.
-    pub(super) fn plan(&self, config: &Config, mut fresh: Fresh) -> Result<SocketPlan, BindFault> {
+    pub(super) fn plan(&self, config: &Config, mut fresh: NewSockets) -> Result<SocketPlan, BindFault> {
         let mut plan = SocketPlan::default();
         for spec in &config.listeners {
             let options = spec.options();
@@ -140,7 +140,7 @@ impl Sockets {
                     (None, None) => continue,
                 };
                 let listener = Arc::clone(&spec.name);
-                plan.next.insert(id, Socket { listener, address, options, mode: spec.mode, file });
+                plan.next.insert(id, ListeningSocket { listener, address, options, mode: spec.mode, file });
             }
             self.leave_out(missing, spec, &mut plan)?;
         }
@@ -281,7 +281,7 @@ impl FileChanges {
 
 type Addresses = BTreeMap<Arc<str>, Vec<Address>>;
 
-fn addresses(sockets: &BTreeMap<SocketId, Socket>) -> Addresses {
+fn addresses(sockets: &BTreeMap<SocketId, ListeningSocket>) -> Addresses {
     let mut addresses = Addresses::new();
     for socket in sockets.values() {
         addresses.entry(Arc::clone(&socket.listener)).or_default().push(socket.address.clone());

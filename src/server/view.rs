@@ -24,7 +24,7 @@ use crate::worker::WorkerHandle;
 /// The stages of a process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Life {
+pub enum LifeStage {
     /// Its addresses are bound, and it looks for backends before it lets anybody in.
     Starting,
     /// It serves.
@@ -68,11 +68,11 @@ impl View {
     }
 
     /// The stage of life.
-    pub fn life(&self) -> Life {
+    pub fn life(&self) -> LifeStage {
         match self.life.load(Ordering::Relaxed) {
-            life if life == Life::Starting as u8 => Life::Starting,
-            life if life == Life::Serving as u8 => Life::Serving,
-            _ => Life::Draining,
+            life if life == LifeStage::Starting as u8 => LifeStage::Starting,
+            life if life == LifeStage::Serving as u8 => LifeStage::Serving,
+            _ => LifeStage::Draining,
         }
     }
 
@@ -92,9 +92,9 @@ impl View {
     }
 
     /// Returns the same for the log, where a thousand ports in a row are one text.
-    pub(super) fn shown_addresses(&self) -> BTreeMap<Arc<str>, Vec<Shown>> {
+    pub(super) fn shown_addresses(&self) -> BTreeMap<Arc<str>, Vec<UnquotedText>> {
         let addresses = self.addresses().into_iter();
-        addresses.map(|(name, own)| (name, as_ranges(&own).into_iter().map(Shown).collect())).collect()
+        addresses.map(|(name, own)| (name, as_ranges(&own).into_iter().map(UnquotedText).collect())).collect()
     }
 
     /// Says where the listeners listen, and the admin listener.
@@ -107,29 +107,29 @@ impl View {
 }
 
 /// A text that the log shows without quotes.
-pub(super) struct Shown(String);
+pub(super) struct UnquotedText(String);
 
-impl fmt::Debug for Shown {
+impl fmt::Debug for UnquotedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
 /// What can be asked of a running server.
-pub(super) enum Request {
+pub(super) enum ControlRequest {
     Reload(Box<Config>, oneshot::Sender<Result<Changes, ReloadFault>>),
     Stop,
 }
 
 /// A handle on a running server, for other threads.
 #[derive(Clone)]
-pub struct Remote {
-    pub(super) requests: mpsc::UnboundedSender<Request>,
+pub struct ServerHandle {
+    pub(super) requests: mpsc::UnboundedSender<ControlRequest>,
     view: Arc<View>,
 }
 
-impl Remote {
-    pub(super) fn new(requests: mpsc::UnboundedSender<Request>, view: Arc<View>) -> Self {
+impl ServerHandle {
+    pub(super) fn new(requests: mpsc::UnboundedSender<ControlRequest>, view: Arc<View>) -> Self {
         Self { requests, view }
     }
 
@@ -149,14 +149,14 @@ impl Remote {
     /// Within an asynchronous context: it blocks.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadFault> {
         let (tell, told) = oneshot::channel();
-        let _ = self.requests.send(Request::Reload(Box::new(config), tell));
+        let _ = self.requests.send(ControlRequest::Reload(Box::new(config), tell));
         told.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
     }
 
     /// Tells the server to drain and end; told again, it cuts short what it waits
     /// for then: first the grace, next the drain.
     pub fn stop(&self) {
-        let _ = self.requests.send(Request::Stop);
+        let _ = self.requests.send(ControlRequest::Stop);
     }
 }
 

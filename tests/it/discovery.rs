@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pointsman::admin;
 use pointsman::config::{self, Config};
-use pointsman::server::Life;
+use pointsman::server::LifeStage;
 use pointsman::snapshot::ServedPool;
 use serde_json::{Value, json};
 
@@ -604,7 +604,7 @@ fn clients_of_the_start_wait_for_the_first_backends() {
     let directory = Directory::new();
     let [backend] = named();
     let (proxy, admin) = Proxy::start_with_admin(directory.config(""));
-    assert_eq!(proxy.remote.view().life(), Life::Starting);
+    assert_eq!(proxy.remote.view().life(), LifeStage::Starting);
     let mut early = proxy.connect();
     early.write_all(b"?").unwrap();
     let ready = || admin::ask(admin, "/ready", PATIENCE).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pointsman::config::Config;
 use pointsman::pool::{Backend as PoolBackend, BackendState};
-use pointsman::server::{Changes, Life, ReloadFault};
+use pointsman::server::{Changes, LifeStage, ReloadFault};
 use socket2::{Domain, Socket, Type};
 
 use crate::support::pair::expect_reset;
@@ -612,10 +612,10 @@ fn a_drain_lets_open_connections_finish() {
     let proxy = Proxy::start(simple(r#"shutdown.drain = "20s""#, &[a.address]));
     let address = proxy.address("main");
     let mut open: Vec<_> = (0..10).map(|_| meet(address).0).collect();
-    assert_eq!(proxy.remote.view().life(), Life::Serving);
+    assert_eq!(proxy.remote.view().life(), LifeStage::Serving);
     proxy.remote.stop();
     wait_for("refusal", || is_refused(address));
-    assert_eq!(proxy.remote.view().life(), Life::Draining);
+    assert_eq!(proxy.remote.view().life(), LifeStage::Draining);
     let fault = proxy.remote.reload(simple("", &[a.address])).unwrap_err();
     assert!(matches!(fault, ReloadFault::Stopping));
     while let Some(mut last) = open.pop() {
@@ -692,7 +692,7 @@ fn a_grace_goes_on_accepting() {
     let address = proxy.address("main");
     let began = Instant::now();
     proxy.remote.stop();
-    wait_for("the end of readiness", || proxy.remote.view().life() == Life::Draining);
+    wait_for("the end of readiness", || proxy.remote.view().life() == LifeStage::Draining);
     let mut accepted = 0;
     while !is_refused(address) {
         // At the border a connection may be made and yet turned away.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use pointsman::admin;
 use pointsman::config::{self, AdminSpec, Config};
 use pointsman::relay::EngineChoice;
-use pointsman::server::{Remote, Server, Signals};
+use pointsman::server::{Server, ServerHandle, Signals};
 use pointsman::sys::Address;
 use pointsman::telemetry::metrics::METRICS;
 
@@ -29,7 +29,7 @@ const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
 
 /// A running server; stopped when it is dropped.
 pub(crate) struct Proxy {
-    pub(crate) remote: Remote,
+    pub(crate) remote: ServerHandle,
     thread: Option<JoinHandle<std::io::Result<()>>>,
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::build::Before;
+use super::build::InheritedListener;
 use super::events::{EventKind, Severity};
 use super::run::Control;
 use crate::pool::{Backend, Pool};
@@ -21,28 +21,28 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that is leaving.
 #[derive(Default)]
-pub(super) struct Leaving {
-    departures: Vec<Departure>,
+pub(super) struct DrainingSet {
+    departures: Vec<Removal>,
 }
 
 /// What one reload or one discovery took away.
-struct Departure {
+struct Removal {
     /// When its connections are closed, in order; never empty.
     moments: VecDeque<Instant>,
-    listeners: Vec<Listener>,
-    backends: Vec<Departing>,
+    listeners: Vec<DrainingListener>,
+    backends: Vec<DrainingBackend>,
     /// What was used of the limits of pools, by name.
     limits: Vec<(Arc<str>, UsageLimit)>,
 }
 
 /// A backend that is leaving.
-struct Departing {
+struct DrainingBackend {
     backend: Arc<Backend>,
     /// Whether the end of its drain is still to be logged.
     is_awaited: bool,
 }
 
-impl Departing {
+impl DrainingBackend {
     /// A backend without open connections has nothing to drain.
     fn new(backend: &Arc<Backend>) -> Self {
         Self { backend: Arc::clone(backend), is_awaited: backend.active() > 0 }
@@ -77,7 +77,7 @@ pub(super) struct DrainEnd {
 
 /// Whose time is over.
 #[derive(Debug, Default)]
-pub(super) struct Overdue {
+pub(super) struct ExpiredDrains {
     /// The numbers of listeners and backends.
     pub(super) numbers: Arc<[u64]>,
     /// Those of them whose drain is over with this.
@@ -85,14 +85,14 @@ pub(super) struct Overdue {
 }
 
 /// What lives on of a listener.
-struct Listener {
+struct DrainingListener {
     name: Arc<str>,
-    before: Before,
+    before: InheritedListener,
     /// Whether the end of its drain was logged.
     is_reported: bool,
 }
 
-impl Leaving {
+impl DrainingSet {
     /// Notes what `old` has and `new` has not, to be closed after `drain`, and forgets what is back.
     pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = numbers(new);
@@ -100,9 +100,9 @@ impl Leaving {
             .policies
             .values()
             .filter(|policy| !staying.contains(&policy.number))
-            .map(|policy| Listener {
+            .map(|policy| DrainingListener {
                 name: Arc::clone(&policy.listener),
-                before: Before::of(policy),
+                before: InheritedListener::of(policy),
                 is_reported: false,
             })
             .collect();
@@ -111,19 +111,19 @@ impl Leaving {
         listeners.dedup_by_key(|listener| listener.before.number);
         let backends = backends(old)
             .filter(|backend| !staying.contains(&backend.number()))
-            .map(Departing::new)
+            .map(DrainingBackend::new)
             .collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
         let moments = moments(now, drain, dials.max().unwrap_or_default());
         let gone = old.pools.iter().filter(|(name, _)| !new.pools.contains_key(*name));
         let limits = gone.filter_map(|(name, served)| Some((Arc::clone(name), served.limits.clone()?)));
         let limits = limits.collect();
-        self.departures.push(Departure { moments, listeners, backends, limits });
-        self.departures.retain_mut(|departure| {
-            departure.limits.retain(|(name, _)| !new.pools.contains_key(name));
-            departure.listeners.retain(|listener| !staying.contains(&listener.before.number));
-            departure.backends.retain(|backend| !staying.contains(&backend.number()));
-            !(departure.listeners.is_empty() && departure.backends.is_empty())
+        self.departures.push(Removal { moments, listeners, backends, limits });
+        self.departures.retain_mut(|removal| {
+            removal.limits.retain(|(name, _)| !new.pools.contains_key(name));
+            removal.listeners.retain(|listener| !staying.contains(&listener.before.number));
+            removal.backends.retain(|backend| !staying.contains(&backend.number()));
+            !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
     }
 
@@ -131,31 +131,31 @@ impl Leaving {
     pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
         let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
-        let backends = old.backends().iter().filter(goes).map(Departing::new).collect();
+        let backends = old.backends().iter().filter(goes).map(DrainingBackend::new).collect();
         let moments = moments(now, drain, old.spec().longest_dial());
-        self.departures.push(Departure { moments, listeners: Vec::new(), backends, limits: Vec::new() });
-        self.departures.retain_mut(|departure| {
-            departure.backends.retain(|backend| !staying.contains(&backend.number()));
-            !(departure.listeners.is_empty() && departure.backends.is_empty())
+        self.departures.push(Removal { moments, listeners: Vec::new(), backends, limits: Vec::new() });
+        self.departures.retain_mut(|removal| {
+            removal.backends.retain(|backend| !staying.contains(&backend.number()));
+            !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
     }
 
     /// What the listener of that name had, if it is leaving.
-    pub(super) fn listener(&self, name: &str) -> Option<&Before> {
-        let mut listeners = self.departures.iter().rev().flat_map(|departure| &departure.listeners);
+    pub(super) fn listener(&self, name: &str) -> Option<&InheritedListener> {
+        let mut listeners = self.departures.iter().rev().flat_map(|removal| &removal.listeners);
         listeners.find(|listener| *listener.name == *name).map(|listener| &listener.before)
     }
 
     /// What was used of the limits of a pool, if it is leaving.
     pub(super) fn limits(&self, pool: &str) -> Option<&UsageLimit> {
-        let mut limits = self.departures.iter().rev().flat_map(|departure| &departure.limits);
+        let mut limits = self.departures.iter().rev().flat_map(|removal| &removal.limits);
         limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
     }
 
     /// The backends that are leaving, by their pools.
     pub(super) fn backends(&self) -> HashMap<&str, Vec<&Arc<Backend>>> {
         let mut by_pool: HashMap<_, Vec<_>> = HashMap::new();
-        for Departing { backend, .. } in self.departures.iter().flat_map(|departure| &departure.backends) {
+        for DrainingBackend { backend, .. } in self.departures.iter().flat_map(|removal| &removal.backends) {
             by_pool.entry(&**backend.pool()).or_default().push(backend);
         }
         by_pool
@@ -163,34 +163,36 @@ impl Leaving {
 
     /// When the next of them are to be closed.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.departures.iter().filter_map(|departure| departure.moments.front()).min().copied()
+        self.departures.iter().filter_map(|removal| removal.moments.front()).min().copied()
     }
 
     /// The backends that have drained before their time is over.
     pub(super) fn drained(&mut self) -> Vec<DrainEnd> {
-        let backends = self.departures.iter_mut().flat_map(|departure| &mut departure.backends);
-        backends.filter_map(|departing| departing.end(false)).collect()
+        let backends = self.departures.iter_mut().flat_map(|removal| &mut removal.backends);
+        backends.filter_map(|draining_backend| draining_backend.end(false)).collect()
     }
 
     /// Those whose time is over.
-    pub(super) fn overdue(&mut self, now: Instant) -> Overdue {
+    pub(super) fn overdue(&mut self, now: Instant) -> ExpiredDrains {
         let (mut numbers, mut ends) = (Vec::new(), Vec::new());
-        self.departures.retain_mut(|departure| {
-            if departure.moments.front().is_some_and(|moment| *moment > now) {
+        self.departures.retain_mut(|removal| {
+            if removal.moments.front().is_some_and(|moment| *moment > now) {
                 return true;
             }
-            departure.moments.pop_front();
-            ends.extend(departure.listeners.iter_mut().filter_map(Listener::end));
-            ends.extend(departure.backends.iter_mut().filter_map(|departing| departing.end(true)));
-            numbers.extend(departure.listeners.iter().map(|listener| listener.before.number));
-            numbers.extend(departure.backends.iter().map(Departing::number));
-            !departure.moments.is_empty()
+            removal.moments.pop_front();
+            ends.extend(removal.listeners.iter_mut().filter_map(DrainingListener::end));
+            ends.extend(
+                removal.backends.iter_mut().filter_map(|draining_backend| draining_backend.end(true)),
+            );
+            numbers.extend(removal.listeners.iter().map(|listener| listener.before.number));
+            numbers.extend(removal.backends.iter().map(DrainingBackend::number));
+            !removal.moments.is_empty()
         });
-        Overdue { numbers: numbers.into(), ends }
+        ExpiredDrains { numbers: numbers.into(), ends }
     }
 }
 
-impl Listener {
+impl DrainingListener {
     /// The end of its drain, if it has open connections and that is not yet logged.
     fn end(&mut self) -> Option<DrainEnd> {
         let reset = self.before.open();
@@ -253,18 +255,17 @@ mod tests {
     fn what_is_overdue_is_told_again() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let before = Before::nothing();
+        let before = InheritedListener::nothing();
         let number = before.number;
-        let gone = Listener { name: "l".into(), before, is_reported: false };
+        let gone = DrainingListener { name: "l".into(), before, is_reported: false };
         let moments = [at(5), at(6)].into();
-        let departure =
-            Departure { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
-        let mut leaving = Leaving { departures: vec![departure] };
-        assert!(leaving.listener("l").is_some() && leaving.listener("m").is_none());
-        assert_eq!((leaving.next(), &*leaving.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(6)).numbers), (Some(at(6)), &[number][..]));
-        assert_eq!((leaving.next(), &*leaving.overdue(at(7)).numbers), (None, &[][..]));
-        assert!(leaving.listener("l").is_none());
+        let removal = Removal { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
+        let mut draining = DrainingSet { departures: vec![removal] };
+        assert!(draining.listener("l").is_some() && draining.listener("m").is_none());
+        assert_eq!((draining.next(), &*draining.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(6)).numbers), (Some(at(6)), &[number][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(7)).numbers), (None, &[][..]));
+        assert!(draining.listener("l").is_none());
     }
 }

@@ -20,11 +20,11 @@ use crate::worker::WorkerCommand;
 
 /// What is still to be done about backends.
 #[derive(Default)]
-pub(super) struct Aftercare {
+pub(super) struct FollowUp {
     /// When ejections are over, by the backends' numbers. What a reload took away stays until then.
     ejected: HashMap<u64, (Instant, Arc<Backend>)>,
     /// The notices that were given, by the backends' numbers.
-    notices: HashMap<u64, Given>,
+    notices: HashMap<u64, IssuedNotice>,
     /// The pace of each pool that closes connections, by its name: all of its backends share it.
     paces: HashMap<Arc<str>, (u32, Arc<ClosePace>)>,
     /// The pools that were in panic when last looked at, by their names.
@@ -34,12 +34,12 @@ pub(super) struct Aftercare {
 }
 
 /// A notice, and the rate that its pool had then.
-struct Given {
+struct IssuedNotice {
     rate: u32,
     notice: Arc<CloseNotice>,
 }
 
-impl Aftercare {
+impl FollowUp {
     /// Takes in what a check found.
     pub(super) fn apply(&mut self, server: &Server, report: &CheckReport) {
         let snapshot = server.view.snapshot.load();
@@ -209,7 +209,7 @@ impl Aftercare {
         for worker in &server.workers {
             worker.order(WorkerCommand::CloseInTurn(Arc::clone(&notice)));
         }
-        self.notices.insert(backend.number(), Given { rate, notice });
+        self.notices.insert(backend.number(), IssuedNotice { rate, notice });
     }
 
     fn pace(&mut self, pool: &Arc<str>, rate: u32) -> Arc<ClosePace> {
