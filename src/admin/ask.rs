@@ -17,14 +17,14 @@ const CHUNK: usize = 64 * 1024;
 
 /// An admin listener, as one who asks knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct At {
+pub struct AdminTarget {
     /// Its address.
     pub address: Address,
     /// The token that is sent along.
     pub token: Option<String>,
 }
 
-impl<T: Into<Address>> From<T> for At {
+impl<T: Into<Address>> From<T> for AdminTarget {
     fn from(address: T) -> Self {
         Self { address: address.into(), token: None }
     }
@@ -39,7 +39,7 @@ impl<T: Into<Address>> From<T> for At {
 /// token that has spaces, controls or anything beyond ASCII; `UnexpectedEof` for an answer that is cut off, which is
 /// also what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
 /// UTF-8 or not HTTP.
-pub fn ask(at: impl Into<At>, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+pub fn ask(at: impl Into<AdminTarget>, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
     request(at.into(), "GET", path, timeout)
 }
 
@@ -49,7 +49,7 @@ pub fn ask(at: impl Into<At>, path: &str, timeout: Duration) -> io::Result<(u16,
 ///
 /// Those of [`ask`].
 pub fn change(
-    at: impl Into<At>,
+    at: impl Into<AdminTarget>,
     method: &'static str,
     path: &str,
     timeout: Duration,
@@ -57,8 +57,8 @@ pub fn change(
     request(at.into(), method, path, timeout)
 }
 
-fn request(at: At, method: &str, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
-    let At { address, token } = at;
+fn request(at: AdminTarget, method: &str, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
+    let AdminTarget { address, token } = at;
     let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
     if !path.starts_with('/') || !is_word(path) || !token.as_deref().is_none_or(is_word) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a path, or not a token"));
@@ -219,7 +219,7 @@ mod tests {
     fn a_path_and_a_token_cannot_forge_a_request() {
         let check = |path: &str, token: Option<&str>| {
             let address = "127.0.0.1:1".parse().unwrap();
-            let at = At { address, token: token.map(str::to_owned) };
+            let at = AdminTarget { address, token: token.map(str::to_owned) };
             let kind = ask(at, path, Duration::from_secs(1)).unwrap_err().kind();
             assert_eq!(kind, io::ErrorKind::InvalidInput, "{path:?} {token:?}");
         };
@@ -244,7 +244,7 @@ mod tests {
             String::from_utf8(asked[..count].to_vec()).unwrap()
         });
         let answer = ask(
-            At { address: address.clone(), token: Some("secret".to_owned()) },
+            AdminTarget { address: address.clone(), token: Some("secret".to_owned()) },
             "/ready",
             Duration::from_secs(20),
         )

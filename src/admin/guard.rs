@@ -20,8 +20,8 @@ use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use tokio::time::timeout;
 
-use super::door::{Door, Peer};
-use super::refusal::{Quiet, said};
+use super::acceptor::{AdminAcceptor, AdminPeer};
+use super::refusal::{LogInterval, said};
 use super::token;
 use crate::config::{AdminSpec, TokenFault, TokenFor, read_token};
 use crate::sys::{file_call, process};
@@ -37,61 +37,67 @@ const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// the 500 of such a request.
 const TOKEN_PATIENCE: Duration = Duration::from_secs(2);
 
-impl Connected<IncomingStream<'_, Door>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
+impl Connected<IncomingStream<'_, AdminAcceptor>> for AdminPeer {
+    fn connect_info(stream: IncomingStream<'_, AdminAcceptor>) -> Self {
         *stream.remote_addr()
     }
 }
 
 /// The origin of a request that was admitted, for the log.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
-    peer: Peer,
+pub(super) struct RequestOrigin {
+    peer: AdminPeer,
     /// Whether the request had the token.
     has_token: bool,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for RequestOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.peer, if self.has_token { " with the token" } else { "" })
     }
 }
 
 /// Judges requests. Shared by all connections.
-pub(super) struct Guard {
+pub(super) struct RequestGuard {
     spec: AdminSpec,
     /// The name of this machine, in lower case.
     own_name: String,
     metrics: Arc<Metrics>,
     /// For lines about wrong tokens.
-    quiet: Quiet,
+    quiet: LogInterval,
 }
 
 /// Why a request is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denial {
+pub(super) enum RequestDenial {
     /// It is refused.
     Refused(AdminRefusal),
     /// The token is needed and cannot be read: a fault of ours.
     NoToken,
 }
 
-impl Guard {
+impl RequestGuard {
     pub(super) fn new(spec: AdminSpec, metrics: Arc<Metrics>) -> Arc<Self> {
         let own_name = process::host_name().to_ascii_lowercase();
-        Arc::new(Self { spec, own_name, metrics, quiet: Quiet::default() })
+        Arc::new(Self { spec, own_name, metrics, quiet: LogInterval::default() })
     }
 
     /// Whether a request may be answered, and its origin. What is refused is counted.
-    pub(super) async fn admit(&self, request: &Parts, peer: Peer) -> Result<Origin, Denial> {
+    pub(super) async fn admit(
+        &self,
+        request: &Parts,
+        peer: AdminPeer,
+    ) -> Result<RequestOrigin, RequestDenial> {
         let judged = match self.judge(request) {
-            Ok(None) => Ok(Origin { peer, has_token: false }),
-            Ok(Some(said)) => self.compare(said, peer).await.map(|()| Origin { peer, has_token: true }),
-            Err(refusal) => Err(Denial::Refused(refusal)),
+            Ok(None) => Ok(RequestOrigin { peer, has_token: false }),
+            Ok(Some(said)) => {
+                self.compare(said, peer).await.map(|()| RequestOrigin { peer, has_token: true })
+            }
+            Err(refusal) => Err(RequestDenial::Refused(refusal)),
         };
         if let Err(denial) = judged {
             tracing::debug!(%peer, ?denial, "admin refused a request");
-            if let Denial::Refused(refusal) = denial {
+            if let RequestDenial::Refused(refusal) = denial {
                 self.metrics.process().admin_refused(refusal);
             }
         }
@@ -150,9 +156,9 @@ impl Guard {
     }
 
     /// Compares what was said with the token as it is now in its file.
-    async fn compare(&self, said: String, peer: Peer) -> Result<(), Denial> {
+    async fn compare(&self, said: String, peer: AdminPeer) -> Result<(), RequestDenial> {
         let Some(path) = self.spec.token_file.clone() else {
-            return Err(Denial::Refused(AdminRefusal::Token));
+            return Err(RequestDenial::Refused(AdminRefusal::Token));
         };
         let file = path.clone();
         let compare = move || read_token(&file).map(|token| token::equal(&said, &token));
@@ -163,17 +169,17 @@ impl Guard {
                 if self.quiet.may_tell() {
                     tracing::warn!(%peer, "admin was asked with a wrong token; more within a minute are only counted");
                 }
-                Err(Denial::Refused(AdminRefusal::Token))
+                Err(RequestDenial::Refused(AdminRefusal::Token))
             }
             Ok(Err(fault)) => {
                 if self.quiet.may_tell() {
                     tracing::error!(error = %fault, "admin lets nobody in");
                 }
-                Err(Denial::NoToken)
+                Err(RequestDenial::NoToken)
             }
             Err(error) => {
                 tracing::error!(%error, "the admin token could not be compared");
-                Err(Denial::NoToken)
+                Err(RequestDenial::NoToken)
             }
         }
     }
@@ -221,7 +227,7 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
 }
 
-impl IntoResponse for Denial {
+impl IntoResponse for RequestDenial {
     fn into_response(self) -> Response {
         let (code, why) = match self {
             Self::Refused(refusal) => said(refusal),
@@ -244,10 +250,10 @@ mod tests {
     use super::*;
     use crate::sys::Address;
 
-    fn guard(change: impl FnOnce(&mut AdminSpec)) -> Arc<Guard> {
+    fn guard(change: impl FnOnce(&mut AdminSpec)) -> Arc<RequestGuard> {
         let mut spec = AdminSpec::new("127.0.0.1:9100".parse::<Address>().unwrap());
         change(&mut spec);
-        Guard::new(spec, Metrics::new())
+        RequestGuard::new(spec, Metrics::new())
     }
 
     /// A request as a line, `METHOD PATH`, and its headers behind it.
@@ -263,7 +269,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(guard: &Guard, request: &str, expected: Result<Option<&str>, AdminRefusal>) {
+    fn check(guard: &RequestGuard, request: &str, expected: Result<Option<&str>, AdminRefusal>) {
         let judged = guard.judge(&parts(request));
         assert_eq!(judged.as_ref().map(Option::as_deref).map_err(|refusal| *refusal), expected, "{request}");
     }
@@ -434,10 +440,10 @@ mod tests {
     fn where_there_is_no_token_none_is_right() {
         let guard = guard(|spec| spec.listen = "192.0.2.1:9100".parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let peer = Peer::Unix { uid: None, pid: None };
+        let peer = AdminPeer::Unix { uid: None, pid: None };
         let denied = |request: &str| runtime.block_on(guard.admit(&parts(request), peer)).unwrap_err();
         for request in ["GET /", "GET /\nAuthorization: Bearer ", "GET /\nAuthorization: Bearer None"] {
-            assert_eq!(denied(request), Denial::Refused(AdminRefusal::Token), "{request}");
+            assert_eq!(denied(request), RequestDenial::Refused(AdminRefusal::Token), "{request}");
         }
     }
 }

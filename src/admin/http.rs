@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
-use super::door::Peer;
-use super::guard::{Guard, Origin};
-use super::{gzip, lists, scrape, sources, status};
+use super::acceptor::AdminPeer;
+use super::guard::{RequestGuard, RequestOrigin};
+use super::{gzip, list_api, scrape, sources, status};
 use crate::limit::Moment;
 use crate::server::{LifeStage, View};
 
@@ -39,7 +39,7 @@ const JSON: &str = "application/json";
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The answers, behind their guard: whatever path is added here, it is judged first.
-pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
+pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
@@ -57,8 +57,8 @@ pub(super) fn router(view: Arc<View>, guard: Arc<Guard>) -> Router {
 }
 
 async fn admit(
-    State(guard): State<Arc<Guard>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    State(guard): State<Arc<RequestGuard>>,
+    ConnectInfo(peer): ConnectInfo<AdminPeer>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -110,7 +110,7 @@ async fn status(State(view): State<Arc<View>>) -> Response {
 }
 
 async fn all_lists(State(view): State<Arc<View>>) -> Response {
-    page(JSON, move || lists::all(&view)).await
+    page(JSON, move || list_api::all(&view)).await
 }
 
 /// A list may have ten thousand additions.
@@ -119,37 +119,38 @@ async fn one_list(
     Path(list): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let made = spawn_blocking(move || lists::one(&view, &list, query.as_deref())).await;
+    let made = spawn_blocking(move || list_api::one(&view, &list, query.as_deref())).await;
     made.map_or_else(|error| unwritten(&error), answer)
 }
 
 async fn add_entry(
     State(view): State<Arc<View>>,
-    Extension(origin): Extension<Origin>,
+    Extension(origin): Extension<RequestOrigin>,
     Path((list, entry)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let made = spawn_blocking(move || lists::add(&view, (&list, &entry), query.as_deref(), origin)).await;
+    let made = spawn_blocking(move || list_api::add(&view, (&list, &entry), query.as_deref(), origin)).await;
     made.map_or_else(|error| unwritten(&error), answer)
 }
 
 async fn remove_entry(
     State(view): State<Arc<View>>,
-    Extension(origin): Extension<Origin>,
+    Extension(origin): Extension<RequestOrigin>,
     Path((list, entry)): Path<(String, String)>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let made = spawn_blocking(move || lists::remove(&view, (&list, &entry), query.as_deref(), origin)).await;
+    let made =
+        spawn_blocking(move || list_api::remove(&view, (&list, &entry), query.as_deref(), origin)).await;
     made.map_or_else(|error| unwritten(&error), answer)
 }
 
-fn answer(made: Result<String, lists::Refusal>) -> Response {
+fn answer(made: Result<String, list_api::ListRefusal>) -> Response {
     match made {
         Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
         Err(refusal) => {
             let code = match refusal {
-                lists::Refusal::NoList => StatusCode::NOT_FOUND,
-                lists::Refusal::Full(_) => StatusCode::CONFLICT,
+                list_api::ListRefusal::NoList => StatusCode::NOT_FOUND,
+                list_api::ListRefusal::Full(_) => StatusCode::CONFLICT,
                 _ => StatusCode::BAD_REQUEST,
             };
             (code, format!("{refusal}\n")).into_response()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use super::{Bound, answer, check_token, take_address};
+use super::{BoundAdmin, answer, check_token, take_address};
 use crate::config::{AdminSpec, TokenFault};
 use crate::server::View;
 
@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct AdminListener {
     spec: AdminSpec,
-    bound: Option<Bound>,
+    bound: Option<BoundAdmin>,
     /// The fault that was logged last: why the address could not be bound or used.
     said: Option<String>,
 }

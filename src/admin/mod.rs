@@ -10,13 +10,13 @@
 //! One request per connection: the answer ends it. So one deadline for the request and one for the answer
 //! bound every connection, and a scrape every few seconds loses nothing by a new connection.
 
+mod acceptor;
 mod ask;
-mod door;
 mod guard;
 mod gzip;
 mod http;
+mod list_api;
 mod listener;
-mod lists;
 mod problems;
 mod query;
 mod refusal;
@@ -30,16 +30,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
-pub use ask::{At, ask, change};
-pub use door::MOST_CONNECTIONS;
+pub use acceptor::MOST_CONNECTIONS;
+pub use ask::{AdminTarget, ask, change};
 pub use listener::AdminListener;
 
 use crate::config::{AdminSpec, TokenFault, read_token};
 use crate::listener::BindFault;
 use crate::server::View;
 use crate::sys::{Address, SocketFile};
-use door::{Door, Limits};
-use guard::Guard;
+use acceptor::{AdminAcceptor, ClientLimits};
+use guard::RequestGuard;
 use refusal::Refusals;
 
 /// Connections that the kernel holds before they are accepted, as the standard library has it for TCP.
@@ -58,8 +58,8 @@ pub enum AdminFault {
 
 /// The admin listener, bound. Dropped, it is closed, and the file of its Unix socket removed.
 #[derive(Debug)]
-pub struct Bound {
-    socket: Socket,
+pub struct BoundAdmin {
+    socket: AdminSocket,
     address: Address,
     spec: AdminSpec,
     file: Option<SocketFile>,
@@ -67,12 +67,12 @@ pub struct Bound {
 
 /// A listening socket.
 #[derive(Debug)]
-enum Socket {
+enum AdminSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Bound {
+impl BoundAdmin {
     /// Where it listens; the port is the kernel's choice where the specification says 0.
     pub fn address(&self) -> &Address {
         &self.address
@@ -85,7 +85,7 @@ impl Bound {
 /// # Errors
 ///
 /// The error of the address, or the fault of the token's file.
-pub fn bind(spec: AdminSpec) -> Result<Bound, AdminFault> {
+pub fn bind(spec: AdminSpec) -> Result<BoundAdmin, AdminFault> {
     check_token(&spec)?;
     Ok(take_address(spec)?)
 }
@@ -98,22 +98,22 @@ fn check_token(spec: &AdminSpec) -> Result<(), TokenFault> {
     Ok(())
 }
 
-fn take_address(spec: AdminSpec) -> Result<Bound, BindFault> {
+fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
     let bind_tcp = |address: SocketAddr| {
         // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok((listener.local_addr()?.into(), Socket::Tcp(listener), None))
+        Ok((listener.local_addr()?.into(), AdminSocket::Tcp(listener), None))
     };
     let bound = match &spec.listen {
         Address::Tcp(address) => bind_tcp(*address),
         Address::Scoped(scoped) => scoped.resolve().and_then(bind_tcp),
         Address::Unix(path) => SocketFile::listen(path, Some(spec.mode), BACKLOG)
-            .map(|(socket, file)| (spec.listen.clone(), Socket::Unix(socket.into()), Some(file))),
+            .map(|(socket, file)| (spec.listen.clone(), AdminSocket::Unix(socket.into()), Some(file))),
     };
     let (address, socket, file) =
         bound.map_err(|source| BindFault::elsewhere(spec.listen.clone(), source))?;
-    Ok(Bound { socket, address, spec, file })
+    Ok(BoundAdmin { socket, address, spec, file })
 }
 
 /// Answers what is asked, and never ends by itself, unless the listener cannot be used at all, which is
@@ -126,21 +126,21 @@ fn take_address(spec: AdminSpec) -> Result<Bound, BindFault> {
 /// # Cancel safety
 ///
 /// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
-pub async fn serve(bound: Bound, view: Arc<View>) {
+pub async fn serve(bound: BoundAdmin, view: Arc<View>) {
     if let Err(error) = answer(bound, view).await {
         tracing::error!(%error, "admin cannot serve; connections are served without it");
     }
 }
 
 /// Serves as [`serve`] does, but returns an error at once if the listener cannot be used.
-async fn answer(bound: Bound, view: Arc<View>) -> io::Result<()> {
-    let Bound { socket, address, spec, file: _file } = bound;
+async fn answer(bound: BoundAdmin, view: Arc<View>) -> io::Result<()> {
+    let BoundAdmin { socket, address, spec, file: _file } = bound;
     let refusals = Refusals::new(Arc::clone(&view.metrics));
-    let door = Door::open(socket, address.clone(), Limits::default(), refusals)?;
+    let acceptor = AdminAcceptor::open(socket, address.clone(), ClientLimits::default(), refusals)?;
     tracing::info!(%address, "admin listens");
-    let guard = Guard::new(spec, Arc::clone(&view.metrics));
-    let service = http::router(view, guard).into_make_service_with_connect_info::<door::Peer>();
+    let guard = RequestGuard::new(spec, Arc::clone(&view.metrics));
+    let service = http::router(view, guard).into_make_service_with_connect_info::<acceptor::AdminPeer>();
     // No result to check: the door handles errors of accept, and the loop has no other end.
-    let _ = axum::serve(door, service).await;
+    let _ = axum::serve(acceptor, service).await;
     Ok(())
 }

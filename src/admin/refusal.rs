@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
-use super::door::Peer;
+use super::acceptor::AdminPeer;
 use crate::telemetry::{AdminRefusal, Metrics};
 
 /// The least time between two lines in the log.
@@ -41,9 +41,9 @@ pub(super) fn said(refusal: AdminRefusal) -> (StatusCode, &'static str) {
 
 /// Lets one line a minute into the log.
 #[derive(Debug, Default)]
-pub(super) struct Quiet(Mutex<Option<Instant>>);
+pub(super) struct LogInterval(Mutex<Option<Instant>>);
 
-impl Quiet {
+impl LogInterval {
     /// Whether it is time for another line.
     pub(super) fn may_tell(&self) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,16 +58,16 @@ impl Quiet {
 /// Counts and tells of what the door refuses, before there is a request to judge. Shared by all connections.
 pub(super) struct Refusals {
     metrics: Arc<Metrics>,
-    quiet: Quiet,
+    quiet: LogInterval,
 }
 
 impl Refusals {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self { metrics, quiet: Quiet::default() })
+        Arc::new(Self { metrics, quiet: LogInterval::default() })
     }
 
     /// Notes one refusal.
-    pub(super) fn note(&self, refusal: AdminRefusal, peer: &Peer) {
+    pub(super) fn note(&self, refusal: AdminRefusal, peer: &AdminPeer) {
         self.metrics.process().admin_refused(refusal);
         let reason = refusal.word();
         match self.quiet.may_tell() {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn the_log_is_told_once_a_minute() {
-        let quiet = Quiet::default();
+        let quiet = LogInterval::default();
         assert!(quiet.may_tell());
         assert!(!quiet.may_tell());
     }

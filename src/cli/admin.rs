@@ -41,7 +41,7 @@ pub(super) struct AdminArgs {
 
 impl AdminArgs {
     /// The listener to ask; faults are shown.
-    fn at(&self) -> Result<admin::At, ExitCode> {
+    fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
         let token =
             self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
                 complain(&fault.to_string());
@@ -54,7 +54,7 @@ impl AdminArgs {
                 ExitCode::from(FAULTY)
             })?,
         };
-        Ok(admin::At { address, token })
+        Ok(admin::AdminTarget { address, token })
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::process::Output;
 
-use pointsman::admin::{self, At};
+use pointsman::admin::{self, AdminTarget};
 use pointsman::config::{AdminSpec, TokenFor};
 use pointsman::relay::EngineChoice;
 use pointsman::sys::Address;
@@ -59,7 +59,7 @@ fn code(address: &Address, lines: &[&str]) -> u16 {
 }
 
 fn ask(address: &Address, token: Option<&str>, path: &str) -> u16 {
-    let at = At { address: address.clone(), token: token.map(str::to_owned) };
+    let at = AdminTarget { address: address.clone(), token: token.map(str::to_owned) };
     admin::ask(at, path, PATIENCE).unwrap_or_else(|error| panic!("{path}: {error}")).0
 }
 
@@ -128,7 +128,7 @@ fn changing_and_asking_are_two_things() {
     assert_eq!(ask(&address, None, "/api/v1/status"), 200);
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         let change = |token: Option<&str>| {
-            let at = At { address: address.clone(), token: token.map(str::to_owned) };
+            let at = AdminTarget { address: address.clone(), token: token.map(str::to_owned) };
             admin::change(at, method, "/metrics", PATIENCE).unwrap().0
         };
         assert_eq!((change(None), change(Some("wrong")), change(Some(TOKEN))), (401, 401, 405), "{method}");

@@ -18,7 +18,7 @@ use tokio::net::unix::UCred;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Socket;
+use super::AdminSocket;
 use super::refusal::{Refusals, said};
 use crate::limit::{Gate, GatePass};
 use crate::sys::Address;
@@ -49,7 +49,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// What one client may use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ClientLimits {
     /// Connections at once.
     pub(super) connections: u64,
     /// From the accept to the answer's first byte.
@@ -60,7 +60,7 @@ pub(super) struct Limits {
     pub(super) request_size: usize,
 }
 
-impl Default for Limits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             connections: MOST_CONNECTIONS,
@@ -73,24 +73,24 @@ impl Default for Limits {
 
 /// A listening socket, registered with the runtime.
 #[derive(Debug)]
-enum Listener {
+enum AcceptSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Listener {
-    async fn accept(&self) -> io::Result<(Box<dyn Line>, Peer)> {
+impl AcceptSocket {
+    async fn accept(&self) -> io::Result<(Box<dyn ByteStream>, AdminPeer)> {
         Ok(match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                (Box::new(stream), Peer::Tcp(peer))
+                (Box::new(stream), AdminPeer::Tcp(peer))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 let known = stream.peer_cred();
                 let uid = known.as_ref().ok().map(UCred::uid);
                 let pid = known.ok().and_then(|known| known.pid());
-                (Box::new(stream), Peer::Unix { uid, pid })
+                (Box::new(stream), AdminPeer::Unix { uid, pid })
             }
         })
     }
@@ -98,14 +98,14 @@ impl Listener {
 
 /// The other end of an admin connection, as far as the kernel knows it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
+pub(super) enum AdminPeer {
     /// An address.
     Tcp(SocketAddr),
     /// The user and the process that connected to the Unix socket.
     Unix { uid: Option<u32>, pid: Option<i32> },
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for AdminPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -119,32 +119,32 @@ impl fmt::Display for Peer {
 }
 
 /// What bytes come and go on.
-trait Line: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> Line for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> ByteStream for T {}
 
 /// The listening socket of admin.
-pub(super) struct Door {
-    listener: Listener,
+pub(super) struct AdminAcceptor {
+    listener: AcceptSocket,
     address: Address,
     gate: Arc<Gate>,
-    limits: Limits,
+    limits: ClientLimits,
     refusals: Arc<Refusals>,
     /// So that a lasting lack of descriptors is logged once.
     failing: bool,
 }
 
-impl Door {
+impl AdminAcceptor {
     /// Registers a non-blocking listening socket with the current runtime.
     pub(super) fn open(
-        socket: Socket,
+        socket: AdminSocket,
         address: Address,
-        limits: Limits,
+        limits: ClientLimits,
         refusals: Arc<Refusals>,
     ) -> io::Result<Self> {
         let listener = match socket {
-            Socket::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener)?),
-            Socket::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
+            AdminSocket::Tcp(listener) => AcceptSocket::Tcp(TcpListener::from_std(listener)?),
+            AdminSocket::Unix(listener) => AcceptSocket::Unix(UnixListener::from_std(listener)?),
         };
         Ok(Self { listener, address, gate: Gate::new(limits.connections), limits, refusals, failing: false })
     }
@@ -167,11 +167,11 @@ fn is_of_the_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-impl axum::serve::Listener for Door {
-    type Io = Visit;
-    type Addr = Peer;
+impl axum::serve::Listener for AdminAcceptor {
+    type Io = AdminConnection;
+    type Addr = AdminPeer;
 
-    async fn accept(&mut self) -> (Visit, Peer) {
+    async fn accept(&mut self) -> (AdminConnection, AdminPeer) {
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -184,22 +184,22 @@ impl axum::serve::Listener for Door {
             match self.gate.enter() {
                 Some(pass) => {
                     let refusals = Arc::clone(&self.refusals);
-                    return (Visit::new(stream, peer, pass, &self.limits, refusals), peer);
+                    return (AdminConnection::new(stream, peer, pass, &self.limits, refusals), peer);
                 }
                 None => self.refusals.note(AdminRefusal::Busy, &peer),
             }
         }
     }
 
-    fn local_addr(&self) -> io::Result<Peer> {
+    fn local_addr(&self) -> io::Result<AdminPeer> {
         // The library asks for it in the type of peers; nothing uses it.
-        Ok(self.address.tcp().map_or(Peer::Unix { uid: None, pid: None }, Peer::Tcp))
+        Ok(self.address.tcp().map_or(AdminPeer::Unix { uid: None, pid: None }, AdminPeer::Tcp))
     }
 }
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum RequestStage {
     /// The request comes, or its answer is made, which will then have so long.
     Asking(Duration),
     /// The answer goes out.
@@ -209,10 +209,10 @@ enum Stage {
 }
 
 /// One admin connection. Its reads and writes fail when its time or its bytes are used up.
-pub(super) struct Visit {
-    stream: Box<dyn Line>,
-    peer: Peer,
-    stage: Stage,
+pub(super) struct AdminConnection {
+    stream: Box<dyn ByteStream>,
+    peer: AdminPeer,
+    stage: RequestStage,
     /// The end of the stage.
     deadline: Pin<Box<Sleep>>,
     /// Bytes that may still be read; a read that begins within them may pass them by one buffer.
@@ -223,18 +223,18 @@ pub(super) struct Visit {
     _pass: GatePass,
 }
 
-impl Visit {
+impl AdminConnection {
     fn new(
-        stream: Box<dyn Line>,
-        peer: Peer,
+        stream: Box<dyn ByteStream>,
+        peer: AdminPeer,
         pass: GatePass,
-        limits: &Limits,
+        limits: &ClientLimits,
         refusals: Arc<Refusals>,
     ) -> Self {
         Self {
             stream,
             peer,
-            stage: Stage::Asking(limits.answer_time),
+            stage: RequestStage::Asking(limits.answer_time),
             deadline: Box::pin(sleep(limits.request_time)),
             left: limits.request_size,
             is_unread: false,
@@ -278,7 +278,7 @@ impl Visit {
 
     /// Whether a part of the answer may be written.
     fn check_answer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.stage == Stage::Refused {
+        if self.stage == RequestStage::Refused {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         self.answer();
@@ -291,8 +291,8 @@ impl Visit {
 
     /// A first byte is to be written: from here the answer's own time counts.
     fn answer(&mut self) {
-        if let Stage::Asking(answer_time) = self.stage {
-            self.stage = Stage::Answering;
+        if let RequestStage::Asking(answer_time) = self.stage {
+            self.stage = RequestStage::Answering;
             self.deadline.as_mut().reset(Instant::now() + answer_time);
         }
     }
@@ -302,16 +302,16 @@ fn too_large() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the request is too large")
 }
 
-impl AsyncRead for Visit {
+impl AsyncRead for AdminConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.stage == Stage::Refused {
+        if self.stage == RequestStage::Refused {
             return self.poll_rest(cx);
         }
-        let is_asking = matches!(self.stage, Stage::Asking(_));
+        let is_asking = matches!(self.stage, RequestStage::Asking(_));
         if let Err(error) = self.check_time(cx) {
             if is_asking {
                 self.refuse(AdminRefusal::Timeout, cx);
@@ -325,7 +325,7 @@ impl AsyncRead for Visit {
                 return Poll::Ready(Err(too_large()));
             }
             self.refuse(AdminRefusal::TooLarge, cx);
-            self.stage = Stage::Refused;
+            self.stage = RequestStage::Refused;
             self.left = LINGER_SIZE;
             self.deadline.as_mut().reset(Instant::now() + LINGER_TIME);
             return self.poll_rest(cx);
@@ -337,7 +337,7 @@ impl AsyncRead for Visit {
     }
 }
 
-impl AsyncWrite for Visit {
+impl AsyncWrite for AdminConnection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.check_answer(cx)?;
         let written = Pin::new(&mut *self.stream).poll_write(cx, bytes);
@@ -387,16 +387,16 @@ mod tests {
     /// More bytes than the buffers of two sockets hold.
     const LARGE: usize = 64 << 20;
 
-    fn limits() -> Limits {
-        Limits { request_time: LONG, answer_time: LONG, ..Limits::default() }
+    fn limits() -> ClientLimits {
+        ClientLimits { request_time: LONG, answer_time: LONG, ..ClientLimits::default() }
     }
 
     /// Runs a door whose answer at `/` is one line and at `/large` has [`LARGE`] bytes.
-    fn open(limits: Limits) -> SocketAddr {
+    fn open(limits: ClientLimits) -> SocketAddr {
         open_counted(limits).0
     }
 
-    fn open_counted(limits: Limits) -> (SocketAddr, Arc<Metrics>) {
+    fn open_counted(limits: ClientLimits) -> (SocketAddr, Arc<Metrics>) {
         let metrics = Metrics::new();
         let refusals = Refusals::new(Arc::clone(&metrics));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -407,8 +407,10 @@ mod tests {
             runtime.block_on(async {
                 let large = || async { "x".repeat(LARGE) };
                 let router = Router::new().route("/", get("answer\n")).route("/large", get(large));
-                let door = Door::open(Socket::Tcp(listener), address.into(), limits, refusals).unwrap();
-                let _ = axum::serve(door, router).await;
+                let acceptor =
+                    AdminAcceptor::open(AdminSocket::Tcp(listener), address.into(), limits, refusals)
+                        .unwrap();
+                let _ = axum::serve(acceptor, router).await;
             });
         });
         (address, metrics)
@@ -433,7 +435,7 @@ mod tests {
     }
 
     /// What is said to this request, and that it is counted once, for this reason.
-    fn check_refused(limits: Limits, request: &[u8], code: &str, reason: &str) {
+    fn check_refused(limits: ClientLimits, request: &[u8], code: &str, reason: &str) {
         let (address, metrics) = open_counted(limits);
         let answer = answer(&mut StdStream::connect(address).unwrap(), request);
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{answer:?}");
@@ -443,7 +445,7 @@ mod tests {
         assert_eq!(others.iter().sum::<u64>(), 1, "{reason}");
     }
 
-    fn check(limits: Limits, request: &[u8], answered: bool) {
+    fn check(limits: ClientLimits, request: &[u8], answered: bool) {
         let mut stream = StdStream::connect(open(limits)).unwrap();
         let answer = answer(&mut stream, request);
         assert_eq!(answer.ends_with("answer\n"), answered, "{answer:?}");
@@ -456,7 +458,7 @@ mod tests {
 
     #[test]
     fn who_says_nothing_or_half_a_request_is_closed() {
-        let limits = Limits { request_time: SHORT, ..limits() };
+        let limits = ClientLimits { request_time: SHORT, ..limits() };
         check(limits, b"", false);
         check(limits, b"GET / HTTP/1.0\r\n", false);
         check(limits, b"GET / HTTP/1.0\r\nA: ", false);
@@ -466,7 +468,7 @@ mod tests {
 
     #[test]
     fn an_answered_connection_does_not_stay_for_ever() {
-        check(Limits { answer_time: SHORT, ..limits() }, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
+        check(ClientLimits { answer_time: SHORT, ..limits() }, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true);
     }
 
     #[test]
@@ -478,12 +480,12 @@ mod tests {
         request.extend(b"\r\n");
         check(limits(), &request, false);
         check_refused(limits(), &request, "431", "too_large");
-        check(Limits { request_size: 1 << 20, ..limits() }, &request, true);
+        check(ClientLimits { request_size: 1 << 20, ..limits() }, &request, true);
     }
 
     #[test]
     fn who_does_not_read_is_closed() {
-        let limits = Limits { connections: 1, answer_time: SHORT, ..limits() };
+        let limits = ClientLimits { connections: 1, answer_time: SHORT, ..limits() };
         let (address, metrics) = open_counted(limits);
         let mut deaf = StdStream::connect(address).unwrap();
         deaf.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
@@ -496,7 +498,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_limit_are_let_in() {
-        let (address, metrics) = open_counted(Limits { connections: 2, ..limits() });
+        let (address, metrics) = open_counted(ClientLimits { connections: 2, ..limits() });
         let silent = [StdStream::connect(address).unwrap(), StdStream::connect(address).unwrap()];
         assert_eq!(answer(&mut StdStream::connect(address).unwrap(), b""), "");
         assert_eq!(refused(&metrics, "busy"), 1);

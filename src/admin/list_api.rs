@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::guard::Origin;
+use super::guard::RequestOrigin;
 use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::{EventKind, Severity, View};
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Why a request is not answered with what it asks for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(super) enum ListRefusal {
     /// The configuration has no such list.
     #[error("there is no list of that name; GET /api/v1/lists has them")]
     NoList,
@@ -96,15 +96,15 @@ struct Addition {
 
 /// Whether an address is in a list, and why.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
+struct MembershipAnswer<'a> {
     list: &'a str,
     address: String,
     listed: bool,
-    by: Vec<Reason>,
+    by: Vec<MembershipReason>,
 }
 
 #[derive(Debug, Serialize)]
-struct Reason {
+struct MembershipReason {
     /// `entries`, `file` or `added`.
     part: &'static str,
     /// The entry; of the first two parts all addresses around that are in it.
@@ -115,7 +115,7 @@ struct Reason {
 
 /// What a change did.
 #[derive(Debug, Serialize)]
-struct Change<'a> {
+struct ListChange<'a> {
     list: &'a str,
     entry: String,
     /// `added`, `extended`, `removed` or `absent`.
@@ -130,7 +130,7 @@ pub(super) fn all(view: &View) -> String {
 }
 
 /// One list, or whether an address is in it: `query` may have `address`.
-pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String, Refusal> {
+pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String, ListRefusal> {
     let list = find(view, name)?;
     let now = Instant::now();
     let Some(address) = value(query, "address")? else {
@@ -139,10 +139,10 @@ pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String
             added.map(|(entry, end)| Addition { entry: entry.to_string(), ttl_seconds: left(end, now) });
         return Ok(json(&WithAdditions { list: status(&list), added: added.collect() }));
     };
-    let address: IpAddr = address.parse().map_err(|_| Refusal::Address)?;
+    let address: IpAddr = address.parse().map_err(|_| ListRefusal::Address)?;
     let by: Vec<_> = list.reasons(address, now).into_iter().map(|listed| reason(&listed, now)).collect();
     let (listed, address) = (!by.is_empty(), address.to_canonical().to_string());
-    Ok(json(&Answer { list: &list.name, address, listed, by }))
+    Ok(json(&MembershipAnswer { list: &list.name, address, listed, by }))
 }
 
 /// Adds an entry; `query` may have `ttl` and `force`.
@@ -150,22 +150,22 @@ pub(super) fn add(
     view: &View,
     (name, entry): (&str, &str),
     query: Option<&str>,
-    by: Origin,
-) -> Result<String, Refusal> {
+    by: RequestOrigin,
+) -> Result<String, ListRefusal> {
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
     let [ttl, force] = values(query, ["ttl", "force"])?;
     let is_forced = match force.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
-        Some(_) => return Err(Refusal::Force),
+        Some(_) => return Err(ListRefusal::Force),
     };
     if entry.is_wide() && !is_forced {
-        return Err(Refusal::Wide(entry));
+        return Err(ListRefusal::Wide(entry));
     }
     let ttl = ttl.map(|text| {
-        let ttl = humantime::parse_duration(&text).map_err(|_| Refusal::Ttl)?;
-        if ttl.is_zero() || ttl > LONGEST { Err(Refusal::Ttl) } else { Ok(ttl) }
+        let ttl = humantime::parse_duration(&text).map_err(|_| ListRefusal::Ttl)?;
+        if ttl.is_zero() || ttl > LONGEST { Err(ListRefusal::Ttl) } else { Ok(ttl) }
     });
     let ttl = ttl.transpose()?;
     let now = Instant::now();
@@ -180,7 +180,7 @@ pub(super) fn add(
         format!("{entry} was {result} in list {name}, by {by}"),
     );
     let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
-    Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds }))
+    Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
 
 /// Removes an entry that was added. One that is not there is no fault: it may have ended a moment ago.
@@ -188,26 +188,26 @@ pub(super) fn remove(
     view: &View,
     (name, entry): (&str, &str),
     query: Option<&str>,
-    by: Origin,
-) -> Result<String, Refusal> {
+    by: RequestOrigin,
+) -> Result<String, ListRefusal> {
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
     if query.is_some() {
-        return Err(Refusal::Query("nothing".to_owned()));
+        return Err(ListRefusal::Query("nothing".to_owned()));
     }
     let result = if list.kept.additions.remove(entry, Instant::now()) { "removed" } else { "absent" };
     tracing::info!(list = name, %entry, %by, "an entry was to be removed: {result}");
     let text = format!("{entry} was to be removed from list {name}, by {by}: {result}");
     view.events.note(EventKind::List, Severity::Info, text);
-    Ok(json(&Change { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
+    Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
 }
 
-fn find(view: &View, name: &str) -> Result<Arc<List>, Refusal> {
-    view.snapshot.load().lists.get(name).cloned().ok_or(Refusal::NoList)
+fn find(view: &View, name: &str) -> Result<Arc<List>, ListRefusal> {
+    view.snapshot.load().lists.get(name).cloned().ok_or(ListRefusal::NoList)
 }
 
 /// The value of the one word that a query may have.
-fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, Refusal> {
+fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, ListRefusal> {
     values(query, [word]).map(|[value]| value)
 }
 
@@ -215,10 +215,10 @@ fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, Refu
 fn values<const COUNT: usize>(
     query: Option<&str>,
     words: [&'static str; COUNT],
-) -> Result<[Option<String>; COUNT], Refusal> {
+) -> Result<[Option<String>; COUNT], ListRefusal> {
     query::values(query, words).map_err(|fault| match fault {
-        QueryFault::Other => Refusal::Query(words.join(" and ")),
-        QueryFault::Escape => Refusal::Escape,
+        QueryFault::Other => ListRefusal::Query(words.join(" and ")),
+        QueryFault::Escape => ListRefusal::Escape,
     })
 }
 
@@ -248,12 +248,14 @@ fn status(list: &List) -> ListStatus<'_> {
     }
 }
 
-fn reason(listed: &Listed, now: Instant) -> Reason {
+fn reason(listed: &Listed, now: Instant) -> MembershipReason {
     match listed {
-        Listed::Written(span) => Reason { part: "entries", entry: span.to_string(), ttl_seconds: None },
-        Listed::File(span) => Reason { part: "file", entry: span.to_string(), ttl_seconds: None },
+        Listed::Written(span) => {
+            MembershipReason { part: "entries", entry: span.to_string(), ttl_seconds: None }
+        }
+        Listed::File(span) => MembershipReason { part: "file", entry: span.to_string(), ttl_seconds: None },
         Listed::Added(entry, end) => {
-            Reason { part: "added", entry: entry.to_string(), ttl_seconds: left(*end, now) }
+            MembershipReason { part: "added", entry: entry.to_string(), ttl_seconds: left(*end, now) }
         }
     }
 }
