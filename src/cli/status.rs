@@ -74,7 +74,7 @@ fn problems(status: &Value, out: &mut String) {
 }
 
 fn listeners(status: &Value, out: &mut String) {
-    let mut table = Table::new(["LISTENER", "PROTOCOL", "OPEN", "ROUTES", "ADDRESSES"]);
+    let mut table = TextTable::new(["LISTENER", "PROTOCOL", "OPEN", "ROUTES", "ADDRESSES"]);
     for listener in items(&status["listeners"]) {
         let addresses: Vec<_> = items(&listener["addresses"]).iter().map(text).collect();
         table.add([
@@ -89,7 +89,7 @@ fn listeners(status: &Value, out: &mut String) {
 }
 
 fn pools(status: &Value, out: &mut String) {
-    let mut table = Table::new(["POOL", "BALANCE", "UP", "OPEN", "WAITING"]);
+    let mut table = TextTable::new(["POOL", "BALANCE", "UP", "OPEN", "WAITING"]);
     for pool in items(&status["pools"]) {
         let backends = items(&pool["backends"]);
         let up = backends.iter().filter(|backend| backend["state"] == "up").count();
@@ -133,7 +133,7 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
     };
     rows.truncate(rows.len() - left_out);
     let titles = ["BACKEND", "STATE", "SINCE", "OPEN", "LIMIT", "TOTAL", "WEIGHT", "CHECKS", "WHY"];
-    let mut table = Table::new(titles);
+    let mut table = TextTable::new(titles);
     for (pool, backend) in rows {
         let (connections, checks) = (&backend["connections"], &backend["checks"]);
         table.add([
@@ -169,7 +169,7 @@ fn events(status: &Value, extent: Extent, out: &mut String) {
         Extent::All => events.len(),
         Extent::Some => EVENTS.min(events.len()),
     };
-    let mut table = Table::new(["EVENT", "SEVERITY", "WHAT HAPPENED"]);
+    let mut table = TextTable::new(["EVENT", "SEVERITY", "WHAT HAPPENED"]);
     for event in &events[..shown] {
         // One line each: what a fault says in full stands above.
         let what = text(&event["text"]);
@@ -237,11 +237,11 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Columns as wide as their widest cell. No cell has a line end.
-struct Table<const COLUMNS: usize> {
+struct TextTable<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
 
-impl<const COLUMNS: usize> Table<COLUMNS> {
+impl<const COLUMNS: usize> TextTable<COLUMNS> {
     fn new(titles: [&str; COLUMNS]) -> Self {
         Self { rows: vec![titles.map(str::to_owned)] }
     }
@@ -344,7 +344,7 @@ EVENT                SEVERITY  WHAT HAPPENED
 
     #[test]
     fn cells_are_escaped_and_measured_as_a_terminal_shows_them() {
-        let mut table = Table::new(["NAME", "WHY"]);
+        let mut table = TextTable::new(["NAME", "WHY"]);
         table.add(["\u{65e5}\u{672c}".to_owned(), "a\nb\u{1b}[2J".to_owned()]);
         table.add(["e\u{301}\u{202e}".to_owned(), "c".to_owned()]);
         let mut out = String::new();
