@@ -32,7 +32,7 @@ use status::Extent;
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The JSON Schema of the configuration file.
-const SCHEMA: &str = include_str!("../config.schema.json");
+const SCHEMA: &str = include_str!("../../config.schema.json");
 
 /// A failure while running.
 const FAILED: u8 = 1;

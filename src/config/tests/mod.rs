@@ -33,7 +33,7 @@ use crate::wire::Script;
 use crate::wire::dialogue::ScriptStep;
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
-const EXAMPLE: &str = include_str!("../../config.example.toml");
+const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config")
