@@ -27,7 +27,7 @@ use super::own_backends::refuse_cycles;
 use super::reload::ReloadFault;
 use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
-use super::signals::{EarlySignals, SignalStreams, answer_foreign};
+use super::signals::{EarlySignals, SignalStreams, answer_foreign, any_signal};
 use super::source::try_sources;
 use super::standing::StandingKind;
 use super::view::ControlRequest;
@@ -568,18 +568,6 @@ async fn at(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
-    std::future::poll_fn(|cx| {
-        for (kind, signal) in signals.iter_mut() {
-            if signal.poll_recv(cx).is_ready() {
-                return std::task::Poll::Ready(*kind);
-            }
-        }
-        std::task::Poll::Pending
-    })
-    .await
 }
 
 pub(super) async fn any_worker(workers: &mut [crate::worker::Worker]) -> (usize, io::Result<()>) {

@@ -66,6 +66,23 @@ impl EarlySignals {
 /// The signals of a control loop.
 pub(super) type SignalStreams = Vec<(SignalKind, Signal)>;
 
+/// Waits for the next signal.
+///
+/// # Cancel safety
+///
+/// A signal is taken only when this returns it.
+pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
+    std::future::poll_fn(|cx| {
+        for (kind, signal) in signals.iter_mut() {
+            if signal.poll_recv(cx).is_ready() {
+                return std::task::Poll::Ready(*kind);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
 /// Logs which signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
 pub(super) fn answer_foreign(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
