@@ -1,7 +1,7 @@
 //! Files that are read whole, opened so that nobody waits: the open of a FIFO would, for its writer, and the
 //! thread with it.
 
-#![allow(clippy::disallowed_methods, reason = "its callers are listed in ARCHITECTURE.md")]
+#![allow(clippy::disallowed_methods, reason = "docs/design/0013-outside.md lists its callers")]
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io;

@@ -1,6 +1,9 @@
 //! The file of a listening Unix socket: made, guarded, and removed again.
 
-#![allow(clippy::disallowed_methods, reason = "sockets; ARCHITECTURE.md says who waits for them")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "sockets; docs/design/0013-outside.md names the threads that wait"
+)]
 
 use std::fs;
 use std::io;

@@ -282,13 +282,13 @@ fn one_file_names_the_tls_library() {
     assert!(manifest.contains("\ntls-checks = [\"dep:rustls\"]\n"), "it can be left out");
 }
 
+/// The page that lists each place where the process may wait for the outside.
+const OUTSIDE: &str = "docs/design/0013-outside.md";
+
 #[test]
 fn what_writes_to_the_outside_is_in_the_list() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let section =
-        text.split("\n## ").find(|section| section.starts_with("Where the process touches the outside"));
-    let named: Vec<_> =
-        section.expect("ARCHITECTURE.md has the list").split('`').skip(1).step_by(2).collect();
+    let text = fs::read_to_string(root().join(OUTSIDE)).unwrap();
+    let named: Vec<_> = text.split('`').skip(1).step_by(2).collect();
     let words =
         ["stderr()", "stdout()", "UnixDatagram", "println!", "eprintln!", "print!", "eprint!", "dbg!"];
     let (mut faults, mut seen) = (Vec::new(), 0);
@@ -303,7 +303,7 @@ fn what_writes_to_the_outside_is_in_the_list() {
     assert!(seen >= 6, "only {seen} such lines seen");
     assert_none(
         &faults,
-        "ARCHITECTURE.md says which thread writes to the outside, and what happens if nobody reads",
+        "docs/design/0013-outside.md names the thread of each write to the outside, and its bound",
     );
 }
 
@@ -356,11 +356,8 @@ fn tests_wait_for_conditions_and_not_for_time() {
 /// The places where the program may wait for a file system, each of which says so to clippy.
 #[test]
 fn the_places_that_touch_files_are_listed() {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let section =
-        text.split("## Where the process touches the outside").nth(1).expect("the section is there");
-    let section = section.split("\n## ").next().unwrap();
-    let listed: BTreeSet<_> = section
+    let text = fs::read_to_string(root().join(OUTSIDE)).unwrap();
+    let listed: BTreeSet<_> = text
         .split('`')
         .skip(1)
         .step_by(2)
@@ -376,7 +373,7 @@ fn the_places_that_touch_files_are_listed() {
     assert!(allowed.len() > 5, "{allowed:?}");
     assert_eq!(
         allowed, listed,
-        "files that may call what clippy.toml forbids, and those that ARCHITECTURE.md lists"
+        "files that may call what clippy.toml forbids, and those that its page lists"
     );
 }
 
