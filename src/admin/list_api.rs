@@ -169,17 +169,18 @@ pub(super) fn add(
     });
     let ttl = ttl.transpose()?;
     let now = Instant::now();
-    let result = match list.kept.additions.add(entry, ttl.map(|ttl| now + ttl), now)? {
-        AdditionOutcome::New => "added",
-        AdditionOutcome::Again => "extended",
-    };
-    tracing::info!(list = name, %entry, ttl = ttl.map(|ttl| ttl.as_secs()), %by, "an entry was {result}");
-    view.events.note(
-        EventKind::List,
-        Severity::Info,
-        format!("{entry} was {result} in list {name}, by {by}"),
-    );
     let ttl_seconds = ttl.map(|ttl| ttl.as_secs());
+    let (result, text) = match list.kept.additions.add(entry, ttl.map(|ttl| now + ttl), now)? {
+        AdditionOutcome::New => {
+            tracing::info!(list = name, %entry, result = "added", ttl = ttl_seconds, %by, "an entry was added to a list");
+            ("added", format!("{entry} was added to list {name}, by {by}"))
+        }
+        AdditionOutcome::Again => {
+            tracing::info!(list = name, %entry, result = "extended", ttl = ttl_seconds, %by, "an entry of a list has another end");
+            ("extended", format!("{entry} of list {name} has another end, by {by}"))
+        }
+    };
+    view.events.note(EventKind::List, Severity::Info, text);
     Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
 
@@ -195,9 +196,13 @@ pub(super) fn remove(
     if query.is_some() {
         return Err(ListRefusal::Query("nothing".to_owned()));
     }
-    let result = if list.kept.additions.remove(entry, Instant::now()) { "removed" } else { "absent" };
-    tracing::info!(list = name, %entry, %by, "an entry was to be removed: {result}");
-    let text = format!("{entry} was to be removed from list {name}, by {by}: {result}");
+    let (result, text) = if list.kept.additions.remove(entry, Instant::now()) {
+        tracing::info!(list = name, %entry, result = "removed", %by, "an entry was removed from a list");
+        ("removed", format!("{entry} was removed from list {name}, by {by}"))
+    } else {
+        tracing::info!(list = name, %entry, result = "absent", %by, "an entry to remove is not in the list");
+        ("absent", format!("{entry} is not in list {name}, and was not removed, by {by}"))
+    };
     view.events.note(EventKind::List, Severity::Info, text);
     Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
 }

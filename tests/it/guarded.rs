@@ -283,6 +283,24 @@ fn changes_need_a_unix_socket_or_a_token() {
     let line = program.stderr.wait_for("an entry was added");
     let user = format!("uid={}", nix_uid());
     assert!(line.contains("203.0.113.7/32") && line.contains(&user) && line.contains("pid="), "{line}");
+    // The message is the same each time; what is different from one change to the next stands in fields.
+    assert!(
+        line.contains("an entry was added to a list list=\"bans\" entry=203.0.113.7/32 result=\"added\" by=")
+    );
+    run(&add(&socket, &["--ttl", "1h"]), 0, "extended");
+    let line = program.stderr.wait_for("an entry of a list has another end list=\"bans\"");
+    assert!(line.contains("result=\"extended\" ttl=3600 by="), "{line}");
+    for (nth, result, message) in [
+        (1, "removed", "an entry was removed from a list"),
+        (1, "absent", "an entry to remove is not in the list"),
+    ] {
+        run(&["list", "remove", "bans", "203.0.113.7", "--admin", &socket].map(str::to_owned), 0, result);
+        let line = program.stderr.wait_for_nth(nth, message);
+        assert!(
+            line.contains(&format!("list=\"bans\" entry=203.0.113.7/32 result=\"{result}\" by=")),
+            "{line}"
+        );
+    }
     program.expect_end_by("TERM");
 
     let file = folder.write("token.toml", &text("listen = \"127.0.0.1:0\"\ntoken_file = \"token\""));
