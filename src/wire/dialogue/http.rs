@@ -81,13 +81,14 @@ impl HttpScript {
 #[derive(Clone, Debug)]
 pub(super) struct HttpState {
     script: Arc<HttpScript>,
+    head: HeadSearch,
     /// The body, once its head is read.
     body: Option<Body>,
 }
 
 impl HttpState {
     pub(super) fn new(script: Arc<HttpScript>) -> Self {
-        Self { script, body: None }
+        Self { script, head: HeadSearch::default(), body: None }
     }
 
     pub(super) fn receive(
@@ -102,12 +103,12 @@ impl HttpState {
         match status {
             // Hints before the answer itself; 101 would be the end of HTTP.
             101 => return Err(DialogueFault::Unexpected),
-            100..=199 => return Ok(DialogueReply::Hear { used: head(heard).unwrap_or(0) }),
+            100..=199 => return Ok(DialogueReply::Hear { used: self.head.end(heard).unwrap_or(0) }),
             _ if !self.script.expects(status) => return Err(DialogueFault::Unexpected),
             _ => {}
         }
         let Some(expected) = &self.script.body else { return Ok(ALIVE) };
-        let Some(used) = head(heard) else {
+        let Some(used) = self.head.end(heard) else {
             return if heard.len() < MOST_HEARD { Ok(MORE) } else { Err(DialogueFault::Endless) };
         };
         let framing = match status {
@@ -143,11 +144,70 @@ fn status(heard: &[u8]) -> Result<Option<u16>, DialogueFault> {
     if is_status { Ok(Some(status)) } else { Err(DialogueFault::Unexpected) }
 }
 
-/// The length of a head with the empty line that ends it. A line may end in a bare line feed (RFC 9112, section 2.2).
-fn head(heard: &[u8]) -> Option<usize> {
-    heard.iter().enumerate().filter(|(_, byte)| **byte == b'\n').find_map(|(at, _)| match heard[at + 1..] {
-        [b'\n', ..] => Some(at + 2),
-        [b'\r', b'\n', ..] => Some(at + 3),
-        _ => None,
-    })
+/// Finds the end of a head in bytes that come one after the other. Each byte is looked at once, but for the last two
+/// before each read.
+#[derive(Clone, Debug, Default)]
+struct HeadSearch {
+    /// No end begins before this byte.
+    searched: usize,
+}
+
+impl HeadSearch {
+    /// Returns the length of a head with the empty line that ends it; `None` if more must come. `heard` begins with the
+    /// bytes of the call before, unless that found an end. A line may end in a bare line feed (RFC 9112, section 2.2).
+    fn end(&mut self, heard: &[u8]) -> Option<usize> {
+        let from = std::mem::replace(&mut self.searched, heard.len().saturating_sub(2));
+        let mut line_feeds = (from..heard.len()).filter(|&at| heard[at] == b'\n');
+        let end = line_feeds.find_map(|at| match heard[at + 1..] {
+            [b'\n', ..] => Some(at + 2),
+            [b'\r', b'\n', ..] => Some(at + 3),
+            _ => None,
+        });
+        if end.is_some() {
+            self.searched = 0;
+        }
+        end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_where_its_empty_line_does_however_it_is_cut() {
+        for (head, rest) in
+            [("HTTP/1.1 200 OK\r\nA: b\r\n\r\n", "x"), ("HTTP/1.1 200 OK\n\n", "\r\n\r\n"), ("a\n\r\n", "")]
+        {
+            let bytes = [head, rest].concat().into_bytes();
+            let mut search = HeadSearch::default();
+            let cuts = (0..=bytes.len()).find_map(|cut| search.end(&bytes[..cut]));
+            assert_eq!((cuts, search.searched), (Some(head.len()), 0), "{head:?}");
+            for cut in 0..bytes.len() {
+                let mut search = HeadSearch::default();
+                let end = search.end(&bytes[..cut]).or_else(|| search.end(&bytes));
+                assert_eq!(end, Some(head.len()), "{head:?} cut at {cut}");
+            }
+        }
+    }
+
+    /// A head in many pieces is searched once, not once for each piece.
+    #[test]
+    fn what_was_searched_is_not_searched_again() {
+        let mut search = HeadSearch::default();
+        let mut heard = Vec::new();
+        let mut looked_at = 0;
+        while heard.len() < MOST_HEARD {
+            heard.extend_from_slice(b"A: b\r\n");
+            let from = search.searched;
+            assert_eq!(search.end(&heard), None);
+            looked_at += heard.len() - from;
+        }
+        assert!(looked_at < 2 * heard.len(), "{looked_at} of {}", heard.len());
+        // An end in the part that was searched is not seen, so that part is not read.
+        heard[..2].copy_from_slice(b"\n\n");
+        assert_eq!(search.end(&heard), None);
+        heard.extend_from_slice(b"\r\n");
+        assert_eq!(search.end(&heard), Some(heard.len()));
+    }
 }
