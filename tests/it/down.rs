@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use pointsman::admin;
 use serde_json::{Value, json};
 
-use crate::process::{Folder, Program};
+use crate::process::{Folder, Program, command, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
 /// A server that gives each request the same answer, and closes.
@@ -155,4 +155,44 @@ fn a_pool_that_discovers_its_backends_is_not_lost_at_the_start() {
     program.stderr.wait_for("backends were found pool=app");
     found("");
     program.stderr.wait_for("pool has no backend left: new connections are refused pool=app left=0 of 0");
+}
+
+/// The words of a backend are escaped once by each form that shows them: a value of JSON is what the backend sent.
+#[test]
+fn words_of_a_backend_are_escaped_once() {
+    const WORDS: &str = "HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t";
+    let folder = Folder::new("down-words");
+    let web = Web::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
+    let (program, admin) = start(&folder, &web.written("b1"));
+    let line = program.stderr.wait_for("backend down pool=app backend=b1");
+    assert!(line.contains(r#"heard="HTTP/1.0 503 \"sorry\" a\\b é\t" left="#), "{line}");
+    assert_eq!(backend(admin, 0)["checks"]["heard"], WORDS);
+    let (_, page) = admin::ask(admin, "/api/v1/status", PATIENCE).unwrap();
+    let status: Value = serde_json::from_str(&page).unwrap();
+    let texts = |what: &str| -> Vec<String> {
+        let items = status[what].as_array().unwrap().iter();
+        items.filter_map(|item| item["text"].as_str().map(str::to_owned)).collect()
+    };
+    let problem = format!("checks failed: unexpected answer, it said \"{WORDS}\"");
+    assert!(texts("problems").iter().any(|text| text.ends_with(&problem)), "{page}");
+    let event = format!("app/b1 is down: checks failed: unexpected answer: \"{WORDS}\"");
+    assert!(texts("events").contains(&event), "{page}");
+    let output = run(&["status", "--admin", &admin.to_string()]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.contains(r#"unexpected answer: "HTTP/1.0 503 "sorry" a\b é\t""#), "{table}");
+}
+
+#[test]
+fn words_of_a_backend_are_escaped_once_in_a_log_of_json() {
+    let folder = Folder::new("down-json");
+    let web = Web::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
+    let text = format!(
+        "workers = 1\nlog.format = 'json'\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'app'\n\
+         [pool.app]\nbackends = [{}]\nhealth = {{ check = 'http', interval = '100ms', fall = 1 }}\n",
+        web.written("b1")
+    );
+    let program = Program::start(command(&["run"]).arg(folder.write("config.toml", &text)));
+    let line = program.stderr.wait_for("\"backend down\"");
+    let json: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(json["fields"]["heard"], "HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t", "{line}");
 }

@@ -10,7 +10,7 @@ use crate::pool::HealthSpec;
 pub struct CheckFailure {
     /// The kind of fault.
     pub fault: CheckFault,
-    /// The first words of the backend's answer, escaped and cut, or what is wrong with it; `None` if it sent nothing.
+    /// The first words of the backend's answer, cut and not escaped, or what is wrong with it; `None` if it sent nothing.
     pub heard: Option<Arc<str>>,
 }
 

@@ -168,14 +168,24 @@ async fn talk(
     }
 }
 
-/// The first line of a backend's answer, cut and escaped, as it may be anything; `None` if it is empty.
+/// Returns the first line of a backend's answer, cut, as text; `None` if it is empty. Bytes that are not UTF-8 become the
+/// characters of the same numbers, so no byte is lost. The text may have any character: each place that shows it
+/// escapes it in its own way.
 pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
     /// A status line or a greeting is shorter, and an error of a database begins here.
     const SHOWN: usize = 96;
     let heard = heard.trim_ascii_start();
     let line = heard.split(|&byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
-    let shown = line[..line.len().min(SHOWN)].escape_ascii().to_string();
-    Some(shown.into()).filter(|_| !line.is_empty())
+    let shown = &line[..line.len().min(SHOWN)];
+    let text: String = match str::from_utf8(shown) {
+        Ok(text) => text.into(),
+        // The cut went through a character.
+        Err(error) if error.error_len().is_none() && line.len() > SHOWN => {
+            String::from_utf8_lossy(&shown[..error.valid_up_to()]).into()
+        }
+        Err(_) => shown.iter().map(|&byte| char::from(byte)).collect(),
+    };
+    Some(text.into()).filter(|_| !line.is_empty())
 }
 
 /// Whose fault a failed connect is.

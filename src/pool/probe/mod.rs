@@ -54,7 +54,7 @@ pub struct CheckReport {
 pub struct CheckFinding {
     /// How it ended.
     pub outcome: CheckOutcome,
-    /// The first words of an answer that did not do, escaped and cut; `None` if there were none.
+    /// The first words of an answer that did not do, cut; `None` if there were none.
     pub heard: Option<Arc<str>>,
     /// The part of its time for which it listened whether more would come, after the answer that it needed.
     pub listened: Duration,

@@ -340,13 +340,16 @@ async fn a_dialogue_decides() {
 }
 
 #[test]
-fn the_first_words_are_cut_and_escaped() {
+fn the_first_words_are_text_and_cut() {
     let check = |heard: &[u8], expected: Option<&str>| {
         assert_eq!(first_words(heard).as_deref(), expected, "{}", heard.escape_ascii());
     };
     check(b"HTTP/1.0 503 Service Unavailable\r\nServer: x\r\n", Some("HTTP/1.0 503 Service Unavailable"));
-    check(b"-LOADING \"a\"\n", Some("-LOADING \\\"a\\\""));
-    check(b"\x15\x03\xff\x1b[31m", Some("\\x15\\x03\\xff\\x1b[31m"));
+    check(b"-LOADING \"a\"\n", Some("-LOADING \"a\""));
+    check(b"\x15\x03\xff\x1b[31m", Some("\x15\x03\u{ff}\x1b[31m"));
+    check("é \\".as_bytes(), Some("é \\"));
+    check(&[&[b'x'; 95][..], "é".as_bytes()].concat(), Some(&"x".repeat(95)));
+    check(&[&[b'x'; 95][..], b"\xc3"].concat(), Some(&format!("{}\u{c3}", "x".repeat(95))));
     check(&[b'x'; 1000], Some(&"x".repeat(96)));
     check(b"\r\n 421 busy", Some("421 busy"));
     check(b"", None);

@@ -11,9 +11,8 @@ use std::time::SystemTime;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::field::{RecordFields, VisitOutput};
 use tracing_subscriber::fmt::FmtContext;
-use tracing_subscriber::fmt::format::{DefaultVisitor, Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::ProgramLog;
@@ -128,7 +127,6 @@ pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFa
         .log_internal_errors(false)
         .with_ansi(colors)
         .event_format(format)
-        .fmt_fields(TextFields)
         .with_writer(move || OneLine { to: log.clone(), colors, is_journal })
         .with_env_filter(filter(level))
         .with_filter_reloading();
@@ -178,40 +176,6 @@ where
             true => self.text.clone().without_time().format_event(ctx, writer, event),
             false => self.text.format_event(ctx, writer, event),
         }
-    }
-}
-
-/// The field whose value is escaped where it comes from: the bytes of a backend, which need not be text.
-const ESCAPED: &str = "heard";
-
-/// The form of fields in text: that of the log's library, but a value that is escaped is not escaped again.
-struct TextFields;
-
-impl<'writer> FormatFields<'writer> for TextFields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        let mut text = DefaultVisitor::new(writer, true);
-        fields.record(&mut EscapedOnce(&mut text));
-        text.finish()
-    }
-}
-
-/// Passes fields on, the one that is escaped with nothing but quotes.
-struct EscapedOnce<'a, 'writer>(&'a mut DefaultVisitor<'writer>);
-
-impl Visit for EscapedOnce<'_, '_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        match field.name() {
-            ESCAPED => self.0.record_debug(field, &format_args!("\"{value}\"")),
-            _ => self.0.record_str(field, value),
-        }
-    }
-
-    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        self.0.record_error(field, value);
-    }
-
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.record_debug(field, value);
     }
 }
 
@@ -304,7 +268,6 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(move || OneLine { to: to.clone(), colors: false, is_journal })
-            .fmt_fields(TextFields)
             .event_format(LineFormat { is_json: Arc::clone(&is_json), is_journal, text })
             .finish();
         tracing::subscriber::with_default(subscriber, || events(&is_json));
@@ -325,11 +288,12 @@ mod tests {
     #[test]
     fn what_a_backend_said_is_escaped_once() {
         let event =
-            || tracing::warn!(reason = "a\\b", heard = Some(r#"\x15\x03 \"a\""#), open = 3, "backend down");
+            || tracing::warn!(reason = "a\\b", heard = Some("\x15\x03 \"a\" é"), open = 3, "backend down");
         let text = written(false, true, |_| event());
-        assert_eq!(text, "<4> WARN backend down reason=\"a\\\\b\" heard=\"\\x15\\x03 \\\"a\\\"\" open=3\n");
+        let expected = "<4> WARN backend down reason=\"a\\\\b\" heard=\"\\u{15}\\u{3} \\\"a\\\" é\" open=3\n";
+        assert_eq!(text, expected);
         let line: serde_json::Value = serde_json::from_str(&written(true, false, |_| event())).unwrap();
-        assert_eq!(line["fields"]["heard"], r#"\x15\x03 \"a\""#);
+        assert_eq!(line["fields"]["heard"], "\x15\x03 \"a\" é");
     }
 
     #[test]
