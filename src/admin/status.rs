@@ -247,6 +247,8 @@ impl EjectionStatus {
 #[derive(Debug, Serialize)]
 struct BackendConnections {
     active: u64,
+    /// Those on which the backend has not sent a byte yet.
+    waiting: u64,
     /// Null where there is none.
     limit: Option<u64>,
     total: u64,
@@ -259,7 +261,7 @@ struct ChecksStatus {
     not_made: u64,
     /// The fault of the last failed check, as in the metric; null if the last one passed and checks say up.
     fault: Option<&'static str>,
-    /// The first words of the backend's answer to that check, escaped and cut; null if it sent nothing.
+    /// The first words of the backend's answer to that check, cut; null if it sent nothing.
     heard: Option<String>,
 }
 
@@ -411,6 +413,7 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
         connections: BackendConnections {
             active: backend.active(),
+            waiting: backend.counts().waiting(),
             limit: backend.limit_in_force(),
             total: backend.connections_total(),
         },

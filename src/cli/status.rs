@@ -105,16 +105,25 @@ fn pools(status: &Value, out: &mut String) {
     table.write(out);
 }
 
-/// How far a state is from well.
-fn rank(state: &str) -> u8 {
-    match state {
+/// How far a backend is from well.
+fn rank(backend: &Value) -> u8 {
+    match backend["state"].as_str().unwrap_or_default() {
         "down" => 0,
         "ejected" => 1,
         "draining" | "drain" => 2,
         "maintenance" => 3,
-        "up" => 5,
+        "up" if is_silent(backend) => 5,
+        "up" => 6,
         _ => 4,
     }
+}
+
+/// Whether most connections of a backend wait for its first byte: more than five, and more than half of those that are
+/// open. So it may hang, or its clients speak first and are idle; it is listed before the others that are up, and is no
+/// problem by itself. The alert in docs/metrics.md has the same numbers, and a time that a table cannot have.
+fn is_silent(backend: &Value) -> bool {
+    let count = |key: &str| backend["connections"][key].as_u64().unwrap_or(0);
+    count("waiting") > 5 && 2 * count("waiting") > count("active")
 }
 
 fn backends(status: &Value, extent: Extent, out: &mut String) {
@@ -125,14 +134,15 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
     };
     let mut rows: Vec<_> = pools.iter().flat_map(of_pool).collect();
     // Stable: of those alike the order stays that of the page.
-    rows.sort_by_key(|(_, backend)| rank(backend["state"].as_str().unwrap_or_default()));
-    let well = rows.iter().filter(|(_, backend)| backend["state"] == "up").count();
+    rows.sort_by_key(|(_, backend)| rank(backend));
+    let well = rows.iter().filter(|(_, backend)| backend["state"] == "up" && !is_silent(backend)).count();
     let left_out = match extent {
         Extent::All => 0,
         Extent::Some => well.saturating_sub(BACKENDS),
     };
     rows.truncate(rows.len() - left_out);
-    let titles = ["BACKEND", "STATE", "SINCE", "OPEN", "LIMIT", "TOTAL", "WEIGHT", "CHECKS", "WHY"];
+    let titles =
+        ["BACKEND", "STATE", "SINCE", "OPEN", "NO BYTE", "LIMIT", "TOTAL", "WEIGHT", "CHECKS", "WHY"];
     let mut table = TextTable::new(titles);
     for (pool, backend) in rows {
         let (connections, checks) = (&backend["connections"], &backend["checks"]);
@@ -141,6 +151,10 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
             text(&backend["state"]),
             duration(backend["since_seconds"].as_u64().unwrap_or(0)),
             text(&connections["active"]),
+            connections["waiting"]
+                .as_u64()
+                .filter(|waiting| *waiting > 0)
+                .map_or_else(String::new, |waiting| waiting.to_string()),
             connections["limit"].as_u64().map_or_else(|| "-".to_owned(), |limit| limit.to_string()),
             text(&connections["total"]),
             text(&backend["weight"]),
@@ -251,15 +265,18 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
     }
 
     /// Writes an empty line and the table; nothing if it has no rows.
+    /// A column without a value has no place.
     fn write(&self, out: &mut String) {
         if self.rows.len() == 1 {
             return;
         }
+        let is_empty = |column: usize| self.rows[1..].iter().all(|row| row[column].is_empty());
         let width = |column: usize| self.rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
-        let widths: [usize; COLUMNS] = std::array::from_fn(width);
+        let widths: [_; COLUMNS] = std::array::from_fn(|column| (!is_empty(column)).then(|| width(column)));
         out.push('\n');
         for row in &self.rows {
             let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
+                let Some(width) = width else { return line };
                 line.push_str(cell);
                 // The standard library pads by characters, and a terminal gives some of them two places or none.
                 line.extend(std::iter::repeat_n(' ', width + 2 - cell.width()));
@@ -329,6 +346,30 @@ EVENT                SEVERITY  WHAT HAPPENED
 2026-01-02 03:04:06  error     not reloaded:
 ";
         assert_eq!(table(&page(&problem, &backends), Extent::Some).unwrap(), expected);
+    }
+
+    #[test]
+    fn backends_that_send_nothing_come_before_the_others_that_are_up() {
+        let with = |name: &str, waiting: u64, active: u64| {
+            let mut backend = backend(name, "up");
+            backend["connections"] =
+                serde_json::json!({ "active": active, "waiting": waiting, "limit": null, "total": 9 });
+            backend
+        };
+        let mut backends: Vec<_> = (0..30).map(|number| with(&format!("b{number}"), 5, 9)).collect();
+        backends.extend([with("half", 6, 12), with("hangs", 7, 12), backend("down", "down")]);
+        let shown = table(&page(&Value::Null, &backends), Extent::Some).unwrap();
+        let row = |name: &str| {
+            let row = shown.lines().position(|line| line.starts_with(&format!("app/{name} ")));
+            row.unwrap_or_else(|| panic!("no {name} in {shown}"))
+        };
+        assert!(row("down") < row("hangs") && row("hangs") < row("b0"), "{shown}");
+        assert!(!shown.contains("app/half") && shown.contains("and 11 backends more that are up"), "{shown}");
+        assert!(
+            shown.contains("  OPEN  NO BYTE  LIMIT  ") && shown.contains("  12    7        -  "),
+            "{shown}"
+        );
+        assert!(shown.contains("all is well"), "{shown}");
     }
 
     #[test]

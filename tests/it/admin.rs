@@ -139,6 +139,7 @@ fn status_tells_what_is_there() {
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
     assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
+    assert!(status["pools"][0]["backends"][0]["connections"]["waiting"].take().is_u64());
     // Each by itself: together they are more than the macro takes.
     let mut remove = |key: &str| status.as_object_mut().unwrap().remove(key).unwrap();
     let (mut config, problems, events) = (remove("config"), remove("problems"), remove("events"));
@@ -191,7 +192,7 @@ fn status_tells_what_is_there() {
                 "state": "up",
                 "reason": null,
                 "since_seconds": null,
-                "connections": { "active": 1, "limit": null, "total": 1 },
+                "connections": { "active": 1, "waiting": null, "limit": null, "total": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0, "fault": null, "heard": null },
                 "troubles": { "connects": 0, "early_resets": 0 },
                 "ejection": null,

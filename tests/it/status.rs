@@ -1,6 +1,7 @@
 //! What the status says besides listeners, pools and backends: the configuration, problems, the last events.
 
-use std::net::TcpStream;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 
 use pointsman::admin;
 use serde_json::Value;
@@ -154,4 +155,51 @@ fn changes_of_states_and_lists_and_saturation_are_events() {
     );
     let json: Value = serde_json::from_str(&fixture.shown(&["--json"])).unwrap();
     assert!(json["events"].as_array().unwrap().len() >= events.len());
+}
+
+/// A backend that accepts and then sends nothing passes a check that only connects; the status shows it.
+#[test]
+fn connections_that_wait_for_a_backend_are_shown() {
+    let (backend, silent) = (Backend::echo(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = silent.local_addr().unwrap();
+    let fixture = Fixture::start("status-waiting", &format!("'{}', '{address}'", backend.address));
+    let text = text(&format!("'{}', '{address}'", backend.address));
+    fixture.reload(&text.replace("[pool.app]\n", "[pool.app]\nbalance = 'round-robin'\n"));
+    fixture.wait_for("events", "reload", "reloaded");
+    let waiting = || -> Vec<u64> {
+        let backends = fixture.status()["pools"][0]["backends"].clone();
+        let of = |backend: &Value| backend["connections"]["waiting"].as_u64();
+        backends.as_array().unwrap().iter().filter_map(of).collect()
+    };
+    assert_eq!(waiting(), [0, 0]);
+    assert!(!fixture.shown(&[]).contains("NO BYTE"));
+    let held: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = TcpStream::connect(fixture.program.address("main")).unwrap();
+            client.write_all(b"?").unwrap();
+            client
+        })
+        .collect();
+    let of_silent = || fixture.status()["pools"][0]["backends"][1]["connections"]["active"].as_u64().unwrap();
+    wait_for("every connection to have its backend", || {
+        let status = fixture.status();
+        let backends = status["pools"][0]["backends"].as_array().unwrap().clone();
+        backends.iter().map(|one| one["connections"]["active"].as_u64().unwrap()).sum::<u64>() == 40
+    });
+    wait_for("the echoes", || waiting()[0] == 0);
+    assert!(of_silent() > 5 && waiting()[1] == of_silent(), "{:?}", waiting());
+    let shown = fixture.shown(&[]);
+    let line = |name: &str| shown.lines().find(|line| line.starts_with(&format!("app/{name} "))).unwrap();
+    assert!(shown.contains("  OPEN  NO BYTE  LIMIT  "), "{shown}");
+    let row: Vec<_> = line(&address.to_string()).split_whitespace().collect();
+    assert_eq!((row[3], row[4]), (&*of_silent().to_string(), &*of_silent().to_string()), "{shown}");
+    let at = |name: &str| shown.find(&format!("app/{name} ")).unwrap();
+    assert!(
+        at(&address.to_string()) < at(&backend.address.to_string()),
+        "those that wait come first: {shown}"
+    );
+    // A protocol in which clients wait for long is no fault of the backend.
+    assert!(fixture.listed("problems").is_empty(), "{shown}");
+    drop((held, silent));
+    wait_for("nobody to wait", || waiting() == [0, 0]);
 }
