@@ -1,7 +1,6 @@
 //! The page /api/v1/sources: which sources have the most connections open, at any listener.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -29,8 +28,10 @@ struct Sources<'a> {
 
 #[derive(Debug, Serialize)]
 struct SourceStatus<'a> {
-    /// Its first address.
-    source: IpAddr,
+    /// Its first address, or a private link as `link:0xEA:vpce-...`.
+    source: String,
+    /// The whole id of the private link; null for an address.
+    private_link: Option<String>,
     /// Null where a reload took the listener away.
     listener: Option<&'a str>,
     open: u32,
@@ -53,7 +54,8 @@ pub(super) async fn json(view: &View, top: usize) -> String {
         snapshot.policies.values().map(|policy| (policy.number, &*policy.listener)).collect();
     let table = &view.bounds.sources;
     let heaviest = census.heaviest.into_iter().map(|count| SourceStatus {
-        source: count.ip,
+        private_link: count.source.link().map(|link| link.id().to_owned()),
+        source: count.source.to_string(),
         listener: names.get(&count.listener).copied(),
         open: count.open,
         hellos: count.reading,

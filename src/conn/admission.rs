@@ -13,7 +13,7 @@ use super::sniff::SniffedClient;
 use super::{ProcessBounds, WorkerContext};
 use crate::executor::{self, TaskNext, sleep};
 use crate::limit::{
-    AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Moment, OverLimit, Permit, SourceBy,
+    AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Link, Moment, OverLimit, Permit, SourceBy,
     SourceKey, SourcePass, SourceRefusal,
 };
 use crate::snapshot::{Admission, ClientRefusal, Policy, Protocol, ServedPool, UsageLimit};
@@ -65,7 +65,12 @@ pub(super) fn source(
         SourceBy::PrivateLink => announced.header.as_ref().and_then(|header| header.private_link()),
     };
     let source = match link {
-        Some((kind, id)) => Some(SourceKey::of_link(kind, &id)),
+        Some((kind, id)) => {
+            let link = Link::new(kind, &id);
+            let source = link.source();
+            record.entry().counts_for(link.into());
+            Some(source)
+        }
         None => address_source(record.client(), admission),
     };
     match of_source(source, policy, admission, Moment::now(), &context.bounds) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WorkerContext;
-use crate::limit::{GatePass, Moment, Permit, SourcePass};
+use crate::limit::{GatePass, Link, Moment, Permit, PrefixLengths, SourceName, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, FailureReport, Lease, SessionGuard, Trouble};
@@ -396,8 +396,9 @@ impl ConnectionRecord {
 
     /// This host has run out of something for the connection.
     pub(super) fn note_saturation(&self, kind: Saturation) {
-        let state = self.state();
-        note_saturation(kind, &state.client, &state.listener.name, state.pool.as_ref(), &self.context);
+        let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
+        let source = source(&state.client, entry.link());
+        note_saturation(kind, source, &state.listener.name, state.pool.as_ref(), &self.context);
     }
 
     /// How long ago the connection was accepted.
@@ -423,7 +424,10 @@ impl ConnectionRecord {
         state.listener.closed(reason, total);
         let is_silent = state.lease.as_ref().is_some_and(Lease::is_waiting);
         entry.tallies().close(CloseKind::of(reason), is_silent);
-        note_refusal(reason, &state.client, &state.listener.name, state.pool.as_ref(), &self.context);
+        if let Some(kind) = Saturation::of(reason) {
+            let source = source(&state.client, entry.link());
+            note_saturation(kind, source, &state.listener.name, state.pool.as_ref(), &self.context);
+        }
         let has_sent = state.log_fields.as_ref().is_some_and(|log_fields| log_fields.has_sent);
         let is_left_out = !has_sent && is_empty(reason, &entry) && self.context.access_log.leaves_out_empty();
         if is_left_out || !is_logged(reason, &state.listener, &self.context) {
@@ -487,7 +491,9 @@ pub(super) fn refused(
 ) {
     let listener = policy.metrics.accepted();
     listener.closed(reason, Duration::ZERO);
-    note_refusal(reason, &client, &listener.name, None, context);
+    if let Some(kind) = Saturation::of(reason) {
+        note_saturation(kind, source(&client, None), &listener.name, None, context);
+    }
     if is_logged(reason, &listener, context) {
         let listener = Arc::clone(&listener.name);
         context.access_log.push(AccessRecord::refused(
@@ -500,22 +506,19 @@ pub(super) fn refused(
     }
 }
 
-/// Counts a refusal for the limit that caused it. Every refused connection comes here once.
-fn note_refusal(
-    reason: CloseReason,
-    client: &Address,
-    listener: &Arc<str>,
-    pool: Option<&Arc<str>>,
-    context: &WorkerContext,
-) {
-    if let Some(kind) = Saturation::of(reason) {
-        note_saturation(kind, client, listener, pool, context);
+/// The source that a refusal is counted for: the private link where the listener counts by links, else the client's
+/// address (IPv6: its /64); `None` for a client of a Unix socket.
+fn source(client: &Address, link: Option<&Arc<Link>>) -> Option<SourceName> {
+    match link {
+        Some(link) => Some(SourceName::Link(Arc::clone(link))),
+        None => client.tcp().map(|address| SourceName::of(address.ip(), PrefixLengths::default())),
     }
 }
 
+/// Counts a refusal for the limit that caused it. Every refused connection comes here once.
 fn note_saturation(
     kind: Saturation,
-    client: &Address,
+    source: Option<SourceName>,
     listener: &Arc<str>,
     pool: Option<&Arc<str>>,
     context: &WorkerContext,
@@ -525,8 +528,7 @@ fn note_saturation(
         SaturationScope::Listener => Some(listener),
         SaturationScope::Pool => pool,
     };
-    let client = client.tcp().map(|address| address.ip());
-    context.bounds.saturation.note(kind, thing, client, Moment::now());
+    context.bounds.saturation.note(kind, thing, source, Moment::now());
 }
 
 /// Whether a client came and left without a byte, and none came for it.

@@ -16,6 +16,6 @@ pub use quota::{ExceededLimit, LimitsSpec, OverLimit, Quota, QuotaSpec};
 pub use rate::{Moment, Rate, RateGate};
 pub use shortage::Shortage;
 pub use sources::{
-    AdmissionRequest, PrefixLengths, SourceBy, SourceKey, SourceLimits, SourcePass, SourceRefusal,
-    SourceReport, SourceTable, WhenFull,
+    AdmissionRequest, Link, PrefixLengths, SourceBy, SourceKey, SourceLimits, SourceName, SourcePass,
+    SourceRefusal, SourceReport, SourceTable, WhenFull,
 };

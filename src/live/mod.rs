@@ -13,7 +13,7 @@ mod loads;
 mod peer_timeouts;
 mod tallies;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::limit::Link;
 use crate::sys::Address;
 use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
 use closing::CloseQueue;
@@ -69,14 +70,16 @@ impl ConnectionCommand {
     }
 }
 
-/// The most connections that a worker lists: more than one has, and a bound for the memory of a list (40 MiB).
+/// The most connections that a worker lists: more than one has, and a bound for the memory of a list (48 MiB).
 const MOST_LISTED: usize = 1 << 20;
 
 /// A connection in the list of those that are open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenConnection {
     /// The client's address; `None` for a client of a Unix socket.
     pub client: Option<IpAddr>,
+    /// The private link that it counts for, where its listener counts by links.
+    pub link: Option<Arc<Link>>,
     /// The number of its listener.
     pub listener: u64,
     /// The number of its backend; 0 is none.
@@ -95,6 +98,8 @@ pub struct ConnectionEntry {
     groups: Cell<[u64; 2]>,
     /// The client's address; `None` for a client of a Unix socket.
     client: Cell<Option<IpAddr>>,
+    /// The private link that it counts for, where its listener counts by links.
+    link: OnceCell<Arc<Link>>,
     /// Whether its first bytes are still being read.
     reading: Cell<bool>,
     /// Where this connection stands in the registry's list.
@@ -134,6 +139,7 @@ impl ConnectionEntry {
             id,
             groups: Cell::new([group, 0]),
             client: Cell::new(None),
+            link: OnceCell::new(),
             reading: Cell::new(false),
             slot: Cell::new(0),
             totals: Default::default(),
@@ -196,6 +202,16 @@ impl ConnectionEntry {
         self.client.set(client.tcp().map(|address| address.ip()));
     }
 
+    /// Notes the private link that it counts for. The first one stays.
+    pub fn counts_for(&self, link: Arc<Link>) {
+        let _ = self.link.set(link);
+    }
+
+    /// The private link that it counts for, where its listener counts by links.
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.get()
+    }
+
     /// Notes whether its first bytes are still being read.
     pub fn is_reading(&self, reading: bool) {
         self.reading.set(reading);
@@ -203,7 +219,8 @@ impl ConnectionEntry {
 
     fn listed(&self) -> OpenConnection {
         let [listener, backend] = self.groups.get();
-        OpenConnection { client: self.client.get(), listener, backend, is_reading: self.reading.get() }
+        let (client, link) = (self.client.get(), self.link.get().cloned());
+        OpenConnection { client, link, listener, backend, is_reading: self.reading.get() }
     }
 
     /// Makes the connection one of a backend's, by the backend's number.
@@ -389,6 +406,7 @@ impl ConnectionRegistry {
         let entry = ConnectionEntry::new(left.id, 0, left.metrics, left.tallies);
         entry.groups.set(left.groups);
         entry.client.set(left.client);
+        left.link.into_iter().for_each(|link| entry.counts_for(link));
         entry.dropped.set(left.dropped);
         for (total, before) in entry.totals.iter().zip(left.totals) {
             total.set(before);
@@ -561,6 +579,7 @@ pub struct MigratingEntry {
     id: u64,
     groups: [u64; 2],
     client: Option<IpAddr>,
+    link: Option<Arc<Link>>,
     totals: [u64; 2],
     dropped: u64,
     metrics: Arc<ListenerMetrics>,
@@ -574,6 +593,7 @@ impl RegistryGuard {
             id: self.entry.id,
             groups: self.entry.groups.get(),
             client: self.entry.client.get(),
+            link: self.entry.link.get().cloned(),
             totals: [0, 1].map(|at: usize| self.entry.totals[at].get()),
             dropped: self.entry.dropped.get(),
             metrics: Arc::clone(&self.entry.metrics),

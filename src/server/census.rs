@@ -3,16 +3,15 @@
 //! Each worker lists its connections in a sweep that looks at all of them anyway. What is listed is counted on a thread
 //! that may take its time. Between two counts nothing is kept.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::View;
-use crate::limit::{PrefixLengths, SourceKey};
+use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};
 
 /// How long a worker may take to list its connections; one that takes longer is left out.
@@ -40,10 +39,10 @@ impl CensusScope {
 }
 
 /// The open connections of a source at one listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceCount {
-    /// The first address of the source.
-    pub ip: IpAddr,
+    /// The source, as the listener counts it.
+    pub source: SourceName,
     /// The number of the listener.
     pub listener: u64,
     /// Open connections.
@@ -100,43 +99,54 @@ fn count(
     prefixes: &HashMap<u64, PrefixLengths>,
     top: usize,
 ) -> Census {
-    let mut counts: HashMap<(u64, SourceKey), (u32, u32)> = HashMap::new();
+    let mut counts: HashMap<(u64, SourceName), (u32, u32)> = HashMap::new();
     let mut connections = 0;
     let all = listed.iter().flat_map(|connections| connections.iter());
     for connection in all.filter(|connection| among.has(connection)) {
         connections += 1;
-        let Some(ip) = connection.client else { continue };
-        let prefix = prefixes.get(&connection.listener).copied().unwrap_or_default();
-        let (open, reading) =
-            counts.entry((connection.listener, SourceKey::of(ip, prefix))).or_insert((0, 0));
+        let source = match (&connection.link, connection.client) {
+            (Some(link), _) => SourceName::Link(Arc::clone(link)),
+            (None, Some(ip)) => {
+                let prefix = prefixes.get(&connection.listener).copied().unwrap_or_default();
+                SourceName::of(ip, prefix)
+            }
+            (None, None) => continue,
+        };
+        let (open, reading) = counts.entry((connection.listener, source)).or_insert((0, 0));
         *open += 1;
         *reading += u32::from(connection.is_reading);
     }
     let sources = counts.len() as u64;
-    let report = |((listener, source), (open, reading)): ((u64, SourceKey), (u32, u32))| SourceCount {
-        ip: source.ip(),
+    let report = |((listener, source), (open, reading)): ((u64, SourceName), (u32, u32))| SourceCount {
+        source,
         listener,
         open,
         reading,
     };
     let mut heaviest: Vec<_> = counts.into_iter().map(report).collect();
-    let order = |count: &SourceCount| (Reverse(count.open), count.ip, count.listener);
+    let order = |a: &SourceCount, b: &SourceCount| {
+        let heavier = b.open.cmp(&a.open);
+        heavier.then_with(|| a.source.cmp(&b.source)).then_with(|| a.listener.cmp(&b.listener))
+    };
     if heaviest.len() > top && top > 0 {
-        heaviest.select_nth_unstable_by_key(top - 1, order);
+        heaviest.select_nth_unstable_by(top - 1, order);
     }
     heaviest.truncate(top);
-    heaviest.sort_unstable_by_key(order);
+    heaviest.sort_unstable_by(order);
     Census { connections, sources, heaviest }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
+    use crate::limit::Link;
 
     fn open(client: &str, listener: u64, backend: u64) -> OpenConnection {
-        OpenConnection { client: client.parse().ok(), listener, backend, is_reading: backend == 0 }
+        let (client, link) = match client.strip_prefix("link ") {
+            Some(id) => ("10.0.0.1".parse().ok(), Some(Link::new(0xea, id).into())),
+            None => (client.parse().ok(), None),
+        };
+        OpenConnection { client, link, listener, backend, is_reading: backend == 0 }
     }
 
     #[test]
@@ -150,7 +160,7 @@ mod tests {
         let count_of = |among: &CensusScope, top| count(&listed, among, &HashMap::new(), top);
         let told = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();
-            heaviest.map(|one| (one.ip.to_string(), one.listener, one.open, one.reading)).collect()
+            heaviest.map(|one| (one.source.to_string(), one.listener, one.open, one.reading)).collect()
         };
         let all = count_of(&CensusScope::All, 2);
         assert_eq!((all.connections, all.sources), (8, 4));
@@ -163,5 +173,19 @@ mod tests {
         let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
         let wide = count(&listed, &CensusScope::Listener(1), &wide, 5);
         assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
+    }
+
+    /// All clients of a link have one address. Connections without a link count for theirs.
+    #[test]
+    fn connections_of_a_link_count_for_it() {
+        let listed = [
+            vec![open("link a", 1, 7), open("10.0.0.1", 1, 7)],
+            vec![open("link b", 1, 7), open("link a", 1, 0)],
+        ];
+        let census = count(&listed.map(Arc::new), &CensusScope::All, &HashMap::new(), 5);
+        let told: Vec<_> = census.heaviest.iter().map(|one| (one.source.to_string(), one.open)).collect();
+        let expected = [("link:0xEA:a", 2), ("10.0.0.1", 1), ("link:0xEA:b", 1)];
+        assert_eq!(told, expected.map(|(name, open)| (name.to_owned(), open)));
+        assert_eq!((census.connections, census.sources), (4, 3));
     }
 }

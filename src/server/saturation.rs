@@ -162,7 +162,7 @@ fn report_beginning(episode: &Episode, numbers: &UsageNumbers, census: &Census, 
         _ => (Some(episode.refused), None),
     };
     let most: Vec<_> =
-        episode.sources.iter().take(NAMED).map(|(ip, count)| format!("{ip} {count}")).collect();
+        episode.sources.iter().take(NAMED).map(|(source, count)| format!("{source} {count}")).collect();
     let most_refused = Some(most.join(", ")).filter(|most| !most.is_empty());
     let heaviest = heaviest(census);
     tracing::warn!(
@@ -210,6 +210,7 @@ fn of_thing(episode: &Episode) -> String {
 
 /// `127.0.0.9 with 300, 10.0.0.1 with 2`.
 fn heaviest(census: &Census) -> String {
-    let words: Vec<_> = census.heaviest.iter().map(|one| format!("{} with {}", one.ip, one.open)).collect();
+    let words: Vec<_> =
+        census.heaviest.iter().map(|one| format!("{} with {}", one.source, one.open)).collect();
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }

@@ -6,14 +6,13 @@
 //! Names come from the configuration, so the table is bounded by it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::CloseReason;
-use crate::limit::{Moment, PrefixLengths, SourceKey};
+use crate::limit::{Moment, SourceName};
 
 /// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
 /// and the next one is refused again.
@@ -265,7 +264,7 @@ pub struct Episode {
     /// From the first refusal to the last one.
     pub lasted: Duration,
     /// The sources that were refused most, the most refused first, each with at least so many refusals.
-    pub sources: Vec<(IpAddr, u64)>,
+    pub sources: Vec<(SourceName, u64)>,
 }
 
 impl Episode {
@@ -286,24 +285,25 @@ const SOURCES: usize = 8;
 /// Counts refusals of the sources that are refused most, in bounded memory (Misra and Gries): a source that has more
 /// than a ninth of all refusals is there. The counts are lower bounds.
 #[derive(Debug, Default)]
-struct RefusedSources([Option<(IpAddr, u64)>; SOURCES]);
+struct RefusedSources([Option<(SourceName, u64)>; SOURCES]);
 
 impl RefusedSources {
-    fn count(&mut self, source: IpAddr) {
+    fn count(&mut self, source: SourceName) {
         if let Some((_, count)) = self.0.iter_mut().flatten().find(|(known, _)| *known == source) {
             *count += 1;
         } else if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
             *free = Some((source, 1));
         } else {
             for place in &mut self.0 {
-                *place = place.map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
+                *place =
+                    place.take().map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
             }
         }
     }
 
-    fn most(&self) -> Vec<(IpAddr, u64)> {
-        let mut sources: Vec<_> = self.0.iter().flatten().copied().collect();
-        sources.sort_by_key(|(source, count)| (std::cmp::Reverse(*count), *source));
+    fn most(&self) -> Vec<(SourceName, u64)> {
+        let mut sources: Vec<_> = self.0.iter().flatten().cloned().collect();
+        sources.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| a.cmp(b)));
         sources
     }
 }
@@ -325,11 +325,11 @@ impl RunningEpisode {
         Episode { kind, thing: Arc::clone(thing), refused: self.refused, lasted, sources }
     }
 
-    fn count(&mut self, client: Option<IpAddr>, now: Moment) {
+    fn count(&mut self, source: Option<SourceName>, now: Moment) {
         self.refused += 1;
         self.last = self.last.max(now);
-        if let Some(client) = client {
-            self.sources.count(SourceKey::of(client, PrefixLengths::default()).ip());
+        if let Some(source) = source {
+            self.sources.count(source);
         }
     }
 }
@@ -349,17 +349,17 @@ pub struct SaturationLog {
 
 impl SaturationLog {
     /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process;
-    /// `client` is the refused one, if it has an address.
-    pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, client: Option<IpAddr>, now: Moment) {
+    /// `source` is that of the refused client, if it has one.
+    pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, source: Option<SourceName>, now: Moment) {
         let thing = thing.unwrap_or(&self.process);
         let mut table = self.lock();
         let running = &mut table[kind as usize];
         if let Some(episode) = running.get_mut(thing) {
-            return episode.count(client, now);
+            return episode.count(source, now);
         }
         let sources = RefusedSources::default();
         let mut episode = RunningEpisode { began: now, last: now, refused: 0, sources, is_reported: false };
-        episode.count(client, now);
+        episode.count(source, now);
         running.insert(Arc::clone(thing), episode);
         drop(table);
         self.begun.notify_one();
@@ -426,6 +426,7 @@ impl SaturationLog {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::net::IpAddr;
 
     use super::*;
 
@@ -468,15 +469,16 @@ mod tests {
         let log = SaturationLog::default();
         for number in 0..300_u32 {
             let client = if number % 3 == 0 { 9 } else { number };
-            log.note(Saturation::ProcessFull, None, Some(IpAddr::V4(client.into())), at(1));
+            let source = SourceName::Network(IpAddr::V4(client.into()));
+            log.note(Saturation::ProcessFull, None, Some(source), at(1));
         }
         let episode = log.take_begun().remove(0);
         assert!(episode.sources.len() <= SOURCES && episode.refused == 300);
         assert_eq!(episode.count(), "refused: 300");
         assert_eq!(Episode { kind: Saturation::Descriptors, ..episode.clone() }.count(), "pauses: 300");
-        let (heaviest, count) = episode.sources[0];
-        assert_eq!(heaviest, IpAddr::V4(9.into()));
-        assert!((60..=100).contains(&count), "{count}");
+        let (heaviest, count) = &episode.sources[0];
+        assert_eq!(*heaviest, SourceName::Network(IpAddr::V4(9.into())));
+        assert!((60..=100).contains(count), "{count}");
     }
 
     #[test]

@@ -462,8 +462,8 @@ fn admin_tells_the_heaviest_sources() {
     let page: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &page["open"], &page["limit"]), (200, &2.into(), &65_536.into()));
     let expected = serde_json::json!([
-        { "source": "127.0.0.2", "listener": "main", "open": 3, "hellos": 0 },
-        { "source": "127.0.0.3", "listener": "main", "open": 2, "hellos": 2 },
+        { "source": "127.0.0.2", "private_link": null, "listener": "main", "open": 3, "hellos": 0 },
+        { "source": "127.0.0.3", "private_link": null, "listener": "main", "open": 2, "hellos": 2 },
     ]);
     assert_eq!(page["heaviest"], expected);
     let (_, one) = ask("/api/v1/sources?top=1");

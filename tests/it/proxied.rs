@@ -9,8 +9,10 @@ use pointsman::wire::proxy_protocol::{
     HeaderOrigin, HeaderSearch, HeaderVersion, OutgoingHeader, ProxyHeader, Tlv, local, read,
 };
 
+use crate::process::{Folder, Program};
 use crate::records::LogFile;
 use crate::support::hello::{extension, hello, message, records, server_name};
+use crate::support::pair::patient;
 use crate::support::recorder::{Recorder, ask, ask_on, finish, list};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
@@ -652,4 +654,44 @@ fn sources_may_be_private_links() {
     greeted(&mut connect(&[])).expect_err("the second of its address");
     let refused = r#"pointsman_connections_closed_total{listener="main",reason="source_connections"}"#;
     proxy.wait_for_metric(refused, 2.0);
+}
+
+/// A limit that counts by link names links, in a form that is no address.
+#[test]
+fn saturation_names_private_links() {
+    let backend = Recorder::start("b");
+    let folder = Folder::new("links");
+    let text = format!(
+        "access_log.to = 'off'\nworkers = 2\n[admin]\nlisten = '127.0.0.1:0'\n[listener.main]\nbind = '127.0.0.1:0'\n\
+         pool = 'app'\nproxy_protocol = {{ trusted = '127.0.0.0/8' }}\n\
+         per_source = {{ by = 'private-link', connections = 2 }}\n[pool.app]\nbackends = {}\nhealth.check = 'off'\n",
+        list([&backend])
+    );
+    let program = Program::serve(&folder.write("config.toml", &text));
+    let admin = program.stderr.wait_for("admin listens address=");
+    let admin: SocketAddr = admin.rsplit('=').next().unwrap().parse().unwrap();
+    let connect = |tlvs: &[(u8, &[u8])]| {
+        let mut stream = patient(TcpStream::connect(program.address("main")).unwrap());
+        stream.write_all(&header(HeaderVersion::V2, CLIENT, tlvs, false)).unwrap();
+        stream
+    };
+    let greeted = |stream: &mut TcpStream| stream.read_exact(&mut [0; 2]);
+    let long = [b"\x01vpce-1,10.0.0.9%".as_slice(), &[b'x'; 100]].concat();
+    let mut held: Vec<_> = [(0xea, &long[..]), (0xea, &long[..]), (0xe0, b"\0\0\0\0\0\x01\x02\x03")]
+        .into_iter()
+        .map(|tlv| connect(&[tlv]))
+        .chain([connect(&[])])
+        .collect();
+    held.iter_mut().for_each(|stream| greeted(stream).expect("a place of its source"));
+    greeted(&mut connect(&[(0xea, &long)])).expect_err("the third of its link");
+    let cut = format!("link:0xEA:vpce-1%2C10.0.0.9%25{}...", "x".repeat(44));
+    let line = program.stderr.wait_for("saturation=\"source_connections\"");
+    let expected =
+        format!("heaviest={cut} with 2, 198.51.100.7 with 1, link:0xE0:66051 with 1 most_refused={cut} 1");
+    assert!(line.contains(&expected), "no {expected} in {line}");
+    let (_, page) = pointsman::admin::ask(admin, "/api/v1/sources", PATIENCE).unwrap();
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    let told: Vec<_> = page["heaviest"].as_array().unwrap().iter().map(|one| &one["source"]).collect();
+    assert_eq!(told, [&*cut, "198.51.100.7", "link:0xE0:66051"], "{page}");
+    assert_eq!(page["heaviest"][2]["private_link"], "66051");
 }

@@ -144,7 +144,7 @@ fn sources_are_counted_without_limits() {
     held.iter().for_each(echo);
     let (code, body) = admin::ask(address, "/api/v1/sources", PATIENCE).unwrap();
     let page: serde_json::Value = serde_json::from_str(&body).unwrap();
-    let expected = serde_json::json!([{ "source": "127.0.0.7", "listener": "main", "open": 5, "hellos": 0 }]);
+    let expected = serde_json::json!([{ "source": "127.0.0.7", "private_link": null, "listener": "main", "open": 5, "hellos": 0 }]);
     assert_eq!((code, &page["heaviest"]), (200, &expected));
     assert_eq!((&page["open"], &page["connections"], &page["known"]), (&1.into(), &5.into(), &0.into()));
     drop(held);

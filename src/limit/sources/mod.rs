@@ -11,6 +11,7 @@
 //! can. A source with open connections stays. When all places of a set are taken by such sources, the new one passes
 //! uncounted or is refused, as configured, and either is counted.
 
+mod name;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
 use super::rate::{Moment, Rate};
+pub use name::{Link, SourceName};
 use set::{SourceEntry, SourceSet, WAYS};
 
 /// How many leading bits of an address make a source.
