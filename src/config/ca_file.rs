@@ -7,7 +7,7 @@ use super::Config;
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
 use super::load::read_bytes;
-use super::named_files::Naming;
+use super::named_files::FileFindings;
 use crate::pool::{CaFile, PoolSpec, read_certificates};
 use crate::sys::file_call::FileTurn;
 
@@ -20,21 +20,25 @@ pub(super) fn of_pool(pool: &mut PoolSpec) -> Option<&mut CaFile> {
 }
 
 /// Reads the files of all pools, and makes the TLS of their checks ready.
-pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
+pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for pool in &mut config.pools {
         let name = Arc::clone(&pool.name);
         if let Some(ca) = of_pool(pool) {
             let turn = FileTurn::wait_blocking(&ca.path);
             let read = read(&ca.path);
             drop(turn);
-            let keys = ["pool", &name, "health", "ca_file"];
-            ca.certificates = read.map_err(|faults| naming.place(faults, &keys))?;
+            match read {
+                Ok(certificates) => ca.certificates = certificates,
+                Err(faults) => {
+                    found.add(faults, &["pool", &name, "health", "ca_file"]);
+                    continue;
+                }
+            }
         }
         if let Some(tls) = pool.health.as_mut().and_then(|health| health.tls.as_mut()) {
             tls.prepare();
         }
     }
-    Ok(())
 }
 
 fn read(path: &Path) -> Result<Arc<[Box<[u8]>]>, Faults> {

@@ -65,20 +65,22 @@ impl Diagnostic {
     }
 }
 
-/// Everything that keeps a configuration from being used, and its warnings.
+/// Everything that keeps a configuration from being used, and its warnings: a report for the configuration, and one for
+/// each broken file that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Faults(pub(super) Report);
+pub struct Faults(pub(super) Vec<Report>);
 
 impl Faults {
-    /// The faults and warnings in the order of the text.
-    pub fn diagnostics(&self) -> &[Diagnostic] {
-        &self.0.diagnostics
+    /// The faults and warnings, file by file, in the order of each text.
+    pub fn diagnostics(&self) -> Vec<&Diagnostic> {
+        self.0.iter().flat_map(|report| &report.diagnostics).collect()
     }
 
-    /// The text for a person: each diagnostic with file, line, caret and hint, then their number. Ends
-    /// with a newline. With `color` it holds ANSI escapes; what stems from the file holds none.
+    /// The text for a person: of each file the diagnostics with file, line, caret and hint, then their number. Ends
+    /// with a newline. With `color` it holds ANSI escapes; what stems from the files holds none.
     pub fn render(&self, color: bool) -> String {
-        render::render(&self.0, color)
+        let reports = self.0.iter().map(|report| render::render(report, color));
+        reports.collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -126,5 +128,10 @@ pub(super) struct Report {
 
 /// A report of a single fault.
 pub(super) fn about_text(source_name: &str, text: String, diagnostic: Diagnostic) -> Faults {
-    Faults(Report { source_name: source_name.to_owned(), text, diagnostics: vec![diagnostic], untold: 0 })
+    Faults(vec![Report {
+        source_name: source_name.to_owned(),
+        text,
+        diagnostics: vec![diagnostic],
+        untold: 0,
+    }])
 }

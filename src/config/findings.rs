@@ -80,7 +80,7 @@ impl<'t> Findings<'t> {
             diagnostics: self.diagnostics,
             untold: self.untold,
         };
-        if has_faults { Err(Faults(report)) } else { Ok(Warnings(report)) }
+        if has_faults { Err(Faults(vec![report])) } else { Ok(Warnings(report)) }
     }
 
     /// Drops what only follows from another fault: a missing key that is there but misspelt, and, where

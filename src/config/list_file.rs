@@ -7,7 +7,7 @@ use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Span};
 use super::findings::Findings;
 use super::load::{not_utf8, read_bytes};
-use super::named_files::Naming;
+use super::named_files::FileFindings;
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
 use crate::snapshot::access::{FileEntries, ListSource};
@@ -131,18 +131,23 @@ fn refuse(word: &str, at: Span, fault: PrefixFault, found: &mut Findings<'_>) {
 }
 
 /// Reads the files of all lists.
-pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<(), Faults> {
+pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for reader in ListReader::all(config) {
         let turn = FileTurn::wait_blocking(&reader.source.path);
-        let read = reader.read().map_err(|faults| naming.place(faults, &["list", &reader.list, "file"]))?;
+        let read = reader.read();
         drop(turn);
-        let read = Arc::new(read);
+        let read = match read {
+            Ok(read) => Arc::new(read),
+            Err(faults) => {
+                found.add(faults, &["list", &reader.list, "file"]);
+                continue;
+            }
+        };
         let own = config.lists.iter_mut().find(|list| list.name == reader.list);
         if let Some(file) = own.and_then(|list| list.file.as_mut()) {
             file.read = Some(read);
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]

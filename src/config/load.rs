@@ -11,7 +11,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Warnings};
 use super::findings::Findings;
-use super::named_files::{self, Naming};
+use super::named_files::{FileFindings, Naming};
 use super::read::{self, Read as _, Value};
 use super::{Config, check, document, file, list_file, routes_file};
 use crate::pool::DiscoverSource;
@@ -29,10 +29,10 @@ const CONFIGURATION: &str = "the configuration";
 /// # Errors
 ///
 /// All faults of the file at once; one if it cannot be read, is no regular file, is larger than 256 MiB or is not
-/// UTF-8. If it has none, those of the first broken file with routes, or of a list.
+/// UTF-8. If it has none, all faults of all files that are read with it: those with routes, of lists, and of authorities
+/// that checks trust.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
-    let loaded = load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open)?;
-    Ok((loaded.config, loaded.warnings))
+    load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open, Files::Read)
 }
 
 /// The same for a file that a command line names, which may be `-`, `/dev/stdin` or a shell's `<(...)`. Those are read
@@ -42,8 +42,7 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// As [`load`].
 pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
-    let loaded = load_given_whole(path)?;
-    Ok((loaded.config, loaded.warnings))
+    load_given_with(path, Files::Read)
 }
 
 /// Loads a configuration as [`load`] does, and also checks every other file that a process with this configuration
@@ -51,57 +50,49 @@ pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// # Errors
 ///
-/// As [`load`]. If there are none, all faults of those files at once.
+/// As [`load`], with those of all these files.
 pub fn check_given(path: &Path) -> Result<(Config, Warnings), Faults> {
-    let Loaded { config, warnings, name, text } = load_given_whole(path)?;
-    let mut found = Findings::new(&text);
-    warnings.0.diagnostics.into_iter().for_each(|warning| found.add(warning));
-    named_files::check(&config, &mut found);
-    Ok((config, found.conclude(&name)?))
+    load_given_with(path, Files::All)
 }
 
-/// A configuration, and the text that it comes from.
-struct Loaded {
-    config: Config,
-    warnings: Warnings,
-    /// The path as it was given.
-    name: String,
-    text: String,
+/// Which of the files that a configuration names are checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Files {
+    /// Those that are read with it.
+    Read,
+    /// Also those that the process reads or writes later.
+    All,
 }
 
-fn load_given_whole(path: &Path) -> Result<Loaded, Faults> {
+fn load_given_with(path: &Path, files: Files) -> Result<(Config, Warnings), Faults> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let directory = match sys::file::is_descriptor(path) {
         true => None,
         false => path.parent(),
     };
-    load_from(path, directory.unwrap_or(Path::new("")), sys::file::open_given)
+    load_from(path, directory.unwrap_or(Path::new("")), sys::file::open_given, files)
 }
 
 fn load_from(
     path: &Path,
     directory: &Path,
     open: impl FnOnce(&Path) -> io::Result<File>,
-) -> Result<Loaded, Faults> {
+    files: Files,
+) -> Result<(Config, Warnings), Faults> {
     let name = path.display().to_string();
     let what = CONFIGURATION;
     let text = text(path, what, read_opened(path, what, open(path))?)?;
     let (mut config, warnings) = parse(&name, &text)?;
     place_files(&mut config, directory);
-    let naming = Naming { source_name: &name, text: &text };
-    let of_routes = routes_file::read_all(&mut config, naming)?;
-    list_file::read_all(&mut config, naming)?;
+    let mut found = FileFindings::new(Naming { source_name: &name, text: &text }, warnings);
+    routes_file::read_all(&mut config, &mut found);
+    list_file::read_all(&mut config, &mut found);
     #[cfg(feature = "tls-checks")]
-    super::ca_file::read_all(&mut config, naming)?;
-    let warnings = match of_routes.is_empty() {
-        true => warnings,
-        false => {
-            let mut found = Findings::new(&text);
-            warnings.0.diagnostics.into_iter().chain(of_routes).for_each(|warning| found.add(warning));
-            found.conclude(&name)?
-        }
-    };
-    Ok(Loaded { config, warnings, name, text })
+    super::ca_file::read_all(&mut config, &mut found);
+    if files == Files::All {
+        found.check_others(&config);
+    }
+    Ok((config, found.conclude()?))
 }
 
 /// Paths in a file are relative to its directory.

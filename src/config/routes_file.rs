@@ -15,10 +15,11 @@ use super::fault::{Faults, Span};
 use super::file::RoutesFile;
 use super::findings::Findings;
 use super::load::read_text;
-use super::named_files::Naming;
+use super::named_files::FileFindings;
 use super::read::{self, Key, Read as _};
 use super::{code::Code, document, fault::Diagnostic};
 use crate::balance::Algorithm;
+use crate::listener::ListenerSpec;
 use crate::pool::{HashOn, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec, TargetSpec};
@@ -160,28 +161,39 @@ impl RoutesReader {
     }
 }
 
-/// Adds the routes of all files to those of their listeners, and returns warnings about them. Their place is the key
-/// that names the file.
-pub(super) fn read_all(config: &mut Config, naming: Naming<'_>) -> Result<Vec<Diagnostic>, Faults> {
-    let mut warnings = Vec::new();
+/// Adds the routes of all files to those of their listeners, and warns of connections that they leave to wider routes.
+pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for reader in RoutesReader::all(config) {
         let turn = FileTurn::wait_blocking(&reader.path);
-        let keys = ["listener", &reader.listener, "routes_file"];
-        let routes = reader.read().map_err(|faults| naming.place(faults, &keys))?;
+        let read = reader.read();
         drop(turn);
+        let keys = ["listener", &reader.listener, "routes_file"];
+        let routes = match read {
+            Ok(routes) => routes,
+            Err(faults) => {
+                found.add(faults, &keys);
+                continue;
+            }
+        };
         let own = config.listeners.iter_mut().find(|listener| listener.name == reader.listener);
         if let Some(listener) = own {
-            let unmatched = match &listener.policy.protocol {
-                ProtocolSpec::Tls { unmatched, .. } => unmatched.clone(),
-                ProtocolSpec::Tcp { .. } => TargetSpec::Reject,
-            };
-            let all = Arc::make_mut(listener.policy.protocol.routes_mut());
-            all.extend(routes);
-            for leak in fall_through::leaks(all, &unmatched) {
-                let warning = fall_through::warning(all, &leak, keys.join("."), |_| None);
-                warnings.push(naming.label(warning, &keys, &reader.path));
+            Arc::make_mut(listener.policy.protocol.routes_mut()).extend(routes);
+            for warning in left_to_wider(listener) {
+                found.warn(warning, &keys, &reader.path);
             }
         }
     }
-    Ok(warnings)
+}
+
+/// Returns a warning for each route of a listener with a `routes_file` whose conditions leave connections to a wider
+/// route, or to a pool in `unmatched`. A million routes take a second.
+pub(super) fn left_to_wider(listener: &ListenerSpec) -> Vec<Diagnostic> {
+    let unmatched = match &listener.policy.protocol {
+        ProtocolSpec::Tls { unmatched, .. } => unmatched.clone(),
+        ProtocolSpec::Tcp { .. } => TargetSpec::Reject,
+    };
+    let routes = listener.policy.protocol.routes();
+    let path = format!("listener.{}.routes_file", listener.name);
+    let leaks = fall_through::leaks(routes, &unmatched);
+    leaks.iter().map(|leak| fall_through::warning(routes, leak, path.clone(), |_| None)).collect()
 }

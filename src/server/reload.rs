@@ -65,7 +65,7 @@ impl ReloadFault {
     /// Returns the fault in one line: of a file with faults the first one, and the number of the others.
     pub(super) fn brief(&self) -> String {
         match self {
-            Self::File(faults) => match faults.diagnostics() {
+            Self::File(faults) => match &*faults.diagnostics() {
                 [only] => only.message.clone(),
                 [first, others @ ..] => format!("{} (and {} more)", first.message, others.len()),
                 [] => self.to_string(),

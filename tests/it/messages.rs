@@ -199,6 +199,15 @@ fn files() {
     let missing = [list, routes, admin.clone(), discover, log.clone()];
     let answers = missing.map(|text| beside("beside.toml", text));
     snapshot("24_missing_side_files", &folder, &answers);
+    let all = format!(
+        "access_log.to = \"nowhere/access.log\"\n[list.one]\nfile = \"one.txt\"\n[list.two]\nfile = \"two.txt\"\n[list.three]\n\
+         file = \"three.txt\"\n{}[listener.more]\nbind = \":5433\"\npool = \"db\"\nroutes_file = \"more.toml\"\n",
+        with_listener("routes_file = \"broken.toml\"")
+    );
+    file("one.txt", b"192.0.2.1\n192.0.2.2/99\n");
+    file("two.txt", b"nonsense\n");
+    file("broken.toml", b"routes = [{ source = \"x\", pool = \"db\" }]\n");
+    snapshot("files_all_at_once", &folder, &[beside("all.toml", all)]);
     let tokens = ["", "short"].map(|token| {
         file("token", token.as_bytes());
         beside("tokens.toml", admin.clone())

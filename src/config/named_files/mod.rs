@@ -1,5 +1,5 @@
-//! Checks the files that a configuration names but loading does not read, and adds to faults of named files the place
-//! of the key that names them.
+//! Gathers the faults of all files that a configuration names, each with the place of the key that names the file, and
+//! checks those that loading does not read.
 
 use std::io;
 use std::path::Path;
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::code::Code;
-use super::fault::{Diagnostic, Faults, Span};
+use super::fault::{Diagnostic, Faults, Report, Span, Warnings};
 use super::findings::Findings;
 use super::load::reason;
 use super::token;
@@ -26,36 +26,75 @@ pub(super) struct Naming<'t> {
     pub(super) text: &'t str,
 }
 
-impl Naming<'_> {
-    /// Adds to the faults of a file the place of the key that names it. Faults without a place of their own are shown
-    /// at that key.
-    pub(super) fn place(self, Faults(mut report): Faults, keys: &[&str]) -> Faults {
-        let Some(place) = place(self.text, keys) else { return Faults(report) };
-        if report.diagnostics.iter().any(|fault| !fault.labels.is_empty()) {
-            let line = self.text[..place.start].matches('\n').count() + 1;
-            let help = format!("{}:{line} names the file, by {}", self.source_name, keys.join("."));
-            if let Some(last) = report.diagnostics.last_mut() {
-                last.help.push(help);
-            }
-            return Faults(report);
-        }
-        let file = std::mem::replace(&mut report.source_name, self.source_name.to_owned());
-        self.text.clone_into(&mut report.text);
-        for fault in &mut report.diagnostics {
-            fault.labels.push(super::FaultLabel { span: place, text: file.clone() });
-            if fault.path.is_empty() {
-                fault.path = keys.join(".");
-            }
-        }
-        Faults(report)
+/// What was found in the files that a configuration names, so that all faults of all files are told at once.
+pub(super) struct FileFindings<'t> {
+    naming: Naming<'t>,
+    /// What is shown in the configuration: its warnings, and faults of files without a place of their own.
+    found: Findings<'t>,
+    /// The files with faults that have a place in them.
+    broken: Vec<Report>,
+}
+
+impl<'t> FileFindings<'t> {
+    /// Begins with the warnings of the configuration.
+    pub(super) fn new(naming: Naming<'t>, warnings: Warnings) -> Self {
+        let mut found = Findings::new(naming.text);
+        warnings.0.diagnostics.into_iter().for_each(|warning| found.add(warning));
+        Self { naming, found, broken: Vec::new() }
     }
 
-    /// Adds the place of the key that names a file to a diagnostic about this file.
-    pub(super) fn label(self, diagnostic: Diagnostic, keys: &[&str], file: &Path) -> Diagnostic {
-        match place(self.text, keys) {
-            Some(place) => diagnostic.label(place, file.display().to_string()),
-            None => diagnostic,
+    /// Adds the faults of a file, with the place of the key that names it. Faults without a place of their own are shown
+    /// at that key.
+    pub(super) fn add(&mut self, Faults(reports): Faults, keys: &[&str]) {
+        let Naming { source_name, text } = self.naming;
+        let place = place(text, keys);
+        for mut report in reports {
+            let has_places = report.diagnostics.iter().any(|fault| !fault.labels.is_empty());
+            match (place, has_places) {
+                (Some(place), false) => {
+                    let file = &report.source_name;
+                    for mut fault in report.diagnostics {
+                        if fault.path.is_empty() {
+                            fault.path = keys.join(".");
+                        }
+                        self.found.add(fault.label(place, file.clone()));
+                    }
+                    continue;
+                }
+                (Some(place), true) => {
+                    let line = text[..place.start].matches('\n').count() + 1;
+                    let help = format!("{source_name}:{line} names the file, by {}", keys.join("."));
+                    report.diagnostics.last_mut().into_iter().for_each(|last| last.help.push(help.clone()));
+                }
+                (None, _) => {}
+            }
+            self.broken.push(report);
         }
+    }
+
+    /// Adds a warning about a file, at the key that names it.
+    pub(super) fn warn(&mut self, warning: Diagnostic, keys: &[&str], file: &Path) {
+        let warning = match place(self.naming.text, keys) {
+            Some(place) => warning.label(place, file.display().to_string()),
+            None => warning,
+        };
+        self.found.add(warning);
+    }
+
+    /// Checks the files that loading does not read.
+    pub(super) fn check_others(&mut self, config: &Config) {
+        check(config, &mut self.found);
+    }
+
+    /// Decides: warnings, or the faults of all files, those in the configuration first.
+    pub(super) fn conclude(self) -> Result<Warnings, Faults> {
+        let own = match self.found.conclude(self.naming.source_name) {
+            Ok(warnings) if self.broken.is_empty() => return Ok(warnings),
+            Ok(warnings) if warnings.is_empty() => Vec::new(),
+            Ok(Warnings(report)) => vec![report],
+            Err(Faults(reports)) => reports,
+        };
+        Err(Faults(own.into_iter().chain(self.broken).collect()))
     }
 }
 
@@ -80,7 +119,7 @@ fn place(text: &str, keys: &[&str]) -> Option<Span> {
 
 /// Checks the files that loading does not read: the token of admin, files of discovery, and the access log. It opens
 /// nothing for writing.
-pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
+fn check(config: &Config, found: &mut Findings<'_>) {
     if let Some(path) = config.admin.first().and_then(|admin| admin.token_file.as_deref()) {
         let fault = token::fault(token::read_token(path));
         add(fault, path, &["admin", "token_file"], found);

@@ -50,7 +50,7 @@ fn good(text: &str) -> Config {
 fn diagnostics(text: &str) -> Vec<Diagnostic> {
     match parse("test.toml", text) {
         Ok((_, warnings)) => warnings.diagnostics().to_vec(),
-        Err(faults) => faults.diagnostics().to_vec(),
+        Err(faults) => faults.diagnostics().into_iter().cloned().collect(),
     }
 }
 
