@@ -53,7 +53,7 @@ pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;
 pub use list_file::ListReader;
 pub use load::{check_given, load, load_given, one_liner, parse};
-pub use routes_file::RoutesReader;
+pub use routes_file::{RoutesReader, left_to_wider};
 pub use token::{TokenFault, read_given_token, read_token};
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.

@@ -187,7 +187,7 @@ pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
 
 /// Returns a warning for each route of a listener with a `routes_file` whose conditions leave connections to a wider
 /// route, or to a pool in `unmatched`. A million routes take a second.
-pub(super) fn left_to_wider(listener: &ListenerSpec) -> Vec<Diagnostic> {
+pub fn left_to_wider(listener: &ListenerSpec) -> Vec<Diagnostic> {
     let unmatched = match &listener.policy.protocol {
         ProtocolSpec::Tls { unmatched, .. } => unmatched.clone(),
         ProtocolSpec::Tcp { .. } => TargetSpec::Reject,

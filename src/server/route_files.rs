@@ -1,17 +1,17 @@
 //! Files with routes, followed while the process runs: a change rebuilds the routes of one listener and nothing
 //! else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::build::{self, BuildFault};
-use super::events::{EventKind, Severity};
+use super::events::{EventKind, EventLog, Severity};
 use super::run::Control;
 use super::standing::{StandingKind, first_line};
-use crate::config::{Config, Faults, RoutesReader};
+use crate::config::{Config, Diagnostic, Faults, RoutesReader, left_to_wider};
 use crate::listener::ListenerSpec;
 use crate::reclaim::{self, Deferred};
 use crate::snapshot::{Policy, RouteSpec, Snapshot};
@@ -147,7 +147,7 @@ impl Control {
         let server = &mut self.server;
         match rebuilt {
             Ok(None) => return,
-            Ok(Some((spec, policy))) => {
+            Ok(Some(Rebuilt { spec, policy, warnings })) => {
                 let routes = policy.protocol.routes().len();
                 let snapshot = server.view.snapshot.load_full();
                 server.view.put_in_force(Arc::new(snapshot.with_policy(&Arc::new(policy))));
@@ -161,6 +161,7 @@ impl Control {
                 tracing::info!(%listener, routes, "the routes were read again");
                 let text = format!("the routes of listener {listener} were read again: {routes} routes");
                 server.view.events.note(EventKind::Routes, Severity::Info, text);
+                warn(&listener, &warnings, &server.view.events);
             }
             Err(error) => {
                 tracing::error!(%listener, %error, "the routes stay as they are");
@@ -170,6 +171,37 @@ impl Control {
         }
         reclaim::trim_later();
     }
+}
+
+/// The warnings about routes that are logged at one change.
+const WARNED: usize = 10;
+
+/// Logs and notes what new routes leave to wider ones.
+fn warn(listener: &Arc<str>, warnings: &[Diagnostic], events: &EventLog) {
+    let Some(first) = warnings.first() else { return };
+    for warning in warnings.iter().take(WARNED) {
+        let (code, finding) = (warning.code.as_str(), &*warning.message);
+        let hint = warning.help.first();
+        tracing::warn!(%listener, code, finding, hint, "the file with routes leaves connections to a wider route");
+    }
+    let more = warnings.len().saturating_sub(WARNED);
+    if more > 0 {
+        tracing::warn!(%listener, more, "the file with routes leaves more connections to wider routes; `pointsman check` shows all of them");
+    }
+    let others = match warnings.len() - 1 {
+        0 => String::new(),
+        others => format!(" (and {others} more)"),
+    };
+    let text = format!("the file with routes of listener {listener}: {}{others}", first.message);
+    events.note(EventKind::Routes, Severity::Warning, text);
+}
+
+/// A listener with new routes.
+struct Rebuilt {
+    spec: ListenerSpec,
+    policy: Policy,
+    /// What these routes leave to wider ones, and those before did not.
+    warnings: Vec<Diagnostic>,
 }
 
 /// New routes for one listener, and the values that they are compared with and built from.
@@ -186,7 +218,7 @@ struct Rebuild {
 impl Rebuild {
     /// Returns the listener with the new routes, and its policy, or `None` if no route is different or the listener is
     /// gone.
-    fn build(self) -> Result<Option<(ListenerSpec, Policy)>, BuildFault> {
+    fn build(self) -> Result<Option<Rebuilt>, BuildFault> {
         let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);
         let Some(spec) = spec else { return Ok(None) };
         let (written, old) = spec.policy.protocol.routes().split_at(self.written);
@@ -195,6 +227,7 @@ impl Rebuild {
         }
         let mut routes = written.to_vec();
         routes.append(&mut self.read.into_inner());
+        let known: HashSet<String> = left_to_wider(spec).into_iter().map(|warning| warning.message).collect();
         let mut spec = spec.clone();
         *spec.policy.protocol.routes_mut() = Arc::new(routes);
         let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
@@ -202,6 +235,8 @@ impl Rebuild {
         let named =
             build::PolicyTargets { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
         let policy = build::policy(&spec, before, named, &self.metrics)?;
-        Ok(Some((spec, policy)))
+        let mut warnings = left_to_wider(&spec);
+        warnings.retain(|warning| !known.contains(&warning.message));
+        Ok(Some(Rebuilt { spec, policy, warnings }))
     }
 }

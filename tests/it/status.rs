@@ -203,3 +203,61 @@ fn connections_that_wait_for_a_backend_are_shown() {
     drop((held, silent));
     wait_for("nobody to wait", || waiting() == [0, 0]);
 }
+
+/// The warning of `check` comes again when a file with routes brings the fault, and once for each change that does.
+#[test]
+fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
+    let backend = Backend::echo();
+    let fixture = Fixture::start("status-leak", &format!("'{}'", backend.address));
+    let routes = |of: &str| {
+        fixture
+            .folder
+            .write("routes.new", &format!("routes = [{{ sni = '*.example', pool = 'app' }}, {of}]\n"));
+        std::fs::rename(fixture.folder.path("routes.new"), fixture.folder.path("routes.toml")).unwrap();
+    };
+    let narrow = |name: &str, weight: u32| {
+        format!(
+            "{{ sni = '{name}.example', source = '10.0.0.0/8', pool = 'app', limits = {{ connections = {weight} }} }}"
+        )
+    };
+    routes("{ sni = 'a.example', pool = 'app' }");
+    fixture.reload(
+        &text(&format!("'{}'", backend.address))
+            .replace("deny =", "protocol = 'tls'\nroutes_file = 'routes.toml'\ndeny =")
+            .replace("pool = 'app'\nprotocol", "protocol"),
+    );
+    fixture.wait_for("events", "reload", "reloaded");
+    let told = || {
+        let lines = fixture.program.stderr.all();
+        lines.into_iter().filter(|line| line.contains("C0451")).collect::<Vec<_>>()
+    };
+    let read = |nth| fixture.program.stderr.wait_for_nth(nth, "the routes were read again");
+    routes(&narrow("a", 1));
+    read(1);
+    let line = fixture.program.stderr.wait_for("C0451");
+    assert!(line.contains(" WARN ") && line.contains("listener=main"), "{line}");
+    assert!(
+        line.contains("connections for `a.example` that do not fit `source` go to `*.example`"),
+        "{line}"
+    );
+    fixture.wait_for(
+        "events",
+        "routes",
+        "connections for `a.example` that do not fit `source` go to `*.example`",
+    );
+    // Other routes with the same finding.
+    routes(&narrow("a", 2));
+    read(2);
+    // A second finding beside the first.
+    routes(&[narrow("a", 2), narrow("b", 2)].join(", "));
+    read(3);
+    fixture.program.stderr.wait_for("connections for `b.example`");
+    assert_eq!(told().len(), 2, "{:?}", told());
+    // The fault goes, and comes again.
+    routes("{ sni = 'a.example', pool = 'app' }");
+    read(4);
+    routes(&narrow("a", 1));
+    read(5);
+    wait_for("the warning again", || told().len() == 3);
+    assert!(told()[2].contains("`a.example`"), "{:?}", told());
+}
