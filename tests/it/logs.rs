@@ -124,6 +124,38 @@ fn a_reload_changes_the_access_log() {
     );
 }
 
+/// `access_log.format` has no default of its own: people read a terminal, programs read the rest.
+#[test]
+fn the_access_log_is_text_on_a_terminal() {
+    let (folder, backend) = (Folder::new("access-terminal"), Backend::echo());
+    let with = |keys: &str| folder.write("config.toml", &text(keys, backend.address));
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut run = command(&["run"]);
+    let mut child = run.arg(with("")).stdout(pty.slave).stderr(Stdio::piped()).spawn().unwrap();
+    // The other end is closed when the program ends.
+    drop(run);
+    let stderr = Lines::follow(child.stderr.take().unwrap());
+    let mut program = Program { child, stderr, stdout: Lines::follow(File::from(pty.master)) };
+    let address = program.address("main");
+    serve_one(address);
+    let line = program.stdout.wait_for("client=");
+    assert!(line.starts_with("time=") && line.contains(" listener=main ") && !line.contains('{'), "{line}");
+    // The same keys again, by a reload; then the form is asked for.
+    with("access_log.empty = false");
+    program.signal("HUP");
+    program.stderr.wait_for("changed access_log");
+    serve_one(address);
+    let line = program.stdout.wait_for_nth(2, "client=");
+    assert!(line.starts_with("time="), "{line}");
+    with("access_log.format = 'json'");
+    program.signal("HUP");
+    program.stderr.wait_for_nth(2, "changed access_log");
+    serve_one(address);
+    let line = program.stdout.wait_for("\"client\":");
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap()["listener"], "main");
+    program.expect_end_by("TERM");
+}
+
 #[test]
 fn probes_can_be_left_out_of_the_access_log() {
     let (folder, backend) = (Folder::new("access-empty"), Backend::echo());

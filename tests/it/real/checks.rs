@@ -1,7 +1,7 @@
 //! Each kind of check against the server it is for: up while it runs, down when it is gone.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::postgres::Postgres;
@@ -287,4 +287,56 @@ fn openssl_is_checked() {
         expect_down(program(server.address, &of("b.test")), "tls_alert");
         check(server, &[&of("a.test")]);
     }
+}
+
+/// Postfix with postscreen, whose greeting comes in two lines with 6 s between them. Postfix cannot be installed beside
+/// OpenSMTPD, so its programs run from the directory into which `.ci/run` has unpacked the package.
+fn postscreen() -> Running {
+    let unpacked = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/postfix"));
+    Running::start(Directory::new(), |directory, port| {
+        let (at, programs) = (directory.0.display(), unpacked.display());
+        let main = format!(
+            "compatibility_level = 3.6\nqueue_directory = {at}/queue\ndata_directory = {at}/data\n\
+             daemon_directory = {programs}/usr/lib/postfix/sbin\ncommand_directory = {programs}/usr/sbin\n\
+             shlib_directory = {programs}/usr/lib/postfix\nmeta_directory = {programs}/etc/postfix\nmail_owner = daemon\n\
+             setgid_group = tty\nmyhostname = mail.example.test\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\n\
+             import_environment = LD_LIBRARY_PATH MAIL_CONFIG\nalias_maps =\nmaillog_file = /dev/stdout\n\
+             postscreen_cache_map =\npostscreen_access_list =\npostscreen_greet_banner = wait\n"
+        );
+        let master = format!(
+            "127.0.0.1:{port} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\ndnsblog unix - - n - 0 dnsblog\n\
+             tlsproxy unix - - n - 0 tlsproxy\nanvil unix - - n - 1 anvil\nproxymap unix - - n - - proxymap\n\
+             cleanup unix n - n - 0 cleanup\nrewrite unix - - n - - trivial-rewrite\npostlog unix-dgram n - n - 1 postlogd\n"
+        );
+        let folders = "mkdir etc data queue; cd queue\n\
+                       mkdir active bounce corrupt defer deferred flush hold incoming maildrop pid private public saved trace\n\
+                       chown daemon ../data *; chown root pid; chgrp tty public maildrop; chmod 710 public; chmod 700 private\n\
+                       chmod 1730 maildrop";
+        if !directory.file("etc").exists() {
+            run(Command::new("sh").args(["-ec", folders]).current_dir(&directory.0));
+        }
+        directory.write("etc/main.cf", main);
+        directory.write("etc/master.cf", master);
+        let mut command = Command::new(unpacked.join("usr/lib/postfix/sbin/master"));
+        command.args(["-d", "-c"]).arg(directory.file("etc"));
+        command
+            .env("LD_LIBRARY_PATH", unpacked.join("usr/lib/postfix"))
+            .env("MAIL_CONFIG", directory.file("etc"));
+        command
+    })
+}
+
+#[test]
+#[ignore = "needs root, and postfix as .ci/run unpacks it"]
+fn a_check_waits_for_the_whole_greeting_of_postscreen() {
+    let server = postscreen();
+    let program = program(server.address, "check = \"smtp\"");
+    let checks = |result: &str| program.sum("pointsman_backend_checks_total", &format!("\"{result}\""));
+    wait_for("a check", || checks("passed") + checks("failed") > 0.0);
+    assert_eq!((checks("passed"), checks("failed")), (1.0, 0.0), "{}", program.ask("/metrics"));
+    let took = program.sum("pointsman_backend_check_seconds", "main");
+    assert!((6.0..10.0).contains(&took), "{took}");
+    program.stop();
+    // The first line alone is no greeting.
+    expect_down(self::program(server.address, "check = \"smtp\", timeout = \"2s\""), "timeout");
 }

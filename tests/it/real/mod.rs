@@ -19,6 +19,7 @@ mod prometheus;
 mod protocols;
 mod proxied;
 mod recipes;
+mod shortages;
 mod starting;
 mod stopped;
 mod tls;

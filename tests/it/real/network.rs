@@ -44,7 +44,7 @@ impl Network {
         format!("{}-{place}", self.prefix)
     }
 
-    fn ip(&self, place: &str, arguments: &str) {
+    pub(super) fn ip(&self, place: &str, arguments: &str) {
         run(Command::new("ip").args(["-n", &self.name(place)]).args(arguments.split(' ')));
     }
 
@@ -64,12 +64,12 @@ impl Network {
     }
 
     /// The program, in front of what `socat` serves at the backend's port 9001.
-    fn program(&self, listener: &str, served: &[&str]) -> (Program, Guarded) {
+    pub(super) fn program(&self, listener: &str, served: &[&str]) -> (Program, Guarded) {
         self.program_to(listener, "backends = [\"10.77.2.2:9001\"]", served)
     }
 
     /// The same with keys of the pool, its backends among them.
-    fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, Guarded) {
+    pub(super) fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, Guarded) {
         let mut socat = self.at("backend", "socat");
         socat.args(served).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let backend = Guarded::spawn(&mut socat);
@@ -85,7 +85,7 @@ impl Network {
     }
 
     /// A client; what it gets and gives are its process's input and output.
-    fn client(&self, address: &str) -> Client {
+    pub(super) fn client(&self, address: &str) -> Client {
         let mut socat = self.at("client", "socat");
         socat
             .args(["-t", "60", "-", address])
@@ -107,14 +107,14 @@ impl Drop for Network {
     }
 }
 
-struct Client {
+pub(super) struct Client {
     process: Guarded,
-    to: ChildStdin,
+    pub(super) to: ChildStdin,
     from: ChildStdout,
 }
 
 impl Client {
-    fn greet(&mut self) {
+    pub(super) fn greet(&mut self) {
         self.to.write_all(b"are you there").unwrap();
         let mut answer = [0; 13];
         self.from.read_exact(&mut answer).unwrap();
@@ -122,7 +122,7 @@ impl Client {
     }
 }
 
-const PROGRAM: &str = "TCP:10.77.1.1:9000";
+pub(super) const PROGRAM: &str = "TCP:10.77.1.1:9000";
 // One connection each, in one process: a child that talks to a vanished peer would outlive its parent.
 // In blocks of a page: a larger one does not always fit into a pipe that select calls writable, and socat
 // then waits for itself.
