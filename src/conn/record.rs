@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WorkerContext;
-use crate::limit::{GatePass, Link, Moment, Permit, PrefixLengths, SourceName, SourcePass};
+use crate::limit::{GatePass, Link, Moment, Permit, SourceName, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, FailureReport, Lease, SessionGuard, Trouble};
@@ -397,7 +397,7 @@ impl ConnectionRecord {
     /// This host has run out of something for the connection.
     pub(super) fn note_saturation(&self, kind: Saturation) {
         let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
-        let source = source(&state.client, entry.link());
+        let source = source(&state.client, entry.link(), &self.context);
         note_saturation(kind, source, &state.listener.name, state.pool.as_ref(), &self.context);
     }
 
@@ -425,7 +425,7 @@ impl ConnectionRecord {
         let is_silent = state.lease.as_ref().is_some_and(Lease::is_waiting);
         entry.tallies().close(CloseKind::of(reason), is_silent);
         if let Some(kind) = Saturation::of(reason) {
-            let source = source(&state.client, entry.link());
+            let source = source(&state.client, entry.link(), &self.context);
             note_saturation(kind, source, &state.listener.name, state.pool.as_ref(), &self.context);
         }
         let has_sent = state.log_fields.as_ref().is_some_and(|log_fields| log_fields.has_sent);
@@ -492,7 +492,7 @@ pub(super) fn refused(
     let listener = policy.metrics.accepted();
     listener.closed(reason, Duration::ZERO);
     if let Some(kind) = Saturation::of(reason) {
-        note_saturation(kind, source(&client, None), &listener.name, None, context);
+        note_saturation(kind, source(&client, None, context), &listener.name, None, context);
     }
     if is_logged(reason, &listener, context) {
         let listener = Arc::clone(&listener.name);
@@ -507,11 +507,11 @@ pub(super) fn refused(
 }
 
 /// The source that a refusal is counted for: the private link where the listener counts by links, else the client's
-/// address (IPv6: its /64); `None` for a client of a Unix socket.
-fn source(client: &Address, link: Option<&Arc<Link>>) -> Option<SourceName> {
+/// network; `None` for a client of a Unix socket.
+fn source(client: &Address, link: Option<&Arc<Link>>, context: &WorkerContext) -> Option<SourceName> {
     match link {
         Some(link) => Some(SourceName::Link(Arc::clone(link))),
-        None => client.tcp().map(|address| SourceName::of(address.ip(), PrefixLengths::default())),
+        None => client.tcp().map(|address| SourceName::of(address.ip(), context.bounds.saturation.prefix())),
     }
 }
 

@@ -106,6 +106,9 @@ impl Descriptors {
         bounds.tarpit.set_limit(self.tarpit(config));
         bounds.sources.set_when_full(config.limits.when_full);
         let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());
+        // It is the same for all listeners.
+        let prefix = listeners.clone().next().map(|admission| admission.prefix);
+        bounds.saturation.set_prefix(prefix.unwrap_or_default());
         if listeners.any(|admission| admission.per_source.is_some()) {
             bounds.sources.prepare();
         }

@@ -6,13 +6,14 @@
 //! Names come from the configuration, so the table is bounded by it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::CloseReason;
-use crate::limit::{Moment, SourceName};
+use crate::limit::{Moment, PrefixLengths, SourceName};
 
 /// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
 /// and the next one is refused again.
@@ -343,6 +344,8 @@ pub struct SaturationLog {
     /// A lock because any worker may refuse. It is taken at refusals alone, and held for one look-up.
     running: Mutex<EpisodeTable>,
     begun: Notify,
+    /// The lengths of [`SaturationLog::prefix`], in a byte each; 0 until they are set.
+    prefix: AtomicU16,
     /// The name of the process in the table, which is empty.
     process: Arc<str>,
 }
@@ -363,6 +366,19 @@ impl SaturationLog {
         running.insert(Arc::clone(thing), episode);
         drop(table);
         self.begun.notify_one();
+    }
+
+    /// Sets what makes a source of an address, as limits count it.
+    pub fn set_prefix(&self, PrefixLengths { v4, v6 }: PrefixLengths) {
+        self.prefix.store(u16::from_be_bytes([v4, v6]), Ordering::Relaxed);
+    }
+
+    /// What makes a source of an address.
+    pub fn prefix(&self) -> PrefixLengths {
+        match self.prefix.load(Ordering::Relaxed).to_be_bytes() {
+            [0, 0] => PrefixLengths::default(),
+            [v4, v6] => PrefixLengths { v4, v6 },
+        }
     }
 
     /// Waits until an episode has begun.
@@ -479,6 +495,16 @@ mod tests {
         let (heaviest, count) = &episode.sources[0];
         assert_eq!(*heaviest, SourceName::Network(IpAddr::V4(9.into())));
         assert!((60..=100).contains(count), "{count}");
+    }
+
+    #[test]
+    fn the_prefix_is_that_of_the_limits() {
+        let log = SaturationLog::default();
+        assert_eq!(log.prefix(), PrefixLengths::default());
+        for prefix in [PrefixLengths { v4: 24, v6: 48 }, PrefixLengths { v4: 1, v6: 128 }] {
+            log.set_prefix(prefix);
+            assert_eq!(log.prefix(), prefix);
+        }
     }
 
     #[test]

@@ -131,6 +131,20 @@ fn a_source_above_its_limits_is_reported() {
     }
 }
 
+/// The warning has the networks that the limit counts, so that clients of one network are one source in it.
+#[test]
+fn a_source_is_the_network_that_the_limit_counts() {
+    let backend = Backend::echo();
+    let keys = ["limits.source_prefix = { v4 = 24 }", "per_source = { connections = 2 }", ""];
+    let (_folder, program) = program("source-prefix", &backend, keys);
+    let address = program.address("main");
+    let held = ["127.0.0.8", "127.0.0.9"].map(|from| connect(from, address));
+    held.iter().for_each(echo);
+    expect_reset(&connect("127.0.0.10", address));
+    let line = program.stderr.wait_for("saturation=\"source_connections\"");
+    assert!(line.contains("heaviest=127.0.0.0 with 2 most_refused=127.0.0.0 1"), "{line}");
+}
+
 /// Sources are counted when that is asked, also where no listener limits them.
 #[test]
 fn sources_are_counted_without_limits() {
