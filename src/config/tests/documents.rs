@@ -9,11 +9,11 @@ use crate::sys::socket::KernelBuffers;
 fn the_recipes_are_right() {
     let docs = [
         include_str!("../../../README.md"),
-        include_str!("../../../docs/protocols.md"),
-        include_str!("../../../docs/proxy-protocol.md"),
-        include_str!("../../../docs/reach.md"),
-        include_str!("../../../docs/limits.md"),
-        include_str!("../../../docs/checks.md"),
+        include_str!("../../../docs/guide/protocols.md"),
+        include_str!("../../../docs/guide/proxy-protocol.md"),
+        include_str!("../../../docs/guide/reach.md"),
+        include_str!("../../../docs/guide/limits.md"),
+        include_str!("../../../docs/guide/checks.md"),
     ];
     /// Protocols that have a recipe of so few lines in the README.
     const SHORT: [&str; 6] = ["tls", "postgres", "smtp", "imap", "pop3", "auto"];
