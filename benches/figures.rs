@@ -1,4 +1,4 @@
-//! The figures of docs/balancing.md that are no times of a pick: how even the balancers are, and what moves
+//! The figures of docs/guide/balancing.md that are no times of a pick: how even the balancers are, and what moves
 //! when backends fail. Prints them as Markdown tables.
 //!
 //! All but the build times are the same at every run.

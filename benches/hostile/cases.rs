@@ -170,7 +170,7 @@ pub(crate) fn all() -> Vec<Case> {
             means: Means { is_ordinary: true, ..Means::default() },
             ..case(
                 "pipes",
-                "200 streams that nobody reads; an ordinary user's pipes are used up",
+                "200 streams that are not read; an ordinary user's pipes are used up",
                 &[foes("tls", 200, 400, Words::Endless, Then::Stay)],
             )
         },

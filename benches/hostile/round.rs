@@ -29,7 +29,7 @@ const SLACK: usize = 24;
 const CALM: Duration = Duration::from_millis(300);
 const LATE: u32 = 500_000;
 
-/// What docs/hostile.md promises of the server's own memory, in KiB: all unfinished hellos, and for each
+/// What docs/measured/hostile.md promises of the server's own memory, in KiB: all unfinished hellos, and for each
 /// descriptor what its connection takes beside its hello.
 const HELLOS: u64 = 64 * 1024;
 const EACH: u64 = 4;

@@ -200,3 +200,20 @@ async fn unknown() -> (StatusCode, String) {
 async fn other_method() -> (StatusCode, &'static str) {
     (StatusCode::METHOD_NOT_ALLOWED, "this path is not asked by that method; most take GET and HEAD alone\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_is_documented() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/admin-api.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for line in ENDPOINTS.lines() {
+            let request: Vec<_> = line.split(' ').take(2).collect();
+            let request = request.join(" ");
+            let request = request.split('[').next().unwrap();
+            assert!(page.contains(&format!("\n| `{request}` | ")), "{request}");
+        }
+    }
+}

@@ -120,7 +120,7 @@ fn rank(backend: &Value) -> u8 {
 
 /// Whether most connections of a backend wait for its first byte: more than five, and more than half of those that are
 /// open. So it may hang, or its clients speak first and are idle; it is listed before the others that are up, and is no
-/// problem by itself. The alert in docs/metrics.md has the same numbers, and a time that a table cannot have.
+/// problem by itself. The alert in docs/operate/monitoring.md has the same numbers, and a time that a table cannot have.
 fn is_silent(backend: &Value) -> bool {
     let count = |key: &str| backend["connections"][key].as_u64().unwrap_or(0);
     count("waiting") > 5 && 2 * count("waiting") > count("active")

@@ -165,14 +165,14 @@ tables! {
         /// the first words of that protocol, its STARTTLS. "auto": the first bytes tell TLS from SSH, HTTP and
         /// PostgreSQL.
         protocol: Keyword<Protocol>,
-        /// Who may come in: lists by name, networks such as "10.0.0.0/8", addresses, or an array; all others are
-        /// refused. Behind a PROXY header it is the client that is asked for. Default: everybody.
+        /// Addresses that may come in: lists by name, networks such as "10.0.0.0/8", addresses, or an array; all others are
+        /// refused. Behind a PROXY header the client's address counts. Default: all addresses.
         allow: OneOrMany<AccessWord>,
-        /// Who may not, in the same words; it comes before `allow`, and a proxy itself is asked for too. Default:
-        /// nobody.
+        /// Addresses that may not come in, written in the same way. `deny` comes before `allow`, and the address of a
+        /// proxy itself counts too. Default: none.
         deny: OneOrMany<AccessWord>,
         /// Not tcp: JA4 fingerprints of clients that may not come in, or how they begin: "t13d*"; or an array. Asked
-        /// once the hello is read, before any route. Anybody can copy one. Default: none.
+        /// once the hello is read, before any route. Any client can copy one. Default: none.
         deny_ja4: OneOrMany<Fingerprint>,
         /// How these are refused: "reject" (default), a TLS alert on a tls listener and behind a hello, else a reset;
         /// "drop": a reset without a word.
@@ -313,7 +313,7 @@ tables! {
         destination: OneOrMany<Reached>,
         /// Protocols of which the client must offer one (ALPN), such as "h2", or an array. Default: any or none.
         alpn: OneOrMany<ProtocolName>,
-        /// JA4 fingerprints of clients, or how they begin: "t13d*"; or an array. Anybody can copy one. Default: any.
+        /// JA4 fingerprints of clients, or how they begin: "t13d*"; or an array. Any client can copy one. Default: any.
         ja4: OneOrMany<Fingerprint>,
         /// Whether the client offers Encrypted ClientHello; many browsers only pretend to. Default: either.
         ech: bool,
@@ -524,8 +524,8 @@ tables! {
         /// Needed.
         allow: OneOrMany<SniPattern>,
         /// Networks such as "10.1.0.0/16" that may be dialled although they are no part of the public Internet,
-        /// or an array. Default: none. Whoever controls a name that is allowed can then lead clients to any host
-        /// in them.
+        /// or an array. Default: none. The owner of an allowed name can then lead clients to any host in
+        /// them.
         allow_private: OneOrMany<OpenNetwork>,
         /// The resolvers that are asked, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: those of the
         /// system (/etc/resolv.conf), and /etc/hosts before them.
@@ -552,7 +552,7 @@ tables! {
         /// Its share of the traffic relative to the others, 0 to 65535; 0 takes no new connections.
         /// Default 1.
         weight: Number<0, 65535>,
-        /// The zone it stands in. Default: none, as if it stood in a zone that is in nobody's list.
+        /// The zone it stands in. Default: none, as if it stood in a zone that is in no list.
         zone: Name,
         /// Whether it is used only while no other backend is up. Default false.
         backup: bool,
@@ -610,8 +610,8 @@ tables! {
         path: HttpPath,
         /// http only: the Host header. Default: the address that is checked.
         host: HttpHost,
-        /// postgres, mysql only: who logs in, without a password. Default: nobody, the first words of the
-        /// server are enough.
+        /// postgres, mysql only: the user that logs in, without a password. Default: none, the first words
+        /// of the server are enough.
         user: User,
         /// send-expect only: what to send and what must come, 1 to 32 steps, in this order. Needed there.
         steps: ArrayOf<Step>,
@@ -644,7 +644,7 @@ tables! {
     /// Ejection of backends that fail one client after the other.
     "an ejection" struct Ejection {
         /// Clients in a row that could not be connected, or were reset before the backend had sent a byte;
-        /// 1 to 1000. Default 5. Whoever can make a backend reset connections can make it so many in a row.
+        /// 1 to 1000. Default 5. A client that can make a backend reset connections can eject it.
         consecutive_failures: Number<1, 1000>,
         /// How long a backend gets no new connections: this time for a first ejection, twice it for one right
         /// after, and so on; "100ms" to "1day". Default "30s".

@@ -33,16 +33,16 @@ tables! {
         /// How long one is held; "100ms" to "1h". Default "10s".
         tarpit_timeout: Time<100, HOUR>,
         /// Bytes that hellos may take which did not come with the first read, those of all connections together;
-        /// 1048576 to 4294967296. Who needs more is refused. Default 67108864.
+        /// 1048576 to 4294967296. A hello that needs more is refused. Default 67108864.
         hello_memory: Number<{ 1 << 20 }, { 1 << 32 }>,
-        /// Who is refused near the limit of the process: "newest" (default), whoever comes when it is full;
-        /// "heaviest": from `overload_at` on also those whose source has more than twice what others have open.
+        /// Connections that are refused near the limit of the process. "newest" (default): new ones while it is full.
+        /// "heaviest": from `overload_at` on also those of a source that has more than twice as many open as others.
         overload: Keyword<OverloadWord>,
         /// How much of the process's connections, or of `hello_memory`, must be in use for it to count as overloaded,
         /// "1%" to "100%". It does too while descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
-        /// Whether /ready goes on to say ready while it is overloaded. Default true. With false whoever routes here turns away,
-        /// and comes back when it is over.
+        /// Whether /ready answers 200 while the process is overloaded. Default true. With false, a router in front sends
+        /// new connections elsewhere until the overload is over.
         ready_when_overloaded: bool,
     }
 

@@ -22,8 +22,8 @@ tables! {
         /// "require" (default): who is not trusted, and who sends no header, is refused; "accept": they are
         /// clients themselves; "shadow": the same, and what "require" would refuse is counted.
         mode: Keyword<ProxyMode>,
-        /// Whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for whoever can open a
-        /// Unix socket that is listened on; or an array. Needed. They can say that they are anybody.
+        /// Whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for all
+        /// clients of Unix sockets; or an array. Needed. These peers can claim any client address.
         trusted: OneOrMany<TrustedPeer>,
         /// From the accept to the end of the header; "1ms" to "1h". Default "30s". A peer that need not send one
         /// and sends nothing at all waits so long, which matters where the server speaks first.

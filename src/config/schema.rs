@@ -188,7 +188,7 @@ pub(super) fn keys() -> BTreeSet<String> {
 #[test]
 fn the_committed_schemas_are_current() {
     check("config.schema.json", &schema());
-    check("docs/routes.schema.json", &schema_of::<RoutesFile>());
+    check("docs/reference/routes.schema.json", &schema_of::<RoutesFile>());
 }
 
 fn check(file: &str, schema: &Value) {

@@ -58,7 +58,7 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     if privileges::is_root() {
         tracing::warn!(
             "running as root, whose files are all within reach of a fault here; run as a user of its own: \
-             dist/pointsman.service does, and docs/hardening.md tells more"
+             dist/pointsman.service does, and docs/operate/hardening.md tells more"
         );
     }
     let landlock = match config.landlock {

@@ -462,6 +462,12 @@ mod tests {
             object.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(keys(&full()), keys(&bare()));
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/access-log.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let mut documented: Vec<_> = rows.map(|(key, _)| key.to_owned()).collect();
+        documented.sort();
+        assert_eq!(keys(&full()), documented, "keys of a line, and those of docs/reference/access-log.md");
     }
 
     #[test]

@@ -327,11 +327,12 @@ fn a_file_with_routes_may_hold_whom_it_refuses() {
     wait_for("room for those who are refused", || room() > 0);
 }
 
-/// The recipe in the README, with addresses of this machine.
+/// The recipe in docs/start/recipes.md, with addresses of this machine.
 #[test]
 fn the_recipe_works_as_written() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let (_, recipe) = readme.split_once("<!-- recipe: routes -->\n```toml\n").unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/start/recipes.md");
+    let page = fs::read_to_string(page).unwrap();
+    let (_, recipe) = page.split_once("<!-- recipe: routes -->\n```toml\n").unwrap();
     let (recipe, _) = recipe.split_once("```").unwrap();
     let backends = recorders(["web", "acme", "next", "more"]);
     let mut recipe = recipe.replace("\":443\"", "\"127.0.0.1:0\"").replace("10.0.0.0/8", "127.1.0.0/16");

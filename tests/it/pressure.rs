@@ -256,7 +256,7 @@ fn check_that_everything_comes_back(engine: EngineChoice, connections: usize) {
     assert!(accepted >= connections as f64, "{accepted}");
 }
 
-/// The figure that the README promises, in bytes of the proxy's own memory.
+/// The figure of docs/operate/when-things-fail.md, in bytes of the proxy's own memory.
 #[test]
 fn an_idle_connection_costs_less_than_a_kibibyte() {
     const STEP: usize = 1000;

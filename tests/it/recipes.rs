@@ -1,4 +1,4 @@
-//! The recipes of docs/checks.md whose servers Debian does not have, with answers as their documentation shows them.
+//! The recipes of docs/guide/checks.md whose servers Debian does not have, with answers as their documentation shows them.
 //! `real/recipes.rs` has the others.
 
 use std::io::{Read, Write};
@@ -16,11 +16,13 @@ use crate::support::{Backend, PATIENCE, wait_for};
 /// The recipe that begins with this listener, with other texts in place of some, such as its addresses. It binds a port
 /// that the kernel chooses.
 pub(crate) fn recipe(listener: &str, replaced: &[(&str, &str)]) -> String {
-    let page = include_str!("../../docs/checks.md");
+    let page = include_str!("../../docs/guide/checks.md");
     let begin = format!("[listener.{listener}]\n");
     let blocks = page.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
-    let block =
-        blocks.into_iter().find(|block| block.starts_with(&begin)).expect("docs/checks.md has the recipe");
+    let block = blocks
+        .into_iter()
+        .find(|block| block.starts_with(&begin))
+        .expect("docs/guide/checks.md has the recipe");
     let bound = block.lines().map(|line| match line.starts_with("bind") {
         true => "bind = \"127.0.0.1:0\"",
         false => line,

@@ -1,10 +1,8 @@
 //! Guards over the source itself: what a compiler does not hold together.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
-
-use pointsman::telemetry::{close_reason, metrics};
 
 /// Lines of code a file may have; at 400 it is time to look for its second idea.
 const WALL: usize = 500;
@@ -375,30 +373,4 @@ fn the_places_that_touch_files_are_listed() {
         allowed, listed,
         "files that may call what clippy.toml forbids, and those that its page lists"
     );
-}
-
-/// Compares what stands between two markers with a table; with UPDATE_README=1, writes it there.
-fn check_table(marker: &str, table: &str) {
-    let path = root().join("README.md");
-    let text = fs::read_to_string(&path).unwrap();
-    let (open, close) = (format!("<!-- {marker} -->\n"), format!("<!-- /{marker} -->"));
-    let start = text.find(&open).unwrap_or_else(|| panic!("no {open} in README.md")) + open.len();
-    let length = text[start..].find(&close).unwrap_or_else(|| panic!("no {close} in README.md"));
-    let written = &text[start..start + length];
-    assert!(table.lines().count() > 20, "{marker}: {table}");
-    if written == table {
-        return;
-    }
-    if env::var_os("UPDATE_README").is_some() {
-        fs::write(&path, format!("{}{table}{}", &text[..start], &text[start + length..])).unwrap();
-        return;
-    }
-    panic!("README.md: {marker} are not current; run: UPDATE_README=1 cargo test --test it tidy");
-}
-
-/// One test for both, as both may write the file.
-#[test]
-fn tables_in_the_readme_are_current() {
-    check_table("close-reasons", &close_reason::markdown_table());
-    check_table("metrics", &metrics::markdown_table());
 }

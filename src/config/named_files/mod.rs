@@ -168,7 +168,7 @@ fn discovery(pool: &str, fault: &FileFault) -> Diagnostic {
         fault => {
             let message = format!("the file with the backends of pool `{pool}` is broken: {fault}");
             Diagnostic::new(Code::BadDiscoveryFile, "", message).help(
-                "a running process keeps the backends that it last found; docs/discovery.md has the form",
+                "a running process keeps the backends that it last found; docs/guide/discovery.md has the form",
             )
         }
     }

@@ -1,5 +1,5 @@
 //! The file by which another program names a pool's backends: its text to backends, pure. Its form is a
-//! contract and is described in `docs/discovery.md`.
+//! contract and is described in `docs/guide/discovery.md`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_documented_example_is_right() {
-        const PAGE: &str = include_str!("../../../docs/discovery.md");
+        const PAGE: &str = include_str!("../../../docs/guide/discovery.md");
         let example = PAGE.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
         let expected = "[2001:db8::13]:443 [2001:db8::13]:443 1 backup, mail-1 10.0.1.11:443 1, \
                         10.0.1.12:443 10.0.1.12:443 2 eu-1, unix:/run/mail.sock unix:/run/mail.sock 0";
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn the_schema_has_the_same_keys() {
-        const SCHEMA: &str = include_str!("../../../docs/discovery.schema.json");
+        const SCHEMA: &str = include_str!("../../../docs/reference/discovery.schema.json");
         let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
         let backend = schema["properties"]["backends"]["items"]["properties"].as_object().unwrap();
         let keys: Vec<_> = backend.keys().map(|key| format!("`{key}`")).collect();

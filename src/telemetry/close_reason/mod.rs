@@ -281,7 +281,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The reasons as a Markdown table, one row each, as the README shows it.
+/// The reasons as a Markdown table, one row each, as docs/reference/close-reasons.md has it.
 pub fn markdown_table() -> String {
     let mut table = String::from(
         "| `close` | ended by | phase | rejected | sampled | meaning |\n|---|---|---|---|---|---|\n",

@@ -129,14 +129,15 @@ fn pop3_is_routed_by_name() {
     check("pop3", &servers, &authority, python);
 }
 
-/// The checks in the README's recipes for protocols that have no kind of their own.
+/// The checks in the recipes of docs/start/recipes.md for protocols that have no kind of their own.
 #[test]
 #[ignore = "needs dovecot-imapd, dovecot-pop3d and openssl"]
 fn recipes_check_their_servers() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/start/recipes.md");
+    let page = std::fs::read_to_string(page).unwrap();
     let authority = Authority::new();
     for protocol in ["imap", "pop3"] {
-        let (_, recipe) = readme.split_once(&format!("<!-- recipe: {protocol} -->\n```toml\n")).unwrap();
+        let (_, recipe) = page.split_once(&format!("<!-- recipe: {protocol} -->\n```toml\n")).unwrap();
         let (recipe, _) = recipe.split_once("```").unwrap();
         let health = recipe.lines().find_map(|line| line.strip_prefix("health   = { ")?.strip_suffix(" }"));
         let server = dovecot(protocol, NAMES[0], &authority.sign(NAMES[0]));

@@ -1,4 +1,4 @@
-//! The recipes of docs/checks.md with the servers that they are for.
+//! The recipes of docs/guide/checks.md with the servers that they are for.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
@@ -262,7 +262,7 @@ fn galera() {
     let _mariadb = Server::start(&mut mariadb, &directory.file("mariadb.log"));
 
     // The script of the recipe, with a client that knows where this server is.
-    let page = include_str!("../../../docs/checks.md");
+    let page = include_str!("../../../docs/guide/checks.md");
     let script = page.split("```sh\n").find(|block| block.contains("wsrep_local_state")).unwrap();
     let client = format!("#!/bin/sh\nexec /usr/bin/mariadb --no-defaults --socket={socket} \"$@\"\n");
     for (name, text) in [("galera-check", script.split("```").next().unwrap()), ("mariadb", &client)] {

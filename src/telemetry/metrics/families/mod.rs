@@ -1,5 +1,5 @@
 //! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
-//! README's table all come from here.
+//! table of docs/reference/metrics.md all come from here.
 
 mod backends;
 
@@ -396,7 +396,7 @@ pub(crate) const START_TIME: MetricDoc =
     doc("process_start_time_seconds", Gauge, &[], "When the process started, in Unix time.");
 pub(crate) const THREADS: MetricDoc = doc("process_threads", Gauge, &[], "Threads of the process.");
 
-/// Every metric, in the order of the README's table.
+/// Every metric, in the order of the table in docs/reference/metrics.md.
 pub const METRICS: &[MetricDoc] = &[
     CONNECTIONS,
     CONNECTIONS_ACTIVE,
