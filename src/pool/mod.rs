@@ -44,7 +44,7 @@ pub use backend::Backend;
 pub use cancel::SessionGuard;
 pub use changes::{EjectionRefusal, FailureReport};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
-pub use discover::{Discoveries, Discovery, DiscoveryReport};
+pub use discover::{AskedNames, Discoveries, Discovery, DiscoveryReport};
 pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
 pub use health::{
@@ -60,7 +60,7 @@ pub use pool_spec::{
 };
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, TlsClient, read_certificates};
-pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks};
+pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks, ConnectFault};
 pub use tiers::TierView;
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
