@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::pool_spec::{AgentSpec, CheckTargets};
-use super::probe::{Asked, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
-use super::{AgentWord, AskedNames, Backend, Pool};
+use super::probe::{CheckEndpoint, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
+use super::{AgentWord, Backend, CheckNames, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
@@ -143,7 +143,7 @@ impl Agents {
     pub fn follow(
         &mut self,
         pool: &Pool,
-        names: &AskedNames,
+        names: &CheckNames,
         reports: &mpsc::Sender<AgentReport>,
         limit: &Arc<CheckLimit>,
         randomness: u64,
@@ -178,13 +178,17 @@ async fn run(watch: Watch<AgentSpec, AgentReport>) {
 }
 
 /// Asks once, within the time for it.
-async fn bounded_ask(asked: &Asked, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
+async fn bounded_ask(asked: &CheckEndpoint, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
     let until = Instant::now() + spec.timeout;
     timeout_at(until, ask(asked, until, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
 }
 
 /// Connects, says what is to be said, and reads one line.
-async fn ask(asked: &Asked, until: Instant, send: Option<&[u8]>) -> Result<Vec<AgentDirective>, AgentFault> {
+async fn ask(
+    asked: &CheckEndpoint,
+    until: Instant,
+    send: Option<&[u8]>,
+) -> Result<Vec<AgentDirective>, AgentFault> {
     let mut stream = connect(asked, until).await.map_err(|fault| match fault {
         ConnectFault::Connect(error) => broken(error),
         ConnectFault::NoAddress { .. } => AgentFault::NoAddress(Arc::new(fault)),

@@ -45,7 +45,7 @@ pub use backend::Backend;
 pub use cancel::SessionGuard;
 pub use changes::{EjectionRefusal, FailureReport};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
-pub use discover::{AskedNames, Discoveries, Discovery, DiscoveryReport};
+pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport};
 pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
 pub use health::{

@@ -42,7 +42,7 @@ pub struct PoolSpec {
     /// Where further backends come from: first the host names among the backends, as they are written, then others.
     pub discover: Vec<DiscoverSpec>,
     /// The host names at which checks and agents ask, each name once. Their addresses are no backends.
-    pub asked_names: Vec<DiscoverSpec>,
+    pub check_names: Vec<DiscoverSpec>,
     /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
     /// pool with backends.
     ///
@@ -84,7 +84,7 @@ impl PoolSpec {
             slow_start: None,
             backends,
             discover: Vec::new(),
-            asked_names: Vec::new(),
+            check_names: Vec::new(),
             forward: None,
             health: Some(HealthSpec::default()),
             agent: None,
@@ -111,7 +111,7 @@ impl PoolSpec {
 
     /// Whether a file or the DNS is followed for the pool.
     pub fn has_sources(&self) -> bool {
-        !self.discover.is_empty() || !self.asked_names.is_empty()
+        !self.discover.is_empty() || !self.check_names.is_empty()
     }
 
     /// Failures in a row that are too many; 0: any number is borne.

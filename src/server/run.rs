@@ -328,7 +328,7 @@ impl Control {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
         self.follow_up.settle(&self.server, served);
         let checks = self.checks.entry(Arc::clone(name)).or_default();
-        let names = self.discoveries.asked_names(name);
+        let names = self.discoveries.check_names(name);
         checks.follow(pool, &names, &self.report_to, &self.check_limit, build::random());
         self.agents.follow(pool, &names, &self.check_limit);
         if let Some(forward) = pool.forward() {

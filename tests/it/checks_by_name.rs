@@ -272,7 +272,7 @@ fn a_reload_changes_the_name_and_keeps_what_is_known() {
     // The same name is asked for in another way, and has no answer: what was found holds.
     dns.say("two.test", Said::Silence);
     let mut other = of("two");
-    let pool::DiscoverSource::Dns(spec) = &mut other.pools[0].asked_names[0].source else { panic!("a name") };
+    let pool::DiscoverSource::Dns(spec) = &mut other.pools[0].check_names[0].source else { panic!("a name") };
     spec.jitter = 0;
     proxy.remote.reload(other).unwrap();
     let passed = backend(&proxy, 0).checks_passed();

@@ -24,7 +24,7 @@ pub(super) struct Sources {
     /// Where backends come from.
     pub(super) discover: Vec<DiscoverSpec>,
     /// The host names at which checks and agents ask.
-    pub(super) asked_names: Vec<DiscoverSpec>,
+    pub(super) check_names: Vec<DiscoverSpec>,
 }
 
 impl PoolChecker<'_> {
@@ -116,7 +116,7 @@ impl PoolChecker<'_> {
         };
         Sources {
             discover: hosts.into_iter().map(of_host).collect(),
-            asked_names: names.into_iter().map(of_name).collect(),
+            check_names: names.into_iter().map(of_name).collect(),
         }
     }
 }

@@ -101,7 +101,7 @@ impl PoolChecker<'_> {
         let health = asks.health(&all, found);
         let agent = asks.agent(&all, found);
         let names = names_of_targets(health.as_ref(), agent.as_ref(), &all);
-        let Sources { discover, asked_names } = self.sources(hosts, names, found);
+        let Sources { discover, check_names } = self.sources(hosts, names, found);
         let spec = PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
@@ -111,7 +111,7 @@ impl PoolChecker<'_> {
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
             discover,
-            asked_names,
+            check_names,
             forward: None,
             health: health.map(|health| HealthSpec { proxy_protocol: announced, ..health }),
             agent,

@@ -231,7 +231,7 @@ fn checks_and_agents_ask_at_host_names() {
             }
             other => panic!("{other}"),
         };
-        pool(keys).asked_names.iter().map(of).collect::<Vec<_>>().join(" ")
+        pool(keys).check_names.iter().map(of).collect::<Vec<_>>().join(" ")
     };
     let target = |name: &str, port| CheckTarget { host: Some(TargetHost::Name(name.into())), port };
     let spec = pool("health = { address = 'probe.test:80' }\nagent = { address = 'agents.', port = 9 }");
@@ -249,11 +249,11 @@ fn checks_and_agents_ask_at_host_names() {
     assert_eq!(names("health = { address = '10.0.0.9:80' }"), "");
     let own = "[listener.b]\nbind = ':1'\npool = 'b'\n[pool.b]\nbackends = [{ address = 'db1:1', \
                health = { address = 'c' }, agent = { address = 'd:5' } }]\nhealth.address = 'a:2'";
-    let asked = good(&whole("", "", own)).pools.remove(0).asked_names.len();
+    let asked = good(&whole("", "", own)).pools.remove(0).check_names.len();
     assert_eq!(asked, 2, "the pool's and the backend's; no agent is asked");
     let resolve =
         "health.address = 'a:80'\nresolve = { resolvers = '10.0.0.53', min_ttl = '1s', hold = '9s' }";
-    let spec = &pool(resolve).asked_names[0];
+    let spec = &pool(resolve).check_names[0];
     let DiscoverSource::Dns(dns) = &spec.source else { panic!("{spec:?}") };
     assert_eq!((dns.resolvers.len(), dns.min_ttl.as_secs(), spec.hold.as_secs()), (1, 1, 0));
     check_pool(resolve, &[]);

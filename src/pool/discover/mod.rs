@@ -6,7 +6,7 @@
 //! that was, and why, is in its [`Discovery`], which admin and the metrics read.
 
 mod answers;
-mod asked_names;
+mod check_names;
 mod discovery;
 mod dns;
 mod document;
@@ -35,7 +35,7 @@ use source::{DiscoverSource, DiscoverSpec};
 
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
-pub use asked_names::AskedNames;
+pub use check_names::CheckNames;
 pub use discovery::Discovery;
 pub use dns::DnsFault;
 pub(super) use dns::{Askers, Late, QuestionLimits};
@@ -141,7 +141,7 @@ enum PreparedState {
 impl PreparedSource {
     /// Whether backends come from it. Checks wait for the others themselves.
     fn has_backends(&self) -> bool {
-        !matches!(self.slot, SourceSlot::Asked(_))
+        !matches!(self.slot, SourceSlot::CheckName(_))
     }
 
     fn following(&self) -> Option<&SourceFollower> {
@@ -167,7 +167,7 @@ enum SourceSlot {
     /// The place among the sources of its own.
     Listed(usize),
     /// The host name at which checks or agents ask.
-    Asked(Arc<str>),
+    CheckName(Arc<str>),
 }
 
 impl SourceSlot {
@@ -179,7 +179,8 @@ impl SourceSlot {
             None => Self::Listed(listed.next().unwrap_or_default()),
         };
         let of_backends = pool.discover.iter().map(move |spec| (spec, slot(spec)));
-        let asked = pool.asked_names.iter().map(|spec| (spec, Self::Asked(spec.source.to_string().into())));
+        let asked =
+            pool.check_names.iter().map(|spec| (spec, Self::CheckName(spec.source.to_string().into())));
         of_backends.chain(asked)
     }
 }
@@ -199,7 +200,7 @@ struct SourceFollower {
 impl SourceFollower {
     /// Whether backends come from it.
     fn has_backends(&self) -> bool {
-        !matches!(self.slot, SourceSlot::Asked(_))
+        !matches!(self.slot, SourceSlot::CheckName(_))
     }
 }
 
@@ -347,14 +348,14 @@ impl Discoveries {
 
     /// Returns the host names at which the checks and agents of a pool ask: of the configuration in force, or at the
     /// start of the one that is prepared.
-    pub fn asked_names(&self, pool: &str) -> AskedNames {
+    pub fn check_names(&self, pool: &str) -> CheckNames {
         let named = |following: &SourceFollower| match (&following.slot, following.state.source()) {
-            (SourceSlot::Asked(_), DiscoverSource::Dns(dns)) => {
+            (SourceSlot::CheckName(_), DiscoverSource::Dns(dns)) => {
                 Some((Arc::clone(&dns.name), Arc::clone(&following.state)))
             }
             _ => None,
         };
-        AskedNames(match self.in_force.get(pool) {
+        CheckNames(match self.in_force.get(pool) {
             Some(sources) => sources.iter().filter_map(named).collect(),
             None => {
                 let sources = self.prepared.get(pool).map_or(&[][..], |prepared| &prepared.sources);

@@ -6,7 +6,7 @@ use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
 use crate::pool::pool_spec::Endpoint;
-use crate::pool::probe::Asked;
+use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 
 /// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
@@ -239,25 +239,25 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     let (mut discoveries, _reports) = Discoveries::new();
     let asked = |hold: u64| {
         let mut spec = pool_of(&["a"], &["x"]);
-        spec.asked_names = pool("p", Some(silent("probe"))).discover;
-        spec.asked_names[0].hold = Duration::from_secs(hold);
+        spec.check_names = pool("p", Some(silent("probe"))).discover;
+        spec.check_names[0].hold = Duration::from_secs(hold);
         spec
     };
     let old = asked(0);
     discoveries.prepare(std::slice::from_ref(&old));
     let name = || Endpoint::Name { name: "probe".into(), port: 9 };
-    let at_the_start = discoveries.asked_names("p").asked(name());
+    let at_the_start = discoveries.check_names("p").asked(name());
     discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
     discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     assert!(discoveries.have_reported() && discoveries.are_found(), "checks wait for their names themselves");
     discoveries.commit();
-    assert_eq!(discoveries.asked_names("p").asked(name()), at_the_start, "its checks go on");
-    assert_eq!(discoveries.asked_names("q").asked(name()), Asked::new(name(), None));
+    assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "its checks go on");
+    assert_eq!(discoveries.check_names("q").asked(name()), CheckEndpoint::new(name(), None));
     let known = |discoveries: &Discoveries, spec: &PoolSpec| {
         let (sources, joined) = discoveries.in_force(spec).unwrap();
         assert_eq!(joined.backends.len(), 2, "{joined:?}");
-        let asked = discoveries.asked_names("p").asked(name());
-        assert_eq!(asked, Asked::new(name(), Some(Arc::clone(&sources[2]))));
+        let asked = discoveries.check_names("p").asked(name());
+        assert_eq!(asked, CheckEndpoint::new(name(), Some(Arc::clone(&sources[2]))));
         Arc::clone(&sources[2])
     };
     let first = known(&discoveries, &old);

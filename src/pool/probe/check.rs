@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::CheckFinding;
-use super::asked::{Asked, ConnectFault, Connected};
+use super::endpoint::{CheckConnection, CheckEndpoint, ConnectFault};
 #[cfg(feature = "tls-checks")]
 use super::tls::TlsSession;
 use crate::pool::pool_spec::{CheckHeader, Endpoint};
@@ -33,7 +33,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
-pub(super) async fn check(asked: &Asked, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
+pub(super) async fn check(asked: &CheckEndpoint, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
     let until = Instant::now() + spec.timeout;
     let is_busy = AtomicBool::new(false);
     let mut dialogue = match &spec.check {
@@ -54,13 +54,13 @@ pub(super) async fn check(asked: &Asked, spec: &HealthSpec, random: [u8; 64]) ->
 
 /// Connects and has the dialogue, if there is one; returns how long it only listened.
 async fn attempt(
-    asked: &Asked,
+    asked: &CheckEndpoint,
     until: Instant,
     spec: &HealthSpec,
     dialogue: Option<&mut Dialogue>,
     is_busy: &AtomicBool,
 ) -> Result<Duration, CheckFailure> {
-    let Connected { socket, address } = asked.connect(until, is_busy).await.map_err(unconnected)?;
+    let CheckConnection { socket, address } = asked.connect(until, is_busy).await.map_err(unconnected)?;
     let header = spec.proxy_protocol.map(|header| match header {
         CheckHeader::Local(version) => proxy_protocol::local(version, ends(&socket, &address)),
         CheckHeader::Proxy(version) => proxy_protocol::own(version, ends(&socket, &address)),
@@ -99,16 +99,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 ///
 /// # Errors
 ///
-/// Those of [`Asked::connect`].
+/// Those of [`CheckEndpoint::connect`].
 ///
 /// # Cancel safety
 ///
 /// Dropping it gives the attempt up.
 pub(in crate::pool) async fn connect(
-    asked: &Asked,
+    asked: &CheckEndpoint,
     until: Instant,
 ) -> Result<Box<dyn Talking>, ConnectFault> {
-    let Connected { socket, address } = asked.connect(until, &AtomicBool::new(false)).await?;
+    let CheckConnection { socket, address } = asked.connect(until, &AtomicBool::new(false)).await?;
     talking(socket, &address).map_err(ConnectFault::Connect)
 }
 

@@ -11,8 +11,8 @@
 //!
 //! A backend in maintenance is not asked: it may be taken apart, and its state is not up to checks.
 
-mod asked;
 mod check;
+mod endpoint;
 mod limit;
 mod schedule;
 #[cfg(feature = "tls-checks")]
@@ -26,13 +26,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::pool_spec::CheckTargets;
-use super::{AskedNames, Backend, BackendState, CheckFault, CheckOutcome, HealthSpec, Pool};
+use super::{Backend, BackendState, CheckFault, CheckNames, CheckOutcome, HealthSpec, Pool};
 use crate::sys::Address;
 use check::check;
 
-pub(super) use asked::Asked;
-pub use asked::ConnectFault;
 pub(super) use check::connect;
+pub(super) use endpoint::CheckEndpoint;
+pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
 pub(super) use schedule::{Luck, Schedule};
 #[cfg(feature = "tls-checks")]
@@ -91,7 +91,7 @@ impl Checks {
     pub fn follow(
         &mut self,
         pool: &Pool,
-        names: &AskedNames,
+        names: &CheckNames,
         reports: &mpsc::Sender<CheckReport>,
         limit: &Arc<CheckLimit>,
         randomness: u64,

@@ -42,8 +42,8 @@ fn listen_on(host: &str) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-fn unix(path: &str) -> Asked {
-    Asked::new(Endpoint::Address(Address::Unix(std::path::Path::new(path).into())), None)
+fn unix(path: &str) -> CheckEndpoint {
+    CheckEndpoint::new(Endpoint::Address(Address::Unix(std::path::Path::new(path).into())), None)
 }
 
 /// Applies reports until `name` changes its state.
@@ -131,7 +131,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     let pool = pool(&[address, other_address], Some(health(Duration::from_millis(5))), None);
     let (reports, mut received) = mpsc::channel(8);
     let mut checks = Checks::new();
-    checks.follow(&pool, &AskedNames::default(), &reports, &many(), 7);
+    checks.follow(&pool, &CheckNames::default(), &reports, &many(), 7);
 
     let first = received.recv().await.unwrap();
     assert_eq!((&*first.pool, first.found.outcome), ("p", CheckOutcome::Passed));
@@ -168,13 +168,13 @@ async fn a_backend_in_maintenance_is_not_asked() {
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
     let before = with(OperatorState::Maintenance, None);
-    checks.follow(&before, &AskedNames::default(), &reports, &many(), 1);
+    checks.follow(&before, &CheckNames::default(), &reports, &many(), 1);
     for _ in 0..20 {
         let report = received.recv().await.unwrap();
         assert_eq!(**report.backend.name(), *busy.to_string());
     }
     let after = with(OperatorState::Ready, Some(&before));
-    checks.follow(&after, &AskedNames::default(), &reports, &many(), 2);
+    checks.follow(&after, &CheckNames::default(), &reports, &many(), 2);
     while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
 }
 
@@ -195,7 +195,7 @@ async fn checks_end_when_dropped() {
     let mut checks = Checks::new();
     checks.follow(
         &pool(&[address], Some(health(Duration::from_millis(1))), None),
-        &AskedNames::default(),
+        &CheckNames::default(),
         &reports,
         &many(),
         1,
@@ -213,22 +213,22 @@ async fn a_reload_touches_only_what_changed() {
     let mut checks = Checks::new();
 
     let old = pool(&[a, b], hour.clone(), None);
-    checks.follow(&old, &AskedNames::default(), &reports, &many(), 1);
+    checks.follow(&old, &CheckNames::default(), &reports, &many(), 1);
     let task = |checks: &Checks, address: SocketAddr| checks.0.id(&address.to_string());
     let before = (task(&checks, a), task(&checks, b), task(&checks, c));
     assert!(before.0.is_some() && before.1.is_some() && before.2.is_none());
 
     let new = pool(&[b, c], hour, Some(&old));
-    checks.follow(&new, &AskedNames::default(), &reports, &many(), 2);
+    checks.follow(&new, &CheckNames::default(), &reports, &many(), 2);
     assert_eq!((task(&checks, a), task(&checks, b)), (None, before.1));
     let of_c = task(&checks, c);
     assert!(of_c.is_some());
 
     let newer = pool(&[b, c], Some(health(Duration::from_secs(7200))), Some(&new));
-    checks.follow(&newer, &AskedNames::default(), &reports, &many(), 3);
+    checks.follow(&newer, &CheckNames::default(), &reports, &many(), 3);
     assert!(task(&checks, c).is_some() && task(&checks, c) != of_c);
 
-    checks.follow(&pool(&[b, c], None, Some(&newer)), &AskedNames::default(), &reports, &many(), 4);
+    checks.follow(&pool(&[b, c], None, Some(&newer)), &CheckNames::default(), &reports, &many(), 4);
     assert!(checks.0.is_empty());
     ended(checks, reports, received).await;
 }
@@ -244,7 +244,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
     let old = pool(&[own], Some(spec), None);
-    checks.follow(&old, &AskedNames::default(), &reports, &many(), 1);
+    checks.follow(&old, &CheckNames::default(), &reports, &many(), 1);
     assert_eq!(received.recv().await.unwrap().found.outcome, CheckOutcome::Passed);
     elsewhere.accept().unwrap();
 
@@ -252,7 +252,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let mut spec = old.spec().clone();
     spec.backends[0].targets.health.port = Some(own.port());
     let new = Pool::build(spec, Some(&old), 0);
-    checks.follow(&new, &AskedNames::default(), &reports, &many(), 2);
+    checks.follow(&new, &CheckNames::default(), &reports, &many(), 2);
     assert_ne!(checks.0.id(&own.to_string()), before);
     ended(checks, reports, received).await;
 }
@@ -266,7 +266,7 @@ async fn checks_wait_for_a_place() {
     let mut checks = Checks::new();
     checks.follow(
         &pool(&[address], Some(health(Duration::from_millis(1))), None),
-        &AskedNames::default(),
+        &CheckNames::default(),
         &reports,
         &limit,
         1,

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::asked::Asked;
+use super::endpoint::CheckEndpoint;
 use super::{CheckLimit, Luck, Schedule};
 use crate::pool::pool_spec::{CheckTargets, Endpoint};
-use crate::pool::{AskedNames, Backend, Pool};
+use crate::pool::{Backend, CheckNames, Pool};
 use crate::sys::Address;
 
 /// The tasks by their backends' names, and the spec `S` by which they ask. They end when it is dropped.
@@ -22,7 +22,7 @@ pub(in crate::pool) struct Watches<S> {
 /// What the task of one backend knows. It sends reports `R`.
 pub(in crate::pool) struct Watch<S, R> {
     pub(in crate::pool) backend: Arc<Backend>,
-    pub(in crate::pool) asked: Asked,
+    pub(in crate::pool) asked: CheckEndpoint,
     pub(in crate::pool) spec: S,
     pub(in crate::pool) limit: Arc<CheckLimit>,
     pub(in crate::pool) reports: mpsc::Sender<R>,
@@ -32,7 +32,7 @@ pub(in crate::pool) struct Watch<S, R> {
 /// What all tasks of a pool share.
 pub(in crate::pool) struct Shared<'a, R> {
     /// The host names at which they ask.
-    pub(in crate::pool) names: &'a AskedNames,
+    pub(in crate::pool) names: &'a CheckNames,
     pub(in crate::pool) limit: &'a Arc<CheckLimit>,
     pub(in crate::pool) reports: &'a mpsc::Sender<R>,
     /// Any random number.
@@ -110,7 +110,7 @@ impl<S: Clone + PartialEq> Watches<S> {
 #[derive(Debug)]
 struct CheckTask {
     backend: Arc<Backend>,
-    asked: Asked,
+    asked: CheckEndpoint,
     handle: AbortHandle,
 }
 

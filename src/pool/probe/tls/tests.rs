@@ -9,8 +9,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
-use crate::pool::probe::asked::Asked;
 use crate::pool::probe::check::check;
+use crate::pool::probe::endpoint::CheckEndpoint;
 use crate::pool::{CheckFinding, CheckKind, CheckOutcome, Discovery, HealthSpec};
 use crate::wire::Script;
 
@@ -82,7 +82,7 @@ impl Server {
     }
 }
 
-async fn check_at(asked: impl Into<Asked>, tls: TlsSpec) -> CheckFinding {
+async fn check_at(asked: impl Into<CheckEndpoint>, tls: TlsSpec) -> CheckFinding {
     let spec = HealthSpec {
         check: CheckKind::Dialogue(Script::Http(Arc::default())),
         timeout: Duration::from_secs(20),
@@ -106,7 +106,7 @@ async fn a_certificate_must_have_the_host_name_of_the_check() {
         let endpoint = Endpoint::Name { name: name.into(), port: server.address.port() };
         let host = Discovery::of_host(&[server.address.ip()]);
         let tls = TlsSpec { ca: server.ca(), ..tls };
-        check_at(Asked::new(endpoint, Some(Arc::new(host))), tls).await.outcome
+        check_at(CheckEndpoint::new(endpoint, Some(Arc::new(host))), tls).await.outcome
     };
     let refused = CheckOutcome::Failed(CheckFault::Certificate);
     assert_eq!(check("a.example", TlsSpec::default()).await, PASSED);

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use super::Discovery;
 use crate::pool::pool_spec::Endpoint;
-use crate::pool::probe::Asked;
+use crate::pool::probe::CheckEndpoint;
 
 /// The host names at which the checks and agents of a pool ask, each with what is known of it.
 #[derive(Debug, Default)]
-pub struct AskedNames(pub(super) HashMap<Arc<str>, Arc<Discovery>>);
+pub struct CheckNames(pub(super) HashMap<Arc<str>, Arc<Discovery>>);
 
-impl AskedNames {
+impl CheckNames {
     /// Returns the endpoint with what is known of its host name, if it has one.
-    pub(in crate::pool) fn asked(&self, endpoint: Endpoint) -> Asked {
+    pub(in crate::pool) fn asked(&self, endpoint: Endpoint) -> CheckEndpoint {
         let host = match &endpoint {
             Endpoint::Name { name, .. } => self.0.get(name).cloned(),
             Endpoint::Address(_) => None,
         };
-        Asked::new(endpoint, host)
+        CheckEndpoint::new(endpoint, host)
     }
 }

@@ -20,14 +20,14 @@ const MOST_TRIED: usize = 8;
 
 /// Where one backend is asked. Two are equal if they ask at one endpoint and follow its name by one task.
 #[derive(Clone, Debug)]
-pub(in crate::pool) struct Asked {
+pub(in crate::pool) struct CheckEndpoint {
     endpoint: Endpoint,
     /// The addresses of the host name. Shared with the status. It ends with the last snapshot or check that has it.
     host: Option<Arc<Discovery>>,
 }
 
 /// A connection to an endpoint.
-pub(in crate::pool) struct Connected {
+pub(in crate::pool) struct CheckConnection {
     pub(in crate::pool) socket: OwnedFd,
     /// The address that accepted the connection.
     pub(in crate::pool) address: Address,
@@ -49,7 +49,7 @@ pub enum ConnectFault {
     Connect(#[source] io::Error),
 }
 
-impl Asked {
+impl CheckEndpoint {
     /// An endpoint, with what is known of its name if it has one.
     pub(in crate::pool) fn new(endpoint: Endpoint, host: Option<Arc<Discovery>>) -> Self {
         Self { endpoint, host }
@@ -78,18 +78,18 @@ impl Asked {
         &self,
         until: Instant,
         is_busy: &AtomicBool,
-    ) -> Result<Connected, ConnectFault> {
+    ) -> Result<CheckConnection, ConnectFault> {
         let (first, last) = self.addresses(until).await?;
         for (at, address) in first.iter().enumerate() {
             let left = u32::try_from(first.len() + 1 - at).unwrap_or(u32::MAX);
             let part = until.saturating_duration_since(Instant::now()) / left;
             let attempt = timeout_at(Instant::now() + part, socket::connect(address, is_busy));
             if let Ok(Ok(socket)) = attempt.await {
-                return Ok(Connected { socket, address: address.clone() });
+                return Ok(CheckConnection { socket, address: address.clone() });
             }
         }
         let socket = socket::connect(&last, is_busy).await.map_err(ConnectFault::Connect)?;
-        Ok(Connected { socket, address: last })
+        Ok(CheckConnection { socket, address: last })
     }
 
     /// The addresses to try: all but the last, and the last.
@@ -112,7 +112,7 @@ impl Asked {
     }
 }
 
-impl PartialEq for Asked {
+impl PartialEq for CheckEndpoint {
     fn eq(&self, other: &Self) -> bool {
         let follows_as = match (&self.host, &other.host) {
             (Some(one), Some(two)) => Arc::ptr_eq(one, two),
@@ -124,7 +124,7 @@ impl PartialEq for Asked {
 }
 
 #[cfg(test)]
-impl From<std::net::SocketAddr> for Asked {
+impl From<std::net::SocketAddr> for CheckEndpoint {
     fn from(address: std::net::SocketAddr) -> Self {
         Self::new(Endpoint::Address(address.into()), None)
     }
@@ -139,7 +139,7 @@ mod tests {
 
     async fn connect(host: Option<Arc<Discovery>>, port: u16, time: u64) -> Result<String, String> {
         let endpoint = Endpoint::Name { name: "probe.test".into(), port };
-        let asked = Asked::new(endpoint, host);
+        let asked = CheckEndpoint::new(endpoint, host);
         let until = Instant::now() + Duration::from_millis(time);
         let is_busy = AtomicBool::new(false);
         match timeout_at(until, asked.connect(until, &is_busy)).await {
