@@ -169,8 +169,8 @@ fn begin(admitted: AdmittedConnection, seat: Seat, context: &Rc<WorkerContext>) 
     let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
         admitted;
     let entry = context.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
-    entry.is_of(&accepted.peer);
-    entry.is_reading(matches!(policy.protocol, Protocol::Tls(_)));
+    entry.set_client(&accepted.peer);
+    entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
     record.hold(permit);
     executor::spawn(serve(accepted.socket, through, policy, record, Rc::clone(context)));

@@ -202,7 +202,7 @@ impl ConnectionRecord {
 
     /// Records that its first bytes were read.
     pub(super) fn was_read(&mut self) {
-        self.entry().is_reading(false);
+        self.entry().set_reading(false);
         if let Some(permit) = &mut self.state_mut().permit {
             permit.was_read();
         }
@@ -235,7 +235,7 @@ impl ConnectionRecord {
         let peer = state.client.clone();
         state.client = client.unwrap_or_else(|| peer.clone());
         let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
-        entry.is_of(&state.client);
+        entry.set_client(&state.client);
         self.set_log_fields(|log_fields| {
             log_fields.proxy_fields = Some(Box::new(ProxyFields {
                 peer: Some(peer),
@@ -369,7 +369,7 @@ impl ConnectionRecord {
 
     /// Reports the first byte of the backend to its lease, when it has come.
     pub(super) fn report_first_byte(&self) {
-        if self.entry().hears_backend()
+        if self.entry().take_first_byte()
             && let Some(lease) = &self.state().lease
             && lease.spoke()
             && let Some(pool) = self.entry().tallies().pool()
