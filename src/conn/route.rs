@@ -81,7 +81,7 @@ fn follow(
     enter(slot.served(), record).inspect_err(|_| {
         // The pool refused: refund the token taken from the route's rate.
         if let Some(limited) = limits {
-            limited.quota.forget_one();
+            limited.quota.refund();
         }
     })
 }

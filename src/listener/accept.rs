@@ -133,7 +133,7 @@ async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &Work
     }
     policy.metrics.accept_pauses.increment(1);
     let now = Moment::now();
-    around.bounds.overload.shortage.strike(now);
+    around.bounds.overload.shortage.record(now);
     around.bounds.saturation.note(Saturation::Descriptors, None, None, now);
     sleep(PAUSE).await;
 }
