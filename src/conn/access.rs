@@ -18,12 +18,12 @@ use crate::wire::Alert;
 /// must not be in `deny`.
 pub(super) fn peer(peer: &Address, policy: &Policy) -> Result<(), CloseReason> {
     let is_proxy = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
-    ask(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
+    check(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
 }
 
 /// Closes a peer that was refused at its accept.
 pub(super) fn turn_away(socket: &OwnedFd, policy: &Policy) {
-    if speaks_tls(policy) {
+    if sends_alerts(policy) {
         // The client gets the alert first. The kernel answers its later bytes with a reset.
         let _ = socket::send(socket, &Alert::AccessDenied.record());
     } else {
@@ -37,9 +37,9 @@ pub(super) async fn client(
     policy: &Policy,
     record: &ConnectionRecord,
 ) -> Result<ProxiedClient, CloseReason> {
-    let Err(reason) = ask(policy, record.client(), RuleScope::Client) else { return Ok(proxied) };
+    let Err(reason) = check(policy, record.client(), RuleScope::Client) else { return Ok(proxied) };
     let ProxiedClient { client, bytes, .. } = proxied;
-    if speaks_tls(policy) {
+    if sends_alerts(policy) {
         // Boxed, as hardly any connection needs this memory.
         return Err(Box::pin(SniffedClient::tls(client, bytes)?.refuse(reason)).await);
     }
@@ -48,17 +48,17 @@ pub(super) async fn client(
 }
 
 /// Checks an address. Clients of a Unix socket pass: the permissions of its file restrict them.
-fn ask(policy: &Policy, address: &Address, asked: RuleScope) -> Result<(), CloseReason> {
+fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), CloseReason> {
     let Some(access) = &policy.access else { return Ok(()) };
     let ip: Option<IpAddr> = address.tcp().map(|address| address.ip());
-    ip.map_or(Ok(()), |ip| access.ask(ip, asked, Instant::now)).map_err(|denial| match denial {
+    ip.map_or(Ok(()), |ip| access.check(ip, scope, Instant::now)).map_err(|denial| match denial {
         AccessDenial::Denied => CloseReason::Denied,
         AccessDenial::NotAllowed => CloseReason::NotAllowed,
     })
 }
 
 /// Returns true if a refused client gets a TLS alert: it understands one, and the listener sends one.
-fn speaks_tls(policy: &Policy) -> bool {
+fn sends_alerts(policy: &Policy) -> bool {
     matches!(policy.protocol, Protocol::Tls(_))
         && matches!(policy.front, OpeningPolicy::Straight)
         && policy.access.as_ref().is_some_and(|access| access.refused == ClientRefusal::Reject)

@@ -22,12 +22,14 @@ pub(super) fn route(
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     let protocol = &policy.protocol;
-    let asks = protocol.asks();
+    let required = protocol.required_facts();
     let source = record.client().tcp().map(|address| address.ip());
-    let destination =
-        asks.destination.then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed)).flatten();
-    let denying = policy.access.as_deref().filter(|access| access.asks_ja4());
-    let is_needed = asks.offer || denying.is_some() || record.may_be_logged();
+    let destination = required
+        .destination
+        .then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed))
+        .flatten();
+    let denying = policy.access.as_deref().filter(|access| access.needs_ja4());
+    let is_needed = required.offer || denying.is_some() || record.may_be_logged();
     let message: Option<Cow<'_, [u8]>> = if is_needed { sniffed.message() } else { None };
     let offer = message.as_deref().and_then(Offer::of);
     let facts = ConnectionFacts::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
@@ -65,7 +67,7 @@ fn follow(
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     record.routed(route, counts.as_ref());
-    let Some(slot) = action.place(source) else {
+    let Some(slot) = action.slot(source) else {
         let is_drop = matches!(action, Action::Drop);
         return Err(if is_drop { CloseReason::RouteDropped } else { CloseReason::RouteRejected }.into());
     };
