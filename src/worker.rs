@@ -345,7 +345,7 @@ impl WorkerState {
 
     fn try_listen(&mut self, id: &SocketId, socket: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
         let Some(policy) = self.policy(id) else {
-            tracing::warn!(socket = %id, "a socket came without a policy and is closed");
+            tracing::warn!(socket = %id, "a listening socket has no policy and is closed");
             return Ok(());
         };
         let listening = Rc::new(Listening::register(socket)?);

@@ -71,7 +71,8 @@ impl AdminListener {
     fn log(&mut self, fault: String) {
         if self.logged.as_ref() != Some(&fault) {
             tracing::error!(
-                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each second"
+                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each \
+                 second"
             );
             self.logged = Some(fault);
         }

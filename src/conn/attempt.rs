@@ -81,8 +81,8 @@ pub(super) async fn ready(
     Ok(ConnectedBackend { backend, sent, has_written: true })
 }
 
-/// The target of a dial: the address of the backend, the options, and the client's address for `source =
-/// "client"`.
+/// The target of a dial: the address of the backend, the options, and the address of the client, which is the
+/// source address for `source = "client"`.
 #[derive(Clone, Copy)]
 pub(super) struct DialTarget<'a> {
     pub(super) address: &'a Address,

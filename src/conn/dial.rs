@@ -100,7 +100,8 @@ pub(super) async fn dial(
             }
             Err(failure) => failure,
         };
-        tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a connect to a backend failed");
+        let (pool, backend) = (&served.pool.spec().name, lease.backend().name());
+        tracing::debug!(%pool, %backend, outcome = ?failure.outcome, "a connect to a backend failed");
         served.metrics.connect(failure.outcome);
         if let Some(shortage) = failure.shortage {
             record.note_saturation(shortage);
@@ -141,7 +142,8 @@ async fn hosts(
 ) -> Result<Vec<SocketAddr>, CloseReason> {
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
-        tracing::debug!(client = %record.client(), "a forwarded connection has come back: its name leads to this process");
+        let client = record.client();
+        tracing::debug!(%client, "a forwarded connection came back: its name leads to this process; it is closed");
         return Err(CloseReason::ForwardLoop);
     };
     record.hold_forward_mark(mark);

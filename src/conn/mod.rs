@@ -50,6 +50,7 @@ use sniff::SniffedClient;
 
 /// The idle time of a request to cancel, which bounds the time that the server takes for it.
 const CANCEL_IDLE: Duration = Duration::from_secs(10);
+/// The half-closed time of a request to cancel, in which its client must close.
 const CANCEL_HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// The state that the connections of one worker share.

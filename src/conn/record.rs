@@ -472,7 +472,8 @@ impl Drop for ConnectionRecord {
         let Some(OpenRecord { state, .. }) = &self.open else { return };
         if std::thread::panicking() {
             self.context.metrics.process().panics.increment(1);
-            tracing::error!(client = %state.client, listener = %state.listener.name, "a connection panicked; all others go on");
+            let (client, listener) = (&state.client, &state.listener.name);
+            tracing::error!(%client, %listener, "a connection panicked and is closed; all others go on");
             self.finish(CloseReason::Internal);
         } else {
             self.finish(CloseReason::DrainDeadline);

@@ -18,9 +18,9 @@ impl Moment {
         Self(nanos)
     }
 
-    /// Returns the moment of an instant. An instant before the first call is the beginning.
+    /// Returns the moment of an instant. An instant before the beginning counts as the beginning.
     pub fn of(instant: Instant) -> Self {
-        /// An hour before the first call, so that no moment in use is 0, which means "never".
+        /// The time from the beginning to the first call, so that no moment in use is 0, which means "never".
         const BEFORE: Duration = Duration::from_secs(3600);
         static BEGINNING: LazyLock<Instant> =
             LazyLock::new(|| Instant::now().checked_sub(BEFORE).unwrap_or_else(Instant::now));
