@@ -48,7 +48,7 @@ impl Connected<IncomingStream<'_, AdminAcceptor>> for AdminPeer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestOrigin {
     peer: AdminPeer,
-    /// Whether the request had the token.
+    /// True if the request had the token.
     has_token: bool,
 }
 

@@ -126,7 +126,7 @@ fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
 ///
 /// # Cancel safety
 ///
-/// When dropped it accepts no more connections. Answers under way are tasks of the runtime and end with it.
+/// If dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
 pub async fn serve(bound: BoundAdmin, view: Arc<View>) {
     if let Err(error) = answer(bound, view).await {
         tracing::error!(%error, "admin cannot serve; clients are served without it");

@@ -59,7 +59,7 @@ impl std::fmt::Display for SocketId {
     }
 }
 
-/// What is configured and alive.
+/// The policies, pools and lists that are configured and alive.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     /// The policy of each socket.
