@@ -1,7 +1,7 @@
-//! One thread: its runtime, its connections, its pipes and its inbox.
+//! The worker threads: each has an executor, connections, pipes and an inbox.
 //!
-//! Workers share nothing on the byte path. A worker that ends in any way but the ordered one takes the
-//! process with it: a listener without its worker would leave connections waiting for ever.
+//! Workers share nothing on the byte path. A worker that ends without a command ends the process: a listener
+//! without its worker would leave connections waiting for ever.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -31,7 +31,7 @@ use crate::sys::Listening;
 use crate::sys::listen::{self, ListenOptions};
 use crate::telemetry::{AccessLog, Metrics};
 
-/// What a worker is told.
+/// A command to a worker.
 #[derive(Debug)]
 pub enum WorkerCommand {
     /// Accept connections of this socket.
@@ -41,7 +41,7 @@ pub enum WorkerCommand {
         /// The socket, listening.
         socket: OwnedFd,
     },
-    /// Change what newly accepted connections of a socket inherit.
+    /// Change the options that newly accepted connections of a socket inherit.
     Reconfigure {
         /// The socket's identity.
         id: SocketId,
@@ -52,14 +52,14 @@ pub enum WorkerCommand {
     StopListening {
         /// The socket's identity.
         id: SocketId,
-        /// Dropped when the socket is closed: its address is free then.
+        /// Dropped when the socket is closed; from then on its address is free.
         closed: mpsc::Sender<Infallible>,
     },
-    /// Drop policies that a reload has replaced: without new clients the accept loops would keep them.
+    /// Drop policies that a reload has replaced. Without new clients the accept loops would keep them.
     RenewPolicies,
-    /// Send the connections that are open, within a [`TICK`].
+    /// Send the list of open connections within a [`TICK`].
     ListOpen(oneshot::Sender<OpenConnections>),
-    /// Close the connections of groups that are gone: listeners and backends by their numbers.
+    /// Close the connections of listeners and backends that were removed, by their numbers.
     CloseGroups(Arc<[u64]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
     CloseInTurn(Arc<CloseNotice>),
@@ -69,28 +69,28 @@ pub enum WorkerCommand {
     Finish,
 }
 
-/// What every worker is given at its start.
+/// The shared values that every worker gets at its start.
 #[derive(Clone)]
 pub struct WorkerResources {
-    /// The living configuration.
+    /// The snapshot in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// The bounds of the process.
+    /// The limits of the process.
     pub bounds: Arc<ProcessBounds>,
-    /// Where records go.
+    /// The access log.
     pub access_log: AccessLog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
-    /// Pipes each worker may have open.
+    /// The most pipes that each worker may have open.
     pub pipes: usize,
-    /// The ways to all workers.
+    /// The channels to all workers.
     pub migration_senders: Arc<MigrationSenders>,
-    /// How much each worker has to do.
+    /// The loads of all workers.
     pub loads: Arc<Loads>,
-    /// Where it is told that clients fail at a backend.
+    /// The channel to control for failures that clients met at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
-/// Ticks between two looks at whether streams should move to another worker.
+/// Ticks between two checks whether streams should move to another worker.
 const REBALANCE: u64 = 2;
 
 /// A running worker.
@@ -98,64 +98,64 @@ pub struct Worker {
     number: usize,
     inbox: mpsc::UnboundedSender<WorkerCommand>,
     beats: Arc<AtomicU64>,
-    /// Says how the worker ended; an error of the channel itself means that it panicked.
+    /// The result of the worker; an error of the channel itself means that it panicked.
     ended: oneshot::Receiver<io::Result<()>>,
 }
 
 impl Worker {
-    /// Starts a thread that serves.
+    /// Starts the thread of a worker.
     ///
     /// # Errors
     ///
-    /// When the thread cannot be started.
+    /// The error of the system if the thread cannot be started.
     pub fn start(
         number: usize,
-        supplies: WorkerResources,
+        resources: WorkerResources,
         migrations: mpsc::UnboundedReceiver<Migration>,
     ) -> io::Result<Self> {
-        let (inbox, orders) = mpsc::unbounded_channel();
-        let (tell_end, ended) = oneshot::channel();
+        let (inbox, commands) = mpsc::unbounded_channel();
+        let (report_end, ended) = oneshot::channel();
         let beats = Arc::new(AtomicU64::new(0));
         let beating = Arc::clone(&beats);
         thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let inbox = WorkerQueues { orders, migrations };
-            let _ = tell_end.send(run(number, supplies, inbox, &beating));
+            let inbox = WorkerQueues { commands, migrations };
+            let _ = report_end.send(run(number, resources, inbox, &beating));
         })?;
         Ok(Self { number, inbox, beats, ended })
     }
 
-    /// Its number, from 0; as in the name of its thread.
+    /// The number of the worker, from 0; as in the name of its thread.
     pub fn number(&self) -> usize {
         self.number
     }
 
-    /// Gives an order; a worker that has ended ignores it.
-    pub fn order(&self, order: WorkerCommand) {
-        let _ = self.inbox.send(order);
+    /// Sends a command. A worker that has ended ignores it.
+    pub fn order(&self, command: WorkerCommand) {
+        let _ = self.inbox.send(command);
     }
 
-    /// Another way to its inbox.
+    /// Returns another sender to its inbox.
     pub fn inbox(&self) -> WorkerHandle {
         WorkerHandle(self.inbox.clone())
     }
 
-    /// A number that rises with every [`TICK`] in which the worker is alive.
+    /// A number that rises with every [`TICK`] in which the worker runs.
     pub fn beats(&self) -> u64 {
         self.beats.load(Ordering::Relaxed)
     }
 
-    /// Ready when the worker has ended, with an error if that was not in order: a panic, for instance.
-    /// Once it was ready the worker must not be asked again.
+    /// Ready when the worker has ended, with an error if it ended without a command, for example by a panic.
+    /// Must not be called again once it was ready.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = ready!(Pin::new(&mut self.ended).poll(cx));
         Poll::Ready(ended.unwrap_or_else(|_| Err(io::Error::other("it panicked"))))
     }
 
-    /// Waits until the worker has ended; as [`Worker::poll_ended`].
+    /// Waits until the worker has ended, as [`Worker::poll_ended`].
     ///
     /// # Errors
     ///
-    /// Why it ended without an order.
+    /// The cause of an end without a command.
     ///
     /// # Cancel safety
     ///
@@ -170,7 +170,7 @@ impl Worker {
 pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
-    /// Asks for the connections that are open. They come within a [`TICK`] of a worker that is not overloaded; the
+    /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
     /// channel closes if the worker has ended.
     pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {
         let (to, listed) = oneshot::channel();
@@ -179,29 +179,29 @@ impl WorkerHandle {
     }
 }
 
-/// What reaches a worker from outside.
+/// The queues of a worker's inbox.
 struct WorkerQueues {
-    orders: mpsc::UnboundedReceiver<WorkerCommand>,
+    commands: mpsc::UnboundedReceiver<WorkerCommand>,
     migrations: mpsc::UnboundedReceiver<Migration>,
 }
 
-fn run(number: usize, supplies: WorkerResources, inbox: WorkerQueues, beats: &AtomicU64) -> io::Result<()> {
-    Executor::new()?.block_on(work(number, supplies, inbox, beats))?
+fn run(number: usize, resources: WorkerResources, inbox: WorkerQueues, beats: &AtomicU64) -> io::Result<()> {
+    Executor::new()?.block_on(work(number, resources, inbox, beats))?
 }
 
 async fn work(
     number: usize,
-    supplies: WorkerResources,
+    resources: WorkerResources,
     mut inbox: WorkerQueues,
     beats: &AtomicU64,
 ) -> io::Result<()> {
-    let mut state = WorkerState::new(number, supplies);
+    let mut state = WorkerState::new(number, resources);
     let mut tick = sleep(Duration::ZERO);
     loop {
         tokio::select! {
-            order = inbox.orders.recv() => match order {
+            command = inbox.commands.recv() => match command {
                 Some(WorkerCommand::Finish) | None => break,
-                Some(order) => state.obey(order),
+                Some(command) => state.execute(command),
             },
             Some(migration) = inbox.migrations.recv() => conn::take_over(migration, &state.context),
             () = &mut tick => {
@@ -218,64 +218,65 @@ async fn work(
     state.finish(&mut inbox, &mut tick, beats).await
 }
 
-/// A socket that is accepted from.
+/// A listening socket and its accept loop.
 struct AcceptingSocket {
-    /// Dropped to stop.
+    /// Dropping it stops the accept loop.
     _stop: oneshot::Sender<()>,
     accepting: TaskEnd,
-    /// Shared with the accept loop, for its options. Not a descriptor of its own: to make one could fail.
+    /// Shared with the accept loop, to set options. It is no descriptor of its own, because making one could
+    /// fail.
     listening: Rc<Listening>,
     policy: Rc<CurrentPolicy>,
 }
 
-/// Tells when a task has ended, by an error if it panicked.
+/// Receives the end of a task; an error means a panic.
 type TaskEnd = oneshot::Receiver<()>;
 
-/// Starts a task whose end matters.
+/// Starts a task and returns the receiver of its end.
 fn start(work: impl Future<Output = ()> + 'static) -> TaskEnd {
-    let (tell, ended) = oneshot::channel();
+    let (sender, ended) = oneshot::channel();
     executor::spawn(async {
         work.await;
-        let _ = tell.send(());
+        let _ = sender.send(());
         TaskNext::Done
     });
     ended
 }
 
-/// Whether a task has ended; if so, it must not be asked again.
+/// Returns true if a task has ended. Must not be called again then.
 fn has_ended(task: &mut TaskEnd) -> bool {
     task.try_recv() != Err(TryRecvError::Empty)
 }
 
-/// Waits until an accept loop has emptied its queue and closed its socket, and tells by dropping `closed`.
-async fn leave(accepting: TaskEnd, closed: mpsc::Sender<Infallible>) {
+/// Waits until an accept loop has emptied its queue and closed its socket, then drops `closed`.
+async fn wait_for_close(accepting: TaskEnd, closed: mpsc::Sender<Infallible>) {
     let _ = accepting.await;
     drop(closed);
 }
 
-/// What a worker works with.
+/// The state of a worker.
 struct WorkerState {
     context: Rc<WorkerContext>,
     sockets: HashMap<SocketId, AcceptingSocket>,
-    /// Listening sockets that the reactor could not register. Each tick tries them again; clients that the kernel gives
-    /// to such a socket wait in its queue.
+    /// Listening sockets that the reactor could not register. Each tick tries again. Until then the kernel
+    /// may give such a socket clients, which wait in its queue.
     unregistered: Vec<(SocketId, OwnedFd)>,
     /// Accept loops that empty their queues.
     leaving: Vec<TaskEnd>,
 }
 
 impl WorkerState {
-    fn new(number: usize, supplies: WorkerResources) -> Self {
-        let pipes = PipePool::new(supplies.pipes, Arc::clone(&supplies.metrics));
+    fn new(number: usize, resources: WorkerResources) -> Self {
+        let pipes = PipePool::new(resources.pipes, Arc::clone(&resources.metrics));
         let context = WorkerContext {
-            snapshot: supplies.snapshot,
-            registry: ConnectionRegistry::new(supplies.loads, number),
+            snapshot: resources.snapshot,
+            registry: ConnectionRegistry::new(resources.loads, number),
             engines: Rc::new(Engines::new(pipes)),
-            bounds: supplies.bounds,
-            access_log: supplies.access_log,
-            metrics: supplies.metrics,
-            migration_senders: supplies.migration_senders,
-            failure_reports: supplies.failure_reports,
+            bounds: resources.bounds,
+            access_log: resources.access_log,
+            metrics: resources.metrics,
+            migration_senders: resources.migration_senders,
+            failure_reports: resources.failure_reports,
         };
         Self {
             context: Rc::new(context),
@@ -290,8 +291,8 @@ impl WorkerState {
         self.context.engines.pipes.sweep();
     }
 
-    fn obey(&mut self, order: WorkerCommand) {
-        match order {
+    fn execute(&mut self, command: WorkerCommand) {
+        match command {
             WorkerCommand::Listen { id, socket } => self.listen(id, socket),
             WorkerCommand::Reconfigure { id, options } => {
                 let registered = self.sockets.get(&id).map(|socket| socket.listening.as_fd());
@@ -304,7 +305,7 @@ impl WorkerState {
             WorkerCommand::StopListening { id, closed } => {
                 self.unregistered.retain(|(other, _)| *other != id);
                 if let Some(accepting) = self.stop_listening(&id) {
-                    self.leaving.push(start(leave(accepting, closed)));
+                    self.leaving.push(start(wait_for_close(accepting, closed)));
                 }
             }
             WorkerCommand::RenewPolicies => {
@@ -330,7 +331,7 @@ impl WorkerState {
         }
     }
 
-    /// Tries again to register the sockets that could not be registered.
+    /// Registers again the sockets that could not be registered.
     fn register_again(&mut self) {
         for (id, socket) in std::mem::take(&mut self.unregistered) {
             match self.try_listen(&id, socket) {
@@ -344,7 +345,7 @@ impl WorkerState {
 
     fn try_listen(&mut self, id: &SocketId, socket: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
         let Some(policy) = self.policy(id) else {
-            tracing::warn!(socket = %id, "a socket came without a policy and is closed");
+            tracing::warn!(socket = %id, "a listening socket has no policy and is closed");
             return Ok(());
         };
         let listening = Rc::new(Listening::register(socket)?);
@@ -364,12 +365,12 @@ impl WorkerState {
         self.context.snapshot.load().policies.get(id).map(Arc::clone)
     }
 
-    /// Tells an accept loop to end; when it has, the socket is closed.
+    /// Stops an accept loop. When it has ended, the socket is closed.
     fn stop_listening(&mut self, id: &SocketId) -> Option<TaskEnd> {
         self.sockets.remove(id).map(|socket| socket.accepting)
     }
 
-    /// An accept loop ends only when it is told to, or by a panic.
+    /// Returns an error if an accept loop ended without a command, which only a panic can cause.
     fn check_listeners(&mut self) -> io::Result<()> {
         let dead = self.sockets.values_mut().any(|socket| has_ended(&mut socket.accepting));
         self.leaving.retain_mut(|leaving| !has_ended(leaving));
@@ -397,16 +398,16 @@ impl WorkerState {
         }
         let registry = Rc::clone(&self.context.registry);
         let mut closing = false;
-        // A seat is taken before its parcel is sent, so nothing is on its way when none is taken. Another
-        // worker may take one between that look and the end; once the door is shut it keeps its parcel,
-        // and what came before that is served.
+        // A seat is taken before its connection is sent, so no connection is on its way if no seat is taken.
+        // Another worker may take a seat between that check and the end. Once the channel is closed that
+        // worker keeps its connection; connections that were sent before are served.
         loop {
             while registry.seats_taken() {
                 tokio::select! {
                     () = registry.emptied() => {}
-                    Some(order) = inbox.orders.recv() => {
-                        closing |= matches!(order, WorkerCommand::CloseAll);
-                        self.obey(order);
+                    Some(command) = inbox.commands.recv() => {
+                        closing |= matches!(command, WorkerCommand::CloseAll);
+                        self.execute(command);
                     }
                     Some(migration) = inbox.migrations.recv() => self.take_over(migration, closing),
                     () = &mut *tick => {
@@ -424,7 +425,7 @@ impl WorkerState {
         }
     }
 
-    /// Goes on with what another worker sent while this one ends.
+    /// Continues a connection that another worker sent while this worker ends.
     fn take_over(&self, migration: Migration, closing: bool) {
         conn::take_over(migration, &self.context);
         if closing {

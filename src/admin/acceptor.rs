@@ -1,9 +1,9 @@
-//! Lets admin connections in and bounds each: how many at once, how many bytes a request may have, how
-//! long the request and the answer may take.
+//! Accepts admin connections and bounds each one: the number of connections, the bytes of a request, and the
+//! time for the request and for the answer.
 //!
-//! The bounds are in the socket as the HTTP library sees it: a read or a write after the deadline fails,
-//! and the library then gives the connection up. So they hold whatever the client sends or leaves unread. Whoever
-//! meets one is counted, and told where there is still something to say.
+//! The bounds are in the socket that the HTTP library uses: a read or a write after the deadline fails, and
+//! the library then closes the connection. So they hold for any bytes that the client sends or leaves unread.
+//! Each refusal is counted, and answered if an answer is still possible.
 
 use std::fmt;
 use std::io;
@@ -19,44 +19,44 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::AdminSocket;
-use super::refusal::{Refusals, said};
+use super::refusal::{Refusals, answer_to};
 use crate::limit::{Gate, GatePass};
 use crate::sys::Address;
 use crate::telemetry::AdminRefusal;
 
-/// Admin connections at once; more are closed unanswered. A few scrapers and operators need a handful,
-/// and the descriptors that are kept from the connections' limit suffice for these.
+/// The most admin connections at once; further ones are closed without an answer. Scrapers and operators need
+/// only a few, and the descriptors that connections of clients leave free are enough for them.
 pub const MOST_CONNECTIONS: u64 = 64;
 
-/// The time from the accept to the answer's first byte, which the request and the rendering share. It is
-/// also the default of Prometheus for a whole scrape.
+/// The time from the accept to the first byte of the answer, for the request and the rendering together. It
+/// is also the default of Prometheus for a whole scrape.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 
-/// The time for the whole answer: megabytes over a slow line, but not for ever.
+/// The time for the whole answer, enough for megabytes over a slow line.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// Bytes that are read of a client, the head of its request and what follows. A request here has a few
-/// hundred; proxies and browsers add cookies and the like.
+/// The most bytes that are read of a client: the head of its request and anything after it. A request to this
+/// listener has a few hundred; proxies and browsers add cookies and other headers.
 const REQUEST_SIZE: usize = 16 * 1024;
 
-/// What is still read of a client whose request is too large, and for how long: closed before it has sent all, it
-/// would meet a reset instead of the answer.
+/// The bytes that are still read of a client whose request is too large, and the time for that. If the socket
+/// were closed before the client has sent everything, the client would get a reset instead of the answer.
 const LINGER_SIZE: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// The rest after an accept that failed for want of descriptors or memory.
+/// The pause after an accept that failed for lack of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What one client may use.
+/// The limits of one client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientLimits {
     /// Connections at once.
     pub(super) connections: u64,
-    /// From the accept to the answer's first byte.
+    /// The time from the accept to the first byte of the answer.
     pub(super) request_time: Duration,
-    /// From there to the answer's end.
+    /// The time from there to the end of the answer.
     pub(super) answer_time: Duration,
-    /// Bytes read.
+    /// The most bytes that are read.
     pub(super) request_size: usize,
 }
 
@@ -87,16 +87,16 @@ impl AcceptSocket {
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                let known = stream.peer_cred();
-                let uid = known.as_ref().ok().map(UCred::uid);
-                let pid = known.ok().and_then(|known| known.pid());
+                let credentials = stream.peer_cred();
+                let uid = credentials.as_ref().ok().map(UCred::uid);
+                let pid = credentials.ok().and_then(|credentials| credentials.pid());
                 (Box::new(stream), AdminPeer::Unix { uid, pid })
             }
         })
     }
 }
 
-/// The other end of an admin connection, as far as the kernel knows it.
+/// The other end of an admin connection, as the kernel reports it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AdminPeer {
     /// An address.
@@ -118,7 +118,7 @@ impl fmt::Display for AdminPeer {
     }
 }
 
-/// What bytes come and go on.
+/// The byte stream of a connection.
 trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> ByteStream for T {}
@@ -130,7 +130,7 @@ pub(super) struct AdminAcceptor {
     gate: Arc<Gate>,
     limits: ClientLimits,
     refusals: Arc<Refusals>,
-    /// So that a lasting lack of descriptors is logged once.
+    /// True after a failed accept, so that a lasting lack of descriptors is logged once.
     failing: bool,
 }
 
@@ -154,14 +154,14 @@ impl AdminAcceptor {
             return;
         }
         if !self.failing {
-            tracing::warn!(%error, "admin cannot accept; trying on");
+            tracing::warn!(%error, "admin cannot accept connections; it tries again each second");
         }
         self.failing = true;
         sleep(PAUSE).await;
     }
 }
 
-/// Whether the accept failed because the client had left already.
+/// Returns true if the accept failed because the client had already closed the connection.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -192,19 +192,19 @@ impl axum::serve::Listener for AdminAcceptor {
     }
 
     fn local_addr(&self) -> io::Result<AdminPeer> {
-        // The library asks for it in the type of peers; nothing uses it.
+        // The library requires this function with the type of a peer; nothing uses it.
         Ok(self.address.tcp().map_or(AdminPeer::Unix { uid: None, pid: None }, AdminPeer::Tcp))
     }
 }
 
-/// How far a connection is.
+/// The stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestStage {
-    /// The request comes, or its answer is made, which will then have so long.
-    Asking(Duration),
-    /// The answer goes out.
+    /// The request is read or its answer is made. The answer then gets this time.
+    Reading(Duration),
+    /// The answer is written.
     Answering,
-    /// It was too large. What was said of it goes out while the rest comes in.
+    /// The request was too large. The refusal is sent while the rest of the request is read.
     Refused,
 }
 
@@ -213,11 +213,11 @@ pub(super) struct AdminConnection {
     stream: Box<dyn ByteStream>,
     peer: AdminPeer,
     stage: RequestStage,
-    /// The end of the stage.
+    /// The timer for the end of the stage.
     deadline: Pin<Box<Sleep>>,
-    /// Bytes that may still be read; a read that begins within them may pass them by one buffer.
+    /// Bytes that may still be read. The last read may exceed them by one buffer.
     left: usize,
-    /// A part of the answer waits for the client to take what it has.
+    /// True while a part of the answer waits until the client reads.
     is_unread: bool,
     refusals: Arc<Refusals>,
     _pass: GatePass,
@@ -234,7 +234,7 @@ impl AdminConnection {
         Self {
             stream,
             peer,
-            stage: RequestStage::Asking(limits.answer_time),
+            stage: RequestStage::Reading(limits.answer_time),
             deadline: Box::pin(sleep(limits.request_time)),
             left: limits.request_size,
             is_unread: false,
@@ -243,7 +243,7 @@ impl AdminConnection {
         }
     }
 
-    /// Fails when the time is over; else the task is woken when it is.
+    /// Returns an error if the time is over. Otherwise the task is woken when it is.
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
@@ -251,10 +251,10 @@ impl AdminConnection {
         }
     }
 
-    /// Counts, and says why as far as that can be written at once: nothing else was written before.
+    /// Counts a refusal, and writes as much of its reason as fits at once. No bytes were written before.
     fn refuse(&mut self, refusal: AdminRefusal, cx: &mut Context<'_>) {
         self.refusals.note(refusal, &self.peer);
-        let (code, why) = said(refusal);
+        let (code, why) = answer_to(refusal);
         let length = why.len();
         let answer = format!(
             "HTTP/1.1 {code}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\
@@ -264,7 +264,7 @@ impl AdminConnection {
         let _ = Pin::new(&mut *self.stream).poll_shutdown(cx);
     }
 
-    /// Reads to the end of what comes, or to the bounds of that, and fails then.
+    /// Reads to the end of the request, or to the bounds of that, and then fails.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 4096];
         while self.left > 0 && self.check_time(cx).is_ok() {
@@ -276,7 +276,7 @@ impl AdminConnection {
         Poll::Ready(Err(too_large()))
     }
 
-    /// Whether a part of the answer may be written.
+    /// Returns an error if no part of the answer may be written.
     fn check_answer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.stage == RequestStage::Refused {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -289,9 +289,9 @@ impl AdminConnection {
         checked
     }
 
-    /// A first byte is to be written: from here the answer's own time counts.
+    /// Starts the answer's own time, before its first byte.
     fn answer(&mut self) {
-        if let RequestStage::Asking(answer_time) = self.stage {
+        if let RequestStage::Reading(answer_time) = self.stage {
             self.stage = RequestStage::Answering;
             self.deadline.as_mut().reset(Instant::now() + answer_time);
         }
@@ -311,9 +311,9 @@ impl AsyncRead for AdminConnection {
         if self.stage == RequestStage::Refused {
             return self.poll_rest(cx);
         }
-        let is_asking = matches!(self.stage, RequestStage::Asking(_));
+        let is_reading = matches!(self.stage, RequestStage::Reading(_));
         if let Err(error) = self.check_time(cx) {
-            if is_asking {
+            if is_reading {
                 self.refuse(AdminRefusal::Timeout, cx);
             } else if self.is_unread {
                 self.refusals.note(AdminRefusal::Timeout, &self.peer);
@@ -321,7 +321,7 @@ impl AsyncRead for AdminConnection {
             return Poll::Ready(Err(error));
         }
         if self.left == 0 {
-            if !is_asking {
+            if !is_reading {
                 return Poll::Ready(Err(too_large()));
             }
             self.refuse(AdminRefusal::TooLarge, cx);
@@ -391,7 +391,7 @@ mod tests {
         ClientLimits { request_time: LONG, answer_time: LONG, ..ClientLimits::default() }
     }
 
-    /// Runs a door whose answer at `/` is one line and at `/large` has [`LARGE`] bytes.
+    /// Runs an acceptor whose answer at `/` is one line and at `/large` has [`LARGE`] bytes.
     fn open(limits: ClientLimits) -> SocketAddr {
         open_counted(limits).0
     }
@@ -416,10 +416,10 @@ mod tests {
         (address, metrics)
     }
 
-    /// What comes after `request` until the connection ends, one way or the other.
+    /// Returns the bytes that come after `request` until the connection ends, by a FIN or a reset.
     fn answer(stream: &mut StdStream, request: &[u8]) -> String {
         stream.set_read_timeout(Some(LONG)).unwrap();
-        // The door may close before it has read all.
+        // The acceptor may close before it has read all.
         let _ = stream.write_all(request);
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
@@ -434,7 +434,7 @@ mod tests {
         text.lines().find_map(|line| line.strip_prefix(&series)).unwrap().parse().unwrap()
     }
 
-    /// What is said to this request, and that it is counted once, for this reason.
+    /// Checks the answer to this request, and that it is counted once, for this reason.
     fn check_refused(limits: ClientLimits, request: &[u8], code: &str, reason: &str) {
         let (address, metrics) = open_counted(limits);
         let answer = answer(&mut StdStream::connect(address).unwrap(), request);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_or_half_a_request_is_closed() {
+    fn a_client_without_a_whole_request_is_closed() {
         let limits = ClientLimits { request_time: SHORT, ..limits() };
         check(limits, b"", false);
         check(limits, b"GET / HTTP/1.0\r\n", false);
@@ -484,20 +484,20 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_read_is_closed() {
+    fn a_client_that_does_not_read_is_closed() {
         let limits = ClientLimits { connections: 1, answer_time: SHORT, ..limits() };
         let (address, metrics) = open_counted(limits);
-        let mut deaf = StdStream::connect(address).unwrap();
-        deaf.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
-        // The one place is free again once it was closed, with most of its answer unsent.
+        let mut stalled = StdStream::connect(address).unwrap();
+        stalled.write_all(b"GET /large HTTP/1.0\r\n\r\n").unwrap();
+        // The one slot is free again once the connection was closed, with most of its answer unsent.
         while answer(&mut StdStream::connect(address).unwrap(), b"GET / HTTP/1.0\r\n\r\n").is_empty() {}
-        let length = answer(&mut deaf, b"").len();
+        let length = answer(&mut stalled, b"").len();
         assert!(length < LARGE, "{length} bytes came");
         assert_eq!(refused(&metrics, "timeout"), 1);
     }
 
     #[test]
-    fn no_more_than_the_limit_are_let_in() {
+    fn no_more_connections_than_the_limit_are_accepted() {
         let (address, metrics) = open_counted(ClientLimits { connections: 2, ..limits() });
         let silent = [StdStream::connect(address).unwrap(), StdStream::connect(address).unwrap()];
         assert_eq!(answer(&mut StdStream::connect(address).unwrap(), b""), "");

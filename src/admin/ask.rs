@@ -1,4 +1,5 @@
-//! Asks a running pointsman, over a plain blocking socket: one request, one answer, the end.
+//! The client of the admin listener: sends one request to a running pointsman over a plain blocking socket,
+//! and reads one answer.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -8,19 +9,19 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::sys::socket::ConnectSource;
 use crate::sys::{Address, self_connect};
 
-/// The largest answer that is taken: far above the metrics of the largest configuration, and a bound
-/// should something else listen at that address.
+/// The largest answer that is accepted: far larger than the metrics of the largest configuration. It is a
+/// bound in case another program listens on that address.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Bytes asked of the kernel at once.
+/// The size of one read.
 const CHUNK: usize = 64 * 1024;
 
-/// An admin listener, as one who asks knows it.
+/// An admin listener, as a client needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminTarget {
     /// Its address.
     pub address: Address,
-    /// The token that is sent along.
+    /// The token that is sent with requests.
     pub token: Option<String>,
 }
 
@@ -30,20 +31,22 @@ impl<T: Into<Address>> From<T> for AdminTarget {
     }
 }
 
-/// Asks for `path` at an admin listener and returns the status code and the body. All of it may take `timeout`.
-/// Blocks: not for a runtime's thread. An unspecified address (0.0.0.0) is this host.
+/// Sends a GET for `path` to an admin listener and returns the status code and the body. The whole exchange
+/// may take `timeout`. It blocks, so it must not run on a thread of a runtime. An unspecified address
+/// (0.0.0.0) means this host.
 ///
 /// # Errors
 ///
-/// Those of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/`, or a path or
-/// token that has spaces, controls or anything beyond ASCII; `UnexpectedEof` for an answer that is cut off, which is
-/// also what a listener with too many connections gives; `InvalidData` for one that is too large (64 MiB), not
-/// UTF-8 or not HTTP.
+/// An error of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/`, or a path
+/// or token that has spaces, control characters or anything beyond ASCII; `UnexpectedEof` for a truncated
+/// answer, which a listener with too many connections also gives; `InvalidData` for an answer that is too
+/// large (64 MiB), not UTF-8 or not HTTP.
 pub fn ask(at: impl Into<AdminTarget>, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
     request(at.into(), "GET", path, timeout)
 }
 
-/// Asks for a change by `method`, such as `POST` or `DELETE`, without content; otherwise like [`ask`].
+/// Requests a change by `method`, such as `POST` or `DELETE`, without content. In all else it is like
+/// [`ask`].
 ///
 /// # Errors
 ///
@@ -87,13 +90,13 @@ fn connect(address: &Address, deadline: Instant) -> io::Result<Socket> {
         socket.connect(&target).map_err(timed_out)?;
     } else {
         socket.connect_timeout(&target, timeout).map_err(timed_out)?;
-        // Where no listener is, the answer would be the question.
+        // A connect to its own socket, where no listener is, would return the request as the answer.
         self_connect::refuse(&socket, address, ConnectSource::Any)?;
     }
     Ok(socket)
 }
 
-/// What is left until the deadline, more than nothing.
+/// Returns the time until the deadline, always more than 0.
 fn left(deadline: Instant) -> io::Result<Duration> {
     match deadline.saturating_duration_since(Instant::now()) {
         Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
@@ -101,7 +104,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
     }
 }
 
-/// Reads to the end, the deadline or the bound.
+/// Reads to the end of the stream, or fails at the deadline or the bound.
 fn read(stream: &mut Socket, deadline: Instant) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut chunk = vec![0; CHUNK];
@@ -119,7 +122,7 @@ fn read(stream: &mut Socket, deadline: Instant) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The kernel says `WouldBlock` when the timeout of a blocking socket is over.
+/// Turns `WouldBlock` into `TimedOut`: the kernel returns it when the timeout of a blocking socket is over.
 fn timed_out(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_understood() {
+    fn answers_are_parsed() {
         use io::ErrorKind::{InvalidData, UnexpectedEof};
         check(b"HTTP/1.0 200 OK\r\n\r\n", Ok((200, "")));
         check(b"HTTP/1.1 503 Service Unavailable\r\nA: b\r\n\r\ndraining\n", Ok((503, "draining\n")));
@@ -189,8 +192,9 @@ mod tests {
         check(b"\xff\r\n\r\n", Err(InvalidData));
     }
 
-    /// Asks a stranger that sends `answer` and then keeps the connection open until the client ends it.
-    fn ask_a_stranger(answer: &'static [u8], path: &str, timeout: Duration) -> io::ErrorKind {
+    /// Sends a request to another program, which sends `answer` and then keeps the connection open until the
+    /// client ends it.
+    fn ask_other_program(answer: &'static [u8], path: &str, timeout: Duration) -> io::ErrorKind {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || {
@@ -202,16 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_not_waited_for() {
+    fn a_program_that_does_not_answer_is_not_waited_for() {
         let timeout = Duration::from_millis(100);
-        assert_eq!(ask_a_stranger(b"", "/ready", timeout), io::ErrorKind::TimedOut);
-        assert_eq!(ask_a_stranger(b"x", "/ready", timeout), io::ErrorKind::TimedOut);
-        assert_eq!(ask_a_stranger(b"", "/ready", Duration::ZERO), io::ErrorKind::TimedOut);
+        assert_eq!(ask_other_program(b"", "/ready", timeout), io::ErrorKind::TimedOut);
+        assert_eq!(ask_other_program(b"x", "/ready", timeout), io::ErrorKind::TimedOut);
+        assert_eq!(ask_other_program(b"", "/ready", Duration::ZERO), io::ErrorKind::TimedOut);
     }
 
     #[test]
     fn an_endless_answer_is_cut() {
-        let answer = ask_a_stranger(&[b'x'; 1 << 20], "/metrics", Duration::from_secs(60));
+        let answer = ask_other_program(&[b'x'; 1 << 20], "/metrics", Duration::from_secs(60));
         assert_eq!(answer, io::ErrorKind::InvalidData);
     }
 

@@ -1,10 +1,11 @@
-//! Who may ask what: one judgement over every request, whatever its path.
+//! Decides whether a request may be answered, in one place for every path.
 //!
-//! Three kinds of strangers are kept out. Other machines: by the token. Web pages that send their reader's
-//! browser to this machine: by the header Host, since a page that lets a name of its own point here (DNS
-//! rebinding) is betrayed by that name, and by the headers with which browsers mark requests across sites. And
-//! pages in old browsers without those: a request that changes something may have no content of the kinds that a
-//! form can send. A request without any of these headers is not from a browser.
+//! It keeps out three kinds of requests. Other machines must have the token. Web pages that use their
+//! reader's browser to reach this machine are detected by the header Host, because a page whose own name
+//! resolves to this host (DNS rebinding) sends that name, and by the headers with which browsers mark
+//! requests across sites. For pages in old browsers without these headers, a request for a change must not
+//! have content of the types that a form can send. A request without any of these headers is not from a
+//! browser.
 
 use std::fmt;
 use std::io;
@@ -21,21 +22,21 @@ use axum::serve::IncomingStream;
 use tokio::time::timeout;
 
 use super::acceptor::{AdminAcceptor, AdminPeer};
-use super::refusal::{LogInterval, said};
+use super::refusal::{LogInterval, answer_to};
 use super::token;
 use crate::config::{AdminSpec, TokenFault, TokenFor, read_token};
 use crate::sys::{file_call, process};
 use crate::telemetry::{AdminRefusal, Metrics};
 
-/// What `open_metrics` opens: words for those who watch, and nothing else.
+/// The paths that `open_metrics` opens. They show the state and change nothing.
 const OPEN: [&str; 3] = ["/metrics", "/healthz", "/ready"];
 
-/// Where a browser says from which site a request comes. The library has no name for it.
+/// The header in which a browser names the relation of the requesting site. The library has no name for it.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How long a request waits for the token's file. The commands of this program wait longer for an answer, so they get
+/// The longest wait for the token's file. The commands of this program wait longer for an answer, so they get
 /// the 500 of such a request.
-const TOKEN_PATIENCE: Duration = Duration::from_secs(2);
+const TOKEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Connected<IncomingStream<'_, AdminAcceptor>> for AdminPeer {
     fn connect_info(stream: IncomingStream<'_, AdminAcceptor>) -> Self {
@@ -47,7 +48,7 @@ impl Connected<IncomingStream<'_, AdminAcceptor>> for AdminPeer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestOrigin {
     peer: AdminPeer,
-    /// Whether the request had the token.
+    /// True if the request had the token.
     has_token: bool,
 }
 
@@ -57,32 +58,32 @@ impl fmt::Display for RequestOrigin {
     }
 }
 
-/// Judges requests. Shared by all connections.
+/// Decides on requests. Shared by all connections.
 pub(super) struct RequestGuard {
     spec: AdminSpec,
     /// The name of this machine, in lower case.
     own_name: String,
     metrics: Arc<Metrics>,
-    /// For lines about wrong tokens.
-    quiet: LogInterval,
+    /// Limits the log lines about wrong tokens.
+    log_interval: LogInterval,
 }
 
-/// Why a request is not answered.
+/// The reason for which a request is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RequestDenial {
     /// It is refused.
     Refused(AdminRefusal),
-    /// The token is needed and cannot be read: a fault of ours.
+    /// The token is needed and cannot be read: a fault of this side.
     NoToken,
 }
 
 impl RequestGuard {
     pub(super) fn new(spec: AdminSpec, metrics: Arc<Metrics>) -> Arc<Self> {
         let own_name = process::host_name().to_ascii_lowercase();
-        Arc::new(Self { spec, own_name, metrics, quiet: LogInterval::default() })
+        Arc::new(Self { spec, own_name, metrics, log_interval: LogInterval::default() })
     }
 
-    /// Whether a request may be answered, and its origin. What is refused is counted.
+    /// Returns the origin of a request that may be answered. A refusal is counted.
     pub(super) async fn admit(
         &self,
         request: &Parts,
@@ -90,8 +91,8 @@ impl RequestGuard {
     ) -> Result<RequestOrigin, RequestDenial> {
         let judged = match self.judge(request) {
             Ok(None) => Ok(RequestOrigin { peer, has_token: false }),
-            Ok(Some(said)) => {
-                self.compare(said, peer).await.map(|()| RequestOrigin { peer, has_token: true })
+            Ok(Some(token)) => {
+                self.compare(token, peer).await.map(|()| RequestOrigin { peer, has_token: true })
             }
             Err(refusal) => Err(RequestDenial::Refused(refusal)),
         };
@@ -104,14 +105,14 @@ impl RequestGuard {
         judged
     }
 
-    /// All but the token itself: what was said in its place is returned where one is needed.
+    /// Checks everything but the token itself. Returns the token of the request if one is needed.
     fn judge(&self, request: &Parts) -> Result<Option<String>, AdminRefusal> {
         let is_change = !matches!(request.method, Method::GET | Method::HEAD);
         let headers = &request.headers;
-        // In a request whose line has a whole URL, as for proxies, that counts before Host.
+        // In a request line with a whole URL, as for proxies, the host of the URL counts before Host.
         let is_named = request.uri.authority().is_none_or(|host| self.is_ours(host.as_str()))
             && every(headers, header::HOST, |host| self.is_ours(host));
-        // What is open to everybody is open by any name: Prometheus and probes ask by the name of a service.
+        // Open paths are open under any name: Prometheus and probes use the name of a service.
         let is_open = self.is_open(is_change, request.uri.path());
         if self.spec.listen.tcp().is_some() && !is_open && !is_named {
             return Err(AdminRefusal::Host);
@@ -119,17 +120,17 @@ impl RequestGuard {
         if is_cross_site(headers) {
             return Err(AdminRefusal::CrossSite);
         }
-        let said = match !is_open && self.needs_token(is_change) {
+        let token = match !is_open && self.needs_token(is_change) {
             true => Some(bearer(headers).ok_or(AdminRefusal::Token)?),
             false => None,
         };
         if is_change && !every(headers, header::CONTENT_TYPE, is_json) {
             return Err(AdminRefusal::ContentType);
         }
-        Ok(said)
+        Ok(token)
     }
 
-    /// Whether a value of Host, perhaps with a port, is one by which this listener is asked.
+    /// Returns true if a value of Host, with or without a port, is a name of this listener.
     fn is_ours(&self, host: &str) -> bool {
         is_local(host) || {
             let name = host.split_once(':').map_or(host, |(name, _)| name);
@@ -138,7 +139,7 @@ impl RequestGuard {
         }
     }
 
-    /// Whether everybody may ask for this path, by any name.
+    /// Returns true if a path is open to all clients, under any name.
     fn is_open(&self, is_change: bool, path: &str) -> bool {
         !is_change && self.spec.open_metrics && OPEN.contains(&path)
     }
@@ -147,33 +148,40 @@ impl RequestGuard {
         let is_free = match (&self.spec.token_file, self.spec.token_for) {
             (Some(_), TokenFor::All) => false,
             (Some(_), TokenFor::Changes) => !is_change,
-            // Any user of this machine reaches a loopback address; the file of a Unix socket has its permissions.
+            // Any user of this machine can connect to a loopback address; the file of a Unix socket has
+            // permissions.
             (None, _) if is_change => self.spec.is_unix() || (self.spec.open_changes && self.spec.is_local()),
-            // Elsewhere nobody has a token, so that only what is open is answered.
+            // On other addresses there is no token to send, so only open paths are answered.
             (None, _) => self.spec.is_local(),
         };
         !is_free
     }
 
-    /// Compares what was said with the token as it is now in its file.
-    async fn compare(&self, said: String, peer: AdminPeer) -> Result<(), RequestDenial> {
+    /// Compares the token of a request with the token that is in the file now.
+    async fn compare(&self, sent: String, peer: AdminPeer) -> Result<(), RequestDenial> {
         let Some(path) = self.spec.token_file.clone() else {
             return Err(RequestDenial::Refused(AdminRefusal::Token));
         };
         let file = path.clone();
-        let compare = move || read_token(&file).map(|token| token::equal(&said, &token));
-        let compared = timeout(TOKEN_PATIENCE, file_call::call(&path, compare)).await;
+        let compare = move || read_token(&file).map(|token| token::equal(&sent, &token));
+        let compared = timeout(TOKEN_TIMEOUT, file_call::call(&path, compare)).await;
         match compared.unwrap_or_else(|_| Ok(Err(TokenFault::Unreadable { path, source: unanswered() }))) {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
-                if self.quiet.may_tell() {
-                    tracing::warn!(%peer, "admin was asked with a wrong token; more within a minute are only counted");
+                if self.log_interval.may_log() {
+                    tracing::warn!(
+                        %peer,
+                        "admin refused a request with a wrong token; further ones within a minute are only counted"
+                    );
                 }
                 Err(RequestDenial::Refused(AdminRefusal::Token))
             }
             Ok(Err(fault)) => {
-                if self.quiet.may_tell() {
-                    tracing::error!(error = %fault, "admin lets nobody in");
+                if self.log_interval.may_log() {
+                    tracing::error!(
+                        error = %fault,
+                        "admin refuses all requests that need the token, because it cannot be read"
+                    );
                 }
                 Err(RequestDenial::NoToken)
             }
@@ -186,16 +194,16 @@ impl RequestGuard {
 }
 
 fn unanswered() -> io::Error {
-    let seconds = TOKEN_PATIENCE.as_secs();
+    let seconds = TOKEN_TIMEOUT.as_secs();
     io::Error::new(io::ErrorKind::TimedOut, format!("its file system did not answer within {seconds} s"))
 }
 
-/// Whether every value of a header is as it should be; it need not be there.
+/// Returns true if every value of a header is as required. The header may be missing.
 fn every(headers: &HeaderMap, name: HeaderName, is_right: impl Fn(&str) -> bool) -> bool {
     headers.get_all(name).iter().all(|value| value.to_str().is_ok_and(&is_right))
 }
 
-/// Whether a value of Host, perhaps with a port, is an IP address or `localhost`.
+/// Returns true if a value of Host, with or without a port, is an IP address or `localhost`.
 fn is_local(host: &str) -> bool {
     if let Some((inside, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return inside.parse::<Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'));
@@ -204,22 +212,23 @@ fn is_local(host: &str) -> bool {
     name.parse::<IpAddr>().is_ok() || name.trim_end_matches('.').eq_ignore_ascii_case("localhost")
 }
 
-/// Whether a browser says that another site sent it there.
+/// Returns true if the headers of a browser show that the request comes from a page of another site.
 fn is_cross_site(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    // "null" and other schemes are pages that came from nowhere or from a file.
+    // "null" and other schemes come from pages without an origin or from files.
     let is_same = |origin: &str| origin.strip_prefix("http://").is_some_and(|origin| Some(origin) == host);
     let is_near = |site: &str| matches!(site, "same-origin" | "none");
     !every(headers, header::ORIGIN, is_same) || !every(headers, SITE, is_near)
 }
 
-/// Whether a content is JSON, which no form can send, and no script to another site without asking first.
+/// Returns true if content is JSON. No form can send JSON, and no script can send it to another site without
+/// a preflight.
 fn is_json(kind: &str) -> bool {
     let kind = kind.split_once(';').map_or(kind, |(kind, _)| kind);
     kind.trim().eq_ignore_ascii_case("application/json")
 }
 
-/// The token of a request, if it has one Authorization, and of that kind.
+/// Returns the token of a request that has exactly one header Authorization, of the scheme Bearer.
 fn bearer(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (value, None) = (values.next()?, values.next()) else { return None };
@@ -230,9 +239,9 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
 impl IntoResponse for RequestDenial {
     fn into_response(self) -> Response {
         let (code, why) = match self {
-            Self::Refused(refusal) => said(refusal),
+            Self::Refused(refusal) => answer_to(refusal),
             Self::NoToken => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be read; the log says why\n")
+                (StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be read; the log has the reason\n")
             }
         };
         let mut response = (code, why).into_response();
@@ -256,7 +265,7 @@ mod tests {
         RequestGuard::new(spec, Metrics::new())
     }
 
-    /// A request as a line, `METHOD PATH`, and its headers behind it.
+    /// Makes a request from a line, `METHOD PATH`, and the headers after it.
     fn parts(request: &str) -> Parts {
         let mut lines = request.split('\n').map(str::trim);
         let (method, path) = lines.next().unwrap().split_once(' ').unwrap();
@@ -275,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_that_no_page_can_have() {
+    fn hosts_that_no_page_of_another_site_can_have() {
         let check = |host: &str, expected: bool| assert_eq!(is_local(host), expected, "{host:?}");
         check("127.0.0.1", true);
         check("127.0.0.1:9100", true);
@@ -352,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_form_can_send_changes_nothing() {
+    fn content_that_a_form_can_send_changes_nothing() {
         use AdminRefusal::ContentType;
         let here = guard(|spec| spec.listen = "unix:/run/a".parse().unwrap());
         let with = |method: &str, kind: &str| format!("{method} /lists\nContent-Type: {kind}");
@@ -368,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_asked_for() {
+    fn a_token_is_required() {
         use AdminRefusal::{ContentType, Token};
         let file = |spec: &mut AdminSpec| spec.token_file = Some("/nowhere".into());
         let all = guard(file);
@@ -425,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_only_what_is_open_is_answered_without_a_token() {
+    fn on_other_addresses_only_open_paths_need_no_token() {
         use AdminRefusal::Token;
         let open = guard(|spec| {
             spec.listen = "192.0.2.1:9100".parse().unwrap();
@@ -437,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_no_token_none_is_right() {
+    fn without_a_token_file_no_token_is_right() {
         let guard = guard(|spec| spec.listen = "192.0.2.1:9100".parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let peer = AdminPeer::Unix { uid: None, pid: None };

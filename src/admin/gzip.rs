@@ -1,9 +1,9 @@
 //! Compresses answers for clients that accept gzip.
 //!
-//! The metrics of a thousand backends are 1.5 MB of nearly equal lines. Level 1 compresses them to a sixteenth in some
-//! milliseconds. It runs where the page is written, on a blocking thread. An answer that is compressed holds
-//! less memory than the page did, and the compressor itself has 0.3 MiB while it runs, for each of the few
-//! connections that admin has at once.
+//! The metrics of a thousand backends are 1.5 MB of nearly equal lines. Level 1 compresses them to a
+//! sixteenth in some milliseconds, on the blocking thread that writes the page. A compressed answer holds
+//! less memory than the page did. The compressor has 0.3 MiB while it runs, for each of the few connections
+//! that admin has at once.
 
 use std::io::Write as _;
 
@@ -11,33 +11,33 @@ use axum::http::header::{ACCEPT_ENCODING, HeaderMap};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Below this size the headers and the checksum of a compressed page are not worth it.
+/// The least size of a page that is compressed. For a smaller one the headers and the checksum cost too much.
 const LEAST: usize = 1024;
 
-/// Returns whether a request with these headers accepts gzip (RFC 9110, 12.5.3): it is named, or else everything is,
-/// and the weight is not 0.
+/// Returns true if a request with these headers accepts gzip (RFC 9110, 12.5.3): the header names gzip, or
+/// else `*`, with a weight other than 0.
 pub(super) fn is_accepted(headers: &HeaderMap) -> bool {
     let (mut named, mut any) = (None, None);
     let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     for item in values.flat_map(|value| value.split(',')) {
         let mut words = item.split(';').map(str::trim);
-        let is_wanted = match words.next().map(str::to_ascii_lowercase).as_deref() {
+        let is_accepted = match words.next().map(str::to_ascii_lowercase).as_deref() {
             Some("gzip" | "x-gzip") => &mut named,
             Some("*") => &mut any,
             _ => continue,
         };
-        *is_wanted = Some(!words.any(is_zero));
+        *is_accepted = Some(!words.any(is_zero));
     }
     named.or(any).unwrap_or(false)
 }
 
-/// Returns whether a parameter is the weight 0, which refuses the coding.
+/// Returns true if a parameter is the weight 0, which refuses the coding.
 fn is_zero(parameter: &str) -> bool {
     let weight = parameter.strip_prefix("q=").or_else(|| parameter.strip_prefix("Q="));
     weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0))
 }
 
-/// Returns the page compressed, or `None` if it is too short to be worth it.
+/// Returns the compressed page, or `None` if it is too short.
 pub(super) fn compress(page: &[u8]) -> Option<Vec<u8>> {
     if page.len() < LEAST {
         return None;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_is_asked_for() {
+    fn gzip_is_accepted() {
         check(&[], false);
         check(&[""], false);
         check(&["gzip"], true);
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_compressed_comes_out_the_same() {
+    fn a_compressed_page_is_decompressed_to_the_same() {
         let page = "pointsman_backend_up{pool=\"a\",backend=\"b\"} 1\n".repeat(1000);
         let small = compress(page.as_bytes()).unwrap();
         assert!(small.len() * 20 < page.len(), "{}", small.len());

@@ -1,4 +1,5 @@
-//! Which path is answered with what. The only place that knows HTTP's words, beside the client in `ask`.
+//! The paths of the admin listener and their answers. Only this module and the client in `ask` use terms of
+//! HTTP.
 
 use std::sync::Arc;
 
@@ -16,29 +17,29 @@ use super::{gzip, list_api, scrape, sources, status};
 use crate::limit::Moment;
 use crate::server::{LifeStage, View};
 
-/// What there is to ask; the answer to everything else.
+/// The list of endpoints, which is the answer to every other path.
 const ENDPOINTS: &str = "\
 GET /metrics        metrics for Prometheus
-GET /healthz        200 while the process lives
-GET /ready          200 while it serves, 503 once it was told to stop
+GET /healthz        200 while the process runs
+GET /ready          200 while it serves, 503 while it starts or stops
 GET /api/v1/status  what is configured and alive, as JSON
 GET /api/v1/lists   the lists of addresses, as JSON
-GET /api/v1/lists/NAME[?address=IP]       one list, or whether an address is in it and why
+GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
-DELETE /api/v1/lists/NAME/ENTRY           removes what was added
-GET /api/v1/sources who has the most connections open, as JSON; ?top=10
+DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
+GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 ";
 
 /// The answer to a request with content.
-const NO_CONTENT: &str = "a request has no content here: all is said by its path and the words behind it, such as \
+const NO_CONTENT: &str = "this path takes no content: use the path and its query, such as \
     POST /api/v1/lists/NAME/ENTRY?ttl=1h\n";
 
 const JSON: &str = "application/json";
 
-/// The text format of Prometheus; without the version some scrapers guess.
+/// The text format of Prometheus. Without the version some scrapers guess it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The answers, behind their guard: whatever path is added here, it is judged first.
+/// Returns the router of all paths. The guard checks every request first, for any path that is added here.
 pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
     Router::new()
@@ -70,12 +71,12 @@ async fn admit(
         }
         Err(denial) => denial.into_response(),
     };
-    // One request per connection, see the module above.
+    // One request per connection; the documentation of `admin` has the reason.
     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
-/// Behind the judgement of whether this path takes this method at all.
+/// Refuses a request with content. It runs only if the path takes this method.
 async fn without_content(request: Request, next: Next) -> Response {
     match has_content(request.headers()) {
         true => (StatusCode::BAD_REQUEST, NO_CONTENT).into_response(),
@@ -83,19 +84,20 @@ async fn without_content(request: Request, next: Next) -> Response {
     }
 }
 
-/// Whether a request brings content, which nothing here reads: who sends it means something by it.
+/// Returns true if a request has content. No path reads content, so a client that sends some expects another
+/// effect.
 fn has_content(headers: &HeaderMap) -> bool {
     let is_some = |length: &HeaderValue| length != "0";
     headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(is_some)
 }
 
-/// Compressed for scrapers that take it, on the thread that writes the page.
+/// Writes the metrics, compressed for scrapers that accept it, on the thread that writes the page.
 async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
     let takes_gzip = gzip::is_accepted(&headers);
     let write = move || {
         let text = scrape::text(&view);
-        // A cache between must not give the one form to a scraper that asks for the other.
+        // A cache between must not give the compressed form to a scraper that does not accept it.
         let kind = [(header::CONTENT_TYPE, METRICS_TYPE), (header::VARY, "accept-encoding")];
         match takes_gzip.then(|| gzip::compress(text.as_bytes())).flatten() {
             Some(bytes) => (kind, [(header::CONTENT_ENCODING, "gzip")], bytes).into_response(),
@@ -113,7 +115,7 @@ async fn all_lists(State(view): State<Arc<View>>) -> Response {
     page(JSON, move || list_api::all(&view)).await
 }
 
-/// A list may have ten thousand additions.
+/// Runs on a blocking thread, because a list may have ten thousand additions.
 async fn one_list(
     State(view): State<Arc<View>>,
     Path(list): Path<String>,
@@ -165,8 +167,8 @@ async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     }
 }
 
-/// A page that takes milliseconds to write where there are many backends. Elsewhere than on the control
-/// loop's thread, which has signals and checks to attend to.
+/// Writes a page on a blocking thread. With many backends that takes milliseconds, and the control loop must
+/// handle signals and checks meanwhile.
 async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'static) -> Response {
     match spawn_blocking(write).await {
         Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
@@ -176,7 +178,8 @@ async fn page(kind: &'static str, write: impl FnOnce() -> String + Send + 'stati
 
 fn unwritten(error: &JoinError) -> Response {
     tracing::error!(%error, "a page of admin could not be written");
-    (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written; the log says why\n").into_response()
+    (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be written; the log has the reason\n")
+        .into_response()
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
@@ -193,12 +196,12 @@ async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn unknown() -> (StatusCode, String) {
-    (StatusCode::NOT_FOUND, format!("nothing is here; there is\n{ENDPOINTS}"))
+    (StatusCode::NOT_FOUND, format!("this path does not exist; the paths are\n{ENDPOINTS}"))
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn other_method() -> (StatusCode, &'static str) {
-    (StatusCode::METHOD_NOT_ALLOWED, "this path is not asked by that method; most take GET and HEAD alone\n")
+    (StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; most take only GET and HEAD\n")
 }
 
 #[cfg(test)]

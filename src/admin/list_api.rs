@@ -1,5 +1,5 @@
-//! The pages /api/v1/lists: what the lists have, whether an address is in one and why, and the entries that are
-//! added and removed while the process runs.
+//! The pages /api/v1/lists: the contents of the lists, the reasons for which an address is in a list, and the
+//! entries that are added and removed at run time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,39 +15,39 @@ use crate::snapshot::List;
 use crate::snapshot::access::Listed;
 use crate::snapshot::additions::{AdditionOutcome, ListFull};
 
-/// The longest time for which an entry is added; for longer there is the file.
+/// The longest time for which an entry is added. The file is for longer times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Why a request is not answered with what it asks for.
+/// The reason for which a request for lists is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListRefusal {
     /// The configuration has no such list.
     #[error("there is no list of that name; GET /api/v1/lists has them")]
     NoList,
     /// The entry is no network.
-    #[error("that is no entry: {0}")]
+    #[error("this is no entry: {0}")]
     Entry(#[from] PrefixFault),
-    /// The address is none.
+    /// The text is no address.
     #[error("`address` is not an IP address")]
     Address,
-    /// The time is none.
-    #[error("`ttl` is a duration such as 1h, more than nothing and at most 366days")]
+    /// The text is no duration, or out of bounds.
+    #[error("`ttl` is a duration such as 1h, more than 0 and at most 366days")]
     Ttl,
-    /// The network is so wide that it is probably a slip.
+    /// The network is so wide that it is probably a mistake.
     #[error(
         "{0} has a large part of all addresses: a network shorter than /8 (/16 for IPv6) needs force=true, or --force"
     )]
     Wide(IpPrefix),
-    /// Whether it is forced is neither true nor false.
+    /// The value is neither true nor false.
     #[error("`force` is true or false")]
     Force,
-    /// The question has other words.
-    #[error("only {0} can be asked here")]
+    /// The query has other parameters.
+    #[error("this query may have: {0}")]
     Query(String),
-    /// It cannot be read.
-    #[error("in a question % stands before two hexadecimal digits, and they spell UTF-8")]
+    /// The query has a broken escape.
+    #[error("in a query, % must come before two hexadecimal digits, and the bytes must be UTF-8")]
     Escape,
-    /// There are too many.
+    /// The list has the most additions.
     #[error(transparent)]
     Full(#[from] ListFull),
 }
@@ -57,29 +57,29 @@ pub(super) enum ListRefusal {
 struct ListStatus<'a> {
     name: &'a str,
     entries: Entries,
-    /// Null without one.
+    /// Null if there is no file.
     file: Option<String>,
-    /// Those whose networks are taken out of the file; empty for a file that is the list.
+    /// The countries whose networks are taken out of the file; empty for a file that is the list itself.
     countries: Vec<String>,
-    /// When its file was last read well; null is never. RFC 3339, UTC.
+    /// The time of the last successful read of the file; null is never. RFC 3339, UTC.
     last_load: Option<String>,
     loads: u64,
     failed_loads: u64,
     empty_loads: u64,
-    /// Connections that were refused because their address is in it.
+    /// Connections that were refused because their address is in the list.
     refusals: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Entries {
-    /// In the configuration itself.
+    /// Entries in the configuration itself.
     written: usize,
     file: usize,
-    /// While the process runs.
+    /// Entries added at run time.
     added: usize,
 }
 
-/// One list with what was added to it.
+/// One list with the entries added at run time.
 #[derive(Debug, Serialize)]
 struct WithAdditions<'a> {
     #[serde(flatten)]
@@ -90,11 +90,11 @@ struct WithAdditions<'a> {
 #[derive(Debug, Serialize)]
 struct Addition {
     entry: String,
-    /// Null for one that stays until the process ends.
+    /// Null for an entry that stays until the process ends.
     ttl_seconds: Option<u64>,
 }
 
-/// Whether an address is in a list, and why.
+/// The answer to the question whether an address is in a list, with the reasons.
 #[derive(Debug, Serialize)]
 struct MembershipAnswer<'a> {
     list: &'a str,
@@ -107,13 +107,13 @@ struct MembershipAnswer<'a> {
 struct MembershipReason {
     /// `entries`, `file` or `added`.
     part: &'static str,
-    /// The entry; of the first two parts all addresses around that are in it.
+    /// The entry. For `entries` and `file` it is the whole range of addresses around the address.
     entry: String,
-    /// Null for one that does not end by itself.
+    /// Null for an entry without an end.
     ttl_seconds: Option<u64>,
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Debug, Serialize)]
 struct ListChange<'a> {
     list: &'a str,
@@ -123,13 +123,13 @@ struct ListChange<'a> {
     ttl_seconds: Option<u64>,
 }
 
-/// All lists.
+/// Returns all lists.
 pub(super) fn all(view: &View) -> String {
     let snapshot = view.snapshot.load_full();
     json(&snapshot.lists.values().map(|list| status(list)).collect::<Vec<_>>())
 }
 
-/// One list, or whether an address is in it: `query` may have `address`.
+/// Returns one list, or the answer for one address: `query` may have `address`.
 pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String, ListRefusal> {
     let list = find(view, name)?;
     let now = Instant::now();
@@ -184,7 +184,7 @@ pub(super) fn add(
     Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
 
-/// Removes an entry that was added. One that is not there is no fault: it may have ended a moment ago.
+/// Removes an entry that was added. A missing entry is no fault: it may have ended a moment ago.
 pub(super) fn remove(
     view: &View,
     (name, entry): (&str, &str),
@@ -211,12 +211,12 @@ fn find(view: &View, name: &str) -> Result<Arc<List>, ListRefusal> {
     view.snapshot.load().lists.get(name).cloned().ok_or(ListRefusal::NoList)
 }
 
-/// The value of the one word that a query may have.
+/// Returns the value of the one parameter that a query may have.
 fn value(query: Option<&str>, word: &'static str) -> Result<Option<String>, ListRefusal> {
     values(query, [word]).map(|[value]| value)
 }
 
-/// The values of the words that a query may have.
+/// Returns the values of the parameters that a query may have.
 fn values<const COUNT: usize>(
     query: Option<&str>,
     words: [&'static str; COUNT],
@@ -265,7 +265,7 @@ fn reason(listed: &Listed, now: Instant) -> MembershipReason {
     }
 }
 
-/// Whole seconds, of which the last has begun.
+/// Returns the seconds left, rounded up.
 fn left(end: Option<Instant>, now: Instant) -> Option<u64> {
     end.map(|end| end.saturating_duration_since(now).as_millis().div_ceil(1000) as u64)
 }
@@ -281,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_rounded_up() {
+    fn the_seconds_left_are_rounded_up() {
         let now = Instant::now();
         let check = |millis: u64, expected: u64| {
             assert_eq!(left(Some(now + Duration::from_millis(millis)), now), Some(expected), "{millis}");

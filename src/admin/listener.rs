@@ -19,8 +19,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct AdminListener {
     spec: AdminSpec,
     bound: Option<BoundAdmin>,
-    /// The fault that was logged last: why the address could not be bound or used.
-    said: Option<String>,
+    /// The last logged fault, for which the address could not be bound or used.
+    logged: Option<String>,
 }
 
 impl AdminListener {
@@ -32,10 +32,10 @@ impl AdminListener {
     /// The fault of the token's file.
     pub fn open(spec: AdminSpec) -> Result<Self, TokenFault> {
         check_token(&spec)?;
-        let mut listener = Self { spec, bound: None, said: None };
+        let mut listener = Self { spec, bound: None, logged: None };
         match take_address(listener.spec.clone()) {
             Ok(bound) => listener.bound = Some(bound),
-            Err(fault) => listener.say(fault.to_string()),
+            Err(fault) => listener.log(fault.to_string()),
         }
         Ok(listener)
     }
@@ -54,26 +54,27 @@ impl AdminListener {
             if let Some(bound) = self.bound.take()
                 && let Err(error) = answer(bound, Arc::clone(&view)).await
             {
-                self.say(error.to_string());
+                self.log(error.to_string());
             }
             sleep(AGAIN).await;
             let spec = self.spec.clone();
             // It may create the file of a Unix socket, and a file system may be slow.
             match spawn_blocking(move || take_address(spec)).await {
                 Ok(Ok(bound)) => self.bound = Some(bound),
-                Ok(Err(fault)) => self.say(fault.to_string()),
-                Err(error) => self.say(error.to_string()),
+                Ok(Err(fault)) => self.log(fault.to_string()),
+                Err(error) => self.log(error.to_string()),
             }
         }
     }
 
     /// Logs a fault unless it is the one that was logged last.
-    fn say(&mut self, fault: String) {
-        if self.said.as_ref() != Some(&fault) {
+    fn log(&mut self, fault: String) {
+        if self.logged.as_ref() != Some(&fault) {
             tracing::error!(
-                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each second"
+                "admin.listen: {fault}; clients are served without admin and metrics; the address is tried again each \
+                 second"
             );
-            self.said = Some(fault);
+            self.logged = Some(fault);
         }
     }
 }

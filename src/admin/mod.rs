@@ -1,13 +1,13 @@
-//! What an operator can ask over HTTP: metrics, health, readiness, status. And the question itself, for
-//! `pointsman health`.
+//! The admin listener, which answers an operator over HTTP: metrics, health, readiness, status. And its
+//! client, for `pointsman health`.
 //!
-//! It runs on the control runtime beside the control loop, so nothing that is asked here delays a byte of
-//! a connection. All that a request can change are the entries that are added to lists; what is changed is
-//! logged. Nothing it says is a secret of a client. Who may ask is decided in one place, for every path there is
-//! (`guard`): by where the listener is reached, a token, and what a web page of others cannot send. There is no
+//! It runs on the control runtime beside the control loop, so a request delays no byte of a connection. A
+//! request can change only the entries that are added to lists; each change is logged. The answers contain no
+//! secret of a client. One place (`guard`) decides for every path whether a request may be answered: by the
+//! address of the listener, by a token, and by headers that web pages of other sites cannot send. There is no
 //! TLS.
 //!
-//! One request per connection: the answer ends it. So one deadline for the request and one for the answer
+//! A connection has one request: the answer ends it. So one deadline for the request and one for the answer
 //! bound every connection, and a scrape every few seconds loses nothing by a new connection.
 
 mod acceptor;
@@ -42,21 +42,22 @@ use acceptor::{AdminAcceptor, ClientLimits};
 use guard::RequestGuard;
 use refusal::Refusals;
 
-/// Connections that the kernel holds before they are accepted, as the standard library has it for TCP.
+/// Connections that the kernel holds before they are accepted. The standard library uses the same number for
+/// TCP.
 const BACKLOG: u32 = 128;
 
-/// Why there is no admin listener.
+/// The fault for which there is no admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminFault {
     /// Its address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindFault),
-    /// Its token cannot be had.
+    /// Its token cannot be read.
     #[error(transparent)]
     Token(#[from] TokenFault),
 }
 
-/// The admin listener, bound. Dropped, it is closed, and the file of its Unix socket removed.
+/// The bound admin listener. When dropped it is closed, and the file of its Unix socket is removed.
 #[derive(Debug)]
 pub struct BoundAdmin {
     socket: AdminSocket,
@@ -73,7 +74,7 @@ enum AdminSocket {
 }
 
 impl BoundAdmin {
-    /// Where it listens; the port is the kernel's choice where the specification says 0.
+    /// Returns its address; the port is the kernel's choice if the specification has port 0.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -116,8 +117,8 @@ fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
     Ok(BoundAdmin { socket, address, spec, file })
 }
 
-/// Answers what is asked, and never ends by itself, unless the listener cannot be used at all, which is
-/// logged. At most [`MOST_CONNECTIONS`] at once; more are closed, and counted.
+/// Answers requests. Returns only if the listener cannot be used at all, which is logged. At most
+/// [`MOST_CONNECTIONS`] are open at once; further ones are closed and counted.
 ///
 /// # Panics
 ///
@@ -125,10 +126,10 @@ fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
 ///
 /// # Cancel safety
 ///
-/// Dropped, it takes no more connections. Answers under way are tasks of the runtime and end with it.
+/// If dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
 pub async fn serve(bound: BoundAdmin, view: Arc<View>) {
     if let Err(error) = answer(bound, view).await {
-        tracing::error!(%error, "admin cannot serve; connections are served without it");
+        tracing::error!(%error, "admin cannot serve; clients are served without it");
     }
 }
 
@@ -140,7 +141,7 @@ async fn answer(bound: BoundAdmin, view: Arc<View>) -> io::Result<()> {
     tracing::info!(%address, "admin listens");
     let guard = RequestGuard::new(spec, Arc::clone(&view.metrics));
     let service = http::router(view, guard).into_make_service_with_connect_info::<acceptor::AdminPeer>();
-    // No result to check: the door handles errors of accept, and the loop has no other end.
+    // `serve` returns no error: the acceptor handles errors of accept, and the loop has no other end.
     let _ = axum::serve(acceptor, service).await;
     Ok(())
 }

@@ -1,21 +1,21 @@
-//! What stands behind the `?` of a request.
+//! Parses the query of a request, the part after `?`.
 
-/// Why a question cannot be answered.
+/// The fault of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueryFault {
-    /// It has another word, or more than one.
+    /// A parameter has another name, has no value, or is there twice.
     Other,
-    /// A `%` without two hexadecimal digits, or what they spell is not UTF-8.
+    /// A `%` without two hexadecimal digits, or escapes that are not UTF-8.
     Escape,
 }
 
-/// The value of the one word that a question may have.
+/// Returns the value of the one parameter that a query may have.
 pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, QueryFault> {
     values(query, [word]).map(|[value]| value)
 }
 
-/// The values of the words that a question may have, each once, without their escapes: `%3A`, and `%20` or `+` for a
-/// space.
+/// Returns the values of the parameters that a query may have, each once, with their escapes decoded: `%3A`,
+/// and `%20` or `+` for a space.
 pub(super) fn values<const COUNT: usize>(
     query: Option<&str>,
     words: [&str; COUNT],

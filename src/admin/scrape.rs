@@ -1,4 +1,5 @@
-//! The page /metrics: what was counted as it happened, then what is read now.
+//! The page /metrics: the series that are counted as events happen, then the values that are read for the
+//! page.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use crate::sys::process;
 use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
 use crate::telemetry::{CloseKind, Direction, Exposition, program_log};
 
-/// Series are for at most so many named routes of a listener: a file with routes that another program writes may name a
-/// hundred thousand.
+/// The most named routes of a listener that have series. A file with routes, written by another program, may
+/// name a hundred thousand.
 const MOST_ROUTES: usize = 1000;
 
-/// The whole page. Costs milliseconds where there are many backends or pools.
+/// Returns the whole page. It takes milliseconds with many backends or pools.
 pub(super) fn text(view: &View) -> String {
     bounds(view);
     let mut exposition = Exposition::after(view.metrics.render());
@@ -38,7 +39,7 @@ pub(super) fn text(view: &View) -> String {
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
         Ok(figures) => exposition.process(&figures),
-        // A system without /proc has the other metrics all the same.
+        // A system without /proc still has all other metrics.
         Err(error) => tracing::debug!(%error, "the figures of the process cannot be read"),
     }
     exposition.finish()
@@ -74,7 +75,7 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// The routes with names, the first of each listener.
+/// Writes the series of routes with names, the first ones of each listener.
 fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
     let policies: BTreeMap<_, _> =
         snapshot.policies.values().map(|policy| (&policy.listener, policy)).collect();
@@ -99,7 +100,7 @@ fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// The bytes, the ends and the first bytes of connections, by pool and backend.
+/// Writes the bytes, the closes and the first bytes of connections, by pool and backend.
 fn traffic(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut family = exposition.family(&families::FIRST_BYTE_SECONDS);
     for (name, served) in &snapshot.pools {
@@ -193,11 +194,11 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
     let now = Instant::now();
     let mut shares = exposition.family(&families::BACKEND_SHARE);
-    let can_be_less = |served: &ServedPool| {
+    let may_be_reduced = |served: &ServedPool| {
         let spec = served.pool.spec();
         spec.slow_start.is_some() || spec.agent.is_some()
     };
-    for (pool, served) in snapshot.pools.iter().filter(|(_, served)| can_be_less(served)) {
+    for (pool, served) in snapshot.pools.iter().filter(|(_, served)| may_be_reduced(served)) {
         for backend in served.pool.backends() {
             let labels = [("pool", &**pool), ("backend", backend.name())];
             shares.sample(&labels, served.pool.share(backend, now));
@@ -214,7 +215,7 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
 fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
     each_backend(snapshot, exposition, &families::BACKEND_STATE_CHANGES, |spec, backend, sample| {
         for state in BackendState::ALL {
-            sample(state.word(), backend.entered(state), may_come(state, spec));
+            sample(state.word(), backend.entered(state), may_enter(state, spec));
         }
     });
     each_backend(snapshot, exposition, &families::BACKEND_FAULT, |_, backend, sample| {
@@ -229,7 +230,7 @@ fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
     });
 }
 
-/// The word for why a backend is down; `None` in any other state.
+/// Returns the word for the fault of a backend that is down; `None` in any other state.
 fn fault(backend: &Backend) -> Option<&'static str> {
     match backend.reason().filter(|_| backend.state() == BackendState::Down)? {
         ChangeReason::ChecksFailed(fault) => Some(fault.failed_check().word()),
@@ -237,8 +238,9 @@ fn fault(backend: &Backend) -> Option<&'static str> {
     }
 }
 
-/// Whether a backend of this pool may come into a state by itself; the operator may have it drain or rest besides.
-fn may_come(state: BackendState, spec: &PoolSpec) -> bool {
+/// Returns true if a backend of this pool may enter a state by itself. The operator may also set drain and
+/// maintenance.
+fn may_enter(state: BackendState, spec: &PoolSpec) -> bool {
     let (is_checked, has_agent) = (spec.health.is_some(), spec.agent.is_some());
     match state {
         BackendState::Up => is_checked || has_agent || spec.ejection.is_some(),
@@ -265,8 +267,8 @@ fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// Writes a family of backends with a third label. A sample is a word of this label, a count, and whether it can be
-/// more than 0 by the pool's settings: what cannot, and is not, has no series.
+/// Writes a family of backends with a third label. A sample is a value of this label, a count, and true if
+/// the count can exceed 0 with the pool's settings. A count of 0 that cannot rise has no series.
 fn each_backend(
     snapshot: &Snapshot,
     exposition: &mut Exposition,
@@ -297,7 +299,8 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// Only pools that discover have these series, so that an alert on a source's age means something.
+/// Writes the series of discovery. Pools without discovery have none, so that an alert on a source's age has
+/// a meaning.
 fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
     let mut found = exposition.family(&families::DISCOVERY_BACKENDS);
     for (pool, served) in &snapshot.pools {
@@ -321,7 +324,7 @@ fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::DISCOVERY_FAILING, |served| {
         f64::from(u8::from(served.discovery.iter().any(|source| source.fault().is_some())))
     });
-    // Of several sources the one that has been without an answer for the longest time.
+    // Of several sources, the one with the oldest answer.
     each(&families::DISCOVERY_LAST_SUCCESS, |served| {
         let since_epoch = |source: &Arc<Discovery>| source.succeeded()?.duration_since(UNIX_EPOCH).ok();
         let oldest = served.discovery.iter().map(since_epoch).min().flatten();

@@ -1,4 +1,5 @@
-//! The token of the admin listener: a comparison that tells nothing by its time, and who else may read it.
+//! The token of the admin listener: a comparison in constant time, and a warning about the permissions of its
+//! file.
 
 #![allow(clippy::disallowed_methods, reason = "at the start, before anything is served")]
 
@@ -7,15 +8,18 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Warns if everybody on this machine may read the file.
+/// Logs a warning if all users of this machine may read the file.
 pub(super) fn warn_of_readers(path: &Path) {
     if path.metadata().is_ok_and(|found| found.mode() & 0o004 != 0) {
-        tracing::warn!(path = %path.display(), "everybody on this machine may read the admin token: chmod o-r");
+        tracing::warn!(
+            path = %path.display(),
+            "all users of this machine may read the admin token: run chmod o-r on the file"
+        );
     }
 }
 
-/// Whether two texts are equal. Digests are compared, and all of them: how long it takes tells neither how much
-/// of a guess is right nor how long the token is.
+/// Returns true if two texts are equal. Whole digests are compared, so the time depends neither on the number
+/// of correct characters nor on the length of the token.
 pub(super) fn equal(one: &str, other: &str) -> bool {
     let (one, other) = (Sha256::digest(one), Sha256::digest(other));
     let difference = one.iter().zip(&other).fold(0, |all, (a, b)| all | (a ^ b));

@@ -1,5 +1,5 @@
-//! Asks who may come in: for the peer at its accept, before anything is held for it, and for the client that a
-//! PROXY header tells.
+//! Checks the lists of a listener: for the peer at its accept, before anything is held for it, and for the
+//! client that a PROXY header names.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -14,51 +14,51 @@ use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::Alert;
 
-/// Asks for a peer at its accept. A proxy whose header will be believed need not be allowed: its clients must be.
-/// It may be denied.
+/// Checks a peer at its accept. A trusted proxy need not be in `allow`, because its clients are checked. It
+/// must not be in `deny`.
 pub(super) fn peer(peer: &Address, policy: &Policy) -> Result<(), CloseReason> {
     let is_proxy = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
-    ask(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
+    check(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
 }
 
 /// Closes a peer that was refused at its accept.
 pub(super) fn turn_away(socket: &OwnedFd, policy: &Policy) {
-    if speaks_tls(policy) {
-        // What it sends from now on is answered by a reset; the alert has come before that.
+    if sends_alerts(policy) {
+        // The client gets the alert first. The kernel answers its later bytes with a reset.
         let _ = socket::send(socket, &Alert::AccessDenied.record());
     } else {
         let _ = socket::reset_on_close(socket);
     }
 }
 
-/// Asks for the client whom a header may have told, and closes it if it is refused.
+/// Checks the client that a header may have named, and closes it if it is refused.
 pub(super) async fn client(
-    announced: ProxiedClient,
+    proxied: ProxiedClient,
     policy: &Policy,
     record: &ConnectionRecord,
 ) -> Result<ProxiedClient, CloseReason> {
-    let Err(reason) = ask(policy, record.client(), RuleScope::Client) else { return Ok(announced) };
-    let ProxiedClient { client, bytes, .. } = announced;
-    if speaks_tls(policy) {
-        // Boxed, as hardly any connection needs the room.
+    let Err(reason) = check(policy, record.client(), RuleScope::Client) else { return Ok(proxied) };
+    let ProxiedClient { client, bytes, .. } = proxied;
+    if sends_alerts(policy) {
+        // Boxed, as hardly any connection needs this memory.
         return Err(Box::pin(SniffedClient::tls(client, bytes)?.refuse(reason)).await);
     }
     let _ = socket::reset_on_close(&client);
     Err(reason)
 }
 
-/// Whoever comes through a Unix socket is asked by the permissions of its file.
-fn ask(policy: &Policy, address: &Address, asked: RuleScope) -> Result<(), CloseReason> {
+/// Checks an address. Clients of a Unix socket pass: the permissions of its file restrict them.
+fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), CloseReason> {
     let Some(access) = &policy.access else { return Ok(()) };
     let ip: Option<IpAddr> = address.tcp().map(|address| address.ip());
-    ip.map_or(Ok(()), |ip| access.ask(ip, asked, Instant::now)).map_err(|denial| match denial {
+    ip.map_or(Ok(()), |ip| access.check(ip, scope, Instant::now)).map_err(|denial| match denial {
         AccessDenial::Denied => CloseReason::Denied,
         AccessDenial::NotAllowed => CloseReason::NotAllowed,
     })
 }
 
-/// Whether an alert is understood, and meant to be sent.
-fn speaks_tls(policy: &Policy) -> bool {
+/// Returns true if a refused client gets a TLS alert: it understands one, and the listener sends one.
+fn sends_alerts(policy: &Policy) -> bool {
     matches!(policy.protocol, Protocol::Tls(_))
         && matches!(policy.front, OpeningPolicy::Straight)
         && policy.access.as_ref().is_some_and(|access| access.refused == ClientRefusal::Reject)

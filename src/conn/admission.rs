@@ -1,8 +1,8 @@
-//! May it come in? Asked of the peer when it is accepted, before anything is held for it, and of the client whom
-//! a PROXY header tells; later of its route and of its pool.
+//! Admits connections within their limits: the peer at its accept, before anything is held for it, and the
+//! client that a PROXY header names; later also the limits of its route and pool.
 //!
-//! A peer whose headers are believed is no source: only those count whom it tells of. What a connection got stays
-//! its own, whatever comes after, and is given back when its story ends.
+//! A peer whose headers are trusted is no source: only the clients that it names are counted. A connection
+//! keeps what it got until its record ends.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -21,18 +21,19 @@ use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::HeaderOrigin;
 
-/// Asks for a peer at its accept.
+/// Admits a peer at its accept.
 pub(super) fn peer(peer: &Address, policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
-    let Some(admission) = &policy.admission else { return place(policy, context) };
+    let Some(admission) = &policy.admission else { return slots(policy, context) };
     let now = Moment::now();
     let is_trusted = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
-    // The source is the first, so that those whom it refuses take nothing from the others.
+    // The source is checked first, so that sources over their limits take nothing from the other clients.
     let source = match is_trusted {
         true => None,
         false => of_source(address_source(peer, admission), policy, admission, now, &context.bounds)?,
     };
-    let mut permit = place(policy, context)?;
-    // The listener's rate is the last, as it is not given back: nobody is refused any more whom it has counted.
+    let mut permit = slots(policy, context)?;
+    // The listener's rate is checked last: a token taken from it is never refunded, so no later check may
+    // refuse.
     if !admission.rate.admit(now) {
         return Err(CloseReason::ListenerRate);
     }
@@ -40,29 +41,29 @@ pub(super) fn peer(peer: &Address, policy: &Policy, context: &WorkerContext) -> 
     Ok(permit)
 }
 
-/// A place of the process and of the listener.
-fn place(policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
+/// Takes a slot of the process and of the listener.
+fn slots(policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
     Permit::ask(&context.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
         AdmissionRefusal::ListenerFull => CloseReason::ListenerFull,
         AdmissionRefusal::ProcessFull => CloseReason::ProcessFull,
     })
 }
 
-/// Asks for the client that a PROXY header tells of.
+/// Admits the client that a PROXY header names.
 pub(super) fn source(
-    announced: ProxiedClient,
+    proxied: ProxiedClient,
     policy: &Policy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<ProxiedClient, CloseReason> {
-    let Some(admission) = &policy.admission else { return Ok(announced) };
-    let is_told = |origin: &HeaderOrigin| matches!(origin, HeaderOrigin::Tcp { .. });
-    if !announced.header.as_ref().is_some_and(|header| is_told(&header.origin)) {
-        return Ok(announced);
+    let Some(admission) = &policy.admission else { return Ok(proxied) };
+    let names_client = |origin: &HeaderOrigin| matches!(origin, HeaderOrigin::Tcp { .. });
+    if !proxied.header.as_ref().is_some_and(|header| names_client(&header.origin)) {
+        return Ok(proxied);
     }
     let link = match admission.spec.by {
         SourceBy::Address => None,
-        SourceBy::PrivateLink => announced.header.as_ref().and_then(|header| header.private_link()),
+        SourceBy::PrivateLink => proxied.header.as_ref().and_then(|header| header.private_link()),
     };
     let source = match link {
         Some((kind, id)) => {
@@ -76,21 +77,21 @@ pub(super) fn source(
     match of_source(source, policy, admission, Moment::now(), &context.bounds) {
         Ok(pass) => {
             record.hold_source(pass);
-            Ok(announced)
+            Ok(proxied)
         }
         Err(reason) => {
-            turn_away(announced.client, reason, policy, context);
+            turn_away(proxied.client, reason, policy, context);
             Err(reason)
         }
     }
 }
 
-/// The source of an address; a client of a Unix socket has none.
+/// Returns the source of an address. A client of a Unix socket has none.
 fn address_source(client: &Address, admission: &Admission) -> Option<SourceKey> {
     client.tcp().map(|address| SourceKey::of(address.ip(), admission.spec.prefix))
 }
 
-/// A place for one more connection of a source, if sources are counted.
+/// Takes a slot of a source, if the listener counts sources.
 fn of_source(
     source: Option<SourceKey>,
     policy: &Policy,
@@ -99,13 +100,13 @@ fn of_source(
     bounds: &ProcessBounds,
 ) -> Result<Option<SourcePass>, CloseReason> {
     let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
-    let coming = AdmissionRequest {
+    let request = AdmissionRequest {
         listener: policy.number,
         source,
         is_read: matches!(policy.protocol, Protocol::Tls(_)),
         now,
     };
-    let pass = bounds.sources.admit(&coming, limits).map_err(|refusal| match refusal {
+    let pass = bounds.sources.admit(&request, limits).map_err(|refusal| match refusal {
         SourceRefusal::Connections => CloseReason::SourceConnections,
         SourceRefusal::Rate => CloseReason::SourceRate,
         SourceRefusal::Hellos => CloseReason::SourceHellos,
@@ -118,7 +119,7 @@ fn of_source(
     }
 }
 
-/// Why a connection is not served, and what becomes of it then.
+/// The reason for a refusal, and the way in which the connection is closed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rejection {
     pub(super) reason: CloseReason,
@@ -132,7 +133,7 @@ impl From<CloseReason> for Rejection {
 }
 
 impl Rejection {
-    /// Refused by its listener for what it has said.
+    /// A refusal by the lists of the listener, after bytes were read.
     pub(super) fn denied(refused: ClientRefusal) -> Self {
         let over = match refused {
             ClientRefusal::Reject => OverLimit::Reject,
@@ -141,7 +142,7 @@ impl Rejection {
         Self { reason: CloseReason::Denied, over }
     }
 
-    /// Closes a client that has said something.
+    /// Closes a client whose first bytes were read.
     pub(super) async fn close(self, sniffed: SniffedClient, context: &WorkerContext) -> CloseReason {
         match self.over {
             OverLimit::Reject => return sniffed.refuse(self.reason).await,
@@ -152,17 +153,17 @@ impl Rejection {
     }
 }
 
-/// Asks a route for a place.
+/// Takes a slot of a route.
 pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
     record.hold_route(pass);
     Ok(())
 }
 
-/// Asks a pool for a place, if it has limits.
+/// Takes a slot of a pool, if the pool has limits.
 pub(super) fn pool(served: &ServedPool, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     if let Some(limited) = &served.limits {
-        record.asked(&served.pool.spec().name);
+        record.set_pool(&served.pool.spec().name);
         let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
         record.hold_pool(pass);
     }
@@ -179,12 +180,12 @@ fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<G
     })
 }
 
-/// Closes a client of which nothing was asked yet, as its listener wants it.
+/// Closes a client of which nothing was read, in the way that its listener demands.
 pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
     let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);
     match over {
-        // To hold more of whom there is no room for would be of no help.
+        // Held clients would use up the slots that are missing.
         OverLimit::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
             hold(client, time, context);
         }
@@ -196,7 +197,7 @@ fn reset(client: impl AsFd) {
     let _ = socket::reset_on_close(client);
 }
 
-/// Holds a client, unread, if there is room; else it is reset.
+/// Holds a client without reading, if the tarpit has room. Otherwise the client is reset.
 fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
     let process = context.metrics.process();
     let Some(pass) = context.bounds.tarpit.enter() else {
@@ -204,12 +205,12 @@ fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
         return reset(&client);
     };
     process.tarpits_held.increment(1);
-    // What it sends fills the kernel's memory and not ours; that need not be much.
+    // Its bytes fill the memory of the kernel, not that of the process; a small buffer is enough.
     let _ = socket::shrink_receive_buffer(&client);
     executor::spawn(wait(client, time, pass));
 }
 
-/// Nothing wakes it but its end: it is not registered anywhere.
+/// Waits, then resets the client. The socket is not registered, so its bytes wake no task.
 async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) -> TaskNext {
     sleep(time).await;
     reset(&client);

@@ -1,4 +1,4 @@
-//! What a backend hears first: a PROXY header if its pool sends one, then what the client has said.
+//! The first bytes to a backend: a PROXY header if its pool sends one, then the first bytes of the client.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
@@ -12,16 +12,16 @@ use crate::sys::socket;
 use crate::wire::Offer;
 use crate::wire::proxy_protocol::{HeaderOrigin, OutgoingHeader, ProxyHeader, Tlv};
 
-/// The first bytes to a backend, whichever of the pool it will be.
+/// The first bytes of a connection to any backend of a pool.
 pub(super) struct BackendPreface<'a> {
     /// All of them.
     pub(super) bytes: Cow<'a, [u8]>,
-    /// How many of them, the first, are not the client's.
+    /// The number of bytes at the beginning that are not the client's.
     pub(super) own: usize,
 }
 
 impl<'a> BackendPreface<'a> {
-    /// The beginning of a connection to a pool that announces its clients so, or not at all.
+    /// Returns the first bytes for a pool with these settings for PROXY headers, or none.
     pub(super) fn new(
         announce: Option<&AnnounceSpec>,
         sniffed: &'a SniffedClient,
@@ -36,26 +36,28 @@ impl<'a> BackendPreface<'a> {
         Self { bytes: Cow::Owned(bytes), own }
     }
 
-    /// The part that is not the client's as a beginning of its own, and the client's.
+    /// Splits off the bytes that are not the client's. Returns them as a preface of their own, and the
+    /// client's bytes.
     pub(super) fn split(&self) -> (BackendPreface<'_>, &[u8]) {
         let (own, clients) = self.bytes.split_at(self.own);
         (BackendPreface { bytes: Cow::Borrowed(own), own: own.len() }, clients)
     }
 }
 
-/// The header that announces a client.
+/// Returns the PROXY header for a client.
 fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut ConnectionRecord) -> Vec<u8> {
     let came = sniffed.facts.proxy.as_deref();
     let tlv = |kind| came.and_then(|header| header.tlv(kind));
     let authority = sniffed.facts.server_name.as_ref().map(|name| name.as_str().as_bytes());
     let authority = authority.or_else(|| tlv(Tlv::AUTHORITY)).filter(|_| announce.authority);
     let id = announce.unique_id.then(|| match tlv(Tlv::UNIQUE_ID) {
-        // One name for the whole way of the connection.
+        // The identifier of the received header is passed on, so the connection has one identifier on its
+        // whole path.
         Some(id) => Cow::Borrowed(id),
         None => Cow::Owned(unique_id(record.entry().id()).into_bytes()),
     });
     if let Some(id) = &id {
-        record.is_called(id);
+        record.announced_id(id);
     }
     let alpn = announce.alpn.then(|| offered(sniffed).or_else(|| tlv(Tlv::ALPN).map(Vec::from))).flatten();
     let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
@@ -71,15 +73,15 @@ fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut Connect
     OutgoingHeader { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
 }
 
-/// The protocol that a client offers to speak inside TLS, if it is the only one: of several its backend chooses,
-/// and we never hear which.
+/// Returns the protocol that a client offers to use inside TLS, if it offers exactly one. Of several the
+/// backend picks one, and its choice is encrypted.
 fn offered(sniffed: &SniffedClient) -> Option<Vec<u8>> {
     let message = sniffed.message()?;
     let mut protocols = Offer::of(&message)?.alpn();
     protocols.next().filter(|_| protocols.next().is_none()).map(Vec::from)
 }
 
-/// What the client connected to: us, unless another proxy was before us.
+/// Returns the address that the client connected to: one of this host, unless a proxy named another one.
 pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -> Option<SocketAddr> {
     match came {
         Some(ProxyHeader { origin: HeaderOrigin::Tcp { destination, .. }, .. }) => Some(*destination),
@@ -87,10 +89,11 @@ pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -
     }
 }
 
-/// A name for a connection that no other has, here or elsewhere: a random number of this process, and that of
-/// the connection in it.
+/// Returns an identifier that no other connection has, on this host or another: a random number of this
+/// process, and the number of the connection.
 fn unique_id(connection: u64) -> String {
-    /// From the standard library's seed of hash maps; not secret, only unlike those of others.
+    /// From the standard library's seed of hash maps. It is not secret; it only has to differ between
+    /// processes.
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     format!("{:016x}{connection:016x}", *PROCESS)
 }

@@ -1,4 +1,4 @@
-//! One attempt to connect a backend, and the meaning of its failure.
+//! One attempt to connect to a backend, and the meaning of its failure.
 
 use std::cell::Cell;
 use std::io;
@@ -20,12 +20,12 @@ use crate::sys::{Address, Stream, self_connect};
 use crate::telemetry::{CloseReason, ConnectOutcome, Saturation};
 use crate::wire::opening::OpeningFault;
 
-/// A connected backend, and how many of the client's first bytes it has.
+/// A connected backend.
 pub(super) struct ConnectedBackend {
     backend: Stream,
     pub(super) sent: usize,
-    /// Whether it was written to.
-    is_told: bool,
+    /// True if bytes were sent to it, of the client or of this process.
+    has_written: bool,
 }
 
 impl ConnectedBackend {
@@ -39,7 +39,7 @@ impl ConnectedBackend {
         let SniffedClient { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
         if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.is_told, settings, engines);
+            return Relay::new(client, self.backend, self.has_written, settings, engines);
         }
         let parts = RelayParts {
             client,
@@ -53,22 +53,22 @@ impl ConnectedBackend {
 
 /// Makes one attempt at one backend. It must be connected by `by`, and ready for the first bytes by `deadline`.
 pub(super) async fn ready(
-    way: DialTarget<'_>,
-    prologue: &BackendPreface<'_>,
+    target: DialTarget<'_>,
+    preface: &BackendPreface<'_>,
     greet: Option<&GreetingPolicy>,
     by: Instant,
     deadline: Instant,
 ) -> Result<ConnectedBackend, AttemptFailure> {
-    let connect = async |prologue: &BackendPreface<'_>| {
+    let connect = async |preface: &BackendPreface<'_>| {
         let is_busy = Cell::new(false);
-        match timeout_at(by, attempt(way, prologue, &is_busy)).await {
+        match timeout_at(by, attempt(target, preface, &is_busy)).await {
             Ok(attempted) => attempted.map_err(|error| AttemptFailure::of(&error)),
             Err(_) if is_busy.get() => Err(AttemptFailure::BUSY),
             Err(_) => Err(AttemptFailure::TIMEOUT),
         }
     };
-    let Some(greet) = greet else { return connect(prologue).await };
-    let (own, clients) = prologue.split();
+    let Some(greet) = greet else { return connect(preface).await };
+    let (own, clients) = preface.split();
     let ConnectedBackend { backend, .. } = connect(&own).await?;
     let deadline = deadline.min(Instant::now() + greet.timeout);
     match timeout_at(deadline, Box::pin(opening::greet(&backend, greet))).await {
@@ -76,12 +76,13 @@ pub(super) async fn ready(
         Ok(Err(not_ready)) => return Err(AttemptFailure::greeting(&not_ready)),
         Err(_) => return Err(AttemptFailure::GREETING_TIMEOUT),
     }
-    // Its buffer is empty, so this does not wait; what breaks now breaks before it has the hello.
+    // The send buffer is empty, so this does not wait. A failure here comes before the backend has the hello.
     let sent = backend.send(clients).await.map_err(|error| AttemptFailure::greeting(&error.into()))?;
-    Ok(ConnectedBackend { backend, sent, is_told: true })
+    Ok(ConnectedBackend { backend, sent, has_written: true })
 }
 
-/// The way to dial a backend: its address, the options, and the client's address for `source = "client"`.
+/// The target of a dial: the address of the backend, the options, and the address of the client, which is the
+/// source address for `source = "client"`.
 #[derive(Clone, Copy)]
 pub(super) struct DialTarget<'a> {
     pub(super) address: &'a Address,
@@ -91,23 +92,23 @@ pub(super) struct DialTarget<'a> {
 
 /// Makes one attempt to connect. `is_busy` is true while the accept queue of the backend's Unix socket is full.
 async fn attempt(
-    way: DialTarget<'_>,
-    prologue: &BackendPreface<'_>,
+    target: DialTarget<'_>,
+    preface: &BackendPreface<'_>,
     is_busy: &Cell<bool>,
 ) -> io::Result<ConnectedBackend> {
-    let DialTarget { address, spec, client } = way;
+    let DialTarget { address, spec, client } = target;
     let options = ConnectOptions { source: source(spec.source, client, address)?, buffers: spec.buffers };
-    let first = &*prologue.bytes;
+    let first = &*preface.bytes;
     if first.is_empty() {
         let fd = start(address, options, FirstSpeaker::Unknown, is_busy).await?;
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         self_connect::refuse(&backend, address, options.source)?;
-        return Ok(ConnectedBackend { backend, sent: 0, is_told: false });
+        return Ok(ConnectedBackend { backend, sent: 0, has_written: false });
     }
     let fd = start(address, options, FirstSpeaker::Ours, is_busy).await?;
-    // On a near network the connection is made by now. If not, the kernel says so and is asked again
-    // when the socket is writable; the write tells then whether it worked.
+    // On a near network the connection exists by now. If not, the kernel returns EAGAIN, and the bytes are
+    // sent again when the socket is writable; that write reports whether the connect succeeded.
     let (backend, mut sent) = match socket::send(&fd, first) {
         Ok(sent) => (Stream::register(fd)?, sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -119,10 +120,10 @@ async fn attempt(
     };
     self_connect::refuse(&backend, address, options.source)?;
     // The relay sends only bytes of the client, so the other ones are sent here.
-    while sent < prologue.own {
-        sent += backend.send(&first[sent..prologue.own]).await?;
+    while sent < preface.own {
+        sent += backend.send(&first[sent..preface.own]).await?;
     }
-    Ok(ConnectedBackend { backend, sent: sent - prologue.own, is_told: true })
+    Ok(ConnectedBackend { backend, sent: sent - preface.own, has_written: true })
 }
 
 /// Starts a connect. While the accept queue of a Unix socket is full, it starts the connect again.
@@ -150,14 +151,14 @@ async fn start(
 }
 
 /// Returns the source address of a connection to that backend.
-fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<ConnectSource> {
-    match (wanted, client, backend) {
+fn source(kind: DialSource, client: Option<SocketAddr>, backend: &Address) -> io::Result<ConnectSource> {
+    match (kind, client, backend) {
         (DialSource::Any, ..) => Ok(ConnectSource::Any),
         (DialSource::Address(ip), ..) => Ok(ConnectSource::Own(ip)),
         (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
             Ok(ConnectSource::Foreign(client.ip()))
         }
-        // Never from our own address instead: the backend may trust that more than the client's.
+        // Never from an address of this host instead: the backend may trust that more than the client's.
         (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
@@ -166,16 +167,16 @@ fn source(wanted: DialSource, client: Option<SocketAddr>, backend: &Address) -> 
 pub(super) struct AttemptFailure {
     pub(super) outcome: ConnectOutcome,
     pub(super) reason: CloseReason,
-    /// Whether it counts against the backend.
+    /// True if it counts against the backend.
     pub(super) is_of_backend: bool,
-    /// What this host has run out of.
+    /// The resource of this host that is used up.
     pub(super) shortage: Option<Saturation>,
 }
 
 impl AttemptFailure {
     const TIMEOUT: Self = Self::of_backend(ConnectOutcome::Timeout, CloseReason::ConnectTimeout);
 
-    /// The accept queue of a Unix socket stayed full: the backend is busy, and not down.
+    /// The accept queue of a Unix socket stayed full: the backend is busy, not down.
     const BUSY: Self = Self { is_of_backend: false, ..Self::TIMEOUT };
 
     const GREETING_TIMEOUT: Self = Self::of_backend(ConnectOutcome::Greeting, CloseReason::GreetingTimeout);
@@ -216,10 +217,10 @@ impl AttemptFailure {
             Kind::AddrNotAvailable if socket::is_source_missing(error) => {
                 Self::out_of(Saturation::SourceAddress)
             }
-            // No free port; EAGAIN of TCP is a full table of routes.
+            // No free port. EAGAIN from a TCP connect means a full routing table.
             Kind::AddrNotAvailable | Kind::WouldBlock => Self::out_of(Saturation::Ports),
             _ if is_out_of_resources(error) => Self::out_of(Saturation::DialDescriptors),
-            // From `source`: a client without an address that this backend could see.
+            // From `source`: the client has no address that this backend could be shown.
             Kind::Unsupported => Self::local(CloseReason::ConnectFailed),
             _ => failed(ConnectOutcome::Other),
         }
@@ -241,7 +242,7 @@ mod tests {
 
     /// A discovered backend may be a Unix socket too. A connect to it has no source address of a client.
     #[test]
-    fn who_should_come_as_the_client_never_comes_as_us() {
+    fn a_dial_with_the_address_of_the_client_never_uses_an_own_one() {
         let check = |client: &str, backend: &str, expected: Result<ConnectSource, Kind>| {
             let client = client.parse::<Address>().unwrap().tcp();
             let found = source(DialSource::Client, client, &backend.parse().unwrap());
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_have_their_words() {
+    fn failures_have_their_reasons() {
         check(Kind::ConnectionRefused, ConnectOutcome::Refused, CloseReason::ConnectRefused);
         check(Kind::ConnectionReset, ConnectOutcome::Refused, CloseReason::ConnectRefused);
         check(Kind::BrokenPipe, ConnectOutcome::Refused, CloseReason::ConnectRefused);

@@ -1,11 +1,12 @@
-//! Picks a backend and connects; on failure another one, until the attempts or the time are used up.
+//! Picks a backend and connects to it. If that fails it tries another one, until the attempts or the time are
+//! used up.
 //!
-//! The client's first bytes are sent with the connect. Only before the connection is made is another
-//! backend tried: what a backend has received must not go to a second one. No backend is dialled for a client
-//! that is known to be gone.
+//! The client's first bytes are sent with the connect. Another backend is tried only before a connection
+//! exists: bytes that one backend has received must not go to a second one. No backend is dialled for a
+//! client that is known to be gone.
 //!
-//! Where every backend is full the connection waits in the pool's queue, if it has one. That time has a bound of
-//! its own and is not counted against the deadline of the dial.
+//! If every backend is full, the connection waits in the pool's queue, if it has one. That time has a bound
+//! of its own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,11 +31,11 @@ pub(super) async fn dial(
     record: &mut ConnectionRecord,
 ) -> Result<ConnectedBackend, CloseReason> {
     let spec = &served.pool.spec().dial;
-    record.asked(&served.pool.spec().name);
-    let prologue = BackendPreface::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, record);
+    record.set_pool(&served.pool.spec().name);
+    let preface = BackendPreface::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, record);
     let began = Instant::now();
     let mut named = match served.pool.forward() {
-        // Boxed, as hardly any connection needs the room.
+        // Boxed, as hardly any connection needs this memory.
         Some(forward) => {
             Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, record)).await?.into_iter())
         }
@@ -44,7 +45,7 @@ pub(super) async fn dial(
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
     let mut attempt_began = if named.is_some() { Instant::now() } else { began };
-    // A request to cancel has a secret of one backend: another one has no use for it.
+    // The key of a request to cancel belongs to one backend, so another backend has no use for it.
     let attempts = if matches!(sniffed.intent, Intent::Cancel) { 1 } else { spec.attempts };
     for _ in 0..attempts {
         let host = match named.as_mut().map(Iterator::next) {
@@ -55,7 +56,7 @@ pub(super) async fn dial(
         let waited_before = waited;
         let lease = match find(served, sniffed, record, &tried, &mut waited).await {
             Ok(lease) => lease,
-            // Behind failed attempts, the last of them says more.
+            // After a failed attempt its reason is reported: it has more information.
             Err(reason) if tried.is_empty() || reason == CloseReason::ClientGone => {
                 last = reason;
                 break;
@@ -66,18 +67,18 @@ pub(super) async fn dial(
             attempt_began = Instant::now();
         }
         let deadline = began + waited + spec.dial_timeout;
-        record.attempts(lease.backend());
+        record.begin_attempt(lease.backend());
         let by = deadline.min(attempt_began + spec.connect_timeout);
         let host = host.or_else(|| same_port(lease.backend(), sniffed));
         if let Some(host) = host {
-            record.dials(host);
+            record.set_target_address(host);
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
-        let way = DialTarget { address: &address, spec, client: record.client().tcp() };
+        let target = DialTarget { address: &address, spec, client: record.client().tcp() };
         // The attempt is polled first: if the backend is connected, the relay passes the client's reset on as a reset.
         let attempt = tokio::select! {
             biased;
-            attempt = ready(way, &prologue, sniffed.greet.as_ref(), by, deadline) => attempt,
+            attempt = ready(target, &preface, sniffed.greet.as_ref(), by, deadline) => attempt,
             () = sniffed.gone(WaitStage::Dial) => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
@@ -92,19 +93,20 @@ pub(super) async fn dial(
                 if !matches!(sniffed.intent, Intent::Cancel)
                     && let Some(session) = served.pool.session(record.client().tcp(), lease.backend())
                 {
-                    record.sessions(session);
+                    record.hold_session(session);
                 }
                 record.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
                 return Ok(dialled);
             }
             Err(failure) => failure,
         };
-        tracing::debug!(pool = %served.pool.spec().name, backend = %lease.backend().name(), outcome = ?failure.outcome, "a backend could not be connected");
+        let (pool, backend) = (&served.pool.spec().name, lease.backend().name());
+        tracing::debug!(%pool, %backend, outcome = ?failure.outcome, "a connect to a backend failed");
         served.metrics.connect(failure.outcome);
         if let Some(shortage) = failure.shortage {
             record.note_saturation(shortage);
         }
-        // That a host which a client names cannot be reached says nothing of the pool.
+        // A failure to reach a host that a client named is no failure of the pool.
         if failure.is_of_backend && named.is_none() {
             record.not_connected(&lease, failure.reason);
         }
@@ -124,13 +126,14 @@ pub(super) async fn dial(
     Err(last)
 }
 
-/// The address of a backend that is written without a port: it has the port that the client came to.
+/// Returns the address of a backend that is configured without a port: its port is the one that the client
+/// connected to.
 fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
     let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();
     Some(SocketAddr::new(ip, socket::local_address(&sniffed.client).ok()?.port()))
 }
 
-/// Where the name that the client asks for leads, found by `deadline`.
+/// Returns the addresses of the host that the client named, found by `deadline`.
 async fn hosts(
     forward: &Forward,
     deadline: Instant,
@@ -139,10 +142,11 @@ async fn hosts(
 ) -> Result<Vec<SocketAddr>, CloseReason> {
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
-        tracing::debug!(client = %record.client(), "a forwarded connection has come back: its name leads to this process");
+        let client = record.client();
+        tracing::debug!(%client, "a forwarded connection came back: its name leads to this process; it is closed");
         return Err(CloseReason::ForwardLoop);
     };
-    record.keep(mark);
+    record.hold_forward_mark(mark);
     let own = record.context().bounds.own.load_full();
     let found = tokio::select! {
         biased;
@@ -159,7 +163,7 @@ async fn hosts(
     })
 }
 
-/// A backend for the client, if need be after a wait, which is added to `waited`.
+/// Picks a backend for the client, if necessary after a wait in the queue, which is added to `waited`.
 async fn find(
     served: &ServedPool,
     sniffed: &SniffedClient,
@@ -185,18 +189,19 @@ async fn find(
     if sniffed.is_gone(WaitStage::Queue) {
         return Err(CloseReason::ClientGone);
     }
-    let Ok(turn) = pool.wait(source, name, tried) else {
+    let Ok(waiter) = pool.wait(source, name, tried) else {
         metrics.queue_refused.increment(1);
         return Err(CloseReason::QueueFull);
     };
     metrics.queued.increment(1);
     let began = Instant::now();
     let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
-    // The client is polled first: if it ends in the moment in which it gets a place, the place goes to the next waiter.
+    // The client is polled first: if it ends in the moment in which it gets a slot, the slot goes to the next
+    // waiter.
     let ended = tokio::select! {
         biased;
         () = sniffed.gone(WaitStage::Queue) => None,
-        ended = timeout_at(began + timeout.saturating_sub(*waited), turn) => Some(ended),
+        ended = timeout_at(began + timeout.saturating_sub(*waited), waiter) => Some(ended),
     };
     *waited += began.elapsed();
     record.waited(*waited);

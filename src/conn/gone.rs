@@ -1,30 +1,31 @@
-//! Decides whether a client whose FIN or reset came before the relay can still be served.
+//! Decides whether a client that ended before the relay can still be served.
 //!
-//! A client that was reset is gone. A FIN says only that no more bytes come: it may be a half-close, whose client
-//! still reads. So the decision depends on the protocol, and on the bytes that the client has sent.
+//! A client that sent a reset is gone. A FIN means only that no more bytes come: it may be a half-close,
+//! whose client still reads. So the decision depends on the protocol, and on the bytes that the client has
+//! sent.
 //!
-//! - TLS, also behind STARTTLS or SSLRequest, and sessions of PostgreSQL: the client has to answer the server before
+//! - TLS, also after STARTTLS or an SSLRequest, and sessions of PostgreSQL: the client has to answer the server before
 //!   anything useful happens, so it is gone.
 //! - A request of PostgreSQL to cancel a query is whole, and is served.
-//! - Other protocols: a client that has sent bytes may have sent its whole request, and keeps its place. A client that
-//!   has sent nothing may wait for a banner. It is served if a backend is free, and does not wait in a queue.
+//! - Other protocols: a client that has sent bytes may have sent its whole request, and is served. A client that has
+//!   sent nothing may wait for a banner. It is served if a backend is free, and does not wait in a queue.
 //!
 //! No system call is made before the reactor has reported the end of the client.
 
 use super::opening::Intent;
 use super::sniff::SniffedClient;
 
-/// What a client without a backend is waiting for.
+/// The thing that a client without a backend waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitStage {
-    /// A place at a backend.
+    /// A slot of a backend.
     Queue,
     /// The connection to a backend.
     Dial,
 }
 
 impl SniffedClient {
-    /// Whether the client is certainly gone.
+    /// Returns true if the client is certainly gone.
     pub(super) fn is_gone(&self, awaited: WaitStage) -> bool {
         if !self.client.has_ended() {
             return false;
@@ -42,7 +43,7 @@ impl SniffedClient {
         }
     }
 
-    /// Whether the client has sent a byte, read or not.
+    /// Returns true if the client has sent a byte, read or not.
     pub(super) fn has_bytes(&self) -> bool {
         !self.bytes.is_empty() || self.client.has_unread()
     }

@@ -1,4 +1,4 @@
-//! Connections on their way from one worker to another.
+//! Moves connections from one worker to another.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -13,20 +13,20 @@ use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
-/// A connection that another worker is to serve, with its place there.
+/// A connection that another worker is to serve, with its place in that worker's registry.
 pub struct Migration {
     pub(super) seat: Seat,
     pub(super) content: MigrationContent,
 }
 
 pub(super) enum MigrationContent {
-    /// Fresh from a listener's queue.
+    /// A connection that was just accepted.
     Admitted(Box<AdmittedConnection>),
     /// A stopped relay.
     Relay(Box<StoppedRelay>),
 }
 
-/// A stopped relay out of its reactor.
+/// A stopped relay that no reactor has registered.
 pub(super) struct StoppedRelay {
     client: OwnedFd,
     backend: OwnedFd,
@@ -36,27 +36,27 @@ pub(super) struct StoppedRelay {
     record: MigratingRecord,
 }
 
-/// The doors of all workers, by their numbers.
+/// The channels to all workers, indexed by worker.
 pub struct MigrationSenders(Vec<mpsc::UnboundedSender<Migration>>);
 
 impl MigrationSenders {
-    /// Opens a door for each worker. What waits behind one is bounded by the seats taken there: a worker
-    /// is sent something only while it has fewer connections, or moves fewer bytes, than the sender.
+    /// Opens a channel to each worker. The seats taken there bound its length: a worker is sent a connection
+    /// only while it has fewer connections, or moves fewer bytes, than the sender.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::UnboundedReceiver<Migration>>) {
         let (migration_senders, migrations) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         (Arc::new(Self(migration_senders)), migrations)
     }
 
-    /// Sends a parcel, or gives it back when that worker has ended.
+    /// Sends a connection to a worker, or returns it if that worker has ended.
     pub(super) fn send(&self, worker: usize, migration: Migration) -> Result<(), Migration> {
         self.0[worker].send(migration).map_err(|returned| returned.0)
     }
 }
 
 impl StoppedRelay {
-    /// Packs a relay that was stopped.
+    /// Takes a stopped relay out of this worker.
     ///
-    /// A connection whose bytes cannot be taken out of their pipe is lost; both sides see a reset.
+    /// If the bytes in a pipe cannot be read back, the connection is lost, and both sides get a reset.
     pub(super) fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<Self>> {
         let settings = relay.settings();
         let RelayParts { client, backend, from_client, from_backend } = match relay.stop() {
@@ -71,7 +71,8 @@ impl StoppedRelay {
         Some(Box::new(Self { client, backend, from_client, from_backend, settings, record: record.detach() }))
     }
 
-    /// Goes on in this worker.
+    /// Registers the connection in this worker. Returns `None`, after the connection was closed, if that
+    /// fails.
     pub(super) fn attach(self, seat: Seat, context: &Rc<WorkerContext>) -> Option<(Relay, ConnectionRecord)> {
         let record = ConnectionRecord::attach(self.record, seat, context);
         let (client, backend) = match (Stream::register(self.client), Stream::register(self.backend)) {

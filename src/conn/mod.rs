@@ -1,11 +1,11 @@
 //! One connection, from accept to close.
 //!
-//! `receive` runs in the accept loop and starts the journey in `serve`: read, route, dial, relay. It
-//! decides nothing by itself: each step says how the connection goes on or with which [`CloseReason`]
-//! it ends, and a `ConnectionRecord` writes that down exactly once.
+//! `receive` runs in the accept loop and starts the journey in `serve`: read, route, dial, relay. This module
+//! decides nothing itself: each step returns what the next one needs, or the [`CloseReason`] with which the
+//! connection ends. A `ConnectionRecord` counts and logs that reason exactly once.
 //!
-//! The journey has two stages. The first reads and dials, and is gone when the second, the relay, starts
-//! in its place: a connection that idles for days keeps none of its beginnings.
+//! The journey has two stages. The first reads and dials. The second, the relay, replaces it and its memory:
+//! a connection that is idle for days keeps nothing of the first stage.
 
 mod access;
 mod admission;
@@ -48,68 +48,69 @@ use proxied::ProxiedClient;
 use record::ConnectionRecord;
 use sniff::SniffedClient;
 
-/// How long a server may take for a request to cancel, and the client to leave behind it.
+/// The idle time of a request to cancel, which bounds the time that the server takes for it.
 const CANCEL_IDLE: Duration = Duration::from_secs(10);
+/// The half-closed time of a request to cancel, in which its client must close.
 const CANCEL_HALF_CLOSED: Duration = Duration::from_secs(1);
 
-/// What the connections of one worker share.
+/// The state that the connections of one worker share.
 pub struct WorkerContext {
-    /// The living configuration.
+    /// The snapshot in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The worker's connections.
     pub registry: Rc<ConnectionRegistry>,
     /// The worker's buffer and pipes.
     pub engines: Rc<Engines>,
-    /// The places and the memory of the process.
+    /// The limits of the process.
     pub bounds: Arc<ProcessBounds>,
-    /// Where records go.
+    /// The access log of the process.
     pub access_log: AccessLog,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
-    /// The ways to the other workers.
+    /// The channels to the other workers.
     pub migration_senders: Arc<MigrationSenders>,
-    /// Where it is told that clients fail at a backend.
+    /// The channel to control for failures that clients met at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
-/// What all connections of the process share.
+/// The state that all connections of the process share.
 pub struct ProcessBounds {
     /// Open connections.
     pub connections: Arc<Gate>,
-    /// What each source has.
+    /// The connections and rates of each source.
     pub sources: Arc<SourceTable>,
-    /// Refused clients that are held.
+    /// Refused clients that are held in the tarpit.
     pub tarpit: Arc<Gate>,
-    /// Whether the process is near its limit.
+    /// True while the process is near its limit.
     pub overload: Overload,
-    /// Which limits refuse connections now.
+    /// The limits that refuse connections now.
     pub saturation: SaturationLog,
     /// Bytes of hellos that did not come with the first read, until a backend is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
     pub next_id: AtomicU64,
-    /// Where this process listens: nobody is forwarded there.
+    /// The addresses on which this process listens. No connection is forwarded to them.
     pub own: ArcSwap<Vec<SocketAddr>>,
 }
 
-/// A connection fresh from a listener's queue.
+/// A connection that was just accepted.
 pub struct AcceptedConnection {
-    /// Its socket and client.
+    /// Its socket and the address of its client.
     pub accepted: Accepted,
-    /// The socket it came through.
+    /// The listening socket that accepted it.
     pub through: SocketId,
-    /// The policy of that socket.
+    /// The policy of that socket at the accept.
     pub policy: Arc<Policy>,
 }
 
-/// An arrival that may come in.
+/// An accepted connection that may be served.
 struct AdmittedConnection {
     arrival: AcceptedConnection,
     id: u64,
     permit: Permit,
 }
 
-/// Takes a connection in, if it may: here, or in a worker that has far fewer.
+/// Admits a connection and starts it in this worker, or in a worker that has far fewer connections.
 pub fn receive(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
     let Some(admitted) = admit(arrival, context) else { return };
     let Some((worker, seat)) = context.registry.seat_elsewhere() else {
@@ -126,14 +127,14 @@ pub fn receive(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
     }
 }
 
-/// Takes a connection in, in this worker.
+/// Admits a connection and starts it in this worker.
 pub fn receive_here(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
     if let Some(admitted) = admit(arrival, context) {
         begin(admitted, context.registry.seat(), context);
     }
 }
 
-/// Goes on with what another worker sent.
+/// Continues a connection that another worker sent.
 pub fn take_over(migration: Migration, context: &Rc<WorkerContext>) {
     match migration.content {
         MigrationContent::Admitted(admitted) => begin(*admitted, migration.seat, context),
@@ -145,7 +146,7 @@ pub fn take_over(migration: Migration, context: &Rc<WorkerContext>) {
     }
 }
 
-/// Lets a connection in, or turns it away: then nothing was held for it.
+/// Admits a connection, or refuses it. A refused connection holds no permit.
 fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<AdmittedConnection> {
     let AcceptedConnection { accepted, policy, .. } = &arrival;
     let id = context.bounds.next_id.fetch_add(1, Ordering::Relaxed);
@@ -164,19 +165,19 @@ fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<Admitte
     }
 }
 
-/// Starts the journey of a connection.
+/// Starts the task of a connection.
 fn begin(admitted: AdmittedConnection, seat: Seat, context: &Rc<WorkerContext>) {
     let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
         admitted;
     let entry = context.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
-    entry.is_of(&accepted.peer);
-    entry.is_reading(matches!(policy.protocol, Protocol::Tls(_)));
+    entry.set_client(&accepted.peer);
+    entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
     record.hold(permit);
     executor::spawn(serve(accepted.socket, through, policy, record, Rc::clone(context)));
 }
 
-/// The first half of the journey: from accept to a connected backend.
+/// Runs the first stage: from the accept to a connected backend.
 async fn serve(
     client: OwnedFd,
     through: SocketId,
@@ -199,9 +200,9 @@ async fn serve(
     }
 }
 
-/// The second half: moves bytes to the end.
+/// Runs the second stage: moves bytes until the connection ends.
 ///
-/// What this holds is what an idle connection costs.
+/// The size of this future is the cost of an idle connection.
 #[allow(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
@@ -211,22 +212,22 @@ fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = Tas
         relay.begin(record.entry());
         let stopped = poll_fn(|cx| {
             let polled = relay.poll(cx, record.entry());
-            record.listen();
+            record.report_first_byte();
             polled
         })
         .await;
         let end = match relay.end(stopped, record.entry()) {
             Ok(end) => end,
-            // Rare, and too large to be carried by every idle connection.
+            // Boxed, as it is rare and too large to be part of each idle connection.
             Err(breach) => Box::pin(relay.pass_on(breach, record.entry())).await,
         };
         match end {
             RelayEnd::Moved { to } => send(to, relay, record),
             end => {
                 drop(relay);
-                record.listen();
+                record.report_first_byte();
                 if end == (RelayEnd::Reset { by: Side::Backend }) {
-                    record.was_reset();
+                    record.reset_by_backend();
                 }
                 record.close(reason(end));
             }
@@ -235,7 +236,7 @@ fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = Tas
     }
 }
 
-/// Sends a connection to another worker; if that has ended, it goes on here.
+/// Sends a connection to another worker. If that worker has ended, the connection goes on in this one.
 fn send(worker: usize, relay: Relay, record: ConnectionRecord) {
     let context = record.context();
     let Some(stopped_relay) = StoppedRelay::detach(relay, record) else { return };
@@ -249,7 +250,7 @@ fn send(worker: usize, relay: Relay, record: ConnectionRecord) {
     }
 }
 
-/// The reason that the end of a relay is.
+/// Returns the close reason for the end of a relay.
 fn reason(end: RelayEnd) -> CloseReason {
     match end {
         RelayEnd::Finished { first: Side::Client } => CloseReason::ClientFin,
@@ -267,7 +268,7 @@ fn reason(end: RelayEnd) -> CloseReason {
     }
 }
 
-/// Reads what the client wants, finds where that is, and connects.
+/// Reads the first bytes of the client, routes the connection and connects it to a backend.
 async fn prepare(
     client: OwnedFd,
     through: &SocketId,
@@ -275,17 +276,17 @@ async fn prepare(
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<Relay, CloseReason> {
-    let announced = match &policy.proxy {
+    let proxied = match &policy.proxy {
         None => ProxiedClient::plain(client),
         Some(proxy) => {
-            // Boxed, as most listeners have none and need not hold the room.
-            let announced = Box::pin(proxied::open(client, proxy, record, context)).await?;
+            // Boxed, as most listeners read no header and need no memory for it.
+            let proxied = Box::pin(proxied::open(client, proxy, record, context)).await?;
             refresh(&mut policy, through, context);
-            let announced = access::client(announced, &policy, record).await?;
-            admission::source(announced, &policy, record, context)?
+            let proxied = access::client(proxied, &policy, record).await?;
+            admission::source(proxied, &policy, record, context)?
         }
     };
-    let ProxiedClient { client, bytes, header, shadowed } = announced;
+    let ProxiedClient { client, bytes, header, shadowed } = proxied;
     let mut sniffed = match &policy.protocol {
         Protocol::Tcp(_) => SniffedClient::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
@@ -326,8 +327,8 @@ async fn prepare(
     Ok(dialled.relay(sniffed, RelaySettings { listener: options, backend }, engines))
 }
 
-/// A request to cancel is over when its server has closed. As it passes limits by, it is not to hold a place for as long
-/// as its client likes.
+/// Returns the relay options for a request to cancel. The request is done when its server has closed. It
+/// bypasses limits, so its client must not keep it open.
 fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
     Arc::new(RelayOptions {
         idle_timeout: listener.idle_timeout.min(CANCEL_IDLE),
@@ -336,8 +337,9 @@ fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
     })
 }
 
-/// Takes the policy that is in force now: a client may connect long before it speaks, and what was
-/// configured then may lead to backends that are gone. A listener that is gone keeps its last one.
+/// Replaces the policy by the one that is in force now. A client may send its first bytes long after the
+/// accept, and the policy of that time may lead to backends that no longer exist. A listener that was removed
+/// keeps its last policy.
 fn refresh(policy: &mut Arc<Policy>, through: &SocketId, context: &WorkerContext) {
     if let Some(current) = context.snapshot.load().policies.get(through)
         && current.number == policy.number

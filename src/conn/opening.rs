@@ -1,5 +1,5 @@
-//! Talks with clients that do not begin with a ClientHello, up to where they do, and with backends that must
-//! first be asked for one.
+//! Runs the opening of a protocol: with clients whose first bytes are no ClientHello, up to the ClientHello,
+//! and with backends that must be asked for TLS first.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -23,26 +23,27 @@ use crate::wire::postgres::Startup;
 use crate::wire::proxy_protocol::begins_like_one;
 use crate::wire::{DetectedProtocol, Opening};
 
-/// What a client asks for.
+/// The kind of service that a client requests.
 pub(super) enum Intent {
-    /// What its server name says, or its lack of one.
+    /// The route of its server name, or of the lack of one.
     Name,
     /// A session of PostgreSQL without TLS.
     Plaintext(Startup),
-    /// That a query of another session ends.
+    /// The cancellation of a query in another session.
     Cancel,
-    /// A protocol, told by its first bytes.
+    /// A protocol that was detected by its first bytes.
     Spoken(DetectedProtocol),
-    /// That the server speaks.
+    /// Nothing: the client waits for the server to send first.
     Silent,
 }
 
-/// Where a client without a hello goes; `None` for one that is routed by its hello.
+/// Returns the target of a client without a hello; `None` if the hello decides.
 pub(super) fn target<'f>(
     front: &'f OpeningPolicy,
     intent: &Intent,
 ) -> Option<Result<&'f RouteTarget, CloseReason>> {
-    // A reload may have changed the listener meanwhile: what it no longer knows it does not take.
+    // A reload may have changed the listener since the client connected. An intent that it no longer serves
+    // is refused.
     let (target, or) = match (front, intent) {
         (_, Intent::Name) => return None,
         (OpeningPolicy::Postgres(front), Intent::Plaintext(startup)) => {
@@ -65,7 +66,7 @@ pub(super) fn target<'f>(
     Some(target.ok_or(or))
 }
 
-/// Plays the server until the client begins TLS, or goes on without; then reads its hello.
+/// Acts as the server until the client begins TLS, or continues without TLS. Reads the hello of the former.
 pub(super) async fn open(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -82,19 +83,19 @@ pub(super) async fn open(
     }
     let is_much = bytes.len() > opening.room();
     opening.receive(&bytes);
-    let has_heard = !bytes.is_empty();
-    let mut talk =
-        OpeningExchange { client: &client, opening: &mut opening, context, memory: None, has_heard };
+    let has_received = !bytes.is_empty();
+    let mut exchange =
+        OpeningExchange { client: &client, opening: &mut opening, context, memory: None, has_received };
     let opened = if is_much {
         Err(OpeningStop::Fault(OpeningFault::TooLong))
     } else {
-        timeout_at(deadline, talk.hold(spec)).await.unwrap_or(Err(OpeningStop::Timeout))
+        timeout_at(deadline, exchange.hold(spec)).await.unwrap_or(Err(OpeningStop::Timeout))
     };
     let opened = match opened {
         Ok(opened) => opened,
-        Err(stopped) => return Err(talk.close(stopped, record).await),
+        Err(stopped) => return Err(exchange.close(stopped, record).await),
     };
-    let memory = talk.memory.take().map(|(share, _)| share);
+    let memory = exchange.memory.take().map(|(share, _)| share);
     record.opened(match &opened {
         OpeningOutcome::Tls => ClientOpening::Upgraded,
         OpeningOutcome::DirectTls => ClientOpening::Tls,
@@ -123,31 +124,31 @@ pub(super) async fn open(
     }
 }
 
-/// What a message takes that is not yet whole; nearly all are shorter.
+/// The memory, in bytes, granted to an incomplete message at first. Nearly all messages are shorter.
 const FIRST_SHARE: usize = 2048;
 
-/// A talk with a client.
+/// The exchange of messages with a client.
 struct OpeningExchange<'t> {
     client: &'t Stream,
     opening: &'t mut Opening,
     context: &'t WorkerContext,
-    /// What an unfinished message takes of the memory of all hellos.
+    /// The share of the hello memory that an incomplete message holds, and its size.
     memory: Option<(GateShare, u64)>,
-    has_heard: bool,
+    has_received: bool,
 }
 
-/// Why it stopped.
+/// The reason for the end of an exchange.
 enum OpeningStop {
     Fault(OpeningFault),
-    /// The client began with a PROXY header.
+    /// The first bytes of the client are a PROXY header.
     Header,
-    /// The client left.
+    /// The client ended.
     Gone,
-    /// It did not come to TLS in time.
+    /// The client did not begin TLS in time.
     Timeout,
-    /// A message that had begun did not become whole in time.
+    /// The rest of a message did not come in time.
     Unfinished,
-    /// The process holds as many bytes of such messages as it may.
+    /// The hello memory of the process is full.
     Memory,
 }
 
@@ -156,8 +157,8 @@ impl OpeningExchange<'_> {
         let mut begun = None;
         loop {
             match self.opening.go_on().map_err(OpeningStop::Fault)? {
-                OpeningStep::Say(words) => {
-                    send_all(self.client, &words).await.map_err(|_| OpeningStop::Gone)?;
+                OpeningStep::Say(message) => {
+                    send_all(self.client, &message).await.map_err(|_| OpeningStop::Gone)?;
                 }
                 OpeningStep::Over(opened) => return Ok(opened),
                 OpeningStep::Read if self.opening.heard().is_empty() => {
@@ -174,7 +175,7 @@ impl OpeningExchange<'_> {
         }
     }
 
-    /// Takes a share of the memory of all hellos for a message that has begun.
+    /// Takes a share of the hello memory for a message that has begun.
     fn account(&mut self) -> Result<(), OpeningStop> {
         let held = self.opening.heard().len();
         let wanted = if held <= FIRST_SHARE { FIRST_SHARE } else { self.opening.most() } as u64;
@@ -199,21 +200,21 @@ impl OpeningExchange<'_> {
         if !matches!(read.await, Ok(1..)) {
             return Err(OpeningStop::Gone);
         }
-        if !self.has_heard && begins_like_one(self.opening.heard()) {
+        if !self.has_received && begins_like_one(self.opening.heard()) {
             return Err(OpeningStop::Header);
         }
-        self.has_heard = true;
+        self.has_received = true;
         Ok(())
     }
 
-    /// Ends it, with the last words that are not yet said.
+    /// Ends the exchange, and sends the last message of the protocol if there is one.
     async fn close(&self, stopped: OpeningStop, record: &ConnectionRecord) -> CloseReason {
         let farewell = |farewell| self.opening.farewell(farewell);
-        let (words, reason) = match stopped {
+        let (message, reason) = match stopped {
             OpeningStop::Gone => return self.gone(),
             OpeningStop::Header => return refusal::unexpected_header(self.client, record),
             OpeningStop::Fault(fault) => (Cow::default(), reason(fault)),
-            OpeningStop::Timeout if !self.has_heard => {
+            OpeningStop::Timeout if !self.has_received => {
                 (farewell(Farewell::Timeout), CloseReason::FirstByteTimeout)
             }
             OpeningStop::Timeout | OpeningStop::Unfinished => {
@@ -221,50 +222,50 @@ impl OpeningExchange<'_> {
             }
             OpeningStop::Memory => (farewell(Farewell::Busy), CloseReason::HelloMemory),
         };
-        refusal::dismiss(self.client, &words).await;
+        refusal::dismiss(self.client, &message).await;
         reason
     }
 
     fn gone(&self) -> CloseReason {
-        if self.has_heard { CloseReason::LeftBeforeTls } else { CloseReason::NoData }
+        if self.has_received { CloseReason::LeftBeforeTls } else { CloseReason::NoData }
     }
 }
 
-/// The reason that a fault of a client is.
+/// Returns the close reason for a fault of a client.
 fn reason(fault: OpeningFault) -> CloseReason {
     match fault {
         OpeningFault::Pipelined => CloseReason::PipelinedBeforeTls,
         OpeningFault::Malformed | OpeningFault::TooLong => CloseReason::OpeningMalformed,
         OpeningFault::TooMany => CloseReason::TooManyCommands,
         OpeningFault::Quit => CloseReason::LeftBeforeTls,
-        // Words of backends.
+        // Only backends cause these.
         OpeningFault::Refused | OpeningFault::Unexpected => CloseReason::Internal,
     }
 }
 
-/// Why a backend is not ready for a hello.
+/// The reason for which a backend is not ready for a hello.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotReady {
     /// The connection broke or ended.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What it said, or did not say.
+    /// The backend sent an unexpected message, or refused TLS.
     #[error(transparent)]
     Fault(#[from] OpeningFault),
 }
 
-/// Plays the client of a backend until it is ready for the hello.
+/// Acts as a client of the backend until the backend is ready for the hello.
 pub(super) async fn greet(backend: &Stream, greet: &GreetingPolicy) -> Result<(), NotReady> {
-    /// Answers have some hundred bytes.
+    /// The buffer for an answer. Answers have some hundred bytes.
     const PIECE: usize = 1024;
     let mut opening = Opening::guest(&greet.greeting);
     loop {
         match opening.go_on().map_err(NotReady::Fault)? {
-            OpeningStep::Say(words) => send_all(backend, &words).await?,
+            OpeningStep::Say(message) => send_all(backend, &message).await?,
             OpeningStep::Over(_) => return Ok(()),
             OpeningStep::Read => {
                 let read = poll_fn(|cx| {
-                    // Memory that is there only while there is something to read.
+                    // This memory is in use only while there are bytes to read.
                     let mut buffer = [0; PIECE];
                     let room = opening.room().min(PIECE);
                     let read = ready!(backend.poll_recv(cx, &mut buffer[..room]))?;

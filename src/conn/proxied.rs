@@ -1,8 +1,7 @@
-//! Reads the PROXY header in front of a client's own bytes, where the listener takes the peer's word for who
-//! the client is.
+//! Reads the PROXY header before a client's own bytes, at listeners that trust the peer to name the client.
 //!
-//! It comes before everything else that is read. What arrived behind the header in the same segment is handed
-//! on with the socket; nothing is read twice and nothing is lost.
+//! It is read before everything else. Bytes that arrived after the header in the same segment are handed on
+//! with the socket; nothing is read twice and nothing is lost.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,27 +15,27 @@ use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
 use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, ProxyHeader};
 
-/// The most that is read at once, and so the most that may come behind a header.
+/// The most bytes that are read at once, and so the most that may come after a header.
 const CHUNK: usize = 2048;
 
-/// A client whose header, if there was one, is read.
+/// A client whose header, if there was one, was read.
 pub(super) struct ProxiedClient {
     pub(super) client: OwnedFd,
-    /// What has come behind the header, at most [`CHUNK`] bytes.
+    /// The bytes that came after the header, at most [`CHUNK`].
     pub(super) bytes: Vec<u8>,
     pub(super) header: Option<Arc<ProxyHeader>>,
-    /// Why it would be refused if headers were required, where that is to be counted.
+    /// The reason for which it would be refused if headers were required; set if the listener counts that.
     pub(super) shadowed: Option<CloseReason>,
 }
 
 impl ProxiedClient {
-    /// A client that nothing was read from.
+    /// A client of which nothing was read.
     pub(super) fn plain(client: OwnedFd) -> Self {
         Self { client, bytes: Vec::new(), header: None, shadowed: None }
     }
 }
 
-/// Reads the header as the listener wants it, and tells the story who the client is.
+/// Reads the header in the mode of the listener, and records the client that it names.
 pub(super) async fn open(
     client: OwnedFd,
     spec: &ProxySpec,
@@ -52,8 +51,8 @@ pub(super) async fn open(
         Ok(Some(found)) => Ok(found),
         Ok(None) => {
             let stream = reading::register(client)?;
-            let patience = spec.timeout.saturating_sub(record.age());
-            let found = timeout(patience, reading.rest(&stream)).await.unwrap_or(Err(HeaderStop::Timeout));
+            let wait = spec.timeout.saturating_sub(record.age());
+            let found = timeout(wait, reading.rest(&stream)).await.unwrap_or(Err(HeaderStop::Timeout));
             return finish(stream.into_fd(), reading.bytes, found, spec.mode, record);
         }
         Err(stopped) => Err(stopped),
@@ -61,7 +60,7 @@ pub(super) async fn open(
     finish(client, reading.bytes, found, spec.mode, record)
 }
 
-/// What follows from what was found.
+/// Continues with the result of the search for a header.
 fn finish(
     client: OwnedFd,
     mut bytes: Vec<u8>,
@@ -73,15 +72,15 @@ fn finish(
     let (outcome, reason) = match found {
         Ok(HeaderSearch::Header(header, length)) => {
             bytes.drain(..length);
-            record.announced(&header);
+            record.proxied(&header);
             return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)), shadowed: None });
         }
         Ok(HeaderSearch::Nothing) => {
             record.proxy_header(ProxyOutcome::Missing);
-            let announced = ProxiedClient { client, bytes, header: None, shadowed: None };
-            return without(announced, CloseReason::ProxyMissing, mode, record);
+            let proxied = ProxiedClient { client, bytes, header: None, shadowed: None };
+            return without(proxied, CloseReason::ProxyMissing, mode, record);
         }
-        // It may be waiting for the server to speak, or have nothing to say.
+        // The client may wait for the server to send first, or have nothing to send.
         Err(HeaderStop::Timeout | HeaderStop::End) if is_silent && mode != ProxyMode::Require => {
             record.proxy_header(ProxyOutcome::Missing);
             return without(ProxiedClient::plain(client), CloseReason::ProxyMissing, mode, record);
@@ -102,9 +101,9 @@ fn finish(
     Err(refuse(&client, reason))
 }
 
-/// Goes on without a header, unless one is required.
+/// Continues without a header, unless one is required.
 fn without(
-    announced: ProxiedClient,
+    proxied: ProxiedClient,
     reason: CloseReason,
     mode: ProxyMode,
     record: &ConnectionRecord,
@@ -112,10 +111,10 @@ fn without(
     match mode {
         ProxyMode::Require => {
             tracing::debug!(peer = %record.client(), %reason, "a peer is refused for its PROXY header");
-            Err(refuse(&announced.client, reason))
+            Err(refuse(&proxied.client, reason))
         }
-        ProxyMode::Shadow => Ok(ProxiedClient { shadowed: Some(reason), ..announced }),
-        ProxyMode::Accept => Ok(announced),
+        ProxyMode::Shadow => Ok(ProxiedClient { shadowed: Some(reason), ..proxied }),
+        ProxyMode::Accept => Ok(proxied),
     }
 }
 
@@ -124,29 +123,29 @@ fn refuse(client: &OwnedFd, reason: CloseReason) -> CloseReason {
     reason
 }
 
-/// Why it is not known whether there is a header.
+/// The reason for which the search for a header ended without a result.
 enum HeaderStop {
-    /// The peer ended.
+    /// The peer sent a FIN.
     End,
     /// The peer reset the connection.
     Reset,
     /// The rest did not come in time.
     Timeout,
-    /// The process holds as many bytes of half-read hellos as it may.
+    /// The hello memory of the process is full.
     Memory,
-    /// What came is no acceptable header.
+    /// The bytes are no acceptable header.
     Fault(HeaderFault),
 }
 
-/// A header on its way in.
+/// A header that is being read.
 struct HeaderReading<'a> {
-    /// All that the peer has sent.
+    /// All bytes that the peer has sent.
     bytes: Vec<u8>,
     context: &'a WorkerContext,
 }
 
 impl HeaderReading<'_> {
-    /// Reads what is there before the client is registered anywhere: mostly that is all of it.
+    /// Reads the bytes that have arrived, before the socket is registered. Mostly these are the whole header.
     fn first(&mut self, client: &OwnedFd) -> Result<Option<HeaderSearch>, HeaderStop> {
         let read = self.context.engines.with_buffer(|buffer| {
             let room = CHUNK.min(buffer.len());
@@ -162,12 +161,12 @@ impl HeaderReading<'_> {
         }
     }
 
-    /// Reads on until it is clear what there is.
+    /// Reads until the header is whole, or it is certain that there is none.
     async fn rest(&mut self, client: &Stream) -> Result<HeaderSearch, HeaderStop> {
         let mut memory = None;
         loop {
             if memory.is_none() && !self.bytes.is_empty() {
-                // The reader waits for no more than the longest header, so this is all it can take.
+                // The reader never needs more than the longest header, so this is the most that it holds.
                 let share = self.context.bounds.hello_memory.share((LONGEST_V2 + CHUNK) as u64);
                 memory = Some(share.ok_or(HeaderStop::Memory)?);
             }

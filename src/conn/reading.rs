@@ -28,17 +28,18 @@ pub(super) fn unregistered(error: &io::Error) -> CloseReason {
     CloseReason::Internal
 }
 
-/// Waits for bytes and has them taken in, at most `room` at once; how many there were, 0 at the end.
+/// Waits for bytes and passes at most `room` of them to `take`. Returns their number, which is 0 at the end
+/// of the stream.
 ///
-/// They come through the worker's buffer, so that a client that is waited for holds none.
+/// The bytes come through the worker's buffer, so a client that sends nothing holds no buffer.
 ///
 /// # Errors
 ///
-/// What the client's socket says: mostly a reset.
+/// The error of the client's socket, mostly a reset.
 ///
 /// # Cancel safety
 ///
-/// Nothing is lost: what was read was taken in.
+/// Nothing is lost: all bytes that were read were passed to `take`.
 pub(super) async fn recv(
     client: &Stream,
     engines: &Engines,

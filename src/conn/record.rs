@@ -1,4 +1,4 @@
-//! What is remembered of a connection until it is written down.
+//! The record of a connection, and what the connection holds until it ends.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -24,67 +24,68 @@ use crate::telemetry::{
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv};
 
-/// The growing record of a connection, and all that it holds: its place, its entry, its backend.
+/// The growing record of a connection, and all that it holds: its permit, its entry in the registry, its
+/// lease.
 ///
-/// However the connection ends, that is counted and logged exactly once: by [`ConnectionRecord::close`], or when
-/// the story is dropped because its task panicked or its worker ended.
+/// However the connection ends, its end is counted and logged exactly once: by [`ConnectionRecord::close`],
+/// or when the record is dropped because its task panicked or its worker ended.
 pub(super) struct ConnectionRecord {
-    /// Only the end of the story takes it.
+    /// `None` only once the record has ended.
     open: Option<OpenRecord>,
     context: Rc<WorkerContext>,
 }
 
-/// A story that has not ended.
+/// A record that has not ended.
 struct OpenRecord {
     entry: RegistryGuard,
     state: RecordState,
 }
 
 /// A backend that resets a connection within this time of its accept, and before it has sent a byte, fails
-/// its client. What was silent for longer was not used, and says nothing of the backend.
+/// its client. A connection that was silent for longer was not in use, so its reset is no failure.
 const EARLY: Duration = Duration::from_secs(10);
 
-const OPEN: &str = "only the end of a story takes it";
+const OPEN: &str = "only the end of a record takes it";
 
-/// What a story takes along when it goes on in another worker.
+/// The part of a record that moves to another worker.
 pub(super) struct MigratingRecord {
-    left: MigratingEntry,
+    entry: MigratingEntry,
     state: RecordState,
 }
 
-/// What is known of a connection, and what it holds.
+/// The facts of a connection, and what it holds.
 struct RecordState {
-    /// Counts the connection as active; the way to its listener's metrics and name.
+    /// Counts the connection as active, and has the metrics and name of its listener.
     listener: ActiveConnection,
     permit: Option<Permit>,
     lease: Option<Lease>,
-    /// Boxed, as most connections have nothing of it.
+    /// Boxed, as most connections have none.
     marks: Option<Box<SessionMarks>>,
     began: Instant,
-    /// When its backend was connected, in microseconds after `began`; at most 71 minutes.
+    /// The time at which its backend was connected, in microseconds after `began`; at most 71 minutes.
     connected: u32,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     client: Address,
-    /// The pool that was asked last.
+    /// The last pool that was to serve it.
     pool: Option<Arc<str>>,
-    /// What only the access log wants; `None` where there is no log.
+    /// Facts that only the access log needs; `None` if there is no log.
     log_fields: Option<Box<LogFields>>,
 }
 
-/// By what a connection is found while it is open.
+/// The marks by which an open connection is found.
 #[derive(Default)]
 struct SessionMarks {
-    /// While it is forwarded by its name, so that it is known if it comes in again.
+    /// Set while it is forwarded by its name, so that a loop back to this process is detected.
     mark: Option<ForwardMark>,
-    /// While it may be a session whose query is to be cancelled.
+    /// Set while it may be a session whose query can be cancelled.
     session: Option<SessionGuard>,
 }
 
-/// What PROXY headers tell, the one that came in and the one that goes out.
+/// The facts of PROXY headers, the received one and the sent one.
 #[derive(Default)]
 struct ProxyFields {
-    /// Who connected, if that told of a client.
+    /// The peer that sent the header, if the header names a client.
     peer: Option<Address>,
     authority: Option<Box<str>>,
     alpn: Option<Box<str>>,
@@ -94,16 +95,16 @@ struct ProxyFields {
 
 #[derive(Default)]
 struct LogFields {
-    /// Boxed, as most connections have nothing of it.
+    /// Boxed, as most connections have none.
     proxy_fields: Option<Box<ProxyFields>>,
     sni: Option<Box<str>>,
     route: Option<Arc<str>>,
     attempts: u8,
-    /// Whether the client sent bytes that no backend got.
+    /// True if the client sent bytes that no backend received.
     has_sent: bool,
-    /// The last backend tried, until one is connected: from then on the lease has it.
+    /// The last backend tried, until one is connected. From then on the lease has it.
     tried: Option<Arc<Backend>>,
-    /// Where the last attempt went, if that is not the backend's own address.
+    /// The target of the last attempt, if that is not the backend's own address.
     dialled: Option<SocketAddr>,
     offered: Option<Box<Offered>>,
     hello: Option<Duration>,
@@ -133,19 +134,19 @@ impl ConnectionRecord {
         Self { open: Some(OpenRecord { entry, state }), context: Rc::clone(context) }
     }
 
-    /// Leaves this worker.
+    /// Takes the record out of this worker.
     pub(super) fn detach(mut self) -> MigratingRecord {
         let OpenRecord { entry, state } = self.open.take().expect(OPEN);
-        MigratingRecord { left: entry.leave(), state }
+        MigratingRecord { entry: entry.leave(), state }
     }
 
-    /// Goes on in this worker.
-    pub(super) fn attach(packed: MigratingRecord, seat: Seat, context: &Rc<WorkerContext>) -> Self {
-        let entry = context.registry.readmit(packed.left, seat);
-        Self { open: Some(OpenRecord { entry, state: packed.state }), context: Rc::clone(context) }
+    /// Continues the record in this worker.
+    pub(super) fn attach(migrating: MigratingRecord, seat: Seat, context: &Rc<WorkerContext>) -> Self {
+        let entry = context.registry.readmit(migrating.entry, seat);
+        Self { open: Some(OpenRecord { entry, state: migrating.state }), context: Rc::clone(context) }
     }
 
-    /// The connection among those of its worker.
+    /// The entry of the connection in its worker's registry.
     pub(super) fn entry(&self) -> &RegistryGuard {
         &self.open.as_ref().expect(OPEN).entry
     }
@@ -158,7 +159,7 @@ impl ConnectionRecord {
         &self.open.as_ref().expect(OPEN).state
     }
 
-    fn plot_mut(&mut self) -> &mut RecordState {
+    fn state_mut(&mut self) -> &mut RecordState {
         &mut self.open.as_mut().expect(OPEN).state
     }
 
@@ -167,59 +168,59 @@ impl ConnectionRecord {
     }
 
     pub(super) fn hold(&mut self, permit: Permit) {
-        self.plot_mut().permit = Some(permit);
+        self.state_mut().permit = Some(permit);
     }
 
-    /// Holds the place of its source too.
+    /// Holds a slot of its source too.
     pub(super) fn hold_source(&mut self, pass: Option<SourcePass>) {
-        if let Some(permit) = &mut self.plot_mut().permit {
+        if let Some(permit) = &mut self.state_mut().permit {
             permit.hold_source(pass);
         }
     }
 
-    /// Holds a place of its route too.
+    /// Holds a slot of its route too.
     pub(super) fn hold_route(&mut self, pass: GatePass) {
-        if let Some(permit) = &mut self.plot_mut().permit {
+        if let Some(permit) = &mut self.state_mut().permit {
             permit.hold_route(pass);
         }
     }
 
-    /// Holds a place of its pool too.
+    /// Holds a slot of its pool too.
     pub(super) fn hold_pool(&mut self, pass: GatePass) {
-        if let Some(permit) = &mut self.plot_mut().permit {
+        if let Some(permit) = &mut self.state_mut().permit {
             permit.hold_pool(pass);
         }
     }
 
-    /// It is refused: what is still said to its client takes no place of a route or a pool.
+    /// Returns the slots of its route and pool. A refused connection must not hold them while its client gets
+    /// an answer.
     pub(super) fn leave_target(&mut self) {
-        if let Some(permit) = &mut self.plot_mut().permit {
+        if let Some(permit) = &mut self.state_mut().permit {
             permit.leave_target();
         }
     }
 
-    /// Its first bytes are read.
+    /// Records that its first bytes were read.
     pub(super) fn was_read(&mut self) {
-        self.entry().is_reading(false);
-        if let Some(permit) = &mut self.plot_mut().permit {
+        self.entry().set_reading(false);
+        if let Some(permit) = &mut self.state_mut().permit {
             permit.was_read();
         }
     }
 
-    /// What stood where a PROXY header is read.
+    /// Counts the result of the search for a PROXY header.
     pub(super) fn proxy_header(&self, outcome: ProxyOutcome) {
         self.state().listener.proxy_header(outcome);
     }
 
-    /// It is served, and would not be if headers were required.
+    /// Counts a connection that is served, and would not be if headers were required.
     pub(super) fn shadowed(&self, reason: CloseReason) {
         self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
         tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
     }
 
-    /// A header came that is believed: the client is whom it tells. From now on that one is meant by its
-    /// address.
-    pub(super) fn announced(&mut self, header: &ProxyHeader) {
+    /// Records a trusted PROXY header: from now on `client` is the address that it names.
+    pub(super) fn proxied(&mut self, header: &ProxyHeader) {
         let client = match &header.origin {
             HeaderOrigin::Tcp { source, .. } => Some(Address::Tcp(*source)),
             HeaderOrigin::Unix { source, .. } => Some(unix(source)),
@@ -230,12 +231,12 @@ impl ConnectionRecord {
             (Some(_), HeaderVersion::V1) => ProxyOutcome::V1,
             (Some(_), HeaderVersion::V2) => ProxyOutcome::V2,
         });
-        let state = self.plot_mut();
+        let state = self.state_mut();
         let peer = state.client.clone();
         state.client = client.unwrap_or_else(|| peer.clone());
         let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
-        entry.is_of(&state.client);
-        self.tell(|log_fields| {
+        entry.set_client(&state.client);
+        self.set_log_fields(|log_fields| {
             log_fields.proxy_fields = Some(Box::new(ProxyFields {
                 peer: Some(peer),
                 authority: header.tlv(Tlv::AUTHORITY).map(raw_name),
@@ -246,50 +247,50 @@ impl ConnectionRecord {
         });
     }
 
-    /// Its backend is told this name of it.
-    pub(super) fn is_called(&mut self, unique_id: &[u8]) {
-        self.tell(|log_fields| {
+    /// Records the identifier that its backend is sent.
+    pub(super) fn announced_id(&mut self, unique_id: &[u8]) {
+        self.set_log_fields(|log_fields| {
             log_fields.proxy_fields.get_or_insert_default().unique_id = Some(raw_name(unique_id))
         });
     }
 
-    /// A whole hello came, with or without a name.
-    pub(super) fn heard(&mut self, name: Option<&ServerName>) {
+    /// Records a whole hello, with or without a name.
+    pub(super) fn hello_received(&mut self, name: Option<&ServerName>) {
         let took = self.age();
         let metrics = &self.state().listener;
         metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         metrics.hello_seconds.record(took);
-        self.tell(|log_fields| {
+        self.set_log_fields(|log_fields| {
             log_fields.hello = Some(took);
             log_fields.sni = name.map(|name| name.as_str().into());
         });
     }
 
-    /// The client began in this way, of several.
+    /// Counts the opening that the client used.
     pub(super) fn opened(&self, opening: ClientOpening) {
         self.state().listener.opening(opening);
     }
 
-    /// No whole hello came.
-    pub(super) fn not_heard(&mut self, outcome: Option<HelloOutcome>) {
+    /// Counts a hello that did not become whole.
+    pub(super) fn hello_failed(&mut self, outcome: Option<HelloOutcome>) {
         if let Some(outcome) = outcome {
             self.state().listener.hello(outcome);
         }
     }
 
-    /// The hello asked for what is no host name. That is looked for only if it will be written down.
-    pub(super) fn asked_badly(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
-        self.tell(|log_fields| log_fields.sni = name().map(|name| raw_name(&name)));
+    /// Records a server name that is no host name. `name` is called only if the log needs it.
+    pub(super) fn invalid_name(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
+        self.set_log_fields(|log_fields| log_fields.sni = name().map(|name| raw_name(&name)));
     }
 
-    /// Whether what is known of the connection will be written down.
-    pub(super) fn is_told(&self) -> bool {
+    /// Returns true if the connection may be logged.
+    pub(super) fn may_be_logged(&self) -> bool {
         self.context.access_log.is_on()
     }
 
-    /// What the hello offers.
+    /// Records the offer of the hello.
     pub(super) fn offered(&mut self, offered: Offered) {
-        self.tell(|log_fields| log_fields.offered = Some(Box::new(offered)));
+        self.set_log_fields(|log_fields| log_fields.offered = Some(Box::new(offered)));
     }
 
     pub(super) fn routed(&mut self, route: &Arc<str>, counts: Option<&Arc<RouteCounts>>) {
@@ -297,76 +298,78 @@ impl ConnectionRecord {
             counts.take();
             self.entry().tallies().follow(counts);
         }
-        self.tell(|log_fields| log_fields.route = Some(Arc::clone(route)));
+        self.set_log_fields(|log_fields| log_fields.route = Some(Arc::clone(route)));
     }
 
-    /// It is one of the connections of a pool.
+    /// Counts the connection for a pool.
     pub(super) fn belongs_to(&self, pool: &Arc<PoolMetrics>) {
         self.entry().tallies().ask(pool);
     }
 
-    pub(super) fn asked(&mut self, pool: &Arc<str>) {
-        self.plot_mut().pool = Some(Arc::clone(pool));
+    pub(super) fn set_pool(&mut self, pool: &Arc<str>) {
+        self.state_mut().pool = Some(Arc::clone(pool));
     }
 
-    /// It has waited for a place at a backend, for so long in all.
+    /// Records the total time in a queue.
     pub(super) fn waited(&mut self, time: Duration) {
-        self.tell(|log_fields| log_fields.queue = Some(time));
+        self.set_log_fields(|log_fields| log_fields.queue = Some(time));
     }
 
-    /// A backend is about to be tried. From now on the connection is one of those that end with it.
-    pub(super) fn attempts(&mut self, backend: &Arc<Backend>) {
+    /// Records an attempt at a backend. From now on the connection is closed with the connections of this
+    /// backend.
+    pub(super) fn begin_attempt(&mut self, backend: &Arc<Backend>) {
         self.entry().join(backend.number());
-        self.tell(|log_fields| {
+        self.set_log_fields(|log_fields| {
             log_fields.attempts = log_fields.attempts.saturating_add(1);
             log_fields.tried = Some(Arc::clone(backend));
         });
     }
 
-    /// The client left before a backend was connected, and had sent bytes.
+    /// Records that the client ended before a backend was connected, and had sent bytes.
     pub(super) fn has_sent(&mut self) {
-        self.tell(|log_fields| log_fields.has_sent = true);
+        self.set_log_fields(|log_fields| log_fields.has_sent = true);
     }
 
-    /// The connection is being forwarded by its name.
-    pub(super) fn keep(&mut self, mark: ForwardMark) {
-        self.plot_mut().marks.get_or_insert_default().mark = Some(mark);
+    /// Holds the mark of a connection that is forwarded by its name.
+    pub(super) fn hold_forward_mark(&mut self, mark: ForwardMark) {
+        self.state_mut().marks.get_or_insert_default().mark = Some(mark);
     }
 
-    /// Requests to cancel a query of this connection find its backend.
-    pub(super) fn sessions(&mut self, session: SessionGuard) {
-        self.plot_mut().marks.get_or_insert_default().session = Some(session);
+    /// Holds the session by which requests to cancel a query find its backend.
+    pub(super) fn hold_session(&mut self, session: SessionGuard) {
+        self.state_mut().marks.get_or_insert_default().session = Some(session);
     }
 
-    /// The attempt goes to this address of the name that the client asked for.
-    pub(super) fn dials(&mut self, address: SocketAddr) {
-        self.tell(|log_fields| log_fields.dialled = Some(address));
+    /// Records the target of an attempt, an address of the name that the client requested.
+    pub(super) fn set_target_address(&mut self, address: SocketAddr) {
+        self.set_log_fields(|log_fields| log_fields.dialled = Some(address));
     }
 
-    /// A backend is connected, so long after the first was chosen, and has so many of the first bytes.
+    /// Records a connected backend: the time since the first was picked, and the number of first bytes that
+    /// it has.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
         self.entry().tallies().connect(lease.backend().counts());
         let connected = u32::try_from(self.age().as_micros()).unwrap_or(u32::MAX);
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
-        self.tell(|log_fields| {
+        self.set_log_fields(|log_fields| {
             log_fields.connect = Some(took);
             log_fields.tried = None;
         });
-        let state = self.plot_mut();
+        let state = self.state_mut();
         state.connected = connected;
         state.lease = Some(lease);
     }
 
-    /// A backend could not be connected, by its own fault.
+    /// Counts a failed connect for which the backend is responsible.
     pub(super) fn not_connected(&self, lease: &Lease, reason: CloseReason) {
         lease.backend().counts().close(CloseKind::of(reason));
         self.report(lease.met(Trouble::Connect));
     }
 
-    /// Tells the backend when it has sent its first byte.
-    pub(super) fn listen(&self) {
-        if self.entry().hears_backend()
+    /// Reports the first byte of the backend to its lease, when it has come.
+    pub(super) fn report_first_byte(&self) {
+        if self.entry().take_first_byte()
             && let Some(lease) = &self.state().lease
             && lease.spoke()
             && let Some(pool) = self.entry().tallies().pool()
@@ -376,8 +379,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// The backend reset the connection. If that was soon and it had sent nothing, the client was failed.
-    pub(super) fn was_reset(&self) {
+    /// Counts a reset by the backend as a failure if it came early and the backend had sent nothing.
+    pub(super) fn reset_by_backend(&self) {
         if let Some(lease) = &self.state().lease
             && self.entry().total(Direction::FromBackend) == 0
             && self.age() <= EARLY
@@ -386,35 +389,35 @@ impl ConnectionRecord {
         }
     }
 
-    /// Passes a sighting on. Where too many wait already this one is lost; as clients go on to fail, the next
-    /// one comes.
+    /// Sends a failure report to control. If the channel is full the report is lost; further failures cause
+    /// the next one.
     fn report(&self, failure_report: Option<FailureReport>) {
         if let Some(failure_report) = failure_report {
             let _ = self.context.failure_reports.try_send(failure_report);
         }
     }
 
-    /// This host has run out of something for the connection.
+    /// Counts a resource of this host that was used up.
     pub(super) fn note_saturation(&self, kind: Saturation) {
         let OpenRecord { entry, state } = self.open.as_ref().expect(OPEN);
         let source = source(&state.client, entry.link(), &self.context);
         note_saturation(kind, source, &state.listener.name, state.pool.as_ref(), &self.context);
     }
 
-    /// How long ago the connection was accepted.
+    /// The time since the connection was accepted.
     pub(super) fn age(&self) -> Duration {
         self.state().began.elapsed()
     }
 
-    /// Ends the story.
+    /// Ends the record.
     pub(super) fn close(mut self, reason: CloseReason) {
         self.finish(reason);
     }
 
-    /// Notes something for the access log, if there is one.
-    fn tell(&mut self, note: impl FnOnce(&mut LogFields)) {
+    /// Sets fields for the access log, if there is one.
+    fn set_log_fields(&mut self, set: impl FnOnce(&mut LogFields)) {
         if self.context.access_log.is_on() {
-            note(self.plot_mut().log_fields.get_or_insert_default());
+            set(self.state_mut().log_fields.get_or_insert_default());
         }
     }
 
@@ -473,7 +476,8 @@ impl Drop for ConnectionRecord {
         let Some(OpenRecord { state, .. }) = &self.open else { return };
         if std::thread::panicking() {
             self.context.metrics.process().panics.increment(1);
-            tracing::error!(client = %state.client, listener = %state.listener.name, "a connection panicked; the others live on");
+            let (client, listener) = (&state.client, &state.listener.name);
+            tracing::error!(%client, %listener, "a connection panicked and is closed; all others go on");
             self.finish(CloseReason::Internal);
         } else {
             self.finish(CloseReason::DrainDeadline);
@@ -481,7 +485,7 @@ impl Drop for ConnectionRecord {
     }
 }
 
-/// Writes down a connection that was refused at its accept.
+/// Logs and counts a connection that was refused at its accept.
 pub(super) fn refused(
     id: u64,
     client: Address,
@@ -531,13 +535,14 @@ fn note_saturation(
     context.bounds.saturation.note(kind, thing, source, Moment::now());
 }
 
-/// Whether a client came and left without a byte, and none came for it.
+/// Returns true if the client ended without a byte in either direction.
 fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     let has_bytes = Direction::ALL.into_iter().any(|direction| entry.total(direction) > 0);
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
-/// Whether the access log gets a record. Of those that a flood can cause it gets no more than so many a second.
+/// Returns true if the access log gets a record. Reasons that a flood can cause have a limit of records a
+/// second.
 fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
     if !context.access_log.is_on() {
         return false;
@@ -549,12 +554,12 @@ fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerCo
     is_logged
 }
 
-/// The address of a client of a Unix socket, which mostly has no path.
+/// Returns the address of a client of a Unix socket, which mostly has no path.
 fn unix(path: &[u8]) -> Address {
     Address::Unix(Path::new(OsStr::from_bytes(path)).into())
 }
 
-/// The time of day; 0 where the clock stands before 1970.
+/// Returns the milliseconds since 1970; 0 if the clock is before that.
 fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

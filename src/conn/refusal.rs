@@ -1,4 +1,4 @@
-//! The last words that a client hears which is not served, in the protocol that it speaks.
+//! The answer to a client that is not served, in the protocol of the client.
 
 use std::future::poll_fn;
 use std::time::Duration;
@@ -9,32 +9,32 @@ use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
 use crate::wire::{Alert, postgres};
 
-/// How long a client that was told an alert may still send before its socket is closed.
+/// The time for which a client that got an alert may still send before its socket is closed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 
-/// How much of that is read.
+/// The most bytes that are read in this time.
 const ALERT_DISCARD: usize = 256 * 1024;
 
-/// How much of it is read at once.
+/// The most bytes that are read at once.
 const CHUNK: usize = 2048;
 
-/// What a client understands that is refused.
+/// The form in which a client is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RefusalProtocol {
     /// A reset.
     Reset,
-    /// An end without words.
+    /// A close without a message.
     Nothing,
-    /// An alert of TLS.
+    /// A TLS alert.
     Tls,
-    /// An ErrorResponse of PostgreSQL.
+    /// A PostgreSQL ErrorResponse.
     Postgres,
-    /// A status of HTTP.
+    /// An HTTP status.
     Http,
 }
 
 impl RefusalProtocol {
-    /// Closes a client, and says why if it understands that.
+    /// Closes a client, with the reason if its protocol has a form for it.
     pub(super) async fn refuse(self, client: &Stream, reason: CloseReason) -> CloseReason {
         match self {
             _ if reason == CloseReason::RouteDropped => _ = socket::reset_on_close(client),
@@ -60,7 +60,7 @@ fn alert(reason: CloseReason) -> Alert {
 
 fn postgres_error(reason: CloseReason) -> Vec<u8> {
     match reason {
-        // What a server says whose pg_hba.conf wants TLS.
+        // The answer of a server whose pg_hba.conf requires TLS.
         CloseReason::PlaintextRefused => postgres::error(
             "28000",
             "sessions without TLS are not accepted here",
@@ -84,26 +84,26 @@ fn http_status(reason: CloseReason) -> &'static [u8] {
     }
 }
 
-/// Ends a client that begins with a PROXY header which nobody believes.
+/// Resets a client whose first bytes are a PROXY header that the listener does not expect.
 pub(super) fn unexpected_header(client: &Stream, record: &ConnectionRecord) -> CloseReason {
     record.proxy_header(ProxyOutcome::Unexpected);
     let _ = socket::reset_on_close(client);
     CloseReason::ProxyUnexpected
 }
 
-/// Says last words and waits, briefly, until it can be read: closing with unread bytes, such as early data
-/// behind a hello, would reset the connection and with it the alert.
-pub(super) async fn dismiss(client: &Stream, words: &[u8]) {
-    if words.is_empty() || socket::send(client, words).is_ok() {
+/// Sends a last message and waits a short time until the client can read it. A close with unread bytes, such
+/// as early data after a hello, would reset the connection, and the client would lose the alert.
+pub(super) async fn dismiss(client: &Stream, message: &[u8]) {
+    if message.is_empty() || socket::send(client, message).is_ok() {
         let _ = client.finish();
         let _ = timeout(ALERT_LINGER, discard(client)).await;
     }
 }
 
-/// Reads and forgets until the client ends.
+/// Reads and discards bytes until the client ends.
 async fn discard(client: &Stream) {
     let mut discarded = 0;
-    // Memory that is there only while there is something to read.
+    // This memory is in use only while there are bytes to read.
     let recv = async || poll_fn(|cx| client.poll_recv(cx, &mut [0; CHUNK])).await;
     while let Ok(n) = recv().await {
         discarded += n;

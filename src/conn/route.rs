@@ -1,4 +1,4 @@
-//! From what is known of a connection to its pool, and whether route and pool have room for it.
+//! Finds the pool of a connection, and checks the limits of its route and pool.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,42 +13,44 @@ use crate::snapshot::{Action, NoRoute, Policy, Protocol, RouteTarget, ServedPool
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::Offer;
 
-/// Finds the pool, and notes which route led there.
+/// Returns the pool of a connection, and records its route.
 ///
-/// What the hello offers is looked at only where a route or the log wants it.
+/// The offer of the hello is read only if a route, a list or the log needs it.
 pub(super) fn route(
     policy: &Policy,
     sniffed: &SniffedClient,
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     let protocol = &policy.protocol;
-    let asks = protocol.asks();
+    let required = protocol.required_facts();
     let source = record.client().tcp().map(|address| address.ip());
-    let destination =
-        asks.destination.then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed)).flatten();
-    let denying = policy.access.as_deref().filter(|access| access.asks_ja4());
-    let is_asked = asks.offer || denying.is_some() || record.is_told();
-    let message: Option<Cow<'_, [u8]>> = if is_asked { sniffed.message() } else { None };
+    let destination = required
+        .destination
+        .then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed))
+        .flatten();
+    let denying = policy.access.as_deref().filter(|access| access.needs_ja4());
+    let is_needed = required.offer || denying.is_some() || record.may_be_logged();
+    let message: Option<Cow<'_, [u8]>> = if is_needed { sniffed.message() } else { None };
     let offer = message.as_deref().and_then(Offer::of);
-    let what = ConnectionFacts::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
+    let facts = ConnectionFacts::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
     if let (Some(offer), Some(&ja4), Some(form)) =
-        (&what.offer, record.is_told().then(|| what.ja4()).flatten(), sniffed.hello)
+        (&facts.offer, record.may_be_logged().then(|| facts.ja4()).flatten(), sniffed.hello)
     {
         record.offered(Offered::new(offer, ja4, form.segments, form.records));
     }
     if let Some(access) = denying
-        && what.ja4().is_some_and(|ja4| access.denies_ja4(ja4))
+        && facts.ja4().is_some_and(|ja4| access.denies_ja4(ja4))
     {
         return Err(Rejection::denied(access.refused));
     }
     let target = match protocol {
-        Protocol::Tcp(tcp) => match tcp.target(&what) {
+        Protocol::Tcp(tcp) => match tcp.target(&facts) {
             Some(target) => target,
             None => return enter(tcp.pool.served(), record),
         },
         Protocol::Tls(tls) => match opening::target(&policy.front, &sniffed.intent) {
             Some(target) => target?,
-            None => tls.target(sniffed.facts.server_name.as_ref(), &what).map_err(|why| match why {
+            None => tls.target(sniffed.facts.server_name.as_ref(), &facts).map_err(|fault| match fault {
                 NoRoute::NoSni => CloseReason::NoSni,
                 NoRoute::Unmatched => CloseReason::UnmatchedSni,
                 NoRoute::TooOld => CloseReason::TlsTooOld,
@@ -65,7 +67,7 @@ fn follow(
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     record.routed(route, counts.as_ref());
-    let Some(place) = action.place(source) else {
+    let Some(slot) = action.slot(source) else {
         let is_drop = matches!(action, Action::Drop);
         return Err(if is_drop { CloseReason::RouteDropped } else { CloseReason::RouteRejected }.into());
     };
@@ -73,20 +75,20 @@ fn follow(
         admission::route(limited, record)?;
     }
     if matches!(intent, Intent::Cancel) {
-        // It is short, and must not be refused because the sessions that it is about fill the pool.
-        let served = place.served();
+        // It is short. It must not be refused because the sessions that it may end fill the pool.
+        let served = slot.served();
         record.belongs_to(&served.metrics);
         return Ok(served);
     }
-    enter(place.served(), record).inspect_err(|_| {
-        // Whom the pool refuses was none of those that the route may have in its time.
+    enter(slot.served(), record).inspect_err(|_| {
+        // The pool refused: refund the token taken from the route's rate.
         if let Some(limited) = limits {
-            limited.quota.forget_one();
+            limited.quota.refund();
         }
     })
 }
 
-/// The pool, if it has room.
+/// Returns the pool if its limits allow one more connection.
 fn enter(served: Arc<ServedPool>, record: &mut ConnectionRecord) -> Result<Arc<ServedPool>, Rejection> {
     record.belongs_to(&served.metrics);
     admission::pool(&served, record)?;

@@ -1,4 +1,4 @@
-//! Reads the first bytes of a client, as far as its listener wants to know.
+//! Reads the first bytes of a client, as far as its listener needs them.
 //!
 //! The bytes are read and kept, not peeked at: the backend gets them verbatim.
 
@@ -24,45 +24,45 @@ use crate::wire::{
     proxy_protocol,
 };
 
-/// A hello of today's browsers with its post-quantum key share fits.
+/// The size of the first read. The hello of a current browser, with its post-quantum key share, fits.
 const FIRST_READ: usize = 2048;
 
-/// A client and what it has said so far.
+/// A client and its first bytes.
 pub(super) struct SniffedClient {
     pub(super) client: Stream,
-    /// To be sent to the backend first.
+    /// The bytes that the backend is sent first.
     pub(super) bytes: Vec<u8>,
     pub(super) facts: HelloFacts,
     /// The form of the hello in `bytes`, if they are one.
     pub(super) hello: Option<HelloForm>,
-    /// What it asks for.
+    /// The service that it requests.
     pub(super) intent: Intent,
-    /// What its backend must hear before these bytes.
+    /// The exchange that its backend requires before these bytes.
     pub(super) greet: Option<GreetingPolicy>,
-    /// In which words a refusal can be said.
+    /// The form of a refusal.
     protocol: RefusalProtocol,
-    /// What the bytes take of the memory of all hellos, if they did not come at once.
+    /// The share of the hello memory that the bytes hold, if they did not come at once.
     _memory: Option<GateShare>,
 }
 
-/// How a hello came.
+/// The form in which a hello arrived.
 #[derive(Clone, Copy)]
 pub(super) struct HelloForm {
     pub(super) records: u32,
-    /// In bytes of the message.
+    /// The size of the message in bytes.
     size: usize,
-    /// Reads that brought something.
+    /// The number of reads that returned bytes.
     pub(super) segments: u32,
 }
 
 impl SniffedClient {
-    /// The message of the hello, if there is one.
+    /// Returns the message of the hello, if there is one.
     pub(super) fn message(&self) -> Option<Cow<'_, [u8]>> {
         let HelloForm { records, size, .. } = self.hello?;
         Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
     }
 
-    /// A client that nothing more is read from than `bytes`.
+    /// A client of which nothing is read but `bytes`.
     pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
         let client = reading::register(client)?;
         Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Reset))
@@ -74,7 +74,7 @@ impl SniffedClient {
         Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Tls))
     }
 
-    /// A client that asks for something without a hello.
+    /// A client without a hello.
     pub(super) fn other(client: Stream, bytes: Vec<u8>, intent: Intent, protocol: RefusalProtocol) -> Self {
         Self {
             client,
@@ -88,18 +88,18 @@ impl SniffedClient {
         }
     }
 
-    /// The same with what its bytes take of the memory of all hellos.
+    /// Returns the client with the share of the hello memory that its bytes hold.
     pub(super) fn holding(self, memory: Option<GateShare>) -> Self {
         Self { _memory: memory, ..self }
     }
 
-    /// Closes a client that cannot be served: in its own words, if it understands any.
+    /// Closes a client that cannot be served, with a message in its protocol if that has one.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
         self.protocol.refuse(&self.client, reason).await
     }
 }
 
-/// Reads what the client wants, in the protocol of its listener.
+/// Reads the first bytes of a client in the protocol of its listener.
 pub(super) async fn first_bytes(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -110,7 +110,7 @@ pub(super) async fn first_bytes(
 ) -> Result<SniffedClient, CloseReason> {
     match front {
         OpeningPolicy::Straight => client_hello(client, bytes, spec, record, context).await,
-        // Rare beside the hello, and larger: it is not to be carried by everyone.
+        // Boxed, as these are rarer than a hello and their futures larger.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
             Box::pin(opening::open(client, bytes, opening, &postgres.greet, spec, record, context)).await
@@ -128,7 +128,7 @@ pub(super) async fn first_bytes(
     }
 }
 
-/// Reads a whole ClientHello, within the listener's bounds.
+/// Reads a whole ClientHello within the listener's bounds.
 pub(super) async fn client_hello(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -138,7 +138,7 @@ pub(super) async fn client_hello(
 ) -> Result<SniffedClient, CloseReason> {
     let held = bytes.len();
     let mut reading = HelloReading::new(bytes, spec, context);
-    // It is nearly always there already.
+    // Nearly always the hello is there already.
     let first = match held {
         0 => match reading.recv_now(&client) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -151,7 +151,7 @@ pub(super) async fn client_hello(
     conclude(client, reading, hello, record).await
 }
 
-/// Reads a hello whose beginning, perhaps nothing, has been read.
+/// Reads a hello of which `bytes`, possibly none, were read.
 pub(super) async fn hello_behind(
     client: Stream,
     bytes: Vec<u8>,
@@ -164,7 +164,7 @@ pub(super) async fn hello_behind(
     conclude(client, reading, hello, record).await
 }
 
-/// Tells what the client speaks by its first bytes, and reads its hello if that is TLS.
+/// Detects the protocol of a client by its first bytes, and reads its hello if that is TLS.
 async fn detected(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -176,8 +176,8 @@ async fn detected(
     let client = reading::register(client)?;
     let held = bytes.len();
     let mut reading = HelloReading::new(bytes, spec, context);
-    let patience = match detect.on_timeout {
-        // All of it, however long a PROXY header was under way: it tells nothing of the client's habits.
+    let wait = match detect.on_timeout {
+        // The whole timeout, even if a PROXY header took long: that time is the proxy's, not the client's.
         Some(_) => detect.timeout,
         None => spec.first_byte_timeout.saturating_sub(record.age()),
     };
@@ -187,14 +187,14 @@ async fn detected(
             held => Ok(held),
         }
     };
-    let Ok(first) = timeout(patience, first).await else {
+    let Ok(first) = timeout(wait, first).await else {
         record.opened(ClientOpening::Silent);
         return Ok(SniffedClient::other(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
     };
     if !matches!(first, Ok(1..)) {
         return Err(HelloStop::NoData.reason());
     }
-    // No more bytes than tell protocols apart are ever waited for, so they need no share of a memory.
+    // The detection waits for a few bytes only, so it takes no share of the hello memory.
     let deadline = Instant::now() + spec.hello_timeout;
     let spoken = loop {
         if let Some(spoken) = first_bytes::tell(&reading.bytes) {
@@ -226,7 +226,7 @@ async fn detected(
     Ok(SniffedClient::other(client, bytes, Intent::Spoken(spoken), protocol))
 }
 
-/// What comes of reading a hello.
+/// Makes the result of a read hello: the client with its first bytes, or a refusal.
 async fn conclude(
     client: Stream,
     reading: HelloReading<'_>,
@@ -236,22 +236,22 @@ async fn conclude(
     let hello = match hello {
         Ok(hello) => hello,
         Err(stopped) => {
-            record.not_heard(stopped.outcome());
+            record.hello_failed(stopped.outcome());
             if matches!(stopped, HelloStop::Fault(HelloFault::NotTls))
                 && proxy_protocol::begins_like_one(&reading.bytes)
             {
                 return Err(unexpected_header(&client, record));
             }
             if matches!(stopped, HelloStop::Fault(HelloFault::BadName(_))) {
-                record.asked_badly(|| reading.sent_name());
+                record.invalid_name(|| reading.sent_name());
             }
             return Err(stopped.close(&client).await);
         }
     };
-    record.heard(hello.server_name.as_ref());
+    record.hello_received(hello.server_name.as_ref());
     if hello.server_name.is_none() {
-        // The log shows an address that stands in place of a name.
-        record.asked_badly(|| reading.sent_name());
+        // The log shows an address that the client sent as a server name.
+        record.invalid_name(|| reading.sent_name());
     }
     let facts = HelloFacts { server_name: hello.server_name, proxy: None };
     let form = HelloForm { records: hello.records, size: hello.size, segments: reading.segments };
@@ -269,7 +269,7 @@ async fn conclude(
     })
 }
 
-/// Why a hello did not become whole.
+/// The reason for which a hello did not become whole.
 enum HelloStop {
     /// The client ended, by a FIN or a reset, before its first byte.
     NoData,
@@ -279,9 +279,9 @@ enum HelloStop {
     FirstByteTimeout,
     /// The rest did not come in time.
     HelloTimeout,
-    /// What came is no acceptable hello.
+    /// The bytes are no acceptable hello.
     Fault(HelloFault),
-    /// The process holds as many bytes of half-read hellos as it may.
+    /// The hello memory of the process is full.
     Memory,
 }
 
@@ -321,7 +321,7 @@ impl HelloStop {
         }
     }
 
-    /// Says the fitting alert, if there is one.
+    /// Sends the alert for the reason, if there is one, and closes.
     async fn close(self, client: &Stream) -> CloseReason {
         if let Some(alert) = self.alert() {
             dismiss(client, &alert.record()).await;
@@ -330,30 +330,30 @@ impl HelloStop {
     }
 }
 
-/// A hello on its way in.
+/// A hello that is being read.
 struct HelloReading<'a> {
-    /// All that the client has sent.
+    /// All bytes that the client has sent.
     bytes: Vec<u8>,
-    /// How many of them may be held.
+    /// The number of bytes that may be held.
     granted: usize,
     reader: HelloReader,
-    /// Reads that brought something.
+    /// The number of reads that returned bytes.
     segments: u32,
     context: &'a WorkerContext,
-    /// The bytes' share of the memory that all half-read hellos may take. A hello that comes whole
-    /// with the first read needs none, so those who fill that memory slowly do not lock it out.
+    /// The share of the hello memory that the bytes hold. A hello that comes whole with the first read needs
+    /// none, so clients that fill this memory slowly do not stop it.
     memory: Option<GateShare>,
 }
 
 impl<'a> HelloReading<'a> {
-    /// `bytes` were read already, and fit into a first read.
+    /// `bytes` were read before and fit into a first read.
     fn new(bytes: Vec<u8>, spec: &HelloSpec, context: &'a WorkerContext) -> Self {
         let reader = HelloReader::new(spec.max_size);
         let segments = u32::from(!bytes.is_empty());
         Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, context, memory: None }
     }
 
-    /// Reads from the first byte to the last of the hello.
+    /// Reads the hello from its first byte to its last.
     async fn read(
         &mut self,
         client: &Stream,
@@ -364,8 +364,8 @@ impl<'a> HelloReading<'a> {
         let first = match first {
             Some(read) => read,
             None => {
-                let patience = spec.first_byte_timeout.saturating_sub(record.age());
-                timeout(patience, self.recv(client)).await.map_err(|_| HelloStop::FirstByteTimeout)?
+                let wait = spec.first_byte_timeout.saturating_sub(record.age());
+                timeout(wait, self.recv(client)).await.map_err(|_| HelloStop::FirstByteTimeout)?
             }
         };
         if first.map_err(|_| HelloStop::NoData)? == 0 {
@@ -373,12 +373,12 @@ impl<'a> HelloReading<'a> {
         }
         match self.parse()? {
             Some(hello) => Ok(hello),
-            // Absolute: a byte now and then does not buy more time.
+            // The deadline is absolute: single bytes do not extend it.
             None => self.go_on(client, Instant::now() + spec.hello_timeout).await,
         }
     }
 
-    /// Reads a hello that may have begun; one that has not is first waited for without a share of the memory.
+    /// Reads a hello that may have begun. The wait for a first byte takes no share of the hello memory.
     async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
         if self.bytes.is_empty() {
             let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| HelloStop::HelloTimeout)?;
@@ -392,7 +392,7 @@ impl<'a> HelloReading<'a> {
         }
     }
 
-    /// Reads on behind what is there, which is not a whole hello.
+    /// Reads on after an incomplete hello.
     async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
         let share = self.context.bounds.hello_memory.share(self.granted as u64);
         self.memory = Some(share.ok_or(HelloStop::Memory)?);
@@ -415,10 +415,11 @@ impl<'a> HelloReading<'a> {
         self.reader.read(&self.bytes).map_err(HelloStop::Fault)
     }
 
-    /// Doubles what may be held once that is full, up to what a hello may take, if the process has room.
+    /// Doubles the number of bytes that may be held once that many are there, up to the bound of a hello, if
+    /// the process has room.
     fn make_room(&mut self) -> Result<(), HelloStop> {
         if self.bytes.len() == self.granted {
-            // The reader refuses whatever is longer than its bound, so there is room below it.
+            // The reader refuses a hello that is longer than its bound, so there is room below it.
             let wanted = (self.granted * 2).min(self.reader.max_raw().max(self.granted + 1));
             if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - self.granted) as u64)) {
                 return Err(HelloStop::Memory);
@@ -429,7 +430,7 @@ impl<'a> HelloReading<'a> {
         Ok(())
     }
 
-    /// Reads what is there before the client is registered anywhere.
+    /// Reads the bytes that have arrived, before the socket is registered.
     fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
         self.context.engines.with_buffer(|buffer| {
             let read = socket::recv(client, &mut buffer[..FIRST_READ])?;
@@ -453,7 +454,7 @@ impl<'a> HelloReading<'a> {
         self.reader.sent_name(&self.bytes)
     }
 
-    /// All that was read, and its share of the memory of all hellos.
+    /// Returns all bytes that were read, and their share of the hello memory.
     fn into_bytes(self) -> (Vec<u8>, Option<GateShare>) {
         (self.bytes, self.memory)
     }

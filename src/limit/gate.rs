@@ -1,4 +1,4 @@
-//! Counts with an upper bound, handed back by guards, and what a connection holds of them.
+//! Counts with an upper bound that guards return, and the permit that holds the slots of a connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,22 +13,22 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that lets `limit` in at once; `u64::MAX` is no limit.
+    /// Returns a gate with `limit` slots; `u64::MAX` is no limit.
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { inside: AtomicU64::new(0), limit: AtomicU64::new(limit) })
     }
 
-    /// Lets somebody in, or not. What is inside when the limit falls may stay.
+    /// Takes a slot, or returns `None`. If the limit falls, slots in use stay.
     pub fn enter(self: &Arc<Self>) -> Option<GatePass> {
         self.admits(1).then(|| GatePass(Arc::clone(self)))
     }
 
-    /// Gives a share of so much, or nothing.
+    /// Takes a share of this weight, or returns `None`.
     pub fn share(self: &Arc<Self>, weight: u64) -> Option<GateShare> {
         self.admits(weight).then(|| GateShare { gate: Arc::clone(self), weight })
     }
 
-    /// Counts so much in, if there is room.
+    /// Adds a weight if there is room for it.
     fn admits(&self, weight: u64) -> bool {
         let before = self.inside.fetch_add(weight, Ordering::Relaxed);
         let fits = before.saturating_add(weight) <= self.limit();
@@ -42,7 +42,7 @@ impl Gate {
         self.inside.fetch_sub(weight, Ordering::Relaxed);
     }
 
-    /// How much is inside now.
+    /// The weight in use.
     pub fn inside(&self) -> u64 {
         self.inside.load(Ordering::Relaxed)
     }
@@ -58,7 +58,7 @@ impl Gate {
     }
 }
 
-/// Somebody inside a gate; leaves on drop.
+/// A slot of a gate; returned on drop.
 #[derive(Debug)]
 pub struct GatePass(Arc<Gate>);
 
@@ -68,7 +68,7 @@ impl Drop for GatePass {
     }
 }
 
-/// A part of what a gate has to give; given back on drop.
+/// A share of a gate's weight; returned on drop.
 #[derive(Debug)]
 pub struct GateShare {
     gate: Arc<Gate>,
@@ -76,7 +76,7 @@ pub struct GateShare {
 }
 
 impl GateShare {
-    /// Takes more, or nothing: then the share is as before.
+    /// Takes more weight. If there is no room, returns false and the share stays as it was.
     pub fn grow(&mut self, by: u64) -> bool {
         let grown = self.gate.admits(by);
         if grown {
@@ -92,59 +92,59 @@ impl Drop for GateShare {
     }
 }
 
-/// Why a connection may not come in.
+/// The reason for which a connection is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdmissionRefusal {
-    /// Its listener has as many connections as it may.
+    /// Its listener has reached its limit of connections.
     ListenerFull,
-    /// The process has as many connections as it may.
+    /// The process has reached its limit of connections.
     ProcessFull,
 }
 
-/// A connection that was let in; gives its places back on drop.
+/// The slots of an admitted connection; returned on drop.
 #[derive(Debug)]
 pub struct Permit {
     route: Option<GatePass>,
     pool: Option<GatePass>,
     source: Option<SourcePass>,
     _listener: GatePass,
-    /// The last, so that whoever sees the process empty sees nothing else used.
+    /// The last field: when the process's gate is empty, all other slots have been returned too.
     _process: GatePass,
 }
 
 impl Permit {
-    /// Asks the process and the listener for a place.
+    /// Takes a slot of the process and of the listener.
     ///
     /// # Errors
     ///
-    /// The first that has none.
+    /// The first of the two that has no free slot.
     pub fn ask(process: &Arc<Gate>, listener: &Arc<Gate>) -> Result<Self, AdmissionRefusal> {
         let process = process.enter().ok_or(AdmissionRefusal::ProcessFull)?;
         let listener = listener.enter().ok_or(AdmissionRefusal::ListenerFull)?;
         Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
     }
 
-    /// Holds the place of its source too; the place of another source is given back.
+    /// Holds a slot of its source too; the slot of an earlier source is returned.
     pub fn hold_source(&mut self, pass: Option<SourcePass>) {
         self.source = pass;
     }
 
-    /// Holds a place of its route too.
+    /// Holds a slot of its route too.
     pub fn hold_route(&mut self, pass: GatePass) {
         self.route = Some(pass);
     }
 
-    /// Holds a place of its pool too.
+    /// Holds a slot of its pool too.
     pub fn hold_pool(&mut self, pass: GatePass) {
         self.pool = Some(pass);
     }
 
-    /// Gives back the places of its route and of its pool.
+    /// Returns the slots of its route and of its pool.
     pub fn leave_target(&mut self) {
         (self.route, self.pool) = (None, None);
     }
 
-    /// Its first bytes are read.
+    /// Records that its first bytes were read.
     pub fn was_read(&mut self) {
         if let Some(pass) = &mut self.source {
             pass.was_read();

@@ -1,7 +1,8 @@
-//! May it come in? Counts, rates and the table of sources. `now` is passed in, and guards give back.
+//! The limits on admission: counts, rates and the table of sources. `now` is a parameter, and guards return
+//! what was taken.
 //!
-//! Nothing here knows a socket or a configuration, and nothing grows with what clients do: gates and rates are
-//! a few numbers, the table of sources has the size it was made with.
+//! This module uses no socket and no configuration. Its memory does not grow with the number of clients:
+//! gates and rates are a few numbers, and the table of sources keeps the size that it was made with.
 
 mod gate;
 mod overload;

@@ -1,4 +1,4 @@
-//! Whether the process is near one of its limits: connections, memory of hellos, descriptors.
+//! Detects that the process is near one of its limits: connections, memory of hellos, descriptors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,15 +7,15 @@ use super::gate::Gate;
 use super::rate::Moment;
 use super::shortage::Shortage;
 
-/// When the process counts as overloaded, and who is refused then.
+/// The settings for overload: its threshold, and its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OverloadSpec {
-    /// Percent of the process's connections and of its memory for hellos, 1 to 100. Default 90.
+    /// The threshold in percent of the process's connections and of its hello memory, 1 to 100. Default 90.
     pub at: u8,
-    /// Whether new connections of the heaviest sources are refused then. Default: only a full process refuses,
-    /// whoever comes.
+    /// True if an overloaded process refuses new connections of the heaviest sources. Default false: only a
+    /// full process refuses connections, of any source.
     pub sheds_heaviest: bool,
-    /// Whether /ready goes on to answer as if it were not. Default true.
+    /// True if /ready reports an overloaded process as ready. Default true.
     pub is_ready: bool,
 }
 
@@ -26,46 +26,46 @@ impl Default for OverloadSpec {
 }
 
 impl OverloadSpec {
-    /// How much of `limit` must be in use for a process to be overloaded.
-    pub fn mark(&self, limit: u64) -> u64 {
+    /// Returns the use of `limit` from which on the process is overloaded.
+    pub fn threshold(&self, limit: u64) -> u64 {
         (u128::from(limit) * u128::from(self.at)).div_ceil(100) as u64
     }
 }
 
-/// Whether the process is overloaded. Shared by its workers; a reload changes it.
+/// The overload state of the process. Shared by its workers; a reload changes its settings.
 #[derive(Debug)]
 pub struct Overload {
     connections: NearLimit,
     hello_memory: NearLimit,
-    /// Whether descriptors or memory have run out.
+    /// The shortage of descriptors or memory.
     pub shortage: Shortage,
     sheds_heaviest: AtomicBool,
     is_ready: AtomicBool,
 }
 
-/// A gate, and how much in it is near its limit.
+/// A gate, and the use at which it is near its limit.
 #[derive(Debug)]
 struct NearLimit {
     gate: Arc<Gate>,
-    mark: AtomicU64,
+    threshold: AtomicU64,
 }
 
 impl NearLimit {
     fn new(gate: &Arc<Gate>) -> Self {
-        Self { gate: Arc::clone(gate), mark: AtomicU64::new(u64::MAX) }
+        Self { gate: Arc::clone(gate), threshold: AtomicU64::new(u64::MAX) }
     }
 
     fn set(&self, spec: &OverloadSpec) {
-        self.mark.store(spec.mark(self.gate.limit()), Ordering::Relaxed);
+        self.threshold.store(spec.threshold(self.gate.limit()), Ordering::Relaxed);
     }
 
     fn is_near(&self) -> bool {
-        self.gate.inside() >= self.mark.load(Ordering::Relaxed)
+        self.gate.inside() >= self.threshold.load(Ordering::Relaxed)
     }
 }
 
 impl Overload {
-    /// Looks at the process's connections and at its memory for hellos. It goes by nothing before it is
+    /// Watches the process's connections and its hello memory. Nothing is overload before the settings are
     /// [set](Self::set).
     pub fn new(connections: &Arc<Gate>, hello_memory: &Arc<Gate>) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Overload {
         }
     }
 
-    /// Changes what it goes by. The gates have their limits already.
+    /// Changes the settings. The gates must have their limits already.
     pub fn set(&self, spec: &OverloadSpec) {
         self.connections.set(spec);
         self.hello_memory.set(spec);
@@ -85,12 +85,12 @@ impl Overload {
         self.is_ready.store(spec.is_ready, Ordering::Relaxed);
     }
 
-    /// Whether new connections of the heaviest sources are refused now.
+    /// Returns true if new connections of the heaviest sources are refused now.
     pub fn sheds_heaviest(&self, now: Moment) -> bool {
         self.sheds_heaviest.load(Ordering::Relaxed) && self.is_on(now)
     }
 
-    /// Whether /ready says now that the process is ready.
+    /// Returns true if /ready reports the process as ready now.
     pub fn is_ready(&self, now: Moment) -> bool {
         self.is_ready.load(Ordering::Relaxed) || !self.is_on(now)
     }
@@ -106,12 +106,12 @@ mod tests {
 
     #[test]
     fn the_mark_is_a_part_of_the_limit() {
-        assert_eq!(OverloadSpec::default().mark(1000), 900);
-        assert_eq!(OverloadSpec { at: 100, ..OverloadSpec::default() }.mark(u64::MAX), u64::MAX);
+        assert_eq!(OverloadSpec::default().threshold(1000), 900);
+        assert_eq!(OverloadSpec { at: 100, ..OverloadSpec::default() }.threshold(u64::MAX), u64::MAX);
         assert_eq!(
-            OverloadSpec { at: 1, ..OverloadSpec::default() }.mark(5),
+            OverloadSpec { at: 1, ..OverloadSpec::default() }.threshold(5),
             1,
-            "with nobody there nothing is overloaded"
+            "without connections nothing is overloaded"
         );
     }
 
@@ -137,7 +137,7 @@ mod tests {
         overload.set(&OverloadSpec { at: 50, sheds_heaviest: true, is_ready: false });
         drop(passes);
         check(false, true);
-        overload.shortage.strike(at(1));
+        overload.shortage.record(at(1));
         check(true, false);
         assert!(overload.is_ready(at(20)) && !overload.sheds_heaviest(at(20)));
     }

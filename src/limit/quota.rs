@@ -1,4 +1,4 @@
-//! What a listener, a route or a pool may have, and what becomes of a connection that is one too many.
+//! The limits of a listener, a route or a pool, and the treatment of connections above them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,43 +8,43 @@ use super::gate::{Gate, GatePass};
 use super::overload::OverloadSpec;
 use super::rate::{Moment, Rate, RateGate};
 
-/// What becomes of a connection that is one too many.
+/// The treatment of a connection above a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverLimit {
-    /// It is told so in its protocol's own words, where it has said any; else it is reset.
+    /// It is refused in its protocol if the client has sent bytes of one; otherwise it is reset.
     #[default]
     Reject,
-    /// It is reset without a word.
+    /// It is reset without a message.
     Drop,
-    /// It is held, unread, for so long and then reset.
+    /// It is held for this time without being read, and then reset.
     Tarpit(Duration),
 }
 
-/// What a route or a pool may have, as configured.
+/// The limits of a route or a pool, as configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QuotaSpec {
     /// Open connections. Default: no limit.
     pub connections: Option<u64>,
     /// New connections. Default: no limit.
     pub rate: Option<Rate>,
-    /// What becomes of one too many.
+    /// The treatment of connections above a limit.
     pub over: OverLimit,
 }
 
-/// The limits of the process that stand behind those of listeners, routes and pools.
+/// The limits of the process, in addition to those of listeners, routes and pools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitsSpec {
-    /// Sources that are remembered. Default 65536. A change needs a restart.
+    /// Slots for sources. Default 65536. A change needs a restart.
     pub sources: usize,
-    /// What becomes of those for which there is no room. Default: they pass.
+    /// The treatment of sources for which there is no slot. Default: they pass.
     pub when_full: WhenFull,
-    /// Refused clients that are held at once. Default 1000.
+    /// Refused clients that are held in the tarpit at once. Default 1000.
     pub tarpit: u64,
-    /// How long each is held. Default 10 s.
+    /// The time for which each is held. Default 10 s.
     pub tarpit_timeout: Duration,
     /// Bytes of hellos that did not come with the first read, of all connections together. Default 64 MiB.
     pub hello_memory: u64,
-    /// What happens near the limit of the process.
+    /// The settings for overload of the process.
     pub overload: OverloadSpec,
 }
 
@@ -68,45 +68,45 @@ pub struct Quota {
     rate: RateGate,
 }
 
-/// Which limit a connection would have passed.
+/// The limit that a connection would exceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExceededLimit {
     /// The open connections.
     Connections,
-    /// The new ones.
+    /// The rate of new connections.
     Rate,
 }
 
 impl Quota {
-    /// A quota of which nothing is used.
+    /// Returns a quota of which nothing is used.
     pub fn new(spec: &QuotaSpec) -> Self {
         let quota = Self { gate: Gate::new(u64::MAX), rate: RateGate::default() };
         quota.set(spec);
         quota
     }
 
-    /// Changes what may be had. What is open stays.
+    /// Changes the limits. Open connections stay.
     pub fn set(&self, spec: &QuotaSpec) {
         self.gate.set_limit(spec.connections.unwrap_or(u64::MAX));
         self.rate.set(spec.rate);
     }
 
-    /// Lets a connection in.
+    /// Takes a slot for a connection.
     ///
     /// # Errors
     ///
-    /// The limit that it would pass. One that is refused counts for neither.
+    /// The limit that it would exceed. A refused connection counts for neither limit.
     pub fn enter(&self, now: Moment) -> Result<GatePass, ExceededLimit> {
         let pass = self.gate.enter().ok_or(ExceededLimit::Connections)?;
         if self.rate.admit(now) { Ok(pass) } else { Err(ExceededLimit::Rate) }
     }
 
-    /// Forgets for the rate one that was let in just now.
-    pub fn forget_one(&self) {
-        self.rate.forget_one();
+    /// Refunds the token of a connection that was admitted just now.
+    pub fn refund(&self) {
+        self.rate.refund();
     }
 
-    /// Connections that are in now.
+    /// The number of open connections.
     pub fn open(&self) -> u64 {
         self.gate.inside()
     }

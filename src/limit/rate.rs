@@ -1,25 +1,26 @@
-//! So many in a time, by the generic cell rate algorithm: one number says all of the past that matters.
+//! Rate limits by the generic cell rate algorithm (GCRA), whose state is one number.
 //!
-//! The number is the moment at which everything that came would have been due if it had come evenly. What comes
-//! while that moment is further ahead than the burst allows is too much, and leaves the number as it is.
+//! The number is the theoretical arrival time: the moment at which the next event would be due if all
+//! admitted events had come evenly. An event is refused while that moment is further ahead than the burst
+//! allows. A refused event does not change the number.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A moment of the process's life, in nanoseconds. Centuries fit.
+/// A moment on the process's monotonic clock, in nanoseconds. Centuries fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// So many nanoseconds after the beginning.
+    /// Returns the moment this many nanoseconds after the beginning.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The moment of an instant; what lies before the first question is the beginning.
+    /// Returns the moment of an instant. An instant before the beginning counts as the beginning.
     pub fn of(instant: Instant) -> Self {
-        /// An hour back, so that no moment of use is the beginning itself, which stands for "never".
+        /// The time from the beginning to the first call, so that no moment in use is 0, which means "never".
         const BEFORE: Duration = Duration::from_secs(3600);
         static BEGINNING: LazyLock<Instant> =
             LazyLock::new(|| Instant::now().checked_sub(BEFORE).unwrap_or_else(Instant::now));
@@ -38,93 +39,96 @@ impl Moment {
     }
 }
 
-/// How late a thread may come with its moment, in nanoseconds; what others did since is no past of another rate.
-const LATE: u64 = 1_000_000_000;
+/// The longest delay of a thread between reading the clock and using it, in nanoseconds. An arrival time that
+/// is this far beyond the bound may come from other threads; a later one comes from another rate.
+const CLOCK_DELAY: u64 = 1_000_000_000;
 
-/// A number of events in a time, and how many may come at once.
+/// A number of events in a time, and the number that may come at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Nanoseconds between two events that come evenly.
     interval: u64,
-    /// Nanoseconds that an event may come too early.
+    /// Nanoseconds by which an event may come too early.
     tolerance: u64,
 }
 
 impl Rate {
-    /// `number` events, at least 1, in each `per`, of which `burst`, at least 1, may come at once.
+    /// Returns a rate of `number` events, at least 1, in each `per`, of which `burst`, at least 1, may come
+    /// at once.
     pub fn new(number: u32, per: Duration, burst: u32) -> Self {
         let per = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         let interval = (per / u64::from(number.max(1))).max(1);
         Self { interval, tolerance: interval.saturating_mul(u64::from(burst.max(1)) - 1) }
     }
 
-    /// What the past is when an event comes now, or `None` if that is one too many. The past of nothing is 0.
-    pub fn admit(self, past: u64, now: Moment) -> Option<u64> {
-        let due = past.max(now.0);
+    /// Admits an event at `now`. Returns the new theoretical arrival time, or `None` if the event is refused.
+    /// The initial arrival time is 0.
+    pub fn admit(self, arrival: u64, now: Moment) -> Option<u64> {
+        let due = arrival.max(now.0);
         (due - now.0 <= self.tolerance).then(|| due.saturating_add(self.interval))
     }
 
-    /// What the past is to this rate, if perhaps another one, before a reload, left it: nothing further ahead than a
-    /// burst that was used up now, or one would wait for hours by a rate that is no longer meant.
-    pub fn known(self, past: u64, now: Moment) -> u64 {
-        let furthest = now.0.saturating_add(self.tolerance).saturating_add(self.interval);
-        if past > furthest.saturating_add(LATE) { furthest } else { past }
+    /// Returns the arrival time, at most that of a burst used up just now. A reload may have replaced a
+    /// slower rate, whose arrival time could refuse events for hours.
+    pub fn clamp(self, arrival: u64, now: Moment) -> u64 {
+        let latest = now.0.saturating_add(self.tolerance).saturating_add(self.interval);
+        if arrival > latest.saturating_add(CLOCK_DELAY) { latest } else { arrival }
     }
 
-    /// From when on the next event is not too many.
-    pub fn open_from(self, past: u64) -> u64 {
-        past.saturating_sub(self.tolerance)
+    /// Returns the moment from which on the next event is admitted.
+    pub fn open_from(self, arrival: u64) -> u64 {
+        arrival.saturating_sub(self.tolerance)
     }
 }
 
-/// A rate that many threads share and that can change while it is in use.
+/// A rate limit that threads share and that can change while it is in use.
 #[derive(Debug, Default)]
 pub struct RateGate {
-    past: AtomicU64,
+    arrival: AtomicU64,
     /// 0 is no limit.
     interval: AtomicU64,
     tolerance: AtomicU64,
 }
 
 impl RateGate {
-    /// A gate that lets so many in; `None` is no limit.
+    /// Returns a rate limit; `None` is no limit.
     pub fn new(rate: Option<Rate>) -> Self {
         let gate = Self::default();
         gate.set(rate);
         gate
     }
 
-    /// Changes the rate. What came before still counts, as a burst at the most.
+    /// Changes the rate. Earlier events still count, at most as one burst.
     pub fn set(&self, rate: Option<Rate>) {
         let Rate { interval, tolerance } = rate.unwrap_or(Rate { interval: 0, tolerance: 0 });
         self.tolerance.store(tolerance, Ordering::Relaxed);
         self.interval.store(interval, Ordering::Relaxed);
     }
 
-    /// Lets one in, or not.
+    /// Takes a token. Returns false if there is none.
     pub fn admit(&self, now: Moment) -> bool {
         let interval = self.interval.load(Ordering::Relaxed);
         if interval == 0 {
             return true;
         }
         let rate = Rate { interval, tolerance: self.tolerance.load(Ordering::Relaxed) };
-        let admit = |past| rate.admit(past, now);
-        let Err(past) = self.past.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit) else {
+        let admit = |arrival| rate.admit(arrival, now);
+        let Err(arrival) = self.arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit) else {
             return true;
         };
-        let known = rate.known(past, now);
-        if known != past {
-            // Where another thread was quicker, it has done the same.
-            let _ = self.past.compare_exchange(past, known, Ordering::Relaxed, Ordering::Relaxed);
+        let clamped = rate.clamp(arrival, now);
+        if clamped != arrival {
+            // If another thread was quicker, it has stored the same value.
+            let _ = self.arrival.compare_exchange(arrival, clamped, Ordering::Relaxed, Ordering::Relaxed);
         }
         false
     }
 
-    /// Forgets one that was let in just now, as if it had not come: one interval is all that it had added.
-    pub fn forget_one(&self) {
+    /// Refunds the token of an event that was admitted just now: one interval.
+    pub fn refund(&self) {
         let interval = self.interval.load(Ordering::Relaxed);
-        let forget = |past: u64| Some(past.saturating_sub(interval));
-        let _ = self.past.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forget);
+        let refund = |arrival: u64| Some(arrival.saturating_sub(interval));
+        let _ = self.arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refund);
     }
 }
 
@@ -140,7 +144,7 @@ mod tests {
         Rate::new(number, Duration::from_secs(seconds), burst)
     }
 
-    /// How many of those that come at these moments are let in.
+    /// Returns the number of events at these moments that are admitted.
     fn admitted(rate: Rate, moments: impl IntoIterator<Item = u64>) -> usize {
         let gate = RateGate::new(Some(rate));
         moments.into_iter().filter(|nanos| gate.admit(Moment::from_nanos(*nanos))).count()
@@ -162,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_refused_owes_nothing_for_it() {
+    fn a_refused_event_takes_no_token() {
         let gate = RateGate::new(Some(rate(1, 1, 1)));
         assert!(gate.admit(Moment::from_nanos(SECOND)));
         assert!((0..1000).all(|_| !gate.admit(Moment::from_nanos(SECOND + 5))));
@@ -170,17 +174,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_forgotten_is_as_if_he_had_not_come() {
+    fn a_refunded_token_can_be_taken_again() {
         let gate = RateGate::new(Some(rate(1, 1, 2)));
         let now = Moment::from_nanos(SECOND);
         assert!((0..10).all(|_| {
             let admitted = gate.admit(now);
-            gate.forget_one();
+            gate.refund();
             admitted
         }));
         assert!(gate.admit(now) && gate.admit(now) && !gate.admit(now));
         let unlimited = RateGate::new(None);
-        unlimited.forget_one();
+        unlimited.refund();
         assert!(unlimited.admit(now));
     }
 
@@ -206,7 +210,7 @@ mod tests {
     }
 
     proptest! {
-        /// In no stretch of time more than the burst and what the rate brings in it.
+        /// In any time at most the burst and the events of the rate are admitted.
         #[test]
         fn no_stretch_has_more(number in 1_u32..50, burst in 1_u32..20, gaps in prop::collection::vec(0_u64..SECOND, 1..200)) {
             let rate = rate(number, 1, burst);

@@ -1,14 +1,15 @@
-//! Whether descriptors or memory have run out of late.
+//! Detects that descriptors or memory have run out recently.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::rate::Moment;
 
-/// Whether connections could not be accepted of late. Shared by the workers, as what runs out is the process's.
+/// The last failure to accept a connection for lack of resources. Shared by the workers, because the
+/// resources are the process's.
 ///
-/// At the edge each connection that ends lets one in and the next one fails again, so a shortage lasts until nothing
-/// has failed for [`Shortage::QUIET`].
+/// Near the limit each connection that ends admits another one, and the next accept fails again. So a
+/// shortage lasts until nothing has failed for [`Shortage::QUIET`].
 #[derive(Debug, Default)]
 pub struct Shortage {
     /// The last failure, in nanoseconds; 0 if there was none.
@@ -16,15 +17,15 @@ pub struct Shortage {
 }
 
 impl Shortage {
-    /// How long nothing may fail before it is over.
+    /// The time without a failure after which a shortage is over.
     pub const QUIET: Duration = Duration::from_secs(10);
 
-    /// Something failed.
-    pub fn strike(&self, now: Moment) {
+    /// Records a failure.
+    pub fn record(&self, now: Moment) {
         self.last.fetch_max(now.nanos().max(1), Ordering::Relaxed);
     }
 
-    /// Whether it lasts.
+    /// Returns true while the shortage lasts.
     pub fn lasts(&self, now: Moment) -> bool {
         let last = self.last.load(Ordering::Relaxed);
         last != 0 && Duration::from_nanos(now.nanos().saturating_sub(last)) < Self::QUIET
@@ -44,10 +45,10 @@ mod tests {
         let shortage = Shortage::default();
         assert!(!shortage.lasts(at(1)));
         for second in 100..130 {
-            shortage.strike(at(second));
+            shortage.record(at(second));
             assert!(shortage.lasts(at(second)), "{second}");
         }
-        shortage.strike(at(100));
+        shortage.record(at(100));
         assert!(shortage.lasts(at(138)), "a thread with an older moment changes nothing");
         assert!(!shortage.lasts(at(139)));
     }

@@ -1,4 +1,4 @@
-//! The accept loop: takes connections in small batches and never dies of one bad accept.
+//! The accept loop: accepts connections in small batches and survives every failed accept.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -15,19 +15,20 @@ use crate::sys::listen::Accepted;
 use crate::sys::{Listening, fault};
 use crate::telemetry::Saturation;
 
-/// So many connections are taken before those that are open get a turn: what new ones cost the old.
+/// The number of connections that are accepted before open connections get a turn. It bounds their delay.
 const BATCH: usize = 16;
 
-/// More than an accept queue holds: clients that keep coming while a socket closes do not keep it open.
+/// More connections than an accept queue holds. Clients that keep connecting while a socket closes do not
+/// keep it open.
 const LONGEST_QUEUE: usize = 65_536;
 
-/// How long nothing is accepted when descriptors or memory have run out.
+/// The pause in accepting when descriptors or memory have run out.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The policy of a socket, shared by its accept loop and its worker.
 ///
-/// The loop takes the policy in force at each accept. The worker renews it after a reload, because the next client may
-/// come late and an old policy holds a whole table of routes.
+/// The loop takes the policy in force at each accept. The worker renews it after a reload: the next client
+/// may come late, and an old policy holds a whole table of routes.
 pub struct CurrentPolicy(RefCell<Arc<Policy>>);
 
 impl CurrentPolicy {
@@ -52,31 +53,31 @@ impl CurrentPolicy {
     }
 }
 
-/// Accepts until `stop`, then empties the kernel's queue, so that no connection that the kernel had
-/// accepted is lost, and closes the socket.
+/// Accepts until `stop`. Then empties the kernel's queue, so that no connection that the kernel had accepted
+/// is lost, and closes the socket.
 pub async fn accept_until(
     stop: impl Future<Output = ()>,
     listening: Rc<Listening>,
     id: SocketId,
     policy: Rc<CurrentPolicy>,
-    around: Rc<WorkerContext>,
+    context: Rc<WorkerContext>,
 ) {
     tokio::select! {
         biased;
         () = stop => {}
-        () = accept_all(&listening, &id, &policy, &around) => {}
+        () = accept_all(&listening, &id, &policy, &context) => {}
     }
-    empty(&listening, &id, &policy.get(), &around);
+    empty(&listening, &id, &policy.get(), &context);
 }
 
-/// Takes what the kernel's queue still holds.
-fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, around: &Rc<WorkerContext>) {
+/// Accepts the connections that the kernel's queue still holds.
+fn empty(listening: &Listening, id: &SocketId, policy: &Arc<Policy>, context: &Rc<WorkerContext>) {
     for _ in 0..LONGEST_QUEUE {
         match listening.accept_now() {
             Ok(accepted) => {
                 let arrival =
                     AcceptedConnection { accepted, through: id.clone(), policy: Arc::clone(policy) };
-                conn::receive_here(arrival, around);
+                conn::receive_here(arrival, context);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
@@ -94,7 +95,7 @@ async fn accept_all(
     listening: &Listening,
     id: &SocketId,
     policy: &CurrentPolicy,
-    around: &Rc<WorkerContext>,
+    context: &Rc<WorkerContext>,
 ) {
     loop {
         let first = listening.accept().await;
@@ -104,10 +105,10 @@ async fn accept_all(
             batch += 1;
             match result {
                 Ok(accepted) => {
-                    enter(accepted, id, policy, around);
+                    admit(accepted, id, policy, context);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => falter(&error, id, &policy.get(), around).await,
+                Err(error) => handle_failure(&error, id, &policy.get(), context).await,
             }
             next = (batch < BATCH).then(|| listening.try_accept());
         }
@@ -117,23 +118,23 @@ async fn accept_all(
     }
 }
 
-/// Serves a client by the policy in force of its socket.
-fn enter(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, around: &Rc<WorkerContext>) {
-    policy.renew(id, &around.snapshot.load());
-    conn::receive(AcceptedConnection { accepted, through: id.clone(), policy: policy.get() }, around);
+/// Admits a client by the policy of its socket that is in force.
+fn admit(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, context: &Rc<WorkerContext>) {
+    policy.renew(id, &context.snapshot.load());
+    conn::receive(AcceptedConnection { accepted, through: id.clone(), policy: policy.get() }, context);
 }
 
-/// Counts a failed accept, and waits if the next one would fail alike.
-async fn falter(error: &io::Error, id: &SocketId, policy: &Policy, around: &WorkerContext) {
+/// Counts a failed accept, and pauses if the next one would fail for the same reason.
+async fn handle_failure(error: &io::Error, id: &SocketId, policy: &Policy, context: &WorkerContext) {
     policy.metrics.accept_errors.increment(1);
     if fault::is_of_one_client(error) {
-        // It died in the queue: nobody else is concerned.
+        // The connection ended in the queue; no other connection is affected.
         tracing::debug!(%error, socket = %id, "a connection ended before it was accepted");
         return;
     }
     policy.metrics.accept_pauses.increment(1);
     let now = Moment::now();
-    around.bounds.overload.shortage.strike(now);
-    around.bounds.saturation.note(Saturation::Descriptors, None, None, now);
+    context.bounds.overload.shortage.record(now);
+    context.bounds.saturation.note(Saturation::Descriptors, None, None, now);
     sleep(PAUSE).await;
 }

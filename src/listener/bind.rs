@@ -14,24 +14,24 @@ use crate::sys::{Address, SocketFile, fault, landlock, process, socket};
 /// The sockets of one address.
 #[derive(Debug)]
 pub struct BoundSockets {
-    /// Where they listen; the port is the kernel's choice where the specification says 0.
+    /// The address; the port is the kernel's choice if the specification has port 0.
     pub address: Address,
     /// One for each worker.
     pub sockets: Vec<OwnedFd>,
-    /// The file of a Unix socket; dropped, it is removed.
+    /// The file of a Unix socket, which is removed on drop.
     pub file: Option<SocketFile>,
 }
 
-/// Why an address could not be bound.
+/// The fault of an address that could not be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}{hint}")]
 pub struct BindFault {
     /// The address.
     pub address: Address,
-    /// What the kernel said.
+    /// The error of the kernel.
     #[source]
     pub source: io::Error,
-    /// What the user can do about it; empty if nothing is known.
+    /// The remedy; empty if none is known.
     hint: Cow<'static, str>,
 }
 
@@ -51,7 +51,7 @@ impl BindFault {
         fault
     }
 
-    /// Whether the address is a wildcard whose family this host does not have.
+    /// Returns true if the address is a wildcard whose family this host does not have.
     pub fn is_of_a_missing_family(&self) -> bool {
         let is_wildcard = self.address.tcp().is_some_and(|tcp| tcp.ip().is_unspecified());
         let is_missing = fault::is_missing_family(&self.source);
@@ -120,14 +120,14 @@ fn hint_of_no_family(address: SocketAddr) -> Cow<'static, str> {
     .into()
 }
 
-/// What to bind, and how.
+/// A request to bind an address.
 #[derive(Clone, Copy, Debug)]
 pub struct BindRequest<'a> {
     /// The address.
     pub address: &'a Address,
     /// The permissions of a Unix socket.
     pub mode: Option<u32>,
-    /// Whether the address may come to this host later.
+    /// The rule for addresses that this host does not have yet.
     pub to: BindTo,
     /// The options of the sockets.
     pub options: &'a ListenOptions,
@@ -135,28 +135,29 @@ pub struct BindRequest<'a> {
 
 /// Binds an address for `workers` workers.
 ///
-/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same user. So the
-/// first socket listens without this option and sets it afterwards. There is an exception: if sockets of `ours` have
-/// the port on all addresses and `wanted` is one of these addresses, or the other way round, the new sockets share the
-/// port from the start. Another process cannot have the port then, and the kernel gives a connection to the socket that
-/// names its address.
+/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same
+/// user. So the first socket listens without this option and sets it afterwards. There is an exception: if
+/// sockets of `ours` have the port on all addresses and the requested address is one of them, or the other
+/// way round, the new sockets share the port from the start. Another process cannot have the port then, and
+/// the kernel gives a connection to the socket that names its address.
 ///
-/// A Unix socket there is once only: the workers have copies of it, and who comes first takes a connection.
+/// A Unix socket exists only once. The workers have copies of its descriptor, and the first worker that
+/// accepts gets a connection.
 ///
 /// # Errors
 ///
-/// The address and what the kernel said of it; then nothing stays bound.
+/// The address and the error of the kernel. No socket stays bound then.
 pub fn bind<'o>(
-    wanted: BindRequest<'_>,
+    request: BindRequest<'_>,
     ours: impl IntoIterator<Item = &'o Address>,
     workers: usize,
 ) -> Result<BoundSockets, BindFault> {
-    let BindRequest { address, mode, options, .. } = wanted;
+    let BindRequest { address, mode, options, .. } = request;
     let bound = match address {
-        Address::Tcp(tcp) => bind_tcp(*tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers),
+        Address::Tcp(tcp) => bind_tcp(*tcp, request, ours.into_iter().filter_map(Address::tcp), workers),
         Address::Scoped(scoped) => scoped
             .resolve()
-            .and_then(|tcp| bind_tcp(tcp, wanted, ours.into_iter().filter_map(Address::tcp), workers)),
+            .and_then(|tcp| bind_tcp(tcp, request, ours.into_iter().filter_map(Address::tcp), workers)),
         Address::Unix(path) => bind_unix(path, mode, workers, options),
     };
     let bound = bound.map_err(|source| BindFault::new(address.clone(), source))?;
@@ -166,11 +167,11 @@ pub fn bind<'o>(
 
 fn bind_tcp(
     address: SocketAddr,
-    wanted: BindRequest<'_>,
+    request: BindRequest<'_>,
     mut ours: impl Iterator<Item = SocketAddr>,
     workers: usize,
 ) -> io::Result<BoundSockets> {
-    let BindRequest { to, options, .. } = wanted;
+    let BindRequest { to, options, .. } = request;
     let first = match ours.any(|other| overlap(address, other)) {
         true => listen(address, to, options)?,
         false => listen_alone(address, to, options)?,
@@ -201,8 +202,8 @@ fn bind_unix(
     Ok(BoundSockets { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
 }
 
-/// Whether one of two different addresses is a port of every address of its family, and the other that
-/// port of one of them.
+/// Returns true if two addresses of a family have the same port, and exactly one of them is the wildcard
+/// address.
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() == other.port()
         && one.is_ipv4() == other.is_ipv4()
@@ -233,15 +234,16 @@ mod tests {
         buffers: KernelBuffers { max_unsent: None, max_unread: None },
     };
 
-    /// Returns the results of several binds of one address at the same moment, as by processes that start together.
+    /// Checks several binds of one address at the same moment, as by processes that start together: exactly
+    /// one succeeds.
     fn check_together(address: &Address) {
         const TOGETHER: usize = 4;
         let (begin, end) = (Barrier::new(TOGETHER), Barrier::new(TOGETHER));
         let bind_once = || {
-            let wanted = BindRequest { address, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+            let request = BindRequest { address, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
             begin.wait();
-            let bound = bind(wanted, [], 2);
-            // What was bound stays so until all have tried.
+            let bound = bind(request, [], 2);
+            // All sockets stay bound until all threads have tried.
             end.wait();
             bound.map(drop).map_err(|fault| fault.source.kind())
         };
@@ -249,27 +251,28 @@ mod tests {
             let threads: Vec<_> = (0..TOGETHER).map(|_| scope.spawn(bind_once)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-        assert_eq!(won.len(), 1, "{lost:?}");
-        assert!(lost.iter().all(|result| *result == Err(io::ErrorKind::AddrInUse)), "{lost:?}");
+        let (bound, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(bound.len(), 1, "{failed:?}");
+        assert!(failed.iter().all(|result| *result == Err(io::ErrorKind::AddrInUse)), "{failed:?}");
     }
 
     #[test]
-    fn of_several_that_bind_at_one_time_one_has_the_port() {
-        let wanted = Address::Tcp("127.0.0.1:0".parse().unwrap());
-        let wanted = BindRequest { address: &wanted, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
-        let address = bind(wanted, [], 2).unwrap().address;
+    fn one_of_several_binds_at_a_time_has_the_port() {
+        let request = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let request =
+            BindRequest { address: &request, mode: None, to: BindTo::OwnAddress, options: &OPTIONS };
+        let address = bind(request, [], 2).unwrap().address;
         (0..100).for_each(|_| check_together(&address));
     }
 
     #[test]
-    fn of_several_that_bind_at_one_time_one_has_the_file() {
+    fn one_of_several_binds_at_a_time_has_the_file() {
         let folder = std::env::temp_dir().join(format!("pointsman-bind-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("s");
         for round in 0..100 {
             if round % 2 == 0 {
-                // Left by a process that is gone.
+                // The file of a process that has ended.
                 drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
             }
             check_together(&Address::Unix(path.as_path().into()));
@@ -283,10 +286,10 @@ mod tests {
     }
 
     #[test]
-    fn hints_lead_on() {
+    fn faults_have_hints() {
         let check = |address: &str, error: io::Error, expected: &str| {
-            let said = BindFault::new(address.parse().unwrap(), error).to_string();
-            assert!(said.contains(expected), "{said}");
+            let message = BindFault::new(address.parse().unwrap(), error).to_string();
+            assert!(message.contains(expected), "{message}");
         };
         check("10.0.0.1:443", io::ErrorKind::AddrNotAvailable.into(), "free_bind = true in the listener");
         check("10.0.0.1:443", io::ErrorKind::AddrNotAvailable.into(), "net.ipv4.ip_nonlocal_bind = 1");
@@ -328,7 +331,7 @@ mod tests {
         check("0.0.0.0:443", "[::1]:443", false);
         check("0.0.0.0:443", "[::]:443", false);
         check("10.0.0.1:443", "10.0.0.2:443", false);
-        // Equal ones do not share: that is somebody else.
+        // Equal addresses do not share a port: the other socket belongs to another process.
         check("0.0.0.0:443", "0.0.0.0:443", false);
         check("10.0.0.1:443", "10.0.0.1:443", false);
     }

@@ -1,4 +1,4 @@
-//! Binds, accepts, and decides what a failed accept means.
+//! Binds the sockets of listeners, accepts connections, and handles failed accepts.
 
 mod accept;
 mod bind;
@@ -18,36 +18,37 @@ use crate::sys::socket::KernelBuffers;
 pub struct ListenerSpec {
     /// The listener's name: its identity over reloads, in logs and in metrics.
     pub name: Arc<str>,
-    /// Where it listens; IPv6 sockets are v6-only. No address twice in a configuration, but for port 0.
+    /// The addresses on which it listens; IPv6 sockets are v6-only. No address is twice in a configuration,
+    /// except with port 0.
     pub binds: Vec<Address>,
-    /// The ports that were written without an address, `:PORT`. Each stands for two wildcard addresses in `binds`; one
-    /// whose family this host does not have is left out.
+    /// The ports that were written without an address, `:PORT`. Each one is two wildcard addresses in
+    /// `binds`; an address whose family this host does not have is left out.
     pub ports_of_any_family: Vec<u16>,
-    /// Whether its addresses may come to this host later (IP_FREEBIND).
+    /// True if its addresses may come to this host later (IP_FREEBIND).
     pub free_bind: bool,
     /// The permissions of its Unix sockets. Default: those that the umask leaves.
     pub mode: Option<u32>,
-    /// Connections the kernel may hold before they are accepted. Default 4096.
+    /// The most connections that the kernel may hold before they are accepted. Default 4096.
     pub backlog: u32,
-    /// What the kernel may hold for a client and of it. Default: what the system's settings allow.
+    /// The most bytes that the kernel may hold for a client and from it. Default: the system's settings.
     pub buffers: KernelBuffers,
-    /// What happens to its connections.
+    /// The policy for its connections.
     pub policy: PolicySpec,
 }
 
 impl ListenerSpec {
-    /// Returns which addresses its sockets may be bound to.
+    /// Returns the rule for addresses that this host does not have.
     pub fn bind_to(&self) -> BindTo {
         if self.free_bind { BindTo::AnyAddress } else { BindTo::OwnAddress }
     }
 
-    /// Whether an address of `binds` is left out if this host does not have its family.
+    /// Returns true if an address of `binds` is left out when this host does not have its family.
     pub fn may_leave_out(&self, address: &Address) -> bool {
         let tcp = address.tcp().filter(|tcp| tcp.ip().is_unspecified());
         tcp.is_some_and(|tcp| self.ports_of_any_family.contains(&tcp.port()))
     }
 
-    /// What its sockets are set to.
+    /// Returns the options of its sockets.
     pub fn options(&self) -> ListenOptions {
         ListenOptions {
             backlog: self.backlog,

@@ -1,7 +1,7 @@
-//! Closing the connections of a group one after the other.
+//! Closes the connections of a backend one after the other.
 //!
-//! Whoever loses a connection comes back, and many who come back at the same moment may be more than those
-//! who are left can take. So each has its turn, by a pace that all workers share.
+//! Clients that lose a connection connect again. Many of them at the same moment may be more than the
+//! remaining backends can take. So each connection has its turn, at a pace that all workers share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,10 +15,10 @@ use super::{ConnectionCommand, ConnectionEntry};
 use crate::executor::{self, TaskNext, sleep_until};
 use crate::telemetry::CloseReason;
 
-/// So many turns a second, each at a random moment of its part of it. Shared by the workers.
+/// A number of turns a second, each at a random moment of its part of the second. Shared by the workers.
 #[derive(Debug)]
 pub struct ClosePace {
-    /// The part of a second that one turn has.
+    /// The part of a second that belongs to one turn.
     part: Duration,
     randomness: RandomState,
     /// Locked for a few instructions for each connection that is closed.
@@ -27,22 +27,22 @@ pub struct ClosePace {
 
 #[derive(Debug, Default)]
 struct CloseTurns {
-    /// Where the next turn's part begins, at the earliest.
+    /// The earliest start of the next turn's part.
     next: Option<Instant>,
-    /// How many there were.
+    /// The number of turns so far.
     drawn: u64,
 }
 
 impl ClosePace {
-    /// So many turns a second; 0 works as 1.
+    /// Returns a pace of this many turns a second; 0 works as 1.
     pub fn new(rate: u32) -> Arc<Self> {
         let part = Duration::from_secs(1) / rate.max(1);
         Arc::new(Self { part, randomness: RandomState::new(), turns: Mutex::default() })
     }
 
-    /// The moment of the next turn.
+    /// Returns the moment of the next turn.
     pub(super) fn turn(&self, now: Instant) -> Instant {
-        // A panic in here cannot happen, and would leave nothing half-made.
+        // Code under the lock cannot panic.
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
         let begin = turns.next.map_or(now, |next| next.max(now));
         turns.next = Some(begin + self.part);
@@ -53,8 +53,8 @@ impl ClosePace {
     }
 }
 
-/// The notice to leave that a group of connections is given. Held by who gave it, who may withdraw it, and
-/// by the workers, until it is withdrawn.
+/// The order to close a group of connections. Held by the workers until it is withdrawn, and by its sender,
+/// which may withdraw it.
 #[derive(Debug)]
 pub struct CloseNotice {
     group: u64,
@@ -64,87 +64,87 @@ pub struct CloseNotice {
 }
 
 impl CloseNotice {
-    /// A notice to the established connections of a backend, by its number, those that come later included.
+    /// Returns a notice to the established connections of the backend with this number, later ones included.
     pub fn new(backend: u64, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
         Arc::new(Self { group: backend, reason, pace, withdrawn: AtomicBool::new(false) })
     }
 
-    /// Lets those stay whose turn has not come.
+    /// Withdraws the notice: connections whose turn has not come stay open.
     pub fn withdraw(&self) {
         self.withdrawn.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it was withdrawn.
+    /// Returns true if it was withdrawn.
     pub fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Relaxed)
     }
 
-    /// The number of the group it is for.
+    /// Returns the number of its group.
     pub(super) fn group(&self) -> u64 {
         self.group
     }
 }
 
-/// Those of one worker who have been given notice.
+/// The connections of one worker that wait for their turn to be closed.
 pub(super) struct CloseQueue {
     notice: Arc<CloseNotice>,
     waiting: RefCell<VecDeque<Rc<ConnectionEntry>>>,
-    /// Whether a task calls them up.
-    at_work: Cell<bool>,
+    /// True while a task closes them.
+    has_task: Cell<bool>,
 }
 
 impl CloseQueue {
     pub(super) fn new(notice: Arc<CloseNotice>) -> Rc<Self> {
-        Rc::new(Self { notice, waiting: RefCell::default(), at_work: Cell::new(false) })
+        Rc::new(Self { notice, waiting: RefCell::default(), has_task: Cell::new(false) })
     }
 
-    /// Puts a connection into the row.
+    /// Adds a connection to the queue.
     pub(super) fn add(&self, entry: &Rc<ConnectionEntry>) {
-        entry.noticed.set(true);
+        entry.under_notice.set(true);
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
 
-    /// Whether the notice was withdrawn.
+    /// Returns true if the notice was withdrawn.
     pub(super) fn is_over(&self) -> bool {
         self.notice.is_withdrawn()
     }
 
-    /// Lets go of those who wait.
-    pub(super) fn give_up(&self) {
-        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.noticed.set(false));
+    /// Removes all waiting connections; they stay open.
+    pub(super) fn clear(&self) {
+        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.under_notice.set(false));
     }
 
-    /// Forgets who has left by himself, and sees to it that the others are called up.
+    /// Removes connections that have ended, and starts the task that closes the others.
     ///
     /// # Panics
     ///
-    /// On a thread without an executor.
-    pub(super) fn go_on(self: &Rc<Self>) {
+    /// If the thread has no executor.
+    pub(super) fn run(self: &Rc<Self>) {
         self.waiting.borrow_mut().retain(|entry| !entry.gone.get());
-        if !self.waiting.borrow().is_empty() && !self.at_work.replace(true) {
-            executor::spawn(call_up(Rc::clone(self)));
+        if !self.waiting.borrow().is_empty() && !self.has_task.replace(true) {
+            executor::spawn(close_all_in_turn(Rc::clone(self)));
         }
     }
 
-    /// The next one who is still there.
+    /// Returns the next connection that is still open.
     fn next(&self) -> Option<Rc<ConnectionEntry>> {
         let mut waiting = self.waiting.borrow_mut();
         std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.gone.get())
     }
 }
 
-/// Tells one after the other to close, as long as somebody waits.
-async fn call_up(closing: Rc<CloseQueue>) -> TaskNext {
+/// Closes the queued connections, each in its turn.
+async fn close_all_in_turn(closing: Rc<CloseQueue>) -> TaskNext {
     let CloseNotice { reason, pace, .. } = &*closing.notice;
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
         if closing.is_over() {
-            entry.noticed.set(false);
+            entry.under_notice.set(false);
             break;
         }
-        entry.tell(ConnectionCommand::Close(*reason));
+        entry.send_command(ConnectionCommand::Close(*reason));
     }
-    closing.at_work.set(false);
+    closing.has_task.set(false);
     TaskNext::Done
 }
 
@@ -162,7 +162,7 @@ mod tests {
             for number in 0..200 {
                 let turn = pace.turn(start);
                 let begin = start + part * number;
-                // The end is the nearest nanosecond to what lies just before it.
+                // The end of a turn is rounded to a nanosecond.
                 assert!(turn >= begin && turn <= begin + part, "{rate} {number}");
                 early += u32::from(turn - begin < part / 2);
             }
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_used_is_not_saved_up() {
+    fn unused_turns_are_not_saved() {
         let pace = ClosePace::new(10);
         let start = Instant::now();
         pace.turn(start);

@@ -1,49 +1,50 @@
-//! What the workers know of each other: how many connections each has and how much it moved lately.
+//! The loads of all workers: the number of connections of each, and the bytes that it moved in the last tick.
 //!
-//! The kernel spreads connections over the workers blindly. By these figures a worker that has too much
-//! gives some away: new connections by their number, streams by their bytes.
+//! The kernel spreads connections over the workers without regard to load. By these figures an overloaded
+//! worker gives connections away: new ones by number, streams by bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A worker has this many connections more than another before a new one goes there instead.
+/// A new connection goes to another worker if its own has more than this many connections more.
 ///
-/// Below it a connection is cheaper served where it was accepted than carried across.
+/// Below this difference it is cheaper to serve a connection where it was accepted than to move it.
 const CROWDED: u64 = 32;
 
-/// A worker that moves so many bytes more in a tick than another gives streams away: about 16 MiB/s,
-/// a small part of what one can move.
+/// A worker that moves this many bytes more in a tick than another gives streams away: about 16 MiB/s, a
+/// small part of the bytes that a worker can move.
 pub(super) const BUSY: u64 = 8 * 1024 * 1024;
 
-/// How much each worker has to do. Shared by all workers of a process.
+/// The load of each worker. Shared by all workers of a process.
 #[derive(Debug)]
 pub struct Loads {
     workers: Box<[WorkerLoad]>,
 }
 
-/// One worker's load, alone on its cache lines: it changes with every connection.
+/// One worker's load, alone on its cache lines, because it changes with every connection.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct WorkerLoad {
     connections: AtomicU64,
-    /// Bytes of the last tick.
+    /// Bytes moved in the last tick.
     bytes: AtomicU64,
 }
 
 impl Loads {
-    /// The loads of so many workers, all idle.
+    /// Returns the loads of this many workers, all idle.
     pub fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self { workers: (0..workers).map(|_| WorkerLoad::default()).collect() })
     }
 
-    /// Open connections of a worker, those on their way to it included.
+    /// The open connections of a worker, including those on their way to it.
     pub fn connections(&self, worker: usize) -> u64 {
         self.workers[worker].connections.load(Ordering::Relaxed)
     }
 
-    /// The worker that a new connection of `from` should go to, if that is another.
+    /// Returns the worker that a new connection of `from` should go to, if that is another one.
     ///
-    /// That is when `from` has `CROWDED` (32) and a quarter more than the one with the fewest.
+    /// It is another one if `from` has `CROWDED` (32) and a quarter more connections than the worker with the
+    /// fewest.
     pub fn less_crowded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {
@@ -59,17 +60,18 @@ impl Loads {
         self.workers[worker].connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts one less.
+    /// Counts the end of a connection.
     pub(super) fn leave(&self, worker: usize) {
         self.workers[worker].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Says how many bytes a worker moved in its last tick.
+    /// Sets the number of bytes that a worker moved in its last tick.
     pub(super) fn moved(&self, worker: usize, bytes: u64) {
         self.workers[worker].bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// The worker that streams of `from` should move to, and how many bytes a tick would even both out.
+    /// Returns the worker that streams of `from` should move to, and the bytes in a tick that would even both
+    /// out.
     pub(super) fn less_busy(&self, from: usize) -> Option<(usize, u64)> {
         let bytes = |worker: usize| self.workers[worker].bytes.load(Ordering::Relaxed);
         let (least, worker) = (0..self.workers.len()).map(|worker| (bytes(worker), worker)).min()?;
@@ -78,7 +80,7 @@ impl Loads {
     }
 }
 
-/// A connection's place at a worker; given back on drop.
+/// The slot of a connection at a worker; returned on drop.
 #[derive(Debug)]
 pub struct Seat {
     loads: Arc<Loads>,
@@ -86,7 +88,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Takes a place at a worker.
+    /// Takes a slot at a worker.
     pub fn take(loads: &Arc<Loads>, worker: usize) -> Self {
         loads.arrive(worker);
         Self { loads: Arc::clone(loads), worker }

@@ -1,12 +1,11 @@
-//! Who is here: the connections of a worker, their live counts and a command slot for each.
+//! The registry of a worker's connections, with their live counts and a command slot for each.
 //!
-//! Everything belongs to one worker thread. A sweep on every [`TICK`] does what a timer and an atomic
-//! per connection would do: it adds the bytes moved to the shared metrics, notices silence, and wakes
-//! a relay only when there is something for it to do. Drain deadlines and closing go through the
-//! command slots.
+//! Everything belongs to one worker thread. A sweep at every [`TICK`] replaces a timer and an atomic for each
+//! connection: it adds the bytes moved to the shared metrics, notices silence, and wakes a relay only if the
+//! relay has work to do. Drain deadlines and closes go through the command slots.
 //!
-//! A worker that has much more to do than another gives connections away, by what `loads` tells. Those of a
-//! backend that is given up are closed one after the other (`closing`).
+//! A worker that has much more to do than another gives connections away (`loads`). The connections of a
+//! backend that is down are closed one after the other (`closing`).
 
 mod closing;
 mod loads;
@@ -32,34 +31,36 @@ pub use loads::{Loads, Seat};
 pub use peer_timeouts::PeerTimeouts;
 pub use tallies::ConnectionTallies;
 
-/// Time between two sweeps: how exact idle timeouts are; late socket options come at the second one.
+/// The time between two sweeps. Idle timeouts are exact to this time. Late socket options are set at the
+/// second sweep.
 pub const TICK: Duration = Duration::from_millis(500);
 
-/// A connection that moves so many bytes in a tick is worth moving itself: about 0.5 MiB/s.
+/// A connection that moves this many bytes in a tick is worth moving to another worker: about 0.5 MiB/s.
 const STREAM: u64 = 256 * 1024;
 
-/// A wait that no sweep has seen yet. The first sweep makes 0 of it, as after a byte: it may come at once,
-/// and a wait must not end before its time.
+/// A wait that no sweep has counted yet. The first sweep makes it 0, as after a byte: that sweep may come at
+/// once, and a wait must not end before its time.
 const FRESH: u32 = u32::MAX;
 
-/// Sweeps from the first byte that moves until the relay asks whether the peers have acknowledged it: 5 s.
+/// Sweeps from the first byte that moves until the relay checks whether the peers have acknowledged it: 5 s.
 const LOOK: u8 = 10;
 
-/// What a connection is told to do.
+/// A command to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionCommand {
-    /// Look after socket options and stuck peers.
+    /// Set late socket options, and check stuck peers.
     Tick,
-    /// Nothing moved for as long as allowed.
+    /// No byte moved for the time limit.
     Expire,
-    /// End, for this reason.
+    /// End for this reason.
     Close(CloseReason),
-    /// Go on in another worker, by its number.
+    /// Go on in the worker with this number.
     Move(usize),
 }
 
 impl ConnectionCommand {
-    /// Returns the rank: a waiting command is replaced by one of a higher rank. A tick comes again by itself.
+    /// Returns the rank. A waiting command is replaced only by one of a higher rank. A lost tick is sent
+    /// again.
     fn rank(self) -> u8 {
         match self {
             Self::Tick => 0,
@@ -70,7 +71,8 @@ impl ConnectionCommand {
     }
 }
 
-/// The most connections that a worker lists: more than one has, and a bound for the memory of a list (48 MiB).
+/// The most connections that a worker lists: more than any worker has, and a bound for the memory of a list
+/// (48 MiB).
 const MOST_LISTED: usize = 1 << 20;
 
 /// A connection in the list of those that are open.
@@ -84,48 +86,48 @@ pub struct OpenConnection {
     pub listener: u64,
     /// The number of its backend; 0 is none.
     pub backend: u64,
-    /// Whether its first bytes are still being read.
+    /// True while its first bytes are being read.
     pub is_reading: bool,
 }
 
-/// The open connections of a worker; all requests of one time share a list.
+/// The open connections of a worker. All requests between two sweeps share a list.
 pub type OpenConnections = Arc<Vec<OpenConnection>>;
 
-/// One connection as its worker sees it. Held by the registry and by the connection's task.
+/// One connection in its worker's registry. Held by the registry and by the connection's task.
 pub struct ConnectionEntry {
     id: u64,
-    /// The listener and the backend this connection belongs to, by their numbers; 0 is none.
+    /// The numbers of the connection's listener and backend; 0 is none.
     groups: Cell<[u64; 2]>,
     /// The client's address; `None` for a client of a Unix socket.
     client: Cell<Option<IpAddr>>,
-    /// The private link that it counts for, where its listener counts by links.
+    /// The private link that the connection counts for, if its listener counts by links.
     link: OnceCell<Arc<Link>>,
-    /// Whether its first bytes are still being read.
+    /// True while its first bytes are being read.
     reading: Cell<bool>,
-    /// Where this connection stands in the registry's list.
+    /// The index of this connection in the registry's list.
     slot: Cell<usize>,
     totals: [Cell<u64>; 2],
     dropped: Cell<u64>,
     /// Bytes moved and not yet added to the shared metrics, by direction and engine.
     unflushed: [[Cell<u64>; 2]; 2],
-    /// Bytes of the last tick.
+    /// Bytes moved in the last tick.
     recent: Cell<u64>,
-    /// Sweeps in a row that saw no byte; [`FRESH`] until the first one.
+    /// Sweeps in a row that counted no byte; [`FRESH`] until the first one.
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
-    wants_tick: Cell<bool>,
+    needs_tick: Cell<bool>,
     /// Sweeps until [`ConnectionEntry::look_is_due`]; 0 is never.
     look_in: Cell<u8>,
     look_due: Cell<bool>,
-    /// Whether a sweep has seen it: what is younger than a [`TICK`] may soon be over.
+    /// True once a sweep has counted it. A connection younger than a [`TICK`] may soon be over.
     settled: Cell<bool>,
-    /// Whether its backend is connected.
+    /// True once its backend is connected.
     established: Cell<bool>,
-    /// Whether somebody was told that its backend has sent something.
-    heard: Cell<bool>,
-    /// Whether it is to be closed in its turn.
-    noticed: Cell<bool>,
-    /// Whether it has left this worker.
+    /// True once the first byte of its backend was reported.
+    reported: Cell<bool>,
+    /// True while it waits for its turn to be closed.
+    under_notice: Cell<bool>,
+    /// True once it has left this worker.
     gone: Cell<bool>,
     command: Cell<Option<ConnectionCommand>>,
     waker: Cell<Option<Waker>>,
@@ -148,13 +150,13 @@ impl ConnectionEntry {
             recent: Cell::new(0),
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
-            wants_tick: Cell::new(false),
+            needs_tick: Cell::new(false),
             look_in: Cell::new(0),
             look_due: Cell::new(false),
             settled: Cell::new(false),
             established: Cell::new(false),
-            heard: Cell::new(false),
-            noticed: Cell::new(false),
+            reported: Cell::new(false),
+            under_notice: Cell::new(false),
             gone: Cell::new(false),
             command: Cell::new(None),
             waker: Cell::new(None),
@@ -163,7 +165,7 @@ impl ConnectionEntry {
         }
     }
 
-    /// Where its bytes are counted besides its listener.
+    /// Returns the counts of its route, pool and backend.
     pub fn tallies(&self) -> &ConnectionTallies {
         &self.tallies
     }
@@ -181,7 +183,7 @@ impl ConnectionEntry {
         unflushed.set(unflushed.get() + bytes);
     }
 
-    /// Bytes delivered in one direction since the start.
+    /// The bytes delivered in one direction since the start.
     pub fn total(&self, direction: Direction) -> u64 {
         self.totals[direction as usize].get()
     }
@@ -192,28 +194,28 @@ impl ConnectionEntry {
         self.metrics.bytes_dropped.increment(bytes);
     }
 
-    /// Bytes that were read and could not be delivered.
+    /// The number of bytes that were read and could not be delivered.
     pub fn total_dropped(&self) -> u64 {
         self.dropped.get()
     }
 
-    /// Notes whose connection it is.
-    pub fn is_of(&self, client: &Address) {
+    /// Sets the address of its client.
+    pub fn set_client(&self, client: &Address) {
         self.client.set(client.tcp().map(|address| address.ip()));
     }
 
-    /// Notes the private link that it counts for. The first one stays.
+    /// Stores the private link that the connection counts for. The first one stays.
     pub fn counts_for(&self, link: Arc<Link>) {
         let _ = self.link.set(link);
     }
 
-    /// The private link that it counts for, where its listener counts by links.
+    /// The private link that the connection counts for, if its listener counts by links.
     pub fn link(&self) -> Option<&Arc<Link>> {
         self.link.get()
     }
 
-    /// Notes whether its first bytes are still being read.
-    pub fn is_reading(&self, reading: bool) {
+    /// Sets whether its first bytes are being read.
+    pub fn set_reading(&self, reading: bool) {
         self.reading.set(reading);
     }
 
@@ -223,21 +225,21 @@ impl ConnectionEntry {
         OpenConnection { client, link, listener, backend, is_reading: self.reading.get() }
     }
 
-    /// Makes the connection one of a backend's, by the backend's number.
+    /// Makes it a connection of the backend with this number.
     pub fn join(&self, backend: u64) {
         let [listener, _] = self.groups.get();
         self.groups.set([listener, backend]);
     }
 
-    /// The backend is connected: from now on the connection can be closed in turn ([`CloseNotice`]). Before that
-    /// it may still turn to another backend.
+    /// Marks the backend as connected. From now on the connection can be closed in turn ([`CloseNotice`]).
+    /// Before that it may still try another backend.
     pub fn establish(&self) {
         self.established.set(true);
     }
 
-    /// Whether the backend has sent something; true once only.
-    pub fn hears_backend(&self) -> bool {
-        !self.heard.get() && self.total(Direction::FromBackend) > 0 && !self.heard.replace(true)
+    /// Returns true, once, if the backend has sent bytes.
+    pub fn take_first_byte(&self) -> bool {
+        !self.reported.get() && self.total(Direction::FromBackend) > 0 && !self.reported.replace(true)
     }
 
     /// Starts a new wait for silence: [`ConnectionCommand::Expire`] comes after `limit` without a byte.
@@ -247,23 +249,25 @@ impl ConnectionEntry {
         self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
     }
 
-    /// Whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second of the connection's life.
-    pub fn wants_tick(&self, wanted: bool) {
-        self.wants_tick.set(wanted);
+    /// Sets whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second sweep of a new
+    /// connection.
+    pub fn needs_tick(&self, wanted: bool) {
+        self.needs_tick.set(wanted);
     }
 
-    /// Arranges that [`ConnectionEntry::look_is_due`] is true and [`ConnectionCommand::Tick`] comes after this number of sweeps. If nothing
-    /// is arranged, a byte that moves arranges it for `LOOK` sweeps (10).
+    /// Schedules the next check of the peers: after this number of sweeps [`ConnectionEntry::look_is_due`] is
+    /// true and [`ConnectionCommand::Tick`] comes. If no check is scheduled, a byte that moves schedules one
+    /// after `LOOK` sweeps (10).
     pub fn look_again(&self, sweeps: u8) {
         self.look_in.set(sweeps);
     }
 
-    /// Whether the relay is to check that the peers acknowledge what was sent to them. It is true once only.
+    /// Returns true, once, if the relay is to check that the peers acknowledge the bytes sent to them.
     pub fn look_is_due(&self) -> bool {
         self.look_due.take()
     }
 
-    /// Counts a sweep, and returns whether the look is due with it.
+    /// Counts a sweep, and returns true if the check is due.
     fn count_to_look(&self, moved: u64) -> bool {
         match self.look_in.get() {
             0 if moved > 0 => self.look_in.set(LOOK),
@@ -277,7 +281,7 @@ impl ConnectionEntry {
         self.look_due.get()
     }
 
-    /// Takes the command that is waiting, or arranges to be woken by the next one.
+    /// Takes the waiting command, or registers for a wakeup by the next one.
     pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<ConnectionCommand> {
         if let Some(command) = self.command.take() {
             return Poll::Ready(command);
@@ -290,11 +294,11 @@ impl ConnectionEntry {
         Poll::Pending
     }
 
-    /// Waits for [`ConnectionCommand::Close`], and says why.
+    /// Waits for [`ConnectionCommand::Close`] and returns its reason.
     ///
     /// # Cancel safety
     ///
-    /// A command that has not come is not lost.
+    /// No command is lost.
     pub async fn closed(&self) -> CloseReason {
         loop {
             if let ConnectionCommand::Close(reason) = std::future::poll_fn(|cx| self.poll_command(cx)).await {
@@ -303,7 +307,7 @@ impl ConnectionEntry {
         }
     }
 
-    fn tell(&self, command: ConnectionCommand) {
+    fn send_command(&self, command: ConnectionCommand) {
         if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
             self.command.set(Some(command));
         }
@@ -312,7 +316,7 @@ impl ConnectionEntry {
         }
     }
 
-    /// Adds what moved to the shared counters; says how much that was.
+    /// Adds the bytes moved to the shared counters. Returns their number.
     fn flush(&self) -> u64 {
         let mut sum = 0;
         for direction in Direction::ALL {
@@ -332,7 +336,7 @@ impl ConnectionEntry {
         sum
     }
 
-    /// Returns the bytes since the last sweep.
+    /// Counts a sweep, and returns the bytes moved since the last one.
     fn sweep(&self) -> u64 {
         let moved = self.flush();
         self.recent.set(moved);
@@ -341,9 +345,9 @@ impl ConnectionEntry {
         let settled = self.settled.replace(true);
         let look = self.count_to_look(moved);
         if quiet >= self.quiet_limit.get() {
-            self.tell(ConnectionCommand::Expire);
-        } else if (settled && self.wants_tick.get()) || look {
-            self.tell(ConnectionCommand::Tick);
+            self.send_command(ConnectionCommand::Expire);
+        } else if (settled && self.needs_tick.get()) || look {
+            self.send_command(ConnectionCommand::Tick);
         }
         moved
     }
@@ -352,17 +356,17 @@ impl ConnectionEntry {
 /// The connections of one worker.
 pub struct ConnectionRegistry {
     entries: RefCell<Vec<Rc<ConnectionEntry>>>,
-    /// By their groups.
+    /// Indexed by the number of the backend.
     closings: RefCell<HashMap<u64, Rc<CloseQueue>>>,
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
-    /// Where the next sweep sends the list of connections.
+    /// The channels to which the next sweep sends the list of connections.
     listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
 }
 
 impl ConnectionRegistry {
-    /// The empty registry of a worker.
+    /// Returns the empty registry of a worker.
     pub fn new(loads: Arc<Loads>, worker: usize) -> Rc<Self> {
         Rc::new(Self {
             entries: RefCell::default(),
@@ -374,23 +378,23 @@ impl ConnectionRegistry {
         })
     }
 
-    /// A place at this worker.
+    /// Takes a seat at this worker.
     pub fn seat(&self) -> Seat {
         Seat::take(&self.loads, self.worker)
     }
 
-    /// A place at another worker, if this one has too many connections.
+    /// Takes a seat at another worker, if this one has too many connections.
     pub fn seat_elsewhere(&self) -> Option<(usize, Seat)> {
         let worker = self.loads.less_crowded(self.worker)?;
         Some((worker, self.seat_at(worker)))
     }
 
-    /// A place at a worker, by its number.
+    /// Takes a seat at the worker with this number.
     pub fn seat_at(&self, worker: usize) -> Seat {
         Seat::take(&self.loads, worker)
     }
 
-    /// Adds a connection of a listener, by the listener's number; it leaves when the guard is dropped.
+    /// Adds a connection of the listener with the number `group`. It is removed when the guard is dropped.
     pub fn register(
         self: &Rc<Self>,
         id: u64,
@@ -402,18 +406,18 @@ impl ConnectionRegistry {
     }
 
     /// Adds a connection that comes from another worker.
-    pub fn readmit(self: &Rc<Self>, left: MigratingEntry, seat: Seat) -> RegistryGuard {
-        let entry = ConnectionEntry::new(left.id, 0, left.metrics, left.tallies);
-        entry.groups.set(left.groups);
-        entry.client.set(left.client);
-        left.link.into_iter().for_each(|link| entry.counts_for(link));
-        entry.dropped.set(left.dropped);
-        for (total, before) in entry.totals.iter().zip(left.totals) {
+    pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, seat: Seat) -> RegistryGuard {
+        let entry = ConnectionEntry::new(migrating.id, 0, migrating.metrics, migrating.tallies);
+        entry.groups.set(migrating.groups);
+        entry.client.set(migrating.client);
+        migrating.link.into_iter().for_each(|link| entry.counts_for(link));
+        entry.dropped.set(migrating.dropped);
+        for (total, before) in entry.totals.iter().zip(migrating.totals) {
             total.set(before);
         }
-        // Only what is connected travels, and what was heard before was told before.
+        // Only connected connections migrate, and the other worker has reported the first byte.
         entry.establish();
-        entry.hears_backend();
+        entry.take_first_byte();
         self.enter(entry, seat)
     }
 
@@ -422,23 +426,23 @@ impl ConnectionRegistry {
         let mut entries = self.entries.borrow_mut();
         entry.slot.set(entries.len());
         entries.push(Rc::clone(&entry));
-        // From now on the guard holds the place.
+        // From now on the guard counts the connection.
         self.loads.arrive(self.worker);
         drop(seat);
         RegistryGuard { registry: Rc::clone(self), entry }
     }
 
-    /// Open connections.
+    /// The number of open connections.
     pub fn len(&self) -> usize {
         self.entries.borrow().len()
     }
 
-    /// Whether nobody is here.
+    /// Returns true if no connection is open.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Looks after every connection once; the worker calls it on each [`TICK`].
+    /// Sweeps every connection once. The worker calls it at each [`TICK`].
     pub fn sweep(&self) {
         let entries = self.entries.borrow();
         let moved = match self.listings.take() {
@@ -462,13 +466,13 @@ impl ConnectionRegistry {
         self.give_notice();
     }
 
-    /// Sends the connections that are open, with the next sweep, which looks at each of them anyway.
+    /// Sends the list of open connections with the next sweep, which visits each of them anyway.
     pub fn list(&self, to: oneshot::Sender<OpenConnections>) {
         self.listings.borrow_mut().push(to);
     }
 
-    /// Closes the established connections of a backend one after the other, also those that come later, until
-    /// the notice is withdrawn.
+    /// Closes the established connections of a backend one after the other, and also later ones, until the
+    /// notice is withdrawn.
     ///
     /// # Panics
     ///
@@ -476,12 +480,12 @@ impl ConnectionRegistry {
     pub fn close_in_turn(&self, notice: Arc<CloseNotice>) {
         let group = notice.group();
         if let Some(earlier) = self.closings.borrow_mut().insert(group, CloseQueue::new(notice)) {
-            earlier.give_up();
+            earlier.clear();
         }
         self.give_notice();
     }
 
-    /// Finds those who have not been given notice yet.
+    /// Queues the connections that have not been given notice yet.
     fn give_notice(&self) {
         let mut closings = self.closings.borrow_mut();
         if closings.is_empty() {
@@ -489,27 +493,28 @@ impl ConnectionRegistry {
         }
         closings.retain(|_, closing| {
             if closing.is_over() {
-                closing.give_up();
+                closing.clear();
             }
             !closing.is_over()
         });
         for entry in self.entries.borrow().iter() {
             let [_, backend] = entry.groups.get();
             if entry.established.get()
-                && !entry.noticed.get()
+                && !entry.under_notice.get()
                 && let Some(closing) = closings.get(&backend)
             {
                 closing.add(entry);
             }
         }
-        closings.values().for_each(CloseQueue::go_on);
+        closings.values().for_each(CloseQueue::run);
     }
 
-    /// Tells some streams to move to a worker that moves far fewer bytes, if there is one.
+    /// Moves some streams to a worker that moves far fewer bytes, if there is one.
     ///
-    /// A stream that is blocked most of the time moves too: the order to move replaces the tick that it waits for, and
-    /// the tick comes again on the other worker. A stream moves only if it does not carry more than what evens both
-    /// workers out, so the only stream of a worker stays, and nothing goes back and forth.
+    /// A stream that is blocked most of the time moves too: the command to move replaces the tick that it
+    /// waits for, and the other worker sends the tick again. A stream moves only if it does not carry more
+    /// than the amount that evens both workers out. So the only stream of a worker stays, and no stream moves
+    /// back and forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {
@@ -517,39 +522,39 @@ impl ConnectionRegistry {
             let is_free = matches!(entry.command.get(), None | Some(ConnectionCommand::Tick));
             if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
-                entry.tell(ConnectionCommand::Move(worker));
+                entry.send_command(ConnectionCommand::Move(worker));
             }
         }
     }
 
-    /// Tells every connection that the time for draining is over.
+    /// Closes every connection, as the time of the drain is over.
     pub fn close_all(&self) {
         for entry in self.entries.borrow().iter() {
-            entry.tell(ConnectionCommand::Close(CloseReason::DrainDeadline));
+            entry.send_command(ConnectionCommand::Close(CloseReason::DrainDeadline));
         }
     }
 
-    /// Tells the same to the connections of these listeners and backends.
+    /// Closes the connections of these listeners and backends for the same reason.
     pub fn close_groups(&self, groups: &[u64]) {
-        // Discovery may take away thousands of backends at once, while as many connections are open.
+        // Discovery may remove thousands of backends at once, while as many connections are open.
         let groups: HashSet<u64> = groups.iter().copied().collect();
         for entry in self.entries.borrow().iter() {
             if entry.groups.get().iter().any(|group| groups.contains(group)) {
-                entry.tell(ConnectionCommand::Close(CloseReason::DrainDeadline));
+                entry.send_command(ConnectionCommand::Close(CloseReason::DrainDeadline));
             }
         }
     }
 
-    /// Whether somebody is here or on the way here.
+    /// Returns true if a connection is at this worker or on its way to it.
     pub fn seats_taken(&self) -> bool {
         self.loads.connections(self.worker) > 0
     }
 
-    /// Waits until the last connection that is here has left.
+    /// Waits until the last connection of the registry has been removed.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost; look whether somebody is here and call it again.
+    /// Nothing is lost; check [`ConnectionRegistry::is_empty`] and call it again.
     pub async fn emptied(&self) {
         self.emptied.notified().await;
     }
@@ -567,13 +572,13 @@ impl ConnectionRegistry {
     }
 }
 
-/// Keeps a connection in the registry; on drop it leaves, and its last bytes are counted.
+/// Keeps a connection in the registry. On drop the connection is removed and its last bytes are counted.
 pub struct RegistryGuard {
     registry: Rc<ConnectionRegistry>,
     entry: Rc<ConnectionEntry>,
 }
 
-/// What a connection takes along when it leaves a worker for another.
+/// The parts of an entry that move to another worker.
 #[derive(Debug)]
 pub struct MigratingEntry {
     id: u64,
@@ -587,7 +592,7 @@ pub struct MigratingEntry {
 }
 
 impl RegistryGuard {
-    /// Leaves this worker.
+    /// Takes the connection out of this worker.
     pub fn leave(self) -> MigratingEntry {
         MigratingEntry {
             id: self.entry.id,
@@ -601,7 +606,7 @@ impl RegistryGuard {
         }
     }
 
-    /// A second handle on the entry, which does not keep the connection in the registry.
+    /// Returns a second handle to the entry, which does not keep the connection in the registry.
     pub fn share(&self) -> Rc<ConnectionEntry> {
         Rc::clone(&self.entry)
     }
@@ -662,7 +667,8 @@ mod tests {
         assert_eq!(entry.total(Direction::FromClient), 1);
     }
 
-    /// A sweep may come right after the start of a wait; the time that it ends is not yet over.
+    /// A sweep may come right after the start of a wait. The time that this sweep ends was shorter than a
+    /// tick.
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
@@ -698,7 +704,7 @@ mod tests {
     #[test]
     fn a_connection_younger_than_a_tick_is_left_alone() {
         let (registry, entry) = one();
-        entry.wants_tick(true);
+        entry.needs_tick(true);
         registry.sweep();
         assert_eq!(command(&entry), None);
         registry.sweep();
@@ -709,7 +715,7 @@ mod tests {
     fn a_close_is_not_overwritten_by_a_tick() {
         let (registry, entry) = one();
         registry.sweep();
-        entry.wants_tick(true);
+        entry.needs_tick(true);
         registry.close_all();
         registry.sweep();
         assert_eq!(command(&entry), Some(CLOSE));
@@ -733,7 +739,7 @@ mod tests {
             assert_eq!(command(&entry), None, "{sweep}");
         }
         assert_eq!(looks, [15]);
-        // Bytes that move all the time do not put the look off.
+        // Bytes that move all the time do not delay the check.
         for _ in 0..2 * usize::from(LOOK) {
             entry.moved(Direction::FromClient, Engine::Copied, 1);
             registry.sweep();
@@ -747,21 +753,21 @@ mod tests {
     }
 
     #[test]
-    fn a_command_gives_way_to_a_stronger_one_only() {
+    fn a_command_is_replaced_by_one_of_a_higher_rank_only() {
         let (_registry, entry) = one();
         let ranked = [ConnectionCommand::Tick, ConnectionCommand::Move(1), ConnectionCommand::Expire, CLOSE];
         for (rank, weak) in ranked.into_iter().enumerate() {
             for strong in &ranked[rank..] {
                 for (first, second) in [(weak, *strong), (*strong, weak)] {
-                    entry.tell(first);
-                    entry.tell(second);
+                    entry.send_command(first);
+                    entry.send_command(second);
                     assert_eq!(command(&entry), Some(*strong), "{first:?} {second:?}");
                 }
             }
         }
     }
 
-    /// A blocked stream has ordered a tick at each sweep.
+    /// A blocked stream waits for a tick at each sweep.
     #[test]
     fn blocked_streams_leave_too() {
         let metrics = Metrics::new().listener("l");
@@ -770,7 +776,7 @@ mod tests {
             (0..4).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
         for _ in 0..2 {
             for stream in &streams {
-                stream.wants_tick(true);
+                stream.needs_tick(true);
                 stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
             }
             registry.sweep();
@@ -818,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn what_leaves_one_worker_arrives_whole_at_another() {
+    fn a_migrating_entry_keeps_its_counts() {
         let loads = Loads::new(2);
         let (here, there) =
             (ConnectionRegistry::new(Arc::clone(&loads), 0), ConnectionRegistry::new(Arc::clone(&loads), 1));
@@ -849,16 +855,16 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_heard_once() {
+    fn the_first_byte_of_a_backend_is_reported_once() {
         let (registry, entry) = one();
-        assert!(!entry.hears_backend());
+        assert!(!entry.take_first_byte());
         entry.moved(Direction::FromClient, Engine::Copied, 1);
-        assert!(!entry.hears_backend());
+        assert!(!entry.take_first_byte());
         entry.moved(Direction::FromBackend, Engine::Copied, 1);
-        assert!(entry.hears_backend() && !entry.hears_backend());
+        assert!(entry.take_first_byte() && !entry.take_first_byte());
         let seat = registry.seat();
         let entry = registry.readmit(entry.leave(), seat);
-        assert!(!entry.hears_backend(), "that was told where it came from");
+        assert!(!entry.take_first_byte(), "the other worker reported it");
     }
 
     const DOWN: ConnectionCommand = ConnectionCommand::Close(CloseReason::BackendDown);
@@ -881,8 +887,8 @@ mod tests {
         CloseNotice::new(backend, CloseReason::BackendDown, ClosePace::new(rate))
     }
 
-    /// Waits until one of these is told something, and says which and what.
-    async fn told(entries: &[RegistryGuard]) -> (u64, ConnectionCommand) {
+    /// Waits until one of these gets a command. Returns its number and the command.
+    async fn next_command(entries: &[RegistryGuard]) -> (u64, ConnectionCommand) {
         std::future::poll_fn(|cx| {
             for entry in entries {
                 if let Poll::Ready(command) = entry.poll_command(cx) {
@@ -905,7 +911,7 @@ mod tests {
             let began = std::time::Instant::now();
             registry.close_in_turn(notice(7, 50));
             for expected in [0, 2, 3] {
-                assert_eq!(told(&entries).await, (expected, DOWN));
+                assert_eq!(next_command(&entries).await, (expected, DOWN));
             }
             assert!(began.elapsed() >= Duration::from_millis(40), "the third has the third part");
             assert_eq!(command(&entries[1]), None);
@@ -913,31 +919,31 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_late_is_given_notice_by_the_sweep() {
+    fn a_later_connection_is_given_notice_by_the_sweep() {
         run(async {
             let (registry, mut entries) = connected_to(&[8]);
             registry.close_in_turn(notice(7, 1000));
             let dialling = registry.register(9, 1, registry.seat(), Metrics::new().listener("l"));
             dialling.join(7);
             registry.sweep();
-            assert!(!dialling.noticed.get(), "it may still turn to another backend");
+            assert!(!dialling.under_notice.get(), "it may still turn to another backend");
             dialling.establish();
             registry.sweep();
             registry.sweep();
             entries.push(dialling);
-            assert_eq!(told(&entries).await, (9, DOWN));
+            assert_eq!(next_command(&entries).await, (9, DOWN));
         });
     }
 
     #[test]
-    fn who_has_left_has_no_turn() {
+    fn a_closed_connection_has_no_turn() {
         run(async {
             let (registry, mut entries) = connected_to(&[7; 100]);
             registry.close_in_turn(notice(7, 20));
             entries.drain(..98);
             let began = std::time::Instant::now();
-            assert_eq!(told(&entries).await.1, DOWN);
-            assert_eq!(told(&entries).await.1, DOWN);
+            assert_eq!(next_command(&entries).await.1, DOWN);
+            assert_eq!(next_command(&entries).await.1, DOWN);
             assert!(began.elapsed() < Duration::from_secs(2), "the turns of 98 others were waited for");
         });
     }
@@ -948,19 +954,19 @@ mod tests {
             let (registry, entries) = connected_to(&[7; 5]);
             let first = notice(7, 20);
             registry.close_in_turn(Arc::clone(&first));
-            told(&entries).await;
+            next_command(&entries).await;
             first.withdraw();
             registry.sweep();
             assert!(registry.closings.borrow().is_empty());
-            while entries[1..].iter().any(|entry| entry.noticed.get()) {
+            while entries[1..].iter().any(|entry| entry.under_notice.get()) {
                 yield_now().await;
             }
             assert!(entries.iter().all(|entry| command(entry).is_none()));
-            // They can be given notice again; the first does not obey any more, and so is told again.
+            // They can be given notice again. The first did not obey the command, so it gets another one.
             registry.close_in_turn(notice(7, 1000));
             let mut again = Vec::new();
             for _ in 0..4 {
-                again.push(told(&entries).await.0);
+                again.push(next_command(&entries).await.0);
             }
             again.sort_unstable();
             assert_eq!(again, [1, 2, 3, 4]);

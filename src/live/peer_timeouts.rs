@@ -10,8 +10,8 @@ use crate::sys::tcp::Keepalive;
 /// answers and reads nothing is stalled, and alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerTimeouts {
-    /// How the kernel probes an idle peer. Default: 4 probes, the first after 60 s, at intervals of 15 s, so that the
-    /// connection of a peer that is gone is closed after 120 s. `None` is off: then only the idle timeout closes it.
+    /// The probes of the kernel to an idle peer. Default: 4 probes, the first after 60 s, at intervals of 15 s, so that
+    /// the connection of a peer that is gone is closed after 120 s. `None` is off: then only the idle timeout closes it.
     pub keepalive: Option<Keepalive>,
     /// TCP_USER_TIMEOUT. Default `None`: the relay closes the connection of a peer that has bytes to acknowledge and
     /// answers nothing for about 60 s. With a value the kernel alone decides, and closes stalled peers too.

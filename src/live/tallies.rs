@@ -1,12 +1,12 @@
-//! Where the bytes of a connection are counted besides its listener.
+//! The counts of a connection besides those of its listener.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::telemetry::{BackendCounts, CloseKind, Direction, PoolMetrics, RouteCounts};
 
-/// The counts of a connection's route, pool and backend, as far as they are known. They go along when the connection
-/// goes to another worker.
+/// The counts of a connection's route, pool and backend, as far as they are known. They move with the
+/// connection to another worker.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionTallies {
     route: OnceCell<Arc<RouteCounts>>,
@@ -15,27 +15,27 @@ pub struct ConnectionTallies {
 }
 
 impl ConnectionTallies {
-    /// A route with a name took the connection.
+    /// Sets the named route that took the connection.
     pub fn follow(&self, route: &Arc<RouteCounts>) {
         _ = self.route.set(Arc::clone(route));
     }
 
-    /// The connection asks a pool for a backend.
+    /// Sets the pool that is to serve the connection.
     pub fn ask(&self, pool: &Arc<PoolMetrics>) {
         _ = self.pool.set(Arc::clone(pool));
     }
 
-    /// A backend is connected.
+    /// Sets the connected backend.
     pub fn connect(&self, backend: &Arc<BackendCounts>) {
         _ = self.backend.set(Arc::clone(backend));
     }
 
-    /// Its pool, once it has asked one.
+    /// Returns its pool, once that is known.
     pub fn pool(&self) -> Option<&PoolMetrics> {
         self.pool.get().map(|pool| &**pool)
     }
 
-    /// Counts the end of the connection at its pool and its backend, as far as it came to them. `is_silent` means
+    /// Counts the end of the connection at its pool and its backend, if they are known. `is_silent` means
     /// that the backend was connected and has sent nothing.
     pub fn close(&self, kind: CloseKind, is_silent: bool) {
         if let Some(pool) = self.pool.get() {

@@ -1,8 +1,8 @@
-//! One direction of a relay: read here, write there, until the end is passed on.
+//! One direction of a relay: reads from its source and writes to its sink, until the end is passed on.
 //!
-//! Small things go through a buffer that the whole worker shares, at two system calls a message; what
-//! streams goes through a pipe and is never copied to this process. A direction that waits for its
-//! source holds neither. One that waits for its sink keeps what it has read, and reads no more.
+//! Small messages go through a buffer that the whole worker shares, with two system calls a message. Streams
+//! go through a pipe and are never copied into this process. A direction that waits for its source holds
+//! neither. A direction that waits for its sink keeps the bytes that it has read, and reads no more.
 
 use std::cell::RefCell;
 use std::io;
@@ -15,29 +15,29 @@ use crate::live::ConnectionEntry;
 use crate::sys::Stream;
 use crate::telemetry::{Direction, Engine, PipeFallback};
 
-/// The buffer that the copying directions of a worker share.
+/// The size of the buffer that the copying directions of a worker share.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// How much is read at once until a direction has shown that it streams: so much it may have to keep
-/// when its sink is blocked.
+/// The size of a read until a direction has shown that it streams. The direction may have to keep this many
+/// bytes if its sink is blocked.
 const FIRST_CHUNK: usize = 16 * 1024;
 
-/// A direction streams from here on. Measured: splice is cheaper above about 16 KiB at hand.
+/// A direction streams from this many bytes on. Measured: splice is cheaper above about 16 KiB per read.
 const STREAMS: u32 = 48 * 1024;
 
 /// A direction that spliced copies again below this.
 const TRICKLES: u32 = 16 * 1024;
 
-/// A direction that has moved so much gives the other connections of its worker a turn. Meanwhile more
-/// arrives, and the next turn moves it in fewer calls. Measured with 8 streams: a GiB costs 6 to 15 % less
-/// of the machine's CPU than with turns of 512 KiB.
+/// A direction that has moved this many bytes yields to the other connections of its worker. More bytes
+/// arrive meanwhile, and the next turn moves them in fewer calls. Measured with 8 streams: a GiB costs 6 to
+/// 15 % less of the machine's CPU than with turns of 512 KiB.
 const TURN: usize = 64 * 1024;
 
-/// For so much of its turn a read counts at least: a source that brings one small packet for each splice
-/// would otherwise have the worker for seconds.
+/// The least number of bytes that a read counts for in a turn. Without it a source that brings one small
+/// packet for each splice could occupy the worker for seconds.
 const LEAST: usize = TURN / 128;
 
-/// What the directions of one worker share.
+/// The buffer and the pipes that the directions of one worker share.
 pub struct Engines {
     buffer: RefCell<Box<[u8]>>,
     /// The worker's pipes.
@@ -45,27 +45,27 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// A buffer and a pool of pipes.
+    /// Returns engines with a new buffer and this pool of pipes.
     pub fn new(pipes: PipePool) -> Self {
         Self { buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()), pipes: Rc::new(pipes) }
     }
 
-    /// Lends the buffer, of 64 KiB and full of what others have left there, for one read.
+    /// Lends the buffer for one read. It has 64 KiB and still contains the bytes of earlier reads.
     ///
     /// # Panics
     ///
-    /// When it is lent already.
+    /// If the buffer is lent already.
     pub fn with_buffer<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
         read(&mut self.buffer.borrow_mut())
     }
 }
 
-/// One end of the connection failed while bytes moved.
+/// The failure of one end of a direction while bytes moved.
 #[derive(Debug)]
 pub(super) struct BrokenEnd {
-    /// Which end: where it was read, or where it was written.
+    /// The end that failed.
     pub(super) end: FlowEnd,
-    /// What the kernel said.
+    /// The error that the kernel returned.
     pub(super) error: io::Error,
 }
 
@@ -76,18 +76,18 @@ pub(super) enum FlowEnd {
     Sink,
 }
 
-/// How far a direction has come.
+/// The stage of a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowStage {
-    /// Bytes may come.
+    /// More bytes may come.
     Open,
-    /// The source has ended; what is held goes out, then the end.
+    /// The source has ended. The held bytes are written, then the end is passed on.
     Ending,
-    /// The end was passed on, or the direction given up.
+    /// The end was passed on, or the direction was abandoned.
     Done,
 }
 
-/// What was read and not yet written.
+/// Bytes that were read and not yet written.
 enum HeldBytes {
     Nothing,
     Bytes(Box<Leftover>),
@@ -99,20 +99,20 @@ struct Leftover {
     written: usize,
 }
 
-/// One direction.
+/// The state of one direction.
 pub(super) struct Flow {
     direction: Direction,
     choice: EngineChoice,
     stage: FlowStage,
     splicing: bool,
-    /// Writes to the sink so far, saturating: the second one is the moment for TCP_NODELAY.
+    /// Writes to the sink so far, saturating. TCP_NODELAY is set before the second one.
     pub(super) writes: u8,
-    /// Bytes moved lately, halved each time the source runs dry.
+    /// Bytes moved recently; halved each time the source has no more.
     streak: u32,
     held: HeldBytes,
 }
 
-/// Where a direction reads and writes and whom it tells.
+/// The sockets of a direction, the worker's engines, and the entry that counts its bytes.
 #[derive(Clone, Copy)]
 pub(super) struct FlowContext<'a> {
     pub(super) source: &'a Stream,
@@ -135,7 +135,7 @@ impl Flow {
         }
     }
 
-    /// Takes over bytes that were read before, and whether the source had ended behind them.
+    /// Takes over bytes that were read before, and the stage of the direction.
     pub(super) fn resume(&mut self, bytes: Vec<u8>, stage: FlowStage) {
         if !bytes.is_empty() {
             self.held = HeldBytes::Bytes(Box::new(Leftover { bytes, written: 0 }));
@@ -143,7 +143,7 @@ impl Flow {
         self.stage = stage;
     }
 
-    /// Gives up and hands out the bytes it holds.
+    /// Ends the direction and returns the bytes that it holds.
     pub(super) fn stop(self) -> io::Result<(Vec<u8>, FlowStage)> {
         let bytes = match self.held {
             HeldBytes::Nothing => Vec::new(),
@@ -153,32 +153,32 @@ impl Flow {
         Ok((bytes, self.stage))
     }
 
-    /// Whether the end was passed on.
+    /// Returns true if the end was passed on.
     pub(super) fn is_done(&self) -> bool {
         self.stage == FlowStage::Done
     }
 
-    /// Whether the source has ended, orderly.
+    /// Returns true if the source has ended with a FIN.
     pub(super) fn has_ended(&self) -> bool {
         self.stage != FlowStage::Open
     }
 
-    /// Whether bytes wait for the sink.
+    /// Returns true if bytes wait for the sink.
     pub(super) fn is_blocked(&self) -> bool {
         self.held() > 0
     }
 
-    /// Whether it holds nothing, not even an empty pipe, and waits for its source.
+    /// Returns true if it holds nothing, not even an empty pipe, and waits for its source.
     fn is_at_rest(&self) -> bool {
         matches!((&self.held, self.stage), (HeldBytes::Nothing, FlowStage::Open))
     }
 
-    /// Whether it does not read, and so does not hear of its source.
-    pub(super) fn is_deaf(&self) -> bool {
+    /// Returns true if it does not read, and so does not notice a reset of its source.
+    pub(super) fn has_stopped_reading(&self) -> bool {
         self.is_blocked() || self.has_ended()
     }
 
-    /// Bytes read and not yet written.
+    /// The number of bytes that were read and not yet written.
     pub(super) fn held(&self) -> usize {
         match &self.held {
             HeldBytes::Nothing => 0,
@@ -187,7 +187,7 @@ impl Flow {
         }
     }
 
-    /// Gives the direction up and throws away what it holds; says how much that was.
+    /// Ends the direction and discards the bytes that it holds. Returns their number.
     pub(super) fn abandon(&mut self) -> usize {
         let lost = self.held();
         self.held = HeldBytes::Nothing;
@@ -195,30 +195,30 @@ impl Flow {
         lost
     }
 
-    /// Moves what can be moved now. Ready when the end was passed on, or an end broke.
+    /// Moves the bytes that can be moved now. Ready when the end was passed on, or an end failed.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        place: FlowContext<'_>,
+        context: FlowContext<'_>,
     ) -> Poll<Result<(), BrokenEnd>> {
-        ready!(self.poll_to_end(cx, place))?;
-        self.pass_end(place);
+        ready!(self.poll_to_end(cx, context))?;
+        self.pass_end(context);
         Poll::Ready(Ok(()))
     }
 
-    /// As [`Flow::poll`], but leaves it to the caller to pass the end on.
+    /// Does the same as [`Flow::poll`], but the caller must pass the end on.
     pub(super) fn poll_to_end(
         &mut self,
         cx: &mut Context<'_>,
-        place: FlowContext<'_>,
+        context: FlowContext<'_>,
     ) -> Poll<Result<(), BrokenEnd>> {
-        if self.is_at_rest() && place.source.poll_readable(cx).is_pending() {
-            // It was the other direction that woke the task.
+        if self.is_at_rest() && context.source.poll_readable(cx).is_pending() {
+            // The other direction caused the wakeup.
             return Poll::Pending;
         }
         let mut turn = 0;
         while self.stage != FlowStage::Done {
-            ready!(self.poll_flush(cx, place))?;
+            ready!(self.poll_flush(cx, context))?;
             if self.stage == FlowStage::Ending {
                 break;
             }
@@ -226,7 +226,7 @@ impl Flow {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match self.poll_move(cx, place) {
+            match self.poll_move(cx, context) {
                 Poll::Ready(Ok(0)) => self.stage = FlowStage::Ending,
                 Poll::Ready(Ok(moved)) => {
                     turn += moved.max(LEAST);
@@ -235,7 +235,7 @@ impl Flow {
                 }
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                 Poll::Pending => {
-                    self.ran_dry();
+                    self.source_is_drained();
                     return Poll::Pending;
                 }
             }
@@ -243,23 +243,23 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Writes what is held until nothing is.
-    fn poll_flush(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<(), BrokenEnd>> {
+    /// Writes all held bytes.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, context: FlowContext<'_>) -> Poll<Result<(), BrokenEnd>> {
         while self.is_blocked() {
-            self.before_write(place.sink);
+            self.before_write(context.sink);
             let (written, engine) = match &mut self.held {
                 HeldBytes::Nothing => break,
                 HeldBytes::Bytes(leftover) => {
-                    let written = ready!(place.sink.poll_send(cx, &leftover.bytes[leftover.written..]));
+                    let written = ready!(context.sink.poll_send(cx, &leftover.bytes[leftover.written..]));
                     if let Ok(n) = written {
                         leftover.written += n;
                     }
                     (written, Engine::Copied)
                 }
-                HeldBytes::Pipe(pipe) => (ready!(place.sink.poll_drain(cx, pipe)), Engine::Spliced),
+                HeldBytes::Pipe(pipe) => (ready!(context.sink.poll_drain(cx, pipe)), Engine::Spliced),
             };
             let written = written.map_err(|error| BrokenEnd { end: FlowEnd::Sink, error })?;
-            self.wrote(place, engine, written);
+            self.wrote(context, engine, written);
         }
         if matches!(self.held, HeldBytes::Bytes(_)) {
             self.held = HeldBytes::Nothing;
@@ -267,43 +267,51 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once, holding nothing but perhaps an empty pipe; what was read is written at once or held.
-    /// 0 is the end of the source.
-    fn poll_move(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<usize, BrokenEnd>> {
+    /// Reads once. At most an empty pipe is held before. The bytes are written at once or held. Returns 0 at
+    /// the end of the source.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: FlowContext<'_>,
+    ) -> Poll<Result<usize, BrokenEnd>> {
         if !self.splicing {
-            return self.poll_copy(cx, place);
+            return self.poll_copy(cx, context);
         }
-        // A source without anything to read borrows no pipe, and is not counted as one that got none.
-        ready!(place.source.poll_readable(cx));
-        if let Some(mut pipe) = self.take_pipe(place.engines) {
-            let filled = place.source.poll_fill(cx, &mut pipe);
+        // A source without bytes borrows no pipe, and is not counted as one that got no pipe.
+        ready!(context.source.poll_readable(cx));
+        if let Some(mut pipe) = self.take_pipe(context.engines) {
+            let filled = context.source.poll_fill(cx, &mut pipe);
             self.held = HeldBytes::Pipe(pipe);
             return match ready!(filled) {
-                // Perhaps the end; a read knows.
-                Ok(0) => self.poll_copy(cx, place),
+                // This may be the end; a read shows it.
+                Ok(0) => self.poll_copy(cx, context),
                 Ok(moved) => Poll::Ready(Ok(moved)),
                 Err(error) => match unsupported(&error) {
                     Some(why) => {
-                        self.never_splice_again(place.engines, why);
-                        self.poll_copy(cx, place)
+                        self.never_splice_again(context.engines, why);
+                        self.poll_copy(cx, context)
                     }
                     None => Poll::Ready(Err(BrokenEnd { end: FlowEnd::Source, error })),
                 },
             };
         }
-        self.poll_copy(cx, place)
+        self.poll_copy(cx, context)
     }
 
-    fn poll_copy(&mut self, cx: &mut Context<'_>, place: FlowContext<'_>) -> Poll<Result<usize, BrokenEnd>> {
-        let mut buffer = place.engines.buffer.borrow_mut();
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        context: FlowContext<'_>,
+    ) -> Poll<Result<usize, BrokenEnd>> {
+        let mut buffer = context.engines.buffer.borrow_mut();
         let chunk = if self.streak < STREAMS { FIRST_CHUNK } else { BUFFER_SIZE };
-        let read = ready!(place.source.poll_recv(cx, &mut buffer[..chunk]))
+        let read = ready!(context.source.poll_recv(cx, &mut buffer[..chunk]))
             .map_err(|error| BrokenEnd { end: FlowEnd::Source, error })?;
         if read == 0 {
             return Poll::Ready(Ok(0));
         }
-        self.before_write(place.sink);
-        let written = match place.sink.poll_send(cx, &buffer[..read]) {
+        self.before_write(context.sink);
+        let written = match context.sink.poll_send(cx, &buffer[..read]) {
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => {
                 // The bytes are kept so that they are counted as dropped.
@@ -314,7 +322,7 @@ impl Flow {
             Poll::Pending => 0,
         };
         if written > 0 {
-            self.wrote(place, Engine::Copied, written);
+            self.wrote(context, Engine::Copied, written);
         }
         if written < read {
             let bytes = buffer[written..read].to_vec();
@@ -323,16 +331,16 @@ impl Flow {
         Poll::Ready(Ok(read))
     }
 
-    /// Passes the end on. A sink that is already gone shows itself to the other direction.
-    pub(super) fn pass_end(&mut self, place: FlowContext<'_>) {
+    /// Passes the end on. If the sink is already gone, the other direction reports it.
+    pub(super) fn pass_end(&mut self, context: FlowContext<'_>) {
         if self.stage == FlowStage::Ending {
             self.held = HeldBytes::Nothing;
-            let _ = place.sink.finish();
+            let _ = context.sink.finish();
             self.stage = FlowStage::Done;
         }
     }
 
-    /// The pipe in hand, or one from the pool.
+    /// Returns the held pipe, or one from the pool.
     fn take_pipe(&mut self, engines: &Engines) -> Option<LentPipe> {
         match std::mem::replace(&mut self.held, HeldBytes::Nothing) {
             HeldBytes::Pipe(pipe) => Some(pipe),
@@ -340,14 +348,14 @@ impl Flow {
         }
     }
 
-    /// The source has nothing more for now: what is in hand is empty and goes back.
-    fn ran_dry(&mut self) {
+    /// Gives the empty pipe back, as the source has no more bytes now.
+    fn source_is_drained(&mut self) {
         self.held = HeldBytes::Nothing;
         self.streak /= 2;
         self.choose();
     }
 
-    /// Splices what streams, copies what trickles.
+    /// Chooses splice for streams and copies for small messages.
     fn choose(&mut self) {
         if self.choice == EngineChoice::Auto {
             self.splicing = self.streak >= if self.splicing { TRICKLES } else { STREAMS };
@@ -361,7 +369,7 @@ impl Flow {
         self.splicing = false;
     }
 
-    /// TCP_NODELAY comes before the second write to a socket that we opened; the first leaves at once anyway.
+    /// Sets TCP_NODELAY before the second write to a backend's socket. The first write leaves at once anyway.
     fn before_write(&mut self, sink: &Stream) {
         if self.direction == Direction::FromClient && self.writes == 1 {
             let _ = crate::sys::socket::set_nodelay(sink);
@@ -369,12 +377,12 @@ impl Flow {
         self.writes = self.writes.saturating_add(1);
     }
 
-    fn wrote(&mut self, place: FlowContext<'_>, engine: Engine, bytes: usize) {
-        place.entry.moved(self.direction, engine, bytes as u64);
+    fn wrote(&mut self, context: FlowContext<'_>, engine: Engine, bytes: usize) {
+        context.entry.moved(self.direction, engine, bytes as u64);
     }
 }
 
-/// Why splice does not work here at all, if that is what an error says.
+/// Returns the reason for which splice cannot work here, if the error means that.
 fn unsupported(error: &io::Error) -> Option<PipeFallback> {
     match error.kind() {
         io::ErrorKind::InvalidInput => Some(PipeFallback::Einval),

@@ -1,11 +1,11 @@
-//! Moves bytes both ways until both sides are done.
+//! Moves bytes in both directions until both sides have finished.
 //!
-//! A [`Relay`] owns the two sockets and is two [`flow`]s, one per direction, polled in one task. It
-//! knows no names, no TLS and no pools. It holds no timer: its worker's sweep notices silence and
-//! tells it through its [`live::Entry`](crate::live::Entry).
+//! A [`Relay`] owns the two sockets and has two [`flow`]s, one for each direction, which one task polls. It
+//! has no names, no TLS and no pools. It has no timer: the sweep of its worker notices silence and sends a
+//! command through its [`ConnectionEntry`](crate::live::ConnectionEntry).
 //!
-//! Ends are exact. A FIN is passed on behind the last byte, and the other direction goes on. A reset
-//! is passed on as a reset ([`broken`]). What was read and could not be delivered is counted.
+//! Ends are exact. A FIN is passed on after the last byte, and the other direction goes on. A reset is passed
+//! on as a reset ([`broken`]). Bytes that were read and could not be delivered are counted.
 
 pub mod broken;
 pub mod flow;
@@ -28,29 +28,30 @@ use flow::{Flow, FlowContext};
 use peers::{PeerFault, PeerTrackers};
 pub use pipe_pool::PipePool;
 
-/// How a relay works.
+/// The options of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayOptions {
-    /// Which engine moves the bytes. Default [`EngineChoice::Auto`].
+    /// The engine that moves the bytes. Default [`EngineChoice::Auto`].
     pub engine: EngineChoice,
-    /// Closed when no byte moved either way for so long. Default 1 h.
+    /// The connection is closed if no byte moved in either direction for this time. Default 1 h.
     pub idle_timeout: Duration,
-    /// Closed when one side is finished and the other silent for so long. Default 60 s.
+    /// The connection is closed if one side has finished and the other was silent for this time.
+    /// Default 60 s.
     pub half_closed_timeout: Duration,
-    /// After a reset: how long what was already read may still be delivered. Default 1 s.
+    /// After a reset: the time in which bytes that were already read may still be delivered. Default 1 s.
     pub reset_linger: Duration,
     /// The timeouts of a client that does not answer or does not read.
     pub client: PeerTimeouts,
 }
 
-/// Which engine moves the bytes.
+/// The choice of the engine that moves the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
-    /// Copies what is small and splices what streams.
+    /// Copies small messages and splices streams.
     Auto,
     /// Splices from the first byte.
     Splice,
-    /// Copies always.
+    /// Always copies.
     Copy,
 }
 
@@ -78,9 +79,9 @@ pub struct RelaySettings {
 /// The two sides of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Who connected to us.
+    /// The client that connected to this process.
     Client,
-    /// Whom we connected to.
+    /// The backend that this process connected to.
     Backend,
 }
 
@@ -89,22 +90,22 @@ impl Side {
     const BOTH: [Self; 2] = [Self::Client, Self::Backend];
 }
 
-/// How a relay ended.
+/// The way in which a relay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayEnd {
     /// Both sides finished.
     Finished {
-        /// Who finished first.
+        /// The side that finished first.
         first: Side,
     },
-    /// A side reset the connection; the other was reset in turn.
+    /// A side reset the connection; the other side was reset too.
     Reset {
-        /// Who did.
+        /// The side that sent the reset.
         by: Side,
     },
-    /// A side no longer answers: neither keepalive probes nor data.
+    /// A side no longer answers, neither keepalive probes nor data.
     Vanished {
-        /// Who.
+        /// The side.
         side: Side,
     },
     /// A side answers, but took no byte for its stall timeout.
@@ -112,32 +113,32 @@ pub enum RelayEnd {
         /// The side.
         side: Side,
     },
-    /// No byte moved for too long.
+    /// No byte moved for the idle timeout.
     Idle,
-    /// One side had finished and the other was silent for too long.
+    /// One side had finished, and the other was silent for the half-closed timeout.
     HalfClosed,
-    /// The worker said so.
+    /// The worker closed it by a command.
     Closed {
-        /// And why.
+        /// The reason in the command.
         reason: CloseReason,
     },
-    /// It is to go on in another worker: [`Relay::stop`] it.
+    /// It is to go on in another worker; the caller must [`Relay::stop`] it.
     Moved {
         /// The worker's number.
         to: usize,
     },
 }
 
-/// What a stopped relay gives back; [`Relay::resume`] goes on with it.
+/// The parts of a stopped relay. [`Relay::resume`] continues with them.
 #[derive(Debug)]
 pub struct RelayParts {
     /// The client's socket.
     pub client: Stream,
     /// The backend's socket.
     pub backend: Stream,
-    /// Bytes read from the client and not yet written, and how far that direction had come.
+    /// Bytes read from the client and not yet written, and the stage of that direction.
     pub from_client: (Vec<u8>, FlowStage),
-    /// Bytes read from the backend and not yet written, and how far that direction had come.
+    /// Bytes read from the backend and not yet written, and the stage of that direction.
     pub from_backend: (Vec<u8>, FlowStage),
 }
 
@@ -147,16 +148,16 @@ pub struct Relay {
     backend: Stream,
     from_client: Flow,
     from_backend: Flow,
-    /// Who finished first, once somebody has.
+    /// The side that finished first, if one has.
     first: Option<Side>,
-    /// Whether the backend's socket still lacks its late options.
+    /// True if the backend's socket still needs its late options.
     options_due: bool,
     peers: Option<Box<PeerTrackers>>,
     settings: RelaySettings,
     engines: Rc<Engines>,
 }
 
-/// What stopped the two directions; [`Relay::end`] says what is to be done about it.
+/// The cause that stopped the two directions. [`Relay::end`] turns it into an end.
 pub struct RelayStop(StopCause);
 
 /// A side that broke while bytes moved.
@@ -165,13 +166,13 @@ pub struct RelayBreak(BrokenSide);
 enum StopCause {
     Finished(Side),
     Broken(BrokenSide),
-    Told(ConnectionCommand),
+    Command(ConnectionCommand),
     Stalled(Side),
 }
 
 impl Relay {
-    /// A relay between two fresh sockets. `first_bytes_sent` says that the backend has already been
-    /// written to.
+    /// Returns a relay between two new sockets. `first_bytes_sent` is true if the backend has been sent
+    /// bytes.
     pub fn new(
         client: Stream,
         backend: Stream,
@@ -196,7 +197,7 @@ impl Relay {
         }
     }
 
-    /// A relay that goes on where another was stopped.
+    /// Returns a relay that continues a stopped one.
     pub fn resume(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
         let mut relay = Self::new(parts.client, parts.backend, true, settings, engines);
         relay.from_client.resume(parts.from_client.0, parts.from_client.1);
@@ -209,16 +210,16 @@ impl Relay {
         relay
     }
 
-    /// What it obeys.
+    /// Returns the settings of the relay.
     pub fn settings(&self) -> RelaySettings {
         self.settings.clone()
     }
 
-    /// Stops and gives everything back, between two polls of [`Relay::run`].
+    /// Stops the relay between two polls of [`Relay::run`], and returns its parts.
     ///
     /// # Errors
     ///
-    /// When the bytes in a pipe cannot be read back; both sides are then reset.
+    /// An error if the bytes in a pipe cannot be read back. Both sides are then reset.
     pub fn stop(mut self) -> io::Result<RelayParts> {
         self.unbound_peers();
         let Self { client, backend, from_client, from_backend, .. } = self;
@@ -232,12 +233,12 @@ impl Relay {
         }
     }
 
-    /// Moves bytes until the connection has ended, and closes nothing before that: dropping the relay does.
+    /// Moves bytes until the connection has ended. The sockets are closed only when the relay is dropped.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken,
-    /// cancelling cuts short what was still to be delivered.
+    /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken, a
+    /// cancelled call loses the bytes that were still to be delivered.
     pub async fn run(&mut self, entry: &RegistryGuard) -> RelayEnd {
         self.begin(entry);
         let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
@@ -247,10 +248,10 @@ impl Relay {
         }
     }
 
-    /// Starts the wait for silence. To be called once before [`Relay::poll`].
+    /// Starts the wait for silence. Must be called once before [`Relay::poll`].
     pub fn begin(&self, entry: &RegistryGuard) {
         entry.expire_after(self.silence_limit());
-        entry.wants_tick(self.wants_tick());
+        entry.needs_tick(self.needs_tick());
         // Bytes may have been sent before this relay began, also by another worker.
         entry.look_again(peers::MOVING);
     }
@@ -259,7 +260,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// A side broke: [`Relay::pass_on`] takes time to tell the other.
+    /// Returns the break of a side; [`Relay::pass_on`] takes time to pass it on to the other side.
     pub fn end(&mut self, stopped: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, RelayBreak> {
         match stopped.0 {
             StopCause::Finished(first) => {
@@ -271,12 +272,12 @@ impl Relay {
                 Ok(RelayEnd::Stalled { side })
             }
             StopCause::Broken(broken) => Err(RelayBreak(broken)),
-            StopCause::Told(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
-            StopCause::Told(command) => Ok(self.cut(command, entry)),
+            StopCause::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
+            StopCause::Command(command) => Ok(self.cut(command, entry)),
         }
     }
 
-    /// Passes a reset on, behind what was still to be delivered.
+    /// Passes a reset on, after the bytes that were still to be delivered.
     ///
     /// # Cancel safety
     ///
@@ -288,7 +289,7 @@ impl Relay {
         broken.end()
     }
 
-    /// Moves what can be moved now; ready when the directions have stopped.
+    /// Moves the bytes that can be moved now. Ready when the directions have stopped.
     pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
         self.poll_steady(cx, entry).map(RelayStop)
     }
@@ -297,21 +298,21 @@ impl Relay {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 ConnectionCommand::Tick => {
-                    if let Some(why) = self.look_after(entry) {
-                        return Poll::Ready(why);
+                    if let Some(cause) = self.do_tick(entry) {
+                        return Poll::Ready(cause);
                     }
                 }
                 ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
-                command => return Poll::Ready(StopCause::Told(command)),
+                command => return Poll::Ready(StopCause::Command(command)),
             }
         }
         for side in Side::BOTH {
-            let (flow, place) = self.parts(side, entry);
+            let (flow, context) = self.parts(side, entry);
             if flow.is_done() {
                 continue;
             }
-            match (flow.poll_to_end(cx, place), self.first) {
-                // The sockets are closed now, which sends the last end without a call of its own.
+            match (flow.poll_to_end(cx, context), self.first) {
+                // The sockets are closed next, which sends the last FIN without a call of its own.
                 (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(StopCause::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
                 (Poll::Ready(Err(fault)), _) => {
@@ -320,11 +321,11 @@ impl Relay {
                 (Poll::Pending, _) => {}
             }
         }
-        entry.wants_tick(self.wants_tick());
+        entry.needs_tick(self.needs_tick());
         Poll::Pending
     }
 
-    /// The direction that reads from a side, and where it works.
+    /// Returns the direction that reads from a side, and the context that it works in.
     fn parts<'a>(&'a mut self, from: Side, entry: &'a RegistryGuard) -> (&'a mut Flow, FlowContext<'a>) {
         let engines = &*self.engines;
         let (client, backend) = (&self.client, &self.backend);
@@ -339,31 +340,31 @@ impl Relay {
     }
 
     fn pass_first_end(&mut self, side: Side, entry: &RegistryGuard) {
-        let (flow, place) = self.parts(side, entry);
-        flow.pass_end(place);
+        let (flow, context) = self.parts(side, entry);
+        flow.pass_end(context);
         self.first = Some(side);
         entry.expire_after(self.silence_limit());
     }
 
-    /// Whether there is something to look after: an option to set, or a side that is not being read.
-    fn wants_tick(&self) -> bool {
-        self.options_due || self.from_client.is_deaf() || self.from_backend.is_deaf()
+    /// Returns true if a tick has work to do: an option to set, or a side that is not read.
+    fn needs_tick(&self) -> bool {
+        self.options_due || self.from_client.has_stopped_reading() || self.from_backend.has_stopped_reading()
     }
 
-    /// The housekeeping of a connection that has lived for a while.
+    /// Does the work of a tick.
     ///
-    /// A direction whose sink is blocked or whose source has ended does not read, so it does not hear
-    /// that its source was reset; here it is asked.
-    fn look_after(&mut self, entry: &RegistryGuard) -> Option<StopCause> {
+    /// A direction whose sink is blocked or whose source has ended does not read, so it does not notice a
+    /// reset of its source. The socket's error is checked here instead.
+    fn do_tick(&mut self, entry: &RegistryGuard) -> Option<StopCause> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
         }
-        entry.wants_tick(self.wants_tick());
+        entry.needs_tick(self.needs_tick());
         for side in Side::BOTH {
-            let (flow, place) = self.parts(side, entry);
-            if flow.is_deaf() && place.source.has_error() {
-                return Some(StopCause::Broken(BrokenSide::noticed(side, place.source.take_error())));
+            let (flow, context) = self.parts(side, entry);
+            if flow.has_stopped_reading() && context.source.has_error() {
+                return Some(StopCause::Broken(BrokenSide::noticed(side, context.source.take_error())));
             }
         }
         if !entry.look_is_due() {
@@ -375,7 +376,7 @@ impl Relay {
         })
     }
 
-    /// Ends the connection on our own decision.
+    /// Ends the connection by a decision of this process.
     ///
     /// A side that still expected bytes is reset, so that a transfer cut short never looks complete.
     fn cut(&mut self, command: ConnectionCommand, entry: &RegistryGuard) -> RelayEnd {
@@ -395,7 +396,7 @@ impl Relay {
         }
     }
 
-    /// Resets both sides, and counts the bytes that are thrown away.
+    /// Resets both sides, and counts the bytes that are discarded.
     fn reset_both(&mut self, entry: &RegistryGuard) {
         let waiting = self.from_client.abandon() + self.from_backend.abandon();
         entry.dropped(waiting as u64);

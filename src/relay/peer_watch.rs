@@ -1,39 +1,40 @@
 //! Decides whether a peer that has bytes to acknowledge is alive, stalled or gone.
 //!
-//! Pure: the relay reads the clock and asks the kernel. A peer is judged only while bytes for it, sent or still in the
-//! kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the kernel asks it ever more
-//! rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several questions in a row got no answer. A
-//! question is a packet that the kernel sends and the peer must answer: a retransmission or a probe of a closed window.
+//! Pure: the relay reads the clock and queries the kernel. A peer is judged only while bytes for it, sent or
+//! still in the kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the
+//! kernel probes it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several
+//! questions in a row got no answer. A question is a packet that the kernel sends and the peer must answer: a
+//! retransmission or a probe of a closed window.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::tcp::PeerState;
 
-/// A peer that answers nothing for this time is gone, if the kernel asked it.
+/// A peer that answers nothing for this time is gone, if the kernel sent it questions.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(60);
 
-/// The least number of questions in a row that a peer must leave without an answer to be gone.
+/// The least number of questions in a row without an answer after which a peer is gone.
 const UNANSWERED: u8 = 3;
 
 /// The longest time between two questions to a silent peer: 12 of them in [`GONE_AFTER`], so that a path that loses
 /// 30 % of its packets in each direction leaves all of them unanswered once in 3,000 times.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(5);
 
-/// How long the kernel retransmits data by default: tcp_retries2 of 15.
-const KERNEL_PATIENCE: Duration = Duration::from_secs(924);
+/// The time for which the kernel retransmits data by default: tcp_retries2 of 15.
+const KERNEL_RETRANSMITS_FOR: Duration = Duration::from_secs(924);
 
-/// What happened to the bytes for a peer since the last look.
+/// The change of the bytes for a peer since the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Every byte is acknowledged.
     Drained,
-    /// Bytes wait, and some were acknowledged, or this is the first look at them.
+    /// Bytes wait. Some were acknowledged, or this is the first check of them.
     Moved,
     /// Bytes wait, and none was acknowledged for this time.
     Stuck(Duration),
 }
 
-/// The bytes for one peer as the last look saw them.
+/// The bytes for one peer at the last check.
 #[derive(Debug, Default)]
 pub(super) struct PeerWatch {
     waiting: Option<UnacknowledgedBytes>,
@@ -41,7 +42,7 @@ pub(super) struct PeerWatch {
 
 #[derive(Debug)]
 struct UnacknowledgedBytes {
-    /// The time of the last look that saw an acknowledgement, or of the first look.
+    /// The time of the last check that found an acknowledgement, or of the first check.
     since: Instant,
     /// Bytes acknowledged, counted from the start of the relay; below 0 if bytes were sent before it.
     acknowledged: i64,
@@ -49,8 +50,8 @@ struct UnacknowledgedBytes {
 }
 
 impl PeerWatch {
-    /// Takes a look. `written` is the number of bytes ever written for the peer; the kernel still holds
-    /// `unacknowledged` of them.
+    /// Checks the bytes for the peer. `written` is the number of bytes ever written for it; the kernel still
+    /// holds `unacknowledged` of them.
     pub(super) fn look(&mut self, now: Instant, written: u64, unacknowledged: usize) -> Progress {
         if unacknowledged == 0 {
             self.waiting = None;
@@ -72,7 +73,7 @@ impl PeerWatch {
         Progress::Stuck(now.saturating_duration_since(before.since))
     }
 
-    /// Whether the last look saw unacknowledged bytes.
+    /// Returns true if the last check found unacknowledged bytes.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
@@ -82,9 +83,9 @@ fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Whether a peer that acknowledged nothing for `stuck` is gone.
+/// Returns true if a peer that acknowledged nothing for `stuck` is gone.
 pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
-    // The kernel's time of silence also grows while the connection is idle and the peer is not asked.
+    // The kernel's time of silence also grows while the connection is idle and the kernel sends no questions.
     let silent = peer.silent.min(stuck);
     if silent < GONE_AFTER {
         return false;
@@ -99,16 +100,16 @@ pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
     peer.backoff > 0 && silent >= peer.retransmit_timeout * u32::from(UNANSWERED)
 }
 
-/// How the kernel shall ask a peer that acknowledges nothing.
+/// The questions of the kernel to a peer that acknowledges nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeSettings {
     /// The longest time between two of them.
     pub(super) between: Duration,
-    /// How long the kernel asks at most; `None` leaves that to the kernel.
-    pub(super) patience: Option<Duration>,
+    /// The longest time for which the kernel sends them; `None` leaves that to the kernel.
+    pub(super) limit: Option<Duration>,
 }
 
-/// Returns how the kernel shall ask a peer in this state; `None` leaves it to the kernel.
+/// Returns the questions that a peer in this state should get; `None` leaves them to the kernel.
 ///
 /// The kernel retransmits data a fixed number of times (tcp_retries2). So with a short time between two retransmissions
 /// it would soon close the connection of a peer that answers but has no room in its buffer. For this case the socket
@@ -122,7 +123,7 @@ pub(super) fn questions(peer: &PeerState) -> Option<ProbeSettings> {
     let is_probed = peer.unacknowledged == 0;
     (is_probed || peer.window > 0).then_some(ProbeSettings {
         between: BETWEEN_QUESTIONS,
-        patience: (!is_probed).then_some(KERNEL_PATIENCE),
+        limit: (!is_probed).then_some(KERNEL_RETRANSMITS_FOR),
     })
 }
 
@@ -241,11 +242,11 @@ mod tests {
         let most = (GONE_AFTER.as_secs() / BETWEEN_QUESTIONS.as_secs()) as u8;
         assert!(most > 2 * UNANSWERED);
         let closed = |peer: PeerState| PeerState { window: 0, ..peer };
-        let probes = Some(ProbeSettings { between: BETWEEN_QUESTIONS, patience: None });
+        let probes = Some(ProbeSettings { between: BETWEEN_QUESTIONS, limit: None });
         assert_eq!(questions(&peer(0, 0, 3, 0)), probes);
         assert_eq!(questions(&closed(peer(0, 0, 3, 0))), probes);
         let retransmissions =
-            Some(ProbeSettings { between: BETWEEN_QUESTIONS, patience: Some(KERNEL_PATIENCE) });
+            Some(ProbeSettings { between: BETWEEN_QUESTIONS, limit: Some(KERNEL_RETRANSMITS_FOR) });
         assert_eq!(questions(&peer(0, 3, 3, 1)), retransmissions);
         assert_eq!(questions(&closed(peer(0, 3, 3, 1))), None, "two lost packets would close it");
     }

@@ -1,9 +1,10 @@
-//! Sets the late socket options of a relay's backend, and finds out whether a peer is gone or stalled.
+//! Sets the late socket options of a relay's backend, and detects a peer that is gone or stalled.
 //!
-//! The relay asks the kernel only about connections with unacknowledged bytes, at most every two seconds. It does not
-//! ask about other connections until bytes move again ([`ConnectionEntry::look_again`]). The time between two questions of the
-//! kernel to a peer is bounded only while the peer acknowledges nothing. Before a socket is closed, it gets the
-//! kernel's own bound back, because the kernel also uses the bound to give up the last bytes of a closed socket.
+//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds.
+//! It does not query it about other connections until bytes move again ([`ConnectionEntry::look_again`]). The
+//! time between two questions of the kernel to a peer is bounded only while the peer acknowledges nothing.
+//! Before a socket is closed, it gets the kernel's own bound back, because the kernel also uses the bound to
+//! give up the last bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::live::{ConnectionEntry, PeerTimeouts, TICK};
 use crate::sys::{Stream, socket, tcp};
 use crate::telemetry::Direction;
 
-/// Sweeps between two looks at unacknowledged bytes: 5 s while some are acknowledged, 2 s while none are.
+/// Sweeps between two checks of unacknowledged bytes: 5 s while some are acknowledged, 2 s while none are.
 pub(super) const MOVING: u8 = 10;
 const STUCK: u8 = 4;
 
@@ -24,7 +25,7 @@ const STUCK: u8 = 4;
 pub(super) struct PeerTrackers {
     client: PeerTracker,
     backend: PeerTracker,
-    /// How long no byte has moved since one side finished, while bytes waited for a peer.
+    /// The time in which no byte has moved since one side finished, while bytes waited for a peer.
     silent: Duration,
 }
 
@@ -41,7 +42,7 @@ struct BoundedProbes {
     questions: ProbeSettings,
 }
 
-/// Why a look ends the connection.
+/// The reason for which a check ends the connection.
 pub(super) enum PeerFault {
     Gone(Side),
     Stalled(Side),
@@ -62,7 +63,7 @@ impl Relay {
         }
     }
 
-    /// Asks the kernel about both peers, and arranges the next look if bytes wait for one of them.
+    /// Checks both peers, and schedules the next check if bytes wait for one of them.
     pub(super) fn look_at_peers(&mut self, entry: &ConnectionEntry, now: Instant) -> Option<PeerFault> {
         let mut again = None;
         for side in Side::BOTH {
@@ -84,7 +85,8 @@ impl Relay {
         None
     }
 
-    /// Looks at one side. If its peer acknowledged bytes, the time of silence begins anew, as it does when bytes move.
+    /// Checks one side. If its peer acknowledged bytes, the time of silence starts again, as it does when
+    /// bytes move.
     fn look_at(&mut self, side: Side, entry: &ConnectionEntry, now: Instant) -> Progress {
         let written = entry.total(match side {
             Side::Client => Direction::FromBackend,
@@ -125,7 +127,7 @@ impl Relay {
         }
     }
 
-    /// Returns how long the connection may be silent in its present state.
+    /// Returns the time for which the connection may be silent in its present state.
     pub(super) fn silence_limit(&self) -> Duration {
         let RelayOptions { idle_timeout, half_closed_timeout, .. } = *self.settings.listener;
         if self.first.is_some() { half_closed_timeout } else { idle_timeout }
@@ -146,15 +148,15 @@ impl Relay {
         (stream, self.peers.get_or_insert_default())
     }
 
-    /// Whether the connection may go on although it was silent for its limit: the kernel still moves its last bytes, or
-    /// one side has finished and the other has not yet read everything.
+    /// Returns true if the connection may go on although it was silent for its limit: the kernel still moves
+    /// its last bytes, or one side has finished and the other has not yet read everything.
     pub(super) fn outlives_silence(&mut self, entry: &ConnectionEntry, now: Instant) -> bool {
         let (mut moves, mut waits) = (false, self.from_client.is_blocked() || self.from_backend.is_blocked());
         for side in Side::BOTH {
             let waited = self.peers.as_mut().is_some_and(|peers| peers.peer(side).watch.is_waiting());
             let progress = self.look_at(side, entry, now);
-            // Where the limit is shorter than the time to the first look, this look is the first, and the next one tells
-            // whether bytes that it found move.
+            // If the limit is shorter than the time to the first check, this check is the first. The next one
+            // shows whether the bytes that it found move.
             let is_first = !waited && progress == Progress::Moved;
             if is_first {
                 entry.expire_after(self.silence_limit());
@@ -175,13 +177,14 @@ impl Relay {
         !left.is_zero()
     }
 
-    /// Whether the last look saw bytes that a peer has not acknowledged.
+    /// Returns true if the last check found bytes that a peer has not acknowledged.
     pub(super) fn waits_for_peer(&self) -> bool {
         let waits = |peer: &PeerTracker| peer.watch.is_waiting();
         self.peers.as_ref().is_some_and(|peers| waits(&peers.client) || waits(&peers.backend))
     }
 
-    /// Whether one side has finished and the connection was silent for the idle timeout, because bytes waited.
+    /// Returns true if one side has finished and the connection was silent for the idle timeout, because
+    /// bytes waited.
     pub(super) fn has_waited(&self) -> bool {
         let waited = self.peers.as_ref().map_or(Duration::ZERO, |peers| peers.silent);
         waited > self.settings.listener.half_closed_timeout
@@ -193,12 +196,12 @@ impl Relay {
             Side::Client => &self.from_client,
             Side::Backend => &self.from_backend,
         };
-        // The peer gets a reset if it ever comes back.
+        // The peer gets a reset if it ever returns.
         let _ = socket::reset_on_close(self.stream(side));
         BrokenSide::gone(side, flow.is_blocked())
     }
 
-    /// Gives both sockets the kernel's own bound of the time between two questions back.
+    /// Restores the kernel's own bound of the time between two questions on both sockets.
     pub(super) fn unbound_peers(&mut self) {
         if let Some(mut peers) = self.peers.take() {
             peers.client.unbound(&self.client);
@@ -216,11 +219,11 @@ impl PeerTrackers {
     }
 }
 
-/// Waits until the peer that is to get the last bytes is gone, or is stalled for too long.
+/// Waits until the peer that is to receive the last bytes is gone, or was stalled for too long.
 ///
 /// # Cancel safety
 ///
-/// Nothing is lost but the time that was waited.
+/// Only the time that was waited is lost.
 pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
     let mut peer = PeerTracker::default();
     loop {
@@ -234,7 +237,7 @@ pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
     }
 }
 
-/// Why a peer is given up.
+/// The reason for which a peer is given up.
 enum PeerVerdict {
     Gone,
     Stalled,
@@ -258,7 +261,7 @@ impl PeerTracker {
         timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(PeerVerdict::Stalled)
     }
 
-    /// Makes the kernel ask the peer at least this often. Before Linux 6.15 this has no effect.
+    /// Makes the kernel send the peer questions at least this often. Before Linux 6.15 this has no effect.
     fn bound(&mut self, stream: &Stream, questions: ProbeSettings) {
         let before = self.bounded.as_ref().map(|bounded| bounded.questions);
         if before == Some(questions) {
@@ -269,9 +272,9 @@ impl PeerTracker {
             None => tcp::longest_retransmit_timeout(stream),
         };
         let Ok(kernel) = kernel else { return };
-        if before.and_then(|before| before.patience) != questions.patience {
+        if before.and_then(|before| before.limit) != questions.limit {
             // 0 is off.
-            let _ = socket::set_user_timeout(stream, questions.patience.unwrap_or_default());
+            let _ = socket::set_user_timeout(stream, questions.limit.unwrap_or_default());
         }
         if tcp::bound_retransmit_timeout(stream, questions.between.min(kernel)).is_ok() {
             self.bounded = Some(BoundedProbes { kernel, questions });
@@ -281,7 +284,7 @@ impl PeerTracker {
     fn unbound(&mut self, stream: &Stream) {
         if let Some(BoundedProbes { kernel, questions }) = self.bounded.take() {
             let _ = tcp::bound_retransmit_timeout(stream, kernel);
-            if questions.patience.is_some() {
+            if questions.limit.is_some() {
                 let _ = socket::set_user_timeout(stream, Duration::ZERO);
             }
         }

@@ -1,8 +1,8 @@
 //! The pipes of a worker, lent to directions that stream.
 //!
 //! A pipe costs two descriptors and, for a user without CAP_SYS_RESOURCE, a share of
-//! `fs.pipe-user-pages-soft`. So they are few, shared, and lent only while bytes move. A pipe that
-//! still holds bytes is never lent again: they belong to somebody.
+//! `fs.pipe-user-pages-soft`. So there are few pipes, they are shared, and they are lent only while bytes
+//! move. A pipe that still holds bytes is never lent again: the bytes belong to a connection.
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
@@ -12,25 +12,25 @@ use std::sync::Arc;
 use crate::sys::Pipe;
 use crate::telemetry::{Metrics, PipeFallback};
 
-/// The size asked for. Measured: 1 MiB moves a GiB for less than half of what the default 64 KiB costs.
+/// The requested size. Measured: 1 MiB moves a GiB for less than half the cost of the default, 64 KiB.
 const WANTED_SIZE: usize = 1024 * 1024;
 
-/// Pipes that are lent by one worker.
+/// The pipes that one worker lends.
 pub struct PipePool {
     // A box keeps the idle relay small: it holds a pointer where a pipe may be.
     #[allow(clippy::vec_box)]
     free: RefCell<Vec<Box<PooledPipe>>>,
     open: Cell<usize>,
     limit: usize,
-    /// The fewest free pipes since the last sweep: so many were not needed.
+    /// The fewest free pipes since the last sweep. This many were not needed.
     unused: Cell<usize>,
-    /// After the kernel refused a pipe nobody asks again until the next sweep.
+    /// True after the kernel refused a pipe; no other one is opened until the next sweep.
     refused: Cell<bool>,
     metrics: Arc<Metrics>,
 }
 
 impl PipePool {
-    /// A pool of at most `limit` pipes; none is open yet.
+    /// Returns a pool of at most `limit` pipes. No pipe is open yet.
     pub fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         Self {
             free: RefCell::default(),
@@ -42,7 +42,7 @@ impl PipePool {
         }
     }
 
-    /// Lends an empty pipe, or `None` when copying is the only way; the reason is counted.
+    /// Lends an empty pipe. Returns `None` if bytes must be copied; the reason is counted.
     pub fn lend(self: &Rc<Self>) -> Option<LentPipe> {
         let free = self.free.borrow_mut().pop();
         self.unused.set(self.unused.get().min(self.free.borrow().len()));
@@ -50,7 +50,7 @@ impl PipePool {
             Some(pipe) => pipe,
             None => self.open_one()?,
         };
-        pipe.home = Some(Rc::clone(self));
+        pipe.pool = Some(Rc::clone(self));
         Some(LentPipe(Some(pipe)))
     }
 
@@ -65,7 +65,7 @@ impl PipePool {
             Ok(pipe) => {
                 self.open.set(self.open.get() + 1);
                 self.metrics.process().pipes_open.increment(1.0);
-                Some(Box::new(PooledPipe { pipe, home: None }))
+                Some(Box::new(PooledPipe { pipe, pool: None }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
                 self.refuse(PipeFallback::Size)
@@ -82,7 +82,7 @@ impl PipePool {
         }
     }
 
-    /// Closes half of what was not needed since the last sweep.
+    /// Closes half of the pipes that were not needed since the last sweep.
     pub fn sweep(&self) {
         self.refused.set(false);
         let mut free = self.free.borrow_mut();
@@ -98,7 +98,7 @@ impl PipePool {
         self.metrics.process().pipe_fallback(why);
     }
 
-    /// Pipes open now, lent ones included.
+    /// The number of open pipes, including lent ones.
     pub fn open(&self) -> usize {
         self.open.get()
     }
@@ -121,15 +121,15 @@ impl Drop for PipePool {
     }
 }
 
-/// A pipe of the pool, and the way back while it is lent.
+/// A pipe of the pool, and its pool while it is lent.
 struct PooledPipe {
     pipe: Pipe,
-    home: Option<Rc<PipePool>>,
+    pool: Option<Rc<PipePool>>,
 }
 
-/// A pipe on loan. Dropped, it goes back to its pool if it is empty; one that holds bytes is closed.
+/// A lent pipe. When dropped it goes back to its pool if it is empty; a pipe that holds bytes is closed.
 ///
-/// Always some; an option so that `drop` can move the pipe out.
+/// Always `Some`; an option so that `drop` can move the pipe out.
 pub struct LentPipe(Option<Box<PooledPipe>>);
 
 const LENT: &str = "only drop takes the pipe out";
@@ -151,9 +151,9 @@ impl DerefMut for LentPipe {
 impl Drop for LentPipe {
     fn drop(&mut self) {
         if let Some(mut pipe) = self.0.take()
-            && let Some(home) = pipe.home.take()
+            && let Some(pool) = pipe.pool.take()
         {
-            home.give_back(pipe);
+            pool.give_back(pipe);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of addresses, and who may come in by them.
+//! Lists of addresses, and the access rules of listeners that use them.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -21,20 +21,20 @@ pub struct ListSpec {
     pub name: Arc<str>,
     /// The entries in the configuration itself.
     pub entries: Vec<IpPrefix>,
-    /// A file with further ones, which is followed while the process runs.
+    /// A file with further entries, which is followed while the process runs.
     pub file: Option<ListFileSpec>,
 }
 
 /// The file of a list.
 #[derive(Clone, Debug)]
 pub struct ListFileSpec {
-    /// Which it is.
+    /// The path and the selection.
     pub source: ListSource,
-    /// What was read with the configuration; `None` if nothing was.
+    /// The entries that were read with the configuration; `None` if none were read.
     pub read: Option<Arc<FileEntries>>,
 }
 
-/// Two are equal if they are one file, whatever was read of it at which time.
+/// Two are equal if they are the same file, even if different contents were read from it.
 impl PartialEq for ListFileSpec {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source
@@ -43,24 +43,25 @@ impl PartialEq for ListFileSpec {
 
 impl Eq for ListFileSpec {}
 
-/// A file, and what of it is in a list.
+/// A file, and its part that is in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListSource {
-    /// Where it is.
+    /// The path of the file.
     pub path: Arc<Path>,
-    /// The countries whose networks are taken out of a file that tells them, sorted; none for a file that is the list.
+    /// The countries whose networks are taken out of a country database, sorted; empty for a file that is the
+    /// list itself.
     pub countries: Arc<[Country]>,
-    /// Whether a file without entries empties the list. Default: such a file is a fault, because a failed download may
-    /// leave one.
+    /// True if a file without entries empties the list. Default false: such a file is a fault, because a
+    /// failed download may leave one.
     pub allow_empty: bool,
 }
 
-/// What stands in a file.
+/// The entries of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FileEntries {
-    /// All of it.
+    /// The networks of all entries.
     pub set: PrefixSet,
-    /// How many lines or networks it came from.
+    /// The number of lines or networks that they came from.
     pub count: usize,
 }
 
@@ -70,22 +71,22 @@ impl Drop for FileEntries {
     }
 }
 
-/// A list, alive.
+/// A list in use.
 #[derive(Debug)]
 pub struct List {
     /// Its name.
     pub name: Arc<str>,
-    /// What can change without a reload. Outlives the list: the next one of that name has the same.
+    /// The part that can change without a reload. The next list with the same name takes it over.
     pub kept: Arc<ListState>,
     written: Deferred<PrefixSet>,
     written_count: usize,
     file: Option<(ListSource, ArcSwap<FileEntries>)>,
 }
 
-/// What stays of a list over reloads.
+/// The part of a list that reloads keep.
 #[derive(Debug, Default)]
 pub struct ListState {
-    /// The entries that were added while the process runs.
+    /// The entries that were added at run time.
     pub additions: Additions,
     refusals: AtomicU64,
     loads: AtomicU64,
@@ -95,20 +96,20 @@ pub struct ListState {
     loaded: AtomicU64,
 }
 
-/// Why an address is in a list.
+/// The reason for which an address is in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// By its `entries`: these addresses are there.
+    /// Its `entries` contain these addresses.
     Written(crate::route::AddressSpan),
-    /// By its file.
+    /// Its file contains these addresses.
     File(crate::route::AddressSpan),
-    /// By an addition, until its end.
+    /// An entry added at run time, until its end.
     Added(IpPrefix, Option<Instant>),
 }
 
 impl List {
-    /// Builds a list; `old` is the one of that name before, whose additions and counts stay, and the entries of
-    /// the file if none were read since.
+    /// Builds a list. `old` is the earlier list with the same name. Its additions and counts stay, and also
+    /// the entries of its file if the file was not read again.
     pub fn build(spec: &ListSpec, old: Option<&Self>) -> Arc<Self> {
         let file = spec.file.as_ref().map(|file| {
             let before = old.and_then(|old| old.file.as_ref()).filter(|(source, _)| *source == file.source);
@@ -128,14 +129,14 @@ impl List {
         Arc::new(list)
     }
 
-    /// Whether an address is in it. The time is asked only where it matters.
+    /// Returns true if an address is in the list. `now` is called only if the result depends on the time.
     pub fn contains(&self, address: IpAddr, now: impl FnOnce() -> Instant) -> bool {
         self.written.contains(address)
             || self.file.as_ref().is_some_and(|(_, entries)| entries.load().set.contains(address))
             || self.kept.additions.contain(address, now)
     }
 
-    /// Every reason why an address is in it.
+    /// Returns every reason for which an address is in the list.
     pub fn reasons(&self, address: IpAddr, now: Instant) -> Vec<Listed> {
         let file = self.file.as_ref().and_then(|(_, entries)| entries.load().set.around(address));
         let added = self.kept.additions.around(address, now);
@@ -144,18 +145,18 @@ impl List {
         written.into_iter().chain(file.map(Listed::File)).chain(added).collect()
     }
 
-    /// Entries in the configuration itself.
+    /// The number of entries in the configuration itself.
     pub fn written(&self) -> usize {
         self.written_count
     }
 
-    /// Its file, and how many entries that has; `None` without one.
+    /// Returns its file and the number of entries there; `None` if it has no file.
     pub fn file(&self) -> Option<(&ListSource, usize)> {
         self.file.as_ref().map(|(source, entries)| (source, entries.load().count))
     }
 
-    /// Puts what was read of its file in force, at once and for all that ask; false if it has no such file, or
-    /// nothing is different.
+    /// Puts the entries that were read from its file in force at once, for all policies. Returns false if the
+    /// list has no such file, or if nothing differs.
     pub fn swap_file(&self, source: &ListSource, read: Arc<FileEntries>, now: SystemTime) -> bool {
         let Some((_, entries)) = self.file.as_ref().filter(|(own, _)| own == source) else { return false };
         self.count_load(now);
@@ -174,7 +175,7 @@ impl List {
 }
 
 impl ListState {
-    /// Counts that the file could not be read, or was broken.
+    /// Counts a file that could not be read, or had a fault.
     pub fn count_failed_load(&self) {
         self.failed_loads.fetch_add(1, Ordering::Relaxed);
     }
@@ -184,22 +185,22 @@ impl ListState {
         self.empty_loads.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Times the file was read well.
+    /// The number of successful reads of the file.
     pub fn loads(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)
     }
 
-    /// Times it was not.
+    /// The number of failed reads of the file.
     pub fn failed_loads(&self) -> u64 {
         self.failed_loads.load(Ordering::Relaxed)
     }
 
-    /// Times the file had no entries although it needs some.
+    /// The number of reads that found no entries although the list needs some.
     pub fn empty_loads(&self) -> u64 {
         self.empty_loads.load(Ordering::Relaxed)
     }
 
-    /// When it was last read well, in milliseconds of Unix time; 0 is never.
+    /// The time of the last successful read, in milliseconds of Unix time; 0 is never.
     pub fn loaded(&self) -> u64 {
         self.loaded.load(Ordering::Relaxed)
     }
@@ -210,20 +211,20 @@ impl ListState {
     }
 }
 
-/// Who may come in through a listener, as configured.
+/// The access rules of a listener, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessSpec {
-    /// These are refused.
+    /// Addresses that are refused.
     pub deny: RuleSpec,
-    /// Those whose hello has one of these fingerprints are refused too, once it is read.
+    /// JA4 fingerprints that are refused, once the hello is read.
     pub deny_ja4: Vec<Ja4Pattern>,
-    /// All but these are refused; `None` lets everybody in who is not denied.
+    /// The only addresses that are admitted; `None` admits all that are not denied.
     pub allow: Option<RuleSpec>,
-    /// How.
+    /// The form of a refusal.
     pub refused: ClientRefusal,
 }
 
-/// Lists, by name, and networks.
+/// A set of addresses: lists, by name, and networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleSpec {
     /// The lists.
@@ -232,23 +233,23 @@ pub struct RuleSpec {
     pub prefixes: Vec<IpPrefix>,
 }
 
-/// How a client is refused.
+/// The form in which a client is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientRefusal {
-    /// With a TLS alert where TLS is spoken, else by a reset.
+    /// By a TLS alert on listeners for TLS, otherwise by a reset.
     #[default]
     Reject,
-    /// By a reset, without a word.
+    /// By a reset.
     Drop,
 }
 
-/// Who may come in through a listener.
+/// The access rules of a listener.
 #[derive(Debug)]
 pub struct AccessRules {
     deny: Rule,
     deny_ja4: Box<[Ja4Pattern]>,
     allow: Option<Rule>,
-    /// How those are refused who may not.
+    /// The form of a refusal.
     pub refused: ClientRefusal,
 }
 
@@ -258,21 +259,21 @@ struct Rule {
     prefixes: PrefixSet,
 }
 
-/// Why an address may not come in.
+/// The reason for which an address is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessDenial {
-    /// It is denied.
+    /// A `deny` rule has the address.
     Denied,
-    /// It is not among those that are allowed.
+    /// The listener has an `allow` rule, and the address is not in it.
     NotAllowed,
 }
 
-/// Which rules an address is asked for.
+/// The rules that apply to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleScope {
-    /// All of them: it is the client's.
+    /// All rules: the address is the client's.
     Client,
-    /// Whether it is denied: it is that of a proxy, whose client is yet to be told.
+    /// Only `deny`: the address is that of a proxy, whose client is not known yet.
     Proxy,
 }
 
@@ -288,27 +289,26 @@ impl Rule {
 }
 
 impl AccessRules {
-    /// Builds it of the lists there are.
+    /// Builds the rules with the lists that `list` returns.
     ///
     /// # Errors
     ///
-    /// The name of a list that there is not.
+    /// The name of a list that does not exist.
     pub fn build(spec: &AccessSpec, list: impl Fn(&Arc<str>) -> Option<Arc<List>>) -> Result<Self, Arc<str>> {
         let allow = spec.allow.as_ref().map(|rule| Rule::build(rule, &list)).transpose()?;
         let deny_ja4 = spec.deny_ja4.as_slice().into();
         Ok(Self { deny: Rule::build(&spec.deny, &list)?, deny_ja4, allow, refused: spec.refused })
     }
 
-    /// Whether an address may come in; what is denied is so whether it is allowed or not. A list that refuses it
-    /// counts that.
+    /// Checks an address. `deny` goes before `allow`. A list that refuses the address counts the refusal.
     ///
     /// # Errors
     ///
-    /// Why it may not.
-    pub fn ask(
+    /// The reason for the refusal.
+    pub fn check(
         &self,
         address: IpAddr,
-        asked: RuleScope,
+        scope: RuleScope,
         now: impl Fn() -> Instant,
     ) -> Result<(), AccessDenial> {
         if let Some(list) = self.deny.list(address, &now) {
@@ -320,17 +320,17 @@ impl AccessRules {
         }
         let is_allowed = |rule: &Rule| rule.prefixes.contains(address) || rule.list(address, &now).is_some();
         match &self.allow {
-            Some(rule) if asked == RuleScope::Client && !is_allowed(rule) => Err(AccessDenial::NotAllowed),
+            Some(rule) if scope == RuleScope::Client && !is_allowed(rule) => Err(AccessDenial::NotAllowed),
             _ => Ok(()),
         }
     }
 
-    /// Whether it must know the fingerprint of a hello.
-    pub fn asks_ja4(&self) -> bool {
+    /// Returns true if the rules need the fingerprint of a hello.
+    pub fn needs_ja4(&self) -> bool {
         !self.deny_ja4.is_empty()
     }
 
-    /// Whether a fingerprint is denied.
+    /// Returns true if a fingerprint is denied.
     pub fn denies_ja4(&self, ja4: &Ja4) -> bool {
         self.deny_ja4.iter().any(|pattern| pattern.fits(ja4))
     }
@@ -363,11 +363,11 @@ mod tests {
         RuleSpec { lists: lists.iter().map(|name| (*name).into()).collect(), prefixes: prefixes(texts) }
     }
 
-    fn check(access: &AccessRules, address: &str, asked: RuleScope, expected: Result<(), AccessDenial>) {
+    fn check(access: &AccessRules, address: &str, scope: RuleScope, expected: Result<(), AccessDenial>) {
         assert_eq!(
-            access.ask(address.parse().unwrap(), asked, Instant::now),
+            access.check(address.parse().unwrap(), scope, Instant::now),
             expected,
-            "{address} {asked:?}"
+            "{address} {scope:?}"
         );
     }
 
@@ -390,7 +390,7 @@ mod tests {
         check(&access, "11.0.0.1", Client, Err(NotAllowed));
         check(&access, "11.0.0.1", Proxy, Ok(()));
         check(&access, "10.1.0.1", Proxy, Err(Denied));
-        assert_eq!(list.kept.refusals(), 3, "those of the list alone");
+        assert_eq!(list.kept.refusals(), 3, "only those by the list");
         let only = AccessSpec { allow: Some(rule(&["bad"], "")), ..AccessSpec::default() };
         let only = AccessRules::build(&only, find).unwrap();
         check(&only, "10.1.0.1", Client, Ok(()));
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_and_read_later_counts_at_once() {
+    fn additions_and_new_contents_of_the_file_count_at_once() {
         let list = List::build(&spec("", Some("10.2.0.0/16")), None);
         let find = |_: &Arc<str>| Some(Arc::clone(&list));
         let spec = AccessSpec { deny: rule(&["bad"], ""), ..AccessSpec::default() };
@@ -409,7 +409,10 @@ mod tests {
         assert!(list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH));
         assert!(!list.swap_file(&source("bad", ""), read("10.5.0.0/16"), UNIX_EPOCH), "it is the same");
         assert!(!list.swap_file(&source("worse", ""), read("::1"), UNIX_EPOCH));
-        assert!(!list.swap_file(&source("bad", "DE"), read("::1"), UNIX_EPOCH), "others are asked for");
+        assert!(
+            !list.swap_file(&source("bad", "DE"), read("::1"), UNIX_EPOCH),
+            "other countries are selected"
+        );
         check(&access, "10.5.0.1", RuleScope::Client, Err(AccessDenial::Denied));
         check(&access, "10.2.0.1", RuleScope::Client, Ok(()));
         list.kept.additions.add("10.2.0.1".parse().unwrap(), None, Instant::now()).unwrap();
@@ -419,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_what_was_added_and_what_was_read() {
+    fn a_reload_keeps_additions_and_contents_of_the_file() {
         let list = List::build(&spec("10.1.0.0/16", Some("10.2.0.0/16")), None);
         let now = Instant::now();
         list.kept.additions.add("10.3.0.0/16".parse().unwrap(), None, now).unwrap();
@@ -432,7 +435,7 @@ mod tests {
         assert_eq!(reasons(&next, "10.3.0.1"), 1);
         unread.file.as_mut().unwrap().source = source("bad", "DE");
         let other = List::build(&unread, Some(&list));
-        assert_eq!(reasons(&other, "10.2.0.1"), 1, "what was read of it for other countries is not theirs");
+        assert_eq!(reasons(&other, "10.2.0.1"), 1, "the entries of other countries are not used");
         let next = List::build(&spec("", Some("::1")), Some(&next));
         assert_eq!(
             (reasons(&next, "10.2.0.1"), reasons(&next, "::1"), reasons(&next, "10.3.0.1")),

@@ -1,4 +1,4 @@
-//! Entries that are added to a list while the process runs, most of them for a time.
+//! Entries that are added to a list at run time, most of them for a limited time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,44 +9,45 @@ use arc_swap::ArcSwap;
 
 use crate::route::{IpPrefix, PrefixSet};
 
-/// Entries that a list may have at once besides those of its file: far more than a banning program keeps, and
-/// few enough that each change may build the set again.
+/// The most entries that a list may have besides those of its file: far more than a banning program keeps,
+/// and few enough that each change may build the set again.
 pub const MOST_ADDITIONS: usize = 10_000;
 
-/// What was added to a list. It outlives reloads and ends with the process.
+/// The entries that were added to a list. They are kept over reloads and lost when the process ends.
 ///
-/// Readers take one consistent set without a lock; the lock is for those that change it, who are few.
+/// Readers take one consistent set without a lock. The lock is for writers, which are rare.
 #[derive(Debug, Default)]
 pub struct Additions {
     entries: Mutex<BTreeMap<IpPrefix, Option<Instant>>>,
     set: ArcSwap<PresentEntries>,
 }
 
-/// What an entry's addition did.
+/// The effect of an addition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdditionOutcome {
-    /// It is new.
+    /// The entry is new.
     New,
-    /// It was there; its end is another one now.
+    /// The entry existed. It has the new end now.
     Again,
 }
 
-/// The list has [`MOST_ADDITIONS`] already.
+/// The list has [`MOST_ADDITIONS`] entries already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "there are {MOST_ADDITIONS} entries besides those of the file; remove some, or write them into the file"
 )]
 pub struct ListFull;
 
-/// The entries at a moment.
+/// The entries at one moment.
 #[derive(Debug, Default)]
 struct PresentEntries {
     set: PrefixSet,
-    /// Sorted.
+    /// The entries, sorted.
     entries: Box<[(IpPrefix, Option<Instant>)]>,
-    /// The lengths that they have, the shortest first.
+    /// The prefix lengths of the entries, the shortest first.
     lengths: Box<[u8]>,
-    /// The next end. From then on the set may hold what has ended, and the entries around an address are asked.
+    /// The earliest end. After it the set may contain ended entries, so the entries around an address are
+    /// checked.
     next_end: Option<Instant>,
 }
 
@@ -63,9 +64,9 @@ impl PresentEntries {
 
     fn around(&self, address: IpAddr, now: Instant) -> Option<&(IpPrefix, Option<Instant>)> {
         let networks = self.lengths.iter().filter_map(|length| IpPrefix::of_length(address, *length));
-        let pool_slots =
+        let indices =
             networks.filter_map(|network| self.entries.binary_search_by_key(&network, |entry| entry.0).ok());
-        pool_slots.map(|place| &self.entries[place]).find(|(_, end)| is_present(*end, now))
+        indices.map(|index| &self.entries[index]).find(|(_, end)| is_present(*end, now))
     }
 }
 
@@ -74,7 +75,8 @@ fn is_present(end: Option<Instant>, now: Instant) -> bool {
 }
 
 impl Additions {
-    /// Whether an address is in an entry that has not ended. The time is asked only where it matters.
+    /// Returns true if an address is in an entry that has not ended. `now` is called only if the result
+    /// depends on the time.
     pub fn contain(&self, address: IpAddr, now: impl FnOnce() -> Instant) -> bool {
         let present = self.set.load();
         if !present.set.contains(address) {
@@ -85,17 +87,17 @@ impl Additions {
         now < next_end || present.around(address, now).is_some()
     }
 
-    /// The entry that an address is in, and its end; the first of several.
+    /// Returns the first entry that contains an address, and its end.
     pub fn around(&self, address: IpAddr, now: Instant) -> Option<(IpPrefix, Option<Instant>)> {
         self.set.load().around(address, now).copied()
     }
 
-    /// The entries in their order, with their ends.
+    /// Returns the sorted entries with their ends.
     pub fn all(&self, now: Instant) -> Vec<(IpPrefix, Option<Instant>)> {
         self.set.load().entries.iter().filter(|(_, end)| is_present(*end, now)).copied().collect()
     }
 
-    /// How many there are.
+    /// The number of entries that have not ended.
     pub fn count(&self, now: Instant) -> usize {
         let present = self.set.load();
         match present.next_end {
@@ -106,11 +108,11 @@ impl Additions {
         }
     }
 
-    /// Adds an entry until its end, or until the process ends. One that is there already gets the new end.
+    /// Adds an entry until its end, or until the process ends. An existing entry gets the new end.
     ///
     /// # Errors
     ///
-    /// When there are too many.
+    /// The list is full.
     pub fn add(
         &self,
         prefix: IpPrefix,
@@ -127,7 +129,7 @@ impl Additions {
         Ok(if before.is_some() { AdditionOutcome::Again } else { AdditionOutcome::New })
     }
 
-    /// Removes an entry; whether it was there.
+    /// Removes an entry. Returns true if it existed and had not ended.
     pub fn remove(&self, prefix: IpPrefix, now: Instant) -> bool {
         let mut entries = self.lock();
         let end = entries.remove(&prefix);
@@ -137,7 +139,8 @@ impl Additions {
         end.is_some_and(|end| is_present(end, now))
     }
 
-    /// Forgets what has ended. Nobody sees a difference but in memory and time, so every few seconds will do.
+    /// Removes ended entries. Only memory and time depend on this, so it is enough to call it every few
+    /// seconds.
     pub fn sweep(&self, now: Instant) {
         if self.set.load().next_end.is_none_or(|end| now < end) {
             return;
@@ -165,7 +168,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The moment so many seconds after a fixed one.
+    /// A clock that returns the moments after a fixed one.
     struct Clock(Instant);
 
     impl Clock {
@@ -222,11 +225,11 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded_and_what_has_ended_makes_room() {
+    fn entries_are_bounded_and_ended_ones_make_room() {
         let clock = Clock(Instant::now());
         let some = Additions::default();
         {
-            // One by one each would build the set again.
+            // To add them one by one would build the set each time.
             let mut entries = some.lock();
             let all = (0..MOST_ADDITIONS as u32).map(|n| Ipv4Addr::from_bits(n).to_string());
             entries.extend(all.map(|text| (prefix(&text), Some(clock.at(10)))));
@@ -238,7 +241,8 @@ mod tests {
     }
 
     proptest! {
-        /// The first of the entries around an address that has not ended is found as by a look at each.
+        /// The search finds the first entry around an address that has not ended, as a search of all entries
+        /// does.
         #[test]
         fn the_first_entry_around_an_address_is_found(
             entries in prop::collection::btree_map((0_u8..4, 24_u8..=32, any::<bool>()), prop::option::of(1_u64..20), 0..30),

@@ -1,24 +1,24 @@
-//! What is asked of who comes, alive.
+//! The limits on admission that are in use.
 
 use std::sync::Arc;
 
 use super::AdmissionSpec;
 use crate::limit::{OverLimit, Quota, RateGate};
 
-/// What a listener asks of who comes.
+/// The limits that a listener sets on its connections.
 #[derive(Debug)]
 pub struct Admission {
-    /// As configured.
+    /// The limits as configured.
     pub spec: AdmissionSpec,
-    /// The rate of the listener; outlives reloads.
+    /// The rate of the listener; kept over reloads.
     pub rate: Arc<RateGate>,
 }
 
-/// What a route or a pool may have.
+/// The limits of a route or a pool.
 #[derive(Clone, Debug)]
 pub struct UsageLimit {
-    /// What is used of it; outlives reloads.
+    /// The use of the limits; kept over reloads.
     pub quota: Arc<Quota>,
-    /// What becomes of a connection above it.
+    /// The treatment of a connection above a limit.
     pub over: OverLimit,
 }

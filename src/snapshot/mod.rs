@@ -1,12 +1,12 @@
-//! One immutable view of what is configured and alive: a policy per socket, the pools.
+//! The immutable view of what is configured and alive: a policy for each socket, and the pools.
 //!
-//! Whoever builds a new one swaps it in whole. A connection loads it once, takes the policy of the
-//! socket it came through, and lets go of that when its backend is connected.
+//! A new snapshot replaces the old one in one step. A connection loads the snapshot once, takes the policy of
+//! its socket, and releases the policy when its backend is connected.
 //!
 //! Any worker may hold the last reference to an old snapshot; `reclaim` frees its large parts.
 //!
-//! Policies name pools by their [`PoolSlot`], so that a pool whose backends are discovered can be replaced
-//! alone: a hundred thousand routes need not be built again because one backend came.
+//! Policies refer to pools by their [`PoolSlot`]. So a pool whose backends are discovered can be replaced
+//! alone: a change of one backend does not build a hundred thousand routes again.
 
 pub mod access;
 pub mod additions;
@@ -38,16 +38,16 @@ pub use policy_spec::{
 pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
 pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
 
-/// The identity of a listening socket: its address, and for a port that the kernel chooses also the
-/// listener and its place there, because several may be written alike.
+/// The identity of a listening socket: its address. For a port that the kernel chooses, the listener and the
+/// index of the address are added, because several such addresses may be written alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(Arc<str>);
 
 impl SocketId {
-    /// The identity of the `place`-th address of a listener.
-    pub fn new(listener: &str, place: usize, address: &Address) -> Self {
+    /// Returns the identity of the address with this index in a listener.
+    pub fn new(listener: &str, index: usize, address: &Address) -> Self {
         match address.tcp().map(|address| address.port()) {
-            Some(0) => Self(format!("{address} {listener}#{place}").into()),
+            Some(0) => Self(format!("{address} {listener}#{index}").into()),
             _ => Self(address.to_string().into()),
         }
     }
@@ -59,14 +59,14 @@ impl std::fmt::Display for SocketId {
     }
 }
 
-/// What is configured and alive.
+/// The policies, pools and lists that are configured and alive.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    /// What happens to the connections of a socket.
+    /// The policy of each socket.
     pub policies: HashMap<SocketId, Arc<Policy>>,
     /// The pools by name.
     pub pools: BTreeMap<Arc<str>, Arc<ServedPool>>,
-    /// Where the policies find these pools, by name.
+    /// The slots in which policies find these pools, by name.
     pub pool_slots: BTreeMap<Arc<str>, Arc<PoolSlot>>,
     /// The lists of addresses, by name.
     pub lists: BTreeMap<Arc<str>, Arc<List>>,
@@ -81,7 +81,7 @@ impl Drop for Snapshot {
 }
 
 impl Snapshot {
-    /// The same with another policy for a listener.
+    /// Returns the snapshot with another policy for a listener.
     pub fn with_policy(&self, policy: &Arc<Policy>) -> Self {
         let mut new = self.clone();
         let own = new.policies.values_mut().filter(|old| old.number == policy.number);
@@ -89,29 +89,29 @@ impl Snapshot {
         new
     }
 
-    /// The same with another pool in the place of that name. Connections find it there at once.
+    /// Returns the snapshot with another pool in the slot of that name. Connections use the new pool at once.
     pub fn replace(&self, name: &Arc<str>, served: Arc<ServedPool>) -> Self {
         let mut new = self.clone();
-        if let Some(place) = self.pool_slots.get(name) {
-            place.0.store(Arc::clone(&served));
+        if let Some(slot) = self.pool_slots.get(name) {
+            slot.0.store(Arc::clone(&served));
             new.pools.insert(Arc::clone(name), served);
         }
         new
     }
 }
 
-/// Where policies find a pool. Shared by the snapshots in which that pool differs by its discovered backends
-/// alone; a reload that changes a pool makes a new place, so that what is decided by an older policy keeps
-/// to the pool it was made for.
+/// The slot in which policies find a pool. Shared by the snapshots in which that pool differs only by its
+/// discovered backends. A reload that changes a pool makes a new slot, so that connections with an older
+/// policy use the pool that this policy was made for.
 pub struct PoolSlot(ArcSwap<ServedPool>);
 
 impl PoolSlot {
-    /// A place with its first pool.
+    /// Returns a slot with its first pool.
     pub fn new(served: Arc<ServedPool>) -> Arc<Self> {
         Arc::new(Self(ArcSwap::new(served)))
     }
 
-    /// The pool that stands there now.
+    /// Returns the pool in the slot.
     pub fn served(&self) -> Arc<ServedPool> {
         self.0.load_full()
     }
@@ -121,35 +121,35 @@ impl PoolSlot {
 pub struct ServedPool {
     /// The pool, with all its backends.
     pub pool: Arc<Pool>,
-    /// Its fixed series.
+    /// Its series with fixed labels.
     pub metrics: Arc<PoolMetrics>,
-    /// What is known of each source of further backends.
+    /// The state of each discovery source.
     pub discovery: Vec<Arc<Discovery>>,
-    /// What all its backends together may have.
+    /// The limits of all its backends together.
     pub limits: Option<UsageLimit>,
 }
 
-/// What a listener does with its connections.
+/// The policy of a listener: what is done with its connections.
 pub struct Policy {
     /// The listener's name.
     pub listener: Arc<str>,
     /// The listener's number, by which its connections are found; kept over reloads.
     pub number: u64,
-    /// Who may come in; `None` lets everybody in.
+    /// The access rules; `None` admits all addresses.
     pub access: Option<Box<AccessRules>>,
-    /// What is asked of who comes, besides `gate`.
+    /// The limits on admission, besides `gate`.
     pub admission: Option<Box<Admission>>,
-    /// Whether PROXY headers are read, and whose.
+    /// The settings for PROXY headers; `None` reads none.
     pub proxy: Option<Box<ProxySpec>>,
-    /// Whether and how the first bytes are read, and where connections go.
+    /// The reading of the first bytes, and the routes.
     pub protocol: Protocol,
-    /// What comes before the hello of a listener that reads one.
+    /// The opening before the hello, if the listener reads a hello.
     pub front: OpeningPolicy,
-    /// How bytes are moved.
+    /// The options of the relay.
     pub relay: Arc<RelayOptions>,
-    /// The listener's places; outlives reloads.
+    /// The open connections of the listener and their limit; kept over reloads.
     pub gate: Arc<Gate>,
-    /// The listener's series; outlive reloads.
+    /// The metrics of the listener; kept over reloads.
     pub metrics: Arc<ListenerMetrics>,
 }
 
@@ -170,8 +170,8 @@ impl Protocol {
         }
     }
 
-    /// What its routes must know of a connection besides its name and source.
-    pub fn asks(&self) -> RequiredFacts {
+    /// Returns the facts of a connection that its routes need besides name and source.
+    pub fn required_facts(&self) -> RequiredFacts {
         self.routes().table.asks()
     }
 }

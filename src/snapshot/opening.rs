@@ -1,4 +1,4 @@
-//! What a listener does before it reads a ClientHello, as configured and as it lives.
+//! The opening of a listener's protocol, before a ClientHello: as configured, and in use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{RouteTarget, TargetSpec};
 use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
 
-/// What comes before the hello, as configured.
+/// The opening before the hello, as configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum OpeningSpec {
     /// Nothing: the client begins with its hello.
@@ -15,31 +15,31 @@ pub enum OpeningSpec {
     Straight,
     /// PostgreSQL.
     Postgres {
-        /// Sessions without TLS that no name below leads elsewhere.
+        /// The target of sessions without TLS that no name below leads elsewhere.
         plaintext: TargetSpec,
-        /// Those by their database, and its pool.
+        /// Databases, each with the pool of its sessions without TLS.
         databases: Vec<(Arc<str>, Arc<str>)>,
-        /// Those by their user, and its pool; a database comes first.
+        /// Users, each with the pool of their sessions without TLS. A database goes before a user.
         users: Vec<(Arc<str>, Arc<str>)>,
-        /// Requests to cancel a query.
+        /// The target of requests to cancel a query.
         cancel: TargetSpec,
-        /// How long a backend may take to answer the SSLRequest.
+        /// The time in which a backend must answer the SSLRequest.
         greeting_timeout: Duration,
     },
-    /// A protocol of mail with STARTTLS.
+    /// A mail protocol with STARTTLS.
     Starttls {
-        /// Which.
+        /// The protocol.
         protocol: Starttls,
-        /// The name that the listener gives for itself.
+        /// The name by which the listener identifies itself.
         hostname: Arc<str>,
-        /// How long a backend may take up to its go-ahead.
+        /// The time in which a backend must give its go-ahead.
         greeting_timeout: Duration,
     },
-    /// One of several protocols, told by the first bytes.
+    /// One of several protocols, detected by the first bytes.
     Detect(DetectSpec),
 }
 
-/// Where each protocol that is told by its first bytes goes, and clients that are silent.
+/// The targets of the detected protocols, and of silent clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectSpec {
     /// SSH.
@@ -48,15 +48,16 @@ pub struct DetectSpec {
     pub http: TargetSpec,
     /// PostgreSQL, with or without TLS.
     pub postgres: TargetSpec,
-    /// Whatever else.
+    /// All other protocols.
     pub other: TargetSpec,
-    /// Clients that wait for the server to speak. With "reject" they have the listener's first-byte timeout.
+    /// Clients that wait for the server to send first. With "reject" the listener's first-byte timeout
+    /// applies to them.
     pub on_timeout: TargetSpec,
-    /// How long a client may be silent before it goes there. Default 3 s.
+    /// The time for which a client must be silent to go there. Default 3 s.
     pub timeout: Duration,
 }
 
-/// What comes before the hello.
+/// The opening before the hello.
 #[derive(Default)]
 pub enum OpeningPolicy {
     /// Nothing.
@@ -64,36 +65,36 @@ pub enum OpeningPolicy {
     Straight,
     /// PostgreSQL.
     Postgres(Box<PostgresPolicy>),
-    /// A protocol of mail.
+    /// A mail protocol.
     Starttls(Box<GreetingPolicy>),
     /// One of several protocols.
     Detect(Box<DetectPolicy>),
 }
 
-/// What a backend is asked before it gets the hello, and how long it may take.
+/// The exchange with a backend before it gets the hello, and its time limit.
 #[derive(Clone, Debug)]
 pub struct GreetingPolicy {
-    /// What is said.
+    /// The messages of the exchange.
     pub greeting: BackendGreeting,
-    /// From the connect to the go-ahead.
+    /// The time from the connect to the go-ahead.
     pub timeout: Duration,
 }
 
-/// Where sessions of PostgreSQL go that have no server name.
+/// The targets of PostgreSQL sessions that have no server name.
 pub struct PostgresPolicy {
-    /// Without TLS; `None` rejects.
+    /// Sessions without TLS; `None` rejects.
     pub plaintext: Option<RouteTarget>,
-    /// Without TLS, by the name of the database.
+    /// Sessions without TLS, by the name of the database.
     pub databases: HashMap<Box<[u8]>, RouteTarget>,
-    /// Without TLS, by the name of the user.
+    /// Sessions without TLS, by the name of the user.
     pub users: HashMap<Box<[u8]>, RouteTarget>,
     /// Requests to cancel; `None` rejects.
     pub cancel: Option<RouteTarget>,
-    /// How TLS is opened with the backends.
+    /// The exchange that opens TLS with the backends.
     pub greet: GreetingPolicy,
 }
 
-/// Where the protocols go; `None` rejects.
+/// The targets of detected protocols; `None` rejects.
 pub struct DetectPolicy {
     /// SSH.
     pub ssh: Option<RouteTarget>,
@@ -101,23 +102,24 @@ pub struct DetectPolicy {
     pub http: Option<RouteTarget>,
     /// PostgreSQL.
     pub postgres: Option<RouteTarget>,
-    /// Whatever else.
+    /// All other protocols.
     pub other: Option<RouteTarget>,
-    /// Clients that are silent.
+    /// Silent clients.
     pub on_timeout: Option<RouteTarget>,
-    /// How long they may be.
+    /// The time for which a client must be silent to be one of them.
     pub timeout: Duration,
 }
 
 impl PostgresPolicy {
-    /// The target of a session without TLS: by its database, else by its user, else the common one.
+    /// Returns the target of a session without TLS: that of its database, else that of its user, else the
+    /// common one.
     pub fn plaintext(&self, user: &[u8], database: &[u8]) -> Option<&RouteTarget> {
         self.databases.get(database).or_else(|| self.users.get(user)).or(self.plaintext.as_ref())
     }
 }
 
 impl DetectPolicy {
-    /// The target of a protocol. That of TLS is found by its server name.
+    /// Returns the target of a protocol. A TLS client has none here: its server name decides.
     pub fn target(&self, spoken: DetectedProtocol) -> Option<&RouteTarget> {
         match spoken {
             DetectedProtocol::Tls => None,

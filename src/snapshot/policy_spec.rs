@@ -1,4 +1,4 @@
-//! What a listener is meant to do: plain values that the configuration fills and checks.
+//! The checked settings of a listener's policy: plain values that the configuration fills.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,48 +11,49 @@ use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLi
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
 
-/// What a listener does with its connections, as configured.
+/// The policy of a listener, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
-    /// Who may come in. Default: everybody.
+    /// The access rules. Default: all addresses are admitted.
     pub access: Option<AccessSpec>,
-    /// Whether PROXY headers are read, and whose. Default: nobody sends any.
+    /// The settings for PROXY headers. Default: none are read.
     pub proxy: Option<ProxySpec>,
-    /// Whether and how the first bytes are read, and where connections go.
+    /// The reading of the first bytes, and the routes.
     pub protocol: ProtocolSpec,
-    /// What comes before the hello of a listener that reads one.
+    /// The opening before the hello, if the listener reads a hello.
     pub front: OpeningSpec,
-    /// How bytes are moved.
+    /// The options of the relay.
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.
     pub max_connections: Option<u64>,
-    /// What else it asks of who comes. Default: nothing.
+    /// Further limits on admission. Default: none.
     pub admission: Option<AdmissionSpec>,
     /// A file with further routes.
     pub routes_file: Option<RoutesFileSpec>,
 }
 
-/// What a listener asks of who comes.
+/// The limits that a listener sets on its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionSpec {
-    /// What each source may have; without limits it is counted alone. `None`: sources are not counted.
+    /// The limits of each source. Without any value sources are only counted. `None`: sources are not
+    /// counted.
     pub per_source: Option<SourceLimits>,
-    /// What is a source. Default: a network.
+    /// The property that identifies a source. Default: a network.
     pub by: SourceBy,
-    /// What makes a network one.
+    /// The size of a source's network.
     pub prefix: PrefixLengths,
-    /// New connections of all together. Default: no limit.
+    /// The rate of new connections of all sources together. Default: no limit.
     pub rate: Option<Rate>,
-    /// What becomes of those above either.
+    /// The treatment of connections above these limits.
     pub over: OverLimit,
 }
 
 /// A file with routes, which is followed while the process runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutesFileSpec {
-    /// Where it is.
+    /// The path of the file.
     pub path: Arc<Path>,
-    /// How many of the listener's routes, the first, do not come from it.
+    /// The number of the listener's routes, counted from the first, that do not come from the file.
     pub written: usize,
 }
 
@@ -61,16 +62,16 @@ pub struct RoutesFileSpec {
 pub enum ProtocolSpec {
     /// Nothing is read before the backend is connected.
     Tcp {
-        /// The pool of every connection that no route takes.
+        /// The pool of every connection that matches no route.
         pool: Arc<str>,
-        /// Routes by what is known without a hello; no two could fit one connection equally well. Shared, so that a
-        /// copy of the spec is cheap.
+        /// Routes by the facts that are known without a hello. No two may match one connection equally well.
+        /// Shared, so that a copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
     },
     /// The ClientHello is read for its server name.
     Tls {
-        /// Names and conditions to pools; no two could fit one connection equally well. Shared, so that a copy of the
-        /// spec is cheap.
+        /// Routes by names and conditions. No two may match one connection equally well. Shared, so that a
+        /// copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
         /// Clients that send no name.
         no_sni: TargetSpec,
@@ -97,51 +98,51 @@ impl ProtocolSpec {
     }
 }
 
-/// One written route.
+/// One configured route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
-    /// What it says of the name, at least one.
+    /// The names that it matches, at least one.
     pub keys: Vec<RouteKey>,
-    /// What else must fit; `None` for nothing.
+    /// Further conditions; `None` if there are none.
     pub conditions: Option<Arc<Conditions>>,
-    /// What the log calls it. Default: its names and the keys of its conditions.
+    /// Its name in the log. Default: its names and the keys of its conditions.
     pub name: Option<Arc<str>>,
-    /// What happens to a connection that it takes.
+    /// The action for a connection that matches.
     pub action: ActionSpec,
-    /// What it may have. Default: no limits.
+    /// Its limits. Default: none.
     pub limits: Option<QuotaSpec>,
 }
 
-/// What a route does with a connection.
+/// The action of a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActionSpec {
-    /// It goes to a pool, by name.
+    /// The connection goes to a pool, by name.
     Pool(Arc<str>),
-    /// It goes to one of several pools, drawn by its source.
+    /// The connection goes to one of several pools, chosen by its source.
     Split(Split, Vec<Arc<str>>),
-    /// It is refused with a TLS alert, without TLS by a reset.
+    /// The connection is refused: with a TLS alert, or without TLS by a reset.
     Reject,
-    /// It is reset without a word.
+    /// The connection is reset.
     Drop,
 }
 
-/// Where a connection without a route goes.
+/// The target of a connection without a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetSpec {
-    /// To a pool, by name.
+    /// A pool, by name.
     Pool(Arc<str>),
-    /// Away, with the fitting TLS alert.
+    /// A refusal, with the alert for the reason.
     Reject,
 }
 
-/// The bounds of reading a ClientHello.
+/// The bounds for the reading of a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HelloSpec {
-    /// From accept to the first byte. Default 60 s.
+    /// The time from the accept to the first byte. Default 60 s.
     pub first_byte_timeout: Duration,
-    /// From the first byte to the whole hello. Default 5 s.
+    /// The time from the first byte to the whole hello. Default 5 s.
     pub hello_timeout: Duration,
-    /// Bytes of handshake message accepted. Default 16 KiB, at least that of one full record, at most 64 KiB.
+    /// The most bytes of the handshake message. Default 16 KiB, at least one full record, at most 64 KiB.
     pub max_size: usize,
 }
 

@@ -1,35 +1,35 @@
-//! Whose word a listener takes for who its clients are.
+//! The settings of a listener for PROXY headers: the trusted peers, and the treatment of all others.
 
 use std::time::Duration;
 
 use crate::route::Prefixes;
 use crate::sys::Address;
 
-/// What a listener makes of PROXY headers.
+/// The settings of a listener for PROXY headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxySpec {
-    /// What becomes of peers that are not trusted, and of connections without a header.
+    /// The treatment of peers that are not trusted, and of connections without a header.
     pub mode: ProxyMode,
-    /// Whose headers are believed.
+    /// The peers whose headers are trusted.
     pub trusted: TrustedPeers,
-    /// From the accept to the end of the header. Default 30 s.
+    /// The time from the accept to the end of the header. Default 30 s.
     pub timeout: Duration,
 }
 
-/// What becomes of connections that no header can be believed of.
+/// The treatment of connections without a trusted header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProxyMode {
     /// They are refused.
     #[default]
     Require,
-    /// They are their peers' own.
+    /// They are served; the peer is the client.
     Accept,
-    /// The same, and it is counted that they would be refused.
+    /// They are served too, and counted as connections that `Require` would refuse.
     Shadow,
 }
 
 impl ProxyMode {
-    /// The word in the file and in the status.
+    /// Returns the word for the mode in the configuration and in the status.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Require => "require",
@@ -39,17 +39,17 @@ impl ProxyMode {
     }
 }
 
-/// The peers whose headers are believed.
+/// The peers whose headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedPeers {
-    /// Those with these addresses; IPv4-mapped ones count as IPv4.
+    /// Peers with these addresses; IPv4-mapped ones count as IPv4.
     pub prefixes: Prefixes,
-    /// Those that come through a Unix socket: whoever may open it.
+    /// True if peers on a Unix socket are trusted. The permissions of its file restrict them.
     pub unix: bool,
 }
 
 impl TrustedPeers {
-    /// Whether a peer is one of them.
+    /// Returns true if a peer is trusted.
     pub fn contains(&self, peer: &Address) -> bool {
         match peer.tcp() {
             Some(address) => self.prefixes.longest(address.ip()).is_some(),

@@ -1,4 +1,4 @@
-//! Where the connections of a listener go: its routes, alive.
+//! The routes of a listener in use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use crate::wire::ServerName;
 /// The routes of a listener.
 #[derive(Default)]
 pub struct Routes {
-    /// Names and conditions to places in `targets`.
+    /// The names and conditions, which lead to an index of `targets`.
     pub table: RouteTable,
-    /// The routes' words and where they lead, by [`RouteId`].
+    /// The targets of the routes, indexed by [`RouteId`].
     pub targets: Vec<RouteTarget>,
 }
 
 impl Routes {
-    /// How many names lead somewhere; one that stands in several routes counts as often.
+    /// The number of targets. A name in several routes counts once for each.
     pub fn len(&self) -> usize {
         self.targets.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no routes.
     pub fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
 
-    /// The target of a connection, or `None` when no route fits.
+    /// Returns the target of a connection, or `None` if no route matches.
     fn target(
         &self,
         name: Option<&ServerName>,
-        what: &ConnectionFacts<'_>,
+        facts: &ConnectionFacts<'_>,
     ) -> Result<Option<&RouteTarget>, NoRoute> {
-        match self.table.find(name, what) {
+        match self.table.find(name, facts) {
             RouteMatch::Route(RouteId(route)) => Ok(Some(&self.targets[route as usize])),
             RouteMatch::TooOld => Err(NoRoute::TooOld),
             RouteMatch::Nothing => Ok(None),
@@ -43,93 +43,93 @@ impl Routes {
     }
 }
 
-/// Where connections go of which nothing is read.
+/// The targets of connections of which nothing is read.
 pub struct TcpPolicy {
-    /// Routes by what is known without reading.
+    /// Routes by the facts that are known without reading.
     pub routes: Deferred<Routes>,
-    /// Connections that no route takes.
+    /// The pool of connections that match no route.
     pub pool: Arc<PoolSlot>,
 }
 
 impl TcpPolicy {
-    /// The target of a connection; `None` for the listener's pool.
-    pub fn target(&self, what: &ConnectionFacts<'_>) -> Option<&RouteTarget> {
-        self.routes.target(None, what).ok().flatten()
+    /// Returns the target of a connection; `None` means the listener's pool.
+    pub fn target(&self, facts: &ConnectionFacts<'_>) -> Option<&RouteTarget> {
+        self.routes.target(None, facts).ok().flatten()
     }
 }
 
-/// Where connections with and without a server name go.
+/// The targets of connections with and without a server name.
 pub struct TlsPolicy {
     /// The routes.
     pub routes: Deferred<Routes>,
-    /// Clients that send no name and that no route takes; `None` rejects.
+    /// The target of clients that send no name and match no route; `None` rejects.
     pub no_sni: Option<RouteTarget>,
-    /// Clients whose name no route matches; `None` rejects.
+    /// The target of clients whose name matches no route; `None` rejects.
     pub unmatched: Option<RouteTarget>,
-    /// The bounds of reading a hello.
+    /// The bounds for the reading of a hello.
     pub hello: HelloSpec,
 }
 
-/// What happens to connections, and the words of the route that says so.
+/// An action for connections, and the name of its route.
 #[derive(Clone)]
 pub struct RouteTarget {
-    /// The route as written, or the key that stands for it.
+    /// The route as configured, or the key that represents it.
     pub route: Arc<str>,
-    /// Where it leads.
+    /// The action.
     pub action: Action,
-    /// What it may have.
+    /// The limits of the route.
     pub limits: Option<UsageLimit>,
-    /// What is counted of a route with a name; outlives reloads.
+    /// The counts of a route with a name; kept over reloads.
     pub counts: Option<Arc<RouteCounts>>,
 }
 
-/// What a route does with a connection.
+/// The action of a route.
 #[derive(Clone)]
 pub enum Action {
-    /// It goes to a pool.
+    /// The connection goes to a pool.
     Pool(Arc<PoolSlot>),
-    /// It goes to one of several pools.
+    /// The connection goes to one of several pools.
     Split(Arc<(Split, Vec<Arc<PoolSlot>>)>),
-    /// It is refused with a TLS alert, without TLS by a reset.
+    /// The connection is refused: with a TLS alert, or without TLS by a reset.
     Reject,
-    /// It is reset without a word.
+    /// The connection is reset.
     Drop,
 }
 
 impl Action {
-    /// The pool for a client with this address, if it goes to one.
-    pub fn place(&self, source: Option<IpAddr>) -> Option<&Arc<PoolSlot>> {
+    /// Returns the slot of the pool for a client with this address, if the connection goes to a pool.
+    pub fn slot(&self, source: Option<IpAddr>) -> Option<&Arc<PoolSlot>> {
         match self {
-            Self::Pool(place) => Some(place),
+            Self::Pool(slot) => Some(slot),
             Self::Split(split) => split.1.get(split.0.place(source)),
             Self::Reject | Self::Drop => None,
         }
     }
 }
 
-/// Why a connection leads nowhere.
+/// The reason for which a connection has no target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// The client sent no name, and that is rejected.
+    /// The client sent no name, and such clients are rejected.
     NoSni,
-    /// No route matches the name, and that is rejected.
+    /// No route matches the name, and such clients are rejected.
     Unmatched,
-    /// Each route for the name asks for a later version of TLS.
+    /// Each route for the name requires a later version of TLS.
     TooOld,
 }
 
 impl TlsPolicy {
-    /// The target of a client.
+    /// Returns the target of a client.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// The reason for which there is none.
     pub fn target(
         &self,
         name: Option<&ServerName>,
-        what: &ConnectionFacts<'_>,
+        facts: &ConnectionFacts<'_>,
     ) -> Result<&RouteTarget, NoRoute> {
-        if let Some(target) = self.routes.target(name, what)? {
+        if let Some(target) = self.routes.target(name, facts)? {
             return Ok(target);
         }
         match name {

@@ -140,7 +140,7 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     let mut answer = String::new();
     change.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.0 500"), "{answer}");
-    program.stderr.wait_for("admin lets nobody in");
+    program.stderr.wait_for("admin refuses all requests that need the token");
 
     // They are watched on.
     fs::remove_file(folder.path("bad.txt")).unwrap();

@@ -232,7 +232,7 @@ fn the_commands_ask_a_unix_socket_with_a_token() {
     check_run(&[&with("status", listen)[..], &["--token-file", wrong]].concat(), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", "/nowhere"]].concat(), 1, "/nowhere");
     check_run(&with("status", "unix:/nowhere/s"), 1, "cannot ask unix:/nowhere/s");
-    program.stderr.wait_for("admin was asked with a wrong token");
+    program.stderr.wait_for("admin refused a request with a wrong token");
     program.expect_end_by("TERM");
 }
 

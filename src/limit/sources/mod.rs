@@ -1,15 +1,16 @@
-//! What each source has: a table of one size, whoever comes.
+//! The table of sources, which has a fixed size for any number of clients.
 //!
-//! The table is made of small sets with a lock each. Which set is a source's is decided by a keyed hash whose key
-//! is drawn when the process starts, so nobody can aim at one. A source is counted for each listener by itself.
+//! The table consists of small sets with a lock each. A keyed hash maps a source to its set. The key is drawn
+//! when the process starts, so clients cannot aim at a set. A source is counted for each listener separately.
 //!
-//! # Who makes room
+//! # Eviction
 //!
-//! Who comes anew takes a free place of its set, else that of a source that has nothing open: first one whose rate has
-//! recovered, then the one that is furthest from its limit, at last one that is over its rate, as it would be refused
-//! now. A million others that come once cannot make us forget who is over its rate; only as many that are over theirs
-//! can. A source with open connections stays. When all places of a set are taken by such sources, the new one passes
-//! uncounted or is refused, as configured, and either is counted.
+//! A new source takes a free slot of its set, or evicts a source without open connections: first one whose
+//! rate has recovered, then the one furthest below its limit, and last one over its rate, the one that would
+//! be admitted again soonest. So a million sources that come once cannot evict a source that is over its
+//! rate; only as many sources over their own rates can. A source with open connections is never evicted. If
+//! such sources take all slots of a set, a new source passes uncounted or is refused, as configured. Both are
+//! counted.
 
 mod name;
 mod set;
@@ -28,12 +29,12 @@ use super::rate::{Moment, Rate};
 pub use name::{Link, SourceName};
 use set::{SourceEntry, SourceSet, WAYS};
 
-/// How many leading bits of an address make a source.
+/// The number of leading bits of an address that identify a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixLengths {
     /// Of IPv4, 1 to 32. Default 32.
     pub v4: u8,
-    /// Of IPv6, 1 to 128. Default 64: what one user mostly has.
+    /// Of IPv6, 1 to 128. Default 64: mostly the network of one user.
     pub v6: u8,
 }
 
@@ -43,12 +44,12 @@ impl Default for PrefixLengths {
     }
 }
 
-/// An address, cut to its prefix.
+/// The key of a source: an address cut to its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceKey(u128);
 
 impl SourceKey {
-    /// The source that an address belongs to. IPv4-mapped addresses count as IPv4.
+    /// Returns the source of an address. IPv4-mapped addresses count as IPv4.
     pub fn of(ip: IpAddr, prefix: PrefixLengths) -> Self {
         let (bits, length) = match ip.to_canonical() {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped().to_bits(), 96 + u32::from(prefix.v4.min(32))),
@@ -57,7 +58,8 @@ impl SourceKey {
         Self(bits & u128::MAX.checked_shl(128_u32.saturating_sub(length)).unwrap_or(0))
     }
 
-    /// The source of a private link, by the kind of its TLV and its id. It meets no address: 128 bits of a digest.
+    /// Returns the source of a private link, from the kind of its TLV and its id: 128 bits of a digest, which
+    /// collide with no address.
     pub fn of_link(kind: u8, id: &str) -> Self {
         let digest = Sha256::new().chain_update([kind]).chain_update(id).finalize();
         let mut bits = [0; 16];
@@ -65,23 +67,23 @@ impl SourceKey {
         Self(u128::from_be_bytes(bits))
     }
 
-    /// Its first address; of a private link it has no meaning.
+    /// Returns its first address. For a private link the address has no meaning.
     pub fn ip(self) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from_bits(self.0)).to_canonical()
     }
 }
 
-/// What is a source.
+/// The property that identifies a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SourceBy {
     /// A network of addresses.
     #[default]
     Address,
-    /// A private link, where a PROXY header tells its id; else a network.
+    /// A private link, if a PROXY header has its id; otherwise a network.
     PrivateLink,
 }
 
-/// What each source of a listener may have. `None` is no limit.
+/// The limits of each source of a listener. `None` is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SourceLimits {
     /// Open connections.
@@ -92,43 +94,43 @@ pub struct SourceLimits {
     pub hellos: Option<u32>,
 }
 
-/// What becomes of a source for which the table has no room.
+/// The treatment of a source for which the table has no slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {
-    /// Its connections come in uncounted.
+    /// Its connections pass uncounted.
     #[default]
     Pass,
     /// They are refused.
     Refuse,
 }
 
-/// Why a source gets no further connection.
+/// The reason for which a connection of a source is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceRefusal {
-    /// It has as many open as it may.
+    /// The source has reached its limit of open connections.
     Connections,
-    /// They come too fast.
+    /// The source has no token: its connections come too fast.
     Rate,
-    /// Too many of them have not said what they want.
+    /// The source has reached its limit of connections whose first bytes are being read.
     Hellos,
-    /// The table has no room, and that refuses.
+    /// The table has no slot for the source, and is configured to refuse it.
     TableFull,
 }
 
-/// A connection that asks to come in.
+/// A request to admit a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest {
     /// The number of its listener, never 0.
     pub listener: u64,
-    /// Where it comes from.
+    /// The source of the connection.
     pub source: SourceKey,
-    /// Whether its first bytes will be read.
+    /// True if its first bytes will be read.
     pub is_read: bool,
-    /// When.
+    /// The moment of the request.
     pub now: Moment,
 }
 
-/// What a source has, for an operator.
+/// The counts of a source, for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceReport {
     /// Its first address.
@@ -137,30 +139,30 @@ pub struct SourceReport {
     pub listener: u64,
     /// Open connections.
     pub open: u32,
-    /// Those of them whose first bytes are still being read.
+    /// The open connections whose first bytes are still being read.
     pub hellos: u32,
 }
 
-/// The sources of a process. Shared by its workers; it outlives reloads.
+/// The sources of a process. Shared by its workers, and kept over reloads.
 pub struct SourceTable {
-    /// Made when the first source comes: most processes have no limits for sources.
+    /// Allocated with the first source, because most processes have no limits for sources.
     sets: OnceLock<Box<[SourceSet]>>,
     count: usize,
     key: [u64; 2],
     refuses_when_full: AtomicBool,
-    /// Sources that are remembered.
+    /// Sources that have a slot.
     known: AtomicU64,
-    /// Those of them with open connections.
+    /// Sources with open connections.
     occupied: AtomicU64,
-    /// Their open connections.
+    /// The open connections of all sources.
     open: AtomicU64,
     evictions: AtomicU64,
     full: AtomicU64,
 }
 
 impl SourceTable {
-    /// A table for so many sources, rounded up to a whole set. `key` is to be random. It takes 56 bytes for each
-    /// from the first connection on that is counted.
+    /// Returns a table for this many sources, rounded up to a whole set. `key` must be random. The table
+    /// takes 56 bytes for each source from the first counted connection on.
     pub fn new(sources: usize, key: [u64; 2], when_full: WhenFull) -> Arc<Self> {
         Arc::new(Self {
             sets: OnceLock::new(),
@@ -175,46 +177,46 @@ impl SourceTable {
         })
     }
 
-    /// Changes what becomes of sources for which there is no room.
+    /// Changes the treatment of sources for which there is no slot.
     pub fn set_when_full(&self, when_full: WhenFull) {
         self.refuses_when_full.store(when_full == WhenFull::Refuse, Ordering::Relaxed);
     }
 
-    /// Makes the table now and not with the first source that comes.
+    /// Allocates the table now instead of with the first source.
     pub fn prepare(&self) {
         _ = self.sets();
     }
 
-    /// Counts a connection in, if its source may have it; `None` is one that comes in uncounted, as there is no
-    /// room for its source.
+    /// Counts a connection of a source that is within its limits. Returns `None` if the connection passes
+    /// uncounted, because there is no slot for its source.
     ///
     /// # Errors
     ///
-    /// Why it may not. What is refused leaves nothing behind.
+    /// The reason for a refusal. A refused connection takes nothing.
     pub fn admit(
         self: &Arc<Self>,
-        coming: &AdmissionRequest,
+        request: &AdmissionRequest,
         limits: &SourceLimits,
     ) -> Result<Option<SourcePass>, SourceRefusal> {
-        let index = self.index(coming.listener, coming.source);
+        let index = self.index(request.listener, request.source);
         let mut set = self.sets()[index].lock();
-        let Some(way) = set.find(coming.listener, coming.source) else {
-            let Some(room) = set.room(coming.now) else {
+        let Some(way) = set.find(request.listener, request.source) else {
+            let Some(free) = set.slot_for_new(request.now) else {
                 drop(set);
-                return self.without_room();
+                return self.no_free_slot();
             };
-            let entry = &mut set.0[room];
+            let entry = &mut set.0[free];
             match entry.is_free() {
                 true => self.known.fetch_add(1, Ordering::Relaxed),
                 false => self.evictions.fetch_add(1, Ordering::Relaxed),
             };
-            *entry = SourceEntry::new(coming.listener, coming.source);
-            entry.admit(coming, limits)?;
-            return Ok(Some(self.pass(index, room, entry, coming)));
+            *entry = SourceEntry::new(request.listener, request.source);
+            entry.admit(request, limits)?;
+            return Ok(Some(self.pass(index, free, entry, request)));
         };
         let entry = &mut set.0[way];
-        entry.admit(coming, limits)?;
-        Ok(Some(self.pass(index, way, entry, coming)))
+        entry.admit(request, limits)?;
+        Ok(Some(self.pass(index, way, entry, request)))
     }
 
     fn pass(
@@ -222,18 +224,18 @@ impl SourceTable {
         set: usize,
         way: usize,
         entry: &SourceEntry,
-        coming: &AdmissionRequest,
+        request: &AdmissionRequest,
     ) -> SourcePass {
         self.open.fetch_add(1, Ordering::Relaxed);
         if entry.open == 1 {
             self.occupied.fetch_add(1, Ordering::Relaxed);
         }
-        // There are at most 2^32 places, by the bound of the table's size.
-        let place = u32::try_from(set * WAYS + way).unwrap_or(u32::MAX);
-        SourcePass { table: Arc::clone(self), place, is_read: coming.is_read }
+        // The bound of the table's size allows at most 2^32 slots.
+        let slot = u32::try_from(set * WAYS + way).unwrap_or(u32::MAX);
+        SourcePass { table: Arc::clone(self), slot, is_read: request.is_read }
     }
 
-    fn without_room(&self) -> Result<Option<SourcePass>, SourceRefusal> {
+    fn no_free_slot(&self) -> Result<Option<SourcePass>, SourceRefusal> {
         self.full.fetch_add(1, Ordering::Relaxed);
         if self.refuses_when_full.load(Ordering::Relaxed) { Err(SourceRefusal::TableFull) } else { Ok(None) }
     }
@@ -250,14 +252,14 @@ impl SourceTable {
         ((u128::from(hasher.finish()) * self.count as u128) >> 64) as usize
     }
 
-    /// Connections that a source has open at a listener.
+    /// The number of open connections of a source at a listener.
     pub fn open_of(&self, listener: u64, source: SourceKey) -> u32 {
         let set = self.sets()[self.index(listener, source)].lock();
         set.find(listener, source).map_or(0, |way| set.0[way].open)
     }
 
-    /// Whether the source of a connection has more than twice what the others have open on average. If there are
-    /// no others, all but its first are too many.
+    /// Returns true if the source of a connection has more than twice the open connections that the others
+    /// have on average. If there are no others, every connection but its first is too many.
     pub fn is_heavy(&self, pass: &SourcePass) -> bool {
         let (set, way) = pass.at();
         let own = u128::from(self.sets()[set].lock().0[way].open);
@@ -266,38 +268,38 @@ impl SourceTable {
         if others == 0 { own > 1 } else { own * others > 2 * theirs }
     }
 
-    /// How many sources it has places for.
+    /// The number of slots.
     pub fn capacity(&self) -> usize {
         self.count * WAYS
     }
 
-    /// Sources that are remembered.
+    /// The number of sources that have a slot.
     pub fn known(&self) -> u64 {
         self.known.load(Ordering::Relaxed)
     }
 
-    /// Sources with open connections.
+    /// The number of sources with open connections.
     pub fn occupied(&self) -> u64 {
         self.occupied.load(Ordering::Relaxed)
     }
 
-    /// Open connections that are counted.
+    /// The number of open connections that are counted.
     pub fn open(&self) -> u64 {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Sources that made room for others.
+    /// The number of sources that were evicted.
     pub fn evictions(&self) -> u64 {
         self.evictions.load(Ordering::Relaxed)
     }
 
-    /// Connections whose source found no room.
+    /// The number of connections whose source got no slot.
     pub fn full(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// The sources with the most open connections, at most `count`, the heaviest first. It looks at every place:
-    /// not for a worker.
+    /// Returns the sources with the most open connections, at most `count`, the heaviest first. It reads
+    /// every slot, so workers must not call it.
     pub fn heaviest(&self, count: usize) -> Vec<SourceReport> {
         let mut found = Vec::new();
         for set in self.sets.get().map_or(&[][..], |sets| sets) {
@@ -325,17 +327,17 @@ impl std::fmt::Debug for SourceTable {
     }
 }
 
-/// A connection that is counted for its source; given back on drop.
+/// A connection that is counted for its source; the count is returned on drop.
 #[derive(Debug)]
 pub struct SourcePass {
     table: Arc<SourceTable>,
-    /// Its entry cannot move or become another's while this lives.
-    place: u32,
+    /// The index of its slot. The source cannot move or be evicted while this value exists.
+    slot: u32,
     is_read: bool,
 }
 
 impl SourcePass {
-    /// Its first bytes are read.
+    /// Records that its first bytes were read.
     pub fn was_read(&mut self) {
         if std::mem::take(&mut self.is_read) {
             let (set, way) = self.at();
@@ -343,14 +345,14 @@ impl SourcePass {
         }
     }
 
-    /// Whether its source has more than its share: see [`SourceTable::is_heavy`].
+    /// Returns true if its source is heavy: see [`SourceTable::is_heavy`].
     pub fn is_heavy(&self) -> bool {
         self.table.is_heavy(self)
     }
 
     fn at(&self) -> (usize, usize) {
-        let place = self.place as usize;
-        (place / WAYS, place % WAYS)
+        let slot = self.slot as usize;
+        (slot / WAYS, slot % WAYS)
     }
 }
 

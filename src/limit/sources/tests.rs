@@ -12,7 +12,7 @@ fn source(number: u32) -> SourceKey {
     SourceKey::of(IpAddr::V4(number.into()), PrefixLengths::default())
 }
 
-fn coming(number: u32, nanos: u64) -> AdmissionRequest {
+fn request(number: u32, nanos: u64) -> AdmissionRequest {
     AdmissionRequest {
         listener: LISTENER,
         source: source(number),
@@ -50,122 +50,123 @@ fn addresses_are_cut_to_their_prefix() {
 fn each_limit_has_its_refusal() {
     let table = table(64);
     let limits = SourceLimits { connections: Some(3), rate: rate(1, 5), hellos: Some(2) };
-    let mut first = table.admit(&coming(1, SECOND), &limits).unwrap();
-    let second = table.admit(&coming(1, SECOND), &limits).unwrap();
-    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Hellos);
+    let mut first = table.admit(&request(1, SECOND), &limits).unwrap();
+    let second = table.admit(&request(1, SECOND), &limits).unwrap();
+    assert_eq!(table.admit(&request(1, SECOND), &limits).unwrap_err(), SourceRefusal::Hellos);
     first.as_mut().unwrap().was_read();
-    let third = table.admit(&coming(1, SECOND), &limits).unwrap();
-    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Connections);
+    let third = table.admit(&request(1, SECOND), &limits).unwrap();
+    assert_eq!(table.admit(&request(1, SECOND), &limits).unwrap_err(), SourceRefusal::Connections);
     assert_eq!((table.open_of(LISTENER, source(1)), table.occupied(), table.open()), (3, 1, 3));
-    let other = table.admit(&coming(2, SECOND), &limits).unwrap();
-    let elsewhere = AdmissionRequest { listener: LISTENER + 1, ..coming(1, SECOND) };
+    let other = table.admit(&request(2, SECOND), &limits).unwrap();
+    let elsewhere = AdmissionRequest { listener: LISTENER + 1, ..request(1, SECOND) };
     let third_one = table.admit(&elsewhere, &limits).unwrap();
     assert_eq!(table.occupied(), 3, "another source, and the same one at another listener");
     drop((first, second, third));
-    drop(table.admit(&coming(1, SECOND), &limits).unwrap());
-    drop(table.admit(&coming(1, SECOND), &limits).unwrap());
-    assert_eq!(table.admit(&coming(1, SECOND), &limits).unwrap_err(), SourceRefusal::Rate);
-    drop(table.admit(&coming(1, 3 * SECOND), &limits).unwrap());
+    drop(table.admit(&request(1, SECOND), &limits).unwrap());
+    drop(table.admit(&request(1, SECOND), &limits).unwrap());
+    assert_eq!(table.admit(&request(1, SECOND), &limits).unwrap_err(), SourceRefusal::Rate);
+    drop(table.admit(&request(1, 3 * SECOND), &limits).unwrap());
     drop((other, third_one));
     assert_eq!((table.open(), table.occupied(), table.known()), (0, 0, 3));
     assert_eq!(table.open_of(LISTENER, source(1)), 0);
 }
 
 #[test]
-fn what_is_not_read_is_no_hello() {
+fn a_connection_that_is_not_read_is_no_hello() {
     let table = table(8);
     let limits = SourceLimits { hellos: Some(1), ..SourceLimits::default() };
-    let unread = AdmissionRequest { is_read: false, ..coming(1, SECOND) };
+    let unread = AdmissionRequest { is_read: false, ..request(1, SECOND) };
     let held: Vec<_> = (0..10).map(|_| table.admit(&unread, &limits).unwrap()).collect();
     assert_eq!(table.heaviest(9)[0].hellos, 0);
     drop(held);
     assert_eq!(table.open(), 0);
 }
 
-/// A set that is full of sources with open connections passes others or refuses them.
+/// A set that is full of sources with open connections lets others pass or refuses them.
 #[test]
 fn pinned_sources_stay() {
     let table = table(8);
     let limits = SourceLimits::default();
-    let held: Vec<_> = (0..8).map(|n| table.admit(&coming(n, SECOND), &limits).unwrap().unwrap()).collect();
-    assert!(table.admit(&coming(100, SECOND), &limits).unwrap().is_none(), "uncounted");
+    let held: Vec<_> = (0..8).map(|n| table.admit(&request(n, SECOND), &limits).unwrap().unwrap()).collect();
+    assert!(table.admit(&request(100, SECOND), &limits).unwrap().is_none(), "uncounted");
     table.set_when_full(WhenFull::Refuse);
-    assert_eq!(table.admit(&coming(100, SECOND), &limits).unwrap_err(), SourceRefusal::TableFull);
+    assert_eq!(table.admit(&request(100, SECOND), &limits).unwrap_err(), SourceRefusal::TableFull);
     assert_eq!((table.full(), table.evictions()), (2, 0));
     assert!((0..8).all(|n| table.open_of(LISTENER, source(n)) == 1));
     drop(held);
-    assert!(table.admit(&coming(100, SECOND), &limits).unwrap().is_some());
+    assert!(table.admit(&request(100, SECOND), &limits).unwrap().is_some());
     assert_eq!((table.evictions(), table.known()), (1, 8));
 }
 
-/// Sources that come as often as they may and leave hold no places against others; who is let in again soonest
-/// goes first, and everybody else before him.
+/// Sources that come as often as their rate allows, and leave, hold no slots against others. Of the sources
+/// over their rate, the one that is admitted again soonest is evicted first, and all other sources before it.
 #[test]
-fn who_is_over_its_rate_makes_room_last() {
+fn sources_over_their_rate_are_evicted_last() {
     let table = table(8);
     let limits =
         SourceLimits { rate: Some(Rate::new(1, Duration::from_secs(60), 1)), ..SourceLimits::default() };
     let is_known = |n: u32, nanos: u64| {
-        let known = table.admit(&coming(n, nanos), &limits);
+        let known = table.admit(&request(n, nanos), &limits);
         known.is_err_and(|refusal| refusal == SourceRefusal::Rate)
     };
-    let held = table.admit(&coming(0, SECOND), &limits).unwrap().unwrap();
+    let held = table.admit(&request(0, SECOND), &limits).unwrap().unwrap();
     for n in 1..8 {
-        drop(table.admit(&coming(n, SECOND + u64::from(n)), &limits).unwrap().unwrap());
+        drop(table.admit(&request(n, SECOND + u64::from(n)), &limits).unwrap().unwrap());
     }
     assert!((1..8).all(|n| is_known(n, 2 * SECOND)), "all are over their rate");
-    drop(table.admit(&coming(100, 2 * SECOND), &limits).unwrap().expect("room"));
+    drop(table.admit(&request(100, 2 * SECOND), &limits).unwrap().expect("room"));
     assert!((2..8).chain([100]).all(|n| is_known(n, 2 * SECOND)), "the first has made room");
     assert_eq!((table.full(), table.evictions(), table.open_of(LISTENER, source(0))), (0, 1, 1));
-    // One that has recovered goes before those that have not, though another recovers soonest.
+    // A source that has recovered is evicted before those that have not, although another one recovers
+    // soonest.
     let unlimited = SourceLimits::default();
     let later = 61 * SECOND + 3;
-    drop(table.admit(&coming(3, later), &unlimited).unwrap().unwrap());
-    drop(table.admit(&coming(200, later), &limits).unwrap().unwrap());
+    drop(table.admit(&request(3, later), &unlimited).unwrap().unwrap());
+    drop(table.admit(&request(200, later), &limits).unwrap().unwrap());
     assert!((4..8).chain([100, 200]).all(|n| is_known(n, later)), "but 2 or 3");
     drop(held);
 }
 
-/// A fleet of more sources than there are places, each at its rate and gone again.
+/// A fleet of more sources than slots, each at its rate and closed again.
 #[test]
 fn a_fleet_that_comes_and_leaves_finds_the_table_open() {
     let table = table(64);
     let limits =
         SourceLimits { rate: Some(Rate::new(1, Duration::from_secs(60), 1)), ..SourceLimits::default() };
-    let pinned: Vec<_> = (0..8).filter_map(|n| table.admit(&coming(n, SECOND), &limits).unwrap()).collect();
+    let pinned: Vec<_> = (0..8).filter_map(|n| table.admit(&request(n, SECOND), &limits).unwrap()).collect();
     for n in 100..10_000 {
-        drop(table.admit(&coming(n, 2 * SECOND + u64::from(n)), &limits).unwrap());
+        drop(table.admit(&request(n, 2 * SECOND + u64::from(n)), &limits).unwrap());
     }
     table.set_when_full(WhenFull::Refuse);
     let full = table.full();
     let newcomers =
-        (20_000..21_000).filter(|n| table.admit(&coming(*n, 3 * SECOND), &limits).is_ok()).count();
+        (20_000..21_000).filter(|n| table.admit(&request(*n, 3 * SECOND), &limits).is_ok()).count();
     assert_eq!((newcomers, table.full()), (1000, full));
     assert_eq!((table.occupied(), table.open()), (pinned.len() as u64, pinned.len() as u64));
 }
 
 /// The table of the default size, and a million sources that come once and leave.
 #[test]
-fn a_million_sources_push_out_nobody_who_matters() {
+fn a_million_sources_evict_no_source_over_its_rate() {
     let table = table(65_536);
     let limits = SourceLimits { connections: Some(100), rate: rate(50, 100), hellos: None };
-    let heavy: Vec<_> = (0..100).map(|n| table.admit(&coming(n, SECOND), &limits).unwrap()).collect();
+    let heavy: Vec<_> = (0..100).map(|n| table.admit(&request(n, SECOND), &limits).unwrap()).collect();
     let fast: Vec<u32> = (1000..1100).collect();
     for n in &fast {
-        while table.admit(&coming(*n, SECOND), &limits).is_ok() {}
+        while table.admit(&request(*n, SECOND), &limits).is_ok() {}
     }
     let mut passed = 0;
     for n in 0..1_000_000 {
-        // In the time of one event, so that those who are fast do not recover.
+        // All within the time of one event, so that fast sources do not recover.
         let now = SECOND + u64::from(n) * 19 / 1000;
-        passed += u32::from(table.admit(&coming(1 << 24 | n, now), &limits).unwrap().is_some());
+        passed += u32::from(table.admit(&request(1 << 24 | n, now), &limits).unwrap().is_some());
     }
     assert!(passed > 999_000, "{passed}");
     assert_eq!(table.capacity(), 65_536);
     assert!(table.known() <= 65_536 && table.evictions() > 900_000);
     assert!((0..100).all(|n| table.open_of(LISTENER, source(n)) == 1));
     for n in &fast {
-        let refused = table.admit(&coming(*n, SECOND), &limits).unwrap_err();
+        let refused = table.admit(&request(*n, SECOND), &limits).unwrap_err();
         assert_eq!(refused, SourceRefusal::Rate, "it is remembered");
     }
     assert_eq!(table.heaviest(1000).len(), 100);
@@ -174,11 +175,11 @@ fn a_million_sources_push_out_nobody_who_matters() {
 }
 
 #[test]
-fn the_heaviest_are_told_and_found_heavy() {
+fn the_heaviest_are_reported_and_are_heavy() {
     let table = table(4096);
     let limits = SourceLimits::default();
     let admit = |n, times: usize| -> Vec<_> {
-        (0..times).map(|_| table.admit(&coming(n, SECOND), &limits).unwrap().unwrap()).collect()
+        (0..times).map(|_| table.admit(&request(n, SECOND), &limits).unwrap().unwrap()).collect()
     };
     let alone = admit(1, 50);
     assert!(alone[0].is_heavy(), "or it would fill the process before anybody else comes");
@@ -198,21 +199,21 @@ fn a_faster_rate_does_not_wait_for_a_slower_one() {
     let table = table(8);
     let with = |rate| SourceLimits { rate: Some(rate), ..SourceLimits::default() };
     let slow = with(Rate::new(1, Duration::from_secs(60), 1000));
-    let admitted = |now, limits| (0..2000).filter(|_| table.admit(&coming(1, now), limits).is_ok()).count();
+    let admitted = |now, limits| (0..2000).filter(|_| table.admit(&request(1, now), limits).is_ok()).count();
     assert_eq!(admitted(SECOND, &slow), 1000);
     let fast = with(Rate::new(10, Duration::from_secs(1), 10));
     assert_eq!(admitted(2 * SECOND, &fast), 0, "a burst was used up");
     assert_eq!(admitted(3 * SECOND, &fast), 10);
 }
 
-/// What was done, by a map that forgets nothing.
+/// A model of the table: a map that evicts nothing.
 #[derive(Default)]
 struct Model {
     open: HashMap<u32, (u32, u32)>,
 }
 
 proptest! {
-    /// As long as there is room, the table counts as a map does.
+    /// As long as there are free slots, the table counts as a map does.
     #[test]
     fn it_counts_as_a_map(steps in prop::collection::vec((0_u32..6, 0_u8..4, any::<prop::sample::Index>()), 1..300)) {
         let limits = SourceLimits { connections: Some(5), rate: None, hellos: Some(3) };
@@ -228,7 +229,7 @@ proptest! {
                         (_, true) => Some(SourceRefusal::Hellos),
                         _ => None,
                     };
-                    let found = table.admit(&coming(number, SECOND), &limits);
+                    let found = table.admit(&request(number, SECOND), &limits);
                     prop_assert_eq!(found.as_ref().err(), expected.as_ref());
                     if let Ok(pass) = found {
                         (*open, *hellos) = (*open + 1, *hellos + 1);
@@ -261,7 +262,7 @@ proptest! {
     }
 }
 
-/// Many threads at one source: what is given is given back.
+/// Many threads use one source: all counts are returned.
 #[test]
 fn threads_leave_nothing_behind() {
     let table = table(8);
@@ -271,7 +272,7 @@ fn threads_leave_nothing_behind() {
             .map(|_| {
                 scope.spawn(|| {
                     let once = |n: u32| {
-                        table.admit(&coming(n % 2, SECOND), &limits).is_ok_and(|mut pass| {
+                        table.admit(&request(n % 2, SECOND), &limits).is_ok_and(|mut pass| {
                             pass.as_mut().unwrap().was_read();
                             true
                         })

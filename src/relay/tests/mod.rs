@@ -1,4 +1,4 @@
-//! Relays in a runtime of the test's own, whose ticks and interruptions the test gives.
+//! Relays in an executor of the test, which controls their ticks and interruptions.
 
 mod pauses;
 
@@ -28,11 +28,11 @@ fn run<T>(test: impl Future<Output = T>) -> T {
     executor.block_on(async { timeout(PATIENCE, test).await.expect("the test hangs") }).unwrap()
 }
 
-/// Starts a task whose result comes later.
+/// Starts a task and returns the channel for its result.
 fn start<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiver<T> {
-    let (tell, result) = oneshot::channel();
+    let (sender, result) = oneshot::channel();
     executor::spawn(async {
-        let _ = tell.send(work.await);
+        let _ = sender.send(work.await);
         TaskNext::Done
     });
     result
@@ -44,7 +44,7 @@ enum Kind {
     Unix,
 }
 
-/// Two ends of one connection, not yet in a reactor.
+/// Two ends of one connection, not yet registered with a reactor.
 fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
     match kind {
         Kind::Tcp => {
@@ -64,7 +64,7 @@ fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
     }
 }
 
-/// A worker's things, and a client and a backend that talk through a relay.
+/// The engines and registry of a worker, and a client and a backend connected through a relay.
 struct Scene {
     metrics: Arc<Metrics>,
     registry: Rc<ConnectionRegistry>,
@@ -73,7 +73,7 @@ struct Scene {
     settings: RelaySettings,
     client: Rc<Stream>,
     backend: Rc<Stream>,
-    /// Further handles on the relay's own sockets.
+    /// Further handles to the relay's own sockets.
     inner: RefCell<Vec<OwnedFd>>,
 }
 
@@ -154,7 +154,7 @@ fn read_all(from: &Rc<Stream>, buffer: usize) -> oneshot::Receiver<Vec<u8>> {
     })
 }
 
-/// What one case of the property is about.
+/// The traffic of one case of the property.
 #[derive(Clone, Debug)]
 struct Traffic {
     engine: EngineChoice,
@@ -162,7 +162,7 @@ struct Traffic {
     sizes: [usize; 2],
     chunks: [usize; 2],
     buffers: [usize; 2],
-    /// After how many turns of the runtime the relay is stopped, again and again.
+    /// The numbers of executor turns after which the relay is stopped, one after another.
     turns: Vec<usize>,
     pipes: usize,
 }
@@ -188,7 +188,7 @@ fn traffic() -> impl Strategy<Value = Traffic> {
         })
 }
 
-/// Stops and resumes a relay under traffic until it has ended; says how often.
+/// Stops and resumes a relay under traffic until it has ended. Returns the number of stops.
 async fn interrupt(case: &Traffic) -> usize {
     let (scene, mut relay) = Scene::new(case.engine, case.kind, case.pipes);
     let sent = [pattern(case.sizes[0], 1), pattern(case.sizes[1], 2)];
@@ -214,12 +214,12 @@ async fn interrupt(case: &Traffic) -> usize {
             assert!(held.len() <= 1 << 20, "{} bytes held", held.len());
         }
         if stops.is_multiple_of(2) {
-            // As if another process went on.
+            // A new descriptor, as in another process.
             parts.client = Stream::register(parts.client.into_fd()).unwrap();
             parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
         }
         relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
-        // A case of no turns at all must leave the peers theirs.
+        // With a case of no turns at all, the peers must still get a turn.
         yield_now().await;
     };
     assert!(matches!(end, RelayEnd::Finished { .. }), "{end:?}");
@@ -232,7 +232,7 @@ async fn interrupt(case: &Traffic) -> usize {
         writing.await.unwrap();
     }
     let totals = [Direction::FromClient, Direction::FromBackend].map(|way| scene.entry.total(way));
-    // What a stop takes out of a pipe or buffer was read, and is counted when it is written.
+    // Bytes that a stop takes out of a pipe or buffer were read, and are counted when they are written.
     assert_eq!(totals, sent.map(|bytes| bytes.len() as u64));
     assert_eq!(scene.entry.total_dropped(), 0);
     stops
@@ -248,7 +248,7 @@ fn a_relay_stopped_at_any_moment_loses_nothing() {
     assert!(stops.get() > 48, "stopped {} times only", stops.get());
 }
 
-/// A direction that has ended stays so over a stop, and the other goes on.
+/// A direction that has ended stays ended over a stop, and the other goes on.
 #[test]
 fn a_half_closed_relay_goes_on_half_closed() {
     for engine in ENGINES {
@@ -274,7 +274,7 @@ fn a_half_closed_relay_goes_on_half_closed() {
     }
 }
 
-/// The end of a stream is level-triggered for who asks; nobody may ask again and again.
+/// The end of a stream is level-triggered for a reader, so no reader may poll it again and again.
 #[test]
 fn a_half_closed_relay_is_not_polled_without_reason() {
     for engine in ENGINES {
@@ -310,7 +310,8 @@ fn a_half_closed_relay_is_not_polled_without_reason() {
     }
 }
 
-/// Without pipes, or with fewer than directions, everything is copied that cannot be spliced, and counted.
+/// Without pipes, or with fewer pipes than directions, all bytes that cannot be spliced are copied and
+/// counted.
 #[test]
 fn streams_are_copied_when_pipes_have_run_out() {
     for (pipes, spliced) in [(0, false), (1, true)] {
@@ -350,7 +351,8 @@ fn streams_are_copied_when_pipes_have_run_out() {
     assert_eq!(Engine::ALL.len(), 2, "an engine that this test does not know");
 }
 
-/// The first sweep may come at once; the second gives the backend's socket what a short connection never pays for.
+/// The first sweep may come at once; the second one sets the options that a short connection does not pay
+/// for.
 #[test]
 fn the_second_sweep_sets_the_late_options() {
     run(async {
@@ -399,7 +401,7 @@ fn the_second_write_to_a_backend_goes_without_delay() {
     });
 }
 
-/// A close ordered while bytes wait resets both sides and counts what was lost.
+/// A commanded close while bytes wait resets both sides and counts the lost bytes.
 #[test]
 fn an_ordered_close_resets_both_sides() {
     for engine in ENGINES {

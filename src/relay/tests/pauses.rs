@@ -1,4 +1,4 @@
-//! Peers that pause: how long a relay waits for readers that take no bytes.
+//! Peers that pause: the time for which a relay waits for readers that take no bytes.
 
 use super::*;
 
@@ -34,7 +34,7 @@ async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<RelayE
     None
 }
 
-/// Fills the way to a side that does not read, through the relay.
+/// Fills the buffers towards a side that does not read, through the relay.
 async fn stall(scene: &Scene, relay: &mut Relay, stalled: Side) {
     let from = match stalled {
         Side::Client => &scene.backend,
@@ -105,12 +105,13 @@ fn an_idle_peer_is_not_stalled() {
     }
 }
 
-/// Sweeps in a wait of this length.
+/// Returns the number of sweeps in this time.
 fn sweeps(time: Duration) -> usize {
     time.as_millis().div_ceil(TICK.as_millis()) as usize
 }
 
-/// Sends bytes and the end from the backend, and waits until the kernel has sent the client all that it takes unread.
+/// Sends bytes and the end from the backend. Waits until the kernel has sent the client all that it takes
+/// unread.
 async fn send_last(scene: &Scene, relay: &mut Relay) {
     let sent = scene.backend.send(&vec![7; 150_000]).await.unwrap();
     assert!(sent > 0);
@@ -128,7 +129,8 @@ async fn send_last(scene: &Scene, relay: &mut Relay) {
     }
 }
 
-/// A reader that pauses behind the end of a transfer is stalled, not silent: the bytes and the end come later.
+/// A reader that pauses after the end of a transfer is stalled, not silent: it gets the bytes and the end
+/// later.
 #[test]
 fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
     for (engine, kind) in [(EngineChoice::Copy, Kind::Tcp), (EngineChoice::Splice, Kind::Unix)] {
@@ -149,12 +151,12 @@ fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
             while socket::unacknowledged(&inner).unwrap() > 0 {
                 yield_now().await;
             }
-            // Everything is read, which the next look sees; from then on the client is silent.
+            // Everything is read, which the next check finds; from then on the client is silent.
             assert_eq!(sweep(&scene, &mut relay, waits + 15).await, Some(RelayEnd::HalfClosed));
 
             let (scene, mut relay) = Scene::with(settings, kind, 4);
             send_last(&scene, &mut relay).await;
-            // On a busy host the kernel may take some more bytes meanwhile, which begins the wait again.
+            // On a busy host the kernel may take some more bytes meanwhile, which restarts the wait.
             let end = sweep(&scene, &mut relay, 3 * sweeps(idle)).await;
             assert_eq!(end, Some(RelayEnd::Idle), "the idle timeout bounds it");
         });
@@ -176,7 +178,7 @@ fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
     });
 }
 
-/// Such a timeout is over before the relay first asks whether bytes wait in the kernel.
+/// Such a timeout is over before the relay first checks whether bytes wait in the kernel.
 #[test]
 fn a_short_idle_timeout_does_not_cut_a_reader_off() {
     run(async {
