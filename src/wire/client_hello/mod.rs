@@ -266,10 +266,10 @@ fn message_in(raw: &[u8], records: u32, size: usize) -> Cow<'_, [u8]> {
     }
     let mut message = Vec::with_capacity(size);
     let mut rest = raw;
-    while let Ok((rest_of_record, header)) = parse_tls_record_header(rest)
+    while let Ok((after_header, header)) = parse_tls_record_header(rest)
         && message.len() < size
     {
-        let (fragment, next) = rest_of_record.split_at(rest_of_record.len().min(usize::from(header.len)));
+        let (fragment, next) = after_header.split_at(after_header.len().min(usize::from(header.len)));
         message.extend_from_slice(&fragment[..fragment.len().min(size - message.len())]);
         rest = next;
     }
