@@ -246,7 +246,7 @@ impl Conditions {
             ("ech", self.ech.is_some()),
             ("tls_min", self.tls_min.is_some()),
         ];
-        keys.into_iter().filter_map(|(key, asks)| asks.then_some(key))
+        keys.into_iter().filter_map(|(key, is_set)| is_set.then_some(key))
     }
 
     /// Compares a connection with the conditions.

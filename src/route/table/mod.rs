@@ -110,7 +110,7 @@ pub struct RouteTable {
     regexes: Vec<(NameRegex, NameSlot)>,
     any: Option<NameSlot>,
     groups: Vec<Vec<RouteAlternative>>,
-    asks: RequiredFacts,
+    required: RequiredFacts,
 }
 
 impl RouteTable {
@@ -127,7 +127,7 @@ impl RouteTable {
 
     /// Returns the facts of a connection that a lookup requires.
     pub fn asks(&self) -> RequiredFacts {
-        self.asks
+        self.required
     }
 
     /// Finds the route for a connection. `*.x` matches names at any depth below `x`, and never `x` itself.
@@ -226,9 +226,9 @@ impl RouteTable {
         let RouteEntry { key, conditions, route } = entry;
         let conditions = conditions.filter(|conditions| !conditions.is_empty());
         if let Some(conditions) = &conditions {
-            let asks = conditions.asks();
-            self.asks.destination |= asks.destination;
-            self.asks.offer |= asks.offer;
+            let required = conditions.asks();
+            self.required.destination |= required.destination;
+            self.required.offer |= required.offer;
         }
         let alternative = RouteAlternative { conditions, route };
         let slots = self.groups.len();

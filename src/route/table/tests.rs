@@ -71,8 +71,11 @@ fn every_tie_is_reported_with_both_routes() {
     let entries =
         routes.iter().map(|&(pattern, route)| RouteEntry::plain(pattern.parse().unwrap(), RouteId(route)));
     let ties = RouteTable::build(entries).unwrap_err();
-    let told: Vec<_> = ties.iter().map(|it| (it.key.to_string(), it.first.0, it.second.0)).collect();
-    assert_eq!(told, [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]);
+    let reported: Vec<_> = ties.iter().map(|it| (it.key.to_string(), it.first.0, it.second.0)).collect();
+    assert_eq!(
+        reported,
+        [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]
+    );
     assert_eq!(ties[1].to_string(), "two routes for `*.a.com` fit equally well");
 }
 
@@ -301,13 +304,13 @@ fn naive(entries: &[RouteEntry], name: Option<&ServerName>, facts: &ConnectionFa
             too_old = too_old.max(Some(level));
             continue;
         }
-        let asked = (
+        let required = (
             source,
             alpn.map(std::cmp::Reverse),
             conditions.ech.is_some(),
             conditions.tls_min.map(|least| least.0),
         );
-        best = best.max(Some((level, asked, entry.route)));
+        best = best.max(Some((level, required, entry.route)));
     }
     match best {
         Some((level, _, route)) if too_old <= Some(level) => RouteMatch::Route(route),
