@@ -35,7 +35,7 @@ pub struct Capacity {
 
 impl Capacity {
     /// Returns the share of the keys that the tier can carry; 0 only if no backend is up.
-    fn bearable(self) -> u64 {
+    fn carried(self) -> u64 {
         if self.up == 0 {
             return 0;
         }
@@ -75,9 +75,9 @@ struct TierOdds {
 impl TierSpread {
     /// Spreads the keys over the tiers in order of preference; `None` if no backend is up in any tier.
     pub fn by_preference(tiers: &[Capacity]) -> Option<Self> {
-        let bearable: Vec<u64> = tiers.iter().map(|tier| tier.bearable()).collect();
-        let sum: u64 = bearable.iter().sum();
-        let shares = if sum < WHOLE { parts(&bearable)? } else { fill(&bearable) };
+        let carried: Vec<u64> = tiers.iter().map(|tier| tier.carried()).collect();
+        let sum: u64 = carried.iter().sum();
+        let shares = if sum < WHOLE { parts(&carried)? } else { fill(&carried) };
         let mut left = WHOLE;
         let odds = shares.iter().zip(tiers).map(|(&share, tier)| {
             let odds = TierOdds::new(part(share, left), part(tier.up, tier.total));
@@ -132,10 +132,10 @@ fn part(some: u64, all: u64) -> u64 {
 }
 
 /// Gives each tier in order as much as it can carry until the whole is distributed.
-fn fill(bearable: &[u64]) -> Box<[u64]> {
+fn fill(carried: &[u64]) -> Box<[u64]> {
     let mut left = WHOLE;
-    let shares = bearable.iter().map(|&bearable| {
-        let share = bearable.min(left);
+    let shares = carried.iter().map(|&carried| {
+        let share = carried.min(left);
         left -= share;
         share
     });
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_tier_takes_what_it_can_bear() {
+    fn the_first_tier_takes_what_it_can_carry() {
         check("4/4", "100");
         check("1/4", "100");
         check("4/4 4/4", "100 0");
@@ -317,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_are_whole_and_only_of_what_is_up(tiers in capacities()) {
+        fn shares_sum_up_and_belong_to_tiers_that_are_up(tiers in capacities()) {
             match TierSpread::by_preference(&tiers) {
                 None => prop_assert!(tiers.iter().all(|tier| tier.up == 0)),
                 Some(spread) => {
@@ -330,7 +330,7 @@ mod tests {
         }
 
         #[test]
-        fn no_key_goes_where_nothing_is_up(tiers in capacities(), key: u64, owner_is_up: bool) {
+        fn no_key_goes_to_a_tier_that_is_down(tiers in capacities(), key: u64, owner_is_up: bool) {
             let Some(spread) = TierSpread::by_preference(&tiers) else { return Ok(()) };
             let owner = |tier: usize| {
                 let is_up = owner_is_up && tiers[tier].up > 0 || tiers[tier].up == tiers[tier].total;

@@ -72,7 +72,7 @@ impl Destination {
 
 /// The fault of a text that is not `IP`, `IP:PORT` or `:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a destination is an address, a port behind a colon, or both: 10.0.0.1, :5433, 10.0.0.1:5433")]
+#[error("a destination is an address, a colon and a port, or both: 10.0.0.1, :5433, 10.0.0.1:5433")]
 pub struct DestinationFault;
 
 impl FromStr for Destination {

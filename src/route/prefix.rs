@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_share_is_a_network_not_an_address() {
+    fn sets_share_networks_not_addresses() {
         assert!(set(&["10.0.0.0/8", "::1"]).share(&set(&["11.0.0.0/8", "::1"])));
         assert!(!set(&["10.0.0.0/8"]).share(&set(&["10.0.0.0/9"])));
         assert!(!set(&["0.0.0.0/0"]).share(&set(&["::/0"])));

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_refused() {
+    fn invalid_expressions_are_refused() {
         for text in ["(", "a)|(?:b", "a)(?:", "[", "*", r"\p{Greek}", r"(a)\1", "(?=a)"] {
             assert!(matches!(NameRegex::new(text), Err(RegexFault::Syntax(_))), "{text}");
         }

@@ -44,7 +44,7 @@ pub enum OpeningFault {
     #[error("bytes came before TLS")]
     Pipelined,
     /// The peer's bytes are not valid in the protocol.
-    #[error("the bytes break the rules of the protocol")]
+    #[error("the bytes are not valid in the protocol")]
     Malformed,
     /// A line or message is longer than allowed.
     #[error("a line or message is too long")]
@@ -56,10 +56,10 @@ pub enum OpeningFault {
     #[error("the client ended the session before TLS")]
     Quit,
     /// The backend does not offer TLS, or not now.
-    #[error("it does not offer TLS")]
+    #[error("the backend does not offer TLS")]
     Refused,
     /// The backend sent an answer that is not valid at this point.
-    #[error("unexpected answer")]
+    #[error("the backend sent an unexpected answer")]
     Unexpected,
 }
 

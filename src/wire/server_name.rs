@@ -34,29 +34,29 @@ pub enum NameFault {
     #[error("the name is longer than {MAX_NAME} characters")]
     TooLong,
     /// A label is empty: there is nothing before the first dot, or between two dots.
-    #[error("the name has an empty label: two dots in a row, or a dot in front")]
+    #[error("the name has an empty label: two dots in a row, or a dot at the start")]
     EmptyLabel,
     /// A label has more than 63 characters.
     #[error("a label of the name is longer than {MAX_LABEL} characters")]
     LabelTooLong,
     /// The name has a NUL byte, which a reader of C strings would take as the end of another name.
-    #[error("the name holds a NUL byte")]
+    #[error("the name contains a NUL byte")]
     Nul,
     /// The name has another control character: a line feed, a tab, DEL.
-    #[error("the name holds a control character")]
+    #[error("the name contains a control character")]
     Control,
     /// The name has a byte above 127.
     #[error("the name is not ASCII; write an international name in its `xn--` form")]
     NotAscii,
     /// The name has a space.
-    #[error("the name holds a space")]
+    #[error("the name contains a space")]
     Space,
     /// The name has a `*`: a pattern was written where one name is required.
     #[error("`*` is not allowed here, this is one name and not a pattern")]
     Wildcard,
     /// The name is an IP address, which RFC 6066, section 3 forbids. A name whose last label is a decimal or
     /// hexadecimal number is a fault too: many resolvers read it as an IPv4 address.
-    #[error("the name is an IP address, or ends in a number as one does; a host name is needed")]
+    #[error("the name is an IP address, or its last label is a number; a host name is needed")]
     IpLiteral,
     /// The name has another character that no label may have, such as the `:` of a port or the `/` of a URL.
     #[error("`{0}` is not allowed in a host name (only letters, digits, `-`, `_` and dots)")]

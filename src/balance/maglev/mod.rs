@@ -347,9 +347,10 @@ fn fill(by_rank: &[Member<'_>], size: u64, hash: &KeyedHash) -> Vec<u32> {
     let mut permutations: Vec<Permutation> =
         by_rank.iter().map(|member| Permutation::new(member, size, hash)).collect();
     let mut due: BinaryHeap<_> = (0u32..).zip(by_rank).map(|(rank, _)| Reverse((1, rank))).collect();
-    let mut slots = vec![FREE; usize::try_from(size).expect("a table fits into memory")];
+    let mut slots = vec![FREE; usize::try_from(size).expect("the size of a table fits into usize")];
     for _ in 0..size {
-        let mut first = due.peek_mut().expect("as many entries as members, and there is one");
+        let mut first =
+            due.peek_mut().expect("the heap has an entry for each member, and there is at least one");
         let Reverse((round, rank)) = *first;
         let permutation = &mut permutations[rank as usize];
         permutation.take(&mut slots, rank);

@@ -111,7 +111,7 @@ fn a_bound_moves_no_key_while_there_is_room() {
 }
 
 #[test]
-fn what_overflows_spreads_over_all_others() {
+fn the_overflow_spreads_over_all_others() {
     let maglev = bounded(10, 125);
     let mut active = [100; 10];
     active[4] = 200;
@@ -127,7 +127,7 @@ fn what_overflows_spreads_over_all_others() {
 }
 
 #[test]
-fn what_would_not_have_gone_to_its_owner_is_no_overflow() {
+fn a_key_whose_owner_refuses_is_no_overflow() {
     let maglev = bounded(2, 125);
     let candidates = TestCandidates::new([100, 0]).refusing([true, false]);
     assert!((0..100).all(|key| maglev.pick(key, candidates.anew()) == Some(1)));

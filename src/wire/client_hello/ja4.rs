@@ -55,7 +55,7 @@ impl Ja4 {
 
     /// Returns the fingerprint as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("ASCII all of it")
+        std::str::from_utf8(&self.0).expect("a fingerprint is ASCII")
     }
 }
 

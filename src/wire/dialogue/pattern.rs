@@ -25,7 +25,7 @@ pub enum PatternFault {
     #[error("it takes more than {LARGEST} bytes when compiled")]
     TooLarge,
     /// The expression matches an empty answer.
-    #[error("it matches an empty answer, so it shows nothing")]
+    #[error("it matches an empty answer, so every server would pass")]
     Empty,
 }
 

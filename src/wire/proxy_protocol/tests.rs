@@ -231,9 +231,9 @@ fn binary_headers_are_written() {
     assert_eq!(plain.write(), v2(0x21, 0x11, TCP4));
     let mapped = outgoing("[::ffff:10.0.0.1]:1000", "10.0.0.2:443", &[]);
     assert_eq!(mapped.write(), v2(0x21, 0x11, TCP4));
-    let nobody = OutgoingHeader { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
-    assert_eq!(nobody.write(), v2(0x21, 0x00, &tlv(5, b"id")));
-    check(&summed(&nobody), "V2 unknown, 0x5 id (28)");
+    let unknown = OutgoingHeader { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
+    assert_eq!(unknown.write(), v2(0x21, 0x00, &tlv(5, b"id")));
+    check(&summed(&unknown), "V2 unknown, 0x5 id (28)");
     check(&outgoing("10.0.0.1:1", "[::1]:2", &[]).write(), "V2 10.0.0.1:1 > [::1]:2 (52)");
 }
 

@@ -185,7 +185,7 @@ fn bytes_behind_the_hello_are_left_alone() {
 }
 
 #[test]
-fn what_is_not_tls_is_known_at_once() {
+fn the_first_bytes_show_what_is_not_tls() {
     check("G", Err(HelloFault::NotTls));
     check("SSH-2.0-OpenSSH_9.2\r\n", Err(HelloFault::NotTls));
     check([0x80], Err(HelloFault::NotTls));
