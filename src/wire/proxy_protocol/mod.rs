@@ -1,7 +1,7 @@
 //! The PROXY protocol, versions 1 and 2, by which a proxy sends the addresses of its client to the next proxy or
 //! server.
 //!
-//! [`read`] parses all bytes that have arrived so far and returns one of three results: incomplete, a
+//! [`read()`] parses all bytes that have arrived so far and returns one of three results: incomplete, a
 //! [`HeaderSearch`], or a [`HeaderFault`]. The result depends on the bytes alone, never on how they were cut.
 //! [`OutgoingHeader`] writes a header.
 //!
