@@ -1,11 +1,11 @@
 //! pointsman: a layer-4 TCP and TLS-passthrough load balancer.
 //!
-//! It reads the first bytes a client sends (a TLS ClientHello's server name), picks a backend by
-//! consistent hashing and moves bytes both ways through kernel pipes, never decrypting.
+//! It reads the first bytes of a client (the server name in a TLS ClientHello), picks a backend, by default by
+//! consistent hashing, and moves bytes in both directions through kernel pipes. It never decrypts.
 //!
-//! The modules stand in one order, and a module uses only what stands above it: the kernel first,
-//! then pure values, then what lives, then the data path, then the life of the process. `ARCHITECTURE.md`
-//! walks through it; `conn` is the best place to start reading.
+//! The modules below are in one order, and a module uses only modules above it: first the system calls, then
+//! pure functions, then shared state, then the data path, then the process. `ARCHITECTURE.md` describes them;
+//! `conn` is the best module to start reading.
 
 #![cfg_attr(
     test,

@@ -1,9 +1,9 @@
-//! What the targets share: bytes are cut on their way, and what they mean must not depend on where.
+//! Helpers of all targets: they cut bytes as a network does, and check that the result does not depend on the cuts.
 
 use std::fmt::Debug;
 
-/// Cuts bytes into pieces as a network might: some of one byte, some of hundreds. The same bytes are always cut
-/// alike, so that a finding is found again.
+/// Cuts bytes into pieces as a network could: some of one byte, some of hundreds. Equal bytes are always cut equally,
+/// so that a finding can be reproduced.
 pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     let mut state = hash(bytes) | 1;
@@ -11,7 +11,7 @@ pub fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         if rest.is_empty() {
             return None;
         }
-        // Xorshift: its bits need only look random.
+        // Xorshift: its bits only need to look random.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -28,13 +28,13 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// What a peer sends that says the same over and over, `length` bytes of it. Nothing from one that says nothing.
+/// Returns `length` bytes that repeat `bytes`, as an endless peer sends them; nothing if `bytes` is empty.
 pub fn endlessly(bytes: &[u8], length: usize) -> Vec<u8> {
     bytes.iter().copied().cycle().take(length).collect()
 }
 
-/// The answer of a reader that is shown all bytes that came so far, again and again, and says `not_yet` until it
-/// knows. Asserts that it is the same for the whole, byte by byte and in [`pieces`], and that it stays the answer.
+/// Returns the result of a reader that gets all bytes so far in each call and returns `not_yet` while they are
+/// incomplete. Asserts that the result is equal for the whole, byte by byte and in [`pieces`], and for repeated calls.
 pub fn read<A, R>(bytes: &[u8], not_yet: &A, reader: impl Fn() -> R) -> A
 where
     A: PartialEq + Debug,

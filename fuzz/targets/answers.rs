@@ -1,18 +1,18 @@
-//! Answers of servers to health checks, of every kind of check: each comes to an end, what it comes to does not
-//! depend on how the answer is cut, and a hello that we send reads as one.
+//! Answers of servers to health checks of every kind: each dialogue ends, its end does not depend on how the answer is
+//! cut, and a hello that we send can be read as a hello.
 
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
-use pointsman::wire::dialogue::{BodyMatch, HttpScript, MOST_BODY, MOST_HEARD, Step};
-use pointsman::wire::{Dialogue, DialogueFault, HelloReader, Next, Script, ServerName};
+use pointsman::wire::dialogue::{BodyMatch, HttpScript, MOST_BODY, MOST_HEARD, ScriptStep};
+use pointsman::wire::{Dialogue, DialogueFault, DialogueStep, HelloReader, Script, ServerName};
 use pointsman_fuzz::{endlessly, pieces};
 
 static SCRIPTS: LazyLock<Vec<Script>> = LazyLock::new(|| {
-    let [expect, send, refuse] =
-        [Step::Expect, Step::Send, Step::Refuse].map(|step| move |bytes: &[u8]| step(bytes.into()));
+    let [expect, send, refuse] = [ScriptStep::Expect, ScriptStep::Send, ScriptStep::Refuse]
+        .map(|step| move |bytes: &[u8]| step(bytes.into()));
     vec![
         Script::Tls { server_name: None },
         Script::SendExpect(
@@ -41,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(outcome(script, bytes.chunks(1)), at_once, "{script:?}");
         assert_eq!(outcome(script, pieces(bytes)), at_once, "{script:?}");
     }
-    // It takes longer than the rest, so not all that are endless are tried with all.
+    // Endless input takes longer than the rest, so it is tried with one script only.
     if let Some(&first) = bytes.first() {
         let script = &SCRIPTS[usize::from(first) % SCRIPTS.len()];
         let endless = endlessly(bytes, MOST_HEARD + MOST_BODY + 1);
@@ -52,7 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// All that was sent, and the end; `None` if the server would have to say more.
+/// Returns all that was sent, and the end; `None` if the server must send more.
 fn outcome<'a>(
     script: &Script,
     pieces: impl IntoIterator<Item = &'a [u8]>,
@@ -63,19 +63,19 @@ fn outcome<'a>(
     let end = loop {
         assert!(dialogue.heard().len() <= MOST_HEARD + MOST_BODY);
         match dialogue.go_on() {
-            Ok(Next::Send(words)) => {
-                assert!(!words.is_empty());
-                sent.extend_from_slice(&words);
+            Ok(DialogueStep::Send(bytes)) => {
+                assert!(!bytes.is_empty());
+                sent.extend_from_slice(&bytes);
             }
-            Ok(Next::Read) => match pieces.next() {
-                Some(piece) => dialogue.hear(piece),
+            Ok(DialogueStep::Read) => match pieces.next() {
+                Some(piece) => dialogue.receive(piece),
                 None => break None,
             },
-            Ok(Next::Listen) => match pieces.next() {
-                Some(piece) => dialogue.hear(piece),
+            Ok(DialogueStep::Listen) => match pieces.next() {
+                Some(piece) => dialogue.receive(piece),
                 None => dialogue.silent(),
             },
-            Ok(Next::Done) => break Some(Ok(())),
+            Ok(DialogueStep::Done) => break Some(Ok(())),
             Err(fault) => break Some(Err(fault)),
         }
     };
@@ -86,8 +86,8 @@ fn outcome<'a>(
 fn check_hello(name: ServerName, bytes: &[u8]) {
     let random = std::array::from_fn(|at| bytes[at % bytes.len()]);
     let script = Script::Tls { server_name: Some(name.clone()) };
-    let Ok(Next::Send(hello)) = Dialogue::new(&script, "10.0.0.1:1", &random).go_on() else {
-        panic!("the client speaks first")
+    let Ok(DialogueStep::Send(hello)) = Dialogue::new(&script, "10.0.0.1:1", &random).go_on() else {
+        panic!("the client sends first")
     };
     let read = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&hello);
     assert_eq!(read.map(|read| read.and_then(|read| read.server_name)), Ok(Some(name)));

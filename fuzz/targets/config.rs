@@ -1,4 +1,4 @@
-//! Configurations: any text is read, always to the same, or refused with faults that can be shown.
+//! Configurations: any text is parsed, always with the same result, or refused with faults that can be shown.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ fuzz_target!(|text: &str| {
     }
 });
 
-/// What stands in a file is shown to a terminal, which must not obey it.
+/// Checks text for a terminal: control sequences in a file must not reach it.
 fn check_shown(text: &str) {
     let colors = text.replace("\x1b[", "");
     assert!(!colors.contains('\x1b'), "{colors:?}");

@@ -1,5 +1,5 @@
-//! ClientHellos of clients that mean no good: the answer does not depend on how the bytes are cut into segments or
-//! records, it comes within the bounds, and no backend finds another name than we did.
+//! ClientHellos of hostile clients: the result does not depend on how the bytes are cut into segments or records, it is
+//! known within the bounds, and no backend reads another name than we do.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use pointsman::wire::{ClientHello, HelloFault, HelloReader, Ja4, Offer, ServerNa
 use pointsman_fuzz::{endlessly, pieces};
 use rustls::server::Acceptor;
 
-/// A limit that the fuzzer's inputs pass.
+/// A limit that inputs of the fuzzer exceed.
 const SMALL: usize = 512;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -57,7 +57,7 @@ fn check(hello: &ClientHello, bytes: &[u8]) {
 
     let offer = Offer::of(&message).expect("the reader found nothing malformed");
     let text = Ja4::of(&offer).to_string();
-    assert!(text.parse::<Ja4Pattern>().is_ok(), "a fingerprint in the log can stand in a route: {text}");
+    assert!(text.parse::<Ja4Pattern>().is_ok(), "a fingerprint in the log is valid in a route: {text}");
     let other = reverse_extensions(&message);
     let other = Offer::of(&other).expect("the order makes nothing malformed");
     assert_eq!(Ja4::of(&other).to_string(), text, "the order of extensions does not count");
@@ -66,7 +66,7 @@ fn check(hello: &ClientHello, bytes: &[u8]) {
     compare(hello, &offer, bytes);
 }
 
-/// However the message is cut into records.
+/// Checks that the result does not depend on how the message is cut into records.
 fn check_records(hello: &ClientHello, message: &[u8]) {
     let mut raw = Vec::new();
     let mut records = 0;
@@ -82,7 +82,7 @@ fn check_records(hello: &ClientHello, message: &[u8]) {
     assert_eq!(&*expected.message(&raw), message);
 }
 
-/// The message with its extensions in the other order.
+/// Returns the message with its extensions in reverse order.
 fn reverse_extensions(message: &[u8]) -> Vec<u8> {
     let vector8 = |at: usize| at + 1 + usize::from(message[at]);
     let vector16 = |at: usize| at + 2 + usize::from(u16::from_be_bytes([message[at], message[at + 1]]));
@@ -100,13 +100,13 @@ fn reverse_extensions(message: &[u8]) -> Vec<u8> {
         at = end;
     }
     let kinds: HashSet<_> = extensions.iter().map(|extension| &extension[..2]).collect();
-    assert_eq!(kinds.len(), extensions.len(), "none is there twice");
+    assert_eq!(kinds.len(), extensions.len(), "no extension occurs twice");
     extensions.push(&message[..start]);
     extensions.reverse();
     extensions.concat()
 }
 
-/// With what a server would make of it, one that is written in another way.
+/// Compares the result with that of rustls, an independent reader.
 fn compare(hello: &ClientHello, offer: &Offer<'_>, bytes: &[u8]) {
     let mut acceptor = Acceptor::default();
     let mut rest = bytes;

@@ -1,6 +1,6 @@
-//! Names and the patterns they are looked up by. The first line is what a client asks for, each other one a route's
-//! pattern: a name, `*.suffix`, `1*.suffix` for one label only, or an expression between slashes. A look-up finds
-//! what a plain search through all of them finds. All lines are also tried as networks, destinations and fingerprints.
+//! Names and the patterns of routes. The first line is the name that a client requests. Each other line is the pattern
+//! of a route: a name, `*.suffix`, `1*.suffix` for one label only, or an expression between slashes. A lookup must find
+//! the same route as a linear search. All lines are also parsed as networks, destinations and fingerprints.
 
 #![no_main]
 
@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use libfuzzer_sys::fuzz_target;
 use pointsman::route::condition::{Destination, Ja4Pattern};
 use pointsman::route::{
-    Circumstances, Entry, Found, IpPrefix, NamePattern, NameRegex, RouteId, RouteKey, RouteTable,
+    ConnectionFacts, IpPrefix, NamePattern, NameRegex, RouteEntry, RouteId, RouteKey, RouteMatch, RouteTable,
 };
 use pointsman::wire::ServerName;
 
-/// Compiling an expression takes long: a few are enough.
+/// The most expressions in one input; to compile one takes long.
 const MOST_EXPRESSIONS: usize = 3;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -24,18 +24,18 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(name.as_str().len() <= 253);
     }
     let keys = keys(lines.filter_map(|line| std::str::from_utf8(line).ok()));
-    let entries = keys.iter().zip(0..).map(|(key, route)| Entry {
+    let entries = keys.iter().zip(0..).map(|(key, route)| RouteEntry {
         key: key.clone(),
         conditions: None,
         route: RouteId(route),
     });
-    let table = RouteTable::build(entries).expect("no pattern is there twice");
-    let found = table.find(name.as_ref(), &Circumstances::default());
+    let table = RouteTable::build(entries).expect("no pattern occurs twice");
+    let found = table.find(name.as_ref(), &ConnectionFacts::default());
     let expected = name.and_then(|name| search(&keys, &name));
-    assert_eq!(found, expected.map_or(Found::Nothing, |at| Found::Route(RouteId(at as u32))));
+    assert_eq!(found, expected.map_or(RouteMatch::Nothing, |at| RouteMatch::Route(RouteId(at as u32))));
 });
 
-/// The patterns among the lines, each once.
+/// Returns the patterns among the lines, each once.
 fn keys<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<RouteKey> {
     let mut seen = HashSet::new();
     let mut expressions = 0;
@@ -46,7 +46,7 @@ fn keys<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<RouteKey> {
 }
 
 fn key(line: &str, expressions: &mut usize) -> Option<RouteKey> {
-    check_words(line);
+    check_texts(line);
     if let Some(text) = line.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
         *expressions += 1;
         return NameRegex::new(text).ok().filter(|_| *expressions <= MOST_EXPRESSIONS).map(RouteKey::Regex);
@@ -60,7 +60,7 @@ fn key(line: &str, expressions: &mut usize) -> Option<RouteKey> {
     Some(RouteKey::Name(pattern))
 }
 
-fn check_words(line: &str) {
+fn check_texts(line: &str) {
     if let Ok(network) = line.parse::<IpPrefix>() {
         assert_eq!(network.to_string().parse(), Ok(network));
     }
@@ -68,10 +68,10 @@ fn check_words(line: &str) {
     _ = line.parse::<Ja4Pattern>();
 }
 
-/// Asks each pattern: the most specific that fits.
+/// Compares the name with each pattern; returns the most specific one that matches.
 fn search(keys: &[RouteKey], name: &ServerName) -> Option<usize> {
     let fitting = keys.iter().enumerate().filter_map(|(at, key)| rank(key, name).map(|rank| (rank, at)));
-    // Of expressions the first one written.
+    // Of several expressions the first one in written order wins.
     fitting.max_by_key(|&(rank, at)| (rank, std::cmp::Reverse(at))).map(|(_, at)| at)
 }
 

@@ -1,5 +1,5 @@
-//! The line of the access log about a connection whose client chose its words: it stays one line of printable ASCII
-//! within a bound, and both forms of it read back to what was recorded.
+//! The access record of a connection with hostile text from its client: it is one line of printable ASCII within a
+//! bound, and both formats read back to the recorded values.
 
 #![no_main]
 
@@ -10,11 +10,11 @@ use std::time::UNIX_EPOCH;
 use libfuzzer_sys::fuzz_target;
 use pointsman::sys::Address;
 use pointsman::telemetry::record::raw_name;
-use pointsman::telemetry::{AccessLogFormat, ClientAddr, CloseReason, Offered, Record};
+use pointsman::telemetry::{AccessLogFormat, AccessRecord, ClientAddr, CloseReason, Offered};
 use pointsman::wire::{HelloReader, Ja4, Offer};
 use serde_json::Value;
 
-/// More than a line ever has, with each of a client's texts as long as it may be and every byte escaped.
+/// More bytes than any line has, even if each text of a client has the largest length and every byte is escaped.
 const LONGEST_LINE: usize = 10 * 1024;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -42,8 +42,8 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read_text(&write(AccessLogFormat::Text)), pairs.collect());
 });
 
-/// The bytes are what the client sent as its hello, and what was told of it in a PROXY header.
-fn record(bytes: &[u8]) -> Record {
+/// Creates a record from `bytes`, which serve as the client's hello and as the values of a PROXY header.
+fn record(bytes: &[u8]) -> AccessRecord {
     let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
     let hello = reader.read(bytes).ok().flatten();
     let offered = hello.as_ref().and_then(|hello| {
@@ -57,7 +57,7 @@ fn record(bytes: &[u8]) -> Record {
     };
     let (authority, id) = bytes.split_at(bytes.len() / 2);
     let client = SocketAddr::from(([10, 0, 0, 1], 1000));
-    Record {
+    AccessRecord {
         peer: Some(Address::Tcp(client)),
         sni: Some(sni),
         proxy_authority: Some(raw_name(authority)),
@@ -65,11 +65,17 @@ fn record(bytes: &[u8]) -> Record {
         unique_id: Some(raw_name(id)),
         private_link: None,
         offered,
-        ..Record::refused(1, UNIX_EPOCH, ClientAddr(Address::Tcp(client)), "tls".into(), CloseReason::NoData)
+        ..AccessRecord::refused(
+            1,
+            UNIX_EPOCH,
+            ClientAddr(Address::Tcp(client)),
+            "tls".into(),
+            CloseReason::NoData,
+        )
     }
 }
 
-/// The pairs of a line as a reader of logs takes them: a value ends at the space, or at its closing quote.
+/// Parses the pairs of a line as a log reader does: a value ends at the space, or at its closing quote.
 fn read_text(line: &str) -> BTreeMap<String, String> {
     let mut pairs = BTreeMap::new();
     let mut rest = line;
@@ -83,7 +89,7 @@ fn read_text(line: &str) -> BTreeMap<String, String> {
             let length = value.find(' ').unwrap_or(value.len());
             (value[..length].to_owned(), length)
         };
-        assert_eq!(pairs.insert(key.to_owned(), value), None, "{key} is there twice");
+        assert_eq!(pairs.insert(key.to_owned(), value), None, "{key} occurs twice");
         let behind = &rest[key.len() + 1 + length..];
         rest = behind.strip_prefix(' ').unwrap_or_else(|| {
             assert_eq!(behind, "");

@@ -1,5 +1,4 @@
-//! Files with routes: any text is read, always to the same, or refused with faults that can be shown; and what was
-//! read can be looked up.
+//! Files with routes: any text is parsed, always with the same result, or refused with faults that can be shown.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! The first in written order that can take it; the others wait.
+//! The first member in written order that accepts; the others are reserves.
 
 use super::Candidates;
-use super::random_sequence::falls_to;
+use super::random_sequence::takes_pick;
 
-/// An order of members, the first one preferred.
+/// The balancer that prefers the first member in written order.
 #[derive(Debug)]
 pub struct Failover {
     /// The members with a weight.
@@ -11,26 +11,28 @@ pub struct Failover {
 }
 
 impl Failover {
-    /// The order is that of the weights; how large one is does not count, but 0 is never picked.
+    /// Builds the balancer from the weights in written order. The size of a weight does not count, but a member of
+    /// weight 0 is never picked.
     pub fn build(weights: &[u32]) -> Self {
         let weighted = weights.iter().enumerate().filter(|(_, weight)| **weight > 0);
         Self { order: weighted.map(|(member, _)| member).collect() }
     }
 
-    /// The first member that is accepted, or `None` when all with a weight are refused.
+    /// Returns the first member that accepts, or `None` if no member with a weight accepts.
     ///
-    /// One with a partial share takes that part of the connections, by luck, and leaves the rest to the next:
-    /// what came back takes over gradually. O(1) while the first is accepted, O(N) at the most.
+    /// A member with a partial share takes that part of the connections, chosen at random, and leaves the rest to
+    /// the next member. So a member that recovered takes over gradually. O(1) while the first member accepts, else
+    /// at most O(N).
     pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
-        let mut passed_over = Vec::new();
+        let mut skipped = Vec::new();
         for &member in &self.order {
-            if !falls_to(member, candidates.share(member), randomness) {
-                passed_over.push(member);
+            if !takes_pick(member, candidates.share(member), randomness) {
+                skipped.push(member);
             } else if candidates.accepts(member) {
                 return Some(member);
             }
         }
-        passed_over.into_iter().find(|&member| candidates.accepts(member))
+        skipped.into_iter().find(|&member| candidates.accepts(member))
     }
 }
 
@@ -40,11 +42,11 @@ mod tests {
     use crate::balance::FULL_SHARE;
     use crate::balance::testing::TestCandidates;
 
-    /// Which members are refused, and who is picked whatever the luck.
+    /// Checks the picked member for given refusals; the random number must not matter.
     fn check(weights: &[u32], refused: &[bool], expected: Option<usize>) {
-        let crowd = TestCandidates::new(vec![7; weights.len()]).refusing(refused);
+        let candidates = TestCandidates::new(vec![7; weights.len()]).refusing(refused);
         for randomness in 0..20 {
-            let picked = Failover::build(weights).pick(randomness, crowd.anew());
+            let picked = Failover::build(weights).pick(randomness, candidates.anew());
             assert_eq!(picked, expected, "{weights:?} {refused:?}");
         }
     }
@@ -60,24 +62,25 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_takes_over_gradually() {
+    fn a_member_that_recovered_takes_over_gradually() {
         let balancer = Failover::build(&[1, 1]);
         for (share, expected) in
             [(0, 0), (FULL_SHARE / 10, 1000), (FULL_SHARE / 2, 5000), (FULL_SHARE, 10_000)]
         {
-            let crowd = TestCandidates::new([0, 0]).sharing([share, FULL_SHARE]);
-            let first =
-                (0..10_000).filter(|&randomness| balancer.pick(randomness, crowd.anew()) == Some(0)).count();
+            let candidates = TestCandidates::new([0, 0]).sharing([share, FULL_SHARE]);
+            let first = (0..10_000)
+                .filter(|&randomness| balancer.pick(randomness, candidates.anew()) == Some(0))
+                .count();
             assert!(first.abs_diff(expected) < 200, "{share}: {first}");
         }
     }
 
     #[test]
-    fn a_partial_share_is_better_than_nobody() {
+    fn a_partial_share_is_better_than_no_member() {
         let balancer = Failover::build(&[1, 1]);
-        let crowd = TestCandidates::new([0, 0]).sharing([0, 0]);
-        assert_eq!(balancer.pick(7, crowd.anew()), Some(0));
-        let crowd = crowd.refusing([true, false]);
-        assert_eq!(balancer.pick(7, crowd.anew()), Some(1));
+        let candidates = TestCandidates::new([0, 0]).sharing([0, 0]);
+        assert_eq!(balancer.pick(7, candidates.anew()), Some(0));
+        let candidates = candidates.refusing([true, false]);
+        assert_eq!(balancer.pick(7, candidates.anew()), Some(1));
     }
 }

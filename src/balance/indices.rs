@@ -1,6 +1,6 @@
-//! Positions of members, kept small: a table is read at every pick and should stay in the cache.
+//! Compact lists of member positions: a table is read at every pick and should stay in the CPU cache.
 
-/// A fixed list of positions, two bytes each while they fit.
+/// A fixed list of positions, with two bytes each if all positions fit.
 #[derive(Clone)]
 pub(super) enum Indices {
     Narrow(Box<[u16]>),
@@ -21,11 +21,11 @@ impl Indices {
         }
     }
 
-    /// The position in this slot.
+    /// Returns the position in this slot.
     ///
     /// # Panics
     ///
-    /// When `slot` is not below `len()`.
+    /// Panics if `slot` is not below `len()`.
     pub(super) fn at(&self, slot: usize) -> usize {
         match self {
             Self::Narrow(list) => usize::from(list[slot]),
@@ -38,7 +38,7 @@ impl Indices {
     }
 }
 
-/// The members that a pick has asked already. It allocates, so a pick makes one only after a refusal.
+/// The members that a pick has tried. It allocates, so a pick creates one only after a refusal.
 pub(super) struct TriedMembers {
     bits: Vec<u64>,
     count: usize,
@@ -49,7 +49,7 @@ impl TriedMembers {
         Self { bits: vec![0; members.div_ceil(64)], count: 0 }
     }
 
-    /// Notes a member; false when it was noted before.
+    /// Adds a member; returns false if it was added before.
     pub(super) fn insert(&mut self, member: usize) -> bool {
         let (word, bit) = (&mut self.bits[member / 64], 1 << (member % 64));
         let is_new = *word & bit == 0;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_widths_give_back_what_they_were_given() {
+    fn both_widths_return_the_positions() {
         fn check(positions: &[u32], narrow: bool) {
             let indices = Indices::new(positions.to_vec());
             assert_eq!(matches!(indices, Indices::Narrow(_)), narrow);
@@ -81,12 +81,12 @@ mod tests {
     }
 
     #[test]
-    fn asked_notes_each_member_once() {
-        let mut asked = TriedMembers::new(130);
+    fn tried_members_contain_each_member_once() {
+        let mut tried = TriedMembers::new(130);
         for member in [0, 63, 64, 129] {
-            assert!(asked.insert(member));
-            assert!(!asked.insert(member));
+            assert!(tried.insert(member));
+            assert!(!tried.insert(member));
         }
-        assert_eq!(asked.count(), 4);
+        assert_eq!(tried.count(), 4);
     }
 }

@@ -1,8 +1,8 @@
-//! What a member has to carry for its weight, to be compared.
+//! The load of a member relative to its weight, for comparisons.
 
 use super::{Candidates, FULL_SHARE};
 
-/// How loaded a member is: an amount for each unit of weight.
+/// The load of a member: an amount for each unit of weight.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     amount: u64,
@@ -10,18 +10,18 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// By its connections. Idle members are equal, whatever their weights: if the heaviest were the least
-    /// loaded, a pool without much to do would leave everything to it.
+    /// Returns the load by open connections. Idle members are equally loaded, whatever their weights: otherwise a
+    /// nearly idle pool would give all connections to the heaviest member.
     pub(super) fn of_connections(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
         let weight = weight_now(member, weight, candidates);
         let amount = if weight == 0 { u64::MAX } else { candidates.active(member) };
         Self { amount, weight }
     }
 
-    /// By its connect time, times its connections.
+    /// Returns the load by connect time times open connections.
     ///
-    /// Of a member that was never measured nothing is known: it is tried at once while nobody is with it, and
-    /// then left alone until that one connection has told.
+    /// A member without a measurement has the lowest load while it has no connection, and the highest load while it
+    /// has one. So it gets one connection at once and the next only after the first was measured.
     pub(super) fn of_latency(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
         let active = candidates.active(member);
         let nanos = u64::try_from(candidates.latency(member).as_nanos()).unwrap_or(u64::MAX);
@@ -33,12 +33,12 @@ impl Load {
         Self { amount, weight: weight_now(member, weight, candidates) }
     }
 
-    /// Whether it is loaded less than another. Without a weight anything is endlessly much.
+    /// Returns true if this load is less than another. Any amount on weight 0 is an infinite load.
     pub(super) fn is_below(self, other: Self) -> bool {
         self.times(other.weight) < other.times(self.weight)
     }
 
-    /// What decides between equals: its weight now.
+    /// Returns the present weight, by which equally loaded members are chosen.
     pub(super) fn weight(self) -> u64 {
         self.weight
     }
@@ -48,7 +48,7 @@ impl Load {
     }
 }
 
-/// A weight in units that leave room for a partial share.
+/// Returns a member's weight times its share.
 pub(super) fn weight_now(member: usize, weight: u32, candidates: &impl Candidates) -> u64 {
     u64::from(weight) * u64::from(candidates.share(member).min(FULL_SHARE))
 }
@@ -60,11 +60,11 @@ mod tests {
     use super::*;
     use crate::balance::testing::TestCandidates;
 
-    /// Connections, weight and share of two members; which of them is below the other.
+    /// Checks which of two members, given as (connections, weight, share), has less load.
     fn check(one: (u64, u32, u32), two: (u64, u32, u32), expected: (bool, bool)) {
-        let crowd = TestCandidates::new([one.0, two.0]).sharing([one.2, two.2]);
-        let [one_load, two_load] =
-            [(0, one.1), (1, two.1)].map(|(member, weight)| Load::of_connections(member, weight, &crowd));
+        let candidates = TestCandidates::new([one.0, two.0]).sharing([one.2, two.2]);
+        let [one_load, two_load] = [(0, one.1), (1, two.1)]
+            .map(|(member, weight)| Load::of_connections(member, weight, &candidates));
         let found = (one_load.is_below(two_load), two_load.is_below(one_load));
         assert_eq!(found, expected, "{one:?} {two:?}");
     }
@@ -85,10 +85,10 @@ mod tests {
         check((u64::MAX, u32::MAX, ALL), (0, 1, 1), (false, true));
     }
 
-    /// Microseconds and connections of two members of weight 1.
+    /// Checks which of two members of weight 1, given as (microseconds, connections), has less load.
     fn check_latency(one: (u64, u64), two: (u64, u64), expected: (bool, bool)) {
-        let crowd = TestCandidates::new([one.1, two.1]).after([one.0, two.0].map(Duration::from_micros));
-        let [one_load, two_load] = [0, 1].map(|member| Load::of_latency(member, 1, &crowd));
+        let candidates = TestCandidates::new([one.1, two.1]).after([one.0, two.0].map(Duration::from_micros));
+        let [one_load, two_load] = [0, 1].map(|member| Load::of_latency(member, 1, &candidates));
         let found = (one_load.is_below(two_load), two_load.is_below(one_load));
         assert_eq!(found, expected, "{one:?} {two:?}");
     }

@@ -1,7 +1,7 @@
-//! Candidates to index, pure: which backend a connection goes to. Randomness is passed in.
+//! Balancers: pure functions from candidates to an index. Randomness is an argument.
 //!
-//! A balancer knows its members by position, identity and weight alone. What holds only now (is a member
-//! healthy, is it full, was it tried, how many connections has it?) it asks of the caller's [`Candidates`].
+//! A balancer stores only the position, the identity and the weight of its members. It queries the caller's
+//! [`Candidates`] for all that changes: health, room, earlier attempts, open connections.
 
 mod bounded_load;
 pub mod failover;
@@ -24,23 +24,23 @@ pub use maglev::Maglev;
 pub use random_two::{Measure, RandomTwo};
 pub use round_robin::RoundRobin;
 
-/// The share of a member that takes all it usually takes.
+/// The full share of a member: no slow start and no agent reduces it.
 pub const FULL_SHARE: u32 = 1024;
 
-/// How a pool spreads its connections.
+/// The algorithm by which a pool spreads its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// Consistent hashing by a Maglev table (NSDI 2016, section 3.4).
     Maglev,
-    /// Each in turn, by weight, evenly interleaved.
+    /// Every member in turn, by weight, evenly interleaved.
     RoundRobin,
-    /// The fewest connections for its weight, of all.
+    /// The member with the fewest connections for its weight.
     LeastConnections,
-    /// The fewest connections for its weight, of two drawn by luck.
+    /// The member with fewer connections for its weight, of two drawn at random.
     RandomTwo,
-    /// The first in written order that can.
+    /// The first member in written order that accepts.
     Failover,
-    /// The shortest connect time for its connections, of two drawn by luck.
+    /// The member with the shorter connect time for its connections, of two drawn at random.
     LeastLatency,
 }
 
@@ -55,7 +55,7 @@ impl Algorithm {
         Self::LeastLatency,
     ];
 
-    /// Its word in the configuration, the status and the metrics.
+    /// Returns the word for the algorithm in the configuration, the status and the metrics.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Maglev => "maglev",
@@ -68,69 +68,69 @@ impl Algorithm {
     }
 }
 
-/// The most connections that a member of a hash table may have, against its share of all by weight.
+/// The upper bound of a hash table member's connections, relative to the member's share of all by weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MaxLoad(u32);
 
 impl MaxLoad {
-    /// In hundredths: 125 is a quarter above the average. 100 and less count as 101, as there must be room
-    /// for one more somewhere.
+    /// Creates the bound from hundredths: 125 is a quarter above the average. A value of 100 or less counts as
+    /// 101, because at least one member must have room for the next connection.
     pub const fn of_percent(percent: u32) -> Self {
         Self(if percent > 100 { percent } else { 101 })
     }
 
-    /// In hundredths.
+    /// Returns the bound in hundredths.
     pub const fn percent(self) -> u32 {
         self.0
     }
 }
 
-/// One candidate. A pick answers with its position in the slice that the balancer was built from.
+/// One backend as a balancer sees it. A pick returns its position in the slice that the balancer was built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// What names this member on every node, whatever its position: distinct within a pool.
+    /// The name of this member, equal on every node and independent of its position; distinct within a pool.
     pub identity: &'a [u8],
-    /// Its share relative to the others; 0 is never picked.
+    /// The member's share relative to the others; a member of weight 0 is never picked.
     pub weight: u32,
 }
 
-/// What a balancer may ask of its candidates, by their positions; asked anew for each pick.
+/// The present state of the candidates by position, which a balancer queries in each pick.
 ///
 /// Answers should not change within one pick.
 pub trait Candidates {
-    /// Whether it can take this connection: asked at most once for each candidate in one pick. It only looks:
-    /// one that was accepted need not be the one that is picked.
+    /// Returns true if the candidate can take this connection. A pick calls this at most once for each candidate.
+    /// The call must change nothing: a candidate that accepts is not always the one that is picked.
     fn accepts(&self, index: usize) -> bool;
 
-    /// Connections that are open to it.
+    /// Returns the number of connections that are open to the candidate.
     fn active(&self, index: usize) -> u64;
 
-    /// How much of its usual share it takes now, [`FULL_SHARE`] or less: while it starts slowly, by an
-    /// agent's word.
+    /// Returns the part of its usual share that the candidate takes now, at most [`FULL_SHARE`]. Slow start and
+    /// agents reduce it.
     fn share(&self, index: usize) -> u32;
 
-    /// Its connect time of late; zero while nothing is known.
+    /// Returns the candidate's recent connect time; zero before the first measurement.
     fn latency(&self, index: usize) -> Duration;
 }
 
-/// What picks a pool's backend.
+/// The balancer of a pool: picks the backend for each connection.
 #[derive(Debug)]
 pub enum Balancer {
-    /// By the key: equal keys go to the same member.
+    /// Picks by the key: equal keys go to the same member.
     Maglev(Maglev),
-    /// By turns, whatever the key.
+    /// Picks by turns; ignores the key.
     RoundRobin(RoundRobin),
-    /// By the connections of all.
+    /// Picks by the connections of all members.
     LeastConnections(LeastConnections),
-    /// By the connections or the connect times of two.
+    /// Picks by the connections or the connect times of two members.
     RandomTwo(RandomTwo),
-    /// By the written order.
+    /// Picks by the written order.
     Failover(Failover),
 }
 
 impl Balancer {
-    /// Builds what `algorithm` names. Only Maglev looks at `hash_key`, which all nodes share; only round
-    /// robin looks at `start`, a random number that keeps nodes and reloads from all beginning at one member.
+    /// Builds the balancer for `algorithm`. Only Maglev uses `hash_key`, which all nodes share. Only round
+    /// robin uses `start`, a random number: without it all nodes and reloads would begin at the same member.
     pub fn build(algorithm: Algorithm, members: &[Member<'_>], hash_key: &[u8; 16], start: u64) -> Self {
         let weights: Vec<u32> = members.iter().map(|member| member.weight).collect();
         match algorithm {
@@ -143,8 +143,8 @@ impl Balancer {
         }
     }
 
-    /// The same with a bound on what each of its `members` holds, if there is one. It binds Maglev alone; the
-    /// others look at what is open anyway, or are not meant to.
+    /// Adds a bound on the connections of each of the `members`, if `max_load` is given. Only Maglev uses it: the
+    /// others count open connections anyway or ignore them on purpose.
     #[must_use]
     pub fn bounded(self, max_load: Option<MaxLoad>, members: &[Member<'_>]) -> Self {
         match (self, max_load) {
@@ -153,9 +153,9 @@ impl Balancer {
         }
     }
 
-    /// The member for a connection with this key, or `None` when every member with a weight is refused.
+    /// Returns the member for a connection with this key, or `None` if no member with a weight accepts.
     ///
-    /// `random_sequence` is any number that differs from pick to pick; it is mixed here, so a counter will do.
+    /// `randomness` is any number that differs from pick to pick. It is mixed here, so a counter suffices.
     pub fn pick(&self, key: u64, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         match self {
             Self::Maglev(maglev) => maglev.pick(key, candidates),
@@ -204,15 +204,15 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_twice_whatever_the_shares() {
+    fn no_member_is_queried_twice_whatever_the_shares() {
         for algorithm in Algorithm::ALL {
             for max_load in [None, Some(MaxLoad::of_percent(125))] {
                 let balancer = built(algorithm).bounded(max_load, &members());
                 for key in 0..200 {
                     let share = [key as u32 % 1025, FULL_SHARE, key as u32 * 7 % 1025];
-                    let crowd = TestCandidates::new([key % 5, 0, key % 3]).sharing(share);
-                    let refused = crowd.clone().refusing([key % 2 == 0, true, key % 2 == 1]);
-                    assert!(balancer.pick(key, key, &crowd).is_some(), "{algorithm:?}");
+                    let candidates = TestCandidates::new([key % 5, 0, key % 3]).sharing(share);
+                    let refused = candidates.clone().refusing([key % 2 == 0, true, key % 2 == 1]);
+                    assert!(balancer.pick(key, key, &candidates).is_some(), "{algorithm:?}");
                     assert_eq!(balancer.pick(key, key, &refused), Some(if key % 2 == 0 { 2 } else { 0 }));
                 }
             }

@@ -1,16 +1,15 @@
-//! Numbers drawn from the one number that a pick is given.
+//! A sequence of pseudorandom numbers from the one number that a pick is given.
 
 use super::FULL_SHARE;
 
-/// Odd, so that a state passes all numbers before it repeats one.
+/// The increment of the state. It is odd, so the state takes every value before it repeats one.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A sequence of numbers that look random (SplitMix64 by Steele, Lea and Flood), the same for the same seed.
-/// Not for secrets.
+/// A pseudorandom sequence (SplitMix64 by Steele, Lea and Flood), equal for equal seeds. Not for secrets.
 pub(super) struct RandomSequence(u64);
 
 impl RandomSequence {
-    /// Neighbouring seeds give unrelated sequences.
+    /// Creates the sequence of a seed. Neighbouring seeds give unrelated sequences.
     pub(super) fn new(seed: u64) -> Self {
         Self(mix(seed))
     }
@@ -20,24 +19,24 @@ impl RandomSequence {
         mix(self.0)
     }
 
-    /// A number below `count`, and a fraction of 2^64 that does not depend on it.
-    pub(super) fn place(&mut self, count: usize) -> (usize, u64) {
+    /// Returns a number below `count`, and an independent fraction of 2^64.
+    pub(super) fn index_and_fraction(&mut self, count: usize) -> (usize, u64) {
         let product = u128::from(self.next()) * count as u128;
         ((product >> 64) as usize, product as u64)
     }
 
-    /// A number below `count`, all equally likely; 0 of none.
+    /// Returns a number below `count`, all equally likely; 0 if `count` is 0.
     pub(super) fn below(&mut self, count: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(count)) >> 64) as u64
     }
 }
 
-/// Whether this pick is one of those that a member with such a share still takes.
-pub(super) fn falls_to(member: usize, share: u32, randomness: u64) -> bool {
+/// Returns true if this pick is in the part of the picks that a member with such a share takes.
+pub(super) fn takes_pick(member: usize, share: u32, randomness: u64) -> bool {
     share >= FULL_SHARE || is_below(mix(randomness ^ mix(member as u64)), share)
 }
 
-/// Whether the upper bits of a hash fall under a share.
+/// Returns true if the upper bits of a hash are below a share.
 pub(super) fn is_below(hash: u64, share: u32) -> bool {
     (hash >> (u64::BITS - FULL_SHARE.ilog2())) < u64::from(share)
 }
@@ -74,21 +73,22 @@ mod tests {
     #[test]
     fn a_share_is_that_part_of_the_picks() {
         fn check(share: u32) {
-            let falls = (0..10_240).filter(|&randomness| falls_to(3, share, randomness)).count() as i64;
+            let falls = (0..10_240).filter(|&randomness| takes_pick(3, share, randomness)).count() as i64;
             assert!((falls - i64::from(share) * 10).abs() < 200, "{share}: {falls}");
         }
         for share in [0, 1, 102, 512, 1023] {
             check(share);
         }
         assert!(
-            (0..1000).all(|randomness| falls_to(3, FULL_SHARE, randomness) && !falls_to(3, 0, randomness))
+            (0..1000)
+                .all(|randomness| takes_pick(3, FULL_SHARE, randomness) && !takes_pick(3, 0, randomness))
         );
     }
 
     #[test]
-    fn members_have_their_luck_apart() {
+    fn members_take_independent_parts_of_the_picks() {
         let both = (0..10_000)
-            .filter(|&randomness| falls_to(0, 512, randomness) && falls_to(1, 512, randomness))
+            .filter(|&randomness| takes_pick(0, 512, randomness) && takes_pick(1, 512, randomness))
             .count();
         assert!((2300..2700).contains(&both), "{both}");
     }

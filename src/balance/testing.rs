@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::{Candidates, FULL_SHARE};
 
-/// Candidates without connections and with their full share, accepted as a closure says.
+/// Candidates without connections and with their full share; a closure decides which of them accept.
 pub(super) struct Accepting<F>(RefCell<F>);
 
-/// See [`Accepting`].
+/// Creates candidates of which those accept for which `accept` returns true.
 pub(super) fn accepting<F: FnMut(usize) -> bool>(accept: F) -> Accepting<F> {
     Accepting(RefCell::new(accept))
 }
@@ -31,18 +31,19 @@ impl<F: FnMut(usize) -> bool> Candidates for Accepting<F> {
     }
 }
 
-/// Candidates with figures of their own. Asking one twice in a pick panics: say [`TestCandidates::anew`] before each.
+/// Candidates with given figures. A second query of one candidate within a pick panics, so a test calls
+/// [`TestCandidates::anew`] before each pick.
 #[derive(Clone, Debug)]
 pub(super) struct TestCandidates {
     pub(super) active: Vec<u64>,
     pub(super) share: Vec<u32>,
     pub(super) latency: Vec<Duration>,
     pub(super) refused: Vec<bool>,
-    asked: RefCell<Vec<bool>>,
+    queried: RefCell<Vec<bool>>,
 }
 
 impl TestCandidates {
-    /// With so many connections each, their full shares and all accepted.
+    /// Creates candidates with these connections and full shares, which all accept.
     pub(super) fn new(active: impl Into<Vec<u64>>) -> Self {
         let active = active.into();
         let count = active.len();
@@ -51,7 +52,7 @@ impl TestCandidates {
             share: vec![FULL_SHARE; count],
             latency: vec![Duration::ZERO; count],
             refused: vec![false; count],
-            asked: RefCell::new(vec![false; count]),
+            queried: RefCell::new(vec![false; count]),
         }
     }
 
@@ -67,16 +68,16 @@ impl TestCandidates {
         Self { refused: refused.into(), ..self }
     }
 
-    /// Itself, for another pick.
+    /// Forgets which candidates were queried and returns `self`, for another pick.
     pub(super) fn anew(&self) -> &Self {
-        self.asked.borrow_mut().fill(false);
+        self.queried.borrow_mut().fill(false);
         self
     }
 }
 
 impl Candidates for TestCandidates {
     fn accepts(&self, index: usize) -> bool {
-        assert!(!std::mem::replace(&mut self.asked.borrow_mut()[index], true), "{index} was asked twice");
+        assert!(!std::mem::replace(&mut self.queried.borrow_mut()[index], true), "{index} was queried twice");
         !self.refused[index]
     }
 

@@ -1,41 +1,41 @@
-//! How the keys of a pool spread over its tiers, pure: capacities in, shares and choices out.
+//! The spread of a pool's keys over its tiers. Pure: the input is capacities, the output is shares and choices.
 //!
-//! A tier is a part of a pool that comes before others: the backends of the own zone, of the next one, and
-//! so on. A tier that has lost some of its capacity goes on with all keys as long as what is up can bear
-//! them: it is taken to be provided for 1.4 times its load, as Envoy does. Below that, its share is
-//! `up / total * 1.4`, and the rest spills over to the next tier by the same rule. Where all tiers together
-//! cannot bear the whole, each takes its part of it.
+//! A tier is a group of backends that is used before the next group: the backends of the own zone, of the
+//! next zone, and so on. A tier is assumed to have capacity for 1.4 times its load, as in Envoy. So a tier keeps
+//! all keys while its backends that are up can carry them. Below that, its share is `up / total * 1.4`, and the
+//! rest spills over to the next tier by the same rule. If all tiers together cannot carry all keys, the keys
+//! are divided among them in proportion.
 //!
-//! A key that leaves its tier is one whose owner there is down, as long as there are enough of those, and
-//! there always are: of the keys of a tier, `1 - up / total` have an owner that is down, and at most that
-//! many have to leave. So a key whose owner is up never moves for the sake of another tier.
+//! Only keys whose owner in the tier is down leave the tier. There are always enough of them: of the keys of a
+//! tier, `1 - up / total` have an owner that is down, and at most that many must leave. So a key whose owner is up
+//! never moves because of another tier.
 //!
 //! # The contract
 //!
 //! Nodes that see the same tiers in the same order with the same backends up choose the same tier for a key.
-//! Nodes of different zones have their tiers in different orders, and differ: that is what zones are for.
-//! What decides is the key's coin for the n-th tier (from 0): the upper half of
-//! `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. Golden vectors in the
-//! tests are there to notice a change, which would move connections in every fleet that is being upgraded.
+//! Nodes in different zones have their tiers in different orders, so their choices differ; this is the purpose of
+//! zones. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
+//! `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. A change of this formula
+//! would move connections in every fleet during its upgrade; golden vectors in the tests detect such a change.
 
-/// All keys. Shares are parts of it: exact to one in four thousand million.
+/// All keys. Shares are fractions of this number, exact to one in four thousand million.
 pub const WHOLE: u64 = 1 << 32;
 
-/// How many times its load a tier is taken to bear when all of it is up, as a fraction: 1.4.
+/// The load that a tier with all backends up is assumed to carry, as a multiple of its usual load: 1.4.
 const OVERPROVISIONED: (u128, u128) = (7, 5);
 
-/// What a tier has, in weight.
+/// The capacity of a tier, in units of weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// The weight of its backends that are up; at most `total`.
+    /// The weight of the backends that are up; at most `total`.
     pub up: u64,
-    /// The weight of all its backends.
+    /// The weight of all backends of the tier.
     pub total: u64,
 }
 
 impl Capacity {
-    /// The share of the keys that it can bear: none only if nothing is up.
-    fn bearable(self) -> u64 {
+    /// Returns the share of the keys that the tier can carry; 0 only if no backend is up.
+    fn carried(self) -> u64 {
         if self.up == 0 {
             return 0;
         }
@@ -45,39 +45,39 @@ impl Capacity {
     }
 }
 
-/// What is known of a key's owner in one tier.
+/// The state of a key's owner in one tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyOwner {
-    /// It is up.
+    /// The owner is up.
     Up,
-    /// It is down.
+    /// The owner is down.
     Down,
-    /// Keys have no owner here, or it does not count.
+    /// Keys have no owner in this tier, or the owner does not count.
     None,
 }
 
-/// Which part of the keys goes to which tier.
+/// The shares of the tiers, and the choice of a tier for each key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierSpread {
     shares: Box<[u64]>,
     odds: Box<[TierOdds]>,
 }
 
-/// The odds that a key that came as far as this tier stays here, out of [`WHOLE`].
+/// The odds, out of [`WHOLE`], that a key which left all earlier tiers stays in this tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct TierOdds {
-    /// Of any key.
+    /// The odds of any key.
     any: u64,
-    /// Of a key whose owner is down, if all others stay.
+    /// The odds of a key whose owner is down, if the keys with other owners stay.
     orphan: u64,
 }
 
 impl TierSpread {
-    /// Spreads the keys over tiers in order of preference, or `None` if nothing is up in any.
+    /// Spreads the keys over the tiers in order of preference; `None` if no backend is up in any tier.
     pub fn by_preference(tiers: &[Capacity]) -> Option<Self> {
-        let bearable: Vec<u64> = tiers.iter().map(|tier| tier.bearable()).collect();
-        let sum: u64 = bearable.iter().sum();
-        let shares = if sum < WHOLE { parts(&bearable)? } else { fill(&bearable) };
+        let carried: Vec<u64> = tiers.iter().map(|tier| tier.carried()).collect();
+        let sum: u64 = carried.iter().sum();
+        let shares = if sum < WHOLE { parts(&carried)? } else { fill(&carried) };
         let mut left = WHOLE;
         let odds = shares.iter().zip(tiers).map(|(&share, tier)| {
             let odds = TierOdds::new(part(share, left), part(tier.up, tier.total));
@@ -87,8 +87,8 @@ impl TierSpread {
         Some(Self { odds: odds.collect(), shares })
     }
 
-    /// Spreads the keys over all tiers by weight, whatever is up; `None` if there is no weight. Owners do not
-    /// count then.
+    /// Spreads the keys over all tiers by weight, without regard to health or owners; `None` if the total weight
+    /// is 0.
     pub fn by_weight(tiers: &[Capacity]) -> Option<Self> {
         let totals: Vec<u64> = tiers.iter().map(|tier| tier.total).collect();
         let shares = parts(&totals)?;
@@ -101,7 +101,7 @@ impl TierSpread {
         Some(Self { odds: odds.collect(), shares })
     }
 
-    /// The tier of a key; `owner` is asked about tiers in their order until one is chosen.
+    /// Returns the tier of a key. Calls `owner` for the tiers in order until one is chosen.
     pub fn tier(&self, key: u64, owner: impl Fn(usize) -> KeyOwner) -> usize {
         let stays = |tier: usize, odds: &TierOdds| match owner(tier) {
             KeyOwner::Up => odds.any > 0,
@@ -111,38 +111,38 @@ impl TierSpread {
         self.odds.iter().enumerate().position(|(tier, odds)| stays(tier, odds)).unwrap_or(0)
     }
 
-    /// The share of each tier, in parts of [`WHOLE`], which is their sum.
+    /// Returns the share of each tier. The sum of the shares is [`WHOLE`].
     pub fn shares(&self) -> &[u64] {
         &self.shares
     }
 }
 
 impl TierOdds {
-    /// `any` of the keys stay, and `up` of them have an owner that is up.
+    /// Computes the odds for a tier in which `any` of the keys stay and `up` of the keys have an owner that is up.
     fn new(any: u64, up: u64) -> Self {
         let orphan = if any >= WHOLE { WHOLE } else { part(any.saturating_sub(up), WHOLE - up.min(any)) };
         Self { any, orphan }
     }
 }
 
-/// `some` of `all`, as a part of [`WHOLE`]; nothing of nothing is nothing.
+/// Returns `some / all` as a fraction of [`WHOLE`]; 0 if `all` is 0.
 fn part(some: u64, all: u64) -> u64 {
     let part = u128::from(some) * u128::from(WHOLE) / u128::from(all.max(1));
     u64::try_from(part).unwrap_or(WHOLE).min(WHOLE)
 }
 
-/// Gives the first what they can bear until nothing is left.
-fn fill(bearable: &[u64]) -> Box<[u64]> {
+/// Gives each tier in order as much as it can carry until the whole is distributed.
+fn fill(carried: &[u64]) -> Box<[u64]> {
     let mut left = WHOLE;
-    let shares = bearable.iter().map(|&bearable| {
-        let share = bearable.min(left);
+    let shares = carried.iter().map(|&carried| {
+        let share = carried.min(left);
         left -= share;
         share
     });
     shares.collect()
 }
 
-/// Parts in these proportions whose sum is whole, or `None` if there is nothing to go by.
+/// Divides [`WHOLE`] in proportion to the weights; `None` if all weights are 0.
 fn parts(weights: &[u64]) -> Option<Box<[u64]>> {
     let sum: u64 = weights.iter().sum();
     if sum == 0 {
@@ -159,7 +159,7 @@ fn parts(weights: &[u64]) -> Option<Box<[u64]>> {
     Some(parts.collect())
 }
 
-/// What a key throws at a tier: any number below [`WHOLE`].
+/// Returns the coin of a key for a tier: a pseudorandom number below [`WHOLE`].
 fn coin(key: u64, tier: usize) -> u64 {
     let mut mixed = key.wrapping_add((tier as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_tier_takes_what_it_can_bear() {
+    fn the_first_tier_takes_what_it_can_carry() {
         check("4/4", "100");
         check("1/4", "100");
         check("4/4 4/4", "100 0");
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn together_too_weak_each_takes_its_part() {
+    fn tiers_that_are_too_weak_together_share_in_proportion() {
         check("1/4 1/4", "50 50");
         check("1/4 2/8", "50 50");
         check("1/10 2/10", "33 67");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_up_is_none() {
+    fn no_backend_up_is_none() {
         check("", "none");
         check("0/4", "none");
         check("0/4 0/9", "none");
@@ -251,7 +251,7 @@ mod tests {
         (0..20_000_u64).map(|n| n.wrapping_mul(0xd134_2543_de82_ef95) ^ (n << 7))
     }
 
-    /// Whether the owner of a key in a tier is up, as if each had one by chance.
+    /// Gives every key a pseudorandom owner in each tier, and returns the owner's state.
     fn owner(tiers: &[Capacity], key: u64) -> impl Fn(usize) -> KeyOwner {
         move |tier| {
             let owner = coin(key.rotate_left(17) ^ 0x5555, tier + 40);
@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// Which part of the keys each tier gets, against its share.
+    /// Checks the measured part of the keys in each tier against the tier's share.
     fn check_measured(text: &str, with_owners: bool) {
         let tiers = tiers(text);
         let spread = TierSpread::by_preference(&tiers).unwrap();
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// `up` of four and `more` of four: what may happen to a key without an owner when the first tier heals.
+    /// The first tier recovers from `up` of four to `more` of four: a key without an owner may only move back to it.
     #[test]
     fn keys_only_come_back_when_a_tier_heals() {
         let mut came_back = 0;
@@ -317,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_are_whole_and_only_of_what_is_up(tiers in capacities()) {
+        fn shares_sum_up_and_belong_to_tiers_that_are_up(tiers in capacities()) {
             match TierSpread::by_preference(&tiers) {
                 None => prop_assert!(tiers.iter().all(|tier| tier.up == 0)),
                 Some(spread) => {
@@ -330,7 +330,7 @@ mod tests {
         }
 
         #[test]
-        fn no_key_goes_where_nothing_is_up(tiers in capacities(), key: u64, owner_is_up: bool) {
+        fn no_key_goes_to_a_tier_that_is_down(tiers in capacities(), key: u64, owner_is_up: bool) {
             let Some(spread) = TierSpread::by_preference(&tiers) else { return Ok(()) };
             let owner = |tier: usize| {
                 let is_up = owner_is_up && tiers[tier].up > 0 || tiers[tier].up == tiers[tier].total;
@@ -341,7 +341,7 @@ mod tests {
         }
 
         #[test]
-        fn who_heals_never_gets_less(tiers in capacities(), at: prop::sample::Index, more: u64) {
+        fn a_tier_that_recovers_never_gets_less(tiers in capacities(), at: prop::sample::Index, more: u64) {
             if tiers.is_empty() {
                 return Ok(());
             }
@@ -350,7 +350,7 @@ mod tests {
             healed[at].up += more % (tiers[at].total - tiers[at].up + 1);
             let before = TierSpread::by_preference(&tiers).map_or(0, |spread| spread.shares()[at]);
             let after = TierSpread::by_preference(&healed).map_or(0, |spread| spread.shares()[at]);
-            // One unit is lost to rounding where all are too weak together.
+            // One unit is lost to rounding if all tiers together cannot carry all keys.
             prop_assert!(after + 1 >= before, "{} to {}", before, after);
             for later in at + 1..tiers.len() {
                 let [before, after] = [&tiers, &healed]

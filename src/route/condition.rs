@@ -1,4 +1,4 @@
-//! What a route asks of a connection besides its name, and which of two fitting routes asks for more.
+//! The conditions of a route besides its server name, and the rank that orders routes which match.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -9,31 +9,31 @@ use super::prefix::Prefixes;
 use crate::wire::proxy_protocol::{ProxyHeader, private_link};
 use crate::wire::{Ja4, Offer, TlsVersion};
 
-/// What a connection must fulfil, all of it. An empty list and `None` ask for nothing.
+/// The conditions of a route; a connection must meet all of them. An empty list and `None` are no condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conditions {
-    /// Its PROXY header has all of these TLVs.
+    /// The PROXY header of the connection has all of these TLVs.
     pub proxy_tlv: Vec<TlvPattern>,
     /// The client's address is in one of these networks.
     pub source: Prefixes,
-    /// It came to one of these.
+    /// The client connected to one of these destinations.
     pub destination: Vec<Destination>,
-    /// It offers one of these protocols.
+    /// The hello offers one of these protocols.
     pub alpn: Vec<Box<[u8]>>,
-    /// Its fingerprint is one of these.
+    /// The fingerprint of the hello matches one of these patterns.
     pub ja4: Vec<Ja4Pattern>,
-    /// It offers Encrypted ClientHello, or does not.
+    /// The hello offers Encrypted ClientHello (`true`), or does not (`false`).
     pub ech: Option<bool>,
-    /// It offers this version of TLS or a later one.
+    /// The hello offers this version of TLS or a later one.
     pub tls_min: Option<TlsVersion>,
 }
 
-/// A kind of TLV and the values of which it has one, as an operator writes them.
+/// A kind of TLV and its accepted values, as an operator writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlvPattern {
     /// The kind.
     pub kind: u8,
-    /// Its values, at least one.
+    /// The accepted values, at least one.
     pub values: Vec<Box<[u8]>>,
 }
 
@@ -45,13 +45,13 @@ impl TlvPattern {
         header.tlv(self.kind).is_some_and(is_written)
     }
 
-    /// The pattern of the same kind.
+    /// Returns the pattern of the same kind.
     fn among<'a>(&self, others: &'a [Self]) -> Option<&'a Self> {
         others.iter().find(|other| other.kind == self.kind)
     }
 }
 
-/// Where a connection was reached: an address, a port, or both.
+/// A destination that clients connect to: an address, a port, or both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     address: Option<IpAddr>,
@@ -64,15 +64,15 @@ impl Destination {
             && self.port.is_none_or(|port| port == reached.port())
     }
 
-    /// An address says more than a port.
+    /// Returns the rank of the destination. An address is more specific than a port.
     fn rank(self) -> u16 {
         u16::from(self.address.is_some()) * 2 + u16::from(self.port.is_some())
     }
 }
 
-/// A text is neither `IP`, `IP:PORT` nor `:PORT`.
+/// The fault of a text that is not `IP`, `IP:PORT` or `:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a destination is an address, a port behind a colon, or both: 10.0.0.1, :5433, 10.0.0.1:5433")]
+#[error("a destination is an address, a colon and a port, or both: 10.0.0.1, :5433, 10.0.0.1:5433")]
 pub struct DestinationFault;
 
 impl FromStr for Destination {
@@ -99,7 +99,7 @@ impl FromStr for Destination {
     }
 }
 
-/// A whole fingerprint, or how one begins.
+/// A whole fingerprint, or the beginning of one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ja4Pattern {
     text: Box<str>,
@@ -107,7 +107,7 @@ pub struct Ja4Pattern {
 }
 
 impl Ja4Pattern {
-    /// Whether a fingerprint is this one, or begins like this.
+    /// Returns true if a fingerprint equals this one or begins with it.
     pub fn fits(&self, fingerprint: &Ja4) -> bool {
         match self.is_whole {
             true => *self.text == *fingerprint.as_str(),
@@ -116,7 +116,7 @@ impl Ja4Pattern {
     }
 }
 
-/// A text is neither a fingerprint nor the beginning of one.
+/// The fault of a text that is neither a fingerprint nor the beginning of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of one ends with `*`",
@@ -140,82 +140,84 @@ impl FromStr for Ja4Pattern {
     }
 }
 
-/// What conditions are asked about: one connection.
+/// The facts of one connection that conditions are compared with.
 #[derive(Debug, Default)]
 pub struct ConnectionFacts<'a> {
-    /// The client's address; `None` for one without.
+    /// The client's address; `None` for a client without one.
     pub source: Option<IpAddr>,
-    /// Where the client reached us; it may be `None` where no route [asks](RequiredFacts::destination).
+    /// The address that the client connected to. May be `None` if no route [requires](RequiredFacts::destination) it.
     pub destination: Option<SocketAddr>,
-    /// What its hello offers; it may be `None` where no route [asks](RequiredFacts::offer), and where there is no hello.
+    /// The offer of the hello. `None` without a hello, and possibly if no route [requires](RequiredFacts::offer) it.
     pub offer: Option<Offer<'a>>,
-    /// The PROXY header that it came with.
+    /// The PROXY header of the connection.
     pub proxy: Option<&'a ProxyHeader>,
-    /// The fingerprint, once somebody has asked.
+    /// The fingerprint, after its first use.
     ja4: OnceCell<Ja4>,
 }
 
 impl<'a> ConnectionFacts<'a> {
-    /// Those of one connection.
+    /// Creates the facts of one connection.
     pub fn new(source: Option<IpAddr>, destination: Option<SocketAddr>, offer: Option<Offer<'a>>) -> Self {
         Self { source, destination, offer, proxy: None, ja4: OnceCell::new() }
     }
 
-    /// The same behind a PROXY header.
+    /// Adds the PROXY header of the connection.
     #[must_use]
     pub fn behind(self, proxy: Option<&'a ProxyHeader>) -> Self {
         Self { proxy, ..self }
     }
 
-    /// The fingerprint of the hello, computed once.
+    /// Returns the fingerprint of the hello, which is computed once.
     pub fn ja4(&self) -> Option<&Ja4> {
         self.offer.as_ref().map(|offer| self.ja4.get_or_init(|| Ja4::of(offer)))
     }
 }
 
-/// What some route wants to know, so that nobody finds out what nobody asks for.
+/// The facts that at least one route requires. Other facts need not be collected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequiredFacts {
-    /// Where the client reached us.
+    /// The address that the client connected to.
     pub destination: bool,
-    /// What the hello offers.
+    /// The offer of the hello.
     pub offer: bool,
 }
 
-/// How much a fitting route asks for: compared from the first to the last, the greater one is more specific.
-/// Two are equal only if the very same written values fitted.
+/// The rank of a route that matches. Ranks are compared from the first number to the last; the greater one is more
+/// specific. Two ranks are equal only if the same written values matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RouteRank([u16; 7]);
 
-/// How a connection fits conditions.
+/// The result of comparing a connection with conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConditionFit {
+    /// The connection does not meet the conditions.
     No,
-    /// All but [`Conditions::tls_min`].
+    /// The connection meets all conditions but [`Conditions::tls_min`].
     TooOld,
+    /// The connection meets the conditions.
     Fits(RouteRank),
 }
 
 impl Conditions {
-    /// Whether nothing is asked for.
+    /// Returns true if there is no condition.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What must be known to judge.
+    /// Returns the facts that the conditions require.
     pub fn asks(&self) -> RequiredFacts {
         let offer =
             !self.alpn.is_empty() || !self.ja4.is_empty() || self.ech.is_some() || self.tls_min.is_some();
         RequiredFacts { destination: !self.destination.is_empty(), offer }
     }
 
-    /// Returns whether these conditions refuse all that they do not fit: they ask only for a version of TLS, and a
-    /// connection without it goes to no wider name.
+    /// Returns true if a connection that does not meet these conditions is refused: the only condition is a version of
+    /// TLS, and a connection without that version is not routed by a wider name.
     pub fn is_final(&self) -> bool {
         *self == Self { tls_min: self.tls_min, ..Self::default() }
     }
 
-    /// Returns whether every connection that fits these conditions also fits `other`, the version of TLS aside.
+    /// Returns true if every connection that meets these conditions also meets `other`, except for the version of TLS.
     pub fn is_within(&self, other: &Self) -> bool {
         fn all_in<T: PartialEq>(own: &[T], other: &[T]) -> bool {
             other.is_empty() || (!own.is_empty() && own.iter().all(|one| other.contains(one)))
@@ -233,7 +235,7 @@ impl Conditions {
             && (other.ech.is_none() || self.ech == other.ech)
     }
 
-    /// The keys that ask for something, in the order in which they count.
+    /// Returns the configuration keys of the conditions that are set, in the order in which they count.
     pub fn keys(&self) -> impl Iterator<Item = &'static str> {
         let keys = [
             ("proxy_tlv", !self.proxy_tlv.is_empty()),
@@ -244,65 +246,65 @@ impl Conditions {
             ("ech", self.ech.is_some()),
             ("tls_min", self.tls_min.is_some()),
         ];
-        keys.into_iter().filter_map(|(key, asks)| asks.then_some(key))
+        keys.into_iter().filter_map(|(key, is_set)| is_set.then_some(key))
     }
 
-    /// Judges a connection.
-    pub(super) fn fit(&self, what: &ConnectionFacts<'_>) -> ConditionFit {
-        let Some(rank) = self.rank(what) else { return ConditionFit::No };
+    /// Compares a connection with the conditions.
+    pub(super) fn fit(&self, facts: &ConnectionFacts<'_>) -> ConditionFit {
+        let Some(rank) = self.rank(facts) else { return ConditionFit::No };
         match self.tls_min {
-            Some(least) if !what.offer.is_some_and(|offer| offer.reaches(least)) => ConditionFit::TooOld,
+            Some(least) if !facts.offer.is_some_and(|offer| offer.reaches(least)) => ConditionFit::TooOld,
             _ => ConditionFit::Fits(rank),
         }
     }
 
-    /// The rank if all but [`Conditions::tls_min`] fits.
-    fn rank(&self, what: &ConnectionFacts<'_>) -> Option<RouteRank> {
+    /// Returns the rank if the connection meets all conditions but [`Conditions::tls_min`].
+    fn rank(&self, facts: &ConnectionFacts<'_>) -> Option<RouteRank> {
         let best = |is_free: bool, rank: &dyn Fn() -> Option<u16>| if is_free { Some(0) } else { rank() };
         Some(RouteRank([
             best(self.proxy_tlv.is_empty(), &|| {
-                let header = what.proxy?;
+                let header = facts.proxy?;
                 let fits = self.proxy_tlv.iter().all(|pattern| pattern.fits(header));
                 fits.then(|| self.tlv_rank())
             })?,
             best(self.source.is_empty(), &|| {
-                what.source.and_then(|source| self.source.longest(source)).map(|bits| 1 + u16::from(bits))
+                facts.source.and_then(|source| self.source.longest(source)).map(|bits| 1 + u16::from(bits))
             })?,
             best(self.destination.is_empty(), &|| {
-                let reached = what.destination?;
+                let reached = facts.destination?;
                 self.destination.iter().filter(|one| one.fits(reached)).map(|one| one.rank()).max()
             })?,
             best(self.alpn.is_empty(), &|| {
-                // What the client would rather speak comes first.
-                let mut offered = what.offer?.alpn();
+                // The client lists its preferred protocol first.
+                let mut offered = facts.offer?.alpn();
                 let at = offered.position(|name| self.alpn.iter().any(|wanted| **wanted == *name))?;
                 Some(u16::MAX - u16::try_from(at).unwrap_or(u16::MAX - 1).min(u16::MAX - 1))
             })?,
             best(self.ja4.is_empty(), &|| {
-                let fingerprint = what.ja4()?;
+                let fingerprint = facts.ja4()?;
                 let fitting = self.ja4.iter().filter(|pattern| pattern.fits(fingerprint));
                 fitting.map(|pattern| pattern.text.len() as u16).max()
             })?,
             best(self.ech.is_none(), &|| {
-                (what.offer.is_some_and(|offer| offer.ech()) == self.ech?).then_some(1)
+                (facts.offer.is_some_and(|offer| offer.ech()) == self.ech?).then_some(1)
             })?,
             self.tls_min.map_or(0, |least| least.0),
         ]))
     }
 
-    /// More kinds of TLVs are more specific, of as many kinds the lowest one.
+    /// Returns the rank by TLVs. More kinds are more specific; of equally many kinds, the lowest kind is.
     fn tlv_rank(&self) -> u16 {
         let lowest = self.proxy_tlv.iter().map(|pattern| pattern.kind).min().unwrap_or(u8::MAX);
         let count = u8::try_from(self.proxy_tlv.len()).unwrap_or(u8::MAX);
         (u16::from(count) << 8) | u16::from(u8::MAX - lowest)
     }
 
-    /// Whether there can be a connection that fits both, with neither more specific.
+    /// Returns true if one connection can meet both with equal rank.
     pub(super) fn ties(&self, other: &Self) -> bool {
         fn share<T: PartialEq>(one: &[T], two: &[T]) -> bool {
             (one.is_empty() && two.is_empty()) || one.iter().any(|value| two.contains(value))
         }
-        // Of the kinds that both have none has other values: one header can fit both.
+        // If no kind that both have excludes the values of the other, one header can meet both.
         let tlvs_tie = self.tlv_rank() == other.tlv_rank()
             && self
                 .proxy_tlv
@@ -319,8 +321,8 @@ impl Conditions {
 }
 
 impl fmt::Display for Conditions {
-    /// The keys that ask for something, such as `+source+alpn`; for the log, so without their values, which
-    /// may be many.
+    /// Writes the keys of the conditions that are set, such as `+source+alpn`. The form is for the log, so it omits the
+    /// values, which may be many.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.keys().try_for_each(|key| write!(f, "+{key}"))
     }
@@ -343,8 +345,8 @@ mod tests {
         let tlvs = vec![Tlv::new(Tlv::AWS, *b"\x01vpce-1"), Tlv::new(0xe5, *b"blue")];
         let header = ProxyHeader { version: HeaderVersion::V2, origin: HeaderOrigin::Unknown, tlvs };
         let check = |patterns: &[(u8, &[&str])], header: Option<&ProxyHeader>, expected: Option<u16>| {
-            let what = ConnectionFacts::default().behind(header);
-            let rank = of_tlvs(patterns).rank(&what).map(|rank| rank.0[0] >> 8);
+            let facts = ConnectionFacts::default().behind(header);
+            let rank = of_tlvs(patterns).rank(&facts).map(|rank| rank.0[0] >> 8);
             assert_eq!(rank, expected, "{patterns:?}");
         };
         check(&[], None, Some(0));

@@ -3,18 +3,18 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A country by its two letters (ISO 3166-1 alpha-2), such as `DE`. Which pairs of letters are given to a country is
-/// not known here: they change, and files with countries have codes of their own, such as `XK`.
+/// A country by its two letters (ISO 3166-1 alpha-2), such as `DE`. Any two letters are accepted: assigned codes
+/// change, and country files have codes of their own, such as `XK`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
 
-/// A text is no code of a country.
+/// The fault of a text that is not the code of a country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a country is written by its two letters of ISO 3166-1, such as \"DE\"")]
 pub struct CountryFault;
 
 impl Country {
-    /// The country that somebody means who writes this, which is no country's code.
+    /// Returns the probably intended country for a frequent wrong code, such as `GB` for `UK`.
     pub fn meant(self) -> Option<Self> {
         match &self.0 {
             b"UK" => Some(Self(*b"GB")),
@@ -24,7 +24,7 @@ impl Country {
     }
 }
 
-/// Letters of either case.
+/// Parses two letters of either case.
 impl FromStr for Country {
     type Err = CountryFault;
 

@@ -1,4 +1,4 @@
-//! Facts to verdict, pure: which route a connection belongs to.
+//! Routes: pure functions from the facts of a connection to the route that it matches.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ pub use regex::{NameRegex, RegexFault};
 pub use split::Split;
 pub use table::{EqualRoutes, RouteEntry, RouteId, RouteKey, RouteMatch, RouteTable};
 
-/// What the first bytes of a connection told us.
+/// The facts from the first bytes of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HelloFacts {
-    /// The server name the client asked for, if it sent one.
+    /// The server name in the hello, if it has one.
     pub server_name: Option<ServerName>,
-    /// The PROXY header that a trusted peer sent in front of the client's bytes, if there was one.
+    /// The PROXY header that a trusted peer sent before the client's bytes, if there was one.
     pub proxy: Option<Arc<proxy_protocol::ProxyHeader>>,
 }

@@ -1,4 +1,4 @@
-//! The names an operator writes in a route.
+//! The name patterns that an operator writes in a route.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::wire::ServerName;
 use crate::wire::server_name::NameFault;
 
-/// A name in a route: exact, or everything below a suffix.
+/// The name pattern of a route: an exact name, or the names below a suffix.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum NamePattern {
     /// This name only.
@@ -18,7 +18,7 @@ pub enum NamePattern {
 }
 
 impl NamePattern {
-    /// The same with a star that stands for one label only; exact names have none.
+    /// Restricts the star to exactly one label; an exact name is returned unchanged.
     pub fn of_depth_1(self) -> Self {
         match self {
             Self::Below(suffix) => Self::Child(suffix),
@@ -27,13 +27,13 @@ impl NamePattern {
     }
 }
 
-/// Why a text is not a pattern.
+/// The fault of a text that is not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternFault {
-    /// A star that is not the whole first label, or nothing but a star.
-    #[error("a star stands only at the front and for whole labels, as in `*.example.com`")]
+    /// The text has a star that is not the whole first label, or consists of a star alone.
+    #[error("`*` may only be the whole first label, as in `*.example.com`")]
     Star,
-    /// The name, or what follows `*.`, is not a host name.
+    /// The name, or the text after `*.`, is not a host name.
     #[error(transparent)]
     Name(#[from] NameFault),
 }
@@ -45,7 +45,7 @@ impl FromStr for NamePattern {
     ///
     /// # Errors
     ///
-    /// `Star` for a star anywhere but in a leading `*.`, otherwise what the name's own reader finds.
+    /// Returns `Star` for a star anywhere but in a leading `*.`, otherwise the fault of the name.
     fn from_str(text: &str) -> Result<Self, PatternFault> {
         let (suffix, name) = match text.strip_prefix("*.") {
             Some(suffix) => (true, suffix),

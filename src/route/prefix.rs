@@ -1,71 +1,71 @@
-//! Networks an operator writes, such as `10.0.0.0/8`, and sets of them.
+//! Networks that an operator writes, such as `10.0.0.0/8`, and sets of them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// The bits in front of the IPv4 part of a mapped address.
+/// The number of bits before the IPv4 part of a mapped address.
 const MAPPED: u8 = 96;
 
-/// A network: an address and how many of its leading bits count. IPv4 and IPv6 are kept apart, but a mapped
-/// address (`::ffff:10.0.0.1`) is IPv4.
+/// A network: an address and the number of its leading bits that count. IPv4 and IPv6 networks are distinct, but a
+/// mapped address (`::ffff:10.0.0.1`) is IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IpPrefix {
-    /// IPv4 as mapped; the bits behind the length are 0.
+    /// The address, IPv4 as a mapped one; the bits after the length are 0.
     bits: u128,
-    /// Of 128; for IPv4 at least 96.
+    /// The number of leading bits of 128; for IPv4 at least 96.
     length: u8,
 }
 
 /// The addresses of a network, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressRange {
-    /// Of IPv4.
+    /// A range of IPv4 addresses.
     V4(u32, u32),
-    /// Of IPv6.
+    /// A range of IPv6 addresses.
     V6(u128, u128),
 }
 
-/// Why a text is not a network.
+/// The fault of a text that is not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixFault {
-    /// Neither an address nor an address with a length.
+    /// The text is neither an address nor an address with a length.
     #[error("a network is an address with a length, such as 10.0.0.0/8 or 2001:db8::/32, or one address")]
     Form,
-    /// More bits than the address has.
+    /// The length is greater than the number of bits in the address.
     #[error("the length is at most {0}")]
     Length(u8),
-    /// Bits behind the length are set; what was probably meant.
-    #[error("it has bits behind its length; did you mean {0}?")]
+    /// Bits after the length are set; the network that was probably intended.
+    #[error("it has bits set after its length; did you mean {0}?")]
     HostBits(IpPrefix),
 }
 
 impl IpPrefix {
-    /// The network of so many leading bits around an address; bits behind them are cut off. Of a length that the
-    /// address does not have, all its bits count.
+    /// Returns the network of this length that contains an address; further bits are cut off. A length beyond the
+    /// address counts as all its bits.
     pub fn around(address: IpAddr, length: u8) -> Self {
         let length = if address.is_ipv4() { MAPPED + length.min(32) } else { length.min(128) };
         Self { bits: mapped(address) & mask(length), length }
     }
 
-    /// Whether an address is in it.
+    /// Returns true if an address is in the network.
     pub fn contains(&self, address: IpAddr) -> bool {
         Self::of_length(address, self.length) == Some(*self)
     }
 
-    /// How many leading bits count, IPv4 from 96 on.
+    /// Returns the number of leading bits that count; for IPv4 it begins at 96.
     pub fn length(&self) -> u8 {
         self.length
     }
 
-    /// The network of such a [length](Self::length) around an address; `None` where that is one of IPv6 and the address
-    /// is not.
+    /// Returns the network of this [length](Self::length) that contains an address; `None` if the length is one of
+    /// IPv6 and the address is IPv4.
     pub fn of_length(address: IpAddr, length: u8) -> Option<Self> {
         let is_alike = !address.to_canonical().is_ipv4() || length >= MAPPED;
         is_alike.then(|| Self { bits: mapped(address) & mask(length), length })
     }
 
-    /// Its addresses.
+    /// Returns the addresses of the network.
     pub fn range(&self) -> AddressRange {
         let (first, last) = (self.bits, self.bits | !mask(self.length));
         match (v4(first), v4(last)) {
@@ -74,7 +74,8 @@ impl IpPrefix {
         }
     }
 
-    /// Whether it has so many addresses that a ban of it is probably a slip: shorter than /8, or /16 for IPv6.
+    /// Returns true if the network has so many addresses that a ban of it is probably a mistake: it is shorter than
+    /// /8, or /16 for IPv6.
     pub fn is_wide(&self) -> bool {
         match self.range() {
             AddressRange::V4(..) => self.length < MAPPED + 8,
@@ -82,7 +83,7 @@ impl IpPrefix {
         }
     }
 
-    /// Whether every address of its family is in it.
+    /// Returns true if the network contains every address of its family.
     pub fn is_everybody(&self) -> bool {
         self.length == 0 || (self.length == MAPPED && self.bits == mapped(Ipv4Addr::UNSPECIFIED.into()))
     }
@@ -122,22 +123,22 @@ impl fmt::Display for IpPrefix {
     }
 }
 
-/// A set of networks. The longest one around an address is found by as many searches as there are different
-/// lengths, whatever their number.
+/// A set of networks. To find the longest network that contains an address takes one search for each different
+/// length, independent of the number of networks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prefixes {
-    /// By length, the longest first; each list sorted.
+    /// The networks by length, the longest first; each list is sorted.
     lengths: Vec<(u8, Vec<u128>)>,
 }
 
 impl Prefixes {
-    /// Whether there is none.
+    /// Returns true if there is no network.
     pub fn is_empty(&self) -> bool {
         self.lengths.is_empty()
     }
 
-    /// How many leading bits the longest network around an address has, IPv4 counted from 96; `None` if the
-    /// address is in none.
+    /// Returns the length of the longest network that contains an address (for IPv4 it begins at 96), or `None` if no
+    /// network does.
     pub fn longest(&self, address: IpAddr) -> Option<u8> {
         let is_ipv4 = address.to_canonical().is_ipv4();
         let bits = mapped(address);
@@ -147,7 +148,7 @@ impl Prefixes {
         self.lengths.iter().find(fits).map(|(length, _)| *length)
     }
 
-    /// Returns whether every address of these networks is in a network of `other`.
+    /// Returns true if every address of these networks is in a network of `other`.
     pub fn is_within(&self, other: &Self) -> bool {
         let is_inside = |bits: u128, length: u8| {
             other.lengths.iter().any(|(wider, networks)| {
@@ -157,7 +158,7 @@ impl Prefixes {
         self.lengths.iter().all(|(length, networks)| networks.iter().all(|bits| is_inside(*bits, *length)))
     }
 
-    /// Whether a network stands in both.
+    /// Returns true if the two sets have a network in common.
     pub fn share(&self, other: &Self) -> bool {
         self.lengths.iter().any(|(length, networks)| {
             let same = other.lengths.iter().find(|(other, _)| other == length);
@@ -186,7 +187,7 @@ fn mapped(address: IpAddr) -> u128 {
     }
 }
 
-/// The address inside a mapped one.
+/// Returns the IPv4 address of a mapped address.
 fn v4(bits: u128) -> Option<u32> {
     Ipv6Addr::from_bits(bits).to_ipv4_mapped().map(Ipv4Addr::to_bits)
 }
@@ -238,7 +239,7 @@ mod tests {
         check("::1", Ok("::1/128"));
         check("::/0", Ok("::/0"));
         check("::ffff:10.0.0.0/104", Ok("10.0.0.0/8"));
-        check("10.0.0.1/8", Err("it has bits behind its length; did you mean 10.0.0.0/8?"));
+        check("10.0.0.1/8", Err("it has bits set after its length; did you mean 10.0.0.0/8?"));
         check("10.0.0.0/33", Err("the length is at most 32"));
         check("::/129", Err("the length is at most 128"));
         check("::/1000", Err("the length is at most 128"));
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_two_share_is_a_network_not_an_address() {
+    fn sets_share_networks_not_addresses() {
         assert!(set(&["10.0.0.0/8", "::1"]).share(&set(&["11.0.0.0/8", "::1"])));
         assert!(!set(&["10.0.0.0/8"]).share(&set(&["10.0.0.0/9"])));
         assert!(!set(&["0.0.0.0/0"]).share(&set(&["::/0"])));

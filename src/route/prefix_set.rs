@@ -1,28 +1,28 @@
-//! Large sets of networks, for the one question whether an address is in one of them.
+//! Large sets of networks that find whether an address is in one of the networks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::prefix::{AddressRange, IpPrefix};
 
-/// The half of an IPv6 address that tells interfaces apart.
+/// The bits of the half of an IPv6 address that identifies the interface.
 const LOWER: u128 = u64::MAX as u128;
 
-/// A set of networks as ranges of addresses, sorted, none of which touches another; IPv4 apart from IPv6.
+/// A set of networks as sorted ranges of addresses that neither overlap nor touch; IPv4 and IPv6 are separate.
 ///
-/// A million networks are built in a fraction of a second and take some 8 bytes each, IPv6 18, and those that are
-/// longer than /64 36. A look-up goes down a flat tree and waits for memory twice or so, where a binary search would
-/// do that a dozen times.
+/// A million networks are built in a fraction of a second. An IPv4 network takes some 8 bytes, an IPv6 network 18, and
+/// one longer than /64 takes 36. A lookup descends a flat tree and waits for memory about twice; a binary search would
+/// wait a dozen times.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixSet {
     v4: AddressRanges<u32>,
-    /// Networks up to /64, by the half of the address that counts: nearly all there are.
+    /// Networks up to /64, by the upper half of the address: nearly all networks in use.
     v6_wide: AddressRanges<u64>,
-    /// Longer ones.
+    /// Networks longer than /64.
     v6_narrow: AddressRanges<u128>,
 }
 
-/// Networks on their way into a set.
+/// A builder that collects the networks of a set.
 #[derive(Debug, Default)]
 pub struct PrefixSetBuilder {
     v4: Vec<(u32, u32)>,
@@ -30,12 +30,12 @@ pub struct PrefixSetBuilder {
     v6_narrow: Vec<(u128, u128)>,
 }
 
-/// From one address to another, both in the set and neither of their neighbours.
+/// The longest run of addresses in a set without a gap; the addresses before and after it are not in the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressSpan {
-    /// The first.
+    /// The first address.
     pub first: IpAddr,
-    /// The last; it may be the first.
+    /// The last address; it may equal the first.
     pub last: IpAddr,
 }
 
@@ -46,7 +46,7 @@ impl fmt::Display for AddressSpan {
 }
 
 impl PrefixSet {
-    /// Whether an address is in one of the networks. A mapped one (`::ffff:10.0.0.1`) is IPv4.
+    /// Returns true if an address is in one of the networks. A mapped address (`::ffff:10.0.0.1`) is IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.around(address.to_bits()).is_some(),
@@ -54,15 +54,15 @@ impl PrefixSet {
         }
     }
 
-    /// The range of IPv6 that an address is in.
+    /// Returns the range of IPv6 addresses that contains an address.
     fn v6(&self, address: u128) -> Option<(u128, u128)> {
         let wide = self.v6_wide.around(upper(address));
         let wide = wide.map(|(first, last)| (u128::from(first) << 64, u128::from(last) << 64 | LOWER));
         wide.or_else(|| self.v6_narrow.around(address))
     }
 
-    /// Everything around an address that is in the set without a gap: of networks that touch or overlap it is
-    /// not known which one was meant.
+    /// Returns the longest run of addresses in the set that contains an address. Networks that touch or overlap are
+    /// merged, so the single network is not available.
     pub fn around(&self, address: IpAddr) -> Option<AddressSpan> {
         match address.to_canonical() {
             IpAddr::V4(address) => self.v4.around(address.to_bits()).map(|(first, last)| AddressSpan {
@@ -76,7 +76,7 @@ impl PrefixSet {
         }
     }
 
-    /// Whether there is nothing in it.
+    /// Returns true if the set has no address.
     pub fn is_empty(&self) -> bool {
         self.v4.starts.is_empty() && self.v6_wide.starts.is_empty() && self.v6_narrow.starts.is_empty()
     }
@@ -94,17 +94,17 @@ impl PrefixSetBuilder {
         }
     }
 
-    /// How many were added.
+    /// Returns the number of added networks.
     pub fn len(&self) -> usize {
         self.v4.len() + self.v6_wide.len() + self.v6_narrow.len()
     }
 
-    /// Whether none was.
+    /// Returns true if no network was added.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The set.
+    /// Builds the set.
     pub fn build(self) -> PrefixSet {
         PrefixSet {
             v4: AddressRanges::merge(self.v4),
@@ -122,27 +122,27 @@ impl<'a> FromIterator<&'a IpPrefix> for PrefixSet {
     }
 }
 
-/// Ranges that neither overlap nor touch, in order.
+/// Sorted ranges that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct AddressRanges<T> {
-    /// The nodes of a tree: each level has of the one behind it the first of each [`AddressBits::FANOUT`], the last level of
-    /// `starts`. The first level is one node.
+    /// The levels of the tree. Each level has the first of every [`AddressBits::FANOUT`] numbers of the next level; the
+    /// level after the last is `starts`. The first level is one node.
     levels: Vec<Box<[T]>>,
     starts: Box<[T]>,
     ends: Box<[T]>,
 }
 
-/// The half of an IPv6 address that tells networks apart.
+/// Returns the half of an IPv6 address that identifies the network.
 fn upper(address: u128) -> u64 {
     (address >> 64) as u64
 }
 
 /// An address as a number.
 trait AddressBits: Copy + Ord {
-    /// Numbers in a node of the tree: one or two lines of a processor's cache.
+    /// The count of numbers in a node of the tree: one or two lines of the CPU cache.
     const FANOUT: usize;
 
-    /// The next one, if there is one.
+    /// Returns the next address, if there is one.
     fn next(self) -> Option<Self>;
 }
 
@@ -171,13 +171,13 @@ impl AddressBits for u128 {
 }
 
 impl<T: AddressBits> AddressRanges<T> {
-    /// Of ranges in any order, from their first to their last address.
+    /// Merges ranges, which are given in any order by their first and last address.
     fn merge(mut ranges: Vec<(T, T)>) -> Self {
         ranges.sort_unstable();
-        ranges.dedup_by(|next, kept| {
-            let touches = kept.1.next().is_none_or(|behind| next.0 <= behind);
+        ranges.dedup_by(|next, previous| {
+            let touches = previous.1.next().is_none_or(|behind| next.0 <= behind);
             if touches {
-                kept.1 = kept.1.max(next.1);
+                previous.1 = previous.1.max(next.1);
             }
             touches
         });
@@ -193,13 +193,13 @@ impl<T: AddressBits> AddressRanges<T> {
         Self { levels, starts, ends }
     }
 
-    /// The range that an address is in.
+    /// Returns the range that contains an address.
     fn around(&self, address: T) -> Option<(T, T)> {
         let mut at = 0;
         for level in self.levels.iter().chain([&self.starts]) {
             let node = &level[at * T::FANOUT..level.len().min((at + 1) * T::FANOUT)];
-            // To count is quicker than to search: the processor has nothing to guess. Only before the first of all
-            // there is none.
+            // Counting is faster than searching, because the CPU has no branch to predict. The count is 0 only for an
+            // address before all ranges.
             let before = node.iter().filter(|start| **start <= address).count();
             at = at * T::FANOUT + before.checked_sub(1)?;
         }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_touches_becomes_one() {
+    fn networks_that_touch_are_merged() {
         check("10.0.0.0/25 10.0.0.128/25", "10.0.0.1", Some("10.0.0.0-10.0.0.255"));
         check("10.0.0.0/8 10.1.0.0/16", "10.2.0.0", Some("10.0.0.0-10.255.255.255"));
         check("10.1.0.0/16 10.0.0.0/8", "10.1.0.0", Some("10.0.0.0-10.255.255.255"));
@@ -287,7 +287,7 @@ mod tests {
             addresses in prop::collection::vec((0..=u8::MAX, any::<bool>()), 1..50),
         ) {
             let at = |last: u8, is_v4: bool| -> IpAddr {
-                // The halves of these differ in four bits each.
+                // The upper and the lower halves of these addresses differ in four bits each.
                 let v6 = || Ipv6Addr::from_bits(u128::from(last) << 60);
                 if is_v4 { Ipv4Addr::new(10, 0, 0, last).into() } else { v6().into() }
             };

@@ -1,4 +1,4 @@
-//! Server names as a regular expression, for what no list and no wildcard says.
+//! Server names as a regular expression, for names that no list and no wildcard can describe.
 
 use std::fmt;
 
@@ -6,24 +6,25 @@ use regex::bytes::{Regex, RegexBuilder};
 
 use crate::wire::ServerName;
 
-/// Bytes that a compiled expression may take. Hundreds of them fit into a few megabytes.
+/// The largest size of a compiled expression in bytes. Typical expressions are far smaller: hundreds of them take a
+/// few megabytes.
 const LARGEST: usize = 256 * 1024;
 
-/// A regular expression over whole names: anchored at both ends, upper case is lower case. Its time is linear in
-/// the length of the name, whatever it says.
+/// A regular expression for whole names: anchored at both ends and case-insensitive. The time of a match is linear in
+/// the length of the name for every expression.
 #[derive(Clone)]
 pub struct NameRegex {
     text: Box<str>,
     compiled: Regex,
 }
 
-/// Why a text is no expression that can be used.
+/// The fault of a text that cannot be used as an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegexFault {
-    /// It is not one; what the parser says, in several lines.
+    /// The text is not an expression; the message of the parser, in several lines.
     #[error("{0}")]
     Syntax(Box<str>),
-    /// It is too large when compiled.
+    /// The compiled expression is too large.
     #[error("it takes more than {LARGEST} bytes when compiled")]
     TooLarge,
 }
@@ -33,27 +34,27 @@ impl NameRegex {
     ///
     /// # Errors
     ///
-    /// Why it cannot be used.
+    /// Returns a fault if the text is not an expression, or if the compiled expression is too large.
     pub fn new(text: &str) -> Result<Self, RegexFault> {
-        // By itself first: a bracket too many must not close the one that the anchors stand around.
+        // The text is compiled alone first: an extra bracket must not close the group that the anchors need.
         compile(text)?;
         let compiled = compile(&format!(r"\A(?:{text}{})\z", if text.contains('#') { "\n" } else { "" }))?;
         Ok(Self { text: text.into(), compiled })
     }
 
-    /// Whether the expression is that of the whole name.
+    /// Returns true if the expression matches the whole name.
     pub fn fits(&self, name: &ServerName) -> bool {
         self.compiled.is_match(name.as_str().as_bytes())
     }
 
-    /// The expression as written.
+    /// Returns the expression as written.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
 fn compile(text: &str) -> Result<Regex, RegexFault> {
-    // Names are ASCII, so the tables of Unicode are of no use.
+    // Names are ASCII, so the tables of Unicode are not needed.
     let builder = &mut RegexBuilder::new(text);
     let compiled = builder.unicode(false).case_insensitive(true).size_limit(LARGEST).nest_limit(50).build();
     compiled.map_err(|error| match error {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_expression_is_refused() {
+    fn invalid_expressions_are_refused() {
         for text in ["(", "a)|(?:b", "a)(?:", "[", "*", r"\p{Greek}", r"(a)\1", "(?=a)"] {
             assert!(matches!(NameRegex::new(text), Err(RegexFault::Syntax(_))), "{text}");
         }

@@ -1,27 +1,28 @@
-//! Which of several targets a client goes to, by weight, and always to the same.
+//! The choice of one of several targets for a client: by weight, and always the same.
 
 use std::hash::Hasher;
 use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 
-/// What is hashed begins with this, so that the draw has nothing to do with those of the hash balancers.
+/// The first byte of each hashed message. It makes the draw independent of the draws of the hash balancers.
 const SPLIT: u8 = 0x21;
 
-/// Weights of several targets.
+/// The weights of several targets.
 ///
-/// The network of a client (its /32, or /64 for IPv6) is hashed with SipHash-2-4 and falls into one of the
-/// shares, which lie one behind the other in written order. So a client stays while the weights do, all nodes
-/// with one `hash_key` agree, and where a share grows only those that fall into the growth move.
+/// The network of a client (its /32, or /64 for IPv6) is hashed with SipHash-2-4. The hash is in one of the shares,
+/// which follow one another in written order. So a client keeps its target while the weights are unchanged, and all
+/// nodes with one `hash_key` agree. When a share grows, only the clients in the added part move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     key: [u8; 16],
-    /// Where each share ends.
+    /// The end of each share.
     ends: Box<[u64]>,
 }
 
 impl Split {
-    /// Shares of these weights. One of weight 0 gets nobody; if all are 0, the first gets everybody.
+    /// Creates shares of these weights. A target of weight 0 gets no client; if all weights are 0, the first target
+    /// gets all clients.
     pub fn new(key: [u8; 16], weights: impl IntoIterator<Item = u32>) -> Self {
         let ends = weights.into_iter().scan(0, |end, weight| {
             *end += u64::from(weight);
@@ -30,7 +31,7 @@ impl Split {
         Self { key, ends: ends.collect() }
     }
 
-    /// The place of a client's target in the list of weights. Those without an address share one.
+    /// Returns the index of a client's target in the list of weights. All clients without an address have one target.
     pub fn place(&self, source: Option<IpAddr>) -> usize {
         let mut hasher = SipHasher24::new_with_key(&self.key);
         hasher.write(&[SPLIT]);
@@ -41,7 +42,7 @@ impl Split {
     }
 }
 
-/// IPv4 whole, of IPv6 the first 64 bits.
+/// Returns the network of an address: a whole IPv4 address, or the first 64 bits of an IPv6 address.
 fn network(address: IpAddr) -> u128 {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -55,14 +56,14 @@ mod tests {
 
     use super::*;
 
-    fn pool_slots(weights: &[u32]) -> Vec<usize> {
+    fn targets(weights: &[u32]) -> Vec<usize> {
         let split = Split::new([7; 16], weights.iter().copied());
         (0..10_000).map(|n| split.place(Some(Ipv4Addr::from_bits(n).into()))).collect()
     }
 
     #[test]
     fn clients_are_spread_by_weight() {
-        let share = |weights: &[u32], place| pool_slots(weights).iter().filter(|&&at| at == place).count();
+        let share = |weights: &[u32], place| targets(weights).iter().filter(|&&at| at == place).count();
         assert!((8800..9200).contains(&share(&[9, 1], 0)), "{}", share(&[9, 1], 0));
         assert_eq!(share(&[1, 0, 3], 1), 0);
         assert!((7300..7700).contains(&share(&[1, 0, 3], 2)));
@@ -71,8 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn only_those_in_the_growth_move() {
-        for (before, after) in pool_slots(&[9, 1]).into_iter().zip(pool_slots(&[8, 2])) {
+    fn only_clients_in_the_growth_move() {
+        for (before, after) in targets(&[9, 1]).into_iter().zip(targets(&[8, 2])) {
             assert!(before == after || (before, after) == (0, 1), "{before} {after}");
         }
     }
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(place("::ffff:10.0.0.1"), place("10.0.0.1"));
     }
 
-    /// All versions on all nodes must draw alike: changing this moves clients.
+    /// All versions on all nodes must draw alike: a changed value moves clients.
     #[test]
     fn draws_are_pinned() {
         let split = Split::new(*b"pointsman-hash-1", [1; 100]);

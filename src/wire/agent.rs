@@ -1,53 +1,52 @@
-//! What a health agent on a backend's host says: one line of words, as HAProxy's agent check has them.
+//! The reports of health agents: one line of words, compatible with HAProxy's agent check.
 //!
-//! A line ends with `\n` or `\r`. Its words are parted by spaces, tabs and commas, and case does not count;
-//! what follows a `#` is a remark for people. Words that are not known are passed over, so that an agent may
-//! say more to others than we understand.
+//! A line ends with `\n` or `\r`. Spaces, tabs and commas separate its words, and case does not count. The text after
+//! a `#` is a comment. Unknown words are ignored, so that an agent may send words that only other programs use.
 
-/// Bytes that a line may have.
+/// The longest line in bytes.
 pub const LONGEST_LINE: usize = 1024;
 
-/// One thing that an agent asks for. What it does not mention stays as it is.
+/// One directive of an agent. Settings that a report does not mention are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AgentDirective {
-    /// `up`: it works, and takes connections if its checks agree.
+    /// `up`: the backend works, and takes connections if its checks pass.
     Up,
-    /// `down`, `fail`, `failed`, `stopped`: it does not work.
+    /// `down`, `fail`, `failed`, `stopped`: the backend does not work.
     Down,
-    /// `ready`: neither drained nor in maintenance.
+    /// `ready`: the backend is neither in drain nor in maintenance.
     Ready,
-    /// `drain`: no new connections.
+    /// `drain`: the backend takes no new connections.
     Drain,
-    /// `maint`: none at all, and its checks pause.
+    /// `maint`: the backend takes no connections, and its checks pause.
     Maintenance,
-    /// `75%`: so much of its weight, 0 to 100; what is above counts as 100.
+    /// `75%`: the share of the backend's weight, 0 to 100; a greater number counts as 100.
     Share(u8),
-    /// `maxconn:30`: so many connections at once.
+    /// `maxconn:30`: the limit of open connections.
     MaxConnections(u32),
 }
 
-/// Why an agent's answer means nothing.
+/// The fault of a report without a directive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentFault {
     /// The line does not end.
     #[error("the line is longer than {LONGEST_LINE} bytes")]
     TooLong,
-    /// None of its words is known.
+    /// The line has no known word.
     #[error("no known word")]
     Nothing,
 }
 
-/// Reads the first line of `heard`, all that was received so far. `Ok(None)`: it is not whole yet.
+/// Parses the first line of `received`, which are all bytes received so far. Returns `None` if the line is not whole.
 ///
 /// # Errors
 ///
-/// See [`AgentFault`].
-pub fn read(heard: &[u8]) -> Result<Option<Vec<AgentDirective>>, AgentFault> {
-    let end = heard.iter().take(LONGEST_LINE).position(|byte| matches!(byte, b'\r' | b'\n'));
+/// Returns an [`AgentFault`] if the line is too long or has no known word.
+pub fn read(received: &[u8]) -> Result<Option<Vec<AgentDirective>>, AgentFault> {
+    let end = received.iter().take(LONGEST_LINE).position(|byte| matches!(byte, b'\r' | b'\n'));
     let Some(end) = end else {
-        return if heard.len() < LONGEST_LINE { Ok(None) } else { Err(AgentFault::TooLong) };
+        return if received.len() < LONGEST_LINE { Ok(None) } else { Err(AgentFault::TooLong) };
     };
-    let line = heard[..end].split(|&byte| byte == b'#').next().unwrap_or_default();
+    let line = received[..end].split(|&byte| byte == b'#').next().unwrap_or_default();
     let words: Vec<_> = line.split(|byte| b" \t,".contains(byte)).filter_map(word).collect();
     if words.is_empty() { Err(AgentFault::Nothing) } else { Ok(Some(words)) }
 }
@@ -70,7 +69,7 @@ fn word(bytes: &[u8]) -> Option<AgentDirective> {
     })
 }
 
-/// A number of digits alone; what is too large counts as the largest.
+/// Parses a number that consists of digits alone; a number that is too large counts as the largest.
 fn number(text: &str) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().unwrap_or(u32::MAX))
@@ -83,15 +82,15 @@ mod tests {
     use super::*;
     use AgentDirective::{Down, Drain, Maintenance, MaxConnections, Ready, Share, Up};
 
-    fn check(heard: &str, expected: &[AgentDirective]) {
-        assert_eq!(read(heard.as_bytes()), Ok(Some(expected.to_vec())), "{heard:?}");
-        for end in 0..heard.find(['\r', '\n']).unwrap() {
-            assert_eq!(read(&heard.as_bytes()[..end]), Ok(None), "{heard:?} cut at {end}");
+    fn check(received: &str, expected: &[AgentDirective]) {
+        assert_eq!(read(received.as_bytes()), Ok(Some(expected.to_vec())), "{received:?}");
+        for end in 0..received.find(['\r', '\n']).unwrap() {
+            assert_eq!(read(&received.as_bytes()[..end]), Ok(None), "{received:?} cut at {end}");
         }
     }
 
-    fn check_fault(heard: &[u8], expected: AgentFault) {
-        assert_eq!(read(heard), Err(expected), "{heard:?}");
+    fn check_fault(received: &[u8], expected: AgentFault) {
+        assert_eq!(read(received), Err(expected), "{received:?}");
     }
 
     #[test]
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_a_fault() {
+    fn a_line_without_a_directive_is_a_fault() {
         check_fault(b"\n", AgentFault::Nothing);
         check_fault(b"#up\n", AgentFault::Nothing);
         check_fault(b"upp\n", AgentFault::Nothing);
@@ -130,10 +129,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn more_bytes_never_change_an_answer(heard in proptest::collection::vec(any::<u8>(), 0..200), end in 0_usize..200) {
-            let early = read(&heard[..end.min(heard.len())]);
+        fn more_bytes_never_change_an_answer(received in proptest::collection::vec(any::<u8>(), 0..200), end in 0_usize..200) {
+            let early = read(&received[..end.min(received.len())]);
             if early != Ok(None) {
-                prop_assert_eq!(read(&heard), early);
+                prop_assert_eq!(read(&received), early);
             }
         }
     }

@@ -1,40 +1,40 @@
-//! The fatal TLS alerts that tell a client why its connection ends before a backend ever saw it.
+//! The fatal TLS alerts that are sent to a client whose connection is refused.
 //!
-//! Alerts are sent in plain text, which every client reads until it has keys. This module only makes the
-//! bytes: a fault of the hello names its alert itself, and what is refused for other reasons gets its alert
-//! from whoever refuses.
+//! Alerts are sent in plain text, which every client can read until it has keys. This module only writes the bytes.
+//! The alert of a faulty hello is chosen by [`HelloFault::alert`](super::HelloFault::alert), the alert of any other
+//! refusal by the code that refuses.
 
 /// A fatal alert, by its name in RFC 8446, section 6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Alert {
-    /// A record or message that cannot stand at this place.
+    /// A record or message is not valid at this point.
     UnexpectedMessage = 10,
-    /// A record longer than the protocol allows.
+    /// A record is longer than the protocol allows.
     RecordOverflow = 22,
-    /// No acceptable set of parameters: the general "no" of a server.
+    /// No set of parameters is acceptable: the general refusal of a server.
     HandshakeFailure = 40,
-    /// A field that reads well but is wrong.
+    /// A field is well-formed but has a wrong value.
     IllegalParameter = 47,
-    /// A valid hello that the rules refuse: a source or a name that is not let in.
+    /// The hello is valid, but an access rule refuses its source or its name.
     AccessDenied = 49,
-    /// A message that cannot be read, or a length that is out of range.
+    /// A message cannot be parsed, or a length is out of range.
     DecodeError = 50,
-    /// The client offers only versions that are refused here.
+    /// The client offers only versions that are refused.
     ProtocolVersion = 70,
-    /// A fault of ours, or of a backend: nothing the client did.
+    /// The fault is in this program or in a backend, not in the client.
     InternalError = 80,
-    /// An extension is not there that must be, such as the server name (RFC 8446, section 9.2).
+    /// A required extension is missing, such as the server name (RFC 8446, section 9.2).
     MissingExtension = 109,
-    /// Nobody here answers to the server name (RFC 6066, section 3).
+    /// No route exists for the server name (RFC 6066, section 3).
     UnrecognizedName = 112,
 }
 
 impl Alert {
-    /// The alert as one whole record, ready to be sent.
+    /// Returns the alert as one whole record.
     ///
-    /// The record says version 3.3, as all records after the first hello do whatever version is spoken
-    /// (RFC 8446, section 5.1), and the level is always fatal: the connection is closed behind it
+    /// The version in the record is 3.3, as in all records after the first hello, independent of the negotiated
+    /// version (RFC 8446, section 5.1). The level is always fatal: the connection is closed after the alert
     /// (RFC 8446, section 6.2).
     pub const fn record(self) -> [u8; 7] {
         const ALERT: u8 = 21;
@@ -43,7 +43,7 @@ impl Alert {
     }
 }
 
-/// The name of an alert that a peer sent, by its number in RFC 8446, section 6, and the registry behind it.
+/// Returns the name of an alert that a peer sent, by its number in RFC 8446, section 6, or in the IANA registry.
 pub const fn name(code: u8) -> &'static str {
     match code {
         0 => "close notify",
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// Checks the bytes, and that rustls as the client reads them as the alert of that name.
+    /// Checks the bytes, and that a rustls client reads them as the alert of that name.
     #[track_caller]
     fn check(alert: Alert, code: u8, name: AlertDescription) {
         assert_eq!(alert.record(), [21, 3, 3, 0, 2, 2, code]);

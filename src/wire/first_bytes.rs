@@ -1,26 +1,26 @@
-//! Tells protocols apart by the first bytes that a client sends.
+//! Detects the protocol of a client by its first bytes.
 
 use super::postgres::LONGEST_STARTUP;
 
-/// What a client speaks.
+/// The protocol of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetectedProtocol {
-    /// The record header of a TLS handshake.
+    /// TLS: the record header of a handshake.
     Tls,
-    /// The identification of an SSH client.
+    /// SSH: the identification of a client.
     Ssh,
-    /// A method of HTTP/1, or the preface of HTTP/2.
+    /// HTTP: a method of HTTP/1, or the preface of HTTP/2.
     Http,
-    /// The length and the code of a first message of PostgreSQL.
+    /// PostgreSQL: the length and the code of a first message.
     Postgres,
-    /// None of these.
+    /// None of the other protocols.
     Other,
 }
 
-/// A handshake record of any version that is in use.
+/// The beginning of a handshake record of any version in use.
 const TLS: &[u8] = &[22, 3];
 
-/// What SSH clients say first (RFC 4253, section 4.2).
+/// The first bytes of an SSH client (RFC 4253, section 4.2).
 const SSH: &[u8] = b"SSH-";
 
 /// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2's preface, each with its space.
@@ -37,23 +37,23 @@ const HTTP: [&[u8]; 10] = [
     b"PRI ",
 ];
 
-/// How many bytes tell everything: no beginning of a protocol is longer.
+/// The number of bytes that always suffice: no protocol needs more.
 pub const ENOUGH: usize = 8;
 
-/// What the first bytes are; `None` while they may become more than one thing, or one that is not yet whole.
+/// Returns the protocol of the first bytes, or `None` if more bytes are needed to decide.
 ///
-/// The answer depends on the bytes alone, and once it is there, more bytes do not change it.
+/// The result depends on the bytes alone. Once it is not `None`, more bytes do not change it.
 pub fn tell(bytes: &[u8]) -> Option<DetectedProtocol> {
     let fixed = HTTP
         .iter()
-        .map(|words| (*words, DetectedProtocol::Http))
+        .map(|prefix| (*prefix, DetectedProtocol::Http))
         .chain([(TLS, DetectedProtocol::Tls), (SSH, DetectedProtocol::Ssh)]);
     let mut may_be = false;
-    for (words, spoken) in fixed {
-        if bytes.starts_with(words) {
+    for (prefix, spoken) in fixed {
+        if bytes.starts_with(prefix) {
             return Some(spoken);
         }
-        may_be |= words.starts_with(bytes);
+        may_be |= prefix.starts_with(bytes);
     }
     match is_postgres(bytes) {
         Some(true) => Some(DetectedProtocol::Postgres),
@@ -62,7 +62,8 @@ pub fn tell(bytes: &[u8]) -> Option<DetectedProtocol> {
     }
 }
 
-/// A length that a first message may have, and a code that one may have: versions 2 and 3, or one of the requests.
+/// Returns true if a first message can have this length and this code (version 2 or 3, or one of the requests);
+/// `None` if more bytes are needed.
 fn is_postgres(bytes: &[u8]) -> Option<bool> {
     let head = bytes.iter().take(2).all(|&byte| byte == 0);
     if !head {
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn protocols_are_told_apart() {
+    fn protocols_are_detected() {
         use DetectedProtocol::{Http, Other, Postgres, Ssh, Tls};
         check("", None);
         check([22], None);
@@ -123,8 +124,8 @@ mod tests {
             let starts = [TLS, SSH, &[0, 0, 0, 8, 4, 0xd2], &[]];
             let start = starts.get(start).or_else(|| HTTP.get(start.saturating_sub(4))).copied().unwrap_or(&[]);
             let whole = [start, &bytes].concat();
-            if let Some(told) = tell(&whole[..cut.min(whole.len())]) {
-                prop_assert_eq!(tell(&whole), Some(told));
+            if let Some(found) = tell(&whole[..cut.min(whole.len())]) {
+                prop_assert_eq!(tell(&whole), Some(found));
             }
             prop_assert!(whole.len() < ENOUGH || tell(&whole).is_some());
         }

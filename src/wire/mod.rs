@@ -1,4 +1,4 @@
-//! Bytes to values and values to bytes, pure: no sockets, no clocks, no logging.
+//! Parsers and writers of protocols: pure functions between bytes and values, without sockets, clocks or logging.
 
 pub mod agent;
 pub mod alert;

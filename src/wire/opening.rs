@@ -1,11 +1,11 @@
-//! What is said on a connection before TLS begins, on either side of it.
+//! Openings: the messages of a protocol before TLS begins, in the role of the server or of the client.
 //!
-//! Pure: an [`Opening`] is told what has arrived and answers what to do next, whatever way the bytes were cut.
-//! As a host it plays the server towards a client; as a guest it plays the client towards a backend.
+//! Pure: an [`Opening`] receives the bytes that arrived and returns the next step, independent of how the bytes were
+//! cut. As a host it is the server of a client; as a guest it is the client of a backend.
 //!
-//! Nothing that was said before TLS is ever carried into it: what stands behind the request for TLS, or behind
-//! the answer to it, ends the connection ([`OpeningFault::Pipelined`]). Input is bounded: a peer that has sent as much
-//! as its protocol's messages may have, and no whole message, has failed. Time is the caller's to bound.
+//! No byte from before TLS is ever carried into TLS. Bytes that follow the request for TLS, or the answer to it, end
+//! the connection ([`OpeningFault::Pipelined`]). Input is bounded: a peer has failed if it has sent the maximal length
+//! of a message and the message is not whole. The caller must bound the time.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,255 +13,255 @@ use std::sync::Arc;
 use super::postgres;
 use super::starttls::{self, Starttls};
 
-/// What to do next.
+/// The next step of an opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpeningStep {
-    /// Send these bytes, then ask again.
+    /// Send these bytes, then call [`Opening::go_on`] again.
     Say(Cow<'static, [u8]>),
-    /// Read at most [`Opening::room`] bytes, hand them to [`Opening::receive`], then ask again.
+    /// Read at most [`Opening::room`] bytes, pass them to [`Opening::receive`], then call [`Opening::go_on`] again.
     Read,
-    /// All is said.
+    /// The opening is over.
     Over(OpeningOutcome),
 }
 
-/// How a connection goes on.
+/// The result of an opening: the protocol that follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpeningOutcome {
-    /// With TLS. Nothing of what was heard belongs to it.
+    /// TLS. None of the received bytes belongs to it.
     Tls,
-    /// With TLS, of which [`Opening::heard`] is the beginning.
+    /// TLS that began without a request; [`Opening::heard`] has its first bytes.
     DirectTls,
-    /// Without TLS; [`Opening::heard`] is the beginning of the session.
+    /// A session without TLS; [`Opening::heard`] has its first bytes.
     Plaintext(postgres::Startup),
-    /// With nothing more than the request to cancel a query, which is what was heard.
+    /// Nothing: the peer sent only the request to cancel a query, which [`Opening::heard`] has.
     Cancel,
 }
 
-/// Why a connection cannot go on. What there is to say to the peer has been said by then.
+/// The fault that ends an opening. When it is returned, the last message to the peer has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpeningFault {
-    /// Bytes came behind the request for TLS, or behind the answer to it.
-    #[error("bytes came in front of TLS")]
+    /// Bytes came after the request for TLS, or after the answer to it.
+    #[error("bytes came before TLS")]
     Pipelined,
-    /// The peer's bytes are not its protocol.
-    #[error("the bytes break the rules of the protocol")]
+    /// The peer's bytes are not valid in the protocol.
+    #[error("the bytes are not valid in the protocol")]
     Malformed,
-    /// A line or message is longer than it may be.
+    /// A line or message is longer than allowed.
     #[error("a line or message is too long")]
     TooLong,
-    /// As many commands as there may be, and none that leads to TLS.
+    /// The client sent as many commands as allowed, and none of them requested TLS.
     #[error("too many commands before TLS")]
     TooMany,
-    /// The client said goodbye.
+    /// The client ended the session by a command.
     #[error("the client ended the session before TLS")]
     Quit,
-    /// A backend does not offer TLS, or not now.
-    #[error("it does not offer TLS")]
+    /// The backend does not offer TLS, or not now.
+    #[error("the backend does not offer TLS")]
     Refused,
-    /// A backend said something else than what was waited for.
-    #[error("unexpected answer")]
+    /// The backend sent an answer that is not valid at this point.
+    #[error("the backend sent an unexpected answer")]
     Unexpected,
 }
 
-/// What a client is told when this program, not its own words, ends its session before TLS.
+/// The reason that is sent to a client whose session this program ends before TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Farewell {
-    /// It took too long.
+    /// The opening took too long.
     Timeout,
-    /// There is no room for it now.
+    /// There is no room for the client now.
     Busy,
-    /// Of [`OpeningFault::Pipelined`].
+    /// The fault is [`OpeningFault::Pipelined`].
     Pipelined,
-    /// Of [`OpeningFault::TooLong`].
+    /// The fault is [`OpeningFault::TooLong`].
     TooLong,
-    /// Of [`OpeningFault::TooMany`].
+    /// The fault is [`OpeningFault::TooMany`].
     TooMany,
 }
 
-/// What a protocol makes of the bytes that it has not yet understood.
+/// The result of parsing the bytes that are not yet consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ParsedMessage {
-    /// More must come.
+    /// The message is not whole.
     More,
-    /// The first `used` bytes are done with, and this is the reply, which may be empty.
-    Say { used: usize, words: Cow<'static, [u8]> },
-    /// The first `used` bytes ask for TLS, or agree to it, and this is the reply.
-    Tls { used: usize, words: Cow<'static, [u8]> },
-    /// It goes on in another way, and what was heard is the beginning of that.
+    /// The first `used` bytes are consumed, and `reply` is the answer, which may be empty.
+    Reply { used: usize, reply: Cow<'static, [u8]> },
+    /// The first `used` bytes request TLS, or agree to it, and `reply` is the answer.
+    Tls { used: usize, reply: Cow<'static, [u8]> },
+    /// The opening ends without a request for TLS, and the received bytes belong to the protocol that follows.
     Other(OpeningOutcome),
-    /// It ends, after these words.
-    End { fault: OpeningFault, words: Cow<'static, [u8]> },
+    /// The opening fails after `reply` is sent.
+    End { fault: OpeningFault, reply: Cow<'static, [u8]> },
 }
 
-/// Nothing is replied.
+/// An empty reply.
 pub(super) const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
-/// Where each protocol keeps what it must remember.
+/// The role, the protocol and its state.
 #[derive(Clone, Debug)]
 enum OpeningState {
-    PostgresHost(postgres::PostgresServer),
-    PostgresGuest,
-    StarttlsHost(starttls::StarttlsServer),
-    StarttlsGuest(starttls::StarttlsClient),
+    PostgresServer(postgres::PostgresServer),
+    PostgresClient,
+    StarttlsServer(starttls::StarttlsServer),
+    StarttlsClient(starttls::StarttlsClient),
 }
 
-/// An opening under way.
+/// One opening in progress.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    talk: OpeningState,
-    /// What is to be sent before anything else happens.
-    say: Cow<'static, [u8]>,
-    /// What was heard and is not yet done with.
-    heard: Vec<u8>,
-    /// How it ends, once that is known.
+    state: OpeningState,
+    /// The bytes to send before the next step.
+    outgoing: Cow<'static, [u8]>,
+    /// The received bytes that are not yet consumed.
+    received: Vec<u8>,
+    /// The result, once it is known.
     end: Option<Result<OpeningOutcome, OpeningFault>>,
 }
 
-/// What a backend must hear and say before it gets a client's hello.
+/// The opening that a backend requires before it gets a client's hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BackendGreeting {
-    /// An SSLRequest, answered by `S`.
+    /// An SSLRequest, which the backend answers with `S`.
     Postgres,
-    /// Greeting, capabilities, STARTTLS and its answer.
+    /// The greeting, the capabilities, STARTTLS and its answer.
     Starttls {
-        /// In which protocol.
+        /// The protocol of the backend.
         protocol: Starttls,
-        /// The name that this program gives for itself.
+        /// The name that this program uses for itself.
         name: Arc<str>,
     },
 }
 
 impl Opening {
-    /// Plays a PostgreSQL server.
+    /// Creates the opening of a PostgreSQL server.
     pub fn postgres_host() -> Self {
-        Self::new(OpeningState::PostgresHost(postgres::PostgresServer::default()), NOTHING)
+        Self::new(OpeningState::PostgresServer(postgres::PostgresServer::default()), NOTHING)
     }
 
-    /// Plays a server of mail that calls itself `name` and offers nothing but STARTTLS.
+    /// Creates the opening of a mail server that has the name `name` and offers nothing but STARTTLS.
     pub fn starttls_host(protocol: Starttls, name: Arc<str>) -> Self {
         let (host, greeting) = starttls::StarttlsServer::new(protocol, name);
-        Self::new(OpeningState::StarttlsHost(host), greeting)
+        Self::new(OpeningState::StarttlsServer(host), greeting)
     }
 
-    /// Plays the client of a backend.
+    /// Creates the opening of a backend's client.
     pub fn guest(greeting: &BackendGreeting) -> Self {
         match greeting {
             BackendGreeting::Postgres => {
-                Self::new(OpeningState::PostgresGuest, Cow::Borrowed(postgres::SSL_REQUEST))
+                Self::new(OpeningState::PostgresClient, Cow::Borrowed(postgres::SSL_REQUEST))
             }
             BackendGreeting::Starttls { protocol, name } => Self::new(
-                OpeningState::StarttlsGuest(starttls::StarttlsClient::new(*protocol, Arc::clone(name))),
+                OpeningState::StarttlsClient(starttls::StarttlsClient::new(*protocol, Arc::clone(name))),
                 NOTHING,
             ),
         }
     }
 
-    fn new(talk: OpeningState, say: Cow<'static, [u8]>) -> Self {
-        Self { talk, say, heard: Vec::new(), end: None }
+    fn new(state: OpeningState, outgoing: Cow<'static, [u8]>) -> Self {
+        Self { state, outgoing, received: Vec::new(), end: None }
     }
 
-    /// What to do next.
+    /// Returns the next step.
     ///
     /// # Errors
     ///
-    /// Why it cannot go on. It is over then.
+    /// Returns the fault that ended the opening.
     pub fn go_on(&mut self) -> Result<OpeningStep, OpeningFault> {
         loop {
-            if !self.say.is_empty() {
-                return Ok(OpeningStep::Say(std::mem::take(&mut self.say)));
+            if !self.outgoing.is_empty() {
+                return Ok(OpeningStep::Say(std::mem::take(&mut self.outgoing)));
             }
             if let Some(end) = &self.end {
                 return end.clone().map(OpeningStep::Over);
             }
-            match self.talk.receive(&self.heard) {
+            match self.state.receive(&self.received) {
                 ParsedMessage::More if self.room() == 0 => {
-                    self.part(OpeningFault::TooLong, Farewell::TooLong)
+                    self.fail(OpeningFault::TooLong, Farewell::TooLong)
                 }
                 ParsedMessage::More => return Ok(OpeningStep::Read),
-                ParsedMessage::Say { used, words } => {
-                    self.forget(used);
-                    self.say = words;
+                ParsedMessage::Reply { used, reply } => {
+                    self.consume(used);
+                    self.outgoing = reply;
                 }
-                ParsedMessage::Tls { used, .. } if self.heard.len() > used => {
-                    self.part(OpeningFault::Pipelined, Farewell::Pipelined);
+                ParsedMessage::Tls { used, .. } if self.received.len() > used => {
+                    self.fail(OpeningFault::Pipelined, Farewell::Pipelined);
                 }
-                ParsedMessage::Tls { used, words } => {
-                    self.forget(used);
-                    self.say = words;
+                ParsedMessage::Tls { used, reply } => {
+                    self.consume(used);
+                    self.outgoing = reply;
                     self.end = Some(Ok(OpeningOutcome::Tls));
                 }
                 ParsedMessage::Other(opened) => self.end = Some(Ok(opened)),
-                ParsedMessage::End { fault, words } => {
-                    self.say = words;
+                ParsedMessage::End { fault, reply } => {
+                    self.outgoing = reply;
                     self.end = Some(Err(fault));
                 }
             }
         }
     }
 
-    fn part(&mut self, fault: OpeningFault, farewell: Farewell) {
-        self.say = self.farewell(farewell);
+    fn fail(&mut self, fault: OpeningFault, farewell: Farewell) {
+        self.outgoing = self.farewell(farewell);
         self.end = Some(Err(fault));
     }
 
-    /// Takes in what the peer sent. What is more than [`Opening::room`] is dropped.
+    /// Stores the bytes that the peer sent. Bytes beyond [`Opening::room`] are dropped.
     pub fn receive(&mut self, bytes: &[u8]) {
         let room = self.room();
-        self.heard.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.received.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    /// How many bytes may be read now.
+    /// Returns the number of bytes that may be read now.
     pub fn room(&self) -> usize {
-        self.most().saturating_sub(self.heard.len())
+        self.most().saturating_sub(self.received.len())
     }
 
-    /// How many bytes of the peer are ever held at once.
+    /// Returns the largest number of received bytes that are held at once.
     pub fn most(&self) -> usize {
-        match &self.talk {
-            OpeningState::PostgresHost(_) => postgres::LONGEST_STARTUP,
-            // One byte decides, and a second one is one too many.
-            OpeningState::PostgresGuest => 2,
-            OpeningState::StarttlsHost(_) => starttls::LONGEST_COMMAND,
-            OpeningState::StarttlsGuest(_) => starttls::LONGEST_ANSWER,
+        match &self.state {
+            OpeningState::PostgresServer(_) => postgres::LONGEST_STARTUP,
+            // The first byte is the answer, and a second byte is a fault.
+            OpeningState::PostgresClient => 2,
+            OpeningState::StarttlsServer(_) => starttls::LONGEST_COMMAND,
+            OpeningState::StarttlsClient(_) => starttls::LONGEST_ANSWER,
         }
     }
 
-    /// What was heard and is not done with.
+    /// Returns the received bytes that are not consumed.
     pub fn heard(&self) -> &[u8] {
-        &self.heard
+        &self.received
     }
 
-    /// The same, to keep.
+    /// Returns the received bytes that are not consumed, as an owned value.
     pub fn into_heard(self) -> Vec<u8> {
-        self.heard
+        self.received
     }
 
-    /// The last words to a client, in its protocol; to a backend there are none.
+    /// Returns the last message to a client, in its protocol; for a backend it is empty.
     pub fn farewell(&self, farewell: Farewell) -> Cow<'static, [u8]> {
-        match &self.talk {
-            OpeningState::PostgresHost(_) => postgres::farewell(farewell).into(),
-            OpeningState::StarttlsHost(host) => host.farewell(farewell).into(),
-            OpeningState::PostgresGuest | OpeningState::StarttlsGuest(_) => NOTHING,
+        match &self.state {
+            OpeningState::PostgresServer(_) => postgres::farewell(farewell).into(),
+            OpeningState::StarttlsServer(host) => host.farewell(farewell).into(),
+            OpeningState::PostgresClient | OpeningState::StarttlsClient(_) => NOTHING,
         }
     }
 
-    fn forget(&mut self, used: usize) {
-        if used >= self.heard.len() {
-            // An idle client holds no memory.
-            self.heard = Vec::new();
+    fn consume(&mut self, used: usize) {
+        if used >= self.received.len() {
+            // An idle client must not occupy memory.
+            self.received = Vec::new();
         } else {
-            self.heard.drain(..used);
+            self.received.drain(..used);
         }
     }
 }
 
 impl OpeningState {
-    fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
+    fn receive(&mut self, received: &[u8]) -> ParsedMessage {
         match self {
-            Self::PostgresHost(host) => host.receive(heard),
-            Self::PostgresGuest => postgres::answered(heard),
-            Self::StarttlsHost(host) => host.receive(heard),
-            Self::StarttlsGuest(guest) => guest.receive(heard),
+            Self::PostgresServer(host) => host.receive(received),
+            Self::PostgresClient => postgres::read_answer(received),
+            Self::StarttlsServer(host) => host.receive(received),
+            Self::StarttlsClient(guest) => guest.receive(received),
         }
     }
 }
@@ -270,14 +270,14 @@ impl OpeningState {
 pub(super) mod testing {
     use super::*;
 
-    /// An opening from its first word to its end, and all that was said in it.
+    /// Runs an opening on `bytes` in pieces of this length; returns all that was sent, and the end.
     pub(in crate::wire) fn run(mut opening: Opening, bytes: &[u8], piece: usize) -> (String, String) {
-        let mut said = Vec::new();
+        let mut sent = Vec::new();
         let mut pieces = bytes.chunks(piece.max(1));
         let mut rest: &[u8] = &[];
         let end = loop {
             match opening.go_on() {
-                Ok(OpeningStep::Say(words)) => said.extend_from_slice(&words),
+                Ok(OpeningStep::Say(reply)) => sent.extend_from_slice(&reply),
                 Ok(OpeningStep::Read) => {
                     if rest.is_empty() {
                         match pieces.next() {
@@ -308,6 +308,6 @@ pub(super) mod testing {
             }
             assert!(opening.heard().len() <= opening.most());
         };
-        (String::from_utf8_lossy(&said).into_owned(), end)
+        (String::from_utf8_lossy(&sent).into_owned(), end)
     }
 }

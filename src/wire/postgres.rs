@@ -1,80 +1,80 @@
-//! How a PostgreSQL session begins, protocol version 3: on the server's side and on the client's.
+//! The opening of a PostgreSQL session, protocol version 3, in the role of the server or of the client.
 //!
-//! A client asks for TLS with an SSLRequest, or begins TLS at once (libpq 17 and later), or sends a startup
-//! message in plain text, or asks for a query of another session to be cancelled. An SSLRequest is always
-//! granted, a GSSENCRequest never; each may come once, as the server itself has it.
+//! A client requests TLS with an SSLRequest, or begins TLS at once (libpq 17 and later), or sends a startup message
+//! in plain text, or requests the cancel of a query of another session. An SSLRequest is always granted, a
+//! GSSENCRequest never. Each may come once, as in the PostgreSQL server.
 //!
-//! Lengths are judged by the bytes that decide them, before the message is whole.
+//! Lengths are checked as soon as their bytes have arrived, before the message is whole.
 
 use std::borrow::Cow;
 
 use super::opening::{Farewell, NOTHING, OpeningFault, OpeningOutcome, ParsedMessage};
 
-/// Its length and the code that stands where a version would.
+/// An SSLRequest: its length, and the code in place of a version.
 pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// The longest startup message that a server takes (`MAX_STARTUP_PACKET_LENGTH`).
+/// The longest startup message that a server accepts (`MAX_STARTUP_PACKET_LENGTH`).
 pub const LONGEST_STARTUP: usize = 10_000;
 
 const CODE_CANCEL: u32 = 80_877_102;
 const CODE_SSL: u32 = 80_877_103;
 const CODE_GSS: u32 = 80_877_104;
 
-/// Length, code and process in a CancelRequest; its key is what follows.
+/// The length of the fields before the key in a CancelRequest: length, code and process.
 const CANCEL_HEAD: usize = 12;
 
-/// The shortest key, of protocol 3.0, and the longest, of 3.2 (PostgreSQL 18).
+/// The length of the key: 4 in protocol 3.0, at most 256 in 3.2 (PostgreSQL 18).
 const CANCEL_KEY: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// The first byte of a TLS handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Who wants to log in where, as a startup message in plain text says.
+/// The user and the database in a startup message in plain text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Startup {
     /// The user.
     pub user: Box<[u8]>,
-    /// The database; that of the user's name if none is given.
+    /// The database; if none is given, it has the user's name.
     pub database: Box<[u8]>,
 }
 
-/// What a server remembers of a client that begins.
+/// The state of the server role.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PostgresServer {
-    gss_was_asked: bool,
+    gss_was_requested: bool,
 }
 
 impl PostgresServer {
-    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
-        if heard.first() == Some(&TLS_HANDSHAKE) && !self.gss_was_asked {
+    pub(super) fn receive(&mut self, received: &[u8]) -> ParsedMessage {
+        if received.first() == Some(&TLS_HANDSHAKE) && !self.gss_was_requested {
             return ParsedMessage::Other(OpeningOutcome::DirectTls);
         }
-        let (length, code) = match head(heard) {
+        let (length, code) = match head(received) {
             Ok(Some(head)) => head,
             Ok(None) => return ParsedMessage::More,
             Err(fault) => return fault.into(),
         };
         match code {
-            CODE_SSL if length == 8 => ParsedMessage::Tls { used: 8, words: Cow::Borrowed(b"S") },
-            CODE_GSS if length == 8 && !self.gss_was_asked => {
-                if heard.len() > 8 {
+            CODE_SSL if length == 8 => ParsedMessage::Tls { used: 8, reply: Cow::Borrowed(b"S") },
+            CODE_GSS if length == 8 && !self.gss_was_requested => {
+                if received.len() > 8 {
                     return ParsedMessage::End {
                         fault: OpeningFault::Pipelined,
-                        words: farewell(Farewell::Pipelined).into(),
+                        reply: farewell(Farewell::Pipelined).into(),
                     };
                 }
-                self.gss_was_asked = true;
-                ParsedMessage::Say { used: 8, words: Cow::Borrowed(b"N") }
+                self.gss_was_requested = true;
+                ParsedMessage::Reply { used: 8, reply: Cow::Borrowed(b"N") }
             }
             CODE_CANCEL if length >= CANCEL_HEAD && CANCEL_KEY.contains(&(length - CANCEL_HEAD)) => {
-                if heard.len() < length {
+                if received.len() < length {
                     ParsedMessage::More
                 } else {
                     ParsedMessage::Other(OpeningOutcome::Cancel)
                 }
             }
             CODE_SSL | CODE_GSS | CODE_CANCEL => StartupFault::Message.into(),
-            version if version >> 16 == 3 => match heard.get(8..length).map(startup) {
+            version if version >> 16 == 3 => match received.get(8..length).map(startup) {
                 None => ParsedMessage::More,
                 Some(None) => StartupFault::Message.into(),
                 Some(Some(startup)) => ParsedMessage::Other(OpeningOutcome::Plaintext(startup)),
@@ -84,7 +84,7 @@ impl PostgresServer {
     }
 }
 
-/// What is wrong with a first message.
+/// The fault of a first message.
 #[derive(Clone, Copy)]
 enum StartupFault {
     Length,
@@ -93,34 +93,34 @@ enum StartupFault {
 }
 
 impl From<StartupFault> for ParsedMessage {
-    fn from(bad: StartupFault) -> Self {
-        let words = match bad {
+    fn from(fault: StartupFault) -> Self {
+        let reply = match fault {
             StartupFault::Length => error("08P01", "this is not the beginning of a PostgreSQL session", ""),
             StartupFault::Message => error("08P01", "invalid startup message", ""),
             StartupFault::Version => {
                 error("0A000", "unsupported frontend protocol", "Protocol version 3 is spoken here.")
             }
         };
-        Self::End { fault: OpeningFault::Malformed, words: words.into() }
+        Self::End { fault: OpeningFault::Malformed, reply: reply.into() }
     }
 }
 
-/// The length and the code of a first message, once both are there. The length counts itself.
-fn head(heard: &[u8]) -> Result<Option<(usize, u32)>, StartupFault> {
-    // The longest has two bytes, so that what is no PostgreSQL at all is known by its first one.
-    if heard.iter().take(2).any(|&byte| byte != 0) {
+/// Returns the length and the code of a first message, once both have arrived. The length includes itself.
+fn head(received: &[u8]) -> Result<Option<(usize, u32)>, StartupFault> {
+    // The longest length fits into two bytes, so the first byte already excludes most other protocols.
+    if received.iter().take(2).any(|&byte| byte != 0) {
         return Err(StartupFault::Length);
     }
-    let Some(length) = heard.first_chunk::<4>() else { return Ok(None) };
+    let Some(length) = received.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*length) as usize;
     if !(8..=LONGEST_STARTUP).contains(&length) {
         return Err(StartupFault::Length);
     }
-    let Some(code) = heard.get(4..8).and_then(|code| code.first_chunk::<4>()) else { return Ok(None) };
+    let Some(code) = received.get(4..8).and_then(|code| code.first_chunk::<4>()) else { return Ok(None) };
     Ok(Some((length, u32::from_be_bytes(*code))))
 }
 
-/// The parameters of a startup message: names and values, each ended by a NUL, and one NUL behind them.
+/// Parses the parameters of a startup message: names and values, each followed by a NUL, and a final NUL.
 fn startup(parameters: &[u8]) -> Option<Startup> {
     let mut texts = parameters.strip_suffix(&[0])?.split_inclusive(|&byte| byte == 0);
     let (mut user, mut database) = (None, None);
@@ -138,17 +138,17 @@ fn startup(parameters: &[u8]) -> Option<Startup> {
     Some(Startup { user: user.into(), database: database.into() })
 }
 
-/// What a backend says to an SSLRequest: one byte, and nothing behind it.
-pub(super) fn answered(heard: &[u8]) -> ParsedMessage {
-    match heard {
+/// Parses the answer of a backend to an SSLRequest: one byte, and nothing after it.
+pub(super) fn read_answer(received: &[u8]) -> ParsedMessage {
+    match received {
         [] => ParsedMessage::More,
-        [b'S', ..] => ParsedMessage::Tls { used: 1, words: NOTHING },
-        [b'N', ..] => ParsedMessage::End { fault: OpeningFault::Refused, words: NOTHING },
-        _ => ParsedMessage::End { fault: OpeningFault::Unexpected, words: NOTHING },
+        [b'S', ..] => ParsedMessage::Tls { used: 1, reply: NOTHING },
+        [b'N', ..] => ParsedMessage::End { fault: OpeningFault::Refused, reply: NOTHING },
+        _ => ParsedMessage::End { fault: OpeningFault::Unexpected, reply: NOTHING },
     }
 }
 
-/// An ErrorResponse of a session that ends with it. `code` is an SQLSTATE; an empty hint is left out.
+/// Returns a fatal ErrorResponse. `code` is an SQLSTATE; an empty hint is omitted.
 pub fn error(code: &str, message: &str, hint: &str) -> Vec<u8> {
     let mut fields = Vec::with_capacity(64 + message.len() + hint.len());
     for (kind, text) in [(b'S', "FATAL"), (b'V', "FATAL"), (b'C', code), (b'M', message), (b'H', hint)] {
@@ -199,16 +199,16 @@ mod tests {
         message(CODE_CANCEL, &vec![7; 4 + key])
     }
 
-    /// `said` is what the client hears, an ErrorResponse by its code alone.
+    /// `sent` is the text that the client receives, with only the code of an ErrorResponse.
     #[track_caller]
-    fn check(bytes: impl AsRef<[u8]>, said: &str, end: &str) {
+    fn check(bytes: impl AsRef<[u8]>, sent: &str, end: &str) {
         let bytes = bytes.as_ref();
-        let (heard, found) = run(Opening::postgres_host(), bytes, usize::MAX);
-        let heard = match heard.split_once("\0C") {
+        let (received, found) = run(Opening::postgres_host(), bytes, usize::MAX);
+        let received = match received.split_once("\0C") {
             Some((before, code)) => format!("{}{}", &before[..before.find('E').unwrap()], &code[..5]),
-            None => heard,
+            None => received,
         };
-        assert_eq!((heard.as_str(), found.as_str()), (said, end), "{bytes:?}");
+        assert_eq!((received.as_str(), found.as_str()), (sent, end), "{bytes:?}");
     }
 
     fn starts(user: &str, database: &str) -> String {
@@ -231,7 +231,7 @@ mod tests {
         check(plain(b"user\0ann\0\0"), "", &starts("ann", "ann"));
         check(plain(b"user\0ann\0database\0\0\0"), "", &starts("ann", "ann"));
         check(plain(b"database\0shop\0user\0ann\0options\0-c x=y\0\0"), "", &starts("ann", "shop"));
-        // Protocol 3.2, and minor versions to come.
+        // Protocol 3.2, and future minor versions.
         check(message((3 << 16) + 2, b"user\0ann\0\0"), "", &starts("ann", "ann"));
         check(message((3 << 16) + 9999, b"user\0ann\0\0"), "", &starts("ann", "ann"));
         for key in [4, 5, 32, 255, 256] {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_rules_is_told_so() {
+    fn invalid_messages_get_an_error() {
         check("GET / HTTP/1.0\r\n\r\n", "08P01", "Malformed");
         check([0, 1], "08P01", "Malformed");
         check([0, 0, 0, 7], "08P01", "Malformed");
@@ -277,12 +277,12 @@ mod tests {
         }
     }
 
-    /// As if each came when the last one was answered.
+    /// Checks messages that each come after the answer to the last one.
     #[track_caller]
-    fn check_turns(messages: &[Vec<u8>], said: &str, end: &str) {
+    fn check_turns(messages: &[Vec<u8>], sent: &str, end: &str) {
         let bytes = messages.concat();
-        let (heard, found) = run(Opening::postgres_host(), &bytes, 8);
-        assert_eq!((&heard[..said.len()], found.as_str()), (said, end), "{messages:?}");
+        let (received, found) = run(Opening::postgres_host(), &bytes, 8);
+        assert_eq!((&received[..sent.len()], found.as_str()), (sent, end), "{messages:?}");
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
         check_turns(&[gss(), plain(b"user\0ann\0\0")], "N", &starts("ann", "ann"));
         check_turns(&[gss(), cancel(4)], "N", "Cancel");
         check_turns(&[gss(), gss()], "NE", "Malformed");
-        // Who has begun to negotiate goes on so.
+        // A client that has begun to negotiate cannot begin TLS at once.
         check_turns(&[gss(), vec![22, 3, 1]], "NE", "Malformed");
     }
 
@@ -320,13 +320,12 @@ mod tests {
     }
 
     proptest! {
-        /// Of a client that waits for nothing only what stands behind a request depends on the cut: it is
-        /// refused where it can be told from an answer.
+        /// Only the fate of bytes after a request depends on the cut: they are refused if they come with the request.
         #[test]
         fn any_bytes_in_any_pieces(bytes: Vec<u8>, which in 0..5_usize, piece in 1..40_usize) {
             let whole = [fixtures()[which].clone(), bytes.clone()].concat();
-            let (said, end) = run(Opening::postgres_host(), &whole, piece);
-            prop_assert!(said.len() < 300);
+            let (sent, end) = run(Opening::postgres_host(), &whole, piece);
+            prop_assert!(sent.len() < 300);
             if which == 0 {
                 prop_assert!(end == "Tls" || end == "Pipelined");
             }
@@ -336,10 +335,10 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_says_s() {
+    fn a_backend_agrees_with_s() {
         let check = |answer: &[u8], end: &str| {
-            let (said, found) = run(Opening::guest(&BackendGreeting::Postgres), answer, usize::MAX);
-            assert_eq!((said.len() >= 8, found.as_str()), (true, end), "{answer:?}");
+            let (sent, found) = run(Opening::guest(&BackendGreeting::Postgres), answer, usize::MAX);
+            assert_eq!((sent.len() >= 8, found.as_str()), (true, end), "{answer:?}");
         };
         check(b"", "more");
         check(b"S", "Tls");

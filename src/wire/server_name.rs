@@ -1,8 +1,8 @@
 //! Host names as clients send them in a ClientHello and as operators write them in a route.
 //!
-//! One set of rules for both, so that a name that reached a route table can also be asked for: ASCII
-//! letters, digits, hyphens and underscores in labels of 1 to 63, at most 253 in all. Names are held
-//! lower-case and without the trailing dot, so equal names are equal bytes. Patterns (`*.example.com`)
+//! Both follow one set of rules, so a client can send every name that a route table can have: ASCII
+//! letters, digits, hyphens and underscores in labels of 1 to 63 characters, at most 253 in all. Names are stored in
+//! lower case and without the trailing dot, so equal names are equal bytes. Patterns (`*.example.com`)
 //! and internationalised spellings (`bücher.example`) are not names.
 
 use std::borrow::Borrow;
@@ -19,56 +19,56 @@ const MAX_LABEL: usize = 63;
 
 /// A valid host name: lower-case ASCII, no trailing dot, never an IP address.
 ///
-/// It borrows as `str`, so a map keyed by names is looked up by text without allocating. That text must
-/// be lower-case and without a trailing dot to be found.
+/// It borrows as `str`, so a lookup by text in a map keyed by names does not allocate. The text must be in lower
+/// case and without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(Box<str>);
 
-/// Why a name is not a host name.
+/// The fault of a text that is not a host name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameFault {
-    /// No bytes, or only a dot.
+    /// The name is empty, or only a dot.
     #[error("the name is empty")]
     Empty,
-    /// More than 253 characters, a trailing dot not counted.
+    /// The name has more than 253 characters, not counting a trailing dot.
     #[error("the name is longer than {MAX_NAME} characters")]
     TooLong,
-    /// Nothing before the first dot, or between two dots.
-    #[error("the name has an empty label: two dots in a row, or a dot in front")]
+    /// A label is empty: there is nothing before the first dot, or between two dots.
+    #[error("the name has an empty label: two dots in a row, or a dot at the start")]
     EmptyLabel,
-    /// More than 63 characters between two dots.
+    /// A label has more than 63 characters.
     #[error("a label of the name is longer than {MAX_LABEL} characters")]
     LabelTooLong,
-    /// A NUL byte, which a reader of C strings would take as the end of another name.
-    #[error("the name holds a NUL byte")]
+    /// The name has a NUL byte, which a reader of C strings would take as the end of another name.
+    #[error("the name contains a NUL byte")]
     Nul,
-    /// Any other control character: a line feed, a tab, DEL.
-    #[error("the name holds a control character")]
+    /// The name has another control character: a line feed, a tab, DEL.
+    #[error("the name contains a control character")]
     Control,
-    /// A byte above 127.
+    /// The name has a byte above 127.
     #[error("the name is not ASCII; write an international name in its `xn--` form")]
     NotAscii,
-    /// A space.
-    #[error("the name holds a space")]
+    /// The name has a space.
+    #[error("the name contains a space")]
     Space,
-    /// A `*`: a pattern stands where one name is wanted.
+    /// The name has a `*`: a pattern was written where one name is required.
     #[error("`*` is not allowed here, this is one name and not a pattern")]
     Wildcard,
-    /// An IP address, which RFC 6066, section 3 forbids as a host name. So does a last label that is a
-    /// decimal or hexadecimal number: many resolvers read such a name as an IPv4 address.
-    #[error("the name is an IP address, or ends in a number as one does; a host name is needed")]
+    /// The name is an IP address, which RFC 6066, section 3 forbids. A name whose last label is a decimal or
+    /// hexadecimal number is a fault too: many resolvers read it as an IPv4 address.
+    #[error("the name is an IP address, or its last label is a number; a host name is needed")]
     IpLiteral,
-    /// Any other character that no label has, such as the `:` of a port or the `/` of a URL.
+    /// The name has another character that no label may have, such as the `:` of a port or the `/` of a URL.
     #[error("`{0}` is not allowed in a host name (only letters, digits, `-`, `_` and dots)")]
     Character(char),
 }
 
 impl ServerName {
-    /// The name a client sent, with upper case folded and one trailing dot dropped.
+    /// Parses the name that a client sent. Upper case is folded, and one trailing dot is dropped.
     ///
     /// # Errors
     ///
-    /// The first fault found, see [`NameFault`].
+    /// Returns the first fault found.
     pub fn from_client(bytes: &[u8]) -> Result<ServerName, NameFault> {
         let name = bytes.strip_suffix(b".").unwrap_or(bytes);
         if name.is_empty() {
@@ -92,8 +92,8 @@ impl ServerName {
         Ok(ServerName(name.to_ascii_lowercase().into_boxed_str()))
     }
 
-    /// Returns whether a client sent an IP address in place of a name, against RFC 6066, section 3: the text of one,
-    /// perhaps in brackets, with a scope or with a trailing dot. Other names that end in a number are not addresses.
+    /// Returns true if a client sent an IP address instead of a name, which RFC 6066, section 3 forbids. The address
+    /// may be in brackets, with a scope or with a trailing dot. Other names that end in a number are not addresses.
     pub(super) fn is_address(bytes: &[u8]) -> bool {
         let Ok(text) = str::from_utf8(bytes) else { return false };
         let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
@@ -107,7 +107,7 @@ impl ServerName {
         )
     }
 
-    /// The name, lower-case and without a trailing dot.
+    /// Returns the name in lower case and without a trailing dot.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -116,7 +116,7 @@ impl ServerName {
 impl FromStr for ServerName {
     type Err = NameFault;
 
-    /// The name an operator wrote, by the same rules as [`ServerName::from_client`].
+    /// Parses the name that an operator wrote, by the same rules as [`ServerName::from_client`].
     fn from_str(text: &str) -> Result<ServerName, NameFault> {
         ServerName::from_client(text.as_bytes())
     }
@@ -144,7 +144,7 @@ fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// Names the fault of a byte that no name has.
+/// Returns the fault of a byte that no name may have.
 fn disallowed(name: &[u8], byte: u8) -> NameFault {
     match byte {
         0 => NameFault::Nul,
@@ -169,8 +169,8 @@ fn is_ipv6(name: &[u8]) -> bool {
     str::from_utf8(name).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
-/// Whether a last label makes its name an IPv4 address to some resolver: `inet_aton` reads `1.2.3.4`,
-/// `10.1` and `0x7f000001` alike, and the WHATWG URL rule "ends in a number" guards browsers from it.
+/// Returns true if some resolver reads a name with this last label as an IPv4 address. `inet_aton` accepts `1.2.3.4`,
+/// `10.1` and `0x7f000001`; browsers refuse such names by the WHATWG URL rule "ends in a number".
 fn is_number(label: &[u8]) -> bool {
     match label {
         [b'0', b'x' | b'X', digits @ ..] => digits.iter().all(u8::is_ascii_hexdigit),

@@ -1,14 +1,14 @@
 //! Consistent hashing by a Maglev table (Eisenbud et al., NSDI 2016, section 3.4), with weights.
 //!
-//! Every node that is given the same members and the same key builds the same table, whatever the order of
-//! the members, so nodes agree on a connection's backend without speaking to each other. The table is made
-//! from the *configured* members; who can take a connection now is asked at the pick, so a key whose owner
-//! is accepted never moves, and a key that moved comes back.
+//! Nodes with the same members and the same key build the same table, in whatever order the members are given.
+//! So all nodes pick the same backend for a connection without communication. The table is built from the
+//! *configured* members, and a pick queries which of them accept now. So a key whose owner accepts never
+//! moves, and a key that moved returns to its owner.
 //!
 //! # The contract
 //!
-//! What follows decides who owns a key. Changing any of it moves connections in every fleet that is being
-//! upgraded: it is a breaking change, and the golden vectors in the tests are there to notice.
+//! The rules below determine the owner of a key. A change of any rule is a breaking change: it moves connections
+//! in every fleet during its upgrade. The golden vectors in the tests detect such a change.
 //!
 //! Hashes are SipHash-2-4 under the shared key. A message is the bytes `4d 01`, one byte of purpose, and the
 //! fields; integers are little-endian.
@@ -25,18 +25,18 @@
 //!
 //! - M is the least prime above the least power of two that is at least 65,536 and at least 100 times the
 //!   number of members with a weight: 65537 up to 655 of them.
-//! - Members stand in the order of their identities, compared as bytes; a member's *rank* is its place among
-//!   those with a weight.
-//! - A member's walk through the table is `(offset mod M + j * (skip mod (M-1) + 1)) mod M` for j = 0, 1, ...
-//! - In round r = 1, 2, ... each member in order of rank takes the next free slot of its walk, if `r * weight`
-//!   is at least its target; its target begins at 0 and grows by the largest weight with every turn.
+//! - Members are sorted by their identities, compared as bytes. A member's *rank* is its position among the
+//!   members with a weight.
+//! - A member's permutation of the table is `(offset mod M + j * (skip mod (M-1) + 1)) mod M` for j = 0, 1, ...
+//! - In round r = 1, 2, ... each member in order of rank takes the next free slot of its permutation, if
+//!   `r * weight` is at least its target. Its target begins at 0 and grows by the largest weight with every turn.
 //! - Draw k is the member in slot `draw mod M`. Draw 0 is the key's owner. Draws 0 to 31 are tried, then all
-//!   members in order of rank from rank `start mod (number of members with a weight)` on, going round.
-//! - A member that takes a share of s/1024 only is passed over by the keys of which the upper 10 bits of `share`
-//!   are s or more. So the keys it takes stay with it while its share grows, and those it is waiting for are the
-//!   ones it will get. Where nobody else accepts, those passed over are asked in the order of the draws.
+//!   members in order of rank from rank `start mod (number of members with a weight)` on, wrapping around.
+//! - A member with a share of only s/1024 is skipped by the keys of which the upper 10 bits of `share` are s or
+//!   more. So a key that such a member takes stays with it while its share grows, and the skipped keys are exactly
+//!   those that it gets later. If no other member accepts, the skipped members are tried in the order of the draws.
 //!
-//! M grows by doubling rather than with each member: a new M moves nearly every key, and should come only
+//! M doubles instead of growing with each member. A new M moves nearly every key, so M should change only
 //! when a pool has outgrown its table, not with each backend that joins a large pool.
 
 use std::cmp::Reverse;
@@ -51,22 +51,24 @@ use super::indices::{Indices, TriedMembers};
 use super::random_sequence::is_below;
 use super::{Candidates, FULL_SHARE, MaxLoad, Member};
 
-/// The size up to 655 members: the paper's, and every peer's, so that shares differ by at most 1 %.
+/// The power of two below the table size for up to 655 members. The paper and the peers use the same size, with
+/// which shares differ by at most 1 %.
 const SMALLEST_POWER: u64 = 1 << 16;
 
-/// Slots per member that keep the shares within 1 % of each other (paper, section 5.3).
+/// The number of slots per member that keeps the shares within 1 % of each other (paper, section 5.3).
 const SLOTS_PER_MEMBER: u64 = 100;
 
-/// Draws before the scan. With half of the members refused, 32 draws all fail once in four thousand million.
+/// The number of draws before the scan. If half of the members refuse, all 32 draws fail once in four thousand
+/// million picks.
 const DRAWS: u8 = 32;
 
-/// No member yet, while a table is being filled.
+/// The mark of a slot without a member while a table is filled.
 const FREE: u32 = u32::MAX;
 
-/// A table that says for every key which member owns it, and who comes next when the owner is refused.
+/// A hash table from keys to members: the owner of each key, and the members to try if the owner does not accept.
 pub struct Maglev {
     hash: KeyedHash,
-    /// The member in each slot; empty when no member has a weight.
+    /// The member in each slot; empty if no member has a weight.
     slots: Indices,
     /// The members with a weight, by rank.
     ranked: Indices,
@@ -77,24 +79,25 @@ pub struct Maglev {
 }
 
 impl Maglev {
-    /// Builds the table in O(M log M). The key is the one that all nodes share.
+    /// Builds the table in O(M log M). All nodes must use the same key.
     ///
-    /// Identities should be distinct. Members that share one share a walk too: the table is valid, but then
-    /// it depends on their order.
+    /// Identities should be distinct. Members with equal identities have equal permutations: the table is valid,
+    /// but it depends on their order.
     ///
     /// # Panics
     ///
-    /// With 2^32 members or more.
+    /// Panics if there are 2^32 members or more.
     pub fn build(members: &[Member<'_>], key: &[u8; 16]) -> Self {
         let weighted = members.iter().filter(|member| member.weight > 0).count();
         Self::build_sized(members, key, table_size(weighted as u64))
     }
 
-    /// The same with another size than the contract's, to be compared with other tables.
+    /// Builds a table of another size than the contract's, for comparison with other implementations.
     ///
     /// # Panics
     ///
-    /// With 2^32 members or more, or a size that is no prime above the number of members with a weight.
+    /// Panics if there are 2^32 members or more, or if the size is not a prime above the number of members with a
+    /// weight.
     pub fn build_sized(members: &[Member<'_>], key: &[u8; 16], size: u64) -> Self {
         let hash = KeyedHash(SipHasher24::new_with_key(key));
         let count = u32::try_from(members.len()).expect("fewer than 2^32 members");
@@ -114,22 +117,22 @@ impl Maglev {
         Self { hash, slots: Indices::new(slots), ranked: Indices::new(ranked), names, digest, bound: None }
     }
 
-    /// The same table with a bound on what each of its `members` holds beside the others.
+    /// Adds a bound on the connections of each of the `members`.
     #[must_use]
     pub fn bounded(self, max_load: MaxLoad, members: &[Member<'_>]) -> Self {
         let weights = members.iter().map(|member| member.weight).collect();
         Self { bound: Some(LoadBound::new(max_load, weights)), ..self }
     }
 
-    /// The first accepted member in the key's order, or `None` when all with a weight are refused.
+    /// Returns the first member in the key's order that accepts, or `None` if no member with a weight accepts.
     ///
-    /// The key's owner is asked about first, and no member twice. O(1) when the owner is accepted; after
-    /// that a draw costs one hash, and only where 32 draws find nobody are all members asked. With a bound, all
-    /// are also looked at in one pick of N/16.
+    /// The key's owner is queried first, and no member twice. O(1) if the owner accepts. Each further draw
+    /// costs one hash. All members are queried only if 32 draws find none that accepts. With a bound, one pick in
+    /// N/16 also queries all members.
     pub fn pick(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
         let Some(bound) = &self.bound else { return self.pick_among(key, candidates) };
-        match bound.look(candidates) {
-            Some(known) => self.pick_among(key, &known),
+        match bound.refresh(candidates) {
+            Some(cached) => self.pick_among(key, &cached),
             None => self.pick_among(key, candidates),
         }
     }
@@ -142,7 +145,7 @@ impl Maglev {
         }
     }
 
-    /// Goes on behind the owner, which has refused or, by a limit of ours, was not asked.
+    /// Continues after the owner, which did not accept or was skipped for `limit`.
     fn pick_other(
         &self,
         key: u64,
@@ -151,25 +154,25 @@ impl Maglev {
     ) -> Option<usize> {
         let mut seen = TriedMembers::new(self.names.len());
         seen.insert(owner);
-        let mut passed_over = Vec::new();
-        passed_over.extend(limit.map(|_| owner));
+        let mut skipped = Vec::new();
+        skipped.extend(limit.map(|_| owner));
         for member in (1..DRAWS).map(|k| self.draw(key, k)).chain(self.scan(key)) {
             if !seen.insert(member) {
                 continue;
             }
             if self.limit(key, member, candidates).is_some() {
-                passed_over.push(member);
+                skipped.push(member);
             } else if candidates.accepts(member) {
                 if limit == Some(SkipReason::Load) && candidates.accepts(owner) {
-                    self.bound.iter().for_each(LoadBound::overflowed);
+                    self.bound.iter().for_each(LoadBound::count_overflow);
                 }
                 return Some(member);
             }
         }
-        passed_over.into_iter().find(|&member| candidates.accepts(member))
+        skipped.into_iter().find(|&member| candidates.accepts(member))
     }
 
-    /// What keeps this key from a member that could take it.
+    /// Returns the reason to skip a member for this key even if the member accepts.
     fn limit(&self, key: u64, member: usize, candidates: &impl Candidates) -> Option<SkipReason> {
         let share = candidates.share(member);
         if share < FULL_SHARE && !is_below(self.hash.share(key, self.names[member]), share) {
@@ -179,22 +182,22 @@ impl Maglev {
         is_full.then_some(SkipReason::Load)
     }
 
-    /// The member that a key goes to while that member is accepted; `None` when no member has a weight.
+    /// Returns the member that a key goes to while that member accepts; `None` if no member has a weight.
     pub fn owner(&self, key: u64) -> Option<usize> {
         (self.size() > 0).then(|| self.draw(key, 0))
     }
 
-    /// A number that is equal on every node whose members, weights and shared key are equal.
+    /// Returns a number that is equal on all nodes with equal members, weights and shared key.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The member in each slot.
+    /// Returns the member in each slot.
     pub fn slots(&self) -> impl Iterator<Item = usize> + '_ {
         self.slots.iter()
     }
 
-    /// How many slots each member owns, in the order given to `build`. Walks the whole table.
+    /// Counts the slots of each member, in the order given to `build`. Reads the whole table.
     pub fn entries(&self) -> Vec<u32> {
         let mut entries = vec![0; self.names.len()];
         for member in self.slots() {
@@ -203,12 +206,12 @@ impl Maglev {
         entries
     }
 
-    /// The number of slots: a prime of at least 65537, or 0 when no member has a weight.
+    /// Returns the number of slots: a prime of at least 65537, or 0 if no member has a weight.
     pub fn size(&self) -> usize {
         self.slots.len()
     }
 
-    /// Connections that did not go to their key's owner because of the bound, though it would have taken them.
+    /// Returns the number of connections that the bound kept from an owner that accepted; `None` without a bound.
     pub fn overflows(&self) -> Option<u64> {
         self.bound.as_ref().map(LoadBound::overflows)
     }
@@ -217,7 +220,8 @@ impl Maglev {
         self.slots.at(remainder(self.hash.draw(k, key), self.slots.len()))
     }
 
-    /// Every member with a weight once. Each key starts elsewhere, so no member inherits them all.
+    /// Returns every member with a weight once. Keys start at different ranks, so no single member inherits all
+    /// keys of a failed one.
     fn scan(&self, key: u64) -> impl Iterator<Item = usize> + '_ {
         let count = self.ranked.len();
         let start = remainder(self.hash.start(key), count);
@@ -226,7 +230,7 @@ impl Maglev {
 }
 
 impl fmt::Debug for Maglev {
-    /// Leaves out the table, which is long, and the key, which is secret.
+    /// Omits the table, which is long, and the key, which is secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Maglev")
             .field("members", &self.names.len())
@@ -236,12 +240,12 @@ impl fmt::Debug for Maglev {
     }
 }
 
-/// Why a member is passed over without being asked.
+/// The reason for which a member is skipped before it is queried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SkipReason {
-    /// The key is not among the part that the member takes now.
+    /// The key is not in the part of the keys that the member takes now.
     Share,
-    /// It has as many connections as it may.
+    /// The member has as many connections as the bound allows.
     Load,
 }
 
@@ -285,7 +289,7 @@ impl KeyedHash {
         message.finish()
     }
 
-    /// A message to go on writing to, with `write` alone: it adds bytes and nothing else on any platform.
+    /// Starts a message. Callers append only with `write`, which adds the bytes and nothing else on any platform.
     fn message(&self, purpose: u8) -> SipHasher24 {
         let mut message = self.0;
         message.write(&[0x4d, 1, purpose]);
@@ -293,7 +297,7 @@ impl KeyedHash {
     }
 }
 
-/// A member's way through the table.
+/// The order in which a member takes slots.
 struct Permutation {
     next: u64,
     skip: u64,
@@ -311,7 +315,7 @@ impl Permutation {
         }
     }
 
-    /// Takes the next free slot for `rank`. The size is prime, so a walk passes every slot before it repeats.
+    /// Takes the next free slot for `rank`. The size is prime, so a permutation passes every slot before it repeats.
     fn take(&mut self, slots: &mut [u32], rank: u32) {
         let size = slots.len() as u64;
         loop {
@@ -328,28 +332,29 @@ impl Permutation {
         }
     }
 
-    /// The first round after `round` in which `round * weight` reaches `turns * heaviest`.
+    /// Returns the first round after `round` in which `round * weight` reaches `turns * heaviest`.
     fn next_round(&self, round: u64, heaviest: u64) -> u64 {
         (self.turns * heaviest).div_ceil(self.weight).max(round + 1)
     }
 }
 
-/// The rank in each slot. The heap holds each member's next round, so rounds in which a light member would
-/// only wait cost nothing.
+/// Returns the rank in each slot. The heap stores each member's next round, so the rounds in which a light member
+/// takes no slot cost nothing.
 fn fill(by_rank: &[Member<'_>], size: u64, hash: &KeyedHash) -> Vec<u32> {
     let Some(heaviest) = by_rank.iter().map(|member| u64::from(member.weight)).max() else {
         return Vec::new();
     };
-    let mut walks: Vec<Permutation> =
+    let mut permutations: Vec<Permutation> =
         by_rank.iter().map(|member| Permutation::new(member, size, hash)).collect();
     let mut due: BinaryHeap<_> = (0u32..).zip(by_rank).map(|(rank, _)| Reverse((1, rank))).collect();
-    let mut slots = vec![FREE; usize::try_from(size).expect("a table fits into memory")];
+    let mut slots = vec![FREE; usize::try_from(size).expect("the size of a table fits into usize")];
     for _ in 0..size {
-        let mut first = due.peek_mut().expect("as many entries as members, and there is one");
+        let mut first =
+            due.peek_mut().expect("the heap has an entry for each member, and there is at least one");
         let Reverse((round, rank)) = *first;
-        let walk = &mut walks[rank as usize];
-        walk.take(&mut slots, rank);
-        *first = Reverse((walk.next_round(round, heaviest), rank));
+        let permutation = &mut permutations[rank as usize];
+        permutation.take(&mut slots, rank);
+        *first = Reverse((permutation.next_round(round, heaviest), rank));
     }
     slots
 }
@@ -378,7 +383,7 @@ fn is_prime(candidate: u64) -> bool {
     candidate >= 2 && (2..).take_while(|d| d * d <= candidate).all(|d| !candidate.is_multiple_of(d))
 }
 
-/// A hash's place among `count` places. The bias of a remainder is below 2^-32 for any table that fits.
+/// Maps a hash to a number below `count`. The bias of the remainder is below 2^-32 for every possible table.
 fn remainder(hash: u64, count: usize) -> usize {
     (hash % count as u64) as usize
 }

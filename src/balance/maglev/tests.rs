@@ -27,7 +27,7 @@ fn by_weights(weights: &[u32]) -> Maglev {
 }
 
 /// A changed value here is a breaking change: nodes of two versions would send one client to two backends.
-/// The values were also computed by a second program, written from the contract in the module's text alone.
+/// A second program, written only from the contract in the module documentation, computed the same values.
 #[test]
 fn golden_vectors() {
     fn check(maglev: &Maglev, digest: u64, owners: [usize; 8], second: [usize; 4]) {
@@ -47,20 +47,21 @@ fn golden_vectors() {
     check(&equal(700), 0xa1e9_7c09_487c_f4c2, [659, 683, 191, 625, 180, 457, 39, 285], [324, 273, 645, 38]);
 }
 
-/// Which member is tried last is part of the contract too: here all draws fail, and the scan decides.
+/// The order of the scan is part of the contract too. Here all draws fail, so the scan decides.
 #[test]
 fn golden_scan() {
     let maglev = equal(700);
-    let asked: Vec<usize> = (0..3)
+    let queried: Vec<usize> = (0..3)
         .map(|key| {
-            let mut asked = BTreeSet::new();
-            maglev.pick(key, &accepting(|member| asked.insert(member) && asked.len() > 40)).unwrap()
+            let mut queried = BTreeSet::new();
+            maglev.pick(key, &accepting(|member| queried.insert(member) && queried.len() > 40)).unwrap()
         })
         .collect();
-    assert_eq!(asked, [250, 281, 54]);
+    assert_eq!(queried, [250, 281, 54]);
 }
 
-/// Which keys a slow starter takes at once is part of the contract too. Computed by another SipHash.
+/// The keys that a member takes at the beginning of its slow start are part of the contract too. Another
+/// implementation of SipHash computed the values.
 #[test]
 fn golden_shares() {
     let maglev = equal(3);
@@ -76,23 +77,23 @@ fn a_partial_share_is_that_part_of_the_own_keys() {
     let maglev = equal(4);
     let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(2)).collect();
     for share in [0, 102, 512, 1000, FULL_SHARE] {
-        let crowd = TestCandidates::new([0; 4]).sharing([FULL_SHARE, FULL_SHARE, share, FULL_SHARE]);
-        let kept = own.iter().filter(|&&key| maglev.pick(key, crowd.anew()) == Some(2)).count();
+        let candidates = TestCandidates::new([0; 4]).sharing([FULL_SHARE, FULL_SHARE, share, FULL_SHARE]);
+        let kept = own.iter().filter(|&&key| maglev.pick(key, candidates.anew()) == Some(2)).count();
         let part = kept as f64 / own.len() as f64 * 1024.0;
         assert!((part - f64::from(share)).abs() < 20.0, "{share}: {part}");
     }
 }
 
 #[test]
-fn those_passed_over_are_asked_when_nobody_else_accepts() {
+fn skipped_members_are_queried_if_no_other_accepts() {
     let maglev = equal(5);
-    let crowd = TestCandidates::new([0; 5]).sharing([0; 5]);
+    let candidates = TestCandidates::new([0; 5]).sharing([0; 5]);
     for key in 0..50 {
-        assert_eq!(maglev.pick(key, crowd.anew()), maglev.owner(key), "the order is kept");
-        let last = crowd.clone().refusing([true, true, true, false, true]);
+        assert_eq!(maglev.pick(key, candidates.anew()), maglev.owner(key), "the order is kept");
+        let last = candidates.clone().refusing([true, true, true, false, true]);
         assert_eq!(maglev.pick(key, last.anew()), Some(3));
-        let nobody = crowd.clone().refusing([true; 5]);
-        assert_eq!(maglev.pick(key, nobody.anew()), None);
+        let none = candidates.clone().refusing([true; 5]);
+        assert_eq!(maglev.pick(key, none.anew()), None);
     }
 }
 
@@ -101,23 +102,23 @@ fn bounded(count: usize, percent: u32) -> Maglev {
 }
 
 #[test]
-fn a_bound_leaves_everyone_alone_while_there_is_room() {
+fn a_bound_moves_no_key_while_there_is_room() {
     let (free, bounded) = (equal(10), bounded(10, 125));
     assert_eq!((free.digest(), free.overflows()), (bounded.digest(), None));
-    let crowd = TestCandidates::new([100; 10]);
-    assert!((0..1000).all(|key| bounded.pick(key, crowd.anew()) == free.owner(key)));
+    let candidates = TestCandidates::new([100; 10]);
+    assert!((0..1000).all(|key| bounded.pick(key, candidates.anew()) == free.owner(key)));
     assert_eq!(bounded.overflows(), Some(0));
 }
 
 #[test]
-fn what_overflows_spreads_over_all_others() {
+fn the_overflow_spreads_over_all_others() {
     let maglev = bounded(10, 125);
     let mut active = [100; 10];
     active[4] = 200;
-    let crowd = TestCandidates::new(active);
+    let candidates = TestCandidates::new(active);
     let own: Vec<u64> = (0..40_000).filter(|&key| maglev.owner(key) == Some(4)).collect();
     let mut heirs = [0_usize; 10];
-    own.iter().for_each(|&key| heirs[maglev.pick(key, crowd.anew()).unwrap()] += 1);
+    own.iter().for_each(|&key| heirs[maglev.pick(key, candidates.anew()).unwrap()] += 1);
     assert_eq!(heirs[4], 0);
     assert_eq!(maglev.overflows(), Some(own.len() as u64));
     for (member, &heir) in heirs.iter().enumerate().filter(|(member, _)| *member != 4) {
@@ -126,31 +127,34 @@ fn what_overflows_spreads_over_all_others() {
 }
 
 #[test]
-fn what_would_not_have_gone_to_its_owner_is_no_overflow() {
+fn a_key_whose_owner_refuses_is_no_overflow() {
     let maglev = bounded(2, 125);
-    let crowd = TestCandidates::new([100, 0]).refusing([true, false]);
-    assert!((0..100).all(|key| maglev.pick(key, crowd.anew()) == Some(1)));
+    let candidates = TestCandidates::new([100, 0]).refusing([true, false]);
+    assert!((0..100).all(|key| maglev.pick(key, candidates.anew()) == Some(1)));
     assert_eq!(maglev.overflows(), Some(0));
 }
 
-/// One key with all connections: nobody gets more than the bound allows, one after the other.
+/// One key with all connections: no member gets more than the bound allows.
 #[test]
-fn one_busy_key_fills_nobody() {
+fn one_busy_key_fills_no_member() {
     for percent in [101, 125, 200] {
         let maglev = bounded(7, percent);
-        let mut crowd = TestCandidates::new([0; 7]);
+        let mut candidates = TestCandidates::new([0; 7]);
         for total in 1..=500_u64 {
-            let picked = maglev.pick(42, crowd.anew()).unwrap();
-            crowd.active[picked] += 1;
+            let picked = maglev.pick(42, candidates.anew()).unwrap();
+            candidates.active[picked] += 1;
             let slots = (total * u64::from(percent)).div_ceil(700).max(1);
             assert!(
-                crowd.active.iter().all(|&active| active <= slots),
+                candidates.active.iter().all(|&active| active <= slots),
                 "{percent} {total}: {:?}",
-                crowd.active
+                candidates.active
             );
         }
         let owner = maglev.owner(42).unwrap();
-        assert!(crowd.active.iter().all(|&active| active <= crowd.active[owner]), "the owner has the most");
+        assert!(
+            candidates.active.iter().all(|&active| active <= candidates.active[owner]),
+            "the owner has the most"
+        );
     }
 }
 
@@ -170,7 +174,7 @@ fn the_size_is_a_prime_that_grows_by_doubling() {
 }
 
 #[test]
-fn primes_are_known() {
+fn primes_are_recognized() {
     let primes: Vec<u64> = (0..50).filter(|&n| is_prime(n)).collect();
     assert_eq!(primes, [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47]);
     assert!(!is_prime(65_535) && is_prime(65_537) && !is_prime(257 * 257));
@@ -219,23 +223,24 @@ fn without_a_weight_there_is_no_owner() {
 }
 
 #[test]
-fn weight_zero_is_never_asked() {
+fn weight_zero_is_never_queried() {
     let maglev = by_weights(&[1, 0, 3, 0]);
-    let mut asked = BTreeSet::new();
+    let mut queried = BTreeSet::new();
     for key in 0..1000 {
         let pick = maglev.pick(
             key,
             &accepting(|member| {
-                asked.insert(member);
+                queried.insert(member);
                 false
             }),
         );
         assert_eq!(pick, None);
     }
-    assert_eq!(asked, BTreeSet::from([0, 2]));
+    assert_eq!(queried, BTreeSet::from([0, 2]));
 }
 
-/// The slots that changed hands though neither their old nor their new owner is the one removed.
+/// Returns the part of the slots that changed their owner although the removed member is neither the old nor the new
+/// one.
 fn moved_needlessly(count: usize, removed: usize) -> f64 {
     let identities = identities(count);
     let before = members(&identities, |_| 1);
@@ -248,9 +253,9 @@ fn moved_needlessly(count: usize, removed: usize) -> f64 {
     moved as f64 / old.size() as f64
 }
 
-/// The bounds are half as much again as what was measured: 0.01 %, 0.3 %, 0.6 %, 0.8 % and 0.5 % of all slots.
+/// The bounds are 1.5 times the measured values: 0.01 %, 0.3 %, 0.6 %, 0.8 % and 0.5 % of all slots.
 #[test]
-fn a_removal_moves_little_between_those_who_stay() {
+fn a_removal_moves_few_slots_between_the_remaining_members() {
     fn check(count: usize, at_most: f64) {
         for removed in [0, count / 3, count - 1] {
             let moved = moved_needlessly(count, removed);
@@ -277,7 +282,7 @@ fn the_keys_of_a_refused_member_spread_over_the_others() {
 }
 
 #[test]
-fn everyone_is_reached_when_all_others_are_refused() {
+fn each_member_is_reached_if_all_others_are_refused() {
     let maglev = equal(700);
     for last in 0..700 {
         assert_eq!(maglev.pick(42, &accepting(|member| member == last)), Some(last));
@@ -307,7 +312,7 @@ fn debug_is_short_and_keeps_the_key() {
     assert!(shown.len() < 100 && shown.contains("size: 65537"), "{shown}");
 }
 
-/// The rounds as they are written in the contract, one by one.
+/// Fills a table round by round, literally as the contract describes it.
 fn fill_round_by_round(members: &[Member<'_>], hash: &KeyedHash) -> Vec<u32> {
     let size = table_size(members.len() as u64);
     let heaviest = members.iter().map(|member| u64::from(member.weight)).max().unwrap();
@@ -335,7 +340,7 @@ fn fill_round_by_round(members: &[Member<'_>], hash: &KeyedHash) -> Vec<u32> {
     unreachable!("the rounds end when the table is full")
 }
 
-/// Which of a few members are refused.
+/// Generates a set of refused members.
 fn refusals() -> impl Strategy<Value = Vec<bool>> {
     prop::collection::vec(any::<bool>(), 12)
 }
@@ -394,7 +399,7 @@ proptest! {
         }
     }
 
-    /// A refusal moves only the keys that would have gone to the refused one.
+    /// A refusal moves only the keys that went to the refused member.
     #[test]
     fn one_more_refusal_moves_only_its_own_keys(mut refused in refusals(), one in 0..12_usize, key: u64) {
         let maglev = equal(12);
@@ -405,8 +410,8 @@ proptest! {
         prop_assert!(before == Some(one) || before == after);
     }
 
-    /// A key that a slow starter takes stays with it, and a key that it does not own never comes to it because
-    /// its share grows.
+    /// A key that a member takes during its slow start stays with it. A growing share never moves a key to a member
+    /// that does not own it.
     #[test]
     fn a_growing_share_moves_keys_to_their_owner_alone(mut shares in prop::collection::vec(0..=FULL_SHARE, 2..6), key: u64) {
         let maglev = equal(8);
@@ -423,29 +428,29 @@ proptest! {
     }
 
     #[test]
-    fn a_bounded_pick_finds_who_accepts(
+    fn a_bounded_pick_finds_a_member_that_accepts(
         members in prop::collection::vec((0_u64..30, 0..=FULL_SHARE, any::<bool>()), 12),
         keys in prop::collection::vec(any::<u64>(), 20),
     ) {
         let maglev = bounded(12, 110);
-        let crowd = TestCandidates::new(members.iter().map(|member| member.0).collect::<Vec<_>>())
+        let candidates = TestCandidates::new(members.iter().map(|member| member.0).collect::<Vec<_>>())
             .sharing(members.iter().map(|member| member.1).collect::<Vec<_>>())
             .refusing(members.iter().map(|member| member.2).collect::<Vec<_>>());
         for key in keys {
-            let picked = maglev.pick(key, crowd.anew());
-            prop_assert_eq!(picked.is_none(), crowd.refused.iter().all(|&refused| refused));
-            prop_assert!(picked.is_none_or(|member| !crowd.refused[member]));
+            let picked = maglev.pick(key, candidates.anew());
+            prop_assert_eq!(picked.is_none(), candidates.refused.iter().all(|&refused| refused));
+            prop_assert!(picked.is_none_or(|member| !candidates.refused[member]));
         }
     }
 
     #[test]
-    fn everyone_is_asked_once(count in 1..90_usize, key: u64) {
-        let mut asked = Vec::new();
+    fn each_member_is_queried_once(count in 1..90_usize, key: u64) {
+        let mut queried = Vec::new();
         let maglev = equal(count);
-        prop_assert_eq!(maglev.pick(key, &accepting(|member| { asked.push(member); false })), None);
-        prop_assert_eq!(asked.first().copied(), maglev.owner(key));
-        asked.sort_unstable();
-        prop_assert_eq!(asked, (0..count).collect::<Vec<_>>());
+        prop_assert_eq!(maglev.pick(key, &accepting(|member| { queried.push(member); false })), None);
+        prop_assert_eq!(queried.first().copied(), maglev.owner(key));
+        queried.sort_unstable();
+        prop_assert_eq!(queried, (0..count).collect::<Vec<_>>());
     }
 }
 

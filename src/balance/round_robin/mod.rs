@@ -1,9 +1,9 @@
-//! Each member in turn, by weight, evenly interleaved, without a lock.
+//! Every member in turn, by weight, evenly interleaved, without a lock.
 //!
-//! The order of turns is worked out once, when the pool is built: a cycle in which every member has exactly
-//! its share and its turns stand as far apart as they can. A pick takes the next turn by one atomic addition,
-//! so workers share one cycle exactly. The turns of refused members are used up, not inherited: what remains
-//! is the same cycle without them, so no neighbour receives all that a failed member would have.
+//! The order of turns is computed once, when the pool is built: a cycle in which every member has exactly
+//! its share, and its turns are as far apart as possible. A pick takes the next turn by one atomic addition,
+//! so all workers share one cycle exactly. The turns of members that refuse are used up, not inherited. The rest
+//! of the cycle is unchanged, so no neighbour gets all connections of a failed member.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,32 +11,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::Candidates;
 use super::indices::{Indices, TriedMembers};
-use super::random_sequence::falls_to;
+use super::random_sequence::takes_pick;
 
-/// The longest cycle, apart from the one turn that every member with a weight keeps: 128 KiB of memory.
+/// The length of the longest cycle, apart from the one turn that every member with a weight keeps. It takes 128 KiB.
 const LONGEST_CYCLE: u64 = 65_536;
 
-/// A cycle of turns and the place where the next pick stands in it.
+/// A cycle of turns, and the cursor of the next pick in it.
 pub struct RoundRobin {
     cycle: Indices,
-    /// How many members were given.
+    /// The number of members.
     members: usize,
-    /// How many of them have a weight.
+    /// The number of members with a weight.
     active: usize,
-    /// Turns taken so far. All workers add to it; it orders nothing else, so relaxed will do.
+    /// The number of turns taken so far. All workers add to it. It orders nothing else, so relaxed suffices.
     cursor: AtomicUsize,
 }
 
 impl RoundRobin {
-    /// Works out the cycle, beginning at a random place (`start`, any number).
+    /// Computes the cycle, which begins at a random turn (`start`, any number).
     ///
-    /// Weights are divided by what they have in common. If their sum is still above 65,536 they are scaled
-    /// down to it and rounded, and every weight above 0 keeps at least one turn; a share is then off by at
-    /// most half a turn, and by up to one where it would have rounded to none.
+    /// Weights are divided by their greatest common divisor. If their sum is still above 65,536, they are scaled
+    /// down to this sum and rounded, and every weight above 0 keeps at least one turn. A share is then off by at
+    /// most half a turn, or by up to one turn if it would have been rounded to none.
     ///
     /// # Panics
     ///
-    /// With 2^32 weights or more.
+    /// Panics if there are 2^32 weights or more.
     pub fn build(weights: &[u32], start: u64) -> Self {
         let cycle = smooth_cycle(&turns_per_cycle(weights));
         let first = (start % cycle.len().max(1) as u64) as usize;
@@ -48,29 +48,29 @@ impl RoundRobin {
         }
     }
 
-    /// The next member in turn that is accepted, or `None` when all with a weight are refused.
+    /// Returns the next member in turn that accepts, or `None` if no member with a weight accepts.
     ///
-    /// A member with a partial share lets the rest of its turns pass, by luck; where nobody else accepts, it
-    /// is asked all the same. No member is asked about twice. O(1) when the first is accepted; otherwise at
-    /// most one cycle is walked, and less when every member has been asked.
+    /// A member with a partial share skips the rest of its turns, chosen at random. If no other member accepts, it
+    /// is queried nevertheless. No member is queried twice. O(1) if the first accepts. Otherwise the pick goes
+    /// through at most one cycle, and ends earlier when every member was tried.
     pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         if self.active == 0 {
             return None;
         }
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed);
         let first = self.member(turn);
-        let takes = falls_to(first, candidates.share(first), randomness);
+        let takes = takes_pick(first, candidates.share(first), randomness);
         if takes && candidates.accepts(first) {
             return Some(first);
         }
-        let passed_over = if takes { Vec::new() } else { vec![first] };
-        self.pick_later(turn, passed_over, randomness, candidates)
+        let skipped = if takes { Vec::new() } else { vec![first] };
+        self.pick_later(turn, skipped, randomness, candidates)
     }
 
     fn pick_later(
         &self,
         turn: usize,
-        mut passed_over: Vec<usize>,
+        mut skipped: Vec<usize>,
         randomness: u64,
         candidates: &impl Candidates,
     ) -> Option<usize> {
@@ -85,15 +85,15 @@ impl RoundRobin {
             if !seen.insert(member) {
                 continue;
             }
-            if !falls_to(member, candidates.share(member), randomness) {
-                passed_over.push(member);
+            if !takes_pick(member, candidates.share(member), randomness) {
+                skipped.push(member);
             } else if candidates.accepts(member) {
-                // The turns passed over are used up, unless other workers are further already.
+                // The skipped turns are used up, unless other workers have moved the cursor further.
                 self.cursor.fetch_max(later.wrapping_add(1), Ordering::Relaxed);
                 return Some(member);
             }
         }
-        passed_over.into_iter().find(|&member| candidates.accepts(member))
+        skipped.into_iter().find(|&member| candidates.accepts(member))
     }
 
     fn member(&self, turn: usize) -> usize {
@@ -111,7 +111,7 @@ impl fmt::Debug for RoundRobin {
     }
 }
 
-/// The weights as numbers of turns in one cycle of bounded length.
+/// Returns the number of turns of each weight in one cycle of bounded length.
 fn turns_per_cycle(weights: &[u32]) -> Vec<u32> {
     let common = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let reduced = weights.iter().map(|weight| weight / common);
@@ -128,11 +128,11 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// A cycle with these turns in which a member follows itself only where it cannot be avoided.
+/// Returns a cycle with these turns in which a member follows itself only if this cannot be avoided.
 ///
-/// Groups of equal weight are woven in one after the other, the lightest first. A member that follows itself
-/// does so at most as often as it has turns, and any later group has more turns than that, so the next group can
-/// part all of them: in the end only a member with more turns than all others together follows itself.
+/// Groups of equal weight are merged into the cycle one after the other, the lightest first. A member follows
+/// itself at most as often as it has turns. Any later group has more turns than that, so it can separate all of
+/// them. In the end a member follows itself only if it has more turns than all others together.
 fn smooth_cycle(turns: &[u32]) -> Vec<u32> {
     let mut groups: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for (member, &turns) in (0u32..).zip(turns) {
@@ -142,20 +142,20 @@ fn smooth_cycle(turns: &[u32]) -> Vec<u32> {
     groups.iter().fold(Vec::new(), |cycle, (&turns, members)| weave(cycle, &members.repeat(turns as usize)))
 }
 
-/// Spreads `new` evenly over the gaps of `cycle`, beginning with the gaps between two turns of one member.
+/// Spreads `new` evenly over the gaps of `cycle`. The gaps between two turns of one member come first.
 fn weave(cycle: Vec<u32>, new: &[u32]) -> Vec<u32> {
     if cycle.is_empty() {
         return new.to_vec();
     }
     let following = cycle.iter().cycle().skip(1);
     let is_repeat: Vec<bool> = cycle.iter().zip(following).map(|(member, next)| member == next).collect();
-    // With a new turn for every gap, an even spread parts the repeats by itself.
+    // With a new turn for every gap, an even spread separates all repeats.
     let reserved =
         if new.len() < cycle.len() { is_repeat.iter().filter(|&&repeat| repeat).count() } else { 0 };
     let (spread, gaps) = (new.len() - reserved, cycle.len() - reserved);
 
     let mut woven = Vec::with_capacity(cycle.len() + new.len());
-    // Half a gap in hand rounds to the nearest gap; from 0, every group would come late and push others early.
+    // A start of half a gap rounds to the nearest gap. From 0, every group would come late and move others forward.
     let (mut new, mut carried) = (new.iter().copied(), gaps / 2);
     for (&member, &repeat) in cycle.iter().zip(&is_repeat) {
         woven.push(member);

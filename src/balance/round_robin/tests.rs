@@ -6,7 +6,7 @@ use super::*;
 use crate::balance::FULL_SHARE;
 use crate::balance::testing::{TestCandidates, accepting};
 
-/// The picks of one whole cycle when everyone accepts, from its beginning.
+/// Returns the picks of one whole cycle from its beginning, if all members accept.
 fn cycle(weights: &[u32]) -> Vec<usize> {
     RoundRobin::build(weights, 0).cycle.iter().collect()
 }
@@ -19,7 +19,7 @@ fn counts(members: usize, picks: impl IntoIterator<Item = usize>) -> Vec<u32> {
     counts
 }
 
-/// How often a member follows itself, going round.
+/// Counts the turns in which a member follows itself, including the step from the end to the beginning.
 fn repeats(cycle: &[usize]) -> usize {
     cycle.iter().zip(cycle.iter().cycle().skip(1)).filter(|(member, next)| member == next).count()
 }
@@ -54,7 +54,7 @@ fn long_cycles_are_scaled_down() {
 }
 
 #[test]
-fn refused_members_are_skipped_and_nobody_inherits_their_turns() {
+fn refused_members_are_skipped_and_no_member_inherits_their_turns() {
     fn check(weights: &[u32], refused: &[usize], expected: &[u32]) {
         let balancer = RoundRobin::build(weights, 0);
         let survivors = weights.iter().enumerate().filter(|(member, _)| !refused.contains(member));
@@ -71,20 +71,20 @@ fn refused_members_are_skipped_and_nobody_inherits_their_turns() {
 }
 
 #[test]
-fn nobody_is_picked_when_all_are_refused() {
+fn no_member_is_picked_if_all_are_refused() {
     for weights in [&[][..], &[0], &[1], &[3, 0, 2], &[1, 60_000]] {
         let balancer = RoundRobin::build(weights, 5);
         for _ in 0..20 {
-            let mut asked = BTreeSet::new();
+            let mut queried = BTreeSet::new();
             let pick = balancer.pick(
                 0,
                 &accepting(|member| {
-                    assert!(asked.insert(member), "{member} was asked twice");
+                    assert!(queried.insert(member), "{member} was queried twice");
                     false
                 }),
             );
             assert_eq!(pick, None);
-            assert_eq!(asked.len(), weights.iter().filter(|&&weight| weight > 0).count());
+            assert_eq!(queried.len(), weights.iter().filter(|&&weight| weight > 0).count());
         }
     }
 }
@@ -102,9 +102,10 @@ fn a_refusal_here_does_not_hold_up_the_turns_of_others() {
 fn a_partial_share_is_that_part_of_the_turns() {
     for (share, expected) in [(0, 0), (102, 1000), (512, 5000), (FULL_SHARE, 10_000)] {
         let balancer = RoundRobin::build(&[1, 1, 1], 0);
-        let crowd = TestCandidates::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
-        let taken = counts(3, (0..30_000).map(|randomness| balancer.pick(randomness, crowd.anew()).unwrap()));
-        // The turns that it lets pass are used up by the others, so it gets its part of the others' turns.
+        let candidates = TestCandidates::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
+        let taken =
+            counts(3, (0..30_000).map(|randomness| balancer.pick(randomness, candidates.anew()).unwrap()));
+        // The others use up the turns that it skips, so its picks are that part of another member's picks.
         let others = f64::from(taken[0] + taken[2]) / 2.0;
         let part = f64::from(taken[1]) / others * 10_000.0;
         assert!((part - f64::from(expected)).abs() < 250.0, "{share}: {taken:?}");
@@ -112,19 +113,19 @@ fn a_partial_share_is_that_part_of_the_turns() {
 }
 
 #[test]
-fn those_passed_over_are_asked_when_nobody_else_accepts() {
+fn skipped_members_are_queried_if_no_other_accepts() {
     let balancer = RoundRobin::build(&[1, 2, 1], 0);
-    let crowd = TestCandidates::new([0; 3]).sharing([0; 3]);
-    let taken = counts(3, (0..400).map(|randomness| balancer.pick(randomness, crowd.anew()).unwrap()));
+    let candidates = TestCandidates::new([0; 3]).sharing([0; 3]);
+    let taken = counts(3, (0..400).map(|randomness| balancer.pick(randomness, candidates.anew()).unwrap()));
     assert_eq!(taken, [100, 200, 100]);
-    let last = crowd.clone().refusing([true, true, false]);
+    let last = candidates.clone().refusing([true, true, false]);
     assert_eq!(balancer.pick(0, last.anew()), Some(2));
-    let nobody = crowd.refusing([true; 3]);
-    assert_eq!(balancer.pick(0, nobody.anew()), None);
+    let none = candidates.refusing([true; 3]);
+    assert_eq!(balancer.pick(0, none.anew()), None);
 }
 
 #[test]
-fn the_start_is_where_it_says() {
+fn the_start_is_the_first_turn() {
     for start in [0, 1, 2, 3, 4, u64::MAX] {
         let balancer = RoundRobin::build(&[1, 1, 1], start);
         assert_eq!(balancer.pick(0, &accepting(|_| true)), Some((start % 3) as usize));
@@ -171,7 +172,7 @@ proptest! {
         prop_assert_eq!(repeats(&cycle), most.saturating_sub(cycle.len() - most), "{:?}", cycle);
     }
 
-    /// At any moment a member has had its share of the turns so far, give or take two.
+    /// After any number of turns a member has had its share of them, plus or minus two.
     #[test]
     fn turns_come_evenly(weights in prop::collection::vec(1_u32..100, 2..20)) {
         let cycle = cycle(&weights);

@@ -1,12 +1,12 @@
-//! From a server name and what else is known of a connection to the route that fits it best.
+//! The table that finds the best route for a server name and the other facts of a connection.
 //!
-//! Names come first: an exact one, then `*.suffix` of one label only, then the longest `*.suffix`, then regular
-//! expressions in written order, then routes without a name. Under one name the conditions decide: of those that
-//! fit, the most specific. The order of the routes does not matter but for expressions: two routes that could
-//! fit one connection equally well are an error, never "the first wins".
+//! Names are tried first, in this order: an exact name, `*.suffix` with one label only, the longest `*.suffix`, regular
+//! expressions in written order, routes without a name. Of the routes under one name whose conditions are met, the
+//! most specific one wins. The order of the routes does not matter, except for expressions: two routes that could
+//! match one connection equally well are an error, never "the first wins".
 //!
-//! A look-up costs one hash for the whole name and one for each suffix that could be a pattern, whatever the
-//! number of routes, and allocates nothing; those with conditions under one name are compared one by one.
+//! A lookup costs one hash for the whole name and one for each suffix that could be a pattern, independent of the
+//! number of routes. It allocates nothing. Routes with conditions under one name are compared one by one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,23 +16,23 @@ use super::condition::{ConditionFit, Conditions, ConnectionFacts, RequiredFacts,
 use super::{NamePattern, NameRegex};
 use crate::wire::ServerName;
 
-/// Which route: a position in the caller's list.
+/// The position of a route in the caller's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RouteId(pub u32);
 
-/// What a route says of the name.
+/// The server name that a route requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteKey {
-    /// It fits a pattern.
+    /// A name that matches a pattern.
     Name(NamePattern),
-    /// It fits an expression.
+    /// A name that matches an expression.
     Regex(NameRegex),
-    /// Nothing: there need not be one.
+    /// Any name or none.
     Any,
 }
 
 impl fmt::Display for RouteKey {
-    /// As in the log: the pattern, the expression between slashes, or `*`.
+    /// Writes the form of the log: the pattern, the expression between slashes, or `*`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(pattern) => pattern.fmt(f),
@@ -47,47 +47,47 @@ impl fmt::Display for RouteKey {
 pub struct RouteEntry {
     /// The name.
     pub key: RouteKey,
-    /// What else must fit; `None` for nothing.
+    /// The other conditions, if there are any.
     pub conditions: Option<Arc<Conditions>>,
     /// The route.
     pub route: RouteId,
 }
 
 impl RouteEntry {
-    /// A route by a name alone.
+    /// Creates the entry of a route without conditions.
     pub fn plain(pattern: NamePattern, route: RouteId) -> Self {
         Self { key: RouteKey::Name(pattern), conditions: None, route }
     }
 }
 
-/// Two routes that could fit one connection equally well.
+/// The fault of two routes that could match one connection equally well.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("two routes for `{key}` fit equally well")]
 pub struct EqualRoutes {
     /// The name of both.
     pub key: RouteKey,
-    /// The one that came first.
+    /// The route that was added first.
     pub first: RouteId,
-    /// The other one; the same if its own names repeat.
+    /// The other route; equal to `first` if one route repeats a name.
     pub second: RouteId,
 }
 
-/// What a look-up finds.
+/// The result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteMatch {
-    /// A route.
+    /// The best route.
     Route(RouteId),
-    /// Routes for the name, but each that fits asks for a later version of TLS than the client offers.
+    /// Every route that would match requires a later version of TLS than the client offers.
     TooOld,
-    /// Nothing fits.
+    /// No route matches.
     Nothing,
 }
 
-/// What stands under one name: a route without conditions, or a position in the list of groups.
+/// The content of one name: a route without conditions, or a position in the list of groups.
 #[derive(Clone, Copy, Debug)]
 struct NameSlot(u32);
 
-/// In a [`NameSlot`], set for a group.
+/// The bit that marks a group in a [`NameSlot`].
 const GROUP: u32 = 1 << 31;
 
 /// One of the routes under one name.
@@ -101,90 +101,96 @@ struct RouteAlternative {
 #[derive(Clone, Debug, Default)]
 pub struct RouteTable {
     exact: HashMap<Box<str>, NameSlot>,
-    /// By the suffix after `*.` that stands for one label.
+    /// Slots of `*.suffix` with one label, by the suffix.
     child: HashMap<Box<str>, NameSlot>,
-    /// By the suffix after `*.`.
+    /// Slots of `*.suffix` with any number of labels, by the suffix.
     below: HashMap<Box<str>, NameSlot>,
-    /// Labels in the longest suffix: what a client sends beyond that is not hashed.
+    /// The number of labels in the longest suffix. Longer suffixes of a client's name are not hashed.
     suffix_labels: usize,
     regexes: Vec<(NameRegex, NameSlot)>,
     any: Option<NameSlot>,
     groups: Vec<Vec<RouteAlternative>>,
-    asks: RequiredFacts,
+    required: RequiredFacts,
 }
 
 impl RouteTable {
-    /// Builds a table; several entries may lead to one route.
+    /// Builds a table. Several entries may have one route.
     ///
     /// # Errors
     ///
-    /// Each entry that ties with an earlier one, in the order given.
+    /// Returns each entry that ties with an earlier one, in the given order.
     pub fn build(entries: impl IntoIterator<Item = RouteEntry>) -> Result<Self, Vec<EqualRoutes>> {
         let mut table = Self::default();
         let ties: Vec<_> = entries.into_iter().filter_map(|entry| table.insert(entry)).collect();
         if ties.is_empty() { Ok(table) } else { Err(ties) }
     }
 
-    /// What must be known of a connection to look it up.
+    /// Returns the facts of a connection that a lookup requires.
     pub fn asks(&self) -> RequiredFacts {
-        self.asks
+        self.required
     }
 
-    /// The route for a connection. `*.x` fits at any depth, and never `x` itself.
-    pub fn find(&self, name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> RouteMatch {
-        let named = name.map_or(RouteMatch::Nothing, |name| self.find_named(name, what));
+    /// Finds the route for a connection. `*.x` matches names at any depth below `x`, and never `x` itself.
+    pub fn find(&self, name: Option<&ServerName>, facts: &ConnectionFacts<'_>) -> RouteMatch {
+        let named = name.map_or(RouteMatch::Nothing, |name| self.find_named(name, facts));
         match (named, self.any) {
-            (RouteMatch::Nothing, Some(slot)) => self.choose(slot, what),
+            (RouteMatch::Nothing, Some(slot)) => self.choose(slot, facts),
             _ => named,
         }
     }
 
-    fn find_named(&self, name: &ServerName, what: &ConnectionFacts<'_>) -> RouteMatch {
+    fn find_named(&self, name: &ServerName, facts: &ConnectionFacts<'_>) -> RouteMatch {
         let text = name.as_str();
-        let exact = self.ask(&self.exact, text, what);
+        let exact = self.look_up(&self.exact, text, facts);
         if exact != RouteMatch::Nothing {
             return exact;
         }
         if !self.child.is_empty()
             && let Some((_, parent)) = text.split_once('.')
         {
-            let child = self.ask(&self.child, parent, what);
+            let child = self.look_up(&self.child, parent, facts);
             if child != RouteMatch::Nothing {
                 return child;
             }
         }
-        let below = self.longest_suffix(text, what);
+        let below = self.longest_suffix(text, facts);
         if below != RouteMatch::Nothing {
             return below;
         }
         let fitting = self.regexes.iter().filter(|(regex, _)| regex.fits(name));
-        first(fitting.map(|(_, slot)| self.choose(*slot, what)))
+        first(fitting.map(|(_, slot)| self.choose(*slot, facts)))
     }
 
-    fn longest_suffix(&self, name: &str, what: &ConnectionFacts<'_>) -> RouteMatch {
+    fn longest_suffix(&self, name: &str, facts: &ConnectionFacts<'_>) -> RouteMatch {
         let too_long = labels(name).saturating_sub(self.suffix_labels + 1);
         let suffixes = name.bytes().zip(1..).filter(|&(byte, _)| byte == b'.').map(|(_, next)| &name[next..]);
-        first(suffixes.skip(too_long).map(|suffix| self.ask(&self.below, suffix, what)))
+        first(suffixes.skip(too_long).map(|suffix| self.look_up(&self.below, suffix, facts)))
     }
 
-    fn ask(&self, map: &HashMap<Box<str>, NameSlot>, name: &str, what: &ConnectionFacts<'_>) -> RouteMatch {
-        map.get(name).map_or(RouteMatch::Nothing, |slot| self.choose(*slot, what))
+    fn look_up(
+        &self,
+        map: &HashMap<Box<str>, NameSlot>,
+        name: &str,
+        facts: &ConnectionFacts<'_>,
+    ) -> RouteMatch {
+        map.get(name).map_or(RouteMatch::Nothing, |slot| self.choose(*slot, facts))
     }
 
-    fn choose(&self, NameSlot(slot): NameSlot, what: &ConnectionFacts<'_>) -> RouteMatch {
+    fn choose(&self, NameSlot(slot): NameSlot, facts: &ConnectionFacts<'_>) -> RouteMatch {
         if slot & GROUP == 0 {
             return RouteMatch::Route(RouteId(slot));
         }
-        self.best((slot & !GROUP) as usize, what)
+        self.best((slot & !GROUP) as usize, facts)
     }
 
-    /// The most specific route of a group that fits. Apart, so that names without conditions do not pay for it.
+    /// Finds the most specific route of a group that matches. It is not inlined, so that lookups of names without
+    /// conditions stay short.
     #[inline(never)]
-    fn best(&self, group: usize, what: &ConnectionFacts<'_>) -> RouteMatch {
+    fn best(&self, group: usize, facts: &ConnectionFacts<'_>) -> RouteMatch {
         let mut best: Option<(Option<RouteRank>, RouteId)> = None;
         let mut is_too_old = false;
         for RouteAlternative { conditions, route, .. } in &self.groups[group] {
-            let rank = match conditions.as_ref().map(|conditions| conditions.fit(what)) {
+            let rank = match conditions.as_ref().map(|conditions| conditions.fit(facts)) {
                 None => None,
                 Some(ConditionFit::Fits(rank)) => Some(rank),
                 Some(fit) => {
@@ -204,7 +210,7 @@ impl RouteTable {
     }
 }
 
-/// The first that is something.
+/// Returns the first result that is not `Nothing`.
 fn first(mut found: impl Iterator<Item = RouteMatch>) -> RouteMatch {
     found.find(|found| *found != RouteMatch::Nothing).unwrap_or(RouteMatch::Nothing)
 }
@@ -213,16 +219,16 @@ fn labels(name: &str) -> usize {
     name.bytes().filter(|&byte| byte == b'.').count() + 1
 }
 
-/// Building.
+/// Construction.
 impl RouteTable {
-    /// Adds an entry, or answers with what it ties with.
+    /// Adds an entry, or returns its tie with an earlier entry.
     fn insert(&mut self, entry: RouteEntry) -> Option<EqualRoutes> {
         let RouteEntry { key, conditions, route } = entry;
         let conditions = conditions.filter(|conditions| !conditions.is_empty());
         if let Some(conditions) = &conditions {
-            let asks = conditions.asks();
-            self.asks.destination |= asks.destination;
-            self.asks.offer |= asks.offer;
+            let required = conditions.asks();
+            self.required.destination |= required.destination;
+            self.required.offer |= required.offer;
         }
         let alternative = RouteAlternative { conditions, route };
         let slots = self.groups.len();
@@ -250,7 +256,7 @@ impl RouteTable {
         None
     }
 
-    /// A slot for what is alone under its name.
+    /// Creates the slot of a name with one route.
     fn alone(&mut self, alternative: RouteAlternative) -> NameSlot {
         if alternative.conditions.is_none() && alternative.route.0 & GROUP == 0 {
             return NameSlot(alternative.route.0);
@@ -271,7 +277,7 @@ impl RouteTable {
         }
     }
 
-    /// The slot of a name, made if it is not there.
+    /// Returns the slot of a name, which is created if it does not exist.
     fn slot_mut(&mut self, key: &RouteKey) -> &mut NameSlot {
         const NEW: NameSlot = NameSlot(0);
         match key {

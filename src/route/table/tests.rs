@@ -59,25 +59,28 @@ fn an_empty_table_finds_nothing() {
 }
 
 #[test]
-fn a_name_of_many_labels_meets_a_short_suffix() {
+fn a_name_of_many_labels_matches_a_short_suffix() {
     let name = format!("{}example.com", "a.".repeat(120));
     assert_eq!(find(&table(&["*.example.com"]), &name), RouteMatch::Route(RouteId(0)));
     assert_eq!(find(&table(&["*.example.org"]), &name), RouteMatch::Nothing);
 }
 
 #[test]
-fn every_tie_is_told_with_both_routes() {
+fn every_tie_is_reported_with_both_routes() {
     let routes = [("a.com", 0), ("*.a.com", 0), ("b.com", 1), ("A.com", 2), ("*.a.com.", 3), ("a.com", 4)];
     let entries =
         routes.iter().map(|&(pattern, route)| RouteEntry::plain(pattern.parse().unwrap(), RouteId(route)));
     let ties = RouteTable::build(entries).unwrap_err();
-    let told: Vec<_> = ties.iter().map(|it| (it.key.to_string(), it.first.0, it.second.0)).collect();
-    assert_eq!(told, [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]);
+    let reported: Vec<_> = ties.iter().map(|it| (it.key.to_string(), it.first.0, it.second.0)).collect();
+    assert_eq!(
+        reported,
+        [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]
+    );
     assert_eq!(ties[1].to_string(), "two routes for `*.a.com` fit equally well");
 }
 
-/// A route by its words: `name`, and conditions as `source=`, `to=`, `alpn=`, `ja4=`, `ech=` and `tls=`, lists
-/// with commas.
+/// Parses a route: `name`, and conditions as `source=`, `to=`, `alpn=`, `ja4=`, `ech=` and `tls=`. Commas separate the
+/// values of a list.
 fn entry(text: &str, route: u32) -> RouteEntry {
     let mut words = text.split(' ');
     let key = match words.next().unwrap() {
@@ -112,14 +115,14 @@ fn build(routes: &[&str]) -> Result<RouteTable, Vec<EqualRoutes>> {
     RouteTable::build(routes.iter().zip(0..).map(|(text, route)| entry(text, route)))
 }
 
-/// A connection by its words, in the same form: `name source=IP to=IP:PORT alpn=... tls=...`.
-fn look(table: &RouteTable, connection: &str) -> RouteMatch {
+/// Looks up a connection in the same form: `name source=IP to=IP:PORT alpn=... tls=...`.
+fn find_in(table: &RouteTable, connection: &str) -> RouteMatch {
     let mut words = connection.split(' ');
     let name = words.next().filter(|name| *name != "-").map(|name| name.parse().unwrap());
     let (mut source, mut destination, mut message) = (None, None, Hello::default());
     for word in words {
-        let (what, value) = word.split_once('=').unwrap();
-        match what {
+        let (key, value) = word.split_once('=').unwrap();
+        match key {
             "source" => source = Some(value.parse().unwrap()),
             "to" => destination = Some(value.parse().unwrap()),
             "alpn" => message.alpn = value.split(',').map(str::to_owned).collect(),
@@ -189,7 +192,7 @@ fn conditions_decide_under_one_name() {
     ];
     let table = build(&routes).unwrap();
     let check = |connection: &str, expected: usize| {
-        let found = match look(&table, connection) {
+        let found = match find_in(&table, connection) {
             RouteMatch::Route(RouteId(route)) => routes[route as usize],
             found => panic!("{connection}: {found:?}"),
         };
@@ -220,8 +223,8 @@ fn conditions_decide_under_one_name() {
     check("1.org alpn=h2", 16);
     check("x.org source=10.0.0.1", 18);
     check("- source=10.0.0.1", 18);
-    assert_eq!(look(&table, "x.org source=11.0.0.1"), RouteMatch::Nothing);
-    assert_eq!(look(&table, "- source=11.0.0.1"), RouteMatch::Nothing);
+    assert_eq!(find_in(&table, "x.org source=11.0.0.1"), RouteMatch::Nothing);
+    assert_eq!(find_in(&table, "- source=11.0.0.1"), RouteMatch::Nothing);
     assert_eq!(table.asks(), RequiredFacts { destination: true, offer: true });
 }
 
@@ -230,13 +233,13 @@ fn too_old_clients_stop_at_their_name() {
     let table =
         build(&["a.com tls=1.3", "*.com", "b.com tls=1.3", "b.com", "c.com tls=1.3 source=10.0.0.0/8"])
             .unwrap();
-    assert_eq!(look(&table, "a.com tls=1.3"), RouteMatch::Route(RouteId(0)));
-    assert_eq!(look(&table, "a.com"), RouteMatch::TooOld);
-    assert_eq!(look(&table, "b.com tls=1.3"), RouteMatch::Route(RouteId(2)));
-    assert_eq!(look(&table, "b.com"), RouteMatch::Route(RouteId(3)));
-    assert_eq!(look(&table, "c.com source=10.0.0.1"), RouteMatch::TooOld);
-    assert_eq!(look(&table, "c.com source=11.0.0.1"), RouteMatch::Route(RouteId(1)));
-    // Without a hello nothing of it is fulfilled.
+    assert_eq!(find_in(&table, "a.com tls=1.3"), RouteMatch::Route(RouteId(0)));
+    assert_eq!(find_in(&table, "a.com"), RouteMatch::TooOld);
+    assert_eq!(find_in(&table, "b.com tls=1.3"), RouteMatch::Route(RouteId(2)));
+    assert_eq!(find_in(&table, "b.com"), RouteMatch::Route(RouteId(3)));
+    assert_eq!(find_in(&table, "c.com source=10.0.0.1"), RouteMatch::TooOld);
+    assert_eq!(find_in(&table, "c.com source=11.0.0.1"), RouteMatch::Route(RouteId(1)));
+    // Without a hello none of these conditions is met.
     assert_eq!(find(&table, "a.com"), RouteMatch::TooOld);
 }
 
@@ -268,8 +271,8 @@ fn ties_are_found() {
     check("* to=:1", "* to=:1,:2", true);
 }
 
-/// The route by the words of the rules: look at every route, keep the best. Names as in the tests below.
-fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFacts<'_>) -> RouteMatch {
+/// Finds the route literally by the rules: compares every route and keeps the best. Names are as in the tests below.
+fn naive(entries: &[RouteEntry], name: Option<&ServerName>, facts: &ConnectionFacts<'_>) -> RouteMatch {
     let level = |entry: &RouteEntry| match (&entry.key, name) {
         (RouteKey::Any, _) => Some((0, 0)),
         (RouteKey::Name(NamePattern::Exact(exact)), Some(name)) => (exact == name).then_some((3, 0)),
@@ -281,7 +284,7 @@ fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFac
         }
         _ => None,
     };
-    let offer = what.offer.unwrap();
+    let offer = facts.offer.unwrap();
     let offered: Vec<&[u8]> = offer.alpn().collect();
     let none = Conditions::default();
     let mut best = None;
@@ -289,7 +292,7 @@ fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFac
     for entry in entries {
         let Some(level) = level(entry) else { continue };
         let conditions = entry.conditions.as_deref().unwrap_or(&none);
-        let source = what.source.and_then(|source| conditions.source.longest(source));
+        let source = facts.source.and_then(|source| conditions.source.longest(source));
         let alpn = offered.iter().position(|name| conditions.alpn.iter().any(|wanted| **wanted == **name));
         let misses = (!conditions.source.is_empty() && source.is_none())
             || (!conditions.alpn.is_empty() && alpn.is_none())
@@ -301,13 +304,13 @@ fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFac
             too_old = too_old.max(Some(level));
             continue;
         }
-        let asked = (
+        let required = (
             source,
             alpn.map(std::cmp::Reverse),
             conditions.ech.is_some(),
             conditions.tls_min.map(|least| least.0),
         );
-        best = best.max(Some((level, asked, entry.route)));
+        best = best.max(Some((level, required, entry.route)));
     }
     match best {
         Some((level, _, route)) if too_old <= Some(level) => RouteMatch::Route(route),
@@ -317,7 +320,7 @@ fn naive(entries: &[RouteEntry], name: Option<&ServerName>, what: &ConnectionFac
 }
 
 proptest! {
-    /// Two letters and few labels, so that names and patterns meet often, and few values of each condition.
+    /// Uses two letters, few labels and few values of each condition, so that names often match patterns.
     #[test]
     fn agrees_with_a_linear_search(
         routes in prop::collection::vec(
@@ -348,7 +351,7 @@ proptest! {
             ech.into_iter().for_each(|ech| text += &format!(" ech={ech}"));
             tls.into_iter().for_each(|tls| text += &format!(" tls={tls}"));
             let new = entry(&text, route);
-            // What ties is left out: that it does is known by another test.
+            // Entries that tie are omitted: another test covers ties.
             if RouteTable::build(entries.iter().cloned().chain([new.clone()])).is_ok() {
                 entries.push(new);
             }
@@ -358,8 +361,8 @@ proptest! {
             let name: Option<ServerName> = name.map(|name| name.parse().unwrap());
             let source: IpAddr = source.parse().unwrap();
             let hello = Hello { alpn: alpn.into_iter().map(str::to_owned).collect(), ech, tls13 }.bytes();
-            let what = ConnectionFacts::new(Some(source), None::<SocketAddr>, Offer::of(&hello));
-            prop_assert_eq!(table.find(name.as_ref(), &what), naive(&entries, name.as_ref(), &what));
+            let facts = ConnectionFacts::new(Some(source), None::<SocketAddr>, Offer::of(&hello));
+            prop_assert_eq!(table.find(name.as_ref(), &facts), naive(&entries, name.as_ref(), &facts));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! JA4, a public fingerprint of TLS clients: what a hello offers, sorted and hashed.
+//! JA4, a public fingerprint of TLS clients: the offer of a hello, sorted and hashed.
 //!
-//! Written from its public description (FoxIO, BSD 3-clause); of the JA4+ family only this one is free.
-//! It is `t`, the highest version, `d` or `i` for with or without a name, how many cipher suites and
-//! extensions, the ends of the first protocol name; then a hash of the sorted suites, then one of the sorted
-//! extensions, without those of name and protocols, and the signature algorithms in their order. GREASE counts
-//! nowhere. It tells kinds of clients apart, not clients; whoever wants to can copy that of another.
+//! The code was written from the public description (FoxIO, BSD 3-clause); of the JA4+ family only JA4 is free.
+//! A fingerprint is `t`, the highest version, `d` or `i` for a hello with or without a name, the numbers of cipher
+//! suites and extensions, and the first and last character of the first protocol name. A hash of the sorted suites
+//! follows, then a hash of the sorted extensions, except name and protocols, and of the signature algorithms in their
+//! order. GREASE values are ignored. A fingerprint identifies a kind of client, not a client, and can be forged.
 
 use std::fmt;
 
@@ -13,13 +13,13 @@ use tls_parser::TlsExtensionType;
 
 use super::offer::{Offer, each_extension, is_grease, numbers};
 
-/// Characters of a fingerprint.
+/// The number of characters in a fingerprint.
 const LENGTH: usize = 36;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Characters of a hash that are kept.
-const KEPT: usize = 12;
+/// The number of characters that are kept of a hash.
+const HASH_LENGTH: usize = 12;
 
 /// A JA4 fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`: lower-case letters, digits, `_`, and the
 /// first and last letter of a protocol name as the client writes it.
@@ -27,17 +27,17 @@ const KEPT: usize = 12;
 pub struct Ja4([u8; LENGTH]);
 
 impl Ja4 {
-    /// Characters of each fingerprint.
+    /// The number of characters in a fingerprint.
     pub const LENGTH: usize = LENGTH;
 
-    /// The fingerprint of a hello.
+    /// Computes the fingerprint of a hello.
     pub fn of(offer: &Offer<'_>) -> Self {
         let mut suites: Vec<u16> = numbers(offer.ciphers).filter(|&suite| !is_grease(suite)).collect();
         let mut kinds: Vec<u16> =
             each_extension(offer.extensions).map(|(kind, _)| kind).filter(|&kind| !is_grease(kind)).collect();
         let counts = [suites.len(), kinds.len()];
-        let apart = [TlsExtensionType::ServerName, TlsExtensionType::ApplicationLayerProtocolNegotiation];
-        kinds.retain(|kind| apart.iter().all(|other| other.0 != *kind));
+        let separate = [TlsExtensionType::ServerName, TlsExtensionType::ApplicationLayerProtocolNegotiation];
+        kinds.retain(|kind| separate.iter().all(|other| other.0 != *kind));
         suites.sort_unstable();
         kinds.sort_unstable();
 
@@ -53,9 +53,9 @@ impl Ja4 {
         Self(text)
     }
 
-    /// The fingerprint as text.
+    /// Returns the fingerprint as text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("ASCII all of it")
+        std::str::from_utf8(&self.0).expect("a fingerprint is ASCII")
     }
 }
 
@@ -71,7 +71,7 @@ impl fmt::Debug for Ja4 {
     }
 }
 
-/// The two characters of the highest version that is offered.
+/// Returns the two characters of the highest version that is offered.
 fn version(offer: &Offer<'_>) -> &'static [u8; 2] {
     match offer.versions().max().map_or(0, |version| version.0) {
         0x0304 => b"13",
@@ -84,8 +84,8 @@ fn version(offer: &Offer<'_>) -> &'static [u8; 2] {
     }
 }
 
-/// The first and the last character of a name; where one of them is neither a letter nor a digit, those of the
-/// name's hexadecimal form.
+/// Returns the first and the last character of a name. If one of them is neither a letter nor a digit, both are taken
+/// from the hexadecimal form of the name.
 fn ends(name: &[u8]) -> [u8; 2] {
     let (Some(&first), Some(&last)) = (name.first(), name.last()) else { return *b"00" };
     if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
@@ -94,21 +94,21 @@ fn ends(name: &[u8]) -> [u8; 2] {
     [DIGITS[usize::from(first >> 4)], DIGITS[usize::from(last & 15)]]
 }
 
-/// At most 99 is told.
+/// Returns the two digits of a count; a count above 99 is written as 99.
 fn two_digits(count: usize) -> [u8; 2] {
     let count = count.min(99) as u8;
     [b'0' + count / 10, b'0' + count % 10]
 }
 
-/// The first characters of the hash of sorted numbers and, behind them, of the signature algorithms in an
-/// extension; zeros where there are no numbers.
-fn hash(sorted: Vec<u16>, algorithms: Option<&[u8]>) -> [u8; KEPT] {
+/// Returns the first characters of the hash of sorted numbers, followed by the signature algorithms of an extension;
+/// zeros if there are no numbers.
+fn hash(sorted: Vec<u16>, algorithms: Option<&[u8]>) -> [u8; HASH_LENGTH] {
     if sorted.is_empty() {
-        return [b'0'; KEPT];
+        return [b'0'; HASH_LENGTH];
     }
     let mut hasher = Sha256::new();
     add(&mut hasher, sorted.into_iter(), "");
-    // The list stands behind its length of two bytes.
+    // The list follows its length of two bytes.
     let algorithms = algorithms.and_then(|content| content.get(2..)).unwrap_or_default();
     add(&mut hasher, numbers(algorithms).filter(|&algorithm| !is_grease(algorithm)), "_");
     let digest = hasher.finalize();
@@ -118,7 +118,7 @@ fn hash(sorted: Vec<u16>, algorithms: Option<&[u8]>) -> [u8; KEPT] {
     })
 }
 
-/// Adds numbers of four hexadecimal digits with commas between, and something before the first.
+/// Hashes numbers as four hexadecimal digits, separated by commas, with `before` before the first.
 fn add(hasher: &mut Sha256, numbers: impl Iterator<Item = u16>, before: &str) {
     let mut separator = before;
     for number in numbers {

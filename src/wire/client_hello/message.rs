@@ -1,8 +1,8 @@
-//! Walks through the body of a ClientHello (RFC 8446, section 4.1.2), each length held to its parent's.
+//! The parser for the body of a ClientHello (RFC 8446, section 4.1.2). Every length must fit into its parent's.
 //!
-//! The walk over the extensions is our own: a walk that stops at contents it dislikes would lose the
-//! server name behind them, and clients send their extensions in any order. Contents that do not matter
-//! here are passed over unread; the length around them is always checked.
+//! The parser of extensions is our own: a parser that stops at contents which it cannot parse would miss a server name
+//! after them, and clients send extensions in any order. Contents that routing does not need are skipped; their length
+//! is always checked.
 
 use tls_parser::{SNIType, TlsExtensionType, parse_tls_extension_sni_hostname};
 
@@ -12,10 +12,10 @@ use crate::wire::server_name::ServerName;
 /// The longest session id (RFC 8446, section 4.1.2).
 const MAX_SESSION_ID: usize = 32;
 
-/// The server name that the hello with this body asks for, or `None` if it asks for none. An IP address is none
-/// (RFC 6066, section 3): clients that put the address they connect to into the extension name no host.
+/// Returns the server name in a hello with this body, if it has one. An IP address is not a name
+/// (RFC 6066, section 3): some clients send the address that they connect to.
 ///
-/// The structure is judged to its end before the name is: a name in a broken hello is not looked at.
+/// The structure is checked to its end before the name, so a malformed hello never has a name.
 pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault> {
     let Some(name) = sent_name(body).map_err(HelloFault::Malformed)? else { return Ok(None) };
     match ServerName::from_client(name) {
@@ -25,12 +25,12 @@ pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault>
     }
 }
 
-/// The name in a hello with this body, whatever its bytes.
+/// Returns the server name in a hello with this body, without a check of its bytes.
 pub(super) fn sent_name(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     server_name_extension(body)?.map(host_name).transpose()
 }
 
-/// The content of the server name extension, if the hello has one.
+/// Returns the content of the server name extension, if the hello has one.
 fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let Some(block) = extensions(body)? else { return Ok(None) };
     match find_server_name::<SIEVE>(block) {
@@ -39,8 +39,8 @@ fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     }
 }
 
-/// Walks over all extensions. With fewer than [`EXACT`] words for the types seen, that one is there twice is
-/// only a suspicion.
+/// Reads all extensions and returns the content of the server name extension. With fewer than [`EXACT`] words for the
+/// types seen, a reported duplicate may be two types with one bit.
 fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = FieldReader(block);
     let mut seen = TypeSet::<WORDS>::new();
@@ -58,7 +58,7 @@ fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, M
     Ok(found)
 }
 
-/// The block of extensions; `None` if the hello ends before it, as those of old clients do.
+/// Returns the block of extensions; `None` if the hello ends before it, as the hellos of old clients do.
 pub(super) fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = FieldReader(body);
     fields.bytes(2 + 32).ok_or(Malformed::Random)?;
@@ -81,11 +81,11 @@ pub(super) fn extensions(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     if fields.is_empty() { Ok(Some(block)) } else { Err(Malformed::TrailingBytes) }
 }
 
-/// The one host name in a server name extension (RFC 6066, section 3).
+/// Returns the one host name in a server name extension (RFC 6066, section 3).
 ///
-/// The list must hold one entry, of type `host_name`. An entry of another type cannot be skipped, since
-/// its length has no defined place; like OpenSSL, and unlike rustls, we refuse it, so that no backend
-/// finds a name where we saw none.
+/// The list must have one entry, of type `host_name`. An entry of another type cannot be skipped, because its length
+/// is not defined. It is refused, as in OpenSSL but not in rustls; otherwise a backend could find a name that routing
+/// did not use.
 fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
     let mut fields = FieldReader(content);
     let list = fields.vector16().filter(|_| fields.is_empty()).ok_or(Malformed::ServerName)?;
@@ -95,7 +95,7 @@ fn host_name(content: &[u8]) -> Result<&[u8], Malformed> {
     }
 }
 
-/// What is left to read of a piece of the message. Every method answers `None` when too little is left.
+/// The unread rest of a part of the message. Every method returns `None` if too few bytes are left.
 pub(super) struct FieldReader<'a>(pub(super) &'a [u8]);
 
 impl<'a> FieldReader<'a> {
@@ -109,34 +109,35 @@ impl<'a> FieldReader<'a> {
         Some(bytes)
     }
 
-    /// A number of two bytes.
+    /// Reads a number of two bytes.
     pub(super) fn number(&mut self) -> Option<u16> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(u16::from_be_bytes(*bytes))
     }
 
-    /// A vector behind its length of one byte.
+    /// Reads a vector after its length of one byte.
     pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let (&length, rest) = self.0.split_first()?;
         self.0 = rest;
         self.bytes(usize::from(length))
     }
 
-    /// A vector behind its length of two bytes.
+    /// Reads a vector after its length of two bytes.
     pub(super) fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.number()?;
         self.bytes(usize::from(length))
     }
 }
 
-/// Words with a bit for each type: 8 KiB, and clearing them would be more than a third of a hello's cost.
+/// The number of words for one bit for each type. They take 8 KiB, and to clear them would be more than a third of the
+/// cost of a hello.
 const EXACT: usize = 1024;
 
-/// Words in which no two of the types in use share a bit, so that hardly any hello is walked over twice.
+/// The number of words with which no two types in use share a bit, so that few hellos are read twice.
 const SIEVE: usize = 16;
 
-/// A set of extension types: a bit for each, shared by those that are equal modulo the number of bits. So
+/// A set of extension types with one bit for each; types that are equal modulo the number of bits share a bit. So
 /// thousands of extensions in one hello cost neither an allocation nor a search.
 struct TypeSet<const WORDS: usize>([u64; WORDS]);
 
@@ -145,7 +146,7 @@ impl<const WORDS: usize> TypeSet<WORDS> {
         TypeSet([0; WORDS])
     }
 
-    /// Adds a type; false if it was there already, or one that shares its bit.
+    /// Adds a type; returns false if the set already has the type, or one with the same bit.
     fn insert(&mut self, kind: u16) -> bool {
         let word = &mut self.0[usize::from(kind / 64) % WORDS];
         let bit = 1 << (kind % 64);
@@ -161,7 +162,7 @@ mod tests {
 
     #[test]
     fn types_in_use_differ_in_the_sieve() {
-        // Those that IANA has numbered in a row, and GREASE (RFC 8701).
+        // The types that IANA has numbered consecutively, and GREASE (RFC 8701).
         let numbered = 0..=64;
         let grease = (0..16).map(|n| 0x0a0a + 0x1010 * n);
         // Protocol settings of two generations, ECH and its name lists, renegotiation, ESNI, QUIC's draft, channel

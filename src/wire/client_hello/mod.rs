@@ -1,17 +1,17 @@
-//! Reads the first message of a TLS client, the ClientHello, out of bytes that keep arriving.
+//! A reader for the first message of a TLS client, the ClientHello, that works on a growing buffer.
 //!
-//! A hello may come in any number of segments and, since a handshake message may be split at will
-//! (RFC 8446, section 5.1), in any number of records. [`HelloReader`] is shown all that has arrived so
-//! far, remembers how far it got, and answers in one of three ways: not yet, a [`ClientHello`], or a
-//! [`HelloFault`]. The answer depends on the bytes alone, never on how they were cut.
+//! A hello may come in any number of segments and, because a handshake message may be split anywhere
+//! (RFC 8446, section 5.1), in any number of records. [`HelloReader`] reads all bytes that have arrived so
+//! far, stores its position, and returns one of three results: incomplete, a [`ClientHello`], or a
+//! [`HelloFault`]. The result depends on the bytes alone, never on how they were cut.
 //!
-//! "Could not read" is never "no name": whoever is taken for a client without a name can end up at
-//! another backend than the one its TLS library asked for. So every length is held to its parent's, and
-//! what is ambiguous is a fault. Of versions only the structure counts: whatever the minor number of a
-//! record or the version inside the hello, the layout is the same.
+//! A hello that cannot be read is never treated as a hello without a name: such a client could reach another backend
+//! than the one that its TLS library requested. So every length must fit into its parent's, and an ambiguous
+//! structure is a fault. Versions do not count: the layout is the same for every minor number of a record and every
+//! version inside the hello.
 //!
-//! Nothing is decrypted and nothing is changed: the caller keeps the bytes and replays them. Bytes behind
-//! the hello (early data, a second message) are not looked at.
+//! Nothing is decrypted and nothing is changed: the caller keeps the bytes and replays them. Bytes after the hello
+//! (early data, a second message) are not read.
 
 mod ja4;
 mod message;
@@ -37,66 +37,66 @@ const MAX_FRAGMENT: u16 = 1 << 14;
 /// Type and length of a handshake message (RFC 8446, section 4).
 const MESSAGE_HEADER: usize = 4;
 
-/// Reads one ClientHello out of a growing buffer.
+/// The reader of one ClientHello in a growing buffer.
 ///
-/// It holds a few counters and no bytes, and looks at each byte once however the bytes are cut: one-byte
-/// segments cost as much in total as one big one. The answer stays the same when it is asked again.
+/// It stores a few counters and no bytes. It reads each byte once, so one-byte segments cost as much in total as one
+/// large segment. A repeated call returns the same result.
 #[derive(Clone, Debug)]
 pub struct HelloReader {
     max_size: usize,
-    /// How many raw bytes have been looked at.
+    /// The number of raw bytes that were read.
     position: usize,
-    /// How many bytes of the record at `position` are still to come; 0 means a header is next.
+    /// The number of bytes left in the record at `position`; 0 if a header is next.
     fragment: usize,
     records: u32,
-    /// The first bytes of the message, as far as `gathered` says.
+    /// The first bytes of the message; `gathered` is their number.
     header: [u8; MESSAGE_HEADER],
-    /// How many handshake bytes have been looked at, record headers not counted.
+    /// The number of handshake bytes that were read, not counting record headers.
     gathered: usize,
 }
 
-/// What a ClientHello says, as far as it matters here.
+/// The fields of a ClientHello that routing needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientHello {
-    /// The name asked for; `None` if the client named none, or an IP address. With Encrypted ClientHello it is the
-    /// outer, public name.
+    /// The server name; `None` if the client sent none, or an IP address. With Encrypted ClientHello it is the outer,
+    /// public name.
     pub server_name: Option<ServerName>,
-    /// How many records the hello came in, at least 1.
+    /// The number of records that contain the hello, at least 1.
     pub records: u32,
-    /// Its size in handshake bytes: the message with its 4-byte header, without record headers.
+    /// The size in handshake bytes: the message with its 4-byte header, without record headers.
     pub size: usize,
 }
 
-/// Why the first bytes are not a ClientHello.
+/// The fault of first bytes that are not a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HelloFault {
-    /// The first bytes are no TLS handshake record. An SSL 2 style hello counts as this too.
-    #[error("the client does not speak TLS")]
+    /// The first bytes are not a TLS handshake record. A hello in the form of SSL 2 is this fault too.
+    #[error("the first bytes are not TLS")]
     NotTls,
-    /// It began as TLS, and then broke the protocol.
+    /// The bytes began as TLS, but are not valid.
     #[error("the hello is malformed: {0}")]
     Malformed(Malformed),
-    /// The hello, or the records it comes in, passes the limit the reader was made with.
+    /// The hello, or its records, exceeds the limit of the reader.
     #[error("the hello is too large")]
     TooLarge,
-    /// The hello is well-formed, but asks for what is not a host name.
-    #[error("the hello asks for a bad server name: {0}")]
+    /// The hello is well-formed, but its server name is not a host name.
+    #[error("the hello has a bad server name: {0}")]
     BadName(NameFault),
 }
 
-/// What in a hello is malformed.
+/// The malformed part of a hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// A record of another type (an alert, data) stands before the end of the hello.
-    #[error("a record of another type came before its end")]
+    /// A record of another type (an alert, data) came before the end of the hello.
+    #[error("a record of another type came before the end of the hello")]
     RecordType,
     /// A later record has another major version than 3.
     #[error("a record has an unknown version")]
     RecordVersion,
-    /// A record without content, which RFC 8446, section 5.1 forbids for handshake messages.
+    /// A record is empty, which RFC 8446, section 5.1 forbids for handshake messages.
     #[error("a record is empty")]
     EmptyRecord,
-    /// A record longer than 16,384 bytes.
+    /// A record is longer than 16,384 bytes.
     #[error("a record is longer than {MAX_FRAGMENT} bytes")]
     LongRecord,
     /// The first handshake message is not a ClientHello.
@@ -108,36 +108,36 @@ pub enum Malformed {
     /// The session id is cut off, or longer than 32 bytes.
     #[error("the session id is cut off or too long")]
     SessionId,
-    /// The cipher suites are cut off, none, or not a whole number of them.
+    /// The cipher suites are cut off, empty, or of odd length.
     #[error("the cipher suites are cut off, empty or of odd length")]
     CipherSuites,
-    /// The compression methods are cut off, or none.
+    /// The compression methods are cut off or empty.
     #[error("the compression methods are cut off or empty")]
     Compression,
     /// The block of extensions is cut off.
     #[error("the extensions are cut off")]
     Extensions,
-    /// Bytes stand behind the block of extensions.
+    /// Bytes follow the block of extensions.
     #[error("bytes follow the extensions")]
     TrailingBytes,
     /// One extension is cut off.
     #[error("an extension is cut off")]
     Extension,
     /// Two extensions have the same type, which RFC 8446, section 4.2 forbids.
-    #[error("an extension is there twice")]
+    #[error("an extension occurs twice")]
     DuplicateExtension,
-    /// The server name extension is not one list with one host name in it.
+    /// The server name extension is not a list of exactly one host name.
     #[error("the server name extension does not hold exactly one host name")]
     ServerName,
 }
 
 impl HelloReader {
-    /// The usual limit for a hello: 16 KiB, the size of one full record and the limit of most TLS
-    /// servers. Hellos with post-quantum keys are near 2 KiB.
+    /// The usual limit for a hello: 16 KiB, which is the size of one full record and the limit of most TLS servers.
+    /// Hellos with post-quantum keys have about 2 KiB.
     pub const DEFAULT_MAX_SIZE: usize = MAX_FRAGMENT as usize;
 
-    /// A reader that refuses hellos of more than `max_size` handshake bytes, the message's 4-byte header
-    /// included. A limit below [`HelloReader::DEFAULT_MAX_SIZE`] refuses hellos that fit one record.
+    /// Creates a reader that refuses hellos of more than `max_size` handshake bytes, including the 4-byte header of the
+    /// message. A limit below [`HelloReader::DEFAULT_MAX_SIZE`] refuses some hellos that fit into one record.
     pub fn new(max_size: usize) -> HelloReader {
         HelloReader {
             max_size,
@@ -149,23 +149,23 @@ impl HelloReader {
         }
     }
 
-    /// How many raw bytes, record headers included, are enough for an answer: six times the limit, as
-    /// the shortest record holds one byte behind its header of five. A buffer of this size never fills
-    /// up while the answer is still "not yet".
+    /// Returns the number of raw bytes, including record headers, that always suffice for a result. It is six times the
+    /// limit, because the shortest record has a header of five bytes and one byte of content. A buffer of this size
+    /// never fills up while the hello is incomplete.
     pub fn max_raw(&self) -> usize {
         self.max_size.saturating_mul(RECORD_HEADER + 1)
     }
 
-    /// Reads on in `raw`: all bytes received so far, which only ever get more from call to call.
-    /// `Ok(None)` means that the hello is not whole yet.
+    /// Continues to read in `raw`, which are all bytes received so far; each call must pass the bytes of the last call
+    /// and more. Returns `None` while the hello is incomplete.
     ///
     /// # Errors
     ///
-    /// A [`HelloFault`] as soon as the bytes show it: who does not speak TLS is known by the first byte.
+    /// Returns a [`HelloFault`] as soon as the bytes show it. The first byte shows a client that does not use TLS.
     pub fn read(&mut self, raw: &[u8]) -> Result<Option<ClientHello>, HelloFault> {
         let within = &raw[..raw.len().min(self.max_raw())];
         let Some(size) = self.gather(within)? else {
-            // That no record is empty already implies this bound; it must not rest on that alone.
+            // No record is empty, which already implies this bound. The explicit check does not depend on that.
             return if raw.len() < self.max_raw() { Ok(None) } else { Err(HelloFault::TooLarge) };
         };
         let message = message_in(within, self.records, size);
@@ -173,19 +173,19 @@ impl HelloReader {
         Ok(Some(ClientHello { server_name, records: self.records, size }))
     }
 
-    /// The name that a whole hello asks for, byte by byte as it was sent, so that it can be shown where
-    /// [`HelloReader::read`] answered [`HelloFault::BadName`], or without a name. It is hostile until proven otherwise.
+    /// Returns the server name of a whole hello exactly as it was sent. It serves logs if [`HelloReader::read`]
+    /// returned [`HelloFault::BadName`], or no name. The bytes may be hostile.
     ///
-    /// `raw` is what was last read. `None` if the hello is not whole, is malformed or asks for no name.
+    /// `raw` must be the bytes of the last `read`. Returns `None` if the hello is incomplete or malformed, or has no
+    /// name.
     pub fn sent_name(&self, raw: &[u8]) -> Option<Box<[u8]>> {
         let size = self.message_size().ok().flatten().filter(|&size| self.gathered >= size)?;
         let message = message_in(raw, self.records, size);
         message::sent_name(body(&message)).ok().flatten().map(Box::from)
     }
 
-    /// Walks over records and fragments up to the end of the hello, and answers its size once it is
-    /// whole. Each check happens at the earliest byte that decides it, so that the first fault in the
-    /// order of the bytes is the answer for any segmentation.
+    /// Reads records and fragments up to the end of the hello; returns its size once it is whole. Each check happens at
+    /// the earliest byte that decides it, so every segmentation gives the first fault in the order of the bytes.
     fn gather(&mut self, raw: &[u8]) -> Result<Option<usize>, HelloFault> {
         loop {
             if let Some(size) = self.message_size()?
@@ -207,8 +207,8 @@ impl HelloReader {
         }
     }
 
-    /// Judges the record header that `rest` starts with, as far as it is there, and answers the length
-    /// of the fragment behind it.
+    /// Checks the bytes of the record header at the start of `rest`; returns the length of the fragment after it once
+    /// the header is whole.
     fn record_header(&self, rest: &[u8]) -> Result<Option<usize>, HelloFault> {
         let fault = |later| if self.records == 0 { HelloFault::NotTls } else { HelloFault::Malformed(later) };
         if rest.first().is_some_and(|&byte| byte != TlsRecordType::Handshake.0) {
@@ -225,17 +225,17 @@ impl HelloReader {
         }
     }
 
-    /// Counts a piece of the current fragment as looked at, keeping what belongs to the message header.
+    /// Counts a piece of the current fragment as read, and stores the bytes of the message header.
     fn pass(&mut self, piece: &[u8]) {
-        for (place, &byte) in self.header.iter_mut().skip(self.gathered).zip(piece) {
-            *place = byte;
+        for (stored, &byte) in self.header.iter_mut().skip(self.gathered).zip(piece) {
+            *stored = byte;
         }
         self.gathered += piece.len();
         self.position += piece.len();
         self.fragment -= piece.len();
     }
 
-    /// The size of the whole message with its header, once the header is there.
+    /// Returns the size of the whole message with its header, once the header has arrived.
     fn message_size(&self) -> Result<Option<usize>, HelloFault> {
         let [kind, high, middle, low] = self.header;
         if self.gathered > 0 && kind != u8::from(TlsHandshakeType::ClientHello) {
@@ -251,14 +251,14 @@ impl HelloReader {
 }
 
 impl ClientHello {
-    /// The whole message with its header, for [`Offer::of`]: in place if it came in one record, else put together.
-    /// `raw` is what it was read from.
+    /// Returns the whole message with its header, for [`Offer::of`]: borrowed if it came in one record, else joined.
+    /// `raw` must be the bytes that it was read from.
     pub fn message<'a>(&self, raw: &'a [u8]) -> Cow<'a, [u8]> {
         message_in(raw, self.records, self.size)
     }
 }
 
-/// The whole message: in place if it came in one record, as nearly all do, else put together.
+/// Returns the whole message: borrowed if it came in one record, as nearly all do, else joined.
 fn message_in(raw: &[u8], records: u32, size: usize) -> Cow<'_, [u8]> {
     if records == 1 {
         let end = raw.len().min(RECORD_HEADER + size);
@@ -266,26 +266,26 @@ fn message_in(raw: &[u8], records: u32, size: usize) -> Cow<'_, [u8]> {
     }
     let mut message = Vec::with_capacity(size);
     let mut rest = raw;
-    while let Ok((behind, header)) = parse_tls_record_header(rest)
+    while let Ok((after_header, header)) = parse_tls_record_header(rest)
         && message.len() < size
     {
-        let (fragment, next) = behind.split_at(behind.len().min(usize::from(header.len)));
+        let (fragment, next) = after_header.split_at(after_header.len().min(usize::from(header.len)));
         message.extend_from_slice(&fragment[..fragment.len().min(size - message.len())]);
         rest = next;
     }
     Cow::Owned(message)
 }
 
-/// A message without its header.
+/// Returns a message without its header.
 fn body(message: &[u8]) -> &[u8] {
     message.get(MESSAGE_HEADER..).unwrap_or_default()
 }
 
 impl HelloFault {
-    /// The alert that tells the client; `None` for a peer that speaks no TLS and so could not read one.
+    /// Returns the alert for the client; `None` for a peer that does not use TLS and so cannot read an alert.
     ///
-    /// Where RFC 8446 names the alert (sections 5 and 5.1) it is that one. A hello that is too large
-    /// gets what rustls sends, and a bad name gets what OpenSSL sends.
+    /// If RFC 8446 defines the alert (sections 5 and 5.1), it is that one. For a hello that is too large it is the
+    /// alert that rustls sends, and for a bad name the alert that OpenSSL sends.
     pub fn alert(self) -> Option<Alert> {
         match self {
             HelloFault::NotTls => None,

@@ -1,40 +1,40 @@
-//! The body of an HTTP answer: where it ends, and whether something is in it.
+//! The body of an HTTP answer: its end, and the search for the expected content.
 //!
-//! At most [`MOST_BODY`] bytes of it are kept and searched.
+//! At most [`MOST_BODY`] bytes of a body are stored and searched.
 
 use super::http::BodyMatch;
 use super::{ALIVE, DialogueFault, DialogueReply, MORE, ServerEnd};
 
-/// Bytes of a body that are read.
+/// The most bytes of a body that are read.
 pub const MOST_BODY: usize = 64 * 1024;
 
-/// The line before a chunk: its length, and perhaps extensions, which nothing uses.
+/// The longest line before a chunk. It has the length, and perhaps extensions, which are ignored.
 const LONGEST_SIZE_LINE: usize = 256;
 
-/// Where a body ends (RFC 9112, section 6.3).
+/// The framing of a body, which determines its end (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Where the connection does.
+    /// The body ends with the connection.
     UntilClose,
-    /// Behind so many bytes.
+    /// The body ends after this number of further bytes.
     Length(usize),
-    /// Behind the last chunk.
+    /// The body ends after the last chunk.
     Chunked(ChunkPart),
 }
 
-/// What comes next of a body in chunks.
+/// The next part of a body in chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkPart {
     /// The line with the length of the next chunk.
     Size,
-    /// So many bytes of a chunk.
+    /// This number of further bytes of a chunk.
     Data(usize),
-    /// The end of the line behind a chunk.
+    /// The end of the line after a chunk.
     LineEnd,
 }
 
 impl Framing {
-    /// The framing that a head announces.
+    /// Returns the framing that a head announces.
     pub(super) fn of_head(head: &[u8]) -> Result<Self, DialogueFault> {
         let mut framing = Self::UntilClose;
         for line in head.split(|&byte| byte == b'\n').skip(1) {
@@ -42,7 +42,7 @@ impl Framing {
             let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let value = value.trim_ascii();
             if name.eq_ignore_ascii_case(b"transfer-encoding") && !value.eq_ignore_ascii_case(b"identity") {
-                // It goes before a length.
+                // It takes precedence over a length.
                 return Ok(Self::Chunked(ChunkPart::Size));
             }
             if name.eq_ignore_ascii_case(b"content-length") {
@@ -53,7 +53,8 @@ impl Framing {
         Ok(framing)
     }
 
-    /// Moves bytes of the body from `input` to `body`: how many bytes of the input were used, none if more must come.
+    /// Moves bytes of the body from `input` to `body`; returns the number of used bytes of the input, 0 if more are
+    /// needed.
     fn decode(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<usize, DialogueFault> {
         let mut take = |most: usize| {
             let count = input.len().min(most);
@@ -96,7 +97,7 @@ impl Framing {
     }
 }
 
-/// The length in the line before a chunk.
+/// Parses the length in the line before a chunk.
 fn chunk_size(line: &[u8]) -> Option<usize> {
     let digits = line.split(|&byte| byte == b';').next()?.trim_ascii();
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -105,24 +106,24 @@ fn chunk_size(line: &[u8]) -> Option<usize> {
     usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// A body that is read.
+/// A body that is being read.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
     expected: BodyMatch,
     framing: Framing,
-    heard: Vec<u8>,
-    /// So many of its bytes were searched before.
+    received: Vec<u8>,
+    /// The number of bytes that were searched before.
     searched: usize,
 }
 
 impl Body {
     pub(super) fn new(expected: BodyMatch, framing: Framing) -> Self {
-        Self { expected, framing, heard: Vec::new(), searched: 0 }
+        Self { expected, framing, received: Vec::new(), searched: 0 }
     }
 
-    /// What came of it.
-    pub(super) fn heard(&self) -> &[u8] {
-        &self.heard
+    /// Returns the received bytes of the body.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
     }
 
     pub(super) fn receive(
@@ -131,8 +132,8 @@ impl Body {
         end: Option<ServerEnd>,
     ) -> Result<DialogueReply, DialogueFault> {
         let (mut used, mut fault) = (0, None);
-        while self.heard.len() < MOST_BODY {
-            match self.framing.decode(&input[used..], &mut self.heard) {
+        while self.received.len() < MOST_BODY {
+            match self.framing.decode(&input[used..], &mut self.received) {
                 Ok(0) => break,
                 Ok(more) => used += more,
                 Err(broken) => {
@@ -141,10 +142,10 @@ impl Body {
                 }
             }
         }
-        self.heard.truncate(MOST_BODY);
+        self.received.truncate(MOST_BODY);
         let is_closed = end == Some(ServerEnd::Closed);
         let is_whole = self.framing == Framing::Length(0)
-            || self.heard.len() >= MOST_BODY
+            || self.received.len() >= MOST_BODY
             || (is_closed && self.framing == Framing::UntilClose);
         if self.is_found(is_whole || is_closed || fault.is_some()) {
             return Ok(ALIVE);
@@ -153,20 +154,20 @@ impl Body {
             (Some(fault), _, _) => Err(fault),
             (None, true, _) => Err(DialogueFault::Unexpected),
             (None, false, 0) => Ok(MORE),
-            (None, false, used) => Ok(DialogueReply::Hear { used }),
+            (None, false, used) => Ok(DialogueReply::Read { used }),
         }
     }
 
-    /// Whether the expected is in what came. A pattern is tried once, at the end: what it matches may depend on all that
-    /// follows.
+    /// Returns true if the received bytes match. A pattern is tried once, at the end, because its match may depend on
+    /// all bytes after it.
     fn is_found(&mut self, is_end: bool) -> bool {
         match &self.expected {
             BodyMatch::Contains(bytes) => {
                 let from = self.searched.saturating_sub(bytes.len().saturating_sub(1));
-                self.searched = self.heard.len();
-                self.heard[from..].windows(bytes.len().max(1)).any(|window| window == &bytes[..])
+                self.searched = self.received.len();
+                self.received[from..].windows(bytes.len().max(1)).any(|window| window == &bytes[..])
             }
-            BodyMatch::Matches(pattern) => is_end && pattern.is_in(&self.heard),
+            BodyMatch::Matches(pattern) => is_end && pattern.is_in(&self.received),
         }
     }
 }

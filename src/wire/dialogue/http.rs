@@ -1,4 +1,4 @@
-//! HTTP/1.1: one request, of whose answer the status is read, and the body if something is expected of it.
+//! HTTP/1.1: one request, and the status of its answer; the body is read only if an expectation is configured for it.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -10,37 +10,37 @@ use super::{ALIVE, DialogueFault, DialogueReply, MORE, MOST_HEARD, ServerEnd, ma
 
 const VERSION: &[u8] = b"HTTP/1.";
 
-/// The version's last digit and a space, three digits of status, and what ends them.
+/// The length of the needed part of a status line: the version and a space, three digits, and the byte after them.
 const STATUS_LINE: usize = VERSION.len() + 2 + 3 + 1;
 
-/// What is asked, and what must be answered.
+/// The request of an HTTP check, and its expected answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpScript {
     /// The method, such as `GET`.
     pub method: Arc<str>,
-    /// What is asked for; begins with a slash.
+    /// The path of the request; begins with a slash.
     pub path: Arc<str>,
-    /// The `Host` header; `None` sends the address that is asked.
+    /// The `Host` header; with `None` it is the address of the server.
     pub host: Option<Arc<str>>,
-    /// Further headers, in this order. They go before those that are sent by themselves.
+    /// Further headers, in this order. They replace default headers of the same name.
     pub headers: Vec<(Arc<str>, Arc<str>)>,
-    /// Statuses that count as alive.
+    /// The statuses that count as alive.
     pub expect: Vec<RangeInclusive<u16>>,
-    /// What must be in the body, if anything.
+    /// The expected content of the body, if any.
     pub body: Option<BodyMatch>,
 }
 
-/// What must be in a body.
+/// The expected content of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyMatch {
-    /// These bytes, anywhere.
+    /// The body contains these bytes.
     Contains(Arc<[u8]>),
-    /// Something that this matches.
+    /// The body matches this pattern.
     Matches(BytePattern),
 }
 
 impl Default for HttpScript {
-    /// `GET /`, alive by a status from 200 to 399.
+    /// Returns a request `GET /` that expects a status from 200 to 399.
     fn default() -> Self {
         Self {
             method: "GET".into(),
@@ -54,12 +54,12 @@ impl Default for HttpScript {
 }
 
 impl HttpScript {
-    /// The request, to the host that is asked.
+    /// Returns the bytes of the request.
     pub(super) fn request(&self, authority: &str) -> Vec<u8> {
         let host = self.host.as_deref().unwrap_or(authority);
         let mut request = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", self.method, self.path);
         let is_given = |name: &str| self.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
-        // A request that could have a body says that it has none.
+        // A method that may have a body needs an explicit length of 0.
         let length = ("Content-Length", "0");
         let has_body = !["GET", "HEAD", "OPTIONS", "DELETE"].contains(&&*self.method);
         let own = [("User-Agent", "pointsman"), ("Accept", "*/*"), ("Connection", "close")];
@@ -77,12 +77,12 @@ impl HttpScript {
     }
 }
 
-/// Where a request stands.
+/// The state of a request.
 #[derive(Clone, Debug)]
 pub(super) struct HttpState {
     script: Arc<HttpScript>,
     head: HeadSearch,
-    /// The body, once its head is read.
+    /// The body, once the head is read.
     body: Option<Body>,
 }
 
@@ -93,48 +93,48 @@ impl HttpState {
 
     pub(super) fn receive(
         &mut self,
-        heard: &[u8],
+        received: &[u8],
         end: Option<ServerEnd>,
     ) -> Result<DialogueReply, DialogueFault> {
         if let Some(body) = &mut self.body {
-            return body.receive(heard, end);
+            return body.receive(received, end);
         }
-        let Some(status) = status(heard)? else { return Ok(MORE) };
+        let Some(status) = status(received)? else { return Ok(MORE) };
         match status {
-            // Hints before the answer itself; 101 would be the end of HTTP.
+            // Other 1xx statuses come before the answer itself; after 101 the protocol is not HTTP.
             101 => return Err(DialogueFault::Unexpected),
-            100..=199 => return Ok(DialogueReply::Hear { used: self.head.end(heard).unwrap_or(0) }),
+            100..=199 => return Ok(DialogueReply::Read { used: self.head.end(received).unwrap_or(0) }),
             _ if !self.script.expects(status) => return Err(DialogueFault::Unexpected),
             _ => {}
         }
         let Some(expected) = &self.script.body else { return Ok(ALIVE) };
-        let Some(used) = self.head.end(heard) else {
-            return if heard.len() < MOST_HEARD { Ok(MORE) } else { Err(DialogueFault::Endless) };
+        let Some(used) = self.head.end(received) else {
+            return if received.len() < MOST_HEARD { Ok(MORE) } else { Err(DialogueFault::Endless) };
         };
         let framing = match status {
-            // They have no body (RFC 9110, sections 15.3.5 and 15.4.5).
+            // Answers with these statuses have no body (RFC 9110, sections 15.3.5 and 15.4.5).
             204 | 304 => Framing::Length(0),
-            _ => Framing::of_head(&heard[..used])?,
+            _ => Framing::of_head(&received[..used])?,
         };
         self.body = Some(Body::new(expected.clone(), framing));
-        Ok(DialogueReply::Hear { used })
+        Ok(DialogueReply::Read { used })
     }
 
-    /// What of the body was heard, once there is some.
-    pub(super) fn words(&self) -> Option<&[u8]> {
-        self.body.as_ref().map(Body::heard).filter(|body| !body.is_empty())
+    /// Returns the received part of the body, if it is not empty.
+    pub(super) fn body(&self) -> Option<&[u8]> {
+        self.body.as_ref().map(Body::received).filter(|body| !body.is_empty())
     }
 }
 
-/// The status, once it is whole.
-fn status(heard: &[u8]) -> Result<Option<u16>, DialogueFault> {
-    if !may_begin(heard, VERSION) {
+/// Returns the status, once it is whole.
+fn status(received: &[u8]) -> Result<Option<u16>, DialogueFault> {
+    if !may_begin(received, VERSION) {
         return Err(DialogueFault::Unexpected);
     }
     let Some(&[minor, b' ', a, b, c, end]) =
-        heard.get(VERSION.len()..STATUS_LINE).and_then(|rest| rest.first_chunk::<6>())
+        received.get(VERSION.len()..STATUS_LINE).and_then(|rest| rest.first_chunk::<6>())
     else {
-        return if heard.len() < STATUS_LINE { Ok(None) } else { Err(DialogueFault::Unexpected) };
+        return if received.len() < STATUS_LINE { Ok(None) } else { Err(DialogueFault::Unexpected) };
     };
     let digits = [a, b, c];
     let is_status = minor.is_ascii_digit()
@@ -144,8 +144,7 @@ fn status(heard: &[u8]) -> Result<Option<u16>, DialogueFault> {
     if is_status { Ok(Some(status)) } else { Err(DialogueFault::Unexpected) }
 }
 
-/// Finds the end of a head in bytes that come one after the other. Each byte is looked at once, but for the last two
-/// before each read.
+/// Finds the end of a head that arrives in pieces. Each byte is read once, except the last two before each piece.
 #[derive(Clone, Debug, Default)]
 struct HeadSearch {
     /// No end begins before this byte.
@@ -153,12 +152,13 @@ struct HeadSearch {
 }
 
 impl HeadSearch {
-    /// Returns the length of a head with the empty line that ends it; `None` if more must come. `heard` begins with the
-    /// bytes of the call before, unless that found an end. A line may end in a bare line feed (RFC 9112, section 2.2).
-    fn end(&mut self, heard: &[u8]) -> Option<usize> {
-        let from = std::mem::replace(&mut self.searched, heard.len().saturating_sub(2));
-        let mut line_feeds = (from..heard.len()).filter(|&at| heard[at] == b'\n');
-        let end = line_feeds.find_map(|at| match heard[at + 1..] {
+    /// Returns the length of a head, including the empty line that ends it; `None` if more bytes must come. `received`
+    /// begins with the bytes of the call before, unless that call found an end. A line may end in a bare line feed
+    /// (RFC 9112, section 2.2).
+    fn end(&mut self, received: &[u8]) -> Option<usize> {
+        let from = std::mem::replace(&mut self.searched, received.len().saturating_sub(2));
+        let mut line_feeds = (from..received.len()).filter(|&at| received[at] == b'\n');
+        let end = line_feeds.find_map(|at| match received[at + 1..] {
             [b'\n', ..] => Some(at + 2),
             [b'\r', b'\n', ..] => Some(at + 3),
             _ => None,

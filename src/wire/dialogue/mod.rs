@@ -1,12 +1,12 @@
-//! Dialogues that show whether a server is alive: what to say, what must be heard, when it is enough.
+//! Dialogues of health checks: the messages to send to a server, and the answers that show that it is alive.
 //!
-//! Pure: a [`Dialogue`] is told what has arrived and answers what to do [`DialogueStep`]. The answer depends on
-//! the bytes alone, never on how they were cut; only a pattern that looks at what follows it may depend on that. Each protocol has a file of its own that says what counts
-//! as alive; none goes further than it must, and none needs a secret.
+//! Pure: a [`Dialogue`] receives the bytes that arrived and returns the next [`DialogueStep`]. The result depends on
+//! the bytes alone, never on how they were cut; the only exception is a pattern that depends on the bytes after its
+//! match. Each protocol has a file that defines which answers count as alive. No dialogue is longer than necessary,
+//! and none needs a secret.
 //!
-//! Input is bounded: a dialogue that has heard [`MOST_HEARD`] bytes and is not satisfied has failed; where a body is
-//! read, [`MOST_BODY`] bytes more.
-//! Time is the caller's to bound.
+//! Input is bounded: a dialogue fails after [`MOST_HEARD`] bytes without the expected answer; if a body is read, the
+//! bound is [`MOST_BODY`] bytes more. The caller must bound the time.
 
 mod body;
 pub mod http;
@@ -29,128 +29,130 @@ pub use http::{BodyMatch, HttpScript};
 pub use pattern::{BytePattern, PatternFault};
 pub use send_expect::ScriptStep;
 
-/// Bytes that a server may send in one dialogue. A greeting or a status line has a few hundred.
+/// The most bytes that a server may send in one dialogue. A greeting or a status line has a few hundred.
 pub const MOST_HEARD: usize = 16 * 1024;
 
-/// Which dialogue, with its settings.
+/// The kind of a dialogue with its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Script {
-    /// A ClientHello of TLS 1.2 and 1.3 is sent. Alive: the server answers with a ServerHello. Not: an
-    /// alert, or anything else. Nothing is negotiated to its end and no certificate is judged.
+    /// TLS. A ClientHello of TLS 1.2 and 1.3 is sent. Alive: the answer is a ServerHello. Not alive: an alert, or any
+    /// other answer. The handshake is not completed and no certificate is verified.
     Tls {
-        /// The name in the hello; `None` sends none.
+        /// The server name in the hello; with `None` the hello has none.
         server_name: Option<ServerName>,
     },
-    /// Steps in the operator's words. Alive: all are done.
+    /// Steps that the operator wrote. Alive: all steps succeeded.
     SendExpect(Arc<[ScriptStep]>),
-    /// A request of HTTP/1.1. Alive: one of the expected statuses, and what is expected of the body.
+    /// A request of HTTP/1.1. Alive: the status is one of the expected ones, and the body matches.
     Http(Arc<HttpScript>),
-    /// PostgreSQL. Alive, without a user: its SSLRequest is answered by `S` or `N` alone. With one: it asks that
-    /// user to prove himself, or lets him in, perhaps behind notices, or there is an error whose class is not 57P,
-    /// which says that it is starting, stopping or recovering.
+    /// PostgreSQL. Alive without a user: the answer to an SSLRequest is `S` or `N` alone. Alive with a user: the server
+    /// requests authentication or accepts the user, perhaps after notices, or sends an error of another class than 57P.
+    /// Class 57P means that the server is starting, stopping or recovering.
     Postgres {
-        /// Who seems to log in; no password is sent.
+        /// The user in the startup message; no password is sent.
         user: Option<Arc<str>>,
     },
-    /// MySQL or MariaDB. Alive, without a user: it greets. With one: it lets that user in without a
-    /// password. An error in place of either is none: it says "too many connections" or "blocked".
+    /// MySQL or MariaDB. Alive without a user: the server sends its greeting. Alive with a user: the server accepts the
+    /// user without a password. An error instead means "too many connections" or "blocked".
     Mysql {
-        /// Who logs in.
+        /// The user that logs in.
         user: Option<Arc<str>>,
     },
-    /// Redis or what speaks its protocol. Alive: PING is answered by `+PONG`, or by `-NOAUTH` where a
-    /// password is asked for. Not: other errors, such as `-LOADING` and `-MASTERDOWN`.
+    /// Redis, or another server with its protocol. Alive: the answer to PING is `+PONG`, or `-NOAUTH` if the server
+    /// requires a password. Not alive: other errors, such as `-LOADING` and `-MASTERDOWN`.
     Redis,
-    /// SMTP, LMTP or what else greets with 220. Alive: that greeting. Not: 421, 554 and others.
+    /// SMTP, LMTP, or another protocol with a 220 greeting. Alive: this greeting. Not alive: 421, 554 and others.
     Smtp,
-    /// MQTT 3.1.1. Alive: CONNECT is answered by a CONNACK, also one that refuses the client. Not: one that
-    /// says that the server is unavailable.
+    /// MQTT 3.1.1. Alive: the answer to CONNECT is a CONNACK, even one that refuses the client. Not alive: a CONNACK
+    /// with the code "server unavailable".
     Mqtt,
     /// SSH. Alive: the server identifies itself as version 2.
     Ssh,
 }
 
-/// What to do next in a dialogue.
+/// The next step of a dialogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DialogueStep {
-    /// Send these bytes, then ask again.
+    /// Send these bytes, then call [`Dialogue::go_on`] again.
     Send(Cow<'static, [u8]>),
-    /// Read, hand over what was read to [`Dialogue::receive`] or an end to [`Dialogue::closed`], then ask again.
+    /// Read, pass the bytes to [`Dialogue::receive`] or report an end by [`Dialogue::closed`], then call
+    /// [`Dialogue::go_on`] again.
     Read,
-    /// The same, but wait only for a moment; if nothing comes, call [`Dialogue::silent`] and ask again. It may be
-    /// enough that the server has nothing more to say.
+    /// Read as in [`DialogueStep::Read`], but wait only for a moment; if no bytes come, call [`Dialogue::silent`]. A
+    /// server that sends nothing more may have succeeded.
     Listen,
-    /// The server is alive; close.
+    /// The server is alive; close the connection.
     Done,
 }
 
-/// Why a server is not taken for alive.
+/// The fault for which a server does not count as alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialogueFault {
-    /// It said something else than what shows that it works.
+    /// The server sent another answer than the expected ones.
     #[error("unexpected answer")]
     Unexpected,
-    /// It said too much, and still not what was waited for.
+    /// The server sent too many bytes without the expected answer.
     #[error("more than {MOST_HEARD} bytes without the expected answer")]
     Endless,
-    /// It closed before it had answered.
+    /// The server closed before it answered.
     #[error("closed before it answered")]
     Closed,
-    /// It refused the hello with this TLS alert.
+    /// The server refused the hello with this TLS alert.
     #[error("TLS alert {0}")]
     TlsAlert(u8),
 }
 
-/// A dialogue under way.
+/// One dialogue in progress.
 #[derive(Clone, Debug)]
 pub struct Dialogue {
-    talk: DialogueState,
-    /// What is to be sent before anything else happens.
-    say: Cow<'static, [u8]>,
-    /// What was heard and not yet understood.
-    heard: Vec<u8>,
-    /// All that was heard, and the most that may be.
+    state: DialogueState,
+    /// The bytes to send before the next step.
+    outgoing: Cow<'static, [u8]>,
+    /// The received bytes that are not yet consumed.
+    received: Vec<u8>,
+    /// The number of all received bytes.
     total: usize,
+    /// The upper bound of `total`.
     most: usize,
-    /// Whether the server says no more, as far as is known.
+    /// The reason for which no more bytes are expected, if any.
     end: Option<ServerEnd>,
     is_done: bool,
 }
 
-/// Why a server says no more.
+/// The reason for which a server sends no more bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerEnd {
-    /// It has not said anything for a moment.
+    /// The server has sent nothing for a moment.
     Silent,
-    /// It has closed.
+    /// The server has closed.
     Closed,
-    /// It has said the most that it may.
+    /// The server has sent as much as it may.
     Full,
 }
 
-/// What one protocol makes of the bytes it has not yet understood.
+/// The result of parsing the bytes that are not yet consumed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum DialogueReply {
-    /// The first `used` bytes are done with. If there were any, the rest may tell more; else more must come.
-    Hear { used: usize },
-    /// The first `used` bytes are done with, and this is the reply.
-    Say { used: usize, words: Cow<'static, [u8]> },
-    /// The answer is open until more bytes come, or until no bytes come for a moment.
-    Silence,
-    /// The server is alive. The farewell, which may be empty, ends the talk in the protocol's own way.
+    /// The first `used` bytes are consumed, and the rest is to be parsed again. If `used` is 0, more bytes are needed.
+    Read { used: usize },
+    /// The first `used` bytes are consumed, and `reply` is to be sent.
+    Reply { used: usize, reply: Cow<'static, [u8]> },
+    /// The result is open until more bytes come, or until no bytes come for a moment.
+    Listen,
+    /// The server is alive. The farewell, which may be empty, ends the session by the rules of the protocol.
     Done { farewell: &'static [u8] },
 }
 
-/// Nothing can be told from these bytes yet.
-const MORE: DialogueReply = DialogueReply::Hear { used: 0 };
+/// More bytes are needed.
+const MORE: DialogueReply = DialogueReply::Read { used: 0 };
 
-/// Alive, and the protocol has no farewell or the server needs none.
+/// The server is alive, and needs no farewell.
 const ALIVE: DialogueReply = DialogueReply::Done { farewell: &[] };
 
-/// The server speaks first.
+/// No bytes to send: the server sends first.
 const NOTHING: Cow<'static, [u8]> = Cow::Borrowed(&[]);
 
-/// Where each protocol keeps what it must remember between two answers.
+/// The protocol and its state between two answers.
 #[derive(Clone, Debug)]
 enum DialogueState {
     Tls,
@@ -166,10 +168,10 @@ enum DialogueState {
 }
 
 impl Dialogue {
-    /// Begins a dialogue. `authority` is the address that is asked, for a `Host` header that was left
-    /// open; `random` need not be secret, as nothing that follows from it is ever used.
+    /// Begins a dialogue. `authority` is the address of the server, for a `Host` header without a configured value.
+    /// `random` need not be secret, because no key that depends on it is ever used.
     pub fn new(script: &Script, authority: &str, random: &[u8; 64]) -> Self {
-        let (talk, say) = match script {
+        let (state, outgoing) = match script {
             Script::Tls { server_name } => {
                 (DialogueState::Tls, tls::hello(server_name.as_ref(), random).into())
             }
@@ -194,110 +196,110 @@ impl Dialogue {
         };
         let reads_body = matches!(script, Script::Http(script) if script.body.is_some());
         let most = MOST_HEARD + if reads_body { MOST_BODY } else { 0 };
-        Self { talk, say, heard: Vec::new(), total: 0, most, end: None, is_done: false }
+        Self { state, outgoing, received: Vec::new(), total: 0, most, end: None, is_done: false }
     }
 
-    /// What to do next.
+    /// Returns the next step.
     ///
     /// # Errors
     ///
-    /// What the server said that it should not have. The dialogue is over then.
+    /// Returns the fault of the server, which ends the dialogue.
     pub fn go_on(&mut self) -> Result<DialogueStep, DialogueFault> {
         loop {
-            if !self.say.is_empty() {
-                // The server has not been silent since these words.
+            if !self.outgoing.is_empty() {
+                // A silence before these bytes does not count after them.
                 self.end = self.end.filter(|end| *end == ServerEnd::Closed);
-                return Ok(DialogueStep::Send(std::mem::take(&mut self.say)));
+                return Ok(DialogueStep::Send(std::mem::take(&mut self.outgoing)));
             }
             if self.is_done {
                 return Ok(DialogueStep::Done);
             }
             let end = if self.total >= self.most { Some(ServerEnd::Full) } else { self.end };
-            match self.talk.receive(&self.heard, end)? {
-                DialogueReply::Hear { used: 0 } | DialogueReply::Silence if end == Some(ServerEnd::Full) => {
+            match self.state.receive(&self.received, end)? {
+                DialogueReply::Read { used: 0 } | DialogueReply::Listen if end == Some(ServerEnd::Full) => {
                     return Err(DialogueFault::Endless);
                 }
-                DialogueReply::Hear { used: 0 } if end == Some(ServerEnd::Closed) => {
+                DialogueReply::Read { used: 0 } if end == Some(ServerEnd::Closed) => {
                     return Err(DialogueFault::Closed);
                 }
-                DialogueReply::Hear { used: 0 } => return Ok(DialogueStep::Read),
-                DialogueReply::Silence => return Ok(DialogueStep::Listen),
-                DialogueReply::Hear { used } => self.forget(used),
-                DialogueReply::Say { used, words } => {
-                    self.forget(used);
-                    self.say = words;
+                DialogueReply::Read { used: 0 } => return Ok(DialogueStep::Read),
+                DialogueReply::Listen => return Ok(DialogueStep::Listen),
+                DialogueReply::Read { used } => self.consume(used),
+                DialogueReply::Reply { used, reply } => {
+                    self.consume(used);
+                    self.outgoing = reply;
                 }
                 DialogueReply::Done { farewell } => {
                     self.is_done = true;
-                    self.say = Cow::Borrowed(farewell);
+                    self.outgoing = Cow::Borrowed(farewell);
                 }
             }
         }
     }
 
-    /// Takes in what the server sent. Beyond the most that may be heard in all, the rest is dropped.
+    /// Stores the bytes that the server sent. Bytes beyond the bound of the dialogue are dropped.
     pub fn receive(&mut self, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(self.most - self.total)];
         self.total += bytes.len();
-        // A silence before them is over.
+        // The server is not silent any more.
         self.end = None;
-        self.heard.extend_from_slice(bytes);
+        self.received.extend_from_slice(bytes);
     }
 
-    /// Takes in that nothing came for a moment, when [`DialogueStep::Listen`] asked for that.
+    /// Reports that nothing came for a moment after [`DialogueStep::Listen`].
     pub fn silent(&mut self) {
         self.end = Some(ServerEnd::Silent);
     }
 
-    /// Takes in that the server has closed.
+    /// Reports that the server has closed.
     pub fn closed(&mut self) {
         self.end = Some(ServerEnd::Closed);
     }
 
-    /// Whether the server has shown that it is alive. What is still to be sent then is only polite.
+    /// Returns true if the server has shown that it is alive. The bytes that may still be sent then are a farewell.
     pub fn is_alive(&self) -> bool {
         self.is_done
     }
 
-    /// What was heard last and not understood, for a log. It is the server's, so it may be anything.
+    /// Returns the last received bytes that were not consumed, for a log. They may be any bytes.
     pub fn heard(&self) -> &[u8] {
-        match &self.talk {
-            DialogueState::Http(talk) => talk.words().unwrap_or(&self.heard),
-            _ => &self.heard,
+        match &self.state {
+            DialogueState::Http(http) => http.body().unwrap_or(&self.received),
+            _ => &self.received,
         }
     }
 
-    fn forget(&mut self, used: usize) {
-        self.heard.drain(..used.min(self.heard.len()));
+    fn consume(&mut self, used: usize) {
+        self.received.drain(..used.min(self.received.len()));
     }
 }
 
 impl DialogueState {
-    fn receive(&mut self, heard: &[u8], end: Option<ServerEnd>) -> Result<DialogueReply, DialogueFault> {
+    fn receive(&mut self, received: &[u8], end: Option<ServerEnd>) -> Result<DialogueReply, DialogueFault> {
         match self {
-            Self::Tls => tls::receive(heard),
-            Self::SendExpect(talk) => talk.receive(heard, end),
-            Self::Http(talk) => talk.receive(heard, end),
-            Self::PostgresRequest => postgres::hear_request(heard, end),
-            Self::PostgresLogin => postgres::hear_login(heard),
-            Self::Mysql(talk) => talk.receive(heard),
-            Self::Redis => redis::receive(heard),
-            Self::Smtp => smtp::receive(heard),
-            Self::Mqtt => mqtt::receive(heard),
-            Self::Ssh => ssh::receive(heard),
+            Self::Tls => tls::receive(received),
+            Self::SendExpect(state) => state.receive(received, end),
+            Self::Http(state) => state.receive(received, end),
+            Self::PostgresRequest => postgres::parse_ssl_answer(received, end),
+            Self::PostgresLogin => postgres::parse_login_answer(received),
+            Self::Mysql(state) => state.receive(received),
+            Self::Redis => redis::receive(received),
+            Self::Smtp => smtp::receive(received),
+            Self::Mqtt => mqtt::receive(received),
+            Self::Ssh => ssh::receive(received),
         }
     }
 }
 
-/// The first line, its end included, if it is whole.
-fn line(heard: &[u8]) -> Option<&[u8]> {
-    let end = heard.iter().position(|&byte| byte == b'\n')?;
-    Some(&heard[..=end])
+/// Returns the first line, including its end, if it is whole.
+fn line(received: &[u8]) -> Option<&[u8]> {
+    let end = received.iter().position(|&byte| byte == b'\n')?;
+    Some(&received[..=end])
 }
 
-/// Whether `heard` can still become something that begins with `words`.
-fn may_begin(heard: &[u8], words: &[u8]) -> bool {
-    heard.iter().zip(words).all(|(a, b)| a == b)
+/// Returns true if `received` begins with `expected`, or is a beginning of it.
+fn may_begin(received: &[u8], expected: &[u8]) -> bool {
+    received.iter().zip(expected).all(|(a, b)| a == b)
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
 //! MQTT: a CONNECT of version 3.1.1 and its CONNACK.
 //!
-//! A broker that refuses this client (it wants a name and a password, or another version) is alive. Only
-//! one that says itself that it is unavailable is not.
+//! A broker that refuses this client (because it requires a name and a password, or another version) is alive. A
+//! broker is not alive only if it answers with the code "server unavailable".
 
 use super::{DialogueFault, DialogueReply, MORE};
 
-/// Clean session, no client identifier (MQTT 3.1.1, section 3.1.3.1): a name of our own would throw out
-/// whoever else checks under it. Keep alive 10 s.
+/// A CONNECT with a clean session and no client identifier (MQTT 3.1.1, section 3.1.3.1), keep alive 10 s. With a fixed
+/// identifier, the checks of two nodes would disconnect each other.
 pub(super) const CONNECT: &[u8] = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00";
 
 const DISCONNECT: &[u8] = b"\xe0\x00";
 
 const CONNACK: u8 = 0x20;
 
-/// "Server unavailable" in version 3.1.1 (section 3.2.2.3) and in version 5 (section 3.2.2.2).
+/// The code "server unavailable" in version 3.1.1 (section 3.2.2.3) and in version 5 (section 3.2.2.2).
 const UNAVAILABLE: [u8; 2] = [3, 0x88];
 
-/// A CONNACK holds flags, a code and, in version 5, properties of which a kibibyte is plenty.
+/// The longest accepted CONNACK. It has flags, a code and, in version 5, properties, which are far below a kibibyte.
 const LONGEST: usize = 1024;
 
-pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
-    let Some((&kind, rest)) = heard.split_first() else { return Ok(MORE) };
+pub(super) fn receive(received: &[u8]) -> Result<DialogueReply, DialogueFault> {
+    let Some((&kind, rest)) = received.split_first() else { return Ok(MORE) };
     if kind != CONNACK {
         return Err(DialogueFault::Unexpected);
     }
@@ -31,14 +31,16 @@ pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
     match rest {
         [] | [0 | 1] => Ok(MORE),
         [0 | 1, code, ..] if UNAVAILABLE.contains(code) => Err(DialogueFault::Unexpected),
-        // Version 3.1.1 has no more in it, version 5 has properties. A text that begins with spaces is neither.
+        // A CONNACK of version 3.1.1 ends here, one of version 5 has properties. A text that begins with spaces is
+        // neither.
         [0 | 1, 0..=5, ..] if length == 2 => Ok(DialogueReply::Done { farewell: DISCONNECT }),
         [0 | 1, 0x80..=0x9f, ..] => Ok(DialogueReply::Done { farewell: DISCONNECT }),
         _ => Err(DialogueFault::Unexpected),
     }
 }
 
-/// The number of one to four bytes behind the kind of a packet (section 2.2.3), and what follows it.
+/// Parses the number of one to four bytes after the kind of a packet (section 2.2.3); returns it and the bytes after
+/// it.
 fn remaining_length(bytes: &[u8]) -> Result<Option<(usize, &[u8])>, DialogueFault> {
     let mut length = 0;
     for (at, &byte) in bytes.iter().take(4).enumerate() {

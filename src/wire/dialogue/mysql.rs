@@ -1,23 +1,22 @@
-//! MySQL and MariaDB: the server greets first.
+//! MySQL and MariaDB: the server sends a greeting first.
 //!
-//! A client that leaves after the greeting is a connection error in the server's books, and after
-//! `max_connect_errors` of them from one host (100 by default) that host is blocked: then nobody can
-//! connect through this one. With a user, which needs no right and no password, the login is finished and
-//! ended in order, which resets that count.
+//! The server counts a client that closes after the greeting as a connection error. After `max_connect_errors` of them
+//! from one host (100 by default) it blocks the host, and then no client can connect through this program. With a user,
+//! which needs no right and no password, the login is completed and ended in order, which resets the count.
 
 use std::sync::Arc;
 
 use super::{ALIVE, DialogueFault, DialogueReply, MORE};
 
-/// Length (three bytes, the lowest first) and number of a packet.
+/// The length of a packet's header: length (three bytes, the lowest first) and number.
 const HEADER: usize = 4;
 
-/// Packets at the start of a session have a few hundred bytes.
+/// The longest accepted packet. Packets at the start of a session have a few hundred bytes.
 const LONGEST: usize = 8 * 1024;
 
 const VERSION_10: u8 = 10;
 const OK: u8 = 0;
-/// The server tells something about a way to log in, and goes on by itself.
+/// Further data of an authentication method; the server continues without a reply.
 const MORE_DATA: u8 = 1;
 const SWITCH: u8 = 0xfe;
 
@@ -27,22 +26,22 @@ const QUIT: &[u8] = b"\x01\x00\x00\x00\x01";
 /// `LONG_PASSWORD`, `LONG_FLAG`, `PROTOCOL_41`, `TRANSACTIONS`, `SECURE_CONNECTION`, `PLUGIN_AUTH`.
 const CAPABILITIES: u32 = 0x0008_a205;
 
-/// utf8, which all versions know.
+/// The character set utf8, which all versions support.
 const CHARSET: u8 = 33;
 
-/// Where the dialogue stands.
+/// The state of the dialogue.
 #[derive(Clone, Debug)]
 pub(super) struct MysqlState {
-    /// Who is still to log in; his reply to the greeting.
+    /// The user for the reply to the greeting.
     user: Option<Arc<str>>,
     stage: MysqlStage,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MysqlStage {
-    /// The greeting is to come.
+    /// The dialogue waits for the greeting.
     Greeting,
-    /// The answer to the login is.
+    /// The dialogue waits for the answer to the login.
     Login,
 }
 
@@ -51,28 +50,28 @@ impl MysqlState {
         Self { user, stage: MysqlStage::Greeting }
     }
 
-    pub(super) fn receive(&mut self, heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
-        let Some((number, payload)) = packet(heard)? else { return Ok(MORE) };
+    pub(super) fn receive(&mut self, received: &[u8]) -> Result<DialogueReply, DialogueFault> {
+        let Some((number, payload)) = packet(received)? else { return Ok(MORE) };
         let used = HEADER + payload.len();
         match (self.stage, payload.first()) {
             (MysqlStage::Greeting, Some(&VERSION_10)) if number == 0 && has_version(payload) => {
                 let Some(user) = &self.user else { return Ok(ALIVE) };
-                let words = login(user).into();
+                let reply = login(user).into();
                 self.stage = MysqlStage::Login;
-                Ok(DialogueReply::Say { used, words })
+                Ok(DialogueReply::Reply { used, reply })
             }
             (MysqlStage::Login, Some(&OK)) => Ok(DialogueReply::Done { farewell: QUIT }),
-            (MysqlStage::Login, Some(&MORE_DATA)) => Ok(DialogueReply::Hear { used }),
-            // Another way to log in: no password is an empty packet in all of them.
+            (MysqlStage::Login, Some(&MORE_DATA)) => Ok(DialogueReply::Read { used }),
+            // The server requests another authentication method. In all of them no password is an empty packet.
             (MysqlStage::Login, Some(&SWITCH)) => {
-                Ok(DialogueReply::Say { used, words: vec![0, 0, 0, number.wrapping_add(1)].into() })
+                Ok(DialogueReply::Reply { used, reply: vec![0, 0, 0, number.wrapping_add(1)].into() })
             }
             _ => Err(DialogueFault::Unexpected),
         }
     }
 }
 
-/// Whether a greeting has the server's version: visible characters, and a NUL behind them.
+/// Returns true if a greeting has the server's version: visible characters, and a NUL after them.
 fn has_version(greeting: &[u8]) -> bool {
     let mut parts = greeting[1..].splitn(2, |&byte| byte == 0);
     let version = parts.next().unwrap_or_default();
@@ -80,20 +79,20 @@ fn has_version(greeting: &[u8]) -> bool {
     is_whole && !version.is_empty() && version.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
-/// The number and payload of the first packet, once it is whole.
-fn packet(heard: &[u8]) -> Result<Option<(u8, &[u8])>, DialogueFault> {
-    let Some(&[low, middle, high, number]) = heard.first_chunk::<HEADER>() else { return Ok(None) };
+/// Returns the number and the payload of the first packet, once it is whole.
+fn packet(received: &[u8]) -> Result<Option<(u8, &[u8])>, DialogueFault> {
+    let Some(&[low, middle, high, number]) = received.first_chunk::<HEADER>() else { return Ok(None) };
     let length = usize::from(low) | usize::from(middle) << 8 | usize::from(high) << 16;
     if length == 0 || length > LONGEST {
         return Err(DialogueFault::Unexpected);
     }
-    Ok(heard.get(HEADER..HEADER + length).map(|payload| (number, payload)))
+    Ok(received.get(HEADER..HEADER + length).map(|payload| (number, payload)))
 }
 
-/// The reply to a greeting: this user, no password.
+/// Returns the reply to a greeting: a login of this user without a password.
 fn login(user: &str) -> Vec<u8> {
     let mut payload = CAPABILITIES.to_le_bytes().to_vec();
-    // The longest packet we would take: 16 MiB, as all clients say.
+    // The longest packet that the client accepts: 16 MiB, as in all clients.
     payload.extend_from_slice(&0x00ff_ffff_u32.to_le_bytes());
     payload.push(CHARSET);
     payload.extend_from_slice(&[0; 23]);

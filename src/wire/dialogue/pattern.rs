@@ -1,31 +1,31 @@
-//! Regular expressions over what a server says.
+//! Regular expressions for the answers of servers.
 
 use std::fmt;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-/// Bytes that a compiled expression may take. The time of a search can grow with them. Fifty alternatives of ten letters
-/// fit.
+/// The largest size of a compiled expression in bytes. The time of a search can grow with it. An expression of fifty
+/// alternatives of ten letters is smaller.
 const LARGEST: usize = 32 * 1024;
 
-/// A regular expression over bytes. Its time is linear in their number, whatever it says.
+/// A regular expression for bytes. The time of a search is linear in their number for every expression.
 #[derive(Clone)]
 pub struct BytePattern {
     text: Box<str>,
     compiled: Regex,
 }
 
-/// Why a text is no expression that can be used.
+/// The fault of a text that cannot be used as an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternFault {
-    /// It is not one; what the parser says, in several lines.
+    /// The text is not an expression; the message of the parser, in several lines.
     #[error("{0}")]
     Syntax(Box<str>),
-    /// It is too large when compiled.
+    /// The compiled expression is too large.
     #[error("it takes more than {LARGEST} bytes when compiled")]
     TooLarge,
-    /// It matches what holds nothing.
-    #[error("it matches an empty answer, so it shows nothing")]
+    /// The expression matches an empty answer.
+    #[error("it matches an empty answer, so every server would pass")]
     Empty,
 }
 
@@ -34,7 +34,7 @@ impl BytePattern {
     ///
     /// # Errors
     ///
-    /// Why it cannot be used.
+    /// Returns a fault if the text is not an expression, is too large when compiled, or matches an empty answer.
     pub fn new(text: &str) -> Result<Self, PatternFault> {
         let builder = &mut RegexBuilder::new(text);
         let compiled = builder.unicode(false).size_limit(LARGEST).nest_limit(50).build().map_err(
@@ -49,12 +49,12 @@ impl BytePattern {
         Ok(Self { text: text.into(), compiled })
     }
 
-    /// Whether it stands anywhere in `bytes`.
+    /// Returns true if the expression matches anywhere in `bytes`.
     pub(super) fn is_in(&self, bytes: &[u8]) -> bool {
         self.compiled.is_match(bytes)
     }
 
-    /// Where the earliest end of a match is.
+    /// Returns the earliest end of a match.
     pub(super) fn end_in(&self, bytes: &[u8]) -> Option<usize> {
         #[cfg(test)]
         SEARCHED.set(SEARCHED.get() + bytes.len());
@@ -64,7 +64,7 @@ impl BytePattern {
 
 #[cfg(test)]
 std::thread_local! {
-    /// Bytes in which this thread has searched for the end of a match.
+    /// The number of bytes in which this thread has searched for the end of a match.
     pub(super) static SEARCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_shows_nothing_is_refused() {
+    fn useless_expressions_are_refused() {
         assert_eq!(BytePattern::new("a*").unwrap_err(), PatternFault::Empty);
         assert_eq!(BytePattern::new("a{9999}{99}").unwrap_err(), PatternFault::TooLarge);
         let names: Vec<_> = (0..100).map(|number| format!("name{number:06}")).collect();

@@ -1,60 +1,60 @@
-//! A dialogue in the operator's words: bytes to send, bytes that must come, and bytes that must not, in turn.
+//! A dialogue that the operator wrote: steps that send bytes, expect bytes, or refuse bytes, in order.
 //!
-//! What is expected may stand anywhere in what the server sent since the last match; what came before it is
-//! passed over. So a greeting with a changing name in it needs only its fixed part. Refused bytes must not come
-//! to their end before the next expected ones do. Behind the last expected bytes they must not come before the
-//! server closes or falls silent.
+//! Expected bytes may be anywhere in the bytes that the server sent since the last match; the bytes before them are
+//! ignored. So a greeting that contains a changing name can be expected by its fixed part. Refused bytes must not end
+//! before the next expected bytes end. After the last expected bytes, refused bytes must not come before the server
+//! closes or is silent for a moment.
 //!
-//! An expected pattern matches as soon as what came so far does. Its end should be something fixed: `$` also
-//! fits where the next bytes are still under way.
+//! An expected pattern matches as soon as the bytes so far match. It should end with something fixed: `$` also matches
+//! before bytes that have not arrived yet.
 //!
-//! A pattern is searched in all that came since the last match, at each read, until a dialogue has had 64 KiB searched.
+//! A pattern is searched in all bytes since the last match, at each read, until 64 KiB were searched in a dialogue.
 //! Further searches wait until the bytes have doubled, until the server is silent for a moment, or until it may send no
-//! more. So a server that sends byte by byte cannot make the searches quadratic.
+//! more. So a server that sends byte by byte cannot make the time of the searches quadratic.
 
 use std::sync::Arc;
 
 use super::pattern::BytePattern;
 use super::{ALIVE, DialogueFault, DialogueReply, MORE, MOST_HEARD, NOTHING, ServerEnd};
 
-/// Steps that a script may have.
+/// The most steps of a script.
 pub const MOST_STEPS: usize = 32;
 
-/// Bytes that one step may send or expect. What is expected must fit into what a dialogue hears.
+/// The most bytes that one step may send or expect. Expected bytes must fit into the input of a dialogue.
 pub const LONGEST_STEP: usize = 4096;
 const _: () = assert!(LONGEST_STEP < MOST_HEARD);
 
-/// Bytes in which the patterns of one dialogue are searched at each read: four times as many as may come in all. It is
-/// enough for any server that sends whole lines.
+/// The number of bytes in which the patterns of one dialogue are searched at each read: four times the bound of its
+/// input. It suffices for any server that sends whole lines.
 const MOST_SEARCHED: usize = 4 * MOST_HEARD;
 
-/// One step. Never empty.
+/// One step of a script, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ScriptStep {
-    /// These bytes are sent.
+    /// Send these bytes.
     Send(Arc<[u8]>),
-    /// These bytes must come.
+    /// Wait for these bytes.
     Expect(Arc<[u8]>),
-    /// Bytes must come that match this.
+    /// Wait for bytes that match this pattern.
     ExpectPattern(BytePattern),
-    /// These bytes must not come before the next expected ones, or before the end.
+    /// Fail if these bytes come before the next expected ones, or before the end.
     Refuse(Arc<[u8]>),
 }
 
-/// Where a script stands.
+/// The state of a script.
 #[derive(Clone, Debug)]
 pub(super) struct ScriptState {
     steps: Arc<[ScriptStep]>,
-    /// The step that is next.
+    /// The index of the next step.
     next: usize,
     /// The steps whose bytes are refused now.
     refused: Vec<usize>,
-    /// So many of the bytes not yet understood were searched before. Without it, a server that sends byte by
-    /// byte would have all of them searched each time.
+    /// The number of unconsumed bytes that were searched before. Without it, all of them would be searched at each read
+    /// from a server that sends byte by byte.
     searched: usize,
-    /// So many of them were there when a pattern was searched in them last.
+    /// The number of unconsumed bytes at the last search for a pattern.
     tried: usize,
-    /// The bytes that patterns were searched in, all searches together.
+    /// The number of bytes in all searches for patterns together.
     spent: usize,
 }
 
@@ -65,69 +65,69 @@ impl ScriptState {
 
     pub(super) fn receive(
         &mut self,
-        heard: &[u8],
+        received: &[u8],
         end: Option<ServerEnd>,
     ) -> Result<DialogueReply, DialogueFault> {
         while let Some(ScriptStep::Refuse(_)) = self.steps.get(self.next) {
             self.refused.push(self.next);
             self.next += 1;
         }
-        let refused = self.earliest_refused(heard);
+        let refused = self.earliest_refused(received);
         let found = match self.steps.get(self.next) {
             Some(ScriptStep::Send(bytes)) => {
-                let words = bytes.to_vec().into();
+                let reply = bytes.to_vec().into();
                 self.next += 1;
-                return Ok(DialogueReply::Say { used: 0, words });
+                return Ok(DialogueReply::Reply { used: 0, reply });
             }
-            Some(ScriptStep::Expect(bytes)) => self.find(bytes, heard),
+            Some(ScriptStep::Expect(bytes)) => self.find(bytes, received),
             Some(ScriptStep::ExpectPattern(pattern)) => {
-                if !self.is_due(heard, end) && refused.is_none() {
-                    self.searched = heard.len();
-                    return Ok(DialogueReply::Silence);
+                if !self.is_due(received, end) && refused.is_none() {
+                    self.searched = received.len();
+                    return Ok(DialogueReply::Listen);
                 }
-                self.tried = heard.len();
-                self.spent += heard.len();
-                pattern.end_in(heard)
+                self.tried = received.len();
+                self.spent += received.len();
+                pattern.end_in(received)
             }
             Some(ScriptStep::Refuse(_)) | None => None,
         };
         if refused.is_some_and(|refused| found.is_none_or(|found| refused <= found)) {
             return Err(DialogueFault::Unexpected);
         }
-        self.searched = heard.len();
+        self.searched = received.len();
         match found {
             Some(used) => {
                 self.next += 1;
                 (self.searched, self.tried) = (0, 0);
                 self.refused.clear();
-                Ok(DialogueReply::Say { used, words: NOTHING })
+                Ok(DialogueReply::Reply { used, reply: NOTHING })
             }
             None if self.next < self.steps.len() => Ok(MORE),
             None if self.refused.is_empty() || matches!(end, Some(ServerEnd::Silent | ServerEnd::Closed)) => {
                 Ok(ALIVE)
             }
-            None => Ok(DialogueReply::Silence),
+            None => Ok(DialogueReply::Listen),
         }
     }
 
-    /// Whether a pattern is to be searched in these bytes now.
-    fn is_due(&self, heard: &[u8], end: Option<ServerEnd>) -> bool {
-        end.is_some() || self.spent + heard.len() <= MOST_SEARCHED || heard.len() >= 2 * self.tried
+    /// Returns true if a pattern is to be searched in these bytes now.
+    fn is_due(&self, received: &[u8], end: Option<ServerEnd>) -> bool {
+        end.is_some() || self.spent + received.len() <= MOST_SEARCHED || received.len() >= 2 * self.tried
     }
 
-    /// Where refused bytes end first.
-    fn earliest_refused(&self, heard: &[u8]) -> Option<usize> {
+    /// Returns the earliest end of refused bytes.
+    fn earliest_refused(&self, received: &[u8]) -> Option<usize> {
         let refused = self.refused.iter().filter_map(|&at| match &self.steps[at] {
-            ScriptStep::Refuse(bytes) => self.find(bytes, heard),
+            ScriptStep::Refuse(bytes) => self.find(bytes, received),
             _ => None,
         });
         refused.min()
     }
 
-    /// Where these bytes end, as far as they were not searched for before.
-    fn find(&self, bytes: &[u8], heard: &[u8]) -> Option<usize> {
-        let from = self.searched.saturating_sub(bytes.len().saturating_sub(1)).min(heard.len());
-        let found = heard[from..].windows(bytes.len().max(1)).position(|window| window == bytes);
+    /// Returns the end of these bytes in the part that was not searched before.
+    fn find(&self, bytes: &[u8], received: &[u8]) -> Option<usize> {
+        let from = self.searched.saturating_sub(bytes.len().saturating_sub(1)).min(received.len());
+        let found = received[from..].windows(bytes.len().max(1)).position(|window| window == bytes);
         found.map(|at| from + at + bytes.len())
     }
 }

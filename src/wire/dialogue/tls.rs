@@ -1,8 +1,8 @@
-//! TLS: a ClientHello goes out, and the kind of the first record that comes back tells enough.
+//! TLS: a ClientHello is sent, and the type of the first message in the answer is the result.
 //!
-//! No TLS library and no secret: the server's answer is read no further than the type of its first message,
-//! and the key share is random bytes, which every one of x25519 is a valid key of. A server that finds no
-//! certificate for the name, no common version or no cipher says so by an alert instead.
+//! There is no TLS library and no secret. The answer is read only up to the type of its first message. The key share is
+//! random bytes, because any 32 bytes are a valid key of x25519. A server without a certificate for the name, a common
+//! version or a common cipher answers with an alert.
 
 use super::{ALIVE, DialogueFault, DialogueReply, MORE};
 use crate::wire::ServerName;
@@ -15,31 +15,31 @@ const HANDSHAKE: u8 = 22;
 const SERVER_HELLO: u8 = 2;
 const CLIENT_HELLO: u8 = 1;
 
-/// The level of alerts that end nothing, in TLS 1.2 (RFC 5246, section 7.2).
+/// The level of alerts that do not end the connection in TLS 1.2 (RFC 5246, section 7.2).
 const WARNING: u8 = 1;
 const CLOSE_NOTIFY: u8 = 0;
 
-/// Those of TLS 1.3, then what servers of TLS 1.2 have: elliptic curves with AEAD ciphers, with CBC, and
-/// plain RSA for old ones.
+/// The cipher suites of TLS 1.3, then those of TLS 1.2: elliptic curves with AEAD, with CBC, and plain RSA for old
+/// servers.
 const CIPHERS: [u16; 16] = [
     0x1301, 0x1302, 0x1303, 0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc009, 0xc013, 0xc00a, 0xc014,
     0x009c, 0x002f, 0x0035,
 ];
 
-/// x25519, secp256r1, secp384r1, secp521r1. A server that wants another than the first asks again, which is
-/// a ServerHello too.
+/// The groups x25519, secp256r1, secp384r1, secp521r1. A server that requires another group than the first sends a
+/// HelloRetryRequest, which is a ServerHello too.
 const GROUPS: [u16; 4] = [0x001d, 0x0017, 0x0018, 0x0019];
 
-/// ECDSA, PSS, Ed25519, PKCS 1 with SHA-2, and with SHA-1 for old ones.
+/// The signature algorithms ECDSA, PSS, Ed25519, PKCS 1 with SHA-2, and with SHA-1 for old servers.
 const SIGNATURES: [u16; 13] =
     [0x0403, 0x0503, 0x0603, 0x0807, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0809, 0x0203, 0x0201];
 
-/// A whole ClientHello in one record, for TLS 1.2 and 1.3.
+/// Returns a whole ClientHello in one record, for TLS 1.2 and 1.3.
 pub(super) fn hello(server_name: Option<&ServerName>, random: &[u8; 64]) -> Vec<u8> {
     let (nonce, key) = random.split_at(32);
     let mut body = vec![3, 3];
     body.extend_from_slice(nonce);
-    // No session to go on with.
+    // An empty session id: no session is resumed.
     body.push(0);
     body.extend(vector16(&numbers(&CIPHERS)));
     // No compression.
@@ -47,7 +47,7 @@ pub(super) fn hello(server_name: Option<&ServerName>, random: &[u8; 64]) -> Vec<
     body.extend(vector16(&extensions(server_name, key)));
     let [_, high, middle, low] = u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes();
     let message = [&[CLIENT_HELLO, high, middle, low][..], &body].concat();
-    // The version of the first record is 1.0 for the sake of old servers (RFC 8446, section 5.1).
+    // The version of the first record is 1.0 for compatibility with old servers (RFC 8446, section 5.1).
     [&[HANDSHAKE, 3, 1][..], &vector16(&message)].concat()
 }
 
@@ -66,10 +66,10 @@ fn extensions(server_name: Option<&ServerName>, key: &[u8]) -> Vec<u8> {
     // Points of elliptic curves are not compressed (RFC 8422, section 5.1.2).
     add(11, &[1, 0]);
     add(13, &vector16(&numbers(&SIGNATURES)));
-    // The extended master secret and secure renegotiation, without which some servers of TLS 1.2 refuse.
+    // The extended master secret and secure renegotiation, which some servers of TLS 1.2 require.
     add(23, &[]);
     add(0xff01, &[0]);
-    // Versions 1.3 and 1.2, and how a session could be resumed, which is never done.
+    // Versions 1.3 and 1.2, and the mode of session resumption, which is never used.
     add(43, &[4, 3, 4, 3, 3]);
     add(45, &[1, 1]);
     let share = [&GROUPS[0].to_be_bytes()[..], &vector16(key)].concat();
@@ -77,7 +77,7 @@ fn extensions(server_name: Option<&ServerName>, key: &[u8]) -> Vec<u8> {
     block
 }
 
-/// Bytes behind their length of two bytes. None here comes near 64 KiB.
+/// Returns bytes with their length of two bytes before them. No vector here is near 64 KiB.
 fn vector16(bytes: &[u8]) -> Vec<u8> {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     [&length.to_be_bytes()[..], bytes].concat()
@@ -87,24 +87,24 @@ fn numbers(numbers: &[u16]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
 }
 
-pub(super) fn receive(heard: &[u8]) -> Result<DialogueReply, DialogueFault> {
-    let kind = match heard.first() {
+pub(super) fn receive(received: &[u8]) -> Result<DialogueReply, DialogueFault> {
+    let kind = match received.first() {
         None => return Ok(MORE),
         Some(&kind @ (ALERT | HANDSHAKE)) => kind,
         Some(_) => return Err(DialogueFault::Unexpected),
     };
-    if heard.get(1).is_some_and(|&major| major != 3) {
+    if received.get(1).is_some_and(|&major| major != 3) {
         return Err(DialogueFault::Unexpected);
     }
-    let Some(content) = heard.get(RECORD_HEADER..) else { return Ok(MORE) };
-    match (kind, content, &heard[3..RECORD_HEADER]) {
+    let Some(content) = received.get(RECORD_HEADER..) else { return Ok(MORE) };
+    match (kind, content, &received[3..RECORD_HEADER]) {
         (HANDSHAKE, _, [0, 0]) => Err(DialogueFault::Unexpected),
         (HANDSHAKE, [], _) => Ok(MORE),
         (HANDSHAKE, [SERVER_HELLO, ..], _) => Ok(ALIVE),
         (ALERT, [] | [_], [0, 2]) => Ok(MORE),
-        // An old server that does not know the name warns of it and goes on (RFC 6066, section 3).
+        // An old server that has no such name sends a warning and continues (RFC 6066, section 3).
         (ALERT, &[WARNING, alert, ..], [0, 2]) if alert != CLOSE_NOTIFY => {
-            Ok(DialogueReply::Hear { used: RECORD_HEADER + 2 })
+            Ok(DialogueReply::Read { used: RECORD_HEADER + 2 })
         }
         (ALERT, &[_, alert, ..], [0, 2]) => Err(DialogueFault::TlsAlert(alert)),
         _ => Err(DialogueFault::Unexpected),

@@ -1,4 +1,4 @@
-//! CRC32C (Castagnoli), as RFC 4960, appendix B has it: reflected, all ones before and after.
+//! CRC32C (Castagnoli) as in RFC 4960, appendix B: reflected, with all ones before and after.
 
 /// The reflected polynomial.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
@@ -21,7 +21,7 @@ const fn table() -> [u32; 256] {
     table
 }
 
-/// The checksum of some bytes.
+/// Computes the checksum of some bytes.
 pub(super) fn checksum(bytes: impl IntoIterator<Item = u8>) -> u32 {
     let step = |sum: u32, byte: u8| (sum >> 8) ^ TABLE[usize::from((sum as u8) ^ byte)];
     !bytes.into_iter().fold(u32::MAX, step)
@@ -35,7 +35,7 @@ mod tests {
         assert_eq!(checksum(bytes.iter().copied()), expected, "{bytes:x?}");
     }
 
-    /// The first is the check value of every catalogue of checksums, the others are of RFC 3720, B.4.
+    /// The first value is the check value in catalogues of checksums; the others are from RFC 3720, B.4.
     #[test]
     fn known_values() {
         check(b"123456789", 0xe306_9283);

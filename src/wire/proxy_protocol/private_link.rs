@@ -1,5 +1,5 @@
-//! Ids of private links: behind a cloud's private link all clients share a few addresses, and a TLV alone says which
-//! link a connection came through.
+//! Ids of private links. All clients that connect through a cloud's private link share a few addresses; only a TLV
+//! identifies the link of a connection.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use super::{ProxyHeader, Tlv};
 /// The first byte of an id of AWS (PP2_SUBTYPE_AWS_VPCE_ID) and of Azure (PP2_SUBTYPE_AZURE_PRIVATEENDPOINT_LINKID).
 const SUBTYPE: u8 = 1;
 
-/// The longest id of AWS that is taken; those in use have 22 characters.
+/// The longest accepted id of AWS; ids in use have 22 characters.
 const LONGEST_ID: usize = 128;
 
-/// The id in a TLV of a private link, as its cloud writes it: `vpce-...` of AWS, a number of Azure and of Google
-/// Cloud. `None` if the TLV is no such id.
+/// Returns the id in a TLV of a private link in the form of its cloud: `vpce-...` for AWS, a number for Azure and for
+/// Google Cloud. `None` if the TLV has no such id.
 pub fn id(kind: u8, value: &[u8]) -> Option<Cow<'_, str>> {
     match (kind, value) {
         (Tlv::AWS, [SUBTYPE, id @ ..]) if (1..=LONGEST_ID).contains(&id.len()) => {
@@ -21,7 +21,7 @@ pub fn id(kind: u8, value: &[u8]) -> Option<Cow<'_, str>> {
         }
         // The least significant byte is the first one.
         (Tlv::AZURE, [SUBTYPE, a, b, c, d]) => Some(u32::from_le_bytes([*a, *b, *c, *d]).to_string().into()),
-        // The most significant byte is the first one. Others use this kind for a text.
+        // The most significant byte is the first one. Other senders use this kind for a text.
         (Tlv::GCP, value) if !value.iter().all(u8::is_ascii_graphic) => {
             Some(u64::from_be_bytes(value.try_into().ok()?).to_string().into())
         }
@@ -29,13 +29,13 @@ pub fn id(kind: u8, value: &[u8]) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether a TLV has the value that an operator wrote: an id as its cloud writes it, or the bytes themselves.
+/// Returns true if a TLV has the value that an operator wrote: an id in the form of its cloud, or the bytes themselves.
 pub fn is_written(written: &[u8], kind: u8, value: &[u8]) -> bool {
     written == value || id(kind, value).is_some_and(|id| id.as_bytes() == written)
 }
 
 impl ProxyHeader {
-    /// The id of the private link that the connection came through, and the kind of its TLV.
+    /// Returns the kind of the TLV and the id of the private link through which the connection came.
     pub fn private_link(&self) -> Option<(u8, Cow<'_, str>)> {
         let of = |kind| Some((kind, id(kind, self.tlv(kind)?)?));
         [Tlv::AWS, Tlv::AZURE, Tlv::GCP].into_iter().find_map(of)

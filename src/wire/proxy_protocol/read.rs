@@ -1,4 +1,4 @@
-//! Reads a header out of the bytes that have come so far.
+//! The reader of a header in the bytes that have arrived so far.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -8,20 +8,20 @@ use super::{
     MOST_TLVS, ProxyHeader, Tlv, V1_SIGNATURE, V2_FIXED, V2_SIGNATURE, crc32c,
 };
 
-/// The bytes of an address of a Unix socket.
+/// The length of the address of a Unix socket.
 const UNIX_PATH: usize = 108;
 
-/// The kind and the length of a TLV.
+/// The length of a TLV's kind and length fields.
 const TLV_FIXED: usize = 3;
 
-/// Reads a header, if one stands at the beginning of `bytes`, which are all that the peer has sent.
+/// Reads a header at the beginning of `bytes`, which are all bytes that the peer has sent.
 ///
-/// `None` means that it depends on bytes that have not come yet. No more than the longer of [`LONGEST_V1`]
-/// and [`LONGEST_V2`] bytes are ever waited for.
+/// Returns `None` if the result depends on bytes that have not arrived. The longer of [`LONGEST_V1`] and
+/// [`LONGEST_V2`] is always enough for a result.
 ///
 /// # Errors
 ///
-/// Why what begins like a header is none.
+/// Returns the fault of bytes that begin like a header but are not one.
 pub fn read(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     if may_become(bytes, V2_SIGNATURE) {
         return if bytes.len() < V2_FIXED { early_fault(bytes) } else { read_v2(bytes) };
@@ -32,18 +32,18 @@ pub fn read(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     Ok(Some(HeaderSearch::Nothing))
 }
 
-/// Whether bytes that no header was expected in front of begin with one, broken or not. It needs the whole
-/// signature, so it may be asked of a first read only.
+/// Returns true if bytes begin with the signature of a header, valid or not, for a connection on which no header is
+/// expected. The whole signature must be there, so the result is reliable only for a first read.
 pub fn begins_like_one(bytes: &[u8]) -> bool {
     bytes.starts_with(V1_SIGNATURE) || bytes.starts_with(V2_SIGNATURE)
 }
 
-/// Whether bytes begin with a signature, or are the beginning of one.
+/// Returns true if bytes begin with a signature, or are the beginning of one.
 fn may_become(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(one, other)| one == other)
 }
 
-/// The line of version 1: `PROXY`, the family, two addresses, two ports, with one space between them.
+/// Reads the line of version 1: `PROXY`, the family, two addresses, two ports, separated by one space each.
 fn read_v1(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     let room = &bytes[..bytes.len().min(LONGEST_V1)];
     let Some(end) = room.iter().position(|&byte| byte == b'\n') else {
@@ -60,9 +60,9 @@ fn read_v1(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
 fn origin_of_line(line: &str) -> Option<HeaderOrigin> {
     let mut words = line.split(' ').skip(1);
     let read_ip: fn(&str) -> Option<IpAddr> = match words.next()? {
-        // Whatever stands behind it is to be passed over.
+        // The rest of the line is to be ignored.
         "UNKNOWN" => return Some(HeaderOrigin::Unknown),
-        // Without leading zeros, which might be meant as octal.
+        // Leading zeros are refused, because they could mean an octal number.
         "TCP4" => |word| word.parse().ok().map(IpAddr::V4),
         "TCP6" => |word| word.parse().ok().map(IpAddr::V6),
         _ => return None,
@@ -73,18 +73,18 @@ fn origin_of_line(line: &str) -> Option<HeaderOrigin> {
     words.next().is_none().then_some(origin)
 }
 
-/// A port without a sign and leading zeros.
+/// Parses a port without a sign and without leading zeros.
 fn port(word: &str) -> Option<u16> {
     let is_plain = word.bytes().all(|byte| byte.is_ascii_digit()) && (word == "0" || !word.starts_with('0'));
     is_plain.then(|| word.parse().ok())?
 }
 
-/// An address as this program knows it: IPv4 is never written as IPv6.
+/// Returns an address in the form of this program: IPv4 is never a mapped IPv6 address.
 fn address(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
 
-/// Faults that can be told before the length has come, so that nobody waits for the rest in vain.
+/// Returns the faults that are known before the length has arrived, so that a broken header is refused at once.
 fn early_fault(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     let Some(&command) = bytes.get(V2_SIGNATURE.len()) else { return Ok(None) };
     let command = read_command(command)?;
@@ -114,7 +114,7 @@ fn check_family(command: HeaderCommand, byte: u8) -> Result<(), HeaderFault> {
     if command == HeaderCommand::Local || is_known(byte) { Ok(()) } else { Err(HeaderFault::Family) }
 }
 
-/// Whether the protocol has this address family and this transport.
+/// Returns true if the protocol defines this address family and this transport.
 fn is_known(byte: u8) -> bool {
     let (family, transport) = (byte >> 4, byte & 0xf);
     family <= 3 && transport <= 2
@@ -134,7 +134,7 @@ fn read_v2(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
         HeaderCommand::Proxy => origin(family, &header[V2_FIXED..])?,
     };
     if !is_known(family) {
-        // LOCAL with an unknown family: no field of its block has a known place, not even the checksum.
+        // LOCAL with an unknown family: the offset of no field is known, not even of the checksum.
         return Ok(Some(HeaderSearch::Header(
             ProxyHeader { version: HeaderVersion::V2, origin, tlvs: Vec::new() },
             length,
@@ -142,8 +142,8 @@ fn read_v2(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     }
     let tlvs = match (command, tlvs(header, V2_FIXED + addresses(family))) {
         (_, Err(HeaderFault::Checksum)) => return Err(HeaderFault::Checksum),
-        // Of LOCAL all is to be passed over, and where nothing is known of the addresses nothing is known of
-        // where the TLVs begin.
+        // All content of LOCAL is to be ignored. If the length of the addresses is unknown, the offset of the TLVs is
+        // unknown too.
         (HeaderCommand::Local, _) => Vec::new(),
         (HeaderCommand::Proxy, Err(_)) if family >> 4 == 0 => Vec::new(),
         (HeaderCommand::Proxy, tlvs) => tlvs?,
@@ -151,7 +151,7 @@ fn read_v2(bytes: &[u8]) -> Result<Option<HeaderSearch>, HeaderFault> {
     Ok(Some(HeaderSearch::Header(ProxyHeader { version: HeaderVersion::V2, origin, tlvs }, length)))
 }
 
-/// How many bytes the addresses of a family take.
+/// Returns the length of the two addresses of a family.
 fn addresses(family: u8) -> usize {
     match family >> 4 {
         1 => 12,
@@ -161,7 +161,7 @@ fn addresses(family: u8) -> usize {
     }
 }
 
-/// The addresses in front of the TLVs.
+/// Reads the addresses before the TLVs.
 fn origin(family: u8, block: &[u8]) -> Result<HeaderOrigin, HeaderFault> {
     let block = block.get(..addresses(family)).ok_or(HeaderFault::Addresses)?;
     let port = |at: usize| u16::from_be_bytes([block[at], block[at + 1]]);
@@ -187,30 +187,30 @@ fn origin(family: u8, block: &[u8]) -> Result<HeaderOrigin, HeaderFault> {
         0x31 => {
             HeaderOrigin::Unix { source: path(&block[..UNIX_PATH]), destination: path(&block[UNIX_PATH..]) }
         }
-        // Datagrams cannot have come through a stream; of the others nothing is known.
+        // Datagrams cannot come through a stream, and the other families have no known meaning.
         _ => HeaderOrigin::Unknown,
     })
 }
 
-/// The path in a field that is filled up with NUL bytes.
+/// Returns the path in a field that is padded with NUL bytes.
 fn path(field: &[u8]) -> Box<[u8]> {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
     field[..end].into()
 }
 
-/// The TLVs of a whole header, which begin at `start`.
+/// Reads the TLVs of a whole header, which begin at `start`.
 fn tlvs(header: &[u8], start: usize) -> Result<Vec<Tlv>, HeaderFault> {
     let mut tlvs = Vec::new();
     let mut checksum = None;
     let mut at = start;
     while at < header.len() {
         let fixed = header.get(at..at + TLV_FIXED).ok_or(HeaderFault::Tlv)?;
-        let place = at + TLV_FIXED..at + TLV_FIXED + usize::from(u16::from_be_bytes([fixed[1], fixed[2]]));
-        let value = header.get(place.clone()).ok_or(HeaderFault::Tlv)?;
-        at = place.end;
+        let range = at + TLV_FIXED..at + TLV_FIXED + usize::from(u16::from_be_bytes([fixed[1], fixed[2]]));
+        let value = header.get(range.clone()).ok_or(HeaderFault::Tlv)?;
+        at = range.end;
         match fixed[0] {
             Tlv::CRC32C if value.len() != 4 || checksum.is_some() => return Err(HeaderFault::Tlv),
-            Tlv::CRC32C => checksum = Some(place),
+            Tlv::CRC32C => checksum = Some(range),
             Tlv::UNIQUE_ID if value.len() > LONGEST_UNIQUE_ID => return Err(HeaderFault::Tlv),
             Tlv::NOOP => {}
             _ if tlvs.len() == MOST_TLVS => return Err(HeaderFault::Tlv),
@@ -218,13 +218,13 @@ fn tlvs(header: &[u8], start: usize) -> Result<Vec<Tlv>, HeaderFault> {
         }
     }
     match checksum {
-        Some(place) if !is_right(header, &place) => Err(HeaderFault::Checksum),
+        Some(range) if !is_right(header, &range) => Err(HeaderFault::Checksum),
         _ => Ok(tlvs),
     }
 }
 
-/// Whether the checksum at `place` is that of the header with zeros there.
-fn is_right(header: &[u8], place: &Range<usize>) -> bool {
-    let zeroed = header.iter().enumerate().map(|(at, &byte)| if place.contains(&at) { 0 } else { byte });
-    header[place.clone()] == crc32c::checksum(zeroed).to_be_bytes()
+/// Returns true if the checksum at `range` equals that of the header with zeros in this range.
+fn is_right(header: &[u8], range: &Range<usize>) -> bool {
+    let zeroed = header.iter().enumerate().map(|(at, &byte)| if range.contains(&at) { 0 } else { byte });
+    header[range.clone()] == crc32c::checksum(zeroed).to_be_bytes()
 }

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A header of version 2: version and command, family and protocol, what follows.
+/// Builds a header of version 2: version and command, family and protocol, and the rest.
 fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
     let length = u16::try_from(block.len()).unwrap().to_be_bytes();
     [&V2_SIGNATURE[..], &[command, family], &length, block].concat()
@@ -20,7 +20,7 @@ fn with_tlvs(tlvs: &[Vec<u8>]) -> Vec<u8> {
     v2(0x21, 0x11, &[TCP4, &tlvs.concat()].concat())
 }
 
-/// One line for an answer.
+/// Formats a result in one line.
 fn shown(answer: &Result<Option<HeaderSearch>, HeaderFault>) -> String {
     let (header, length) = match answer {
         Ok(Some(HeaderSearch::Header(header, length))) => (header, length),
@@ -90,7 +90,7 @@ fn lines_that_are_none() {
 }
 
 #[test]
-fn what_is_no_header() {
+fn bytes_without_a_header() {
     for bytes in [&b"\x16\x03\x01"[..], b"GET / HTTP/1.1\r\n", b"PROXYT", b"PRAXY", b"\r\n\r\nx", b"\0"] {
         check(bytes, "nothing");
         assert!(!begins_like_one(bytes));
@@ -130,7 +130,7 @@ fn local_is_taken_whatever_its_family() {
         check(&v2(0x20, family, b"whatever"), "V2 sender (24)");
         check(&[&V2_SIGNATURE[..], &[0x20, family]].concat(), "more");
     }
-    // In a block of an unknown family these bytes are no checksum.
+    // In a block of an unknown family these bytes are not a checksum.
     check(&v2(0x20, 0x41, &tlv(3, &[0; 4])), "V2 sender (23)");
     check(&v2(0x20, 0x13, &tlv(3, &[0; 4])), "V2 sender (23)");
     check(&v2(0x20, 0x11, &[TCP4, &tlv(3, &[0; 4])].concat()), "Checksum");
@@ -149,7 +149,7 @@ fn binary_headers_that_are_none() {
     check(&v2(0x21, 0x31, &[0; 215]), "Addresses");
     check(&[&V2_SIGNATURE[..], &[0x31]].concat(), "Version");
     check(&[&V2_SIGNATURE[..], &[0x21, 0xff]].concat(), "Family");
-    // A length beyond the bound is refused before anything is waited for.
+    // A length beyond the bound is refused before more bytes arrive.
     check(&[&V2_SIGNATURE[..], &[0x21, 0x11, 0x0f, 0xf1]].concat(), "TooLong");
     check(&[&V2_SIGNATURE[..], &[0x21, 0x11, 0x0f, 0xf0]].concat(), "more");
 }
@@ -231,14 +231,14 @@ fn binary_headers_are_written() {
     assert_eq!(plain.write(), v2(0x21, 0x11, TCP4));
     let mapped = outgoing("[::ffff:10.0.0.1]:1000", "10.0.0.2:443", &[]);
     assert_eq!(mapped.write(), v2(0x21, 0x11, TCP4));
-    let nobody = OutgoingHeader { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
-    assert_eq!(nobody.write(), v2(0x21, 0x00, &tlv(5, b"id")));
-    check(&summed(&nobody), "V2 unknown, 0x5 id (28)");
+    let unknown = OutgoingHeader { endpoints: None, tlvs: vec![(5, b"id")], ..plain };
+    assert_eq!(unknown.write(), v2(0x21, 0x00, &tlv(5, b"id")));
+    check(&summed(&unknown), "V2 unknown, 0x5 id (28)");
     check(&outgoing("10.0.0.1:1", "[::1]:2", &[]).write(), "V2 10.0.0.1:1 > [::1]:2 (52)");
 }
 
 #[test]
-fn what_is_too_long_is_left_out() {
+fn tlvs_beyond_the_bound_are_omitted() {
     let long = vec![b'x'; LONGEST_V2];
     let header = outgoing("10.0.0.1:1", "10.0.0.2:2", &[(0xe0, &long), (5, b"id")]).write();
     check(&header, "V2 10.0.0.1:1 > 10.0.0.2:2, 0x5 id (33)");
@@ -251,7 +251,7 @@ fn what_is_too_long_is_left_out() {
 }
 
 #[test]
-fn a_connection_of_our_own_says_so() {
+fn a_connection_of_our_own_is_local() {
     let ends = Some(("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap()));
     assert_eq!(local(HeaderVersion::V1, ends), b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n");
     assert_eq!(local(HeaderVersion::V1, None), b"PROXY UNKNOWN\r\n");
@@ -260,7 +260,7 @@ fn a_connection_of_our_own_says_so() {
     }
 }
 
-/// Headers of every form, with what may stand behind them.
+/// Returns headers of every form, with bytes that may follow them.
 fn samples() -> Vec<Vec<u8>> {
     let tlvs: &[(u8, &[u8])] = &[(2, b"mail.example.com"), (5, b"id"), (0xea, &[0, 1, 2])];
     let four = outgoing("10.0.0.1:1000", "10.0.0.2:443", tlvs);
@@ -293,7 +293,7 @@ fn every_prefix_is_incomplete() {
     assert!(seen > 500, "{seen}");
 }
 
-/// The answer to a prefix, once it is not "more", is that to the whole.
+/// Checks that the result for a prefix, once it is not "more", equals the result for the whole.
 fn check_segments(bytes: &[u8]) {
     let whole = read(bytes);
     let mut answered = false;
@@ -328,7 +328,7 @@ fn no_change_of_a_byte_panics_or_depends_on_segments() {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(
+    fn a_written_header_reads_back(
         source: SocketAddr,
         destination: SocketAddr,
         is_known: bool,

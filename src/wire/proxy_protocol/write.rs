@@ -1,36 +1,36 @@
-//! Writes a header.
+//! The writer of headers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{HeaderVersion, LONGEST_V2, Tlv, V2_FIXED, V2_SIGNATURE, crc32c};
 
-/// The version, with the command in the low half.
+/// The version in the upper half of the byte, the command in the lower half.
 const LOCAL: u8 = 0x20;
 const PROXY: u8 = 0x21;
 
-/// The family, with the transport protocol in the low half.
+/// The family in the upper half of the byte, the transport protocol in the lower half.
 const UNSPEC: u8 = 0x00;
 const TCP4: u8 = 0x11;
 const TCP6: u8 = 0x21;
 
-/// A header to be written, for a client's connection.
+/// A header to send for a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutgoingHeader<'a> {
-    /// Its form.
+    /// The version of the header.
     pub version: HeaderVersion,
-    /// The client and what it connected to; `None` if it has no IP address, which is then said (UNKNOWN, UNSPEC).
+    /// The addresses of the client and of its destination; `None` if it has no IP address (UNKNOWN, UNSPEC).
     pub endpoints: Option<(SocketAddr, SocketAddr)>,
-    /// What else is told; version 1 has no room for it. CRC32C is not among them.
+    /// The TLVs, without CRC32C. They are omitted in version 1.
     pub tlvs: Vec<(u8, &'a [u8])>,
-    /// Whether a checksum is added; not in version 1.
+    /// True if a checksum is added; ignored in version 1.
     pub crc32c: bool,
 }
 
 impl OutgoingHeader<'_> {
-    /// The header as it is sent.
+    /// Returns the bytes of the header.
     ///
-    /// Addresses of two families are both written as IPv6, IPv4-mapped addresses of a pair as IPv4. TLVs that
-    /// would make it longer than [`LONGEST_V2`] are left out: a header that the next one refuses helps nobody.
+    /// Two addresses of different families are both written as IPv6; two IPv4-mapped addresses are written as IPv4.
+    /// TLVs that would make the header longer than [`LONGEST_V2`] are omitted, because the next proxy would refuse it.
     pub fn write(&self) -> Vec<u8> {
         match self.version {
             HeaderVersion::V1 => self.write_v1(),
@@ -94,10 +94,10 @@ impl OutgoingHeader<'_> {
     }
 }
 
-/// The header of a connection that the sender makes on its own account, such as a health check.
+/// Returns the header of a connection that this program opens for itself, such as a health check.
 ///
-/// Version 2 has LOCAL for it. Version 1 has not: some servers refuse UNKNOWN, so the two ends of the
-/// connection itself are told where they are known.
+/// Version 2 has LOCAL for this purpose. Version 1 has only UNKNOWN, which some servers refuse, so the two ends of the
+/// connection itself are sent if they are known.
 pub fn local(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     match version {
         HeaderVersion::V1 => own(version, ends),
@@ -105,13 +105,13 @@ pub fn local(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> 
     }
 }
 
-/// The header of a connection of the sender's own, in the form of a client's: with the two ends of the connection itself.
-/// For servers that close on LOCAL.
+/// Returns the header of a connection that this program opens for itself, in the form for a client: with the two ends
+/// of the connection itself. It serves servers that close on LOCAL.
 pub fn own(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     OutgoingHeader { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write()
 }
 
-/// An IPv6 address without the dotted form of IPv4-mapped ones, which the protocol does not know.
+/// Formats an IPv6 address without the dotted form of IPv4-mapped addresses, which the protocol does not allow.
 fn hexadecimal(octets: [u8; 16]) -> String {
     match Ipv6Addr::from(octets).segments() {
         [0, 0, 0, 0, 0, 0xffff, high, low] => format!("::ffff:{high:x}:{low:x}"),

@@ -1,9 +1,9 @@
-//! Mail protocols up to STARTTLS: SMTP, IMAP and POP3, on the server's side and on the client's.
+//! Mail protocols up to STARTTLS: SMTP, IMAP and POP3, in the role of the server or of the client.
 //!
-//! As a host this program greets, offers STARTTLS and nothing else, and answers every other command that it must
-//! come first. As a guest it goes the same way with a backend. Neither side's words are carried over to the
-//! other: the session proper begins anew inside TLS, as each of these protocols asks for (RFC 3207, section 4.2;
-//! RFC 9051, section 6.2.1; RFC 2595, section 4).
+//! As a server this program greets, offers only STARTTLS, and answers other commands with the error that STARTTLS must
+//! come first. As a client it sends the same commands to a backend. No message of one side is passed to the other:
+//! the session begins anew inside TLS, as each of these protocols requires (RFC 3207, section 4.2; RFC 9051,
+//! section 6.2.1; RFC 2595, section 4).
 
 mod imap;
 mod pop3;
@@ -14,17 +14,18 @@ use std::sync::Arc;
 
 use super::opening::{Farewell, NOTHING, OpeningFault, ParsedMessage};
 
-/// Bytes of a client's command. SMTP asks for 512, IMAP for more only with what is refused here.
+/// The longest command of a client in bytes. SMTP requires 512; IMAP requires more only for commands that are refused
+/// here.
 pub(super) const LONGEST_COMMAND: usize = 2048;
 
-/// Bytes of a backend's answer to one command.
+/// The longest answer of a backend to one command in bytes.
 pub(super) const LONGEST_ANSWER: usize = 8 * 1024;
 
-/// Commands that a client may send before STARTTLS: some programs ask for capabilities more than once, and none
-/// needs as many.
+/// The most commands that a client may send before STARTTLS. Some programs query the capabilities more than once, and
+/// no program needs as many.
 const MOST_COMMANDS: u32 = 16;
 
-/// A protocol that changes to TLS by a command.
+/// A mail protocol that changes to TLS by a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Starttls {
     /// SMTP (RFC 5321, RFC 3207), for submission and between servers.
@@ -38,7 +39,7 @@ pub enum Starttls {
 /// The first byte of TLS (RFC 8446, section 5.1: a handshake record). No command begins with it.
 const TLS: u8 = 22;
 
-/// The server's side.
+/// The state of the server role.
 #[derive(Clone, Debug)]
 pub(super) struct StarttlsServer {
     protocol: Starttls,
@@ -46,15 +47,15 @@ pub(super) struct StarttlsServer {
     commands: u32,
 }
 
-/// What a host makes of one command.
+/// The answer of the server role to one command.
 enum CommandReply {
-    Say(String),
+    Text(String),
     Tls(String),
     Quit(String),
 }
 
 impl StarttlsServer {
-    /// The host and its greeting.
+    /// Creates the server role; returns it and its greeting.
     pub(super) fn new(protocol: Starttls, name: Arc<str>) -> (Self, Cow<'static, [u8]>) {
         let greeting = match protocol {
             Starttls::Smtp => smtp::greeting(&name),
@@ -64,17 +65,17 @@ impl StarttlsServer {
         (Self { protocol, name, commands: 0 }, greeting.into_bytes().into())
     }
 
-    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
-        // A client that would have come by another port: it waits for no words of ours, and no line will end.
-        if heard.first() == Some(&TLS) {
-            return ParsedMessage::End { fault: OpeningFault::Malformed, words: NOTHING };
+    pub(super) fn receive(&mut self, received: &[u8]) -> ParsedMessage {
+        // A client that should use another port: it begins TLS without a greeting, and sends no line.
+        if received.first() == Some(&TLS) {
+            return ParsedMessage::End { fault: OpeningFault::Malformed, reply: NOTHING };
         }
-        let Some((line, used)) = line(heard) else { return ParsedMessage::More };
+        let Some((line, used)) = line(received) else { return ParsedMessage::More };
         self.commands += 1;
         if self.commands > MOST_COMMANDS {
             return ParsedMessage::End {
                 fault: OpeningFault::TooMany,
-                words: self.farewell(Farewell::TooMany).into(),
+                reply: self.farewell(Farewell::TooMany).into(),
             };
         }
         let reply = match self.protocol {
@@ -83,41 +84,41 @@ impl StarttlsServer {
             Starttls::Pop3 => pop3::reply(line),
         };
         match reply {
-            CommandReply::Say(words) => ParsedMessage::Say { used, words: words.into_bytes().into() },
-            CommandReply::Tls(words) => ParsedMessage::Tls { used, words: words.into_bytes().into() },
-            CommandReply::Quit(words) => {
-                ParsedMessage::End { fault: OpeningFault::Quit, words: words.into_bytes().into() }
+            CommandReply::Text(reply) => ParsedMessage::Reply { used, reply: reply.into_bytes().into() },
+            CommandReply::Tls(reply) => ParsedMessage::Tls { used, reply: reply.into_bytes().into() },
+            CommandReply::Quit(reply) => {
+                ParsedMessage::End { fault: OpeningFault::Quit, reply: reply.into_bytes().into() }
             }
         }
     }
 
     pub(super) fn farewell(&self, farewell: Farewell) -> Vec<u8> {
-        let why = match farewell {
+        let reason = match farewell {
             Farewell::Timeout => "waited too long for STARTTLS",
             Farewell::Busy => "too busy, try again later",
-            Farewell::Pipelined => "nothing may be sent behind the request for TLS",
+            Farewell::Pipelined => "nothing may be sent after the request for TLS",
             Farewell::TooLong => "line too long",
             Farewell::TooMany => "too many commands before STARTTLS",
         };
         match self.protocol {
-            Starttls::Smtp => smtp::farewell(farewell, why, &self.name),
-            Starttls::Imap => format!("* BYE {why}\r\n"),
-            Starttls::Pop3 => format!("-ERR {why}\r\n"),
+            Starttls::Smtp => smtp::farewell(farewell, reason, &self.name),
+            Starttls::Imap => format!("* BYE {reason}\r\n"),
+            Starttls::Pop3 => format!("-ERR {reason}\r\n"),
         }
         .into_bytes()
     }
 }
 
-/// How far the talk with a backend has come.
+/// The answer of the backend that is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AwaitedReply {
     Greeting,
-    /// SMTP alone asks for the capabilities: a server may refuse STARTTLS before EHLO.
+    /// The answer to EHLO. Only SMTP needs it, because a server may refuse STARTTLS before EHLO.
     Capabilities,
     GoAhead,
 }
 
-/// The client's side.
+/// The state of the client role.
 #[derive(Clone, Debug)]
 pub(super) struct StarttlsClient {
     protocol: Starttls,
@@ -125,17 +126,17 @@ pub(super) struct StarttlsClient {
     awaited: AwaitedReply,
 }
 
-/// What a guest makes of what a backend says.
+/// The meaning of a backend's answer.
 enum StarttlsAnswer {
-    /// It is not whole.
+    /// The answer is not whole.
     More,
-    /// The first `used` bytes matter no further.
+    /// The first `used` bytes are to be ignored.
     Pass { used: usize },
-    /// As it should be.
+    /// The answer is the awaited one.
     Good { used: usize },
     /// TLS is not offered, or not now.
     Refused,
-    /// It is no answer that should come here.
+    /// The answer is not valid at this point.
     Unexpected,
 }
 
@@ -144,28 +145,28 @@ impl StarttlsClient {
         Self { protocol, name, awaited: AwaitedReply::Greeting }
     }
 
-    pub(super) fn receive(&mut self, heard: &[u8]) -> ParsedMessage {
+    pub(super) fn receive(&mut self, received: &[u8]) -> ParsedMessage {
         let answer = match self.protocol {
-            Starttls::Smtp => smtp::answer(heard, self.awaited),
-            Starttls::Imap => imap::answer(heard, self.awaited),
-            Starttls::Pop3 => pop3::answer(heard, self.awaited),
+            Starttls::Smtp => smtp::answer(received, self.awaited),
+            Starttls::Imap => imap::answer(received, self.awaited),
+            Starttls::Pop3 => pop3::answer(received, self.awaited),
         };
-        let end = |fault| ParsedMessage::End { fault, words: NOTHING };
+        let end = |fault| ParsedMessage::End { fault, reply: NOTHING };
         match answer {
             StarttlsAnswer::More => ParsedMessage::More,
-            StarttlsAnswer::Pass { used } => ParsedMessage::Say { used, words: NOTHING },
+            StarttlsAnswer::Pass { used } => ParsedMessage::Reply { used, reply: NOTHING },
             StarttlsAnswer::Good { used } if self.awaited == AwaitedReply::GoAhead => {
-                ParsedMessage::Tls { used, words: NOTHING }
+                ParsedMessage::Tls { used, reply: NOTHING }
             }
             StarttlsAnswer::Good { used } => {
-                ParsedMessage::Say { used, words: self.next().into_bytes().into() }
+                ParsedMessage::Reply { used, reply: self.next().into_bytes().into() }
             }
             StarttlsAnswer::Refused => end(OpeningFault::Refused),
             StarttlsAnswer::Unexpected => end(OpeningFault::Unexpected),
         }
     }
 
-    /// The next command.
+    /// Returns the next command.
     fn next(&mut self) -> String {
         self.awaited = match (self.protocol, self.awaited) {
             (Starttls::Smtp, AwaitedReply::Greeting) => AwaitedReply::Capabilities,
@@ -180,15 +181,15 @@ impl StarttlsClient {
     }
 }
 
-/// The first line without its end, and the length of both. A line may end without a carriage return: it goes no
-/// further than here.
-fn line(heard: &[u8]) -> Option<(&[u8], usize)> {
-    let end = heard.iter().position(|&byte| byte == b'\n')?;
-    let line = &heard[..end];
+/// Returns the first line without its end, and the length with the end. The carriage return is optional, because the
+/// line is not passed on to other programs.
+fn line(received: &[u8]) -> Option<(&[u8], usize)> {
+    let end = received.iter().position(|&byte| byte == b'\n')?;
+    let line = &received[..end];
     Some((line.strip_suffix(b"\r").unwrap_or(line), end + 1))
 }
 
-/// The first word of a line and what stands behind its space.
+/// Splits a line into its first word and the text after the space.
 fn word(line: &[u8]) -> (&[u8], &[u8]) {
     match line.iter().position(|&byte| byte == b' ') {
         Some(space) => (&line[..space], line[space + 1..].trim_ascii()),

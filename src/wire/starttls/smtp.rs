@@ -1,4 +1,4 @@
-//! SMTP up to STARTTLS.
+//! The opening of SMTP up to STARTTLS.
 
 use super::{AwaitedReply, CommandReply, StarttlsAnswer, line, word};
 use crate::wire::opening::Farewell;
@@ -7,40 +7,40 @@ pub(super) fn greeting(name: &str) -> String {
     format!("220 {name} ESMTP\r\n")
 }
 
-/// The commands that RFC 3207, section 4 lets through; all others must wait.
+/// Answers a command. Only the commands that RFC 3207, section 4 allows before STARTTLS succeed.
 pub(super) fn reply(line: &[u8], name: &str) -> CommandReply {
     let (command, argument) = word(line);
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());
-    let say = |words: &str| CommandReply::Say(words.to_owned());
+    let text = |text: &str| CommandReply::Text(text.to_owned());
     if is("EHLO") || is("LHLO") {
-        CommandReply::Say(format!("250-{name}\r\n250 STARTTLS\r\n"))
+        CommandReply::Text(format!("250-{name}\r\n250 STARTTLS\r\n"))
     } else if is("HELO") {
-        CommandReply::Say(format!("250 {name}\r\n"))
+        CommandReply::Text(format!("250 {name}\r\n"))
     } else if is("STARTTLS") && argument.is_empty() {
         CommandReply::Tls("220 2.0.0 Ready to start TLS\r\n".to_owned())
     } else if is("STARTTLS") {
-        say("501 5.5.4 STARTTLS takes no parameters\r\n")
+        text("501 5.5.4 STARTTLS takes no parameters\r\n")
     } else if is("NOOP") || is("RSET") {
-        say("250 2.0.0 OK\r\n")
+        text("250 2.0.0 OK\r\n")
     } else if is("QUIT") {
         CommandReply::Quit(format!("221 2.0.0 {name} closing connection\r\n"))
     } else {
-        say("530 5.7.0 Must issue a STARTTLS command first\r\n")
+        text("530 5.7.0 Must issue a STARTTLS command first\r\n")
     }
 }
 
-pub(super) fn farewell(farewell: Farewell, why: &str, name: &str) -> String {
+pub(super) fn farewell(farewell: Farewell, reason: &str, name: &str) -> String {
     match farewell {
-        Farewell::Timeout => format!("421 4.4.2 {name} {why}\r\n"),
-        Farewell::Busy => format!("421 4.3.2 {name} {why}\r\n"),
-        Farewell::Pipelined => format!("554 5.5.0 {why}\r\n"),
-        Farewell::TooLong => format!("500 5.5.2 {why}\r\n"),
-        Farewell::TooMany => format!("421 4.7.0 {name} {why}\r\n"),
+        Farewell::Timeout => format!("421 4.4.2 {name} {reason}\r\n"),
+        Farewell::Busy => format!("421 4.3.2 {name} {reason}\r\n"),
+        Farewell::Pipelined => format!("554 5.5.0 {reason}\r\n"),
+        Farewell::TooLong => format!("500 5.5.2 {reason}\r\n"),
+        Farewell::TooMany => format!("421 4.7.0 {name} {reason}\r\n"),
     }
 }
 
-pub(super) fn answer(heard: &[u8], awaited: AwaitedReply) -> StarttlsAnswer {
-    let (code, offers_tls, used) = match reply_lines(heard) {
+pub(super) fn answer(received: &[u8], awaited: AwaitedReply) -> StarttlsAnswer {
+    let (code, offers_tls, used) = match reply_lines(received) {
         Ok(Some(reply)) => reply,
         Ok(None) => return StarttlsAnswer::More,
         Err(()) => return StarttlsAnswer::Unexpected,
@@ -53,15 +53,15 @@ pub(super) fn answer(heard: &[u8], awaited: AwaitedReply) -> StarttlsAnswer {
     }
 }
 
-/// The code of a whole reply, whether one of its lines offers STARTTLS, and its length.
-fn reply_lines(heard: &[u8]) -> Result<Option<([u8; 3], bool, usize)>, ()> {
+/// Returns the code of a whole reply, true if one of its lines offers STARTTLS, and its length.
+fn reply_lines(received: &[u8]) -> Result<Option<([u8; 3], bool, usize)>, ()> {
     let (mut code, mut offers_tls, mut used) = (None, false, 0);
     loop {
-        // What is no reply is known by its first bytes: an endless line need not be waited for.
-        if heard[used..].iter().take(3).any(|byte| !byte.is_ascii_digit()) {
+        // The first bytes of a line show that it is not a reply, so an endless line is refused at once.
+        if received[used..].iter().take(3).any(|byte| !byte.is_ascii_digit()) {
             return Err(());
         }
-        let Some((text, length)) = line(&heard[used..]) else { return Ok(None) };
+        let Some((text, length)) = line(&received[used..]) else { return Ok(None) };
         let own = *text.first_chunk::<3>().ok_or(())?;
         if *code.get_or_insert(own) != own {
             return Err(());

@@ -1,4 +1,4 @@
-//! Every protocol on both sides, however the bytes are cut.
+//! Tests of every protocol in both roles, with the bytes cut in several ways.
 
 use proptest::prelude::*;
 
@@ -16,28 +16,28 @@ fn guest(protocol: Starttls) -> Opening {
     Opening::guest(&BackendGreeting::Starttls { protocol, name: "mx.test".into() })
 }
 
-/// `said` is what follows the greeting.
+/// `sent` is the text after the greeting.
 #[track_caller]
-fn check_host(protocol: Starttls, bytes: impl AsRef<[u8]>, said: &str, end: &str) {
+fn check_host(protocol: Starttls, bytes: impl AsRef<[u8]>, sent: &str, end: &str) {
     let greeting = run(host(protocol), b"", 1).0;
     for piece in [usize::MAX, 7, 1] {
-        // In small pieces what is behind a request comes too late to be told from its beginning.
-        let (heard, found) = run(host(protocol), bytes.as_ref(), piece);
-        assert_eq!((&heard[greeting.len()..], found.as_str()), (said, end), "pieces of {piece}");
+        // In small pieces the bytes after a request for TLS arrive too late to be refused.
+        let (received, found) = run(host(protocol), bytes.as_ref(), piece);
+        assert_eq!((&received[greeting.len()..], found.as_str()), (sent, end), "pieces of {piece}");
     }
 }
 
 #[track_caller]
-fn check_guest(protocol: Starttls, bytes: impl AsRef<[u8]>, said: &str, end: &str) {
+fn check_guest(protocol: Starttls, bytes: impl AsRef<[u8]>, sent: &str, end: &str) {
     for piece in [usize::MAX, 7, 1] {
-        let (heard, found) = run(guest(protocol), bytes.as_ref(), piece);
-        assert_eq!((heard.as_str(), found.as_str()), (said, end), "pieces of {piece}");
+        let (received, found) = run(guest(protocol), bytes.as_ref(), piece);
+        assert_eq!((received.as_str(), found.as_str()), (sent, end), "pieces of {piece}");
     }
 }
 
 #[test]
 fn smtp_offers_starttls_alone() {
-    let check = |bytes: &str, said: &str, end: &str| check_host(Starttls::Smtp, bytes, said, end);
+    let check = |bytes: &str, sent: &str, end: &str| check_host(Starttls::Smtp, bytes, sent, end);
     assert_eq!(run(host(Starttls::Smtp), b"", 1).0, "220 mx.test ESMTP\r\n");
     let ready = "220 2.0.0 Ready to start TLS\r\n";
     check("STARTTLS\r\n", ready, "Tls");
@@ -55,7 +55,7 @@ fn smtp_offers_starttls_alone() {
 
 #[test]
 fn imap_offers_starttls_alone() {
-    let check = |bytes: &str, said: &str, end: &str| check_host(Starttls::Imap, bytes, said, end);
+    let check = |bytes: &str, sent: &str, end: &str| check_host(Starttls::Imap, bytes, sent, end);
     let capabilities = "IMAP4rev1 STARTTLS LOGINDISABLED";
     assert_eq!(
         run(host(Starttls::Imap), b"", 1).0,
@@ -82,7 +82,7 @@ fn imap_offers_starttls_alone() {
 
 #[test]
 fn pop3_offers_stls_alone() {
-    let check = |bytes: &str, said: &str, end: &str| check_host(Starttls::Pop3, bytes, said, end);
+    let check = |bytes: &str, sent: &str, end: &str| check_host(Starttls::Pop3, bytes, sent, end);
     assert_eq!(run(host(Starttls::Pop3), b"", 1).0, "+OK mx.test ready\r\n");
     check("STLS\r\n", "+OK Begin TLS negotiation\r\n", "Tls");
     check(
@@ -98,21 +98,21 @@ fn pop3_offers_stls_alone() {
 
 #[test]
 fn nothing_is_carried_into_tls() {
-    let check = |protocol, bytes: &str, words: &str| {
-        let (said, end) = run(host(protocol), bytes.as_bytes(), usize::MAX);
+    let check = |protocol, bytes: &str, reply: &str| {
+        let (sent, end) = run(host(protocol), bytes.as_bytes(), usize::MAX);
         assert_eq!(end, "Pipelined", "{bytes}");
-        assert!(said.ends_with(words), "{said}");
-        assert!(!said.contains("Ready") && !said.contains("Begin"), "TLS was granted: {said}");
+        assert!(sent.ends_with(reply), "{sent}");
+        assert!(!sent.contains("Ready") && !sent.contains("Begin"), "TLS was granted: {sent}");
     };
     for behind in ["\r", "\n", "MAIL FROM:<evil@test>\r\n", "\x16\x03\x01"] {
-        let why = "nothing may be sent behind the request for TLS\r\n";
-        check(Starttls::Smtp, &format!("EHLO a\r\nSTARTTLS\r\n{behind}"), &format!("554 5.5.0 {why}"));
-        check(Starttls::Imap, &format!("a STARTTLS\r\n{behind}"), &format!("* BYE {why}"));
-        check(Starttls::Pop3, &format!("STLS\r\n{behind}"), &format!("-ERR {why}"));
+        let reason = "nothing may be sent after the request for TLS\r\n";
+        check(Starttls::Smtp, &format!("EHLO a\r\nSTARTTLS\r\n{behind}"), &format!("554 5.5.0 {reason}"));
+        check(Starttls::Imap, &format!("a STARTTLS\r\n{behind}"), &format!("* BYE {reason}"));
+        check(Starttls::Pop3, &format!("STLS\r\n{behind}"), &format!("-ERR {reason}"));
     }
 }
 
-/// A client that begins with TLS, on a port where it should have asked for it first.
+/// A client that begins with TLS on a port where it must send a command first.
 #[test]
 fn a_bare_hello_is_no_command() {
     for protocol in ALL {
@@ -129,14 +129,14 @@ fn clients_are_bounded() {
     for protocol in ALL {
         let most = "NOOP\r\n".repeat(MOST_COMMANDS as usize);
         assert_eq!(run(host(protocol), most.as_bytes(), 5).1, "more");
-        let (said, end) = run(host(protocol), format!("{most}STARTTLS\r\n").as_bytes(), 5);
+        let (sent, end) = run(host(protocol), format!("{most}STARTTLS\r\n").as_bytes(), 5);
         assert_eq!(end, "TooMany");
-        assert!(said.ends_with("too many commands before STARTTLS\r\n"), "{said}");
+        assert!(sent.ends_with("too many commands before STARTTLS\r\n"), "{sent}");
         let long = [b'x'; LONGEST_COMMAND];
         assert_eq!(run(host(protocol), &long[1..], 100).1, "more");
-        let (said, end) = run(host(protocol), &long, 100);
+        let (sent, end) = run(host(protocol), &long, 100);
         assert_eq!(end, "TooLong");
-        assert!(said.ends_with("line too long\r\n"), "{said}");
+        assert!(sent.ends_with("line too long\r\n"), "{sent}");
     }
 }
 
@@ -151,50 +151,50 @@ fn last_words_are_in_the_protocol() {
     check(Starttls::Pop3, Farewell::Timeout, "-ERR waited too long for STARTTLS\r\n");
 }
 
-const SMTP_SAID: &str = "EHLO mx.test\r\nSTARTTLS\r\n";
+const SMTP_SENT: &str = "EHLO mx.test\r\nSTARTTLS\r\n";
 
 #[test]
 fn smtp_backends_are_led_to_tls() {
-    let check = |bytes: &str, said: &str, end: &str| check_guest(Starttls::Smtp, bytes, said, end);
-    check("220 a\r\n250-a\r\n250-SIZE 1\r\n250-STARTTLS\r\n250 HELP\r\n220 go\r\n", SMTP_SAID, "Tls");
-    check("220-a\r\n220 b\r\n250 starttls\r\n220\r\n", SMTP_SAID, "Tls");
-    check("220 a\n250 STARTTLS\n220 go\n", SMTP_SAID, "Tls");
+    let check = |bytes: &str, sent: &str, end: &str| check_guest(Starttls::Smtp, bytes, sent, end);
+    check("220 a\r\n250-a\r\n250-SIZE 1\r\n250-STARTTLS\r\n250 HELP\r\n220 go\r\n", SMTP_SENT, "Tls");
+    check("220-a\r\n220 b\r\n250 starttls\r\n220\r\n", SMTP_SENT, "Tls");
+    check("220 a\n250 STARTTLS\n220 go\n", SMTP_SENT, "Tls");
     check("220 a\r\n250-a\r\n250 HELP\r\n", "EHLO mx.test\r\n", "Refused");
     check("220 a\r\n250-a\r\n250 STARTTLSX\r\n", "EHLO mx.test\r\n", "Refused");
-    check("220 a\r\n250 STARTTLS\r\n454 not now\r\n", SMTP_SAID, "Refused");
+    check("220 a\r\n250 STARTTLS\r\n454 not now\r\n", SMTP_SENT, "Refused");
     check("220 a\r\n502 what\r\n", "EHLO mx.test\r\n", "Unexpected");
     for greeting in
         ["421 busy\r\n", "554 no\r\n", "SSH-2.0", "22x", "220x\r\n", "220-a\r\n221 b\r\n", "22\r\n", "\r\n"]
     {
         check(greeting, "", "Unexpected");
     }
-    check("220 a\r\n250 STARTTLS\r\n22", SMTP_SAID, "more");
+    check("220 a\r\n250 STARTTLS\r\n22", SMTP_SENT, "more");
 }
 
 #[test]
 fn imap_backends_are_led_to_tls() {
-    let check = |bytes: &str, said: &str, end: &str| check_guest(Starttls::Imap, bytes, said, end);
-    check("* OK hi\r\np1 OK go\r\n", STARTTLS_SAID, "Tls");
+    let check = |bytes: &str, sent: &str, end: &str| check_guest(Starttls::Imap, bytes, sent, end);
+    check("* OK hi\r\np1 OK go\r\n", STARTTLS_SENT, "Tls");
     check(
         "* ok [CAPABILITY IMAP4rev1] hi\r\n* CAPABILITY x\r\n* 3 EXISTS\r\nP1 OK\r\n",
-        STARTTLS_SAID,
+        STARTTLS_SENT,
         "Unexpected",
     );
-    check("* OK hi\r\n* CAPABILITY x\r\np1 ok\r\n", STARTTLS_SAID, "Tls");
-    check("* OK hi\r\np1 NO not now\r\n", STARTTLS_SAID, "Refused");
-    check("* OK hi\r\np1 BAD what\r\n", STARTTLS_SAID, "Refused");
-    check("* OK hi\r\n* BYE\r\n", STARTTLS_SAID, "Unexpected");
-    check("* OK hi\r\np2 OK\r\n", STARTTLS_SAID, "Unexpected");
+    check("* OK hi\r\n* CAPABILITY x\r\np1 ok\r\n", STARTTLS_SENT, "Tls");
+    check("* OK hi\r\np1 NO not now\r\n", STARTTLS_SENT, "Refused");
+    check("* OK hi\r\np1 BAD what\r\n", STARTTLS_SENT, "Refused");
+    check("* OK hi\r\n* BYE\r\n", STARTTLS_SENT, "Unexpected");
+    check("* OK hi\r\np2 OK\r\n", STARTTLS_SENT, "Unexpected");
     for greeting in ["* BYE\r\n", "* PREAUTH hi\r\n", "+OK\r\n", "p1 OK\r\n", "*\r\n"] {
         check(greeting, "", "Unexpected");
     }
 }
 
-const STARTTLS_SAID: &str = imap::STARTTLS;
+const STARTTLS_SENT: &str = imap::STARTTLS;
 
 #[test]
 fn pop3_backends_are_led_to_tls() {
-    let check = |bytes: &str, said: &str, end: &str| check_guest(Starttls::Pop3, bytes, said, end);
+    let check = |bytes: &str, sent: &str, end: &str| check_guest(Starttls::Pop3, bytes, sent, end);
     check("+OK hi\r\n+OK go\r\n", "STLS\r\n", "Tls");
     check("+OK\r\n+OK\r\n", "STLS\r\n", "Tls");
     check("+OK hi\r\n-ERR no\r\n", "STLS\r\n", "Refused");
@@ -221,10 +221,10 @@ proptest! {
     #[test]
     fn any_bytes_in_any_pieces(text in "(EHLO|a|STARTTLS|STLS|220|250|\\* OK|p1| |-|\r|\n|\r\n|.){0,60}", piece in 1..50_usize) {
         for protocol in ALL {
-            let (said, _) = run(host(protocol), text.as_bytes(), piece);
-            prop_assert!(said.len() < 4096);
+            let (sent, _) = run(host(protocol), text.as_bytes(), piece);
+            prop_assert!(sent.len() < 4096);
             let (whole, pieces) = (run(guest(protocol), text.as_bytes(), usize::MAX), run(guest(protocol), text.as_bytes(), piece));
-            // What a backend sends behind its go-ahead is told from TLS only if it comes at once.
+            // Bytes of a backend after its go-ahead are refused only if they come together with it.
             prop_assert!(whole == pieces || whole.1 == "Pipelined", "{whole:?} {pieces:?}");
         }
     }

@@ -1,7 +1,7 @@
-//! What else a whole ClientHello offers: protocols, versions, Encrypted ClientHello.
+//! The offer of a whole ClientHello: protocols, versions, Encrypted ClientHello.
 //!
-//! All of it is borrowed from the message and looked at when it is asked for, because most connections are
-//! routed by their name alone. A field that cannot be read offers nothing, so no condition is met by it.
+//! An offer borrows from the message and parses its lists only when they are used, because most connections are routed
+//! by their name alone. A field that cannot be parsed offers nothing, so it meets no condition.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use tls_parser::TlsExtensionType;
 
 use super::message::{self, FieldReader};
 
-/// Encrypted ClientHello (RFC 9849, section 11.1).
+/// The extension type of Encrypted ClientHello (RFC 9849, section 11.1).
 pub(super) const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// A version of TLS by its two bytes on the wire; a later one is greater.
@@ -28,7 +28,7 @@ impl TlsVersion {
 }
 
 impl fmt::Display for TlsVersion {
-    /// Such as `1.3`; what has no such name by its number, such as `0x7f1c`.
+    /// Writes the version, such as `1.3`; an unknown version by its number, such as `0x7f1c`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0x0300 => f.write_str("ssl3"),
@@ -38,7 +38,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a client offers in its hello, borrowed from the message.
+/// The offer of a client in its hello, borrowed from the message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Offer<'a> {
     pub(super) legacy_version: u16,
@@ -53,7 +53,7 @@ pub struct Offer<'a> {
 }
 
 impl<'a> Offer<'a> {
-    /// What a whole message offers, its 4-byte header included; `None` if it is malformed.
+    /// Reads the offer of a whole message, including its 4-byte header; `None` if the message is malformed.
     pub fn of(message: &'a [u8]) -> Option<Self> {
         let body = super::body(message);
         let mut fields = FieldReader(body);
@@ -76,8 +76,8 @@ impl<'a> Offer<'a> {
         Some(offer)
     }
 
-    /// The names of the protocols to speak inside, the client's favourite first (RFC 7301, section 3.1). They
-    /// may be any bytes. GREASE (RFC 8701) is among them; none if the list is malformed.
+    /// Returns the names of the protocols inside TLS, the client's preferred one first (RFC 7301, section 3.1). They
+    /// may be any bytes and include GREASE (RFC 8701). There are none if the list is malformed.
     pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         let list = self.alpn.and_then(|content| {
             let mut fields = FieldReader(content);
@@ -88,8 +88,8 @@ impl<'a> Offer<'a> {
         std::iter::from_fn(move || fields.vector8())
     }
 
-    /// The versions in the client's order, without GREASE. Without the extension (RFC 8446, section 4.2.1) the
-    /// one in the hello itself, which is the highest that the client speaks.
+    /// Returns the versions in the client's order, without GREASE. Without the extension (RFC 8446, section 4.2.1) it
+    /// is the version in the hello itself, which is the highest that the client supports.
     pub fn versions(&self) -> impl Iterator<Item = TlsVersion> + use<'a> {
         let alone = self.versions.is_none().then_some(self.legacy_version);
         let list = self.versions.and_then(|content| {
@@ -99,35 +99,35 @@ impl<'a> Offer<'a> {
         numbers(list.unwrap_or_default()).chain(alone).filter(|&version| !is_grease(version)).map(TlsVersion)
     }
 
-    /// Whether the client offers this version of TLS or a later one. What is no version of TLS by its first
-    /// byte, such as the number of a draft, does not count.
+    /// Returns true if the client offers this version of TLS or a later one. A number with another first byte than
+    /// TLS, such as that of a draft, does not count.
     pub fn reaches(&self, least: TlsVersion) -> bool {
         self.versions().any(|version| version.0 >> 8 == 3 && version >= least)
     }
 
-    /// Whether Encrypted ClientHello is offered, GREASE or not: from outside the two look the same.
+    /// Returns true if Encrypted ClientHello is offered. It may be GREASE: an observer cannot distinguish the two.
     pub fn ech(&self) -> bool {
         self.has_ech
     }
 }
 
-/// The extensions of a block that was judged already.
+/// Returns the extensions of a block that was checked before.
 pub(super) fn each_extension(block: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut fields = FieldReader(block);
     std::iter::from_fn(move || Some((fields.number()?, fields.vector16()?)))
 }
 
-/// The two-byte numbers of a list; an odd byte at the end is none.
+/// Returns the two-byte numbers of a list; an odd byte at the end is ignored.
 pub(super) fn numbers(list: &[u8]) -> impl Iterator<Item = u16> {
     list.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
 }
 
-/// A value that clients send to keep servers from choking on what they do not know (RFC 8701).
+/// Returns true for the values that clients send so that servers stay tolerant of unknown values (RFC 8701).
 pub(super) fn is_grease(number: u16) -> bool {
     number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff
 }
 
-/// Whether a list is whole names, none of them empty.
+/// Returns true if a list consists of whole names, none of them empty.
 fn are_names(list: &[u8]) -> bool {
     let mut fields = FieldReader(list);
     while !fields.is_empty() {

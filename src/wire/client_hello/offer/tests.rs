@@ -4,7 +4,7 @@ use super::super::tests::{FIXTURES, extension, message_of, vector8, vector16};
 use super::*;
 use crate::wire::Ja4;
 
-/// A message with this version inside, these suites and these extensions.
+/// Builds a message with this version inside, these suites and these extensions.
 fn message(version: u16, suites: &[u16], extensions: &[u8]) -> Vec<u8> {
     let suites: Vec<u8> = suites.iter().flat_map(|suite| suite.to_be_bytes()).collect();
     let body =
@@ -46,8 +46,8 @@ fn protocols_are_listed_in_their_order() {
 fn versions_are_those_of_the_extension_or_the_one_of_the_hello() {
     let check = |extensions: &[u8], expected: &str, reaches: u16| {
         with_offer(extensions, |offer| {
-            let told: Vec<_> = offer.versions().map(|version| version.to_string()).collect();
-            assert_eq!(told.join(","), expected);
+            let versions: Vec<_> = offer.versions().map(|version| version.to_string()).collect();
+            assert_eq!(versions.join(","), expected);
             for version in [0x0301, 0x0302, 0x0303, 0x0304] {
                 assert_eq!(offer.reaches(TlsVersion(version)), version <= reaches, "{expected} {version:x}");
             }
@@ -76,7 +76,7 @@ fn grease_is_its_sixteen_values() {
     assert_eq!(grease, expected);
 }
 
-/// The fingerprint of the example in JA4's own description: Chrome's hello, its lists in the order of the wire.
+/// The fingerprint of the example in the description of JA4: Chrome's hello, its lists in the order on the wire.
 #[test]
 fn the_published_example_gives_its_fingerprint() {
     let suites = [
@@ -117,7 +117,7 @@ fn fingerprints_of_little_are_whole_too() {
     check(0x0303, &alpn(&[b"0\xab\xcd1"]), &format!("t12i000101_{zeros}_{zeros}"));
 }
 
-/// What an independent program computed from the same files.
+/// An independent program computed these fingerprints from the same files.
 #[test]
 fn captures_have_their_fingerprints() {
     let expected = [

@@ -1,4 +1,4 @@
-//! What clients really sent, cut and changed in every way, and held against what rustls reads of it.
+//! Tests with captured hellos, which are cut and changed, and compared with the result of rustls.
 
 use std::collections::HashSet;
 
@@ -56,20 +56,20 @@ fn every_record_split_of_a_capture_gives_the_same_name() {
     }
 }
 
-/// No changed byte may move a hello to another name, except one of the name itself. A few make the name
-/// disappear in a hello that is still well-formed: those of its extension's type, and lengths that grow
-/// just so far that one extension swallows others whole. There rustls must not see a name either.
+/// No changed byte may give a hello another name, except a byte of the name itself. A few changes remove the name from
+/// a hello that is still well-formed: a change of the extension's type, and a length that grows so that one extension
+/// includes others whole. For these, rustls must not find a name either.
 #[test]
 fn every_changed_byte_of_a_capture_is_a_fault_or_keeps_the_name() {
     for (file, raw, name) in FIXTURES {
-        let place = name.map(|name| place_of(raw, name)).unwrap_or_default();
+        let range = name.map(|name| range_of(raw, name)).unwrap_or_default();
         let mut changed = raw.to_vec();
         let mut vanished = 0;
         for (at, byte) in (0..raw.len()).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
             changed[at] = byte;
             let answer = read(&changed);
-            if place.contains(&at) {
-                let expected = ServerName::from_client(&changed[place.clone()]).map_err(HelloFault::BadName);
+            if range.contains(&at) {
+                let expected = ServerName::from_client(&changed[range.clone()]).map_err(HelloFault::BadName);
                 assert_eq!(answer.map(|hello| hello.unwrap().server_name.unwrap()), expected, "{file}");
             } else if let Ok(Some(hello)) = answer
                 && name_of(&hello) != name
@@ -80,21 +80,21 @@ fn every_changed_byte_of_a_capture_is_a_fault_or_keeps_the_name() {
             }
             changed[at] = raw[at];
         }
-        // All other values of the two bytes of the type, less types that are there already.
+        // All other values of the two bytes of the type, except types that the hello already has.
         let expected = if name.is_some() { 400..=600 } else { 0..=0 };
         assert!(expected.contains(&vanished), "{file}: {vanished} of the changes hide the name");
     }
 }
 
-/// Where a capture's name stands in its bytes.
-fn place_of(raw: &[u8], name: &str) -> std::ops::Range<usize> {
+/// Returns the range of a capture's name in its bytes.
+fn range_of(raw: &[u8], name: &str) -> std::ops::Range<usize> {
     let mut windows = raw.windows(name.len());
     let start = windows.position(|window| window.eq_ignore_ascii_case(name.as_bytes())).unwrap();
     let length = usize::from(u16::from_be_bytes([raw[start - 2], raw[start - 1]]));
     start..start + length
 }
 
-/// What rustls makes of the same bytes.
+/// The result of rustls for the same bytes.
 #[derive(Debug, PartialEq)]
 enum Oracle {
     Accepts(Option<String>),
@@ -102,7 +102,7 @@ enum Oracle {
     Rejects,
 }
 
-fn ask_rustls(raw: &[u8]) -> Oracle {
+fn read_with_rustls(raw: &[u8]) -> Oracle {
     let mut acceptor = rustls::server::Acceptor::default();
     let mut bytes = raw;
     loop {
@@ -118,17 +118,16 @@ fn ask_rustls(raw: &[u8]) -> Oracle {
     }
 }
 
-/// Holds our answer against rustls's: where it accepts, we read the same name or say a fault from the
-/// list below, and where it waits for more, we have a hello only if its last record is still to end: we
-/// do not wait for what stands behind the hello. It checks much that does not concern us (contents of
-/// other extensions), so where it rejects, nothing is claimed.
+/// Compares our result with that of rustls. If rustls accepts, we must read the same name or return a fault of the list
+/// below. If rustls waits for more, we may return a hello only if its last record has not ended: we do not wait for the
+/// bytes after the hello. If rustls rejects, nothing is compared, because it checks contents of other extensions too.
 fn compare_with_rustls(raw: &[u8]) -> Result<(), TestCaseError> {
     let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
     let ours = reader.read(raw);
-    match ask_rustls(raw) {
+    match read_with_rustls(raw) {
         Oracle::Accepts(theirs) => match ours {
             Ok(Some(hello)) => {
-                // rustls leaves the trailing dot on.
+                // rustls keeps the trailing dot.
                 let theirs = theirs.as_deref().map(|name| name.strip_suffix('.').unwrap_or(name));
                 prop_assert_eq!(name_of(&hello), theirs);
             }
@@ -144,23 +143,23 @@ fn compare_with_rustls(raw: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Where we refuse on purpose what rustls accepts.
+/// Returns true for the faults that we return on purpose although rustls accepts the hello.
 fn is_stricter(fault: HelloFault, theirs: Option<&str>) -> bool {
     match fault {
-        // rustls takes an IP address in the extension for no name at all.
+        // rustls ignores an IP address in the extension.
         HelloFault::BadName(NameFault::IpLiteral) => theirs.is_none(),
-        // rustls stops reading the list at an entry of unknown type, and keeps what stood before it.
+        // rustls stops at an entry of unknown type in the list, and keeps the entries before it.
         HelloFault::Malformed(Malformed::ServerName) => true,
         _ => false,
     }
 }
 
-/// A capture's hello with another server name extension in place of its own.
+/// Returns a capture's hello with another server name extension.
 fn with_server_name(raw: &[u8], name: &str, content: &[u8]) -> Vec<u8> {
     let message = message_of(raw);
-    let place = place_of(&message, name);
+    let range = range_of(&message, name);
     let mut rest = message.clone();
-    rest.splice(place.start - 9..place.end, extension(0, content));
+    rest.splice(range.start - 9..range.end, extension(0, content));
     let grown = rest.len() as isize - message.len() as isize;
     let body = rest.len() - MESSAGE_HEADER;
     rest[1..4].copy_from_slice(&(body as u32).to_be_bytes()[1..]);
@@ -178,7 +177,7 @@ fn rustls_agrees_on_captures() {
     let mut accepted = 0;
     for (file, raw, name) in FIXTURES {
         compare_with_rustls(raw).unwrap();
-        let theirs = ask_rustls(raw);
+        let theirs = read_with_rustls(raw);
         accepted += usize::from(matches!(theirs, Oracle::Accepts(_)));
         if let Some(name) = name {
             let changed = with_server_name(raw, name, &vector16(&entry(0, b"Other.Example")));
@@ -193,7 +192,7 @@ fn a_fixture() -> impl Strategy<Value = (&'static str, &'static [u8], Option<&'s
     prop::sample::select(FIXTURES.to_vec())
 }
 
-/// One change to some bytes: overwrite, insert, remove, or say a stretch twice.
+/// One change to some bytes: overwrite, insert, remove, or repeat a range.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
@@ -230,7 +229,7 @@ fn a_change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Names that are nearly right, and the contents of server name extensions that are nearly right.
+/// Generates names and contents of server name extensions that are nearly valid.
 fn a_server_name_content() -> impl Strategy<Value = Vec<u8>> {
     let name = prop_oneof![
         "[a-zA-Z0-9._-]{0,20}",
@@ -255,7 +254,7 @@ proptest! {
     ) {
         let block: Vec<u8> = kinds.iter().flat_map(|&kind| extension(kind, &[])).collect();
         let repeats = kinds.iter().collect::<HashSet<_>>().len() < kinds.len();
-        // An empty server name extension is a fault too, but one of contents.
+        // An empty server name extension is a fault too, but a fault of its content.
         let expected = match (repeats, kinds.contains(&0)) {
             (true, _) => Err(HelloFault::Malformed(Malformed::DuplicateExtension)),
             (false, true) => Err(HelloFault::Malformed(Malformed::ServerName)),

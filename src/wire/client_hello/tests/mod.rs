@@ -16,7 +16,8 @@ macro_rules! fixture {
         )
     };
 }
-/// What clients really sent, each with the name it was asked to ask for, folded. See the README there.
+/// Captured hellos of real clients, each with the name that the client was given, in lower case. The README beside them
+/// describes them.
 pub(super) const FIXTURES: [(&str, &[u8], Option<&str>); 14] = [
     fixture!("chromium", Some("shop.example.com")),
     fixture!("curl", Some("www.example.org")),
@@ -38,12 +39,12 @@ pub(super) fn read(raw: &[u8]) -> Answer {
     HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(raw)
 }
 
-/// Reads `raw` as it grows to each of `ends`, and stops at the first answer, which must then stay.
+/// Reads `raw` as it grows to each of `ends`, and stops at the first result, which a second call must repeat.
 fn read_pieces(mut reader: HelloReader, raw: &[u8], ends: impl IntoIterator<Item = usize>) -> Answer {
     for end in ends.into_iter().chain([raw.len()]) {
         let answer = reader.read(&raw[..end]);
         if answer != Ok(None) {
-            assert_eq!(reader.read(raw), answer, "asked again");
+            assert_eq!(reader.read(raw), answer, "a repeated call");
             return answer;
         }
         let header_at_most = end.min(reader.max_raw()) - reader.position;
@@ -52,7 +53,7 @@ fn read_pieces(mut reader: HelloReader, raw: &[u8], ends: impl IntoIterator<Item
     Ok(None)
 }
 
-/// Wraps a handshake message in records with fragments of the given lengths, and one for the rest.
+/// Wraps a handshake message in records with fragments of the given lengths, and one record for the rest.
 fn records(message: &[u8], lengths: impl IntoIterator<Item = usize>) -> Vec<u8> {
     let mut raw = Vec::new();
     let mut rest = message;
@@ -73,7 +74,7 @@ fn record(message: &[u8]) -> Vec<u8> {
     records(message, [])
 }
 
-/// The handshake bytes of a fixture's hello, without its records.
+/// Returns the handshake bytes of a fixture's hello, without record headers.
 pub(super) fn message_of(raw: &[u8]) -> Vec<u8> {
     let mut reader = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE);
     let size = reader.read(raw).unwrap().unwrap().size;
@@ -92,7 +93,7 @@ pub(super) fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes(), vector16(content).as_slice()].concat()
 }
 
-/// An entry in the list of server names.
+/// Builds an entry of the list of server names.
 fn entry(kind: u8, name: &[u8]) -> Vec<u8> {
     [&[kind], vector16(name).as_slice()].concat()
 }
@@ -101,12 +102,12 @@ fn sni(name: &[u8]) -> Vec<u8> {
     extension(0, &vector16(&entry(0, name)))
 }
 
-/// A handshake message of the type of a hello.
+/// Builds a handshake message of the type of a hello.
 fn message(body: &[u8]) -> Vec<u8> {
     [&[1], &(body.len() as u32).to_be_bytes()[1..], body].concat()
 }
 
-/// The fields before the extensions.
+/// Builds the fields before the extensions.
 fn preamble() -> Vec<u8> {
     [&[3, 3], [7; 32].as_slice(), &vector8(&[9; 32]), &vector16(&[0x13, 1, 0x13, 2]), &vector8(&[0])].concat()
 }
@@ -115,7 +116,7 @@ fn hello(extensions: &[u8]) -> Vec<u8> {
     message(&[preamble(), vector16(extensions)].concat())
 }
 
-/// Checks the answer to the bytes as a whole and in one-byte segments.
+/// Checks the result for the bytes as a whole and in one-byte segments.
 #[track_caller]
 fn check(raw: impl AsRef<[u8]>, expected: Result<Option<&str>, HelloFault>) {
     let raw = raw.as_ref();
@@ -184,7 +185,7 @@ fn bytes_behind_the_hello_are_left_alone() {
 }
 
 #[test]
-fn what_is_not_tls_is_known_at_once() {
+fn the_first_bytes_show_what_is_not_tls() {
     check("G", Err(HelloFault::NotTls));
     check("SSH-2.0-OpenSSH_9.2\r\n", Err(HelloFault::NotTls));
     check([0x80], Err(HelloFault::NotTls));
@@ -213,7 +214,7 @@ fn records_are_judged() {
     check_incomplete(&[22, 3, 1, 0x40, 0]);
     check_malformed(record(&[2, 0, 0, 40]), Malformed::MessageType);
     check_malformed(record(&[0]), Malformed::MessageType);
-    // The first fault in the order of the bytes is the answer.
+    // The result is the first fault in the order of the bytes.
     check_malformed([&record(&[2])[..], &[21]].concat(), Malformed::MessageType);
 }
 
@@ -252,7 +253,7 @@ fn extensions_are_judged() {
     malformed(&[&name, &name], Malformed::DuplicateExtension);
     malformed(&[&name, &sni(b"b.example")], Malformed::DuplicateExtension);
     malformed(&[&extension(0xfafa, &[]), &name, &extension(0xfafa, &[1])], Malformed::DuplicateExtension);
-    // A name that is bad too does not hide that the structure is broken.
+    // A bad name does not hide the fault of the structure.
     malformed(&[&sni(b"1.2.3.4"), &[0]], Malformed::Extension);
 }
 
@@ -304,7 +305,7 @@ fn names_are_judged() {
     bad(&[b'a'; 16_000], NameFault::TooLong);
 }
 
-/// Clients that connect by an address put it there against RFC 6066, section 3.
+/// Clients that connect to an address send it as the name, against RFC 6066, section 3.
 #[test]
 fn an_address_is_no_name() {
     for address in
@@ -339,14 +340,14 @@ fn size_is_bounded_by_the_limit() {
     check_incomplete(&record(&over)[..8]);
 }
 
-/// Feeds bytes without end to a reader and answers how many it took to stop it, and its fault.
+/// Feeds endless bytes to a reader; returns the number of bytes after which it failed, and its fault.
 fn feed(max_size: usize, endless: impl IntoIterator<Item = u8>) -> (usize, HelloFault) {
     let mut reader = HelloReader::new(max_size);
     let mut raw = Vec::new();
     for byte in endless {
         raw.push(byte);
         match reader.read(&raw) {
-            Ok(None) => assert!(raw.len() < reader.max_raw(), "more than max_raw bytes are asked for"),
+            Ok(None) => assert!(raw.len() < reader.max_raw(), "more than max_raw bytes are needed"),
             Ok(Some(hello)) => panic!("a hello in endless bytes: {hello:?}"),
             Err(fault) => return (raw.len(), fault),
         }

@@ -27,23 +27,23 @@ fn http_has_a_good_status() {
 
 #[test]
 fn http_asks_for_path_and_host() {
-    let asked = |script: &Script| String::from_utf8(sent(script, b"")).unwrap();
-    assert!(asked(&http()).starts_with("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"));
+    let request = |script: &Script| String::from_utf8(sent(script, b"")).unwrap();
+    assert!(request(&http()).starts_with("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n"));
     let script = HttpScript {
         path: "/up?deep=1".into(),
         host: Some("www.example.com".into()),
         ..HttpScript::default()
     };
     let script = Script::Http(script.into());
-    assert!(asked(&script).starts_with("GET /up?deep=1 HTTP/1.1\r\nHost: www.example.com\r\n"));
-    assert!(asked(&script).ends_with("\r\nConnection: close\r\n\r\n"));
+    assert!(request(&script).starts_with("GET /up?deep=1 HTTP/1.1\r\nHost: www.example.com\r\n"));
+    assert!(request(&script).ends_with("\r\nConnection: close\r\n\r\n"));
     let script = HttpScript {
         method: "POST".into(),
         headers: vec![("accept".into(), "text/plain".into()), ("X-A".into(), "b c".into())],
         ..HttpScript::default()
     };
     assert_eq!(
-        asked(&Script::Http(script.into())),
+        request(&Script::Http(script.into())),
         "POST / HTTP/1.1\r\nHost: 10.0.0.1:80\r\nUser-Agent: pointsman\r\nConnection: close\r\n\
          Content-Length: 0\r\naccept: text/plain\r\nX-A: b c\r\n\r\n"
     );
@@ -79,7 +79,7 @@ fn http_bodies_are_searched() {
     let contains = http_body(BodyMatch::Contains(b"role=primary"[..].into()));
     let matches = http_body(BodyMatch::Matches(BytePattern::new(r"^ok( |$)").unwrap()));
     let with = |head: &str, body: &[u8]| [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n", body].concat();
-    // As soon as it has come, whatever follows.
+    // The match counts at once, before the rest of the body.
     check(&contains, &with("", b"x role=primary"), "alive");
     check(&contains, &with("", b"x role=replica"), "more");
     assert_eq!(end_at_close(&contains, &with("", b"x role=replica")), UNEXPECTED);
@@ -87,7 +87,7 @@ fn http_bodies_are_searched() {
     check(&contains, &with("Content-Length: 5\r\n", b"role=primary"), UNEXPECTED);
     check(&contains, &with("Content-Length: x\r\n", b"role=primary"), UNEXPECTED);
     check(&contains, &with("Content-Length: 0\r\n", b""), UNEXPECTED);
-    // Cut in the middle of the word.
+    // The chunks are cut inside the expected text.
     let chunked = "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n";
     check(&contains, &with(chunked, b"5;a=b\r\nrole=\r\n7\r\nprimary\r\n0\r\n\r\n"), "alive");
     check(&contains, &with(chunked, b"5\r\nrole=\r\n0\r\n\r\n"), UNEXPECTED);

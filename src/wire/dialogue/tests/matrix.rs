@@ -1,8 +1,8 @@
-//! Each kind of check against the first answers of servers of all other kinds: up only at its own.
+//! Tests of each kind of check with the first answers of servers of all kinds: it is up only for its own.
 
 use super::*;
 
-/// The kinds that a script is, with the settings that make the least demands. `tcp` asks nothing.
+/// Returns a script of each kind, with the settings that require the least. `tcp` has no script.
 fn kinds() -> Vec<(&'static str, Script)> {
     vec![
         ("tls", Script::Tls { server_name: None }),
@@ -19,13 +19,13 @@ fn kinds() -> Vec<(&'static str, Script)> {
     ]
 }
 
-/// A server, its first answer, and the kinds of checks that take it for up.
+/// A server, its first answer, and the kinds of checks that are up with it.
 const ANSWERS: &[(&str, &[u8], &[&str])] = &[
     ("OpenSSH", b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", &["ssh"]),
     ("an SSH server of version 1", b"SSH-1.5-Cisco-1.25\n", &[]),
     ("Postfix", b"220 mail.example.com ESMTP Postfix\r\n", &["smtp"]),
     ("a busy mail server", b"421 4.3.2 too busy\r\n", &[]),
-    // Its greeting is that of SMTP, and only a longer talk could tell it apart.
+    // Its greeting is that of SMTP; only a longer dialogue could distinguish them.
     ("an FTP server", b"220 (vsFTPd 3.0.3)\r\n", &["smtp"]),
     ("Dovecot, IMAP", b"* OK [CAPABILITY IMAP4rev1] Dovecot ready.\r\n", &[]),
     ("Dovecot, POP3", b"+OK Dovecot ready.\r\n", &[]),
@@ -64,10 +64,10 @@ const ANSWERS: &[(&str, &[u8], &[&str])] = &[
 #[test]
 fn each_check_is_up_only_at_its_own_server() {
     let mut faults = Vec::new();
-    for (server, says, expected) in ANSWERS {
+    for (server, answer, expected) in ANSWERS {
         let up: Vec<_> = kinds()
             .into_iter()
-            .filter(|(_, script)| end(script, says) == "alive")
+            .filter(|(_, script)| end(script, answer) == "alive")
             .map(|(kind, _)| kind)
             .collect();
         if up != *expected {
@@ -78,11 +78,11 @@ fn each_check_is_up_only_at_its_own_server() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// A server that sends back what it gets.
+/// A server that returns the bytes that it receives.
 #[test]
 fn an_echo_is_up_for_no_check() {
     for (kind, script) in kinds() {
-        let asked = sent(&script, b"");
-        assert_ne!(end(&script, &asked), "alive", "{kind}");
+        let request = sent(&script, b"");
+        assert_ne!(end(&script, &request), "alive", "{kind}");
     }
 }

@@ -8,7 +8,7 @@ use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion, version};
 use super::*;
 use crate::wire::client_hello::HelloReader;
 
-/// Looks random, and is the same in each test.
+/// Returns bytes that look random and are the same in each test.
 fn random() -> [u8; 64] {
     std::array::from_fn(|at| u8::try_from(at * 37 % 251).unwrap())
 }
@@ -41,7 +41,7 @@ fn script(steps: &[ScriptStep]) -> Script {
     Script::SendExpect(steps.into())
 }
 
-/// One of each, for what must hold for all.
+/// One script of each kind, for the properties of all of them.
 static ALL: LazyLock<Vec<Script>> = LazyLock::new(|| {
     vec![
         Script::Tls { server_name: Some("mail.example.com".parse().unwrap()) },
@@ -66,8 +66,8 @@ static ALL: LazyLock<Vec<Script>> = LazyLock::new(|| {
     ]
 });
 
-/// A talk with a server that says these pieces: how it ended, and all that was sent.
-fn talk<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, Vec<u8>) {
+/// Runs a dialogue with a server that sends these pieces; returns the end, and all that was sent to the server.
+fn run<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (String, Vec<u8>) {
     let mut pieces = pieces.into_iter();
     let mut dialogue = Dialogue::new(script, "10.0.0.1:80", &random());
     let mut sent = Vec::new();
@@ -93,30 +93,30 @@ fn talk<'a>(script: &Script, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Str
     (end, sent)
 }
 
-/// How a talk ends, the same for each way to cut what the server says.
-fn end(script: &Script, says: &[u8]) -> String {
-    let whole = talk(script, [says]);
-    assert_eq!(talk(script, says.chunks(1)), whole, "{script:?} hears {says:?} byte by byte");
-    assert_eq!(talk(script, says.chunks(7)), whole, "{script:?} hears {says:?} in sevens");
+/// Returns the end of a dialogue, and checks that it is the same for several cuts of the server's bytes.
+fn end(script: &Script, answer: &[u8]) -> String {
+    let whole = run(script, [answer]);
+    assert_eq!(run(script, answer.chunks(1)), whole, "{script:?} receives {answer:?} byte by byte");
+    assert_eq!(run(script, answer.chunks(7)), whole, "{script:?} receives {answer:?} in sevens");
     whole.0
 }
 
 #[track_caller]
-fn check(script: &Script, says: &[u8], expected: &str) {
-    assert_eq!(end(script, says), expected, "{script:?} hears {}", says.escape_ascii());
+fn check(script: &Script, answer: &[u8], expected: &str) {
+    assert_eq!(end(script, answer), expected, "{script:?} receives {}", answer.escape_ascii());
 }
 
-/// Alive, and no part of it is enough or a fault.
+/// Checks that the bytes are alive, and that every prefix of them needs more.
 #[track_caller]
-fn check_alive(script: &Script, says: &[u8]) {
-    check(script, says, "alive");
-    for end in 0..says.len() {
-        check(script, &says[..end], "more");
+fn check_alive(script: &Script, answer: &[u8]) {
+    check(script, answer, "alive");
+    for end in 0..answer.len() {
+        check(script, &answer[..end], "more");
     }
 }
 
-fn sent(script: &Script, says: &[u8]) -> Vec<u8> {
-    talk(script, [says]).1
+fn sent(script: &Script, answer: &[u8]) -> Vec<u8> {
+    run(script, [answer]).1
 }
 
 const UNEXPECTED: &str = "unexpected answer";
@@ -186,17 +186,17 @@ fn mqtt_acknowledges() {
     assert_eq!(sent(&Script::Mqtt, b"\x20\x02\x00\x00"), [&connect[..], disconnect].concat());
 }
 
-/// An error as PostgreSQL sends it.
+/// Returns an error in the form of PostgreSQL.
 fn postgres_error(code: &str) -> Vec<u8> {
     let fields = format!("SFATAL\0VFATAL\0C{code}\0Mno\0\0");
     let length = u32::try_from(4 + fields.len()).unwrap();
     [&b"E"[..], &length.to_be_bytes(), fields.as_bytes()].concat()
 }
 
-/// What comes of an answer behind which the server closes.
-fn end_at_close(script: &Script, says: &[u8]) -> String {
+/// Returns the end of a dialogue whose server closes after its answer.
+fn end_at_close(script: &Script, answer: &[u8]) -> String {
     let mut dialogue = Dialogue::new(script, "10.0.0.1:80", &random());
-    let mut pieces = says.chunks(3);
+    let mut pieces = answer.chunks(3);
     loop {
         match dialogue.go_on() {
             Ok(DialogueStep::Send(_)) => {}
@@ -215,11 +215,11 @@ fn postgres_answers_a_request_for_tls() {
     let script = Script::Postgres { user: None };
     check_alive(&script, b"S");
     check_alive(&script, b"N");
-    // Greetings of others begin with these letters too, and an error is no answer to this request.
-    for says in
+    // Greetings of other servers begin with these letters too, and an error is not an answer to this request.
+    for answer in
         [&b"SSH-2.0-x\r\n"[..], b"SERVER BUSY\r\n", b"NO\r\n", b"S\0", b"N\n", b"R", b"HTTP/1.1", b"\0"]
     {
-        check(&script, says, UNEXPECTED);
+        check(&script, answer, UNEXPECTED);
     }
     check(&script, &postgres_error("28000"), UNEXPECTED);
     check(&script, b"", "more");
@@ -244,12 +244,12 @@ fn postgres_answers_a_login() {
         check(&script, &postgres_error(code), UNEXPECTED);
         check(&script, &[&notice[..], &postgres_error(code)].concat(), UNEXPECTED);
     }
-    for says in [
+    for answer in [
         &b"Ecould not fork new process for connection: no\n\0"[..],
         b"E\0\0\0\x04",
         b"E\0\0\x20\x01",
         b"R\0\0\0\x07\0\0\0",
-        // Kinds of proof that there are not.
+        // Authentication methods that do not exist.
         b"R\0\0\0\x08\0\0\x01\0",
         b"HTTP/1.1",
         b"SSH-2.0-x\r\n",
@@ -257,13 +257,13 @@ fn postgres_answers_a_login() {
         b"S",
         b"N\0\0\0\x06\0\0",
     ] {
-        check(&script, says, UNEXPECTED);
+        check(&script, answer, UNEXPECTED);
     }
     check(&script, b"N", "more");
     assert!(sent(&script, b"").ends_with(b"user\0monitor\0application_name\0pointsman\0\0"));
 }
 
-/// A packet of MySQL.
+/// Returns a packet of MySQL.
 fn mysql_packet(number: u8, payload: &[u8]) -> Vec<u8> {
     [&[u8::try_from(payload.len()).unwrap(), 0, 0, number][..], payload].concat()
 }
@@ -297,15 +297,15 @@ fn mysql_lets_a_user_in() {
     check(&script, &after(&[b"\xff\x15\x04Access denied"]), UNEXPECTED);
     check(&script, &after(&[b"\x0a8.0.36\0"]), UNEXPECTED);
 
-    let said = sent(&script, &after(&[b"\xfeother\0", b"\0\0\0"]));
-    let login = usize::from(said[0]) + 4;
-    assert_eq!(said[1..4], [0, 0, 1]);
-    assert!(said[36..].starts_with(b"monitor\0\0mysql_native_password\0"), "{said:?}");
-    // An empty packet to the other way to log in, and the end.
-    assert_eq!(said[login..], [0, 0, 0, 3, 1, 0, 0, 0, 1]);
+    let bytes = sent(&script, &after(&[b"\xfeother\0", b"\0\0\0"]));
+    let login = usize::from(bytes[0]) + 4;
+    assert_eq!(bytes[1..4], [0, 0, 1]);
+    assert!(bytes[36..].starts_with(b"monitor\0\0mysql_native_password\0"), "{bytes:?}");
+    // An empty packet for the other authentication method, and the end of the session.
+    assert_eq!(bytes[login..], [0, 0, 0, 3, 1, 0, 0, 0, 1]);
 }
 
-/// What a server of TLS says to our hello; alive if it has a certificate.
+/// Returns the answer of a TLS server to the hello; it is alive if it has a certificate.
 fn tls_server(name: Option<&str>, versions: &[&'static SupportedProtocolVersion], alive: bool) -> Vec<u8> {
     let builder = ServerConfig::builder_with_protocol_versions(versions).with_no_client_auth();
     let config = if alive {
@@ -320,11 +320,11 @@ fn tls_server(name: Option<&str>, versions: &[&'static SupportedProtocolVersion]
     server.read_tls(&mut hello.as_slice()).unwrap();
     assert_eq!(server.process_new_packets().is_ok(), alive);
     assert_eq!(server.server_name(), name);
-    let mut says = Vec::new();
+    let mut answer = Vec::new();
     while server.wants_write() {
-        server.write_tls(&mut says).unwrap();
+        server.write_tls(&mut answer).unwrap();
     }
-    says
+    answer
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn tls_records_tell_enough() {
     check(&script, b"\x15\x03\x03\0\x02\x02", "more");
     check(&script, b"\x15\x03\x03\0\x02\x01\0", "TLS alert 0");
     check(&script, b"\x15\x03\x03\0\x03\x02\x28", UNEXPECTED);
-    // A warning of an unknown name, and the hello all the same.
+    // A warning of an unknown name, and then the hello.
     check(&script, b"\x15\x03\x03\0\x02\x01\x70\x16\x03\x03\0\x50\x02", "alive");
     check(&script, b"\x15\x03\x03\0\x02\x01\x70", "more");
     let warnings = b"\x15\x03\x03\0\x02\x01\x70".repeat(4000);
@@ -384,7 +384,7 @@ macro_rules! capture {
     };
 }
 
-/// What servers really said, with the script that asked them. See the README there.
+/// Captured answers of real servers, with the script of each. The README beside them describes them.
 fn captures() -> Vec<(&'static str, &'static [u8], Script, &'static str)> {
     let tls = || Script::Tls { server_name: None };
     vec![
@@ -415,20 +415,20 @@ fn captures() -> Vec<(&'static str, &'static [u8], Script, &'static str)> {
 
 #[test]
 fn real_answers_are_understood() {
-    for (file, says, script, expected) in captures() {
-        assert_eq!(end(&script, says), expected, "{file}");
+    for (file, answer, script, expected) in captures() {
+        assert_eq!(end(&script, answer), expected, "{file}");
     }
 }
 
 #[test]
 fn no_change_of_one_byte_does_harm() {
     let mut changed = 0;
-    for (_, says, script, _) in captures() {
-        for at in 0..says.len().min(200) {
+    for (_, answer, script, _) in captures() {
+        for at in 0..answer.len().min(200) {
             for flip in [0x01, 0x20, 0x80, 0xff] {
-                let mut says = says.to_vec();
-                says[at] ^= flip;
-                end(&script, &says);
+                let mut answer = answer.to_vec();
+                answer[at] ^= flip;
+                end(&script, &answer);
                 changed += 1;
             }
         }
@@ -438,25 +438,25 @@ fn no_change_of_one_byte_does_harm() {
 
 proptest! {
     #[test]
-    fn garbage_does_no_harm(says in proptest::collection::vec(any::<u8>(), 0..300), which in 0_usize..14) {
-        end(&ALL[which], &says);
+    fn garbage_does_no_harm(answer in proptest::collection::vec(any::<u8>(), 0..300), which in 0_usize..14) {
+        end(&ALL[which], &answer);
     }
 
-    /// Bytes of which protocols are made, so that more than the first is looked at.
+    /// Frequent bytes of the protocols, so that more than the first byte is parsed.
     #[test]
     fn plausible_garbage_does_no_harm(
-        says in proptest::collection::vec(
+        answer in proptest::collection::vec(
             prop::sample::select(&b"\0\x01\x02\x03\x0a\x15\x16\x20\xfe\xffSSH-2.0R+PONGE 120\r\nHTTP/"[..]),
             0..60,
         ),
         which in 0_usize..14,
     ) {
-        end(&ALL[which], &says);
+        end(&ALL[which], &answer);
     }
 
     #[test]
-    fn nothing_endless_is_borne(says in any::<u8>(), which in 0_usize..14) {
-        let (end, sent) = talk(&ALL[which], std::iter::repeat_n(&[says; 1024][..], 100));
+    fn endless_input_is_refused(answer in any::<u8>(), which in 0_usize..14) {
+        let (end, sent) = run(&ALL[which], std::iter::repeat_n(&[answer; 1024][..], 100));
         prop_assert!(end != "more", "{}", end);
         prop_assert!(sent.len() < 20_000);
     }

@@ -9,7 +9,7 @@ fn steps_are_done_in_order() {
     assert_eq!(sent(&steps, b"220"), b"NOOP\r\n");
     assert_eq!(sent(&steps, b"220 250"), b"NOOP\r\nQUIT\r\n");
 
-    // What one step has used is not there for the next.
+    // Bytes that one step has consumed do not count for the next.
     check(&script(&[expect(b"aa"), expect(b"aa")]), b"aaa", "more");
     check_alive(&script(&[expect(b"aa"), expect(b"aa")]), b"aaxaa");
     check_alive(&script(&[expect(b"aab")]), b"aaab");
@@ -22,7 +22,7 @@ fn steps_are_done_in_order() {
 }
 
 #[test]
-fn what_follows_is_bounded_too() {
+fn bytes_after_the_match_are_bounded_too() {
     let last = script(&[expect(b"ready"), refuse(b"loading:1")]);
     let long = [b"ready".to_vec(), vec![b'x'; MOST_HEARD], b"loading:1".to_vec()].concat();
     check(&last, &long, ENDLESS);
@@ -36,11 +36,11 @@ fn a_pattern_is_searched_in_bounded_time() {
         let filled = vec![fill; MOST_HEARD - 100];
         let whole = [&filled[..], b"abc7 ready"].concat();
         pattern::SEARCHED.set(0);
-        assert_eq!(talk(&steps, whole.chunks(1)).0, "alive");
+        assert_eq!(run(&steps, whole.chunks(1)).0, "alive");
         let searched = pattern::SEARCHED.get();
         assert!(searched < 8 * MOST_HEARD, "{searched}");
     }
-    // What is refused before it is still refused, and what is refused behind it is not.
+    // Refused bytes before the match are still refused; refused bytes after it are not.
     let steps = script(&[refuse(b"fault"), ScriptStep::ExpectPattern(pattern)]);
     let with = |end: &[u8]| [&[b'x'; MOST_HEARD - 100][..], end].concat();
     check(&steps, &with(b"fault abc7 ready"), UNEXPECTED);
@@ -85,11 +85,11 @@ fn patterns_are_expected_and_words_refused() {
     check(&steps, b"loading:1 role:master", UNEXPECTED);
     check(&steps, b"-ERR", UNEXPECTED);
     check(&steps, b"role:master loading:1", "alive");
-    // Refused bytes count where they end: here behind the expected ones, and with them.
+    // The end of refused bytes counts: here it is after the expected ones, and equal to them.
     check(&script(&[refuse(b"abcd"), expect(b"bc")]), b"abcd", "alive");
     check(&script(&[refuse(b"abc"), expect(b"bc")]), b"abc", UNEXPECTED);
 
-    // Until the server closes or falls silent.
+    // The last refused bytes count until the server closes or is silent.
     let last = script(&[expect(b"role:master"), refuse(b"loading:1")]);
     check(&last, b"role:master loading:0", "alive");
     check(&last, b"role:master loading:1", UNEXPECTED);
