@@ -1,10 +1,10 @@
-//! The metrics as the README shows them.
+//! The metrics as a table for the documentation.
 
 use std::fmt::Write as _;
 
 use super::families::{METRICS, MetricDoc};
 
-/// The metrics as a Markdown table, one row each, as the README shows it.
+/// Returns the metrics as a Markdown table, one row each, for the documentation.
 pub fn markdown_table() -> String {
     let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
     for MetricDoc { name, kind, labels, meaning } in METRICS {
