@@ -1,4 +1,4 @@
-//! The table of the close reasons: name, side, phase and meaning of each.
+//! The table of the close reasons: the word, side, phase and meaning of each.
 
 use super::CloseReason;
 use crate::telemetry::phase::{EndedBy, Phase};
@@ -6,14 +6,14 @@ use crate::telemetry::phase::{EndedBy, Phase};
 /// The facts of a close reason: one row of the table in [`CloseReason::row`].
 pub(super) struct ReasonRow {
     pub(super) word: &'static str,
-    pub(super) who: EndedBy,
+    pub(super) ended_by: EndedBy,
     pub(super) phase: Phase,
     pub(super) rejection: bool,
     pub(super) meaning: &'static str,
 }
 
 impl CloseReason {
-    /// The table itself: everything that is said of a reason stands in its row.
+    /// Returns the row of a reason, which holds all that is known of the reason.
     pub(super) const fn row(self) -> ReasonRow {
         use EndedBy::{Backend, Client, Pointsman};
         use Phase::{Accept, Dial, Hello, Relay};
@@ -339,10 +339,10 @@ impl CloseReason {
     }
 }
 
-const fn row(word: &'static str, who: EndedBy, phase: Phase, meaning: &'static str) -> ReasonRow {
-    ReasonRow { word, who, phase, rejection: false, meaning }
+const fn row(word: &'static str, ended_by: EndedBy, phase: Phase, meaning: &'static str) -> ReasonRow {
+    ReasonRow { word, ended_by, phase, rejection: false, meaning }
 }
 
 const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> ReasonRow {
-    ReasonRow { word, who: EndedBy::Pointsman, phase, rejection: true, meaning }
+    ReasonRow { word, ended_by: EndedBy::Pointsman, phase, rejection: true, meaning }
 }
