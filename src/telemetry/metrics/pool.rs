@@ -101,26 +101,17 @@ pub enum FailedCheck {
     TlsAlert,
     /// The certificate is not accepted.
     Certificate,
-<<<<<<< HEAD
-    /// The host name where it is checked has no address.
+    /// The host name of the check has no address.
     Dns,
-    /// This machine could not: no port, descriptor or memory left.
-=======
     /// This host had no port, descriptor or memory left.
->>>>>>> prose2
     Local,
     /// Another fault.
     Other,
 }
 
 impl FailedCheck {
-<<<<<<< HEAD
-    /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 10] = [
-=======
     /// Every fault, in the order of the declaration.
-    pub const ALL: [Self; 9] = [
->>>>>>> prose2
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
