@@ -1,4 +1,4 @@
-//! The part of the status that comes first: what is not well now.
+//! The problems of the process: the first part of the status.
 
 use serde::Serialize;
 
@@ -7,22 +7,22 @@ use crate::server::{ConfigState, LifeStage, View};
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::SaturationScope;
 
-/// The problems that are listed; further ones are only counted.
+/// The problems that are listed. Further ones are only counted.
 const LISTED: usize = 1000;
 
-/// Something that is not as it should be.
+/// A problem: a part of the process that does not work as configured.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Problem {
     /// `process`, `reload`, `restart`, `list`, `routes`, `access_log`, `saturation`, `pool`, `discovery` or `backend`;
-    /// `more` for those that are not listed.
+    /// `more` for the count of those that are not listed.
     kind: &'static str,
-    /// The name of the thing, such as `app` or `app/b1`; empty for the process.
+    /// The name of the pool, listener, list or backend, such as `app` or `app/b1`; empty for the process.
     name: String,
-    /// What is wrong with it.
+    /// The fault.
     text: String,
 }
 
-/// The problems that are listed, and the number of all others.
+/// The listed problems, and the number of all others.
 #[derive(Default)]
 struct Listing {
     listed: Vec<Problem>,
@@ -47,7 +47,7 @@ impl Listing {
     }
 }
 
-/// All problems, those that concern the most first.
+/// Returns all problems. Those with the widest effect come first.
 pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -> Vec<Problem> {
     let mut found = Listing::default();
     of_process(view, config, &mut found);
@@ -123,7 +123,7 @@ fn of_pool(served: &ServedPool) -> Option<String> {
     (!pool.has_backend()).then(|| format!("none of its {} backends is available", backends.len()))
 }
 
-/// A state that the operator did not ask for.
+/// Returns true if a backend is in a state that the operator did not demand.
 fn is_unwell(backend: &Backend) -> bool {
     matches!(backend.state(), BackendState::Down | BackendState::Ejected)
 }

@@ -1,4 +1,4 @@
-//! `pointsman list`: entries of lists, added, removed and shown while the process runs.
+//! `pointsman list`: adds, removes and shows entries of lists while the process runs.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::admin::{AdminArgs, ask, change};
 
-/// What can be done with lists.
+/// The commands for lists.
 #[derive(Subcommand)]
 pub(super) enum ListCommand {
     /// Add a network or an address to a list; it stays until its time is over or the process ends
@@ -46,7 +46,7 @@ pub(super) enum ListCommand {
     },
 }
 
-/// Does it.
+/// Runs a command.
 pub(super) fn list(command: &ListCommand) -> ExitCode {
     match command {
         ListCommand::Add { list, entry, ttl, force, admin } => {
@@ -70,8 +70,8 @@ fn page(list: &str) -> String {
     format!("/api/v1/lists/{}", escaped(list))
 }
 
-/// Text as a part of a path. What has no meaning there stands as it is; spaces are left out, since the only word
-/// that may have some is a time.
+/// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out: only a time
+/// may have some.
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

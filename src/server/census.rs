@@ -1,7 +1,8 @@
-//! Counts open connections by source, at every listener, whether or not it limits its sources.
+//! Counts open connections by source, at every listener, with or without limits by source.
 //!
-//! Each worker lists its connections in a sweep that looks at all of them anyway. What is listed is counted on a thread
-//! that may take its time. Between two counts nothing is kept.
+//!
+//! Each worker lists its connections in its sweep, which visits all of them anyway. The lists are counted on a thread
+//! that may block. Nothing is kept between two counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use super::View;
 use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};
 
-/// How long a worker may take to list its connections; one that takes longer is left out.
+/// The time that a worker may take to list its connections. A slower one is left out.
 const LISTING: Duration = Duration::from_secs(2);
 
-/// Which connections are counted.
+/// The connections that are counted.
 #[derive(Clone, Debug)]
 pub enum CensusScope {
-    /// All of the process.
+    /// All connections of the process.
     All,
-    /// Those of a listener, by its number.
+    /// The connections of a listener, by its number.
     Listener(u64),
-    /// Those of backends, by their numbers.
+    /// The connections of backends, by their numbers.
     Backends(HashSet<u64>),
 }
 
@@ -47,16 +48,16 @@ pub struct SourceCount {
     pub listener: u64,
     /// Open connections.
     pub open: u32,
-    /// Those of them whose first bytes are still being read.
+    /// The open connections whose first bytes are still being read.
     pub reading: u32,
 }
 
-/// The open connections of a moment.
+/// The open connections at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Connections that were counted.
+    /// The number of connections that were counted.
     pub connections: u64,
-    /// Sources with open connections; a source counts at each listener.
+    /// The sources with open connections. A source counts once at each listener.
     pub sources: u64,
     /// The sources with the most open connections, the heaviest first.
     pub heaviest: Vec<SourceCount>,
@@ -65,12 +66,13 @@ pub struct Census {
 impl View {
     /// Counts open connections by source, and returns the `top` sources with the most.
     ///
-    /// It takes half a second, until each worker has made its sweep.
+    ///
+    /// It takes half a second: each worker must make its sweep.
     pub async fn census(&self, among: CensusScope, top: usize) -> Census {
         self.censuses(vec![among], top).await.pop().unwrap_or_default()
     }
 
-    /// The same for several at once, from one list of the connections.
+    /// Makes several counts from one list of the connections.
     pub(super) async fn censuses(&self, among: Vec<CensusScope>, top: usize) -> Vec<Census> {
         let listings: Vec<_> = self.inboxes.iter().map(|inbox| inbox.list_open()).collect();
         let mut listed = Vec::with_capacity(listings.len());
@@ -85,7 +87,7 @@ impl View {
         counted.await.unwrap_or_default()
     }
 
-    /// What makes a source, by the numbers of the listeners that say so.
+    /// Returns the prefix lengths of sources by listener number, for the listeners that configure them.
     fn prefixes(&self) -> HashMap<u64, PrefixLengths> {
         let snapshot = self.snapshot.load();
         let policies = snapshot.policies.values();
@@ -175,7 +177,7 @@ mod tests {
         assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
     }
 
-    /// All clients of a link have one address. Connections without a link count for theirs.
+    /// All clients of a link have one address. Connections without a link count for their address.
     #[test]
     fn connections_of_a_link_count_for_it() {
         let listed = [
