@@ -61,11 +61,15 @@ fn of_process(view: &View, config: &ConfigState, found: &mut Listing) {
         LifeStage::Serving => {}
         LifeStage::Starting => add("process", "", "it starts, and takes no connections yet".to_owned()),
         LifeStage::Draining => {
-            add("process", "", "it was told to stop, and takes no new connections soon".to_owned())
+            add("process", "", "a stop was requested: new connections are refused soon".to_owned())
         }
     }
     if let Some(Err(fault)) = config.last_reload.as_ref().map(|reload| &reload.result) {
-        add("reload", "", format!("the last reload failed, the configuration before it stays: {fault}"));
+        add(
+            "reload",
+            "",
+            format!("the last reload failed; the earlier configuration stays in force: {fault}"),
+        );
     }
     for (kind, name, text) in view.standing.all() {
         add(kind.word(), &name, text);
@@ -93,7 +97,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         for discovery in &served.discovery {
             if let Some(fault) = discovery.fault() {
                 let source = discovery.source();
-                add("discovery", name, format!("{source}: what was last found stays in force: {fault}"));
+                add("discovery", name, format!("{source}: the last answer stays in force: {fault}"));
             }
         }
     }
@@ -103,7 +107,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         let (since, open) = (backend.since().elapsed().as_secs(), backend.active());
         let reason = backend.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
         let heard = backend.check_failure().and_then(|failure| failure.heard);
-        let heard = heard.map(|words| format!(", it said \"{words}\"")).unwrap_or_default();
+        let heard = heard.map(|answer| format!(", the backend answered \"{answer}\"")).unwrap_or_default();
         add("backend", &name, format!("{state} for {since} s, {open} connections open{reason}{heard}"));
     }
 }

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_may_say_how_many() {
+    fn the_query_sets_the_number() {
         assert_eq!(wanted(None), Some(TOP));
         check("", Some(TOP));
         check("top=1", Some(1));

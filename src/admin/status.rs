@@ -388,7 +388,7 @@ fn checks(backend: &Backend) -> ChecksStatus {
         failed: backend.checks_failed(),
         not_made: backend.checks_not_made(),
         fault: failure.as_ref().map(|failure| failure.fault.failed_check().word()),
-        heard: failure.and_then(|failure| failure.heard).map(|words| words.to_string()),
+        heard: failure.and_then(|failure| failure.heard).map(|answer| answer.to_string()),
     }
 }
 

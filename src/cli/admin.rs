@@ -23,14 +23,14 @@ const VARIABLE: &str = "POINTSMAN_ADMIN";
 const LOOPBACK: &str = "127.0.0.1:10190";
 
 /// The time that commands wait for the admin listener.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The longest shown text of a failed request, in characters: another server may send a page.
 const LONGEST_FAULT: usize = 300;
 
 #[derive(Args)]
 pub(super) struct AdminArgs {
-    /// The address of its admin listener, or `unix:/PATH`. By default that in POINTSMAN_ADMIN, else
+    /// The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else
     /// unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
@@ -75,9 +75,9 @@ fn found() -> Result<Address, String> {
 }
 
 /// Queries a page and prints it.
-pub(super) fn ask(args: &AdminArgs, path: &str) -> ExitCode {
+pub(super) fn show_page(args: &AdminArgs, path: &str) -> ExitCode {
     match args.at() {
-        Ok(at) => tell(&at.address.clone(), admin::ask(at, path, PATIENCE)),
+        Ok(at) => print_answer(&at.address.clone(), admin::ask(at, path, TIMEOUT)),
         Err(code) => code,
     }
 }
@@ -88,21 +88,24 @@ pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
         Ok(at) => at,
         Err(code) => return code,
     };
-    let told = admin::ask(at.clone(), "/api/v1/status", PATIENCE);
-    tell(&at.address, told.map(|(code, page)| (code, status::table(&page, extent).unwrap_or(page))))
+    let response = admin::ask(at.clone(), "/api/v1/status", TIMEOUT);
+    print_answer(
+        &at.address,
+        response.map(|(code, page)| (code, status::table(&page, extent).unwrap_or(page))),
+    )
 }
 
 /// Requests a change, by `POST` or `DELETE`.
 pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
     match args.at() {
-        Ok(at) => tell(&at.address.clone(), admin::change(at, method, path, PATIENCE)),
+        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, TIMEOUT)),
         Err(code) => code,
     }
 }
 
 /// Prints an answer with control characters escaped: any process may listen at the address.
-fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
-    match told {
+fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitCode {
+    match response {
         Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
         Ok((status, body)) => {
             complain(&format!("{address} answered {status}: {}", as_text(shortened(body.trim_end()))));
@@ -111,7 +114,7 @@ fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
         Err(error) => {
             let hint = match (error.kind(), address) {
                 (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
-                    "the file of the socket has an owner and a group that may ask: run the command as one of them"
+                    "only the owner and the group of the socket file may connect: run the command as one of them"
                 }
                 _ => {
                     "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN names \

@@ -24,7 +24,7 @@ use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
-use admin::{AdminArgs, ask, show_status};
+use admin::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
 
@@ -53,31 +53,31 @@ struct Cli {
 enum Command {
     /// Serve, by a configuration file or by --listen and --backend
     Run(RunArgs),
-    /// Check a configuration file and say everything that is wrong with it; binds nothing
+    /// Check a configuration file and report all its faults; binds nothing
     Check {
         /// The configuration file; `-` is standard input
         file: PathBuf,
     },
-    /// Ask a running pointsman whether it is alive; the exit code is the answer
+    /// Check that a running pointsman is alive; the exit code is 0 if it is
     Health {
         #[command(flatten)]
         admin: AdminArgs,
-        /// Ask whether it takes new connections instead
+        /// Check that it takes new connections instead
         #[arg(long)]
         ready: bool,
     },
-    /// Print the state of a running pointsman: what is not well, listeners, pools, backends, the last events
+    /// Print the state of a running pointsman: problems, listeners, pools, backends, the last events
     Status {
         #[command(flatten)]
         admin: AdminArgs,
         /// Print it as JSON
         #[arg(long)]
         json: bool,
-        /// Print all backends that are up, and all events that are kept
+        /// Print all backends that are up, and all events
         #[arg(long, conflicts_with = "json")]
         all: bool,
     },
-    /// Add to the lists of addresses of a running pointsman, remove from them, or show them
+    /// Add entries to the lists of a running pointsman, remove them, or show the lists
     List {
         #[command(subcommand)]
         command: ListCommand,
@@ -114,8 +114,8 @@ pub fn run() -> ExitCode {
     match Cli::try_parse().unwrap_or_else(|fault| with_suggestion(fault).exit()).command {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
-        Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
-        Command::Status { admin, json: true, .. } => ask(&admin, "/api/v1/status"),
+        Command::Health { admin, ready } => show_page(&admin, if ready { "/ready" } else { "/healthz" }),
+        Command::Status { admin, json: true, .. } => show_page(&admin, "/api/v1/status"),
         Command::Status { admin, all, .. } => {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
@@ -145,7 +145,7 @@ fn with_suggestion(mut fault: clap::Error) -> clap::Error {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match told(config::check_given(file), &complain) {
+    match report_faults(config::check_given(file), &complain) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),
@@ -173,11 +173,11 @@ fn read(
         Some(file) => config::load_given(file),
         None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
     };
-    told(read, complain)
+    report_faults(read, complain)
 }
 
 /// Returns the configuration, or the exit code of its faults. Faults and warnings go to `complain`.
-fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
+fn report_faults<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
     let color = io::stderr().is_terminal();
     match found {
         Ok((found, warnings)) => {

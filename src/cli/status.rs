@@ -238,19 +238,19 @@ fn moment(value: &Value) -> String {
 fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let mut left = seconds;
-    let mut words = Vec::new();
+    let mut parts = Vec::new();
     for (size, unit) in units {
         if left >= size {
-            words.push(format!("{}{unit}", left / size));
+            parts.push(format!("{}{unit}", left / size));
             left %= size;
-        } else if !words.is_empty() {
+        } else if !parts.is_empty() {
             break;
         }
-        if words.len() == 2 {
+        if parts.len() == 2 {
             break;
         }
     }
-    if words.is_empty() { "0s".to_owned() } else { words.join(" ") }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A table with columns as wide as their widest cell. No cell has a line end.
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_comes_first() {
+    fn problems_come_first() {
         let problem = serde_json::json!([{ "kind": "reload", "name": "", "text": "it failed:\nline" }]);
         let backends = [backend("b1", "up"), backend("b2", "down"), backend("b3", "maintenance")];
         let expected = "\

@@ -38,7 +38,7 @@ impl Control {
             return Ok(None);
         }
         let (log, spec) = (self.server.access_log.clone(), config.access_log.clone());
-        let opened = self.beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
+        let opened = self.run_beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
         let fault = |source| ReloadFault::AccessLog { path: config.access_log.to.to_string(), source };
         opened.map(Some).map_err(fault)
     }
@@ -54,7 +54,7 @@ impl Server {
         drop(spawn_blocking(move || {
             if old.finish(Instant::now() + LAST_RECORDS) == Flushed::Abandoned {
                 tracing::warn!(
-                    "access log: the old destination takes no lines; those that wait for it may be lost"
+                    "access log: the old destination takes no lines; its queued lines may be lost"
                 );
             }
         }));

@@ -68,12 +68,12 @@ impl AgentFollower {
         match &report.heard {
             Ok(_) => {
                 if silent.remove(&backend.number()) {
-                    tracing::info!(%pool, backend = %name, "the agent is heard again");
+                    tracing::info!(%pool, backend = %name, "the agent answers again");
                 }
             }
             Err(error) => {
                 if silent.insert(backend.number()) {
-                    tracing::warn!(%pool, backend = %name, %error, "the agent says nothing; what it said before holds");
+                    tracing::warn!(%pool, backend = %name, %error, "the agent gave no usable answer; its last answer stays in force");
                 }
             }
         }

@@ -43,6 +43,6 @@ fn note(name: &str, state: BackendState, reason: &str, heard: Option<&str>, even
         BackendState::Up | BackendState::Draining | BackendState::Maintenance => Severity::Info,
         BackendState::Down | BackendState::Ejected => Severity::Warning,
     };
-    let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
+    let heard = heard.map(|answer| format!(": \"{answer}\"")).unwrap_or_default();
     events.note(EventKind::Backend, severity, format!("{name} is {}: {reason}{heard}", state.word()));
 }

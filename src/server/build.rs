@@ -81,12 +81,12 @@ pub(super) fn snapshot(
         let old = previous.pools.get(&spec.name);
         let returning = returning.get(&*spec.name).map_or(&[][..], Vec::as_slice);
         let served = served(spec, old, returning, sources);
-        let place = match (old, previous.pool_slots.get(&spec.name)) {
-            (Some(old), Some(place)) if Arc::ptr_eq(old, &served) => Arc::clone(place),
+        let pool_slot = match (old, previous.pool_slots.get(&spec.name)) {
+            (Some(old), Some(pool_slot)) if Arc::ptr_eq(old, &served) => Arc::clone(pool_slot),
             _ => PoolSlot::new(Arc::clone(&served)),
         };
         pools.insert(Arc::clone(&spec.name), served);
-        pool_slots.insert(Arc::clone(&spec.name), place);
+        pool_slots.insert(Arc::clone(&spec.name), pool_slot);
     }
     let lists: BTreeMap<_, _> = config
         .lists
@@ -100,8 +100,8 @@ pub(super) fn snapshot(
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, draining);
         let policy = Arc::new(policy(spec, before, named, metrics)?);
-        for (place, address) in spec.binds.iter().enumerate() {
-            policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
+        for (index, address) in spec.binds.iter().enumerate() {
+            policies.insert(SocketId::new(&spec.name, index, address), Arc::clone(&policy));
         }
     }
     Ok(Snapshot { policies, pools, pool_slots, lists })
@@ -217,8 +217,8 @@ impl RouteUsage {
 
     /// Returns the usage for a route with these names. If one route became two, the first gets the usage: no two routes
     /// may count in one quota.
-    fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
-        let mut before = words.iter().filter_map(|word| self.limits.get(word));
+    fn claim(&self, names: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
+        let mut before = names.iter().filter_map(|name| self.limits.get(name));
         before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
     }
 }
@@ -258,7 +258,7 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let front = opening::front(&spec.policy.front, |name| place(pool_slots, name))?;
+    let front = opening::front(&spec.policy.front, |name| pool_slot(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =
@@ -273,18 +273,18 @@ fn protocol(
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     before: &RouteUsage,
 ) -> Result<Protocol, BuildFault> {
-    let place = |name: &Arc<str>| place(pool_slots, name);
-    let routes = routes(spec, place, before)?;
+    let pool_slot = |name: &Arc<str>| pool_slot(pool_slots, name);
+    let routes = routes(spec, pool_slot, before)?;
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
-            return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: place(pool)? })));
+            return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: pool_slot(pool)? })));
         }
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };
-    let fallback = |target: &TargetSpec, word: &str| match target {
+    let fallback = |target: &TargetSpec, route: &str| match target {
         TargetSpec::Pool(name) => Ok(Some(RouteTarget {
-            route: word.into(),
-            action: Action::Pool(place(name)?),
+            route: route.into(),
+            action: Action::Pool(pool_slot(name)?),
             limits: None,
             counts: None,
         })),
@@ -298,7 +298,7 @@ fn protocol(
     })))
 }
 
-fn place(
+fn pool_slot(
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     name: &Arc<str>,
 ) -> Result<Arc<PoolSlot>, BuildFault> {
@@ -307,7 +307,7 @@ fn place(
 
 fn routes(
     spec: &ListenerSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+    pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
     before: &RouteUsage,
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
@@ -315,31 +315,31 @@ fn routes(
     let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
     for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
         let action = match action {
-            ActionSpec::Pool(name) => Action::Pool(place(name)?),
+            ActionSpec::Pool(name) => Action::Pool(pool_slot(name)?),
             ActionSpec::Split(split, names) => {
-                let pool_slots = names.iter().map(&place).collect::<Result<_, _>>()?;
+                let pool_slots = names.iter().map(&pool_slot).collect::<Result<_, _>>()?;
                 Action::Split(Arc::new((split.clone(), pool_slots)))
             }
             ActionSpec::Reject => Action::Reject,
             ActionSpec::Drop => Action::Drop,
         };
-        let word = |key: &RouteKey| -> Arc<str> {
+        let route_name = |key: &RouteKey| -> Arc<str> {
             match (name, conditions) {
                 (Some(name), _) => Arc::clone(name),
                 (None, Some(conditions)) => format!("{key}{conditions}").into(),
                 (None, None) => key.to_string().into(),
             }
         };
-        let words: Vec<_> = keys.iter().map(word).collect();
-        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&words, &mut claimed)));
+        let route_names: Vec<_> = keys.iter().map(route_name).collect();
+        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&route_names, &mut claimed)));
         let counts = name.as_ref().map(|name| {
             let of_name = named.entry(Arc::clone(name));
             Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
         });
-        for (key, word) in keys.iter().zip(words) {
+        for (key, route_name) in keys.iter().zip(route_names) {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
             let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
-            targets.push(RouteTarget { route: word, action, limits, counts });
+            targets.push(RouteTarget { route: route_name, action, limits, counts });
             entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }

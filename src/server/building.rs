@@ -55,12 +55,12 @@ impl Control {
             };
             let built = build::snapshot(&config, &old, sources).map(|snapshot| {
                 forget_read(&mut config);
-                changes.look_closer(&old, &snapshot);
+                changes.add_details(&old, &snapshot);
                 Built { changes, config, snapshot: Arc::new(snapshot) }
             });
             (built, draining, discoveries)
         };
-        let Some((built, draining, discoveries)) = self.beside(work).await else {
+        let Some((built, draining, discoveries)) = self.run_beside(work).await else {
             return Err(ReloadFault::Stopping);
         };
         self.draining = draining;
@@ -74,7 +74,7 @@ impl Control {
     /// # Panics
     ///
     /// If `work` panics, with the same payload.
-    pub(super) async fn beside<T: Send + 'static>(
+    pub(super) async fn run_beside<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
@@ -90,7 +90,7 @@ impl Control {
                 Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
                 () = self.watchdog.due() => ControlEvent::Watchdog,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return None;
             }
         }
@@ -127,7 +127,7 @@ mod tests {
             if stops {
                 remote.stop();
             }
-            let result = control.beside(move || blocked.recv().is_err()).await;
+            let result = control.run_beside(move || blocked.recv().is_err()).await;
             assert_eq!(result, (!stops).then_some(true));
             drop(release);
             let is_stop =
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_holds_no_request_to_stop_up() {
+    fn a_build_does_not_delay_a_stop() {
         check(false);
         check(true);
     }

@@ -160,21 +160,21 @@ mod tests {
         ]
         .map(Arc::new);
         let count_of = |among: &CensusScope, top| count(&listed, among, &HashMap::new(), top);
-        let told = |census: &Census| -> Vec<_> {
+        let summary = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();
             heaviest.map(|one| (one.source.to_string(), one.listener, one.open, one.reading)).collect()
         };
         let all = count_of(&CensusScope::All, 2);
         assert_eq!((all.connections, all.sources), (8, 4));
-        assert_eq!(told(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
+        assert_eq!(summary(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
         let one = count_of(&CensusScope::Listener(1), 9);
-        assert_eq!(told(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
+        assert_eq!(summary(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
         let backends = count_of(&CensusScope::Backends([8, 9].into()), 1);
-        assert_eq!((backends.connections, told(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
+        assert_eq!((backends.connections, summary(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
         assert_eq!(count_of(&CensusScope::Listener(3), 5), Census::default());
         let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
         let wide = count(&listed, &CensusScope::Listener(1), &wide, 5);
-        assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
+        assert_eq!(summary(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
     }
 
     /// All clients of a link have one address. Connections without a link count for their address.
@@ -185,9 +185,9 @@ mod tests {
             vec![open("link b", 1, 7), open("link a", 1, 0)],
         ];
         let census = count(&listed.map(Arc::new), &CensusScope::All, &HashMap::new(), 5);
-        let told: Vec<_> = census.heaviest.iter().map(|one| (one.source.to_string(), one.open)).collect();
+        let summary: Vec<_> = census.heaviest.iter().map(|one| (one.source.to_string(), one.open)).collect();
         let expected = [("link:0xEA:a", 2), ("10.0.0.1", 1), ("link:0xEA:b", 1)];
-        assert_eq!(told, expected.map(|(name, open)| (name.to_owned(), open)));
+        assert_eq!(summary, expected.map(|(name, open)| (name.to_owned(), open)));
         assert_eq!((census.connections, census.sources), (4, 3));
     }
 }

@@ -76,7 +76,7 @@ impl Changes {
     }
 
     /// Finds the changes of backends, and the open connections of removed listeners and backends.
-    pub(super) fn look_closer(&mut self, old: &Snapshot, new: &Snapshot) {
+    pub(super) fn add_details(&mut self, old: &Snapshot, new: &Snapshot) {
         for policy in old.policies.values() {
             let name = format!("listener {}", policy.listener);
             if self.removed.contains(&name) {

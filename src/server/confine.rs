@@ -19,7 +19,7 @@ use crate::telemetry::AccessLogTarget;
 
 /// The files of the kernel about this process and the machine: metrics, the number of processors, limits, the host
 /// name.
-const ABOUT_US: [&str; 6] = [
+const KERNEL_FILES: [&str; 6] = [
     "/proc/self",
     "/proc/stat",
     "/proc/sys/net/core",
@@ -41,7 +41,9 @@ pub enum ConfineFault {
     #[error("cannot give up privileges: {0}")]
     Privileges(#[from] io::Error),
     /// Landlock is demanded and not available.
-    #[error("process.landlock = true, and it cannot be had: {0}; leave the key out to go without it")]
+    #[error(
+        "process.landlock = true, and Landlock is not available: {0}; remove the key to run without Landlock"
+    )]
     Landlock(String),
 }
 
@@ -61,8 +63,8 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     let left = privileges::keep_only(needed(config, held))?;
     if privileges::is_root() {
         tracing::warn!(
-            "running as root, whose files are all within reach of a fault here; run as a user of its own: \
-             dist/pointsman.service does, and docs/operate/hardening.md tells more"
+            "running as root: a fault of this process can reach every file; run it as a user of its own, as \
+             dist/pointsman.service does, and see docs/operate/hardening.md"
         );
     }
     let landlock = match config.landlock {
@@ -94,7 +96,7 @@ fn landlock(config: &Config, file: Option<&Path>) -> Result<&'static str, String
     let grants = grants(config, file)?;
     match landlock::confine(&grants) {
         Ok(Confinement::Full) => Ok("on"),
-        Ok(Confinement::Partial) => Ok("on, as far as this kernel knows it"),
+        Ok(Confinement::Partial) => Ok("on, as far as this kernel supports it"),
         Ok(Confinement::Absent) => Err("this kernel has none, or it is not among its lsm=".to_owned()),
         Err(LandlockFault::Path { path, source }) => Err(format!("{}: {source}", path.display())),
         Err(fault) => Err(fault.to_string()),
@@ -117,11 +119,11 @@ fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
         grants.write.insert(directory(&path)?);
     }
     let own = std::env::current_exe().ok();
-    let there = ABOUT_US.iter().chain(&NAMES).map(PathBuf::from).chain(own);
+    let there = KERNEL_FILES.iter().chain(&NAMES).map(PathBuf::from).chain(own);
     grants.read.extend(there.filter(|path| path.exists()));
     // A resolver's file is replaced rather than written, often through a link.
-    if asks_the_dns(config) {
-        NAMES.iter().try_for_each(|path| leads_somewhere(Path::new(path)))?;
+    if uses_dns(config) {
+        NAMES.iter().try_for_each(|path| check_link(Path::new(path)))?;
         grants.read.insert("/etc".into());
         grants.read.extend(RESOLVERS.iter().map(PathBuf::from).filter(|path| path.exists()));
         let real = NAMES.iter().filter_map(|path| Path::new(path).canonicalize().ok());
@@ -163,7 +165,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
     log.into_iter().chain(sockets).collect()
 }
 
-fn asks_the_dns(config: &Config) -> bool {
+fn uses_dns(config: &Config) -> bool {
     config.pools.iter().any(|pool| {
         let is_dns = |discover: &DiscoverSpec| matches!(discover.source, DiscoverSource::Dns(_));
         pool.forward.is_some() || pool.discover.iter().any(is_dns)
@@ -183,7 +185,7 @@ fn directory(path: &Path) -> Result<PathBuf, String> {
             link.display()
         ));
     }
-    leads_somewhere(path)?;
+    check_link(path)?;
     match path.canonicalize() {
         Ok(file) if !file.starts_with(&directory) => Err(format!(
             "{} is a link out of its directory, which may lead elsewhere tomorrow",
@@ -204,9 +206,9 @@ fn link_on_the_way(directory: &Path) -> Option<PathBuf> {
 }
 
 /// Fails for a link whose target does not exist yet: the directory of that target cannot be predicted.
-fn leads_somewhere(path: &Path) -> Result<(), String> {
+fn check_link(path: &Path) -> Result<(), String> {
     match path.is_symlink() && path.metadata().is_err() {
-        true => Err(format!("{} is a link to what is not there yet", path.display())),
+        true => Err(format!("{} is a link to a file that does not exist yet", path.display())),
         false => Ok(()),
     }
 }
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_file_is_thought_of() {
+    fn every_kind_of_file_is_granted() {
         let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
              [list.near]\nfile = '/f/near.mmdb'\ncountries = 'DE'";
         let mut config =
@@ -341,12 +343,12 @@ mod tests {
     }
 
     #[test]
-    fn what_could_break_is_told() {
+    fn links_that_may_change_are_refused() {
         let folder = ConfinedDirectory::new("links");
         let check =
             |path: &str, expected: Result<PathBuf, &str>| match (directory(&folder.0.join(path)), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{path}"),
-                (Err(told), Err(part)) => assert!(told.contains(part), "{path}: {told}"),
+                (Err(fault), Err(part)) => assert!(fault.contains(part), "{path}: {fault}"),
                 (found, _) => panic!("{path}: {found:?}"),
             };
         fs::write(folder.0.join("log/real"), "").unwrap();
@@ -359,7 +361,7 @@ mod tests {
         check("etc/out", Err("is a link out of its directory"));
         check("nowhere/file", Err("No such file"));
         std::os::unix::fs::symlink("../log/late", folder.0.join("etc/late")).unwrap();
-        check("etc/late", Err("is a link to what is not there yet"));
+        check("etc/late", Err("is a link to a file that does not exist yet"));
         std::os::unix::fs::symlink("etc", folder.0.join("current")).unwrap();
         check("current/inside", Err("current is a link to a directory"));
         fs::create_dir(folder.0.join("etc/deep")).unwrap();

@@ -72,11 +72,11 @@ impl Descriptors {
 
     /// Returns the descriptors that checks may take beyond those of the reserve.
     fn checks(self, config: &Config) -> u64 {
-        let asked = config.pools.iter().map(|pool| {
+        let wanted = config.pools.iter().map(|pool| {
             let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
             kinds * pool.backends.len()
         });
-        let most = asked.sum::<usize>().min(self.checks_at_once(config));
+        let most = wanted.sum::<usize>().min(self.checks_at_once(config));
         (most as u64).saturating_sub(self.checks_of_the_reserve())
     }
 

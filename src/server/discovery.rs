@@ -25,7 +25,8 @@ impl Control {
     /// over. Returns `false` if the process is about to end. The event for that is then the next one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
-        if self.server.config.pools.iter().any(|pool| !pool.discover.is_empty()) && !self.look_first().await?
+        if self.server.config.pools.iter().any(|pool| !pool.discover.is_empty())
+            && !self.discover_first().await?
         {
             return Ok(false);
         }
@@ -38,7 +39,7 @@ impl Control {
     }
 
     /// Finds the backends of the start. Returns `false` as [`Control::open`] does.
-    async fn look_first(&mut self) -> io::Result<bool> {
+    async fn discover_first(&mut self) -> io::Result<bool> {
         self.discoveries.prepare(&self.server.config.pools);
         if !self.wait_for_discovery(Discoveries::are_found).await {
             return Ok(false);
@@ -79,10 +80,10 @@ impl Control {
         let until = Instant::now() + FIRST_ANSWER;
         while !is_enough(&self.discoveries) {
             let event = tokio::select! {
-                event = self.hear() => event,
+                event = self.receive() => event,
                 () = sleep_until(until) => return true,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return false;
             }
         }

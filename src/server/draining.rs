@@ -23,13 +23,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The listeners and backends that drain.
 #[derive(Default)]
 pub(super) struct DrainingSet {
-    departures: Vec<Removal>,
+    removals: Vec<Removal>,
 }
 
 /// The listeners and backends that one reload or one discovery removed.
 struct Removal {
     /// The times at which their connections are closed, in order; never empty.
-    moments: VecDeque<Instant>,
+    close_times: VecDeque<Instant>,
     listeners: Vec<DrainingListener>,
     backends: Vec<DrainingBackend>,
     /// The usage of the limits of removed pools, by name.
@@ -116,12 +116,12 @@ impl DrainingSet {
             .map(DrainingBackend::new)
             .collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
-        let moments = moments(now, drain, dials.max().unwrap_or_default());
+        let close_times = close_times(now, drain, dials.max().unwrap_or_default());
         let gone = old.pools.iter().filter(|(name, _)| !new.pools.contains_key(*name));
         let limits = gone.filter_map(|(name, served)| Some((Arc::clone(name), served.limits.clone()?)));
         let limits = limits.collect();
-        self.departures.push(Removal { moments, listeners, backends, limits });
-        self.departures.retain_mut(|removal| {
+        self.removals.push(Removal { close_times, listeners, backends, limits });
+        self.removals.retain_mut(|removal| {
             removal.limits.retain(|(name, _)| !new.pools.contains_key(name));
             removal.listeners.retain(|listener| !staying.contains(&listener.before.number));
             removal.backends.retain(|backend| !staying.contains(&backend.number()));
@@ -132,11 +132,11 @@ impl DrainingSet {
     /// Does the same for one pool, whose connections have `drain`.
     pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
-        let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
-        let backends = old.backends().iter().filter(goes).map(DrainingBackend::new).collect();
-        let moments = moments(now, drain, old.spec().longest_dial());
-        self.departures.push(Removal { moments, listeners: Vec::new(), backends, limits: Vec::new() });
-        self.departures.retain_mut(|removal| {
+        let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
+        let backends = old.backends().iter().filter(is_removed).map(DrainingBackend::new).collect();
+        let close_times = close_times(now, drain, old.spec().longest_dial());
+        self.removals.push(Removal { close_times, listeners: Vec::new(), backends, limits: Vec::new() });
+        self.removals.retain_mut(|removal| {
             removal.backends.retain(|backend| !staying.contains(&backend.number()));
             !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
@@ -144,20 +144,20 @@ impl DrainingSet {
 
     /// Returns the state of the listener of that name, if it drains.
     pub(super) fn listener(&self, name: &str) -> Option<&InheritedListener> {
-        let mut listeners = self.departures.iter().rev().flat_map(|removal| &removal.listeners);
+        let mut listeners = self.removals.iter().rev().flat_map(|removal| &removal.listeners);
         listeners.find(|listener| *listener.name == *name).map(|listener| &listener.before)
     }
 
     /// Returns the usage of the limits of a pool, if it drains.
     pub(super) fn limits(&self, pool: &str) -> Option<&UsageLimit> {
-        let mut limits = self.departures.iter().rev().flat_map(|removal| &removal.limits);
+        let mut limits = self.removals.iter().rev().flat_map(|removal| &removal.limits);
         limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
     }
 
     /// Returns the backends that drain, by their pools.
     pub(super) fn backends(&self) -> HashMap<&str, Vec<&Arc<Backend>>> {
         let mut by_pool: HashMap<_, Vec<_>> = HashMap::new();
-        for DrainingBackend { backend, .. } in self.departures.iter().flat_map(|removal| &removal.backends) {
+        for DrainingBackend { backend, .. } in self.removals.iter().flat_map(|removal| &removal.backends) {
             by_pool.entry(&**backend.pool()).or_default().push(backend);
         }
         by_pool
@@ -165,30 +165,28 @@ impl DrainingSet {
 
     /// Returns the time at which the next connections are to be closed.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.departures.iter().filter_map(|removal| removal.moments.front()).min().copied()
+        self.removals.iter().filter_map(|removal| removal.close_times.front()).min().copied()
     }
 
     /// Returns the backends that have drained before their time is over.
     pub(super) fn drained(&mut self) -> Vec<DrainEnd> {
-        let backends = self.departures.iter_mut().flat_map(|removal| &mut removal.backends);
-        backends.filter_map(|draining_backend| draining_backend.end(false)).collect()
+        let backends = self.removals.iter_mut().flat_map(|removal| &mut removal.backends);
+        backends.filter_map(|backend| backend.end(false)).collect()
     }
 
     /// Returns the listeners and backends whose time is over.
     pub(super) fn overdue(&mut self, now: Instant) -> ExpiredDrains {
         let (mut numbers, mut ends) = (Vec::new(), Vec::new());
-        self.departures.retain_mut(|removal| {
-            if removal.moments.front().is_some_and(|moment| *moment > now) {
+        self.removals.retain_mut(|removal| {
+            if removal.close_times.front().is_some_and(|moment| *moment > now) {
                 return true;
             }
-            removal.moments.pop_front();
+            removal.close_times.pop_front();
             ends.extend(removal.listeners.iter_mut().filter_map(DrainingListener::end));
-            ends.extend(
-                removal.backends.iter_mut().filter_map(|draining_backend| draining_backend.end(true)),
-            );
+            ends.extend(removal.backends.iter_mut().filter_map(|backend| backend.end(true)));
             numbers.extend(removal.listeners.iter().map(|listener| listener.before.number));
             numbers.extend(removal.backends.iter().map(DrainingBackend::number));
-            !removal.moments.is_empty()
+            !removal.close_times.is_empty()
         });
         ExpiredDrains { numbers: numbers.into(), ends }
     }
@@ -229,14 +227,14 @@ impl Control {
 
 /// Returns the times at which the connections of listeners and backends removed at `now` are closed. The last time is
 /// after all dials that began before `now`: each takes `longest_dial` at most, and may still pick a removed backend.
-fn moments(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
+fn close_times(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
     let last_dial = now + longest_dial;
     let deadline = now + drain;
-    let mut moments = VecDeque::from([deadline, deadline + AGAIN]);
+    let mut close_times = VecDeque::from([deadline, deadline + AGAIN]);
     if last_dial > deadline {
-        moments.push_back(last_dial + AGAIN);
+        close_times.push_back(last_dial + AGAIN);
     }
-    moments
+    close_times
 }
 
 fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
@@ -254,15 +252,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_overdue_is_told_again() {
+    fn connections_get_the_order_to_close_twice() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let before = InheritedListener::nothing();
         let number = before.number;
         let gone = DrainingListener { name: "l".into(), before, is_reported: false };
-        let moments = [at(5), at(6)].into();
-        let removal = Removal { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
-        let mut draining = DrainingSet { departures: vec![removal] };
+        let close_times = [at(5), at(6)].into();
+        let removal =
+            Removal { close_times, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
+        let mut draining = DrainingSet { removals: vec![removal] };
         assert!(draining.listener("l").is_some() && draining.listener("m").is_none());
         assert_eq!((draining.next(), &*draining.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
         assert_eq!((draining.next(), &*draining.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));

@@ -55,7 +55,7 @@ impl FollowUp {
     }
 
     /// Applies the answer of an agent.
-    pub(super) fn hear_agent(&mut self, server: &Server, report: &AgentReport) {
+    pub(super) fn apply_agent(&mut self, server: &Server, report: &AgentReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         for change in served.pool.hear_agent(report, Instant::now()) {
@@ -117,12 +117,12 @@ impl FollowUp {
 
     /// Reviews the panic and the availability of a pool.
     fn review_pool(&mut self, server: &Server, served: &ServedPool) {
-        self.notice_panic(server, served);
-        self.notice_loss(server, served);
+        self.review_panic(server, served);
+        self.log_availability(server, served);
     }
 
     /// Logs once that a pool has no backend for new connections, and once that it has one again.
-    fn notice_loss(&mut self, server: &Server, served: &ServedPool) {
+    fn log_availability(&mut self, server: &Server, served: &ServedPool) {
         if is_undiscovered(served) {
             return;
         }
@@ -157,7 +157,7 @@ impl FollowUp {
 
     /// Updates the panic state of a pool. In panic, clients are sent to backends that are down, and must not be closed
     /// there.
-    fn notice_panic(&mut self, server: &Server, served: &ServedPool) {
+    fn review_panic(&mut self, server: &Server, served: &ServedPool) {
         let (pool, is_panic) = (&served.pool.spec().name, served.pool.is_in_panic());
         if self.in_panic.contains(pool) == is_panic {
             return;
@@ -205,7 +205,7 @@ impl FollowUp {
         let notice = CloseNotice::new(backend.number(), CloseReason::BackendDown, pace);
         let (pool, open) = (backend.pool(), backend.active());
         if open > 0 {
-            tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
+            tracing::info!(%pool, backend = %backend.name(), open, rate, "closing the connections of a backend");
         }
         for worker in &server.workers {
             worker.order(WorkerCommand::CloseInTurn(Arc::clone(&notice)));

@@ -73,7 +73,7 @@ use sockets::{SocketPlan, Sockets, bind_missing};
 use view::ControlRequest;
 
 /// The failure reports that may wait. More are lost, and are sent again while clients fail.
-const SIGHTINGS: usize = 1024;
+const FAILURE_REPORTS: usize = 1024;
 
 /// The reason why the server could not start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
@@ -187,8 +187,8 @@ impl Server {
         view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (migration_senders, migrations) = MigrationSenders::new(config.workers);
-        let (tell_sightings, failure_reports) = mpsc::channel(SIGHTINGS);
-        let supplies = WorkerResources {
+        let (failure_sender, failure_reports) = mpsc::channel(FAILURE_REPORTS);
+        let resources = WorkerResources {
             snapshot: Arc::clone(&snapshot),
             bounds: Arc::clone(&bounds),
             access_log: access_log.clone(),
@@ -196,12 +196,12 @@ impl Server {
             pipes: descriptors.pipes_of_a_worker(),
             migration_senders,
             loads: Loads::new(config.workers),
-            failure_reports: tell_sightings,
+            failure_reports: failure_sender,
         };
         let workers = migrations
             .into_iter()
             .enumerate()
-            .map(|(number, migrations)| Worker::start(number, supplies.clone(), migrations))
+            .map(|(number, migrations)| Worker::start(number, resources.clone(), migrations))
             .collect::<io::Result<Vec<_>>>()?;
         let started = SystemTime::now();
         let view = Arc::new(View {

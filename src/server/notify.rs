@@ -164,7 +164,7 @@ pub(super) struct Watchdog {
     /// The beats at the last comparison, by worker number. In a drain the workers end one after the other.
     beats: HashMap<usize, u64>,
     /// The time of the last comparison.
-    heard: Instant,
+    compared_at: Instant,
 }
 
 impl Watchdog {
@@ -176,7 +176,7 @@ impl Watchdog {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Self { notifier, interval, is_due: false, beats: HashMap::new(), heard: Instant::now() }
+        Self { notifier, interval, is_due: false, beats: HashMap::new(), compared_at: Instant::now() }
     }
 
     /// Notifies the manager of a stage; does nothing without a manager. Never waits.
@@ -216,19 +216,19 @@ impl Watchdog {
         if !std::mem::take(&mut self.is_due) {
             return self.notifier.send_pending();
         }
-        if self.heard.elapsed() < 2 * TICK {
+        if self.compared_at.elapsed() < 2 * TICK {
             return self.notifier.feed_watchdog();
         }
         let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
         match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
             Some((worker, _)) => {
-                tracing::error!(worker, "a worker does not move; the watchdog is not fed");
+                tracing::error!(worker, "a worker does not respond; the watchdog is not fed");
                 self.notifier.send_pending();
             }
             None => self.notifier.feed_watchdog(),
         }
         self.beats = beats;
-        self.heard = Instant::now();
+        self.compared_at = Instant::now();
     }
 }
 
@@ -309,10 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_says_when_it_began() {
+    fn a_reload_has_the_time_of_its_start() {
         let text = ServiceStage::Reloading.text();
-        let moment =
-            text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the moment stands behind the stage");
+        let moment = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the time follows the stage");
         assert!(moment.parse::<u64>().unwrap() > 0);
     }
 
@@ -337,8 +336,8 @@ mod tests {
         for wrong in ["vsock:2:1234", "relative", ""] {
             assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");
         }
-        let mut nobody = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
-        nobody.stage(ServiceStage::Ready);
-        assert!(nobody.pending.is_empty());
+        let mut unnotified = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
+        unnotified.stage(ServiceStage::Ready);
+        assert!(unnotified.pending.is_empty());
     }
 }

@@ -8,15 +8,15 @@ use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy, Open
 use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
-/// Builds the policy of an opening. `place` returns the slot of a pool.
+/// Builds the policy of an opening. `pool_slot` returns the slot of a pool.
 pub(super) fn front(
     spec: &OpeningSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+    pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
 ) -> Result<OpeningPolicy, BuildFault> {
     let to = |pool: &Arc<str>, route: &str| {
         Ok(RouteTarget {
             route: route.into(),
-            action: Action::Pool(place(pool)?),
+            action: Action::Pool(pool_slot(pool)?),
             limits: None,
             counts: None,
         })

@@ -26,7 +26,7 @@ use crate::config::{self, Config};
 
 /// The time that a reload waits for a file system. Millions of lines take a fraction of it, so a file system that takes
 /// longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Reloads the file, or leaves everything as it is.
@@ -82,15 +82,15 @@ impl Control {
     /// `NoAnswer`, or `Stopping` if the process is to end. The event for that is then the next one.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ReloadFault> {
         let mut work = pin!(work);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FILE_SYSTEM_TIMEOUT;
         loop {
             let event = tokio::select! {
                 done = &mut work => return Ok(done),
                 // The thread of the work still waits; nothing else does.
                 () = sleep_until(deadline.into()) => return Err(ReloadFault::NoAnswer),
-                event = self.hear() => event,
+                event = self.receive() => event,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return Err(ReloadFault::Stopping);
             }
         }
@@ -98,7 +98,7 @@ impl Control {
 
     /// Handles an event that arrives while the control loop waits: at once if possible, or else later. Returns `true`
     /// if the process is about to end. The event for that is then the next one.
-    pub(super) fn meanwhile(&mut self, event: ControlEvent) -> bool {
+    pub(super) fn handle_while_waiting(&mut self, event: ControlEvent) -> bool {
         match event {
             ControlEvent::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
             ControlEvent::Signal(kind) if ends(kind) => {

@@ -144,7 +144,7 @@ impl Control {
             read,
         };
         // The result is `None` if the process is to end. The routes stay.
-        let Some(rebuilt) = self.beside(move || work.build()).await else { return };
+        let Some(rebuilt) = self.run_beside(move || work.build()).await else { return };
         let server = &mut self.server;
         match rebuilt {
             Ok(None) => return,

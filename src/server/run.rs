@@ -27,7 +27,7 @@ use super::own_backends::refuse_cycles;
 use super::reload::ReloadFault;
 use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
-use super::signals::{EarlySignals, SignalStreams, answer_foreign, any_signal};
+use super::signals::{EarlySignals, SignalStreams, any_signal, log_unused_signal};
 use super::source::try_sources;
 use super::standing::StandingKind;
 use super::view::ControlRequest;
@@ -53,7 +53,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// The time that the workers may take to close the sockets that a reload removed. They close them after the work that
 /// they are at.
-const UNLISTENING: Duration = Duration::from_secs(1);
+const SOCKETS_CLOSING: Duration = Duration::from_secs(1);
 
 /// The time that the blocking threads of the runtime may take to end with it. Such a thread reads a file, perhaps on a
 /// file system that never answers. Nothing depends on the result.
@@ -90,7 +90,7 @@ pub(super) enum ControlEvent {
     Request(ControlRequest),
     Report(CheckReport),
     Agent(AgentReport),
-    Sighting(FailureReport),
+    Failures(FailureReport),
     EjectionOver,
     Discovered(DiscoveryReport),
     Routes(RoutesReport),
@@ -253,13 +253,13 @@ impl Control {
             ControlEvent::Signal(kind) if kind == SignalKind::user_defined1() => {
                 self.server.access_log.reopen()
             }
-            ControlEvent::Signal(kind) if answer_foreign(kind) => {}
+            ControlEvent::Signal(kind) if log_unused_signal(kind) => {}
             ControlEvent::Report(report) => self.follow_up.apply(&self.server, &report),
             ControlEvent::Agent(report) => {
                 self.agents.note(&self.server.view, &report);
-                self.follow_up.hear_agent(&self.server, &report);
+                self.follow_up.apply_agent(&self.server, &report);
             }
-            ControlEvent::Sighting(failure_report) => self.follow_up.eject(&self.server, &failure_report),
+            ControlEvent::Failures(failure_report) => self.follow_up.eject(&self.server, &failure_report),
             ControlEvent::EjectionOver => self.follow_up.readmit(&self.server),
             ControlEvent::Discovered(report) => self.discovered(report),
             ControlEvent::List(report) => self.list_read(report),
@@ -282,7 +282,7 @@ impl Control {
     async fn next(&mut self) -> ControlEvent {
         match self.postponed.pop_front() {
             Some(event) => event,
-            None => self.hear().await,
+            None => self.receive().await,
         }
     }
 
@@ -293,14 +293,14 @@ impl Control {
     ///
     ///
     /// No event is lost if the future is dropped.
-    pub(super) async fn hear(&mut self) -> ControlEvent {
+    pub(super) async fn receive(&mut self) -> ControlEvent {
         let overdue = self.draining.next();
         let ejection = self.follow_up.next().map(Instant::from_std);
         tokio::select! {
             Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
             Some(report) = self.reports.recv() => ControlEvent::Report(report),
             report = self.agents.next() => ControlEvent::Agent(report),
-            Some(failure_report) = self.server.failure_reports.recv() => ControlEvent::Sighting(failure_report),
+            Some(failure_report) = self.server.failure_reports.recv() => ControlEvent::Failures(failure_report),
             Some(report) = self.findings.recv() => ControlEvent::Discovered(report),
             report = self.route_files.next() => ControlEvent::Routes(report),
             report = self.list_files.next() => ControlEvent::List(report),
@@ -423,7 +423,7 @@ impl Control {
         self.server.view.standing.retain(StandingKind::List, |list| self.list_files.is_kept(list));
         self.follow_pools();
         // A removed address is free when the reload is over: the next reload may bind it again.
-        let _ = timeout(UNLISTENING, closed.recv()).await;
+        let _ = timeout(SOCKETS_CLOSING, closed.recv()).await;
         Ok(changes)
     }
 
@@ -459,7 +459,7 @@ impl Control {
             return Ok(());
         }
         let open = self.server.view.bounds.connections.inside();
-        tracing::warn!(open, "the time for draining is over; closing what is open");
+        tracing::warn!(open, "the time for draining is over; closing the open connections");
         for worker in &self.server.workers {
             worker.order(WorkerCommand::CloseAll);
         }
@@ -561,7 +561,7 @@ pub(super) fn ends(kind: SignalKind) -> bool {
 
 fn lost(number: usize, result: io::Result<()>) -> io::Error {
     let why = match result {
-        Ok(()) => "it ended without an order".to_owned(),
+        Ok(()) => "it ended on its own".to_owned(),
         Err(error) => error.to_string(),
     };
     tracing::error!(worker = number, %why, "a worker is lost, and with it its listeners; ending");

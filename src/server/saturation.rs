@@ -21,7 +21,7 @@ use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::{Episode, Saturation, SaturationScope};
 
 /// The time between two checks for episodes that are over.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The number of sources that a warning names.
 const NAMED: usize = 5;
@@ -32,7 +32,7 @@ pub(super) struct SaturationWatch {
     /// The task that counts and logs the latest episodes.
     report: Option<JoinHandle<()>>,
     /// The time of the next check for episodes that are over; `None` if no episode runs.
-    look: Option<Instant>,
+    next_check: Option<Instant>,
 }
 
 impl SaturationWatch {
@@ -42,15 +42,15 @@ impl SaturationWatch {
     ///
     /// Nothing is lost if the future is dropped.
     pub(super) async fn due(&self, view: &View) {
-        let look = async {
-            match self.look {
-                Some(look) => sleep_until(look).await,
+        let check = async {
+            match self.next_check {
+                Some(time) => sleep_until(time).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = view.bounds.saturation.begun() => {}
-            () = look => {}
+            () = check => {}
         }
     }
 
@@ -65,7 +65,7 @@ impl SaturationWatch {
             let begun = log.take_begun();
             self.report = (!begun.is_empty()).then(|| tokio::spawn(report(begun, Arc::clone(view))));
         }
-        self.look = (!log.running().is_empty()).then(|| Instant::now() + LOOK);
+        self.next_check = (!log.running().is_empty()).then(|| Instant::now() + CHECK_INTERVAL);
     }
 }
 
@@ -211,7 +211,7 @@ fn of_thing(episode: &Episode) -> String {
 
 /// Returns a text such as `127.0.0.9 with 300, 10.0.0.1 with 2`.
 fn heaviest(census: &Census) -> String {
-    let words: Vec<_> =
+    let sources: Vec<_> =
         census.heaviest.iter().map(|one| format!("{} with {}", one.source, one.open)).collect();
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    if sources.is_empty() { "none".to_owned() } else { sources.join(", ") }
 }

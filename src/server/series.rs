@@ -123,8 +123,8 @@ pub(super) fn expect_of_listener(
     }
     expect_of_routes(policy.protocol.routes(), metrics);
     expect_of_hellos(policy, metrics);
-    for place in pool_slots.values() {
-        reasons_of_pool(place.served().pool.spec(), &may_close_if);
+    for slot in pool_slots.values() {
+        reasons_of_pool(slot.served().pool.spec(), &may_close_if);
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
 }
 
 /// Logs the signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
-pub(super) fn answer_foreign(kind: SignalKind) -> bool {
+pub(super) fn log_unused_signal(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
         tracing::warn!(
             "SIGUSR2 does nothing here: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"

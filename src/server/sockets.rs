@@ -22,7 +22,7 @@ use crate::sys::{Address, SocketFile};
 use crate::worker::{Worker, WorkerCommand};
 
 /// The time that the removal of socket files may delay the close of their sockets.
-const FILES_PATIENCE: Duration = Duration::from_secs(1);
+const FILES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A listening socket that the workers have.
 #[derive(Clone, Debug)]
@@ -78,8 +78,8 @@ pub(super) fn bind_missing(
 ) -> Result<NewSockets, BindFault> {
     let mut fresh = NewSockets::new();
     for MissingSocket { id, address, mode, to, options, may_leave_out } in missing {
-        let wanted = BindRequest { address: &address, mode, to, options: &options };
-        let bound = match listener::bind(wanted, &ours, workers) {
+        let request = BindRequest { address: &address, mode, to, options: &options };
+        let bound = match listener::bind(request, &ours, workers) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
             bound => {
                 let bound = bound?;
@@ -97,16 +97,16 @@ impl Sockets {
     pub(super) fn missing(&self, config: &Config) -> Vec<MissingSocket> {
         let mut missing = Vec::new();
         for spec in &config.listeners {
-            for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, wanted);
+            for (index, bind) in spec.binds.iter().enumerate() {
+                let id = SocketId::new(&spec.name, index, bind);
                 if !self.open.contains_key(&id) {
                     missing.push(MissingSocket {
                         id,
-                        address: wanted.clone(),
+                        address: bind.clone(),
                         mode: spec.mode,
                         to: spec.bind_to(),
                         options: spec.options(),
-                        may_leave_out: spec.may_leave_out(wanted),
+                        may_leave_out: spec.may_leave_out(bind),
                     });
                 }
             }
@@ -126,8 +126,8 @@ impl Sockets {
         for spec in &config.listeners {
             let options = spec.options();
             let mut missing: Vec<BindFault> = Vec::new();
-            for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, wanted);
+            for (index, bind) in spec.binds.iter().enumerate() {
+                let id = SocketId::new(&spec.name, index, bind);
                 let (address, file) = match (self.open.get(&id), fresh.remove(&id)) {
                     (Some(socket), _) => (socket.address.clone(), socket.file.clone()),
                     (None, Some(Ok(mut bound))) => {
@@ -268,7 +268,7 @@ impl FileChanges {
     /// The changes go on to their end if the future is dropped.
     pub(super) async fn make(self) {
         if !self.removed.is_empty() || !self.modes.is_empty() {
-            let _ = timeout(FILES_PATIENCE, spawn_blocking(move || self.make_here())).await;
+            let _ = timeout(FILES_TIMEOUT, spawn_blocking(move || self.make_here())).await;
         }
     }
 

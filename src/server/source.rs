@@ -17,9 +17,9 @@ const MARK: u16 = 0x706d;
 pub enum SourceFault {
     /// The process may not use the addresses of clients.
     #[error(
-        "pool `{pool}` has source = \"client\", and this process may not do that: {source}; it needs CAP_NET_ADMIN or \
-         CAP_NET_RAW, such as by AmbientCapabilities= of its systemd unit or by setcap cap_net_admin+ep on the program; \
-         one that was started without such a pool has given them up and needs a restart"
+        "pool `{pool}` has source = \"client\", and the kernel does not allow that: {source}; the process needs \
+         CAP_NET_ADMIN or CAP_NET_RAW: set AmbientCapabilities= in its systemd unit, or run setcap cap_net_admin+ep on the program; a \
+         process that was started without such a pool has given them up and needs a restart"
     )]
     Client {
         /// The name of the pool.
@@ -30,8 +30,8 @@ pub enum SourceFault {
     },
     /// The address cannot be bound.
     #[error(
-        "pool `{pool}` has source = \"{address}\", and no connection can come from there: {source}; it must be an \
-         address of this machine"
+        "pool `{pool}` has source = \"{address}\", and no connection can have this source address: {source}; it must \
+         be an address of this machine"
     )]
     Address {
         /// The name of the pool.
@@ -80,7 +80,7 @@ pub fn tproxy_rules(config: &Config) -> String {
     let mut script = format!(
         "#!/bin/sh\n\
          # For source = \"client\" in: {}.\n\
-         # To be run as root, after each boot. The backends' way to their clients must lead through this machine.\n\
+         # Run it as root after each boot. The route of the backends to their clients must lead through this machine.\n\
          set -e\n\
          nft -f - <<'END'\n\
          table inet pointsman\n\

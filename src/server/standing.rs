@@ -46,8 +46,8 @@ impl StandingFaults {
     }
 
     /// Removes the faults of one kind whose names `is_kept` rejects.
-    pub(super) fn retain(&self, kind: StandingKind, sessions: impl Fn(&Arc<str>) -> bool) {
-        self.lock().retain(|(of, name), _| *of != kind || sessions(name));
+    pub(super) fn retain(&self, kind: StandingKind, is_kept: impl Fn(&Arc<str>) -> bool) {
+        self.lock().retain(|(of, name), _| *of != kind || is_kept(name));
     }
 
     /// Sets the keys that need a restart. Without keys it removes the fault.
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_fault_stands_until_it_is_cleared() {
         let faults = StandingFaults::default();
-        let told = || -> Vec<_> {
+        let shown = || -> Vec<_> {
             let all = faults.all().into_iter();
             all.map(|(kind, name, text)| format!("{} {name}: {text}", kind.word())).collect()
         };
@@ -95,12 +95,12 @@ mod tests {
         faults.set(StandingKind::List, &names[0], "empty".to_owned());
         faults.set_restart(&["workers", "admin"]);
         let restart = "restart : a restart is needed for workers, admin; until then the values of the start stay in force";
-        assert_eq!(told(), [restart, "list a: empty", "list b: broken", "routes a: broken"]);
+        assert_eq!(shown(), [restart, "list a: empty", "list b: broken", "routes a: broken"]);
         faults.set_restart(&[]);
         faults.retain(StandingKind::List, |name| **name == *"b");
-        assert_eq!(told(), ["list b: broken", "routes a: broken"]);
+        assert_eq!(shown(), ["list b: broken", "routes a: broken"]);
         faults.clear(StandingKind::List, &names[1]);
         faults.clear(StandingKind::List, &names[0]);
-        assert_eq!(told(), ["routes a: broken"]);
+        assert_eq!(shown(), ["routes a: broken"]);
     }
 }

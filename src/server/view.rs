@@ -148,9 +148,9 @@ impl ServerHandle {
     ///
     /// If it is called within an asynchronous context, because it blocks.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadFault> {
-        let (tell, told) = oneshot::channel();
-        let _ = self.requests.send(ControlRequest::Reload(Box::new(config), tell));
-        told.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(ControlRequest::Reload(Box::new(config), reply));
+        answer.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
     }
 
     /// Requests a drain and the end of the process. Each further request ends the wait of that time: first the grace,

@@ -152,7 +152,7 @@ impl Saturation {
             Self::ProcessFull => (
                 "process_full",
                 Process,
-                "new connections are refused: the process has as many as it may; raise max_connections, or limit \
+                "new connections are refused: the process has reached its limit; raise max_connections, or limit \
                  sources by per_source",
             ),
             Self::Overloaded => (
@@ -163,13 +163,13 @@ impl Saturation {
             Self::HelloMemory => (
                 "hello_memory",
                 Process,
-                "connections are refused: unfinished hellos take as much memory as they may; raise \
+                "connections are refused: unfinished hellos have used up their memory; raise \
                  limits.hello_memory, or lower hello_timeout",
             ),
             Self::SourceTableFull => (
                 "source_table_full",
                 Process,
-                "connections are refused: the table of sources has no room for theirs; raise limits.sources",
+                "connections are refused: the table of sources is full; raise limits.sources",
             ),
             Self::Descriptors => (
                 "descriptors",
@@ -197,7 +197,7 @@ impl Saturation {
             Self::ListenerFull => (
                 "listener_full",
                 Listener,
-                "new connections are refused: the listener has as many as its max_connections allows",
+                "new connections are refused: the listener has reached its max_connections",
             ),
             Self::ListenerRate => (
                 "listener_rate",
@@ -207,7 +207,7 @@ impl Saturation {
             Self::SourceConnections => (
                 "source_connections",
                 Listener,
-                "new connections of a source are refused: the source has as many as per_source.connections allows",
+                "new connections of a source are refused: the source has reached per_source.connections",
             ),
             Self::SourceRate => (
                 "source_rate",
@@ -217,24 +217,22 @@ impl Saturation {
             Self::SourceHellos => (
                 "source_hellos",
                 Listener,
-                "new connections of a source are refused: the source has as many unfinished hellos as \
-                 per_source.hellos allows",
+                "new connections of a source are refused: its unfinished hellos have reached \
+                 per_source.hellos",
             ),
             Self::RouteFull => (
                 "route_full",
                 Listener,
-                "connections are refused: a route has as many as its limits.connections allows",
+                "connections are refused: a route has reached its limits.connections",
             ),
             Self::RouteRate => (
                 "route_rate",
                 Listener,
                 "connections are refused: those of a route come faster than its limits.rate allows",
             ),
-            Self::PoolFull => (
-                "pool_full",
-                Pool,
-                "connections are refused: the pool has as many as its limits.connections allows",
-            ),
+            Self::PoolFull => {
+                ("pool_full", Pool, "connections are refused: the pool has reached its limits.connections")
+            }
             Self::PoolRate => (
                 "pool_rate",
                 Pool,
@@ -243,13 +241,13 @@ impl Saturation {
             Self::QueueFull => (
                 "queue_full",
                 Pool,
-                "connections are refused: every backend of the pool has as many as it may, and the queue is full or \
-                 there is none",
+                "connections are refused: every backend of the pool has reached its limit, and the queue is full or \
+                 the pool has none",
             ),
             Self::QueueTimeout => (
                 "queue_timeout",
                 Pool,
-                "connections are refused: every backend of the pool had as many as it may for the queue's timeout",
+                "connections are refused: every backend of the pool stayed at its limit for the timeout of the queue",
             ),
         }
     }
@@ -294,12 +292,11 @@ impl RefusedSources {
     fn count(&mut self, source: SourceName) {
         if let Some((_, count)) = self.0.iter_mut().flatten().find(|(known, _)| *known == source) {
             *count += 1;
-        } else if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
+        } else if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
             *free = Some((source, 1));
         } else {
-            for place in &mut self.0 {
-                *place =
-                    place.take().map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
+            for slot in &mut self.0 {
+                *slot = slot.take().map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
             }
         }
     }
