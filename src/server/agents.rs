@@ -73,7 +73,10 @@ impl AgentFollower {
             }
             Err(error) => {
                 if silent.insert(backend.number()) {
-                    tracing::warn!(%pool, backend = %name, %error, "the agent gave no usable answer; its last answer stays in force");
+                    tracing::warn!(
+                        %pool, backend = %name, %error,
+                        "the agent gave no usable answer; its last answer stays in force"
+                    );
                 }
             }
         }

@@ -18,8 +18,8 @@ pub enum SourceFault {
     /// The process may not use the addresses of clients.
     #[error(
         "pool `{pool}` has source = \"client\", and the kernel does not allow that: {source}; the process needs \
-         CAP_NET_ADMIN or CAP_NET_RAW: set AmbientCapabilities= in its systemd unit, or run setcap cap_net_admin+ep on the program; a \
-         process that was started without such a pool has given them up and needs a restart"
+         CAP_NET_ADMIN or CAP_NET_RAW: set AmbientCapabilities= in its systemd unit, or run setcap cap_net_admin+ep on \
+         the program; a process that was started without such a pool has given them up and needs a restart"
     )]
     Client {
         /// The name of the pool.
