@@ -373,9 +373,10 @@ tables! {
         /// with a tenth and growing evenly; "100ms" to "1h", or "off" (default): it takes all at once.
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", "db1.internal:5432", or tables with name and weight. Each
-        /// address of a host name is a backend. Needed, unless they are discovered or the pool forwards.
+        /// address of a host name is a backend. Without a port, "10.0.0.1" or "db1", they get that of the listener's
+        /// range which the client reached. Needed, unless they are discovered or the pool forwards.
         backends: ArrayOf<BackendWords>,
-        /// How the host names in `backends` are resolved.
+        /// How the host names in `backends`, `health` and `agent` are resolved.
         resolve: Resolve,
         /// The zones that come after the node's own, in order of preference. Default: the `zones` of the node.
         zones: ArrayOf<Name>,
@@ -506,7 +507,7 @@ tables! {
         /// Up to how many percent of the time between two questions are added to it by chance; 0 to 100. Default 10.
         jitter: Number<0, 100>,
         /// How long an address that an answer leaves out stays a backend, for servers that answer with a changing part of
-        /// the addresses; "0s" (off) to "7days". Default "30s".
+        /// the addresses; "0s" (off) to "7days". Checks and agents use the last answer. Default "30s".
         hold: Time<0, { 7 * DAY }>,
         /// How long connections to an address that a name no longer has may go on before they are closed; "0s" to
         /// "7days". Default: `shutdown.drain`.
@@ -569,8 +570,8 @@ tables! {
 
     /// Where checks or an agent of one backend are, as far as its pool does not say.
     "a target" struct Target {
-        /// An address with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
-        /// Default: the pool's.
+        /// An address or a host name, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
+        /// `"unix:/run/check.sock"`. Default: the pool's.
         address: TargetAddress,
         /// The port. Default: the pool's.
         port: Number<1, 65535>,
@@ -583,8 +584,8 @@ tables! {
         /// "smtp", "mqtt", "ssh": the first words of that protocol. "send-expect": your own `steps`. "off":
         /// backends count as up.
         check: Keyword<Check>,
-        /// check = "tls", and with `tls = true`: the server name to ask for. Default: the name in `host`; where that is
-        /// none, no name is sent.
+        /// check = "tls", and with `tls = true`: the server name to ask for. Default: with `tls = true` the name in
+        /// `host`, else that in `address`; where both are none, no name is sent.
         server_name: TlsName,
         /// http, redis, smtp, mqtt and send-expect only: whether the check goes through TLS. Certificates are judged
         /// only with `ca_file`. Default false.
@@ -592,7 +593,7 @@ tables! {
         /// With `tls = true`: the protocols to offer by ALPN, such as "http/1.1". Default: ALPN is not used.
         alpn: OneOrMany<ProtocolName>,
         /// With `tls = true`: a file with certificates in PEM, relative to this file's directory. The server's
-        /// certificate must come from one of them and have `server_name`, or without that the address that is checked.
+        /// certificate must come from one of them and have `server_name`, or without a name the address that is checked.
         /// Read at the start and at each reload. Default: certificates are not judged.
         ca_file: FilePath,
         /// http only: the method, in capital letters. Default "GET".
@@ -608,15 +609,16 @@ tables! {
         body_regex: AnswerPattern,
         /// http only: what to ask for. Default "/".
         path: HttpPath,
-        /// http only: the Host header. Default: the address that is checked.
+        /// http only: the Host header. Default: the address or host name that is checked.
         host: HttpHost,
         /// postgres, mysql only: the user that logs in, without a password. Default: none, the first words
         /// of the server are enough.
         user: User,
         /// send-expect only: what to send and what must come, 1 to 32 steps, in this order. Needed there.
         steps: ArrayOf<Step>,
-        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
-        /// Default: each backend's own address.
+        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
+        /// `"unix:/run/check.sock"`. A host name is followed as those in `backends`; of its addresses the first that
+        /// accepts is checked. Default: each backend's own address.
         address: TargetAddress,
         /// The port to check. Default: that of `address`, else each backend's own.
         port: Number<1, 65535>,
@@ -677,7 +679,7 @@ tables! {
     "an agent" struct Agent {
         /// The agents' port. Needed, here, in `address` or at each backend; no default.
         port: Number<1, 65535>,
-        /// Where the agents are, with or without port. Default: each backend's own address.
+        /// Where the agents are, an address or a host name, with or without port. Default: each backend's own address.
         address: TargetAddress,
         /// Time between the starts of two questions to one agent; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,
