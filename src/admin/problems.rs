@@ -1,4 +1,4 @@
-//! The part of the status that comes first: what is not well now.
+//! The problems of the process: the first part of the status.
 
 use serde::Serialize;
 
@@ -7,22 +7,22 @@ use crate::server::{ConfigState, LifeStage, View};
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::SaturationScope;
 
-/// The problems that are listed; further ones are only counted.
+/// The problems that are listed. Further ones are only counted.
 const LISTED: usize = 1000;
 
-/// Something that is not as it should be.
+/// A problem: a part of the process that does not work as configured.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Problem {
     /// `process`, `reload`, `restart`, `list`, `routes`, `access_log`, `saturation`, `pool`, `discovery` or `backend`;
-    /// `more` for those that are not listed.
+    /// `more` for the count of those that are not listed.
     kind: &'static str,
-    /// The name of the thing, such as `app` or `app/b1`; empty for the process.
+    /// The name of the pool, listener, list or backend, such as `app` or `app/b1`; empty for the process.
     name: String,
-    /// What is wrong with it.
+    /// The fault.
     text: String,
 }
 
-/// The problems that are listed, and the number of all others.
+/// The listed problems, and the number of all others.
 #[derive(Default)]
 struct Listing {
     listed: Vec<Problem>,
@@ -47,7 +47,7 @@ impl Listing {
     }
 }
 
-/// All problems, those that concern the most first.
+/// Returns all problems. Those with the widest effect come first.
 pub(super) fn problems(view: &View, config: &ConfigState, snapshot: &Snapshot) -> Vec<Problem> {
     let mut found = Listing::default();
     of_process(view, config, &mut found);
@@ -61,11 +61,15 @@ fn of_process(view: &View, config: &ConfigState, found: &mut Listing) {
         LifeStage::Serving => {}
         LifeStage::Starting => add("process", "", "it starts, and takes no connections yet".to_owned()),
         LifeStage::Draining => {
-            add("process", "", "it was told to stop, and takes no new connections soon".to_owned())
+            add("process", "", "a stop was requested: new connections are refused soon".to_owned())
         }
     }
     if let Some(Err(fault)) = config.last_reload.as_ref().map(|reload| &reload.result) {
-        add("reload", "", format!("the last reload failed, the configuration before it stays: {fault}"));
+        add(
+            "reload",
+            "",
+            format!("the last reload failed; the earlier configuration stays in force: {fault}"),
+        );
     }
     for (kind, name, text) in view.standing.all() {
         add(kind.word(), &name, text);
@@ -93,7 +97,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         for discovery in &served.discovery {
             if let Some(fault) = discovery.fault() {
                 let source = discovery.source();
-                add("discovery", name, format!("{source}: what was last found stays in force: {fault}"));
+                add("discovery", name, format!("{source}: the last answer stays in force: {fault}"));
             }
         }
     }
@@ -103,7 +107,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         let (since, open) = (backend.since().elapsed().as_secs(), backend.active());
         let reason = backend.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
         let heard = backend.check_failure().and_then(|failure| failure.heard);
-        let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
+        let heard = heard.map(|answer| format!(": \"{answer}\"")).unwrap_or_default();
         add("backend", &name, format!("{state} for {since} s, {open} connections open{reason}{heard}"));
     }
 }
@@ -123,7 +127,7 @@ fn of_pool(served: &ServedPool) -> Option<String> {
     (!pool.has_backend()).then(|| format!("none of its {} backends is available", backends.len()))
 }
 
-/// A state that the operator did not ask for.
+/// Returns true if a backend is in a state that the operator did not demand.
 fn is_unwell(backend: &Backend) -> bool {
     matches!(backend.state(), BackendState::Down | BackendState::Ejected)
 }

@@ -1,4 +1,4 @@
-//! The page /api/v1/sources: which sources have the most connections open, at any listener.
+//! The page /api/v1/sources: the sources with the most open connections, at any listener.
 
 use std::collections::HashMap;
 
@@ -7,46 +7,46 @@ use serde::Serialize;
 use super::query;
 use crate::server::{CensusScope, View};
 
-/// How many are told unless the question says otherwise, and at most.
+/// The number of sources on the page: the default, and the maximum.
 const TOP: usize = 10;
 const MOST: usize = 1000;
 
-/// The page. Fields that come later are added; those here stay what they are.
+/// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
 struct Sources<'a> {
-    /// Sources with open connections; a source counts at each listener.
+    /// The sources with open connections. A source counts once at each listener.
     open: u64,
-    /// Open connections of all sources.
+    /// The open connections of all sources.
     connections: u64,
-    /// Sources in the table of those with limits.
+    /// The sources in the table of the limits.
     known: u64,
-    /// Places of that table.
+    /// The slots of that table.
     limit: usize,
-    /// Those with the most open connections, the heaviest first.
+    /// The sources with the most open connections, the heaviest first.
     heaviest: Vec<SourceStatus<'a>>,
 }
 
 #[derive(Debug, Serialize)]
 struct SourceStatus<'a> {
-    /// Its first address, or a private link as `link:0xEA:vpce-...`.
+    /// The first address of the source, or a private link as `link:0xEA:vpce-...`.
     source: String,
     /// The whole id of the private link; null for an address.
     private_link: Option<String>,
-    /// Null where a reload took the listener away.
+    /// Null if a reload removed the listener.
     listener: Option<&'a str>,
     open: u32,
-    /// Those of them whose first bytes are still being read.
+    /// The open connections whose first bytes are still being read.
     hellos: u32,
 }
 
-/// How many a question wants, such as `top=20`; `None` if that cannot be said.
+/// Returns the number of sources in a query such as `top=20`; `None` if it is not valid.
 pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
     let Some(number) = query::value(query, "top").ok()? else { return Some(TOP) };
     let number = number.parse().ok()?;
     (1..=MOST).contains(&number).then_some(number)
 }
 
-/// The whole page, with a line end. Connections are counted now, whether or not a listener limits its sources.
+/// Returns the whole page, with a line end. Connections are counted now, with or without limits of the listener.
 pub(super) async fn json(view: &View, top: usize) -> String {
     let census = view.census(CensusScope::All, top).await;
     let snapshot = view.snapshot.load_full();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_may_say_how_many() {
+    fn the_query_sets_the_number() {
         assert_eq!(wanted(None), Some(TOP));
         check("", Some(TOP));
         check("top=1", Some(1));

@@ -1,4 +1,4 @@
-//! The page /api/v1/status: what is configured and alive, as JSON whose keys have one order.
+//! The page /api/v1/status: the configuration and the state, as JSON whose keys have a fixed order.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::snapshot::{Policy, Protocol, ServedPool, Snapshot};
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
 
-/// The page. Fields that come later are added; those here stay what they are.
+/// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     version: &'static str,
@@ -24,7 +24,7 @@ struct Status<'a> {
     workers: usize,
     connections: Connections,
     config: ConfigStatus,
-    /// What is not well now, those that concern the most first.
+    /// The present problems. Those with the widest effect come first.
     problems: Vec<Problem>,
     listeners: Vec<ListenerStatus<'a>>,
     pools: Vec<PoolStatus<'a>>,
@@ -35,9 +35,9 @@ struct Status<'a> {
 /// The configuration in force.
 #[derive(Debug, Serialize)]
 struct ConfigStatus {
-    /// Null for one that did not come from a file.
+    /// Null for a configuration that did not come from a file.
     file: Option<String>,
-    /// When it came into force. RFC 3339, UTC.
+    /// The time at which it came into force. RFC 3339, UTC.
     loaded: String,
     /// Null if there was no reload.
     last_reload: Option<ReloadStatus>,
@@ -46,11 +46,11 @@ struct ConfigStatus {
 #[derive(Debug, Serialize)]
 struct ReloadStatus {
     time: String,
-    /// `ok`, or `failed`: then the configuration before it stayed.
+    /// `ok`, or `failed` if the earlier configuration stayed.
     result: &'static str,
-    /// What a good one changed.
+    /// The changes of a successful reload.
     changes: Option<String>,
-    /// Why one failed, with all faults of the file.
+    /// The reason for a failure, with all faults of the file.
     fault: Option<String>,
 }
 
@@ -103,9 +103,9 @@ struct ListenerStatus<'a> {
     name: &'a str,
     addresses: Vec<String>,
     protocol: &'static str,
-    /// Names and conditions that lead somewhere.
+    /// The names and conditions that lead to a pool or an action.
     routes: usize,
-    /// `require`, `accept` or `shadow`; null where no PROXY header is read.
+    /// `require`, `accept` or `shadow`; null if no PROXY header is read.
     proxy_protocol: Option<&'static str>,
     connections: ListenerConnections,
 }
@@ -119,19 +119,19 @@ struct ListenerConnections {
 struct PoolStatus<'a> {
     name: &'a str,
     balance: &'static str,
-    /// `v1` or `v2`; null where no PROXY header is sent.
+    /// `v1` or `v2`; null if no PROXY header is sent.
     proxy_protocol: Option<&'static str>,
-    /// As in the metric; null where there is no table.
+    /// As in the metric; null if the balancer has no table.
     digest: Option<String>,
-    /// Whether health is disregarded, because too little is up.
+    /// True if health is disregarded, because too few backends are up.
     panic: bool,
-    /// Backends that take new connections.
+    /// The backends that take new connections.
     available: usize,
     queue: QueueStatus,
     tiers: Vec<TierStatus>,
-    /// Where further backends come from: first the host names among the backends, as they are written.
+    /// The discovery sources: first the host names among the backends, in their written order.
     discovery: Vec<DiscoveryStatus>,
-    /// Null for a pool with backends to choose from.
+    /// Null for a pool with backends to pick from.
     forward: Option<ForwardStatus>,
     backends: Vec<BackendStatus<'a>>,
 }
@@ -139,7 +139,7 @@ struct PoolStatus<'a> {
 #[derive(Debug, Serialize)]
 struct QueueStatus {
     waiting: usize,
-    /// Null where there is no queue.
+    /// Null if the pool has no queue.
     length: Option<usize>,
 }
 
@@ -150,29 +150,29 @@ struct TierStatus {
     backup: bool,
     weight_up: u64,
     weight: u64,
-    /// Of the new connections, 0 to 1.
+    /// The share of the new connections, 0 to 1.
     share: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct DiscoveryStatus {
-    /// As the log names it, such as `dns app.internal port 443`.
+    /// The name in the log, such as `dns app.internal port 443`.
     source: String,
-    /// When it was last found to be good; null is never. RFC 3339, UTC.
+    /// The time of the last success; null is never. RFC 3339, UTC.
     last_success: Option<String>,
     failures: u64,
-    /// What is wrong with it now.
+    /// The present fault.
     fault: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct ForwardStatus {
-    /// What is resolved: `sni`.
+    /// The resolved name: `sni`.
     to: &'static str,
     port: u16,
     allow: Vec<String>,
     allow_private: Vec<String>,
-    /// Names that are remembered.
+    /// The number of cached names.
     names: usize,
     lookups: LookupsStatus,
 }
@@ -181,7 +181,7 @@ struct ForwardStatus {
 struct LookupsStatus {
     cached: u64,
     resolved: u64,
-    /// Without an address, for whatever reason.
+    /// The look-ups that returned no address, for any reason.
     failed: u64,
 }
 
@@ -194,21 +194,21 @@ struct BackendStatus<'a> {
     weight: u16,
     zone: Option<&'a str>,
     backup: bool,
-    /// Of its weight, what it takes now: 1, or less while it starts slowly or its agent lets it have a part only.
+    /// The part of its weight that it takes now: 1, or less in slow start or by its agent.
     share: f64,
-    /// What a connect took of late; null while nothing is known.
+    /// The recent duration of a connect; null while it is unknown.
     latency_seconds: Option<f64>,
     state: &'static str,
-    /// Why it is in that state, as in the log; null while it is up.
+    /// The reason for the state, as in the log; null while it is up.
     reason: Option<String>,
-    /// Whole seconds in that state.
+    /// The time in that state, in whole seconds.
     since_seconds: u64,
     connections: BackendConnections,
     checks: ChecksStatus,
     troubles: TroublesStatus,
-    /// Null unless it is ejected, which a stronger state may hide.
+    /// Null unless the backend is ejected. A stronger state may hide the ejection.
     ejection: Option<EjectionStatus>,
-    /// What its agent lets it have; null where nobody is asked.
+    /// The limits of its agent; null if the pool has no agent.
     agent: Option<AgentStatus>,
 }
 
@@ -219,7 +219,7 @@ struct AgentStatus {
     max_connections: Option<u64>,
 }
 
-/// What clients met.
+/// The failures that clients met.
 #[derive(Debug, Serialize)]
 struct TroublesStatus {
     connects: u64,
@@ -228,7 +228,7 @@ struct TroublesStatus {
 
 #[derive(Debug, Serialize)]
 struct EjectionStatus {
-    /// Why: `connect` or `early_reset`.
+    /// The cause: `connect` or `early_reset`.
     trouble: &'static str,
     seconds_left: u64,
     in_a_row: u32,
@@ -247,9 +247,9 @@ impl EjectionStatus {
 #[derive(Debug, Serialize)]
 struct BackendConnections {
     active: u64,
-    /// Those on which the backend has not sent a byte yet.
+    /// The connections on which the backend has not sent a byte yet.
     waiting: u64,
-    /// Null where there is none.
+    /// Null if the backend has no limit.
     limit: Option<u64>,
     total: u64,
 }
@@ -259,13 +259,14 @@ struct ChecksStatus {
     passed: u64,
     failed: u64,
     not_made: u64,
-    /// The fault of the last failed check, as in the metric; null if the last one passed and checks say up.
+    /// The fault of the last failed check, as in the metric; null if the last check passed and the backend is up by its
+    /// checks.
     fault: Option<&'static str>,
-    /// The first words of the backend's answer to that check, cut; null if it sent nothing.
+    /// The start of the backend's answer to that check, cut; null if it sent nothing.
     heard: Option<String>,
 }
 
-/// The whole page, with a line end.
+/// Returns the whole page, with a line end.
 pub(super) fn json(view: &View) -> String {
     let snapshot = view.snapshot.load_full();
     let addresses = view.addresses();
@@ -297,12 +298,12 @@ pub(super) fn json(view: &View) -> String {
     page
 }
 
-/// The listeners by name. A reload that happens now may show a new listener still without its addresses.
+/// Returns the listeners by name. During a reload a new listener may still be without its addresses.
 fn listeners<'a>(
     snapshot: &'a Snapshot,
     addresses: &BTreeMap<Arc<str>, Vec<Address>>,
 ) -> Vec<ListenerStatus<'a>> {
-    // Every address of a listener has its policy.
+    // Every address of a listener has the same policy.
     let by_name: BTreeMap<&str, &Policy> =
         snapshot.policies.values().map(|policy| (&*policy.listener, &**policy)).collect();
     by_name
@@ -364,7 +365,7 @@ fn discovery(discovery: &Discovery) -> DiscoveryStatus {
 }
 
 fn forward(forward: &Forward) -> ForwardStatus {
-    /// More would be a page of its own.
+    /// More would make the page too long.
     const LISTED: usize = 100;
 
     let spec = forward.spec();
@@ -387,7 +388,7 @@ fn checks(backend: &Backend) -> ChecksStatus {
         failed: backend.checks_failed(),
         not_made: backend.checks_not_made(),
         fault: failure.as_ref().map(|failure| failure.fault.failed_check().word()),
-        heard: failure.and_then(|failure| failure.heard).map(|words| words.to_string()),
+        heard: failure.and_then(|failure| failure.heard).map(|answer| answer.to_string()),
     }
 }
 
@@ -397,7 +398,7 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         address: match pool.forward() {
             Some(forward) => format!("*:{}", forward.spec().port),
             None => match backend.address().tcp() {
-                // That of the client.
+                // The port is that of the client's destination.
                 Some(tcp) if tcp.port() == 0 => format!("{}:*", tcp.ip()),
                 _ => backend.address().to_string(),
             },

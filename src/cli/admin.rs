@@ -1,4 +1,4 @@
-//! The admin listener as the command line names it: the one that a command asks, and one that `run` opens.
+//! The admin listener on the command line: the one that a command queries, and the one that `run` opens.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,24 +13,24 @@ use crate::config::{self, AdminSpec, Config};
 use crate::sys::{Address, socket_file};
 use crate::telemetry::program_log::as_text;
 
-/// Where the unit and the image have the admin socket.
+/// The admin socket of the unit and of the image.
 const SOCKET: &str = "/run/pointsman/admin.sock";
 
-/// The variable that names the admin listener.
+/// The environment variable with the address of the admin listener.
 const VARIABLE: &str = "POINTSMAN_ADMIN";
 
-/// The address that commands ask where there is neither the variable nor the socket.
+/// The address that commands query if neither the variable nor the socket exists.
 const LOOPBACK: &str = "127.0.0.1:10190";
 
-/// How long commands wait for the admin listener.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+/// The time that commands wait for the admin listener.
+const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// The longest answer of a fault that is shown: another server may send a page.
+/// The longest shown text of a failed request, in characters: another server may send a page.
 const LONGEST_FAULT: usize = 300;
 
 #[derive(Args)]
 pub(super) struct AdminArgs {
-    /// The address of its admin listener, or `unix:/PATH`. By default that in POINTSMAN_ADMIN, else
+    /// The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else
     /// unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
@@ -40,7 +40,7 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
-    /// The listener to ask; faults are shown.
+    /// Returns the listener to query. Faults are printed.
     fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
         let token =
             self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
@@ -58,8 +58,8 @@ impl AdminArgs {
     }
 }
 
-/// The listener to ask where no argument names one. The variable comes before the socket: an operator has set it, and
-/// the socket is there on each host with the unit.
+/// Returns the listener to query if no argument names one. The variable comes before the socket: an operator has set
+/// the variable, and the socket exists on each host with the unit.
 fn found() -> Result<Address, String> {
     let parsed = |text: &str| text.parse::<Address>().map_err(|fault| fault.to_string());
     match env::var(VARIABLE) {
@@ -74,35 +74,38 @@ fn found() -> Result<Address, String> {
     }
 }
 
-/// Asks for a page and shows it.
-pub(super) fn ask(args: &AdminArgs, path: &str) -> ExitCode {
+/// Queries a page and prints it.
+pub(super) fn show_page(args: &AdminArgs, path: &str) -> ExitCode {
     match args.at() {
-        Ok(at) => tell(&at.address.clone(), admin::ask(at, path, PATIENCE)),
+        Ok(at) => print_answer(&at.address.clone(), admin::ask(at, path, TIMEOUT)),
         Err(code) => code,
     }
 }
 
-/// Asks for the status and shows it as a table. An answer that is no status is shown as it is.
+/// Queries the status and prints it as a table. An answer that is no status is printed unchanged.
 pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
     let at = match args.at() {
         Ok(at) => at,
         Err(code) => return code,
     };
-    let told = admin::ask(at.clone(), "/api/v1/status", PATIENCE);
-    tell(&at.address, told.map(|(code, page)| (code, status::table(&page, extent).unwrap_or(page))))
+    let response = admin::ask(at.clone(), "/api/v1/status", TIMEOUT);
+    print_answer(
+        &at.address,
+        response.map(|(code, page)| (code, status::table(&page, extent).unwrap_or(page))),
+    )
 }
 
-/// Asks for a change, by `POST` or `DELETE`.
+/// Requests a change, by `POST` or `DELETE`.
 pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
     match args.at() {
-        Ok(at) => tell(&at.address.clone(), admin::change(at, method, path, PATIENCE)),
+        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, TIMEOUT)),
         Err(code) => code,
     }
 }
 
-/// Shows what was answered, harmlessly: it may come from anybody who listens there.
-fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
-    match told {
+/// Prints an answer with control characters escaped: any process may listen at the address.
+fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitCode {
+    match response {
         Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
         Ok((status, body)) => {
             complain(&format!("{address} answered {status}: {}", as_text(shortened(body.trim_end()))));
@@ -111,7 +114,7 @@ fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
         Err(error) => {
             let hint = match (error.kind(), address) {
                 (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
-                    "the file of the socket has an owner and a group that may ask: run the command as one of them"
+                    "only the owner and the group of the socket file may connect: run the command as one of them"
                 }
                 _ => {
                     "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN names \
@@ -124,17 +127,17 @@ fn tell(address: &Address, told: io::Result<(u16, String)>) -> ExitCode {
     }
 }
 
-/// The first characters of a text.
+/// Returns the first characters of a text.
 fn shortened(text: &str) -> &str {
     text.char_indices().nth(LONGEST_FAULT).map_or(text, |(end, _)| &text[..end])
 }
 
-/// Adds the admin listener of `run --admin` to those of the file. On a Unix socket it asks for no token: the
-/// permissions of its file decide. Elsewhere it is like that of the file.
+/// Adds the admin listener of `run --admin` to those of the file. On a Unix socket it requires no token: the
+/// permissions of the file decide. Elsewhere it has the settings of the first listener in the file.
 ///
 /// # Errors
 ///
-/// A message if other machines reach the address and no token is there.
+/// A message, if other machines reach the address and there is no token.
 pub(super) fn give(config: &mut Config, address: &Address) -> Result<(), String> {
     if config.admin.iter().any(|spec| spec.listen == *address) {
         return Ok(());

@@ -1,31 +1,31 @@
-//! `pointsman list`: entries of lists, added, removed and shown while the process runs.
+//! `pointsman list`: adds, removes and shows entries of lists while the process runs.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin::{AdminArgs, ask, change};
+use super::admin::{AdminArgs, change, show_page};
 
-/// What can be done with lists.
+/// The commands for lists.
 #[derive(Subcommand)]
 pub(super) enum ListCommand {
-    /// Add a network or an address to a list; it stays until its time is over or the process ends
+    /// Add a network or an address to a list, until its time is over or the process ends
     Add {
         /// The list, as `[list.NAME]` in the configuration
         list: String,
         /// The network or address, such as 192.0.2.0/24
         entry: String,
-        /// For how long, such as `1h` or `7days`; by default until the process ends
+        /// The time that the entry stays, such as `1h` or `7days`; by default until the process ends
         #[arg(long, value_name = "TIME")]
         ttl: Option<String>,
-        /// Also a network shorter than /8, for IPv6 /16: it has a large part of all addresses
+        /// Allow a network shorter than /8, for IPv6 /16: it has a large part of all addresses
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Remove what was added to a list; what stands in a file is removed there
+    /// Remove an added entry from a list; an entry of a file must be removed in the file
     Remove {
         /// The list
         list: String,
@@ -34,11 +34,11 @@ pub(super) enum ListCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Show the lists, or one with what was added to it, or whether an address is in it and why; as JSON
+    /// Show all lists, one list with its added entries, or the reason why an address is in it; as JSON
     Show {
         /// The list; by default all of them
         list: Option<String>,
-        /// The address to look for
+        /// The address to check
         #[arg(long, requires = "list")]
         address: Option<IpAddr>,
         #[command(flatten)]
@@ -46,22 +46,23 @@ pub(super) enum ListCommand {
     },
 }
 
-/// Does it.
+/// Runs a command.
 pub(super) fn list(command: &ListCommand) -> ExitCode {
     match command {
         ListCommand::Add { list, entry, ttl, force, admin } => {
             let ttl = ttl.as_ref().map(|ttl| format!("ttl={}", escaped(ttl)));
-            let words: Vec<_> = ttl.into_iter().chain(force.then(|| "force=true".to_owned())).collect();
-            let query = if words.is_empty() { String::new() } else { format!("?{}", words.join("&")) };
+            let parameters: Vec<_> = ttl.into_iter().chain(force.then(|| "force=true".to_owned())).collect();
+            let query =
+                if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
             change(admin, "POST", &format!("{}/{}{query}", page(list), escaped(entry)))
         }
         ListCommand::Remove { list, entry, admin } => {
             change(admin, "DELETE", &format!("{}/{}", page(list), escaped(entry)))
         }
-        ListCommand::Show { list: None, admin, .. } => ask(admin, "/api/v1/lists"),
-        ListCommand::Show { list: Some(list), address: None, admin } => ask(admin, &page(list)),
+        ListCommand::Show { list: None, admin, .. } => show_page(admin, "/api/v1/lists"),
+        ListCommand::Show { list: Some(list), address: None, admin } => show_page(admin, &page(list)),
         ListCommand::Show { list: Some(list), address: Some(address), admin } => {
-            ask(admin, &format!("{}?address={address}", page(list)))
+            show_page(admin, &format!("{}?address={address}", page(list)))
         }
     }
 }
@@ -70,8 +71,8 @@ fn page(list: &str) -> String {
     format!("/api/v1/lists/{}", escaped(list))
 }
 
-/// Text as a part of a path. What has no meaning there stands as it is; spaces are left out, since the only word
-/// that may have some is a time.
+/// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out: only a time
+/// may have some.
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn words_cannot_leave_their_place() {
+    fn a_text_stays_one_part_of_the_path() {
         check("192.0.2.0/24", "192.0.2.0/24");
         check("2001:db8::1", "2001:db8::1");
         check("1h 30m", "1h30m");

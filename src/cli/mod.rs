@@ -1,6 +1,7 @@
 //! The command line: arguments to calls, results to exit codes.
 //!
-//! Exit codes: 0 all is well, 1 a failure while running, 2 a fault in the configuration or the usage.
+//!
+//! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
 
 mod admin;
 mod list;
@@ -23,12 +24,12 @@ use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{ProgramLog, program_log};
-use admin::{AdminArgs, ask, show_status};
+use admin::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
 
-/// How long the program's log may take to write its queued lines when the process ends: the reader of standard error
-/// may have stopped. The access log may take as long.
+/// The time that the program's log may take to write its queued lines when the process ends: the reader of standard
+/// error may have stopped. The access log may take as long.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The JSON Schema of the configuration file.
@@ -52,31 +53,31 @@ struct Cli {
 enum Command {
     /// Serve, by a configuration file or by --listen and --backend
     Run(RunArgs),
-    /// Check a configuration file and say everything that is wrong with it; binds nothing
+    /// Check a configuration file and report all its faults; binds nothing
     Check {
         /// The configuration file; `-` is standard input
         file: PathBuf,
     },
-    /// Ask a running pointsman whether it is alive; the exit code is the answer
+    /// Check that a running pointsman is alive; the exit code is 0 if it is
     Health {
         #[command(flatten)]
         admin: AdminArgs,
-        /// Ask whether it takes new connections instead
+        /// Check that it takes new connections instead
         #[arg(long)]
         ready: bool,
     },
-    /// Print the state of a running pointsman: what is not well, listeners, pools, backends, the last events
+    /// Print the state of a running pointsman: problems, listeners, pools, backends, the last events
     Status {
         #[command(flatten)]
         admin: AdminArgs,
         /// Print it as JSON
         #[arg(long)]
         json: bool,
-        /// Print all backends that are up, and all events that are kept
+        /// Print all backends that are up, and all events
         #[arg(long, conflicts_with = "json")]
         all: bool,
     },
-    /// Add to the lists of addresses of a running pointsman, remove from them, or show them
+    /// Add entries to the lists of a running pointsman, remove them, or show the lists
     List {
         #[command(subcommand)]
         command: ListCommand,
@@ -108,13 +109,13 @@ struct RunArgs {
     admin: Option<Address>,
 }
 
-/// Reads the arguments and does what they say.
+/// Reads the arguments and runs the command.
 pub fn run() -> ExitCode {
     match Cli::try_parse().unwrap_or_else(|fault| with_suggestion(fault).exit()).command {
         Command::Run(args) => serve(&args),
         Command::Check { file } => check(&file),
-        Command::Health { admin, ready } => ask(&admin, if ready { "/ready" } else { "/healthz" }),
-        Command::Status { admin, json: true, .. } => ask(&admin, "/api/v1/status"),
+        Command::Health { admin, ready } => show_page(&admin, if ready { "/ready" } else { "/healthz" }),
+        Command::Status { admin, json: true, .. } => show_page(&admin, "/api/v1/status"),
         Command::Status { admin, all, .. } => {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
@@ -127,8 +128,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Adds the command that was probably meant to the fault of an unknown one: the library does not know two letters
-/// swapped.
+/// Adds a suggestion to the fault of an unknown command. The library makes none for two swapped letters.
 fn with_suggestion(mut fault: clap::Error) -> clap::Error {
     let unknown = match fault.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(unknown)) => unknown.clone(),
@@ -145,7 +145,7 @@ fn with_suggestion(mut fault: clap::Error) -> clap::Error {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match told(config::check_given(file), &complain) {
+    match report_faults(config::check_given(file), &complain) {
         Ok(config) => answer(&format!(
             "{}: good: {}, {}, {}\n",
             file.display(),
@@ -157,7 +157,7 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-/// `1 pool`, `2 pools`.
+/// Returns a count such as `1 pool` or `2 pools`.
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
@@ -173,11 +173,11 @@ fn read(
         Some(file) => config::load_given(file),
         None => config::one_liner(listen, backends).map(|config| (config, Warnings::default())),
     };
-    told(read, complain)
+    report_faults(read, complain)
 }
 
-/// Returns the configuration that was found, or the exit code of its faults. Faults and warnings go to `complain`.
-fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
+/// Returns the configuration, or the exit code of its faults. Faults and warnings go to `complain`.
+fn report_faults<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Result<T, ExitCode> {
     let color = io::stderr().is_terminal();
     match found {
         Ok((found, warnings)) => {
@@ -193,14 +193,14 @@ fn told<T>(found: Result<(T, Warnings), Faults>, complain: &dyn Fn(&str)) -> Res
     }
 }
 
-/// Serves until the process is to end. All that this process writes to standard error goes through its log, so that no
-/// other thread waits for the reader.
+/// Serves until the process is to end. All output to standard error goes through the log, so that no other thread waits
+/// for its reader.
 fn serve(args: &RunArgs) -> ExitCode {
-    // Before the configuration is read, which may take hundreds of megabytes for a while.
+    // It must be set before the configuration is read, which may take hundreds of megabytes for a while.
     memory::bound_free_end();
     let log = LogAtEnd(ProgramLog::new());
     let complain = |text: &str| log.0.complain(text);
-    // Before the first file is read, because reading may take long.
+    // It must be set before the first file is read, because reading may take long.
     let early = match EarlySignals::catch() {
         Ok(early) => early,
         Err(error) => {
@@ -218,7 +218,7 @@ fn serve(args: &RunArgs) -> ExitCode {
         complain(&fault);
         return ExitCode::from(FAULTY);
     }
-    // Standard output may carry the access log.
+    // The program's log goes to standard error: standard output may have the access log.
     let control = match program_log::send_events(config.log, log.0.clone()) {
         Ok(control) => control,
         Err(fault) => {
@@ -227,7 +227,7 @@ fn serve(args: &RunArgs) -> ExitCode {
         }
     };
     program_log::log_panics();
-    // Threads inherit it, so it comes before the first thread, which is the log's.
+    // Threads inherit the confinement, so it comes before the first thread, which is the log's.
     let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
     let prepared = prepared
         .and_then(|()| log.0.start().map_err(|error| format!("cannot start the log: {error}").into()));
@@ -246,22 +246,22 @@ struct LogAtEnd(ProgramLog);
 
 impl Drop for LogAtEnd {
     fn drop(&mut self) {
-        // Lines that are not written by then are lost, and no place is left to report that.
+        // Lines that are not written by then are lost. No output is left to report that.
         let _ = self.0.finish(LAST_LINES);
     }
 }
 
-/// Wires the admin listener to the server, and serves until the end.
+/// Connects the admin listener to the server, and serves until the end.
 fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
     let admin: Vec<_> = config.admins().cloned().collect();
     let server = Server::start(config)?;
-    // Behind the listeners: an address that both want is theirs, and clients are served.
+    // The admin listeners bind last: if an address is in both, the listener gets it and clients are served.
     let admin = admin.into_iter().map(AdminListener::open).collect::<Result<Vec<_>, _>>()?;
     let view = std::sync::Arc::clone(server.remote().view());
     let mut serving: Vec<_> =
         admin.into_iter().map(|listener| Box::pin(listener.serve(std::sync::Arc::clone(&view)))).collect();
-    // None of them ever ends.
+    // None of these futures ever ends.
     let also = future::poll_fn(move |cx| {
         serving.iter_mut().for_each(|listener| _ = listener.as_mut().poll(cx));
         Poll::Pending
@@ -269,7 +269,7 @@ fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::err
     Ok(server.run(signals, also)?)
 }
 
-/// Writes an answer to standard output, which may be a full disk or a pipe whose reader has left.
+/// Writes an answer to standard output, which may be a full disk or a pipe without a reader.
 fn answer(text: &str) -> ExitCode {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -281,7 +281,7 @@ fn answer(text: &str) -> ExitCode {
     }
 }
 
-/// Writes to standard error; if that fails there is nobody left to tell.
+/// Writes to standard error. If that fails, no output is left to report it.
 fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,26 +1,27 @@
-//! `pointsman status`: the status of a running pointsman as a table for people. What is not well comes first.
+//! `pointsman status`: the status of a running pointsman as a table. Problems come first.
 //!
-//! It reads the JSON of /api/v1/status and needs none of its keys, so it can ask a version that has others.
+//!
+//! It reads the JSON of /api/v1/status and requires none of its keys, so it can query a version that has others.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 
-/// The backends that are up and listed, and the events, unless all are wanted.
+/// The most backends that are up, and the most events, that are shown without `--all`.
 const BACKENDS: usize = 20;
 const EVENTS: usize = 10;
 
-/// How much is shown.
+/// The extent of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All that is not well, and some of the rest.
+    /// All problems, and some of the rest.
     Some,
     /// Everything.
     All,
 }
 
-/// The table; `None` if the page is no status.
+/// Returns the table; `None` if the page is no status.
 pub(super) fn table(page: &str, extent: Extent) -> Option<String> {
     let status: Value = serde_json::from_str(page).ok()?;
     status.get("life")?;
@@ -105,7 +106,7 @@ fn pools(status: &Value, out: &mut String) {
     table.write(out);
 }
 
-/// How far a backend is from well.
+/// Returns the rank of a backend in the table; the worst state is 0.
 fn rank(backend: &Value) -> u8 {
     match backend["state"].as_str().unwrap_or_default() {
         "down" => 0,
@@ -118,9 +119,10 @@ fn rank(backend: &Value) -> u8 {
     }
 }
 
-/// Whether most connections of a backend wait for its first byte: more than five, and more than half of those that are
-/// open. So it may hang, or its clients speak first and are idle; it is listed before the others that are up, and is no
-/// problem by itself. The alert in docs/operate/monitoring.md has the same numbers, and a time that a table cannot have.
+/// Returns true if most connections of a backend wait for its first byte: more than five, and more than half of the
+/// open ones. The backend may hang, or its clients send first and are idle. So it is listed before the others that are
+/// up, and is no problem by itself. The alert in docs/operate/monitoring.md has the same numbers, and a duration that a
+/// table cannot have.
 fn is_silent(backend: &Value) -> bool {
     let count = |key: &str| backend["connections"][key].as_u64().unwrap_or(0);
     count("waiting") > 5 && 2 * count("waiting") > count("active")
@@ -133,7 +135,7 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
         items(&pool["backends"]).iter().map(|backend| (name.clone(), backend.clone())).collect()
     };
     let mut rows: Vec<_> = pools.iter().flat_map(of_pool).collect();
-    // Stable: of those alike the order stays that of the page.
+    // The sort is stable: backends of one rank keep the order of the page.
     rows.sort_by_key(|(_, backend)| rank(backend));
     let well = rows.iter().filter(|(_, backend)| backend["state"] == "up" && !is_silent(backend)).count();
     let left_out = match extent {
@@ -168,7 +170,7 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
     }
 }
 
-/// Why a backend is in its state, with the first words of its last check.
+/// Returns the reason for a backend's state, with the first text of its last check.
 fn why(backend: &Value) -> String {
     match (text(&backend["reason"]), backend["checks"]["heard"].as_str()) {
         (reason, None) => reason,
@@ -185,7 +187,7 @@ fn events(status: &Value, extent: Extent, out: &mut String) {
     };
     let mut table = TextTable::new(["EVENT", "SEVERITY", "WHAT HAPPENED"]);
     for event in &events[..shown] {
-        // One line each: what a fault says in full stands above.
+        // One line each: the problems above have the full text.
         let what = text(&event["text"]);
         let first = what.lines().next().unwrap_or_default().to_owned();
         table.add([moment(&event["time"]), text(&event["severity"]), first]);
@@ -200,7 +202,8 @@ fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A value without quotes; nothing for null. Characters that a terminal obeys are escaped, but for line ends.
+/// Returns a value without quotes; an empty text for null. Characters that control a terminal are escaped, except line
+/// ends.
 fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -209,7 +212,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Escapes control characters, and those that change the direction of text, but for the `spared`.
+/// Escapes control characters, and those that change the direction of text, except the `spared` ones.
 fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
     let is_obeyed = |c: char| {
         c.is_control()
@@ -222,7 +225,7 @@ fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// A time to the second: `2026-11-29 14:40:19`.
+/// Returns a time to the second: `2026-11-29 14:40:19`.
 fn moment(value: &Value) -> String {
     let time = text(value);
     match time.split_once('.') {
@@ -231,26 +234,26 @@ fn moment(value: &Value) -> String {
     }
 }
 
-/// The two largest units: `3h 12m`.
+/// Returns the two largest units: `3h 12m`.
 fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let mut left = seconds;
-    let mut words = Vec::new();
+    let mut parts = Vec::new();
     for (size, unit) in units {
         if left >= size {
-            words.push(format!("{}{unit}", left / size));
+            parts.push(format!("{}{unit}", left / size));
             left %= size;
-        } else if !words.is_empty() {
+        } else if !parts.is_empty() {
             break;
         }
-        if words.len() == 2 {
+        if parts.len() == 2 {
             break;
         }
     }
-    if words.is_empty() { "0s".to_owned() } else { words.join(" ") }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-/// Columns as wide as their widest cell. No cell has a line end.
+/// A table with columns as wide as their widest cell. No cell has a line end.
 struct TextTable<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
@@ -264,8 +267,7 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
         self.rows.push(row.map(|cell| escaped(&cell, |_| false)));
     }
 
-    /// Writes an empty line and the table; nothing if it has no rows.
-    /// A column without a value has no place.
+    /// Writes an empty line and the table, or nothing if it has no rows. A column without a value is left out.
     fn write(&self, out: &mut String) {
         if self.rows.len() == 1 {
             return;
@@ -278,7 +280,7 @@ impl<const COLUMNS: usize> TextTable<COLUMNS> {
             let line = row.iter().zip(widths).fold(String::new(), |mut line, (cell, width)| {
                 let Some(width) = width else { return line };
                 line.push_str(cell);
-                // The standard library pads by characters, and a terminal gives some of them two places or none.
+                // The standard library pads by characters, and a terminal gives some of them two columns or none.
                 line.extend(std::iter::repeat_n(' ', width + 2 - cell.width()));
                 line
             });
@@ -319,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_well_comes_first() {
+    fn problems_come_first() {
         let problem = serde_json::json!([{ "kind": "reload", "name": "", "text": "it failed:\nline" }]);
         let backends = [backend("b1", "up"), backend("b2", "down"), backend("b3", "maintenance")];
         let expected = "\

@@ -1,4 +1,4 @@
-//! The access log of the configuration in force: opened at the start, and again where a reload changes it.
+//! The access log of the configuration in force. It is opened at the start, and again if a reload changes it.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::limit::Rate;
 use crate::telemetry::{AccessLog, AccessLogSpec, Flushed, Metrics, OpenedAccessLog};
 
-/// How long the records that wait for the old destination may take to be written there.
+/// The time that the queued records may take to be written to the old destination.
 const LAST_RECORDS: Duration = Duration::from_secs(10);
 
 /// Opens the access log at the start.
@@ -22,13 +22,13 @@ pub(super) fn open(config: &Config, metrics: &Metrics) -> Result<AccessLog, Star
         .map_err(|source| StartFault::AccessLog { path: config.access_log.to.to_string(), source })
 }
 
-/// How many lines of refusals a second each listener gets.
+/// Returns the rate of refusal lines that each listener gets.
 pub(super) fn refusal_lines(spec: &AccessLogSpec) -> Option<Rate> {
     spec.refused_per_second.map(|lines| Rate::new(lines, Duration::from_secs(1), lines))
 }
 
 impl Control {
-    /// Opens the access log of a new configuration beside the one in use, if it is another. Nothing is written to it
+    /// Opens the access log of a new configuration beside the one in use, if the two differ. Nothing is written to it
     /// before [`Server::switch_access_log`].
     pub(super) async fn prepare_access_log(
         &mut self,
@@ -38,7 +38,7 @@ impl Control {
             return Ok(None);
         }
         let (log, spec) = (self.server.access_log.clone(), config.access_log.clone());
-        let opened = self.beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
+        let opened = self.run_beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
         let fault = |source| ReloadFault::AccessLog { path: config.access_log.to.to_string(), source };
         opened.map(Some).map_err(fault)
     }
@@ -50,11 +50,11 @@ impl Server {
         let Some(opened) = opened else { return };
         self.view.metrics.bound_refusal_lines(refusal_lines(spec));
         let old = self.access_log.switch(opened);
-        // It writes what is queued for it and ends; a disk that hangs holds this thread for a while.
+        // The old destination writes its queue and ends. A disk that hangs holds this thread for a while.
         drop(spawn_blocking(move || {
             if old.finish(Instant::now() + LAST_RECORDS) == Flushed::Abandoned {
                 tracing::warn!(
-                    "access log: the old destination takes no lines; those that wait for it may be lost"
+                    "access log: the old destination takes no lines; its queued lines may be lost"
                 );
             }
         }));

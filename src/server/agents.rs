@@ -1,4 +1,4 @@
-//! The agents of all pools: who is asked, and who says nothing.
+//! The agents of all pools: sends their queries and logs the agents that do not answer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use super::{View, build};
 use crate::pool::{AgentReport, Agents, Backend, CheckLimit, CheckNames, Pool};
 use crate::snapshot::Snapshot;
 
-/// Reports that may wait; then the agents wait.
+/// The reports that may wait. If there are more, the agents wait.
 const REPORTS: usize = 1024;
 
-/// Those who are asked, and where their answers arrive.
+/// The agents that are queried, and the channel of their reports.
 pub(super) struct AgentFollower {
     pools: HashMap<Arc<str>, Agents>,
     reports: mpsc::Receiver<AgentReport>,
     report_to: mpsc::Sender<AgentReport>,
-    /// Backends whose agents said nothing of use when they were last asked, by their pools and numbers, so that
-    /// it is said once.
+    /// The backends whose agents gave no usable answer to the last query, by pool and number. It serves to log this
+    /// once.
     silent: HashMap<Arc<str>, HashSet<u64>>,
 }
 
@@ -28,7 +28,7 @@ impl AgentFollower {
         Self { pools: HashMap::new(), reports, report_to, silent: HashMap::new() }
     }
 
-    /// Asks the agents of what a pool holds, and no others.
+    /// Queries the agents of the backends of a pool, and no others.
     pub(super) fn follow(&mut self, pool: &Pool, names: &CheckNames, limit: &Arc<CheckLimit>) {
         let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
         agents.follow(pool, names, &self.report_to, limit, build::random());
@@ -38,26 +38,28 @@ impl AgentFollower {
         }
     }
 
-    /// Asks no more for pools that are not in the snapshot.
+    /// Ends the queries for pools that are not in the snapshot.
     pub(super) fn retain(&mut self, snapshot: &Snapshot) {
         self.pools.retain(|name, _| snapshot.pools.contains_key(name));
         self.silent.retain(|name, _| snapshot.pools.contains_key(name));
     }
 
-    /// The next answer.
+    /// Waits for the next report.
+    ///
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, nothing is lost.
+    ///
+    /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> AgentReport {
         match self.reports.recv().await {
             Some(report) => report,
-            // The desk has a sender of its own, so this does not come.
+            // `self` has a sender, so the channel never ends.
             None => std::future::pending().await,
         }
     }
 
-    /// Counts an answer, and says when an agent falls silent and when it is heard again.
+    /// Counts an answer. Logs when an agent stops to answer and when it answers again.
     pub(super) fn note(&mut self, view: &View, report: &AgentReport) {
         view.metrics.pool(&report.pool).agent(report.answer());
         let (pool, backend): (_, &Backend) = (&report.pool, &report.backend);
@@ -66,12 +68,15 @@ impl AgentFollower {
         match &report.heard {
             Ok(_) => {
                 if silent.remove(&backend.number()) {
-                    tracing::info!(%pool, backend = %name, "the agent is heard again");
+                    tracing::info!(%pool, backend = %name, "the agent answers again");
                 }
             }
             Err(error) => {
                 if silent.insert(backend.number()) {
-                    tracing::warn!(%pool, backend = %name, %error, "the agent says nothing; what it said before holds");
+                    tracing::warn!(
+                        %pool, backend = %name, %error,
+                        "the agent gave no usable answer; its last answer stays in force"
+                    );
                 }
             }
         }

@@ -1,21 +1,21 @@
 //! The log lines of backends that change their state, and their events in the status.
 //!
-//! A line says why, what the backend said in its last check, how many backends of its pool are left for new
-//! connections, and how many connections are open to it.
+//! A line has the reason, the answer of the backend to its last check, the number of backends in its pool that take new
+//! connections, and the number of its open connections.
 
 use humantime::format_duration;
 
 use super::events::{EventKind, EventLog, Severity};
 use crate::pool::{Backend, BackendState, ChangeReason, Pool, StateChange};
 
-/// How many backends of a pool take new connections, and how many it has: "1 of 3".
+/// Returns the number of backends in a pool that take new connections, and the number of all: "1 of 3".
 pub(super) fn left(pool: &Pool) -> String {
     format!("{} of {}", pool.available(), pool.backends().len())
 }
 
-/// Logs and notes that a backend of `pool` came into another state.
+/// Logs a change of a backend's state, and adds it to the events.
 pub(super) fn log(pool: &Pool, backend: &Backend, change: StateChange, events: &EventLog) {
-    // The strongest cause, which may be an older one than the last.
+    // The strongest cause, which may be older than the last one.
     let reason = backend.reason().filter(|_| change.to != BackendState::Up).unwrap_or(change.reason);
     let failure = backend.check_failure().filter(|_| matches!(reason, ChangeReason::ChecksFailed(_)));
     let heard = failure.as_ref().and_then(|failure| failure.heard.as_deref());
@@ -43,6 +43,6 @@ fn note(name: &str, state: BackendState, reason: &str, heard: Option<&str>, even
         BackendState::Up | BackendState::Draining | BackendState::Maintenance => Severity::Info,
         BackendState::Down | BackendState::Ejected => Severity::Warning,
     };
-    let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
+    let heard = heard.map(|answer| format!(": \"{answer}\"")).unwrap_or_default();
     events.note(EventKind::Backend, severity, format!("{name} is {}: {reason}{heard}", state.word()));
 }

@@ -1,4 +1,4 @@
-//! Builds a snapshot from a checked configuration, taking over what is unchanged.
+//! Builds a snapshot from a checked configuration and reuses the parts that are unchanged.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -19,49 +19,51 @@ use crate::snapshot::{
 };
 use crate::telemetry::{Metrics, RouteCounts};
 
-/// The number of the next listener. Backends count from elsewhere; see [`first_number`].
+/// The number of the next listener. The numbers of backends begin elsewhere; see [`first_number`].
 static NEXT_LISTENER: AtomicU64 = AtomicU64::new(first_number());
 
-/// Listeners and backends are told apart by their numbers in one list, so these count from far away.
+/// Returns the first number of a listener. Listeners and backends share one list in which their numbers must differ, so
+/// the two ranges are far apart.
 const fn first_number() -> u64 {
     1 << 63
 }
 
-/// Why a configuration that passed its checks still cannot be built: a fault of ours.
+/// The fault of a configuration that passed its checks and still cannot be built. It is a fault of pointsman.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildFault {
-    /// A name leads to no pool.
+    /// No pool has this name.
     #[error("pool `{0}` is not in the configuration")]
     Pool(Arc<str>),
     /// Two routes are equal.
     #[error("two routes of listener `{0}` are equal")]
     Routes(Arc<str>),
-    /// A name leads to no list.
+    /// No list has this name.
     #[error("list `{0}` is not in the configuration")]
     List(Arc<str>),
 }
 
-/// Whose sources a build asks for what they found. Those of the two configurations may stand in another order.
+/// The discovery sources from which a build takes backends. The sources of the two configurations may have different
+/// orders.
 #[derive(Clone, Copy)]
 pub(super) enum FoundBackends<'a> {
-    /// Nothing can have been found yet.
+    /// None: nothing has been found yet.
     Nothing,
-    /// Those of the configuration in force.
+    /// The sources of the configuration in force.
     InForce(&'a Discoveries),
-    /// Those of the configuration that is prepared.
+    /// The sources of the configuration that is prepared.
     Prepared(&'a Discoveries),
 }
 
-/// What a build takes over from, besides the snapshot before.
+/// The inputs of a build besides the previous snapshot.
 #[derive(Clone, Copy)]
 pub(super) struct BuildInputs<'a> {
-    /// The configuration that it belongs to.
+    /// The configuration to build from.
     pub(super) config: &'a Config,
-    /// What earlier ones took away.
+    /// The listeners and backends that earlier reloads removed.
     pub(super) draining: &'a DrainingSet,
-    /// What was found besides what is written.
+    /// The backends that discovery found.
     pub(super) found: FoundBackends<'a>,
-    /// The series.
+    /// The metrics series.
     pub(super) metrics: &'a Metrics,
 }
 
@@ -79,12 +81,12 @@ pub(super) fn snapshot(
         let old = previous.pools.get(&spec.name);
         let returning = returning.get(&*spec.name).map_or(&[][..], Vec::as_slice);
         let served = served(spec, old, returning, sources);
-        let place = match (old, previous.pool_slots.get(&spec.name)) {
-            (Some(old), Some(place)) if Arc::ptr_eq(old, &served) => Arc::clone(place),
+        let pool_slot = match (old, previous.pool_slots.get(&spec.name)) {
+            (Some(old), Some(pool_slot)) if Arc::ptr_eq(old, &served) => Arc::clone(pool_slot),
             _ => PoolSlot::new(Arc::clone(&served)),
         };
         pools.insert(Arc::clone(&spec.name), served);
-        pool_slots.insert(Arc::clone(&spec.name), place);
+        pool_slots.insert(Arc::clone(&spec.name), pool_slot);
     }
     let lists: BTreeMap<_, _> = config
         .lists
@@ -98,15 +100,15 @@ pub(super) fn snapshot(
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, draining);
         let policy = Arc::new(policy(spec, before, named, metrics)?);
-        for (place, address) in spec.binds.iter().enumerate() {
-            policies.insert(SocketId::new(&spec.name, place, address), Arc::clone(&policy));
+        for (index, address) in spec.binds.iter().enumerate() {
+            policies.insert(SocketId::new(&spec.name, index, address), Arc::clone(&policy));
         }
     }
     Ok(Snapshot { policies, pools, pool_slots, lists })
 }
 
-/// Builds one pool with what is discovered of it; the old one if nothing is different. `returning` are those
-/// of its backends that are leaving and may be back.
+/// Builds one pool with its discovered backends. Returns the old one if nothing is different. `returning` are the
+/// backends of the pool that are draining and may be back.
 pub(super) fn served(
     written: &PoolSpec,
     old: Option<&Arc<ServedPool>>,
@@ -146,7 +148,7 @@ pub(super) fn served(
     Arc::new(ServedPool { pool: Arc::new(pool), metrics, discovery, limits })
 }
 
-/// What may be had, with what was used of it before.
+/// Builds a limit and keeps the usage that was counted before.
 fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
     let quota = match before {
         Some(before) => {
@@ -158,10 +160,10 @@ fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
     UsageLimit { quota, over: spec.over }
 }
 
-/// What a listener goes on with.
+/// The state that a listener keeps over a reload.
 #[derive(Clone)]
 pub(super) struct InheritedListener {
-    /// The listener's.
+    /// The number of the listener.
     pub(super) number: u64,
     gate: Arc<Gate>,
     rate: Option<Arc<RateGate>>,
@@ -169,7 +171,7 @@ pub(super) struct InheritedListener {
 }
 
 impl InheritedListener {
-    /// What a policy has.
+    /// Returns the state of the listener of a policy.
     pub(super) fn of(policy: &Policy) -> Self {
         Self {
             number: policy.number,
@@ -179,12 +181,12 @@ impl InheritedListener {
         }
     }
 
-    /// Open connections of the listener.
+    /// Returns the open connections of the listener.
     pub(super) fn open(&self) -> u64 {
         self.gate.inside()
     }
 
-    /// What a listener has that is new.
+    /// Returns the state of a new listener.
     pub(super) fn nothing() -> Self {
         Self {
             number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
@@ -195,12 +197,12 @@ impl InheritedListener {
     }
 }
 
-/// What the routes of a listener have used, by the words that the log has for them: a route stays the same as
-/// long as one of its names does.
+/// The usage of a listener's routes, by the names that the log has for them. A route stays the same as long as one of
+/// its names does.
 #[derive(Clone, Default)]
 struct RouteUsage {
     limits: HashMap<Arc<str>, UsageLimit>,
-    /// What is counted of routes with names.
+    /// The counts of the routes that have names.
     counts: HashMap<Arc<str>, Arc<RouteCounts>>,
 }
 
@@ -213,15 +215,15 @@ impl RouteUsage {
         }
     }
 
-    /// What a route of these words goes on with. Of two that were one before, the first does: no two may count
-    /// in one place.
-    fn claim(&self, words: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
-        let mut before = words.iter().filter_map(|word| self.limits.get(word));
+    /// Returns the usage for a route with these names. If one route became two, the first gets the usage: no two routes
+    /// may count in one quota.
+    fn claim(&self, names: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
+        let mut before = names.iter().filter_map(|name| self.limits.get(name));
         before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
     }
 }
 
-/// What a listener goes on with: its own, also if a reload had taken it away a moment ago.
+/// Returns the earlier state of a listener, also if a reload removed it and it still drains.
 fn listener_before(
     name: &Arc<str>,
     previous: &Snapshot,
@@ -231,7 +233,7 @@ fn listener_before(
     old.map(|policy| InheritedListener::of(policy)).or_else(|| draining.listener(name).cloned())
 }
 
-/// What policies name.
+/// The pools and lists that policies name.
 #[derive(Clone, Copy)]
 pub(super) struct PolicyTargets<'a> {
     pub(super) pool_slots: &'a BTreeMap<Arc<str>, Arc<PoolSlot>>,
@@ -256,7 +258,7 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let front = opening::front(&spec.policy.front, |name| place(pool_slots, name))?;
+    let front = opening::front(&spec.policy.front, |name| pool_slot(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =
@@ -271,18 +273,18 @@ fn protocol(
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     before: &RouteUsage,
 ) -> Result<Protocol, BuildFault> {
-    let place = |name: &Arc<str>| place(pool_slots, name);
-    let routes = routes(spec, place, before)?;
+    let pool_slot = |name: &Arc<str>| pool_slot(pool_slots, name);
+    let routes = routes(spec, pool_slot, before)?;
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
-            return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: place(pool)? })));
+            return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: pool_slot(pool)? })));
         }
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };
-    let fallback = |target: &TargetSpec, word: &str| match target {
+    let fallback = |target: &TargetSpec, route: &str| match target {
         TargetSpec::Pool(name) => Ok(Some(RouteTarget {
-            route: word.into(),
-            action: Action::Pool(place(name)?),
+            route: route.into(),
+            action: Action::Pool(pool_slot(name)?),
             limits: None,
             counts: None,
         })),
@@ -296,7 +298,7 @@ fn protocol(
     })))
 }
 
-fn place(
+fn pool_slot(
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
     name: &Arc<str>,
 ) -> Result<Arc<PoolSlot>, BuildFault> {
@@ -305,7 +307,7 @@ fn place(
 
 fn routes(
     spec: &ListenerSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+    pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
     before: &RouteUsage,
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
@@ -313,31 +315,31 @@ fn routes(
     let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
     for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
         let action = match action {
-            ActionSpec::Pool(name) => Action::Pool(place(name)?),
+            ActionSpec::Pool(name) => Action::Pool(pool_slot(name)?),
             ActionSpec::Split(split, names) => {
-                let pool_slots = names.iter().map(&place).collect::<Result<_, _>>()?;
+                let pool_slots = names.iter().map(&pool_slot).collect::<Result<_, _>>()?;
                 Action::Split(Arc::new((split.clone(), pool_slots)))
             }
             ActionSpec::Reject => Action::Reject,
             ActionSpec::Drop => Action::Drop,
         };
-        let word = |key: &RouteKey| -> Arc<str> {
+        let route_name = |key: &RouteKey| -> Arc<str> {
             match (name, conditions) {
                 (Some(name), _) => Arc::clone(name),
                 (None, Some(conditions)) => format!("{key}{conditions}").into(),
                 (None, None) => key.to_string().into(),
             }
         };
-        let words: Vec<_> = keys.iter().map(word).collect();
-        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&words, &mut claimed)));
+        let route_names: Vec<_> = keys.iter().map(route_name).collect();
+        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&route_names, &mut claimed)));
         let counts = name.as_ref().map(|name| {
             let of_name = named.entry(Arc::clone(name));
             Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
         });
-        for (key, word) in keys.iter().zip(words) {
+        for (key, route_name) in keys.iter().zip(route_names) {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
             let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
-            targets.push(RouteTarget { route: word, action, limits, counts });
+            targets.push(RouteTarget { route: route_name, action, limits, counts });
             entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }
@@ -345,7 +347,7 @@ fn routes(
     Ok(Deferred::new(Routes { table, targets }))
 }
 
-/// A random number from the standard library's seed of hash maps; good enough to spread a start.
+/// Returns a random number from the standard library's seed of hash maps. It is good enough to spread a start.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

@@ -1,8 +1,8 @@
 //! Builds new configurations and routes beside the control loop, on a blocking thread.
 //!
-//! A million routes take seconds to compare and to build. Meanwhile the control loop applies no reports, so that nothing
-//! changes under the build. It feeds the watchdog and handles signals, requests and the end of a worker: if the process
-//! is to end, it does not wait for the build. The runtime of control goes on, so admin answers and checks run.
+//! A million routes take seconds to compare and to build. Meanwhile the control loop applies no reports, so that
+//! nothing changes under the build. It feeds the watchdog and handles signals, requests and the end of a worker. If the
+//! process is to end, it does not wait for the build. The runtime of control goes on, so admin answers and checks run.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::snapshot::Snapshot;
 /// A configuration that can come into force.
 pub(super) struct Built {
     pub(super) changes: Changes,
-    /// The configuration without the entries that were read from files of lists: the snapshot has these.
+    /// The configuration without the entries that were read from list files: the snapshot has these.
     pub(super) config: Deferred<Config>,
     pub(super) snapshot: Arc<Snapshot>,
 }
@@ -31,17 +31,17 @@ pub(super) struct Built {
 impl Control {
     /// Compares a configuration with the running one and builds its snapshot.
     ///
-    /// If the process is to end meanwhile, the thread keeps what it was lent: until the end, discovery changes no
-    /// backends, and connections of removed listeners and backends end with all others.
+    /// If the process is to end meanwhile, the thread keeps the values that were moved to it. Until the end, discovery
+    /// changes no backends, and connections of removed listeners and backends end with all others.
     ///
     /// # Errors
     ///
-    /// Why the snapshot cannot be built; `Stopping` if the process is to end: the event for that is the next one.
+    /// The fault of the snapshot; `Stopping` if the process is to end. The event for that is then the next one.
     pub(super) async fn build(&mut self, mut config: Deferred<Config>) -> Result<Built, ReloadFault> {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();
         let metrics = Arc::clone(&self.server.view.metrics);
-        // Lent to the thread; they are not used here before it gives them back.
+        // They are moved to the thread and come back with its result. Nothing uses them here meanwhile.
         let draining = std::mem::take(&mut self.draining);
         let (nothing, _) = Discoveries::new();
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);
@@ -55,12 +55,12 @@ impl Control {
             };
             let built = build::snapshot(&config, &old, sources).map(|snapshot| {
                 forget_read(&mut config);
-                changes.look_closer(&old, &snapshot);
+                changes.add_details(&old, &snapshot);
                 Built { changes, config, snapshot: Arc::new(snapshot) }
             });
             (built, draining, discoveries)
         };
-        let Some((built, draining, discoveries)) = self.beside(work).await else {
+        let Some((built, draining, discoveries)) = self.run_beside(work).await else {
             return Err(ReloadFault::Stopping);
         };
         self.draining = draining;
@@ -68,13 +68,13 @@ impl Control {
         Ok(built?)
     }
 
-    /// Runs `work` on a thread that may block. Returns `None` if the process is to end meanwhile: the event for that is
-    /// the next one, the thread goes on to the end of its work, and the result is dropped there.
+    /// Runs `work` on a thread that may block. Returns `None` if the process is to end meanwhile. The event for that is
+    /// then the next one, the thread finishes its work, and the result is dropped there.
     ///
     /// # Panics
     ///
     /// If `work` panics, with the same payload.
-    pub(super) async fn beside<T: Send + 'static>(
+    pub(super) async fn run_beside<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
@@ -90,7 +90,7 @@ impl Control {
                 Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
                 () = self.watchdog.due() => ControlEvent::Watchdog,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return None;
             }
         }
@@ -112,8 +112,8 @@ mod tests {
     const CONFIG: &str = "[listener.a]\nbind = \"127.0.0.1:0\"\npool = \"a\"\n\
                           [pool.a]\nbackends = [\"127.0.0.1:1\"]\nhealth.check = \"off\"\n";
 
-    /// Runs work beside a control loop that has a request to stop if `stops`. Without one the work ends at once; with one
-    /// it ends only after the control loop has given it up.
+    /// Runs work beside a control loop that has a request to stop if `stops`. Without one the work ends at once; with
+    /// one it ends only after the control loop has abandoned it.
     fn check(stops: bool) {
         let (config, _) = config::parse("test", CONFIG).unwrap();
         let server = Server::start(config).unwrap();
@@ -127,7 +127,7 @@ mod tests {
             if stops {
                 remote.stop();
             }
-            let result = control.beside(move || blocked.recv().is_err()).await;
+            let result = control.run_beside(move || blocked.recv().is_err()).await;
             assert_eq!(result, (!stops).then_some(true));
             drop(release);
             let is_stop =
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_holds_no_request_to_stop_up() {
+    fn a_build_does_not_delay_a_stop() {
         check(false);
         check(true);
     }

@@ -1,7 +1,8 @@
-//! Counts open connections by source, at every listener, whether or not it limits its sources.
+//! Counts open connections by source, at every listener, with or without limits by source.
 //!
-//! Each worker lists its connections in a sweep that looks at all of them anyway. What is listed is counted on a thread
-//! that may take its time. Between two counts nothing is kept.
+//!
+//! Each worker lists its connections in its sweep, which visits all of them anyway. The lists are counted on a thread
+//! that may block. Nothing is kept between two counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,17 +15,17 @@ use super::View;
 use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};
 
-/// How long a worker may take to list its connections; one that takes longer is left out.
+/// The time that a worker may take to list its connections. A slower one is left out.
 const LISTING: Duration = Duration::from_secs(2);
 
-/// Which connections are counted.
+/// The connections that are counted.
 #[derive(Clone, Debug)]
 pub enum CensusScope {
-    /// All of the process.
+    /// All connections of the process.
     All,
-    /// Those of a listener, by its number.
+    /// The connections of a listener, by its number.
     Listener(u64),
-    /// Those of backends, by their numbers.
+    /// The connections of backends, by their numbers.
     Backends(HashSet<u64>),
 }
 
@@ -47,16 +48,16 @@ pub struct SourceCount {
     pub listener: u64,
     /// Open connections.
     pub open: u32,
-    /// Those of them whose first bytes are still being read.
+    /// The open connections whose first bytes are still being read.
     pub reading: u32,
 }
 
-/// The open connections of a moment.
+/// The open connections at one time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// Connections that were counted.
+    /// The number of connections that were counted.
     pub connections: u64,
-    /// Sources with open connections; a source counts at each listener.
+    /// The sources with open connections. A source counts once at each listener.
     pub sources: u64,
     /// The sources with the most open connections, the heaviest first.
     pub heaviest: Vec<SourceCount>,
@@ -65,12 +66,13 @@ pub struct Census {
 impl View {
     /// Counts open connections by source, and returns the `top` sources with the most.
     ///
-    /// It takes half a second, until each worker has made its sweep.
+    ///
+    /// It takes half a second: each worker must make its sweep.
     pub async fn census(&self, among: CensusScope, top: usize) -> Census {
         self.censuses(vec![among], top).await.pop().unwrap_or_default()
     }
 
-    /// The same for several at once, from one list of the connections.
+    /// Makes several counts from one list of the connections.
     pub(super) async fn censuses(&self, among: Vec<CensusScope>, top: usize) -> Vec<Census> {
         let listings: Vec<_> = self.inboxes.iter().map(|inbox| inbox.list_open()).collect();
         let mut listed = Vec::with_capacity(listings.len());
@@ -85,7 +87,7 @@ impl View {
         counted.await.unwrap_or_default()
     }
 
-    /// What makes a source, by the numbers of the listeners that say so.
+    /// Returns the prefix lengths of sources by listener number, for the listeners that configure them.
     fn prefixes(&self) -> HashMap<u64, PrefixLengths> {
         let snapshot = self.snapshot.load();
         let policies = snapshot.policies.values();
@@ -158,24 +160,24 @@ mod tests {
         ]
         .map(Arc::new);
         let count_of = |among: &CensusScope, top| count(&listed, among, &HashMap::new(), top);
-        let told = |census: &Census| -> Vec<_> {
+        let summary = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();
             heaviest.map(|one| (one.source.to_string(), one.listener, one.open, one.reading)).collect()
         };
         let all = count_of(&CensusScope::All, 2);
         assert_eq!((all.connections, all.sources), (8, 4));
-        assert_eq!(told(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
+        assert_eq!(summary(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
         let one = count_of(&CensusScope::Listener(1), 9);
-        assert_eq!(told(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
+        assert_eq!(summary(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
         let backends = count_of(&CensusScope::Backends([8, 9].into()), 1);
-        assert_eq!((backends.connections, told(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
+        assert_eq!((backends.connections, summary(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
         assert_eq!(count_of(&CensusScope::Listener(3), 5), Census::default());
         let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
         let wide = count(&listed, &CensusScope::Listener(1), &wide, 5);
-        assert_eq!(told(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
+        assert_eq!(summary(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
     }
 
-    /// All clients of a link have one address. Connections without a link count for theirs.
+    /// All clients of a link have one address. Connections without a link count for their address.
     #[test]
     fn connections_of_a_link_count_for_it() {
         let listed = [
@@ -183,9 +185,9 @@ mod tests {
             vec![open("link b", 1, 7), open("link a", 1, 0)],
         ];
         let census = count(&listed.map(Arc::new), &CensusScope::All, &HashMap::new(), 5);
-        let told: Vec<_> = census.heaviest.iter().map(|one| (one.source.to_string(), one.open)).collect();
+        let summary: Vec<_> = census.heaviest.iter().map(|one| (one.source.to_string(), one.open)).collect();
         let expected = [("link:0xEA:a", 2), ("10.0.0.1", 1), ("link:0xEA:b", 1)];
-        assert_eq!(told, expected.map(|(name, open)| (name.to_owned(), open)));
+        assert_eq!(summary, expected.map(|(name, open)| (name.to_owned(), open)));
         assert_eq!((census.connections, census.sources), (4, 3));
     }
 }

@@ -1,4 +1,4 @@
-//! What a reload changes, by name, for the log and the status.
+//! The changes of a reload, by name, for the log and the status.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -10,39 +10,39 @@ use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Pool, PoolSpec};
 use crate::snapshot::{ListSpec, Snapshot};
 
-/// The backends of a pool that are named; more are only counted.
+/// The number of a pool's backends that a text names. More are only counted.
 const NAMED: usize = 20;
 
-/// What a reload changed, by name.
+/// The changes of a reload, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Listeners, pools and lists that are new, as `listener NAME`, `pool NAME` or `list NAME`.
+    /// The new listeners, pools and lists, as `listener NAME`, `pool NAME` or `list NAME`.
     pub added: Vec<String>,
-    /// Those that are gone; their connections drain.
+    /// The removed listeners, pools and lists. Their connections drain.
     pub removed: Vec<String>,
-    /// Those that are different; also `max_connections`, `limits`, `shutdown`, `access_log` and `log`.
+    /// The changed listeners, pools and lists; also `max_connections`, `limits`, `shutdown`, `access_log` and `log`.
     pub changed: Vec<String>,
-    /// What only a restart can change, and so stayed.
+    /// The keys that differ but keep their values, as only a restart can change them.
     pub needs_restart: Vec<&'static str>,
-    /// More about those that are removed or changed, by their names above.
+    /// Details of removed or changed listeners and pools, by the names above.
     details: BTreeMap<String, ChangeDetail>,
 }
 
-/// What happens to the connections and backends of a listener or pool.
+/// The changes of the connections and backends of one listener or pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ChangeDetail {
-    /// Open connections of a listener that is removed.
+    /// The open connections of a removed listener.
     open: Option<u64>,
-    /// Backends that are new.
+    /// The new backends.
     added: Vec<String>,
-    /// Those that are gone, with their open connections.
+    /// The removed backends, with their open connections.
     removed: Vec<String>,
-    /// Those that are different.
+    /// The changed backends.
     changed: Vec<String>,
 }
 
 impl Changes {
-    /// Compares two configurations. With a million routes that takes a while, so the control thread must not call it.
+    /// Compares two configurations. A million routes take a while, so the control thread must not call it.
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
         let (before, after) = (named(old), named(new));
@@ -75,8 +75,8 @@ impl Changes {
         changes
     }
 
-    /// Finds out what happens to backends, and how many connections are open to what is removed.
-    pub(super) fn look_closer(&mut self, old: &Snapshot, new: &Snapshot) {
+    /// Finds the changes of backends, and the open connections of removed listeners and backends.
+    pub(super) fn add_details(&mut self, old: &Snapshot, new: &Snapshot) {
         for policy in old.policies.values() {
             let name = format!("listener {}", policy.listener);
             if self.removed.contains(&name) {
@@ -98,14 +98,14 @@ impl Changes {
         }
     }
 
-    /// Whether nothing is different.
+    /// Returns true if nothing is different.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
 
 impl ChangeDetail {
-    /// Compares the backends of a pool. `after` is `None` for a pool that is gone.
+    /// Compares the backends of a pool. `after` is `None` for a removed pool.
     fn of(before: &Pool, after: Option<&Pool>) -> Self {
         let other = |pool: Option<&Pool>, backend: &Backend| {
             pool.and_then(|pool| pool.backend(backend.name()).filter(|other| other.is_same(backend)).cloned())
@@ -161,7 +161,7 @@ impl fmt::Display for ChangeDetail {
 enum NamedSpec<'a> {
     Listener(&'a ListenerSpec),
     Pool(&'a PoolSpec),
-    /// Two lists are equal if they name the same file: other entries in the file, perhaps a million, are no change of
+    /// Two lists are equal if they name the same file. Other entries in the file, perhaps a million, are no change of
     /// the configuration.
     List(&'a ListSpec),
 }

@@ -1,7 +1,8 @@
-//! Gives up what the process does not need, before it meets anybody.
+//! Gives up the rights that the process does not need, before it accepts connections.
 //!
-//! What it needs is read from its configuration: the capabilities, and the files for Landlock. Whatever a reload
-//! then adds must get along with that; where it cannot, the error says that a restart can.
+//!
+//! The configuration decides which capabilities and files are kept. A reload can add only what these rights allow.
+//! Otherwise its error says that a restart is needed.
 
 #![allow(clippy::disallowed_methods, reason = "before the first thread")]
 
@@ -16,8 +17,9 @@ use crate::sys::privileges::{self, Capabilities};
 use crate::sys::self_connect;
 use crate::telemetry::AccessLogTarget;
 
-/// What the kernel tells of this process and of the machine: metrics, the number of processors, limits, the name.
-const ABOUT_US: [&str; 6] = [
+/// The files of the kernel about this process and the machine: metrics, the number of processors, limits, the host
+/// name.
+const KERNEL_FILES: [&str; 6] = [
     "/proc/self",
     "/proc/stat",
     "/proc/sys/net/core",
@@ -26,39 +28,43 @@ const ABOUT_US: [&str; 6] = [
     "/sys/devices/system/cpu",
 ];
 
-/// What a resolver of names reads.
+/// The files that a resolver of names reads.
 const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
 
-/// Where the first of these leads on most systems, or will once the network is managed by another program.
+/// The directories to which `/etc/resolv.conf` leads on most systems, or will once another program manages the network.
 const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"];
 
-/// Why a process could not be confined as its configuration demands.
+/// The reason why a process could not be confined as its configuration demands.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfineFault {
     /// Capabilities could not be given up.
     #[error("cannot give up privileges: {0}")]
     Privileges(#[from] io::Error),
-    /// Landlock could not be had.
-    #[error("process.landlock = true, and it cannot be had: {0}; leave the key out to go without it")]
+    /// Landlock is demanded and not available.
+    #[error(
+        "process.landlock = true, and Landlock is not available: {0}; remove the key to run without Landlock"
+    )]
     Landlock(String),
 }
 
-/// Confines the calling thread and all that it makes later: for the first thread, before there is another. What was
-/// done is logged. `file` is the configuration's file, where there is one.
+/// Confines the calling thread and all threads that it starts later. It must run on the first thread, before another is
+/// started. The result is logged. `file` is the configuration file, if there is one.
+///
 ///
 /// # Errors
 ///
-/// When the kernel refuses, or when Landlock is demanded and cannot be had.
+///
+/// If the kernel refuses, or if Landlock is demanded and not available.
 pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault> {
-    // It comes from a file that Landlock makes unreadable.
+    // The value comes from a file that Landlock makes unreadable.
     self_connect::learn();
     privileges::gain_no_more()?;
     let held = Capabilities::held()?;
     let left = privileges::keep_only(needed(config, held))?;
     if privileges::is_root() {
         tracing::warn!(
-            "running as root, whose files are all within reach of a fault here; run as a user of its own: \
-             dist/pointsman.service does, and docs/operate/hardening.md tells more"
+            "running as root: a fault of this process can reach every file; run it as a user of its own, as \
+             dist/pointsman.service does, and see docs/operate/hardening.md"
         );
     }
     let landlock = match config.landlock {
@@ -73,8 +79,8 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     Ok(())
 }
 
-/// What must stay: low ports for reloads, and foreign addresses where a pool has them; of two ways to those the
-/// one that can do less harm.
+/// Returns the capabilities that must stay: low ports for reloads, and foreign source addresses if a pool uses them.
+/// Two capabilities allow the latter; the one that can do less harm is kept.
 fn needed(config: &Config, held: Capabilities) -> Capabilities {
     let is_transparent = config.pools.iter().any(|pool| pool.dial.source == DialSource::Client);
     let transparent = match held.and(Capabilities::NET_RAW).is_empty() {
@@ -85,19 +91,25 @@ fn needed(config: &Config, held: Capabilities) -> Capabilities {
     Capabilities::NET_BIND_SERVICE.or(transparent)
 }
 
-/// Confines to what is needed, or says why not.
+/// Confines the process to the files that it needs, or returns why not.
 fn landlock(config: &Config, file: Option<&Path>) -> Result<&'static str, String> {
     let grants = grants(config, file)?;
     match landlock::confine(&grants) {
         Ok(Confinement::Full) => Ok("on"),
-        Ok(Confinement::Partial) => Ok("on, as far as this kernel knows it"),
+        Ok(Confinement::Partial) => Ok("on, as far as this kernel supports it"),
         Ok(Confinement::Absent) => Err("this kernel has none, or it is not among its lsm=".to_owned()),
         Err(LandlockFault::Path { path, source }) => Err(format!("{}: {source}", path.display())),
         Err(fault) => Err(fault.to_string()),
     }
 }
 
-/// What the process must reach. An error is a reason why Landlock could break what is configured.
+/// Returns the files that the process must reach.
+///
+///
+/// # Errors
+///
+///
+/// The reason why Landlock could break the configuration.
 fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
     let mut grants = Grants::default();
     for path in read(config, file) {
@@ -107,11 +119,11 @@ fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
         grants.write.insert(directory(&path)?);
     }
     let own = std::env::current_exe().ok();
-    let there = ABOUT_US.iter().chain(&NAMES).map(PathBuf::from).chain(own);
+    let there = KERNEL_FILES.iter().chain(&NAMES).map(PathBuf::from).chain(own);
     grants.read.extend(there.filter(|path| path.exists()));
     // A resolver's file is replaced rather than written, often through a link.
-    if asks_the_dns(config) {
-        NAMES.iter().try_for_each(|path| leads_somewhere(Path::new(path)))?;
+    if uses_dns(config) {
+        NAMES.iter().try_for_each(|path| check_link(Path::new(path)))?;
         grants.read.insert("/etc".into());
         grants.read.extend(RESOLVERS.iter().map(PathBuf::from).filter(|path| path.exists()));
         let real = NAMES.iter().filter_map(|path| Path::new(path).canonicalize().ok());
@@ -120,7 +132,7 @@ fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {
     Ok(grants)
 }
 
-/// The files that are read again while the process runs.
+/// Returns the files that are read again while the process runs.
 fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let routes = config.listeners.iter().filter_map(|listener| listener.policy.routes_file.as_ref());
     let sources = config.pools.iter().flat_map(|pool| &pool.discover);
@@ -138,7 +150,7 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).chain(authorities).collect()
 }
 
-/// The files that are made, written or removed.
+/// Returns the files that are made, written or removed.
 fn written(config: &Config) -> Vec<PathBuf> {
     let log = match &config.access_log.to {
         AccessLogTarget::File(path) => Some(path.clone()),
@@ -153,14 +165,14 @@ fn written(config: &Config) -> Vec<PathBuf> {
     log.into_iter().chain(sockets).collect()
 }
 
-fn asks_the_dns(config: &Config) -> bool {
+fn uses_dns(config: &Config) -> bool {
     config.pools.iter().any(|pool| {
         let is_dns = |discover: &DiscoverSpec| matches!(discover.source, DiscoverSource::Dns(_));
         pool.forward.is_some() || pool.discover.iter().chain(&pool.check_names).any(is_dns)
     })
 }
 
-/// The directory of a file that may come, go and be replaced in it.
+/// Returns the directory of a file. The file may be added, removed and replaced in it.
 fn directory(path: &Path) -> Result<PathBuf, String> {
     let written = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -173,7 +185,7 @@ fn directory(path: &Path) -> Result<PathBuf, String> {
             link.display()
         ));
     }
-    leads_somewhere(path)?;
+    check_link(path)?;
     match path.canonicalize() {
         Ok(file) if !file.starts_with(&directory) => Err(format!(
             "{} is a link out of its directory, which may lead elsewhere tomorrow",
@@ -183,8 +195,8 @@ fn directory(path: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// A link in the path of a directory, as releases are switched by. Those that a system has in `/` and `/var`, such
-/// as `/var/run`, stay what they are.
+/// Returns a link in the path of a directory; releases are often switched by such a link. The links of the system in
+/// `/` and `/var`, such as `/var/run`, do not count: they do not change.
 fn link_on_the_way(directory: &Path) -> Option<PathBuf> {
     let is_of_the_system =
         |path: &Path| [Some(Path::new("/")), Some(Path::new("/var"))].contains(&path.parent());
@@ -193,10 +205,10 @@ fn link_on_the_way(directory: &Path) -> Option<PathBuf> {
     links.next().map(Path::to_owned)
 }
 
-/// Fails for a link to what is not there yet: it cannot be known in which directory that will be.
-fn leads_somewhere(path: &Path) -> Result<(), String> {
+/// Fails for a link whose target does not exist yet: the directory of that target cannot be predicted.
+fn check_link(path: &Path) -> Result<(), String> {
     match path.is_symlink() && path.metadata().is_err() {
-        true => Err(format!("{} is a link to what is not there yet", path.display())),
+        true => Err(format!("{} is a link to a file that does not exist yet", path.display())),
         false => Ok(()),
     }
 }
@@ -234,7 +246,7 @@ mod tests {
         check("source = 'client'", Capabilities::NONE, bind.or(admin));
     }
 
-    /// A folder with the folders `etc` and `log` in it; removed at the end.
+    /// A directory with the directories `etc` and `log` in it; removed at the end.
     struct ConfinedDirectory(PathBuf);
 
     impl ConfinedDirectory {
@@ -273,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_file_is_thought_of() {
+    fn every_kind_of_file_is_granted() {
         let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
              [list.near]\nfile = '/f/near.mmdb'\ncountries = 'DE'";
         let mut config =
@@ -290,7 +302,7 @@ mod tests {
         assert_eq!(written(&config), paths(&["/run/x/admin"]));
     }
 
-    /// The keys of the configuration that take the path of a file, by their names.
+    /// Collects the names of the configuration keys that take the path of a file.
     fn keys_of_files(schema: &serde_json::Value, name: &str, found: &mut Vec<String>) {
         if schema["pattern"] == "[^/]$" {
             found.push(name.to_owned());
@@ -331,12 +343,12 @@ mod tests {
     }
 
     #[test]
-    fn what_could_break_is_told() {
+    fn links_that_may_change_are_refused() {
         let folder = ConfinedDirectory::new("links");
         let check =
             |path: &str, expected: Result<PathBuf, &str>| match (directory(&folder.0.join(path)), expected) {
                 (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{path}"),
-                (Err(told), Err(part)) => assert!(told.contains(part), "{path}: {told}"),
+                (Err(fault), Err(part)) => assert!(fault.contains(part), "{path}: {fault}"),
                 (found, _) => panic!("{path}: {found:?}"),
             };
         fs::write(folder.0.join("log/real"), "").unwrap();
@@ -349,7 +361,7 @@ mod tests {
         check("etc/out", Err("is a link out of its directory"));
         check("nowhere/file", Err("No such file"));
         std::os::unix::fs::symlink("../log/late", folder.0.join("etc/late")).unwrap();
-        check("etc/late", Err("is a link to what is not there yet"));
+        check("etc/late", Err("is a link to a file that does not exist yet"));
         std::os::unix::fs::symlink("etc", folder.0.join("current")).unwrap();
         check("current/inside", Err("current is a link to a directory"));
         fs::create_dir(folder.0.join("etc/deep")).unwrap();

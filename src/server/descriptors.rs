@@ -1,7 +1,8 @@
 //! Divides the descriptors that the process may open.
 //!
-//! Connections get the descriptors that are left when everything else has its share. If the limit is small, the other
-//! shares shrink with it, so that the process can still serve some clients.
+//!
+//! Connections get the descriptors that are left after all other shares. If the limit is small, the other shares shrink
+//! with it, so that the process can still serve some clients.
 
 use std::io;
 
@@ -11,18 +12,17 @@ use crate::limit::OverLimit;
 use crate::pool::forward::NAMES_AT_ONCE;
 use crate::sys::{descriptors, process};
 
-/// Descriptors kept for everything that is not a connection: the control thread, some checks, files, admin.
+/// The descriptors kept for everything that is not a connection: the control thread, some checks, files, admin.
 const RESERVED: u64 = 256;
 
 /// The least value of this reserve. Half of it is in use at once: the standard streams, the runtime of the control
 /// thread, a log, an admin listener.
 const LEAST_RESERVED: u64 = 24;
 
-/// Pipes of the whole process; each takes two descriptors and at most 1 MiB of kernel memory while
-/// bytes are in it.
+/// The pipes of the whole process. Each takes two descriptors, and at most 1 MiB of kernel memory while it holds bytes.
 const MOST_PIPES: u64 = 256;
 
-/// The log warns about a derived limit of connections below this value and says why it is so low.
+/// The limit of connections below which the log warns and gives the reason.
 const FEW_CONNECTIONS: u64 = 200;
 
 /// The descriptors of the process.
@@ -33,16 +33,16 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Raises the limit of the process as far as it may.
+    /// Raises the limit of the process as far as allowed.
     ///
     /// # Errors
     ///
-    /// When the limit cannot be read.
+    /// If the limit cannot be read.
     pub(super) fn of_process(workers: usize) -> io::Result<Self> {
         Ok(Self { limit: process::raise_descriptor_limit()?, workers })
     }
 
-    /// Returns how many descriptors the process may have open.
+    /// Returns the number of descriptors that the process may have open.
     pub(super) fn limit(self) -> u64 {
         self.limit
     }
@@ -60,23 +60,23 @@ impl Descriptors {
         usize::try_from((self.pipes() / self.workers as u64).max(1)).unwrap_or(1)
     }
 
-    /// Returns how many refused clients may be held: as configured, but at most an eighth of the descriptors.
+    /// Returns the number of refused clients that may be held: as configured, but at most an eighth of the descriptors.
     fn tarpit(self, config: &Config) -> u64 {
         if holds_refused(config) { config.limits.tarpit.min(self.limit / 8) } else { 0 }
     }
 
-    /// Returns how many checks may be under way: as configured, but at most an eighth of the descriptors.
+    /// Returns the number of checks that may run at once: as configured, but at most an eighth of the descriptors.
     pub(super) fn checks_at_once(self, config: &Config) -> usize {
         config.max_checks.min(usize::try_from(self.limit / 8).unwrap_or(usize::MAX)).max(1)
     }
 
     /// Returns the descriptors that checks may take beyond those of the reserve.
     fn checks(self, config: &Config) -> u64 {
-        let asked = config.pools.iter().map(|pool| {
+        let wanted = config.pools.iter().map(|pool| {
             let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
             kinds * pool.backends.len()
         });
-        let most = asked.sum::<usize>().min(self.checks_at_once(config));
+        let most = wanted.sum::<usize>().min(self.checks_at_once(config));
         (most as u64).saturating_sub(self.checks_of_the_reserve())
     }
 
@@ -84,20 +84,20 @@ impl Descriptors {
         self.reserved() / 4
     }
 
-    /// Returns how many of the last descriptors connections leave to others, even if `max_connections` is too high:
-    /// those of checks and look-ups, and for admin and files as many as checks have of the reserve.
+    /// Returns the number of the last descriptors that connections leave to others, even if `max_connections` is too
+    /// high: those of checks and look-ups, and for admin and files as many as checks have of the reserve.
     fn kept(self, config: &Config) -> u64 {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
 
-    /// Returns the descriptors for the look-ups of pools that forward by name: two questions for each name, and those
-    /// whose answers are late.
+    /// Returns the descriptors for the look-ups of forwarding pools: two queries for each name, and those whose answers
+    /// are late.
     fn names(self, config: &Config) -> u64 {
         let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
         (3 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)
     }
 
-    /// Puts the process's limits of a configuration in force.
+    /// Puts the process limits of a configuration in force.
     pub(super) fn bound(self, bounds: &ProcessBounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
         descriptors::keep_from_connections(self.limit, self.kept(config));
@@ -106,7 +106,7 @@ impl Descriptors {
         bounds.tarpit.set_limit(self.tarpit(config));
         bounds.sources.set_when_full(config.limits.when_full);
         let mut listeners = config.listeners.iter().filter_map(|spec| spec.policy.admission.as_ref());
-        // It is the same for all listeners.
+        // All listeners have the same prefix.
         let prefix = listeners.clone().next().map(|admission| admission.prefix);
         bounds.saturation.set_prefix(prefix.unwrap_or_default());
         if listeners.any(|admission| admission.per_source.is_some()) {
@@ -118,14 +118,14 @@ impl Descriptors {
     ///
     /// # Errors
     ///
-    /// That number, if the process may not open as many.
+    /// The number of descriptors that are needed, if the process may not open as many.
     pub(super) fn suffice(self, config: &Config) -> Result<(), u64> {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
         let least = LEAST_RESERVED / 2 + (sockets + 2) * self.workers as u64 + 2;
         if self.limit < least { Err(least) } else { Ok(()) }
     }
 
-    /// Returns how many connections fit: each takes two descriptors.
+    /// Returns the number of connections that fit: each takes two descriptors.
     fn room(self, config: &Config) -> u64 {
         let sockets: u64 = config.listeners.iter().map(|spec| spec.binds.len() as u64).sum();
         let others = self.reserved()
@@ -137,8 +137,7 @@ impl Descriptors {
         (self.limit.saturating_sub(others) / 2).max(1)
     }
 
-    /// Returns how many connections the process may have: `max_connections`, or as many as fit. Logs a warning if few
-    /// fit.
+    /// Returns the limit of connections: `max_connections`, or as many as fit. Logs a warning if few fit.
     pub(super) fn connections(self, config: &Config) -> u64 {
         let most = self.room(config);
         match config.max_connections {
@@ -161,7 +160,7 @@ impl Descriptors {
     }
 }
 
-/// Whether refused clients are held anywhere.
+/// Returns true if refused clients are held anywhere.
 fn holds_refused(config: &Config) -> bool {
     let listeners = || config.listeners.iter().map(|spec| &spec.policy);
     let admissions =
@@ -177,12 +176,12 @@ fn holds_refused(config: &Config) -> bool {
 mod tests {
     use super::*;
 
-    /// The connections that fit with so many descriptors and backends that are checked.
+    /// Returns the connections that fit with this limit and this many checked backends.
     fn room(limit: u64, workers: usize, backends: usize) -> u64 {
         let (descriptors, config) = (Descriptors { limit, workers }, config(backends));
         let room = descriptors.room(&config);
         if room > 1 {
-            // What runs besides, two listening sockets for each worker among it, does not push them over the bound.
+            // The other descriptors, with two listening sockets for each worker, do not exceed the bound.
             let others = 10 + 4 * workers as u64 + 2 * descriptors.pipes();
             let bound = limit - descriptors.kept(&config);
             assert!(2 * room + others <= bound, "{limit}: {room} connections, bound {bound}");
@@ -222,7 +221,7 @@ mod tests {
         check(200, 50, 70);
         check(64, 10, 15);
         check(16, 1, 1);
-        // Neither many workers nor many checks take all.
+        // Neither many workers nor many checks take all descriptors.
         assert!(room(1024, 64, 1) > 100, "{}", room(1024, 64, 1));
         assert!(room(1024, 2, 5000) > 200, "{}", room(1024, 2, 5000));
         assert!(room(256, 2, 5000) > 60, "{}", room(256, 2, 5000));

@@ -1,4 +1,4 @@
-//! Backends that come and go while the process runs: what discovery finds becomes part of the snapshot.
+//! Backends that come and go while the process runs. The results of discovery become part of the snapshot.
 
 use std::io;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use crate::config::Config;
 use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
 use crate::snapshot::ServedPool;
 
-/// How long a start waits for the backends of every pool, and a reload for a word of each new source. After
-/// that the others are served; a pool without backends turns its clients away until it has some.
+/// The time that a start waits for the backends of every pool, and a reload for the first report of each new source.
+/// After that the other pools are served. A pool without backends refuses its clients until it has some.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// How many backends a line of the log names.
+/// The number of backends that a line of the log names.
 const NAMED: usize = 10;
 
 impl Control {
     /// Lets clients in. If backends are to be discovered, it first waits until they are found or [`FIRST_ANSWER`] is
-    /// over. Returns `false` if the process is about to end; the event for that is the next one.
+    /// over. Returns `false` if the process is about to end. The event for that is then the next one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
-        if self.server.config.pools.iter().any(PoolSpec::has_sources) && !self.look_first().await? {
+        if self.server.config.pools.iter().any(PoolSpec::has_sources) && !self.discover_first().await? {
             return Ok(false);
         }
         let server = &mut self.server;
-        // Nothing was open before, so nothing is closed.
+        // No socket was open before, so none is closed.
         let _closed = server.sockets.carry_out(plan, &server.workers);
         server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
         self.follow_pools();
         Ok(true)
     }
 
-    /// Waits for the backends of the start, which are looked for already. Returns `false` as [`Control::open`] does.
-    async fn look_first(&mut self) -> io::Result<bool> {
+    /// Waits for the backends of the start; the look-ups run already. Returns `false` as [`Control::open`] does.
+    async fn discover_first(&mut self) -> io::Result<bool> {
         if !self.wait_for_discovery(Discoveries::are_found).await {
             return Ok(false);
         }
@@ -66,31 +66,30 @@ impl Control {
         Ok(true)
     }
 
-    /// Starts to follow what a new configuration has, and waits for a first word of it, so that a pool which
-    /// goes over from written to discovered backends has some from the first moment on. Returns `false` as
-    /// [`Control::open`] does.
+    /// Starts to follow the sources of a new configuration, and waits for the first report of each. So a pool that
+    /// changes from written to discovered backends has some from the start. Returns `false` as [`Control::open`] does.
     pub(super) async fn prepare_discovery(&mut self, config: &Config) -> bool {
         self.discoveries.prepare(&config.pools);
         self.wait_for_discovery(Discoveries::have_reported).await
     }
 
-    /// Waits until enough is known of the prepared sources, or the time is over, and handles urgent events meanwhile.
+    /// Waits until the prepared sources have reported enough, or the time is over. Handles urgent events meanwhile.
     /// Returns `false` as [`Control::open`] does.
     async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) -> bool {
         let until = Instant::now() + FIRST_ANSWER;
         while !is_enough(&self.discoveries) {
             let event = tokio::select! {
-                event = self.hear() => event,
+                event = self.receive() => event,
                 () = sleep_until(until) => return true,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return false;
             }
         }
         true
     }
 
-    /// Takes in a report; a pool that has other backends now is replaced, alone.
+    /// Applies a report. A pool that has other backends now is replaced alone.
     pub(super) fn discovered(&mut self, report: DiscoveryReport) {
         let Some((name, source)) = self.discoveries.hear(report, SystemTime::now()) else { return };
         let server = &self.server;

@@ -1,7 +1,8 @@
-//! What reloads and discovery took away and whose connections may still go on for a while.
+//! The listeners and backends that reloads and discovery removed, while their connections may still go on.
 //!
-//! What comes back in that time is the same again: a listener by its name, a backend by its pool, name
-//! and address. It goes on with its number and counts, and its connections are no longer to be closed.
+//!
+//! A listener that comes back in that time, by its name, is the same listener; a backend is known by its pool, name and
+//! address. It keeps its number and counts, and its connections are no longer to be closed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -15,35 +16,35 @@ use super::run::Control;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::{Snapshot, UsageLimit};
 
-/// After a moment at which connections are told to close, when they are told once more: one that was just
-/// on its way from one worker to another, or between two backends, heard nothing the first time.
+/// The time after which connections get the order to close once more. A connection that was on its way between two
+/// workers or two backends did not get the first order.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Everything that is leaving.
+/// The listeners and backends that drain.
 #[derive(Default)]
 pub(super) struct DrainingSet {
-    departures: Vec<Removal>,
+    removals: Vec<Removal>,
 }
 
-/// What one reload or one discovery took away.
+/// The listeners and backends that one reload or one discovery removed.
 struct Removal {
-    /// When its connections are closed, in order; never empty.
-    moments: VecDeque<Instant>,
+    /// The times at which their connections are closed, in order; never empty.
+    close_times: VecDeque<Instant>,
     listeners: Vec<DrainingListener>,
     backends: Vec<DrainingBackend>,
-    /// What was used of the limits of pools, by name.
+    /// The usage of the limits of removed pools, by name.
     limits: Vec<(Arc<str>, UsageLimit)>,
 }
 
-/// A backend that is leaving.
+/// A backend that drains.
 struct DrainingBackend {
     backend: Arc<Backend>,
-    /// Whether the end of its drain is still to be logged.
+    /// True if the end of its drain is still to be logged.
     is_awaited: bool,
 }
 
 impl DrainingBackend {
-    /// A backend without open connections has nothing to drain.
+    /// Starts the drain of a backend. A backend without open connections has nothing to drain.
     fn new(backend: &Arc<Backend>) -> Self {
         Self { backend: Arc::clone(backend), is_awaited: backend.active() > 0 }
     }
@@ -52,10 +53,10 @@ impl DrainingBackend {
         self.backend.number()
     }
 
-    /// The end of its drain, if it is over and not yet logged.
+    /// Returns the end of its drain, if it is over and not yet logged.
     fn end(&mut self, is_deadline: bool) -> Option<DrainEnd> {
         let open = self.backend.active();
-        // A dial that began before may have come later.
+        // A dial that began earlier may have opened a connection later.
         let is_over = if is_deadline { self.is_awaited || open > 0 } else { self.is_awaited && open == 0 };
         is_over.then(|| {
             self.is_awaited = false;
@@ -71,29 +72,30 @@ pub(super) struct DrainEnd {
     /// The pool of a backend; `None` for a listener.
     pub(super) pool: Option<Arc<str>>,
     pub(super) name: Arc<str>,
-    /// Connections that were open, and are reset.
+    /// The connections that were open, and are reset.
     pub(super) reset: u64,
 }
 
-/// Whose time is over.
+/// The listeners and backends whose drain time is over.
 #[derive(Debug, Default)]
 pub(super) struct ExpiredDrains {
-    /// The numbers of listeners and backends.
+    /// The numbers of the listeners and backends.
     pub(super) numbers: Arc<[u64]>,
-    /// Those of them whose drain is over with this.
+    /// The drains that end with this.
     pub(super) ends: Vec<DrainEnd>,
 }
 
-/// What lives on of a listener.
+/// A listener that drains.
 struct DrainingListener {
     name: Arc<str>,
     before: InheritedListener,
-    /// Whether the end of its drain was logged.
+    /// True if the end of its drain was logged.
     is_reported: bool,
 }
 
 impl DrainingSet {
-    /// Notes what `old` has and `new` has not, to be closed after `drain`, and forgets what is back.
+    /// Adds the listeners and backends that `old` has and `new` has not, to be closed after `drain`. Removes those that
+    /// are back.
     pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = numbers(new);
         let mut listeners: Vec<_> = old
@@ -114,12 +116,12 @@ impl DrainingSet {
             .map(DrainingBackend::new)
             .collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
-        let moments = moments(now, drain, dials.max().unwrap_or_default());
+        let close_times = close_times(now, drain, dials.max().unwrap_or_default());
         let gone = old.pools.iter().filter(|(name, _)| !new.pools.contains_key(*name));
         let limits = gone.filter_map(|(name, served)| Some((Arc::clone(name), served.limits.clone()?)));
         let limits = limits.collect();
-        self.departures.push(Removal { moments, listeners, backends, limits });
-        self.departures.retain_mut(|removal| {
+        self.removals.push(Removal { close_times, listeners, backends, limits });
+        self.removals.retain_mut(|removal| {
             removal.limits.retain(|(name, _)| !new.pools.contains_key(name));
             removal.listeners.retain(|listener| !staying.contains(&listener.before.number));
             removal.backends.retain(|backend| !staying.contains(&backend.number()));
@@ -127,73 +129,71 @@ impl DrainingSet {
         });
     }
 
-    /// The same for one pool alone, whose connections have `drain`.
+    /// Does the same for one pool, whose connections have `drain`.
     pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
-        let goes = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
-        let backends = old.backends().iter().filter(goes).map(DrainingBackend::new).collect();
-        let moments = moments(now, drain, old.spec().longest_dial());
-        self.departures.push(Removal { moments, listeners: Vec::new(), backends, limits: Vec::new() });
-        self.departures.retain_mut(|removal| {
+        let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
+        let backends = old.backends().iter().filter(is_removed).map(DrainingBackend::new).collect();
+        let close_times = close_times(now, drain, old.spec().longest_dial());
+        self.removals.push(Removal { close_times, listeners: Vec::new(), backends, limits: Vec::new() });
+        self.removals.retain_mut(|removal| {
             removal.backends.retain(|backend| !staying.contains(&backend.number()));
             !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
     }
 
-    /// What the listener of that name had, if it is leaving.
+    /// Returns the state of the listener of that name, if it drains.
     pub(super) fn listener(&self, name: &str) -> Option<&InheritedListener> {
-        let mut listeners = self.departures.iter().rev().flat_map(|removal| &removal.listeners);
+        let mut listeners = self.removals.iter().rev().flat_map(|removal| &removal.listeners);
         listeners.find(|listener| *listener.name == *name).map(|listener| &listener.before)
     }
 
-    /// What was used of the limits of a pool, if it is leaving.
+    /// Returns the usage of the limits of a pool, if it drains.
     pub(super) fn limits(&self, pool: &str) -> Option<&UsageLimit> {
-        let mut limits = self.departures.iter().rev().flat_map(|removal| &removal.limits);
+        let mut limits = self.removals.iter().rev().flat_map(|removal| &removal.limits);
         limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
     }
 
-    /// The backends that are leaving, by their pools.
+    /// Returns the backends that drain, by their pools.
     pub(super) fn backends(&self) -> HashMap<&str, Vec<&Arc<Backend>>> {
         let mut by_pool: HashMap<_, Vec<_>> = HashMap::new();
-        for DrainingBackend { backend, .. } in self.departures.iter().flat_map(|removal| &removal.backends) {
+        for DrainingBackend { backend, .. } in self.removals.iter().flat_map(|removal| &removal.backends) {
             by_pool.entry(&**backend.pool()).or_default().push(backend);
         }
         by_pool
     }
 
-    /// When the next of them are to be closed.
+    /// Returns the time at which the next connections are to be closed.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.departures.iter().filter_map(|removal| removal.moments.front()).min().copied()
+        self.removals.iter().filter_map(|removal| removal.close_times.front()).min().copied()
     }
 
-    /// The backends that have drained before their time is over.
+    /// Returns the backends that have drained before their time is over.
     pub(super) fn drained(&mut self) -> Vec<DrainEnd> {
-        let backends = self.departures.iter_mut().flat_map(|removal| &mut removal.backends);
-        backends.filter_map(|draining_backend| draining_backend.end(false)).collect()
+        let backends = self.removals.iter_mut().flat_map(|removal| &mut removal.backends);
+        backends.filter_map(|backend| backend.end(false)).collect()
     }
 
-    /// Those whose time is over.
+    /// Returns the listeners and backends whose time is over.
     pub(super) fn overdue(&mut self, now: Instant) -> ExpiredDrains {
         let (mut numbers, mut ends) = (Vec::new(), Vec::new());
-        self.departures.retain_mut(|removal| {
-            if removal.moments.front().is_some_and(|moment| *moment > now) {
+        self.removals.retain_mut(|removal| {
+            if removal.close_times.front().is_some_and(|moment| *moment > now) {
                 return true;
             }
-            removal.moments.pop_front();
+            removal.close_times.pop_front();
             ends.extend(removal.listeners.iter_mut().filter_map(DrainingListener::end));
-            ends.extend(
-                removal.backends.iter_mut().filter_map(|draining_backend| draining_backend.end(true)),
-            );
+            ends.extend(removal.backends.iter_mut().filter_map(|backend| backend.end(true)));
             numbers.extend(removal.listeners.iter().map(|listener| listener.before.number));
             numbers.extend(removal.backends.iter().map(DrainingBackend::number));
-            !removal.moments.is_empty()
+            !removal.close_times.is_empty()
         });
         ExpiredDrains { numbers: numbers.into(), ends }
     }
 }
 
 impl DrainingListener {
-    /// The end of its drain, if it has open connections and that is not yet logged.
+    /// Returns the end of its drain, if connections are open and the end is not yet logged.
     fn end(&mut self) -> Option<DrainEnd> {
         let reset = self.before.open();
         let is_new = reset > 0 && !std::mem::replace(&mut self.is_reported, true);
@@ -225,23 +225,23 @@ impl Control {
     }
 }
 
-/// When the connections of what was taken away now are closed. The last moment is behind all dials that
-/// began before it, each of which takes `longest_dial` at most: they may still turn to a backend that is gone.
-fn moments(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
+/// Returns the times at which the connections of listeners and backends removed at `now` are closed. The last time is
+/// after all dials that began before `now`: each takes `longest_dial` at most, and may still pick a removed backend.
+fn close_times(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
     let last_dial = now + longest_dial;
     let deadline = now + drain;
-    let mut moments = VecDeque::from([deadline, deadline + AGAIN]);
+    let mut close_times = VecDeque::from([deadline, deadline + AGAIN]);
     if last_dial > deadline {
-        moments.push_back(last_dial + AGAIN);
+        close_times.push_back(last_dial + AGAIN);
     }
-    moments
+    close_times
 }
 
 fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
     snapshot.pools.values().flat_map(|served| served.pool.backends())
 }
 
-/// The numbers of all listeners and backends of a snapshot, by which their connections are found.
+/// Returns the numbers of all listeners and backends of a snapshot. Connections are found by these numbers.
 fn numbers(snapshot: &Snapshot) -> HashSet<u64> {
     let listeners = snapshot.policies.values().map(|policy| policy.number);
     listeners.chain(backends(snapshot).map(|backend| backend.number())).collect()
@@ -252,15 +252,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_overdue_is_told_again() {
+    fn connections_get_the_order_to_close_twice() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let before = InheritedListener::nothing();
         let number = before.number;
         let gone = DrainingListener { name: "l".into(), before, is_reported: false };
-        let moments = [at(5), at(6)].into();
-        let removal = Removal { moments, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
-        let mut draining = DrainingSet { departures: vec![removal] };
+        let close_times = [at(5), at(6)].into();
+        let removal =
+            Removal { close_times, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
+        let mut draining = DrainingSet { removals: vec![removal] };
         assert!(draining.listener("l").is_some() && draining.listener("m").is_none());
         assert_eq!((draining.next(), &*draining.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
         assert_eq!((draining.next(), &*draining.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));

@@ -1,4 +1,5 @@
-//! What happened of late, and which configuration is in force: the part of the status that looks back.
+//! The last events, and the configuration in force, for the status.
+//!
 //!
 //! The log has the same lines and more. These events are for operators without access to the log.
 
@@ -7,13 +8,13 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// Events that are kept; the oldest make room.
+/// The number of events that are kept. A new event replaces the oldest.
 pub const KEPT_EVENTS: usize = 100;
 
 /// The longest text of an event and of a fault, in bytes.
 const LONGEST_TEXT: usize = 16 * 1024;
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
     /// The start or the end of the process.
@@ -47,14 +48,14 @@ impl EventKind {
     }
 }
 
-/// How much an event matters; the levels of the log.
+/// The severity of an event; the levels of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// As it should be.
+    /// Normal operation.
     Info,
-    /// An operator should look at it.
+    /// An operator should check it.
     Warning,
-    /// Something does not work.
+    /// A part does not work.
     Error,
 }
 
@@ -72,20 +73,20 @@ impl Severity {
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusEvent {
-    /// When it happened.
+    /// The time of the event.
     pub at: SystemTime,
-    /// What it is about.
+    /// The subject.
     pub kind: EventKind,
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
-    /// What happened, as one sentence.
+    /// The event as one sentence.
     pub text: String,
 }
 
 /// The last events. Shared by control and admin.
 #[derive(Debug, Default)]
 pub struct EventLog {
-    /// A lock because admin adds and reads events too; held for one push or one copy.
+    /// A lock, because admin adds and reads events too. It is held for one push or one copy.
     events: Mutex<VecDeque<StatusEvent>>,
 }
 
@@ -101,7 +102,7 @@ impl EventLog {
         events.push_back(StatusEvent { at: SystemTime::now(), kind, severity, text });
     }
 
-    /// The events that are kept, the newest first.
+    /// Returns the events, the newest first.
     pub fn newest_first(&self) -> Vec<StatusEvent> {
         self.lock().iter().rev().cloned().collect()
     }
@@ -112,21 +113,21 @@ impl EventLog {
     }
 }
 
-/// How the last reload ended.
+/// The result of the last reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastReload {
-    /// When it ended.
+    /// The time at which it ended.
     pub at: SystemTime,
-    /// What it changed, or why the running configuration stayed.
+    /// The changes, or the reason why the running configuration stayed.
     pub result: Result<String, String>,
 }
 
-/// Which configuration is in force.
+/// The configuration in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigState {
     /// Its file; `None` if it did not come from one.
     pub file: Option<PathBuf>,
-    /// When it came into force.
+    /// The time at which it came into force.
     pub loaded: SystemTime,
     /// The last reload; `None` if there was none.
     pub last_reload: Option<LastReload>,
@@ -137,7 +138,7 @@ impl ConfigState {
         Self { file: None, loaded, last_reload: None }
     }
 
-    /// Notes a reload that ended now.
+    /// Records a reload that ended now.
     pub(super) fn reloaded(&mut self, result: Result<String, String>) {
         let at = SystemTime::now();
         if result.is_ok() {

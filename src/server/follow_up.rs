@@ -1,5 +1,5 @@
-//! What follows when a backend comes into another state: it is logged, an ejection ends in its time, and
-//! what is open to a backend that is down is closed, if its pool says so.
+//! The consequences of a backend's change of state. The change is logged, an ejection ends in its time, and the
+//! connections of a backend that is down are closed if its pool is configured so.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -18,29 +18,29 @@ use crate::snapshot::{ServedPool, Snapshot};
 use crate::telemetry::{CloseReason, EjectionOutcome};
 use crate::worker::WorkerCommand;
 
-/// What is still to be done about backends.
+/// The work that is still to be done about backends.
 #[derive(Default)]
 pub(super) struct FollowUp {
-    /// When ejections are over, by the backends' numbers. What a reload took away stays until then.
+    /// The times at which ejections are over, by backend number. A backend that a reload removed stays here until then.
     ejected: HashMap<u64, (Instant, Arc<Backend>)>,
-    /// The notices that were given, by the backends' numbers.
+    /// The close notices in force, by backend number.
     notices: HashMap<u64, IssuedNotice>,
-    /// The pace of each pool that closes connections, by its name: all of its backends share it.
+    /// The pace of each pool that closes connections, by pool name. All backends of a pool share it.
     paces: HashMap<Arc<str>, (u32, Arc<ClosePace>)>,
-    /// The pools that were in panic when last looked at, by their names.
+    /// The pools that were in panic at the last review, by name.
     in_panic: HashSet<Arc<str>>,
-    /// The pools that have no backend for new connections, by their names, and since when.
+    /// The pools that have no backend for new connections, by name, and the start of that state.
     without_backend: HashMap<Arc<str>, Instant>,
 }
 
-/// A notice, and the rate that its pool had then.
+/// A notice, and the rate that its pool had at that time.
 struct IssuedNotice {
     rate: u32,
     notice: Arc<CloseNotice>,
 }
 
 impl FollowUp {
-    /// Takes in what a check found.
+    /// Applies the result of a check.
     pub(super) fn apply(&mut self, server: &Server, report: &CheckReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
@@ -54,14 +54,14 @@ impl FollowUp {
         }
     }
 
-    /// Takes in what an agent said.
-    pub(super) fn hear_agent(&mut self, server: &Server, report: &AgentReport) {
+    /// Applies the answer of an agent.
+    pub(super) fn apply_agent(&mut self, server: &Server, report: &AgentReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         for change in served.pool.hear_agent(report, Instant::now()) {
             self.follow(server, served, &report.backend, change);
         }
-        // It may have spoken of its weight alone.
+        // The answer may have changed only the weight, which is no change of state.
         self.review_pool(server, served);
     }
 
@@ -88,7 +88,7 @@ impl FollowUp {
         served.metrics.ejection(outcome);
     }
 
-    /// When the next ejection is over.
+    /// Returns the time at which the next ejection is over.
     pub(super) fn next(&self) -> Option<Instant> {
         self.ejected.values().map(|(until, _)| *until).min()
     }
@@ -106,7 +106,7 @@ impl FollowUp {
         }
     }
 
-    /// Brings everything in line with a pool that has just come into force.
+    /// Updates states, logs and notices for a pool that has just come into force.
     pub(super) fn settle(&mut self, server: &Server, served: &ServedPool) {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
@@ -115,14 +115,14 @@ impl FollowUp {
         self.review_notices(server, served);
     }
 
-    /// A pool may have come into panic or out of it, have lost its last backend or have one again.
+    /// Reviews the panic and the availability of a pool.
     fn review_pool(&mut self, server: &Server, served: &ServedPool) {
-        self.notice_panic(server, served);
-        self.notice_loss(server, served);
+        self.review_panic(server, served);
+        self.log_availability(server, served);
     }
 
     /// Logs once that a pool has no backend for new connections, and once that it has one again.
-    fn notice_loss(&mut self, server: &Server, served: &ServedPool) {
+    fn log_availability(&mut self, server: &Server, served: &ServedPool) {
         if is_undiscovered(served) {
             return;
         }
@@ -147,16 +147,17 @@ impl FollowUp {
         }
     }
 
-    /// A pool may have changed what it does about backends that are down. Notices to the connections of
-    /// those that are gone stay until their drain is over.
+    /// Updates the notices of a pool: its reaction to backends that are down may have changed. Notices to the
+    /// connections of removed backends stay until their drain is over.
     fn review_notices(&mut self, server: &Server, served: &ServedPool) {
         for backend in served.pool.backends() {
             self.review_notice(server, served, backend);
         }
     }
 
-    /// In panic clients are sent to backends that are down, and must not be closed there.
-    fn notice_panic(&mut self, server: &Server, served: &ServedPool) {
+    /// Updates the panic state of a pool. In panic, clients are sent to backends that are down, and must not be closed
+    /// there.
+    fn review_panic(&mut self, server: &Server, served: &ServedPool) {
         let (pool, is_panic) = (&served.pool.spec().name, served.pool.is_in_panic());
         if self.in_panic.contains(pool) == is_panic {
             return;
@@ -176,7 +177,7 @@ impl FollowUp {
         self.without_backend.retain(|pool, _| snapshot.pools.contains_key(pool));
     }
 
-    /// Forgets what is gone for good.
+    /// Withdraws the notices of backends that are removed for good.
     pub(super) fn forget(&mut self, numbers: &[u64]) {
         for number in numbers {
             self.withdraw(*number);
@@ -192,7 +193,7 @@ impl FollowUp {
         self.review_notice(server, served, backend);
     }
 
-    /// If the backend is down and its pool closes what is open then, begins with that; if not, ends it.
+    /// Starts to close the connections of a backend if it is down and its pool is configured so. Otherwise ends that.
     fn review_notice(&mut self, server: &Server, served: &ServedPool, backend: &Backend) {
         let rate = close_rate(served, backend);
         if self.notices.get(&backend.number()).map(|given| given.rate) == rate {
@@ -204,7 +205,7 @@ impl FollowUp {
         let notice = CloseNotice::new(backend.number(), CloseReason::BackendDown, pace);
         let (pool, open) = (backend.pool(), backend.active());
         if open > 0 {
-            tracing::info!(%pool, backend = %backend.name(), open, rate, "closing what is open to a backend");
+            tracing::info!(%pool, backend = %backend.name(), open, rate, "closing the connections of a backend");
         }
         for worker in &server.workers {
             worker.order(WorkerCommand::CloseInTurn(Arc::clone(&notice)));
@@ -227,7 +228,7 @@ impl FollowUp {
     }
 }
 
-/// Whether a pool has no backends yet because a source of them has not answered for the first time.
+/// Returns true if a pool has no backends yet, because one of its sources has not answered for the first time.
 fn is_undiscovered(served: &ServedPool) -> bool {
     let is_new = |source: &Arc<Discovery>| source.succeeded().is_none() && source.failures() == 0;
     !served.pool.spec().discover.is_empty()
@@ -235,7 +236,7 @@ fn is_undiscovered(served: &ServedPool) -> bool {
         && (served.discovery.is_empty() || served.discovery.iter().any(is_new))
 }
 
-/// How many connections of a backend are to be closed a second, if any are.
+/// Returns the number of a backend's connections to close in a second, or `None` if they stay.
 fn close_rate(served: &ServedPool, backend: &Backend) -> Option<u32> {
     match served.pool.spec().on_down {
         OnDown::Close { rate } if backend.state() == BackendState::Down && !served.pool.is_in_panic() => {

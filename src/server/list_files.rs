@@ -1,4 +1,4 @@
-//! Files with the entries of lists, followed while the process runs: a change swaps the entries of one list and
+//! Follows the files with the entries of lists while the process runs. A change replaces the entries of one list and
 //! nothing else.
 
 use std::collections::BTreeMap;
@@ -15,16 +15,16 @@ use crate::config::{Code, Config, Faults, ListReader};
 use crate::snapshot::access::FileEntries;
 use crate::sys::watch::{FileWatch, LookResult};
 
-/// Reports that may wait; then the tasks wait. Each may hold a set of megabytes.
+/// The reports that may wait. If there are more, the tasks wait. Each report may hold a set of megabytes.
 const REPORTS: usize = 4;
 
-/// What a task read.
+/// The result of one read of a list file.
 pub(super) struct ListReport {
     pub(super) reader: ListReader,
     read: Result<Arc<FileEntries>, Faults>,
 }
 
-/// The files of all lists. Their tasks end with it; they only send, control alone applies.
+/// The followed files of all lists. Their tasks end when it is dropped. They only send; control alone applies.
 pub(super) struct ListFiles {
     followed: BTreeMap<Arc<str>, ListFollower>,
     reports: mpsc::Receiver<ListReport>,
@@ -34,7 +34,7 @@ pub(super) struct ListFiles {
 struct ListFollower {
     reader: ListReader,
     task: AbortHandle,
-    /// Whether the last reload found it as it was.
+    /// True if the last reload found the file unchanged.
     is_kept: bool,
 }
 
@@ -45,7 +45,7 @@ impl Drop for ListFollower {
 }
 
 impl ListFiles {
-    /// None yet.
+    /// Starts without files.
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
         Self { followed: BTreeMap::new(), reports, report_to }
@@ -69,18 +69,20 @@ impl ListFiles {
         }
     }
 
-    /// Whether the list has the same file as before the last reload, which did not put the file in force again.
+    /// Returns true if the list has the same file as before the last reload, which did not put the file in force again.
     pub(super) fn is_kept(&self, list: &str) -> bool {
         self.followed.get(list).is_some_and(|following| following.is_kept)
     }
 
-    /// The next report.
+    /// Waits for the next report.
+    ///
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    ///
+    /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> ListReport {
-        // It never ends, as one sender is here.
+        // `self` has a sender, so the channel never ends.
         match self.reports.recv().await {
             Some(report) => report,
             None => std::future::pending().await,
@@ -88,13 +90,14 @@ impl ListFiles {
     }
 }
 
-/// Lets go of what was read with a configuration, once its lists have it: a later change would leave it behind.
+/// Drops the entries that were read with a configuration, once its lists have them. A later change would make them
+/// stale.
 pub(super) fn forget_read(config: &mut Config) {
     config.lists.iter_mut().filter_map(|list| list.file.as_mut()).for_each(|file| file.read = None);
 }
 
-/// Drops the entries that a reload read from files that are followed already. Such a file may be half written at the
-/// moment of the reload, and half a list is valid. The task that follows the file reads it when it is whole.
+/// Drops the entries that a reload read from files that are followed already. Such a file may be half written at that
+/// moment, and half a list is valid. The task that follows the file reads it when it is whole.
 pub(super) fn leave_followed(new: &mut Config, running: &Config) {
     for list in &mut new.lists {
         let Some(file) = &mut list.file else { continue };
@@ -105,7 +108,7 @@ pub(super) fn leave_followed(new: &mut Config, running: &Config) {
     }
 }
 
-/// Reads the file whenever it changes, for ever. It may have changed since the configuration was read.
+/// Reads the file whenever it changes, without end. It may have changed since the configuration was read.
 async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
     let mut watch = FileWatch::of_known(Arc::clone(&reader.source().path));
     loop {
@@ -120,8 +123,8 @@ async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
 }
 
 impl Control {
-    /// Takes in what was read: other entries come into force at once, for new connections; of a broken file
-    /// nothing does. A report may be of a list that is gone, or has another file now: then it is passed over.
+    /// Applies a report: new entries come into force at once, for new connections. The entries of a broken file are not
+    /// used. A report of a list that is gone or has another file now is ignored.
     pub(super) fn list_read(&mut self, ListReport { reader, read }: ListReport) {
         let snapshot = self.server.view.snapshot.load();
         let name = reader.list();
@@ -169,7 +172,7 @@ impl Control {
         }
     }
 
-    /// Forgets what was added to lists for a time that is over.
+    /// Removes expired additions from the lists.
     pub(super) fn sweep_lists(&self) {
         let snapshot = self.server.view.snapshot.load();
         let now = Instant::now();

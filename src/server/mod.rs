@@ -1,8 +1,8 @@
 //! The life of the process: start, signals, reload, stop.
 //!
-//! [`Server::start`] binds and starts everything or nothing; [`Server::run`] is the control loop, on a
-//! thread and runtime of its own, so that no check, scrape or reload delays a byte. It alone applies
-//! changes: what checks found, new configurations, the end.
+//! [`Server::start`] binds and starts everything or nothing. [`Server::run`] is the control loop. It has a thread and a
+//! runtime of its own, so that no check, scrape or reload delays a byte. It alone applies changes: the results of
+//! checks, new configurations, the stop.
 
 mod access_log;
 mod agents;
@@ -72,10 +72,10 @@ use draining::DrainingSet;
 use sockets::{SocketPlan, Sockets, bind_missing};
 use view::ControlRequest;
 
-/// Sightings of failing backends that may wait; more are lost, and come again while clients fail.
-const SIGHTINGS: usize = 1024;
+/// The failure reports that may wait. More are lost, and are sent again while clients fail.
+const FAILURE_REPORTS: usize = 1024;
 
-/// Why the server could not start. Nothing stays bound.
+/// The reason why the server could not start. Nothing stays bound.
 #[derive(Debug, thiserror::Error)]
 pub enum StartFault {
     /// An address cannot be bound.
@@ -92,11 +92,11 @@ pub enum StartFault {
     AccessLog {
         /// Its destination as configured.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// Connections cannot come from where a pool says.
+    /// Connections cannot come from the source address of a pool.
     #[error(transparent)]
     Source(#[from] SourceFault),
     /// A backend leads back to its own pool.
@@ -107,9 +107,9 @@ pub enum StartFault {
         "the process may open {limit} descriptors and needs {least} to serve one connection, a socket for each worker, port and family among them; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers` or the number of ports"
     )]
     FewDescriptors {
-        /// Those that it may open.
+        /// The descriptors that it may open.
         limit: u64,
-        /// Those that it needs.
+        /// The descriptors that it needs.
         least: u64,
     },
     /// A thread or a runtime could not be started.
@@ -119,15 +119,15 @@ pub enum StartFault {
 
 /// A server whose addresses are bound; [`Server::run`] lets clients in.
 pub struct Server {
-    /// What is in force; where a reload cannot change something, what was there at the start.
-    /// The threads that compare and build share it.
+    /// The configuration in force. A key that a reload cannot change has the value of the start. The threads that
+    /// compare and build share it.
     config: Arc<Config>,
     descriptors: Descriptors,
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
-    /// The sockets of the start, bound but not yet given to the workers: the control loop is to run first, and
-    /// backends are to be found. Clients that connect meanwhile wait in the kernel's queue.
+    /// The sockets of the start, bound but not yet given to the workers: the control loop must run first, and the
+    /// backends must be found. Clients that connect meanwhile wait in the kernel's queue.
     held: Option<SocketPlan>,
     workers: Vec<Worker>,
     remote: ServerHandle,
@@ -141,7 +141,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// What could not be bound, opened or started.
+    /// If an address cannot be bound, a file cannot be opened, or a thread cannot be started.
     pub fn start(mut config: Config) -> Result<Self, StartFault> {
         self_connect::learn();
         source::try_sources(&config)?;
@@ -187,8 +187,8 @@ impl Server {
         view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (migration_senders, migrations) = MigrationSenders::new(config.workers);
-        let (tell_sightings, failure_reports) = mpsc::channel(SIGHTINGS);
-        let supplies = WorkerResources {
+        let (failure_sender, failure_reports) = mpsc::channel(FAILURE_REPORTS);
+        let resources = WorkerResources {
             snapshot: Arc::clone(&snapshot),
             bounds: Arc::clone(&bounds),
             access_log: access_log.clone(),
@@ -196,12 +196,12 @@ impl Server {
             pipes: descriptors.pipes_of_a_worker(),
             migration_senders,
             loads: Loads::new(config.workers),
-            failure_reports: tell_sightings,
+            failure_reports: failure_sender,
         };
         let workers = migrations
             .into_iter()
             .enumerate()
-            .map(|(number, migrations)| Worker::start(number, supplies.clone(), migrations))
+            .map(|(number, migrations)| Worker::start(number, resources.clone(), migrations))
             .collect::<io::Result<Vec<_>>>()?;
         let started = SystemTime::now();
         let view = Arc::new(View {

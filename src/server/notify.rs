@@ -1,7 +1,8 @@
-//! Notifications to the service manager (systemd): ready, reloading, stopping, and that every worker is alive.
+//! Sends notifications to the service manager (systemd): ready, reloading, stopping, and that every worker is alive.
+//!
 //!
 //! A send never waits: the manager may be busy, with the queue of its socket full. A stage that could not be sent is
-//! sent again until the manager takes it or a later stage replaces it; the watchdog is fed again at its next beat.
+//! sent again until the manager takes it or a later stage replaces it. The watchdog is fed again at its next beat.
 
 use std::collections::{HashMap, VecDeque};
 use std::env;
@@ -19,20 +20,20 @@ use crate::live::TICK;
 use crate::telemetry::Counter;
 use crate::worker::Worker;
 
-/// Time until a stage is sent again to a manager whose queue is full. Nothing reports that the queue has room.
+/// The time until a stage is sent again to a manager whose queue is full. Nothing reports that the queue has room.
 const RETRY_FULL: Duration = Duration::from_millis(100);
 
-/// Time until a stage is sent again after any other error: the socket may be gone for good.
+/// The time until a stage is sent again after any other error: the socket may be gone for good.
 const RETRY_FAILED: Duration = Duration::from_secs(5);
 
-/// The state of the process, as the manager must know it.
+/// The state of the process that is sent to the manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceStage {
-    /// It serves, or goes on to serve after a reload.
+    /// The process serves, or serves again after a reload.
     Ready,
     /// A reload begins.
     Reloading,
-    /// It stops.
+    /// The process stops.
     Stopping,
 }
 
@@ -50,15 +51,15 @@ impl ServiceStage {
     }
 }
 
-/// The way to the service manager.
+/// The sender to the service manager.
 struct Notifier {
-    /// `None` where no manager asks for notifications.
+    /// The socket of the manager; `None` if no manager requires notifications.
     manager: Option<SocketAddr>,
     /// Stages to send, in order: at most a start, a reload with its end, and the stop.
     pending: VecDeque<(ServiceStage, String)>,
-    /// When to send them again.
+    /// The time at which they are sent again.
     retry: Option<Instant>,
-    /// The last send failed, and the log says so.
+    /// True if the last send failed. The log has this already.
     is_failing: bool,
     failures: Counter,
 }
@@ -86,14 +87,14 @@ impl Notifier {
             && let Some(before) =
                 self.pending.iter().position(|(pending, _)| *pending == ServiceStage::Reloading)
         {
-            // The manager has not got the reload before this one, and needs to get only the last one.
+            // The manager did not get the earlier reload, and needs only the last one.
             self.pending.truncate(before);
         }
         self.pending.push_back((stage, stage.text()));
         self.send_pending();
     }
 
-    /// Sends what is pending, in order, until the manager takes no more.
+    /// Sends the pending stages, in order, until the manager takes no more.
     fn send_pending(&mut self) {
         self.retry = None;
         while let Some((_, text)) = self.pending.front() {
@@ -107,7 +108,7 @@ impl Notifier {
         }
     }
 
-    /// Feeds the watchdog, unless a stage waits that must come first.
+    /// Feeds the watchdog, unless a stage waits that must be sent first.
     fn feed_watchdog(&mut self) {
         self.send_pending();
         if self.manager.is_none() || !self.pending.is_empty() {
@@ -119,7 +120,7 @@ impl Notifier {
         }
     }
 
-    /// Sends one message, or fails at once. A socket for each: the manager may have made a new one.
+    /// Sends one message, or fails at once. Each message has a new socket, because the manager may have made a new one.
     fn send(&self, text: &str) -> io::Result<()> {
         let Some(manager) = &self.manager else { return Ok(()) };
         let socket = UnixDatagram::unbound()?;
@@ -145,7 +146,7 @@ impl Notifier {
     }
 }
 
-/// The address that NOTIFY_SOCKET names: a path, or a name without a file after `@`.
+/// Returns the address in NOTIFY_SOCKET: a path, or a name without a file after `@`.
 fn address(name: &OsStr) -> io::Result<SocketAddr> {
     match name.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -154,16 +155,16 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
     }
 }
 
-/// The notifications of the control loop, and the watchdog that the manager asks for by WATCHDOG_USEC.
+/// The notifications of the control loop, and the watchdog that the manager requires by WATCHDOG_USEC.
 pub(super) struct Watchdog {
     notifier: Notifier,
     interval: Option<Interval>,
-    /// The interval is over, and the watchdog is not yet fed.
+    /// True if the interval is over and the watchdog is not yet fed.
     is_due: bool,
-    /// The beats heard last, by the workers' numbers: in a drain they end one after the other.
+    /// The beats at the last comparison, by worker number. In a drain the workers end one after the other.
     beats: HashMap<usize, u64>,
-    /// When they were heard.
-    heard: Instant,
+    /// The time of the last comparison.
+    compared_at: Instant,
 }
 
 impl Watchdog {
@@ -175,7 +176,7 @@ impl Watchdog {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Self { notifier, interval, is_due: false, beats: HashMap::new(), heard: Instant::now() }
+        Self { notifier, interval, is_due: false, beats: HashMap::new(), compared_at: Instant::now() }
     }
 
     /// Notifies the manager of a stage; does nothing without a manager. Never waits.
@@ -187,7 +188,7 @@ impl Watchdog {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    /// Nothing is lost if the future is dropped.
     pub(super) async fn due(&mut self) {
         let tick = async {
             match &mut self.interval {
@@ -207,27 +208,27 @@ impl Watchdog {
         }
     }
 
-    /// Sends pending stages, and feeds the watchdog if that is due and every worker has moved since the last time.
+    /// Sends pending stages. Feeds the watchdog if that is due and every worker has moved since the last comparison.
     ///
-    /// A worker beats once in a [`TICK`], so a watchdog that is asked more often is answered by what was
-    /// heard last.
+    ///
+    /// A worker beats once in a [`TICK`], so a watchdog with a shorter interval is fed on the last comparison.
     pub(super) fn beat(&mut self, workers: &[Worker]) {
         if !std::mem::take(&mut self.is_due) {
             return self.notifier.send_pending();
         }
-        if self.heard.elapsed() < 2 * TICK {
+        if self.compared_at.elapsed() < 2 * TICK {
             return self.notifier.feed_watchdog();
         }
         let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
         match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
             Some((worker, _)) => {
-                tracing::error!(worker, "a worker does not move; the watchdog is not fed");
+                tracing::error!(worker, "a worker does not respond; the watchdog is not fed");
                 self.notifier.send_pending();
             }
             None => self.notifier.feed_watchdog(),
         }
         self.beats = beats;
-        self.heard = Instant::now();
+        self.compared_at = Instant::now();
     }
 }
 
@@ -237,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// A manager at a socket of its own.
+    /// A manager with a socket of its own.
     struct Manager {
         socket: UnixDatagram,
         path: PathBuf,
@@ -255,7 +256,7 @@ mod tests {
             Notifier::new(Some(self.path.as_os_str()), Counter::noop())
         }
 
-        /// Sends until the queue takes no more; returns how many it took.
+        /// Sends until the queue takes no more. Returns the number of messages that it took.
         fn fill(&self) -> usize {
             let other = UnixDatagram::unbound().unwrap();
             other.set_nonblocking(true).unwrap();
@@ -264,7 +265,7 @@ mod tests {
             taken
         }
 
-        /// What waits in the queue, the first lines alone.
+        /// Returns the first line of each message in the queue.
         fn read(&self) -> Vec<String> {
             let mut buffer = [0; 4096];
             let next = || {
@@ -308,10 +309,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_says_when_it_began() {
+    fn a_reload_has_the_time_of_its_start() {
         let text = ServiceStage::Reloading.text();
-        let moment =
-            text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the moment stands behind the stage");
+        let moment = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").expect("the time follows the stage");
         assert!(moment.parse::<u64>().unwrap() > 0);
     }
 
@@ -336,8 +336,8 @@ mod tests {
         for wrong in ["vsock:2:1234", "relative", ""] {
             assert!(address(OsStr::new(wrong)).is_err(), "{wrong}");
         }
-        let mut nobody = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
-        nobody.stage(ServiceStage::Ready);
-        assert!(nobody.pending.is_empty());
+        let mut unnotified = Notifier::new(Some(OsStr::new("relative")), Counter::noop());
+        unnotified.stage(ServiceStage::Ready);
+        assert!(unnotified.pending.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What comes before a hello, from its spec to what lives.
+//! Builds the policies of the messages before a hello from their specs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy, Open
 use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
-/// Builds a front; `place` finds a pool's place by its name.
+/// Builds the policy of an opening. `pool_slot` returns the slot of a pool.
 pub(super) fn front(
     spec: &OpeningSpec,
-    place: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+    pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
 ) -> Result<OpeningPolicy, BuildFault> {
     let to = |pool: &Arc<str>, route: &str| {
         Ok(RouteTarget {
             route: route.into(),
-            action: Action::Pool(place(pool)?),
+            action: Action::Pool(pool_slot(pool)?),
             limits: None,
             counts: None,
         })

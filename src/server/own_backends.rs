@@ -1,4 +1,4 @@
-//! Refuses backends that lead back to their own pools, with the addresses that this host has.
+//! Refuses backends that lead back to their own pools. It uses the addresses of this host.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::pool::{NameOrigin, PoolSpec};
 use crate::sys::Address;
 use crate::sys::address::of_this_host;
 
-/// A configuration with a certain cycle.
+/// The fault of a configuration in which a backend leads back to its own pool for certain.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would take this way again and again \
@@ -19,7 +19,7 @@ use crate::sys::address::of_this_host;
 pub struct CycleFault {
     /// The pool.
     pool: Arc<str>,
-    /// The way back to the pool.
+    /// The path back to the pool.
     cycle: Cycle,
 }
 
@@ -27,7 +27,7 @@ pub struct CycleFault {
 ///
 /// # Errors
 ///
-/// The first of them.
+/// The first such backend.
 pub(super) fn refuse_cycles(config: &Config) -> Result<(), CycleFault> {
     let host = host();
     let graph = Graph::new(&config.listeners, &config.pools, &host);

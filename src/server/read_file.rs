@@ -1,8 +1,8 @@
-//! Reads the configuration's file for a reload and binds its new listeners, beside the control loop, which goes on
-//! meanwhile. At most one such call is under way, even if several reloads are requested while a file system does not
-//! answer.
+//! Reads the configuration file for a reload and binds its new listeners, while the control loop goes on. At most one
+//! such call runs, even if several reloads are requested while a file system does not answer.
 //!
-//! Reports of the tasks that follow files of lists and routes wait until the reload is over: they are newer than the
+//!
+//! Reports of the tasks that follow list and route files wait until the reload is over: they are newer than the
 //! contents that the reload read.
 
 use std::future::Future;
@@ -24,9 +24,9 @@ use super::tentative::wait_for_addresses;
 use super::view::ControlRequest;
 use crate::config::{self, Config};
 
-/// How long a reload waits for a file system. Millions of lines take a fraction of it, so after this time a file system
-/// hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The time that a reload waits for a file system. Millions of lines take a fraction of it, so a file system that takes
+/// longer hangs.
+const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Reloads the file, or leaves everything as it is.
@@ -37,7 +37,7 @@ impl Control {
         };
         self.watchdog.notify(ServiceStage::Reloading);
         let began = Instant::now();
-        // Elsewhere than on this thread: a list of millions takes seconds, and admin is asked here.
+        // A blocking thread reads the file: a list of millions takes seconds, and this thread serves admin.
         let read = match self.begin_wait() {
             None => Err(ReloadFault::StillWaiting),
             Some(waiting) => self.wait_for(read_and_settle(waiting, path)).await.and_then(|read| read),
@@ -51,8 +51,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// What could not be bound; that a file system does not answer; `Stopping` if the process is to end: the event for
-    /// that is the next one.
+    /// The fault of an address that cannot be bound; `NoAnswer` if a file system does not answer; `Stopping` if the
+    /// process is to end. The event for that is then the next one.
     pub(super) async fn bind(&mut self, config: &Config) -> Result<SocketPlan, ReloadFault> {
         let missing = self.server.sockets.missing(config);
         let mut fresh = NewSockets::new();
@@ -79,26 +79,26 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// `NoAnswer`, or `Stopping` if the process is to end: the event for that is the next one.
+    /// `NoAnswer`, or `Stopping` if the process is to end. The event for that is then the next one.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ReloadFault> {
         let mut work = pin!(work);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FILE_SYSTEM_TIMEOUT;
         loop {
             let event = tokio::select! {
                 done = &mut work => return Ok(done),
-                // The thread of the work waits on; nothing else does.
+                // The thread of the work still waits; nothing else does.
                 () = sleep_until(deadline.into()) => return Err(ReloadFault::NoAnswer),
-                event = self.hear() => event,
+                event = self.receive() => event,
             };
-            if self.meanwhile(event) {
+            if self.handle_while_waiting(event) {
                 return Err(ReloadFault::Stopping);
             }
         }
     }
 
-    /// Handles an event that comes while the control loop waits: it is handled at once if possible, or else postponed.
-    /// Returns `true` if the process is about to end; the event for that is the next one.
-    pub(super) fn meanwhile(&mut self, event: ControlEvent) -> bool {
+    /// Handles an event that arrives while the control loop waits: at once if possible, or else later. Returns `true`
+    /// if the process is about to end. The event for that is then the next one.
+    pub(super) fn handle_while_waiting(&mut self, event: ControlEvent) -> bool {
         match event {
             ControlEvent::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),
             ControlEvent::Signal(kind) if ends(kind) => {
@@ -132,7 +132,7 @@ impl Control {
         self.postponed.push_back(report);
     }
 
-    /// The file may have changed since it was opened. Once more is enough, however often that is said.
+    /// Postpones one more reload: the file may have changed since it was opened. Several requests need only one.
     fn reload_again(&mut self) {
         let is_hangup = |event: &ControlEvent| matches!(event, ControlEvent::Signal(kind) if *kind == SignalKind::hangup());
         if !self.postponed.iter().any(is_hangup) {
@@ -141,14 +141,14 @@ impl Control {
     }
 }
 
-/// Reads the file on another thread, and waits for addresses of it that the kernel still checks.
+/// Reads the file on another thread, and waits for the addresses in it that the kernel still checks.
 async fn read_and_settle(waiting: Arc<()>, path: PathBuf) -> Result<Config, ReloadFault> {
     let config = blocking(waiting, move || read(&path)).await?;
     wait_for_addresses(&config).await;
     Ok(config)
 }
 
-/// Does the work on a blocking thread. `waiting` lives as long as that thread works.
+/// Does the work on a blocking thread. `waiting` is dropped when the work is done.
 async fn blocking<T: Send + 'static>(waiting: Arc<()>, work: impl FnOnce() -> T + Send + 'static) -> T {
     let work = move || {
         let _until_the_end = waiting;

@@ -1,4 +1,4 @@
-//! Why a reload fails.
+//! The faults of a reload.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::config::Faults;
 use crate::listener::BindFault;
 use crate::sys::landlock;
 
-/// Why a reload did not happen; the running configuration stays.
+/// The reason why a reload did not happen. The running configuration stays.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadFault {
     /// A new address cannot be bound.
@@ -18,7 +18,7 @@ pub enum ReloadFault {
     /// The configuration cannot be built.
     #[error(transparent)]
     Build(#[from] BuildFault),
-    /// Connections cannot come from where a pool says.
+    /// Connections cannot come from the source address of a pool.
     #[error(transparent)]
     Source(#[from] SourceFault),
     /// A backend leads back to its own pool.
@@ -29,7 +29,7 @@ pub enum ReloadFault {
     AccessLog {
         /// Its destination as configured.
         path: String,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
@@ -38,12 +38,12 @@ pub enum ReloadFault {
         "the process may open {limit} descriptors, and the listeners need {least}: each worker has a socket for each port and family; raise the hard limit of open files (LimitNOFILE= of a unit, --ulimit nofile of a container), or write fewer ports"
     )]
     FewDescriptors {
-        /// Those that it may open.
+        /// The descriptors that it may open.
         limit: u64,
-        /// Those that it needs.
+        /// The descriptors that it needs.
         least: u64,
     },
-    /// The file is not good.
+    /// The file has faults.
     #[error("the configuration has faults:\n{0}")]
     File(Faults),
     /// A file system did not answer for a minute.
@@ -62,7 +62,7 @@ pub enum ReloadFault {
 }
 
 impl ReloadFault {
-    /// Returns the fault in one line: of a file with faults the first one, and the number of the others.
+    /// Returns the fault in one line. For a file with faults: the first fault, and the number of the others.
     pub(super) fn brief(&self) -> String {
         match self {
             Self::File(faults) => match &*faults.diagnostics() {

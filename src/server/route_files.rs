@@ -1,5 +1,4 @@
-//! Files with routes, followed while the process runs: a change rebuilds the routes of one listener and nothing
-//! else.
+//! Follows the files with routes while the process runs. A change rebuilds the routes of one listener and nothing else.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -18,18 +17,18 @@ use crate::snapshot::{Policy, RouteSpec, Snapshot};
 use crate::sys::watch::{FileWatch, LookResult};
 use crate::telemetry::Metrics;
 
-/// Reports that may wait; then the tasks wait.
+/// The reports that may wait. If there are more, the tasks wait.
 const REPORTS: usize = 16;
 
-/// What a task read.
+/// The result of one read of a routes file.
 pub(super) struct RoutesReport {
     pub(super) listener: Arc<str>,
-    /// The task's own number: a report may outlive its task.
+    /// The number of the task. A report may arrive after its task has ended.
     number: u64,
     read: Result<Deferred<Vec<RouteSpec>>, Faults>,
 }
 
-/// The files of all listeners. Their tasks end with it; they only send, control alone applies.
+/// The followed files of all listeners. Their tasks end when it is dropped. They only send; control alone applies.
 pub(super) struct RouteFiles {
     followed: BTreeMap<Arc<str>, RoutesFollower>,
     next: u64,
@@ -50,7 +49,7 @@ impl Drop for RoutesFollower {
 }
 
 impl RouteFiles {
-    /// None yet.
+    /// Starts without files.
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
         Self { followed: BTreeMap::new(), next: 0, reports, report_to }
@@ -74,14 +73,16 @@ impl RouteFiles {
         RoutesFollower { number, reader, task }
     }
 
-    /// The next report.
+    /// Waits for the next report.
+    ///
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    ///
+    /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> RoutesReport {
         loop {
-            // It never ends, as one sender is here.
+            // `self` has a sender, so the channel never ends.
             let Some(report) = self.reports.recv().await else { return std::future::pending().await };
             if self.followed.get(&report.listener).is_some_and(|following| following.number == report.number)
             {
@@ -95,7 +96,7 @@ impl RouteFiles {
     }
 }
 
-/// Reads the file whenever it changes, for ever. It may have changed since the configuration was read.
+/// Reads the file whenever it changes, without end. It may have changed since the configuration was read.
 async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<RoutesReport>) {
     let mut watch = FileWatch::of_known(Arc::clone(reader.path()));
     loop {
@@ -110,8 +111,8 @@ async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<Route
 }
 
 impl Control {
-    /// Takes in what was read: other routes come into force at once, for new connections; of a broken file
-    /// nothing does.
+    /// Applies a report: new routes come into force at once, for new connections. The routes of a broken file are not
+    /// used.
     pub(super) async fn routes_read(&mut self, report: RoutesReport) {
         let listener = report.listener;
         let metrics = self.server.view.metrics.listener(&listener);
@@ -142,8 +143,8 @@ impl Control {
             written: reader.written().len(),
             read,
         };
-        // `None`: the process is to end, and the routes stay.
-        let Some(rebuilt) = self.beside(move || work.build()).await else { return };
+        // The result is `None` if the process is to end. The routes stay.
+        let Some(rebuilt) = self.run_beside(move || work.build()).await else { return };
         let server = &mut self.server;
         match rebuilt {
             Ok(None) => return,
@@ -156,7 +157,7 @@ impl Control {
                 if let Some(own) = specs.iter_mut().find(|spec| spec.name == listener) {
                     reclaim::free_later(std::mem::replace(own, spec));
                 }
-                // They may be the first that hold whom they refuse.
+                // The new routes may be the first with a tarpit, which needs descriptors.
                 server.bound(&server.config);
                 tracing::info!(%listener, routes, "the routes were read again");
                 let text = format!("the routes of listener {listener} were read again: {routes} routes");
@@ -173,10 +174,10 @@ impl Control {
     }
 }
 
-/// The warnings about routes that are logged at one change.
+/// The number of warnings about routes that are logged at one change.
 const WARNED: usize = 10;
 
-/// Logs and notes what new routes leave to wider ones.
+/// Logs the warnings about new routes that never match, and adds an event.
 fn warn(listener: &Arc<str>, warnings: &[Diagnostic], events: &EventLog) {
     let Some(first) = warnings.first() else { return };
     for warning in warnings.iter().take(WARNED) {
@@ -200,7 +201,7 @@ fn warn(listener: &Arc<str>, warnings: &[Diagnostic], events: &EventLog) {
 struct Rebuilt {
     spec: ListenerSpec,
     policy: Policy,
-    /// What these routes leave to wider ones, and those before did not.
+    /// The warnings of the new routes that the old routes did not have.
     warnings: Vec<Diagnostic>,
 }
 
@@ -210,14 +211,14 @@ struct Rebuild {
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     listener: Arc<str>,
-    /// The number of routes, at the front, that do not come from the file.
+    /// The number of routes, at the start of the list, that do not come from the file.
     written: usize,
     read: Deferred<Vec<RouteSpec>>,
 }
 
 impl Rebuild {
-    /// Returns the listener with the new routes, and its policy, or `None` if no route is different or the listener is
-    /// gone.
+    /// Returns the listener with the new routes, and its policy. Returns `None` if no route is different or the
+    /// listener is gone.
     fn build(self) -> Result<Option<Rebuilt>, BuildFault> {
         let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);
         let Some(spec) = spec else { return Ok(None) };

@@ -27,7 +27,7 @@ use super::own_backends::refuse_cycles;
 use super::reload::ReloadFault;
 use super::route_files::{RouteFiles, RoutesReport};
 use super::saturation::SaturationWatch;
-use super::signals::{EarlySignals, SignalStreams, answer_foreign, any_signal};
+use super::signals::{EarlySignals, SignalStreams, any_signal, log_unused_signal};
 use super::source::try_sources;
 use super::standing::StandingKind;
 use super::view::ControlRequest;
@@ -45,58 +45,58 @@ use crate::worker::WorkerCommand;
 /// Time between two upkeeps of the histograms, which hold every sample until then.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Reports of checks that may wait; then the checks wait.
+/// The reports of checks that may wait. If there are more, the checks wait.
 const REPORTS: usize = 1024;
 
-/// How long connections may take to close once they were told to.
+/// The time that connections may take to close after the workers got the order to close them.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// How long the workers may take to close the sockets that a reload took away; they need no more than
-/// their turn of other work.
-const UNLISTENING: Duration = Duration::from_secs(1);
+/// The time that the workers may take to close the sockets that a reload removed. They close them after the work that
+/// they are at.
+const SOCKETS_CLOSING: Duration = Duration::from_secs(1);
 
-/// How long what blocks a thread of the runtime may take to end with it: the reading of a file, on a file system
-/// that does not answer for ever. Nothing depends on what such a thread would still read.
+/// The time that the blocking threads of the runtime may take to end with it. Such a thread reads a file, perhaps on a
+/// file system that never answers. Nothing depends on the result.
 const LAST_READS: Duration = Duration::from_secs(1);
 
-/// The most blocking threads beside the control loop: for files, and for pages of admin that take a while. A
-/// configuration names fewer files than this. Each file holds at most one thread (`sys/file_call.rs`), a reload holds
-/// one more, and so does each of the few connections of admin. So files that hang take no thread from others. A thread
-/// is started when it is needed, and ends after 10 s without work.
+/// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration names
+/// fewer files than this. Each file holds at most one thread (`sys/file_call.rs`), a reload holds one more, and so does
+/// each of the few connections of admin. So files that hang take no thread from others. A thread is started when it is
+/// needed, and ends after 10 s without work.
 const BLOCKING_THREADS: usize = 16 * 1024;
 
-/// How long the access log may take to write what is queued when the process ends, also for destinations that a reload
-/// took away shortly before.
+/// The time that the access log may take to write its queue when the process ends. It also holds for destinations that
+/// a reload removed shortly before.
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
-/// Whether signals are obeyed.
+/// The signals of the process: handled or ignored.
 #[derive(Debug)]
 pub enum Signals {
-    /// They are somebody else's.
+    /// Another part of the program handles them.
     Ignore,
     /// SIGTERM and SIGINT drain, SIGHUP reloads the file, SIGUSR1 opens the access log again.
     Obey {
         /// The signals that were caught while the program started.
         early: EarlySignals,
-        /// The file that SIGHUP reads; `None` when there is none.
+        /// The file that SIGHUP reads; `None` if there is none.
         file: Option<PathBuf>,
         /// The program's own log, which a reload changes; `None` if another part of the program set it up.
         log: Option<LogControl>,
     },
 }
 
-/// What the control loop wakes for.
+/// An event that wakes the control loop.
 pub(super) enum ControlEvent {
     Request(ControlRequest),
     Report(CheckReport),
     Agent(AgentReport),
-    Sighting(FailureReport),
+    Failures(FailureReport),
     EjectionOver,
     Discovered(DiscoveryReport),
     Routes(RoutesReport),
     List(ListReport),
     Signal(SignalKind),
-    /// By its place in the list, from which it is taken once it has ended.
+    /// A worker has ended. It is named by its index in the list of workers, and must be removed from the list.
     Worker(usize, io::Result<()>),
     Upkeep,
     Watchdog,
@@ -105,12 +105,12 @@ pub(super) enum ControlEvent {
 }
 
 impl Server {
-    /// Serves until it is told to stop and has drained. `also` runs beside on the same runtime: the
-    /// admin listener.
+    /// Serves until a stop is requested and the connections have drained. `also` runs beside it on the same runtime: it
+    /// is the admin listener.
     ///
     /// # Errors
     ///
-    /// When a worker ended on its own, or connections did not end in spite of everything.
+    /// If a worker ended on its own, or connections did not end after the order to close them.
     pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -127,7 +127,7 @@ impl Server {
                 () = &mut also => served.await,
             }
         });
-        // It logs what it abandons.
+        // The access log itself logs the records that it abandons.
         let _ = access_log.shutdown(StdInstant::now() + LAST_RECORDS);
         runtime.shutdown_timeout(LAST_READS);
         result
@@ -143,7 +143,7 @@ pub(super) struct Control {
     pub(super) signals: SignalStreams,
     /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners.
     pub(super) waiting: Weak<()>,
-    /// What happened while the file was read; it comes before all else.
+    /// The events that arrived while a file was read. They are handled before all others.
     pub(super) postponed: VecDeque<ControlEvent>,
     checks: HashMap<Arc<str>, Checks>,
     pub(super) reports: mpsc::Receiver<CheckReport>,
@@ -200,7 +200,7 @@ impl Control {
             upkeep,
             watchdog,
         };
-        // The first checks wait for the host names at which they ask.
+        // The first checks need the addresses of the host names that they query.
         control.discoveries.prepare(&control.server.config.pools);
         control.follow_pools();
         control.route_files.follow(&control.server.config);
@@ -237,7 +237,7 @@ impl Control {
         server.view.events.note(EventKind::Process, Severity::Info, "serving");
     }
 
-    /// What to do besides ending.
+    /// Handles every event but the requests to stop.
     async fn handle(&mut self, event: ControlEvent) {
         match event {
             ControlEvent::Request(ControlRequest::Reload(config, reply)) => {
@@ -249,19 +249,19 @@ impl Control {
         }
     }
 
-    /// Handles an event that needs no wait; ignores requests to end, reloads and reports of routes.
+    /// Handles an event that needs no wait. Requests to stop, reloads and reports of routes are ignored.
     pub(super) fn apply(&mut self, event: ControlEvent) {
         match event {
             ControlEvent::Signal(kind) if kind == SignalKind::user_defined1() => {
                 self.server.access_log.reopen()
             }
-            ControlEvent::Signal(kind) if answer_foreign(kind) => {}
+            ControlEvent::Signal(kind) if log_unused_signal(kind) => {}
             ControlEvent::Report(report) => self.follow_up.apply(&self.server, &report),
             ControlEvent::Agent(report) => {
                 self.agents.note(&self.server.view, &report);
-                self.follow_up.hear_agent(&self.server, &report);
+                self.follow_up.apply_agent(&self.server, &report);
             }
-            ControlEvent::Sighting(failure_report) => self.follow_up.eject(&self.server, &failure_report),
+            ControlEvent::Failures(failure_report) => self.follow_up.eject(&self.server, &failure_report),
             ControlEvent::EjectionOver => self.follow_up.readmit(&self.server),
             ControlEvent::Discovered(report) => self.discovered(report),
             ControlEvent::List(report) => self.list_read(report),
@@ -284,23 +284,25 @@ impl Control {
     async fn next(&mut self) -> ControlEvent {
         match self.postponed.pop_front() {
             Some(event) => event,
-            None => self.hear().await,
+            None => self.receive().await,
         }
     }
 
-    /// What happens next.
+    /// Waits for the next event.
+    ///
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
-    pub(super) async fn hear(&mut self) -> ControlEvent {
+    ///
+    /// No event is lost if the future is dropped.
+    pub(super) async fn receive(&mut self) -> ControlEvent {
         let overdue = self.draining.next();
         let ejection = self.follow_up.next().map(Instant::from_std);
         tokio::select! {
             Some(request) = self.server.requests.recv() => ControlEvent::Request(request),
             Some(report) = self.reports.recv() => ControlEvent::Report(report),
             report = self.agents.next() => ControlEvent::Agent(report),
-            Some(failure_report) = self.server.failure_reports.recv() => ControlEvent::Sighting(failure_report),
+            Some(failure_report) = self.server.failure_reports.recv() => ControlEvent::Failures(failure_report),
             Some(report) = self.findings.recv() => ControlEvent::Discovered(report),
             report = self.route_files.next() => ControlEvent::Routes(report),
             report = self.list_files.next() => ControlEvent::List(report),
@@ -314,7 +316,7 @@ impl Control {
         }
     }
 
-    /// Brings backends in line with their pools, starts the checks of new ones and ends those of gone ones.
+    /// Updates the backends to match their pools, starts the checks of new backends and ends those of removed ones.
     pub(super) fn follow_pools(&mut self) {
         let snapshot = self.server.view.snapshot.load_full();
         self.follow_up.retain(&snapshot);
@@ -323,7 +325,7 @@ impl Control {
         snapshot.pools.values().for_each(|served| self.follow_pool(served));
     }
 
-    /// The same for one pool of the snapshot.
+    /// Does the same for one pool of the snapshot.
     pub(super) fn follow_pool(&mut self, served: &ServedPool) {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
         self.follow_up.settle(&self.server, served);
@@ -336,8 +338,8 @@ impl Control {
         }
     }
 
-    /// Puts a configuration in force, or leaves everything as it is; either is logged and counted. `began` is when
-    /// its reading did.
+    /// Puts a configuration in force, or leaves everything as it is. Either is logged and counted. `began` is the time
+    /// at which the reading of the configuration began.
     pub(super) async fn reload(
         &mut self,
         began: StdInstant,
@@ -404,7 +406,7 @@ impl Control {
         self.discoveries.commit();
         self.draining.note(&old, &snapshot, Instant::now(), config.shutdown.drain);
         server.view.put_in_force(snapshot);
-        // Before their sockets close, so that no client finds a file and is refused.
+        // The files change before their sockets close, so that no client finds a file and is refused.
         server.sockets.file_changes(&plan).make().await;
         let mut closed = server.sockets.carry_out(plan, &server.workers);
         server.renew_policies();
@@ -419,16 +421,16 @@ impl Control {
         reclaim::free_later(std::mem::replace(&mut server.config, config));
         self.route_files.follow(&self.server.config);
         self.list_files.follow(&self.server.config);
-        // The reload took the routes of all files as they are.
+        // The reload read the route files again, so their old faults are over.
         self.server.view.standing.retain(StandingKind::Routes, |_| false);
         self.server.view.standing.retain(StandingKind::List, |list| self.list_files.is_kept(list));
         self.follow_pools();
-        // An address that was taken away is free when the reload is over: the next may bind it again.
-        let _ = timeout(UNLISTENING, closed.recv()).await;
+        // A removed address is free when the reload is over: the next reload may bind it again.
+        let _ = timeout(SOCKETS_CLOSING, closed.recv()).await;
         Ok(changes)
     }
 
-    /// Closes what is still open of listeners and backends that reloads took away.
+    /// Closes the connections that are still open of removed listeners and backends, once their drain time is over.
     fn close_overdue(&mut self) {
         let ExpiredDrains { numbers: gone, ends } = self.draining.overdue(Instant::now());
         self.report_drains(&ends);
@@ -438,7 +440,7 @@ impl Control {
         }
     }
 
-    /// Turns new connections away, lets the open ones finish, and closes the rest at the deadline.
+    /// Refuses new connections, lets the open ones finish, and closes the rest at the deadline.
     async fn stop(mut self) -> io::Result<()> {
         let mut spec = self.server.config.shutdown;
         if self.server.view.life() == LifeStage::Starting {
@@ -460,7 +462,7 @@ impl Control {
             return Ok(());
         }
         let open = self.server.view.bounds.connections.inside();
-        tracing::warn!(open, "the time for draining is over; closing what is open");
+        tracing::warn!(open, "the time for draining is over; closing the open connections");
         for worker in &self.server.workers {
             worker.order(WorkerCommand::CloseAll);
         }
@@ -470,7 +472,8 @@ impl Control {
         }
     }
 
-    /// Removes the files of Unix sockets, before their queues close. If a file system does not answer, it waits 1 s.
+    /// Removes the files of Unix sockets before their queues close. Waits 1 s at most for a file system that does not
+    /// answer.
     async fn remove_socket_files(&mut self) {
         let files = self.server.sockets.take_files();
         if !files.is_empty() {
@@ -478,7 +481,7 @@ impl Control {
         }
     }
 
-    /// Goes on for a while; a second request to stop cuts it short.
+    /// Handles events for a while. A second request to stop ends the wait.
     async fn wait(&mut self, time: Duration) -> io::Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -498,7 +501,8 @@ impl Control {
         Ok(())
     }
 
-    /// Waits until the workers have ended, which is true, or the time is over or cut short.
+    /// Waits until the workers have ended and returns `true`. Returns `false` if the time is over or a second request
+    /// to stop ends the wait.
     async fn wait_for_workers(&mut self, time: Duration) -> io::Result<bool> {
         let until = Instant::now() + time;
         loop {
@@ -541,7 +545,8 @@ impl Control {
     }
 }
 
-/// A new configuration, but for what only a restart can change; what [`Changes::needs_restart`] names.
+/// Returns a new configuration with the running values of the keys that only a restart can change.
+/// [`Changes::needs_restart`] names these keys.
 fn in_force(new: Config, running: &Config) -> Config {
     Config {
         workers: running.workers,
@@ -559,7 +564,7 @@ pub(super) fn ends(kind: SignalKind) -> bool {
 
 fn lost(number: usize, result: io::Result<()>) -> io::Error {
     let why = match result {
-        Ok(()) => "it ended without an order".to_owned(),
+        Ok(()) => "it ended on its own".to_owned(),
         Err(error) => error.to_string(),
     };
     tracing::error!(worker = number, %why, "a worker is lost, and with it its listeners; ending");

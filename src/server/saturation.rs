@@ -1,8 +1,9 @@
-//! Logs episodes of saturation: a warning when a limit begins to refuse, with numbers and the heaviest sources, and a
-//! line when it is over.
+//! Logs episodes of saturation. A limit that begins to refuse is a warning, with numbers and the heaviest sources; the
+//! end of the episode is a line.
 //!
-//! At the beginning of an episode the open connections are counted by source, once, by a task of its own. Episodes that
-//! begin meanwhile are reported together after that, so that at most one count is under way.
+//!
+//! At the start of an episode a task counts the open connections by source, once. Episodes that begin meanwhile are
+//! reported together after that, so that at most one count runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,19 +20,19 @@ use crate::limit::Moment;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::{Episode, Saturation, SaturationScope};
 
-/// The time between two looks for episodes that are over.
-const LOOK: Duration = Duration::from_secs(1);
+/// The time between two checks for episodes that are over.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The sources that a warning names.
+/// The number of sources that a warning names.
 const NAMED: usize = 5;
 
 /// The episodes that control follows.
 #[derive(Default)]
 pub(super) struct SaturationWatch {
-    /// Counts and logs the episodes that began last.
+    /// The task that counts and logs the latest episodes.
     report: Option<JoinHandle<()>>,
-    /// When to look for episodes that are over; `None` if there are none.
-    look: Option<Instant>,
+    /// The time of the next check for episodes that are over; `None` if no episode runs.
+    next_check: Option<Instant>,
 }
 
 impl SaturationWatch {
@@ -39,24 +40,24 @@ impl SaturationWatch {
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost.
+    /// Nothing is lost if the future is dropped.
     pub(super) async fn due(&self, view: &View) {
-        let look = async {
-            match self.look {
-                Some(look) => sleep_until(look).await,
+        let check = async {
+            match self.next_check {
+                Some(time) => sleep_until(time).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = view.bounds.saturation.begun() => {}
-            () = look => {}
+            () = check => {}
         }
     }
 
-    /// Logs what began and what is over.
+    /// Logs the episodes that began and those that are over.
     pub(super) fn follow(&mut self, view: &Arc<View>) {
         let log = &view.bounds.saturation;
-        // The end of an episode comes behind its beginning.
+        // The end of an episode is logged after its start.
         if self.report.as_ref().is_none_or(JoinHandle::is_finished) {
             for episode in log.take_over(Moment::now()) {
                 report_end(&episode, view);
@@ -64,27 +65,27 @@ impl SaturationWatch {
             let begun = log.take_begun();
             self.report = (!begun.is_empty()).then(|| tokio::spawn(report(begun, Arc::clone(view))));
         }
-        self.look = (!log.running().is_empty()).then(|| Instant::now() + LOOK);
+        self.next_check = (!log.running().is_empty()).then(|| Instant::now() + CHECK_INTERVAL);
     }
 }
 
 /// Counts the sources of each episode and logs it.
 async fn report(begun: Vec<Episode>, view: Arc<View>) {
     let snapshot = view.snapshot.load_full();
-    // A thing that is gone has no connections.
+    // A listener or pool that is gone has no connections.
     let nothing = || CensusScope::Backends(HashSet::new());
     let among = begun.iter().map(|episode| among(episode, &snapshot).unwrap_or_else(nothing));
     let censuses = view.censuses(among.collect(), NAMED).await;
     for (at, episode) in begun.iter().enumerate() {
         let census = censuses.get(at).cloned().unwrap_or_default();
-        // The count took a moment, in which more were refused.
+        // The count took a moment, in which more connections were refused.
         let now = view.bounds.saturation.now(episode.kind, &episode.thing);
         let episode = now.as_ref().unwrap_or(episode);
         report_beginning(episode, &UsageNumbers::of(episode, &snapshot, &view), &census, &view);
     }
 }
 
-/// The connections to count; `None` if the thing is gone.
+/// Returns the connections to count; `None` if the listener or pool is gone.
 fn among(episode: &Episode, snapshot: &Snapshot) -> Option<CensusScope> {
     Some(match episode.kind.scope() {
         SaturationScope::Process => CensusScope::All,
@@ -100,7 +101,7 @@ fn listener<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Policy> {
     snapshot.policies.values().find(|policy| *policy.listener == *name).map(|policy| &**policy)
 }
 
-/// How much is used of what there is; `None` where the limit is no such number.
+/// The used part of a limit and the limit. A value is `None` if the limit has no such number.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct UsageNumbers {
     used: Option<u64>,
@@ -156,7 +157,7 @@ impl UsageNumbers {
 fn report_beginning(episode: &Episode, numbers: &UsageNumbers, census: &Census, view: &View) {
     let Episode { kind, .. } = episode;
     let (listener, pool) = things(episode);
-    // An accept that fails is tried again, and refuses no connection.
+    // A failed accept is tried again and refuses no connection.
     let (refused, pauses) = match kind {
         Saturation::Descriptors => (None, Some(episode.refused)),
         _ => (Some(episode.refused), None),
@@ -190,7 +191,7 @@ fn report_end(episode: &Episode, view: &View) {
     view.events.note(EventKind::Saturation, Severity::Info, text);
 }
 
-/// The names of the listener and of the pool.
+/// Returns the names of the listener and of the pool.
 fn things(episode: &Episode) -> (Option<&str>, Option<&str>) {
     match episode.kind.scope() {
         SaturationScope::Process => (None, None),
@@ -199,7 +200,7 @@ fn things(episode: &Episode) -> (Option<&str>, Option<&str>) {
     }
 }
 
-/// ` of pool app`, or nothing for the process.
+/// Returns ` of pool app`, or an empty text for the process.
 fn of_thing(episode: &Episode) -> String {
     match things(episode) {
         (Some(listener), _) => format!(" of listener {listener}"),
@@ -208,9 +209,9 @@ fn of_thing(episode: &Episode) -> String {
     }
 }
 
-/// `127.0.0.9 with 300, 10.0.0.1 with 2`.
+/// Returns a text such as `127.0.0.9 with 300, 10.0.0.1 with 2`.
 fn heaviest(census: &Census) -> String {
-    let words: Vec<_> =
+    let sources: Vec<_> =
         census.heaviest.iter().map(|one| format!("{} with {}", one.source, one.open)).collect();
-    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    if sources.is_empty() { "none".to_owned() } else { sources.join(", ") }
 }

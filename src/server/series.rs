@@ -1,7 +1,8 @@
-//! Which series a listener and a pool have: those of what can happen there, by protocol and settings.
+//! The series that a listener and a pool have from the start, by protocol and settings.
 //!
-//! An event that is not foreseen here is counted all the same: its series appears with it. So this module may leave out
-//! what it cannot foresee, and its answers are no proof that something cannot happen.
+//!
+//! An event that is missing here is still counted: its series appears with it. So this module may leave out an event,
+//! and its answers do not prove that an event cannot happen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::snapshot::{
 use crate::telemetry::CloseReason as Reason;
 use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
 
-/// What may end a connection of any listener.
+/// The close reasons of any listener.
 const ANYWHERE: [Reason; 17] = [
     Reason::ClientFin,
     Reason::BackendFin,
@@ -35,7 +36,7 @@ const ANYWHERE: [Reason; 17] = [
     Reason::Internal,
 ];
 
-/// What reading a hello may end in.
+/// The close reasons of a listener that reads hellos.
 const HELLOS: [Reason; 9] = [
     Reason::NoData,
     Reason::HelloTruncated,
@@ -48,7 +49,7 @@ const HELLOS: [Reason; 9] = [
     Reason::HelloMemory,
 ];
 
-/// What reading a PROXY header may end in, wherever one is read.
+/// The close reasons of a listener that reads PROXY headers.
 const HEADERS: [Reason; 7] = [
     Reason::NoData,
     Reason::HelloMemory,
@@ -59,7 +60,7 @@ const HEADERS: [Reason; 7] = [
     Reason::ProxyTimeout,
 ];
 
-/// What the words before TLS may end in.
+/// The close reasons of the messages before TLS.
 const OPENINGS: [Reason; 7] = [
     Reason::PipelinedBeforeTls,
     Reason::OpeningMalformed,
@@ -70,7 +71,7 @@ const OPENINGS: [Reason; 7] = [
     Reason::GreetingFailed,
 ];
 
-/// What a source may be refused for.
+/// The close reasons of limits by source.
 const SOURCES: [Reason; 5] = [
     Reason::SourceConnections,
     Reason::SourceRate,
@@ -79,11 +80,11 @@ const SOURCES: [Reason; 5] = [
     Reason::Overloaded,
 ];
 
-/// What a name may be refused for where clients are forwarded by it.
+/// The close reasons of names in forwarding pools.
 const NAMES: [Reason; 4] =
     [Reason::NameNotAllowed, Reason::NameNotResolved, Reason::AddressRefused, Reason::ForwardLoop];
 
-/// Gives a listener its series. Its connections may go to any of the pools.
+/// Creates the series of a listener. Its connections may go to any of the pools.
 pub(super) fn expect_of_listener(
     spec: &ListenerSpec,
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
@@ -122,12 +123,12 @@ pub(super) fn expect_of_listener(
     }
     expect_of_routes(policy.protocol.routes(), metrics);
     expect_of_hellos(policy, metrics);
-    for place in pool_slots.values() {
-        reasons_of_pool(place.served().pool.spec(), &may_close_if);
+    for slot in pool_slots.values() {
+        reasons_of_pool(slot.served().pool.spec(), &may_close_if);
     }
 }
 
-/// What reading the first bytes may come to.
+/// Creates the series of a listener's first bytes.
 fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
     use ClientOpening as Opening;
     let ProtocolSpec::Tls { no_sni, unmatched, .. } = &policy.protocol else { return };
@@ -157,7 +158,7 @@ fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
     }
 }
 
-/// What routes may refuse.
+/// Creates the series of refusals by routes.
 fn expect_of_routes(routes: &[RouteSpec], metrics: &ListenerMetrics) {
     let has = |is_so: &dyn Fn(&RouteSpec) -> bool| routes.iter().any(is_so);
     let asks_version = |route: &RouteSpec| route.conditions.as_ref().is_some_and(|all| all.tls_min.is_some());
@@ -174,7 +175,7 @@ fn expect_of_routes(routes: &[RouteSpec], metrics: &ListenerMetrics) {
     }
 }
 
-/// What a pool adds to the reasons of all listeners.
+/// Creates the series that a pool adds to all listeners.
 fn reasons_of_pool(spec: &PoolSpec, may_close_if: &impl Fn(bool, &[Reason])) {
     may_close_if(spec.forward.is_some(), &NAMES);
     may_close_if(can_be_full(spec), &[Reason::QueueFull]);
@@ -184,17 +185,17 @@ fn reasons_of_pool(spec: &PoolSpec, may_close_if: &impl Fn(bool, &[Reason])) {
     may_close_if(spec.dial.peer_timeouts.stall_timeout.is_some(), &[Reason::BackendStalled]);
 }
 
-/// Whether a backend may have as many connections as it may.
+/// Returns true if a backend of the pool may reach a limit of connections.
 fn can_be_full(spec: &PoolSpec) -> bool {
     spec.queue.is_some()
         || spec.agent.is_some()
         || spec.backends.iter().any(|backend| backend.max_connections.is_some())
 }
 
-/// Gives a pool its series.
+/// Creates the series of a pool.
 pub(super) fn expect_of_pool(spec: &PoolSpec, metrics: &PoolMetrics) {
     for outcome in ConnectOutcome::ALL {
-        // Only listeners that speak before TLS greet a backend.
+        // Only listeners with an opening before TLS greet a backend.
         if outcome != ConnectOutcome::Greeting {
             metrics.may_connect(outcome);
         }

@@ -1,4 +1,5 @@
-//! Catches the signals of the process from its start, and hands them to the control loop.
+//! Catches the signals of the process from its start, and passes them to the control loop.
+//!
 //!
 //! A signal whose default action ends the process must find a handler at any moment: `systemctl reload` or a log
 //! rotation may come while a large configuration is read. Until the control loop runs, the handler of SIGTERM and
@@ -11,32 +12,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::flag;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that end the process. The control loop polls these first.
+/// Returns the signals that end the process. The control loop polls these first.
 fn ends() -> [SignalKind; 2] {
     [SignalKind::terminate(), SignalKind::interrupt()]
 }
 
-/// The other signals that the process handles.
+/// Returns the other signals that the process handles.
 fn others() -> [SignalKind; 4] {
     [SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2(), SignalKind::quit()]
 }
 
-/// Signals that are caught before there is a control loop.
+/// The signals that are caught before the control loop runs.
 #[derive(Debug)]
 pub struct EarlySignals {
-    /// Until it is false, SIGTERM and SIGINT end the process at once. Shared with their handlers.
+    /// While it is true, SIGTERM and SIGINT end the process at once. The handlers share it.
     is_early: Arc<AtomicBool>,
-    /// Whether each of the other signals has come. Shared with their handlers.
+    /// The other signals, each with true if it has arrived. The handlers share the flags.
     seen: Vec<(SignalKind, Arc<AtomicBool>)>,
 }
 
 impl EarlySignals {
-    /// Catches the signals from now on: SIGTERM and SIGINT end the process with exit code 0, because nothing was served
-    /// yet; the others wait for [`Server::run`](super::Server::run). Call it at the beginning of a program.
+    /// Catches the signals from now on. SIGTERM and SIGINT end the process with exit code 0, because nothing was served
+    /// yet. The others wait for [`Server::run`](super::Server::run). Call it at the start of a program.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses a handler.
+    /// If the kernel refuses a handler.
     pub fn catch() -> io::Result<Self> {
         let is_early = Arc::new(AtomicBool::new(true));
         for kind in ends() {
@@ -51,8 +52,8 @@ impl EarlySignals {
         Ok(Self { is_early, seen })
     }
 
-    /// Hands the signals to the current tokio runtime. Returns their streams, and the signals that have come already. A
-    /// signal that comes meanwhile may be in both.
+    /// Moves the signals to the current tokio runtime. Returns their streams, and the signals that have already
+    /// arrived. A signal that arrives meanwhile may be in both.
     pub(super) fn hand_over(self) -> io::Result<(SignalStreams, Vec<SignalKind>)> {
         let kinds = ends().into_iter().chain(others());
         let streams = kinds.map(|kind| Ok((kind, signal(kind)?))).collect::<io::Result<Vec<_>>>()?;
@@ -83,8 +84,8 @@ pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
     .await
 }
 
-/// Logs which signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
-pub(super) fn answer_foreign(kind: SignalKind) -> bool {
+/// Logs the signal to use instead of SIGUSR2 or SIGQUIT. Returns `false` for all other signals.
+pub(super) fn log_unused_signal(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
         tracing::warn!(
             "SIGUSR2 does nothing here: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"

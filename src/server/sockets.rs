@@ -1,7 +1,8 @@
-//! The listening sockets of the process, from one configuration to the next, all or nothing.
+//! The listening sockets of the process. A new configuration changes all of them or none.
+//!
 //!
 //! A bind of a Unix socket, and the removal of its file, may wait for a file system. So a reload does both on blocking
-//! threads: it binds what [`Sockets::missing`] returns and makes the [`FileChanges`] there.
+//! threads: it binds the addresses that [`Sockets::missing`] returns and makes the [`FileChanges`] there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -20,8 +21,8 @@ use crate::sys::listen::{BindTo, ListenOptions};
 use crate::sys::{Address, SocketFile};
 use crate::worker::{Worker, WorkerCommand};
 
-/// How long the removal of socket files may delay the end of their sockets.
-const FILES_PATIENCE: Duration = Duration::from_secs(1);
+/// The time that the removal of socket files may delay the close of their sockets.
+const FILES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A listening socket that the workers have.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ struct ListeningSocket {
     address: Address,
     options: ListenOptions,
     mode: Option<u32>,
-    /// The file of a Unix socket, shared by what is open and what is planned; with the last it is removed.
+    /// The file of a Unix socket, shared by the open sockets and the planned ones. It is removed with the last of them.
     file: Option<Arc<SocketFile>>,
 }
 
@@ -38,15 +39,15 @@ struct ListeningSocket {
 #[derive(Default)]
 pub(super) struct Sockets {
     open: BTreeMap<SocketId, ListeningSocket>,
-    /// Addresses that are left out because this host does not have their family; the log has a warning for each.
+    /// The addresses that are left out because this host does not have their family. The log has a warning for each.
     left_out: BTreeSet<Address>,
 }
 
-/// What becomes of the sockets when a new configuration comes into force.
+/// The sockets of a new configuration, before it comes into force.
 #[derive(Default)]
 pub(super) struct SocketPlan {
     next: BTreeMap<SocketId, ListeningSocket>,
-    /// Bound already; dropped with the plan, they are closed.
+    /// The sockets that are bound already. If the plan is dropped, they are closed.
     fresh: Vec<(SocketId, BoundSockets)>,
     left_out: BTreeSet<Address>,
 }
@@ -61,14 +62,15 @@ pub(super) struct MissingSocket {
     may_leave_out: bool,
 }
 
-/// The sockets of new addresses, or why an address that may be left out has none.
+/// The sockets of new addresses, or the fault of an address that may be left out.
 pub(super) type NewSockets = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
 
-/// Binds addresses for `workers` workers. It may wait for a file system. `ours` are the addresses that are bound already.
+/// Binds addresses for `workers` workers. It may wait for a file system. `ours` are the addresses that are bound
+/// already.
 ///
 /// # Errors
 ///
-/// The first address that cannot be bound and may not be left out; then nothing stays bound.
+/// The fault of the first address that cannot be bound and may not be left out. No socket stays bound then.
 pub(super) fn bind_missing(
     missing: Vec<MissingSocket>,
     mut ours: Vec<Address>,
@@ -76,8 +78,8 @@ pub(super) fn bind_missing(
 ) -> Result<NewSockets, BindFault> {
     let mut fresh = NewSockets::new();
     for MissingSocket { id, address, mode, to, options, may_leave_out } in missing {
-        let wanted = BindRequest { address: &address, mode, to, options: &options };
-        let bound = match listener::bind(wanted, &ours, workers) {
+        let request = BindRequest { address: &address, mode, to, options: &options };
+        let bound = match listener::bind(request, &ours, workers) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
             bound => {
                 let bound = bound?;
@@ -95,16 +97,16 @@ impl Sockets {
     pub(super) fn missing(&self, config: &Config) -> Vec<MissingSocket> {
         let mut missing = Vec::new();
         for spec in &config.listeners {
-            for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, wanted);
+            for (index, bind) in spec.binds.iter().enumerate() {
+                let id = SocketId::new(&spec.name, index, bind);
                 if !self.open.contains_key(&id) {
                     missing.push(MissingSocket {
                         id,
-                        address: wanted.clone(),
+                        address: bind.clone(),
                         mode: spec.mode,
                         to: spec.bind_to(),
                         options: spec.options(),
-                        may_leave_out: spec.may_leave_out(wanted),
+                        may_leave_out: spec.may_leave_out(bind),
                     });
                 }
             }
@@ -117,15 +119,15 @@ impl Sockets {
         self.open.values().map(|socket| socket.address.clone()).collect()
     }
 
-    /// Decides what becomes of the sockets. `fresh` holds the sockets of all that is [missing](Self::missing). Nothing
-    /// that runs is touched.
+    /// Plans the sockets of a configuration. `fresh` holds the sockets of all [missing](Self::missing) addresses. Open
+    /// sockets do not change.
     pub(super) fn plan(&self, config: &Config, mut fresh: NewSockets) -> Result<SocketPlan, BindFault> {
         let mut plan = SocketPlan::default();
         for spec in &config.listeners {
             let options = spec.options();
             let mut missing: Vec<BindFault> = Vec::new();
-            for (place, wanted) in spec.binds.iter().enumerate() {
-                let id = SocketId::new(&spec.name, place, wanted);
+            for (index, bind) in spec.binds.iter().enumerate() {
+                let id = SocketId::new(&spec.name, index, bind);
                 let (address, file) = match (self.open.get(&id), fresh.remove(&id)) {
                     (Some(socket), _) => (socket.address.clone(), socket.file.clone()),
                     (None, Some(Ok(mut bound))) => {
@@ -188,8 +190,8 @@ impl Sockets {
         changes
     }
 
-    /// Hands new sockets to the workers and takes old ones away. The snapshot must be in force already.
-    /// What it returns ends when those taken away are closed.
+    /// Passes new sockets to the workers and removes old ones. The snapshot must be in force already. The returned
+    /// channel ends when the removed sockets are closed.
     pub(super) fn carry_out(
         &mut self,
         mut plan: SocketPlan,
@@ -219,7 +221,7 @@ impl Sockets {
         all_closed
     }
 
-    /// Where each listener listens.
+    /// Returns the addresses of each listener.
     pub(super) fn addresses(&self) -> Addresses {
         addresses(&self.open)
     }
@@ -231,7 +233,7 @@ impl Sockets {
 }
 
 impl SocketPlan {
-    /// Where each listener will listen.
+    /// Returns the addresses that each listener will have.
     pub(super) fn addresses(&self) -> Addresses {
         addresses(&self.next)
     }
@@ -244,13 +246,13 @@ impl Drop for SocketPlan {
         let files: Vec<_> = sockets.filter_map(|socket| socket.file).collect();
         match Handle::try_current() {
             Ok(runtime) if !files.is_empty() => drop(runtime.spawn_blocking(move || drop(files))),
-            // No file, or at the start, before there is a control thread.
+            // There is no file, or the process starts and has no control thread yet.
             _ => drop(files),
         }
     }
 }
 
-/// Changes of the files of Unix sockets. A file system may not answer, so the control thread must not make them.
+/// The changes of the files of Unix sockets. A file system may not answer, so the control thread must not make them.
 #[derive(Default)]
 pub(super) struct FileChanges {
     /// Each file is removed when its value is dropped.
@@ -259,14 +261,14 @@ pub(super) struct FileChanges {
 }
 
 impl FileChanges {
-    /// Makes the changes on a blocking thread. It waits at most 1 s for them, then they go on beside.
+    /// Makes the changes on a blocking thread. Waits at most 1 s for them; then they go on without the caller.
     ///
     /// # Cancel safety
     ///
-    /// The changes go on to their end without their caller.
+    /// The changes go on to their end if the future is dropped.
     pub(super) async fn make(self) {
         if !self.removed.is_empty() || !self.modes.is_empty() {
-            let _ = timeout(FILES_PATIENCE, spawn_blocking(move || self.make_here())).await;
+            let _ = timeout(FILES_TIMEOUT, spawn_blocking(move || self.make_here())).await;
         }
     }
 

@@ -1,4 +1,4 @@
-//! What connections from certain addresses need of this machine: tried before a configuration is in force.
+//! Tries the source addresses of pools on this machine, before a configuration is in force.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,42 +9,42 @@ use crate::config::Config;
 use crate::pool::{BackendSpec, DialSource, PoolSpec};
 use crate::sys::socket;
 
-/// The mark of the packets that are led to this process, and the table that leads them: "pm" in ASCII.
+/// The mark of the packets that are routed to this process, and the number of their routing table: "pm" in ASCII.
 const MARK: u16 = 0x706d;
 
-/// Why connections to the backends of a pool could not come from where its `source` says.
+/// The reason why connections to the backends of a pool cannot have the `source` of the pool.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceFault {
-    /// Addresses of clients may not be taken.
+    /// The process may not use the addresses of clients.
     #[error(
-        "pool `{pool}` has source = \"client\", and this process may not do that: {source}; it needs CAP_NET_ADMIN or \
-         CAP_NET_RAW, such as by AmbientCapabilities= of its systemd unit or by setcap cap_net_admin+ep on the program; \
-         one that was started without such a pool has given them up and needs a restart"
+        "pool `{pool}` has source = \"client\", and the kernel does not allow that: {source}; the process needs \
+         CAP_NET_ADMIN or CAP_NET_RAW: set AmbientCapabilities= in its systemd unit, or run setcap cap_net_admin+ep on \
+         the program; a process that was started without such a pool has given them up and needs a restart"
     )]
     Client {
-        /// The pool's name.
+        /// The name of the pool.
         pool: Arc<str>,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
     /// The address cannot be bound.
     #[error(
-        "pool `{pool}` has source = \"{address}\", and no connection can come from there: {source}; it must be an \
-         address of this machine"
+        "pool `{pool}` has source = \"{address}\", and no connection can have this source address: {source}; it must \
+         be an address of this machine"
     )]
     Address {
-        /// The pool's name.
+        /// The name of the pool.
         pool: Arc<str>,
         /// The address.
         address: IpAddr,
-        /// What the kernel said.
+        /// The error of the kernel.
         #[source]
         source: io::Error,
     },
 }
 
-/// Tries whether connections may come from where the pools say.
+/// Tries whether connections may have the source addresses of the pools.
 pub(super) fn try_sources(config: &Config) -> Result<(), SourceFault> {
     for pool in &config.pools {
         let name = || Arc::clone(&pool.name);
@@ -60,7 +60,7 @@ pub(super) fn try_sources(config: &Config) -> Result<(), SourceFault> {
     Ok(())
 }
 
-/// Whether the pool has backends of that family, or may come to have some.
+/// Returns true if the pool has backends of that family, or may get some.
 fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
     let is_of = |backend: &BackendSpec| {
         backend.address.tcp().is_some_and(|address| address.ip().to_canonical().is_ipv4() == (family == 4))
@@ -68,9 +68,9 @@ fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
     !pool.discover.is_empty() || pool.forward.is_some() || pool.backends.iter().any(is_of)
 }
 
-/// A shell script that leads the answers of backends to this process, where they are addressed to its clients.
-/// It may run again. Of IPv4 and IPv6 it has what the backends need, both where they are found later. Where no pool
-/// needs it, it is a comment.
+/// Returns a shell script that routes the answers of backends to this process if their destination is a client. It may
+/// run again. It has rules for the families of the backends, and for both families if backends are found later. If no
+/// pool needs rules, it is a comment.
 pub fn tproxy_rules(config: &Config) -> String {
     let concerned = || config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
     let pools: Vec<&str> = concerned().map(|pool| &*pool.name).collect();
@@ -80,7 +80,7 @@ pub fn tproxy_rules(config: &Config) -> String {
     let mut script = format!(
         "#!/bin/sh\n\
          # For source = \"client\" in: {}.\n\
-         # To be run as root, after each boot. The backends' way to their clients must lead through this machine.\n\
+         # Run it as root after each boot. The route of the backends to their clients must lead through this machine.\n\
          set -e\n\
          nft -f - <<'END'\n\
          table inet pointsman\n\
@@ -94,7 +94,7 @@ pub fn tproxy_rules(config: &Config) -> String {
          END\n",
         pools.join(", ")
     );
-    // A family that no backend has may be off in the kernel, and its rules would be refused.
+    // A family without backends may be off in the kernel, which would then refuse its rules.
     for (family, all) in [(4, "0.0.0.0/0"), (6, "::/0")] {
         if !concerned().any(|pool| has_backends_of(pool, family)) {
             continue;

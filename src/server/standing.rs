@@ -1,10 +1,10 @@
-//! Faults that last until something is done about them: a broken file, settings that wait for a restart. Events age out of
-//! the status, these do not.
+//! Faults that last until they are corrected: a broken file, settings that wait for a restart. Old events leave the
+//! status; these faults stay.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The kind of thing that has a standing fault. At most one fault stands for each thing.
+/// The kind of a standing fault. Each list and listener has at most one fault of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StandingKind {
     /// Settings of the last reload that need a restart.
@@ -26,31 +26,31 @@ impl StandingKind {
     }
 }
 
-/// The faults that stand now, by kind and by the name of the thing. Names come from the configuration, so the table is
-/// bounded by it. Control writes, admin reads.
+/// The faults that last now, by kind and by the name of the list or listener. Names come from the configuration, so it
+/// bounds the table. Control writes, admin reads.
 #[derive(Debug, Default)]
 pub struct StandingFaults {
-    /// A lock because admin reads on other tasks; held for one change or one copy.
+    /// A lock, because admin reads on other tasks. It is held for one change or one copy.
     faults: Mutex<BTreeMap<(StandingKind, Arc<str>), String>>,
 }
 
 impl StandingFaults {
-    /// Notes what is wrong with a thing, in the place of what was wrong with it before.
+    /// Sets the fault of a list or listener. It replaces the earlier one.
     pub(super) fn set(&self, kind: StandingKind, name: &Arc<str>, text: String) {
         self.lock().insert((kind, Arc::clone(name)), text);
     }
 
-    /// Notes that a thing is as it should be.
+    /// Removes the fault of a list or listener.
     pub(super) fn clear(&self, kind: StandingKind, name: &Arc<str>) {
         self.lock().remove(&(kind, Arc::clone(name)));
     }
 
-    /// Forgets the faults of one kind but those of things that `sessions` accepts.
-    pub(super) fn retain(&self, kind: StandingKind, sessions: impl Fn(&Arc<str>) -> bool) {
-        self.lock().retain(|(of, name), _| *of != kind || sessions(name));
+    /// Removes the faults of one kind whose names `is_kept` rejects.
+    pub(super) fn retain(&self, kind: StandingKind, is_kept: impl Fn(&Arc<str>) -> bool) {
+        self.lock().retain(|(of, name), _| *of != kind || is_kept(name));
     }
 
-    /// Notes the settings that need a restart; none if there are no keys.
+    /// Sets the keys that need a restart. Without keys it removes the fault.
     pub(super) fn set_restart(&self, keys: &[&str]) {
         let process = Arc::from("");
         if keys.is_empty() {
@@ -62,18 +62,18 @@ impl StandingFaults {
         self.set(StandingKind::Restart, &process, text);
     }
 
-    /// The faults that stand, by kind and name.
+    /// Returns all faults, by kind and name.
     pub fn all(&self) -> Vec<(StandingKind, Arc<str>, String)> {
         self.lock().iter().map(|((kind, name), text)| (*kind, Arc::clone(name), text.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(StandingKind, Arc<str>), String>> {
-        // No fault is ever half noted.
+        // No fault is ever half set.
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The first line of a fault, without the space around it.
+/// Returns the first line of a fault, without the space around it.
 pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim()
 }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_fault_stands_until_it_is_cleared() {
         let faults = StandingFaults::default();
-        let told = || -> Vec<_> {
+        let shown = || -> Vec<_> {
             let all = faults.all().into_iter();
             all.map(|(kind, name, text)| format!("{} {name}: {text}", kind.word())).collect()
         };
@@ -95,12 +95,12 @@ mod tests {
         faults.set(StandingKind::List, &names[0], "empty".to_owned());
         faults.set_restart(&["workers", "admin"]);
         let restart = "restart : a restart is needed for workers, admin; until then the values of the start stay in force";
-        assert_eq!(told(), [restart, "list a: empty", "list b: broken", "routes a: broken"]);
+        assert_eq!(shown(), [restart, "list a: empty", "list b: broken", "routes a: broken"]);
         faults.set_restart(&[]);
         faults.retain(StandingKind::List, |name| **name == *"b");
-        assert_eq!(told(), ["list b: broken", "routes a: broken"]);
+        assert_eq!(shown(), ["list b: broken", "routes a: broken"]);
         faults.clear(StandingKind::List, &names[1]);
         faults.clear(StandingKind::List, &names[0]);
-        assert_eq!(told(), ["routes a: broken"]);
+        assert_eq!(shown(), ["routes a: broken"]);
     }
 }

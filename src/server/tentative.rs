@@ -12,10 +12,10 @@ use crate::pool::DialSource;
 use crate::sys::Address;
 use crate::sys::address::{Ipv6State, ipv6_state};
 
-/// The longest wait: several times as long as the check takes with its usual settings.
+/// The longest wait: several times the duration of the kernel's check with its usual settings.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The time between two looks.
+/// The time between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Waits until no address that a configuration binds is tentative, at most 10 s. An address that cannot be bound then
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Cancel safety
 ///
-/// Nothing is lost.
+/// Nothing is lost if the future is dropped.
 pub async fn wait_for_addresses(config: &Config) {
     let mut tentative = tentative(config);
     if tentative.is_empty() {
@@ -75,7 +75,7 @@ mod tests {
         let expected: Vec<Ipv6Addr> =
             ["2001:db8::1", "::1", "2001:db8::3"].map(|text| text.parse().unwrap()).into();
         assert_eq!(bound(&config).collect::<Vec<_>>(), expected);
-        // None of these is on its way to this host.
+        // None of these addresses is tentative on this host.
         assert!(tentative(&config).is_empty());
     }
 }

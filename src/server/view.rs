@@ -1,4 +1,4 @@
-//! What others may see of the running server, and ask of it.
+//! The view of the running server for other threads, and the requests that they may send to it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,42 +21,42 @@ use crate::sys::address::as_ranges;
 use crate::telemetry::{AccessLog, Metrics};
 use crate::worker::WorkerHandle;
 
-/// The stages of a process's life.
+/// The stages of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LifeStage {
-    /// Its addresses are bound, and it looks for backends before it lets anybody in.
+    /// The addresses are bound. The process waits for backends before it accepts clients.
     Starting,
-    /// It serves.
+    /// The process serves.
     Serving,
-    /// It was told to stop: new connections are turned away soon or already.
+    /// A stop was requested: new connections are refused soon or already.
     Draining,
 }
 
-/// The server as the admin listener and tests see it. Shared; it outlives the server harmlessly.
+/// The view of the server for the admin listener and tests. Shared; it may be kept after the server has ended.
 pub struct View {
-    /// The living configuration.
+    /// The snapshot in force.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
-    /// The bounds of the process and how far they are used.
+    /// The limits of the process and their usage.
     pub bounds: Arc<ProcessBounds>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// When the process started to serve.
+    /// The time at which the process started to serve.
     pub started: SystemTime,
-    /// Threads that serve.
+    /// The number of workers.
     pub workers: usize,
-    /// The ways to them, to ask.
+    /// The handles of the workers, for queries.
     pub(super) inboxes: Vec<WorkerHandle>,
-    /// What happened of late.
+    /// The last events.
     pub events: EventLog,
-    /// Faults that last.
+    /// The faults that last.
     pub standing: StandingFaults,
     /// The access log.
     pub access_log: AccessLog,
     /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,
-    /// Where the listeners listen. Locked for a moment by a reload and by who asks.
+    /// The addresses of the listeners. Locked for a moment by a reload and by each reader.
     pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<Address>>>,
 }
 
@@ -67,7 +67,7 @@ impl View {
         count_routes(&snapshot);
     }
 
-    /// The stage of life.
+    /// Returns the stage of the process.
     pub fn life(&self) -> LifeStage {
         match self.life.load(Ordering::Relaxed) {
             life if life == LifeStage::Starting as u8 => LifeStage::Starting,
@@ -76,7 +76,7 @@ impl View {
         }
     }
 
-    /// Which configuration is in force.
+    /// Returns the state of the configuration in force.
     pub fn config(&self) -> ConfigState {
         self.config_state().clone()
     }
@@ -86,7 +86,7 @@ impl View {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where each listener listens, by name.
+    /// Returns the addresses of each listener, by name.
     pub fn addresses(&self) -> BTreeMap<Arc<str>, Vec<Address>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -97,7 +97,7 @@ impl View {
         addresses.map(|(name, own)| (name, as_ranges(&own).into_iter().map(UnquotedText).collect())).collect()
     }
 
-    /// Says where the listeners listen, and the admin listener.
+    /// Sets the addresses of the listeners and of the admin listener.
     pub(super) fn set_addresses(&self, addresses: BTreeMap<Arc<str>, Vec<Address>>, config: &Config) {
         let admin = config.admins().filter_map(|admin| admin.listen.tcp());
         let own = addresses.values().flatten().filter_map(Address::tcp).chain(admin);
@@ -115,7 +115,7 @@ impl fmt::Debug for UnquotedText {
     }
 }
 
-/// What can be asked of a running server.
+/// A request to a running server.
 pub(super) enum ControlRequest {
     Reload(Box<Config>, oneshot::Sender<Result<Changes, ReloadFault>>),
     Stop,
@@ -133,7 +133,7 @@ impl ServerHandle {
         Self { requests, view }
     }
 
-    /// The server as others see it.
+    /// Returns the view of the server.
     pub fn view(&self) -> &Arc<View> {
         &self.view
     }
@@ -142,19 +142,19 @@ impl ServerHandle {
     ///
     /// # Errors
     ///
-    /// Why the running configuration stays.
+    /// The reason why the running configuration stays.
     ///
     /// # Panics
     ///
-    /// Within an asynchronous context: it blocks.
+    /// If it is called within an asynchronous context, because it blocks.
     pub fn reload(&self, config: Config) -> Result<Changes, ReloadFault> {
-        let (tell, told) = oneshot::channel();
-        let _ = self.requests.send(ControlRequest::Reload(Box::new(config), tell));
-        told.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
+        let (reply, answer) = oneshot::channel();
+        let _ = self.requests.send(ControlRequest::Reload(Box::new(config), reply));
+        answer.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
     }
 
-    /// Tells the server to drain and end; told again, it cuts short what it waits
-    /// for then: first the grace, next the drain.
+    /// Requests a drain and the end of the process. Each further request ends the wait of that time: first the grace,
+    /// then the drain.
     pub fn stop(&self) {
         let _ = self.requests.send(ControlRequest::Stop);
     }

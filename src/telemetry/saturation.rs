@@ -1,9 +1,11 @@
-//! Episodes of saturation: which limit refuses connections now, at which listener or pool, and how many.
+//! Episodes of saturation: a limit that refuses connections now, its listener or pool, and the number of refusals.
 //!
-//! An episode begins with the first refusal by a limit and is over when the limit has refused nothing for [`QUIET`].
-//! [`SaturationLog::note`] counts; it decides nothing. Control takes what began and what is over, and logs it.
 //!
-//! Names come from the configuration, so the table is bounded by it.
+//! An episode begins with the first refusal by a limit. It is over when the limit has refused nothing for [`QUIET`].
+//! [`SaturationLog::note`] only counts. Control takes the episodes that began and those that are over, and logs them.
+//!
+//!
+//! Names come from the configuration, so it bounds the table.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -15,21 +17,21 @@ use tokio::sync::Notify;
 use super::CloseReason;
 use crate::limit::{Moment, PrefixLengths, SourceName};
 
-/// How long a limit must refuse nothing until its episode is over. At the edge each connection that ends lets one in,
-/// and the next one is refused again.
+/// The time without refusals after which an episode is over. At the limit each connection that ends lets one in, and
+/// the next one is refused again.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// What is used up.
+/// A limit or a resource that is used up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Saturation {
-    /// Connections of the process.
+    /// The connections of the process.
     ProcessFull,
     /// The process is near its limit and refuses the heaviest sources.
     Overloaded,
-    /// Memory of unfinished hellos.
+    /// The memory of unfinished hellos.
     HelloMemory,
-    /// Places in the table of sources.
+    /// The slots in the table of sources.
     SourceTableFull,
     /// Descriptors or memory, at an accept: new connections wait.
     Descriptors,
@@ -39,34 +41,34 @@ pub enum Saturation {
     Ports,
     /// The source address of a pool's connections.
     SourceAddress,
-    /// Connections of a listener.
+    /// The connections of a listener.
     ListenerFull,
-    /// New connections of a listener.
+    /// The new connections of a listener.
     ListenerRate,
-    /// Connections of one source.
+    /// The connections of one source.
     SourceConnections,
-    /// New connections of one source.
+    /// The new connections of one source.
     SourceRate,
-    /// Unfinished hellos of one source.
+    /// The unfinished hellos of one source.
     SourceHellos,
-    /// Connections of a route.
+    /// The connections of a route.
     RouteFull,
-    /// New connections of a route.
+    /// The new connections of a route.
     RouteRate,
-    /// Connections of a pool.
+    /// The connections of a pool.
     PoolFull,
-    /// New connections of a pool.
+    /// The new connections of a pool.
     PoolRate,
-    /// Places in the queue of a pool.
+    /// The slots in the queue of a pool.
     QueueFull,
-    /// Time in the queue of a pool.
+    /// The time in the queue of a pool.
     QueueTimeout,
 }
 
-/// Whose limit it is.
+/// The owner of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaturationScope {
-    /// The process has it.
+    /// The process has one.
     Process,
     /// Each listener has its own.
     Listener,
@@ -98,7 +100,7 @@ impl Saturation {
         Self::QueueTimeout,
     ];
 
-    /// Returns the limit that a close reason reports. A kind of refusal without a line here begins no episode.
+    /// Returns the limit that a close reason reports. A close reason without a line here begins no episode.
     pub const fn of(reason: CloseReason) -> Option<Self> {
         Some(match reason {
             CloseReason::ProcessFull => Self::ProcessFull,
@@ -120,22 +122,22 @@ impl Saturation {
         })
     }
 
-    /// The word in the log and in the status; where a close reason reports the limit, it is the word of that.
+    /// Returns the word in the log and in the status. If a close reason reports the limit, the word is the same.
     pub const fn word(self) -> &'static str {
         self.row().0
     }
 
-    /// Whose limit it is.
+    /// Returns the owner of the limit.
     pub const fn scope(self) -> SaturationScope {
         self.row().1
     }
 
-    /// What happens, and what to do about it.
+    /// Returns the text for the log: the effect, and the remedy.
     pub const fn message(self) -> &'static str {
         self.row().2
     }
 
-    /// What the end of an episode means.
+    /// Returns the text for the end of an episode.
     pub const fn end(self) -> &'static str {
         match self {
             Self::Descriptors => "connections are accepted again: none had to wait for 10 s",
@@ -150,7 +152,7 @@ impl Saturation {
             Self::ProcessFull => (
                 "process_full",
                 Process,
-                "new connections are refused: the process has as many as it may; raise max_connections, or limit \
+                "new connections are refused: the process has reached its limit; raise max_connections, or limit \
                  sources by per_source",
             ),
             Self::Overloaded => (
@@ -161,13 +163,13 @@ impl Saturation {
             Self::HelloMemory => (
                 "hello_memory",
                 Process,
-                "connections are refused: unfinished hellos take as much memory as they may; raise \
+                "connections are refused: unfinished hellos have used up their memory; raise \
                  limits.hello_memory, or lower hello_timeout",
             ),
             Self::SourceTableFull => (
                 "source_table_full",
                 Process,
-                "connections are refused: the table of sources has no room for theirs; raise limits.sources",
+                "connections are refused: the table of sources is full; raise limits.sources",
             ),
             Self::Descriptors => (
                 "descriptors",
@@ -195,7 +197,7 @@ impl Saturation {
             Self::ListenerFull => (
                 "listener_full",
                 Listener,
-                "new connections are refused: the listener has as many as its max_connections allows",
+                "new connections are refused: the listener has reached its max_connections",
             ),
             Self::ListenerRate => (
                 "listener_rate",
@@ -205,7 +207,7 @@ impl Saturation {
             Self::SourceConnections => (
                 "source_connections",
                 Listener,
-                "new connections of a source are refused: the source has as many as per_source.connections allows",
+                "new connections of a source are refused: the source has reached per_source.connections",
             ),
             Self::SourceRate => (
                 "source_rate",
@@ -215,24 +217,22 @@ impl Saturation {
             Self::SourceHellos => (
                 "source_hellos",
                 Listener,
-                "new connections of a source are refused: the source has as many unfinished hellos as \
-                 per_source.hellos allows",
+                "new connections of a source are refused: its unfinished hellos have reached \
+                 per_source.hellos",
             ),
             Self::RouteFull => (
                 "route_full",
                 Listener,
-                "connections are refused: a route has as many as its limits.connections allows",
+                "connections are refused: a route has reached its limits.connections",
             ),
             Self::RouteRate => (
                 "route_rate",
                 Listener,
                 "connections are refused: those of a route come faster than its limits.rate allows",
             ),
-            Self::PoolFull => (
-                "pool_full",
-                Pool,
-                "connections are refused: the pool has as many as its limits.connections allows",
-            ),
+            Self::PoolFull => {
+                ("pool_full", Pool, "connections are refused: the pool has reached its limits.connections")
+            }
             Self::PoolRate => (
                 "pool_rate",
                 Pool,
@@ -241,30 +241,30 @@ impl Saturation {
             Self::QueueFull => (
                 "queue_full",
                 Pool,
-                "connections are refused: every backend of the pool has as many as it may, and the queue is full or \
-                 there is none",
+                "connections are refused: every backend of the pool has reached its limit, and the queue is full or \
+                 the pool has none",
             ),
             Self::QueueTimeout => (
                 "queue_timeout",
                 Pool,
-                "connections are refused: every backend of the pool had as many as it may for the queue's timeout",
+                "connections are refused: every backend of the pool stayed at its limit for the timeout of the queue",
             ),
         }
     }
 }
 
-/// An episode as control reports it.
+/// An episode in a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Episode {
-    /// What is used up.
+    /// The limit.
     pub kind: Saturation,
     /// The name of the listener or pool; empty for the process.
     pub thing: Arc<str>,
-    /// Connections that were refused, or had to wait, so far.
+    /// The connections that were refused, or had to wait, so far.
     pub refused: u64,
-    /// From the first refusal to the last one.
+    /// The time from the first refusal to the last one.
     pub lasted: Duration,
-    /// The sources that were refused most, the most refused first, each with at least so many refusals.
+    /// The sources with the most refusals, the heaviest first. The counts are lower bounds.
     pub sources: Vec<(SourceName, u64)>,
 }
 
@@ -280,11 +280,11 @@ impl Episode {
     }
 }
 
-/// The sources of an episode that are counted.
+/// The number of sources of an episode that are counted.
 const SOURCES: usize = 8;
 
-/// Counts refusals of the sources that are refused most, in bounded memory (Misra and Gries): a source that has more
-/// than a ninth of all refusals is there. The counts are lower bounds.
+/// Counts the refusals of the most refused sources in bounded memory (Misra and Gries). A source with more than a ninth
+/// of all refusals is in the table. The counts are lower bounds.
 #[derive(Debug, Default)]
 struct RefusedSources([Option<(SourceName, u64)>; SOURCES]);
 
@@ -292,12 +292,11 @@ impl RefusedSources {
     fn count(&mut self, source: SourceName) {
         if let Some((_, count)) = self.0.iter_mut().flatten().find(|(known, _)| *known == source) {
             *count += 1;
-        } else if let Some(free) = self.0.iter_mut().find(|place| place.is_none()) {
+        } else if let Some(free) = self.0.iter_mut().find(|slot| slot.is_none()) {
             *free = Some((source, 1));
         } else {
-            for place in &mut self.0 {
-                *place =
-                    place.take().map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
+            for slot in &mut self.0 {
+                *slot = slot.take().map(|(known, count)| (known, count - 1)).filter(|(_, count)| *count > 0);
             }
         }
     }
@@ -335,13 +334,13 @@ impl RunningEpisode {
     }
 }
 
-/// The episodes that go on, by kind and by the name of the thing.
+/// The running episodes, by kind and by the name of the listener or pool.
 type EpisodeTable = [HashMap<Arc<str>, RunningEpisode>; Saturation::ALL.len()];
 
 /// The episodes of the process. All workers share it.
 #[derive(Debug, Default)]
 pub struct SaturationLog {
-    /// A lock because any worker may refuse. It is taken at refusals alone, and held for one look-up.
+    /// A lock, because any worker may refuse. It is taken only at refusals, and held for one look-up.
     running: Mutex<EpisodeTable>,
     begun: Notify,
     /// The lengths of [`SaturationLog::prefix`], in a byte each; 0 until they are set.
@@ -351,8 +350,8 @@ pub struct SaturationLog {
 }
 
 impl SaturationLog {
-    /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process;
-    /// `source` is that of the refused client, if it has one.
+    /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process.
+    /// `source` is the source of the refused client, if it has one.
     pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, source: Option<SourceName>, now: Moment) {
         let thing = thing.unwrap_or(&self.process);
         let mut table = self.lock();
@@ -368,12 +367,12 @@ impl SaturationLog {
         self.begun.notify_one();
     }
 
-    /// Sets what makes a source of an address, as limits count it.
+    /// Sets the prefix lengths by which limits count sources.
     pub fn set_prefix(&self, PrefixLengths { v4, v6 }: PrefixLengths) {
         self.prefix.store(u16::from_be_bytes([v4, v6]), Ordering::Relaxed);
     }
 
-    /// What makes a source of an address.
+    /// Returns the prefix lengths of sources.
     pub fn prefix(&self) -> PrefixLengths {
         match self.prefix.load(Ordering::Relaxed).to_be_bytes() {
             [0, 0] => PrefixLengths::default(),
@@ -385,7 +384,7 @@ impl SaturationLog {
     ///
     /// # Cancel safety
     ///
-    /// No beginning is lost.
+    /// No episode is lost if the future is dropped.
     pub async fn begun(&self) {
         self.begun.notified().await;
     }
@@ -417,7 +416,7 @@ impl SaturationLog {
         over
     }
 
-    /// The episodes that go on.
+    /// Returns the running episodes.
     pub fn running(&self) -> Vec<Episode> {
         let table = self.lock();
         let kinds = Saturation::ALL.into_iter().zip(&*table);
@@ -428,7 +427,7 @@ impl SaturationLog {
             .collect()
     }
 
-    /// An episode as it is now; `None` if it is over.
+    /// Returns an episode in its present state; `None` if it is over.
     pub fn now(&self, kind: Saturation, thing: &Arc<str>) -> Option<Episode> {
         self.lock()[kind as usize].get(thing).map(|episode| episode.report(kind, thing))
     }

@@ -90,7 +90,7 @@ fn has_landlock(folder: &Folder, backend: SocketAddr) -> bool {
     let mut program = Program::start(command(&["run"]).arg(file));
     let found = crate::support::find_in_time(|| {
         let lines = program.stderr.all().join("\n");
-        (lines.contains("serving") || lines.contains("cannot be had")).then_some(lines)
+        (lines.contains("serving") || lines.contains("Landlock is not available")).then_some(lines)
     });
     let found = found.expect("it starts or not");
     if found.contains("serving") {

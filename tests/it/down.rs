@@ -173,7 +173,7 @@ fn words_of_a_backend_are_escaped_once() {
         let items = status[what].as_array().unwrap().iter();
         items.filter_map(|item| item["text"].as_str().map(str::to_owned)).collect()
     };
-    let problem = format!("checks failed: unexpected answer, it said \"{WORDS}\"");
+    let problem = format!("checks failed: unexpected answer: \"{WORDS}\"");
     assert!(texts("problems").iter().any(|text| text.ends_with(&problem)), "{page}");
     let event = format!("app/b1 is down: checks failed: unexpected answer: \"{WORDS}\"");
     assert!(texts("events").contains(&event), "{page}");

@@ -199,7 +199,7 @@ fn check_logs(test: &str, format: &str) {
     let mut program = Program::start(test, format);
     program.say_all();
     program.wait_for("check failed");
-    program.wait_for("the agent says nothing");
+    program.wait_for("the agent gave no usable answer");
     program.wait_for("discovery failed");
     // A routes file by another hand, with a fault in it.
     program.folder.write(

@@ -208,7 +208,7 @@ fn to_take_the_addresses_of_clients_needs_a_capability() {
     command.args(["--bounding-set=-net_admin,-net_raw", env!("CARGO_BIN_EXE_pointsman"), "run"]).arg(file);
     let output = finish(&mut command, b"");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    assert!(said(&output).contains("it needs CAP_NET_ADMIN or CAP_NET_RAW"), "{}", said(&output));
+    assert!(said(&output).contains("the process needs CAP_NET_ADMIN or CAP_NET_RAW"), "{}", said(&output));
 }
 
 /// A Unix socket is told no address, and would take a client for the process itself.
