@@ -9,7 +9,7 @@ use crate::pool::pool_spec::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 
-/// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
+/// Returns a source that reports nothing by itself: no resolver has that address, and the first retry is far away.
 fn silent(name: &str) -> DiscoverSource {
     let hour = Duration::from_secs(3600);
     DiscoverSource::Dns(DnsSpec {
@@ -45,13 +45,13 @@ fn set(addresses: &[&str]) -> DiscoveredSet {
     DiscoveredSet::new(addresses.iter().map(backend).collect())
 }
 
-/// What holds for a pool: its backends, or `-` where nothing is followed.
+/// Returns the backends of a prepared pool or else of the pool in force, or `-` if the pool has no source.
 fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
     let prepared = discoveries.prepared(spec).or_else(|| discoveries.in_force(spec));
     names(prepared)
 }
 
-/// What is in force for a pool.
+/// Returns the backends of a pool in force.
 fn held_in_force(discoveries: &Discoveries, spec: &PoolSpec) -> String {
     names(discoveries.in_force(spec))
 }
@@ -77,7 +77,7 @@ async fn what_is_found_holds_until_something_else_is() {
     let spec = pool("p", Some(silent("a")));
     discoveries.prepare(std::slice::from_ref(&spec));
     assert!(!discoveries.have_reported() && !discoveries.are_found());
-    // Before it is in force a report changes no pool.
+    // A report of a prepared source changes no pool.
     assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
     assert!(discoveries.have_reported() && discoveries.are_found());
     assert_eq!(held(&discoveries, &spec), "10.0.0.1:1");
@@ -110,7 +110,7 @@ async fn a_reload_keeps_what_was_found() {
     discoveries.commit();
     assert!(discoveries.hear(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
 
-    // Another one begins with what the old one had; one that is never committed changes nothing.
+    // Another source begins with the backends of the old one. A source that is never committed changes nothing.
     let new = pool("p", Some(silent("b")));
     discoveries.prepare(std::slice::from_ref(&new));
     assert_eq!(held(&discoveries, &new), "10.0.0.2:1");
@@ -122,7 +122,7 @@ async fn a_reload_keeps_what_was_found() {
     assert!(discoveries.hear(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
     assert_eq!(held(&discoveries, &new), "10.0.0.5:1");
 
-    // None any more.
+    // The pool has no source any more.
     let written = pool("p", None);
     discoveries.prepare(std::slice::from_ref(&written));
     assert_eq!(held(&discoveries, &written), "-");
@@ -130,7 +130,7 @@ async fn a_reload_keeps_what_was_found() {
     assert!(discoveries.in_force.is_empty());
 }
 
-/// A pool with these host names among its backends, and these sources of its own.
+/// Returns a pool with these host names among its backends, and these other sources.
 fn pool_of(hosts: &[&str], others: &[&str]) -> PoolSpec {
     let hosts = hosts.iter().map(|name| DiscoverSpec {
         host: Some(NamedHost { place: 0, template: BackendSpec::new(*name, "0.0.0.0:1".parse().unwrap()) }),
@@ -162,7 +162,7 @@ async fn each_source_keeps_what_it_found() {
     discoveries.commit();
     assert_eq!(held(&discoveries, &old), "a/10.0.0.1 b/10.0.0.2 10.0.0.3:1 10.0.0.4:1");
 
-    // Another order, and one without another: nothing is asked anew.
+    // Sources in another order, and one less: no question is asked again.
     let turned = pool_of(&["b", "a"], &["y"]);
     discoveries.prepare(std::slice::from_ref(&turned));
     assert!(discoveries.have_reported());
@@ -172,7 +172,7 @@ async fn each_source_keeps_what_it_found() {
     assert_eq!(heard, Some(("p".into(), 1)), "it is the second one now");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9 10.0.0.4:1");
 
-    // A source at the place of another one begins with what that had; a host does not begin with another host's.
+    // A source in the slot of another one begins with its backends. A host name does not, as its slot is its name.
     let other = pool_of(&["c", "a"], &["z"]);
     discoveries.prepare(std::slice::from_ref(&other));
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
@@ -269,7 +269,7 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::Timeout)), at(7)), None);
     assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]), "a failure keeps what was found");
 
-    // A changed source begins with what the one before it had found.
+    // A changed source begins with the backends of the one before it.
     let new = asked(1);
     discoveries.prepare(std::slice::from_ref(&new));
     discoveries.hear(report(4, None, Some(DnsFault::Timeout)), at(8));
