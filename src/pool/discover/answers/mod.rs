@@ -16,8 +16,8 @@ use crate::pool::destination;
 /// The most SRV records of one name. Each target needs two further questions.
 const MOST_SERVICES: usize = 512;
 
-/// The largest factor for the weights of SRV records if one of them has weight 0. That one gets weight 1, because it "should
-/// have a very small chance of being selected" (RFC 2782).
+/// The largest factor for the weights of SRV records if one of them has weight 0. That one gets weight 1, because it
+/// "should have a very small chance of being selected" (RFC 2782).
 const ABOVE_NONE: u16 = 100;
 
 /// The result of one question.
