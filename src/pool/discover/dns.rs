@@ -62,7 +62,7 @@ pub enum DnsFault {
     /// One of the two families has no answer, while the other has one.
     #[error("{records}: {fault}")]
     OneFamily {
-        /// The name of its records.
+        /// The type of its records.
         records: &'static str,
         /// The fault of its question.
         fault: Box<DnsFault>,
@@ -140,7 +140,7 @@ impl Part {
         }
     }
 
-    /// With the answer of the other family.
+    /// Adds the answer of the other family.
     fn and(self, family: AddressFamily, heard: Heard<IpAddr>) -> Self {
         match family {
             AddressFamily::V4 => Self { v4: Some(heard), ..self },
@@ -472,7 +472,7 @@ fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<To
 mod tests {
     use super::*;
 
-    /// Checks the fault that a search reports whose names have these faults in turn.
+    /// Checks the fault that a search reports if its names have these faults in turn.
     fn check(faults: &[DnsFault], expected: &str) {
         let mut last = None;
         for fault in faults {
@@ -506,6 +506,9 @@ mod tests {
         assert_eq!((v4.records.len(), v6.records.len()), (2, 1));
         assert_eq!((v4.ttl, v6.ttl), (Duration::MAX, Duration::MAX));
         let (_, none) = of_families(&addresses[..1]);
-        assert!(none.unwrap().records.is_empty(), "the other family has none, and is not asked for");
+        assert!(
+            none.unwrap().records.is_empty(),
+            "the other family has no address, and no resolver is asked"
+        );
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn follow(path: Arc<Path>, mut reports: ReportSender) {
 ///
 /// # Errors
 ///
-/// Returns the fault of a file that gives no backends.
+/// Fails if the file cannot be read, is too large, or has a wrong content.
 pub fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
     let file = file::open(path).map_err(FileFault::Unreadable)?;
     let mut bytes = Vec::new();

@@ -261,7 +261,7 @@ impl OpenQuestions {
         (name, part, is_late)
     }
 
-    /// Returns true if an answer counts. A late answer does not if a complete one has come in the meantime.
+    /// Returns true if an answer counts. A late answer does not count if a complete one has come in the meantime.
     fn counts(&self, answered: &TaskAnswer) -> bool {
         !answered.is_late || self.late.contains_key(&answered.name)
     }
@@ -340,9 +340,9 @@ mod tests {
         ask(&mut questions, pending()).await;
         assert!(questions.are_open());
         ask(&mut questions, pending()).await;
-        assert_eq!(questions.tasks.len(), 1, "of two that are late the earlier stays");
+        assert_eq!(questions.tasks.len(), 1, "of two late questions the earlier one stays");
         ask(&mut questions, None).await;
-        assert!(questions.next().await.is_none(), "what would be late has no meaning");
+        assert!(questions.next().await.is_none(), "the late question has ended");
         assert!(questions.late.is_empty());
     }
 

@@ -321,7 +321,7 @@ impl Discoveries {
         Some((states, join(pool, &found)))
     }
 
-    /// Returns the same as [`Discoveries::in_force`] for a pool of the prepared configuration.
+    /// Returns the same as [`Discoveries::in_force()`] for a pool of the prepared configuration.
     pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let in_force = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
         let known = |source: &PreparedSource| {

@@ -13,7 +13,7 @@ pub(super) const MOST_BACKENDS: usize = 10_000;
 /// A backend as its source describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Discovered {
-    /// Its identity.
+    /// Its name, which is its identity.
     pub(super) name: Arc<str>,
     /// The address on which it listens.
     pub(super) address: Address,

@@ -14,7 +14,7 @@ use crate::pool::BackendSpec;
 pub struct DiscoverSpec {
     /// The file or DNS name that lists them.
     pub source: DiscoverSource,
-    /// The host name among the backends whose addresses these are; `None` for a source of its own.
+    /// The host name among the backends that has these addresses. `None` if the source is no host name of a backend.
     pub host: Option<NamedHost>,
     /// The time for which a backend stays after an answer left it out. Zero removes it at once. Default: 30 s for the
     /// DNS, zero for a file.
@@ -39,7 +39,7 @@ pub struct NamedHost {
 /// The kind of a discovery source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoverSource {
-    /// The DNS.
+    /// Records of a DNS name.
     Dns(DnsSpec),
     /// A file that another program writes, by its path.
     File(Arc<Path>),

@@ -50,7 +50,7 @@ enum CacheEntry {
     Asked(Vec<oneshot::Sender<CachedAnswer>>),
 }
 
-/// The result of a look into the cache.
+/// The result of a query of the cache.
 #[derive(Debug)]
 pub(super) enum CacheLookup {
     Known(CachedAnswer),
@@ -248,7 +248,7 @@ mod tests {
         assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Busy));
         assert!(
             matches!(cache.look(&name("a0.test"), now), CacheLookup::Wait(_)),
-            "that one is asked for already"
+            "this name is asked for already"
         );
         cache.answer(&name("a0.test"), Err(LookupFault::NoName), Duration::ZERO, now);
         assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Ask(_)));

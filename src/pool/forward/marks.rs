@@ -52,7 +52,7 @@ mod tests {
         let first = [7; 100];
         let mark = marks.mark(&first).expect("it is the first");
         assert!(marks.mark(&first).is_none());
-        assert!(marks.mark(&first[..COMPARED]).is_none(), "it may come in other pieces");
+        assert!(marks.mark(&first[..COMPARED]).is_none(), "the rest of the bytes may come later");
         let mut other = first;
         other[COMPARED - 1] = 8;
         assert!(marks.mark(&other).is_some());

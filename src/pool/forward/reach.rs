@@ -1,7 +1,7 @@
 //! Checks whether clients may be forwarded to an address: a public address, or one in the networks that an operator
 //! opens (`allow_private`). Pure.
 //!
-//! Public is defined by the IANA registries of special-purpose addresses for IPv4 and IPv6 (RFC 6890). Addresses that
+//! The IANA registries of special-purpose addresses (RFC 6890) define which addresses are public. Addresses that
 //! are not globally reachable, multicast, the reserved class E and deprecated networks are not public. In IPv6, IANA
 //! assigns global addresses from 2000::/3 only, so no list is needed for the others: they are not public.
 //!

@@ -83,7 +83,7 @@ fn what_is_known_outlives_a_reload() {
     assert!(!Arc::ptr_eq(&two.shared, &three.shared), "other resolvers may have other addresses");
     assert!(Arc::ptr_eq(&two.counts, &three.counts));
     let mark = two.mark(b"hello").expect("the first");
-    assert!(three.mark(b"hello").is_none(), "the connections go on");
+    assert!(three.mark(b"hello").is_none(), "a reload keeps the marks of open connections");
     drop(mark);
 }
 

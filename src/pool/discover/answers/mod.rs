@@ -35,7 +35,7 @@ pub(in crate::pool) struct Answer<T> {
 pub(super) struct RoundResult {
     /// The shortest TTL of its good answers.
     pub(super) ttl: Option<Duration>,
-    /// The first of its failures.
+    /// The first of its faults.
     pub(super) fault: Option<DnsFault>,
     /// True if an answer has not come yet.
     pub(super) is_unfinished: bool,
@@ -169,7 +169,7 @@ pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
-    /// In lower case, without the final dot.
+    /// The name of the host, in lower case and without the final dot.
     pub(super) target: Arc<str>,
 }
 

@@ -224,7 +224,7 @@ fn a_service_that_is_not_there_takes_nothing_new() {
     let gone = || records(&[(0, 0, 0, "")]);
     let mut services = SrvAnswers::default();
     assert!(services.hear(gone()).fault.is_none());
-    assert_eq!(services.set().unwrap().to_string(), "", "that there is none is an answer");
+    assert_eq!(services.set().unwrap().to_string(), "", "an empty set is an answer");
     services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
     for (target, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
         services.host(target).unwrap().hear(whole(heard(address), heard("-")));
@@ -233,7 +233,7 @@ fn a_service_that_is_not_there_takes_nothing_new() {
     assert_eq!(services.set().unwrap().to_string(), open);
     let told = services.hear(gone());
     assert_eq!((told.ttl, told.fault.is_none()), (Some(seconds(30)), true));
-    assert!(services.targets().is_empty(), "nothing is asked for");
+    assert!(services.targets().is_empty(), "no target is asked for");
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
     services.hear(Err(DnsFault::Timeout));
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
@@ -284,7 +284,7 @@ proptest! {
                 .map(|&(priority, weight, port, target)| service(priority, weight, port, &format!("t{target}")));
             services.hear(Ok(Answer { records: records.collect(), ttl: seconds(1) }));
             for target in services.targets() {
-                // Two of them share an address.
+                // The targets t0 and t3 share an address.
                 let low = target.as_bytes()[1] % 3;
                 services.host(&target).unwrap().hear(whole(heard(&format!("10.0.0.{low}")), heard("-")));
             }
