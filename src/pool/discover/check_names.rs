@@ -1,4 +1,4 @@
-//! The host names at which the checks and agents of a pool ask.
+//! The host names that the checks and agents of a pool connect to.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use super::Discovery;
 use crate::pool::pool_spec::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 
-/// The host names at which the checks and agents of a pool ask, each with what is known of it.
+/// The host names that the checks and agents of a pool connect to, each with the state of its discovery.
 #[derive(Debug, Default)]
 pub struct CheckNames(pub(super) HashMap<Arc<str>, Arc<Discovery>>);
 
 impl CheckNames {
-    /// Returns the endpoint with what is known of its host name, if it has one.
+    /// Returns the endpoint with the discovery state of its host name, if it has a host name.
     pub(in crate::pool) fn asked(&self, endpoint: Endpoint) -> CheckEndpoint {
         let host = match &endpoint {
             Endpoint::Name { name, .. } => self.0.get(name).cloned(),

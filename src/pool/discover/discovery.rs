@@ -1,4 +1,4 @@
-//! What is known of one source: whether it fails, and what it last found.
+//! The state of one source: its fault, and the addresses that it found last.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,17 @@ use super::source::DiscoverSource;
 use super::{DiscoveredSet, LookOutcome};
 use crate::sys::Address;
 
-/// What is known of a source. Shared with admin and the metrics, which read it; it ends with the last
-/// snapshot that shows it.
+/// The state of a source. Shared with admin and the metrics, which read it. It is dropped with the last snapshot
+/// that has it.
 #[derive(Debug)]
 pub struct Discovery {
     source: DiscoverSource,
     failures: AtomicU64,
-    /// In milliseconds of Unix time; 0 is never.
+    /// The time of the last success, in milliseconds of Unix time; 0 is never.
     succeeded: AtomicU64,
-    /// What is wrong now. A lock, as it is a text; written by one task and read by a scrape now and then.
+    /// The fault that lasts. A text, so it needs a lock; control writes it, and scrapes read it.
     fault: Mutex<Option<Arc<str>>>,
-    /// What was last found; `None` before the first report. Checks and agents that ask at a host name read it.
+    /// The addresses found last; `None` before the first report. Checks and agents of a host name read them.
     found: watch::Sender<Option<DiscoveredSet>>,
 }
 
@@ -35,17 +35,17 @@ impl Discovery {
         }
     }
 
-    /// What is followed.
+    /// Returns the source.
     pub fn source(&self) -> &DiscoverSource {
         &self.source
     }
 
-    /// How often it failed.
+    /// Returns the number of its failures.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// When it was last found to be good, whether anything had changed or not.
+    /// Returns the time of the last success, with or without a change.
     pub fn succeeded(&self) -> Option<SystemTime> {
         match self.succeeded.load(Ordering::Relaxed) {
             0 => None,
@@ -53,12 +53,12 @@ impl Discovery {
         }
     }
 
-    /// What is wrong with it now.
+    /// Returns the fault that lasts, if it has one.
     pub fn fault(&self) -> Option<Arc<str>> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the addresses that were last found, perhaps none. Before the first report it waits for that.
+    /// Returns the addresses found last, perhaps none. Waits for the first report.
     ///
     /// # Cancel safety
     ///
@@ -67,12 +67,12 @@ impl Discovery {
         let mut found = self.found.subscribe();
         match found.wait_for(Option::is_some).await {
             Ok(found) => found.iter().flat_map(DiscoveredSet::iter).map(|one| one.address.clone()).collect(),
-            // The sender is this value's own, so this does not come.
+            // Unreachable: this value owns the sender.
             Err(_closed) => Vec::new(),
         }
     }
 
-    /// Notes what holds for the source from now on.
+    /// Sets the addresses that count for the source from now on.
     pub(super) fn publish(&self, found: &Option<DiscoveredSet>) {
         let found = found.clone().unwrap_or_default();
         self.found.send_if_modified(|last| {
@@ -82,7 +82,7 @@ impl Discovery {
         });
     }
 
-    /// Notes how a look ended, and answers whether that is news.
+    /// Records the outcome of a look. Returns true if the fault has changed.
     pub(super) fn note(&self, outcome: &LookOutcome, now: SystemTime) -> bool {
         if matches!(outcome, LookOutcome::Expired) {
             return false;
@@ -107,7 +107,7 @@ impl Discovery {
 
 #[cfg(test)]
 impl Discovery {
-    /// One of a name that has not been heard of.
+    /// Returns the state of a name before its first answer.
     pub(in crate::pool) fn unheard() -> Self {
         use super::source::{DnsSpec, RecordKind};
         let (min_ttl, max_ttl) = (Duration::from_secs(5), Duration::from_secs(300));
@@ -121,7 +121,7 @@ impl Discovery {
         }))
     }
 
-    /// One of a host with these addresses, or that does not exist.
+    /// Returns the state of a host with these addresses, or without addresses of a host that does not exist.
     pub(in crate::pool) fn of_host(ips: &[std::net::IpAddr]) -> Self {
         let known = Self::unheard();
         let found = ips.iter().map(|ip| super::set::Discovered {

@@ -1,4 +1,4 @@
-//! Asks the DNS single questions. The only place that knows the resolver library.
+//! Sends single questions to the DNS. The only module that uses the resolver library.
 
 use std::future::Future;
 use std::io;
@@ -22,52 +22,52 @@ use super::resolv_conf::ResolvConf;
 use super::system::{FILE_PATIENCE, HOSTS, NameSystem, RESOLV_CONF, SystemNames};
 use crate::sys::landlock;
 
-/// How long one question may take, with all its repetitions at all resolvers.
+/// The longest time for one question, with all its repetitions at all resolvers.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
 
-/// How long a resolver that the configuration names may take before it is asked again or another one is.
+/// The time after which a question is sent again, or to another resolver, if the configuration names the resolvers.
 const ONE_TRY: Duration = Duration::from_secs(2);
 
-/// How long an address of the file of hosts holds: until the file changes.
+/// The time for which an address of the file of hosts counts: until the file changes.
 const UNTIL_CHANGED: Duration = Duration::MAX;
 
-/// How long the answer of one family waits for that of the other one (RFC 8305, section 3): some resolvers never answer
-/// a question for AAAA.
+/// The time for which the answer of one family waits for that of the other one (RFC 8305, section 3): some resolvers
+/// never answer a question for AAAA.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
-/// Late answers that are awaited at once in the whole process: a socket for each.
+/// The most late answers that the whole process awaits at once. Each has a socket.
 pub(super) const LATE_AT_ONCE: usize = 64;
 
-/// Names that are asked for at once in the whole process, each by two questions: a socket for each.
+/// The most names that the whole process asks for at once. Each name has two questions, each question a socket.
 pub(super) const NAMES_AT_ONCE: usize = 32;
 
-/// Why the DNS gave no answer to go by.
+/// The fault of a question to the DNS that has no usable answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DnsFault {
     /// The name does not exist.
     #[error("there is no such name (NXDOMAIN)")]
     NoName,
-    /// No records that could be used.
+    /// The answer has no usable record.
     #[error("the answer has no usable record")]
     Empty,
-    /// More than are taken.
+    /// The answer has more records than are taken.
     #[error("the answer has {0} records, more than are taken")]
     TooMany(usize),
-    /// Nobody answered.
+    /// No resolver answered in time.
     #[error("no resolver answered in time")]
     Timeout,
-    /// The resolver could not or would not.
+    /// The resolver answered with an error code.
     #[error("the resolver answered: {0}")]
     Refused(ResponseCode),
-    /// One of the two families has no answer, though the other has.
+    /// One of the two families has no answer, while the other has one.
     #[error("{records}: {fault}")]
     OneFamily {
-        /// The name of its records.
+        /// The type of its records.
         records: &'static str,
-        /// Why it has none.
+        /// The fault of its question.
         fault: Box<DnsFault>,
     },
-    /// No answer came from this host, and no resolver is named.
+    /// No file names a resolver, and the question to this host, the default, failed.
     #[error("{0}; {RESOLV_CONF} names no resolver, so 127.0.0.1 was asked")]
     ByDefault(Box<DnsFault>),
     /// The files that name the system's resolvers could not be read in time.
@@ -76,7 +76,7 @@ pub enum DnsFault {
     /// The file that names the system's resolvers cannot be read.
     #[error("{RESOLV_CONF} cannot be read: {0}{hint}", hint = landlock::hint(.0))]
     ResolvConf(#[source] Arc<io::Error>),
-    /// The question could not be asked, or the answer not be read.
+    /// The question could not be sent, or the answer could not be read.
     #[error("the resolver cannot be asked: {0}")]
     Net(#[source] NetError),
 }
@@ -92,19 +92,19 @@ impl From<NetError> for DnsFault {
     }
 }
 
-/// The answers for a name that have come; `None` is yet to come.
+/// The answers for a name that have come. `None` is a family without an answer yet.
 #[derive(Debug)]
 pub(in crate::pool) struct Part {
-    /// The whole name that was asked for: of a search list the one that has addresses.
+    /// The whole name that was asked for. Of a search list it is the name that has addresses.
     pub(super) name: Arc<str>,
     pub(in crate::pool) v4: Option<Heard<IpAddr>>,
     pub(in crate::pool) v6: Option<Heard<IpAddr>>,
 }
 
-/// The answer for a name that is yet to come.
+/// The answer of the late family of a name.
 pub(in crate::pool) type Late = Pin<Box<dyn Future<Output = Part> + Send>>;
 
-/// The kinds of addresses.
+/// The two families of addresses.
 #[derive(Clone, Copy, Debug)]
 enum AddressFamily {
     V4,
@@ -140,7 +140,7 @@ impl Part {
         }
     }
 
-    /// With the answer of the other family.
+    /// Adds the answer of the other family.
     fn and(self, family: AddressFamily, heard: Heard<IpAddr>) -> Self {
         match family {
             AddressFamily::V4 => Self { v4: Some(heard), ..self },
@@ -148,45 +148,45 @@ impl Part {
         }
     }
 
-    /// Whether an address has come.
+    /// Returns true if an address has come.
     pub(super) fn has_addresses(&self) -> bool {
         [&self.v4, &self.v6].into_iter().flatten().any(has_records)
     }
 
-    /// Why there is no address.
+    /// Returns the fault of an answer without addresses.
     fn fault(self) -> DnsFault {
         let faults = [self.v4, self.v6].into_iter().flatten().filter_map(Result::err);
         faults.into_iter().next().unwrap_or(DnsFault::Empty)
     }
 }
 
-/// The resolvers to ask: those that the configuration names, or those of the system at that time.
+/// The resolvers to ask: those that the configuration names, or those that the files of the system name now.
 #[derive(Clone)]
 pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,
-    /// `None` where the configuration names resolvers: then the system's files say nothing.
+    /// `None` if the configuration names resolvers: then the system's files are not read.
     system: Option<SystemNames>,
     limits: QuestionLimits,
 }
 
-/// How many questions are under way at once.
+/// The limits of open questions.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct QuestionLimits {
-    /// Names whose first answer is awaited, each by two questions.
+    /// Names whose first answer is awaited. Each name has two questions.
     names: Arc<Semaphore>,
-    /// Answers that are late: a server that never gives them must hold up no other name.
+    /// Late answers. They have a limit of their own, so that a server that never answers delays no other name.
     late: Arc<Semaphore>,
 }
 
 impl QuestionLimits {
-    /// Limits for names, and for late answers.
+    /// Returns limits for names and for late answers.
     pub(in crate::pool) fn new(names: usize, late: usize) -> Self {
         Self { names: Arc::new(Semaphore::new(names)), late: Arc::new(Semaphore::new(late)) }
     }
 }
 
 impl Askers {
-    /// Asks these resolvers or, if there are none, as `system` says.
+    /// Returns a value that asks these resolvers or, if there are none, resolves as `system` does.
     pub(in crate::pool) fn new(
         resolvers: &[SocketAddr],
         system: impl FnOnce() -> SystemNames,
@@ -200,7 +200,7 @@ impl Askers {
     ///
     /// # Errors
     ///
-    /// The files of the system could not be read.
+    /// Fails if the files of the system could not be read.
     pub(in crate::pool) async fn now(&mut self) -> Result<Asker, DnsFault> {
         let system = match &mut self.system {
             Some(system) => Some(system.now().await?),
@@ -226,19 +226,20 @@ impl Askers {
     }
 }
 
-/// Asks single questions.
+/// Sends single questions to the resolvers of one moment.
 #[derive(Clone)]
 pub(in crate::pool) struct Asker {
     resolver: TokioResolver,
-    /// How the system resolves names, if it is asked as the system would.
+    /// The files of the system that resolve names; `None` if the configuration names resolvers.
     system: Option<NameSystem>,
     limits: QuestionLimits,
 }
 
 impl Asker {
-    /// The addresses of a name, of IPv4 and IPv6. A name in the file of hosts has those of the file; no resolver is
-    /// asked, for neither family. Else the names of the search list are asked for in turn, and the first with an address
-    /// counts for both families. An answer of the other family that does not come in [`RESOLUTION_DELAY`] is late.
+    /// Returns the IPv4 and IPv6 addresses of a name. A name in the file of hosts has the addresses of the file, and no
+    /// resolver is asked. Otherwise the names of the search list are asked for in turn, and the first name with an
+    /// address counts for both families. An answer of the other family that does not come in [`RESOLUTION_DELAY`] is
+    /// late.
     pub(in crate::pool) async fn addresses(&self, name: &str) -> (Part, Option<Late>) {
         let of_hosts = self.system.as_ref().and_then(|system| system.hosts.addresses(name));
         if let Some(addresses) = of_hosts.or_else(|| self.localhost(name)) {
@@ -262,7 +263,7 @@ impl Asker {
         (Part::whole(name.into(), Err(fault.clone()), Err(fault)), None)
     }
 
-    /// The loopback addresses, for the name that is theirs without any file (RFC 6761, section 6.3).
+    /// Returns the loopback addresses for `localhost`, which has them without any file (RFC 6761, section 6.3).
     fn localhost(&self, name: &str) -> Option<&'static [IpAddr]> {
         const LOOPBACK: [IpAddr; 2] =
             [IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
@@ -271,7 +272,7 @@ impl Asker {
         is_localhost.then_some(&LOOPBACK)
     }
 
-    /// The whole names to ask for, in order.
+    /// Returns the whole names to ask for, in order.
     fn candidates(&self, name: &str) -> Vec<Box<str>> {
         match &self.system {
             Some(system) => system.resolv_conf.candidates(name),
@@ -280,7 +281,7 @@ impl Asker {
         }
     }
 
-    /// Returns the text that names the resolvers, if no file names them.
+    /// Returns the fault. Adds that 127.0.0.1 was asked by default, if no file names a resolver.
     fn explained(&self, fault: DnsFault) -> DnsFault {
         let is_by_default = self.system.as_ref().is_some_and(|system| system.resolv_conf.is_by_default);
         match fault {
@@ -291,7 +292,7 @@ impl Asker {
         }
     }
 
-    /// The A and AAAA records of a whole name. Without addresses both have come.
+    /// Returns the A and AAAA records of a whole name. If the result has no address, both answers have come.
     async fn pair(&self, name: &Arc<str>) -> (Part, Option<Late>) {
         let one_of_few = self.limits.names.acquire().await;
         let mut v4 = self.records(name, AddressFamily::V4);
@@ -305,8 +306,8 @@ impl Asker {
             heard = &mut v6 => (AddressFamily::V6, heard, v4),
         };
         let has_some = has_records(&first);
-        // A name that is not there has no address of the other family either (RFC 8020), and clients of pools that forward
-        // may ask for many of them.
+        // A name that does not exist has no address of the other family either (RFC 8020). The clients of forwarding
+        // pools may name many such hosts.
         let is_passed_over = matches!(first, Err(DnsFault::NoName));
         let part = Part::of(name, family, first);
         let family = family.other();
@@ -323,7 +324,7 @@ impl Asker {
         }
     }
 
-    /// A part whose other half is late. If too many are, it is given up.
+    /// Returns a part whose other family is late. If too many answers are late, the family gets a timeout instead.
     fn late(&self, part: Part, family: AddressFamily, other: FamilyAnswer) -> (Part, Option<Late>) {
         let Ok(one_of_few) = Arc::clone(&self.limits.late).try_acquire_owned() else {
             return (part.and(family, Err(DnsFault::Timeout)), None);
@@ -337,7 +338,7 @@ impl Asker {
         (part, Some(Box::pin(late)))
     }
 
-    /// The records of one family.
+    /// Asks for the records of one family.
     fn records(&self, name: &Arc<str>, family: AddressFamily) -> FamilyAnswer {
         let (resolver, name) = (self.resolver.clone(), Arc::clone(name));
         let address = |data: &RData| match data {
@@ -348,7 +349,7 @@ impl Asker {
         Box::pin(async move { question(resolver.lookup(&*name, family.records()), address).await })
     }
 
-    /// The SRV records of a name.
+    /// Returns the SRV records of a name.
     pub(super) async fn services(&self, name: &str) -> Heard<SrvRecord> {
         let mut last: Option<DnsFault> = None;
         for candidate in self.candidates(name) {
@@ -381,10 +382,10 @@ impl Asker {
     }
 }
 
-/// The answer of one family, under way.
+/// The answer of one family, when it comes.
 type FamilyAnswer = Pin<Box<dyn Future<Output = Heard<IpAddr>> + Send>>;
 
-/// The records of an answer that `pick` takes. An answer without records is not yet a failure here.
+/// Returns the records of an answer that `pick` takes. An answer without records is not a fault here.
 async fn question<T>(
     asked: impl Future<Output = Result<Lookup, NetError>>,
     pick: impl Fn(&RData) -> Option<T>,
@@ -397,20 +398,21 @@ async fn question<T>(
         Ok(Err(error)) => return Err(error.into()),
         Err(_elapsed) => return Err(DnsFault::Timeout),
     };
-    // What led to the records (CNAME) holds no longer than they do.
+    // The answer counts for the shortest TTL of all its records, CNAME records included.
     let ttl = lookup.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
     let records = lookup.answers().iter().filter_map(|record| pick(&record.data)).collect();
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-/// Whether the search list ends with this fault. As with glibc a name that is not there, and a resolver that answers
-/// with a fault, lead to the next one; where no answer came the next one could be another host than the one meant.
+/// Returns true if a search ends with this fault. As in glibc, the search goes on after a name that does not exist and
+/// after an error code of the resolver. It ends if no answer came: the next name could be another host than the one
+/// that is meant.
 fn ends_search(fault: &DnsFault) -> bool {
     !matches!(fault, DnsFault::NoName | DnsFault::Empty | DnsFault::Refused(_))
 }
 
-/// What a search comes to: that a name is there without addresses says more than that another is not there, and a
-/// resolver's fault more than both.
+/// Returns the fault that a search reports. A name without addresses counts more than a name that does not exist, and
+/// a fault of the resolver counts more than both.
 fn graver(last: Option<DnsFault>, fault: DnsFault) -> DnsFault {
     let rank = |fault: &DnsFault| match fault {
         DnsFault::NoName => 0,
@@ -428,7 +430,7 @@ fn has_records<T>(heard: &Heard<T>) -> bool {
     heard.as_ref().is_ok_and(|answer| !answer.records.is_empty())
 }
 
-/// Addresses of the file of hosts as two answers.
+/// Returns addresses of the file of hosts as two answers, one for each family.
 fn of_families(addresses: &[IpAddr]) -> (Heard<IpAddr>, Heard<IpAddr>) {
     let (v4, v6) = addresses.iter().partition(|ip| ip.is_ipv4());
     let answer = |records: Vec<IpAddr>| Ok(Answer { records, ttl: UNTIL_CHANGED });
@@ -455,10 +457,10 @@ fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
     build(servers.collect(), options)
 }
 
-/// Names are whole when they come here: the search list and the file of hosts are not the library's.
+/// Returns a resolver for whole names. This crate applies the search list and the file of hosts, not the library.
 fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<TokioResolver, DnsFault> {
     options.use_hosts_file = ResolveHosts::Never;
-    // When to ask is decided by the pace alone, or by the cache of who forwards.
+    // No cache: the schedule of the source decides when to ask again, or the cache of the forwarding pool.
     options.cache_size = 0;
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -470,7 +472,7 @@ fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<To
 mod tests {
     use super::*;
 
-    /// Whether a search goes on after each of these faults, and what it comes to.
+    /// Checks the fault that a search reports if its names have these faults in turn.
     fn check(faults: &[DnsFault], expected: &str) {
         let mut last = None;
         for fault in faults {
@@ -492,7 +494,7 @@ mod tests {
         check(&[NoName, NoName], NO_NAME);
         check(&[NoName, Empty, NoName], EMPTY);
         check(&[FAILED, NoName, Empty], "the resolver answered: Server Failure");
-        // The next name could be another host than the one that is meant.
+        // The search ends: the next name could be another host than the one that is meant.
         check(&[NoName, Timeout, Empty], "no resolver answered in time");
     }
 
@@ -504,6 +506,9 @@ mod tests {
         assert_eq!((v4.records.len(), v6.records.len()), (2, 1));
         assert_eq!((v4.ttl, v6.ttl), (Duration::MAX, Duration::MAX));
         let (_, none) = of_families(&addresses[..1]);
-        assert!(none.unwrap().records.is_empty(), "the other family has none, and is not asked for");
+        assert!(
+            none.unwrap().records.is_empty(),
+            "the other family has no address, and no resolver is asked"
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! The file by which another program names a pool's backends: its text to backends, pure. Its form is a
-//! contract and is described in `docs/guide/discovery.md`.
+//! Parses the file in which another program lists the backends of a pool. Pure. The form is a contract, which
+//! `docs/guide/discovery.md` describes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,37 +17,37 @@ const VERSION: u64 = 1;
 /// The longest name of a backend or a zone, as in the configuration.
 const LONGEST_NAME: usize = 64;
 
-/// Why a text names no backends.
+/// The fault of a text that gives no backends.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentFault {
-    /// It is not JSON of this form; the message has line and column.
+    /// The text is not JSON of this form. The message has the line and the column.
     #[error("{0}")]
     Form(#[source] serde_json::Error),
-    /// It is of another version.
+    /// The text has another version.
     #[error("its version is {0}; this program reads version {VERSION}")]
     Version(u64),
-    /// It names too many.
+    /// The text lists too many backends.
     #[error("it names {0} backends; at most {MOST_BACKENDS} are taken")]
     TooMany(usize),
-    /// Two of its backends are one.
+    /// Two backends have the same name or the same address.
     #[error(
         "backends[{first}] and backends[{again}] are both `{what}`; give them names and addresses that differ"
     )]
     Doubled {
         /// The name or address.
         what: Box<str>,
-        /// The place of the first, from 0.
+        /// The index of the first, from 0.
         first: usize,
-        /// The place of the second.
+        /// The index of the second.
         again: usize,
     },
 }
 
-/// Reads a document. An empty list is an answer: the pool has none of these backends any more.
+/// Parses a document. An empty list is valid: the pool has no backends of this source any more.
 pub(super) fn parse(text: &[u8]) -> Result<DiscoveredSet, DocumentFault> {
-    // Some editors begin a file with it; RFC 8259, section 8.1 lets a reader skip it.
+    // Some editors begin a file with a byte order mark. RFC 8259, section 8.1 lets a parser skip it.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    // The version first: another one may have other keys.
+    // The version is read first, because another version may have other keys.
     let DocumentVersion { version } = serde_json::from_slice(text).map_err(DocumentFault::Form)?;
     if version != VERSION {
         return Err(DocumentFault::Version(version));
@@ -142,7 +142,7 @@ fn name<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Arc<str>>, D::Erro
 mod tests {
     use super::*;
 
-    /// The backends of a text as `name address weight [zone] [backup]`, or the fault.
+    /// Returns the backends of a text as `name address weight [zone] [backup]`, or the fault.
     fn read(text: &str) -> String {
         match parse(text.as_bytes()) {
             Ok(set) => set.to_string(),

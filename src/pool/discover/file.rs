@@ -1,6 +1,6 @@
-//! Follows a file that another program writes: one task for each source.
+//! Follows a file that another program writes. Each source has one task.
 //!
-//! A change is seen at once, or within a few seconds where the kernel does not tell: see [`FileWatch`].
+//! A change is read at once, or within a few seconds where the kernel does not report changes: see [`FileWatch`].
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -12,24 +12,24 @@ use super::{DiscoverFault, DiscoveredSet, LookOutcome, ReportSender};
 use crate::sys::watch::{FileWatch, LookResult};
 use crate::sys::{file, landlock};
 
-/// The largest file that is read: far more than the most backends need.
+/// The largest file that is read. A file with the most backends is far smaller.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
 
-/// Why a file names no backends.
+/// The fault of a file that gives no backends.
 #[derive(Debug, thiserror::Error)]
 pub enum FileFault {
-    /// It cannot be opened or read, or is a directory, a pipe or the like.
+    /// The file cannot be opened or read, or is not a regular file.
     #[error("it cannot be read: {0}{hint}", hint = landlock::hint(.0))]
     Unreadable(#[source] io::Error),
-    /// It is larger than 4 MiB.
+    /// The file is larger than 4 MiB.
     #[error("it is larger than 4 MiB")]
     TooLarge,
-    /// What is in it.
+    /// The content of the file is wrong.
     #[error(transparent)]
     Document(#[from] DocumentFault),
 }
 
-/// Looks at the file whenever it changes, for ever, and tells what it finds.
+/// Reads the file when it changes, until the receiver of the reports is gone, and reports the backends.
 ///
 /// # Cancel safety
 ///
@@ -67,11 +67,11 @@ pub(super) async fn follow(path: Arc<Path>, mut reports: ReportSender) {
     }
 }
 
-/// Reads a file once. It blocks.
+/// Reads a file once. Blocks the thread.
 ///
 /// # Errors
 ///
-/// Why the file gives no backends.
+/// Fails if the file cannot be read, is too large, or has a wrong content.
 pub fn read(path: &Path) -> Result<DiscoveredSet, FileFault> {
     let file = file::open(path).map_err(FileFault::Unreadable)?;
     let mut bytes = Vec::new();

@@ -1,7 +1,7 @@
-//! Follows a source of the DNS: one task for each, which asks by the TTLs of the answers and reports the addresses.
+//! Follows a source of the DNS. Each source has one task, which asks again when the TTLs end and reports the addresses.
 //!
-//! A round asks for everything once. It ends with the first answers: what is late joins when it comes, and holds up
-//! nothing else.
+//! A round asks each question once. The round ends with the first answers. A late answer is added when it comes, and
+//! delays no other answer.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::schedule::LookSchedule;
 use super::source::{DnsSpec, RecordKind};
 use super::{DiscoveredSet, LookOutcome, ReportSender, randomness};
 
-/// How long a round waits for the other names once one has answered: the targets of SRV records may have resolvers of
-/// their own.
+/// The longest time for which a round waits for the other names after the first answer: the targets of SRV records may
+/// have resolvers of their own.
 const OTHER_NAMES: Duration = Duration::from_secs(1);
 
 /// Late answers that come within this time of each other are reported together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// Asks for ever, and reports the answers.
+/// Asks the DNS until the receiver of the reports is gone, and reports the answers.
 ///
 /// # Cancel safety
 ///
-/// May be dropped at any moment; what was last heard goes with it.
+/// May be dropped at any moment; the last answers are lost.
 pub(super) async fn follow(spec: DnsSpec, askers: Askers, reports: ReportSender) {
     let known = SourceAnswers::new(&spec);
     let pace = LookSchedule::new(&spec);
@@ -42,7 +42,7 @@ struct Follower {
     known: SourceAnswers,
     pace: LookSchedule,
     questions: OpenQuestions,
-    /// Whether a question of this round has failed.
+    /// True if a question of this round has failed.
     has_failed: bool,
 }
 
@@ -76,7 +76,7 @@ impl Follower {
         }
     }
 
-    /// Asks for everything, and waits for the first answers.
+    /// Asks all questions of the source, and waits for the first answers.
     async fn round(&mut self) -> RoundResult {
         let asker = match self.askers.now().await {
             Ok(asker) => asker,
@@ -94,7 +94,7 @@ impl Follower {
         told.and(self.first_answers().await)
     }
 
-    /// Waits for the first answers to all questions, but once one has come no longer than [`OTHER_NAMES`].
+    /// Waits for the first answer to each question. After the first answer of all it waits [`OTHER_NAMES`] at most.
     async fn first_answers(&mut self) -> RoundResult {
         let mut told = RoundResult::default();
         let mut until: Option<Instant> = None;
@@ -110,7 +110,7 @@ impl Follower {
                     }
                 },
             };
-            // None is left: one has panicked.
+            // No task is left although a question is open: a task has panicked.
             let Some(answered) = answered else { break };
             until.get_or_insert_with(|| Instant::now() + OTHER_NAMES);
             told = told.and(self.take_in(answered).unwrap_or_default());
@@ -118,7 +118,8 @@ impl Follower {
         told
     }
 
-    /// Takes in an answer that came after its round, and those that come with it; `None` if they say nothing.
+    /// Takes in an answer that came after its round, and further answers within [`TOGETHER`]. Returns `None` if no
+    /// answer counts any more.
     async fn late(&mut self, answered: TaskAnswer) -> Option<RoundResult> {
         let mut told = self.take_in(answered);
         let until = Instant::now() + TOGETHER;
@@ -129,7 +130,7 @@ impl Follower {
             };
         }
         let mut told = told?;
-        // What failed in this round is not well again by another answer.
+        // A question that failed in this round still counts as failed after another answer.
         told.is_unfinished |= self.questions.are_open() || self.has_failed;
         Some(told)
     }
@@ -144,7 +145,7 @@ impl Follower {
         Some(told)
     }
 
-    /// How long to wait for the next round after these answers.
+    /// Returns the time until the next round after these answers.
     fn wait(&mut self, told: &RoundResult) -> Duration {
         match (told.ttl, &told.fault) {
             (Some(ttl), None) if told.is_unfinished => self.pace.within(ttl, randomness()),
@@ -165,14 +166,14 @@ impl Follower {
             (Ok(found), None) => (Some(found), LookOutcome::Good),
             (Ok(found), Some(fault)) if ttl.is_some() => (Some(found), LookOutcome::Partly(fault.into())),
             (Ok(found), Some(fault)) => (Some(found), LookOutcome::Failed(fault.into())),
-            // Nothing was ever heard: the reason is that of the last round, if it has one.
+            // The source never had a usable answer: report the fault of the last round, if it has one.
             (Err(empty), fault) => (None, LookOutcome::Failed(fault.unwrap_or(empty).into())),
         };
         self.reports.tell(found, outcome).await
     }
 }
 
-/// The questions under way: for each name at most one that has no answer yet, and one for a late family.
+/// The open questions. Each name has at most one question without any answer and one for a late family.
 #[derive(Default)]
 struct OpenQuestions {
     tasks: JoinSet<TaskAnswer>,
@@ -180,17 +181,17 @@ struct OpenQuestions {
     late: HashMap<Arc<str>, AbortHandle>,
 }
 
-/// What a task comes to.
+/// The result of the task for one question.
 struct TaskAnswer {
     name: Arc<str>,
     part: Part,
-    /// What is yet to come.
+    /// The answer of the other family, if it has not come yet.
     late: Option<Late>,
     is_late: bool,
 }
 
 impl OpenQuestions {
-    /// Asks for a name, unless an earlier question for it has no answer at all yet.
+    /// Starts a question for a name, unless an earlier question for the name has no answer yet.
     fn ask<F>(&mut self, name: Arc<str>, question: impl FnOnce(Arc<str>) -> F)
     where
         F: Future<Output = (Part, Option<Late>)> + Send + 'static,
@@ -212,7 +213,7 @@ impl OpenQuestions {
         !self.tasks.is_empty()
     }
 
-    /// The next answer, or `None` if no question is under way.
+    /// Waits for the next answer. Returns `None` if no question is open.
     ///
     /// # Cancel safety
     ///
@@ -222,7 +223,7 @@ impl OpenQuestions {
             match self.tasks.join_next().await? {
                 Ok(answered) => return Some(answered),
                 Err(error) if error.is_cancelled() => {}
-                // It panicked, which is logged. What it asked for is asked for again, perhaps with some of the others.
+                // A task panicked, which is logged. The name of the task is not known, so all names may be asked again.
                 Err(_) => {
                     self.unanswered.clear();
                     self.late.clear();
@@ -231,8 +232,9 @@ impl OpenQuestions {
         }
     }
 
-    /// Takes an answer out, and waits on for what is late of it. An earlier question for the same name that is late
-    /// already stays, as it will be answered sooner if at all; where nothing is late any more, it has no meaning.
+    /// Removes an answered question, and starts a task that waits for its late family. If an earlier question for the
+    /// name is late too, only the earlier task stays: it is answered sooner, if at all. An answer without a late family
+    /// ends the earlier task.
     fn settle(&mut self, answered: TaskAnswer) -> (Arc<str>, Part, bool) {
         let TaskAnswer { name, part, late, is_late } = answered;
         if is_late {
@@ -259,13 +261,13 @@ impl OpenQuestions {
         (name, part, is_late)
     }
 
-    /// Whether a late answer still counts: a whole one may have come in the meantime.
+    /// Returns true if an answer counts. A late answer does not count if a complete one has come in the meantime.
     fn counts(&self, answered: &TaskAnswer) -> bool {
         !answered.is_late || self.late.contains_key(&answered.name)
     }
 }
 
-/// What was last heard for a source.
+/// The last answers of a source.
 enum SourceAnswers {
     Addresses { host: HostAnswers, port: u16 },
     Services(SrvAnswers),
@@ -279,7 +281,8 @@ impl SourceAnswers {
         }
     }
 
-    /// The names whose addresses are to be asked for. A target is a whole name: no search list.
+    /// Returns the names whose addresses a round asks for. The target of an SRV record is a whole name, for which no
+    /// search list applies.
     fn names(&self, spec: &DnsSpec) -> Vec<Arc<str>> {
         match self {
             Self::Addresses { .. } => vec![Arc::clone(&spec.name)],
@@ -289,7 +292,7 @@ impl SourceAnswers {
         }
     }
 
-    /// What is known of a name that was asked for; `None` if it is a target no more.
+    /// Returns the last answers for a name, or `None` if the name is no longer a target.
     fn host(&mut self, name: &str) -> Option<&mut HostAnswers> {
         match self {
             Self::Addresses { host, .. } => Some(host),
@@ -297,7 +300,7 @@ impl SourceAnswers {
         }
     }
 
-    /// Whether the source says that its service is decidedly not there.
+    /// Returns true if the source states that its service is not available (RFC 2782).
     fn is_closed(&self) -> bool {
         matches!(self, Self::Services(services) if services.is_closed())
     }
@@ -337,9 +340,9 @@ mod tests {
         ask(&mut questions, pending()).await;
         assert!(questions.are_open());
         ask(&mut questions, pending()).await;
-        assert_eq!(questions.tasks.len(), 1, "of two that are late the earlier stays");
+        assert_eq!(questions.tasks.len(), 1, "of two late questions the earlier one stays");
         ask(&mut questions, None).await;
-        assert!(questions.next().await.is_none(), "what would be late has no meaning");
+        assert!(questions.next().await.is_none(), "the late question has ended");
         assert!(questions.late.is_empty());
     }
 

@@ -1,7 +1,7 @@
-//! Holds backends that an answer leaves out, for a time. Pure: it is handed `now`.
+//! Holds backends that an answer leaves out, for a time. Pure: the caller passes `now`.
 //!
-//! Some servers answer with a changing part of the addresses (Route 53, Consul, balancers of clouds). Without a hold,
-//! backends that are well would come and go with each answer, and their connections with them.
+//! Some servers answer with a changing part of the addresses (Route 53, Consul, load balancers of clouds). Without a
+//! hold, each answer would add and remove healthy backends, and close their connections.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -12,33 +12,33 @@ use tokio::time::Instant;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::sys::Address;
 
-/// What a source has found and no longer finds.
+/// The backends that a source found last, and those that it found before and now leaves out.
 #[derive(Debug)]
 pub(super) struct Hold {
-    /// How long a backend that is left out stays; zero is off.
+    /// The time for which a backend that is left out stays. Zero is off.
     time: Duration,
-    /// What was last found.
+    /// The backends of the last answer.
     last: DiscoveredSet,
-    /// What was left out since, by name, and until when it is held.
+    /// The held backends by name, each with the end of its hold.
     held: BTreeMap<Arc<str>, (Discovered, Instant)>,
-    /// Whether the last look was good. While looks fail nothing is let go.
+    /// True if the last look was good. While looks fail, no hold ends.
     is_good: bool,
-    /// Whether what is held takes no new connections.
+    /// True if the held backends take no new connections.
     rests: bool,
 }
 
 impl Hold {
-    /// Nothing is held yet. What was found `before`, and is not found now, will be.
+    /// Returns a value that holds no backend yet. A backend in `before` is held if the first answer leaves it out.
     pub(super) fn new(time: Duration, before: DiscoveredSet) -> Self {
         Self { time, last: before, held: BTreeMap::new(), is_good: false, rests: false }
     }
 
-    /// Says whether what is held takes no new connections.
+    /// Sets that the held backends take no new connections (`rests`), or that they take them again.
     pub(super) fn rest(&mut self, rests: bool) {
         self.rests = rests;
     }
 
-    /// Takes in what was found, and returns it with what is held. After a look that was not good, nothing is let go.
+    /// Takes in the backends of an answer, and returns them with the held ones. After a look that failed, no hold ends.
     pub(super) fn hear(&mut self, found: DiscoveredSet, is_good: bool, now: Instant) -> DiscoveredSet {
         if self.time.is_zero() {
             return found;
@@ -56,13 +56,13 @@ impl Hold {
         self.all()
     }
 
-    /// When the next backend is to be let go, if one is.
+    /// Returns the time at which the next hold ends, if one ends.
     pub(super) fn next(&self) -> Option<Instant> {
         let next = self.held.values().map(|(_, until)| *until).min();
         next.filter(|_| self.is_good)
     }
 
-    /// Lets go what was held long enough, and returns what is left.
+    /// Removes the backends whose hold has ended, and returns the others.
     pub(super) fn expire(&mut self, now: Instant) -> DiscoveredSet {
         self.let_go(now);
         self.all()
@@ -72,7 +72,7 @@ impl Hold {
         if self.is_good {
             self.held.retain(|_, (_, until)| *until > now);
         }
-        // As many as a source may name. Those that are to go first go first.
+        // All backends together are at most as many as a source may name. The holds that end first are cut.
         let surplus = self.held.len().saturating_sub(MOST_BACKENDS.saturating_sub(self.last.len()));
         if surplus > 0 {
             let mut order: Vec<_> =
@@ -116,8 +116,8 @@ mod tests {
         set.iter().map(|one| &*one.name).collect::<Vec<_>>().join(" ")
     }
 
-    /// Lets a hold of 30 s hear answers, each after a time in seconds and perhaps `!` for a failed look, and checks what
-    /// it says each time.
+    /// Checks the backends of a hold of 30 s after each answer: its time in seconds, its text, which begins with `!` for
+    /// a failed look, and the expected names.
     fn check(answers: &[(u64, &str, &str)]) {
         let (mut hold, start) =
             (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_left_out_stays_for_a_time() {
         check(&[(0, "1 2", "1 2"), (1, "1", "1 2"), (30, "1", "1 2"), (31, "1", "1")]);
-        // Left out again and again, it is held since the first time; found again, anew.
+        // A backend that several answers leave out is held from the first of them. An answer that has it starts anew.
         check(&[
             (0, "1 2", "1 2"),
             (1, "1", "1 2"),
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(
             weights(hold.hear(set("2"), true, now)),
             [0, 1],
-            "the answer itself says what is found rests"
+            "a backend of the answer keeps its weight"
         );
         hold.rest(false);
         assert_eq!(weights(hold.hear(set("2"), true, now)), [1, 1]);

@@ -1,20 +1,20 @@
-//! The system's file of hosts: its text to the addresses of names, pure. The form is that of hosts(5).
+//! Parses the system's file of hosts into the addresses of names. Pure. The form is that of hosts(5).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-/// The addresses of names, in the order in which the file has them.
+/// The addresses of names, in the order of the file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hosts(HashMap<Box<str>, Vec<IpAddr>>);
 
 impl Hosts {
-    /// Reads the file. A line that is not of its form is passed over, as the system passes over it.
+    /// Parses the file. A line of another form is skipped, as the system does.
     pub(super) fn parse(text: &[u8]) -> Self {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut hosts: HashMap<Box<str>, Vec<IpAddr>> = HashMap::new();
         for line in text.split(|&byte| byte == b'\n') {
             let line = line.split(|&byte| byte == b'#').next().unwrap_or_default();
-            // Bytes of a comment may be of any encoding; those of a name may not.
+            // A comment may have any encoding, a name is UTF-8.
             let Ok(line) = str::from_utf8(line) else { continue };
             let mut words = line.split_ascii_whitespace();
             // An address with an interface (`fe80::1%eth0`) leads to no backend.
@@ -29,8 +29,7 @@ impl Hosts {
         Self(hosts)
     }
 
-    /// Returns the addresses of a name, or `None` if the file does not have it. The case of letters and a final dot make
-    /// no difference.
+    /// Returns the addresses of a name, or `None` if the file does not have the name. Case and a final dot are ignored.
     pub(super) fn addresses(&self, name: &str) -> Option<&[IpAddr]> {
         self.0.get(&key(name)).map(Vec::as_slice)
     }

@@ -1,9 +1,9 @@
-//! Backends that are found while the process runs: one task for each pool's source, which follows it and
-//! sends what it finds.
+//! Discovery: backends that are found while the process runs. Each source of a pool has a task that follows it
+//! and sends reports.
 //!
-//! The tasks change nothing. [`Discoveries`] belongs to the one who applies changes: it hears the reports
-//! and knows what is in force for each pool. A source that fails keeps what it last found; how long ago
-//! that was, and why, is in its [`Discovery`], which admin and the metrics read.
+//! The tasks change no state. Control owns [`Discoveries`], which takes in the reports and stores the backends
+//! that are in force for each pool. A source that fails keeps the backends that it found last. Its [`Discovery`]
+//! has the fault and the time of the last success; admin and the metrics read it.
 
 mod answers;
 mod check_names;
@@ -44,16 +44,16 @@ pub use file::{FileFault, read as read_file};
 pub use set::{DiscoveredSet, join};
 pub(super) use system::SystemNames;
 
-/// Reports that may wait; then the tasks wait.
+/// The most reports that wait for control. When as many wait, the tasks wait too.
 const REPORTS: usize = 256;
 
-/// Why a source found nothing new, or not all.
+/// The fault of a source that found nothing new, or only a part.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverFault {
-    /// The DNS did not answer well.
+    /// The DNS gave no usable answer.
     #[error(transparent)]
     Dns(DnsFault),
-    /// The file is not good.
+    /// The file cannot be used.
     #[error(transparent)]
     File(FileFault),
 }
@@ -64,18 +64,18 @@ impl From<DnsFault> for DiscoverFault {
     }
 }
 
-/// How a look at a source ended.
+/// The outcome of one look at a source.
 #[derive(Debug)]
 enum LookOutcome {
-    /// All is well.
+    /// The source was read, without a fault.
     Good,
-    /// What has come is good, and more is yet to come.
+    /// The answers so far are good, and further answers are awaited.
     Unfinished,
-    /// A part of it is good.
+    /// A part of the answers is good.
     Partly(DiscoverFault),
-    /// Nothing of it is good.
+    /// No answer is good.
     Failed(DiscoverFault),
-    /// There was no look: what was left out before is held no longer.
+    /// No look was made. The hold of a backend has ended.
     Expired,
 }
 
@@ -88,29 +88,29 @@ impl LookOutcome {
     }
 }
 
-/// What a task found when it looked.
+/// The report of a task about one look at its source.
 #[derive(Debug)]
 pub struct DiscoveryReport {
     pool: Arc<str>,
-    /// The task's own number: a report may outlive its task.
+    /// The number of the task, which is unique: a report may outlive its task.
     number: u64,
     found: Option<DiscoveredSet>,
     outcome: LookOutcome,
 }
 
-/// The sources of all pools, and what they found. Their tasks end with it.
+/// The sources of all pools with the backends that they found. The tasks of the sources end when it is dropped.
 ///
-/// A new configuration is first *prepared*: what it adds is followed beside what is in force, so that
-/// nothing has changed should it fail; then it is *committed*.
+/// A new configuration is first *prepared*: its new sources are followed beside those in force, so that a
+/// configuration that fails has changed nothing. Then it is *committed*.
 #[derive(Debug)]
 pub struct Discoveries {
     /// The sources of each pool, in the order of its spec.
     in_force: BTreeMap<Arc<str>, Vec<SourceFollower>>,
-    /// Those of a configuration that is not yet in force.
+    /// The sources of a configuration that is not yet in force.
     prepared: BTreeMap<Arc<str>, PreparedPool>,
     next: u64,
     limits: QuestionLimits,
-    /// Followed from the first source on that resolves names as the system does.
+    /// The files of the system that resolve names. Followed since the first source that uses them.
     system: Option<SystemNames>,
     report_to: mpsc::Sender<DiscoveryReport>,
 }
@@ -118,7 +118,7 @@ pub struct Discoveries {
 /// The sources of a pool that is not yet in force.
 #[derive(Debug)]
 struct PreparedPool {
-    /// Whether it has backends without them.
+    /// True if the pool also has backends that are written in the configuration.
     has_written: bool,
     sources: Vec<PreparedSource>,
 }
@@ -132,14 +132,14 @@ struct PreparedSource {
 
 #[derive(Debug)]
 enum PreparedState {
-    /// It is followed already: its place among those in force.
+    /// It is followed already. The value is its index among the sources in force.
     Followed(usize),
-    /// It is new, or changed.
+    /// It is new or has changed.
     New(SourceFollower),
 }
 
 impl PreparedSource {
-    /// Whether backends come from it. Checks wait for the others themselves.
+    /// Returns true if the source lists backends. The others are host names of checks, and the checks wait for those.
     fn has_backends(&self) -> bool {
         !matches!(self.slot, SourceSlot::CheckName(_))
     }
@@ -159,19 +159,21 @@ impl PreparedSource {
     }
 }
 
-/// The identity of a source over a change of its settings: the changed source begins with the addresses found before.
+/// The identity of a source, which a change of its settings keeps: the changed source begins with the addresses that
+/// were found before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SourceSlot {
     /// The host name and port among the backends.
     Host(Arc<str>),
-    /// The place among the sources of its own.
+    /// The index among the sources that are no host names.
     Listed(usize),
-    /// The host name at which checks or agents ask.
+    /// The host name that checks or agents connect to.
     CheckName(Arc<str>),
 }
 
 impl SourceSlot {
-    /// The sources of a pool with their slots: those of backends, then the names at which checks and agents ask.
+    /// Returns the sources of a pool with their slots: first those of backends, then the host names of checks and
+    /// agents.
     fn of(pool: &PoolSpec) -> impl Iterator<Item = (&DiscoverSpec, Self)> {
         let mut listed = 0..;
         let mut slot = move |spec: &DiscoverSpec| match &spec.host {
@@ -185,7 +187,7 @@ impl SourceSlot {
     }
 }
 
-/// What a pool's source is followed by.
+/// A source of a pool that a task follows.
 #[derive(Debug)]
 struct SourceFollower {
     slot: SourceSlot,
@@ -198,7 +200,7 @@ struct SourceFollower {
 }
 
 impl SourceFollower {
-    /// Whether backends come from it.
+    /// Returns true if the source lists backends.
     fn has_backends(&self) -> bool {
         !matches!(self.slot, SourceSlot::CheckName(_))
     }
@@ -211,7 +213,7 @@ impl Drop for SourceFollower {
 }
 
 impl Discoveries {
-    /// No sources, and where the reports of future ones come to.
+    /// Returns a value without sources, and the receiver for the reports of later ones.
     pub fn new() -> (Self, mpsc::Receiver<DiscoveryReport>) {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let limits = QuestionLimits::new(dns::NAMES_AT_ONCE, dns::LATE_AT_ONCE);
@@ -219,12 +221,12 @@ impl Discoveries {
         (Self { in_force, prepared, next: 0, limits, system: None, report_to }, reports)
     }
 
-    /// Starts to follow what these pools have and no pool in force has. What an earlier call prepared and
-    /// nobody committed is forgotten.
+    /// Starts to follow the sources of these pools that are not followed yet. A configuration that an earlier
+    /// call prepared and that was not committed is dropped.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn prepare(&mut self, pools: &[PoolSpec]) {
         self.prepared.clear();
         for pool in pools.iter().filter(|pool| pool.has_sources()) {
@@ -279,7 +281,8 @@ impl Discoveries {
         }
     }
 
-    /// What the source in force had found that a changed one stands for, if it asks the same in another way.
+    /// Returns the backends that the source in force has found at this slot. The set is empty if the changed source
+    /// asks for something else.
     fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &SourceSlot) -> DiscoveredSet {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
         let is_it = |old: &&SourceFollower| old.slot == *slot && old.state.source().asks_as(&spec.source);
@@ -287,7 +290,8 @@ impl Discoveries {
         before.and_then(|old| old.found.clone()).unwrap_or_default()
     }
 
-    /// Whether each prepared source has found its backends. One that failed to is not waited for if its pool has others.
+    /// Returns true if each prepared source has found backends. A source that has failed does not count if its pool has
+    /// other backends.
     pub fn are_found(&self) -> bool {
         self.prepared.iter().all(|(pool, prepared)| {
             let found =
@@ -299,7 +303,7 @@ impl Discoveries {
         })
     }
 
-    /// Whether each prepared source has found its backends or failed to.
+    /// Returns true if each prepared source has reported: backends or a fault.
     pub fn have_reported(&self) -> bool {
         let of_backends =
             self.prepared.values().flat_map(|pool| &pool.sources).filter(|one| one.has_backends());
@@ -307,8 +311,8 @@ impl Discoveries {
         new.all(|following| following.has_reported)
     }
 
-    /// The spec of a pool that is in force with what its sources found, and what is known of each source. `None` for a
-    /// pool without sources.
+    /// Returns the state of each source of a pool that is in force, and the spec of the pool with the backends that
+    /// the sources found. `None` for a pool without sources.
     pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let known =
             |source: &SourceFollower| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
@@ -317,7 +321,7 @@ impl Discoveries {
         Some((states, join(pool, &found)))
     }
 
-    /// The same of a pool of the configuration that is prepared.
+    /// Returns the same as [`Discoveries::in_force()`] for a pool of the prepared configuration.
     pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let in_force = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
         let known = |source: &PreparedSource| {
@@ -333,8 +337,8 @@ impl Discoveries {
         Some((states, join(pool, &found)))
     }
 
-    /// What holds for a prepared source: what it found, or as long as a new one has found nothing, what the one before
-    /// it had.
+    /// Returns the backends that count for a prepared source. A new source without a result has those of the source in
+    /// force at its slot.
     fn found_of<'a>(&'a self, pool: &str, source: &'a PreparedSource) -> Option<&'a DiscoveredSet> {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
         match &source.state {
@@ -346,8 +350,8 @@ impl Discoveries {
         }
     }
 
-    /// Returns the host names at which the checks and agents of a pool ask: of the configuration in force, or at the
-    /// start of the one that is prepared.
+    /// Returns the host names that the checks and agents of a pool connect to: those of the configuration in force
+    /// or, at the start, of the prepared one.
     pub fn check_names(&self, pool: &str) -> CheckNames {
         let named = |following: &SourceFollower| match (&following.slot, following.state.source()) {
             (SourceSlot::CheckName(_), DiscoverSource::Dns(dns)) => {
@@ -364,12 +368,12 @@ impl Discoveries {
         })
     }
 
-    /// Forgets what was prepared: that configuration does not come into force.
+    /// Drops the prepared configuration, which does not come into force.
     pub fn abandon(&mut self) {
         self.prepared.clear();
     }
 
-    /// Puts in force what was prepared, and ends what no pool has any more.
+    /// Puts the prepared configuration in force, and ends the sources that no pool has any more.
     pub fn commit(&mut self) {
         let mut in_force = BTreeMap::new();
         for (pool, prepared) in std::mem::take(&mut self.prepared) {
@@ -398,8 +402,8 @@ impl Discoveries {
         self.in_force = in_force;
     }
 
-    /// Hears a report; answers its pool, and which of the pool's sources it is of, if that is in force and has other
-    /// backends now. News are logged: a failure once, however often it comes again.
+    /// Takes in a report. Returns the pool and the index of the source if the source is in force and its backends have
+    /// changed. Logs a change of the source's fault: a fault that repeats is logged once.
     pub fn hear(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
         let DiscoveryReport { pool, number, found, outcome } = report;
         let in_force = self.in_force.get_mut(&pool).into_iter().flatten();
@@ -412,9 +416,9 @@ impl Discoveries {
             match outcome.fault() {
                 Some(fault) => {
                     let kept = found.as_ref().or(following.found.as_ref()).map_or(0, DiscoveredSet::len);
-                    tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; what was last found is kept");
+                    tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; the backends found last are kept");
                 }
-                None => tracing::info!(%pool, %source, "discovery is well again"),
+                None => tracing::info!(%pool, %source, "discovery works again"),
             }
         }
         let found = found.filter(|found| following.found.as_ref() != Some(found));
@@ -429,7 +433,7 @@ impl Discoveries {
     }
 }
 
-/// Sends what one task finds, with what is held of what it found before.
+/// Sends the reports of one task. Adds the backends that are held to those that were found.
 struct ReportSender {
     pool: Arc<str>,
     number: u64,
@@ -438,19 +442,19 @@ struct ReportSender {
 }
 
 impl ReportSender {
-    /// Says whether what is held rests too: it takes no new connections.
+    /// Sets that held backends take new connections, or that they take none (`rests`).
     fn rest(&mut self, rests: bool) {
         self.hold.rest(rests);
     }
 
-    /// Tells how a look ended. False when nobody hears any more.
+    /// Reports the outcome of a look. Returns `false` if the receiver is gone.
     async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
         let is_good = !matches!(outcome, LookOutcome::Failed(_));
         let found = found.map(|found| self.hold.hear(found, is_good, Instant::now()));
         self.send(found, outcome).await
     }
 
-    /// Waits until something is held no longer; for ever if nothing is held.
+    /// Waits until the next hold ends; for ever if nothing is held.
     ///
     /// # Cancel safety
     ///
@@ -474,7 +478,7 @@ impl ReportSender {
     }
 }
 
-/// At least 0, below 1; good enough to spread questions.
+/// Returns a random number of at least 0 and below 1, good enough to spread questions over time.
 fn randomness() -> f64 {
     // The 53 bits that an f64 holds exactly.
     (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64

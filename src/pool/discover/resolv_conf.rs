@@ -1,39 +1,39 @@
-//! The system's file of resolvers: from its text to the servers to ask and the names to ask for, pure. The form is that of
-//! resolv.conf(5), and what the file leaves open is as in glibc.
+//! Parses the system's file of resolvers into the servers to ask and the names to ask for. Pure. The form is that of
+//! resolv.conf(5), and the defaults are those of glibc.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// Resolvers that are asked; glibc asks no more of the file (MAXNS).
+/// The most resolvers that are asked, as in glibc (MAXNS).
 const MOST_SERVERS: usize = 3;
 
-/// Names that a search tries at most: glibc has no bound, and a file of a mistake has many.
+/// The most domains of the search list. glibc has no bound, but a wrong file may have very many.
 const MOST_SEARCHED: usize = 32;
 
-/// The servers that resolve names, and the names to ask for.
+/// The resolvers and the search list of the system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ResolvConf {
     /// The servers to ask, at least one.
     pub(super) servers: Vec<IpAddr>,
-    /// Whether the file names none of them.
+    /// True if the file names no server, so that the default is used.
     pub(super) is_by_default: bool,
     search: Vec<Box<str>>,
     ndots: usize,
-    /// How long one try may take.
+    /// The longest time for one try.
     pub(super) timeout: Duration,
-    /// Tries for each question.
+    /// The number of tries for each question.
     pub(super) attempts: usize,
-    /// Whether questions have EDNS.
+    /// True if questions have EDNS.
     pub(super) edns0: bool,
-    /// Whether questions go by TCP alone.
+    /// True if questions use TCP only.
     pub(super) use_tcp: bool,
-    /// Whether IPv6 addresses are not asked for.
+    /// True if IPv6 addresses are not asked for.
     pub(super) no_aaaa: bool,
 }
 
 impl ResolvConf {
-    /// Reads the file; `host` is the name of this host, whose domain is searched if the file names none. What is not
-    /// known is passed over.
+    /// Parses the file. `host` is the name of this host; its domain is the search list if the file has none. Unknown
+    /// keywords and options are skipped.
     pub(super) fn parse(text: &[u8], host: &str) -> Self {
         let mut read = Self {
             servers: Vec::new(),
@@ -53,7 +53,7 @@ impl ResolvConf {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("nameserver") => read.servers.extend(words.next().and_then(server)),
-                // Of several lines of these two the last counts.
+                // Of several `domain` and `search` lines the last counts.
                 Some("domain") => read.search = words.take(1).filter_map(domain).collect(),
                 Some("search") => read.search = words.filter_map(domain).take(MOST_SEARCHED).collect(),
                 Some("options") => words.for_each(|word| read.option(word)),
@@ -70,7 +70,7 @@ impl ResolvConf {
 
     fn option(&mut self, word: &str) {
         let (key, value) = word.split_once(':').unwrap_or((word, ""));
-        // The bounds are those of glibc, and 0 would be no try at all.
+        // The bounds are those of glibc. 0 attempts would ask no question.
         let number = |least: usize, most: usize| Some(value.parse::<usize>().ok()?.clamp(least, most));
         match key {
             "ndots" => self.ndots = number(0, 15).unwrap_or(self.ndots),
@@ -92,7 +92,7 @@ impl ResolvConf {
             return vec![name.into()];
         }
         let searched = self.search.iter().map(|domain| match &**domain {
-            // The root.
+            // The root domain.
             "" => format!("{name}.").into(),
             domain => format!("{name}.{domain}.").into(),
         });
@@ -100,19 +100,19 @@ impl ResolvConf {
         let dots = name.bytes().filter(|&byte| byte == b'.').count();
         let at = if dots >= self.ndots { 0 } else { names.len() };
         names.insert(at, format!("{name}.").into());
-        // Asked for once, where it comes first.
+        // A name that repeats is asked for once, at its first position.
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
         names
     }
 }
 
-/// A resolver's address. One with an interface (`fe80::1%eth0`) cannot be asked here.
+/// Returns the address of a resolver. `None` for an address with an interface (`fe80::1%eth0`), which is not supported.
 fn server(word: &str) -> Option<IpAddr> {
     word.parse().ok()
 }
 
-/// A domain of the search list, without its final dot; `None` for a word that is no domain, such as `--`.
+/// Returns a domain of the search list without its final dot, or `None` for a word that is no domain, such as `--`.
 fn domain(word: &str) -> Option<Box<str>> {
     let name = word.strip_suffix('.').unwrap_or(word);
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');

@@ -1,18 +1,18 @@
-//! When the DNS is asked again: by the answer's TTL within bounds, sooner after a failure.
+//! The times of the questions to the DNS: by the TTL of the answer within bounds, sooner after a failure.
 
 use std::time::Duration;
 
 use super::source::DnsSpec;
 
-/// The wait after a first failure; it doubles with each further one.
+/// The wait after the first failure. It doubles with each further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
-/// The longest wait after a failure, as far as `min_ttl` and `max_ttl` allow it: a name that is down for
-/// hours should be found again within seconds.
+/// The longest wait after a failure, within `min_ttl` and `max_ttl`: a name that failed for hours is found again
+/// within seconds.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// The rhythm of one source. Luck is at least 0 and below 1; it only ever adds time, because a resolver
-/// that is asked before its own copy has run out answers with what is left of it, which may be nothing.
+/// The schedule of one source. `randomness` is at least 0 and below 1, and only adds time: a resolver that is asked
+/// before its cached answer has expired returns the rest of its TTL, which may be 0.
 #[derive(Debug)]
 pub(super) struct LookSchedule {
     floor: Duration,
@@ -28,18 +28,19 @@ impl LookSchedule {
         Self { floor: spec.min_ttl, ceiling: spec.max_ttl.max(spec.min_ttl), jitter, failures: 0 }
     }
 
-    /// The wait after an answer that holds for `ttl`.
+    /// Returns the wait after an answer with this TTL, and resets the count of failures.
     pub(super) fn after_answer(&mut self, ttl: Duration, randomness: f64) -> Duration {
         self.failures = 0;
         self.within(ttl, randomness)
     }
 
-    /// The wait after an answer that holds for `ttl`, while it is not known whether all is well.
+    /// Returns the wait after an answer with this TTL, while other answers are missing or failed. Keeps the count of
+    /// failures.
     pub(super) fn within(&self, ttl: Duration, randomness: f64) -> Duration {
         self.stretch(ttl.clamp(self.floor, self.ceiling), randomness)
     }
 
-    /// The wait after a failure.
+    /// Returns the wait after a failure, and counts the failure.
     pub(super) fn after_failure(&mut self, randomness: f64) -> Duration {
         let doubled = FIRST_RETRY.min(self.floor).saturating_mul(1 << self.failures.min(16));
         self.failures = self.failures.saturating_add(1);

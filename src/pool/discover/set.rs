@@ -1,4 +1,4 @@
-//! What a source found, and how it joins what is written in the configuration.
+//! The backends that a source found, and the function that adds them to those of the configuration.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,32 +7,32 @@ use super::source::{DiscoverSpec, NamedHost};
 use crate::pool::{BackendSpec, NameOrigin, PoolSpec};
 use crate::sys::Address;
 
-/// The most backends that one source may name. More is a fault: cutting the list would hide it.
+/// The most backends that one source may name. More are a fault, because a cut list would hide the rest.
 pub(super) const MOST_BACKENDS: usize = 10_000;
 
 /// A backend as its source describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Discovered {
-    /// Its identity.
+    /// Its name, which is its identity.
     pub(super) name: Arc<str>,
-    /// Where it listens.
+    /// The address on which it listens.
     pub(super) address: Address,
-    /// Its share; 0 takes no new connections.
+    /// Its share. With 0 it takes no new connections.
     pub(super) weight: u16,
-    /// The zone it stands in.
+    /// Its zone.
     pub(super) zone: Option<Arc<str>>,
-    /// Whether it is only for the time when the others are down.
+    /// True if it is used only while the others are down.
     pub(super) backup: bool,
 }
 
-/// The backends of one source: in the order of their names, so that sets are equal whatever the order in
-/// which they were told; names and addresses distinct.
+/// The backends of one source. Names and addresses are unique. The order is that of the names, so that two sets are
+/// equal if the answers had the same backends in different orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveredSet(Arc<[Discovered]>);
 
 impl DiscoveredSet {
-    /// Orders a list. Of what repeats an address the first stays, of what repeats a name the one with the
-    /// least address.
+    /// Sorts a list by name. Of several backends with one address the first stays; of several with one name the one
+    /// with the lowest address stays.
     pub(super) fn new(mut backends: Vec<Discovered>) -> Self {
         let mut addresses = HashSet::with_capacity(backends.len());
         backends.retain(|backend| addresses.insert(backend.address.clone()));
@@ -41,25 +41,26 @@ impl DiscoveredSet {
         Self(backends.into())
     }
 
-    /// How many there are.
+    /// Returns the number of backends.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Each, in the order of their names.
+    /// Returns the backends in the order of their names.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Discovered> {
         self.0.iter()
     }
 
-    /// Whether there is none.
+    /// Returns true if the set has no backend.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Returns `written` with the backends that its sources found, a set for each source. Those of a host name stand where the
-/// name is written, those of other sources behind all. A backend whose name or address another one has is passed over: it
-/// is one server, and should not get two shares. What is written goes first, then host names.
+/// Returns `written` with the backends that its sources found; `found` has a set for each source. The backends of a
+/// host name come at the position of the name, those of other sources at the end. A backend is left out if another one
+/// has its name or address: both are one server, which must not get two shares. Backends of the configuration have
+/// precedence, then those of host names.
 pub fn join(written: &PoolSpec, found: &[DiscoveredSet]) -> PoolSpec {
     let mut names: HashSet<Arc<str>> =
         written.backends.iter().map(|backend| Arc::clone(&backend.name)).collect();
@@ -182,7 +183,7 @@ mod tests {
             "db1:1/10.0.0.5 a db2:1/10.0.0.6 b 10.0.0.7:1",
         );
         check([&["10.0.0.5:1", "[::5]:1"], &[], &[]], "db1:1/10.0.0.5 db1:1/::5 a b");
-        // One server has one share: what is written goes first, then the first host.
+        // One server has one share. The backend of the configuration has precedence, then that of the first host name.
         check([&["10.0.0.1:1"], &["10.0.0.6:1"], &["10.0.0.6:1"]], "a db2:1/10.0.0.6 b");
         check([&["10.0.0.6:1"], &["10.0.0.6:1"], &[]], "db1:1/10.0.0.6 a b");
         let joined = join(&pool, &[set(&["10.0.0.5:1"]), set(&[]), set(&["10.0.0.7:1"])]);

@@ -1,4 +1,4 @@
-//! Where a pool's further backends come from: plain values that the configuration fills and checks.
+//! The sources of a pool's further backends: plain values that the configuration fills and checks.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,73 +8,74 @@ use std::time::Duration;
 
 use crate::pool::BackendSpec;
 
-/// Backends that are found while the process runs, or the addresses of a host at which checks and agents ask.
+/// A source of backends that are found while the process runs, or of the addresses of a host that checks and agents
+/// connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
-    /// Who knows them.
+    /// The file or DNS name that lists them.
     pub source: DiscoverSource,
-    /// The host name among the backends whose addresses these are; `None` for a source of its own.
+    /// The host name among the backends that has these addresses. `None` if the source is no host name of a backend.
     pub host: Option<NamedHost>,
-    /// How long a backend that an answer leaves out stays before it vanishes; zero: not at all. Default 30 s for the
+    /// The time for which a backend stays after an answer left it out. Zero removes it at once. Default: 30 s for the
     /// DNS, zero for a file.
     pub hold: Duration,
-    /// How long connections to a backend that vanished may go on. Default `None`: as long as those to what
-    /// a reload took away.
+    /// The time for which connections to a removed backend go on. Default `None`: as long as those to a backend that a
+    /// reload removed.
     pub drain: Option<Duration>,
-    /// Connections that each of these backends has at once, from this process; `None` is no limit.
+    /// The most connections that each of these backends has at once from this process. `None` is no limit.
     pub max_connections: Option<u64>,
 }
 
 /// A host name among the backends of a pool. Each of its addresses is a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedHost {
-    /// How many backends with an address are written before it: its own stand behind those.
+    /// The number of backends with an address that are written before it. Its own backends come after those.
     pub place: usize,
-    /// Each of its backends, but for the address, and with the first part of the name. The other part is the IP address,
-    /// so that no backend is renamed when the host has another number of addresses.
+    /// The settings of each of its backends. The name is the first part of a backend's name, and the second part is the
+    /// IP address: no backend is renamed when the number of addresses changes. The address is not used.
     pub template: BackendSpec,
 }
 
-/// Who knows a pool's further backends.
+/// The kind of a discovery source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DiscoverSource {
-    /// The DNS.
+    /// Records of a DNS name.
     Dns(DnsSpec),
-    /// A file that some other program writes, by its path.
+    /// A file that another program writes, by its path.
     File(Arc<Path>),
 }
 
-/// What is asked of the DNS, and how often.
+/// A source of the DNS: the question, and the times at which it is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSpec {
-    /// The name as written: with a final dot it is whole, else the system's search list applies.
+    /// The name as written. With a final dot it is whole; otherwise the system's search list applies.
     pub name: Arc<str>,
-    /// Which records.
+    /// The kind of records.
     pub records: RecordKind,
     /// The servers to ask. Empty (default): the hosts file of the system first, then its resolvers.
     pub resolvers: Vec<SocketAddr>,
-    /// The least time between two questions, whatever the TTL. Default 5 s.
+    /// The shortest time between two questions, even if the TTL is shorter. Default: 5 s.
     pub min_ttl: Duration,
-    /// The most time between two questions, at least `min_ttl`. Default 5 min.
+    /// The longest time between two questions, at least `min_ttl`. Default: 5 min.
     pub max_ttl: Duration,
-    /// Up to how many percent of that time are added to it by chance. Default 10.
+    /// The random addition to that time, in percent at most. Default: 10.
     pub jitter: u8,
 }
 
 /// The records that name backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
-    /// A and AAAA: every address, with this port.
+    /// A and AAAA: all addresses, with this port.
     Addresses {
-        /// From 1 on; 0 is none.
+        /// At least 1; 0 means no port.
         port: u16,
     },
-    /// SRV: targets with their ports, weights and priorities, and the addresses of the targets.
+    /// SRV: the targets with their ports, weights and priorities, and the addresses of the targets.
     Services,
 }
 
 impl DiscoverSource {
-    /// Whether both ask for the same, perhaps of others or at other times.
+    /// Returns true if both ask for the same file or records. The resolvers and the times may differ.
     pub(super) fn asks_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Dns(one), Self::Dns(two)) => (&one.name, one.records) == (&two.name, two.records),

@@ -1,4 +1,4 @@
-//! How this system resolves names, and what follows the two files that say so.
+//! The two files that define the name resolution of this system, and the tasks that follow them.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -27,21 +27,21 @@ pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(2);
 /// The largest file of hosts that is read. Lists that block names have a few MiB.
 const LARGEST_FILE: u64 = 32 * 1024 * 1024;
 
-/// How this system resolves names.
+/// The content of the two files: the hosts and the resolvers of this system.
 #[derive(Clone, Debug)]
 pub(super) struct NameSystem {
     pub(super) hosts: Arc<Hosts>,
     pub(super) resolv_conf: Arc<ResolvConf>,
 }
 
-/// What was last read of the two files; `None` before the first read.
+/// The last content of the two files. `None` before the first read.
 #[derive(Debug, Default)]
 struct Files {
     hosts: Option<Arc<Hosts>>,
     resolv_conf: Option<Result<Arc<ResolvConf>, Arc<io::Error>>>,
 }
 
-/// Follows the two files, by a task for each. The tasks end with the last clone.
+/// Follows the two files. Each file has a task; the tasks end when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct SystemNames {
     files: watch::Receiver<Files>,
@@ -62,7 +62,7 @@ impl SystemNames {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub(in crate::pool) fn follow() -> Self {
         Self::follow_at(Path::new(HOSTS), Path::new(RESOLV_CONF))
     }
@@ -75,11 +75,11 @@ impl SystemNames {
         Self { files, _tasks: Arc::new(SystemTasks([hosts.abort_handle(), resolv_conf.abort_handle()])) }
     }
 
-    /// Returns what was last read. Before the first read it waits for that.
+    /// Returns the last content of the files. Waits for the first read of both.
     ///
     /// # Errors
     ///
-    /// The files could not be read, or not in time.
+    /// Fails if the file of resolvers cannot be read, or if the files were not read in time.
     pub(super) async fn now(&mut self) -> Result<NameSystem, DnsFault> {
         let are_read = |files: &Files| files.hosts.is_some() && files.resolv_conf.is_some();
         let Ok(Ok(files)) = timeout(FILE_PATIENCE, self.files.wait_for(are_read)).await else {
@@ -96,7 +96,7 @@ impl SystemNames {
         }
     }
 
-    /// Waits until what is known has changed since the last [`SystemNames::now`] of this value, or since it was cloned.
+    /// Waits until the files have changed since the last [`SystemNames::now`] of this value, or since it was cloned.
     ///
     /// # Cancel safety
     ///
@@ -109,7 +109,8 @@ impl SystemNames {
     }
 }
 
-/// Follows the file of hosts. Where it is missing or cannot be read the system goes on to the DNS.
+/// Follows the file of hosts. A missing file counts as an empty one. While the file cannot be read, its last content is
+/// used.
 async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
     let mut watch = FileWatch::new(path);
     loop {
@@ -121,7 +122,7 @@ async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
             let hosts = match (read, &files.hosts) {
                 (Ok(hosts), _) => Arc::new(hosts),
                 (Err(error), last) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(file = HOSTS, %error, "the file of hosts cannot be read; what was last read of it stays in force");
+                    tracing::warn!(file = HOSTS, %error, "the file of hosts cannot be read; its last content stays in force");
                     last.clone().unwrap_or_default()
                 }
                 (Err(_), _) => Arc::default(),
@@ -131,7 +132,7 @@ async fn follow_hosts(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
     }
 }
 
-/// Follows the file of resolvers. A missing file is as an empty one.
+/// Follows the file of resolvers. A missing file counts as an empty one.
 async fn follow_resolv_conf(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
     let mut watch = FileWatch::new(path);
     loop {
@@ -149,7 +150,7 @@ async fn follow_resolv_conf(path: Arc<Path>, say: Arc<watch::Sender<Files>>) {
                 differs
             }
             (Err(error), Some(Ok(_))) => {
-                tracing::warn!(file = RESOLV_CONF, %error, "the file of resolvers cannot be read; what was last read of it stays in force");
+                tracing::warn!(file = RESOLV_CONF, %error, "the file of resolvers cannot be read; its last content stays in force");
                 false
             }
             (read, files) => {
@@ -166,7 +167,7 @@ fn replace<T: PartialEq>(last: &mut Option<Arc<T>>, new: Arc<T>) -> bool {
     differs
 }
 
-/// Reads a file whole. It blocks.
+/// Reads a whole file. Blocks the thread.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
@@ -222,7 +223,7 @@ mod tests {
         let (hosts, resolv_conf) = (directory.file("hosts"), directory.file("resolv.conf"));
         let mut names = SystemNames::follow_at(&hosts, &resolv_conf);
         let local: IpAddr = [127, 0, 0, 1].into();
-        // Without the files it is as glibc: a resolver on this host.
+        // Without the files the resolver is this host, as in glibc.
         wait_for(&mut names, |system| system.resolv_conf.servers == [local]).await;
         fs::write(&hosts, "10.0.0.1 app\n").unwrap();
         wait_for(&mut names, |system| system.hosts.addresses("app").is_some()).await;

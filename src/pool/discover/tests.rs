@@ -9,7 +9,7 @@ use crate::pool::pool_spec::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 
-/// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
+/// Returns a source that reports nothing by itself: no resolver has that address, and the first retry is far away.
 fn silent(name: &str) -> DiscoverSource {
     let hour = Duration::from_secs(3600);
     DiscoverSource::Dns(DnsSpec {
@@ -45,13 +45,13 @@ fn set(addresses: &[&str]) -> DiscoveredSet {
     DiscoveredSet::new(addresses.iter().map(backend).collect())
 }
 
-/// What holds for a pool: its backends, or `-` where nothing is followed.
+/// Returns the backends of a prepared pool or else of the pool in force, or `-` if the pool has no source.
 fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
     let prepared = discoveries.prepared(spec).or_else(|| discoveries.in_force(spec));
     names(prepared)
 }
 
-/// What is in force for a pool.
+/// Returns the backends of a pool in force.
 fn held_in_force(discoveries: &Discoveries, spec: &PoolSpec) -> String {
     names(discoveries.in_force(spec))
 }
@@ -77,7 +77,7 @@ async fn what_is_found_holds_until_something_else_is() {
     let spec = pool("p", Some(silent("a")));
     discoveries.prepare(std::slice::from_ref(&spec));
     assert!(!discoveries.have_reported() && !discoveries.are_found());
-    // Before it is in force a report changes no pool.
+    // A report of a prepared source changes no pool.
     assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
     assert!(discoveries.have_reported() && discoveries.are_found());
     assert_eq!(held(&discoveries, &spec), "10.0.0.1:1");
@@ -110,7 +110,7 @@ async fn a_reload_keeps_what_was_found() {
     discoveries.commit();
     assert!(discoveries.hear(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
 
-    // Another one begins with what the old one had; one that is never committed changes nothing.
+    // Another source begins with the backends of the old one. A source that is never committed changes nothing.
     let new = pool("p", Some(silent("b")));
     discoveries.prepare(std::slice::from_ref(&new));
     assert_eq!(held(&discoveries, &new), "10.0.0.2:1");
@@ -122,7 +122,7 @@ async fn a_reload_keeps_what_was_found() {
     assert!(discoveries.hear(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
     assert_eq!(held(&discoveries, &new), "10.0.0.5:1");
 
-    // None any more.
+    // The pool has no source any more.
     let written = pool("p", None);
     discoveries.prepare(std::slice::from_ref(&written));
     assert_eq!(held(&discoveries, &written), "-");
@@ -130,7 +130,7 @@ async fn a_reload_keeps_what_was_found() {
     assert!(discoveries.in_force.is_empty());
 }
 
-/// A pool with these host names among its backends, and these sources of its own.
+/// Returns a pool with these host names among its backends, and these other sources.
 fn pool_of(hosts: &[&str], others: &[&str]) -> PoolSpec {
     let hosts = hosts.iter().map(|name| DiscoverSpec {
         host: Some(NamedHost { place: 0, template: BackendSpec::new(*name, "0.0.0.0:1".parse().unwrap()) }),
@@ -162,23 +162,27 @@ async fn each_source_keeps_what_it_found() {
     discoveries.commit();
     assert_eq!(held(&discoveries, &old), "a/10.0.0.1 b/10.0.0.2 10.0.0.3:1 10.0.0.4:1");
 
-    // Another order, and one without another: nothing is asked anew.
+    // Sources in another order, and one less: no question is asked again.
     let turned = pool_of(&["b", "a"], &["y"]);
     discoveries.prepare(std::slice::from_ref(&turned));
     assert!(discoveries.have_reported());
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.1 10.0.0.4:1");
     discoveries.commit();
     let heard = discoveries.hear(report(1, Some(set(&["10.0.0.9:1"])), None), at(6));
-    assert_eq!(heard, Some(("p".into(), 1)), "it is the second one now");
+    assert_eq!(heard, Some(("p".into(), 1)), "the source is the second one now");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9 10.0.0.4:1");
 
-    // A source at the place of another one begins with what that had; a host does not begin with another host's.
+    // A source in the slot of another one begins with its backends. A host name does not, as its slot is its name.
     let other = pool_of(&["c", "a"], &["z"]);
     discoveries.prepare(std::slice::from_ref(&other));
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
     discoveries.commit();
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
-    assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)), None, "it is gone");
+    assert_eq!(
+        discoveries.hear(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)),
+        None,
+        "the source is gone"
+    );
 }
 
 #[tokio::test]
@@ -195,7 +199,7 @@ async fn what_is_prepared_changes_nothing_that_is_in_force() {
     assert_eq!(held_in_force(&discoveries, &old), "a/10.0.0.9 b/10.0.0.2");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9");
     discoveries.abandon();
-    assert!(discoveries.have_reported(), "nothing is waited for");
+    assert!(discoveries.have_reported(), "no source is awaited");
     assert_eq!(held(&discoveries, &old), "a/10.0.0.9 b/10.0.0.2");
 }
 
@@ -225,9 +229,9 @@ async fn a_name_that_is_not_found_leaves_the_others_alone() {
     let spec = pool_of(&["a", "b"], &[]);
     discoveries.prepare(std::slice::from_ref(&spec));
     discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
-    assert!(!discoveries.are_found(), "the other one may still be found");
+    assert!(!discoveries.are_found(), "the other name may still be found");
     discoveries.hear(report(2, None, Some(DnsFault::NoName)), at(5));
-    assert!(discoveries.are_found(), "it is not waited for");
+    assert!(discoveries.are_found(), "the failed name is not awaited");
     discoveries.commit();
     assert_eq!(held(&discoveries, &spec), "a/10.0.0.1");
     assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(6)), Some(("p".into(), 1)));
@@ -251,7 +255,7 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     assert!(discoveries.have_reported() && discoveries.are_found(), "checks wait for their names themselves");
     discoveries.commit();
-    assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "its checks go on");
+    assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "the checks of the pool go on");
     assert_eq!(discoveries.check_names("q").asked(name()), CheckEndpoint::new(name(), None));
     let known = |discoveries: &Discoveries, spec: &PoolSpec| {
         let (sources, joined) = discoveries.in_force(spec).unwrap();
@@ -263,13 +267,13 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     let first = known(&discoveries, &old);
     let addresses = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<Address>().unwrap()).collect::<Vec<_>>();
     assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::NoName)), at(5)), None);
-    assert_eq!(first.addresses().await, [], "what is known is that there is none");
+    assert_eq!(first.addresses().await, [], "a failure without earlier addresses gives none");
     assert_eq!(discoveries.hear(report(3, Some(set(&["10.0.0.7:0"])), None), at(6)), None);
     assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]));
     assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::Timeout)), at(7)), None);
-    assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]), "a failure keeps what was found");
+    assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]), "a failure keeps the addresses");
 
-    // A changed source begins with what the one before it had found.
+    // A changed source begins with the backends of the one before it.
     let new = asked(1);
     discoveries.prepare(std::slice::from_ref(&new));
     discoveries.hear(report(4, None, Some(DnsFault::Timeout)), at(8));
@@ -285,20 +289,20 @@ fn a_source_tells_of_itself() {
     let fault = |fault: DnsFault| LookOutcome::Failed(fault.into());
     let note = |outcome: LookOutcome, now| state.note(&outcome, now);
     assert_eq!((state.succeeded(), state.failures(), state.fault()), (None, 0, None));
-    assert!(!note(LookOutcome::Good, at(5)), "that it works is no news");
+    assert!(!note(LookOutcome::Good, at(5)), "a first success is no change");
     assert!(note(fault(DnsFault::Timeout), at(6)));
-    assert!(!note(fault(DnsFault::Timeout), at(7)), "the same failure is told once");
+    assert!(!note(fault(DnsFault::Timeout), at(7)), "a fault that repeats is no change");
     assert!(note(fault(DnsFault::NoName), at(8)));
     assert_eq!((state.succeeded(), state.failures()), (Some(at(5)), 3));
     assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
-    assert!(!note(LookOutcome::Unfinished, at(9)), "more is to come, perhaps another failure");
+    assert!(!note(LookOutcome::Unfinished, at(9)), "further answers may have another fault");
     assert_eq!(state.fault().as_deref(), Some("there is no such name (NXDOMAIN)"));
-    assert!(note(LookOutcome::Good, at(9)), "that it works again is");
+    assert!(note(LookOutcome::Good, at(9)), "the end of a fault is a change");
     assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None));
     assert!(!note(LookOutcome::Expired, at(20)));
-    assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None), "it was no look");
+    assert_eq!((state.succeeded(), state.fault()), (Some(at(9)), None), "the end of a hold is no look");
     assert!(note(LookOutcome::Partly(DnsFault::Timeout.into()), at(10)));
-    assert_eq!((state.succeeded(), state.failures()), (Some(at(10)), 4), "a part of it is good");
+    assert_eq!((state.succeeded(), state.failures()), (Some(at(10)), 4), "a part of the answers is good");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What is known of names and who waits for more. Pure: it is handed `now`.
+//! The cache of names, with the connections that wait for an answer. Pure: the caller passes `now`.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,32 +10,33 @@ use tokio::sync::oneshot;
 use super::LookupFault;
 use crate::wire::ServerName;
 
-/// Names that are remembered in a pool, some 200 bytes each. When all are in force an eighth is forgotten.
+/// The most names in the cache of a pool, some 200 bytes each. If none of them has expired, an eighth is removed.
 const MOST_KNOWN: usize = 10_000;
 
-/// Names that are asked for, or wait for that, at once.
+/// The most names that are asked for, or wait for a question, at once.
 pub(super) const MOST_ASKED: usize = 1024;
 
-/// How long an answer holds whatever its TTL: less would ask the DNS for each connection to a busy name.
+/// The shortest time for which an answer is kept, even if the TTL is shorter: otherwise each connection to a busy name
+/// would ask the DNS.
 const LEAST_HOLD: Duration = Duration::from_secs(1);
 
-/// And the longest.
+/// The longest time for which an answer is kept, even if the TTL is longer.
 const MOST_HOLD: Duration = Duration::from_secs(3600);
 
-/// How long it holds that a name does not exist or has no address.
+/// The time for which the cache keeps that a name does not exist or has no address.
 const NONE_HOLD: Duration = Duration::from_secs(5);
 
-/// How long it holds that no answer came.
+/// The time for which the cache keeps that a question failed.
 const FAILED_HOLD: Duration = Duration::from_secs(1);
 
-/// The addresses of a name in the order in which they are tried, at least one; or why there are none.
+/// The addresses of a name in the order of the attempts, at least one, or the fault of the look-up.
 pub(super) type CachedAnswer = Result<Arc<[IpAddr]>, LookupFault>;
 
 /// The names of one pool.
 #[derive(Debug, Default)]
 pub(super) struct NameCache {
     entries: HashMap<ServerName, CacheEntry>,
-    /// How many of them are being asked for.
+    /// The number of entries that are being asked for.
     asked: usize,
 }
 
@@ -45,17 +46,17 @@ enum CacheEntry {
         answer: CachedAnswer,
         until: Instant,
     },
-    /// Those who wait are told, if they still do.
+    /// The connections that wait. Some may have ended.
     Asked(Vec<oneshot::Sender<CachedAnswer>>),
 }
 
-/// What comes of a look.
+/// The result of a query of the cache.
 #[derive(Debug)]
 pub(super) enum CacheLookup {
     Known(CachedAnswer),
-    /// Somebody asked already.
+    /// The name is being asked for already.
     Wait(oneshot::Receiver<CachedAnswer>),
-    /// The caller is to ask.
+    /// The name is new, and the caller must send the question.
     Ask(oneshot::Receiver<CachedAnswer>),
     /// Too many names are being asked for.
     Busy,
@@ -69,8 +70,8 @@ impl NameCache {
             }
             Some(CacheEntry::Asked(waiting)) => {
                 let (tell, told) = oneshot::channel();
-                // Those who have left make room for those who come. Looked at when all room is taken, so that
-                // many who wait do not cost each who comes a look at all of them.
+                // Remove the connections that have ended, but only when the list is full: each new connection would
+                // otherwise check the whole list.
                 if waiting.len() == waiting.capacity() {
                     waiting.retain(|waiting| !waiting.is_closed());
                 }
@@ -88,7 +89,7 @@ impl NameCache {
         CacheLookup::Ask(told)
     }
 
-    /// Takes an answer in, and tells it to all who wait.
+    /// Stores an answer, and sends it to all connections that wait.
     pub(super) fn answer(&mut self, name: &ServerName, answer: CachedAnswer, ttl: Duration, now: Instant) {
         let hold = match &answer {
             Ok(_) => ttl.clamp(LEAST_HOLD, MOST_HOLD),
@@ -105,7 +106,7 @@ impl NameCache {
         }
     }
 
-    /// Replaces the addresses of a name by more of them, for as long as those hold.
+    /// Replaces the addresses of a name, if they have not expired. The expiry stays the same.
     pub(super) fn join(&mut self, name: &ServerName, addresses: Arc<[IpAddr]>, now: Instant) {
         if let Some(CacheEntry::Known { answer, until }) = self.entries.get_mut(name)
             && answer.is_ok()
@@ -115,12 +116,12 @@ impl NameCache {
         }
     }
 
-    /// Forgets what is known. What is being asked for is answered.
+    /// Removes all answers. Names that are being asked for stay.
     pub(super) fn forget(&mut self) {
         self.entries.retain(|_, entry| matches!(entry, CacheEntry::Asked(_)));
     }
 
-    /// Names that are remembered, in force or not.
+    /// Returns the number of stored answers, expired ones included.
     pub(super) fn known(&self) -> usize {
         self.entries.len() - self.asked
     }
@@ -186,12 +187,12 @@ mod tests {
         let more: Arc<[IpAddr]> = addresses("1.1.1.2").unwrap();
         let end = now + Duration::from_secs(60);
         cache.join(&name, Arc::clone(&more), now);
-        assert!(
-            matches!(cache.look(&name, now), CacheLookup::Ask(_)),
-            "what is not known does not become so"
-        );
+        assert!(matches!(cache.look(&name, now), CacheLookup::Ask(_)), "a name without an answer gets none");
         cache.join(&name, Arc::clone(&more), now);
-        assert!(matches!(cache.look(&name, now), CacheLookup::Wait(_)), "nor what is asked for");
+        assert!(
+            matches!(cache.look(&name, now), CacheLookup::Wait(_)),
+            "a name that is being asked for gets none"
+        );
         cache.answer(&name, addresses("1.1.1.1"), Duration::from_secs(60), now);
         cache.join(&name, more, now);
         assert!(
@@ -209,7 +210,11 @@ mod tests {
         assert_eq!(cache.known(), 0);
         assert!(matches!(cache.look(&name("a.test"), now), CacheLookup::Ask(_)));
         cache.answer(&name("b.test"), addresses("1.1.1.2"), Duration::ZERO, now);
-        assert_eq!(told.try_recv().unwrap(), addresses("1.1.1.2"), "those who wait are answered");
+        assert_eq!(
+            told.try_recv().unwrap(),
+            addresses("1.1.1.2"),
+            "the connection that waits gets its answer"
+        );
     }
 
     #[test]
@@ -243,7 +248,7 @@ mod tests {
         assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Busy));
         assert!(
             matches!(cache.look(&name("a0.test"), now), CacheLookup::Wait(_)),
-            "that one is asked for already"
+            "this name is asked for already"
         );
         cache.answer(&name("a0.test"), Err(LookupFault::NoName), Duration::ZERO, now);
         assert!(matches!(cache.look(&name("b.test"), now), CacheLookup::Ask(_)));
@@ -263,7 +268,7 @@ mod tests {
         assert_eq!(cache.known(), MOST_KNOWN);
         let later = now + short;
         cache.answer(&name("b.test"), addresses("1.1.1.1"), long, later);
-        assert_eq!(cache.known(), 1, "what is over goes first");
+        assert_eq!(cache.known(), 1, "expired answers are removed first");
         fill(&mut cache, "b", long, later);
         assert!(cache.known() > MOST_KNOWN / 2);
     }

@@ -12,16 +12,16 @@ use super::{ForwardCounts, ForwardQuestion, KnownNames, LookupFault, LookupResul
 use crate::pool::discover::{Askers, DnsAnswer, DnsFault, Heard, Late, QuestionLimits, SystemNames};
 use crate::wire::ServerName;
 
-/// Names that are asked for at once, each by two questions: a socket for each.
+/// The most names of one pool that are asked for at once. Each name has two questions, each question a socket.
 pub const NAMES_AT_ONCE: usize = 32;
 
-/// Addresses of one name that are kept: far more than are ever tried.
+/// The most addresses of one name that are kept, far more than a dial tries.
 const MOST_ADDRESSES: usize = 32;
 
-/// Answers of the other family that are awaited at once for names that are answered already: a socket for each.
+/// The most late answers that are awaited at once. Each has a socket.
 const LATE_AT_ONCE: usize = 32;
 
-/// Answers questions until there is nobody to ask one.
+/// Answers questions until no pool is left that can send one.
 pub(super) async fn answer_all(
     mut questions: mpsc::Receiver<ForwardQuestion>,
     resolvers: Arc<[SocketAddr]>,
@@ -45,13 +45,13 @@ pub(super) async fn answer_all(
                 }
             }
             Some(_) = late.join_next() => {}
-            // Names may have other addresses now, whatever their TTLs.
+            // The files of the system have changed: names may have other addresses before their TTLs end.
             () = askers.changed() => lock(&names).forget(),
         }
     }
 }
 
-/// Answers a question. Returns what is yet to come, if one of the two families is late.
+/// Answers a question. Returns the late family, if one of the two is late.
 async fn answer(
     mut question: ForwardQuestion,
     mut askers: Askers,
@@ -66,7 +66,7 @@ async fn answer(
             return None;
         }
     };
-    // Names of clients are whole: no search list.
+    // The name of a client is a whole name, for which no search list applies.
     let (part, late) = asker.addresses(&format!("{}.", question.name)).await;
     let (answer, ttl) = both(or_none(part.v4), or_none(part.v6));
     counts.count(LookupResult::of(&answer));
@@ -75,7 +75,7 @@ async fn answer(
     Some(LateFamily { name: question.name.clone(), names: Arc::clone(&question.names), first, late })
 }
 
-/// A name whose addresses of one family are known, and those of the other are late.
+/// A name with the addresses of one family, while the answer of the other family is late.
 struct LateFamily {
     name: ServerName,
     names: KnownNames,
@@ -84,7 +84,7 @@ struct LateFamily {
 }
 
 impl LateFamily {
-    /// Waits for the other family, and adds it to what is known. It changes nothing of how long that holds.
+    /// Waits for the late family, and adds its addresses to the cache. The expiry of the name stays the same.
     async fn join(self) {
         let part = self.late.await;
         let addresses = |heard| or_none(heard).map_or_else(|_| Vec::new(), |answer| answer.records);
@@ -99,7 +99,7 @@ fn or_none(heard: Option<Heard<IpAddr>>) -> Heard<IpAddr> {
     heard.unwrap_or(Ok(DnsAnswer { records: Vec::new(), ttl: Duration::ZERO }))
 }
 
-/// The answers of both families as one, and how long it holds. One that failed does not spoil the other.
+/// Joins the answers of both families. Returns the addresses and their TTL. If one family failed, the other one counts.
 fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (CachedAnswer, Duration) {
     let mut ttl = None::<Duration>;
     let mut fault = None;
@@ -110,7 +110,7 @@ fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (CachedAnswer, Duration) {
         }
         Ok(_) => Vec::new(),
         Err(error) => {
-            // That there is no such name is said of both families.
+            // Only the first fault counts. NXDOMAIN comes for both families.
             fault.get_or_insert(meaning(&error));
             Vec::new()
         }
@@ -123,7 +123,7 @@ fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (CachedAnswer, Duration) {
     (Ok(addresses), ttl.unwrap_or_default())
 }
 
-/// One of each in turn (RFC 8305, section 4), so that a family that does not work here costs one attempt.
+/// Interleaves two families (RFC 8305, section 4), so that a family that does not work here costs one attempt.
 fn in_turn(first: Vec<IpAddr>, second: Vec<IpAddr>) -> Arc<[IpAddr]> {
     let (mut first, mut second) = (first.into_iter(), second.into_iter());
     let mut all = Vec::new();
@@ -196,7 +196,7 @@ mod tests {
     fn an_answer_holds_as_long_as_its_shortest_record() {
         let ttl = |v4: &str, v6: &str| both(heard(v4, 60), heard(v6, 30)).1.as_secs();
         assert_eq!(ttl("1.1.1.1", "2600::1"), 30);
-        // An answer without records says nothing of those of the other family.
+        // The TTL of an answer without records does not count.
         assert_eq!(ttl("1.1.1.1", ""), 60);
         assert_eq!(ttl("", "2600::1"), 30);
     }

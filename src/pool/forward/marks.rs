@@ -1,26 +1,26 @@
-//! Finds connections that come back to where they were forwarded from.
+//! Finds loops: forwarded connections that come back to this process.
 //!
-//! A hello holds 32 random bytes, so two connections that begin alike at one time are one: what was forwarded
-//! has come in again, whatever translated its addresses on the way.
+//! A hello has 32 random bytes. If two open connections have the same first bytes, the second one is the first one
+//! after it was forwarded. This also finds loops through a translation of addresses.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Bytes that are compared: the header of the record, that of the hello, its version, its random bytes, and
-/// most of its session.
+/// The number of bytes that are compared: the header of the record, the header of the hello, its version, its random
+/// bytes, and most of its session id.
 const COMPARED: usize = 64;
 
-/// The beginnings of the connections that are being forwarded.
+/// The hashes of the first bytes of all open forwarded connections.
 #[derive(Debug, Default)]
 pub(super) struct ForwardMarks {
-    /// Keyed, so that nobody can make two beginnings that are taken for one.
+    /// A keyed hash, so that clients cannot make collisions.
     hasher: RandomState,
-    /// A lock for a moment at both ends of a connection; one entry for each that is open.
+    /// One entry for each open connection. The lock is held briefly when a connection begins and ends.
     open: Mutex<HashSet<u64>>,
 }
 
-/// A forwarded connection that is open: until it is dropped, another one that begins alike is a loop.
+/// An open forwarded connection. Until it is dropped, another connection with the same first bytes is a loop.
 #[derive(Debug)]
 pub struct ForwardMark {
     number: u64,
@@ -28,7 +28,7 @@ pub struct ForwardMark {
 }
 
 impl ForwardMarks {
-    /// Marks a connection by its first bytes; `None` if there is one that begins alike.
+    /// Marks a connection by its first bytes. Returns `None` if an open one has the same first bytes.
     pub(super) fn mark(self: &Arc<Self>, first: &[u8]) -> Option<ForwardMark> {
         let number = self.hasher.hash_one(&first[..first.len().min(COMPARED)]);
         let is_new = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
@@ -52,7 +52,7 @@ mod tests {
         let first = [7; 100];
         let mark = marks.mark(&first).expect("it is the first");
         assert!(marks.mark(&first).is_none());
-        assert!(marks.mark(&first[..COMPARED]).is_none(), "it may come in other pieces");
+        assert!(marks.mark(&first[..COMPARED]).is_none(), "the rest of the bytes may come later");
         let mut other = first;
         other[COMPARED - 1] = 8;
         assert!(marks.mark(&other).is_some());

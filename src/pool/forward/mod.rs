@@ -1,9 +1,8 @@
-//! A pool without backends: clients go to the host they name, if its name is allowed and its address is one that
-//! may be reached.
+//! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
 //!
-//! The worker asks [`Forward::destinations`], which answers from a cache or waits for the task that asks the DNS
-//! on the runtime of control ([`Forward::follow`]). What it answers with is dialled as it is: no name is looked
-//! up twice for one connection, so nobody can answer the check with one address and the dial with another.
+//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that asks the
+//! DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each connection has
+//! only one look-up, so a resolver cannot give one address to the check and another address to the dial.
 
 mod cache;
 pub mod forward_spec;
@@ -29,10 +28,10 @@ use forward_spec::ForwardSpec;
 pub use marks::ForwardMark;
 use marks::ForwardMarks;
 
-/// The name of the one backend of such a pool, which stands for every host.
+/// The name of the only backend of a forwarding pool, which represents all hosts.
 const BACKEND: &str = "forward";
 
-/// Why a name leads to no host.
+/// The fault of a look-up that has no addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupFault {
     /// The name does not exist.
@@ -44,33 +43,33 @@ pub enum LookupFault {
     /// No resolver answered in time.
     #[error("no resolver answered in time")]
     Timeout,
-    /// The resolvers could not or would not answer.
+    /// The resolvers could not be asked, or answered with an error.
     #[error("the resolvers gave no answer")]
     Failed,
-    /// As many names are being asked for as may be.
+    /// Too many names are being asked for.
     #[error("too many names are being asked for")]
     Busy,
 }
 
-/// Why a client is not forwarded.
+/// The reason for which a client is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardFault {
-    /// Its name is not allowed.
+    /// The name is not allowed.
     #[error("the name is not allowed")]
     NotAllowed,
-    /// Its name leads to no host.
+    /// The look-up of the name has no addresses.
     #[error(transparent)]
     NotResolved(#[from] LookupFault),
-    /// Its name leads only to addresses that may not be reached.
+    /// No address of the name may be dialled.
     #[error("no address of the name may be reached")]
     Refused,
 }
 
-/// What came of a look-up.
+/// The result of a look-up, for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LookupResult {
-    /// It was known, or asked for already.
+    /// The name was in the cache, or was being asked for already.
     Cached,
     /// The DNS gave addresses.
     Resolved,
@@ -80,14 +79,14 @@ pub enum LookupResult {
     NoAddress,
     /// No resolver answered in time.
     Timeout,
-    /// The resolvers could not or would not answer.
+    /// The resolvers could not be asked, or answered with an error.
     Failed,
     /// Too many names were being asked for.
     Busy,
 }
 
 impl LookupResult {
-    /// Every result, in the order of the declaration.
+    /// All results, in the order of the declaration.
     pub const ALL: [Self; 7] = [
         Self::Cached,
         Self::Resolved,
@@ -98,7 +97,7 @@ impl LookupResult {
         Self::Busy,
     ];
 
-    /// The value of the label `result`.
+    /// Returns the value of the label `result`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Cached => "cached",
@@ -123,7 +122,7 @@ impl LookupResult {
     }
 }
 
-/// Forwards the clients of a pool. Its names and counts go on in the pool that a reload puts in its place.
+/// Forwards the clients of a pool. After a reload the new pool keeps its cache and its counts.
 #[derive(Debug)]
 pub struct Forward {
     spec: ForwardSpec,
@@ -133,16 +132,17 @@ pub struct Forward {
     marks: Arc<ForwardMarks>,
 }
 
-/// What those who ask and the task that answers share. The task ends with the last pool that can ask.
+/// The state that the workers share with the task that asks the DNS. The task ends when the last pool that uses it is
+/// dropped.
 #[derive(Debug)]
 struct ResolverShared {
     names: KnownNames,
     questions: mpsc::Sender<ForwardQuestion>,
-    /// Taken by the task when it starts.
+    /// The receiver of the questions. The task takes it when it starts.
     unstarted: Mutex<Option<mpsc::Receiver<ForwardQuestion>>>,
 }
 
-/// What is known of names. A lock for a moment: one look for each connection, one answer for each question.
+/// The cache of names. The lock is held briefly: for one look-up for each connection, and one answer for each question.
 type KnownNames = Arc<Mutex<NameCache>>;
 
 #[derive(Debug, Default)]
@@ -155,7 +155,7 @@ impl ForwardCounts {
 }
 
 impl Forward {
-    /// Forwards by `forward_spec`. What a `previous` one has found out holds, if it asks the same resolvers.
+    /// Builds the forwarding of a pool from its spec. Keeps the cache of `previous` if the resolvers are the same.
     pub(super) fn build(spec: &ForwardSpec, previous: Option<&Self>) -> Self {
         let alike = previous.filter(|old| old.spec.resolvers == spec.resolvers);
         Self {
@@ -167,23 +167,24 @@ impl Forward {
         }
     }
 
-    /// The one backend of a pool that forwards: it stands for every host, counts what is open and holds the
-    /// pool's limit. Its address is none that is dialled.
+    /// Returns the only backend of a forwarding pool. It represents all hosts, counts the open connections and has the
+    /// limit of the pool. Its address is never dialled.
     pub fn stand_in(port: u16, max_connections: Option<u64>) -> BackendSpec {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], port));
         BackendSpec { max_connections, ..BackendSpec::new(BACKEND, nowhere.into()) }
     }
 
-    /// What it was built from.
+    /// Returns the spec from which it was built.
     pub fn spec(&self) -> &ForwardSpec {
         &self.spec
     }
 
-    /// Starts the task that asks the DNS, unless it runs already. It ends when no pool can ask any more.
+    /// Starts the task that asks the DNS, unless it runs already. The task ends when the last pool that uses it is
+    /// dropped.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn follow(&self) {
         let unstarted = self.shared.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(questions) = unstarted {
@@ -193,16 +194,16 @@ impl Forward {
         }
     }
 
-    /// Where a client that asks for `name` may be sent, in the order in which to try; at least one address.
-    /// `own` are the addresses on which this process listens: a client is never sent there.
+    /// Returns the addresses to dial for a client that names `name`, at least one, in the order of the attempts. `own`
+    /// has the addresses on which this process listens: no client is sent there.
     ///
     /// # Errors
     ///
-    /// Why it is sent nowhere.
+    /// Returns the reason for which the client is not forwarded.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any moment. A question that is asked goes on, for others who wait and for the cache.
+    /// May be dropped at any moment. An open question goes on, for other connections that wait and for the cache.
     pub async fn destinations(
         &self,
         name: &ServerName,
@@ -218,11 +219,11 @@ impl Forward {
         if addresses.is_empty() { Err(ForwardFault::Refused) } else { Ok(addresses) }
     }
 
-    /// Whether an address may be dialled: a public one of another host, or one that the operator opens; never
-    /// one of our own sockets.
+    /// Returns true if an address may be dialled: a public address of another host, or an address in `allow_private`.
+    /// A socket of this process may never be dialled.
     fn may_dial(&self, address: SocketAddr, here: &OwnAddresses<'_>) -> bool {
         let (ip, open) = (address.ip(), &self.spec.allow_private);
-        // What trusts its own host would take our connections for the host's.
+        // A service that trusts connections of its own host must not trust those of our clients.
         reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
     }
 
@@ -238,7 +239,7 @@ impl Forward {
                 told
             }
             CacheLookup::Ask(told) => {
-                // As many questions may wait as names may be asked for, so there is room.
+                // The channel has room: its capacity is the most names that may be asked for.
                 let names = Arc::clone(&self.shared.names);
                 let question = ForwardQuestion { name: name.clone(), names, is_answered: false };
                 let _ = self.shared.questions.try_send(question);
@@ -252,18 +253,18 @@ impl Forward {
         told.await.unwrap_or(Err(LookupFault::Failed))
     }
 
-    /// Marks a connection as being forwarded, by its first bytes; `None` if one that begins alike is being
-    /// forwarded already: then it has come back to us.
+    /// Marks a connection as forwarded, by its first bytes. Returns `None` if an open forwarded connection has the same
+    /// first bytes: then the connection is a loop.
     pub fn mark(&self, first: &[u8]) -> Option<ForwardMark> {
         self.marks.mark(first)
     }
 
-    /// Names that are remembered.
+    /// Returns the number of names in the cache.
     pub fn known(&self) -> usize {
         self.shared.names().known()
     }
 
-    /// Look-ups that ended so.
+    /// Returns the number of look-ups with this result.
     pub fn lookups(&self, result: LookupResult) -> u64 {
         self.counts.0[result as usize].load(Ordering::Relaxed)
     }
@@ -284,7 +285,7 @@ fn lock(names: &KnownNames) -> MutexGuard<'_, NameCache> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A name that is being asked for. However it ends, those who wait are told.
+/// A name that is being asked for. The connections that wait get an answer also if it is dropped.
 #[derive(Debug)]
 struct ForwardQuestion {
     name: ServerName,
@@ -307,7 +308,7 @@ impl Drop for ForwardQuestion {
     }
 }
 
-/// Names that may be asked for. A look takes as many steps as the name has labels.
+/// The names to which clients may go. A check takes one step for each label of the name.
 #[derive(Debug)]
 struct AllowedNames {
     exact: HashSet<ServerName>,
@@ -336,21 +337,21 @@ impl AllowedNames {
     }
 }
 
-/// This host, to which nobody is forwarded.
+/// The addresses of this host, to which no client is forwarded.
 struct OwnAddresses<'a> {
-    /// Where this process listens.
+    /// The addresses on which this process listens.
     own: &'a [SocketAddr],
-    /// The addresses of its interfaces, if the kernel told them.
+    /// The addresses of the interfaces, if the kernel returned them.
     addresses: Option<Vec<IpAddr>>,
 }
 
 impl OwnAddresses<'_> {
-    /// Whether this host has the address. If it cannot be told it is taken for one.
+    /// Returns true if this host has the address, or if the addresses of the interfaces are not known.
     fn has(&self, ip: IpAddr) -> bool {
         ip.is_loopback() || self.addresses.as_ref().is_none_or(|addresses| addresses.contains(&ip))
     }
 
-    /// Whether a connect to `address` would come out at a socket of this process.
+    /// Returns true if a connect to `address` would reach a socket of this process.
     fn listens(&self, address: SocketAddr) -> bool {
         let ip = address.ip();
         let is_all = |own: IpAddr| own.is_unspecified() && ip.is_ipv4() == own.is_ipv4() && self.has(ip);

@@ -1,29 +1,31 @@
-//! Which addresses a name may lead to: those of the public Internet, and what an operator opens besides. Pure.
+//! Checks whether clients may be forwarded to an address: a public address, or one in the networks that an operator
+//! opens (`allow_private`). Pure.
 //!
-//! By the registries of special-purpose addresses (RFC 6890, kept by IANA), read with their tables of IPv4 and
-//! IPv6 in hand: what is not globally reachable is refused, and so are multicast, the reserved class E and what
-//! is deprecated. Of IPv6 only 2000::/3 is given to anybody, so all else is refused without a list.
+//! The IANA registries of special-purpose addresses (RFC 6890) define which addresses are public. Addresses that
+//! are not globally reachable, multicast, the reserved class E and deprecated networks are not public. In IPv6, IANA
+//! assigns global addresses from 2000::/3 only, so no list is needed for the others: they are not public.
 //!
-//! An address that carries an IPv4 address for a translator or a tunnel (NAT64's well-known prefix, 6to4) leads
-//! to that one, so it is judged by it. A network's own NAT64 prefix cannot be told from other addresses.
+//! Some IPv6 addresses embed an IPv4 address for a translator or a tunnel (the well-known prefix of NAT64, 6to4). The
+//! check uses the embedded address. A NAT64 prefix of a single network has no mark and is checked as any other address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::pool::destination;
 use crate::route::IpPrefix;
 
-/// Whether a name may lead to this address; `open` are the networks that the operator opens.
+/// Returns true if clients may be forwarded to this address. `open` has the networks that the operator opens.
 pub(super) fn may_reach(ip: IpAddr, open: &[IpPrefix]) -> bool {
     let ip = ip.to_canonical();
     is_public(ip) || (!is_nobody(ip) && is_open(ip, open))
 }
 
-/// Whether the operator opens this address.
+/// Returns true if the operator opens this address.
 pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
     open.iter().any(|prefix| prefix.contains(ip))
 }
 
-/// Addresses that no configuration can allow: no host has them, or they need an interface, which a name does not give.
+/// Returns true for an address that no configuration can allow: no host has it, or it needs an interface, which the DNS
+/// does not give.
 fn is_nobody(ip: IpAddr) -> bool {
     !destination::is_host(ip)
 }
@@ -43,7 +45,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         // Documentation, the relays of 6to4, private, benchmarks, documentation twice.
         | [192, 0, 2, _] | [192, 88, 99, _] | [192, 168, ..] | [198, 18..=19, ..] | [198, 51, 100, _]
         | [203, 0, 113, _]
-        // Multicast, then what is reserved, broadcast among it.
+        // Multicast, then the reserved class E, which includes broadcast.
         | [224..=255, ..]
     )
 }
@@ -52,9 +54,9 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     let [a, b, c, d, e, f, high, low] = ip.segments();
     let embedded = |high: u16, low: u16| is_public_v4(((u32::from(high) << 16) | u32::from(low)).into());
     match (a, b) {
-        // The well-known prefix of NAT64 (RFC 6052); the one for local use, 64:ff9b:1::/48, is not public.
+        // The well-known prefix of NAT64 (RFC 6052). The prefix for local use, 64:ff9b:1::/48, is not public.
         (0x64, 0xff9b) => (c, d, e, f) == (0, 0, 0, 0) && embedded(high, low),
-        // Protocol assignments, Teredo among them, and documentation.
+        // Protocol assignments, which include Teredo, and documentation.
         (0x2001, 0..=0x1ff | 0xdb8) => false,
         // 6to4.
         (0x2002, high) => embedded(high, c),
@@ -191,7 +193,7 @@ mod tests {
         check("127.0.0.1", "127.0.0.0/8", true);
         check("fd00::1", "fd00::/8", true);
         check("1.1.1.1", "10.1.0.0/16", true);
-        // A translator is another way there, which is opened for itself.
+        // The address of a translator must be opened by itself.
         check("64:ff9b::10.1.2.3", "10.1.0.0/16", false);
         check("64:ff9b::10.1.2.3", "64:ff9b::a01:0/112", true);
         check("0.0.0.0", "0.0.0.0/8", false);
@@ -202,7 +204,7 @@ mod tests {
     }
 
     proptest! {
-        /// The standard library has its own words for some of the same.
+        /// The standard library has functions for some of these networks.
         #[test]
         fn the_standard_library_agrees(bits: u32) {
             let ip = Ipv4Addr::from_bits(bits);

@@ -1,4 +1,4 @@
-//! Names and addresses; what needs a resolver is in the integration tests.
+//! Tests of names and addresses. The integration tests have those that need a resolver.
 
 use super::*;
 use crate::wire::ServerName;
@@ -67,7 +67,10 @@ fn our_own_addresses_are_refused_unless_opened() {
     check("127.0.0.0/8", "127.0.0.1:22", true);
     let unknown = OwnAddresses { own: &[], addresses: None };
     let forward = Forward::build(&forward(&["api.test"], &[]), None);
-    assert!(!forward.may_dial("9.9.9.10:22".parse().unwrap(), &unknown), "it may be ours");
+    assert!(
+        !forward.may_dial("9.9.9.10:22".parse().unwrap(), &unknown),
+        "the address may be one of this host"
+    );
 }
 
 #[test]
@@ -77,10 +80,10 @@ fn what_is_known_outlives_a_reload() {
     assert!(Arc::ptr_eq(&one.shared, &two.shared));
     assert!(two.allowed.has(&name("other.test")));
     let three = Forward::build(&forward(&["*.test"], &["10.0.0.54:53"]), Some(&two));
-    assert!(!Arc::ptr_eq(&two.shared, &three.shared), "other resolvers may know other addresses");
+    assert!(!Arc::ptr_eq(&two.shared, &three.shared), "other resolvers may have other addresses");
     assert!(Arc::ptr_eq(&two.counts, &three.counts));
     let mark = two.mark(b"hello").expect("the first");
-    assert!(three.mark(b"hello").is_none(), "the connections go on");
+    assert!(three.mark(b"hello").is_none(), "a reload keeps the marks of open connections");
     drop(mark);
 }
 
@@ -92,7 +95,7 @@ fn those_who_wait_are_told_when_nobody_answers() {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(asked.as_mut().poll(&mut cx).is_pending());
     drop(one.shared.unstarted.lock().unwrap().take());
-    let std::task::Poll::Ready(answer) = asked.as_mut().poll(&mut cx) else { panic!("it is told") };
+    let std::task::Poll::Ready(answer) = asked.as_mut().poll(&mut cx) else { panic!("it has an answer") };
     assert_eq!(answer, Err(LookupFault::Failed));
     assert_eq!(one.known(), 1);
 }

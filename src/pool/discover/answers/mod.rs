@@ -1,8 +1,8 @@
-//! What answers of the DNS come to: which backends, and for how long. Pure.
+//! Computes the backends from answers of the DNS, and the time for which they count. Pure.
 //!
-//! Every question keeps its last good answer. An answer without records is a failure like any other: a
-//! zone that was cut short by mistake must not empty a pool. Only the two families of one name stand for
-//! each other: a name that has A records and says that it has no AAAA has none.
+//! Each question keeps its last good answer. An answer without records is a failure: a zone that lost its records by
+//! mistake must not empty a pool. There is one exception: if one family of a name has addresses, an answer without
+//! records for the other family is good, and the name has no addresses of that family.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,31 +13,31 @@ use super::dns::{DnsFault, Part};
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::pool::destination;
 
-/// The most SRV records that one name may have: each target is two further questions.
+/// The most SRV records of one name. Each target needs two further questions.
 const MOST_SERVICES: usize = 512;
 
-/// How much more an SRV record with a weight weighs than one with weight 0 beside it, which "should have
-/// a very small chance of being selected" (RFC 2782).
+/// The largest factor for the weights of SRV records if one of them has weight 0. That one gets weight 1, because it
+/// "should have a very small chance of being selected" (RFC 2782).
 const ABOVE_NONE: u16 = 100;
 
-/// How one question ended.
+/// The result of one question.
 pub(in crate::pool) type Heard<T> = Result<Answer<T>, DnsFault>;
 
-/// The records of an answer, perhaps none, and how long they hold.
+/// The records of an answer, perhaps none, and the time for which they count.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct Answer<T> {
     pub(in crate::pool) records: Vec<T>,
     pub(in crate::pool) ttl: Duration,
 }
 
-/// What a round of questions came to.
+/// The result of a round of questions, or of a part of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RoundResult {
-    /// The least TTL of its good answers.
+    /// The shortest TTL of its good answers.
     pub(super) ttl: Option<Duration>,
-    /// The first of its failures.
+    /// The first of its faults.
     pub(super) fault: Option<DnsFault>,
-    /// Whether an answer is yet to come.
+    /// True if an answer has not come yet.
     pub(super) is_unfinished: bool,
 }
 
@@ -50,7 +50,7 @@ impl RoundResult {
         Self { fault: Some(fault), ..Self::default() }
     }
 
-    /// Both rounds as one.
+    /// Joins two results into one.
     pub(super) fn and(self, other: Self) -> Self {
         let ttl = match (self.ttl, other.ttl) {
             (Some(one), Some(two)) => Some(one.min(two)),
@@ -61,29 +61,30 @@ impl RoundResult {
     }
 }
 
-/// The addresses of one name, as last heard of each family.
+/// The addresses of one name: the last good answer of each family.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HostAnswers {
-    /// The whole name that has them: of a search list one of several.
+    /// The whole name that has the addresses: one of the names of a search list.
     name: Option<Arc<str>>,
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
 }
 
 impl HostAnswers {
-    /// Takes in answers: the first of a round, or one that came late. `None` if they are of a name that counts no more.
+    /// Takes in the first answers of a round, or a late one. Returns `None` for a late answer of a name that no longer
+    /// counts.
     pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<RoundResult> {
         if is_late { self.hear_late(part) } else { Some(self.hear(part)) }
     }
 
-    /// Takes in the answers of a round, for both families or for the one that has come.
+    /// Takes in the first answers of a round: of both families, or of one.
     fn hear(&mut self, part: Part) -> RoundResult {
         if !part.has_addresses() {
             let faults = [part.v4, part.v6].into_iter().flatten().filter_map(Result::err);
             return RoundResult::bad(faults.into_iter().next().unwrap_or(DnsFault::Empty));
         }
         if self.name.replace(Arc::clone(&part.name)).is_some_and(|last| last != part.name) {
-            // The addresses of another name are those of another host.
+            // Another name is another host, so the old addresses do not count.
             (self.v4, self.v6) = Default::default();
         }
         let is_unfinished = part.v4.is_none() || part.v6.is_none();
@@ -105,8 +106,8 @@ impl HostAnswers {
                 *last = answer.records;
                 RoundResult::good(answer.ttl)
             }
-            // To say that there is no such name is to say that it has no addresses, which the other
-            // family has just disproved; some servers do it for a family they do not know.
+            // NXDOMAIN means that the name has no records of any type. The other family has addresses, so here it means
+            // no addresses of this family. Some servers send it for a family that they do not support.
             Some(Err(DnsFault::NoName)) => {
                 last.clear();
                 RoundResult::default()
@@ -116,13 +117,13 @@ impl HostAnswers {
         keep("A", &mut self.v4, part.v4).and(keep("AAAA", &mut self.v6, part.v6))
     }
 
-    /// The backends of these addresses with one port.
+    /// Returns a backend with this port for each address.
     pub(super) fn backends(&self, port: u16) -> Vec<Discovered> {
         let addresses = self.v4.iter().chain(&self.v6).filter(|ip| is_usable(**ip));
         addresses.map(|ip| backend(None, *ip, port, 1, false)).collect()
     }
 
-    /// Backends of an SRV record.
+    /// Returns the backends of an SRV record whose target has these addresses.
     fn services(&self, record: &SrvRecord, weight: u16, backup: bool) -> Vec<Discovered> {
         let mut backends = Vec::new();
         for family in [&self.v4, &self.v6] {
@@ -138,7 +139,7 @@ impl HostAnswers {
     }
 }
 
-/// Addresses that reach this very host or several at once lead to no backend. Servers that block names
+/// Returns true if the address is that of one host. 0.0.0.0, multicast and the like are not; resolvers that block names
 /// answer with them.
 fn is_usable(ip: IpAddr) -> bool {
     destination::is_host(ip)
@@ -150,9 +151,9 @@ fn backend(name: Option<Arc<str>>, ip: IpAddr, port: u16, weight: u16, backup: b
     Discovered { name, address: address.into(), weight, zone: None, backup }
 }
 
-/// The name of a target's only address of a family: then the target is an identity that outlives the
-/// address, and hash balancers keep its clients when it moves. IPv6 is in brackets, so that a target may
-/// have one of each.
+/// Returns the backend name for a target that has only one address of a family. The name has the target, not the
+/// address, so that hash balancers keep the clients of the target when its address changes. An IPv6 name has brackets,
+/// so that a target may have one address of each family.
 fn service_name(record: &SrvRecord, ip: IpAddr) -> Option<Arc<str>> {
     let SrvRecord { target, port, .. } = record;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -168,28 +169,28 @@ pub(super) struct SrvRecord {
     pub(super) priority: u16,
     pub(super) weight: u16,
     pub(super) port: u16,
-    /// In lower case, without the final dot.
+    /// The name of the host, in lower case and without the final dot.
     pub(super) target: Arc<str>,
 }
 
-/// The SRV records of one name and the addresses of their targets, as last heard.
+/// The SRV records of one name and the addresses of their targets: the last good answers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SrvAnswers {
     records: Vec<SrvRecord>,
-    /// Whether the last answer says that the service is decidedly not there: then its backends take no new connections,
-    /// and those that are open stay.
+    /// True if the last answer states that the service is not available (RFC 2782). Then its backends take no new
+    /// connections, and the open connections stay.
     is_closed: bool,
     hosts: HashMap<Arc<str>, HostAnswers>,
 }
 
 impl SrvAnswers {
-    /// Takes in the answer for the records themselves.
+    /// Takes in the answer to the question for SRV records.
     pub(super) fn hear(&mut self, heard: Heard<SrvRecord>) -> RoundResult {
         let Answer { mut records, ttl } = match heard {
             Ok(answer) => answer,
             Err(fault) => return RoundResult::bad(fault),
         };
-        // A target that is the root says that the service is decidedly not there (RFC 2782). Beside others it says nothing.
+        // A root target means that the service is not available (RFC 2782). Beside other records it has no meaning.
         let is_closed = records.iter().any(|record| record.target.is_empty());
         records.retain(|record| !record.target.is_empty() && record.port > 0);
         records.sort();
@@ -210,12 +211,12 @@ impl SrvAnswers {
         RoundResult::good(ttl)
     }
 
-    /// Whether the service is decidedly not there.
+    /// Returns true if the service is not available (RFC 2782).
     pub(super) fn is_closed(&self) -> bool {
         self.is_closed
     }
 
-    /// The targets whose addresses are to be asked for.
+    /// Returns the targets whose addresses a round asks for.
     pub(super) fn targets(&self) -> Vec<Arc<str>> {
         if self.is_closed {
             return Vec::new();
@@ -226,13 +227,13 @@ impl SrvAnswers {
         targets
     }
 
-    /// What is known of a target; `None` if no record names it.
+    /// Returns the addresses of a target, or `None` if no record names it.
     pub(super) fn host(&mut self, target: &str) -> Option<&mut HostAnswers> {
         let target = &self.records.iter().find(|record| *record.target == *target)?.target;
         Some(self.hosts.entry(Arc::clone(target)).or_default())
     }
 
-    /// What is found of the service. One that is not there has no backends, or those that it had, without a share.
+    /// Returns the backends of the service. A service that is not available keeps its last backends, with weight 0.
     pub(super) fn set(&self) -> Result<DiscoveredSet, DnsFault> {
         let mut backends = self.backends();
         if self.is_closed {
@@ -242,8 +243,8 @@ impl SrvAnswers {
         set(backends)
     }
 
-    /// The backends of all records: those of the lowest priority whose targets have addresses, and the
-    /// others as their backups.
+    /// Returns the backends of all records. The records with the lowest priority number whose targets have addresses
+    /// come first, and the others are their backups.
     pub(super) fn backends(&self) -> Vec<Discovered> {
         let known = |record: &&SrvRecord| self.hosts.get(&record.target).is_some_and(HostAnswers::is_known);
         let Some(first) = self.records.iter().filter(known).map(|record| record.priority).min() else {
@@ -266,7 +267,7 @@ impl HostAnswers {
     }
 }
 
-/// The weights of records of one priority as ours, where 0 would be none at all.
+/// Returns the weights of backends for records of one priority. No weight is 0, which would be no share.
 fn weights(tier: &[SrvRecord]) -> impl Iterator<Item = u16> {
     let has_zero = tier.iter().any(|record| record.weight == 0);
     let most = tier.iter().map(|record| record.weight).max().unwrap_or(0);
@@ -274,7 +275,7 @@ fn weights(tier: &[SrvRecord]) -> impl Iterator<Item = u16> {
     tier.iter().map(move |record| (record.weight.saturating_mul(factor)).max(1))
 }
 
-/// A set of what was found, if it is one.
+/// Returns the set of these backends. No backend, and more than [`MOST_BACKENDS`], are faults.
 pub(super) fn set(backends: Vec<Discovered>) -> Result<DiscoveredSet, DnsFault> {
     match backends.len() {
         0 => Err(DnsFault::Empty),

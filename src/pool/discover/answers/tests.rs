@@ -6,7 +6,7 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// What a question hears, written as addresses with spaces between, `-` for none, or `nx`, `timeout`.
+/// Returns the result of a question. `text` has addresses with spaces between, `-` for none, `nx` or `timeout`.
 fn heard(text: &str) -> Heard<IpAddr> {
     match text {
         "nx" => Err(DnsFault::NoName),
@@ -19,12 +19,12 @@ fn heard(text: &str) -> Heard<IpAddr> {
     }
 }
 
-/// The answers for both families.
+/// Returns the answers for both families.
 fn whole(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> Part {
     Part { name: "app.test.".into(), v4: Some(v4), v6: Some(v6) }
 }
 
-/// Lets a host hear rounds of (A, AAAA), and checks its backends with port 1 and what it says of the last.
+/// Checks the backends with port 1 of a host after rounds of answers (A, AAAA), and the fault of the last round.
 fn check(rounds: &[(&str, &str)], backends: &str, fault: Option<&str>) {
     let mut host = HostAnswers::default();
     let mut told = RoundResult::default();
@@ -73,7 +73,7 @@ fn a_failure_keeps_what_was_heard() {
     check(&[("10.0.0.1", "2001:db8::1"), ("10.0.0.2", "timeout")], "10.0.0.2:1 [2001:db8::1]:1", no_v6);
 }
 
-/// The backends after answers of one family, each of a name, and the faults of all.
+/// Checks the backends after answers of one family, each of a name, and the results of all answers.
 fn check_parts(parts: &[(&str, &str, &str, bool)], expected: &str) {
     let mut host = HostAnswers::default();
     let mut told = Vec::new();
@@ -104,7 +104,7 @@ fn a_late_family_joins() {
         "10.0.0.1:1 | unfinished, AAAA: no resolver answered in time",
     );
     check_parts(&[("a.", "?", "2001:db8::1", false)], "[2001:db8::1]:1 | unfinished");
-    // What was known of the family that is late stays until it has come.
+    // The addresses of the late family stay until its answer has come.
     let both = ("a.", "10.0.0.1", "2001:db8::1", false);
     check_parts(&[both, ("a.", "10.0.0.2", "?", false)], "10.0.0.2:1 [2001:db8::1]:1 | good, unfinished");
     // Another name of the search list is another host.
@@ -145,7 +145,7 @@ fn records(list: &[(u16, u16, u16, &str)]) -> Heard<SrvRecord> {
     Ok(Answer { records: records.collect(), ttl: seconds(30) })
 }
 
-/// The backends of SRV records whose targets have these addresses.
+/// Checks the backends of SRV records whose targets have these addresses.
 fn check_services(list: &[(u16, u16, u16, &str)], hosts: &[(&str, &str, &str)], expected: &str) {
     let mut services = SrvAnswers::default();
     let told = services.hear(records(list));
@@ -195,7 +195,7 @@ fn a_higher_number_is_a_backup() {
     check_services(&list, &[("a", "nx", "nx"), b, c], "b:1 10.0.0.2:1 2, c:1 10.0.0.3:1 3 backup");
     check_services(&list, &[c], "c:1 10.0.0.3:1 3");
     check_services(&list, &[], "");
-    // One server under two priorities is there for the first.
+    // A server with two priorities counts for the lower number.
     let twice = [(20, 2, 1, "a"), (10, 1, 1, "b")];
     check_services(&twice, &[("a", "10.0.0.1", "-"), ("b", "10.0.0.1", "-")], "b:1 10.0.0.1:1 1");
 }
@@ -224,7 +224,7 @@ fn a_service_that_is_not_there_takes_nothing_new() {
     let gone = || records(&[(0, 0, 0, "")]);
     let mut services = SrvAnswers::default();
     assert!(services.hear(gone()).fault.is_none());
-    assert_eq!(services.set().unwrap().to_string(), "", "that there is none is an answer");
+    assert_eq!(services.set().unwrap().to_string(), "", "an empty set is an answer");
     services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
     for (target, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
         services.host(target).unwrap().hear(whole(heard(address), heard("-")));
@@ -233,7 +233,7 @@ fn a_service_that_is_not_there_takes_nothing_new() {
     assert_eq!(services.set().unwrap().to_string(), open);
     let told = services.hear(gone());
     assert_eq!((told.ttl, told.fault.is_none()), (Some(seconds(30)), true));
-    assert!(services.targets().is_empty(), "nothing is asked for");
+    assert!(services.targets().is_empty(), "no target is asked for");
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
     services.hear(Err(DnsFault::Timeout));
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
@@ -284,7 +284,7 @@ proptest! {
                 .map(|&(priority, weight, port, target)| service(priority, weight, port, &format!("t{target}")));
             services.hear(Ok(Answer { records: records.collect(), ttl: seconds(1) }));
             for target in services.targets() {
-                // Two of them share an address.
+                // The targets t0 and t3 share an address.
                 let low = target.as_bytes()[1] % 3;
                 services.host(&target).unwrap().hear(whole(heard(&format!("10.0.0.{low}")), heard("-")));
             }
