@@ -157,8 +157,8 @@ impl WaiterList {
         let next = if self.called < wanted {
             self.waiters.values_mut().find(|place| place.may_succeed(news))
         } else if self.called == 0 {
-            // No slot is free for waiters that can use any. A waiter that has tried some backends may still use a
-            // slot: each waiter of that kind has tried other backends than the first kind could take.
+            // No slot is free for waiters that can use any. A waiter of the other kind may still use a free slot: it
+            // has tried all the backends that they may take, so it may take others, such as backups.
             let is_other = |place: &&mut Waiter| place.needs == WaiterNeeds::Some && place.may_succeed(news);
             self.waiters.values_mut().find(is_other)
         } else {
