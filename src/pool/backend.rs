@@ -189,7 +189,7 @@ impl Backend {
         Some(self.health_copy.allowance.connections()).filter(|&most| most != u64::MAX)
     }
 
-    /// Returns true if weight, operator and agent let it take new connections. Panic mode asks for nothing else.
+    /// Returns true if weight, operator and agent let it take new connections. Panic mode requires nothing else.
     pub fn is_wanted(&self) -> bool {
         self.weight > 0 && self.agent_share() > 0 && self.health_copy.is_wanted.load(Ordering::Relaxed)
     }

@@ -18,24 +18,24 @@ use crate::sys::Address;
 /// The backends of a pool as they are written.
 #[derive(Default)]
 pub(super) struct WrittenBackends {
-    /// Those with an address.
+    /// Backends with an address.
     pub(super) backends: Vec<BackendSpec>,
     /// Host names.
     pub(super) hosts: Vec<(HostName, NamedHost)>,
 }
 
-/// Whether a backend is written by a host name.
+/// Returns true if a backend is written as a host name.
 pub(super) fn is_host(words: &BackendWords) -> bool {
     matches!(words.0.address.value(), Some(BackendAddress::Host(_)))
 }
 
-/// Stands for the addresses of a host, which are TCP addresses with this port, or without one.
+/// Returns an address that stands for those of a host, which are TCP addresses with this port, or without one.
 fn any_address(port: Option<u16>) -> Address {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0))).into()
 }
 
 impl PoolChecker<'_> {
-    /// The backends, with defaults applied, and the host names among them.
+    /// Returns the backends, with defaults applied, and the host names among them.
     pub(super) fn backends(&self, found: &mut Findings<'_>) -> WrittenBackends {
         let mut written = WrittenBackends::default();
         let list = match &self.words.backends {
@@ -116,7 +116,7 @@ impl PoolChecker<'_> {
         Some((spec, host))
     }
 
-    /// A Unix socket is told no address of the client, but the identity of this process, which it may trust more.
+    /// A Unix socket gets no address of the client, but the identity of this process, which it may trust more.
     fn check_source(&self, index: usize, address: &Address, at: Span, found: &mut Findings<'_>) {
         let Some(source) = self.words.source.entry().filter(|source| source.value.0 == DialSource::Client)
         else {
@@ -156,7 +156,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// Draining all of a pool may be meant, for an hour, so it is a warning.
+    /// A drain of all backends of a pool may be intended, for an hour, so it is a warning.
     fn some_ready(&self, written: &WrittenBackends, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         let specs = || written.backends.iter().chain(written.hosts.iter().map(|(_, host)| &host.template));
         let rests = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready || spec.weight == 0;

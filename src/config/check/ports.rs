@@ -1,5 +1,5 @@
-//! Backends without a port: each connection goes to the port that its client came to. That is for listeners with a range
-//! of ports; elsewhere the port is missing.
+//! Backends without a port: each connection goes to the port that its client connected to. They need listeners with a
+//! range of ports; with others the port is missing.
 
 use crate::config::address::BackendAddress;
 use crate::config::code::Code;
@@ -11,7 +11,7 @@ use crate::listener::ListenerSpec;
 use crate::pool::{BackendSpec, PoolSpec};
 
 /// Adds a fault for each backend without a port that no range of ports leads to, that is checked at no port, or whose
-/// clients come to no port.
+/// clients have no port.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
     for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
         let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };
@@ -67,7 +67,7 @@ fn is_checked_nowhere(spec: &PoolSpec) -> bool {
     backends.any(|backend| target(backend).is_some_and(|endpoint| endpoint.is_without_port()))
 }
 
-/// The listeners that lead to a pool.
+/// Returns the listeners that lead to a pool.
 fn leading<'l>(listeners: &'l [ListenerSpec], pool: &str) -> impl Iterator<Item = &'l ListenerSpec> {
     listeners.iter().filter(move |listener| cycles::pools_of(listener).any(|name| **name == *pool))
 }

@@ -4,9 +4,9 @@
 //!
 //! | cause, the strongest first                             | state       | new connections | checks | it ends when                     |
 //! |--------------------------------------------------------|-------------|-----------------|--------|----------------------------------|
-//! | the operator or the agent says maintenance             | maintenance | none            | pause  | who said so says ready           |
+//! | the operator or the agent demands maintenance          | maintenance | none            | pause  | its source withdraws it          |
 //! | `fall` checks failed in a row, or the agent says down  | down        | none            | go on  | `rise` passed; the agent says up |
-//! | the operator or the agent says drain                   | draining    | none            | go on  | who said so says ready           |
+//! | the operator or the agent demands drain                | draining    | none            | go on  | its source withdraws it          |
 //! | `consecutive_failures` clients met the same trouble    | ejected     | none            | go on  | its time is over, or see below   |
 //! | none of these                                          | up          | yes             | go on  |                                  |
 //!

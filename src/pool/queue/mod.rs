@@ -220,8 +220,8 @@ impl WaiterTurn<'_> {
             }
             return Poll::Pending;
         }
-        // After the return of a slot, a thread reads the number of waiters; after its arrival, a waiter reads the
-        // slots. This fence orders the two.
+        // The thread that returns a slot reads the number of waiters after that. A waiter is counted before it reads the
+        // slots. With this fence, at least one of the two sees what the other wrote.
         fence(Ordering::SeqCst);
         let result = match attempt() {
             QueueAttempt::Full => {
