@@ -212,7 +212,7 @@ impl Backend {
         share * u32::from(self.agent_share()) / 100
     }
 
-    /// The average time of the latest connects; zero before the first one.
+    /// The expected time of a connect; zero before the first one.
     pub fn latency(&self, now: Instant) -> Duration {
         self.traffic.latency.estimate(now.saturating_duration_since(self.traffic.born))
     }

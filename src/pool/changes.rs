@@ -24,7 +24,7 @@ pub struct FailureReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EjectionRefusal {
     /// The pool has as many ejected backends as it may have at once.
-    #[error("as many are ejected as may be")]
+    #[error("the limit of ejected backends is reached")]
     MostEjected,
     /// No other backend of the pool is available.
     #[error("no other backend is available")]

@@ -9,13 +9,13 @@ use super::{Backend, FailureReport, Trouble};
 /// Holds a backend for one connection and counts it there from pick to drop, so a backend at which connects hang
 /// counts as loaded too. It keeps its backend alive over reloads.
 ///
-/// It also records at the backend how the connection fares. Trouble that is met too often in a row makes a
+/// It also records the troubles of the connection at the backend. Trouble that is met too often in a row makes a
 /// [`FailureReport`] for the task that applies changes.
 #[derive(Debug)]
 #[must_use = "a dropped lease is given back"]
 pub struct Lease {
     backend: Arc<Backend>,
-    /// True if the fate of the connection counts for the backend: it is the connection of a client.
+    /// True if failures of the connection count for the backend, because it is the connection of a client.
     is_telling: bool,
     /// True if it is connected, and the backend has not sent a byte.
     is_waiting: Cell<bool>,
@@ -28,7 +28,7 @@ impl Lease {
     }
 
     /// Takes a lease of a backend, full or not, for a request to cancel. Any client may send one, and servers close
-    /// it without an answer, so its fate does not count for the backend.
+    /// it without an answer, so its end does not count for the backend.
     pub(super) fn take_past_limits(backend: &Arc<Backend>) -> Self {
         backend.hold_past_limits();
         Self::new(backend, false)

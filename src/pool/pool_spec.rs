@@ -55,7 +55,7 @@ pub struct PoolSpec {
     pub agent: Option<AgentSpec>,
     /// Ejection of backends that fail clients, or `None` when switched off, the default.
     pub ejection: Option<EjectionSpec>,
-    /// The fate of open connections to a backend that goes down.
+    /// The treatment of open connections to a backend that goes down.
     pub on_down: OnDown,
     /// The settings for connects to a backend.
     pub dial: DialSpec,
@@ -308,7 +308,7 @@ pub struct TierSpec {
     pub zone: Option<Arc<str>>,
     /// The zones that come next, in order of preference; those in no list come last, all alike.
     pub zones: Vec<Arc<str>>,
-    /// The percentage of weight that is up, 1 to 100, below which health is disregarded. Default: never.
+    /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
     pub panic_threshold: Option<u8>,
 }
 
@@ -422,7 +422,7 @@ pub struct HealthSpec {
     pub tls: Option<TlsSpec>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
-    /// The same while the last result speaks against the backend's state. Default: the interval.
+    /// The same while the last result contradicts the backend's state. Default: the interval.
     pub fast_interval: Duration,
     /// The same while the backend is down. Default: the interval.
     pub down_interval: Duration,
@@ -537,7 +537,7 @@ impl Default for EjectionSpec {
     }
 }
 
-/// The fate of open connections to a backend that goes down.
+/// The treatment of open connections to a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
     /// They go on, until one of their sides ends them. A backend that is down may still serve open connections.

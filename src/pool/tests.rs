@@ -300,7 +300,7 @@ fn check_take_back(again: (&str, &str, u16), taken: bool) {
     let found = &pool.backends()[0];
     assert_eq!(found.is_same(&left), taken, "{again:?}");
     assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
-    assert_eq!(found.state(), BackendState::Up, "nobody watched it meanwhile");
+    assert_eq!(found.state(), BackendState::Up, "it was not checked meanwhile");
     assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
 }
 
@@ -411,7 +411,7 @@ fn what_a_reload_adds_begins_slowly() {
         pool.backends().iter().map(|backend| (pool.share(backend, now) * 10.0).round() / 10.0).collect()
     };
     let first = Pool::build(slow(&THREE[..2]), None, 0);
-    assert_eq!(shares(&first), [1.0, 1.0], "nobody is ahead at the start");
+    assert_eq!(shares(&first), [1.0, 1.0], "no backend is ahead at the start");
     let second = Pool::build(slow(&THREE), Some(&first), 0);
     assert_eq!(shares(&second), [1.0, 1.0, 0.1]);
     assert_eq!(shares(&Pool::build(spec(Algorithm::RoundRobin, &THREE), Some(&second), 0)), [1.0; 3]);

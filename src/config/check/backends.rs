@@ -129,7 +129,7 @@ impl PoolChecker<'_> {
         let message = "a Unix socket cannot be reached from a client's address";
         let fault = Diagnostic::new(Code::SocketWithSource, path, message);
         let fault =
-            fault.label(at, "this would see this process instead").label(source.key, "asked for here");
+            fault.label(at, "this socket would see this process instead").label(source.key, "asked for here");
         found.add(fault.help(
             "give it a pool of its own without `source`; proxy_protocol = \"v2\" tells the client's address",
         ));
@@ -141,7 +141,7 @@ impl PoolChecker<'_> {
             Diagnostic::new(Code::DoubledBackend, self.key("backends"), message)
                 .label(at, "again here")
                 .label(first, "first here")
-                .help("a backend is known by its name, else by its address: give names that differ, or a weight"),
+                .help("without a name, a backend has its address as name: give different names, or a weight"),
         );
     }
 
@@ -152,7 +152,9 @@ impl PoolChecker<'_> {
             let message = format!("every backend of pool `{}` has weight 0", self.name);
             let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
-            found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
+            found.add(
+                fault.label(place, "no backend would get connections").help("give one a weight above 0"),
+            );
         }
     }
 
@@ -165,7 +167,7 @@ impl PoolChecker<'_> {
             let message = format!("no backend of pool `{}` is ready", self.name);
             let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
-            let label = "by their `state`, all are drained or in maintenance: clients are turned away";
+            let label = "by their `state`, all are drained or in maintenance: clients are refused";
             found.add(warning.label(place, label));
         }
     }

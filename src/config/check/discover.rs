@@ -179,7 +179,7 @@ impl Checker<'_> {
         for (key, place) in keys {
             let Some(place) = place else { continue };
             let fault = self.fault(key, format!("`{key}` is for `dns`, not for `file`"));
-            found.add(fault.label(place, "the file says what its backends are"));
+            found.add(fault.label(place, "a file needs no such key"));
         }
     }
 
@@ -233,7 +233,7 @@ impl Asking<'_> {
         if list.items.is_empty() && list.complete {
             let path = format!("{}.resolvers", self.path);
             let fault = Diagnostic::new(Code::BadSource, path, "`resolvers` is empty");
-            found.add(fault.label(written.at, "").help("leave it out to ask those of the system"));
+            found.add(fault.label(written.at, "").help("leave it out to use those of the system"));
         }
         list.items.iter().map(|item| item.value.0).collect()
     }

@@ -52,7 +52,7 @@ impl HealthChecker<'_> {
         let interval = or(&words.interval, |time| time.0, INTERVAL);
         let fast_interval = or(&words.fast_interval, |time| time.0, interval);
         if let Some(fast) = words.fast_interval.entry().filter(|_| fast_interval > interval) {
-            let message = "the fast interval of health checks is the longer one";
+            let message = "the fast interval of health checks is longer than the interval";
             let fault = Diagnostic::new(Code::TimeoutOrder, self.key("health.fast_interval"), message);
             let label = format!("longer than the interval of {}", humantime::format_duration(interval));
             found.add(with_other(fault.label(fast.at, label), &words.interval));
@@ -80,7 +80,7 @@ impl HealthChecker<'_> {
         let target = self.target(&words.address, &words.port, "agent", found);
         let is_wrong = matches!(words.address, Key::Wrong) || matches!(words.port, Key::Wrong);
         if !is_wrong && backends.iter().any(|backend| is_unknown(&target, backend)) {
-            let message = format!("it is not said where the agents of pool `{}` are", self.pool);
+            let message = format!("the agents of pool `{}` have no complete address", self.pool);
             let fault = Diagnostic::new(Code::MissingKey, self.key("agent.port"), message);
             let place = self.words.agent.place().unwrap_or(self.place);
             found.add(
@@ -126,7 +126,7 @@ impl HealthChecker<'_> {
         target(address, port, &self.key(table), found)
     }
 
-    /// Adds a fault for the first backend whose endpoint for checks is not complete.
+    /// Adds a fault for the first backend at a Unix socket whose checks have a port, which no Unix socket has.
     fn targets_reachable(&self, target: &CheckTarget, backends: &[BackendSpec], found: &mut Findings<'_>) {
         let unreachable =
             |backend: &&BackendSpec| target.endpoint(&backend.targets.health, &backend.address).is_none();
@@ -283,7 +283,7 @@ impl HealthChecker<'_> {
         };
         if !steps.iter().any(|step| matches!(step, ScriptStep::Expect(_) | ScriptStep::ExpectPattern(_))) {
             let message = format!("the send-expect check of pool `{}` expects nothing", self.pool);
-            add(place, message, "it would pass whatever the backend says");
+            add(place, message, "it would pass with any answer of the backend");
         }
         if let Some(extra) = list.items.get(MOST_STEPS) {
             let message = format!("the send-expect check of pool `{}` has {} steps", self.pool, steps.len());

@@ -33,7 +33,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
                 leading.iter().find(|listener| listener.binds.iter().any(|bind| bind.tcp().is_none()))
             {
                 let message = format!(
-                    "a backend of pool `{}` has no port, and clients of a Unix socket neither",
+                    "a backend of pool `{}` has no port, and clients of a Unix socket have none either",
                     named.name
                 );
                 let fault = Diagnostic::new(Code::BadAddress, &path, message)
@@ -48,8 +48,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
             let spec = pools.iter().find(|pool| *pool.name == *named.name);
             if !is_told && spec.is_some_and(is_checked_nowhere) {
                 is_told = true;
-                let message =
-                    format!("it is not said at which port the backends of pool `{}` are checked", named.name);
+                let message = format!("the health checks of pool `{}` have no port", named.name);
                 let path = format!("pool.{}.health.port", named.name);
                 let fault = Diagnostic::new(Code::MissingKey, path, message)
                     .label(entry.at, "it has no port of its own");

@@ -10,7 +10,7 @@
 //! | `consecutive_failures` clients met the same trouble    | ejected     | none            | go on  | its time is over, or see below   |
 //! | none of these                                          | up          | yes             | go on  |                                  |
 //!
-//! Down is stronger than draining, because it is the graver state: the open connections are probably lost. When a
+//! Down is stronger than draining, because it is more serious: the open connections are probably lost. When a
 //! cause ends, the next one applies. Only maintenance changes weaker causes: it ends an ejection, and the results of
 //! checks before it are no longer certain afterwards.
 //!
@@ -251,7 +251,7 @@ pub enum ChangeReason {
     #[error("its agent says {}", .0.word())]
     Agent(AgentWord),
     /// The agent is no longer queried, and its demands are dropped.
-    #[error("its agent is no longer asked")]
+    #[error("its agent is no longer queried")]
     AgentOff,
 }
 

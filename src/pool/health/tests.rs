@@ -280,7 +280,7 @@ fn a_change_has_its_reason() {
     check_reason("D", "the configuration says drain");
     check_reason("MR", "the configuration says ready");
     check_reason("5", "its agent says maintenance");
-    check_reason("3y", "its agent is no longer asked");
+    check_reason("3y", "its agent is no longer queried");
 }
 
 #[test]

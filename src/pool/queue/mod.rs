@@ -89,7 +89,8 @@ impl Queue {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Returns true if a waiter goes before new connections. Waiters for which a free slot may be unusable do not.
+    /// Returns true if new connections come after a waiter. A waiter that may be unable to use a free slot does not
+    /// count.
     pub(super) fn is_before_newcomers(&self) -> bool {
         self.for_any.load(Ordering::SeqCst) > 0
     }
@@ -220,8 +221,8 @@ impl WaiterTurn<'_> {
             }
             return Poll::Pending;
         }
-        // The thread that returns a slot reads the number of waiters after that. A waiter is counted before it reads the
-        // slots. With this fence, at least one of the two sees what the other wrote.
+        // The thread that returns a slot reads the number of waiters after that. A waiter is counted before it reads
+        // the slots. With this fence, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         let result = match attempt() {
             QueueAttempt::Full => {

@@ -291,9 +291,9 @@ impl PanicState {
         let decisive = if known.primaries.is_in_use { &known.primaries } else { &known.backups };
         let &KindHealth { up, wanted, .. } = decisive;
         if is_panic {
-            tracing::warn!(%pool, up, wanted, "panic begins: too little weight is up, health is disregarded");
+            tracing::warn!(%pool, up, wanted, "panic mode begins: too little weight is up, picks ignore health");
         } else {
-            tracing::info!(%pool, up, wanted, "panic ends: health counts again");
+            tracing::info!(%pool, up, wanted, "panic mode ends: picks follow health again");
         }
     }
 }

@@ -371,7 +371,7 @@ fn who_waits_hears_of_every_change() {
     let mut turn = Box::pin(next.wait(None, None, &[]).unwrap());
     assert!(poll(&mut turn).is_pending());
     take_down(&next, "one two");
-    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::Nobody))), "nobody is left");
+    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::Nobody))), "no backend is left");
     drop(leases);
 }
 
