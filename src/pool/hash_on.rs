@@ -5,7 +5,7 @@
 //!
 //! | what           | bytes                                                                  |
 //! |----------------|------------------------------------------------------------------------|
-//! | source network | `0x11`, then the 16-byte address with the bits behind the prefix zeroed |
+//! | source network | `0x11`, then the 16-byte address with the bits after the prefix zeroed  |
 //! | source         | `0x12`, then the 16-byte address, then the port, big-endian              |
 //! | server name    | `0x13`, then the name, lower-case ASCII without a trailing dot          |
 //! | no address     | `0x14`                                                                 |

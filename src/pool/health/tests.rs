@@ -366,7 +366,7 @@ proptest! {
         }
     }
 
-    /// When every demand is withdrawn, the backend is up.
+    /// If every demand is withdrawn, the backend is up.
     #[test]
     fn every_cause_can_be_undone(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
         let mut life = Life::new(rise, fall);
