@@ -22,7 +22,7 @@ use crate::sys::Address;
 pub struct Cycle {
     /// Each listener on the way, with the pool that it leads to and the backend that is the next listener.
     steps: Vec<CycleStep>,
-    /// Whether the same connection takes the way again and again.
+    /// True if the same connection takes the way again and again.
     pub is_certain: bool,
 }
 
@@ -43,19 +43,19 @@ impl fmt::Display for Cycle {
     }
 }
 
-/// Which connections take a way out of a listener.
+/// The connections that take a way out of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum EdgeLabel {
     /// All connections.
     All,
-    /// Those for one route: its name as it is written, or the key that stands for a route.
+    /// Connections for one route: its name as it is written, or the key that stands for a route.
     Only(String),
-    /// Those with a property that may differ at the second turn.
+    /// Connections with a property that may differ at the second turn.
     Uncertain,
 }
 
 impl EdgeLabel {
-    /// Returns the label of the connections that take both ways, or `None` if none certainly does.
+    /// Returns the label of the connections that take both ways, or `None` if no connection certainly does.
     fn and(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Uncertain, _) | (_, Self::Uncertain) => None,
@@ -65,7 +65,7 @@ impl EdgeLabel {
     }
 }
 
-/// The listeners of a process, and which of them its backends are.
+/// The listeners of a process, and the backends that are such listeners.
 pub struct Graph<'a> {
     listeners: &'a [ListenerSpec],
     /// Listeners by the address that they are bound to.
@@ -168,12 +168,12 @@ struct Search<'g, 'a> {
     pool: &'g str,
     seen: HashSet<(usize, EdgeLabel)>,
     steps: Vec<CycleStep>,
-    /// Whether only certain ways are followed.
+    /// True if only certain ways are followed.
     is_certain: bool,
 }
 
 impl Search<'_, '_> {
-    /// Looks for the pool behind a listener, and leaves the way to it in `steps`.
+    /// Searches the pool after a listener, and leaves the way to it in `steps`.
     fn find(&mut self, at: usize, label: &EdgeLabel) -> bool {
         if !self.seen.insert((at, label.clone())) {
             return false;
@@ -207,7 +207,7 @@ impl Search<'_, '_> {
     }
 }
 
-/// Returns the pools that a listener leads to; one may come several times.
+/// Returns the pools that a listener leads to; a pool may come several times.
 pub(super) fn pools_of(listener: &ListenerSpec) -> impl Iterator<Item = &Arc<str>> {
     targets(listener).into_iter().map(|(_, pool)| pool)
 }

@@ -1,8 +1,8 @@
-//! Agents: programs on the backends' hosts that say how their backends are. One task for each backend asks
-//! its agent at intervals and sends what it heard, as the checks do.
+//! Agents: programs on the backends' hosts that report the state of their backends. One task for each backend queries
+//! its agent at intervals and sends its answer, as the checks do.
 //!
-//! What an agent does not mention stays as it was, and so does everything while it is silent: whether the
-//! backend itself can be reached is what checks are for.
+//! A property that an answer leaves out stays as it was, and so does everything while the agent does not answer. Only
+//! checks find out if the backend itself can be reached.
 
 use std::io;
 use std::sync::Arc;
@@ -19,39 +19,39 @@ use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
 
-/// What came of asking one backend's agent once.
+/// The result of one query to the agent of one backend.
 #[derive(Clone, Debug)]
 pub struct AgentReport {
     /// The name of the backend's pool.
     pub pool: Arc<str>,
     /// The backend as it was when its task was started; a reload may have replaced it since.
     pub backend: Arc<Backend>,
-    /// What the agent said.
+    /// The directives of the agent.
     pub heard: Result<Vec<AgentDirective>, AgentFault>,
 }
 
-/// Why an agent said nothing.
+/// The fault of an agent that gave no directives.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AgentFault {
-    /// It could not be connected, or broke off.
+    /// The connect failed, or the connection broke.
     #[error("{0}")]
     Broken(Arc<io::Error>),
-    /// The host name where it is has no address.
+    /// The host name of the agent has no address.
     #[error("{0}")]
     NoAddress(#[source] Arc<ConnectFault>),
-    /// It closed before its line ended.
+    /// The agent closed the connection before its line ended.
     #[error("closed before its line ended")]
     Closed,
-    /// No whole line in time.
+    /// The agent sent no whole line in time.
     #[error("timed out")]
     Timeout,
-    /// Its line says nothing.
+    /// The line has no valid directive.
     #[error(transparent)]
     Nonsense(#[from] agent::AgentFault),
 }
 
 impl AgentReport {
-    /// The kind it is counted as.
+    /// The kind under which it is counted.
     pub fn answer(&self) -> AgentAnswer {
         match self.heard {
             Ok(_) => AgentAnswer::Heard,
@@ -63,7 +63,7 @@ impl AgentReport {
     }
 }
 
-/// What a word says of the backend's state; `None` if it speaks of its load.
+/// The demand of a directive for the backend's state; `None` if it is about the load.
 pub(super) fn of_state(word: AgentDirective) -> Option<AgentWord> {
     match word {
         AgentDirective::Up => Some(AgentWord::Up),
@@ -75,7 +75,7 @@ pub(super) fn of_state(word: AgentDirective) -> Option<AgentWord> {
     }
 }
 
-/// How much of its load an agent lets its backend have. Read by each pick.
+/// The load that an agent allows its backend. Read by each pick.
 #[derive(Debug)]
 pub(super) struct Allowance {
     /// In percent.
@@ -84,12 +84,12 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
-    /// All of it.
+    /// The whole load.
     pub(super) fn full() -> Self {
         Self { share: AtomicU8::new(100), connections: AtomicU64::new(u64::MAX) }
     }
 
-    /// Takes in a word, if it speaks of the load; true if something is another now.
+    /// Applies a directive, if it is about the load. Returns true if the allowance changed.
     pub(super) fn take_in(&self, word: AgentDirective) -> bool {
         match word {
             AgentDirective::Share(percent) => {
@@ -105,7 +105,7 @@ impl Allowance {
         }
     }
 
-    /// Nobody limits it any more; true if something did.
+    /// Removes all limits. Returns true if there were any.
     pub(super) fn forget(&self) -> bool {
         self.take_in(AgentDirective::Share(100)) | self.allow(u64::MAX)
     }
@@ -114,28 +114,28 @@ impl Allowance {
         self.connections.swap(most, Ordering::SeqCst) != most
     }
 
-    /// Percent of its usual share, 0 to 100.
+    /// The allowed percentage of its usual share, 0 to 100.
     pub(super) fn share(&self) -> u8 {
         self.share.load(Ordering::Relaxed)
     }
 
-    /// Connections it may have at once; `u64::MAX` is no limit.
+    /// The allowed connections at once; `u64::MAX` is no limit.
     pub(super) fn connections(&self) -> u64 {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
-/// The agents of one pool that are asked. It ends when it is dropped.
+/// The agents of one pool that are queried. The queries end when this is dropped.
 #[derive(Debug, Default)]
 pub struct Agents(Watches<AgentSpec>);
 
 impl Agents {
-    /// Nobody is asked yet.
+    /// Creates a set without agents.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks the agents of what `pool` holds now, as [`Checks::follow`](super::Checks::follow) does.
+    /// Queries the agents of the present backends of `pool`, as [`Checks::follow`](super::Checks::follow) does.
     ///
     /// # Panics
     ///
@@ -156,11 +156,11 @@ impl Agents {
     }
 }
 
-/// Asks an agent for ever, or until nobody hears the reports.
+/// Queries an agent until the receiver of the reports is closed.
 ///
 /// # Cancel safety
 ///
-/// May be dropped at any moment: a question under way is given up and not reported.
+/// May be dropped at any moment: a query under way is given up and not reported.
 async fn run(watch: Watch<AgentSpec, AgentReport>) {
     let Watch { backend, asked, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
@@ -177,13 +177,13 @@ async fn run(watch: Watch<AgentSpec, AgentReport>) {
     }
 }
 
-/// Asks once, within the time for it.
+/// Queries once, within the time limit.
 async fn bounded_ask(asked: &CheckEndpoint, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
     let until = Instant::now() + spec.timeout;
     timeout_at(until, ask(asked, until, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
 }
 
-/// Connects, says what is to be said, and reads one line.
+/// Connects, sends the configured bytes, and reads one line.
 async fn ask(
     asked: &CheckEndpoint,
     until: Instant,
@@ -230,7 +230,7 @@ mod tests {
         }
     }
 
-    /// An agent that hears so many bytes, then says something and closes.
+    /// An agent that reads so many bytes, then sends an answer and closes.
     fn agent(expected: usize, says: &'static [u8]) -> (SocketAddr, thread::JoinHandle<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! What a pool's backends are told of their clients, in a PROXY header.
+//! The data about clients that a pool sends to its backends, in a PROXY header.
 
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
@@ -7,17 +7,17 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 pub struct AnnounceSpec {
     /// Its form. Version 1 has room for addresses only: everything below is then off.
     pub version: HeaderVersion,
-    /// Whether the name that the client asked for is told. Default: no.
+    /// True if the server name that the client asked for is sent. Default: no.
     pub authority: bool,
-    /// Whether the protocol that the client offers by ALPN is told, if it is one alone. Default: no.
+    /// True if the protocol that the client offers by ALPN is sent, if it offers only one. Default: no.
     pub alpn: bool,
-    /// Whether the connection is given a name: the one that came with it, else a fresh one. Default: no.
+    /// True if the connection gets an id: the one that came with it, else a fresh one. Default: no.
     pub unique_id: bool,
-    /// Whether there is a checksum. Default: no.
+    /// True if the header has a checksum. Default: no.
     pub crc32c: bool,
-    /// What else is told of every connection, kinds distinct. Default: nothing.
+    /// Further TLVs that are sent for every connection, kinds distinct. Default: none.
     pub tlvs: Vec<Tlv>,
-    /// Which of the TLVs that came with a connection go on to the backend. Default: none.
+    /// The TLVs of the client's own PROXY header that are passed on to the backend. Default: none.
     pub pass: Passed,
 }
 
@@ -40,7 +40,7 @@ pub enum Passed {
 }
 
 impl Passed {
-    /// Whether a kind is among them. Checksums and padding belong to one header and never are.
+    /// Returns true if a kind is among them. Checksums and padding belong to one header and never are.
     pub fn contains(&self, kind: u8) -> bool {
         let is_one = match self {
             Self::All => true,

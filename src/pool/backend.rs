@@ -1,15 +1,12 @@
-//! One backend: where it is, what is known of its health, what is open to it.
+//! One backend: its address, its health, and its connections.
 //!
-//! A [`Backend`] is shared as `Arc`: by the pools of the present snapshot and of older ones that
-//! connections still hold, by the leases of its connections, by its check, by admin and the metrics.
-//! It ends with the last of them.
+//! A [`Backend`] is shared as `Arc`: by the pools of the present snapshot and of older ones that connections still
+//! hold, by the leases of its connections, by its check, by admin and the metrics. It ends with the last of them.
 //!
-//! Its identity is the pair (pool name, backend name); a discovered backend whose name changes while its address stays
-//! goes on as the same. A reload that changes only the weight makes a
-//! new `Backend` that goes on with the same counts and the same health. With another *address* the
-//! name stands for another server: nothing that is known of the old one holds, so the new one starts
-//! with nothing known and zero counts, and connections to the old address keep counting on the old
-//! value until they end.
+//! Its identity is the pair (pool name, backend name). A discovered backend whose name changes while its address
+//! stays is the same backend. A reload that changes only the weight makes a new `Backend` with the same counts and
+//! the same health. With another *address* the name is that of another server: the new backend starts with unknown
+//! health and zero counts, and connections to the old address count on the old value until they end.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +28,7 @@ use crate::sys::Address;
 use crate::telemetry::BackendCounts;
 use crate::wire::agent::AgentDirective;
 
-/// A backend and what happens at it.
+/// A backend with its traffic and its health.
 #[derive(Debug)]
 pub struct Backend {
     pool: Arc<str>,
@@ -40,15 +37,15 @@ pub struct Backend {
     weight: u16,
     zone: Option<Arc<str>>,
     is_backup: bool,
-    // Apart from each other, so that connections that come and go on all workers do not take the
-    // cache line away that every pick reads.
+    // Two allocations, so that connections that begin and end on all workers do not invalidate the cache line that
+    // every pick reads.
     traffic: Arc<BackendTraffic>,
     health_copy: Arc<BackendHealth>,
 }
 
 impl Backend {
-    /// The backend of `spec` in the pool named `pool`, with nothing known and nothing counted. Those who wait
-    /// for a place at it wait in `queue`.
+    /// Creates the backend of `spec` in the pool named `pool`, with unknown health and zero counts. Connections that
+    /// need room at it wait in `queue`.
     pub(super) fn new(pool: &Arc<str>, spec: &BackendSpec, now: Instant, queue: &Arc<Queue>) -> Self {
         Self {
             pool: Arc::clone(pool),
@@ -62,13 +59,13 @@ impl Backend {
         }
     }
 
-    /// This backend as one that came to others: it begins slowly, as after each time it comes up.
+    /// This backend, with a slow start from now on, as after each time that it comes up.
     pub(super) fn starting_slowly(self) -> Self {
         self.health_copy.starts_slowly.store(true, Ordering::Relaxed);
         self
     }
 
-    /// This backend, going on where its `old` self stands if both are one server.
+    /// This backend, with the health and the counts of its `old` self if both are one server.
     pub(super) fn succeed(mut self, old: &Arc<Backend>) -> Arc<Self> {
         if !self.is_at(old) {
             return Arc::new(self.starting_slowly());
@@ -81,14 +78,13 @@ impl Backend {
         self.succeed_in_counts(old)
     }
 
-    /// This backend, going on with the health and the counts of an `old` self at the same address that had another name.
+    /// This backend, with the health and the counts of an `old` self at the same address that had another name.
     pub(super) fn succeed_by_address(mut self, old: &Arc<Backend>) -> Arc<Self> {
         self.health_copy = Arc::clone(&old.health_copy);
         self.succeed_in_counts(old)
     }
 
-    /// This backend, going on with the number and the counts of an `old` self at the same address, but with
-    /// nothing known of its health.
+    /// This backend, with the number and the counts of an `old` self at the same address, but with unknown health.
     pub(super) fn succeed_in_counts(mut self, old: &Arc<Backend>) -> Arc<Self> {
         old.traffic.go_on(&self.traffic);
         self.traffic = Arc::clone(&old.traffic);
@@ -105,7 +101,7 @@ impl Backend {
         &self.name
     }
 
-    /// Where it listens.
+    /// The address at which it listens.
     pub fn address(&self) -> &Address {
         &self.address
     }
@@ -115,32 +111,32 @@ impl Backend {
         self.weight
     }
 
-    /// Where it stands, if that is known.
+    /// Its zone, if it has one.
     pub fn zone(&self) -> Option<&Arc<str>> {
         self.zone.as_ref()
     }
 
-    /// Whether it is used only while no other backend of its pool can be.
+    /// Returns true if it is used only while no other backend of its pool can be used.
     pub fn is_backup(&self) -> bool {
         self.is_backup
     }
 
-    /// Leases that may be held at once by its configuration; `None` is no limit.
+    /// The most leases at once by its configuration; `None` is no limit.
     pub fn limit(&self) -> Option<u64> {
         Some(self.traffic.limit()).filter(|&limit| limit != UNLIMITED)
     }
 
-    /// Leases that may be held at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
+    /// The most leases at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
     pub fn limit_in_force(&self) -> Option<u64> {
         Some(self.pool_slots()).filter(|&limit| limit != UNLIMITED)
     }
 
-    /// Whether no further lease may be held now.
+    /// Returns true if no further lease is possible now.
     pub fn is_full(&self) -> bool {
         self.active() >= self.pool_slots()
     }
 
-    /// Leases that may be held at once, by its configuration and its agent.
+    /// The most leases at once, by its configuration and its agent.
     fn pool_slots(&self) -> u64 {
         self.traffic.limit().min(self.health_copy.allowance.connections())
     }
@@ -151,63 +147,63 @@ impl Backend {
         BackendState::ALL.get(state).copied().unwrap_or(BackendState::Up)
     }
 
-    /// When its state last changed; before any change, when it was configured. Of one that is up: since
-    /// when it takes new connections.
+    /// The time of the last change of its state; before any change, the time at which it was configured. For a
+    /// backend that is up: the time since which it takes new connections.
     pub fn since(&self) -> Instant {
         self.health_copy.born + Duration::from_millis(self.health_copy.since.load(Ordering::Relaxed))
     }
 
-    /// How often it came into a state; the one it began in does not count.
+    /// The number of times that it entered a state; the initial state does not count.
     pub fn entered(&self, state: BackendState) -> u64 {
         self.health_copy.entered[state as usize].load(Ordering::Relaxed)
     }
 
-    /// Its ejection, even if its state is another because of a stronger cause.
+    /// Its ejection, even if a stronger cause gives it another state.
     pub fn ejection(&self) -> Option<Ejection> {
         self.health_copy.health().ejection()
     }
 
-    /// Why it is in its state; `None` while it is up.
+    /// The reason for its state; `None` while it is up.
     pub fn reason(&self) -> Option<ChangeReason> {
         self.health_copy.health().reason()
     }
 
-    /// What its last failed check met; `None` if its last check passed and its checks say up.
+    /// The failure of its last check; `None` if its last check passed and its checks say up.
     pub fn check_failure(&self) -> Option<CheckFailure> {
         self.health_copy.health().check_failure().cloned()
     }
 
-    /// Whether it may be picked for a new connection.
+    /// Returns true if it may be picked for a new connection.
     pub fn is_available(&self) -> bool {
         let is_up = self.health_copy.state.load(Ordering::Relaxed) == BackendState::Up as u8;
         self.weight > 0 && is_up && self.agent_share() > 0
     }
 
-    /// Percent of its usual share of new connections that its agent lets it have, 0 to 100.
+    /// The percentage of its usual share of new connections that its agent allows, 0 to 100.
     pub fn agent_share(&self) -> u8 {
         self.health_copy.allowance.share()
     }
 
-    /// Connections at once that its agent lets it have; `None` is no limit.
+    /// The most connections at once that its agent allows; `None` is no limit.
     pub fn agent_max_connections(&self) -> Option<u64> {
         Some(self.health_copy.allowance.connections()).filter(|&most| most != u64::MAX)
     }
 
-    /// Whether it is to take new connections as far as weight, operator and agent go: all that counts in panic.
+    /// Returns true if weight, operator and agent let it take new connections. Panic mode requires nothing else.
     pub fn is_wanted(&self) -> bool {
         self.weight > 0 && self.agent_share() > 0 && self.health_copy.is_wanted.load(Ordering::Relaxed)
     }
 
-    /// Whether it may be taking less than its share. False for those that are up since the process began.
+    /// Returns true if a slow start may be under way. False for backends that are up since the process began.
     pub(super) fn starts_slowly(&self) -> bool {
         self.health_copy.starts_slowly.load(Ordering::Relaxed)
     }
 
-    /// How much of its share it takes, of [`FULL_SHARE`]: as much as its agent lets it have, and less in a slow
-    /// start, if it is to take a `window`.
+    /// The part of its share that it takes, of [`FULL_SHARE`]: as much as its agent allows, and less during a slow
+    /// start of length `window`.
     pub(super) fn share(&self, window: Option<Duration>, now: impl FnOnce() -> Instant) -> u32 {
         let share = match window {
-            // What is not up takes nothing, or in panic all it can.
+            // A backend that is not up takes nothing, or in panic mode its whole share.
             Some(window) if self.starts_slowly() && self.state() == BackendState::Up => {
                 slow_start::share(now().saturating_duration_since(self.since()), window)
             }
@@ -216,12 +212,12 @@ impl Backend {
         share * u32::from(self.agent_share()) / 100
     }
 
-    /// What a connect takes of late; zero while nothing is known.
+    /// The expected time of a connect; zero before the first one.
     pub fn latency(&self, now: Instant) -> Duration {
         self.traffic.latency.estimate(now.saturating_duration_since(self.traffic.born))
     }
 
-    /// Leases held now, on all workers.
+    /// The number of leases on all workers now.
     pub fn active(&self) -> u64 {
         self.traffic.active.load(Ordering::Relaxed)
     }
@@ -231,12 +227,12 @@ impl Backend {
         self.traffic.connections.load(Ordering::Relaxed)
     }
 
-    /// What its connections move, how they end, and which wait for its first byte.
+    /// The bytes of its connections, their ends, and the connections that wait for its first byte.
     pub fn counts(&self) -> &Arc<BackendCounts> {
         &self.traffic.counts
     }
 
-    /// Times that clients met this trouble here.
+    /// The number of times that clients met this trouble here.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.traffic.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
@@ -246,7 +242,7 @@ impl Backend {
         self.health_copy.passed.load(Ordering::Relaxed)
     }
 
-    /// Checks failed by the backend's fault.
+    /// Checks that failed by the backend's fault.
     pub fn checks_failed(&self) -> u64 {
         self.health_copy.failed.load(Ordering::Relaxed)
     }
@@ -261,28 +257,28 @@ impl Backend {
         self.traffic.number
     }
 
-    /// Whether both stand for one server: the same pool, name and address.
+    /// Returns true if both are one server: the same pool, name and address.
     pub(super) fn is_at(&self, other: &Backend) -> bool {
         (&self.pool, &self.name, &self.address) == (&other.pool, &other.name, &other.address)
     }
 
-    /// Whether both are one server with one history, perhaps under two weights.
+    /// Returns true if both are one server with one history, perhaps with different weights.
     pub fn is_same(&self, other: &Backend) -> bool {
         Arc::ptr_eq(&self.traffic, &other.traffic)
     }
 
-    /// Whether what is found out about one holds for the other. Narrower than [`Backend::is_same`]: one
-    /// that had left its pool and is back goes on with its counts alone.
+    /// Returns true if both have the same health. Narrower than [`Backend::is_same`]: a backend that had left its
+    /// pool and is back keeps its counts, but not its health.
     pub(super) fn shares_health(&self, other: &Backend) -> bool {
         Arc::ptr_eq(&self.health_copy, &other.health_copy)
     }
 
-    /// Whether both have the same place in their pool's order and share.
+    /// Returns true if both have the same position in their pool's order and the same share.
     fn is_placed_as(&self, other: &Backend) -> bool {
         (self.weight, &self.zone, self.is_backup) == (other.weight, &other.zone, other.is_backup)
     }
 
-    /// Counts a check, and takes in its result as [`Backend::on`].
+    /// Counts a check and applies its result as [`Backend::on`] does.
     pub(super) fn observe(
         &self,
         found: CheckFinding,
@@ -297,60 +293,60 @@ impl Backend {
         change
     }
 
-    /// Takes in an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
+    /// Applies an event, see [`Health::on`]. Only one task may call this: the one that applies changes.
     pub(super) fn on(&self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<StateChange> {
         let was_wanted = self.is_wanted();
         let change = self.health_copy.on(event, rules, now);
         if let Some(StateChange { from, to, .. }) = change
             && [from, to].contains(&BackendState::Ejected)
         {
-            // What was met before, or on connections that had begun before, counts no more.
+            // Troubles met before, or on connections that had begun before, no longer count.
             self.traffic.troubles.iter().for_each(TroubleCount::break_row);
         }
-        // In panic it counts also where a stronger state hides it.
+        // Panic mode depends on this also where a stronger state hides it.
         if change.is_some() || was_wanted != self.is_wanted() {
             self.changed();
         }
         change
     }
 
-    /// Says how many failures in a row are too many; 0: any number is borne.
+    /// Sets the number of failures in a row that make a failure report; 0 is never.
     pub(super) fn bear(&self, failures: u32) {
         self.traffic.borne.store(failures, Ordering::Relaxed);
     }
 
-    /// Takes in what its agent says of its load.
+    /// Applies a directive of its agent about its load.
     pub(super) fn allow(&self, word: AgentDirective) {
         if self.health_copy.allowance.take_in(word) {
             self.changed();
         }
     }
 
-    /// No agent limits its load any more.
+    /// Removes the limits that its agent has set.
     pub(super) fn allow_all(&self) {
         if self.health_copy.allowance.forget() {
             self.changed();
         }
     }
 
-    /// To be called after each change of what it may be used for: pools look again at their tiers, and who waits has perhaps
-    /// somewhere to go.
+    /// Reports a change of its availability: pools compute their tiers again, and waiters may get a backend. To be
+    /// called after each such change.
     fn changed(&self) {
         CHANGES.fetch_add(1, Ordering::SeqCst);
         self.traffic.queue.load().changed();
     }
 
-    /// One more lease is held, unless it is full; whether it is.
+    /// Takes one more lease, unless the backend is full. Returns true if it took one.
     pub(super) fn hold(&self) -> bool {
         self.traffic.hold(self.pool_slots())
     }
 
-    /// One more lease is held, even if it is full.
+    /// Takes one more lease, even if the backend is full.
     pub(super) fn hold_past_limits(&self) {
         self.traffic.hold(UNLIMITED);
     }
 
-    /// A lease is given back, and only then reported: see [`Queue`].
+    /// Returns a lease, and reports it to the queue only then: see [`Queue`].
     pub(super) fn release(&self) {
         self.traffic.active.fetch_sub(1, Ordering::SeqCst);
         if self.pool_slots() != UNLIMITED {
@@ -358,60 +354,60 @@ impl Backend {
         }
     }
 
-    /// One more connection is established, in such a time.
+    /// Counts an established connection and the time that its connect took.
     pub(super) fn connected(&self, took: Duration) {
         self.traffic.connections.fetch_add(1, Ordering::Relaxed);
         self.traffic.latency.observe(took, self.traffic.born.elapsed());
         self.went_well(Trouble::Connect);
     }
 
-    /// A connect failed after such a time.
+    /// Records a connect that failed after this time.
     pub(super) fn failed(&self, took: Duration) {
         self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
 
-    /// A client met a trouble; true if that makes too many in a row, which then begins anew.
+    /// Counts a trouble that a client met. Returns true if that makes too many in a row; the row then begins again.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
         let BackendTraffic { troubles, borne, .. } = &*self.traffic;
         troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
     }
 
-    /// A client did not meet a trouble that it might have.
+    /// Ends the row of a trouble: a client did not meet it.
     pub(super) fn went_well(&self, trouble: Trouble) {
         self.traffic.troubles[trouble as usize].break_row();
     }
 }
 
-/// How often a backend of this process has changed its state. A pool that has seen the present number has seen
-/// every change: that costs a pick one load, where looking at all backends would cost it as many.
+/// The number of state changes of all backends of this process. A pool that has read the present number has seen
+/// every change. So a pick costs one load, instead of one load for each backend.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
-/// How often a backend of this process has changed its state, also one that is not in the asking pool.
+/// The number of state changes of all backends of this process, also of those that are not in the caller's pool.
 pub(super) fn changes() -> u64 {
     CHANGES.load(Ordering::SeqCst)
 }
 
-/// What goes on at a backend, written by the connections of all workers.
+/// The traffic of a backend, written by the connections of all workers.
 #[derive(Debug)]
 struct BackendTraffic {
     number: u64,
     active: AtomicU64,
-    /// The most that `active` may be; [`UNLIMITED`] is no limit.
+    /// The upper bound of `active`; [`UNLIMITED`] is no limit.
     limit: AtomicU64,
     connections: AtomicU64,
     counts: Arc<BackendCounts>,
     latency: Latency,
-    /// Where the moments of `latency` count from.
+    /// The origin of the times in `latency`.
     born: Instant,
-    /// Those who wait for a place here, or at another backend of the pool.
+    /// The connections that wait for room here, or at another backend of the pool.
     queue: ArcSwap<Queue>,
     /// By [`Trouble`].
     troubles: [TroubleCount; Trouble::ALL.len()],
-    /// Failures in a row that are too many; 0: any number is borne.
+    /// The number of failures in a row that make a failure report; 0 is never.
     borne: AtomicU32,
 }
 
-/// One trouble that clients met.
+/// The counts of one trouble that clients met.
 #[derive(Debug, Default)]
 struct TroubleCount {
     total: AtomicU64,
@@ -419,8 +415,8 @@ struct TroubleCount {
 }
 
 impl TroubleCount {
-    /// Counts one; true if there are `borne` in a row. Two threads at once may both be told so; an
-    /// ejection comes of the first alone.
+    /// Counts one trouble. Returns true if there are `borne` in a row. Two threads at once may both get true; only
+    /// the first report causes an ejection.
     fn meet(&self, borne: u32) -> bool {
         self.total.fetch_add(1, Ordering::Relaxed);
         if borne == 0 {
@@ -433,7 +429,7 @@ impl TroubleCount {
         is_full
     }
 
-    /// Nearly always there is no row, and then nothing is written.
+    /// Ends the row. Nearly always there is no row, and then nothing is written.
     fn break_row(&self) {
         if self.row.load(Ordering::Relaxed) != 0 {
             self.row.store(0, Ordering::Relaxed);
@@ -467,7 +463,7 @@ impl BackendTraffic {
         self.limit.load(Ordering::SeqCst)
     }
 
-    /// One more lease is held, unless there are as many as there are `pool_slots`; whether it is.
+    /// Takes one more lease, unless there are `pool_slots` already. Returns true if it took one.
     fn hold(&self, pool_slots: u64) -> bool {
         if pool_slots == UNLIMITED {
             self.active.fetch_add(1, Ordering::Relaxed);
@@ -477,8 +473,8 @@ impl BackendTraffic {
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Takes over the limit and the queue of what is configured now: from now on they are those of this
-    /// server, also for connections that still have its old form in hand.
+    /// Takes over the limit and the queue of the new configuration: from now on they apply to this server, also for
+    /// connections that still hold its old `Backend`.
     fn go_on(&self, new: &BackendTraffic) {
         self.queue.store(new.queue.load_full());
         if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {
@@ -487,28 +483,28 @@ impl BackendTraffic {
     }
 }
 
-/// What is known of a backend: read by each pick, written a few times per check's interval at the most.
+/// The health of a backend: read by each pick, written a few times per check interval at the most.
 #[derive(Debug)]
 struct BackendHealth {
     /// The [`BackendState`], a copy of that in `health` that is read without its lock.
     state: AtomicU8,
-    /// When the state began, in milliseconds after `born`.
+    /// The time at which the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
-    /// Whether others were up before `since`. Written before the state it belongs to.
+    /// True if others were up before `since`. Written before the state it belongs to.
     starts_slowly: AtomicBool,
-    /// Whether neither operator nor agent wants it emptied or left alone, a copy of that in `health`.
+    /// True if neither operator nor agent drains it or keeps it in maintenance, a copy of that in `health`.
     is_wanted: AtomicBool,
-    /// How often each state was entered, by [`BackendState`].
+    /// The number of times that each state was entered, by [`BackendState`].
     entered: [AtomicU64; BackendState::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
-    /// Only the server's one task that applies changes takes this lock, and on its thread also who asks for
-    /// an ejection, so nobody ever waits for it; it is there because a `Backend` is shared and the state
-    /// machine needs `&mut`.
+    /// Only the one task of the process that applies changes takes this lock, and on its thread also requests for an
+    /// ejection, so it is never contended. It exists because a `Backend` is shared and the state machine requires
+    /// `&mut`.
     health: Mutex<Health>,
-    /// What its agent lets it have.
+    /// The load that its agent allows.
     allowance: Allowance,
 }
 
@@ -531,7 +527,7 @@ impl BackendHealth {
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
-        // A panic while it was held cannot leave a half-made state behind: each field is valid alone.
+        // A panic while the lock was held cannot leave a half-made state: each field is valid alone.
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -631,7 +627,7 @@ mod tests {
         assert!(backend.is_available());
     }
 
-    /// The shares of a backend that has been in a state for so many milliseconds, with a window of a second.
+    /// Checks the shares of a backend that has been in a state for so many milliseconds, with a window of a second.
     fn check_share(backend: &Backend, since: Instant, expected: [u32; 3]) {
         let shares = [0, 500, 1000].map(|millis| {
             backend.share(Some(Duration::from_secs(1)), || since + Duration::from_millis(millis))
@@ -729,7 +725,7 @@ mod tests {
         assert_eq!(backend.active(), 0);
     }
 
-    /// The server is the same, so a new limit is its limit whoever holds it, and in its old form too.
+    /// The server is the same, so a new limit applies to all of its leases, also to those of its old `Backend`.
     #[test]
     fn a_new_limit_holds_at_once() {
         let now = Instant::now();
@@ -778,7 +774,8 @@ mod tests {
         assert_eq!(BackendState::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
     }
 
-    /// `c`onnects fail, `C`onnected, early `r`eset, `s`poke: which of them fill a row of three?
+    /// Checks which of these events complete a row of three: `c`onnect failed, `C`onnected, early `r`eset, first byte
+    /// (`s`).
     fn check_rows(happens: &str, expected: &str) {
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now(), &Arc::default());
         backend.bear(3);

@@ -1,9 +1,9 @@
-//! Where a request to cancel a query goes: to the server of its session, which it does not name.
+//! The pick for a request to cancel a query: it goes to the server of its session, which the request does not name.
 //!
-//! The request is a connection of its own, from the address of the session's, with a secret that only that one
-//! server knows. So pools that get such requests remember at which backends each source has connections: if all
-//! are at one, that is it, whatever has become of its health, its limits and its place in the pool since. Else
-//! the request goes where a session would go that comes now, were nothing full. It goes to one backend only.
+//! The request is a connection of its own, from the address of the session, with a secret that only that one server
+//! can check. So pools that get such requests store the backends at which each source has connections. If all are at
+//! one backend, the request goes there, in any state, at any limit, and even if the backend has left the pool. Else
+//! it goes where a new session would go if no backend were full. It goes to one backend only.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,15 +14,15 @@ use super::{Backend, Lease, Pool, Unavailable, hash_on};
 use crate::wire::ServerName;
 
 impl Pool {
-    /// Picks the backend for a request to cancel a query, and holds it. What is given is what [`Pool::pick`] is
-    /// given for the session.
+    /// Picks the backend for a request to cancel a query, and holds it. The arguments are those of [`Pool::pick`] for
+    /// the session.
     ///
-    /// Limits and the queue are passed by: the request is short, and it may be the very session it is about
-    /// that fills its backend. It is counted there, though.
+    /// Ignores limits and the queue: the request is short, and the backend may be full because of the very session
+    /// that the request is about. The request is counted there.
     ///
     /// # Errors
     ///
-    /// [`Unavailable::Nobody`] if it is not known where the session is, and of several backends none is up.
+    /// [`Unavailable::Nobody`] if the backend of the session is not known and no backend of several is up.
     pub fn pick_for_cancel(
         &self,
         source: Option<SocketAddr>,
@@ -39,7 +39,7 @@ impl Pool {
         }
     }
 
-    /// Remembers a connection of this client to a backend, for requests to cancel; `None` where none come.
+    /// Stores a connection of this client to a backend, for requests to cancel; `None` for a pool that gets none.
     pub fn session(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<SessionGuard> {
         let sessions = self.sessions.as_ref()?;
         let place = (hash_on::network_key(&self.spec, source), backend.number());
@@ -48,12 +48,12 @@ impl Pool {
     }
 }
 
-/// At which backends the sources of a pool have connections. Shared by the pools of one name and by all that
-/// is remembered; there are never more entries than connections.
+/// The backends at which the sources of a pool have connections. Shared by the pools of one name and by all session
+/// guards. The table never has more entries than there are connections.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
-    /// By the key of the source and the number of the backend, with how many there are. A lock because any
-    /// worker may come; it is held for one look-up.
+    /// The backend and the number of connections, by the key of the source and the number of the backend. A lock
+    /// because any worker may use the table; it is held for one look-up.
     open: Mutex<BTreeMap<SessionKey, (Arc<Backend>, u64)>>,
 }
 
@@ -61,11 +61,11 @@ type SessionKey = (u64, u64);
 
 impl SessionTable {
     fn open(&self) -> MutexGuard<'_, BTreeMap<SessionKey, (Arc<Backend>, u64)>> {
-        // A panic while it was held cannot leave a half-made state behind: each entry is valid alone.
+        // A panic while the lock was held cannot leave a half-made state: each entry is valid alone.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend of all connections of a source, if they are at one.
+    /// The backend of all connections of a source, if all are at one backend.
     fn only(&self, source: u64) -> Option<Arc<Backend>> {
         let open = self.open();
         let mut backends = open.range((source, 0)..=(source, u64::MAX)).map(|(_, (backend, _))| backend);
@@ -73,7 +73,7 @@ impl SessionTable {
     }
 }
 
-/// A connection that is remembered by its source and its backend, until this is dropped.
+/// The stored entry of a connection, by its source and its backend. Dropping it removes the entry.
 #[derive(Debug)]
 #[must_use = "what is dropped is forgotten"]
 pub struct SessionGuard {
@@ -113,7 +113,8 @@ mod tests {
         Some((Ipv4Addr::from(0x0a00_0000 + number), 1).into())
     }
 
-    /// The first session of each of a hundred clients, alone in the pool, is where its request to cancel comes.
+    /// Checks that the request of each of a hundred clients goes to the backend of its first session, alone in the
+    /// pool.
     fn check_full(spec: PoolSpec) {
         let pool = Pool::build(spec, None, 0);
         for number in 0..100 {
@@ -137,7 +138,7 @@ mod tests {
         check_full(PoolSpec { algorithm: Algorithm::RoundRobin, queue, ..spec("a") });
     }
 
-    /// What is drained keeps its sessions; where there is nothing else they must be there.
+    /// A backend in drain keeps its sessions. If it is the only backend, the session must be there.
     #[test]
     fn the_only_backend_is_asked_whatever_its_state() {
         let drained = |names| {
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(pool("a b").pick_for_cancel(client(1), None).err(), Some(Unavailable::Nobody));
     }
 
-    /// Anybody may send one, with more behind it, and servers reset that.
+    /// Any client may send a request, with more bytes after it, and servers reset such a connection.
     #[test]
     fn what_becomes_of_it_says_nothing_of_the_backend() {
         let pool = Pool::build(PoolSpec::new("p".into(), backends("a")), None, 0);
@@ -218,7 +219,7 @@ mod tests {
         assert_eq!(cancelled_at(&pool, client(1)), "a");
     }
 
-    /// The server drains, gets another weight, and is gone from the pool; the session is where it was.
+    /// The server drains, gets another weight, and leaves the pool; the session stays at it.
     #[test]
     fn it_finds_its_place_over_reloads() {
         let pool = remembering(Algorithm::Failover, "a b");

@@ -1,7 +1,7 @@
-//! What changes in a pool while it lives: the states of its backends.
+//! Changes of a pool in use: the states of its backends.
 //!
-//! Not for concurrent callers: one task applies all changes. What is told of a backend that a reload has
-//! taken away or replaced meanwhile is passed over.
+//! Not for concurrent callers: one task applies all changes. Reports about a backend that a reload has removed or
+//! replaced meanwhile are ignored.
 
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -11,20 +11,20 @@ use super::health::{HealthEvent, HealthRules};
 use super::{AgentReport, Backend, BackendState, CheckReport, EjectionSpec, Pool, StateChange, Trouble};
 use crate::wire::agent::AgentDirective;
 
-/// Clients met the same trouble at a backend so often in a row that it may be ejected.
+/// A report that clients met the same trouble at a backend so often in a row that it may be ejected.
 #[derive(Clone, Debug)]
 pub struct FailureReport {
     /// The backend as the last of these clients held it.
     pub backend: Arc<Backend>,
-    /// What they met.
+    /// The trouble that they met.
     pub trouble: Trouble,
 }
 
-/// Why a backend is not ejected although clients fail there.
+/// The reason for which a backend is not ejected although clients fail there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EjectionRefusal {
-    /// As many of the pool are ejected as may be at once.
-    #[error("as many are ejected as may be")]
+    /// The pool has as many ejected backends as it may have at once.
+    #[error("the limit of ejected backends is reached")]
     MostEjected,
     /// No other backend of the pool is available.
     #[error("no other backend is available")]
@@ -32,17 +32,17 @@ pub enum EjectionRefusal {
 }
 
 impl Pool {
-    /// Takes in what a check found, and says if that changed the backend's state.
+    /// Applies the result of a check. Returns the change if the state of the backend changed.
     ///
-    /// It is passed over while the pool has no checks.
+    /// Ignored while the pool has no checks.
     pub fn apply(&self, report: &CheckReport, now: Instant) -> Option<StateChange> {
         self.spec.health.as_ref()?;
         self.mine(&report.backend)?.observe(report.found.clone(), self.rules(), now)
     }
 
-    /// Takes in what a backend's agent said, word by word.
+    /// Applies the directives of a backend's agent, one after the other.
     ///
-    /// It is passed over while the pool asks no agents.
+    /// Ignored while the pool has no agents.
     pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<StateChange> {
         let (Some(_), Ok(words), Some(backend)) =
             (&self.spec.agent, &report.heard, self.mine(&report.backend))
@@ -56,11 +56,11 @@ impl Pool {
         words.iter().filter_map(take_in).collect()
     }
 
-    /// Ejects a backend at which clients failed, if the pool can do without it.
+    /// Ejects a backend at which clients failed, if the pool has others.
     ///
     /// # Errors
     ///
-    /// Why it stays.
+    /// The reason for which it stays.
     pub fn eject(
         &self,
         failure_report: &FailureReport,
@@ -91,10 +91,9 @@ impl Pool {
         self.mine(backend)?.on(HealthEvent::Time, self.rules(), now)
     }
 
-    /// Brings the backends in line with what the pool was built from: what the operator wants of each, and
-    /// whether checks, agents and ejections speak of them at all. To be called when the pool has come into
-    /// force, and not before: backends are shared with the pool it takes the place of, and who waits there is
-    /// told to look here.
+    /// Applies the spec to the states of the backends: the operator state of each, and whether checks, agents and
+    /// ejections are in use at all. To be called when the pool has come into force, and not before: backends are
+    /// shared with the pool that it replaces, and waiters are directed to this pool.
     pub fn settle(self: &Arc<Self>, now: Instant) -> Vec<(Arc<Backend>, StateChange)> {
         let checks_off = self.spec.health.is_none().then_some(HealthEvent::ChecksOff);
         let agent_off = self.spec.agent.is_none().then_some(HealthEvent::AgentOff);
@@ -127,7 +126,7 @@ impl Pool {
 
     /// The pool of this name that is in force.
     pub(super) fn present(&self) -> MutexGuard<'_, Weak<Pool>> {
-        // What is in it is replaced in one step.
+        // The value is replaced in one step.
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

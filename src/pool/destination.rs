@@ -1,10 +1,10 @@
-//! Checks whether an address may be a backend, by the same rules for written and for discovered backends. Pure.
+//! Checks if an address may be a backend, by the same rules for written and for discovered backends. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::sys::Address;
 
-/// Why an address cannot be a backend.
+/// The reason for which an address cannot be a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationFault {
     /// Port 0.
@@ -28,7 +28,8 @@ pub enum DestinationFault {
 ///
 /// # Errors
 ///
-/// Why no TCP connection to the address can be made, or why it cannot be the one that is meant.
+/// The reason for which no TCP connection to the address can be made, or for which the address cannot be the intended
+/// one.
 pub fn check(address: &Address) -> Result<(), DestinationFault> {
     let Some(tcp) = address.tcp() else { return Ok(()) };
     if tcp.port() == 0 {
@@ -66,7 +67,7 @@ pub fn check_host(address: &Address) -> Result<(), DestinationFault> {
     }
 }
 
-/// Whether a discovered address can be reached at all.
+/// Returns true if a discovered address can be reached at all.
 pub(super) fn is_host(ip: IpAddr) -> bool {
     check_host(&SocketAddr::new(ip, 0).into()).is_ok()
 }

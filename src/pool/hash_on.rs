@@ -1,22 +1,22 @@
-//! The 64-bit key of a connection, from which a hash balancer draws its backend.
+//! The 64-bit key of a connection, from which a hash balancer computes its backend.
 //!
-//! All nodes with the same `hash_key` must come to the same key, whatever their version, so the bytes
-//! that are hashed (SipHash-2-4) are a contract, pinned by golden vectors:
+//! All nodes with the same `hash_key` must compute the same key in every version. So the hashed bytes (SipHash-2-4)
+//! are a contract, which golden vectors pin:
 //!
 //! | what           | bytes                                                                  |
 //! |----------------|------------------------------------------------------------------------|
-//! | source network | `0x11`, then the 16-byte address with the bits behind the prefix zeroed |
+//! | source network | `0x11`, then the 16-byte address with the bits after the prefix zeroed  |
 //! | source         | `0x12`, then the 16-byte address, then the port, big-endian              |
 //! | server name    | `0x13`, then the name, lower-case ASCII without a trailing dot          |
 //! | no address     | `0x14`                                                                 |
 //! | several parts  | `0x15`, then the source as above, then the name's part                  |
 //! | a name's part  | `0x13`, then the length of the name in two bytes, big-endian, then the name as above; `0x16` where there is none |
 //!
-//! Of several parts those that are not asked for are left out.
+//! A key of several parts has only the configured ones.
 //!
-//! The first byte's high half is the layout's version, its low half keeps the kinds apart. An IPv4
-//! address is written IPv4-mapped (`::ffff:a.b.c.d`), so a client that comes over a dual-stack socket
-//! keeps its key, and is cut by the IPv4 prefix. Flow labels and scopes do not count.
+//! The high half of the first byte is the version of the layout, the low half distinguishes the kinds. An IPv4
+//! address is written IPv4-mapped (`::ffff:a.b.c.d`), so a client that connects over a dual-stack socket keeps its
+//! key; the IPv4 prefix applies to it. Flow labels and scopes do not count.
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
@@ -34,14 +34,14 @@ const NO_ADDRESS: u8 = 0x14;
 const SEVERAL: u8 = 0x15;
 const NO_NAME: u8 = 0x16;
 
-/// The bits in front of the IPv4 part of a mapped address.
+/// The number of bits before the IPv4 part of a mapped address.
 const MAPPED_BITS: u8 = 96;
 
 /// The key of a connection in `pool`.
 ///
-/// `source` is `None` for a client without an IP address (a Unix socket): all of those share one key.
-/// The name is that of [`HashOn::ProxyAuthority`] where that is hashed and there is one ([`Pool::authority`]).
-/// A name alone falls back to the source's network where no name was sent.
+/// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. The name is
+/// that of [`HashOn::ProxyAuthority`] if that is hashed and present ([`Pool::authority`]). A key of the name alone is
+/// that of the source's network if the client sent no name.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
     let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {
@@ -64,7 +64,7 @@ pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Opti
     key.hasher.finish()
 }
 
-/// The key of a client's network, whatever `pool` hashes.
+/// The key of a client's network, independent of the parts that `pool` hashes.
 pub(super) fn network_key(pool: &PoolSpec, source: Option<SocketAddr>) -> u64 {
     let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     key.source(HashOn::SourceIp, source);
@@ -72,7 +72,7 @@ pub(super) fn network_key(pool: &PoolSpec, source: Option<SocketAddr>) -> u64 {
 }
 
 impl Pool {
-    /// The host name in a PROXY header, if this pool hashes it and it is one.
+    /// The host name in a PROXY header, if this pool hashes it and it is valid.
     pub fn authority(&self, header: &ProxyHeader) -> Option<ServerName> {
         if !self.spec.hash_on.contains(HashOn::ProxyAuthority) {
             return None;
@@ -81,7 +81,7 @@ impl Pool {
     }
 }
 
-/// A key that is being made.
+/// The input of a key.
 struct HashInput {
     hasher: SipHasher24,
     prefix: SourcePrefix,
@@ -93,7 +93,7 @@ impl HashInput {
             self.hasher.write(&[NO_ADDRESS]);
             return;
         };
-        // Written at once: the hasher is slow at pieces that are no whole words.
+        // Written at once: the hasher is slow with pieces that are not whole words.
         let (kind, address, port) = match part {
             HashOn::SourceIpPort => (SOURCE, mapped(source.ip()), Some(source.port())),
             _ => (NETWORK, network(source.ip(), self.prefix), None),
@@ -105,7 +105,7 @@ impl HashInput {
         self.hasher.write(if port.is_some() { &bytes } else { &bytes[..17] });
     }
 
-    /// With its length, so that whatever may follow it one day cannot be taken for its end.
+    /// Adds a name with its length, so that no part that a later version adds after it can be taken for its end.
     fn name(&mut self, name: Option<&ServerName>) {
         let Some(name) = name else {
             self.hasher.write(&[NO_NAME]);
@@ -125,7 +125,7 @@ fn mapped(address: IpAddr) -> u128 {
     }
 }
 
-/// The address with the bits behind its prefix zeroed.
+/// The address with the bits after its prefix zeroed.
 fn network(address: IpAddr, prefix: SourcePrefix) -> u128 {
     let bits = match address.to_canonical() {
         IpAddr::V4(_) => MAPPED_BITS.saturating_add(prefix.v4),
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// `source` and `name` are written as text; empty is none.
+    /// `source` and `name` are text; empty is none.
     fn key_of(hash_on: HashParts, prefix: (u8, u8), source: &str, name: &str) -> u64 {
         let source = (!source.is_empty()).then(|| source.parse().unwrap());
         let name = (!name.is_empty()).then(|| name.parse().unwrap());
@@ -168,8 +168,8 @@ mod tests {
         assert_eq!(found, expected, "{hash_on:?} {prefix:?} {source} {name}: {found:#x}");
     }
 
-    /// Computed from the layout by another SipHash. A change here moves clients of every cluster that
-    /// is upgraded node by node: it is a breaking change.
+    /// Computed from the layout by another SipHash. A change here moves clients of every cluster that is upgraded
+    /// node by node: it is a breaking change.
     #[test]
     fn golden_vectors() {
         use HashOn::{Sni, SourceIp, SourceIpPort};
@@ -226,7 +226,7 @@ mod tests {
         check(&[ProxyAuthority, SourceIp, Sni], &[SourceIp, ProxyAuthority]);
     }
 
-    /// Whether a name came by a hello or by a header, its key is the same.
+    /// A name has the same key from a hello and from a header.
     #[test]
     fn an_authority_is_hashed_as_a_server_name() {
         for (source, name) in [("192.0.2.7:1", "mail.example.com"), ("192.0.2.7:1", ""), ("", "")] {
@@ -280,7 +280,7 @@ mod tests {
         fn one_v6_network_is_one_key(address: u128, other: u128, bits in 1_u8..=128, ports: (u16, u16)) {
             let outside = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
             let neighbour = (address & outside) | (other & !outside);
-            // Addresses that turn out IPv4-mapped follow the other prefix.
+            // Addresses that are IPv4-mapped follow the other prefix.
             prop_assume!(Ipv6Addr::from(address).to_ipv4_mapped().is_none());
             prop_assume!(Ipv6Addr::from(neighbour).to_ipv4_mapped().is_none());
             let [one, two] = [(address, ports.0), (neighbour, ports.1)]

@@ -1,22 +1,22 @@
-//! How long it took of late to connect to a backend: quick to believe the worse, slow to forget it.
+//! The average connect time of a backend: it rises at once and falls slowly.
 //!
-//! A moving average whose weights fade with time, not with the number of connections (peak EWMA): a longer
-//! time counts at once and whole, a shorter one only as far as the old average has faded. Without
-//! connections it fades towards nothing, so a backend that was slow once is asked again some day.
+//! A moving average whose weights fade with time, not with the number of connections (peak EWMA): a longer time
+//! counts at once and whole, a shorter one only as far as the old average has faded. Without connections the average
+//! fades towards zero, so a slow backend is tried again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// After so long about a third of an old average is left; Finagle's and linkerd's value.
+/// The time after which about a third of an old average is left; the value of Finagle and linkerd.
 const FADES_IN: Duration = Duration::from_secs(10);
 
-/// The average and its moment, in one atomic: microseconds below, milliseconds above, both of 32 bits.
-/// 0 while nothing was measured.
+/// The average and its time, in one atomic: microseconds in the low half, milliseconds in the high half, both of 32
+/// bits. 0 before the first measurement.
 #[derive(Debug, Default)]
 pub(super) struct Latency(AtomicU64);
 
 impl Latency {
-    /// A connection took so long; `at` counts from any fixed moment. Of two at the same time one may be
+    /// Adds the time of a connect; `at` counts from any fixed moment. Of two measurements at the same time one may be
     /// lost.
     pub(super) fn observe(&self, took: Duration, at: Duration) {
         let now = moment(at);
@@ -31,18 +31,18 @@ impl Latency {
         self.0.store(Average { micros: average, moment: now }.word(), Ordering::Relaxed);
     }
 
-    /// A connection was not made in so long: at least that is what it takes.
+    /// Adds a connect that failed after this time: a connect takes at least so long.
     pub(super) fn at_least(&self, took: Duration, at: Duration) {
         if Average::of(self.0.load(Ordering::Relaxed)).is_none_or(|old| old.micros < micros(took)) {
             self.observe(took, at);
         }
     }
 
-    /// What a connection will take; zero while nothing was measured.
+    /// The expected time of a connect; zero before the first measurement.
     pub(super) fn estimate(&self, at: Duration) -> Duration {
         let Some(average) = Average::of(self.0.load(Ordering::Relaxed)) else { return Duration::ZERO };
         let micros = f64::from(average.micros) * average.left(moment(at));
-        // It was measured, and zero would say that it was not.
+        // A measured value is at least 1, because 0 means "not measured".
         Duration::from_nanos(((micros * 1000.0) as u64).max(1))
     }
 }
@@ -63,7 +63,7 @@ impl Average {
         u64::from(self.moment) << 32 | u64::from(self.micros.max(1))
     }
 
-    /// The part of it that has not faded. A moment comes again after 49 days; by then it has.
+    /// The part of it that has not faded. The clock wraps after 49 days; the value has faded by then.
     fn left(self, now: u32) -> f64 {
         let age = f64::from(now.wrapping_sub(self.moment));
         (-age / FADES_IN.as_millis() as f64).exp()
@@ -82,7 +82,8 @@ fn moment(at: Duration) -> u32 {
 mod tests {
     use super::*;
 
-    /// Connect times in milliseconds, each at a second, and what is expected at another, in microseconds.
+    /// Checks the estimate: connect times in milliseconds, each at a second, and the expected microseconds at another
+    /// second.
     fn check(observed: &[(u64, u64)], at: u64, expected: u64) {
         let latency = Latency::default();
         for &(millis, second) in observed {

@@ -1,10 +1,10 @@
-//! A named set of backends, how to choose among them, and how their health is known.
+//! A pool: a named set of backends, its balancers, and the state of its backends.
 //!
-//! A [`Pool`] is built whole from its spec, is part of a snapshot and never changes its members; what
-//! changes while it lives are its backends' atomics, so picking takes no lock.
-//! Tasks (`probe`) and leases only tell what they found; whoever owns the snapshot applies it (`changes`).
+//! A [`Pool`] is built whole from its spec, is part of a snapshot and never changes its members. The atomics of its
+//! backends change while it is in use, so a pick takes no lock. Check tasks (`probe`) and leases only report their
+//! findings; the task that owns the snapshot applies them (`changes`).
 //!
-//! It opens no connections for clients: `conn` does, with the lease it gets here.
+//! A pool opens no connections for clients: `conn` does, with the lease that a pick returns.
 
 mod agent;
 mod announce;
@@ -64,23 +64,24 @@ pub use probe::{CaFault, TlsClient, read_certificates};
 pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks, ConnectFault};
 pub use tiers::TierView;
 
-/// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
-/// its backends with their last lease.
+/// A pool in use. Shared by the snapshot's listeners. The pool ends with the last snapshot that names it, its
+/// backends end with their last lease.
 #[derive(Debug)]
 pub struct Pool {
     spec: PoolSpec,
     tiers: Tiers,
-    /// Those who wait for a place at a backend. Shared with the backends, and with the pools of earlier and
+    /// The connections that wait for room at a backend. Shared with the backends, and with the pools of earlier and
     /// later snapshots.
     queue: Arc<Queue>,
-    /// The pool of this name that is in force, where those who wait look for a place. Shared as the queue is.
-    /// A lock because a weak pointer cannot be swapped; who waits takes it under the queue's.
+    /// The pool of this name that is in force, where waiters pick a backend. Shared as the queue is. A lock because a
+    /// weak pointer cannot be swapped; a waiter takes it while it holds the lock of the queue.
     present: Arc<Mutex<Weak<Pool>>>,
-    /// In written order, as in the spec.
+    /// In the order of the spec.
     backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
-    /// Where sources have their sessions; only where requests to cancel come. Shared as the queue is.
+    /// The backends at which each source has sessions; only for pools that get requests to cancel. Shared as the
+    /// queue is.
     sessions: Option<Arc<SessionTable>>,
 }
 
@@ -94,12 +95,12 @@ impl Drop for Pool {
 }
 
 impl Pool {
-    /// Builds the pool of `pool_spec`, taking over what is unchanged from its `previous` self: backends by
-    /// name and address with health and counts, discovered ones that are renamed by their address, the balancer
-    /// if nothing it was built from changed. A `previous` pool of another name is passed over. What is new in the
-    /// spec about the backends taken over comes into force with [`Pool::settle`].
+    /// Builds the pool of `spec` and takes over the unchanged parts of its `previous` self: backends by name and
+    /// address with health and counts, discovered backends with a new name by their address, and the balancer if
+    /// nothing that it was built from changed. A `previous` pool of another name is ignored. New settings of the
+    /// backends taken over come into force with [`Pool::settle`].
     ///
-    /// `start` is where round robin begins; pass a random number, so that not every process begins at
+    /// `start` is the position at which round robin begins. Pass a random number, so that not every process begins at
     /// the same backend.
     pub fn build(spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
         let now = Instant::now();
@@ -113,7 +114,7 @@ impl Pool {
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &queue);
                 new.bear(spec.borne());
-                // Beside others that are warm, one that is new begins slowly; all together they cannot.
+                // A backend that is new beside warm ones begins slowly; if all are new, none does.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);
                 };
@@ -145,9 +146,9 @@ impl Pool {
         Pool { spec, tiers, queue, present, backends, by_name, forward, sessions }
     }
 
-    /// Lets a backend that had left the pool go on with its number and counts, if the same server stands
-    /// here again under that name: the connections that are still open to it are its own. What checks had
-    /// found of it is not taken over; it has not been watched meanwhile.
+    /// Gives the number and the counts of a backend that had left the pool to the backend of that name, if both are
+    /// the same server: the connections that are still open to it are its own. The results of checks are not taken
+    /// over, because nothing checked the backend meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
@@ -158,23 +159,23 @@ impl Pool {
         }
     }
 
-    /// What it was built from.
+    /// The spec that the pool was built from.
     pub fn spec(&self) -> &PoolSpec {
         &self.spec
     }
 
-    /// Its backends, in written order.
+    /// Its backends, in the order of the spec.
     pub fn backends(&self) -> &[Arc<Backend>] {
         &self.backends
     }
 
-    /// How many of its backends take new connections.
+    /// The number of backends that take new connections.
     pub fn available(&self) -> usize {
         self.backends.iter().filter(|backend| backend.is_available()).count()
     }
 
-    /// Whether a new connection has somewhere to go, full backends included: a backend is available, or health is
-    /// disregarded and a backend is wanted.
+    /// Returns true if a new connection has a backend to go to, full backends included: a backend is available, or
+    /// the pool is in panic mode and a backend is in use.
     pub fn has_backend(&self) -> bool {
         self.backends.iter().any(|backend| backend.is_available())
             || (self.is_in_panic() && self.backends.iter().any(|backend| backend.is_wanted()))
@@ -185,47 +186,47 @@ impl Pool {
         self.by_name.get(name).map(|&at| &self.backends[at])
     }
 
-    /// Where its clients go by their names, if it has no backends to choose from.
+    /// The hosts that clients go to by name, for a forwarding pool.
     pub fn forward(&self) -> Option<&Forward> {
         self.forward.as_ref()
     }
 
-    /// Connections that wait in the queue now.
+    /// The number of connections that wait in the queue now.
     pub fn waiting(&self) -> usize {
         self.queue.waiting()
     }
 
-    /// The tiers, in the order in which they come: primaries, then backups.
+    /// The tiers in order: primaries, then backups.
     pub fn tiers(&self) -> Vec<TierView> {
         self.tiers.views(&self.tiers.known(&self.spec.name, &self.backends))
     }
 
-    /// Whether health is disregarded now. The log is told if panic begins or ends: each pick does so too, but
-    /// where there are none that would be late, so this is to be called after changes.
+    /// Returns true if the pool is in panic mode: its picks ignore health. Logs the beginning and the end of panic
+    /// mode. Each pick logs them too, but a pool without picks would log them late: call this after changes.
     pub fn is_in_panic(&self) -> bool {
         self.tiers.known(&self.spec.name, &self.backends).is_panic()
     }
 
-    /// Backends picked in panic, since the pool is configured.
+    /// The number of backends picked in panic mode since the pool was configured.
     pub fn panic_picks(&self) -> u64 {
         self.tiers.panic_picks()
     }
 
-    /// How much of its share a backend takes now: all, which is 1, or less while it starts slowly or its agent
-    /// lets it have a part only.
+    /// The part of its share that a backend takes now: 1 is all of it; less in a slow start, or if its agent allows
+    /// only a part.
     pub fn share(&self, backend: &Backend, now: Instant) -> f64 {
         let share = backend.share(self.spec.slow_start, || now);
         f64::from(share) / f64::from(FULL_SHARE)
     }
 
-    /// Connections that went to another backend than their key's because that one was at `max_load`; `None`
-    /// without that bound.
+    /// The number of connections that went to another backend than the one of their key, because that one was at
+    /// `max_load`; `None` without that bound.
     pub fn overflows(&self) -> Option<u64> {
         self.tiers.list().iter().map(|tier| tier.maglev()?.overflows()).sum()
     }
 
-    /// A fingerprint of the hash tables, equal on nodes that agree; `None` for what has no table. Of several tiers
-    /// it tells their order too, which is another in another zone.
+    /// A fingerprint of the hash tables, equal on nodes with the same tables; `None` for a balancer without a table.
+    /// For several tiers the fingerprint covers their order too, which differs between zones.
     pub fn digest(&self) -> Option<u64> {
         let digests: Option<Vec<u64>> =
             self.tiers.list().iter().map(|tier| tier.maglev().map(Maglev::digest)).collect();
@@ -240,8 +241,8 @@ impl Pool {
         }
     }
 
-    /// The entries of each backend in the hash table of its tier, in the order of [`Pool::backends`]; `None`
-    /// for what has no table.
+    /// The entries of each backend in the hash table of its tier, in the order of [`Pool::backends`]; `None` for a
+    /// balancer without a table.
     pub fn entries(&self) -> Option<Vec<u32>> {
         let mut entries = vec![0; self.backends.len()];
         for tier in self.tiers.list() {
@@ -252,8 +253,8 @@ impl Pool {
         Some(entries)
     }
 
-    /// The discovered backends whose names a new spec does not have, by their addresses: one of the spec at such an
-    /// address is the same server under another name.
+    /// The discovered backends whose names are not in a new spec, by their addresses. A backend of the new spec at
+    /// such an address is the same server under another name.
     fn without_name_in(&self, spec: &PoolSpec) -> HashMap<&Address, &Arc<Backend>> {
         let is_discovered = |backend: &BackendSpec| backend.origin == NameOrigin::Discovery;
         if !self.spec.backends.iter().any(is_discovered) {
@@ -275,15 +276,15 @@ impl Pool {
     }
 }
 
-/// Whether both pools pick in the same way among the same members. Their order counts: a balancer answers with
-/// an index.
+/// Returns true if both pools pick in the same way among the same members. The order of the members counts: a
+/// balancer returns an index.
 fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
     let settings = |spec: &PoolSpec| (spec.algorithm, spec.hash_key, spec.max_load);
     settings(old) == settings(new)
 }
 
-/// A backend's identity in the table is its name alone, without the pool's: renaming a pool moves
-/// nobody, and two pools over the same servers send a client to the same one.
+/// The identity of a backend in the table is its name alone, without that of the pool. So a new name of the pool
+/// moves no client, and two pools over the same servers send a client to the same server.
 fn as_member(backend: &BackendSpec) -> Member<'_> {
     Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }
 }

@@ -1,4 +1,4 @@
-//! Which backend a connection gets: now, or when it is its turn.
+//! The pick of a backend for a connection: at once, or after a wait in the queue.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
@@ -16,13 +16,13 @@ use crate::wire::ServerName;
 impl Pool {
     /// Picks a backend for a connection and holds it.
     ///
-    /// `source` is the client's address, `None` for a Unix socket; `tried` are the backends this
-    /// connection already failed to reach.
+    /// `source` is the client's address, `None` for a Unix socket. `tried` has the backends that this connection
+    /// already failed to reach.
     ///
     /// # Errors
     ///
-    /// Why there is none. While others wait in the pool's queue it is [`Unavailable::Full`]:
-    /// they come first.
+    /// The reason for which there is no backend. [`Unavailable::Full`] while other connections wait in the pool's
+    /// queue: they go first.
     pub fn pick(
         &self,
         source: Option<SocketAddr>,
@@ -35,19 +35,19 @@ impl Pool {
         self.pick_now(source, server_name, tried, LimitRule::Obeyed)
     }
 
-    /// Takes a place in the pool's queue, behind all who wait there already; what it gives ends when it is this
-    /// connection's turn. What is given here is what [`Pool::pick`] was given.
+    /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn. The
+    /// arguments are those of [`Pool::pick`].
     ///
-    /// It does not look at the clock: how long one may wait is the caller's to hold. If another pool comes into
-    /// force in the place of this one meanwhile ([`Pool::settle`]), a backend of that one is what it gets.
+    /// The future has no time limit: the caller bounds the wait. If another pool replaces this one meanwhile
+    /// ([`Pool::settle`]), the connection gets a backend of that pool.
     ///
     /// # Errors
     ///
-    /// At once, if the pool has no queue or it is full. In the end, if no backend is left to wait for.
+    /// At once, if the pool has no queue or the queue is full. In the end, if no backend is left to wait for.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any moment: it leaves the queue, and a place that was meant for it goes to the next.
+    /// May be dropped at any moment: it leaves the queue, and a slot that was meant for it goes to the next waiter.
     pub fn wait<'a>(
         &'a self,
         source: Option<SocketAddr>,
@@ -69,7 +69,7 @@ impl Pool {
         Ok(async move { turn.come(attempt).await.ok_or(Unavailable::Nobody) })
     }
 
-    /// A pick that looks at the backends alone.
+    /// Picks among the backends, without regard to the queue.
     pub(super) fn pick_now(
         &self,
         source: Option<SocketAddr>,
@@ -96,7 +96,7 @@ impl Pool {
                     return Ok(lease);
                 }
             }
-            // One that is full will be of use again, and backups are for when none is.
+            // A full backend gets free again; backups are only for the time without any usable primary.
             if is_full.get() {
                 return Err(Unavailable::Full);
             }
@@ -104,7 +104,7 @@ impl Pool {
         Err(Unavailable::Nobody)
     }
 
-    /// A backend of one tier, held; `is_full` becomes true if one was refused for being full.
+    /// Picks a backend of one tier and holds it; `is_full` becomes true if a backend was refused because it is full.
     fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, is_panic: bool, is_full: &Cell<bool>) -> Option<Lease> {
         let choice = TierCandidates {
             backends: &self.backends,
@@ -117,7 +117,7 @@ impl Pool {
         };
         loop {
             let at = tier.balancer.pick(draw.key, draw.randomness, &choice)?;
-            // If another worker has taken the last place since, this backend is full at the next look.
+            // If another worker has taken the last slot since, this backend is full at the next attempt.
             let backend = choice.backend(at);
             let taken = match draw.limits {
                 LimitRule::Obeyed => Lease::take(backend),
@@ -129,7 +129,7 @@ impl Pool {
         }
     }
 
-    /// What is known of the owner that a key has in a tier.
+    /// The state of the owner that a key has in a tier.
     fn owner(&self, tier: &Tier, key: u64) -> KeyOwner {
         match tier.maglev().and_then(|maglev| maglev.owner(key)) {
             Some(at) if self.backends[tier.members()[at]].is_available() => KeyOwner::Up,
@@ -139,7 +139,7 @@ impl Pool {
     }
 }
 
-/// Why a connection has no backend.
+/// The reason for which a connection has no backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
     /// No backend is up, has a weight and was not tried.
@@ -154,16 +154,16 @@ impl Unavailable {
     }
 }
 
-/// What the limits of backends are to a pick.
+/// The effect of the limits of backends on a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitRule {
-    /// One that has as many connections as it may is passed over.
+    /// A backend that has as many connections as it may is skipped.
     Obeyed,
-    /// They do not count.
+    /// Limits are ignored.
     Passed,
 }
 
-/// What decides a pick besides the backends.
+/// The inputs of a pick besides the backends.
 struct Draw<'a> {
     key: u64,
     randomness: u64,
@@ -171,18 +171,18 @@ struct Draw<'a> {
     limits: LimitRule,
 }
 
-/// The backends of a tier as its balancer asks of them for one connection.
+/// The backends of a tier as its balancer sees them for one connection.
 struct TierCandidates<'a> {
     backends: &'a [Arc<Backend>],
-    /// The tier's, by their positions in `backends`.
+    /// The members of the tier, by their positions in `backends`.
     members: &'a [usize],
-    /// Those this connection already failed to reach.
+    /// The backends that this connection already failed to reach.
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
     limits: LimitRule,
-    /// Whether health is disregarded.
+    /// True if health is ignored.
     is_panic: bool,
-    /// Becomes true if one was refused only because it is full.
+    /// Becomes true if a backend was refused only because it is full.
     is_full: &'a Cell<bool>,
 }
 

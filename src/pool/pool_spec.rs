@@ -1,4 +1,4 @@
-//! What a pool is meant to be: plain values that the configuration fills and checks.
+//! The spec of a pool: plain values that the configuration fills and checks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -24,55 +24,56 @@ use crate::wire::{Script, ServerName};
 pub struct PoolSpec {
     /// The pool's name: its identity over reloads.
     pub name: Arc<str>,
-    /// How a backend is chosen.
+    /// The algorithm that picks a backend.
     pub algorithm: Algorithm,
-    /// What the hash balancers hash. Kept, and unused, for the others.
+    /// The parts of a connection that the hash balancers hash. Kept, and unused, for the others.
     pub hash_on: HashParts,
-    /// How much of a source address counts.
+    /// The leading bits of a source address that are hashed.
     pub source_prefix: SourcePrefix,
     /// The 16-byte SipHash key shared by all nodes.
     pub hash_key: [u8; 16],
-    /// The most that the hash balancers let a backend have beside the others. Default: no bound.
+    /// The upper bound of a backend's load, relative to the average, with the hash balancers. Default: no bound.
     pub max_load: Option<MaxLoad>,
-    /// How long a backend that came up takes less than its share, growing evenly. Default: it takes all.
+    /// The time in which the share of a backend that came up grows evenly to its whole. Default: it takes all at
+    /// once.
     pub slow_start: Option<Duration>,
-    /// The backends, in written order, identities distinct, at least one weight above 0; where more are
-    /// discovered there may be none.
+    /// The backends, in written order, identities distinct, at least one weight above 0. The list may be empty if
+    /// backends are discovered.
     pub backends: Vec<BackendSpec>,
-    /// Where further backends come from: first the host names among the backends, as they are written, then others.
+    /// The sources of further backends: first the host names among the backends, as they are written, then others.
     pub discover: Vec<DiscoverSpec>,
-    /// The host names at which checks and agents ask, each name once. Their addresses are no backends.
+    /// The host names of checks and agents, each name once. Their addresses are no backends.
     pub check_names: Vec<DiscoverSpec>,
-    /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
-    /// pool with backends.
+    /// The forwarding of clients to the hosts that they name. The one backend of such a pool is
+    /// [`Forward::stand_in`]; `None` is a pool with backends.
     ///
     /// [`Forward::stand_in`]: super::Forward::stand_in
     pub forward: Option<ForwardSpec>,
     /// Active checks, or `None` when switched off.
     pub health: Option<HealthSpec>,
-    /// Agents that say how their backends are, or `None` when nobody is asked.
+    /// Agents that report the state of their backends, or `None` if there are none.
     pub agent: Option<AgentSpec>,
     /// Ejection of backends that fail clients, or `None` when switched off, the default.
     pub ejection: Option<EjectionSpec>,
-    /// What happens to what is open to a backend that goes down.
+    /// The treatment of open connections to a backend that goes down.
     pub on_down: OnDown,
-    /// How connections to a backend are opened.
+    /// The settings for connects to a backend.
     pub dial: DialSpec,
-    /// What backends are told of their clients first, or `None`: nothing.
+    /// The PROXY header that backends get first, or `None`.
     pub proxy_protocol: Option<AnnounceSpec>,
-    /// Which backends come first.
+    /// The zones and the order of backends.
     pub tiers: TierSpec,
-    /// Where connections wait while every backend is full, or `None`: then they are refused.
+    /// The queue for connections while every backend is full; `None`: they are refused.
     pub queue: Option<QueueSpec>,
-    /// What all backends together may have, or `None`: no limits.
+    /// The limits of all backends together; `None`: no limits.
     pub limits: Option<QuotaSpec>,
-    /// Whether requests to cancel a query come here, so that it has to be known where each source has its
-    /// sessions. Default: not.
+    /// True if requests to cancel a query come here, so that the pool stores at which backends each source has its
+    /// sessions. Default: false.
     pub gets_cancels: bool,
 }
 
 impl PoolSpec {
-    /// A pool with everything else as it is where the configuration says nothing, and the key of zeros.
+    /// Creates a pool with the defaults of the configuration, and a key of zeros.
     pub fn new(name: Arc<str>, backends: Vec<BackendSpec>) -> Self {
         Self {
             name,
@@ -99,22 +100,22 @@ impl PoolSpec {
         }
     }
 
-    /// The longest that a connection may look for a backend, a wait in the queue included.
+    /// The longest time that a connection may take to get a backend, a wait in the queue included.
     pub fn longest_dial(&self) -> Duration {
         self.dial.dial_timeout + self.queue.map_or(Duration::ZERO, |queue| queue.timeout)
     }
 
-    /// How many backends are written: addresses and host names.
+    /// The number of written backends: addresses and host names.
     pub fn written(&self) -> usize {
         self.backends.len() + self.discover.iter().filter(|source| source.host.is_some()).count()
     }
 
-    /// Whether a file or the DNS is followed for the pool.
+    /// Returns true if the pool follows a file or a DNS name.
     pub fn has_sources(&self) -> bool {
         !self.discover.is_empty() || !self.check_names.is_empty()
     }
 
-    /// Failures in a row that are too many; 0: any number is borne.
+    /// The number of failures in a row that make a failure report; 0 is never.
     pub(super) fn borne(&self) -> u32 {
         self.ejection.as_ref().map_or(0, |spec| spec.consecutive_failures)
     }
@@ -125,19 +126,19 @@ impl PoolSpec {
 pub struct BackendSpec {
     /// The name if one is given, else the address: the identity over reloads, in logs and in metrics.
     pub name: Arc<str>,
-    /// Where it listens.
+    /// The address at which it listens.
     pub address: Address,
     /// Its share of the traffic relative to the others; 0 takes no new connections.
     pub weight: u16,
-    /// Where it stands; `None` is a place of its own, which is in nobody's list.
+    /// Its zone; `None` is a zone of its own, which is in no list.
     pub zone: Option<Arc<str>>,
-    /// Whether it is used only while no other backend of the pool can be.
+    /// True if it is used only while no other backend of the pool can be used.
     pub backup: bool,
-    /// Connections that it has at once, from this process; `None` is no limit.
+    /// The most connections at once, from this process; `None` is no limit.
     pub max_connections: Option<u64>,
-    /// What the operator wants of it.
+    /// The state that the operator demands.
     pub operator_state: OperatorState,
-    /// Where its check and its agent are, if not where the pool says.
+    /// The endpoints of its check and its agent, as far as they differ from those of the pool.
     pub targets: CheckTargets,
     /// The origin of its name.
     pub origin: NameOrigin,
@@ -146,12 +147,12 @@ pub struct BackendSpec {
 /// The origin of a backend's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NameOrigin {
-    /// The configuration, by its address.
+    /// The configuration, which has its address.
     #[default]
     Configuration,
-    /// The configuration, by the name of a host that has the address.
+    /// The configuration, which has the name of a host with this address.
     Host,
-    /// A source of the pool.
+    /// A discovery source of the pool.
     Discovery,
 }
 
@@ -167,7 +168,7 @@ impl NameOrigin {
 }
 
 impl BackendSpec {
-    /// A backend with everything else as it is where the configuration says nothing.
+    /// Creates a backend with the defaults of the configuration.
     pub fn new(name: impl Into<Arc<str>>, address: Address) -> Self {
         Self {
             name: name.into(),
@@ -183,15 +184,15 @@ impl BackendSpec {
     }
 }
 
-/// What the operator wants of a backend.
+/// The state that the operator demands of a backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OperatorState {
-    /// To serve, when nothing else speaks against it.
+    /// In use, unless a check, an agent or an ejection takes it out.
     #[default]
     Ready,
-    /// No new connections; those that are open stay.
+    /// No new connections; open ones stay.
     Drain,
-    /// The same, and its checks pause: it may be taken apart.
+    /// As drain, and its checks pause: the server may be switched off.
     Maintenance,
 }
 
@@ -206,16 +207,16 @@ impl OperatorState {
     }
 }
 
-/// Where the check and the agent of one backend are.
+/// The targets of the check and of the agent of one backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckTargets {
-    /// Where it is checked.
+    /// The target of its check.
     pub health: CheckTarget,
-    /// Where its agent is.
+    /// The target of its agent.
     pub agent: CheckTarget,
 }
 
-/// Where something of a backend is asked, as far as that is not where the backend itself listens.
+/// The host and port of a check or an agent, as far as they differ from those of the backend itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckTarget {
     /// The host.
@@ -224,20 +225,21 @@ pub struct CheckTarget {
     pub port: Option<u16>,
 }
 
-/// A host that is asked.
+/// The host of a check or an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetHost {
     /// An IP address, with its scope if it is link-local. The port has no meaning.
     Address(Address),
-    /// One with this name, as it is written.
+    /// A host with this name, as it is written.
     Name(Arc<str>),
-    /// This one, by a socket's path.
+    /// This host, by the path of a Unix socket.
     Unix(Arc<Path>),
 }
 
 impl CheckTarget {
-    /// Returns the endpoint to ask for a backend that listens at `backend` and whose `own` target goes before this one
-    /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for a host.
+    /// Returns the endpoint of a check or an agent for a backend that listens at `backend`. This target is that of
+    /// the pool; the backend's `own` target overrides it. Returns `None` if a port is written for a Unix socket, or
+    /// if the port of a host is not known.
     pub fn endpoint(&self, own: &CheckTarget, backend: &Address) -> Option<Endpoint> {
         let port = own.port.or(self.port);
         // The port is that of the backend, if none is written.
@@ -265,12 +267,12 @@ impl CheckTarget {
     }
 }
 
-/// Where a check or an agent is asked.
+/// The endpoint of a check or an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// At this address.
+    /// An address.
     Address(Address),
-    /// At a host, by its name as it is written.
+    /// A host, by its name as it is written.
     Name {
         /// The name.
         name: Arc<str>,
@@ -280,7 +282,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Whether the port is missing.
+    /// Returns true if the port is missing.
     pub fn is_without_port(&self) -> bool {
         match self {
             Self::Address(address) => address.is_without_port(),
@@ -293,46 +295,46 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            // A final dot says how the name is looked up, and is no part of it.
+            // A final dot sets how the name is looked up, and is no part of it.
             Self::Name { name, port } => write!(f, "{}:{port}", name.strip_suffix('.').unwrap_or(name)),
         }
     }
 }
 
-/// Which backends come first.
+/// The order in which backends are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TierSpec {
-    /// The zone of this node, whose backends come first. Default: none comes first.
+    /// The zone of this node, whose backends come first. Default: no zone comes first.
     pub zone: Option<Arc<str>>,
     /// The zones that come next, in order of preference; those in no list come last, all alike.
     pub zones: Vec<Arc<str>>,
-    /// The percentage of weight that is up, 1 to 100, below which health is disregarded. Default: never.
+    /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
     pub panic_threshold: Option<u8>,
 }
 
-/// Where connections wait while every backend is full.
+/// The queue for connections while every backend is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSpec {
     /// Connections that may wait at once, at least 1.
     pub length: usize,
-    /// How long one may wait, all its waits together. Default 5 s.
+    /// The longest wait of one connection, all its waits together. Default 5 s.
     pub timeout: Duration,
 }
 
-/// What a hash balancer may look at.
+/// A part of a connection that a hash balancer may hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HashOn {
     /// The client's address, cut to a prefix.
     SourceIp,
     /// The client's whole address and port.
     SourceIpPort,
-    /// The server name; alone, the source address where a client sends none.
+    /// The server name. As the only part: the source address if a client sends no name.
     Sni,
-    /// The host name that a PROXY header tells; where there is none, the server name in its stead.
+    /// The host name in a PROXY header; if there is none, the server name.
     ProxyAuthority,
 }
 
-/// What a hash balancer looks at: one part, or several together.
+/// The parts that a hash balancer hashes: one, or several together.
 ///
 /// The order in which they were given does not count, nor does a source address beside its port.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -341,13 +343,13 @@ pub struct HashParts(u8);
 impl HashParts {
     const ALL: [HashOn; 4] = [HashOn::SourceIp, HashOn::SourceIpPort, HashOn::Sni, HashOn::ProxyAuthority];
 
-    /// With one part more.
+    /// Adds a part.
     #[must_use]
     pub fn and(self, part: HashOn) -> Self {
         Self(self.0 | bit(part))
     }
 
-    /// Whether a part counts.
+    /// Returns true if a part counts.
     pub fn contains(self, part: HashOn) -> bool {
         let is_in = self.0 & bit(part) == bit(part);
         is_in
@@ -363,7 +365,7 @@ impl HashParts {
         Self::ALL.into_iter().filter(move |part| self.contains(*part))
     }
 
-    /// The part that counts, if it is one alone.
+    /// The part that counts, if it is the only one.
     pub fn alone(self) -> Option<HashOn> {
         Self::ALL.into_iter().find(|part| Self(bit(*part)) == self)
     }
@@ -384,15 +386,15 @@ impl fmt::Debug for HashParts {
 const fn bit(part: HashOn) -> u8 {
     match part {
         HashOn::SourceIp => 1,
-        // The address is part of it, so that it makes no difference whether that is named as well.
+        // The address is part of it, so it makes no difference if both are given.
         HashOn::SourceIpPort => 3,
         HashOn::Sni => 4,
-        // It stands in for the server name, so that it makes no difference whether that is named as well.
+        // It replaces the server name, so it makes no difference if both are given.
         HashOn::ProxyAuthority => 12,
     }
 }
 
-/// How many leading bits of a source address are hashed.
+/// The number of leading bits of a source address that are hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourcePrefix {
     /// For IPv4 and IPv4-mapped addresses, 1 to 32. Default 32.
@@ -410,9 +412,9 @@ impl Default for SourcePrefix {
 /// Active checks of a pool's backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthSpec {
-    /// What a check does.
+    /// The kind of check.
     pub check: CheckKind,
-    /// Where it goes. Default: where the backend listens.
+    /// The target of the check. Default: the address of the backend.
     pub target: CheckTarget,
     /// The PROXY header that is sent first, or `None`.
     pub proxy_protocol: Option<CheckHeader>,
@@ -420,11 +422,11 @@ pub struct HealthSpec {
     pub tls: Option<TlsSpec>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
-    /// The same while the last result speaks against the backend's state. Default: the interval.
+    /// The same while the last result contradicts the backend's state. Default: the interval.
     pub fast_interval: Duration,
     /// The same while the backend is down. Default: the interval.
     pub down_interval: Duration,
-    /// How long one check may take. Default: the interval, at most 5 s.
+    /// The time limit of one check. Default: the interval, at most 5 s.
     pub timeout: Duration,
     /// Successes in a row that bring a backend up. Default 2.
     pub rise: u32,
@@ -453,24 +455,24 @@ impl Default for HealthSpec {
 /// The PROXY header of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckHeader {
-    /// One of a connection on the sender's own account. Version 2 has LOCAL for it, version 1 the two ends of the
+    /// A header for a connection of the sender itself. Version 2 has LOCAL for it, version 1 the two ends of the
     /// connection.
     Local(HeaderVersion),
-    /// One with the two ends of the connection, as for a client's. For servers that close on LOCAL.
+    /// A header with the two ends of the connection, as for a client's. For servers that close on LOCAL.
     Proxy(HeaderVersion),
 }
 
 /// TLS of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsSpec {
-    /// The name that is asked for, and that the certificate must have where it is judged. Default: none is sent, and
-    /// the certificate must have the address.
+    /// The name that is sent, and that a verified certificate must have. Default: no name is sent, and the
+    /// certificate must have the address.
     pub server_name: Option<ServerName>,
     /// The protocols that are offered by ALPN, in order of preference. Default: ALPN is not used.
     pub alpn: Vec<Arc<str>>,
-    /// Whose certificates are accepted. Default: any certificate, which is not judged.
+    /// The authorities whose certificates are accepted. Default: any certificate, without verification.
     pub ca: Option<CaFile>,
-    /// What the TLS library makes of all that.
+    /// The TLS library's form of these settings.
     pub client: TlsClient,
 }
 
@@ -481,43 +483,43 @@ type TlsClient = ();
 /// A file with certificates of authorities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaFile {
-    /// Where it is.
+    /// The path.
     pub path: Arc<Path>,
     /// The certificates in it, in DER.
     pub certificates: Arc<[Box<[u8]>]>,
 }
 
-/// What a check does.
+/// The kind of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckKind {
     /// Opens a TCP connection and closes it.
     Tcp,
-    /// Opens a TCP connection and has this dialogue on it.
+    /// Opens a TCP connection and runs this dialogue on it.
     Dialogue(Script),
 }
 
-/// Agents of a pool's backends: each connection to one is answered by a line about its backend.
+/// Agents of a pool's backends: an agent answers each connection with a line about its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSpec {
-    /// Where they are. The port is given here or at each backend.
+    /// The target. The port is given here or at each backend.
     pub target: CheckTarget,
-    /// Time between the starts of two questions to one agent. Default 2 s.
+    /// The time between the starts of two queries to one agent. Default 2 s.
     pub interval: Duration,
-    /// How long one answer may take. Default: the interval, at most 5 s.
+    /// The time limit of one answer. Default: the interval, at most 5 s.
     pub timeout: Duration,
-    /// What is sent first. Default: nothing.
+    /// The bytes that are sent first. Default: none.
     pub send: Option<Arc<[u8]>>,
 }
 
-/// Ejection: a backend that fails one client after the other gets none for a while, whatever its checks
-/// say. Names and defaults are those of Envoy's outlier detection.
+/// Ejection: a backend that fails one client after the other gets none for a while, even if its checks pass. Names
+/// and defaults are those of Envoy's outlier detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionSpec {
     /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.
     pub consecutive_failures: u32,
-    /// How long the first ejection lasts; one right after it twice as long, then three times. Default 30 s.
+    /// The duration of the first ejection; one right after it lasts twice as long, then three times. Default 30 s.
     pub base_time: Duration,
-    /// The longest time for one. Default 300 s.
+    /// The longest duration of one ejection. Default 300 s.
     pub max_time: Duration,
     /// The part of the pool that may be ejected at once, in percent; one backend always may, unless no
     /// other is available. Default 10.
@@ -535,47 +537,47 @@ impl Default for EjectionSpec {
     }
 }
 
-/// What happens to what is open to a backend that goes down.
+/// The treatment of open connections to a backend that goes down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDown {
-    /// It goes on, until one of its sides ends it. A down backend may well serve whom it has.
+    /// They go on, until one of their sides ends them. A backend that is down may still serve open connections.
     #[default]
     Keep,
-    /// It is reset, one connection after the other.
+    /// They are reset, one after the other.
     Close {
         /// Connections a second, over all backends of the pool. Default 100.
         rate: u32,
     },
 }
 
-/// How connections to a backend are opened.
+/// The settings for connects to a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DialSpec {
     /// Different backends tried for one client. Default 3.
     pub attempts: u32,
-    /// How long one attempt may take. Default 5 s.
+    /// The time limit of one attempt. Default 5 s.
     pub connect_timeout: Duration,
-    /// How long all attempts together may take. Default 15 s.
+    /// The time limit of all attempts together. Default 15 s.
     pub dial_timeout: Duration,
-    /// Where connections to backends come from; checks and agents not.
+    /// The source address of connections to backends; not of checks and agents.
     pub source: DialSource,
-    /// What the kernel may hold for a backend and of it; checks and agents not. Default: what the system's
-    /// settings allow.
+    /// The kernel's buffers for connections to backends; not for checks and agents. Default: the settings of the
+    /// system.
     pub buffers: KernelBuffers,
     /// The timeouts of a backend that does not answer or does not read. Shared with the connections to it.
     pub peer_timeouts: Arc<PeerTimeouts>,
 }
 
-/// The address that connections to backends come from, as those see it.
+/// The source address of connections, as backends see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DialSource {
-    /// The kernel's choice: one of this host.
+    /// The kernel's choice: an address of this host.
     #[default]
     Any,
-    /// The client's, with a port of the kernel's choice. A client without one, or with one of the other family
-    /// than the backend's, is not connected.
+    /// The client's address, with a port of the kernel's choice. A client without an address, or with one of another
+    /// family than the backend's, is not connected.
     Client,
-    /// This one of this host, towards backends of its family.
+    /// This address of this host, for backends of its family.
     Address(IpAddr),
 }
 
@@ -598,7 +600,7 @@ mod tests {
 
     use super::*;
 
-    /// A target from text: a host, a port, both or neither.
+    /// Parses a target: a host, a port, both or neither.
     fn target(text: &str) -> CheckTarget {
         let (host, port) = text.split_once('#').unwrap_or((text, ""));
         let host = match host.strip_prefix("unix:") {

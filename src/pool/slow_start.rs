@@ -1,13 +1,14 @@
-//! How much of its share a backend takes after it came up: little at first, all of it a while later.
+//! The slow start: the part of its share that a backend takes after it came up.
 
 use std::time::Duration;
 
 use crate::balance::FULL_SHARE;
 
-/// What it begins with: enough to fill its caches, and to show at little cost that it is not well yet.
+/// The first part: enough to fill the caches of the backend, and small enough that a bad backend shows at little
+/// cost.
 const FIRST: u32 = FULL_SHARE / 10;
 
-/// The share of a backend that is up for so long, growing evenly over `window`.
+/// The share of a backend that has been up for the time `up`. It grows evenly over `window`.
 pub(super) fn share(up: Duration, window: Duration) -> u32 {
     if up >= window {
         return FULL_SHARE;

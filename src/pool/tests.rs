@@ -114,8 +114,8 @@ fn rise_and_fall_move_a_backend() {
     assert_eq!(results, [None, None, None, Some(BackendState::Down), None, Some(BackendState::Up)]);
 }
 
-/// Rebuilds [`THREE`], with `a` down and a lease on each of its backends, as `spec`, and checks what
-/// each backend of the new pool is: its name, `-` for down, and its leases.
+/// Rebuilds [`THREE`], with `a` down and a lease on each of its backends, as `spec`, and checks each backend of the
+/// new pool: its name, `-` for down, and its leases.
 fn check_rebuild(new: PoolSpec, expected: &str) {
     let old = build(Algorithm::Maglev, &THREE);
     let _leases: Vec<_> = old.backends().iter().map(|backend| Lease::take(backend).unwrap()).collect();
@@ -177,8 +177,8 @@ fn failure_report(pool: &Pool, name: &str) -> FailureReport {
     FailureReport { backend: Arc::clone(pool.backend(name).unwrap()), trouble: Trouble::Connect }
 }
 
-/// Tries to eject these, one after the other, of `count` backends: `!` it is, `m` as many are as may be,
-/// `l` it is the last one, `.` nothing happens.
+/// Tries to eject these, one after the other, of `count` backends: `!` it is ejected, `m` the most are ejected
+/// already, `l` it is the last one, `.` nothing happens.
 fn check_eject(count: usize, max_ejected: u8, names: &[usize], expected: &str) {
     let named: Vec<_> =
         (0..count).map(|n| (n.to_string(), format!("10.0.{}.{}:1", n / 250, n % 250))).collect();
@@ -288,7 +288,7 @@ fn a_row_of_failures_makes_a_sighting() {
     assert_eq!(change.reason, ChangeReason::Failures { trouble: Trouble::EarlyReset, failures: 5 });
 }
 
-/// Backend `a` leaves and something stands in its place: whether that takes up where `a` was.
+/// Backend `a` leaves and another one replaces it: checks if the new one takes over the counts of `a`.
 fn check_take_back(again: (&str, &str, u16), taken: bool) {
     let before = build(Algorithm::Maglev, &THREE);
     take_down(&before, "a");
@@ -300,7 +300,7 @@ fn check_take_back(again: (&str, &str, u16), taken: bool) {
     let found = &pool.backends()[0];
     assert_eq!(found.is_same(&left), taken, "{again:?}");
     assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
-    assert_eq!(found.state(), BackendState::Up, "nobody watched it meanwhile");
+    assert_eq!(found.state(), BackendState::Up, "it was not checked meanwhile");
     assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
 }
 
@@ -327,7 +327,7 @@ fn the_first_of_a_pool_do_not_begin_slowly() {
     assert_eq!(shares(&Pool::build(spec(&THREE), Some(&first), 0)), [true, true, false]);
 }
 
-/// Whether a change of the spec keeps the balancer.
+/// Checks if a change of the spec keeps the balancer.
 fn check_balancer(algorithm: Algorithm, new: PoolSpec, kept: bool) {
     let old = build(algorithm, &THREE);
     let new = Pool::build(new, Some(&old), 1);
@@ -357,7 +357,7 @@ fn the_balancer_is_kept_while_its_members_are() {
     check_balancer(Maglev, PoolSpec { slow_start: Some(Duration::ZERO), ..spec(Maglev, &THREE) }, true);
 }
 
-/// The backend of each of so many connections that all stay open, and how many it got.
+/// Returns the number of connections that each backend gets if they all stay open.
 fn held(pool: &Pool, connections: u32) -> Vec<u64> {
     let leases: Vec<_> =
         (0..connections).map(|number| pool.pick(client(number), None, &[]).unwrap()).collect();
@@ -411,7 +411,7 @@ fn what_a_reload_adds_begins_slowly() {
         pool.backends().iter().map(|backend| (pool.share(backend, now) * 10.0).round() / 10.0).collect()
     };
     let first = Pool::build(slow(&THREE[..2]), None, 0);
-    assert_eq!(shares(&first), [1.0, 1.0], "nobody is ahead at the start");
+    assert_eq!(shares(&first), [1.0, 1.0], "no backend is ahead at the start");
     let second = Pool::build(slow(&THREE), Some(&first), 0);
     assert_eq!(shares(&second), [1.0, 1.0, 0.1]);
     assert_eq!(shares(&Pool::build(spec(Algorithm::RoundRobin, &THREE), Some(&second), 0)), [1.0; 3]);
@@ -420,7 +420,7 @@ fn what_a_reload_adds_begins_slowly() {
         let lease = second.pick(client(number), None, &[]).unwrap();
         *counts.entry(lease.backend().name().to_string()).or_insert(0_u32) += 1;
     }
-    // Twice the weight, a tenth of it.
+    // Twice the weight, a tenth of the share.
     let (one, new) = (counts["a"], counts["c"]);
     assert!((100..300).contains(&(new * 1000 / one)), "{counts:?}");
 }
@@ -463,7 +463,7 @@ fn the_agents_word_is_remembered_by_the_pool() {
     assert_eq!(without.hear_agent(&said, now), []);
 }
 
-/// The states that `a` comes to by these words, and who is picked then.
+/// Checks the states of `a` after these directives, and the backends that are picked then.
 fn check_agent(words: &[AgentDirective], states: &[BackendState], expected: &str) {
     for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
         let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
@@ -472,7 +472,7 @@ fn check_agent(words: &[AgentDirective], states: &[BackendState], expected: &str
         assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), states, "{words:?}");
         assert_eq!(picked(&pool, &[]), expected, "{words:?}");
 
-        // Without agents nobody listens, and what they said is forgotten.
+        // Without agents no report is applied, and their demands are dropped.
         let without = Arc::new(Pool::build(spec(algorithm, &THREE), Some(&pool), 0));
         without.settle(now);
         assert_eq!(picked(&without, &[]), "abc", "{words:?}");
@@ -499,7 +499,7 @@ fn an_agent_is_obeyed() {
     check_agent(&[AgentDirective::MaxConnections(1)], &[], "abc");
 }
 
-/// How many of 1000 clients come to `a` when its agent lets it have so much.
+/// The number of 1000 clients that are sent to `a` when its agent allows this percentage.
 fn part_of_a(algorithm: Algorithm, percent: u8, backends: &[(&str, &str, u16)]) -> usize {
     let pool = build(algorithm, backends);
     pool.backend("a").unwrap().allow(AgentDirective::Share(percent));
@@ -514,7 +514,7 @@ fn a_part_of_the_share_is_a_part_of_the_clients() {
         let half = part_of_a(algorithm, 50, two);
         let tenth = part_of_a(algorithm, 10, two);
         assert!((150..400).contains(&half) && (20..150).contains(&tenth), "{half} {tenth}");
-        // Somebody must take them.
+        // The only backend takes them all.
         assert_eq!(part_of_a(algorithm, 10, &THREE[..1]), 1000);
     }
 }
@@ -539,11 +539,11 @@ fn a_discovered_backend_that_is_renamed_goes_on_by_its_address() {
     assert_eq!(renamed.backend("10.0.0.9:1").unwrap().state(), BackendState::Up);
     let back = Pool::build(spec(&one), Some(&renamed), 0);
     assert!(back.backend("t:1").unwrap().is_same(before));
-    // A name that has moved is another server, and the one that has its address now begins anew.
+    // A name that has moved is another server. The backend that has its address now starts with zero counts.
     let moved = [("t:1", "10.0.0.7:1", 1), ("u:1", "10.0.0.1:1", 1), THREE[1]];
     let moved = Pool::build(spec(&moved), Some(&pool), 0);
     assert!(["t:1", "u:1"].iter().all(|name| !moved.backend(name).unwrap().is_same(before)));
-    // What is written is known by its name alone.
+    // Backends in the configuration are identified by their names alone.
     let written = Pool::build(self::spec(Algorithm::Maglev, &two), Some(&pool), 0);
     assert!(!written.backend("10.0.0.1:1").unwrap().is_same(before));
 }

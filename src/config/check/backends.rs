@@ -18,24 +18,24 @@ use crate::sys::Address;
 /// The backends of a pool as they are written.
 #[derive(Default)]
 pub(super) struct WrittenBackends {
-    /// Those with an address.
+    /// Backends with an address.
     pub(super) backends: Vec<BackendSpec>,
     /// Host names.
     pub(super) hosts: Vec<(HostName, NamedHost)>,
 }
 
-/// Whether a backend is written by a host name.
+/// Returns true if a backend is written as a host name.
 pub(super) fn is_host(words: &BackendWords) -> bool {
     matches!(words.0.address.value(), Some(BackendAddress::Host(_)))
 }
 
-/// Stands for the addresses of a host, which are TCP addresses with this port, or without one.
+/// Returns an address that stands for those of a host, which are TCP addresses with this port, or without one.
 fn any_address(port: Option<u16>) -> Address {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0))).into()
 }
 
 impl PoolChecker<'_> {
-    /// The backends, with defaults applied, and the host names among them.
+    /// Returns the backends, with defaults applied, and the host names among them.
     pub(super) fn backends(&self, found: &mut Findings<'_>) -> WrittenBackends {
         let mut written = WrittenBackends::default();
         let list = match &self.words.backends {
@@ -116,7 +116,7 @@ impl PoolChecker<'_> {
         Some((spec, host))
     }
 
-    /// A Unix socket is told no address of the client, but the identity of this process, which it may trust more.
+    /// A Unix socket gets no address of the client, but the identity of this process, which it may trust more.
     fn check_source(&self, index: usize, address: &Address, at: Span, found: &mut Findings<'_>) {
         let Some(source) = self.words.source.entry().filter(|source| source.value.0 == DialSource::Client)
         else {
@@ -129,7 +129,7 @@ impl PoolChecker<'_> {
         let message = "a Unix socket cannot be reached from a client's address";
         let fault = Diagnostic::new(Code::SocketWithSource, path, message);
         let fault =
-            fault.label(at, "this would see this process instead").label(source.key, "asked for here");
+            fault.label(at, "this socket would see this process instead").label(source.key, "asked for here");
         found.add(fault.help(
             "give it a pool of its own without `source`; proxy_protocol = \"v2\" tells the client's address",
         ));
@@ -141,7 +141,7 @@ impl PoolChecker<'_> {
             Diagnostic::new(Code::DoubledBackend, self.key("backends"), message)
                 .label(at, "again here")
                 .label(first, "first here")
-                .help("a backend is known by its name, else by its address: give names that differ, or a weight"),
+                .help("without a name, a backend has its address as name: give different names, or a weight"),
         );
     }
 
@@ -152,11 +152,13 @@ impl PoolChecker<'_> {
             let message = format!("every backend of pool `{}` has weight 0", self.name);
             let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
-            found.add(fault.label(place, "nothing would receive traffic").help("give one a weight above 0"));
+            found.add(
+                fault.label(place, "no backend would get connections").help("give one a weight above 0"),
+            );
         }
     }
 
-    /// Draining all of a pool may be meant, for an hour, so it is a warning.
+    /// A drain of all backends of a pool may be intended, for an hour, so it is a warning.
     fn some_ready(&self, written: &WrittenBackends, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {
         let specs = || written.backends.iter().chain(written.hosts.iter().map(|(_, host)| &host.template));
         let rests = |spec: &BackendSpec| spec.operator_state != OperatorState::Ready || spec.weight == 0;
@@ -165,7 +167,7 @@ impl PoolChecker<'_> {
             let message = format!("no backend of pool `{}` is ready", self.name);
             let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
-            let label = "by their `state`, all are drained or in maintenance: clients are turned away";
+            let label = "by their `state`, all are drained or in maintenance: clients are refused";
             found.add(warning.label(place, label));
         }
     }

@@ -13,7 +13,7 @@ use crate::sys::Address;
 /// Reports the cycles that exist on any host. `check` may run on another host, so the addresses of interfaces are only
 /// used at the start.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
-    // A file that was read in part does not show how its listeners and pools fit together.
+    // A file that was read in part does not show how its listeners and pools belong together.
     if found.has_faults() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Where a pool's further backends come from.
+//! The sources of a pool's further backends.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::config::read::{Key, OneOrMany};
 use crate::config::words::Number;
 use crate::pool::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 
-/// How long an address that an answer of the DNS leaves out stays, by default: some servers answer with a changing part of
-/// all addresses, and a deploy seldom takes less.
+/// The default time for which an address stays after an answer of the DNS left it out: some servers answer with a
+/// changing part of all addresses, and a deploy seldom takes less.
 const HOLD: Duration = Duration::from_secs(30);
 
-/// What is followed for a pool while the process runs.
+/// The sources that are followed for a pool while the process runs.
 pub(super) struct Sources {
-    /// Where backends come from.
+    /// The sources of backends.
     pub(super) discover: Vec<DiscoverSpec>,
-    /// The host names at which checks and agents ask.
+    /// The host names of checks and agents.
     pub(super) check_names: Vec<DiscoverSpec>,
 }
 
 impl PoolChecker<'_> {
-    /// The sources of a pool: the host names among its backends, `discover`, and the `names` at which its checks and
-    /// agents ask.
+    /// Returns the sources of a pool: the host names among its backends, `discover`, and the `names` of its checks
+    /// and agents.
     pub(super) fn sources(
         &self,
         hosts: Vec<(HostName, NamedHost)>,
@@ -63,14 +63,14 @@ impl PoolChecker<'_> {
                 found.add(fault.label(place, "again here").help("remove one of the two"));
             }
             let drain = item.value.drain.value().map(|time| time.0);
-            // A file says what it says.
+            // A file has the whole list: an address that it leaves out is removed on purpose.
             let default = if matches!(source, DiscoverSource::Dns(_)) { HOLD } else { Duration::ZERO };
             let hold = or(&item.value.hold, |time| time.0, default);
             sources.push(DiscoverSpec { source, host: None, hold, drain, max_connections });
         }
     }
 
-    /// Host names, which are looked up as `resolve` says.
+    /// Adds host names, which are looked up as `resolve` configures.
     fn named(
         &self,
         hosts: Vec<(HostName, NamedHost)>,
@@ -106,7 +106,8 @@ impl PoolChecker<'_> {
             drain: drain.value().map(|time| time.0),
             max_connections: None,
         };
-        // A check uses the addresses of the last answer: an address that is held would answer for a host that has moved.
+        // A check uses the addresses of the last answer: an address that is held would answer for a host that has
+        // moved.
         let of_name = |name: Arc<str>| DiscoverSpec {
             source: source(name, None),
             host: None,
@@ -178,7 +179,7 @@ impl Checker<'_> {
         for (key, place) in keys {
             let Some(place) = place else { continue };
             let fault = self.fault(key, format!("`{key}` is for `dns`, not for `file`"));
-            found.add(fault.label(place, "the file says what its backends are"));
+            found.add(fault.label(place, "a file needs no such key"));
         }
     }
 
@@ -212,7 +213,7 @@ impl Checker<'_> {
     }
 }
 
-/// How the DNS is asked.
+/// The settings of DNS queries.
 struct Asking<'a> {
     path: &'a str,
     resolvers: &'a Key<OneOrMany<ResolverAddress>>,
@@ -232,7 +233,7 @@ impl Asking<'_> {
         if list.items.is_empty() && list.complete {
             let path = format!("{}.resolvers", self.path);
             let fault = Diagnostic::new(Code::BadSource, path, "`resolvers` is empty");
-            found.add(fault.label(written.at, "").help("leave it out to ask those of the system"));
+            found.add(fault.label(written.at, "").help("leave it out to use those of the system"));
         }
         list.items.iter().map(|item| item.value.0).collect()
     }
@@ -244,7 +245,7 @@ impl Asking<'_> {
         let Self { min_ttl, max_ttl, .. } = self;
         let (min, max) = match (min_ttl.value(), max_ttl.value()) {
             (Some(min), Some(max)) => (min.0, max.0),
-            // One that is written moves the other's default out of its way.
+            // A written bound moves the default of the other one, so that the two fit.
             (Some(min), None) => (min.0, MOST.max(min.0)),
             (None, Some(max)) => (LEAST.min(max.0), max.0),
             (None, None) => (LEAST, MOST),

@@ -1,4 +1,4 @@
-//! Health checks and agents: what is asked, where, how often.
+//! Health checks and agents: their kind, their target and their interval.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,17 @@ use crate::wire::Script;
 use crate::wire::dialogue::ScriptStep;
 use crate::wire::dialogue::send_expect::MOST_STEPS;
 
-/// Time between two checks, and between two questions to an agent.
+/// The time between two checks, and between two queries to an agent.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// A check that takes longer than this has failed, however rarely it runs.
+/// A check that takes longer than this has failed, whatever its interval is.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
-/// The same for SMTP: postscreen greets after 6 s, and servers that ask the DNS for their clients' names may take as
-/// long.
+/// The same for SMTP: postscreen greets after 6 s, and servers that look up their clients' names in the DNS may take
+/// as long.
 const LONGEST_SMTP_CHECK: Duration = Duration::from_secs(10);
 
-/// What asks about the backends of one pool, with what messages need to name it.
+/// The checks and agents of one pool, with the places that messages need.
 pub(super) struct HealthChecker<'a> {
     /// The pool's name.
     pub(super) pool: &'a str,
@@ -52,7 +52,7 @@ impl HealthChecker<'_> {
         let interval = or(&words.interval, |time| time.0, INTERVAL);
         let fast_interval = or(&words.fast_interval, |time| time.0, interval);
         if let Some(fast) = words.fast_interval.entry().filter(|_| fast_interval > interval) {
-            let message = "the fast interval of health checks is the longer one";
+            let message = "the fast interval of health checks is longer than the interval";
             let fault = Diagnostic::new(Code::TimeoutOrder, self.key("health.fast_interval"), message);
             let label = format!("longer than the interval of {}", humantime::format_duration(interval));
             found.add(with_other(fault.label(fast.at, label), &words.interval));
@@ -62,7 +62,7 @@ impl HealthChecker<'_> {
         Some(HealthSpec {
             check,
             target,
-            // The pool knows whether it sends one.
+            // The caller adds it: it depends on the header of the pool.
             proxy_protocol: None,
             tls: self.tls(words, found),
             interval,
@@ -80,7 +80,7 @@ impl HealthChecker<'_> {
         let target = self.target(&words.address, &words.port, "agent", found);
         let is_wrong = matches!(words.address, Key::Wrong) || matches!(words.port, Key::Wrong);
         if !is_wrong && backends.iter().any(|backend| is_unknown(&target, backend)) {
-            let message = format!("it is not said where the agents of pool `{}` are", self.pool);
+            let message = format!("the agents of pool `{}` have no complete address", self.pool);
             let fault = Diagnostic::new(Code::MissingKey, self.key("agent.port"), message);
             let place = self.words.agent.place().unwrap_or(self.place);
             found.add(
@@ -98,7 +98,7 @@ impl HealthChecker<'_> {
         })
     }
 
-    /// Where one backend's own words say that it is asked. `path` is the backend's.
+    /// The targets that one backend configures itself. `path` is the path of the backend.
     pub(super) fn targets(
         &self,
         path: &str,
@@ -126,7 +126,7 @@ impl HealthChecker<'_> {
         target(address, port, &self.key(table), found)
     }
 
-    /// Adds a fault for the first backend that cannot be checked where it is said.
+    /// Adds a fault for the first backend at a Unix socket whose checks have a port, which no Unix socket has.
     fn targets_reachable(&self, target: &CheckTarget, backends: &[BackendSpec], found: &mut Findings<'_>) {
         let unreachable =
             |backend: &&BackendSpec| target.endpoint(&backend.targets.health, &backend.address).is_none();
@@ -158,7 +158,7 @@ impl HealthChecker<'_> {
         or(timeout, |time| time.0, between.min(LONGEST_CHECK))
     }
 
-    /// Servers may delay their greeting on purpose, whatever the interval of their checks.
+    /// Servers may delay their greeting on purpose, whatever the interval of their checks is.
     fn check_timeout(&self, words: &Health, kind: Check, found: &mut Findings<'_>) -> Duration {
         let is_patient = kind == Check::Smtp;
         match words.timeout.value() {
@@ -184,7 +184,7 @@ impl HealthChecker<'_> {
         })
     }
 
-    /// Adds a fault for each key that another kind of check would obey.
+    /// Adds a fault for each key that only another kind of check uses.
     fn misplaced(&self, words: &Health, kind: Check, found: &mut Findings<'_>) {
         const OVER_TLS: &[Check] = &[Check::Http, Check::Redis, Check::Smtp, Check::Mqtt, Check::SendExpect];
         const HTTP: &[Check] = &[Check::Http];
@@ -275,7 +275,7 @@ impl HealthChecker<'_> {
         steps.into_iter().flatten().next()
     }
 
-    /// Whether steps that are right by themselves make a check.
+    /// Adds a fault if steps that are valid by themselves make no check.
     fn judge(&self, place: Span, steps: &[ScriptStep], list: &ArrayOf<StepWords>, found: &mut Findings<'_>) {
         let mut add = |at: Span, message: String, label: &str| {
             let fault = Diagnostic::new(Code::IdleScript, self.key("health.steps"), message);
@@ -283,7 +283,7 @@ impl HealthChecker<'_> {
         };
         if !steps.iter().any(|step| matches!(step, ScriptStep::Expect(_) | ScriptStep::ExpectPattern(_))) {
             let message = format!("the send-expect check of pool `{}` expects nothing", self.pool);
-            add(place, message, "it would pass whatever the backend says");
+            add(place, message, "it would pass with any answer of the backend");
         }
         if let Some(extra) = list.items.get(MOST_STEPS) {
             let message = format!("the send-expect check of pool `{}` has {} steps", self.pool, steps.len());
@@ -299,7 +299,7 @@ impl HealthChecker<'_> {
 const EXAMPLE: &str =
     "such as: steps = [{ expect = \"220 \" }, { send = \"NOOP\\r\\n\" }, { expect = \"250\" }]";
 
-/// What an address and a port say together. `path` is that of their table.
+/// The target that an address and a port make together. `path` is that of their table.
 fn target(
     address: &Key<TargetAddress>,
     port: &Key<Number<1, 65535>>,
@@ -319,7 +319,8 @@ fn target(
     target
 }
 
-/// Whether nobody says at which port a backend's agent is. The port where the backend serves is not it.
+/// Returns true if the port of a backend's agent is not configured. The port of the backend itself is not used for
+/// it.
 fn is_unknown(target: &CheckTarget, backend: &BackendSpec) -> bool {
     let own = &backend.targets.agent;
     let host = own.host.as_ref().or(target.host.as_ref());
@@ -339,7 +340,7 @@ fn count(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Shows the other of two settings that do not fit, if it is written.
+/// Adds the other of two settings that do not fit to a fault, if it is written.
 pub(super) fn with_other<T>(fault: Diagnostic, other: &Key<T>) -> Diagnostic {
     match other.entry() {
         Some(other) => fault.label(other.at, ""),

@@ -1,5 +1,5 @@
-//! Backends without a port: each connection goes to the port that its client came to. That is for listeners with a range
-//! of ports; elsewhere the port is missing.
+//! Backends without a port: each connection goes to the port that its client connected to. They need listeners with a
+//! range of ports; with others the port is missing.
 
 use crate::config::address::BackendAddress;
 use crate::config::code::Code;
@@ -11,7 +11,7 @@ use crate::listener::ListenerSpec;
 use crate::pool::{BackendSpec, PoolSpec};
 
 /// Adds a fault for each backend without a port that no range of ports leads to, that is checked at no port, or whose
-/// clients come to no port.
+/// clients have no port.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
     for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
         let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };
@@ -33,7 +33,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
                 leading.iter().find(|listener| listener.binds.iter().any(|bind| bind.tcp().is_none()))
             {
                 let message = format!(
-                    "a backend of pool `{}` has no port, and clients of a Unix socket neither",
+                    "a backend of pool `{}` has no port, and clients of a Unix socket have none either",
                     named.name
                 );
                 let fault = Diagnostic::new(Code::BadAddress, &path, message)
@@ -48,8 +48,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
             let spec = pools.iter().find(|pool| *pool.name == *named.name);
             if !is_told && spec.is_some_and(is_checked_nowhere) {
                 is_told = true;
-                let message =
-                    format!("it is not said at which port the backends of pool `{}` are checked", named.name);
+                let message = format!("the health checks of pool `{}` have no port", named.name);
                 let path = format!("pool.{}.health.port", named.name);
                 let fault = Diagnostic::new(Code::MissingKey, path, message)
                     .label(entry.at, "it has no port of its own");
@@ -67,7 +66,7 @@ fn is_checked_nowhere(spec: &PoolSpec) -> bool {
     backends.any(|backend| target(backend).is_some_and(|endpoint| endpoint.is_without_port()))
 }
 
-/// The listeners that lead to a pool.
+/// Returns the listeners that lead to a pool.
 fn leading<'l>(listeners: &'l [ListenerSpec], pool: &str) -> impl Iterator<Item = &'l ListenerSpec> {
     listeners.iter().filter(move |listener| cycles::pools_of(listener).any(|name| **name == *pool))
 }

@@ -1,16 +1,17 @@
-//! What the checks of a backend have found.
+//! The results of a backend's checks.
 
 use std::sync::Arc;
 
 use super::{ChangeReason, CheckFault, CheckOutcome};
 use crate::pool::HealthSpec;
 
-/// What a failed check met.
+/// The failure of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckFailure {
     /// The kind of fault.
     pub fault: CheckFault,
-    /// The first words of the backend's answer, cut and not escaped, or what is wrong with it; `None` if it sent nothing.
+    /// The first words of the backend's answer, cut and not escaped, or the fault of it; `None` if the backend sent
+    /// nothing.
     pub heard: Option<Arc<str>>,
 }
 
@@ -20,48 +21,48 @@ impl From<CheckFault> for CheckFailure {
     }
 }
 
-/// The finding of a backend's checks.
+/// The state of a backend by its checks.
 #[derive(Clone, Debug)]
 pub(super) struct Checked {
     up: bool,
-    /// False while no result stands behind `up`: it is a guess.
+    /// False while `up` is a guess, because no check has ended.
     known: bool,
-    /// Results in a row that speak against `up`.
+    /// The number of results in a row that contradict `up`.
     against: u32,
-    /// What the last failed check met. Kept while the finding is down, also behind a check that passed.
+    /// The failure of the last failed check. Kept while `up` is false, also after a check that passed.
     failure: Option<CheckFailure>,
 }
 
 impl Checked {
-    /// Nothing was found yet.
+    /// The state before the first check.
     pub(super) const UNKNOWN: Self = Self { up: true, known: false, against: 0, failure: None };
 
     pub(super) fn is_up(&self) -> bool {
         self.up
     }
 
-    /// What the last failed check met; `None` if the last one passed and the finding is up.
+    /// The failure of the last check; `None` if the last check passed and `up` is true.
     pub(super) fn failure(&self) -> Option<&CheckFailure> {
         self.failure.as_ref()
     }
 
-    /// Adds the words that the backend sent in the check that was observed last.
+    /// Adds the text that the backend sent in the last check.
     pub(super) fn add_words(&mut self, heard: Option<Arc<str>>) {
         if let Some(failure) = &mut self.failure {
             failure.heard = heard;
         }
     }
 
-    /// What was found is long ago: a guess, until the next result decides.
+    /// Makes the state a guess, because its results are old. The next result decides.
     pub(super) fn doubt(&mut self) {
         self.known = false;
         self.against = 0;
     }
 
-    /// Takes in the result of one check; the reason, if that turned the finding.
+    /// Applies the result of one check. Returns the reason if that changed `up`.
     ///
-    /// `rise` and `fall` are read from `spec` at each call, so a reload may change them and what is
-    /// known stays; a 0 there works as 1.
+    /// `rise` and `fall` are read from `spec` at each call, so a reload may change them and the state stays; a 0
+    /// there works as 1.
     pub(super) fn observe(&mut self, outcome: CheckOutcome, spec: &HealthSpec) -> Option<ChangeReason> {
         let (says_up, reason) = match outcome {
             CheckOutcome::Passed => (true, ChangeReason::ChecksPassed),

@@ -1,4 +1,4 @@
-//! What clients have met at a backend, and how long it is left alone for that.
+//! The ejections of a backend: their duration, their number in a row, and their end.
 
 use std::time::{Duration, Instant};
 
@@ -9,24 +9,24 @@ use crate::pool::EjectionSpec;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ejections {
     present: Option<Ejection>,
-    /// How many there were in a row, the present one included.
+    /// The number of ejections in a row, the present one included.
     row: u32,
-    /// When the last one ended.
+    /// The time at which the last one ended.
     ended: Option<Instant>,
 }
 
-/// A backend that is left alone for a while.
+/// An ejection: a backend that gets no connections for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
-    /// What clients met.
+    /// The trouble that clients met.
     pub trouble: Trouble,
-    /// How long it lasts.
+    /// The duration.
     pub time: Duration,
-    /// When it ends.
+    /// The time at which it ends.
     pub until: Instant,
-    /// Which one in a row it is, from 1.
+    /// Its number in the row, from 1.
     pub in_a_row: u32,
-    /// How many clients in a row met the trouble.
+    /// The number of clients in a row that met the trouble.
     pub failures: u32,
     /// Checks passed in a row since it began.
     passed: u32,
@@ -37,8 +37,8 @@ impl Ejections {
         self.present
     }
 
-    /// Begins an ejection, the longer the more there were in a row. One of these is forgotten for each
-    /// base time that the backend has been back.
+    /// Begins an ejection. Its duration grows with the number of ejections in a row. For each base time since the end
+    /// of the last ejection, the row is one shorter.
     pub(super) fn begin(&mut self, trouble: Trouble, spec: &EjectionSpec, now: Instant) {
         let back = self.ended.map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended));
         let forgotten = back.as_nanos() / spec.base_time.as_nanos().max(1);
@@ -49,10 +49,10 @@ impl Ejections {
         self.present = Some(Ejection { trouble, time, until, in_a_row, failures, passed: 0 });
     }
 
-    /// Takes in the result of a check; whether it ends the ejection.
+    /// Applies the result of a check. Returns true if it ends the ejection.
     ///
-    /// A check makes a connection, so `rise` passed ones disprove that none can be made. What the backend
-    /// does to a connection later they cannot see, so a reset is forgotten by time alone.
+    /// A check makes a connection, so `rise` passed checks in a row disprove that connects fail. Checks cannot see a
+    /// later reset of a connection, so an ejection for resets ends by time alone.
     pub(super) fn observe(&mut self, outcome: CheckOutcome, rise: u32, now: Instant) -> bool {
         let Some(present) = &mut self.present else { return false };
         match outcome {
@@ -64,12 +64,12 @@ impl Ejections {
         disproved && self.end(now)
     }
 
-    /// Ends an ejection whose time is over; whether there was one.
+    /// Ends an ejection whose time is over. Returns true if there was one.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         self.present.is_some_and(|present| present.until <= now) && self.end(now)
     }
 
-    /// Ends an ejection, which still counts in the row; whether there was one.
+    /// Ends an ejection, which still counts in the row. Returns true if there was one.
     pub(super) fn end(&mut self, now: Instant) -> bool {
         let ended = self.present.take().is_some();
         if ended {

@@ -1,34 +1,31 @@
-//! Whether a backend may be used: a pure state machine, `(event, now) -> change`.
+//! The state of a backend: a pure state machine, `(event, now) -> change`.
 //!
-//! Several causes speak at once, and each is remembered for itself. The state is what the strongest of
-//! them says:
+//! Several causes are in force at once, and each is stored separately. The state is that of the strongest one:
 //!
 //! | cause, the strongest first                             | state       | new connections | checks | it ends when                     |
 //! |--------------------------------------------------------|-------------|-----------------|--------|----------------------------------|
-//! | the operator or the agent says maintenance             | maintenance | none            | pause  | who said so says ready           |
+//! | the operator or the agent demands maintenance          | maintenance | none            | pause  | its source withdraws it          |
 //! | `fall` checks failed in a row, or the agent says down  | down        | none            | go on  | `rise` passed; the agent says up |
-//! | the operator or the agent says drain                   | draining    | none            | go on  | who said so says ready           |
+//! | the operator or the agent demands drain                | draining    | none            | go on  | its source withdraws it          |
 //! | `consecutive_failures` clients met the same trouble    | ejected     | none            | go on  | its time is over, or see below   |
 //! | none of these                                          | up          | yes             | go on  |                                  |
 //!
-//! Down stands above draining because it says more: what is still open there is probably lost. When a
-//! cause ends, the next one shows. Only maintenance changes what is below it: it ends an ejection, and
-//! what checks had found before it is a guess afterwards.
+//! Down is stronger than draining, because it is more serious: the open connections are probably lost. When a
+//! cause ends, the next one applies. Only maintenance changes weaker causes: it ends an ejection, and the results of
+//! checks before it are no longer certain afterwards.
 //!
-//! It starts up. Nothing is known of a backend that was just configured, and holding traffic back
-//! until its first check would make each start and each added backend an outage of its own. But for
-//! the same reason the very first result decides at once: a guess needs no `fall` failures in a row
-//! to be given up, so a backend that was never there costs clients one check at the most. From then
-//! on `rise` and `fall` results in a row move it.
+//! A backend starts up. Nothing is known of a backend that was just configured. If it got no traffic before its first
+//! check, each start and each added backend would cause an outage. For the same reason the very first result decides
+//! at once, without `fall` failures in a row: so a backend that was never there costs clients one check at the most.
+//! From then on `rise` and `fall` results in a row change it.
 //!
-//! Only a backend that is up is ejected: of the others nothing new is to be learned. An ejection for failed
-//! connects ends early when `rise` checks passed in a row; one for early resets does not, as checks may not
-//! see these.
+//! Only a backend that is up is ejected: clients do not connect to others. An ejection for failed connects ends early
+//! when `rise` checks passed in a row. An ejection for early resets does not, because checks may not see the resets.
 //!
-//! A slow start needs no state of its own: it follows from how long a backend has been up
-//! ([`Health::since`]). Failures are counted elsewhere, in atomics, because workers do it.
+//! A slow start needs no state of its own: it follows from the time that a backend has been up ([`Health::since`]).
+//! Failures are counted elsewhere, in atomics, because workers count them.
 //!
-//! It does not run checks (`probe` does) and holds no clock.
+//! This module runs no checks (`probe` does) and reads no clock.
 
 mod checked;
 mod ejected;
@@ -44,20 +41,20 @@ use checked::Checked;
 pub use ejected::Ejection;
 use ejected::Ejections;
 
-/// Whether a backend takes new connections, and why not. Open connections stay in any state, unless the
-/// pool closes those of backends that are down.
+/// The state of a backend: up, or the reason for which it takes no new connections. Open connections stay in any
+/// state, unless the pool closes those of backends that are down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum BackendState {
-    /// It does.
+    /// It takes new connections.
     Up,
-    /// Its checks fail, or its agent says so.
+    /// Its checks fail, or its agent reports it as down.
     Down,
-    /// It is to be emptied.
+    /// Its open connections may end, and it gets no new ones.
     Draining,
-    /// Clients failed there, and it is left alone for a while.
+    /// Clients failed there, and it gets no connections for a while.
     Ejected,
-    /// It is to be left alone altogether; it is not checked.
+    /// It gets no connections and no checks.
     Maintenance,
 }
 
@@ -76,7 +73,7 @@ impl BackendState {
         }
     }
 
-    /// The number in the metric of the state. 1 is up, as in the metric that says whether a backend is up.
+    /// The number in the metric of the state. 1 is up, as in the metric that says if a backend is up.
     pub const fn number(self) -> u8 {
         match self {
             Self::Down => 0,
@@ -94,44 +91,44 @@ impl std::fmt::Display for BackendState {
     }
 }
 
-/// How one check ended.
+/// The result of one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckOutcome {
-    /// The backend did what was asked.
+    /// The backend passed the check.
     Passed,
-    /// It did not, or the check could not be made.
+    /// The backend failed the check, or the check could not be made.
     Failed(CheckFault),
 }
 
-/// Why a check did not pass.
+/// The reason for which a check did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckFault {
     /// Nothing listens there.
     #[error("connection refused")]
     Refused,
-    /// No answer within the check's time.
+    /// No answer within the time limit of the check.
     #[error("timed out")]
     Timeout,
     /// No route to the host or its network.
     #[error("unreachable")]
     Unreachable,
-    /// It closed or reset the connection before it had answered.
+    /// The backend closed or reset the connection before it had answered.
     #[error("closed before it answered")]
     Closed,
-    /// It answered something else than what shows that it works.
+    /// The answer is not the expected one.
     #[error("unexpected answer")]
     Unexpected,
-    /// It refused the handshake of a check with this alert.
+    /// The backend refused the handshake of a check with this alert.
     #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
     TlsAlert(u8),
     /// The host name of the check has no address.
     #[error("the host name of the check has no address")]
     NoAddress,
-    /// The certificate of a check over TLS is not one that `ca_file` vouches for.
+    /// The certificate of a check over TLS is not one that `ca_file` accepts.
     #[error("certificate not accepted")]
     Certificate,
-    /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of
-    /// the backend's Unix socket stayed full. It says nothing about the backend and never counts against it.
+    /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of the
+    /// backend's Unix socket stayed full. This never counts against the backend.
     #[error("out of local resources, or its accept queue was full")]
     Local,
     /// Any other error.
@@ -140,7 +137,7 @@ pub enum CheckFault {
 }
 
 impl CheckFault {
-    /// The kind it is counted as.
+    /// The kind under which it is counted.
     pub fn failed_check(self) -> FailedCheck {
         match self {
             Self::Refused => FailedCheck::Refused,
@@ -157,20 +154,20 @@ impl CheckFault {
     }
 }
 
-/// What a client met at a backend.
+/// A failure that a client met at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum Trouble {
-    /// It could not be connected.
+    /// The connect failed.
     #[error("connects failed")]
     Connect,
-    /// It reset a connection soon and before it had sent a byte.
+    /// The backend reset a connection early, before it had sent a byte.
     #[error("connections were reset at once")]
     EarlyReset,
 }
 
 impl Trouble {
-    /// Both, in the order of the declaration.
+    /// All troubles, in the order of the declaration.
     pub const ALL: [Self; 2] = [Self::Connect, Self::EarlyReset];
 
     /// The value of the label `kind`.
@@ -182,18 +179,18 @@ impl Trouble {
     }
 }
 
-/// What a backend's agent says of it.
+/// A state that a backend's agent demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AgentWord {
-    /// It is to serve: ends the agent's drain and maintenance.
+    /// In use: ends the agent's drain and maintenance.
     Ready,
-    /// It works: ends the agent's down.
+    /// The backend works: ends the agent's down.
     Up,
-    /// It does not work.
+    /// The backend does not work.
     Down,
-    /// It is to be emptied.
+    /// Drain: no new connections.
     Drain,
-    /// It is to be left alone.
+    /// Maintenance: no connections and no checks.
     Maintenance,
 }
 
@@ -217,28 +214,28 @@ pub struct StateChange {
     pub from: BackendState,
     /// The state it is in now.
     pub to: BackendState,
-    /// What moved it.
+    /// The cause of the change.
     pub reason: ChangeReason,
 }
 
-/// What moved a backend to another state.
+/// The cause of a change to another state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeReason {
     /// Enough checks passed in a row.
     #[error("checks passed")]
     ChecksPassed,
-    /// Enough checks failed in a row; this is the last one's fault.
+    /// Enough checks failed in a row; this is the fault of the last one.
     #[error("checks failed: {0}")]
     ChecksFailed(CheckFault),
-    /// The checks were switched off, and with them went what they had found.
+    /// The checks were switched off, and their results were dropped.
     #[error("checks were switched off")]
     ChecksOff,
-    /// Too many clients in a row met this.
+    /// Too many clients in a row met this trouble.
     #[error("{failures} {trouble} in a row")]
     Failures {
-        /// What they met.
+        /// The trouble.
         trouble: Trouble,
-        /// How many they were.
+        /// The number of these clients.
         failures: u32,
     },
     /// The time of the ejection is over.
@@ -247,14 +244,14 @@ pub enum ChangeReason {
     /// Ejection was switched off.
     #[error("ejection was switched off")]
     EjectionOff,
-    /// The operator says so.
+    /// The operator demands this state.
     #[error("the configuration says {}", .0.word())]
     Duty(OperatorState),
-    /// The agent says so.
+    /// The agent demands this state.
     #[error("its agent says {}", .0.word())]
     Agent(AgentWord),
-    /// The agent is no longer asked, and what it had said is forgotten.
-    #[error("its agent is no longer asked")]
+    /// The agent is no longer queried, and its demands are dropped.
+    #[error("its agent is no longer queried")]
     AgentOff,
 }
 
@@ -263,13 +260,13 @@ pub enum ChangeReason {
 pub(super) enum HealthEvent {
     /// A check ended.
     Check(CheckOutcome),
-    /// As many clients in a row as are enough met the same, and the pool can do without the backend.
+    /// Enough clients in a row met the same trouble, and the pool has other backends.
     Failures(Trouble),
     /// Time has passed: an ejection may be over.
     Time,
-    /// What the operator wants, said again at each reload.
+    /// The state that the operator demands, repeated at each reload.
     Duty(OperatorState),
-    /// What the agent says.
+    /// The state that the agent demands.
     Agent(AgentWord),
     /// There are no checks.
     ChecksOff,
@@ -279,22 +276,22 @@ pub(super) enum HealthEvent {
     EjectionOff,
 }
 
-/// What a pool has decided about the states of its backends. Read at each event, so a reload may change it
-/// and what is known stays.
+/// The pool's settings for the states of its backends. Read at each event, so a reload may change them; the stored
+/// causes stay.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct HealthRules<'a> {
     pub(super) health: Option<&'a HealthSpec>,
     pub(super) ejection: Option<&'a EjectionSpec>,
 }
 
-/// What is known of one backend.
+/// The health of one backend.
 #[derive(Clone, Debug)]
 pub(super) struct Health {
     state: BackendState,
-    /// When `state` began.
+    /// The time at which `state` began.
     since: Instant,
     operator_state: OperatorState,
-    /// What the agent wants.
+    /// The state that the agent demands.
     agent_duty: OperatorState,
     agent_down: bool,
     checked: Checked,
@@ -302,7 +299,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// A backend of which nothing is known but what the operator wants: up, if that is to serve.
+    /// Creates a backend of which only the operator state is known: up, if that is "in use".
     pub(super) fn new(operator_state: OperatorState, now: Instant) -> Self {
         let mut health = Self {
             state: BackendState::Up,
@@ -322,12 +319,12 @@ impl Health {
         self.state
     }
 
-    /// Whether neither the operator nor the agent wants it emptied or left alone, whatever its health.
+    /// Returns true if neither the operator nor the agent demands drain or maintenance, whatever its health is.
     pub(super) fn is_wanted(&self) -> bool {
         (self.operator_state, self.agent_duty) == (OperatorState::Ready, OperatorState::Ready)
     }
 
-    /// Why it is in its state: what the strongest cause says now. `None` while it is up.
+    /// The reason for its state: the present demand of the strongest cause. `None` while it is up.
     pub(super) fn reason(&self) -> Option<ChangeReason> {
         let of_duty = |wanted: OperatorState, word: AgentWord| {
             Some(if self.operator_state == wanted {
@@ -351,17 +348,17 @@ impl Health {
         }
     }
 
-    /// What the last failed check met; `None` if the last one passed and its checks say up.
+    /// The failure of the last check; `None` if the last check passed and the checks say up.
     pub(super) fn check_failure(&self) -> Option<&CheckFailure> {
         self.checked.failure()
     }
 
-    /// Adds the words that the backend sent in the check that was taken in last.
+    /// Adds the text that the backend sent in the last check.
     pub(super) fn add_words(&mut self, heard: Option<Arc<str>>) {
         self.checked.add_words(heard);
     }
 
-    /// When the present state began.
+    /// The time at which the present state began.
     pub(super) fn since(&self) -> Instant {
         self.since
     }
@@ -371,7 +368,7 @@ impl Health {
         self.ejections.present()
     }
 
-    /// Takes in an event; the change, if the state is another now.
+    /// Applies an event. Returns the change, if the state changed.
     pub(super) fn on(
         &mut self,
         event: HealthEvent,
@@ -393,7 +390,7 @@ impl Health {
         Some(StateChange { from, to, reason })
     }
 
-    /// Remembers what an event says; what it would be called if it changes the state.
+    /// Stores the demand of an event. Returns the reason to report if the state changes.
     fn take_in(&mut self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<ChangeReason> {
         match event {
             HealthEvent::Check(outcome) => self.take_in_check(outcome, rules.health?, now),
@@ -439,7 +436,7 @@ impl Health {
         spec: &HealthSpec,
         now: Instant,
     ) -> Option<ChangeReason> {
-        // The last of a check that began before.
+        // The result of a check that began before.
         if self.state == BackendState::Maintenance {
             return None;
         }
@@ -447,7 +444,7 @@ impl Health {
         self.checked.observe(outcome, spec).or(readmitted.then_some(ChangeReason::ChecksPassed))
     }
 
-    /// The table at the top of this file.
+    /// The state of the strongest cause, see the table at the top of this file.
     fn strongest(&self) -> BackendState {
         let duties = [self.operator_state, self.agent_duty];
         if duties.contains(&OperatorState::Maintenance) {

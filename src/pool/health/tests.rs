@@ -14,9 +14,9 @@ fn rules<'a>(health: &'a HealthSpec, ejection: &'a EjectionSpec) -> HealthRules<
     HealthRules { health: Some(health), ejection: Some(ejection) }
 }
 
-/// The events as letters: checks `p`assed, `f`ailed (`t`imed out, `l`ocal); `c`onnects failed, early
-/// `r`esets; the duty `R`eady, `D`rain, `M`aintenance; the agent's word: `1` ready, `2` up, `3` down,
-/// `4` drain, `5` maintenance; `.` a second has passed; checks `x`, the agent `y`, ejection `z` off.
+/// The events as letters: checks `p`assed, `f`ailed (`t`imed out, `l`ocal); `c`onnects failed, early `r`esets; the
+/// operator states `R`eady, `D`rain, `M`aintenance; the agent's demand: `1` ready, `2` up, `3` down, `4` drain, `5`
+/// maintenance; `.` a second has passed; checks `x`, the agent `y`, ejection `z` off.
 fn event(letter: char) -> HealthEvent {
     match letter {
         'p' => HealthEvent::Check(CheckOutcome::Passed),
@@ -53,7 +53,7 @@ fn letter(state: BackendState) -> char {
     }
 }
 
-/// A backend that lives by the letters; a `.` takes a second.
+/// A backend that gets the events of the letters; a `.` takes a second.
 struct Life {
     health: Health,
     health_spec: HealthSpec,
@@ -99,7 +99,7 @@ impl Life {
     }
 }
 
-/// Lives by `events` and writes the state after each.
+/// Applies `events` and compares the state after each with `expected`.
 fn check(rise: u32, fall: u32, events: &str, expected: &str) {
     let mut life = Life::new(rise, fall);
     let mut states = String::new();
@@ -163,10 +163,10 @@ fn the_longest_time_bounds_ejections_in_a_row() {
 
 #[test]
 fn ejections_far_apart_are_not_in_a_row() {
-    // Back for less than the base time of 3 s, the second lasts 6 s; else 3 s again.
+    // A second ejection less than the base time of 3 s after the first lasts 6 s; a later one 3 s again.
     check(2, 3, "c.....c...", "eeeUUUeeee");
     check(2, 3, "c......c...", "eeeUUUUeeeU");
-    // One is forgotten for each base time.
+    // The row is one shorter for each base time.
     check(2, 3, "c...c.........c.....", "eeeUeeeeeeUUUUeeeeee");
     check(2, 3, "c...c.........c......", "eeeUeeeeeeUUUUeeeeeeU");
 }
@@ -206,7 +206,7 @@ fn the_operator_is_obeyed() {
 
 #[test]
 fn maintenance_begins_anew() {
-    // Its checks pause; what they had found before is a guess afterwards.
+    // Its checks pause; their earlier results are a guess afterwards.
     check(2, 3, "pMfffR", "UmmmmU");
     check(2, 3, "pMRf", "UmUD");
     check(2, 3, "fMRp", "DmDU");
@@ -226,7 +226,7 @@ fn the_agent_is_obeyed() {
     check(2, 3, "45y", "dmU");
     check(2, 3, "p3fff2", "UDDDDD");
     check(2, 3, "p3fff2pp", "UDDDDDDU");
-    // Who has said something has to take it back himself.
+    // Each source of a demand must withdraw it itself.
     check(2, 3, "D41R", "dddU");
     check(2, 3, "D4R1", "dddU");
     check(2, 3, "5MR1", "mmmU");
@@ -260,7 +260,7 @@ fn it_begins_as_the_operator_says() {
     );
 }
 
-/// What moved it last.
+/// Checks the reason of the last change.
 fn check_reason(events: &str, expected: &str) {
     let mut life = Life::new(2, 3);
     let changes = events.chars().filter_map(|event| life.live(event));
@@ -280,7 +280,7 @@ fn a_change_has_its_reason() {
     check_reason("D", "the configuration says drain");
     check_reason("MR", "the configuration says ready");
     check_reason("5", "its agent says maintenance");
-    check_reason("3y", "its agent is no longer asked");
+    check_reason("3y", "its agent is no longer queried");
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn no_times_overflow() {
     }
 }
 
-/// The state by the table, from what each cause alone would be.
+/// The state by the table, from the state that each cause alone would give.
 fn strongest(causes: [BackendState; 5]) -> BackendState {
     let order =
         [BackendState::Maintenance, BackendState::Down, BackendState::Draining, BackendState::Ejected];
@@ -337,8 +337,8 @@ proptest! {
         }
     }
 
-    /// Whatever happens, `live` holds what it asserts of changes and their times, the state is the
-    /// strongest of its causes, and an ejection has an end.
+    /// After any events, the assertions of `live` about changes and their times hold, the state is that of the
+    /// strongest cause, and an ejection has an end.
     #[test]
     fn the_strongest_cause_shows(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
         let mut life = Life::new(rise, fall);
@@ -366,7 +366,7 @@ proptest! {
         }
     }
 
-    /// When everybody takes back what he said, nothing keeps it from being up.
+    /// If every demand is withdrawn, the backend is up.
     #[test]
     fn every_cause_can_be_undone(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
         let mut life = Life::new(rise, fall);
@@ -383,7 +383,7 @@ fn faults_are_told_in_words() {
     assert_eq!(told(CheckFault::TlsAlert(112)), "checks failed: TLS alert 112, unrecognized name");
 }
 
-/// Why it is in its state, after each of these events.
+/// Checks the reason for its state after these events.
 #[track_caller]
 fn check_present_reason(events: &str, expected: Option<&str>) {
     let mut life = Life::new(2, 1);
@@ -397,7 +397,7 @@ fn the_reason_is_that_of_the_strongest_cause() {
     check_present_reason("", None);
     check_present_reason("pl", None);
     check_present_reason("f", Some("checks failed: connection refused"));
-    // The fault of the last failed check, also behind one that passed.
+    // The fault of the last failed check, also after one that passed.
     check_present_reason("ft", Some("checks failed: timed out"));
     check_present_reason("ftp", Some("checks failed: timed out"));
     check_present_reason("ftl", Some("checks failed: timed out"));

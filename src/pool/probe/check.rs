@@ -1,4 +1,4 @@
-//! One check: a connection, and the dialogue on it if there is one.
+//! One check: a connection, and the dialogue on it if the check has one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,14 +21,14 @@ use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
 use crate::wire::{Dialogue, DialogueFault, DialogueStep, Script, proxy_protocol};
 
-/// Bytes read at once; greetings and status lines are shorter.
+/// The number of bytes that one read takes; greetings and status lines are shorter.
 const CHUNK: usize = 1024;
 
-/// How long a server must be silent behind an answer that more words would spoil. A whole greeting comes in one
-/// segment, or in several right after each other.
+/// The time for which a server must send nothing after an answer that further bytes would make wrong. A whole
+/// greeting comes in one segment, or in several right after each other.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Makes one check where `asked` says. What must look random in it follows from `random`.
+/// Makes one check at the endpoint `asked`. Values that must look random are computed from `random`.
 ///
 /// # Cancel safety
 ///
@@ -52,7 +52,7 @@ pub(super) async fn check(asked: &CheckEndpoint, spec: &HealthSpec, random: [u8;
     CheckFinding { heard, ..CheckOutcome::Failed(fault).into() }
 }
 
-/// Connects and has the dialogue, if there is one; returns how long it only listened.
+/// Connects and runs the dialogue, if there is one. Returns the time for which it only waited for further bytes.
 async fn attempt(
     asked: &CheckEndpoint,
     until: Instant,
@@ -79,7 +79,7 @@ async fn attempt(
         None => Ok(talk(stream, header, dialogue, silence).await?),
         #[cfg(feature = "tls-checks")]
         Some(tls) => {
-            // The header is for the first reader of the connection, and that is not the TLS of the server.
+            // The header is for the first reader of the connection, which is not the TLS of the server.
             stream.write_all(&header).await.map_err(|error| broken(&error))?;
             let mut session = TlsSession::connect(stream, tls, asked.endpoint()).await?;
             let ended = talk(&mut session, Vec::new(), dialogue, silence).await;
@@ -90,12 +90,12 @@ async fn attempt(
     }
 }
 
-/// A connection that is asked something.
+/// A connection of a check or an agent.
 pub(in crate::pool) trait Talking: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 
-/// Connects for a talk before `until`.
+/// Connects for a check or an agent before `until`.
 ///
 /// # Errors
 ///
@@ -112,10 +112,10 @@ pub(in crate::pool) async fn connect(
     talking(socket, &address).map_err(ConnectFault::Connect)
 }
 
-/// Why a check has no connection.
+/// The failure of a check that has no connection.
 fn unconnected(fault: ConnectFault) -> CheckFailure {
     match fault {
-        // A reset here came behind the handshake: it is a close, only an early one.
+        // A reset here came after the handshake: it counts as an early close.
         ConnectFault::Connect(error) => broken(&error).into(),
         ConnectFault::NoAddress { .. } => {
             /// Room for the longest name and a reason.
@@ -133,7 +133,7 @@ fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn Talking>> {
     })
 }
 
-/// The two ends of a check, for the line of version 1; none of a Unix socket.
+/// The two ends of a check, for the line of version 1; `None` for a Unix socket.
 fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)> {
     socket::local_address(socket).ok().zip(address.tcp())
 }
@@ -141,7 +141,7 @@ fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)>
 fn dialogue(script: &Script, endpoint: &Endpoint, random: &[u8; 64]) -> Dialogue {
     let authority = match endpoint {
         Endpoint::Name { .. } => endpoint.to_string(),
-        // What HTTP clients send over Unix sockets.
+        // HTTP clients send this over Unix sockets.
         Endpoint::Address(address) => {
             address.tcp().map_or_else(|| "localhost".to_owned(), |tcp| tcp.to_string())
         }
@@ -149,8 +149,8 @@ fn dialogue(script: &Script, endpoint: &Endpoint, random: &[u8; 64]) -> Dialogue
     Dialogue::new(script, &authority, random)
 }
 
-/// Has a dialogue to its end, behind a `header` of ours that goes with the first words if they are ours too. Returns how
-/// long it only listened whether more would come.
+/// Runs a dialogue to its end. The PROXY header in `header` goes with the first bytes if the dialogue begins on our
+/// side. Returns the time for which it only waited for further bytes.
 async fn talk(
     mut stream: impl Talking,
     mut header: Vec<u8>,
@@ -195,8 +195,8 @@ async fn talk(
     }
 }
 
-/// Returns the first line of a backend's answer, cut, as text; `None` if it is empty. Bytes that are not UTF-8 become the
-/// characters of the same numbers, so no byte is lost. The text may have any character: each place that shows it
+/// Returns the first line of a backend's answer, cut, as text; `None` if it is empty. Bytes that are not UTF-8 become
+/// the characters of the same numbers, so no byte is lost. The text may have any character: each output that has it
 /// escapes it in its own way.
 pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
     /// A status line or a greeting is shorter, and an error of a database begins here.
@@ -215,10 +215,11 @@ pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
     Some(text.into()).filter(|_| !line.is_empty())
 }
 
-/// Whose fault a failed connect is.
+/// Returns the fault of a failed connect.
 ///
-/// Only what passes by itself and hits any address alike is our own ([`CheckFault::Local`]). A
-/// connect that this host's rules forbid is not: clients could not be brought there either.
+/// Only errors that end by themselves and concern any address alike are faults of this process
+/// ([`CheckFault::Local`]). A connect that the rules of this host forbid is not one: clients could not be connected
+/// either.
 pub(super) fn fault(error: &io::Error) -> CheckFault {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -233,7 +234,7 @@ pub(super) fn fault(error: &io::Error) -> CheckFault {
     }
 }
 
-/// The same for a connection that breaks later.
+/// Returns the fault of a connection that broke later.
 pub(super) fn broken(error: &io::Error) -> CheckFault {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => CheckFault::Closed,

@@ -1,7 +1,7 @@
-//! Where checks and agents ask: at an address, or at a host by its name.
+//! The endpoints of checks and agents: an address, or a host by its name.
 //!
-//! The name is followed as those of backends are, by [`Discovery`]; here its addresses are only read. Each attempt
-//! reads them again, so a change of the addresses is used by the next check.
+//! The name is followed as those of backends are, by [`Discovery`]; this module only reads its addresses. Each
+//! attempt reads them again, so the next check uses a change of the addresses.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,11 +14,12 @@ use crate::pool::Discovery;
 use crate::pool::pool_spec::Endpoint;
 use crate::sys::{Address, socket};
 
-/// How many addresses of a host one check tries. A host of checks has few; each further one takes its part of the
+/// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the
 /// time of the others.
 const MOST_TRIED: usize = 8;
 
-/// Where one backend is asked. Two are equal if they ask at one endpoint and follow its name by one task.
+/// The endpoint of the check or agent of one backend. Two are equal if they have the same endpoint and follow its
+/// name by the same task.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct CheckEndpoint {
     endpoint: Endpoint,
@@ -33,7 +34,7 @@ pub(in crate::pool) struct CheckConnection {
     pub(in crate::pool) address: Address,
 }
 
-/// Why there is no connection.
+/// The reason for which there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectFault {
     /// No address of the host name is known.
@@ -41,7 +42,7 @@ pub enum ConnectFault {
     NoAddress {
         /// The name as it is written.
         name: Arc<str>,
-        /// The reason in the words of the look-up.
+        /// The reason, as the look-up reported it.
         reason: Arc<str>,
     },
     /// The last address that was tried could not be connected.
@@ -50,7 +51,7 @@ pub enum ConnectFault {
 }
 
 impl CheckEndpoint {
-    /// An endpoint, with what is known of its name if it has one.
+    /// Creates an endpoint, with the addresses of its name if it has one.
     pub(in crate::pool) fn new(endpoint: Endpoint, host: Option<Arc<Discovery>>) -> Self {
         Self { endpoint, host }
     }

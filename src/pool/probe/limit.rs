@@ -1,5 +1,5 @@
-//! How many checks may be under way at once: each takes a descriptor, and ten thousand backends that all
-//! hang must not take them all.
+//! The limit of checks under way at once. Each check takes a descriptor, and the checks of ten thousand backends that
+//! do not answer must not take all of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +8,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::telemetry::Counter;
 
-/// The places for checks of the whole process. Shared by all checks; ends with the last.
+/// The slots for checks of the whole process. Shared by all checks; ends with the last.
 #[derive(Debug)]
 pub struct CheckLimit {
     pool_slots: Semaphore,
-    /// Places that are to go as soon as they are free, as the limit fell while they were in use.
+    /// Slots to remove as soon as they are free, because the limit fell while they were in use.
     surplus: AtomicUsize,
     limit: AtomicUsize,
     /// Checks that had to wait.
@@ -20,7 +20,7 @@ pub struct CheckLimit {
 }
 
 impl CheckLimit {
-    /// Lets `limit` checks be under way at once, and counts those that wait.
+    /// Creates a limit of `limit` checks at once, which counts delayed checks in `delayed`.
     pub fn new(limit: usize, delayed: Counter) -> Arc<Self> {
         let limit = bounded(limit);
         Arc::new(Self {
@@ -47,11 +47,11 @@ impl CheckLimit {
         }
     }
 
-    /// Waits for a place, in the order of asking; it is free again when the answer is dropped.
+    /// Waits for a slot, in the order of the calls. The slot is free again when the returned permit is dropped.
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, it has taken nothing.
+    /// May be dropped while it waits: no slot is lost.
     pub(in crate::pool) async fn enter(&self) -> SemaphorePermit<'_> {
         if let Ok(place) = self.pool_slots.try_acquire()
             && let Some(place) = self.keep(place)
@@ -67,7 +67,7 @@ impl CheckLimit {
         }
     }
 
-    /// The place, unless it is one too many.
+    /// Returns the slot, unless it is to be removed.
     fn keep<'a>(&self, place: SemaphorePermit<'a>) -> Option<SemaphorePermit<'a>> {
         let too_many =
             self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |surplus| surplus.checked_sub(1));
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// A place, if there is one at once.
+    /// Takes a slot, if one is free now.
     fn enter(limit: &CheckLimit) -> Option<SemaphorePermit<'_>> {
         match pin!(limit.enter()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(place) => Some(place),

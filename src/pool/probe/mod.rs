@@ -1,15 +1,15 @@
-//! Active checks: one task for each backend that asks it at intervals and sends what it heard.
+//! Active checks: one task for each backend checks it at intervals and sends the results.
 //!
-//! The tasks change nothing themselves; the receiver of the reports hands them to
-//! [`Pool::apply`](super::Pool::apply). They belong on the control runtime, where they delay no byte.
+//! The tasks change nothing themselves; the receiver of the reports passes them to
+//! [`Pool::apply`](super::Pool::apply). They run on the control runtime, where they delay no byte of a client.
 //!
-//! The first check of a backend comes at a random moment within the first interval, and each later
-//! interval is stretched or shortened by up to a tenth: a thousand backends, or ten nodes that were
-//! started together, do not knock all at once. Nor can more checks be under way at once than a
-//! [`CheckLimit`] allows. A `tcp` check opens a connection and closes it, without a byte, so what listens
-//! there sees a client that changed its mind; the other kinds have a [dialogue](crate::wire::dialogue).
+//! The first check of a backend comes at a random moment within the first interval, and each later interval is longer
+//! or shorter by up to a tenth. So the checks of a thousand backends, or of ten nodes that were started together, are
+//! spread over time. A [`CheckLimit`] bounds the checks under way at once. A `tcp` check opens a connection and
+//! closes it without a byte, so the backend sees a client that left at once; the other kinds have a
+//! [dialogue](crate::wire::dialogue).
 //!
-//! A backend in maintenance is not asked: it may be taken apart, and its state is not up to checks.
+//! A backend in maintenance is not checked: it may be switched off, and its state does not depend on checks.
 
 mod check;
 mod endpoint;
@@ -39,27 +39,27 @@ pub(super) use schedule::{Luck, Schedule};
 pub use tls::{CaFault, TlsClient, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};
 
-/// How one check of one backend ended.
+/// The result of one check of one backend.
 #[derive(Clone, Debug)]
 pub struct CheckReport {
     /// The name of the backend's pool.
     pub pool: Arc<str>,
     /// The backend as it was when its task was started; a reload may have replaced it since.
     pub backend: Arc<Backend>,
-    /// How it ended.
+    /// The result.
     pub found: CheckFinding,
-    /// How long it took, to the answer that decided.
+    /// The duration of the check, up to the answer that decided.
     pub took: Duration,
 }
 
-/// What one check found.
+/// The result of one check, with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CheckFinding {
-    /// How it ended.
+    /// The result.
     pub outcome: CheckOutcome,
-    /// The first words of an answer that did not do, cut; `None` if there were none.
+    /// The first words of an answer that was not accepted, cut; `None` if there were none.
     pub heard: Option<Arc<str>>,
-    /// The part of its time for which it listened whether more would come, after the answer that it needed.
+    /// The part of its duration for which it only waited for further bytes, after the answer that it needed.
     pub listened: Duration,
 }
 
@@ -74,16 +74,16 @@ impl From<CheckOutcome> for CheckFinding {
 pub struct Checks(Watches<HealthSpec>);
 
 impl Checks {
-    /// No checks yet.
+    /// Creates a set without checks.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Checks what `pool` holds now: starts what is missing and ends what is gone. A check of an
-    /// unchanged backend is left alone, so that frequent reloads do not push its next one away.
+    /// Checks the present backends of `pool`: starts missing tasks and ends those of removed backends. The task of an
+    /// unchanged backend goes on, so that frequent reloads do not delay its next check.
     ///
-    /// The reports go to `reports`; while it is full the checks wait, and they end when its receiver
-    /// is gone. `randomness` is any random number.
+    /// The results go to `reports`. While that channel is full the tasks wait, and they end when its receiver is
+    /// gone. `randomness` is any random number.
     ///
     /// # Panics
     ///
@@ -104,7 +104,7 @@ impl Checks {
     }
 }
 
-/// Checks a backend for ever, or until nobody hears the reports.
+/// Checks a backend until the receiver of the reports is gone.
 ///
 /// # Cancel safety
 ///
@@ -137,13 +137,13 @@ async fn run(watch: Watch<HealthSpec, CheckReport>) {
         if reports.send(report).await.is_err() {
             return;
         }
-        // From start to start; a check that took longer than the interval is followed at once.
+        // From start to start. A check that took longer than the interval is followed by the next at once.
         let interval = row.interval(&spec, outcome, backend.state());
         sleep_until(started + schedule.period(interval)).await;
     }
 }
 
-/// Equal results, one behind the other.
+/// A run of equal results.
 #[derive(Debug, Default)]
 struct ResultRun {
     passed: bool,
@@ -151,12 +151,12 @@ struct ResultRun {
 }
 
 impl ResultRun {
-    /// The interval behind a result. It is the fast one while more such results would change the state; a
-    /// backend that is down for another reason than its checks is checked at the usual pace.
+    /// Returns the interval after a result. It is the fast one while more such results would change the state. A
+    /// backend that is down for another reason than its checks is checked in the usual interval.
     fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: BackendState) -> Duration {
         let passed = match outcome {
             CheckOutcome::Passed => true,
-            // It says nothing of the backend.
+            // It says nothing about the backend.
             CheckOutcome::Failed(CheckFault::Local) => return spec.interval,
             CheckOutcome::Failed(_) => false,
         };
@@ -166,7 +166,7 @@ impl ResultRun {
             (true, true) if length < spec.rise => spec.fast_interval,
             (true, _) => spec.interval,
             (false, false) if length < spec.fall => spec.fast_interval,
-            // Down, or so as soon as this result is taken in.
+            // Down, or about to be as soon as this result is applied.
             (false, _) => spec.down_interval,
         }
     }

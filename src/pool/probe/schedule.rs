@@ -1,4 +1,4 @@
-//! When to check: how long to wait, with luck, so that many checks do not knock at once.
+//! The schedule of checks: random intervals, so that many checks do not run at the same moment.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use siphasher::sip::SipHasher24;
 /// An interval below this would be a busy loop against a backend that refuses at once.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Intervals are computed with below this, far from where adding to an `Instant` overflows.
+/// The upper bound of intervals in computations, far from the values for which adding to an `Instant` overflows.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The moments of one backend's checks.
+/// The times of one backend's checks.
 #[derive(Debug)]
 pub(in crate::pool) struct Schedule {
     randomness: Luck,
@@ -21,17 +21,17 @@ impl Schedule {
         Self { randomness }
     }
 
-    /// How long to wait for the first check: anything below one interval.
+    /// The wait before the first check: at random, shorter than one interval.
     pub(in crate::pool) fn first(&mut self, interval: Duration) -> Duration {
         bounded(interval).mul_f64(self.randomness.fraction())
     }
 
-    /// The time between the starts of two checks: the interval, give or take a tenth.
+    /// The time between the starts of two checks: the interval, longer or shorter by up to a tenth.
     pub(in crate::pool) fn period(&mut self, interval: Duration) -> Duration {
         bounded(interval).mul_f64(0.9 + 0.2 * self.randomness.fraction())
     }
 
-    /// Bytes for what must only look random.
+    /// Bytes for values that must only look random.
     pub(super) fn bytes(&mut self) -> [u8; 64] {
         let mut bytes = [0; 64];
         for chunk in bytes.chunks_exact_mut(8) {
@@ -45,7 +45,7 @@ fn bounded(interval: Duration) -> Duration {
     interval.clamp(SHORTEST, LONGEST)
 }
 
-/// A row of numbers that follows from its start: SipHash of a counter, keyed by that start.
+/// A sequence of numbers that is determined by its start: SipHash of a counter, keyed by that start.
 #[derive(Debug)]
 pub(in crate::pool) struct Luck {
     start: u64,

@@ -178,7 +178,7 @@ async fn a_backend_in_maintenance_is_not_asked() {
     while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
 }
 
-/// Lets go of everything that sends, and returns once the tasks are gone.
+/// Drops every sender of reports, and returns once the tasks have ended.
 async fn ended(
     checks: Checks,
     reports: mpsc::Sender<CheckReport>,
@@ -278,8 +278,8 @@ async fn checks_wait_for_a_place() {
     ended(checks, reports, received).await;
 }
 
-/// The results of checks as letters, `p`assed, `f`ailed, `l`ocal; lower case while the backend is up, upper
-/// case while it is down. The intervals behind them are `n`ormal, `f`ast or `d`own.
+/// The results of checks as letters, `p`assed, `f`ailed, `l`ocal; lower case while the backend is up, upper case
+/// while it is down. The intervals after them are `n`ormal, `f`ast or `d`own.
 fn check_intervals(results: &str, expected: &str) {
     let millis = Duration::from_millis;
     let spec = HealthSpec {
@@ -316,12 +316,12 @@ fn the_interval_follows_results_and_state() {
     check_intervals("FPPp", "dfnn");
     check_intervals("FPFPP", "dfdfn");
     check_intervals("lLfl", "nnfn");
-    // Down by another's word.
+    // Down for another reason than checks.
     check_intervals("ppPPP", "nnnnn");
     check_intervals("PPP", "fnn");
 }
 
-/// Checks a server that hears `expected` bytes, says `answer` and closes.
+/// Checks a server that reads `expected` bytes, sends `answer` and closes.
 async fn check_talk(script: Script, expected: usize, answer: &'static [u8], outcome: CheckOutcome) {
     let (listener, address) = listen();
     let server = thread::spawn(move || {
@@ -329,7 +329,7 @@ async fn check_talk(script: Script, expected: usize, answer: &'static [u8], outc
         let mut heard = vec![0; expected];
         stream.read_exact(&mut heard).unwrap();
         stream.write_all(answer).unwrap();
-        // What the client says behind the answer must not turn its end into a reset.
+        // Bytes that the client sends after the answer must not turn the server's close into a reset.
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         let _ = io::copy(&mut stream, &mut io::sink());
         heard
@@ -391,7 +391,7 @@ async fn what_was_heard_is_told_of_failures() {
         found.heard.map(|words| words.to_string())
     }
     assert_eq!(heard(b"421 too busy\r\n").await.as_deref(), Some("421 too busy"));
-    // It never says whether more lines come.
+    // The line has no end, so the greeting is not complete.
     assert_eq!(heard(b"220 hel").await.as_deref(), Some("220 hel"));
     assert_eq!(heard(b"220 hello\r\n").await, None);
 }

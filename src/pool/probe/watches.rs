@@ -1,4 +1,4 @@
-//! The tasks of one pool's backends: each new backend gets one, and it ends with the backend.
+//! The tasks of one pool's backends: each new backend gets a task, which ends with the backend.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use crate::pool::pool_spec::{CheckTargets, Endpoint};
 use crate::pool::{Backend, CheckNames, Pool};
 use crate::sys::Address;
 
-/// The tasks by their backends' names, and the spec `S` by which they ask. They end when it is dropped.
+/// The tasks by their backends' names, and the spec `S` of their queries. They end when this is dropped.
 #[derive(Debug)]
 pub(in crate::pool) struct Watches<S> {
     spec: Option<S>,
     tasks: HashMap<Arc<str>, CheckTask>,
 }
 
-/// What the task of one backend knows. It sends reports `R`.
+/// The inputs of the task of one backend. The task sends reports `R`.
 pub(in crate::pool) struct Watch<S, R> {
     pub(in crate::pool) backend: Arc<Backend>,
     pub(in crate::pool) asked: CheckEndpoint,
@@ -29,9 +29,9 @@ pub(in crate::pool) struct Watch<S, R> {
     pub(in crate::pool) schedule: Schedule,
 }
 
-/// What all tasks of a pool share.
+/// The inputs that all tasks of a pool share.
 pub(in crate::pool) struct Shared<'a, R> {
-    /// The host names at which they ask.
+    /// The host names of checks and agents.
     pub(in crate::pool) names: &'a CheckNames,
     pub(in crate::pool) limit: &'a Arc<CheckLimit>,
     pub(in crate::pool) reports: &'a mpsc::Sender<R>,
@@ -46,9 +46,9 @@ impl<S> Default for Watches<S> {
 }
 
 impl<S: Clone + PartialEq> Watches<S> {
-    /// Starts a task for each backend that is new or is asked elsewhere than before, and ends those of
-    /// backends that are gone; all of them end where the spec has changed. `endpoint_of` says where a backend
-    /// is asked; where it cannot say, which the configuration rules out, the backend itself is.
+    /// Starts a task for each backend that is new or has another endpoint than before, and ends the tasks of removed
+    /// backends. If the spec has changed, all tasks are replaced. `endpoint_of` returns the endpoint of a backend. If
+    /// it returns `None`, which the configuration rules out, the endpoint is the backend itself.
     ///
     /// # Panics
     ///
@@ -99,14 +99,14 @@ impl<S: Clone + PartialEq> Watches<S> {
         self.tasks.get(name).map(|task| task.handle.id())
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()
     }
 }
 
-/// One backend's task, ended on drop.
+/// The task of one backend, ended on drop.
 #[derive(Debug)]
 struct CheckTask {
     backend: Arc<Backend>,

@@ -1,18 +1,19 @@
-//! Those who wait for a place at a pool's backends, in the order in which they came, over all workers.
+//! The queue of a pool: connections that wait for room at its backends, in the order of their arrival, over all
+//! workers.
 //!
-//! A [`Queue`] knows neither backends nor places: who waits brings an attempt to get one, and the queue says
-//! whose turn it is to make it. A backend that gives a place back reports that ([`Queue::freed`]), and so does
-//! whoever changes what can be had in another way ([`Queue::changed`]).
+//! A [`Queue`] has no reference to backends. A waiter brings an attempt to get a slot at a backend, and the queue
+//! decides whose turn it is. A backend reports each slot that it gets back ([`Queue::freed`]). Other changes that may
+//! let a waiter succeed are reported too ([`Queue::changed`]).
 //!
 //! # No wake-up is lost
 //!
-//! Attempts of those who wait are made under the queue's lock, and a place is given back before it is reported.
-//! So a place that an attempt did not see is reported after it, to a queue that knows who made it. A report
-//! calls the first who may succeed; if that one is dropped, or succeeds and more may be there, the next is
-//! called in its stead. Nobody new makes an attempt before those who wait.
+//! Waiters make their attempts under the queue's lock, and a slot is returned before it is reported. So a slot that
+//! an attempt did not see is reported after the attempt, to a queue that has recorded it. A report calls the first
+//! waiter that may succeed. If that waiter is dropped, or succeeds and more slots may be free, the next waiter is
+//! called. A new connection makes no attempt before the waiters.
 //!
-//! The lock is held for one attempt: a pick. Connections that find a place at once never take it, and giving a
-//! place back takes it only while somebody waits.
+//! The lock is held for one attempt: a pick. A connection that gets a slot at once never takes the lock, and the
+//! return of a slot takes it only while there are waiters.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -21,86 +22,87 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// What came of an attempt to get a place.
+/// The result of an attempt to get a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueueAttempt<T> {
-    /// A place.
+    /// A slot.
     Took(T),
-    /// There is none now.
+    /// No slot is free now.
     Full,
-    /// There is nothing left to wait for.
+    /// No backend is left to wait for.
     Gone,
 }
 
-/// Whether one who waits can use any place that the others can.
+/// The slots that a waiter can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaiterNeeds {
-    /// Any place will do; whoever fails here fails for all of these.
+    /// Any slot. If one of these waiters fails, all of them do.
     Any,
-    /// Some places will not do: those at backends that were tried already.
+    /// Not the slots of backends that the connection has tried already.
     Some,
 }
 
-/// The queue of a pool. Shared by its backends, by those who wait and by the pool's later selves; it ends with
-/// the last of them.
+/// The queue of a pool. Shared by its backends, by the waiters and by the pools of later snapshots; it ends with the
+/// last of them.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// How many wait: what is read without the lock.
+    /// The number of waiters, readable without the lock.
     waiting: AtomicUsize,
-    /// How many of them can take any place.
+    /// The number of waiters that can use any slot.
     for_any: AtomicUsize,
-    /// A lock because any worker may come. Those who hold it make at most one attempt.
+    /// A lock because any worker may use the queue. A holder of the lock makes at most one attempt.
     list: Mutex<WaiterList>,
 }
 
-/// Those who wait.
+/// The waiters.
 #[derive(Debug, Default)]
 struct WaiterList {
-    /// By the numbers that they drew when they came.
+    /// By number, in the order of arrival.
     waiters: BTreeMap<u64, Waiter>,
     next: u64,
-    /// How many of them can take any.
+    /// The number of waiters that can use any slot.
     for_any: usize,
-    /// How often something was reported.
+    /// The number of reports so far.
     news: u64,
-    /// Places given back that will do for those who can take any and that none of them took yet; perhaps too
-    /// many, never too few.
+    /// Returned slots that a waiter for any slot may use and that none of them took yet; perhaps too many, never too
+    /// few.
     freed: usize,
-    /// Whether there may be places that nobody reported one by one.
+    /// True if slots may be free that were not reported one by one.
     plenty: bool,
-    /// How many are called and have not made their attempt.
+    /// The number of waiters that are called and have not made their attempt.
     called: usize,
 }
 
 #[derive(Debug)]
 struct Waiter {
     waker: Option<Waker>,
-    /// Whether it is its turn to make an attempt.
+    /// True if it is its turn to make an attempt.
     is_called: bool,
     needs: WaiterNeeds,
-    /// What had been reported when it last tried in vain.
+    /// The number of reports at its last attempt that failed.
     tried_at: Option<u64>,
 }
 
 impl Queue {
-    /// How many wait now.
+    /// The number of waiters now.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
     }
 
-    /// Whether somebody waits who comes before anybody new. Those do not whom what is free may not help.
+    /// Returns true if new connections come after a waiter. A waiter that may be unable to use a free slot does not
+    /// count.
     pub(super) fn is_before_newcomers(&self) -> bool {
         self.for_any.load(Ordering::SeqCst) > 0
     }
 
-    /// A turn behind all others, if fewer than `length` wait.
+    /// Adds a waiter after all others, if fewer than `length` wait.
     pub(super) fn join(&self, needs: WaiterNeeds, length: usize) -> Option<WaiterTurn<'_>> {
         let mut list = self.lock();
         if list.waiters.len() >= length {
             return None;
         }
         if list.waiters.is_empty() {
-            // What was free before it came was reported to nobody.
+            // Slots that were free before it arrived were not reported.
             *list = WaiterList { next: list.next, news: list.news, plenty: true, ..WaiterList::default() };
         }
         let number = list.next;
@@ -111,7 +113,7 @@ impl Queue {
         Some(WaiterTurn { queue: self, number })
     }
 
-    /// A place was given back, and that can be seen.
+    /// Reports a slot that was returned and is visible to attempts.
     pub(super) fn freed(&self) {
         if self.waiting() > 0 {
             let mut list = self.lock();
@@ -121,7 +123,8 @@ impl Queue {
         }
     }
 
-    /// There may be more places than before, or reasons not to wait any longer, and that can be seen.
+    /// Reports that there may be more slots than before, or no reason to wait any longer. The change must be visible
+    /// to attempts.
     pub(super) fn changed(&self) {
         if self.waiting() > 0 {
             let mut list = self.lock();
@@ -136,7 +139,7 @@ impl Queue {
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls whose turn it is, and lets go of the lock.
+    /// Calls the waiters whose turn it is, and releases the lock.
     fn call(&self, mut list: MutexGuard<'_, WaiterList>) {
         self.waiting.store(list.waiters.len(), Ordering::SeqCst);
         self.for_any.store(list.for_any, Ordering::SeqCst);
@@ -148,15 +151,15 @@ impl Queue {
 }
 
 impl WaiterList {
-    /// Calls the next whose turn it is, if it is anybody's.
+    /// Calls the next waiter whose turn it is, if there is one.
     fn call_next(&mut self) -> Option<Option<Waker>> {
         let wanted = if self.plenty { self.freed.max(1) } else { self.freed };
         let news = self.news;
         let next = if self.called < wanted {
             self.waiters.values_mut().find(|place| place.may_succeed(news))
         } else if self.called == 0 {
-            // No place will do for those who can take any. One of the others may still have a use for what
-            // is left: it has tried all that they can take, and is offered what they were not.
+            // No slot is free for waiters that can use any. A waiter of the other kind may still use a free slot: it
+            // has tried all the backends that they may take, so it may take others, such as backups.
             let is_other = |place: &&mut Waiter| place.needs == WaiterNeeds::Some && place.may_succeed(news);
             self.waiters.values_mut().find(is_other)
         } else {
@@ -168,7 +171,7 @@ impl WaiterList {
         Some(place.waker.take())
     }
 
-    /// Takes one out; false if it has left before.
+    /// Removes a waiter. Returns false if it was removed before.
     fn remove(&mut self, number: u64) -> bool {
         let Some(place) = self.waiters.remove(&number) else { return false };
         self.called -= usize::from(place.is_called);
@@ -183,7 +186,7 @@ impl Waiter {
     }
 }
 
-/// A turn that will come. Dropped, it is given up, and a place that was meant for it goes to the next.
+/// The turn of a waiter. A dropped turn is given up, and a slot that was meant for it goes to the next waiter.
 #[derive(Debug)]
 pub(super) struct WaiterTurn<'a> {
     queue: &'a Queue,
@@ -191,14 +194,14 @@ pub(super) struct WaiterTurn<'a> {
 }
 
 impl WaiterTurn<'_> {
-    /// Waits until an attempt takes a place, or there is nothing left to wait for: then `None`.
+    /// Waits until an attempt takes a slot. Returns `None` if no backend is left to wait for.
     ///
-    /// `attempt` is made under the queue's lock, first at once if nobody else waits: it must neither block nor
-    /// give a place back.
+    /// `attempt` is made under the queue's lock, at once if there are no other waiters: it must neither block nor
+    /// return a slot.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any moment: no place is lost.
+    /// May be dropped at any moment: no slot is lost.
     pub(super) async fn come<T>(self, mut attempt: impl FnMut() -> QueueAttempt<T>) -> Option<T> {
         poll_fn(|cx| self.poll(cx, &mut attempt)).await
     }
@@ -218,7 +221,8 @@ impl WaiterTurn<'_> {
             }
             return Poll::Pending;
         }
-        // Who gives a place back looks for those who wait behind it; who waits looks for a place behind this.
+        // The thread that returns a slot reads the number of waiters after that. A waiter is counted before it reads
+        // the slots. With this fence, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         let result = match attempt() {
             QueueAttempt::Full => {
@@ -233,7 +237,7 @@ impl WaiterTurn<'_> {
                 return Poll::Pending;
             }
             QueueAttempt::Took(taken) => {
-                // Of the others nobody knows if it was one of those that are counted.
+                // For the other kind, it is not known if the slot was one of those counted.
                 if place.needs == WaiterNeeds::Any {
                     list.freed = list.freed.saturating_sub(1);
                 }

@@ -11,18 +11,18 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Two primaries and a backup with places, and the queue before them.
+/// Two primaries and a backup with slots, and the queue before them.
 #[derive(Default)]
 struct World {
     queue: Queue,
     free: [Cell<usize>; 3],
-    /// Whether there is nothing left to wait for.
+    /// True if no backend is left to wait for.
     is_gone: Cell<bool>,
-    /// Those served, by their numbers, in order.
+    /// The clients served, by their numbers, in order.
     served: RefCell<Vec<usize>>,
 }
 
-/// The backends that are of use to a client, which tried no primary, one of them, or (2) both.
+/// The backends that a client can use, which tried no primary, one of them, or (2) both.
 fn of_use(tried: Option<usize>) -> &'static [usize] {
     match tried {
         None => &[0, 1],
@@ -65,7 +65,7 @@ impl Wake for Woken {
     }
 }
 
-/// One who waits, and whether it was woken since it was last polled.
+/// A waiter, and if it was woken since it was last polled.
 struct Client<'a> {
     who: usize,
     tried: Option<usize>,
@@ -74,7 +74,7 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Polls it if it was woken; what it got, if its wait is over.
+    /// Polls the client if it was woken. Returns its result if its wait is over.
     fn poll(&mut self) -> Option<Option<usize>> {
         if !self.woken.0.swap(false, Ordering::Relaxed) {
             return None;
@@ -87,7 +87,7 @@ impl Client<'_> {
     }
 }
 
-/// Polls those who were woken until nobody is; what was got, in order.
+/// Polls the woken clients until none is woken; returns the results in order.
 fn settle(clients: &mut Vec<Client<'_>>) -> Vec<Option<usize>> {
     let mut got = Vec::new();
     while clients.iter().any(|client| client.woken.0.load(Ordering::Relaxed)) {
@@ -100,7 +100,7 @@ fn settle(clients: &mut Vec<Client<'_>>) -> Vec<Option<usize>> {
     got
 }
 
-/// Whether somebody waits though a place is free that would do.
+/// Returns true if a client waits though a usable slot is free.
 fn is_stuck(world: &World, clients: &[Client<'_>]) -> bool {
     let is_free = |at: &usize| world.free[*at].get() > 0;
     clients.iter().any(|client| of_use(client.tried).iter().any(is_free))
@@ -162,7 +162,7 @@ fn who_leaves_when_called_passes_its_place_on() {
     clients.remove(0);
     assert_eq!(settle(&mut clients), [Some(0)]);
     assert_eq!((*world.served.borrow()).as_slice(), [1]);
-    // One that was not called leaves nothing.
+    // A client that was not called leaves no trace.
     clients.remove(0);
     assert_eq!(world.queue.waiting(), 0);
 }
@@ -201,12 +201,12 @@ fn many_places_at_once_are_found_by_all() {
     assert_eq!((settle(&mut clients), world.queue.waiting()), (vec![None, None], 0));
 }
 
-/// What happens in a random story.
+/// A step of a random sequence.
 #[derive(Clone, Debug)]
 enum Step {
     Join(Option<usize>),
     Release(usize),
-    /// More places than before, reported at once.
+    /// More slots than before, reported at once.
     Grow(usize, usize),
     Leave(prop::sample::Index),
     Poll(prop::sample::Index),
@@ -228,7 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// Whoever joins, leaves or is polled when: once all is quiet nobody waits for a place that is there.
+    /// In any order of joins, leaves and polls: once no client is woken, none waits for a slot that is free.
     #[test]
     fn no_place_is_lost(steps in prop::collection::vec(step(), 0..60)) {
         let world = World::default();
@@ -260,7 +260,7 @@ proptest! {
         }
         settle(&mut clients);
         prop_assert!(!is_stuck(&world, &clients));
-        // And what is given back then is had by those who are left.
+        // The remaining clients get the slots that are returned then.
         let left = clients.len();
         for at in [0, 1, 2].repeat(left) {
             world.release(at);
@@ -271,7 +271,8 @@ proptest! {
         prop_assert_eq!(world.queue.waiting(), 0);
     }
 
-    /// With places that do for all, and everybody polled as soon as woken, the order is that of coming.
+    /// If all clients can use any slot and are polled as soon as they are woken, they are served in the order of
+    /// arrival.
     #[test]
     fn the_order_is_kept(steps in prop::collection::vec(0..4_u8, 0..60), leave in any::<prop::sample::Index>()) {
         let world = World::default();
@@ -302,7 +303,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Runs a future on this thread, for as long as it takes or for so many polls.
+/// Runs a future on this thread, until it is ready or for so many polls.
 fn block_on<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut future = std::pin::pin!(future);
@@ -313,14 +314,14 @@ fn block_on<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
         if poll < polls {
             let began = Instant::now();
             thread::park_timeout(Duration::from_secs(20));
-            assert!(began.elapsed() < Duration::from_secs(19), "nobody woke who waits");
+            assert!(began.elapsed() < Duration::from_secs(19), "no waiter was woken");
         }
     }
     None
 }
 
-/// Threads take places, give them back and now and then leave while they wait. A place that is lost leaves
-/// somebody waiting for ever.
+/// Threads take slots, return them and now and then leave while they wait. A lost slot leaves a thread waiting for
+/// ever.
 #[test]
 fn threads_lose_no_place() {
     const PLACES: usize = 2;

@@ -1,17 +1,17 @@
-//! The tiers of a living pool: which backends come first, and how keys spread over them now.
+//! The tiers of a pool in use: their order, and the spread of keys over them.
 //!
-//! Primaries form tiers by zone: the own one, those listed in their order, and all others together. Backups form
-//! tiers in the same way, and are used only while no primary is up, or for a client that found each of those that
-//! are up dead. A primary that is full is waited for: it may be that backups must not be written to. Each tier has
-//! a balancer of its own, so what happens in one moves no key within another. The rule of spilling over is in
+//! Primaries form tiers by zone: the own zone, the listed zones in their order, and all others together. Backups form
+//! tiers in the same way. They are used only while no primary is up, or for a client that failed at each primary that
+//! is up. A full primary is waited for, because writes to backups may be forbidden. Each tier has its own balancer,
+//! so a change in one tier moves no key within another. The rule for the overflow from one tier to the next is in
 //! [`crate::balance::tiers`].
 //!
-//! Below the panic threshold health says more about its checks than about the backends, and is disregarded:
-//! all backends of the kind in use are used, by weight, whatever their zone. The kind in use is the primaries
-//! while one of them is up, else the backups while one of them is, else both, the primaries first. What the
-//! operator or an agent has taken away neither counts nor is used.
+//! Below the panic threshold, the failures of checks point to the checks and not to the backends. Picks then ignore
+//! health (panic mode): all backends of the kind in use are used, by weight, in any zone. The kind in use is the
+//! primaries while one of them is up, else the backups while one of them is up, else both, the primaries first.
+//! Backends that the operator or an agent has taken out neither count nor are used.
 //!
-//! What is up is looked at when some backend has changed its state, not at each pick.
+//! The states of the backends are read after a change of any backend's state, not at each pick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use super::{BackendSpec, TierSpec};
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
-/// The name of the tier of all zones that are in no list. No zone can have it.
+/// The name of the tier of all zones that are in no list. No zone can have this name.
 const OTHERS: &str = "*";
 
 /// The tiers of a pool: primaries first, each kind in order of preference.
 #[derive(Debug)]
 pub(super) struct Tiers {
     list: Box<[Tier]>,
-    /// How many of them are of primaries.
+    /// The number of tiers of primaries.
     primaries: usize,
     panic_threshold: Option<u8>,
     known: ArcSwap<TierHealth>,
@@ -42,71 +42,71 @@ pub(super) struct Tiers {
 #[derive(Debug)]
 pub(super) struct Tier {
     plan: TierPlan,
-    /// Picks a place in the plan's members. Shared with the pool of the snapshot before where members, weights
-    /// and key are equal: a table costs milliseconds, and round robin goes on where it was instead of sending
-    /// the first connections after each reload to one backend.
+    /// Picks a position in the plan's members. Shared with the pool of the previous snapshot if members, weights and
+    /// key are equal: a table costs milliseconds to build, and round robin continues from its position, so that not
+    /// every reload sends its first connections to one backend.
     pub(super) balancer: Arc<Balancer>,
 }
 
-/// Which backends form a tier.
+/// The backends of a tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TierPlan {
     /// The zone, or [`OTHERS`].
     name: Arc<str>,
     is_backup: bool,
-    /// By their positions in the pool, in written order.
+    /// By their positions in the pool, in the order of the spec.
     pub(super) members: Box<[usize]>,
 }
 
-/// What is remembered of panic. Shared with the pools of earlier and later snapshots.
+/// The state of panic mode. Shared with the pools of earlier and later snapshots.
 #[derive(Debug, Default)]
 pub(super) struct PanicState {
-    /// Whether the log says that there is.
+    /// True if the log says that panic mode is on.
     is_told: AtomicBool,
-    /// Backends picked in panic.
+    /// The number of backends picked in panic mode.
     picks: AtomicU64,
 }
 
-/// What was found when the backends were last looked at.
+/// The health of the tiers when the backends were last read.
 #[derive(Debug)]
 pub(super) struct TierHealth {
-    /// [`backend::changes`] before that.
+    /// The value of [`backend::changes`] before that.
     changes: u64,
     capacities: Box<[Capacity]>,
     primaries: KindHealth,
     backups: KindHealth,
 }
 
-/// What was found of the primaries, or of the backups.
+/// The health of the primaries, or of the backups.
 #[derive(Debug)]
 struct KindHealth {
-    /// Over the tiers of this kind; `None` if they are of no use.
+    /// Over the tiers of this kind; `None` if none of them is of use.
     spread: Option<TierSpread>,
-    /// The weight that is up, and that nobody has taken away on purpose.
+    /// The weight that is up, without backends that the operator or an agent has taken out.
     up: u64,
     wanted: u64,
     is_in_use: bool,
     is_panic: bool,
 }
 
-/// The tiers of one kind in the order in which a connection asks them.
+/// The order in which a connection tries the tiers of one kind.
 pub(super) struct TierOrder<'a> {
     tiers: &'a [Tier],
     first: usize,
-    /// Whether health is disregarded.
+    /// True if health is ignored.
     pub(super) is_panic: bool,
 }
 
-/// What can be seen of a tier.
+/// The state of a tier, for the status and the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TierView {
-    /// The zone; `*` are all that are neither the node's own nor listed.
+    /// The zone; `*` is all zones that are neither the node's own nor listed.
     pub name: Arc<str>,
-    /// Whether its backends are backups.
+    /// True if its backends are backups.
     pub is_backup: bool,
     /// The weight of its backends that are up, and of all.
     pub capacity: Capacity,
-    /// The part of the pool's new connections that it is to get now, 0 to 1.
+    /// The part of the pool's new connections that it gets now, 0 to 1.
     pub share: f64,
 }
 
@@ -141,14 +141,14 @@ impl Tier {
         }
     }
 
-    /// Its backends by their positions in the pool; the balancer answers with a place among these.
+    /// Its backends by their positions in the pool; the balancer returns an index into these.
     pub(super) fn members(&self) -> &[usize] {
         &self.plan.members
     }
 }
 
 impl Tiers {
-    /// The living tiers, which know nothing of their backends yet.
+    /// Creates the tiers, with the health of their backends not yet read.
     pub(super) fn new(list: Vec<Tier>, panic_threshold: Option<u8>, panic: Arc<PanicState>) -> Self {
         let primaries = list.iter().filter(|tier| !tier.plan.is_backup).count();
         let known = ArcSwap::from_pointee(TierHealth::nothing());
@@ -165,7 +165,7 @@ impl Tiers {
         std::mem::take(&mut self.list)
     }
 
-    /// The only tier, where there is nothing to decide.
+    /// The only tier, if there is nothing to decide.
     pub(super) fn only(&self) -> Option<&Tier> {
         match &*self.list {
             [only] if self.panic_threshold.is_none() => Some(only),
@@ -173,12 +173,12 @@ impl Tiers {
         }
     }
 
-    /// What later tiers of the same pool remember.
+    /// The state of panic mode, which later tiers of the same pool share.
     pub(super) fn panic(&self) -> &Arc<PanicState> {
         &self.panic
     }
 
-    /// What holds of the pool's `backends` now. The log is told when panic begins or ends.
+    /// The health of the tiers for the pool's `backends` now. Logs the beginning and the end of panic mode.
     pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<TierHealth>> {
         let known = self.known.load();
         if known.changes == backend::changes() {
@@ -191,7 +191,7 @@ impl Tiers {
     }
 
     fn look(&self, backends: &[Arc<Backend>]) -> TierHealth {
-        // Before the backends: what changes from here on is seen by the next look.
+        // Before the backends: a change from here on causes another read.
         let changes = backend::changes();
         let weigh = |tiers: &[Tier], counts: fn(&Backend) -> bool| {
             let members = tiers.iter().flat_map(Tier::members).map(|&at| &*backends[at]);
@@ -204,7 +204,7 @@ impl Tiers {
         let capacities: Box<[Capacity]> = self.list.iter().map(capacity).collect();
         let (primaries, backups) = capacities.split_at(self.primaries);
         let [any_primary, any_backup] = [primaries, backups].map(|kind| kind.iter().any(|tier| tier.up > 0));
-        // What the operator or an agent has taken away is no sign of checks that fail.
+        // The operator or an agent has taken these out: that is no sign of failing checks.
         let (first, later) = self.list.split_at(self.primaries);
         let [wanted_first, wanted_later] = [first, later].map(|kind| weigh(kind, Backend::is_wanted));
         let primaries = self.find(primaries, wanted_first, any_primary || !any_backup);
@@ -212,7 +212,7 @@ impl Tiers {
         TierHealth { changes, capacities, primaries, backups }
     }
 
-    /// What holds for the tiers of one kind, of which so much weight is wanted.
+    /// Computes the health of the tiers of one kind; `wanted` is the weight of their backends that are in use.
     fn find(&self, tiers: &[Capacity], wanted: u64, is_in_use: bool) -> KindHealth {
         let up: u64 = tiers.iter().map(|tier| tier.up).sum();
         let is_below = |percent: u8| up * 100 < wanted * u64::from(percent);
@@ -221,8 +221,8 @@ impl Tiers {
         KindHealth { spread, up, wanted, is_in_use, is_panic }
     }
 
-    /// How a connection with this key asks the tiers of the primaries, and how then those of the backups; `None`
-    /// where these are of no use. `owner` is what is known of the key's owner in a tier.
+    /// The order in which a connection with this key tries the tiers of the primaries, and then that of the backups;
+    /// `None` for a kind that is of no use. `owner` returns the state of the key's owner in a tier.
     pub(super) fn courses<'a>(
         &'a self,
         known: &TierHealth,
@@ -237,17 +237,17 @@ impl Tiers {
         })
     }
 
-    /// Counts a backend that was picked in panic.
+    /// Counts a backend that was picked in panic mode.
     pub(super) fn picked_in_panic(&self) {
         self.panic.picks.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Backends picked in panic.
+    /// The number of backends picked in panic mode.
     pub(super) fn panic_picks(&self) -> u64 {
         self.panic.picks.load(Ordering::Relaxed)
     }
 
-    /// What can be seen of each tier.
+    /// The state of each tier.
     pub(super) fn views(&self, known: &TierHealth) -> Vec<TierView> {
         let [of_primaries, of_backups] = [&known.primaries, &known.backups]
             .map(|found| found.spread.as_ref().map_or(&[][..], TierSpread::shares));
@@ -270,13 +270,13 @@ impl Tiers {
 }
 
 impl TierHealth {
-    /// No number of changes is this high, so that it holds for nobody.
+    /// A health that is never up to date, because the number of changes never gets so high.
     fn nothing() -> Self {
         let nothing = || KindHealth { spread: None, up: 0, wanted: 0, is_in_use: false, is_panic: false };
         Self { changes: u64::MAX, capacities: Box::default(), primaries: nothing(), backups: nothing() }
     }
 
-    /// Whether health is disregarded.
+    /// Returns true if health is ignored.
     pub(super) fn is_panic(&self) -> bool {
         self.primaries.is_panic || self.backups.is_panic
     }
@@ -291,15 +291,15 @@ impl PanicState {
         let decisive = if known.primaries.is_in_use { &known.primaries } else { &known.backups };
         let &KindHealth { up, wanted, .. } = decisive;
         if is_panic {
-            tracing::warn!(%pool, up, wanted, "panic begins: too little weight is up, health is disregarded");
+            tracing::warn!(%pool, up, wanted, "panic mode begins: too little weight is up, picks ignore health");
         } else {
-            tracing::info!(%pool, up, wanted, "panic ends: health counts again");
+            tracing::info!(%pool, up, wanted, "panic mode ends: picks follow health again");
         }
     }
 }
 
 impl<'a> TierOrder<'a> {
-    /// The tiers in the order in which they are to be asked.
+    /// The tiers in the order in which they are tried.
     pub(super) fn tiers(&self) -> impl Iterator<Item = &'a Tier> + use<'a> {
         let (before, from_first) = self.tiers.split_at(self.first);
         let (first, after) = from_first.split_at(1);

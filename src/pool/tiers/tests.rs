@@ -13,7 +13,7 @@ use crate::pool::{
 };
 use crate::wire::agent::AgentDirective;
 
-/// Backends written as `name@zone`, with `!` behind backups and `*n` behind those of another weight.
+/// Backends written as `name@zone`, with `!` after backups and `*n` after those of another weight.
 fn backends(text: &str) -> Vec<BackendSpec> {
     text.split_whitespace()
         .enumerate()
@@ -31,7 +31,7 @@ fn backends(text: &str) -> Vec<BackendSpec> {
         .collect()
 }
 
-/// A pool of a node that stands in zone `a` and prefers `b` then.
+/// A pool of a node in zone `a` that prefers zone `b` next.
 fn spec(text: &str) -> PoolSpec {
     PoolSpec {
         hash_key: [7; 16],
@@ -109,7 +109,7 @@ fn the_own_zone_comes_first() {
 fn what_the_own_zone_cannot_bear_spills_over() {
     check("one@a two@b", "one", "two100");
     check("one@a two@b three@c", "one two", "three100");
-    // Half of it bears seven tenths.
+    // Half of the weight carries seven tenths of the load.
     check("one@a two@a three@b", "one", "three30 two70");
     check("one@a*3 two@a three@b", "two", "one100");
     check("one@a two@a three@b four@b five@c", "one three", "four30 two70");
@@ -209,7 +209,7 @@ fn panic_is_of_the_kind_in_use() {
     check_panic("one two three!", 60, "one two three", "panic: one50 two50");
 }
 
-/// They were taken away on purpose, which says nothing against the checks.
+/// The operator took these backends out, which says nothing against the checks.
 #[test]
 fn who_is_drained_is_not_missed() {
     let mut spec = spec("one two three");
@@ -283,7 +283,7 @@ fn tables_of_tiers_that_stay_are_kept() {
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A pool of two with room for two connections each, and three in the queue.
+/// A pool of two backends with room for two connections each, and three in the queue.
 fn limited() -> PoolSpec {
     let mut spec = spec("one two");
     spec.queue = Some(QueueSpec { length: 3, timeout: TIMEOUT });
@@ -340,7 +340,7 @@ fn a_lease_given_back_goes_to_who_waits() {
     assert!(turns[1..].iter_mut().all(|turn| poll(turn).is_pending()));
     assert_eq!(pool.waiting(), 2);
     drop(lease);
-    // It is called, and leaves.
+    // The waiter is called, and leaves.
     drop(turns.remove(1));
     assert!(matches!(poll(&mut turns[1]), Poll::Ready(Ok(_))));
     assert_eq!((pool.waiting(), leases.len()), (0, 3));
@@ -371,7 +371,7 @@ fn who_waits_hears_of_every_change() {
     let mut turn = Box::pin(next.wait(None, None, &[]).unwrap());
     assert!(poll(&mut turn).is_pending());
     take_down(&next, "one two");
-    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::Nobody))), "nobody is left");
+    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::Nobody))), "no backend is left");
     drop(leases);
 }
 
@@ -417,7 +417,7 @@ fn who_waits_gets_nothing_of_what_is_gone() {
     assert_eq!(next.backends()[0].active(), 1);
 }
 
-/// Its old connections report to those who wait now, and count for the limit of now.
+/// Connections to the old backend report to the present waiters, and count for the present limit.
 #[test]
 fn what_comes_back_is_limited_as_it_is_now() {
     let mut spec = PoolSpec { backends: backends("one"), ..limited() };

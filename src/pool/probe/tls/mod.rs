@@ -1,8 +1,9 @@
-//! TLS of checks, as a client: the only file that names the TLS library.
+//! TLS of checks, as a client: the only file that uses the TLS library.
 //!
 //! It serves the checks on the control thread. No client's bytes come here: the data path passes TLS on as it is.
-//! There is no key and no certificate of ours, and no session is resumed. A certificate is judged only where the
-//! operator names whose certificates are accepted; a check asks whether a server works, and has no secret to lose.
+//! There is no key and no certificate of ours, and no session is resumed. A certificate is verified only if the
+//! operator configures whose certificates are accepted: a check finds out if a server works, and has no secret to
+//! lose.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -30,7 +31,7 @@ use crate::pool::{CheckFailure, CheckFault};
 /// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
 const CHUNK: usize = 4096;
 
-/// Bytes that the server sent first and that are shown if they are no TLS.
+/// The number of bytes of the server that are shown if they are not TLS.
 const SHOWN: usize = 128;
 
 /// A connection of a check with TLS on it.
@@ -40,7 +41,7 @@ pub(super) struct TlsSession {
     chunk: Box<[u8]>,
     /// The part of the chunk that was read and that the session has not yet taken.
     unread: Range<usize>,
-    /// What is to be sent, and how much of that is sent.
+    /// The bytes to be sent, and the number of them that are sent.
     unsent: Vec<u8>,
     sent: usize,
     first: Vec<u8>,
@@ -48,7 +49,7 @@ pub(super) struct TlsSession {
 }
 
 impl TlsSession {
-    /// Shakes hands with the server at `endpoint`.
+    /// Makes the TLS handshake with the server at `endpoint`.
     ///
     /// # Cancel safety
     ///
@@ -80,7 +81,7 @@ impl TlsSession {
                 tls.add(count);
             }
             if tls.take_in().is_err() {
-                // The alert, which nothing waits for.
+                // The alert; no code waits for the result.
                 let _ = tls.flush().await;
                 return Err(tls.failure.take().unwrap_or(CheckFault::Other.into()));
             }
@@ -89,25 +90,25 @@ impl TlsSession {
         Ok(tls)
     }
 
-    /// Why the server's bytes were refused, if they were.
+    /// The reason for which the server's bytes were refused, if they were.
     pub(super) fn failure(self) -> Option<CheckFailure> {
         self.failure
     }
 
-    /// Notes that the chunk has `count` bytes that the session is to take. It has taken all before.
+    /// Notes that the chunk has `count` new bytes for the session, which has taken all earlier ones.
     fn add(&mut self, count: usize) {
         self.unread = 0..count;
         let missing = SHOWN.saturating_sub(self.first.len());
         self.first.extend_from_slice(&self.chunk[..count.min(missing)]);
     }
 
-    /// Has the session take what was read, up to the first plaintext: the session has room for one record of that. The
-    /// rest is for when the plaintext is read.
+    /// Passes the read bytes to the session, up to the first plaintext, because the session has room for one record
+    /// of plaintext. The rest follows when the plaintext is read.
     fn take_in(&mut self) -> io::Result<()> {
         while !self.unread.is_empty() {
             let count = self.session.read_tls(&mut &self.chunk[self.unread.clone()])?;
             if count == 0 {
-                // The server has ended TLS. No byte behind the end is ever taken.
+                // The server has ended TLS. No byte after the end is ever taken.
                 self.unread = 0..0;
                 break;
             }
@@ -124,10 +125,10 @@ impl TlsSession {
         Ok(())
     }
 
-    /// Why the session does not take the server's bytes.
+    /// The failure for an error of the session about the server's bytes.
     fn refused(&self, error: &rustls::Error) -> CheckFailure {
         match error {
-            // No TLS at all: the first words say more.
+            // No TLS at all: the first words help more.
             rustls::Error::InvalidMessage(_) => {
                 CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
             }
@@ -135,7 +136,7 @@ impl TlsSession {
         }
     }
 
-    /// Encrypts what was written, for [`TlsSession::poll_send`].
+    /// Encrypts the written bytes, for [`TlsSession::poll_send`].
     fn collect(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
             self.session.write_tls(&mut self.unsent)?;
@@ -184,7 +185,7 @@ impl AsyncRead for TlsSession {
             ready!(Pin::new(&mut tls.stream).poll_read(context, &mut read))?;
             let count = read.filled().len();
             if count == 0 {
-                // Without the end of TLS, which many servers leave out.
+                // The server closed without the end of TLS, as many servers do.
                 return Poll::Ready(Ok(()));
             }
             tls.add(count);
@@ -198,7 +199,7 @@ impl AsyncWrite for TlsSession {
         ready!(tls.poll_send(context))?;
         let count = tls.session.writer().write(bytes)?;
         tls.collect()?;
-        // A request fits into the socket; what does not goes with the next read or write.
+        // A request fits into the socket; the rest goes with the next read or write.
         match tls.poll_send(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(count)),
@@ -217,7 +218,7 @@ impl AsyncWrite for TlsSession {
     }
 }
 
-/// What an error of the library says of the server.
+/// The failure of the server for an error of the library.
 fn judged(error: &rustls::Error) -> CheckFailure {
     let fault = match error {
         rustls::Error::AlertReceived(alert) => return CheckFault::TlsAlert(u8::from(*alert)).into(),
@@ -232,8 +233,8 @@ fn judged(error: &rustls::Error) -> CheckFailure {
 /// The cryptography of all checks.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
 
-/// What the TLS library makes of a specification, made once. Clones share it, so each backend of a pool has the same. It
-/// follows from the rest of the specification and so equals any other.
+/// The TLS library's form of a specification, made once. Clones share it, so all backends of a pool have the same. It
+/// is determined by the rest of the specification, so any two are equal.
 #[derive(Clone, Default)]
 pub struct TlsClient(Arc<OnceLock<Result<Arc<ClientConfig>, rustls::Error>>>);
 
@@ -258,11 +259,11 @@ impl fmt::Debug for TlsClient {
 }
 
 impl TlsSpec {
-    /// Makes ready what checks need of the TLS library, once the certificates are read. Else the first check does it, on
-    /// the control thread.
+    /// Prepares the settings of the TLS library, once the certificates are read. Without this call, the first check
+    /// does it, on the control thread.
     pub fn prepare(&mut self) {
         self.client = TlsClient::default();
-        // A fault is that of each check.
+        // A fault is reported by each check.
         let _ = self.client.config(self);
     }
 }
@@ -285,7 +286,7 @@ fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(config.into())
 }
 
-/// The name that the certificate must have, where it is judged.
+/// The name that a verified certificate must have.
 fn name(spec: &TlsSpec, endpoint: &Endpoint) -> Option<ServerName<'static>> {
     let name = match (&spec.server_name, endpoint) {
         (Some(name), _) => name.as_str(),
@@ -301,21 +302,21 @@ fn name(spec: &TlsSpec, endpoint: &Endpoint) -> Option<ServerName<'static>> {
 fn roots(ca: &CaFile) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let certificates = ca.certificates.iter().map(|der| CertificateDer::from_slice(der));
-    // They were tried when the file was read.
+    // The certificates were tried when the file was read.
     roots.add_parsable_certificates(certificates);
     roots
 }
 
-/// Why a file has no certificates to trust.
+/// The reason for which a file has no certificates to trust.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CaFault {
-    /// It has no certificate in PEM.
+    /// The file has no certificate in PEM.
     #[error("it has no certificate in PEM")]
     Empty,
     /// A block of PEM is broken.
     #[error("it is not PEM: {0}")]
     Pem(String),
-    /// A certificate cannot be used; they count from 1.
+    /// A certificate cannot be used; the number counts from 1.
     #[error("certificate {0} cannot be used: {1}")]
     Certificate(usize, String),
 }
@@ -324,7 +325,7 @@ pub enum CaFault {
 ///
 /// # Errors
 ///
-/// Why they cannot be used.
+/// The reason for which they cannot be used.
 pub fn read_certificates(pem: &[u8]) -> Result<Arc<[Box<[u8]>]>, CaFault> {
     let mut certificates = Vec::new();
     for read in CertificateDer::pem_slice_iter(pem) {
@@ -356,7 +357,8 @@ impl ServerCertVerifier for ListedAuthorities {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let verified = self.chain.verify_server_cert(certificate, chain, name, ocsp, now);
         match verified {
-            // That it belongs to an authority has no kind of its own; its dates are looked at before.
+            // The error for "it is the certificate of an authority" has no kind of its own; the dates were checked
+            // before.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.listed.iter().any(|listed| **listed == **certificate) =>
             {
@@ -390,8 +392,8 @@ impl ServerCertVerifier for ListedAuthorities {
     }
 }
 
-/// Accepts any certificate, and a signature by whatever key: the check has no secret, and the operator has said whose
-/// certificates count nowhere.
+/// Accepts any certificate, and a signature by any key: the check has no secret, and the operator has not configured
+/// whose certificates are accepted.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -16,7 +16,7 @@ use crate::wire::Script;
 
 const PASSED: CheckOutcome = CheckOutcome::Passed;
 
-/// An authority, and a certificate by it for these names.
+/// Creates an authority, and a certificate of it for these names.
 fn certificates(names: &[&str]) -> (String, CertificateDer<'static>, PrivateKeyDer<'static>) {
     let authority_key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -30,7 +30,7 @@ fn certificates(names: &[&str]) -> (String, CertificateDer<'static>, PrivateKeyD
     (authority.pem(), certificate.der().clone(), key)
 }
 
-/// A server that answers each request over TLS by these words, and closes.
+/// A server that answers each request over TLS with this text, and closes.
 struct Server {
     address: SocketAddr,
     authority: String,
@@ -143,7 +143,7 @@ async fn certificates_are_judged_where_an_authority_is_named() {
     assert_eq!(found.outcome, CheckOutcome::Failed(CheckFault::Certificate));
 }
 
-/// As `openssl req -x509` makes it: that of an authority, used by the server itself.
+/// As `openssl req -x509` makes it: the certificate of an authority, used by the server itself.
 #[tokio::test]
 async fn a_listed_certificate_is_accepted_for_its_names() {
     let key = KeyPair::generate().unwrap();
@@ -156,7 +156,7 @@ async fn a_listed_certificate_is_accepted_for_its_names() {
     assert_eq!(server.check(judged("a.example")).await.outcome, PASSED);
     let refused = CheckOutcome::Failed(CheckFault::Certificate);
     assert_eq!(server.check(judged("b.example")).await.outcome, refused);
-    // Another one of the same name is not that one.
+    // Another certificate of the same name is not accepted.
     let other = Server::start(&["a.example"], &BOTH, GOOD);
     assert_eq!(other.check(judged("a.example")).await.outcome, refused);
 }
@@ -219,17 +219,17 @@ async fn a_server_that_leaves_in_the_handshake_has_closed() {
     server.join().unwrap();
 }
 
-/// What a server sends over TLS to a request, in records of its own making.
+/// The records that a server sends over TLS as the answer to a request.
 struct Records<'a> {
     version: &'static rustls::SupportedProtocolVersion,
     /// The plaintext of each record.
     records: Vec<&'a [u8]>,
-    /// Bytes behind the end of TLS.
+    /// Bytes after the end of TLS.
     behind: &'a [u8],
 }
 
 impl Records<'_> {
-    /// Has one check of the server, and fails if the check takes the thread for itself.
+    /// Checks the server once, and fails if the check blocks the thread.
     fn check(&self, script: Script) -> CheckFinding {
         let (_, certificate, key) = certificates(&["a.example"]);
         let config = ServerConfig::builder_with_protocol_versions(&[self.version]);
