@@ -127,6 +127,11 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Returns the table that `pointsman status` prints for a page of `/api/v1/status`, or `None` if the page is no status.
+pub fn status_table(page: &str) -> Option<String> {
+    status::table(page, Extent::Some)
+}
+
 /// Adds the command that was probably meant to the fault of an unknown one: the library does not know two letters
 /// swapped.
 fn with_suggestion(mut fault: clap::Error) -> clap::Error {
