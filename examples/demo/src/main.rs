@@ -56,7 +56,7 @@ fn main() -> DemoResult<()> {
     }
     let listen = free_or_any("127.0.0.1:7443");
     let admin_at = free_or_any("127.0.0.1:10190");
-    let text = configuration(listen, admin_at, &authority.file, &backends);
+    let text = configuration(listen, admin_at, &backends);
     let (config, _) = config::parse("demo.toml", &text).map_err(|faults| faults.render(false))?;
     let log = ProgramLog::new();
     let control = program_log::send_events(config.log, log.clone())?;
@@ -86,14 +86,8 @@ fn main() -> DemoResult<()> {
     result.map_err(Into::into)
 }
 
-fn configuration(
-    listen: SocketAddr,
-    admin: SocketAddr,
-    ca_file: &Path,
-    backends: &BTreeMap<&str, Backend>,
-) -> String {
+fn configuration(listen: SocketAddr, admin: SocketAddr, backends: &BTreeMap<&str, Backend>) -> String {
     let [red, green, blue] = COLORS.map(|color| backends[color].address);
-    let ca_file = ca_file.display();
     format!(
         r#"[admin]
 listen = "{admin}"
@@ -123,7 +117,7 @@ backends = ["{blue}"]
 [pool.app]
 balance  = "round-robin"
 backends = ["{red}", "{green}", "{blue}"]
-health   = {{ check = "http", tls = true, ca_file = "{ca_file}", host = "app.demo.test", interval = "500ms" }}
+health   = {{ check = "http", tls = true, host = "app.demo.test", interval = "500ms" }}
 "#
     )
 }
