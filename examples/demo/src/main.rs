@@ -107,12 +107,15 @@ routes   = [
 
 [pool.red]
 backends = ["{red}"]
+health   = {{ interval = "500ms" }}
 
 [pool.green]
 backends = ["{green}"]
+health   = {{ interval = "500ms" }}
 
 [pool.blue]
 backends = ["{blue}"]
+health   = {{ interval = "500ms" }}
 
 [pool.app]
 balance  = "round-robin"

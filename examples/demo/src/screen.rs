@@ -58,8 +58,15 @@ impl Screen {
                 print!("\r   {counts}\x1b[K\r");
                 let _ = std::io::stdout().flush();
             }
-            if done(shown_for) || self.typed.recv_timeout(REDRAW) != Err(RecvTimeoutError::Timeout) {
+            if done(shown_for) {
                 println!("   {counts}");
+                return;
+            }
+            if self.typed.recv_timeout(REDRAW) != Err(RecvTimeoutError::Timeout) {
+                // The typed line end has left the last state on a terminal.
+                if !self.has_prompt {
+                    println!("   {counts}");
+                }
                 return;
             }
             shown_for += REDRAW;
