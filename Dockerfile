@@ -15,9 +15,9 @@ ARG BUILDER=docker.io/library/rust:1.95-slim
 FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
-ENV RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols"
-RUN cargo build --release --locked --bin pointsman --target "$(uname -m)-unknown-linux-gnu" \
-    && cp "target/$(uname -m)-unknown-linux-gnu/release/pointsman" /pointsman \
+ENV RUSTFLAGS="-C target-feature=+crt-static"
+RUN cargo build --profile dist --locked --bin pointsman --target "$(uname -m)-unknown-linux-gnu" \
+    && cp "target/$(uname -m)-unknown-linux-gnu/dist/pointsman" /pointsman \
     && mkdir -p /socket
 
 FROM scratch

@@ -128,6 +128,11 @@ pub fn run() -> ExitCode {
     }
 }
 
+/// Returns the table that `pointsman status` prints for a page of `/api/v1/status`, or `None` if the page is no status.
+pub fn status_table(page: &str) -> Option<String> {
+    status::table(page, Extent::Some)
+}
+
 /// Adds a suggestion to the fault of an unknown command. The library makes none for two swapped letters.
 fn with_suggestion(mut fault: clap::Error) -> clap::Error {
     let unknown = match fault.get(ContextKind::InvalidSubcommand) {

@@ -18,3 +18,11 @@ pub use first_bytes::DetectedProtocol;
 pub use opening::{BackendGreeting, Opening};
 pub use server_name::{NameFault, ServerName};
 pub use starttls::Starttls;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// Returns the eight values that differ from a byte in one bit, for tests that cannot try all values each time.
+    pub(crate) fn bit_flips(byte: u8) -> Vec<u8> {
+        (0..8).map(|bit| byte ^ (1 << bit)).collect()
+    }
+}

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Lines of code a file may have; at 400 it is time to look for its second idea.
 const WALL: usize = 500;
+
+/// The crates that the first command of the README builds: the demo, pointsman and all that they need.
+const CRATES_OF_DEMO: usize = 204;
 
 /// A file of the crate.
 struct Source {
@@ -372,5 +376,30 @@ fn the_places_that_touch_files_are_listed() {
     assert_eq!(
         allowed, listed,
         "files that may call what clippy.toml forbids, and those that its page lists"
+    );
+}
+
+/// Each crate takes its part of the first minute.
+#[test]
+fn the_first_command_builds_few_crates() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let block = readme.split("```").nth(1).unwrap();
+    assert_eq!(block.lines().nth(1), Some("cargo run --release -p demo"), "the first command of README.md");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["tree", "-p", "demo", "-e", "normal,build", "--offline", "--locked"]);
+    let output = cargo.args(["--prefix", "none", "--format", "{p}"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // A crate that stands again has a mark.
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let crates: BTreeSet<_> =
+        lines.lines().map(|line| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")).collect();
+    assert!(crates.iter().any(|name| name.starts_with("tokio ")), "{crates:?}");
+    assert!(
+        crates.len() <= CRATES_OF_DEMO,
+        "`cargo run --release -p demo` builds {} crates, and at most {CRATES_OF_DEMO} are allowed. \
+         `cargo tree -p demo -e normal,build --prefix none | sort -u`, before and after the change, shows which crate is \
+         new; `cargo tree -p demo -i CRATE` shows why. Take fewer features of a dependency, or another one. If the new \
+         crate is worth its time, raise CRATES_OF_DEMO and give the reason in the commit",
+        crates.len()
     );
 }

@@ -13,7 +13,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -340,13 +340,13 @@ impl Asker {
 
     /// Asks for the records of one family.
     fn records(&self, name: &Arc<str>, family: AddressFamily) -> FamilyAnswer {
-        let (resolver, name) = (self.resolver.clone(), Arc::clone(name));
+        let (resolver, name) = (self.resolver.clone(), whole_name(name));
         let address = |data: &RData| match data {
             RData::A(v4) => Some(IpAddr::V4(v4.0)),
             RData::AAAA(v6) => Some(IpAddr::V6(v6.0).to_canonical()),
             _ => None,
         };
-        Box::pin(async move { question(resolver.lookup(&*name, family.records()), address).await })
+        Box::pin(async move { question(resolver.lookup(name?, family.records()), address).await })
     }
 
     /// Returns the SRV records of a name.
@@ -369,17 +369,23 @@ impl Asker {
 
     async fn services_of(&self, name: &str) -> Heard<SrvRecord> {
         let _one_of_few = self.limits.names.acquire().await;
-        question(self.resolver.lookup(name, RecordType::SRV), |data| match data {
+        question(self.resolver.lookup(whole_name(name)?, RecordType::SRV), |data| match data {
             RData::SRV(srv) => Some(SrvRecord {
                 priority: srv.priority,
                 weight: srv.weight,
                 port: srv.port,
-                target: srv.target.to_lowercase().to_string().trim_end_matches('.').into(),
+                target: srv.target.to_lowercase().to_ascii().trim_end_matches('.').into(),
             }),
             _ => None,
         })
         .await
     }
+}
+
+/// Returns the name as a value of the library. The name is used as it is written, in ASCII: the library's conversion of
+/// other scripts (IDNA) refuses `_` inside a label, and its tables are not built in (Cargo.toml).
+fn whole_name(name: &str) -> Result<Name, DnsFault> {
+    Name::from_ascii(name).map_err(|fault| DnsFault::Net(fault.into()))
 }
 
 /// The answer of one family, when it comes.
@@ -496,6 +502,14 @@ mod tests {
         check(&[FAILED, NoName, Empty], "the resolver answered: Server Failure");
         // The search ends: the next name could be another host than the one that is meant.
         check(&[NoName, Timeout, Empty], "no resolver answered in time");
+    }
+
+    #[test]
+    fn a_name_is_asked_for_as_it_is_written() {
+        for name in ["db_1.example.", "_sip._tcp.example.", "xn--bcher-kva.example.", "a.b-c.1.example."] {
+            assert_eq!(whole_name(name).unwrap().to_ascii(), name);
+        }
+        assert!(whole_name("b\u{fc}cher.example.").is_err());
     }
 
     #[test]

@@ -10,10 +10,13 @@ use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Full, Writer};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::ProgramLog;
 use super::text::OneLine;
@@ -21,9 +24,6 @@ use crate::sys::standard_error;
 
 /// The variable that sets the level, whatever the configuration has.
 const VARIABLE: &str = "POINTSMAN_LOG";
-
-/// The values of the variable, the same as of `log.level` in the file.
-const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The program's own log, on standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,25 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Returns the level as it is written in the file and in a log filter.
+    /// All levels, the most important one first.
+    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// Returns the level of a word.
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.word() == word)
+    }
+
+    fn filter(self) -> LevelFilter {
+        match self {
+            Self::Error => LevelFilter::ERROR,
+            Self::Warn => LevelFilter::WARN,
+            Self::Info => LevelFilter::INFO,
+            Self::Debug => LevelFilter::DEBUG,
+            Self::Trace => LevelFilter::TRACE,
+        }
+    }
+
+    /// The level as it is written in the file and as a log filter.
     pub fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -73,7 +91,7 @@ pub enum LogFormat {
 
 /// The value of POINTSMAN_LOG is not a level.
 #[derive(Debug, thiserror::Error)]
-#[error("POINTSMAN_LOG is {0:?}; it takes one of {levels}", levels = LEVELS.join(", "))]
+#[error("POINTSMAN_LOG is {0:?}; it takes one of {levels}", levels = LogLevel::ALL.map(LogLevel::word).join(", "))]
 pub struct LevelFault(String);
 
 /// Changes the log of the process while it runs.
@@ -112,40 +130,38 @@ impl LogControl {
 /// [`LevelFault`] if the value of POINTSMAN_LOG is not a level.
 pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFault> {
     let fixed = std::env::var(VARIABLE).ok();
-    if let Some(level) = fixed.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
-        // As a filter the value would name a target, and silence all others.
+    if let Some(level) = fixed.as_ref().filter(|level| LogLevel::of_word(level).is_none()) {
         return Err(LevelFault(level.clone()));
     }
     let is_json = Arc::new(AtomicBool::new(spec.format == LogFormat::Json));
     let is_journal = standard_error::is_journal();
     let colors = !is_journal && standard_error::is_terminal();
-    let level = fixed.as_deref().unwrap_or(spec.level.word());
+    let level = fixed.as_deref().and_then(LogLevel::of_word).unwrap_or(spec.level);
     let text = Format::default().with_target(false);
     let format = LineFormat { is_json: Arc::clone(&is_json), is_journal, text };
-    let builder = tracing_subscriber::fmt()
+    let (filter, handle) = reload::Layer::new(targets(level));
+    let lines = tracing_subscriber::fmt::layer()
         // Otherwise the library would report values that cannot be formatted to standard error directly, past the
         // log's queue.
         .log_internal_errors(false)
         .with_ansi(colors)
         .event_format(format)
-        .with_writer(move || OneLine { to: log.clone(), colors, is_journal })
-        .with_env_filter(filter(level))
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    builder.init();
+        .with_writer(move || OneLine { to: log.clone(), colors, is_journal });
+    tracing_subscriber::registry().with(lines).with(filter).init();
     let set_level = Box::new(move |level: LogLevel| {
-        if let Err(error) = handle.reload(filter(level.word())) {
+        if let Err(error) = handle.reload(targets(level)) {
             tracing::error!(%error, "the level of the log stays as it was");
         }
     });
     Ok(LogControl { set_level, is_json, fixed })
 }
 
-fn filter(level: &str) -> EnvFilter {
-    // The resolver's library logs every invalid line of /etc/hosts each time it reads the file. Our own lines report
-    // what matters of that.
-    let libraries = if level == "trace" { "" } else { ",hickory=error" };
-    EnvFilter::new(format!("{level}{libraries}"))
+/// Returns the filter that lets events of a level and of more important ones pass.
+fn targets(level: LogLevel) -> Targets {
+    let all = Targets::new().with_default(level.filter());
+    // The resolver's library reports every odd line of /etc/hosts whenever it reads the file; the events that matter are
+    // in lines of this program.
+    if level == LogLevel::Trace { all } else { all.with_target("hickory", LevelFilter::ERROR) }
 }
 
 /// The form of lines, which may change from one line to the next.
