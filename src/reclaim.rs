@@ -19,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use crate::sys::memory;
 
-/// How long the thread gathers values before it gives their pages back to the system.
+/// The time for which the thread collects values before it returns their pages to the system.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// The way to the thread. It is one for the process, as the heap is, so that each value finds it when it is dropped.
+/// The channel to the thread. It is one for the process, like the heap, so that each value can reach it when it is
+/// dropped.
 static QUEUE: OnceLock<Sender<ReclaimRequest>> = OnceLock::new();
 
 enum ReclaimRequest {
@@ -30,18 +31,18 @@ enum ReclaimRequest {
     Trim,
 }
 
-/// Starts the thread, if it does not run yet. Call it after the process has given up its privileges, because threads
+/// Starts the thread, unless it runs already. Call it after the process has given up its privileges, because threads
 /// inherit them.
 ///
 /// # Errors
 ///
-/// When no thread can be started.
+/// Returned when no thread can be started.
 pub fn start() -> io::Result<()> {
     if QUEUE.get().is_some() {
         return Ok(());
     }
-    let (queue, orders) = channel();
-    thread::Builder::new().name("reclaim".to_owned()).spawn(move || run(&orders))?;
+    let (queue, requests) = channel();
+    thread::Builder::new().name("reclaim".to_owned()).spawn(move || run(&requests))?;
     // If another call has started a thread meanwhile, that thread stays and this one ends.
     let _ = QUEUE.set(queue);
     Ok(())
@@ -50,28 +51,28 @@ pub fn start() -> io::Result<()> {
 /// Frees a value on the thread of this module. Never blocks.
 pub fn free_later(value: impl Send + 'static) {
     if let Some(queue) = QUEUE.get() {
-        // A value that cannot be sent comes back in the error and is dropped here.
+        // A value that cannot be sent is returned in the error and dropped here.
         let _ = queue.send(ReclaimRequest::Free(Box::new(value)));
     }
 }
 
-/// Gives the free pages of the heap back to the system soon, on the thread of this module.
+/// Returns the free pages of the heap to the system soon, on the thread of this module.
 pub fn trim_later() {
     if let Some(queue) = QUEUE.get() {
         let _ = queue.send(ReclaimRequest::Trim);
     }
 }
 
-fn run(orders: &Receiver<ReclaimRequest>) {
-    while let Ok(order) = orders.recv() {
+fn run(requests: &Receiver<ReclaimRequest>) {
+    while let Ok(request) = requests.recv() {
         let until = Instant::now() + GATHER;
-        let mut next = Some(order);
-        while let Some(order) = next {
-            if let ReclaimRequest::Free(value) = order {
-                // A panic in a `drop` is logged where it happens; the values behind it are freed all the same.
+        let mut next = Some(request);
+        while let Some(request) = next {
+            if let ReclaimRequest::Free(value) = request {
+                // A panic in a `drop` is logged where it happens. The values after it are still freed.
                 let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
             }
-            next = orders.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
+            next = requests.recv_timeout(until.saturating_duration_since(Instant::now())).ok();
         }
         memory::return_free_pages();
     }
@@ -96,7 +97,7 @@ impl<T: Send + 'static> Deferred<T> {
     }
 }
 
-/// Why a [`Deferred`] always has its value.
+/// The reason for which a [`Deferred`] always has its value.
 const PRESENT: &str = "the value is there until it is dropped";
 
 impl<T: Send + 'static> Deref for Deferred<T> {
@@ -131,7 +132,7 @@ impl<T: fmt::Debug + Send + 'static> fmt::Debug for Deferred<T> {
 mod tests {
     use super::*;
 
-    /// Reports the thread that drops it.
+    /// Reports the thread on which it is dropped.
     struct Spy(Sender<thread::ThreadId>);
 
     impl Drop for Spy {
@@ -164,7 +165,7 @@ mod tests {
         assert_ne!(first, own);
         assert_eq!(dropped_by(|spy| drop(Deferred::new(spy))), first);
         assert_eq!(dropped_by(|spy| drop(Deferred::new(vec![spy]).into_inner())), own);
-        // Values that are freed there may hold such that are deferred themselves.
+        // A value that is freed there may hold values that are deferred themselves.
         assert_eq!(dropped_by(|spy| free_later(Deferred::new(spy))), first);
         trim_later();
         free_later(Bomb);
