@@ -1,12 +1,12 @@
-//! Runs the tasks of one thread: a worker's.
+//! Runs the tasks of one thread, a worker.
 //!
-//! One pass polls the tasks that were woken, fires the timers that are due and asks the kernel for news.
-//! A task that wakes itself has its next turn in a later pass, after tasks with less to do (`turns`). So a stream with
-//! bytes at hand does not delay a small request.
+//! One pass polls the woken tasks, fires the timers that are due, and waits for events of the kernel. A task that
+//! wakes itself gets its next turn in a later pass, after the tasks with short turns (`turns`). So a stream with
+//! bytes to move does not delay a small request.
 //!
-//! It is small because it does little: tasks do not move between threads, and sockets, timers and wakers
-//! from other threads are all that can be waited for. A task may end in another, its [`TaskNext`], which
-//! takes its place: the beginning of a connection leaves nothing behind in the memory of its middle.
+//! The executor is small because it does little: tasks do not move between threads, and they can wait only for
+//! sockets, timers and wakers of other threads. A task may continue as another future, its [`TaskNext`], which
+//! replaces the first future: the first stage of a connection leaves nothing in the memory of its second stage.
 
 mod tasks;
 mod timers;
@@ -25,16 +25,16 @@ use tasks::{TaskTable, TaskTurn};
 use timers::Timers;
 pub use timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
 
-/// How a task goes on when its future is ready.
+/// The continuation of a task whose future is ready.
 pub enum TaskNext {
-    /// It has ended.
+    /// The task has ended.
     Done,
-    /// It becomes another one, at once and in the same place.
+    /// The task continues with this future, at once and under the same key.
     Stage(Pin<Box<dyn Future<Output = TaskNext>>>),
 }
 
 impl TaskNext {
-    /// Goes on with `future`.
+    /// Continues with `future`.
     pub fn stage(future: impl Future<Output = TaskNext> + 'static) -> Self {
         Self::Stage(Box::pin(future))
     }
@@ -43,12 +43,12 @@ impl TaskNext {
 /// The tasks of a thread, with its timers and its reactor.
 pub struct Executor {
     core: Rc<ExecutorCore>,
-    /// After the tasks, whose ends may still need both.
+    /// Dropped after the tasks: a future may use the reactor and the executor when it is dropped.
     _reactor: ReactorScope,
     _current: ExecutorScope,
 }
 
-/// What everything on the thread reaches.
+/// The parts of an executor that all code on its thread can reach.
 struct ExecutorCore {
     tasks: TaskTable,
     timers: Rc<Timers>,
@@ -59,7 +59,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<ExecutorCore>>> = const { RefCell::new(None) };
 }
 
-/// Keeps an executor the one of its thread; then the earlier one, if any, is it again.
+/// Keeps an executor the current one of its thread. When dropped, it restores the previous one, if any.
 struct ExecutorScope(Option<Rc<ExecutorCore>>);
 
 impl Drop for ExecutorScope {
@@ -69,11 +69,11 @@ impl Drop for ExecutorScope {
 }
 
 impl Executor {
-    /// An executor for this thread, until it is dropped. Then all tasks are dropped.
+    /// Returns an executor that is the current one of this thread until it is dropped. The drop drops all tasks.
     ///
     /// # Errors
     ///
-    /// When descriptors or memory have run out.
+    /// Returned when descriptors or memory have run out.
     pub fn new() -> io::Result<Self> {
         let reactor = Reactor::new()?;
         let tasks = TaskTable::new(reactor.wakeup());
@@ -82,15 +82,16 @@ impl Executor {
         Ok(Self { core, _reactor: reactor.enter(), _current: current })
     }
 
-    /// Runs `root` to its end, and the tasks meanwhile. Not from within itself: it has one root.
+    /// Runs `root` to its end, and all tasks meanwhile. Must not be called while another call runs: the executor has
+    /// one root.
     ///
     /// # Errors
     ///
-    /// When the kernel cannot be asked for news.
+    /// Returned when `epoll_wait` fails.
     ///
     /// # Panics
     ///
-    /// With what `root` panics with. A task's panic ends that task alone.
+    /// Panics if `root` panics. A panic in a task ends that task only.
     pub fn block_on<T>(&self, root: impl Future<Output = T>) -> io::Result<T> {
         let ExecutorCore { tasks, timers, reactor } = &*self.core;
         let mut root = pin!(root);
@@ -108,9 +109,9 @@ impl Executor {
                 }
             }
             timers.fire();
-            let patience = if tasks.is_idle() { timers.patience() } else { Some(Duration::ZERO) };
-            if reactor.wait(patience)? {
-                tasks.hear_others();
+            let max_wait = if tasks.is_idle() { timers.time_left() } else { Some(Duration::ZERO) };
+            if reactor.wait(max_wait)? {
+                tasks.wake_remote();
             }
         }
     }
@@ -122,11 +123,11 @@ impl Drop for Executor {
     }
 }
 
-/// Starts a task on the executor of this thread; its first turn comes in this pass.
+/// Starts a task on the executor of this thread. Its first turn comes in this pass.
 ///
 /// # Panics
 ///
-/// On a thread without an executor.
+/// Panics on a thread without an executor.
 pub fn spawn(future: impl Future<Output = TaskNext> + 'static) {
     let work = Box::pin(future);
     CURRENT.with_borrow(|core| core.as_ref().expect(NO_EXECUTOR).tasks.spawn(work));
@@ -134,7 +135,7 @@ pub fn spawn(future: impl Future<Output = TaskNext> + 'static) {
 
 const NO_EXECUTOR: &str = "the thread has an executor";
 
-/// Lets the others have their turn.
+/// Gives the other tasks a turn.
 ///
 /// # Cancel safety
 ///
@@ -152,7 +153,7 @@ pub async fn yield_now() {
     .await;
 }
 
-/// The timers of this thread.
+/// Returns the timers of this thread.
 fn timers() -> Rc<Timers> {
     CURRENT.with_borrow(|core| Rc::clone(&core.as_ref().expect(NO_EXECUTOR).timers))
 }

@@ -14,10 +14,10 @@ use super::turns::{PassBounds, TurnLength, Turns};
 use super::{CURRENT, TaskNext};
 use crate::sys::reactor::Wakeup;
 
-/// What a task runs.
+/// The future that a task runs.
 type TaskFuture = Pin<Box<dyn Future<Output = TaskNext>>>;
 
-/// Tasks by their keys, and the order of their turns.
+/// The tasks by their keys, and the order of their turns.
 pub(super) struct TaskTable {
     slots: RefCell<Slab<TaskSlot>>,
     turns: RefCell<Turns>,
@@ -26,7 +26,7 @@ pub(super) struct TaskTable {
 
 struct TaskSlot {
     content: SlotContent,
-    /// Whether it waits for a turn.
+    /// True while the task waits for a turn.
     woken: bool,
     length: TurnLength,
 }
@@ -41,7 +41,7 @@ enum SlotContent {
     Task(Task),
     /// The task is out of the table, because it has its turn.
     Running,
-    /// The key is in use for a value that is kept elsewhere.
+    /// The key belongs to a future that is stored elsewhere.
     Reserved,
 }
 
@@ -56,7 +56,7 @@ impl TaskTable {
         Self { slots: RefCell::default(), turns: RefCell::default(), wake_queue }
     }
 
-    /// A key and a waker for something that is kept elsewhere; it counts as woken.
+    /// Reserves a key and a waker for a future that is stored elsewhere. The key counts as woken.
     pub(super) fn reserve(&self) -> ReservedSlot<'_> {
         let key = key_of(self.slots.borrow_mut().insert(TaskSlot::new(SlotContent::Reserved)));
         self.wake(key);
@@ -75,17 +75,18 @@ impl TaskTable {
         Waker::from(Arc::new(TaskWaker { key, wake_queue: Arc::clone(&self.wake_queue) }))
     }
 
-    /// Whether nobody waits for a turn.
+    /// Returns true if no task waits for a turn.
     pub(super) fn is_idle(&self) -> bool {
         self.turns.borrow().is_empty()
     }
 
-    /// The turns of those that are woken now, and of the fresh.
+    /// Returns the turns of the tasks that are woken now, and of new tasks.
     pub(super) fn begin_pass(&self) -> PassTurns<'_> {
         PassTurns { tasks: self, pass: self.turns.borrow().begin_pass(Instant::now) }
     }
 
-    /// A waker may outlive its task and name a later one: that has a turn too many, which does no harm.
+    /// Queues a turn for a key. A waker may outlive its task and wake a later task of the same key, which then has
+    /// one needless turn. That does no harm.
     fn wake(&self, key: u32) {
         if let Some(slot) = self.slots.borrow_mut().get_mut(key as usize)
             && !slot.woken
@@ -98,7 +99,7 @@ impl TaskTable {
         }
     }
 
-    /// Puts a task back after its turn.
+    /// Returns a task to its slot after its turn.
     fn end_turn(&self, key: u32, task: Task) {
         let slot = &mut self.slots.borrow_mut()[key as usize];
         slot.content = SlotContent::Task(task);
@@ -107,8 +108,8 @@ impl TaskTable {
         }
     }
 
-    /// Wakes those that other threads have woken.
-    pub(super) fn hear_others(&self) {
+    /// Wakes the tasks whose keys other threads have queued.
+    pub(super) fn wake_remote(&self) {
         let woken =
             std::mem::take(&mut *self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner));
         for key in woken {
@@ -116,7 +117,7 @@ impl TaskTable {
         }
     }
 
-    /// Drops every task, also those that the ends of others start.
+    /// Drops all tasks, and those that they start while they are dropped.
     pub(super) fn drop_all(&self) {
         loop {
             let slots = std::mem::take(&mut *self.slots.borrow_mut());
@@ -140,10 +141,10 @@ pub(super) struct PassTurns<'a> {
     pass: PassBounds,
 }
 
-/// Whose turn it is.
+/// The owner of a turn.
 pub(super) enum TaskTurn<'a> {
     Task(RunningTask<'a>),
-    /// Of what is kept elsewhere.
+    /// The future that is stored elsewhere.
     Reserved,
 }
 
@@ -154,14 +155,14 @@ impl<'a> Iterator for PassTurns<'a> {
         let tasks = self.tasks;
         loop {
             let key = tasks.turns.borrow_mut().next(&mut self.pass, Instant::now)?;
-            // Its task may have ended since.
+            // The task may have ended since it was woken.
             let mut slots = tasks.slots.borrow_mut();
             let Some(slot) = slots.get_mut(key as usize) else { continue };
             slot.woken = false;
             if matches!(slot.content, SlotContent::Reserved) {
                 return Some(TaskTurn::Reserved);
             }
-            // A running task waits for no turn before its own has ended.
+            // A task that is `Running` gets its next turn only after this one has ended.
             if let SlotContent::Task(task) = std::mem::replace(&mut slot.content, SlotContent::Running) {
                 return Some(TaskTurn::Task(RunningTask { tasks, key, task }));
             }
@@ -169,7 +170,7 @@ impl<'a> Iterator for PassTurns<'a> {
     }
 }
 
-/// A task that has its turn. It is out of its slot meanwhile, so it may start others and be woken.
+/// A task that has its turn. It is out of its slot meanwhile, so it may start tasks and be woken.
 pub(super) struct RunningTask<'a> {
     tasks: &'a TaskTable,
     key: u32,
@@ -196,13 +197,13 @@ impl RunningTask<'_> {
     }
 }
 
-/// What `part` of a task gives; `None` if it panicked. That was reported where it happened, and concerns
-/// nobody but this task.
+/// Runs a part of a task and returns its result, or `None` if it panicked. The panic hook has reported the panic
+/// already, and no other task is affected.
 fn contained<T>(part: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(part)).ok()
 }
 
-/// A reserved slot; free again when dropped.
+/// A reserved slot. It is free again when this value is dropped.
 pub(super) struct ReservedSlot<'a> {
     tasks: &'a TaskTable,
     key: u32,
@@ -221,10 +222,10 @@ impl Drop for ReservedSlot<'_> {
     }
 }
 
-/// Where other threads leave the keys of those they wake. Held by every waker of the thread's tasks, so
-/// it may outlive the thread.
+/// The queue of keys that other threads wake. Every waker of the thread's tasks holds it, so it may outlive the
+/// thread.
 struct WakeQueue {
-    /// A lock because any thread may come; it is held for a push.
+    /// Has a lock because any thread may add a key. The lock is held for one push.
     woken: Mutex<Vec<u32>>,
     wakeup: Wakeup,
 }
@@ -240,14 +241,14 @@ impl Wake for TaskWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let at_home = CURRENT.try_with(|core| {
+        let local = CURRENT.try_with(|core| {
             let core = core.borrow();
-            let home = core.as_ref().filter(|core| Arc::ptr_eq(&core.tasks.wake_queue, &self.wake_queue));
-            home.map(|core| core.tasks.wake(self.key))
+            let executor = core.as_ref().filter(|core| Arc::ptr_eq(&core.tasks.wake_queue, &self.wake_queue));
+            executor.map(|core| core.tasks.wake(self.key))
         });
-        if at_home.ok().flatten().is_none() {
+        if local.ok().flatten().is_none() {
             self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
-            self.wake_queue.wakeup.ring();
+            self.wake_queue.wakeup.wake();
         }
     }
 }

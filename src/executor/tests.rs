@@ -12,7 +12,7 @@ fn run<T>(root: impl Future<Output = T>) -> T {
     Executor::new().unwrap().block_on(root).unwrap()
 }
 
-/// A task that writes down each of its turns.
+/// A task that records each of its turns.
 async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> TaskNext {
     for _ in 0..turns {
         diary.borrow_mut().push(name);
@@ -22,7 +22,7 @@ async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> Tas
 }
 
 #[test]
-fn who_always_has_something_to_do_keeps_nobody_waiting() {
+fn a_task_that_always_wakes_itself_delays_no_other_task() {
     let diary = Rc::new(RefCell::new(String::new()));
     run(async {
         spawn(take_turns('a', 3, Rc::clone(&diary)));
@@ -45,47 +45,47 @@ fn a_task_becomes_another() {
     let (dropped, result) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     run(async {
         let (first, seen) = (Told(Rc::clone(&dropped)), Rc::clone(&dropped));
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         spawn(async move {
             let _first = first;
             TaskNext::stage(async move {
-                let _ = tell.send(seen.get());
+                let _ = sender.send(seen.get());
                 TaskNext::Done
             })
         });
-        result.set(told.await.ok());
+        result.set(receiver.await.ok());
     });
     assert_eq!(result.get(), Some(1), "the first is gone when the second begins");
 }
 
 #[test]
 fn a_panic_ends_its_task_alone() {
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     run(async {
         spawn(async { panic!("on purpose") });
         spawn(async {
             yield_now().await;
-            let _ = tell.send(7);
+            let _ = sender.send(7);
             TaskNext::Done
         });
-        assert_eq!(told.await, Ok(7));
+        assert_eq!(receiver.await, Ok(7));
     });
 }
 
 #[test]
 fn another_thread_wakes_a_sleeping_one() {
     let (asleep, wait) = mpsc::channel();
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     let other = thread::spawn(move || {
         wait.recv().unwrap();
-        tell.send(Instant::now()).unwrap();
+        sender.send(Instant::now()).unwrap();
     });
     let heard = run(async {
-        let mut told = pin!(told);
+        let mut receiver = pin!(receiver);
         let mut polls = 0;
         poll_fn(|cx| {
             polls += 1;
-            let polled = told.as_mut().poll(cx);
+            let polled = receiver.as_mut().poll(cx);
             let _ = asleep.send(());
             polled
         })
@@ -120,7 +120,7 @@ fn two_threads_wake_each_other() {
 
 #[test]
 fn timers_fire_in_order_and_not_before_their_time() {
-    // Far enough off that all three wait before the first is due, also on a busy machine.
+    // Late enough that all three timers wait before the first is due, also on a busy machine.
     let from = Instant::now() + Duration::from_millis(100);
     let order = Rc::new(RefCell::new(Vec::new()));
     run(async {
@@ -154,7 +154,7 @@ fn a_sleep_that_is_dropped_is_forgotten() {
             })
             .await;
         }
-        assert_eq!(timers().patience(), None);
+        assert_eq!(timers().time_left(), None);
     });
 }
 
@@ -188,14 +188,14 @@ fn tasks_are_dropped_with_their_executor() {
 #[test]
 fn a_late_waker_does_no_harm() {
     run(async {
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         spawn(async move {
             poll_fn(|cx| Poll::Ready(cx.waker().clone())).await.wake();
             let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
-            let _ = tell.send(waker);
+            let _ = sender.send(waker);
             TaskNext::Done
         });
-        let stale = told.await.unwrap();
+        let stale = receiver.await.unwrap();
         stale.wake_by_ref();
         let turns = Rc::new(Cell::new(0));
         let seen = Rc::clone(&turns);
@@ -215,7 +215,7 @@ fn a_late_waker_does_no_harm() {
 
 #[test]
 fn a_panic_at_a_tasks_end_ends_it_alone() {
-    /// A future of its own kind: it still has something when it is ready.
+    /// A task that ends at once and panics when it is dropped.
     struct Fragile;
     impl Future for Fragile {
         type Output = TaskNext;
@@ -228,13 +228,13 @@ fn a_panic_at_a_tasks_end_ends_it_alone() {
             panic!("on purpose");
         }
     }
-    let (tell, told) = oneshot::channel();
+    let (sender, receiver) = oneshot::channel();
     run(async {
         spawn(Fragile);
         spawn(async {
-            let _ = tell.send(7);
+            let _ = sender.send(7);
             TaskNext::Done
         });
-        assert_eq!(told.await, Ok(7));
+        assert_eq!(receiver.await, Ok(7));
     });
 }

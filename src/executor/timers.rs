@@ -1,4 +1,4 @@
-//! Waiting for a moment.
+//! Timers: sleeps and timeouts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// Those who wait, by their moments; the number tells two with the same moment apart.
+/// The wakers that wait, sorted by due time. The number makes two keys with the same due time distinct.
 #[derive(Default)]
 pub(super) struct Timers {
     waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
@@ -16,14 +16,14 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// How long until the first is due; `None` if nobody waits.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    /// Returns the time until the first timer is due, or `None` if there is no timer.
+    pub(super) fn time_left(&self) -> Option<Duration> {
         let waiting = self.waiting.borrow();
         let ((due, _), _) = waiting.first_key_value()?;
         Some(due.saturating_duration_since(Instant::now()))
     }
 
-    /// Wakes those that are due.
+    /// Wakes the tasks whose timers are due.
     pub(super) fn fire(&self) {
         if self.waiting.borrow().is_empty() {
             return;
@@ -41,12 +41,12 @@ impl Timers {
     }
 }
 
-/// Waits until a moment; made by [`sleep_until`].
+/// Waits until a point in time; made by [`sleep_until`].
 #[derive(Debug)]
 pub struct Sleep {
     due: Instant,
-    /// Its place among the waiting, from the first poll on.
-    place: Option<TimerKey>,
+    /// The key among the waiting timers, from the first poll on.
+    timer: Option<TimerKey>,
 }
 
 struct TimerKey {
@@ -56,7 +56,7 @@ struct TimerKey {
 
 impl std::fmt::Debug for TimerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Place").field(&self.key).finish()
+        f.debug_tuple("TimerKey").field(&self.key).finish()
     }
 }
 
@@ -74,7 +74,7 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         let due = self.due;
-        let TimerKey { timers, key } = self.place.get_or_insert_with(|| {
+        let TimerKey { timers, key } = self.timer.get_or_insert_with(|| {
             let timers = super::timers();
             let key = (due, timers.next.get());
             timers.next.set(key.1 + 1);
@@ -85,25 +85,25 @@ impl Future for Sleep {
     }
 }
 
-/// Waits until `due`, at most a millisecond longer than the thread is busy.
+/// Waits until `due`. It ends up to a millisecond late, and later while the thread is busy.
 ///
 /// # Panics
 ///
-/// When polled on a thread without an executor.
+/// Panics when polled on a thread without an executor.
 ///
 /// # Cancel safety
 ///
 /// Nothing is lost.
 pub fn sleep_until(due: Instant) -> Sleep {
-    Sleep { due, place: None }
+    Sleep { due, timer: None }
 }
 
-/// Waits for `time`; as [`sleep_until`]. What lies beyond the clock's end never comes.
+/// Waits for `time`, like [`sleep_until`]. A time beyond the range of the clock never passes.
 pub fn sleep(time: Duration) -> Sleep {
     sleep_until(after(time))
 }
 
-/// The time was over first.
+/// The time was over before the future was ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the time is over")]
 pub struct Elapsed;
@@ -112,7 +112,7 @@ pub struct Elapsed;
 ///
 /// # Errors
 ///
-/// [`Elapsed`], if it is not ready by then; it is dropped.
+/// [`Elapsed`] if the future is not ready by then. The future is dropped.
 ///
 /// # Panics
 ///
@@ -131,11 +131,11 @@ pub async fn timeout_at<T>(due: Instant, future: impl Future<Output = T>) -> Res
     .await
 }
 
-/// Runs `future` for `time` at most; as [`timeout_at`].
+/// Runs `future` for at most `time`, like [`timeout_at`].
 ///
 /// # Errors
 ///
-/// [`Elapsed`], if it is not ready by then; it is dropped.
+/// [`Elapsed`] if the future is not ready by then. The future is dropped.
 ///
 /// # Cancel safety
 ///
@@ -144,7 +144,7 @@ pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Resu
     timeout_at(after(time), future).await
 }
 
-/// Longer than any process lives, and within what every clock can tell.
+/// A hundred years: longer than any process runs, and within the range of every clock.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn after(time: Duration) -> Instant {

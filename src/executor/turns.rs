@@ -16,7 +16,7 @@ const SLICE: Duration = Duration::from_micros(200);
 /// stays long.
 const SHORT_AGAIN: u8 = 2;
 
-/// Whether the last turns of a task were long.
+/// The length of a task's last turns: long or short.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TurnLength(u8);
 
@@ -149,7 +149,7 @@ mod tests {
         assert_eq!(pass(&mut turns, took), [2]);
     }
 
-    /// What is pushed in a pass waits for the next one, so that the kernel is asked in between.
+    /// A task that is pushed during a pass waits for the next pass, so that the kernel is polled in between.
     #[test]
     fn a_pass_has_an_end() {
         let mut turns = Turns::default();

@@ -11,14 +11,14 @@ use nix::errno::Errno;
 
 use super::process;
 
-/// Where a socket listens or connects.
+/// The address at which a socket listens or to which it connects.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Tcp(SocketAddr),
     /// A link-local IPv6 address whose interface is given by its name.
     Scoped(Arc<Scoped>),
-    /// A Unix stream socket by its path, which is empty for the client of one.
+    /// A Unix stream socket by its path. The path of a client is empty.
     Unix(Arc<Path>),
 }
 
@@ -32,7 +32,7 @@ pub struct Scoped {
 }
 
 impl Scoped {
-    /// Reads `[fe80::1%eth0]:443`.
+    /// Parses `[fe80::1%eth0]:443`.
     fn read(text: &str) -> Option<Self> {
         /// IFNAMSIZ, without the NUL byte at the end.
         const LONGEST_NAME: usize = 15;
@@ -51,14 +51,14 @@ impl Scoped {
     ///
     /// # Errors
     ///
-    /// `NetworkUnreachable` if there is no such interface; others where descriptors or memory have run out.
+    /// `NetworkUnreachable` if there is no such interface; other errors where descriptors or memory have run out.
     pub fn resolve(&self) -> io::Result<SocketAddr> {
         let index = nix::net::if_::if_nametoindex(&*self.interface).map_err(|error| match error {
             Errno::ENODEV | Errno::ENXIO => io::Error::new(
                 io::ErrorKind::NetworkUnreachable,
                 format!("there is no interface {:?} ({error})", self.interface),
             ),
-            // Of descriptors or memory: the interface may well be there.
+            // A lack of descriptors or memory: the interface may exist.
             shortage => shortage.into(),
         })?;
         Ok(SocketAddrV6::new(self.ip, self.port, 0, index).into())
@@ -109,12 +109,12 @@ impl Address {
         }
     }
 
-    /// Returns whether the address is an IP address without a port, which is written as port 0.
+    /// Returns true if the address is an IP address without a port, which is stored as port 0.
     pub fn is_without_port(&self) -> bool {
         self.tcp().is_some_and(|tcp| tcp.port() == 0)
     }
 
-    /// Returns the text of the address; an IP address without a port has none in the text either.
+    /// Returns the text of the address. The text of an IP address without a port has no port.
     pub fn known_part(&self) -> String {
         match self.tcp() {
             Some(tcp) if tcp.port() == 0 => tcp.ip().to_string(),
@@ -122,7 +122,7 @@ impl Address {
         }
     }
 
-    /// Returns the address with an IPv4-mapped IPv6 address as IPv4: both lead to one socket.
+    /// Returns the address, with an IPv4-mapped IPv6 address as IPv4. Both forms reach the same socket.
     pub fn to_canonical(&self) -> Self {
         match self {
             Self::Tcp(SocketAddr::V6(address)) if address.ip().to_ipv4_mapped().is_some() => {
@@ -152,7 +152,7 @@ impl fmt::Display for Address {
 }
 
 impl fmt::Debug for Address {
-    /// As it is written, like that of the standard library's addresses.
+    /// Writes the address as `Display` does, like the addresses of the standard library.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -176,11 +176,11 @@ pub fn as_ranges(addresses: &[Address]) -> Vec<String> {
     texts.collect()
 }
 
-/// The IP addresses that the interfaces of this host have now.
+/// Returns the IP addresses that the interfaces of this host have now.
 ///
 /// # Errors
 ///
-/// When the kernel cannot be asked.
+/// Errors of `getifaddrs`.
 pub fn of_this_host() -> io::Result<Vec<IpAddr>> {
     let interfaces = nix::ifaddrs::getifaddrs()?;
     let addresses = interfaces.filter_map(|interface| {
@@ -229,10 +229,10 @@ fn state_in(table: &str, address: Ipv6Addr) -> Ipv6State {
     }
 }
 
-/// Why a text is not an address.
+/// The fault of a text that is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressFault {
-    /// Neither `IP:PORT` nor `unix:/PATH`.
+    /// The text is neither `IP:PORT` nor `unix:/PATH`.
     #[error("an address is IP:PORT, [IPv6]:PORT, [fe80::1%INTERFACE]:PORT or unix:/absolute/path")]
     Form,
     /// A Unix path must be absolute and fit into `sockaddr_un` (107 bytes).
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_says_what_an_address_is() {
+    fn the_state_of_an_address_is_read() {
         let table = "00000000000000000000000000000001 01 80 10 80       lo\n\
                      20010db8000000000000000000000005 09 40 00 c0       v0\n\
                      20010db8000000000000000000000006 09 40 00 44       v0\n\
@@ -319,7 +319,7 @@ mod tests {
         check("[fe80::1%eth0]:+1", Err(AddressFault::Form));
         check("[fe80::1%a/b]:443", Err(AddressFault::Form));
         check("[fe80::1%sixteen-letters-]:443", Err(AddressFault::Form));
-        // Only link-local addresses need a link.
+        // Only link-local addresses need an interface.
         check("[2001:db8::1%eth0]:443", Err(AddressFault::Form));
     }
 

@@ -15,10 +15,10 @@ use super::fault::out_of_descriptors;
 /// check costs no system call.
 const NEAR: i32 = 64;
 
-/// The first number that connections of this process leave to others.
+/// The first number that connections of this process leave free.
 static BOUND: AtomicI32 = AtomicI32::new(i32::MAX);
 
-/// Whether a connection has got a number near the bound.
+/// True if a connection has got a number near the bound.
 static IS_NEAR: AtomicBool = AtomicBool::new(false);
 
 /// Keeps the last `kept` of `limit` descriptors from connections.
@@ -26,8 +26,8 @@ pub fn keep_from_connections(limit: u64, kept: u64) {
     BOUND.store(i32::try_from(limit.saturating_sub(kept)).unwrap_or(i32::MAX), Ordering::Relaxed);
 }
 
-/// Fails if connections have used up their share, or would with `number` more. The error is that of a process without
-/// descriptors.
+/// Fails if connections have used up their share, or would use it up with `number` more. The error is that of a
+/// process without descriptors.
 pub(super) fn check_room(number: i32) -> io::Result<()> {
     if !IS_NEAR.load(Ordering::Relaxed) {
         return Ok(());
@@ -40,7 +40,7 @@ pub(super) fn check_room(number: i32) -> io::Result<()> {
     if has_room(lowest_free, number, bound) { Ok(()) } else { Err(out_of_descriptors()) }
 }
 
-/// Whether `number` descriptors from `lowest_free` on are below the bound.
+/// Returns true if `number` descriptors from `lowest_free` on are below the bound.
 fn has_room(lowest_free: i32, number: i32, bound: i32) -> bool {
     lowest_free.saturating_add(number) <= bound
 }

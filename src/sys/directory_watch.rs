@@ -1,4 +1,4 @@
-//! Waiting for changes of a file by a watch on its directory: inotify.
+//! Waits for changes of a file by a watch on its directory: inotify.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -10,17 +10,17 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The most reads of events in one go, each of up to 4 KiB. In a directory with never-ending changes the changes of the
-/// file are so still reported.
+/// The most reads of events in one call, each of up to 4 KiB. So the changes of the file are reported also if the
+/// changes in its directory never end.
 const MOST_READS: usize = 64;
 
-/// The link by which Kubernetes replaces all files of a mounted volume at a time.
+/// The link by which Kubernetes replaces all files of a mounted volume at once.
 const DATA_LINK: &str = "..data";
 
 /// Watches the entries of one directory by which a file is reached.
 ///
-/// A file is watched by its directory: a replacement by a rename puts another file in its place, and a watch on the
-/// file itself would stay with the old one.
+/// A file is watched by its directory, because a rename replaces it with another file, and a watch on the file itself
+/// would stay with the old one.
 #[derive(Debug)]
 pub struct DirectoryWatch {
     events: AsyncFd<WatchEvents>,
@@ -40,7 +40,7 @@ pub enum DirectoryChange {
 }
 
 impl DirectoryChange {
-    /// What this change and a later one mean together: a file that was whole and is begun anew is not whole.
+    /// Combines this change with a later one. A file that was whole and is begun again is not whole.
     pub(super) fn then(self, later: Self) -> Self {
         match (self, later) {
             (Self::Gone, _) | (_, Self::Gone) => Self::Gone,
@@ -55,11 +55,11 @@ impl DirectoryChange {
 pub struct WatchEvents(Inotify);
 
 impl WatchEvents {
-    /// Starts to watch. From now on no change is missed. It blocks while the file system does not answer.
+    /// Starts to watch. No later change is missed. It blocks while the file system does not answer.
     ///
     /// # Errors
     ///
-    /// If there is no such directory, or the user has as many watches as the system allows.
+    /// Errors of inotify: there is no such directory, or the user has as many watches as the system allows.
     pub fn new(directory: &Path) -> io::Result<Self> {
         let events = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let what = AddWatchFlags::IN_CREATE
@@ -144,13 +144,13 @@ impl DirectoryWatch {
     ///
     /// # Errors
     ///
-    /// If the runtime cannot register the descriptor.
+    /// Returned if the runtime cannot register the descriptor.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn new(events: WatchEvents) -> io::Result<Self> {
-        // SAFETY: `WatchEvents` owns the descriptor, never gives it away, and always names the same one; the
+        // SAFETY: `WatchEvents` owns the descriptor, never gives it away, and always returns the same one; the
         // `AsyncFd` owns the `WatchEvents` until both end.
         #[allow(unsafe_code)]
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }?;
@@ -161,11 +161,11 @@ impl DirectoryWatch {
     ///
     /// # Errors
     ///
-    /// Errors of reading; the watch is then useless.
+    /// Errors of a read. The watch is then useless.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it loses nothing.
+    /// Nothing is lost.
     pub async fn changed(&self, names: &WatchedNames) -> io::Result<DirectoryChange> {
         loop {
             let mut ready = self.events.readable().await?;

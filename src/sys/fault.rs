@@ -1,16 +1,16 @@
-//! What errors of the kernel mean, where [`io::ErrorKind`] does not say.
+//! Classifies errors of the kernel that [`io::ErrorKind`] does not distinguish.
 
 use std::io;
 
 use nix::errno::Errno;
 
-/// Whether a resource of the process or the host ran out: descriptors, buffers, memory, watches of epoll.
-/// The peer of the failed call has nothing to do with it, and the next call would fail alike.
+/// Returns true if a resource of the process or the host has run out: descriptors, buffers, memory, watches of epoll.
+/// The peer of the failed call is not the cause, and the next call would fail in the same way.
 pub fn is_out_of_resources(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EMFILE, Errno::ENFILE, Errno::ENOBUFS, Errno::ENOMEM, Errno::ENOSPC])
 }
 
-/// Whether the kernel does not have the family of an address, which is mostly IPv6.
+/// Returns true if the kernel does not have the family of an address, which is mostly IPv6.
 pub fn is_missing_family(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::EAFNOSUPPORT])
 }
@@ -20,10 +20,10 @@ pub(crate) fn out_of_descriptors() -> io::Error {
     Errno::EMFILE.into()
 }
 
-/// Whether a failed accept concerns only the connection it was about to hand over.
+/// Returns true if a failed accept concerns only the connection that it was about to return.
 ///
-/// accept(2) passes on errors that the network had for that connection; the next one may be good.
-/// Whatever is not known to be of that kind is not: to try again at once would spin.
+/// accept(2) returns errors that the network reported for that connection, and the next accept may succeed. Any error
+/// that is not known to be of this kind does not count as one, because an immediate retry of it would spin.
 pub fn is_of_one_client(error: &io::Error) -> bool {
     is_one_of(
         error,
@@ -64,7 +64,7 @@ mod tests {
         check(Errno::ENFILE, true, false);
         check(Errno::ENOBUFS, true, false);
         check(Errno::ENOMEM, true, false);
-        // Of epoll_ctl(2), at fs.epoll.max_user_watches.
+        // The error of epoll_ctl(2) at fs.epoll.max_user_watches.
         check(Errno::ENOSPC, true, false);
         check(Errno::ECONNABORTED, false, true);
         check(Errno::EPERM, false, true);

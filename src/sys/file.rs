@@ -1,5 +1,5 @@
-//! Files that are read whole, opened so that nobody waits: the open of a FIFO would, for its writer, and the
-//! thread with it.
+//! Opens files that are read whole, without waiting. The open of a FIFO would wait for its writer and block the
+//! thread.
 
 #![allow(clippy::disallowed_methods, reason = "docs/design/0013-outside.md lists its callers")]
 
@@ -12,24 +12,24 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl};
 use nix::unistd::{AccessFlags, faccessat};
 
-/// Where the descriptors of a process have names: a shell writes them for `<(...)`, and people for standard input.
+/// The names of a process's descriptors: a shell uses them for `<(...)`, and a user for standard input.
 const DESCRIPTORS: [&str; 3] = ["/dev/stdin", "/dev/fd/", "/proc/self/fd/"];
 
 /// Opens a regular file to read.
 ///
 /// # Errors
 ///
-/// What the system says, or what the file is if it is not a regular one; `IsADirectory` is among that.
+/// Errors of the file system; `IsADirectory` or `InvalidInput` if it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Before it is opened: already the open does something to a FIFO's writer and to some devices.
+    // Checked before the open, because an open alone affects the writer of a FIFO and some devices.
     check_is_regular(path.metadata()?.file_type())?;
     let file = open_at_once(path)?;
     check_is_regular(file.metadata()?.file_type())?;
     Ok(file)
 }
 
-/// Opens a file that a command line names: also one of this process's own descriptors, such as `/dev/stdin`, whose
-/// other end somebody has in hand. Reads of those wait until it is closed.
+/// Opens a file that a command line names. The name may be that of a descriptor of this process, such as
+/// `/dev/stdin`, which the caller of the command has opened. Reads of it wait until its other end is closed.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub fn open_given(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// What to do if a file to append to does not exist.
+/// The action if a file to append to does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfAbsent {
     /// Create it with this mode.
@@ -57,7 +57,7 @@ pub enum IfAbsent {
 ///
 /// # Errors
 ///
-/// What the system says.
+/// Errors of the file system.
 pub fn open_to_append(path: &Path, absent: IfAbsent) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.append(true).custom_flags(OFlag::O_NONBLOCK.bits());
@@ -73,17 +73,18 @@ pub fn open_to_append(path: &Path, absent: IfAbsent) -> io::Result<Option<File>>
     Ok(Some(file))
 }
 
-/// Whether an open failed because no process reads the FIFO. Sockets and devices fail in the same way.
+/// Returns true if an open failed because no process reads the FIFO. Sockets and devices fail in the same way.
 fn is_unread_fifo(path: &Path, error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENXIO as i32)
         && path.metadata().is_ok_and(|found| found.file_type().is_fifo())
 }
 
-/// Whether this process may append to a file, or create it. It opens nothing. A FIFO without a reader is no error.
+/// Checks that this process may append to a file, or create it. It opens nothing. A FIFO without a reader is no
+/// error.
 ///
 /// # Errors
 ///
-/// The error that an open would return, as far as it can be known before.
+/// The error that an open would return, as far as it can be found without one.
 pub fn check_appendable(path: &Path) -> io::Result<()> {
     let may =
         |path: &Path, what| faccessat(AT_FDCWD, path, what, AtFlags::AT_EACCESS).map_err(io::Error::from);
@@ -99,12 +100,13 @@ pub fn check_appendable(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The standard library adds close-on-exec. That it does not block changes nothing for a regular file.
+/// Opens a file without waiting. The standard library adds close-on-exec. O_NONBLOCK changes nothing for a regular
+/// file.
 fn open_at_once(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)
 }
 
-/// Whether a path is a name of one of this process's own descriptors.
+/// Returns true if a path is a name of one of this process's own descriptors.
 pub fn is_descriptor(path: &Path) -> bool {
     path.to_str().is_some_and(|path| {
         DESCRIPTORS.iter().any(|name| path == *name || name.ends_with('/') && path.starts_with(name))
@@ -142,8 +144,8 @@ mod tests {
         match expected {
             Ok(expected) => assert_eq!(read.map(|_| &*text).unwrap(), expected, "{path:?}"),
             Err(part) => {
-                let told = read.unwrap_err().to_string();
-                assert!(told.contains(part), "{path:?}: no {part:?} in {told:?}");
+                let message = read.unwrap_err().to_string();
+                assert!(message.contains(part), "{path:?}: no {part:?} in {message:?}");
             }
         }
     }
@@ -177,7 +179,7 @@ mod tests {
         let path = format!("/dev/fd/{}", reader.as_raw_fd());
         check(Path::new(&path), Err("a FIFO"));
         let mut file = open_given(Path::new(&path)).unwrap();
-        // It waits for what is not yet written.
+        // The read waits for bytes that are not yet written.
         let reading = std::thread::spawn(move || {
             let mut text = String::new();
             file.read_to_string(&mut text).map(|_| text)

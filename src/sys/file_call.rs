@@ -1,11 +1,12 @@
-//! Does work on files on blocking threads, because a file system may never answer: the server of a network file system
-//! may be gone, or a daemon of FUSE may have stopped.
+//! Does work on files on blocking threads, because a file system may never answer: the server of a network file
+//! system may be gone, or a daemon of FUSE may have stopped.
 //!
 //! For each path at most one call is under way in the whole process. Further calls for the path wait for their turn
-//! without a thread, so a file that hangs holds one thread, however many calls there are. Calls for other paths go on.
+//! without a thread, so a file that hangs holds one thread, however many calls there are. Calls for other paths go
+//! on.
 //!
-//! Only the number of paths bounds the number of threads. With a common bound, files that hang could delay all others;
-//! see `BLOCKING_THREADS` in `server/run.rs`.
+//! Only the number of paths bounds the number of threads. With a common bound, files that hang could delay all
+//! others; see `BLOCKING_THREADS` in `server/run.rs`.
 
 #![allow(
     clippy::disallowed_types,
@@ -21,18 +22,18 @@ use tokio::task::{JoinError, spawn_blocking};
 
 type PathTurns = HashMap<Arc<Path>, Arc<Mutex<()>>>;
 
-/// The paths with a call under way or waiting. A lock of std, held only for a look at the map.
+/// The paths with a call under way or waiting. A lock of std, held only for a look-up in the map.
 static TURNS: StdMutex<Option<PathTurns>> = StdMutex::new(None);
 
 /// Does work on a file on a blocking thread, as soon as no other call for the same path is under way.
 ///
 /// # Errors
 ///
-/// When the work has panicked, or the runtime ends.
+/// Returned when the work has panicked, or the runtime ends.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Panics outside of a tokio runtime.
 ///
 /// # Cancel safety
 ///
@@ -58,7 +59,7 @@ impl FileTurn {
     ///
     /// # Cancel safety
     ///
-    /// Only the place among the waiters is lost.
+    /// Only the position among the waiters is lost.
     pub async fn wait(path: &Path) -> Self {
         let (path, lock) = lock_of(path);
         // Created first: its drop removes the entry even if the wait is given up.
@@ -71,7 +72,7 @@ impl FileTurn {
     ///
     /// # Panics
     ///
-    /// In a task of tokio.
+    /// Panics in a task of tokio.
     pub fn wait_blocking(path: &Path) -> Self {
         let (path, lock) = lock_of(path);
         Self { path, held: Some(lock.blocking_lock_owned()) }
@@ -90,11 +91,11 @@ impl FileTurn {
     ///
     /// # Errors
     ///
-    /// When the work has panicked, or the runtime ends.
+    /// Returned when the work has panicked, or the runtime ends.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///
@@ -155,7 +156,7 @@ mod tests {
         TURNS.lock().unwrap().as_ref().is_some_and(|turns| turns.contains_key(path))
     }
 
-    /// Begins a call that ends when the sender is dropped, as a file system that does not answer.
+    /// Begins a call that ends when the sender is dropped, like a call to a file system that does not answer.
     async fn hang(path: &'static Path) -> Sender<()> {
         let (release, blocked) = channel::<()>();
         let (begun, begins) = channel();
@@ -183,7 +184,7 @@ mod tests {
                     tokio::spawn(async move { call(far, move || done.send(number)).await })
                 })
                 .collect();
-            // With a thread for each they would use up those of the runtime.
+            // With a thread for each call they would use up the threads of the runtime.
             let other = timeout(PATIENCE, call(near, || 7)).await;
             assert_eq!(other.expect("another file is no matter of this one").unwrap(), 7);
             assert!(ends.try_recv().is_err(), "its turn had not come");
@@ -237,20 +238,20 @@ mod tests {
     fn a_thread_waits_for_its_turn() {
         let path = Path::new("/calls/thread");
         let turn = FileTurn::wait_blocking(path);
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let thread = std::thread::spawn(move || {
             let turn = FileTurn::wait_blocking(path);
-            tell.send(()).unwrap();
+            sender.send(()).unwrap();
             drop(turn);
         });
-        assert!(told.try_recv().is_err(), "there is one turn");
+        assert!(receiver.try_recv().is_err(), "there is one turn");
         drop(turn);
-        told.recv_timeout(PATIENCE).unwrap();
+        receiver.recv_timeout(PATIENCE).unwrap();
         thread.join().unwrap();
         assert!(!is_known(path));
     }
 
-    /// Polls once and answers what came of it.
+    /// Polls once and returns the result, if there is one.
     fn futures_poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
             std::task::Poll::Ready(value) => Some(value),

@@ -1,7 +1,7 @@
-//! Landlock: the kernel lets this process reach the files that it needs, and no others.
+//! Landlock: the kernel lets this process access the files that it needs, and no others.
 //!
-//! It is kept for each thread like [`privileges`], and cannot be taken back. Files and
-//! directories are what they are at the start: a directory that another one has replaced is not granted.
+//! The kernel keeps it for each thread, like [`privileges`], and it cannot be undone. A grant holds for the file or
+//! directory that exists at the start: a directory that replaces it later is not granted.
 
 #![allow(clippy::disallowed_methods, reason = "before the first thread")]
 
@@ -17,34 +17,34 @@ use landlock::{
 
 use super::privileges;
 
-/// What is asked of the kernel; an older one gives what it has. Later versions also bar connections to Unix sockets
-/// by their paths, which backends have.
+/// The version of Landlock that is requested; an older kernel enforces what it has. Later versions also forbid
+/// connections to Unix sockets by their paths, which backends have.
 const WANTED: ABI = ABI::V5;
 
-/// Whether this process is confined, for [`hint`].
+/// True if this process is confined, for [`hint`].
 static IS_ON: AtomicBool = AtomicBool::new(false);
 
-/// What a process may reach, with all that is below it. Nothing may be executed.
+/// The paths that a process may access, with all paths below them. No file may be executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// To be read.
+    /// Files and directories that may be read.
     pub read: BTreeSet<PathBuf>,
-    /// Directories in which files and sockets may also be written, made and removed.
+    /// Directories in which files and sockets may also be written, created and removed.
     pub write: BTreeSet<PathBuf>,
 }
 
-/// How far the kernel went.
+/// The degree to which the kernel enforces Landlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confinement {
-    /// As far as was asked.
+    /// The kernel enforces all that was requested.
     Full,
-    /// It is too old for some of it.
+    /// The kernel is too old for a part of it.
     Partial,
-    /// It has no Landlock, or it is switched off.
+    /// The kernel has no Landlock, or it is switched off.
     Absent,
 }
 
-/// Why a process could not be confined.
+/// The fault for which a process could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockFault {
     /// A path that is to be granted cannot be opened.
@@ -52,7 +52,7 @@ pub enum LandlockFault {
     Path {
         /// The path.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
@@ -61,11 +61,11 @@ pub enum LandlockFault {
     Refused(#[from] landlock::RulesetError),
 }
 
-/// Confines this thread, and those it will make, for good. It also may gain no more privileges.
+/// Confines this thread, and all threads that it starts, for good. They can then gain no more privileges.
 ///
 /// # Errors
 ///
-/// A path that is not there, or what the kernel refused; then nothing has changed.
+/// A path that does not exist, or the refusal of the kernel. Nothing has changed then.
 pub fn confine(grants: &Grants) -> Result<Confinement, LandlockFault> {
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     let write = read
@@ -89,7 +89,7 @@ pub fn confine(grants: &Grants) -> Result<Confinement, LandlockFault> {
     Ok(confinement)
 }
 
-/// A file has fewer rights than a directory has.
+/// Returns the rule for a path. A file has fewer access rights than a directory.
 fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, LandlockFault> {
     let fault = |source| LandlockFault::Path { path: path.to_owned(), source };
     let is_file = path.metadata().map_err(fault)?.is_file();
@@ -98,8 +98,8 @@ fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, 
     Ok(PathBeneath::new(opened, access))
 }
 
-/// What to say behind an error of a file: nothing, unless it may be Landlock that bars the file, or what root gave
-/// up at the start.
+/// Returns the text to add to an error of a file. It is empty, unless Landlock may forbid the file, or root may lack
+/// a capability that it gave up at the start.
 pub fn hint(error: &io::Error) -> &'static str {
     match (IS_ON.load(Ordering::Relaxed), privileges::hint(error)) {
         _ if error.kind() != io::ErrorKind::PermissionDenied => "",
@@ -123,7 +123,7 @@ mod tests {
 
     use super::*;
 
-    /// Folders `read`, `write` and `other` with a file `f` in each, and a socket `s` in `other`.
+    /// Creates folders `read`, `write` and `other` with a file `f` in each, and a socket `s` in `other`.
     fn folders() -> PathBuf {
         let root = std::env::temp_dir().join(format!("pointsman-landlock-{}", std::process::id()));
         for name in ["read", "write", "other"] {
@@ -163,7 +163,7 @@ mod tests {
             confinement
         });
         let confinement = confined.join().unwrap();
-        // The hint is for the whole process, and this one is not confined.
+        // The hint is for the whole process, and this process is not confined.
         IS_ON.store(false, Ordering::Relaxed);
         drop(socket);
         fs::remove_dir_all(root).unwrap();

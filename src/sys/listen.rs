@@ -13,44 +13,43 @@ use super::socket::KernelBuffers;
 use super::tcp::{self, Keepalive};
 use super::{Address, descriptors, pause, retry};
 
-/// What accepted sockets inherit from the listening one, so that no connection pays for it.
+/// The options that accepted sockets inherit from the listening one, so that no connection pays for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenOptions {
-    /// Connections the kernel may hold before they are accepted.
+    /// The most connections that the kernel queues before they are accepted.
     pub backlog: u32,
-    /// How the kernel probes idle peers.
+    /// The settings by which the kernel probes idle peers. `None` is off.
     pub keepalive: Option<Keepalive>,
-    /// TCP_USER_TIMEOUT: the longest time in which a peer takes no byte; `None` leaves it off.
+    /// TCP_USER_TIMEOUT: the longest time in which a peer takes no byte. `None` is off.
     pub user_timeout: Option<Duration>,
-    /// What the kernel may hold of a connection.
+    /// The limits of the kernel's buffers of a connection.
     pub buffers: KernelBuffers,
 }
 
-/// Whether a socket may be bound to an address that no interface of this host has yet.
+/// The rule for an address that no interface of this host has yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BindTo {
-    /// No: the address must be one of this host.
+    /// The address must be one of this host.
     #[default]
     OwnAddress,
-    /// Yes (IP_FREEBIND): the address may come later.
+    /// The address may come later (IP_FREEBIND).
     AnyAddress,
 }
 
 /// The most attempts to listen at an address while another process tries the same.
 const ATTEMPTS: u32 = 10;
 
-/// Binds and listens at an address where no other socket listens; sockets that are opened by [`listen`] then
-/// share its port.
+/// Binds and listens at an address where no other socket listens. Sockets that [`listen`] opens later share its port.
 ///
 /// The kernel decides which process gets the port. listen(2) is called without SO_REUSEPORT, so of several processes
-/// that call it at the same time at most one succeeds, and the option is set afterwards. bind(2) alone does not decide:
-/// with SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen yet. Two
-/// processes can both be refused if their calls of listen(2) overlap, so the attempt is repeated.
+/// that call it at the same time at most one succeeds, and the option is set afterwards. bind(2) alone does not
+/// decide: with SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen
+/// yet. Two processes can both be refused if their calls of listen(2) overlap, so the attempt is repeated.
 ///
 /// # Errors
 ///
-/// `AddrInUse` when another socket listens there; `PermissionDenied` for a port below 1024 without
-/// the capability; `AddrNotAvailable` when it is no address of this host.
+/// `AddrInUse` when another socket listens there; `PermissionDenied` for a port below 1024 without the capability;
+/// `AddrNotAvailable` when it is not an address of this host.
 pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::Result<OwnedFd> {
     let mut attempts = 0;
     loop {
@@ -72,8 +71,8 @@ pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) ->
     }
 }
 
-/// Binds and listens, and shares the port with other sockets of this process, the first of which was opened by
-/// [`listen_alone`]. It tries again while another process holds the port for a moment, before that process is refused.
+/// Binds and listens, and shares the port with other sockets of this process, the first of which [`listen_alone`]
+/// opened. It tries again while another process holds the port for a moment, before that process is refused.
 ///
 /// # Errors
 ///
@@ -102,15 +101,15 @@ fn is_clash(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse
 }
 
-/// Sets the inherited options of a socket that already listens; connections accepted from now on have them.
+/// Sets the inherited options of a socket that already listens. Connections accepted from now on have them.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt` and `listen`.
+/// Errors of `setsockopt` and `listen`.
 pub fn reconfigure(fd: impl AsFd, options: &ListenOptions) -> io::Result<()> {
     let fd = fd.as_fd();
     let socket = SockRef::from(&fd);
-    // A Unix socket has nothing for its connections to inherit.
+    // Connections of a Unix socket inherit no options.
     if socket.domain()? != Domain::UNIX {
         apply(&socket, options)?;
     }
@@ -127,7 +126,7 @@ fn bind(address: SocketAddr, to: BindTo, sharing: Sharing) -> io::Result<Socket>
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // So that 0.0.0.0 and [::] can both be bound.
+        // So that both 0.0.0.0 and [::] can be bound.
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
@@ -145,7 +144,7 @@ fn bind(address: SocketAddr, to: BindTo, sharing: Sharing) -> io::Result<Socket>
 
 fn apply(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
-    // An urgent byte is then one of the stream, in its place, instead of being left out.
+    // An urgent byte is then a byte of the stream, at its position, instead of being left out.
     socket.set_out_of_band_inline(true)?;
     match options.keepalive {
         Some(keepalive) => tcp::set_keepalive(socket, keepalive)?,
@@ -155,19 +154,19 @@ fn apply(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     options.buffers.set(socket)
 }
 
-/// A connection fresh from the kernel's queue, not yet in the reactor.
+/// A connection that was just accepted and is not yet in the reactor.
 #[derive(Debug)]
 pub struct Accepted {
     /// The socket, non-blocking, with the listener's options.
     pub socket: OwnedFd,
-    /// The client.
+    /// The client's address.
     pub peer: Address,
 }
 
-/// A listening socket in the reactor of one worker. One task at a time may wait for it.
+/// A listening socket in the reactor of one worker. At most one task may wait for it at a time.
 pub struct Listening {
     fd: OwnedFd,
-    watch: SocketRegistration,
+    registration: SocketRegistration,
 }
 
 impl Listening {
@@ -179,26 +178,26 @@ impl Listening {
     ///
     /// # Panics
     ///
-    /// On a thread without a reactor.
+    /// Panics on a thread without a reactor.
     pub fn register(fd: OwnedFd) -> Result<Self, (OwnedFd, io::Error)> {
         match SocketRegistration::new(&fd, Readiness::NONE) {
-            Ok(watch) => Ok(Self { fd, watch }),
+            Ok(registration) => Ok(Self { fd, registration }),
             Err(error) => Err((fd, error)),
         }
     }
 
-    /// Waits for a connection and takes it.
+    /// Waits for a connection and accepts it.
     ///
     /// # Errors
     ///
-    /// Those of `accept4`; never `WouldBlock`. After any error the listener is still good.
+    /// Errors of `accept4`, except `WouldBlock`. After any error the listener can still be used.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, no connection was taken.
+    /// If it is dropped before it is ready, no connection was accepted.
     pub async fn accept(&self) -> io::Result<Accepted> {
         loop {
-            std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::READABLE)).await;
+            std::future::poll_fn(|cx| self.registration.poll(cx, Readiness::READABLE)).await;
             match self.accept_reported() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
@@ -206,13 +205,13 @@ impl Listening {
         }
     }
 
-    /// Takes a connection if the reactor has reported one.
+    /// Accepts a connection if the reactor has reported one.
     ///
     /// # Errors
     ///
     /// `WouldBlock` when there is none; otherwise as [`Listening::accept`].
     pub fn try_accept(&self) -> io::Result<Accepted> {
-        if self.watch.is(Readiness::READABLE) {
+        if self.registration.is(Readiness::READABLE) {
             self.accept_reported()
         } else {
             Err(io::ErrorKind::WouldBlock.into())
@@ -222,12 +221,12 @@ impl Listening {
     fn accept_reported(&self) -> io::Result<Accepted> {
         let result = accept(&self.fd);
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
-            self.watch.clear(Readiness::READABLE);
+            self.registration.clear(Readiness::READABLE);
         }
         result
     }
 
-    /// Takes a connection if the kernel has one, whatever the reactor knows.
+    /// Accepts a connection if the kernel has one, whatever the reactor has reported.
     ///
     /// # Errors
     ///
@@ -239,8 +238,8 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // To close it is not enough where other workers have copies of the same socket.
-        self.watch.leave(&self.fd);
+        // A close does not remove it from epoll where other workers have copies of the same socket.
+        self.registration.leave(&self.fd);
     }
 }
 
@@ -250,17 +249,17 @@ impl AsFd for Listening {
     }
 }
 
-/// Takes a connection from a listening socket, with the peer's address in the same call.
+/// Accepts a connection from a listening socket, with the peer's address in the same call.
 ///
 /// # Errors
 ///
-/// Those of `accept4`, `WouldBlock` included.
+/// Errors of `accept4`, `WouldBlock` included.
 pub fn accept(fd: impl AsFd) -> io::Result<Accepted> {
-    // One for the client and one for its backend.
+    // One descriptor for the client and one for its backend.
     descriptors::check_room(2)?;
     let listening = fd.as_fd().as_raw_fd();
     let (raw, peer) = retry(|| accept4(listening))?;
-    // SAFETY: accept4 has just returned this descriptor; nobody else knows it.
+    // SAFETY: accept4 has just returned this descriptor, and no other value owns it.
     #[allow(unsafe_code)]
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     descriptors::note(&socket);
@@ -273,8 +272,8 @@ pub fn accept(fd: impl AsFd) -> io::Result<Accepted> {
 
 fn accept4(listening: i32) -> io::Result<(i32, SockAddr)> {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: the closure passes accept4 the storage and the length it was given, both valid for the
-    // call, and accept4 fills the storage with an address of that length or fails.
+    // SAFETY: the closure passes accept4 the storage and the length that it was given, both valid for the call, and
+    // accept4 fills the storage with an address of that length or fails.
     #[allow(unsafe_code, clippy::multiple_unsafe_ops_per_block)]
     unsafe {
         SockAddr::try_init(|storage, length| match libc::accept4(listening, storage.cast(), length, flags) {
@@ -291,7 +290,7 @@ mod tests {
     use super::*;
     use crate::sys::socket;
 
-    /// What a socket accepted from a listener with these options has.
+    /// Checks the options of a socket that is accepted from a listener with these options.
     fn check(options: ListenOptions) {
         let listening = listen_alone("127.0.0.1:0".parse().unwrap(), BindTo::OwnAddress, &options).unwrap();
         let address = socket::local_address(&listening).unwrap();
@@ -372,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_address_that_comes_later_can_be_bound() {
-        // TEST-NET-3 and the documentation network are never addresses of a host.
+        // No host has addresses of TEST-NET-3 and of the documentation network.
         for address in ["203.0.113.7:0", "[2001:db8::7]:0"] {
             let address: SocketAddr = address.parse().unwrap();
             if Socket::new(Domain::for_address(address), Type::STREAM, None).is_err() {

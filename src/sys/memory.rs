@@ -4,7 +4,7 @@
 /// the largest block that was freed, up to 64 MiB, for each thread that has a part of its own.
 const FREE_END: i32 = 1 << 20;
 
-/// Keeps the allocator from holding ever more free memory. Call it before large values are made.
+/// Keeps the allocator from holding more and more free memory. Call it before large values are made.
 #[allow(unsafe_code, reason = "this module wraps a call of the C library")]
 pub fn bound_free_end() {
     #[cfg(target_env = "gnu")]
@@ -14,7 +14,7 @@ pub fn bound_free_end() {
     }
 }
 
-/// Gives the free pages of the heap back to the system. Without this call the process would keep the pages of large
+/// Returns the free pages of the heap to the system. Without this call the process would keep the pages of large
 /// values that were freed: each thread has its own part of the heap, which the allocator keeps for it.
 ///
 /// It takes the lock of each part of the heap in turn, for as long as it goes over the free memory in that part.

@@ -1,11 +1,10 @@
-//! The kernel: addresses, sockets and their options, pipes and splice, limits of the process.
+//! Wraps the kernel: addresses, sockets and their options, pipes and splice, limits of the process.
 //!
-//! The only home of raw descriptors, of `nix` and `libc` names and of `unsafe`. It knows nothing of
-//! routes, pools, configuration or metrics.
+//! This module alone uses raw descriptors, names of `nix` and `libc`, and `unsafe`. It has no knowledge of routes,
+//! pools, configuration or metrics.
 //!
-//! Descriptors are owned values and close-on-exec; every socket is non-blocking. `EINTR` is retried
-//! here; would-block is a state that the callers above see as [`std::io::ErrorKind::WouldBlock`] or
-//! as `Poll::Pending`.
+//! Descriptors are owned values and close-on-exec; every socket is non-blocking. `EINTR` is retried here. Would-block
+//! is a state that callers get as [`std::io::ErrorKind::WouldBlock`] or as `Poll::Pending`.
 
 pub mod address;
 pub mod descriptors;
@@ -40,7 +39,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-/// Repeats `call` for as long as a signal interrupts it.
+/// Repeats `call` as long as a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -50,14 +49,14 @@ pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
     }
 }
 
-/// Blocks the thread for some milliseconds of random length, before an attempt that clashed with another process is
-/// repeated.
+/// Blocks the thread for some milliseconds of random length, before it repeats an attempt that clashed with another
+/// process.
 #[allow(
     clippy::disallowed_methods,
-    reason = "some milliseconds of the thread that binds, which serves nobody"
+    reason = "some milliseconds of the thread that binds, which serves no connections"
 )]
 pub(crate) fn pause() {
-    /// In milliseconds.
+    /// The longest pause, in milliseconds.
     const LONGEST: u64 = 8;
     let randomness = RandomState::new().build_hasher().finish();
     thread::sleep(Duration::from_millis(1 + randomness % LONGEST));

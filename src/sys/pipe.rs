@@ -1,7 +1,7 @@
 //! A kernel pipe that carries spliced bytes from one socket to another.
 //!
-//! A pipe is a number of slots, not of bytes: with small packets it is full long before its bytes
-//! are. So it is filled only while empty, and emptied before it is filled again; then a splice that
+//! A pipe has a number of slots, not of bytes: with small packets all slots are used long before the bytes reach its
+//! capacity. So a pipe is filled only when it is empty, and emptied before it is filled again. Then a splice that
 //! would block can only mean the socket.
 
 use std::io;
@@ -11,10 +11,10 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 use super::{descriptors, retry};
 
-/// The size a pipe has when it is new: 16 slots of a page.
+/// The size of a new pipe: 16 slots of a page.
 const DEFAULT_CAPACITY: usize = 64 * 1024;
 
-/// A pipe and the number of bytes in it. Never registered with epoll: both ends are ours.
+/// A pipe and the number of bytes in it. It is never registered with epoll, because this process uses both ends.
 #[derive(Debug)]
 pub struct Pipe {
     read: OwnedFd,
@@ -24,12 +24,12 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Opens a pipe of `wanted` bytes, or a quarter of it where the kernel does not grant that much.
+    /// Opens a pipe of `wanted` bytes, or a quarter of that where the kernel does not grant as much.
     ///
     /// # Errors
     ///
-    /// Out of descriptors; or `PermissionDenied` when the user's pipe memory (`fs.pipe-user-pages-soft`)
-    /// is used up and the kernel gives less than the default of 64 KiB.
+    /// Out of descriptors; or `PermissionDenied` when the user's pipe memory (`fs.pipe-user-pages-soft`) is used up
+    /// and the kernel grants less than the default of 64 KiB.
     pub fn open(wanted: usize) -> io::Result<Self> {
         descriptors::check_room(2)?;
         let (read, write) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
@@ -45,27 +45,27 @@ impl Pipe {
         Ok(Self { read, write, capacity, held: 0 })
     }
 
-    /// Bytes it can hold if each slot is full.
+    /// Returns the number of bytes that it can hold if each slot is full.
     pub fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Bytes in it now.
+    /// Returns the number of bytes in it.
     pub fn held(&self) -> usize {
         self.held
     }
 
-    /// Whether it holds nothing.
+    /// Returns true if it holds no bytes.
     pub fn is_empty(&self) -> bool {
         self.held == 0
     }
 
-    /// Moves bytes from a socket into the pipe; 0 is the end of the stream.
+    /// Moves bytes from a socket into the pipe. 0 is the end of the stream.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when the socket has none (if the pipe was empty); `InvalidInput` when the kernel
-    /// cannot splice here.
+    /// `WouldBlock` when the socket has none (if the pipe was empty); `InvalidInput` when the kernel cannot splice
+    /// here.
     pub fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
         let moved = retry(|| self.splice(&socket, &self.write))?;
         self.held += moved;
@@ -83,11 +83,11 @@ impl Pipe {
         Ok(moved)
     }
 
-    /// Takes the bytes out, for a relay that is stopped while it holds some.
+    /// Takes the bytes out, for a relay that is stopped while its pipe holds some.
     ///
     /// # Errors
     ///
-    /// Those of `read`; the pipe must then be thrown away.
+    /// Errors of `read`; the pipe must then be dropped.
     pub fn take_bytes(&mut self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.held];
         let mut taken = 0;

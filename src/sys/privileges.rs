@@ -1,7 +1,7 @@
-//! What this process may do beyond other programs: its capabilities, and whether it can gain more.
+//! The privileges of this process: its capabilities, and the permission to gain more.
 //!
-//! Both are kept by the kernel for each thread, and a new thread has those of the one that made it. So they are
-//! given up by the first thread before there is a second.
+//! The kernel keeps both for each thread, and a new thread inherits those of the thread that started it. So the first
+//! thread gives them up before it starts another.
 
 use std::fmt;
 use std::io;
@@ -13,42 +13,42 @@ use nix::libc;
 pub struct Capabilities(u64);
 
 impl Capabilities {
-    /// None.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// Listening on ports below 1024.
+    /// The right to listen on ports below 1024.
     pub const NET_BIND_SERVICE: Self = Self(1 << 10);
-    /// Changing the network of this machine; also connections from foreign addresses.
+    /// The right to change the network of this machine. It includes connections from foreign addresses.
     pub const NET_ADMIN: Self = Self(1 << 12);
-    /// Packets of one's own making; also connections from foreign addresses.
+    /// The right to send raw packets. It includes connections from foreign addresses.
     pub const NET_RAW: Self = Self(1 << 13);
 
-    /// Those in both.
+    /// Returns the capabilities that are in both sets.
     pub fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// Those in either.
+    /// Returns the capabilities that are in either set.
     pub fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// Whether there are none.
+    /// Returns true if the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Those that this thread may use.
+    /// Returns the capabilities that this thread may use.
     ///
     /// # Errors
     ///
-    /// When the kernel does not say.
+    /// Errors of `capget`.
     pub fn held() -> io::Result<Self> {
         Ok(CapabilitySets::read()?.permitted())
     }
 }
 
 impl fmt::Display for Capabilities {
-    /// The names as in capabilities(7), or `none`.
+    /// Writes the names as in capabilities(7), or `none`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let known = [
             (Self::NET_BIND_SERVICE, "CAP_NET_BIND_SERVICE"),
@@ -67,37 +67,38 @@ impl fmt::Display for Capabilities {
     }
 }
 
-/// Gives up every capability of this thread but those of `keep`, and returns what is left: what it held of them.
+/// Drops every capability of this thread that is not in `keep`. Returns the capabilities that are left: those of
+/// `keep` that it had.
 ///
 /// # Errors
 ///
-/// When the kernel refuses; nothing has changed then.
+/// Errors of `capset`. Nothing has changed then.
 pub fn keep_only(keep: Capabilities) -> io::Result<Capabilities> {
     let before = CapabilitySets::read()?;
     let after = before.within(keep);
-    // A filter of system calls need not allow the second call where there is nothing to give up.
+    // A filter of system calls may forbid the second call, which is needed only if there is something to drop.
     if after != before {
         after.write()?;
     }
     Ok(after.permitted())
 }
 
-/// Sees to it that no program that this process may start ever gets more than it has itself, whatever the bits of
-/// its file say.
+/// Prevents any program that this process starts from getting more privileges than this process has, whatever the
+/// mode bits of its file are.
 ///
 /// # Errors
 ///
-/// When the kernel refuses.
+/// Errors of `prctl`.
 pub fn gain_no_more() -> io::Result<()> {
     Ok(nix::sys::prctl::set_no_new_privs()?)
 }
 
-/// Whether this process runs as root.
+/// Returns true if this process runs as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// What to say behind an error of a file: nothing, unless root may miss what it gave up.
+/// Returns the text to add to an error of a file. It is empty, unless root may lack a capability that it gave up.
 pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied if is_root() => {
@@ -134,7 +135,7 @@ impl CapabilitySets {
     fn read() -> io::Result<Self> {
         let mut header = CapabilityHeader { version: VERSION, pid: 0 };
         let mut sets = Self::default();
-        // SAFETY: both live until the call returns, and have the layout that this version asks for.
+        // SAFETY: both values live until the call returns, and have the layout that this version requires.
         #[allow(unsafe_code)]
         let result = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.0.as_mut_ptr()) };
         if result == 0 { Ok(sets) } else { Err(io::Error::last_os_error()) }
@@ -152,7 +153,8 @@ impl CapabilitySets {
         Capabilities(u64::from(self.0[0].permitted) | u64::from(self.0[1].permitted) << 32)
     }
 
-    /// The ambient set follows by itself: the kernel keeps it within the permitted and the inheritable one.
+    /// Returns the sets without the capabilities that are not in `keep`. The kernel reduces the ambient set itself:
+    /// it keeps it within the permitted and the inheritable one.
     fn within(&self, keep: Capabilities) -> Self {
         let [low, high] = self.0;
         Self([low.within(keep.0 as u32), high.within((keep.0 >> 32) as u32)])
@@ -188,7 +190,7 @@ mod tests {
         check(Capabilities(1 << 39).or(Capabilities::NET_ADMIN), "CAP_NET_ADMIN and 1 others");
     }
 
-    /// In a thread of its own, as they cannot be had back.
+    /// Runs in a thread of its own, because dropped capabilities cannot be restored.
     fn kept(keep: Capabilities) -> (Capabilities, Capabilities) {
         thread::spawn(move || (keep_only(keep).unwrap(), Capabilities::held().unwrap())).join().unwrap()
     }

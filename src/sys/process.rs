@@ -1,4 +1,4 @@
-//! What the kernel says of this process and grants it.
+//! The kernel's figures and limits of this process.
 
 #![allow(clippy::disallowed_methods, reason = "files of /proc, which the kernel answers at once")]
 
@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 ///
 /// # Errors
 ///
-/// When the limit cannot be read.
+/// Errors of `getrlimit`.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
@@ -19,23 +19,23 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
     Ok(soft)
 }
 
-/// The number of the user whose rights this process has.
+/// Returns the effective user id of this process.
 pub fn user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// Descriptors open now.
+/// Returns the number of open descriptors.
 ///
 /// # Errors
 ///
-/// When /proc is not there.
+/// Returned when /proc is not mounted.
 pub fn open_descriptors() -> io::Result<u64> {
-    // The directory being read is itself one of them.
+    // One of them is the directory that is being read.
     let entries = std::fs::read_dir("/proc/self/fd")?.count();
     Ok(u64::try_from(entries).unwrap_or(u64::MAX).saturating_sub(1))
 }
 
-/// The most connections the kernel queues on a listening socket, whatever the backlog says.
+/// Returns the most connections that the kernel queues on a listening socket, whatever its backlog is.
 pub fn longest_backlog() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }
@@ -50,7 +50,8 @@ pub(super) fn ipv6_addresses() -> Option<String> {
     std::fs::read_to_string("/proc/self/net/if_inet6").ok()
 }
 
-/// The name of this host, as it may be said to others: `localhost` where it has none, or one that is no host name.
+/// Returns the name of this host for messages to other hosts: `localhost` if it has none, or one that is not a host
+/// name.
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();
@@ -59,7 +60,7 @@ pub fn host_name() -> String {
     if is_name { name.to_owned() } else { "localhost".to_owned() }
 }
 
-/// Processor time, memory and the like, as far as /proc tells.
+/// Processor time, memory and other figures that /proc has.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Figures {
     /// User and system time since the start, in seconds.
@@ -70,9 +71,9 @@ pub struct Figures {
     pub open_descriptors: u64,
     /// The limit of descriptors.
     pub descriptor_limit: u64,
-    /// Start, in seconds since the Unix epoch.
+    /// The time of the start, in seconds since the Unix epoch.
     pub started_at: f64,
-    /// Threads.
+    /// The number of threads.
     pub threads: u64,
 }
 
@@ -80,10 +81,10 @@ pub struct Figures {
 ///
 /// # Errors
 ///
-/// When /proc is not there or says something unexpected.
+/// Returned when /proc is not mounted or a file in it cannot be read.
 pub fn figures() -> io::Result<Figures> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The name may hold spaces and brackets; the fields behind its last bracket start with the state.
+    // The name may hold spaces and brackets. The fields after its last bracket begin with the state.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
     let field = |n: usize| -> u64 { fields.get(n).and_then(|text| text.parse().ok()).unwrap_or(0) };
     let ticks = clock_ticks();

@@ -1,8 +1,8 @@
 //! Waits for many sockets at once: one epoll instance for each thread.
 //!
-//! A socket is registered once for its whole life, edge-triggered and for everything, and leaves by
-//! being closed: one call instead of two or more. What the kernel has reported is remembered as a few
-//! bits, and only those who try the socket and hear "would block" take them back.
+//! A socket is registered once, for as long as it is open, edge-triggered and for all events. It leaves epoll by
+//! being closed. That is one system call instead of two or more. The reactor stores the kernel's reports as a few
+//! bits. Only code that tries the socket and gets "would block" clears them.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,35 +16,35 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use slab::Slab;
 
-/// Events taken from the kernel at once: what one look may cost before the tasks have their turn.
+/// The most events taken from the kernel at once. It bounds the time of one poll before tasks have their turns.
 const BATCH: usize = 512;
 
-/// Stands for the bell among the sockets, whose keys never get so large.
-const BELL: u64 = u64::MAX;
+/// The key of the wakeup's eventfd. Keys of sockets never get so large.
+const WAKEUP_KEY: u64 = u64::MAX;
 
-/// What the kernel has reported of a socket and nobody has found used up since.
+/// The events that the kernel has reported of a socket and that are not used up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Readiness(u8);
 
 impl Readiness {
-    /// Bytes, or a connection to accept.
+    /// There are bytes to read, or a connection to accept.
     pub(super) const READ: Self = Self(1);
-    /// Room for bytes.
+    /// There is room for bytes.
     pub(super) const WRITE: Self = Self(1 << 1);
-    /// Urgent data was announced; it stays.
+    /// Urgent data was announced. The bit is never cleared.
     pub(super) const URGENT: Self = Self(1 << 2);
-    /// The peer has ended, so reading never blocks again.
+    /// The peer has ended its direction, so a read never blocks again.
     pub(super) const ENDED: Self = Self(1 << 3);
-    /// Nothing can be written any more, so writing never blocks again.
+    /// No more bytes can be written, so a write never blocks again.
     pub(super) const SHUT: Self = Self(1 << 4);
-    /// The connection failed; it stays.
+    /// The connection failed. The bit is never cleared.
     pub(super) const ERROR: Self = Self(1 << 5);
-    /// Nothing was reported yet.
+    /// No event was reported yet.
     pub(super) const NONE: Self = Self(0);
 
-    /// A read would tell something.
+    /// A read does not block.
     pub(super) const READABLE: Self = Self(Self::READ.0 | Self::ENDED.0);
-    /// A write would tell something.
+    /// A write does not block.
     pub(super) const WRITABLE: Self = Self(Self::WRITE.0 | Self::SHUT.0);
 
     fn of(flags: EpollFlags) -> Self {
@@ -65,11 +65,11 @@ impl Readiness {
     }
 }
 
-/// A thread's epoll instance and what it has told.
+/// The epoll instance of a thread, and the events that it has reported.
 pub struct Reactor {
     epoll: Epoll,
     slots: RefCell<Slab<RegisteredSocket>>,
-    /// Rises with every registration, to tell a socket from an earlier one in the same slot.
+    /// Incremented at every registration, so that a socket differs from an earlier one in the same slot.
     generation: Cell<u32>,
     events: RefCell<Vec<EpollEvent>>,
     wakeup: Arc<EventFd>,
@@ -79,7 +79,7 @@ pub struct Reactor {
 struct RegisteredSocket {
     generation: u32,
     ready: Readiness,
-    /// Who waits for it: one task at a time.
+    /// The task that waits for the socket, at most one at a time.
     waker: Option<Waker>,
 }
 
@@ -88,15 +88,15 @@ thread_local! {
 }
 
 impl Reactor {
-    /// A reactor without sockets.
+    /// Creates a reactor without sockets.
     ///
     /// # Errors
     ///
-    /// Those of `epoll_create1` and `eventfd`: out of descriptors or memory.
+    /// Errors of `epoll_create1` and `eventfd`: out of descriptors or memory.
     pub fn new() -> io::Result<Rc<Self>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wakeup = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(&wakeup, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, BELL))?;
+        epoll.add(&wakeup, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, WAKEUP_KEY))?;
         Ok(Rc::new(Self {
             epoll,
             slots: RefCell::default(),
@@ -106,49 +106,49 @@ impl Reactor {
         }))
     }
 
-    /// Makes this the reactor of the thread until the guard is dropped; sockets are registered with it.
+    /// Makes this the reactor of the thread until the guard is dropped. New sockets are registered with it.
     pub fn enter(self: &Rc<Self>) -> ReactorScope {
         ReactorScope(CURRENT.replace(Some(Rc::clone(self))))
     }
 
-    /// A way for other threads to end [`Reactor::wait`].
+    /// Returns a handle by which other threads end [`Reactor::wait`].
     pub fn wakeup(&self) -> Wakeup {
         Wakeup(Arc::clone(&self.wakeup))
     }
 
-    /// Waits until something has happened or `patience` is over (`None` is for ever), remembers it and
-    /// wakes those concerned. Whether the bell was rung.
+    /// Waits for events for at most `max_wait` (`None` is without a bound), stores them and wakes the tasks that wait
+    /// for them. Returns true if another thread used the wakeup.
     ///
     /// # Errors
     ///
-    /// Those of `epoll_wait`, none of which is to be expected.
-    pub fn wait(&self, patience: Option<Duration>) -> io::Result<bool> {
+    /// Errors of `epoll_wait`, none of which is expected.
+    pub fn wait(&self, max_wait: Option<Duration>) -> io::Result<bool> {
         let mut events = self.events.borrow_mut();
-        let count = match self.epoll.wait(&mut events, timeout(patience)) {
+        let count = match self.epoll.wait(&mut events, timeout(max_wait)) {
             Ok(count) => count,
             Err(nix::Error::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
-        let mut rung = false;
+        let mut is_woken = false;
         for event in &events[..count] {
-            if event.data() == BELL {
-                rung = true;
+            if event.data() == WAKEUP_KEY {
+                is_woken = true;
                 let _ = self.wakeup.read();
             } else {
                 self.report(event.data(), Readiness::of(event.events()));
             }
         }
-        Ok(rung)
+        Ok(is_woken)
     }
 
-    fn report(&self, data: u64, news: Readiness) {
+    fn report(&self, data: u64, reported: Readiness) {
         let mut slots = self.slots.borrow_mut();
         let (key, generation) = split(data);
-        // A socket may live on in another process after it was closed here.
+        // A socket may stay open in another process after it was closed here.
         let Some(slot) = slots.get_mut(key).filter(|slot| slot.generation == generation) else { return };
         let known = slot.ready;
-        slot.ready = Readiness(known.0 | news.0);
-        // Whoever waits, waits for something that was not known.
+        slot.ready = Readiness(known.0 | reported.0);
+        // A task waits only for events that were not reported before.
         if slot.ready != known
             && let Some(waker) = &slot.waker
         {
@@ -163,7 +163,7 @@ impl std::fmt::Debug for Reactor {
     }
 }
 
-/// Keeps a reactor the one of its thread; then the earlier one, if any, is it again.
+/// Keeps a reactor the current one of its thread. When dropped, it restores the previous one, if any.
 #[derive(Debug)]
 pub struct ReactorScope(Option<Rc<Reactor>>);
 
@@ -179,29 +179,29 @@ pub struct Wakeup(Arc<EventFd>);
 
 impl Wakeup {
     /// Ends the wait that is going on, or the next one.
-    pub fn ring(&self) {
-        // It can only fail because it has been rung too often already.
+    pub fn wake(&self) {
+        // The write fails only if the counter is full, and then the wait ends anyway.
         let _ = self.0.write(1);
     }
 }
 
-/// A socket's place in the reactor of its thread. Dropped after the socket was closed: that takes it
-/// out of epoll.
+/// The registration of a socket with the reactor of its thread. It must be dropped after the socket was closed, which
+/// removes the socket from epoll.
 pub(super) struct SocketRegistration {
     reactor: Rc<Reactor>,
     key: u32,
 }
 
 impl SocketRegistration {
-    /// Registers a socket of which `known` is true already.
+    /// Registers a socket for which the events of `known` hold already.
     ///
     /// # Errors
     ///
-    /// Those of `epoll_ctl`.
+    /// Errors of `epoll_ctl`.
     ///
     /// # Panics
     ///
-    /// On a thread without a reactor.
+    /// Panics on a thread without a reactor.
     pub(super) fn new(fd: impl AsFd, known: Readiness) -> io::Result<Self> {
         let reactor =
             CURRENT.with_borrow(Clone::clone).expect("sockets are registered by a thread with a reactor");
@@ -210,32 +210,32 @@ impl SocketRegistration {
         let slot = RegisteredSocket { generation, ready: known, waker: None };
         let key =
             u32::try_from(reactor.slots.borrow_mut().insert(slot)).expect("fewer sockets than descriptors");
-        let watch = Self { reactor, key };
+        let registration = Self { reactor, key };
         let interest = EpollFlags::EPOLLIN
             | EpollFlags::EPOLLOUT
             | EpollFlags::EPOLLRDHUP
             | EpollFlags::EPOLLPRI
             | EpollFlags::EPOLLET;
-        watch.reactor.epoll.add(fd, EpollEvent::new(interest, join(key, generation)))?;
-        Ok(watch)
+        registration.reactor.epoll.add(fd, EpollEvent::new(interest, join(key, generation)))?;
+        Ok(registration)
     }
 
-    /// Takes the socket out of epoll although it stays open.
+    /// Removes the socket from epoll although it stays open.
     pub(super) fn remove(self, fd: &OwnedFd) {
         self.leave(fd);
     }
 
-    /// The same for a socket that is about to be closed here and stays open elsewhere.
+    /// Removes a socket from epoll that is about to be closed here and stays open elsewhere.
     pub(super) fn leave(&self, fd: &OwnedFd) {
         let _ = self.reactor.epoll.delete(fd);
     }
 
-    /// Whether any of `wanted` is known.
+    /// Returns true if any event of `wanted` was reported.
     pub(super) fn is(&self, wanted: Readiness) -> bool {
         self.reactor.slots.borrow()[self.key as usize].ready.meets(wanted)
     }
 
-    /// Ready when any of `wanted` is known; otherwise the task is woken by the next news.
+    /// Is ready if any event of `wanted` was reported; else the next new event wakes the task.
     pub(super) fn poll(&self, cx: &mut Context<'_>, wanted: Readiness) -> Poll<()> {
         let mut slots = self.reactor.slots.borrow_mut();
         let slot = &mut slots[self.key as usize];
@@ -248,9 +248,9 @@ impl SocketRegistration {
         Poll::Pending
     }
 
-    /// Notes that `what` is used up; the kernel tells when there is more.
-    pub(super) fn clear(&self, what: Readiness) {
-        self.reactor.slots.borrow_mut()[self.key as usize].ready.0 &= !what.0;
+    /// Clears the events of `used`. The kernel reports them when they occur again.
+    pub(super) fn clear(&self, used: Readiness) {
+        self.reactor.slots.borrow_mut()[self.key as usize].ready.0 &= !used.0;
     }
 }
 
@@ -260,10 +260,10 @@ impl Drop for SocketRegistration {
     }
 }
 
-/// epoll counts in milliseconds: rounded up, so that what is waited for has come.
-fn timeout(patience: Option<Duration>) -> EpollTimeout {
-    let Some(patience) = patience else { return EpollTimeout::NONE };
-    let millis = patience.as_nanos().div_ceil(1_000_000);
+/// Converts a time to milliseconds, the unit of epoll. It rounds up, so that a timer is due when the wait ends.
+fn timeout(max_wait: Option<Duration>) -> EpollTimeout {
+    let Some(max_wait) = max_wait else { return EpollTimeout::NONE };
+    let millis = max_wait.as_nanos().div_ceil(1_000_000);
     i32::try_from(millis)
         .ok()
         .and_then(|millis| EpollTimeout::try_from(millis).ok())
@@ -300,37 +300,37 @@ mod tests {
     }
 
     #[test]
-    fn only_news_wakes() {
+    fn only_new_events_wake() {
         let reactor = Reactor::new().unwrap();
         let _entered = reactor.enter();
         let (near, mut far) = UnixStream::pair().unwrap();
-        let watch = SocketRegistration::new(&near, Readiness::WRITE).unwrap();
+        let registration = SocketRegistration::new(&near, Readiness::WRITE).unwrap();
         let count = Arc::new(Count::default());
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
         let woken = || count.0.load(Ordering::Relaxed);
-        assert!(watch.poll(&mut cx, Readiness::READABLE).is_pending());
+        assert!(registration.poll(&mut cx, Readiness::READABLE).is_pending());
         reactor.wait(NOW).unwrap();
         assert_eq!(woken(), 0, "that it can be written was known");
         far.write_all(b"x").unwrap();
         reactor.wait(NOW).unwrap();
         assert_eq!(woken(), 1);
-        assert!(watch.poll(&mut cx, Readiness::READABLE).is_ready());
+        assert!(registration.poll(&mut cx, Readiness::READABLE).is_ready());
         far.write_all(b"x").unwrap();
         reactor.wait(NOW).unwrap();
-        assert_eq!(woken(), 1, "nobody has read yet");
-        watch.clear(Readiness::READ);
-        assert!(watch.poll(&mut cx, Readiness::READABLE).is_pending());
+        assert_eq!(woken(), 1, "no byte was read yet");
+        registration.clear(Readiness::READ);
+        assert!(registration.poll(&mut cx, Readiness::READABLE).is_pending());
         far.shutdown(Shutdown::Write).unwrap();
         reactor.wait(NOW).unwrap();
         assert_eq!(woken(), 2);
-        watch.clear(Readiness::READ);
-        assert!(watch.is(Readiness::READABLE), "the end stays");
-        assert!(!watch.is(Readiness::ERROR));
+        registration.clear(Readiness::READ);
+        assert!(registration.is(Readiness::READABLE), "the end stays");
+        assert!(!registration.is(Readiness::ERROR));
     }
 
     #[test]
-    fn a_slot_knows_its_own_socket() {
+    fn a_slot_reports_only_its_own_socket() {
         let reactor = Reactor::new().unwrap();
         let _entered = reactor.enter();
         let (near, mut far) = UnixStream::pair().unwrap();
@@ -348,18 +348,18 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_is_heard_once() {
+    fn a_wakeup_ends_one_wait() {
         let reactor = Reactor::new().unwrap();
         let wakeup = reactor.wakeup();
-        std::thread::spawn(move || (wakeup.ring(), wakeup.ring())).join().unwrap();
+        std::thread::spawn(move || (wakeup.wake(), wakeup.wake())).join().unwrap();
         assert!(reactor.wait(None).unwrap());
         assert!(!reactor.wait(NOW).unwrap());
     }
 
     #[test]
     fn a_wait_is_never_too_short() {
-        let check = |patience, expected: i32| {
-            assert_eq!(timeout(patience), EpollTimeout::try_from(expected).unwrap())
+        let check = |max_wait, expected: i32| {
+            assert_eq!(timeout(max_wait), EpollTimeout::try_from(expected).unwrap())
         };
         check(Some(Duration::ZERO), 0);
         check(Some(Duration::from_nanos(1)), 1);

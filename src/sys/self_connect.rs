@@ -17,25 +17,26 @@ use super::address::of_this_host;
 use super::socket::{ConnectSource, local_address, reset_on_close};
 use super::{Address, process};
 
-/// The ports and addresses of this host that matter here.
+/// The ports and addresses of this host that a socket may get.
 struct LocalHost {
     /// The kernel's range of local ports.
     ports: RangeInclusive<u16>,
-    /// The loopback addresses that an interface has. Connections to other addresses of 127.0.0.0/8 come from 127.0.0.1.
+    /// The loopback addresses that an interface has. Connections to other addresses of 127.0.0.0/8 come from
+    /// 127.0.0.1.
     loopback: Vec<IpAddr>,
 }
 
 static HOST: OnceLock<LocalHost> = OnceLock::new();
 
 /// Reads the ports and addresses of this host for [`refuse`]. Call it before the process gives up the right to read
-/// them; later calls do nothing.
+/// them; later calls have no effect.
 pub fn learn() {
     HOST.get_or_init(|| LocalHost::read(process::local_port_range().as_deref()));
 }
 
 impl LocalHost {
     fn read(range: Option<&str>) -> Self {
-        // If the range is not known, it is all ports that need no privilege.
+        // If the range cannot be read, it is all ports that need no privilege.
         let ports = range.and_then(ports).unwrap_or(1024..=u16::MAX);
         let mut loopback = of_this_host().unwrap_or_default();
         loopback.retain(IpAddr::is_loopback);
@@ -43,7 +44,7 @@ impl LocalHost {
         Self { ports, loopback }
     }
 
-    /// Whether a socket that connects to `target` may get this address as its own.
+    /// Returns true if a socket that connects to `target` may get this address as its own.
     fn may_become(&self, target: SocketAddr, source: ConnectSource) -> bool {
         if !self.ports.contains(&target.port()) {
             return false;
@@ -116,7 +117,7 @@ mod tests {
         check("127.7.7.7:40000", ConnectSource::Own([127, 7, 7, 8].into()), false);
         check("127.0.0.1:40000", ConnectSource::Foreign([192, 0, 2, 7].into()), false);
         check("[::1]:40000", ConnectSource::Own([127, 0, 0, 1].into()), true);
-        // An address of this host or of another: only the kernel knows.
+        // It may be an address of this host or of another. Only the kernel can decide.
         check("10.0.0.1:40000", ConnectSource::Any, true);
     }
 
@@ -147,7 +148,7 @@ mod tests {
         let error = refuse(&socket, &address.into(), ConnectSource::Any).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         drop(socket);
-        // As a server does it that takes no care of TIME_WAIT.
+        // Like a server that does not set SO_REUSEADDR, which TIME_WAIT would keep from the port.
         let server = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         server.bind(&address.into()).expect("the port is free");
     }

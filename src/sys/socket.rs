@@ -1,7 +1,7 @@
 //! Sockets before and outside the reactor: connect, first bytes, options.
 //!
-//! A fresh connection often ends within a few system calls, so the first read after accept and the
-//! first write after connect work on a bare descriptor, before anything is registered with epoll.
+//! A new connection often ends within a few system calls. So the first read after accept and the first write after
+//! connect work on a bare descriptor, before it is registered with epoll.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,47 +18,47 @@ use tokio::io::unix::AsyncFd;
 
 use super::{Address, descriptors, retry, self_connect, unix_connect};
 
-/// What is said on a connection first.
+/// The side that sends the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstSpeaker {
-    /// We have bytes to send at once: the last packet of the handshake goes with them instead of alone.
+    /// We have bytes to send at once. The last packet of the handshake carries them, instead of going alone.
     Ours,
-    /// Perhaps the peer speaks first; the handshake must not wait for us.
+    /// The peer may send first, so the handshake must not wait for our bytes.
     Unknown,
 }
 
-/// The address that a connection comes from, as its other end sees it.
+/// The source address of a connection, as the peer sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConnectSource {
     /// The kernel's choice.
     #[default]
     Any,
-    /// An address of this host, towards peers of its family; towards others the kernel's choice.
+    /// An address of this host, for peers of its family. For other peers the kernel chooses.
     Own(IpAddr),
-    /// An address of somebody else, whose packets are led here; see [`may_be_transparent`].
+    /// An address of another host, whose packets are routed to this host; see [`may_be_transparent`].
     Foreign(IpAddr),
 }
 
-/// Bytes that the kernel may hold of a TCP connection; Unix sockets are not concerned.
+/// The bytes that the kernel may hold of a TCP connection. Unix sockets are not affected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KernelBuffers {
-    /// Taken for the peer and not yet on their way to it; `None` leaves it to the system's
-    /// `net.ipv4.tcp_notsent_lowat`.
+    /// The limit of bytes that the kernel has accepted for the peer and not yet sent. `None` leaves it to the
+    /// system's `net.ipv4.tcp_notsent_lowat`.
     pub max_unsent: Option<u32>,
-    /// Come from the peer and not yet read, cut by the system's `net.core.rmem_max`; `None` leaves it to the
-    /// kernel, which adapts it up to the last value of `net.ipv4.tcp_rmem`. What the kernel keeps besides its books
-    /// may be as much again: socket(7), SO_RCVBUF.
+    /// The limit of bytes that have arrived and are not yet read; the system's `net.core.rmem_max` caps it. `None`
+    /// leaves it to the kernel, which adapts it up to the last value of `net.ipv4.tcp_rmem`. The kernel may use as
+    /// much again for its own records: socket(7), SO_RCVBUF.
     pub max_unread: Option<u32>,
 }
 
 impl KernelBuffers {
-    /// Sets both on a socket, also one that had other bounds.
+    /// Sets both limits on a socket, also on one that had other limits.
     ///
     /// # Errors
     ///
-    /// Those of `setsockopt`.
+    /// Errors of `setsockopt`.
     pub(super) fn set(self, socket: &Socket) -> io::Result<()> {
-        // 0 is what every socket begins with, and means the system's.
+        // 0 is the value of a new socket, and means the system's setting.
         socket.set_tcp_notsent_lowat(self.max_unsent.unwrap_or(0))?;
         match self.max_unread {
             Some(bytes) => socket.set_recv_buffer_size(usize::try_from(bytes).unwrap_or(usize::MAX)),
@@ -66,22 +66,22 @@ impl KernelBuffers {
         }
     }
 
-    /// The same for a socket that nobody has set anything on.
+    /// Sets both limits on a socket on which none was set before.
     fn set_first(self, socket: &Socket) -> io::Result<()> {
         if self == Self::default() { Ok(()) } else { self.set(socket) }
     }
 }
 
-/// How a connection is opened.
+/// The options of a connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectOptions {
-    /// Where it comes from.
+    /// The source address.
     pub source: ConnectSource,
-    /// What the kernel may hold of it.
+    /// The limits of the kernel's buffers.
     pub buffers: KernelBuffers,
 }
 
-/// Tries whether this process may open connections from addresses of others.
+/// Checks that this process may open connections from addresses of other hosts.
 ///
 /// # Errors
 ///
@@ -91,11 +91,11 @@ pub fn may_be_transparent() -> io::Result<()> {
     socket.set_ip_transparent_v4(true)
 }
 
-/// Tries whether connections can come from an address of this host.
+/// Checks that connections can come from an address of this host.
 ///
 /// # Errors
 ///
-/// `AddrNotAvailable` when it is none.
+/// `AddrNotAvailable` when this host does not have the address.
 pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
     let address = SocketAddr::new(ip, 0);
     let kind = Type::STREAM.nonblocking().cloexec();
@@ -103,19 +103,19 @@ pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// The source of a connection is no address of this host, or not any more. Its kind is `AddrNotAvailable`, as that of a
-/// connect that finds no free port.
+/// The source of a connection is not an address of this host, or no longer one. Its kind is `AddrNotAvailable`, like
+/// that of a connect that finds no free port.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is no address of this host")]
 struct SourceMissing(IpAddr);
 
-/// Whether a connect failed because its source is no address of this host.
+/// Returns true if a connect failed because its source is not an address of this host.
 pub fn is_source_missing(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| inner.is::<SourceMissing>())
 }
 
-/// Binds a socket that is about to connect to `target`. Its port is the kernel's choice at the connect, which
-/// can then take one that is in use towards other targets.
+/// Binds a socket that is about to connect to `target`. The kernel chooses the port at the connect, so it can take
+/// one that is in use towards other targets.
 fn bind_source(socket: &Socket, source: ConnectSource, target: SocketAddr) -> io::Result<()> {
     let (ConnectSource::Own(ip) | ConnectSource::Foreign(ip)) = source else { return Ok(()) };
     let ip = ip.to_canonical();
@@ -130,7 +130,7 @@ fn bind_source(socket: &Socket, source: ConnectSource, target: SocketAddr) -> io
         }
     }
     setsockopt(socket, IpBindAddressNoPort, &true)?;
-    // No port is taken here, so none can be lacking.
+    // The bind takes no port, so it cannot fail for lack of one.
     socket.bind(&SocketAddr::new(ip, 0).into()).map_err(|error| match error.kind() {
         kind @ io::ErrorKind::AddrNotAvailable if !is_foreign => io::Error::new(kind, SourceMissing(ip)),
         _ => error,
@@ -139,18 +139,19 @@ fn bind_source(socket: &Socket, source: ConnectSource, target: SocketAddr) -> io
 
 /// Starts to connect, and does not wait for the peer.
 ///
-/// On loopback and on a near network the socket can often be written at once. A connect to a Unix socket is made on
-/// another thread (`unix_connect`), as its file system may not answer.
+/// On loopback and on a near network the socket can often be written at once. A connect to a Unix socket runs on
+/// another thread (`unix_connect`), because its file system may not answer.
 ///
 /// # Errors
 ///
-/// Errors that `socket`, `setsockopt`, `bind` or `connect` return at once: out of descriptors, no route, no free port;
-/// `Unsupported` for a foreign source of another family. [`is_busy`] detects a Unix socket with a full accept queue. A
-/// refusal usually comes later, from the first write or from [`Stream::connected`](super::Stream::connected).
+/// Errors that `socket`, `setsockopt`, `bind` or `connect` return at once: out of descriptors, no route, no free
+/// port; `Unsupported` for a foreign source of another family. [`is_busy`] detects a Unix socket with a full accept
+/// queue. A refusal usually comes later, from the first write or from
+/// [`Stream::connected`](super::Stream::connected).
 ///
 /// # Cancel safety
 ///
-/// Dropped half-way, the attempt is given up and its socket closed.
+/// If it is dropped half-way, the attempt ends and its socket is closed.
 pub async fn start_connect(
     address: &Address,
     options: ConnectOptions,
@@ -162,8 +163,8 @@ pub async fn start_connect(
     Ok(socket)
 }
 
-/// Starts a connect as [`start_connect`] does, for other purposes than a client: it may use the descriptors that
-/// clients must leave.
+/// Starts a connect as [`start_connect`] does, for purposes other than a client. It may use the descriptors that are
+/// kept from clients.
 async fn begin_connect(
     address: &Address,
     options: ConnectOptions,
@@ -180,11 +181,11 @@ fn begin_tcp(address: SocketAddr, options: ConnectOptions, first: FirstSpeaker) 
     let domain = Domain::for_address(address);
     let socket = Socket::new_raw(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
     if first == FirstSpeaker::Ours {
-        // tcp(7), TCP_QUICKACK: off, the kernel holds the acknowledgement of the peer's SYN back for data,
-        // 200 ms at most; then it is on again by itself. Without it all works as well.
+        // tcp(7), TCP_QUICKACK: while it is off, the kernel holds the acknowledgement of the peer's SYN back for
+        // data, for 200 ms at most; then the kernel switches it on again. Without it the connect works as well.
         let _ = socket.set_tcp_quickack(false);
     }
-    // Before the handshake, which tells the peer how large the window can get.
+    // Set before the handshake, which announces the maximum size of the window to the peer.
     options.buffers.set_first(&socket)?;
     bind_source(&socket, options.source, address)?;
     let target = SockAddr::from(address);
@@ -195,13 +196,13 @@ fn begin_tcp(address: SocketAddr, options: ConnectOptions, first: FirstSpeaker) 
     }
 }
 
-/// Whether a connect failed because the accept queue of a Unix socket is full now.
+/// Returns true if a connect failed because the accept queue of a Unix socket is full now.
 pub fn is_busy(error: &io::Error, address: &Address) -> bool {
     error.kind() == io::ErrorKind::WouldBlock && matches!(address, Address::Unix(_))
 }
 
-/// The pauses between connects to a Unix socket whose accept queue is full: short at first, because a server that works
-/// accepts within milliseconds, and later long enough to cost nothing.
+/// Returns the pauses between connects to a Unix socket whose accept queue is full. They are short at first, because
+/// a server that works accepts within milliseconds, and later long enough to cost nothing.
 pub fn busy_pauses() -> impl Iterator<Item = Duration> {
     const FIRST: Duration = Duration::from_millis(2);
     const LONGEST: Duration = Duration::from_millis(50);
@@ -209,20 +210,19 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
 }
 
 /// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it connects
-/// again and `is_busy` is true, so that a caller that drops the future can see why it waited.
+/// again and sets `is_busy`, so that a caller that drops the future has the reason of the wait.
 ///
 /// # Errors
 ///
-/// Why the connection could not be made: as [`start_connect`], and `ConnectionRefused` if the socket was connected to
-/// itself.
+/// As [`start_connect`], and `ConnectionRefused` if the socket was connected to itself.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime with I/O.
+/// Panics outside of a tokio runtime with I/O.
 ///
 /// # Cancel safety
 ///
-/// Dropped half-way, the attempt is given up and its socket closed.
+/// If it is dropped half-way, the attempt ends and its socket is closed.
 pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<OwnedFd> {
     let mut pauses = busy_pauses();
     let socket = loop {
@@ -235,8 +235,8 @@ pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<Owne
         }
     };
     is_busy.store(false, Ordering::Relaxed);
-    // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is
-    // dropped or gives it back, and nothing here ever closes or replaces it.
+    // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is dropped or returns
+    // it, and no code here closes or replaces it.
     #[allow(unsafe_code)]
     let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
     let socket = socket.map_err(io::Error::from)?;
@@ -248,11 +248,11 @@ pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<Owne
     Ok(socket.into_inner())
 }
 
-/// Reads what is there.
+/// Reads the bytes that have arrived.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when nothing is there yet; otherwise what the peer or the kernel did.
+/// Errors of `recv`; `WouldBlock` when no bytes have arrived.
 pub fn recv(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     let fd = fd.as_fd();
     retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::empty())?))
@@ -268,74 +268,74 @@ pub fn peek(fd: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     retry(|| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT)?))
 }
 
-/// Writes what fits.
+/// Writes as many bytes as fit.
 ///
 /// # Errors
 ///
-/// `WouldBlock` when nothing fits, also while the connection is not yet made.
+/// Errors of `send`; `WouldBlock` when no byte fits, also while the connection is not yet established.
 pub fn send(fd: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let fd = fd.as_fd();
     retry(|| Ok(nix::sys::socket::send(fd.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?))
 }
 
-/// Sends small writes at once instead of waiting to fill a segment. Nothing happens on a Unix socket.
+/// Makes the kernel send small writes at once instead of waiting to fill a segment. Has no effect on a Unix socket.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt`, for instance on a connection that was reset.
+/// Errors of `setsockopt`, for instance on a connection that was reset.
 pub fn set_nodelay(fd: impl AsFd) -> io::Result<()> {
     ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_nodelay(true))
 }
 
-/// Makes the kernel close a connection whose peer takes no byte for this time: TCP_USER_TIMEOUT. The kernel counts a
-/// closed window as silence, and no longer counts keepalive probes. Zero is off.
+/// Makes the kernel close a connection whose peer takes no byte for this time: TCP_USER_TIMEOUT. The kernel then
+/// counts a closed window as silence, and no longer counts keepalive probes. Zero is off.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt`.
+/// Errors of `setsockopt`.
 pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
     ignore_unix(SockRef::from(&fd.as_fd()).set_tcp_user_timeout(Some(timeout)))
 }
 
-/// Makes the next close a reset: what is unsent is thrown away and the peer sees `ECONNRESET`.
+/// Makes the next close a reset: unsent bytes are dropped and the peer gets `ECONNRESET`.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt`.
+/// Errors of `setsockopt`.
 pub fn reset_on_close(fd: impl AsFd) -> io::Result<()> {
     SockRef::from(&fd.as_fd()).set_linger(Some(Duration::ZERO))
 }
 
-/// Lets the kernel hold as little as it can of what the peer sends and nobody reads.
+/// Reduces the receive buffer to the minimum, for a peer whose bytes are not read.
 ///
 /// # Errors
 ///
-/// Those of `setsockopt`.
+/// Errors of `setsockopt`.
 pub fn shrink_receive_buffer(fd: impl AsFd) -> io::Result<()> {
-    // The kernel raises it to its own least size.
+    // The kernel raises it to its own minimum.
     SockRef::from(&fd.as_fd()).set_recv_buffer_size(1)
 }
 
-/// Lets the kernel adapt the size of a receive buffer again if it was set before.
+/// Makes the kernel adapt the size of a receive buffer again, if it was set before.
 fn adapt_receive_buffer(socket: &Socket) -> io::Result<()> {
     /// From linux/sock.h: the size of the receive buffer was set.
     const RECEIVE_IS_LOCKED: libc::c_int = 2;
     let mut locked: libc::c_int = 0;
     let size = libc::socklen_t::try_from(size_of_val(&locked)).unwrap_or(4);
     let mut written = size;
-    // SAFETY: the descriptor is open as long as the socket is borrowed; the kernel writes at most `written` bytes, the
-    // size of the int that the pointer leads to, and both pointers are valid for the call.
+    // SAFETY: the descriptor is open as long as the socket is borrowed; the kernel writes at most `written` bytes,
+    // the size of the int behind the pointer, and both pointers are valid for the call.
     #[allow(unsafe_code)]
     let result = unsafe {
         let value = (&raw mut locked).cast();
         libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BUF_LOCK, value, &raw mut written)
     };
-    // Before Linux 5.14 it cannot be asked, nor taken back.
+    // Before Linux 5.14 the lock can neither be read nor removed.
     if result < 0 || locked & RECEIVE_IS_LOCKED == 0 {
         return Ok(());
     }
     let fresh = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    // The kernel doubles what it is told.
+    // The kernel doubles the value that it is given.
     socket.set_recv_buffer_size(fresh.recv_buffer_size()? / 2)?;
     let unlocked = locked & !RECEIVE_IS_LOCKED;
     // SAFETY: as above; the kernel reads `size` bytes, those of an int.
@@ -347,26 +347,26 @@ fn adapt_receive_buffer(socket: &Socket) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The address a socket is bound to.
+/// Returns the address that a socket is bound to.
 ///
 /// # Errors
 ///
-/// Those of `getsockname`; `InvalidInput` when it is not an IP socket.
+/// Errors of `getsockname`; `InvalidInput` when it is not an IP socket.
 pub fn local_address(fd: impl AsFd) -> io::Result<SocketAddr> {
     let address = SockRef::from(&fd.as_fd()).local_addr()?;
     address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Bytes written but not yet acknowledged by the peer's kernel.
+/// Returns the number of bytes that were written and that the peer's kernel has not acknowledged.
 ///
 /// # Errors
 ///
-/// Those of `ioctl(SIOCOUTQ)`.
+/// Errors of `ioctl(SIOCOUTQ)`.
 pub fn unacknowledged(fd: impl AsFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     let fd: BorrowedFd<'_> = fd.as_fd();
-    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which is
-    // valid for the call, and the descriptor is borrowed and so open.
+    // SAFETY: SIOCOUTQ (the same number as TIOCOUTQ) writes one int through the pointer, which is valid for the call,
+    // and the descriptor is borrowed and so open.
     #[allow(unsafe_code)]
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result < 0 {
@@ -375,7 +375,7 @@ pub fn unacknowledged(fd: impl AsFd) -> io::Result<usize> {
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
-/// TCP options on a Unix socket are not supported, and not needed.
+/// Ignores that a Unix socket does not support TCP options. It does not need them.
 pub(super) fn ignore_unix(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
@@ -390,7 +390,7 @@ mod tests {
 
     use super::*;
 
-    /// Whether a listener knows of a connection before anything is sent on it.
+    /// Returns true if a listener has a connection before any byte is sent on it.
     fn is_accepted_at_once(first: FirstSpeaker) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -400,7 +400,7 @@ mod tests {
         at_once || listener.accept().is_err()
     }
 
-    /// What a listener on loopback sees of a connection from `source`.
+    /// Returns the address that a listener on loopback gets for a connection from `source`.
     fn seen(source: ConnectSource) -> io::Result<IpAddr> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -426,14 +426,14 @@ mod tests {
         assert_eq!(may_come_from(nowhere).unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
     }
 
-    /// What can be sent to a socket with this bound that nobody reads from.
+    /// Returns the number of bytes that can be sent to a socket with these limits that is not read.
     fn taken(buffers: KernelBuffers) -> usize {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let options = ConnectOptions { buffers, ..ConnectOptions::default() };
         let socket = begin_tcp(address, options, FirstSpeaker::Unknown).unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        // Its own buffer stays as small as can be.
+        // Its own buffer stays as small as possible.
         SockRef::from(&peer).set_send_buffer_size(1).unwrap();
         peer.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         let mut taken = 0;
@@ -448,7 +448,7 @@ mod tests {
     fn what_is_unread_is_bounded() {
         const BOUND: u32 = 32 * 1024;
         let taken = taken(KernelBuffers { max_unread: Some(BOUND), ..KernelBuffers::default() });
-        // The peer's own buffer, and what the kernel rounds.
+        // The peer's own buffer and the kernel's rounding add to the limit.
         assert!((8192..3 * BOUND as usize).contains(&taken), "{taken} bytes were taken");
     }
 
@@ -465,7 +465,7 @@ mod tests {
         }
         KernelBuffers::default().set(&bounded).unwrap();
         assert_eq!(sizes(&bounded), sizes(&fresh));
-        // Once more, as there is nothing to take back now.
+        // Once more, because there is nothing to undo now.
         KernelBuffers::default().set(&bounded).unwrap();
         assert_eq!(sizes(&bounded), sizes(&fresh));
     }
@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn the_handshake_ends_with_our_first_bytes() {
         assert!(is_accepted_at_once(FirstSpeaker::Unknown));
-        // The kernel waits for 200 ms, and a busy machine may let them pass.
+        // The kernel waits for 200 ms, and a busy machine may exceed that.
         assert!((0..20).any(|_| !is_accepted_at_once(FirstSpeaker::Ours)));
     }
 }

@@ -1,4 +1,4 @@
-//! The file of a listening Unix socket: made, guarded, and removed again.
+//! The file of a listening Unix socket: its creation, its permissions and its removal.
 
 #![allow(
     clippy::disallowed_methods,
@@ -22,37 +22,39 @@ use super::pause;
 /// The most attempts to lock a directory: the lock is held for less than a millisecond.
 const ATTEMPTS: u32 = 100;
 
-/// Whether a Unix socket stands at a path, also one without a listener. For the command line: it may wait for the
-/// file system.
+/// Returns true if a Unix socket exists at a path, also one without a listener. For the command line: it may wait for
+/// the file system.
 pub fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
-/// The file of a socket on which this process listens. It is removed when this is dropped, unless another one
-/// has taken its place.
+/// The file of a socket on which this process listens. The file is removed when this value is dropped, unless another
+/// file has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: Arc<Path>,
-    /// Device and inode, by which it is known again.
+    /// Device and inode, which identify the file.
     identity: (u64, u64),
 }
 
 impl SocketFile {
-    /// Makes a socket that listens at `path`, and can be shared by its copies. A socket that stands there
-    /// already and at which nobody listens was left by a process that is gone, and is replaced.
+    /// Creates a socket that listens at `path` and can be shared by copies of its descriptor. It replaces a socket
+    /// that exists there without a listener, which a process that is gone has left.
     ///
-    /// `mode` are the permissions; without, those that the umask leaves. Who may write may connect.
+    /// `mode` sets the permissions; without it they are those that the umask leaves. Processes that may write to the
+    /// file may connect.
     ///
     /// # Errors
     ///
-    /// `AddrInUse` where somebody listens, `AlreadyExists` where something else stands than a socket: neither
-    /// is touched. Otherwise what the system says of the directory.
+    /// `AddrInUse` where a process listens, `AlreadyExists` for a file that is not a socket. Neither is changed.
+    /// Otherwise errors of the file system.
     pub fn listen(path: &Arc<Path>, mode: Option<u32>, backlog: u32) -> io::Result<(OwnedFd, Self)> {
         let _lock = lock(path.parent().unwrap_or(Path::new("/")));
         clear(path)?;
         let socket = Socket::new_raw(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
         if let Some(mode) = mode {
-            // Linux gives it to the file, as far as the umask lets it: nobody may connect before all is set.
+            // Linux gives this mode to the file, as far as the umask permits, so no process may connect before the
+            // mode is set.
             fchmod(&socket, Mode::from_bits_truncate(mode))?;
         }
         socket.bind(&SockAddr::unix(path)?)?;
@@ -65,7 +67,7 @@ impl SocketFile {
         Ok((socket.into(), file))
     }
 
-    /// Returns its path.
+    /// Returns the path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -74,7 +76,7 @@ impl SocketFile {
     ///
     /// # Errors
     ///
-    /// What the system says of the file.
+    /// Errors of the file system.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
         fs::set_permissions(&*self.path, fs::Permissions::from_mode(mode))
     }
@@ -90,7 +92,7 @@ impl Drop for SocketFile {
 }
 
 /// Locks a directory, so that no other process checks or replaces a socket in it at the same time. Returns `None` if
-/// the directory cannot be locked, or another program keeps it locked; it is then used without the lock.
+/// the directory cannot be locked, or another program keeps it locked. The directory is then used without the lock.
 fn lock(directory: &Path) -> Option<Flock<fs::File>> {
     let mut file = fs::File::open(directory).ok()?;
     for _ in 0..ATTEMPTS {
@@ -104,7 +106,7 @@ fn lock(directory: &Path) -> Option<Flock<fs::File>> {
     None
 }
 
-/// Removes a socket at which nobody listens.
+/// Removes a socket without a listener.
 fn clear(path: &Path) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -120,9 +122,9 @@ fn clear(path: &Path) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         },
-        // It went away meanwhile.
+        // The socket was removed meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Connected, or its queue is full, or we may not ask: it may be alive.
+        // Connected, or its queue is full, or this process may not connect: there may be a listener.
         _ => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
@@ -135,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// A folder of its own; removed at the end.
+    /// A folder for one test, removed at the end.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -159,7 +161,7 @@ mod tests {
         }
     }
 
-    /// What comes of listening where `before` was done, and whether what stood there stands there still.
+    /// Checks the result of listening after `before`, and that an existing file is kept after a failure.
     fn check<T>(before: impl FnOnce(&Path) -> T, expected: Result<(), io::ErrorKind>) {
         let folder = Folder::new();
         let path = folder.path();

@@ -16,22 +16,22 @@ impl StandardError {
     ///
     /// # Errors
     ///
-    /// When the process has no descriptor left.
+    /// Returned when the process has no descriptor left.
     pub fn open() -> io::Result<Self> {
         Ok(Self(File::from(io::stderr().as_fd().try_clone_to_owned()?)))
     }
 }
 
-/// Whether standard error is a terminal.
+/// Returns true if standard error is a terminal.
 pub fn is_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Whether standard error leads to the journal of systemd: then JOURNAL_STREAM names its device and inode, as
-/// systemd.exec(5) says.
+/// Returns true if standard error leads to the journal of systemd. JOURNAL_STREAM then has its device and inode, as
+/// in systemd.exec(5).
 pub fn is_journal() -> bool {
     let Some(stream) = std::env::var_os("JOURNAL_STREAM") else { return false };
-    // Of an open descriptor the kernel answers at once.
+    // The kernel answers at once for an open descriptor.
     let metadata = io::stderr().as_fd().try_clone_to_owned().and_then(|copy| File::from(copy).metadata());
     metadata.is_ok_and(|metadata| *stream == *format!("{}:{}", metadata.dev(), metadata.ino()))
 }

@@ -9,13 +9,13 @@ use socket2::{SockRef, TcpKeepalive};
 
 use super::socket::ignore_unix;
 
-/// How the kernel probes a peer of an idle connection: tcp(7), SO_KEEPALIVE.
+/// The settings by which the kernel probes the peer of an idle connection: tcp(7), SO_KEEPALIVE.
 ///
 /// The kernel closes the connection one `interval` after the last of `count` probes in a row that got no answer. It
 /// sends no such probe while bytes are under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// How long the connection is idle before the first probe, in whole seconds: TCP_KEEPIDLE.
+    /// The idle time before the first probe, in whole seconds: TCP_KEEPIDLE.
     pub idle: Duration,
     /// The time between two probes, in whole seconds: TCP_KEEPINTVL.
     pub interval: Duration,
@@ -32,7 +32,7 @@ impl Keepalive {
         Self { idle, interval: (idle / 4).max(Duration::from_secs(1)), count: Self::COUNT }
     }
 
-    /// Returns how long an idle connection to a peer that is gone stays open.
+    /// Returns the time after which an idle connection to a peer that is gone is closed.
     pub fn longest(&self) -> Duration {
         self.idle + self.interval * self.count
     }
@@ -42,7 +42,7 @@ impl Keepalive {
 ///
 /// # Errors
 ///
-/// Those of `setsockopt`.
+/// Errors of `setsockopt`.
 pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> io::Result<()> {
     let least = Duration::from_secs(1);
     let options = TcpKeepalive::new()
@@ -59,7 +59,7 @@ pub struct PeerState {
     pub probes: u8,
     /// Retransmissions by timeout since the last byte that the peer acknowledged.
     pub retransmits: u8,
-    /// How often the time between two retransmissions, or two probes, was doubled.
+    /// The number of times that the kernel doubled the time between two retransmissions, or two probes.
     pub backoff: u8,
     /// The time until the next retransmission, with its backoff. The time between probes begins with this value.
     pub retransmit_timeout: Duration,
@@ -90,11 +90,11 @@ const UNACKED: usize = 4;
 const LAST_DATA_RECV: usize = 11;
 const LAST_ACK_RECV: usize = 12;
 
-/// Asks the kernel about the peer of a TCP socket; `None` for a Unix socket, whose peer is in the same kernel.
+/// Reads the kernel's state of a TCP peer. Returns `None` for a Unix socket, whose peer is in the same kernel.
 ///
 /// # Errors
 ///
-/// Those of `getsockopt`.
+/// Errors of `getsockopt`.
 pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
     let mut info = TcpInfo::default();
     match option(fd.as_fd(), libc::TCP_INFO, &mut info) {

@@ -1,9 +1,9 @@
 //! Connects to Unix sockets on threads that serve no connections.
 //!
-//! connect(2) looks up the path of the socket, and the kernel cannot do that without waiting for the file system. A file
-//! system may never answer: the server of a network file system may be gone, or a daemon of FUSE may have stopped. So
-//! each directory with sockets has a thread that makes the connects to them, one after another. A thread that has had
-//! no work for 10 s ends.
+//! connect(2) looks up the path of the socket, and the kernel cannot do that without a wait for the file system. A
+//! file system may never answer: the server of a network file system may be gone, or a daemon of FUSE may have
+//! stopped. So each directory with sockets has a thread that makes the connects to them, one after another. A thread
+//! that has had no work for 10 s ends.
 
 use std::collections::HashMap;
 use std::io;
@@ -20,18 +20,20 @@ use tokio::sync::oneshot;
 use super::retry;
 
 /// The most connects that wait for one directory. A connect takes some microseconds, so more wait only if the file
-/// system hangs. Callers may have given up those that wait; the bound keeps these from filling the memory.
+/// system hangs. The callers of waiting connects may have given up; this bound keeps such connects from filling the
+/// memory.
 const LONGEST_QUEUE: usize = 16 * 1024;
 
-/// How long a thread without work waits for more.
+/// The time for which a thread without work waits for more.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The threads, by their directories. A lock of std: it is held to send to a thread, which never waits, and to start one.
+/// The threads by their directories. A lock of std: it is held to send to a thread, which never waits, and to start
+/// one.
 static THREADS: Mutex<Option<HashMap<Arc<Path>, ConnectThread>>> = Mutex::new(None);
 
 struct ConnectThread {
     queue: Sender<ConnectRequest>,
-    /// Its clones are in the requests, so the count of them is the length of the queue.
+    /// Each request holds a clone, so the count of clones is the length of the queue.
     length: Arc<()>,
 }
 
@@ -42,12 +44,12 @@ struct ConnectRequest {
     _queued: Arc<()>,
 }
 
-/// Makes a non-blocking socket that is connected to the Unix socket at `path`.
+/// Creates a non-blocking socket that is connected to the Unix socket at `path`.
 ///
 /// # Errors
 ///
-/// Errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full; `TimedOut` if the file system has
-/// not answered for so long that very many connects wait for it; `WouldBlock` if no thread can be started.
+/// Errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full; `TimedOut` if the file system
+/// has not answered for so long that very many connects wait for it; `WouldBlock` if no thread can be started.
 ///
 /// # Cancel safety
 ///
@@ -57,7 +59,7 @@ pub(super) async fn connect(path: &Arc<Path>) -> io::Result<OwnedFd> {
     connected.await.unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))
 }
 
-/// Sends a request to the thread of the path's directory, which it starts if there is none.
+/// Sends a request to the thread of the path's directory, and starts that thread if there is none.
 fn send(path: &Arc<Path>) -> io::Result<oneshot::Receiver<io::Result<OwnedFd>>> {
     let directory = directory(path);
     let (reply, connected) = oneshot::channel();
@@ -81,14 +83,14 @@ fn send(path: &Arc<Path>) -> io::Result<oneshot::Receiver<io::Result<OwnedFd>>> 
     Ok(connected)
 }
 
-/// Makes the connects of one directory. Ends when there were none for a while.
+/// Makes the connects of one directory. Ends when there have been none for [`IDLE`].
 fn run(directory: &Path, requests: &Receiver<ConnectRequest>) {
     loop {
         match requests.recv_timeout(IDLE) {
             Ok(request) => answer(request),
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                // Requests are sent under this lock, so none can come between the look at the queue and the removal.
+                // Requests are sent under this lock, so none can come between the check of the queue and the removal.
                 let mut threads = lock();
                 match requests.try_recv() {
                     Ok(request) => {
@@ -108,7 +110,7 @@ fn run(directory: &Path, requests: &Receiver<ConnectRequest>) {
 fn answer(request: ConnectRequest) {
     let ConnectRequest { path, reply, _queued } = request;
     if !reply.is_closed() {
-        // A caller that has gone meanwhile leaves the socket to be closed here.
+        // If the caller is gone, the socket is closed here.
         let _ = reply.send(connect_here(&path));
     }
 }
@@ -136,7 +138,8 @@ mod tests {
 
     use super::*;
 
-    /// A directory with a thread that takes no request, as on a file system that hangs. Dropped, the thread is gone.
+    /// A directory with a thread that takes no request, as on a file system that hangs. The thread ends when this is
+    /// dropped.
     struct Hung(PathBuf, Receiver<ConnectRequest>);
 
     impl Hung {

@@ -1,4 +1,4 @@
-//! A connected socket in the reactor, TCP or Unix alike.
+//! A connected socket in the reactor, TCP or Unix.
 
 use std::io;
 use std::net::Shutdown;
@@ -10,30 +10,30 @@ use socket2::SockRef;
 use super::reactor::{Readiness, SocketRegistration};
 use super::{Pipe, socket};
 
-/// A stream socket registered with the reactor of its thread, once for its whole life.
+/// A stream socket. It is registered once, for as long as it is open, with the reactor of its thread.
 ///
-/// A read that fills less than its buffer means that the socket is drained, so the next one waits
-/// for the kernel's word; urgent data is the exception, because it ends a read early, and a splice
-/// for good. One task at a time may wait for a stream.
+/// A read that fills less than its buffer means that the socket is drained, so the next read waits for a report of
+/// the kernel. Urgent data is the exception: it ends a read early, and it ends splicing from the socket for good. At
+/// most one task may wait for a stream at a time.
 pub struct Stream {
-    /// Closed first: that takes it out of epoll.
+    /// Closed first, which removes it from epoll.
     fd: OwnedFd,
-    watch: SocketRegistration,
+    registration: SocketRegistration,
 }
 
 impl Stream {
-    /// Registers a connected socket with the reactor of this thread. Bytes that are there already are
-    /// reported like those that come later.
+    /// Registers a connected socket with the reactor of this thread. Bytes that have arrived before are reported like
+    /// later ones.
     ///
     /// # Errors
     ///
-    /// Those of `epoll_ctl`, for instance at the limit of watches; the socket is then reset.
+    /// Errors of `epoll_ctl`, for instance at the limit of watches. The socket is then reset.
     ///
     /// # Panics
     ///
-    /// On a thread without a reactor.
+    /// Panics on a thread without a reactor.
     pub fn register(fd: OwnedFd) -> io::Result<Self> {
-        Self::watched(fd, Readiness::WRITE)
+        Self::registered(fd, Readiness::WRITE)
     }
 
     /// Registers a socket whose connect has been started.
@@ -46,23 +46,23 @@ impl Stream {
     ///
     /// As [`Stream::register`].
     pub fn register_connecting(fd: OwnedFd) -> io::Result<Self> {
-        Self::watched(fd, Readiness::NONE)
+        Self::registered(fd, Readiness::NONE)
     }
 
-    fn watched(fd: OwnedFd, known: Readiness) -> io::Result<Self> {
+    fn registered(fd: OwnedFd, known: Readiness) -> io::Result<Self> {
         match SocketRegistration::new(&fd, known) {
-            Ok(watch) => Ok(Self { fd, watch }),
+            Ok(registration) => Ok(Self { fd, registration }),
             Err(error) => {
-                // Nobody can serve it, so its peer must not take the end for an orderly one.
+                // The connection cannot be served, so its peer must not take the close for an orderly end.
                 let _ = socket::reset_on_close(&fd);
                 Err(error)
             }
         }
     }
 
-    /// Takes the socket out of the reactor.
+    /// Removes the socket from the reactor and returns it.
     pub fn into_fd(self) -> OwnedFd {
-        self.watch.remove(&self.fd);
+        self.registration.remove(&self.fd);
         self.fd
     }
 
@@ -70,90 +70,90 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// Why the connection could not be made.
+    /// The error for which the connect failed.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost; call it again.
     pub async fn connected(&self) -> io::Result<()> {
-        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::WRITABLE)).await;
+        std::future::poll_fn(|cx| self.registration.poll(cx, Readiness::WRITABLE)).await;
         self.take_error().map_or(Ok(()), Err)
     }
 
-    /// Waits until the peer has reset the connection, or it failed otherwise.
+    /// Waits until the peer has reset the connection, or the connection has failed otherwise.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost; call it again.
     pub async fn failed(&self) {
-        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ERROR)).await;
+        std::future::poll_fn(|cx| self.registration.poll(cx, Readiness::ERROR)).await;
     }
 
-    /// Waits until the peer has ended its direction or the connection has failed.
+    /// Waits until the peer has ended its direction, or the connection has failed.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost; call it again.
     pub async fn ended(&self) {
-        std::future::poll_fn(|cx| self.watch.poll(cx, Readiness::ENDED)).await;
+        std::future::poll_fn(|cx| self.registration.poll(cx, Readiness::ENDED)).await;
     }
 
-    /// Whether the reactor has already reported the end of the peer: a FIN or an error. Costs no system call.
+    /// Returns true if the reactor has already reported the end of the peer: a FIN or an error. Costs no system call.
     pub fn has_ended(&self) -> bool {
-        self.watch.is(Readiness::ENDED)
+        self.registration.is(Readiness::ENDED)
     }
 
-    /// Whether the reactor has already reported that nothing can be written any more: the peer of a Unix socket has
-    /// closed, or the connection failed. Costs no system call.
+    /// Returns true if the reactor has already reported that no more bytes can be written: the peer of a Unix socket
+    /// has closed, or the connection failed. Costs no system call.
     pub fn is_shut(&self) -> bool {
-        self.watch.is(Readiness::SHUT)
+        self.registration.is(Readiness::SHUT)
     }
 
-    /// Whether bytes wait to be read. Does not read them.
+    /// Returns true if bytes wait to be read. Does not read them.
     pub fn has_unread(&self) -> bool {
         matches!(socket::peek(&self.fd, &mut [0]), Ok(1..))
     }
 
-    /// Whether the reactor has already reported an error on this socket. Costs no system call.
+    /// Returns true if the reactor has already reported an error on this socket. Costs no system call.
     pub fn has_error(&self) -> bool {
-        self.watch.is(Readiness::ERROR)
+        self.registration.is(Readiness::ERROR)
     }
 
-    /// The error that waits on this socket, and would otherwise be the next call's.
+    /// Takes the error that is pending on this socket, which the next call would return otherwise.
     pub fn take_error(&self) -> Option<io::Error> {
         SockRef::from(&self.fd).take_error().ok().flatten()
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads the bytes that have arrived. 0 is the end.
     ///
     /// # Errors
     ///
-    /// What the peer or the kernel did; never `WouldBlock`.
+    /// Errors of `recv`, except `WouldBlock`.
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.watch.poll(cx, Readiness::READABLE));
+            ready!(self.registration.poll(cx, Readiness::READABLE));
             let urgent = self.has_urgent();
             if urgent {
-                // An urgent byte is then one of the stream, in its place. Sockets that were accepted
-                // have this from their listener; for the others it is soon enough now.
+                // From now on an urgent byte is a byte of the stream, at its position. Accepted sockets inherit this
+                // from their listener. For the others this is early enough.
                 let _ = SockRef::from(&self.fd).set_out_of_band_inline(true);
             }
             match socket::recv(&self.fd, buffer) {
                 Ok(n) => {
                     if n > 0 && n < buffer.len() && !urgent {
-                        self.watch.clear(Readiness::READ);
+                        self.registration.clear(Readiness::READ);
                     }
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.clear(Readiness::READABLE);
+                    self.registration.clear(Readiness::READABLE);
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    /// Reads what is there; 0 is the end.
+    /// Reads the bytes that have arrived. 0 is the end.
     ///
     /// # Errors
     ///
@@ -161,36 +161,36 @@ impl Stream {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was read.
+    /// If it is dropped before it is ready, nothing was read.
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_recv(cx, buffer)).await
     }
 
-    /// Writes what fits.
+    /// Writes as many bytes as fit.
     ///
     /// # Errors
     ///
-    /// What the peer or the kernel did; never `WouldBlock`.
+    /// Errors of `send`, except `WouldBlock`.
     pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.watch.poll(cx, Readiness::WRITABLE));
+            ready!(self.registration.poll(cx, Readiness::WRITABLE));
             match socket::send(&self.fd, bytes) {
                 Ok(n) => {
                     if n < bytes.len() {
                         // The send buffer is full.
-                        self.watch.clear(Readiness::WRITE);
+                        self.registration.clear(Readiness::WRITE);
                     }
                     return Poll::Ready(Ok(n));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.clear(Readiness::WRITABLE);
+                    self.registration.clear(Readiness::WRITABLE);
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }
 
-    /// Writes what fits, at least one byte.
+    /// Writes as many bytes as fit, at least one.
     ///
     /// # Errors
     ///
@@ -198,59 +198,59 @@ impl Stream {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it is ready, nothing was written.
+    /// If it is dropped before it is ready, nothing was written.
     pub async fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
     }
 
-    /// Ready when the reactor has reported something to read, the end included. Costs no system call.
+    /// Is ready when the reactor has reported bytes to read, or the end. Costs no system call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.watch.poll(cx, Readiness::READABLE)
+        self.registration.poll(cx, Readiness::READABLE)
     }
 
-    /// Fills an empty pipe from this socket. 0 may be the end, and only [`Stream::poll_recv`] can tell:
-    /// it also comes, behind a FIN, when the next byte is urgent.
+    /// Fills an empty pipe from this socket. A result of 0 may be the end, and [`Stream::poll_recv`] finds out:
+    /// splice also returns 0 after a FIN when the next byte is urgent.
     ///
-    /// The pipe must be empty, so that a splice that would block can only mean this socket.
+    /// The pipe must be empty, so that a splice that would block can only mean that the socket has no bytes.
     ///
     /// # Errors
     ///
-    /// As [`Stream::poll_recv`]; `InvalidInput` when the kernel cannot splice from this socket;
-    /// `Unsupported` when urgent data was announced: splice never passes its mark.
+    /// As [`Stream::poll_recv`]; `InvalidInput` when the kernel cannot splice from this socket; `Unsupported` when
+    /// urgent data was announced, because splice never passes the urgent mark.
     pub fn poll_fill(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         debug_assert!(pipe.is_empty(), "a splice into a pipe that holds bytes can block on either end");
         loop {
-            ready!(self.watch.poll(cx, Readiness::READABLE));
+            ready!(self.registration.poll(cx, Readiness::READABLE));
             if self.has_urgent() {
                 return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
             }
             match pipe.fill_from(&self.fd) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.clear(Readiness::READABLE);
+                    self.registration.clear(Readiness::READABLE);
                 }
                 result => return Poll::Ready(result),
             }
         }
     }
 
-    /// Empties a pipe into this socket, as far as it goes.
+    /// Writes the bytes of a pipe into this socket, as many as fit.
     ///
     /// # Errors
     ///
     /// As [`Stream::poll_send`].
     pub fn poll_drain(&self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.watch.poll(cx, Readiness::WRITABLE));
+            ready!(self.registration.poll(cx, Readiness::WRITABLE));
             match pipe.empty_into(&self.fd) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.watch.clear(Readiness::WRITABLE);
+                    self.registration.clear(Readiness::WRITABLE);
                 }
                 result => return Poll::Ready(result),
             }
         }
     }
 
-    /// Sends our FIN: the peer reads the end after everything written before.
+    /// Sends the FIN of this side. The peer reads the end after all bytes written before.
     ///
     /// # Errors
     ///
@@ -259,10 +259,10 @@ impl Stream {
         SockRef::from(&self.fd).shutdown(Shutdown::Write)
     }
 
-    /// Whether urgent data has ever been announced on this socket: then a short read may stop at its
-    /// mark with more bytes behind it.
+    /// Returns true if urgent data was ever announced on this socket. A short read may then stop at the urgent mark
+    /// while more bytes follow.
     fn has_urgent(&self) -> bool {
-        self.watch.is(Readiness::URGENT)
+        self.registration.is(Readiness::URGENT)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a stream hears of its socket, with the reactor's waits given by the test.
+//! Tests of the events that a stream gets from its socket. The test decides when the reactor waits.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -16,7 +16,7 @@ use socket2::Socket;
 use super::*;
 use crate::sys::reactor::Reactor;
 
-/// A peer, and the stream under test once the peer has done something.
+/// Returns a peer that has done `act`, and the stream under test.
 fn after(act: impl FnOnce(&mut TcpStream)) -> (TcpStream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -27,7 +27,7 @@ fn after(act: impl FnOnce(&mut TcpStream)) -> (TcpStream, Stream) {
     (peer, Stream::register(socket.into()).unwrap())
 }
 
-/// What the first splice from the stream gives.
+/// Checks the result of the first splice from the stream.
 fn check_fill(act: impl FnOnce(&mut TcpStream), expected: Result<usize, io::ErrorKind>) {
     let reactor = Reactor::new().unwrap();
     let _entered = reactor.enter();
@@ -42,7 +42,7 @@ fn check_fill(act: impl FnOnce(&mut TcpStream), expected: Result<usize, io::Erro
 fn only_an_urgent_byte_prevents_a_splice() {
     let write = |peer: &mut TcpStream| peer.write_all(b"some bytes").unwrap();
     check_fill(write, Ok(10));
-    // The end comes with the bytes, and is none of an urgent byte's doing.
+    // The FIN comes with the bytes, and is not an effect of an urgent byte.
     let write_and_end = |peer: &mut TcpStream| {
         write(peer);
         peer.shutdown(Shutdown::Write).unwrap();
@@ -60,10 +60,10 @@ fn only_an_urgent_byte_prevents_a_splice() {
     check_fill(urgent_and_end, Err(io::ErrorKind::Unsupported));
 }
 
-/// How long a busy machine may take to bring what was sent on it.
+/// The time that a busy machine may take to deliver bytes.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is done to a stream, and by it.
+/// An action on a stream, or of its peer.
 #[derive(Clone, Debug)]
 enum Act {
     /// The peer writes so many bytes.
@@ -82,7 +82,7 @@ enum Act {
     Fill,
     /// The stream writes so many bytes.
     Send(usize),
-    /// The reactor asks for news.
+    /// The reactor waits for events.
     Wait,
 }
 
@@ -112,20 +112,20 @@ impl Wake for Flag {
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// With urgent bytes in their place, as from a listener.
+    /// A TCP stream that keeps urgent bytes at their position, as from a listener.
     Accepted,
     Tcp,
     Unix,
 }
 
-/// A stream, its peer, and what they have told each other.
-struct Talk {
+/// A stream, its peer, and the bytes that they have sent to each other.
+struct Exchange {
     reactor: Rc<Reactor>,
     stream: Stream,
     peer: Option<Socket>,
     flag: Arc<Flag>,
     waker: Waker,
-    /// The stream's last attempt found nothing.
+    /// The events that the stream waits for, because its last attempt found nothing.
     waits: PollFlags,
     written: usize,
     received: usize,
@@ -133,7 +133,7 @@ struct Talk {
     failed: bool,
 }
 
-impl Talk {
+impl Exchange {
     fn new(kind: Kind, reactor: Rc<Reactor>) -> Self {
         let (near, peer): (OwnedFd, OwnedFd) = if matches!(kind, Kind::Unix) {
             let (near, peer) = UnixStream::pair().unwrap();
@@ -194,7 +194,7 @@ impl Talk {
                 Poll::Ready(_) => self.waits.remove(PollFlags::POLLOUT),
                 Poll::Pending => self.waits.insert(PollFlags::POLLOUT),
             },
-            Act::Wait => self.hear(),
+            Act::Wait => self.check_woken(),
         }
     }
 
@@ -202,34 +202,34 @@ impl Talk {
         self.written += self.peer.as_ref().and_then(|peer| write(peer).ok()).unwrap_or(0);
     }
 
-    /// Notes what an attempt to read gave; only some attempts can tell the end.
-    fn read(&mut self, polled: Poll<io::Result<usize>>, tells_end: bool) {
+    /// Records the result of an attempt to read. Only some attempts can find the end.
+    fn read(&mut self, polled: Poll<io::Result<usize>>, finds_end: bool) {
         self.waits.set(PollFlags::POLLIN, polled.is_pending());
         match polled {
-            Poll::Ready(Ok(0)) => self.ended |= tells_end,
+            Poll::Ready(Ok(0)) => self.ended |= finds_end,
             Poll::Ready(Ok(n)) => self.received += n,
             Poll::Ready(Err(error)) => self.failed |= error.kind() != io::ErrorKind::Unsupported,
             Poll::Pending => {}
         }
     }
 
-    /// After the reactor's wait the stream was woken, or what it waits for has not come.
-    fn hear(&mut self) {
+    /// Checks after the reactor's wait that the stream was woken, or that the events it waits for have not come.
+    fn check_woken(&mut self) {
         self.reactor.wait(Some(Duration::ZERO)).unwrap();
         while !self.flag.0.swap(false, Ordering::Relaxed) {
             let mut sockets = [PollFd::new(self.stream.as_fd(), self.waits)];
             if self.waits.is_empty() || nix::poll::poll(&mut sockets, PollTimeout::ZERO).unwrap() == 0 {
                 return;
             }
-            // It may have come since, so this must not find nothing.
+            // An event may have come since, so this wait must find it.
             self.reactor.wait(Some(PATIENCE)).unwrap();
-            assert!(self.flag.0.load(Ordering::Relaxed), "news were lost: {:?}", sockets[0].revents());
+            assert!(self.flag.0.load(Ordering::Relaxed), "an event was lost: {:?}", sockets[0].revents());
         }
-        // Whoever was woken has to try again before he waits again.
+        // A stream that was woken has to try again before it waits again.
         self.waits = PollFlags::empty();
     }
 
-    /// Reads to the end, and asks for news only when there are none.
+    /// Reads to the end, and lets the reactor wait only when the stream finds no bytes.
     fn finish(&mut self, kind: Kind) {
         self.act(&Act::Finish, kind);
         while !self.ended && !self.failed {
@@ -244,25 +244,25 @@ impl Talk {
 }
 
 proptest! {
-    // Each failing case waits in vain.
+    // Each failing case waits for the whole time.
     #![proptest_config(ProptestConfig { max_shrink_time: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_news_are_lost(
+    fn no_event_is_lost(
         kind in prop::sample::select(vec![Kind::Accepted, Kind::Tcp, Kind::Unix]),
         acts in acts(),
     ) {
         let reactor = Reactor::new().unwrap();
         let _entered = reactor.enter();
-        let mut talk = Talk::new(kind, Rc::clone(&reactor));
+        let mut exchange = Exchange::new(kind, Rc::clone(&reactor));
         for act in &acts {
-            talk.act(act, kind);
+            exchange.act(act, kind);
         }
-        talk.finish(kind);
-        prop_assert!(talk.received <= talk.written);
-        // An urgent byte may be left out of a stream that was told too late to keep it in its place.
-        if talk.ended && talk.peer.is_some() && !matches!(kind, Kind::Tcp) {
-            prop_assert_eq!(talk.received, talk.written);
+        exchange.finish(kind);
+        prop_assert!(exchange.received <= exchange.written);
+        // An urgent byte may be left out of a stream whose option was set too late.
+        if exchange.ended && exchange.peer.is_some() && !matches!(kind, Kind::Tcp) {
+            prop_assert_eq!(exchange.received, exchange.written);
         }
     }
 }

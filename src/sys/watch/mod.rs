@@ -14,30 +14,30 @@ use tokio::time::{sleep, timeout};
 use super::directory_watch::{DirectoryChange, DirectoryWatch, WatchEvents, WatchedNames};
 use super::file_call;
 
-/// The time between two looks without a reason.
+/// The time between two looks for which there is no other reason.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// The quiet time after a change before the file is looked at, so that a burst of changes causes one look.
+/// The quiet time after a change before the file is read, so that a burst of changes causes one look.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// The most waits for a quiet time: if changes never end, the file is looked at all the same.
+/// The most waits for a quiet time. If the changes do not end, a look is taken all the same.
 const MOST_QUIETS: usize = 10;
 
-/// Follows a file that another program writes, and reads it when it is another one and whole.
+/// Follows a file that another program writes, and reads it when it has changed and is whole.
 ///
-/// Its directory is watched. The file is whole, and is read at once, when it is closed after writing, when another file
-/// is renamed over it, or when the link changes by which a mounted volume replaces all its files at once. On a network
-/// file system, or behind further links, a watch does not report changes; a look every few seconds finds them. Such a
-/// file may be half written, so it is read only if two looks find it the same.
+/// Its directory is watched. The file is whole, and is read at once, when it is closed after writing, when another
+/// file is renamed over it, or when the link changes by which a mounted volume replaces all its files at once. On a
+/// network file system, or behind further links, a watch does not report changes; a look every few seconds finds
+/// them. Such a file may be half written, so it is read only if two looks find it the same.
 ///
-/// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not answer
-/// delays only this file.
+/// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not
+/// answer delays only this file.
 #[derive(Debug)]
 pub struct FileWatch {
     path: Arc<Path>,
     directory: Option<DirectoryWatch>,
     names: WatchedNames,
-    /// Why the first look is taken; `None` after it.
+    /// The reason for the first look; `None` after it.
     first: Option<LookReason>,
     /// The file that was last read.
     seen: Option<FileStamp>,
@@ -55,16 +55,16 @@ pub enum LookResult<T> {
     Same,
 }
 
-/// Why a look is taken.
+/// The reason for a look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LookReason {
-    /// It is the first look, and nothing is known of the file.
+    /// The file was not looked at before.
     First,
     /// The directory reports a whole file.
     Whole,
     /// The directory reports an entry that was created or removed: a link is whole, a file is not.
     Begun,
-    /// It is not known whether the file has changed since it was last read.
+    /// The file may have changed since it was last read.
     Unknown,
     /// A period has passed.
     Period,
@@ -95,16 +95,16 @@ impl FileWatch {
         Self { path, directory: None, names, first: Some(first), seen: None, unsettled: None, period }
     }
 
-    /// Looks at the file and reads it if it has changed: the first time at once, then whenever there may be a change, and
-    /// every few seconds. `read` may block.
+    /// Takes a look at the file, and reads it if it has changed: the first time at once, then at each possible
+    /// change, and every few seconds. `read` may block.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// What was read is lost, and the next look reads it again.
+    /// The value of a read under way is lost, and the next look reads the file again.
     pub async fn look<T: Send + 'static>(
         &mut self,
         read: impl FnOnce(&Path) -> T + Send + 'static,
@@ -117,7 +117,7 @@ impl FileWatch {
         let (seen, unsettled) = (self.seen.clone(), self.unsettled.clone());
         let has_watch = self.directory.is_some();
         let call = file_call::call(&self.path, move || {
-            // Before the look, so that no change falls between the two.
+            // Watched before the look, so that no change falls between the two.
             let events = if has_watch { None } else { WatchEvents::new(directory(&path)).ok() };
             let target = path.read_link().ok();
             let names = WatchedNames::new(&path, target.as_deref());
@@ -166,8 +166,8 @@ impl FileWatch {
     }
 }
 
-/// Waits for a change, and for the end of a burst of them. `None` if the watch has failed; without one it
-/// waits for ever.
+/// Waits for a change, and then for the end of a burst of changes. Returns `None` if the watch has failed. Waits for
+/// ever if there is no watch.
 async fn changed(watch: Option<&DirectoryWatch>, names: &WatchedNames) -> Option<DirectoryChange> {
     let Some(watch) = watch else { return pending().await };
     let mut change = watch.changed(names).await.ok()?;
@@ -199,8 +199,8 @@ enum LookDecision {
     Read,
 }
 
-/// Decides whether a file is read: `stamp` is what a look found, `seen` the file that was last read, `unsettled` the one
-/// that the last look found and did not read.
+/// Decides whether a file is read. `stamp` is the file that this look found, `seen` the file that was last read, and
+/// `unsettled` the file that the last look found and did not read.
 fn judge(
     reason: LookReason,
     is_link: bool,
@@ -222,7 +222,7 @@ fn judge(
     }
 }
 
-/// By what a changed file is told from an unchanged one, without reading it.
+/// The properties by which a changed file differs from an unchanged one, without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum FileStamp {
     File { device: u64, inode: u64, size: u64, modified: (i64, i64), changed: (i64, i64) },

@@ -101,7 +101,7 @@ fn what_is_read_and_what_is_not() {
     assert_eq!(judge(Begun, false, &missing, Some(&stamp(1)), None), Read, "it was removed");
 }
 
-/// No look without a reason comes in the time of a test.
+/// The period is so long that no look without a reason falls into a test.
 #[test]
 fn a_whole_file_is_read_at_once() {
     let folder = Folder::new();
@@ -124,7 +124,7 @@ fn a_whole_file_is_read_at_once() {
     });
 }
 
-/// A program that removes the file and writes it anew, which takes longer than a burst of changes.
+/// A program removes the file and writes it again, which takes longer than a burst of changes.
 #[test]
 fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
     let folder = Folder::new();
@@ -138,7 +138,7 @@ fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
             begin(&folder);
             let mut file = File::create(folder.at("a.txt")).unwrap();
             file.write_all(b"ha").unwrap();
-            // The look that the removal leads to.
+            // The look that the removal causes.
             assert_eq!(timeout(PATIENCE, watch.look(text)).await, Ok(LookResult::Same));
             file.write_all(b"lf").unwrap();
             drop(file);
@@ -183,7 +183,7 @@ fn a_file_that_is_being_written_is_not_read_until_it_is_closed() {
     });
 }
 
-/// As on a network file system, where no watch reports what another machine writes.
+/// On a network file system no watch reports a write of another machine.
 #[test]
 fn a_file_without_reports_is_read_when_it_stands_still() {
     let folder = Folder::new();
