@@ -1,5 +1,5 @@
-//! The text format of Prometheus, for numbers that live elsewhere and are read at each scrape: backends,
-//! which come and go, and what the kernel says of the process. The families are in
+//! Writes the text format of Prometheus, for numbers that other modules keep and that are read at each scrape: those
+//! of backends, which come and go, and the kernel's figures of the process. The families are in
 //! [`metrics::families`](super::metrics::families) like all others.
 
 use std::fmt::Write as _;
@@ -7,20 +7,20 @@ use std::fmt::Write as _;
 use super::metrics::{Distribution, MetricDoc, families};
 use crate::sys::process::Figures;
 
-/// A text being written: each family's head once, then its samples.
+/// A text that is being written: the head of each family once, then its samples.
 #[derive(Debug, Default)]
 pub struct Exposition {
     text: String,
 }
 
 impl Exposition {
-    /// Continues a text that ends with a whole line, such as [`Metrics::render`](super::Metrics::render)'s.
+    /// Continues a text that ends with a whole line, such as that of [`Metrics::render`](super::Metrics::render).
     pub fn after(text: String) -> Self {
         Self { text }
     }
 
-    /// Begins a family: its HELP and TYPE. A family may be begun once only, and its samples must follow
-    /// before the next one.
+    /// Begins a family with its HELP and TYPE. A family may be begun only once, and its samples must follow before
+    /// the next family.
     pub fn family(&mut self, metric: &'static MetricDoc) -> FamilyWriter<'_> {
         let MetricDoc { name, kind, meaning, .. } = metric;
         let help = meaning.replace('\\', "\\\\").replace('\n', "\\n");
@@ -28,7 +28,7 @@ impl Exposition {
         FamilyWriter { text: &mut self.text, metric }
     }
 
-    /// The `process_*` families.
+    /// Writes the `process_*` families.
     pub fn process(&mut self, figures: &Figures) {
         let mut one = |metric: &'static MetricDoc, value: f64| {
             self.family(metric).sample(&[], value);
@@ -41,7 +41,7 @@ impl Exposition {
         one(&families::THREADS, figures.threads as f64);
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn finish(self) -> String {
         self.text
     }
@@ -55,7 +55,7 @@ pub struct FamilyWriter<'a> {
 }
 
 impl FamilyWriter<'_> {
-    /// One sample, with the family's labels in their order. Label values may hold anything; whole numbers
+    /// Writes one sample, with the family's labels in their order. Label values may hold any character. Whole numbers
     /// up to 2^53 are exact.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: f64) -> &mut Self {
         debug_assert!(labels.iter().map(|(name, _)| name).eq(self.metric.labels), "{labels:?}");
@@ -63,7 +63,7 @@ impl FamilyWriter<'_> {
         self
     }
 
-    /// The samples of a histogram, with the family's labels in their order.
+    /// Writes the samples of a histogram, with the family's labels in their order.
     pub fn distribution(&mut self, labels: &[(&str, &str)], distribution: &Distribution) -> &mut Self {
         debug_assert!(labels.iter().map(|(name, _)| name).eq(self.metric.labels), "{labels:?}");
         let (buckets, all) = distribution.buckets();
@@ -91,7 +91,7 @@ impl FamilyWriter<'_> {
     }
 }
 
-/// The format escapes these three and takes all else as UTF-8.
+/// Appends a label value. The format escapes these three characters and takes all others as UTF-8.
 fn push_label(text: &mut String, label: &str) {
     for c in label.chars() {
         match c {

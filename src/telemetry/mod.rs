@@ -1,7 +1,7 @@
-//! What happened: every metric, the logs, the reasons for which connections end.
+//! Metrics, logs and close reasons.
 //!
-//! It counts and writes what it is told and takes no decision. Label values come from the configuration
-//! or from the enums here, never from a client.
+//! This module counts and writes the events that other modules report, and takes no decision. Label values come from
+//! the configuration or from the enums here, never from a client.
 
 pub mod access_log;
 pub mod close_reason;
@@ -29,10 +29,10 @@ pub use program_log::{LogControl, LogFormat, LogLevel, LogSpec, ProgramLog};
 pub use record::{AccessRecord, ClientAddr};
 pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
 
-/// Handles of single series, cached by whoever counts: a look-up by name costs a hundred times an increment.
+/// Handles of single series, which the counting code keeps: a look-up by name costs a hundred times an increment.
 pub use ::metrics::{Counter, Gauge, Histogram};
 
-/// Which way bytes travel.
+/// The direction in which bytes move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the client to the backend.
@@ -42,7 +42,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both, in the order of the declaration.
+    /// Both directions, in the order of the declaration.
     pub const ALL: [Self; 2] = [Self::FromClient, Self::FromBackend];
 
     /// The value of the label `direction`.
@@ -54,7 +54,7 @@ impl Direction {
     }
 }
 
-/// What moved the bytes.
+/// The means by which bytes were moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// `read` and `write` through a buffer of the worker.
@@ -64,7 +64,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Both, in the order of the declaration.
+    /// Both engines, in the order of the declaration.
     pub const ALL: [Self; 2] = [Self::Copied, Self::Spliced];
 
     /// The value of the label `engine`.

@@ -1,32 +1,32 @@
-//! What a client offered in its hello, as the access log tells it.
+//! The values that a client offered in its hello, as the access log writes them.
 
 use std::fmt::Write as _;
 
 use crate::wire::{Ja4, Offer};
 
-/// Characters of a list that are written; it is cut there.
+/// The most characters of a list that are written; the rest is cut.
 const LIMIT: usize = 255;
 
-/// What a client offered in its hello.
+/// The values that a client offered in its hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offered {
-    /// The protocols inside (ALPN), with commas between. Of each name, what is not printable ASCII and `,` and `%`
-    /// are written as `%` and two hexadecimal digits. `None` if there are none.
+    /// The protocols inside TLS (ALPN), separated by commas. In each name `,`, `%` and all bytes that are not visible
+    /// ASCII are written as `%` and two hexadecimal digits. `None` if there are none.
     pub alpn: Option<Box<str>>,
-    /// The versions of TLS, in the client's order, with commas between, such as `1.3,1.2`.
+    /// The versions of TLS, in the client's order, separated by commas, such as `1.3,1.2`.
     pub tls_versions: Option<Box<str>>,
-    /// Its fingerprint.
+    /// The JA4 fingerprint.
     pub ja4: Ja4,
-    /// Whether Encrypted ClientHello was offered.
+    /// True if Encrypted ClientHello was offered.
     pub ech: bool,
-    /// Reads in which the hello came.
+    /// The number of reads in which the hello came.
     pub segments: u32,
-    /// Records in which it came.
+    /// The number of TLS records in which the hello came.
     pub records: u32,
 }
 
 impl Offered {
-    /// What is told of an offer.
+    /// Returns the log fields of an offer.
     pub fn new(offer: &Offer<'_>, ja4: Ja4, segments: u32, records: u32) -> Self {
         let tls_versions = offer.versions().map(|version| version.to_string());
         Self {
@@ -40,7 +40,7 @@ impl Offered {
     }
 }
 
-/// All of it with commas between, cut to the limit; all of it is ASCII.
+/// Joins the items with commas and cuts the result to the limit. All items are ASCII.
 fn listed(items: impl Iterator<Item = String>) -> Option<Box<str>> {
     let mut list = String::new();
     for item in items {

@@ -1,26 +1,26 @@
-//! Who ends connections, and how far they had come.
+//! The side that ended a connection, and the phase in which it ended.
 
-/// Who ended a connection: the side that acted, or that stopped answering at the level of TCP.
+/// The side that ended a connection: the side that acted, or that stopped answering at the level of TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndedBy {
     /// The client.
     Client,
     /// The backend.
     Backend,
-    /// This program, by a rule, a bound or a deadline of its own.
+    /// This program, by a rule, a limit or a deadline of its own.
     Pointsman,
 }
 
-/// How far a connection had come.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
-    /// Accepted, nothing read yet.
+    /// The connection was accepted, and no byte was read.
     Accept,
     /// The first bytes are being read.
     Hello,
     /// A backend is being chosen and connected.
     Dial,
-    /// Bytes move.
+    /// The relay moves bytes.
     Relay,
 }
 

@@ -1,8 +1,8 @@
-//! The record of an ended connection, and how it becomes one line.
+//! The record of an ended connection, and its form as one line.
 //!
-//! A line holds printable ASCII only, whatever a client sent: everything outside 0x21..=0x7e, the
-//! quote and the backslash are escaped, so no value can end its line, forge a field or speak to a
-//! terminal. This module neither queues nor writes; see [`super::access_log`] for that.
+//! A line holds printable ASCII only, whatever bytes a client sent: all characters outside 0x21..=0x7e, the quote and
+//! the backslash are escaped. So no value can end its line, forge a field or send control sequences to a terminal.
+//! This module neither queues nor writes; see [`super::access_log`] for that.
 
 use std::fmt;
 use std::io::Write as _;
@@ -15,14 +15,14 @@ use super::close_reason::CloseReason;
 use super::offered::Offered;
 use crate::sys::Address;
 
-/// Characters of a server name that are written: more than any valid name has (253), and the length
-/// that a hostile one is cut to.
+/// The most characters of a server name that are written. No valid name is longer (253), and longer invalid names are
+/// cut.
 const NAME_LIMIT: usize = 255;
 
 /// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
-/// The address of a client, so that it is not taken for a backend's.
+/// The address of a client, as a type of its own so that it cannot be mistaken for the address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub Address);
 
@@ -32,67 +32,68 @@ impl fmt::Display for ClientAddr {
     }
 }
 
-/// What is told of one connection when it has ended.
+/// The log fields of one ended connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRecord {
     /// The number of the connection, unique in the process.
     pub id: u64,
-    /// When it was accepted, by the system's clock.
+    /// The time of the accept, by the system's clock.
     pub accepted: SystemTime,
-    /// The client's address; behind a PROXY header that was believed, the one it tells.
+    /// The client's address: the one in a trusted PROXY header, if there was one.
     pub client: ClientAddr,
-    /// Who connected, if that sent a PROXY header for the client.
+    /// The address of the peer that sent a PROXY header for the client.
     pub peer: Option<Address>,
     /// The listener's name.
     pub listener: Arc<str>,
-    /// The server name as sent, even one that was rejected: see [`raw_name`]. `None` without one.
+    /// The server name as sent, also one that was rejected: see [`raw_name`]. `None` without one.
     pub sni: Option<Box<str>>,
-    /// The host name that a PROXY header told, as [`raw_name`] keeps it.
+    /// The host name in a PROXY header, as [`raw_name`] returns it.
     pub proxy_authority: Option<Box<str>>,
-    /// The protocol inside TLS that a PROXY header told, as [`raw_name`] keeps it. What a hello offers is in `offered`.
+    /// The ALPN protocol in a PROXY header, as [`raw_name`] returns it. The offer of a hello is in `offered`.
     pub proxy_alpn: Option<Box<str>>,
-    /// The name of the connection that a PROXY header told, or that we gave it for one; as [`raw_name`] keeps it.
+    /// The id of the connection that a PROXY header had, or that we sent in one, as [`raw_name`] returns it.
     pub unique_id: Option<Box<str>>,
     /// The id of the private link in a PROXY header, as its cloud writes it: visible ASCII.
     pub private_link: Option<Box<str>>,
-    /// What an acceptable hello offers besides; `None` without one.
+    /// The further values that an acceptable hello offers. `None` without such a hello.
     pub offered: Option<Box<Offered>>,
     /// The route that matched, or `None`.
     pub route: Option<Arc<str>>,
-    /// The pool that was asked, or `None`.
+    /// The pool that was to serve the connection, or `None`.
     pub pool: Option<Arc<str>>,
-    /// The backend that served, or the last one tried, or `None` if none was.
+    /// The backend that served, or the last one tried, or `None`.
     pub backend: Option<Arc<str>>,
-    /// That backend's address.
+    /// The address of that backend.
     pub backend_address: Option<Address>,
-    /// Backends tried.
+    /// The number of backends tried.
     pub attempts: u8,
     /// Bytes that came from the client and went to the backend, the hello included.
     pub from_client: u64,
     /// Bytes that came from the backend and went to the client.
     pub from_backend: u64,
-    /// Bytes, of both sides, that were read but could not be delivered.
+    /// Bytes of both sides that were read but could not be delivered.
     pub dropped: u64,
-    /// From the accept to the end of reading the hello; `None` where no acceptable one was read.
+    /// The time from the accept to the end of reading the hello. `None` if no acceptable one was read.
     pub hello: Option<Duration>,
-    /// In the queue of the pool; `None` if it did not wait there, or left before its wait was over.
+    /// The time in the queue of the pool. `None` if it did not wait there, or left before the wait was over.
     pub queue: Option<Duration>,
-    /// From the choice of the first backend to a connected one, without what it waited; `None` if none was.
+    /// The time from the choice of the first backend to a connected one, without the time in the queue. `None` if no
+    /// backend was connected.
     pub connect: Option<Duration>,
-    /// From the accept to the end.
+    /// The time from the accept to the end.
     pub total: Duration,
-    /// Why it ended.
+    /// The close reason.
     pub close: CloseReason,
 }
 
-/// A server name that is no valid name, kept for the record: each byte becomes the character of the
-/// same number, so nothing is lost, and what is longer than 255 bytes is cut.
+/// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the same
+/// number, so none is lost, and bytes after the first 255 are cut.
 pub fn raw_name(bytes: &[u8]) -> Box<str> {
     bytes.iter().take(NAME_LIMIT).map(|byte| char::from(*byte)).collect()
 }
 
 impl AccessRecord {
-    /// The record of a connection that was refused at its accept: nothing more is known of it.
+    /// Returns the record of a connection that was refused at its accept. Its other fields are not known.
     pub fn refused(
         id: u64,
         accepted: SystemTime,
@@ -130,13 +131,12 @@ impl AccessRecord {
 
     /// Appends the record to `out`, without a line end.
     ///
-    /// *JSON*: one object with always the same keys in the same order. What is absent is `null`: a
-    /// reader that takes its columns from any one line then has them all, and `""` stays distinct.
+    /// *JSON*: one object with always the same keys in the same order. An absent value is `null`, so that a reader
+    /// can take the columns from any line, and `""` stays distinct.
     ///
-    /// *Text*: `key=value` pairs with one space between them, the keys of the JSON. What is absent is
-    /// left out, as any placeholder would read like a value. A value is bare if all its characters are in
-    /// 0x21..=0x7e and none is `"`, `=` or `\`; else, or if it is empty, it is a JSON string in double
-    /// quotes.
+    /// *Text*: `key=value` pairs with one space between them, with the keys of the JSON. An absent value is left out,
+    /// because any placeholder would read like a value. A value is bare if all its characters are in 0x21..=0x7e and
+    /// none is `"`, `=` or `\`. Any other value, or an empty one, is a JSON string in double quotes.
     ///
     /// In both, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
     pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
@@ -177,7 +177,7 @@ impl AccessRecord {
     }
 }
 
-/// The first characters of `name`, no more than [`NAME_LIMIT`].
+/// Returns the first characters of `name`, at most [`NAME_LIMIT`].
 fn shorten(name: &str) -> &str {
     if name.len() <= NAME_LIMIT {
         return name;
@@ -185,13 +185,13 @@ fn shorten(name: &str) -> &str {
     name.char_indices().nth(NAME_LIMIT).map_or(name, |(end, _)| &name[..end])
 }
 
-/// A line being written. What every line holds goes without `fmt`, which would take two thirds of its time.
+/// Writes a line. Fields that each line has are written without `fmt`, which would take two thirds of the time.
 struct LineWriter<'a> {
     out: &'a mut Vec<u8>,
     format: AccessLogFormat,
 }
 
-/// A key in both forms, as it stands between the value before it and its own. Keys need no escape.
+/// A key in both forms, with the separators around it. Keys need no escape.
 struct FieldKey {
     json: &'static [u8],
     text: &'static [u8],
@@ -202,11 +202,11 @@ macro_rules! key {
         &FieldKey { json: concat!(",\"", $name, "\":").as_bytes(), text: concat!(" ", $name, "=").as_bytes() }
     };
 }
-// So that it may stand below its users.
+// Makes the macro usable above its definition.
 use key;
 
 impl LineWriter<'_> {
-    /// Every line begins with its time.
+    /// Begins a line with its time.
     fn begin(&mut self, time: SystemTime) {
         let (before, after): (&[u8], &[u8]) = match self.format {
             AccessLogFormat::Json => (b"{\"time\":\"", b"\""),
@@ -250,7 +250,7 @@ impl LineWriter<'_> {
         }
     }
 
-    /// The same words in both forms.
+    /// Writes `true` or `false`, the same in both forms.
     fn flag(&mut self, key: &FieldKey, value: Option<bool>) {
         let Some(value) = value else { return self.absent(key) };
         self.key(key);
@@ -280,7 +280,7 @@ impl LineWriter<'_> {
         }
     }
 
-    /// A word of ours, which needs no escape either.
+    /// Writes a word of our own, which needs no escape.
     fn word(&mut self, key: &FieldKey, word: &str) {
         self.plain(key, |out| out.extend_from_slice(word.as_bytes()));
     }
@@ -289,12 +289,12 @@ impl LineWriter<'_> {
         match value {
             None => self.absent(key),
             Some(Address::Tcp(address)) => self.plain(key, |out| push_address(out, *address)),
-            // The path of a Unix socket may hold anything.
+            // The path of a Unix socket may hold any character.
             Some(address) => self.text(key, Some(&address.to_string())),
         }
     }
 
-    /// A string that needs no escape and, in text, no quotes.
+    /// Writes a string that needs no escape and, in text, no quotes.
     fn plain(&mut self, key: &FieldKey, push: impl FnOnce(&mut Vec<u8>)) {
         self.key(key);
         self.quote();
@@ -309,7 +309,7 @@ impl LineWriter<'_> {
     }
 }
 
-/// Appends a number, with zeros in front if it has fewer digits than `width`, which is at most 20.
+/// Appends a number, with leading zeros if it has fewer digits than `width`, which is at most 20.
 fn push_decimal(out: &mut Vec<u8>, mut number: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
@@ -330,12 +330,12 @@ fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
             }
             push_decimal(out, address.port().into(), 1);
         }
-        // To be shortened by rules of its own (RFC 5952), which std knows.
+        // Has rules of its own for the short form (RFC 5952), which std implements.
         SocketAddr::V6(_) => _ = write!(out, "{address}"),
     }
 }
 
-/// Whether a byte means only itself in a JSON string and is visible.
+/// Returns true if a byte is visible and needs no escape in a JSON string.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && byte != b'"' && byte != b'\\'
 }
@@ -433,7 +433,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// How a server name stands in both forms, the JSON one read back.
+    /// Checks the form of a server name in text, and in JSON by reading it back.
     fn check_sni(sni: &str, text: &str) {
         let record = AccessRecord { sni: Some(sni.into()), ..bare() };
         let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
@@ -511,7 +511,7 @@ mod tests {
     }
 
     proptest! {
-        /// Without `fmt`, as `fmt` would.
+        /// The own code writes values as `fmt` would.
         #[test]
         fn values_are_written_as_they_display(
             client: SocketAddr,

@@ -1,8 +1,8 @@
-//! The access log: records go into a bounded queue, and one thread makes lines of them and writes.
+//! The access log: records go into a bounded queue, and one thread formats and writes them as lines.
 //!
-//! The data path never waits for a disk or for a pipe's reader: a record that finds the queue full is
-//! counted as dropped. So is every line that could not be written, and any record that was still queued
-//! when the writer ended: once the writer has ended, `written + dropped` is the number of records pushed.
+//! The data path never waits for a disk or for the reader of a pipe: a record that finds the queue full is counted as
+//! dropped. So is every line that could not be written, and every record that was still queued when the writer ended.
+//! Once the writer has ended, `written + dropped` is the number of records pushed.
 
 mod sink;
 mod writer;
@@ -22,25 +22,25 @@ use self::sink::Sink;
 use self::writer::Writer;
 use super::record::AccessRecord;
 
-/// Records that may wait for the writer. At 100,000 connections a second it bridges a stall of 160 ms;
-/// full it holds about 5 MiB.
+/// The most records that may wait for the writer. At 100,000 connections a second they bridge a stall of 160 ms. A
+/// full queue holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// How long a start waits until the file is open. A file system that has not answered by then may never answer, so the
-/// process serves clients before the file is open.
+/// The time for which a start waits until the file is open. A file system that has not answered by then may never
+/// answer, so the process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where the access log goes and in which form.
+/// The destination of the access log, and the form of its lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogSpec {
     /// The destination.
     pub to: AccessLogTarget,
     /// The form of a line. `None` is text on a terminal, else JSON.
     pub format: Option<AccessLogFormat>,
-    /// Whether connections without a byte have lines too. Default true.
+    /// True if connections without a byte have lines too. Default true.
     pub empty: bool,
-    /// Lines a second and listener for connections that were refused before a backend was asked, at least 1;
-    /// as many may come at once. `None` is all of them. Default 100.
+    /// The limit of lines a second, for each listener, about connections that were refused before any backend was
+    /// tried; at least 1. As many may come at once. `None` is no limit. Default 100.
     pub refused_per_second: Option<u32>,
 }
 
@@ -74,21 +74,21 @@ pub enum AccessLogFormat {
     Text,
 }
 
-/// The way to the writer. Clones are cheap and share one writer, which ends after
-/// [`shutdown`](Self::shutdown) or when the last clone is gone.
+/// The handle of the writer. Clones are cheap and share one writer, which ends after [`shutdown`](Self::shutdown) or
+/// when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct AccessLog(Arc<CurrentWriter>);
 
 /// The writer in use. A reload changes it.
 #[derive(Debug)]
 struct CurrentWriter {
-    /// Whether there is one. It is asked several times for each connection, more cheaply than the door itself.
+    /// True if there is a writer. It is read several times for each connection, more cheaply than the handle itself.
     is_on: AtomicBool,
-    /// Whether connections without a byte are left out.
+    /// True if connections without a byte have no record.
     leaves_out_empty: AtomicBool,
     handle: ArcSwapOption<WriterHandle>,
-    /// What the writers share that are no longer in use; gone with the writer. A lock because two reloads might meet;
-    /// held for a look.
+    /// The shared parts of writers that are no longer in use, until each writer has ended. Has a lock because two
+    /// reloads might meet; it is held for a look-up.
     retired: Mutex<Vec<Weak<Shared>>>,
     dropped: Counter,
     written: Counter,
@@ -102,7 +102,7 @@ pub struct OpenedAccessLog {
     leaves_out_empty: bool,
 }
 
-/// Whether a file system has answered in time.
+/// The answer of a file system to an open: it came in time, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OpenAnswer {
     Came,
@@ -113,67 +113,67 @@ enum OpenAnswer {
 #[derive(Debug)]
 pub struct RetiredAccessLog(Option<Arc<WriterHandle>>);
 
-/// What leads to one writer.
+/// The handle of one writer.
 #[derive(Debug)]
 struct WriterHandle {
     queue: SyncSender<WriterRequest>,
     shared: Arc<Shared>,
 }
 
-/// What the clones and the writer share. The writer must not hold the queue's sending end, or it would
-/// keep itself alive.
+/// The state that the clones and the writer share. The writer must not hold the queue's sending end, or it would
+/// never end.
 #[derive(Debug)]
 struct Shared {
-    /// The destination, as the log calls it.
+    /// The name of the destination in the log.
     to: String,
     reopen: AtomicBool,
     stop: AtomicBool,
     dropped: Counter,
-    /// Why lines are lost; `None` while they are written. The writer sets it, the status reads it.
+    /// The reason for which lines are lost; `None` while they are written. The writer sets it, the status reads it.
     fault: Mutex<Option<String>>,
-    /// Whether a record found the queue full since the writer last found the queue empty.
+    /// True if a record found the queue full since the writer last found the queue empty.
     is_full: AtomicBool,
-    /// Whether the writer has ended. A lock because a condition variable needs one; nobody holds it
-    /// longer than a look.
+    /// True if the writer has ended. Has a lock because a condition variable needs one; it is held only to read or
+    /// set the value.
     ended: Mutex<bool>,
     end: Condvar,
 }
 
-/// What travels through the queue.
+/// An entry of the queue.
 #[derive(Debug)]
 enum WriterRequest {
     Write(QueuedRecord),
-    /// Look at the flags of [`Shared`].
+    /// The writer is to read the flags of [`Shared`].
     Look,
 }
 
-/// A record on its way. Dropped unwritten, it counts itself as lost, however the queue ended.
+/// A record in the queue. If it is dropped unwritten, it counts itself as lost, however the queue ended.
 #[derive(Debug)]
 struct QueuedRecord {
-    /// Boxed so that an empty queue is small; taken when it becomes a line.
+    /// Boxed so that an empty queue is small. Taken when it becomes a line.
     record: Option<Box<AccessRecord>>,
     shared: Arc<Shared>,
 }
 
-/// How a shutdown ended.
+/// The result of a shutdown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "what was abandoned is lost and should be reported"]
 pub enum Flushed {
-    /// All that was queued was written, or counted as dropped.
+    /// All queued records were written, or counted as dropped.
     All,
-    /// The deadline came first; the writer hangs in a write, and what is queued is lost.
+    /// The deadline passed first: the writer hangs in a write, and the queued records are lost.
     Abandoned,
 }
 
 impl AccessLog {
     /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
-    /// process reads is opened later, and lines are dropped until then. So is a file on a file system that does not
-    /// answer, for which the queue fills first.
-    /// `written` counts lines, `dropped` records that became no line.
+    /// process reads is opened later, and lines are dropped until then. A file on a file system that does not answer
+    /// is opened later too, and lines are dropped once the queue is full. `written` counts lines, `dropped` records
+    /// that became no line.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened, standard output cannot be duplicated, or no thread can be started.
+    /// Returned if the file cannot be opened, standard output cannot be duplicated, or no thread can be started.
     pub fn start(spec: &AccessLogSpec, dropped: Counter, written: Counter) -> io::Result<Self> {
         let log = Self::unused(dropped, written);
         let (opened, answer) = log.begin_to_open(spec)?;
@@ -194,7 +194,7 @@ impl AccessLog {
         Self(Arc::new(CurrentWriter { is_on, leaves_out_empty, handle, retired, dropped, written }))
     }
 
-    /// Opens a destination to be used by [`switch`](Self::switch). Blocks for 5 s at most.
+    /// Opens a destination to be used by [`switch`](Self::switch). Blocks for at most 5 s.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl AccessLog {
         format: AccessLogFormat,
         limit: usize,
     ) -> io::Result<(Arc<WriterHandle>, OpenAnswer)> {
-        let (queue, orders) = sync_channel(limit);
+        let (queue, requests) = sync_channel(limit);
         let shared = Arc::new(Shared {
             to: sink.name(),
             reopen: AtomicBool::new(false),
@@ -240,9 +240,9 @@ impl AccessLog {
             ended: Mutex::new(false),
             end: Condvar::new(),
         });
-        let writer = Writer::new(orders, Arc::clone(&shared), sink, format, self.0.written.clone());
-        let (tell, opened) = sync_channel(1);
-        thread::Builder::new().name("access-log".to_owned()).spawn(move || open_and_run(writer, &tell))?;
+        let writer = Writer::new(requests, Arc::clone(&shared), sink, format, self.0.written.clone());
+        let (result, opened) = sync_channel(1);
+        thread::Builder::new().name("access-log".to_owned()).spawn(move || open_and_run(writer, &result))?;
         let answer = match opened.recv_timeout(OPEN_PATIENCE) {
             Ok(opened) => {
                 opened?;
@@ -266,35 +266,35 @@ impl AccessLog {
         RetiredAccessLog(old)
     }
 
-    /// Uses another destination for records that come from now on. The old one still writes what is queued for it,
-    /// until it is [finished](RetiredAccessLog::finish).
+    /// Uses another destination for records from now on. The old one still writes its queued records, until it is
+    /// [finished](RetiredAccessLog::finish).
     pub fn switch(&self, opened: OpenedAccessLog) -> RetiredAccessLog {
         self.put_in_use(opened)
     }
 
-    /// Whether records are wanted: without a log none need be made.
+    /// Returns true if there is an access log. Without one no records need be made.
     pub fn is_on(&self) -> bool {
         self.0.is_on.load(Ordering::Relaxed)
     }
 
-    /// Whether connections without a byte have no record.
+    /// Returns true if connections without a byte have no record.
     pub fn leaves_out_empty(&self) -> bool {
         self.0.leaves_out_empty.load(Ordering::Relaxed)
     }
 
-    /// Hands a record to the writer. Never blocks: if the queue is full or the writer has ended, the
-    /// record is counted as dropped.
+    /// Queues a record for the writer. Never blocks: if the queue is full or the writer has ended, the record is
+    /// counted as dropped.
     pub fn push(&self, record: AccessRecord) {
         let handle = self.0.handle.load();
         let Some(handle) = &*handle else { return };
         let queued = QueuedRecord { record: Some(Box::new(record)), shared: Arc::clone(&handle.shared) };
-        // What cannot be sent comes back in the error, and counts itself when that is dropped.
+        // A record that cannot be sent is returned in the error, and counts itself when the error is dropped.
         if let Err(TrySendError::Full(_)) = handle.queue.try_send(WriterRequest::Write(queued)) {
             handle.shared.is_full.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Why the log loses lines now; `None` if it loses none, or is off.
+    /// Returns the reason for which the log loses lines now; `None` if it loses none, or is off.
     pub fn fault(&self) -> Option<String> {
         let handle = self.0.handle.load();
         let shared = &handle.as_ref()?.shared;
@@ -305,18 +305,18 @@ impl AccessLog {
         Some(format!("lines are lost: {why}; pointsman_access_log_dropped_total counts them"))
     }
 
-    /// Opens the file again by its name, after a rotation has renamed it. Returns at once: the writer does
-    /// it before its next write, and goes on with the old file if the new one cannot be opened. Standard
-    /// output stays as it is.
+    /// Opens the file again by its name, after a rotation has renamed it. Returns at once: the writer opens it before
+    /// its next write, and goes on with the old file if the new one cannot be opened. Standard output stays as it is.
     pub fn reopen(&self) {
         if let Some(handle) = &*self.0.handle.load() {
             handle.raise(&handle.shared.reopen);
         }
     }
 
-    /// Writes what is queued and ends the writer, by `deadline` at the latest, and so for each destination that was
-    /// [switched](Self::switch) away and still writes. Records pushed after it, by other clones, are counted as
-    /// dropped. What is abandoned is logged. Blocks the calling thread: not for a worker.
+    /// Writes the queued records and ends the writer, by `deadline` at the latest, and does the same for each
+    /// destination that was [switched](Self::switch) away and still writes. Records that other clones push later are
+    /// counted as dropped. A destination that does not end in time is logged. Blocks the calling thread, so it must
+    /// not run on a worker.
     pub fn shutdown(self, deadline: Instant) -> Flushed {
         let handle = self.0.handle.load_full();
         if let Some(handle) = &handle {
@@ -344,7 +344,7 @@ impl AccessLog {
 }
 
 impl RetiredAccessLog {
-    /// Writes what is queued and ends the writer, by `deadline` at the latest. Blocks the calling thread.
+    /// Writes the queued records and ends the writer, by `deadline` at the latest. Blocks the calling thread.
     pub fn finish(self, deadline: Instant) -> Flushed {
         let Some(handle) = self.0 else { return Flushed::All };
         handle.raise(&handle.shared.stop);
@@ -362,21 +362,21 @@ impl Shared {
     }
 }
 
-/// The writer's thread.
-fn open_and_run(mut writer: Writer, tell: &SyncSender<io::Result<()>>) {
+/// Runs the writer's thread.
+fn open_and_run(mut writer: Writer, result: &SyncSender<io::Result<()>>) {
     if let Err(fault) = writer.open() {
-        // The start takes it, unless it has given up to wait.
-        let Err(TrySendError::Disconnected(Err(fault))) = tell.try_send(Err(fault)) else { return };
+        // The start takes the fault, unless it no longer waits.
+        let Err(TrySendError::Disconnected(Err(fault))) = result.try_send(Err(fault)) else { return };
         writer.report_unopened(&fault);
     } else {
-        _ = tell.try_send(Ok(()));
+        _ = result.try_send(Ok(()));
     }
     writer.run();
 }
 
 impl WriterHandle {
-    /// Sets a flag and sees to it that the writer looks. A full queue needs no word: the writer is awake
-    /// and looks before it next waits.
+    /// Sets a flag and wakes the writer to read it. A full queue needs no request: the writer is awake, and reads the
+    /// flags before it next waits.
     fn raise(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::Release);
         _ = self.queue.try_send(WriterRequest::Look);

@@ -1,4 +1,4 @@
-//! Where lines go: a destination that takes bytes, and the knowledge of what it has taken.
+//! The destination of lines. It keeps count of the bytes that the destination has taken.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::file::{IfAbsent, open_to_append};
 
-/// The owner writes, its group may read (log shippers), others see nothing: the lines name clients.
+/// The owner writes, its group may read (log shippers), and others have no access, because lines contain client
+/// addresses.
 const FILE_MODE: u32 = 0o640;
 
 /// The time between two attempts to open a FIFO that no process reads.
@@ -21,21 +22,21 @@ const NOT_OPEN: &str = "the file is not open, or no process reads the FIFO";
 pub(super) struct Sink {
     /// The open destination. `None` if it was never opened, or is a FIFO that no process reads.
     destination: Option<Box<dyn Write + Send>>,
-    /// The file's name, or `None` for what has none and is never opened again.
+    /// The file's name; `None` for a destination without a name, which is never opened again.
     path: Option<PathBuf>,
-    /// The last byte taken was not a line end, so the next line needs one before it.
+    /// True if the last byte taken was not a line end, so that the next line needs one before it.
     torn: bool,
-    /// Whether people read the lines as they come.
+    /// True if the destination is a terminal.
     is_terminal: bool,
-    /// When the file is opened again, because its FIFO had no reader.
+    /// The time at which the file is opened again, because its FIFO had no reader.
     retry_at: Option<Instant>,
 }
 
-/// What became of a batch.
+/// The result of writing a batch.
 pub(super) struct BatchOutcome {
-    /// Lines taken whole, their line ends included.
+    /// The number of lines taken whole, with their line ends.
     pub(super) lines: u64,
-    /// Why the rest was not taken.
+    /// The error for which the rest was not taken.
     pub(super) fault: Option<io::Error>,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum OpenedSink {
 }
 
 impl Sink {
-    /// Standard output without Rust's own buffer, which would hide how much was written.
+    /// Returns the sink of standard output, without Rust's own buffer, which would hide how many bytes were written.
     pub(super) fn stdout() -> io::Result<Self> {
         let own = io::stdout().as_fd().try_clone_to_owned()?;
         let is_terminal = own.is_terminal();
@@ -71,32 +72,32 @@ impl Sink {
         Self { destination: Some(destination), path, torn: false, is_terminal: false, retry_at: None }
     }
 
-    /// Whether people read the lines as they come.
+    /// Returns true if the destination is a terminal.
     pub(super) fn is_terminal(&self) -> bool {
         self.is_terminal
     }
 
-    /// How the destination is called in a log line.
+    /// Returns the name of the destination in a log line.
     pub(super) fn name(&self) -> String {
         self.path.as_ref().map_or_else(|| "stdout".to_owned(), |path| path.display().to_string())
     }
 
-    /// Opens the file by its name, or creates it. On an error, and while a FIFO has no reader, the old one stays.
+    /// Opens the file by its name, or creates it. After an error, and while a FIFO has no reader, the old file stays.
     pub(super) fn open(&mut self) -> io::Result<OpenedSink> {
         self.open_by_name(IfAbsent::Create(FILE_MODE))
     }
 
-    /// Returns when the file is to be opened again, or `None`.
+    /// Returns the time at which the file is to be opened again, or `None`.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// Opens the file again if it is time, and returns whether it is open now and was not before.
+    /// Opens the file again if it is time. Returns true if it is open now and was not before.
     pub(super) fn retry(&mut self, now: Instant) -> bool {
         if self.retry_at.is_none_or(|at| now < at) {
             return false;
         }
-        // A FIFO that was removed is not replaced by a file that nobody expects there.
+        // A FIFO that was removed is not replaced by a regular file.
         match self.open_by_name(IfAbsent::Fail) {
             Ok(OpenedSink::Now) => true,
             Ok(OpenedSink::NoReader) => false,
@@ -113,15 +114,15 @@ impl Sink {
             self.retry_at = Some(Instant::now() + RETRY);
             return Ok(OpenedSink::NoReader);
         };
-        // Not rotated at all, it is the same file and still ends in the torn line.
+        // A file that was not rotated is the same file, and still ends in the torn line.
         self.torn &= file.metadata()?.len() > 0;
         self.destination = Some(Box::new(file));
         self.retry_at = None;
         Ok(OpenedSink::Now)
     }
 
-    /// Writes whole lines, in one write if the destination takes them so. After an error the rest of the
-    /// batch is given up: the destination may be slow to recover, and memory is bounded.
+    /// Writes whole lines, in one write if the destination takes them all. After an error the rest of the batch is
+    /// dropped: the destination may be slow to recover, and memory is bounded.
     pub(super) fn write_lines(&mut self, lines: &[u8]) -> BatchOutcome {
         let mut outcome = BatchOutcome { lines: 0, fault: None };
         if self.torn {
@@ -143,7 +144,7 @@ impl Sink {
         outcome
     }
 
-    /// One write that took at least one byte.
+    /// Makes one write that takes at least one byte.
     fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(destination) = &mut self.destination else {
             return Err(io::Error::new(ErrorKind::NotConnected, NOT_OPEN));
@@ -157,7 +158,7 @@ impl Sink {
                 }
                 Err(fault) if fault.kind() == ErrorKind::Interrupted => {}
                 Err(fault) => {
-                    // The reader of a FIFO has gone; the next one may open another FIFO of that name.
+                    // The reader of a FIFO has gone. The next reader may open another FIFO of that name.
                     if fault.kind() == ErrorKind::BrokenPipe && self.path.is_some() {
                         self.retry_at.get_or_insert_with(|| Instant::now() + RETRY);
                     }

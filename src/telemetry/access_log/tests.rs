@@ -11,7 +11,7 @@ use crate::sys::Address;
 use crate::sys::file::make_fifo;
 use crate::telemetry::{ClientAddr, CloseReason};
 
-/// Long enough for a loaded machine; nothing here waits for it to pass.
+/// Long enough for a loaded machine; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn record(id: u64) -> AccessRecord {
@@ -44,14 +44,14 @@ impl Rig {
         ids.for_each(|id| self.log.push(record(id)));
     }
 
-    /// `(written, dropped)` after a clean end.
+    /// Returns `(written, dropped)` after a clean end.
     fn finish(self) -> (u64, u64) {
         assert_eq!(self.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
         (self.written.load(Ordering::Acquire), self.dropped.load(Ordering::Acquire))
     }
 }
 
-/// Reports each write and takes it when it is told to.
+/// Reports each write, and takes its bytes when the test permits it.
 struct Gate {
     arrived: Sender<Vec<u8>>,
     pass: Receiver<()>,
@@ -68,7 +68,7 @@ impl Gate {
 impl Write for Gate {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         _ = self.arrived.send(bytes.to_vec());
-        // A lost key opens the gate for good.
+        // A dropped sender opens the gate for good.
         _ = self.pass.recv();
         Ok(bytes.len())
     }
@@ -78,7 +78,7 @@ impl Write for Gate {
     }
 }
 
-/// Follows a script, then takes everything.
+/// Follows a script, then takes all bytes.
 struct Script {
     steps: VecDeque<Step>,
     taken: Arc<Mutex<Vec<u8>>>,
@@ -113,13 +113,13 @@ impl Write for Script {
     }
 }
 
-/// Lines of one record each, as `id=N` only.
+/// Returns the ids of lines that hold one record each.
 fn ids(bytes: &[u8]) -> Vec<u64> {
     let text = std::str::from_utf8(bytes).unwrap();
     text.lines().map(|line| line.split(' ').nth(1).unwrap()[3..].parse().unwrap()).collect()
 }
 
-/// Each batch of the script's sink: how many lines it took; then all the bytes it has.
+/// Checks the lines taken of each batch by a sink that follows a script, and all the bytes that the sink has.
 fn check_sink(steps: &[Step], batches: &[&str], lines: &[u64], taken: &str) {
     let (script, bytes) = Script::new(steps);
     let mut sink = Sink::new(Box::new(script), None);
@@ -154,7 +154,7 @@ fn a_torn_line_is_closed_before_the_next_one() {
 }
 
 #[test]
-fn an_absent_log_wants_nothing_and_counts_nothing() {
+fn an_absent_log_has_no_records_and_no_counts() {
     let spec =
         AccessLogSpec { to: AccessLogTarget::Off, format: None, empty: true, refused_per_second: None };
     let log = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap();
@@ -274,7 +274,7 @@ fn wait_for_fault(log: &AccessLog, expected: Option<&str>) {
     }
 }
 
-/// The status shows it until it is over.
+/// The status shows the fault until it is over.
 #[test]
 fn a_log_that_loses_lines_has_a_fault() {
     let (script, _) = Script::new(&[Step::Fail(ErrorKind::StorageFull)]);
@@ -310,7 +310,7 @@ fn a_full_disk_loses_lines_and_counts_them() {
 }
 
 #[test]
-fn a_panic_of_the_writer_is_told_and_counted() {
+fn a_panic_of_the_writer_is_reported_and_counted() {
     struct Trap;
     impl Write for Trap {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -338,7 +338,7 @@ fn the_writer_ends_with_the_last_clone() {
     assert_eq!(ids(&taken.lock().unwrap()), [1]);
 }
 
-/// A directory of its own, removed at the end.
+/// A directory for one test, removed at the end.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -418,7 +418,7 @@ fn a_torn_file_opened_again_unrotated_gets_its_line_end() {
     assert_eq!(fs::read(directory.0.join("access.log.1")).unwrap(), b"torn\na\ntorn");
 }
 
-/// The next line that a reader of a FIFO gets.
+/// Returns the next line that the reader of a FIFO gets.
 fn next_id(reader: &mut BufReader<fs::File>) -> u64 {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
@@ -438,7 +438,7 @@ fn a_fifo_is_written_whenever_a_process_reads_it() {
     rig.push(3..4);
     wait_for(&rig.dropped, 4);
 
-    // The reader's open ends when the writer has opened the FIFO too, for which it needs no record.
+    // The reader's open ends when the writer has opened the FIFO too, for which the writer needs no record.
     let mut reader = open();
     rig.push(4..5);
     assert_eq!(next_id(&mut reader), 4);
@@ -476,7 +476,7 @@ fn a_fifo_that_is_gone_is_not_replaced_by_a_file() {
 }
 
 #[test]
-fn a_start_tells_why_the_file_cannot_be_opened() {
+fn a_start_returns_the_error_of_a_file_that_cannot_be_opened() {
     let directory = Directory::new("access-log-start");
     let to = AccessLogTarget::File(directory.0.join("nowhere/access.log"));
     let spec =

@@ -1,4 +1,4 @@
-//! The writer's thread: waits for one record, takes what else is there, writes it all at once.
+//! The writer's thread: it waits for one record, takes all others that are queued, and writes them at once.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -12,29 +12,29 @@ use super::sink::{BatchOutcome, OpenedSink, Sink};
 use super::{AccessLogFormat, QueuedRecord, Shared, WriterRequest};
 use crate::sys::landlock;
 
-/// Bytes after which a batch is written: large enough to make a write cheap, small enough that a file's
-/// reader sees lines soon.
+/// The bytes after which a batch is written: enough to make a write cheap, and few enough that lines reach the file
+/// soon.
 const BATCH_LIMIT: usize = 64 * 1024;
 
-/// What the thread owns. The order counts: the queue is dropped before the end is told, so that by then
-/// every record in it has been counted.
+/// The state of the thread. The request of the fields matters: the queue is dropped before the end is signalled, so
+/// that by then every record in it has been counted.
 pub(super) struct Writer {
-    orders: Receiver<WriterRequest>,
+    requests: Receiver<WriterRequest>,
     sink: Sink,
     format: AccessLogFormat,
     written: Counter,
     /// The lines of one batch; reused.
     batch: Vec<u8>,
-    /// How many they are.
+    /// The number of lines in the batch.
     lines: u64,
     failures: FailureStreak,
     side: WriterSide,
 }
 
-/// The writer's hold on what is shared with the doors: letting go of it, even in a panic, tells the end.
+/// The writer's share of the common state. Its drop signals the end of the writer, also after a panic.
 struct WriterSide(Arc<Shared>);
 
-/// What the writer does next.
+/// The next step of the writer.
 #[derive(PartialEq, Eq)]
 enum WriterStep {
     Batch,
@@ -43,7 +43,7 @@ enum WriterStep {
 
 impl Writer {
     pub(super) fn new(
-        orders: Receiver<WriterRequest>,
+        requests: Receiver<WriterRequest>,
         shared: Arc<Shared>,
         sink: Sink,
         format: AccessLogFormat,
@@ -51,7 +51,7 @@ impl Writer {
     ) -> Self {
         let batch = Vec::with_capacity(BATCH_LIMIT);
         Self {
-            orders,
+            requests,
             sink,
             format,
             written,
@@ -76,7 +76,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Logs that the destination could not be opened. The process has begun to serve clients before.
+    /// Logs that the destination could not be opened, after the process has begun to serve clients.
     pub(super) fn report_unopened(&self, fault: &io::Error) {
         self.side.0.set_fault(Some(format!("cannot open the file: {fault}")));
         tracing::error!(
@@ -91,46 +91,46 @@ impl Writer {
         );
     }
 
-    /// Runs until told to stop, or until nobody is left who could push.
+    /// Runs until the log is stopped, or no handle is left that could push.
     pub(super) fn run(mut self) {
         while self.collect() == WriterStep::Batch {
-            self.reopen_if_asked();
+            self.reopen_if_requested();
             self.write();
         }
     }
 
-    /// Fills the batch, waiting for its first record only.
+    /// Fills the batch. Waits for its first record only.
     fn collect(&mut self) -> WriterStep {
         while self.batch.len() < BATCH_LIMIT {
-            // Read before the queue is: all that was pushed before the stop is then seen there.
+            // Read before the queue, so that all records pushed before the stop are found in the queue.
             let stopping = self.side.0.stop.load(Ordering::Acquire);
-            let order = match self.orders.try_recv() {
-                Ok(order) => order,
+            let request = match self.requests.try_recv() {
+                Ok(request) => request,
                 Err(_) if self.lines > 0 => return WriterStep::Batch,
                 Err(TryRecvError::Empty) if !stopping => {
                     self.side.0.is_full.store(false, Ordering::Relaxed);
-                    self.reopen_if_asked();
+                    self.reopen_if_requested();
                     match self.wait() {
-                        Ok(order) => order,
+                        Ok(request) => request,
                         Err(RecvTimeoutError::Timeout) => continue,
                         Err(RecvTimeoutError::Disconnected) => return WriterStep::End,
                     }
                 }
                 Err(_) => return WriterStep::End,
             };
-            if let WriterRequest::Write(queued) = order {
+            if let WriterRequest::Write(queued) = request {
                 self.add(queued);
             }
         }
         WriterStep::Batch
     }
 
-    /// Waits for an order, or until a FIFO is to be opened again: it may get a reader before the next record comes.
+    /// Waits for a request, or until a FIFO is to be opened again: it may get a reader before the next record comes.
     fn wait(&mut self) -> Result<WriterRequest, RecvTimeoutError> {
         self.retry_if_due();
         match self.sink.retry_at() {
-            Some(at) => self.orders.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(at) => self.requests.recv_timeout(at.saturating_duration_since(Instant::now())),
+            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
@@ -170,7 +170,7 @@ impl Writer {
     }
 
     fn report_loss(&mut self, lost: u64, fault: &io::Error) {
-        if self.failures.add(lost) == FailureNews::New {
+        if self.failures.add(lost) == StreakPosition::First {
             self.side.0.set_fault(Some(fault.to_string()));
             tracing::warn!(
                 to = self.sink.name(),
@@ -189,7 +189,7 @@ impl Writer {
         }
     }
 
-    fn reopen_if_asked(&mut self) {
+    fn reopen_if_requested(&mut self) {
         if !self.side.0.reopen.swap(false, Ordering::AcqRel) {
             return;
         }
@@ -216,48 +216,48 @@ impl Writer {
     }
 }
 
-/// Failures in a row, so that the log hears of them once and not once per batch.
+/// Failures in a row, which are logged once and not once for each batch.
 #[derive(Default)]
 struct FailureStreak {
     /// Lines lost since the last batch that was written whole; `None` if there was no failure since.
     lost: Option<u64>,
 }
 
-/// Whether a failure is news.
+/// The position of a failure in its streak.
 #[derive(Debug, PartialEq, Eq)]
-enum FailureNews {
-    New,
-    Before,
+enum StreakPosition {
+    First,
+    Later,
 }
 
 impl FailureStreak {
-    /// A failure was reported that lost no line yet.
+    /// Begins a streak with a failure that lost no line yet.
     fn begin(&mut self) {
         self.lost.get_or_insert(0);
     }
 
-    /// A batch lost so many lines, at least one.
-    fn add(&mut self, lost: u64) -> FailureNews {
-        let heard = if self.lost.is_none() { FailureNews::New } else { FailureNews::Before };
+    /// Adds a batch that lost this number of lines, at least one.
+    fn add(&mut self, lost: u64) -> StreakPosition {
+        let position = if self.lost.is_none() { StreakPosition::First } else { StreakPosition::Later };
         self.lost = Some(self.lost.unwrap_or(0) + lost);
-        heard
+        position
     }
 
-    /// A batch was written whole; the lines lost before it, if there was a streak.
+    /// Ends the streak, because a batch was written whole. Returns the lines lost in it, or `None` if there was none.
     fn end(&mut self) -> Option<u64> {
         self.lost.take()
     }
 }
 
 impl Drop for Writer {
-    /// Only a panic leaves lines in the batch.
+    /// Counts the lines of a batch that a panic left.
     fn drop(&mut self) {
         self.side.0.dropped.increment(self.lines);
     }
 }
 
 impl Shared {
-    /// Notes why lines are lost, or that they are written.
+    /// Sets the reason for which lines are lost, or `None` while they are written.
     fn set_fault(&self, fault: Option<String>) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
@@ -275,17 +275,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_streak_is_news_once_and_ends_with_its_sum() {
+    fn a_streak_is_reported_once_and_ends_with_its_sum() {
         let mut failures = FailureStreak::default();
         assert_eq!(failures.end(), None);
-        assert_eq!(failures.add(3), FailureNews::New);
-        assert_eq!(failures.add(4), FailureNews::Before);
+        assert_eq!(failures.add(3), StreakPosition::First);
+        assert_eq!(failures.add(4), StreakPosition::Later);
         assert_eq!(failures.end(), Some(7));
         assert_eq!(failures.end(), None);
-        assert_eq!(failures.add(1), FailureNews::New);
+        assert_eq!(failures.add(1), StreakPosition::First);
         assert_eq!(failures.end(), Some(1));
         failures.begin();
-        assert_eq!(failures.add(1), FailureNews::Before);
+        assert_eq!(failures.add(1), StreakPosition::Later);
         failures.begin();
         assert_eq!(failures.end(), Some(1));
     }
