@@ -354,9 +354,9 @@ impl RetiredAccessLog {
 
 impl Shared {
     fn wait_for_end(&self, deadline: Instant) -> Flushed {
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let max_wait = deadline.saturating_duration_since(Instant::now());
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.end.wait_timeout_while(ended, patience, |ended| !*ended);
+        let waited = self.end.wait_timeout_while(ended, max_wait, |ended| !*ended);
         let (ended, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if *ended { Flushed::All } else { Flushed::Abandoned }
     }

@@ -1,30 +1,30 @@
-//! Close reasons in a few kinds, for series that are many: those of pools and backends.
+//! Close reasons grouped into a few kinds, for pools and backends, of which there are many.
 
 use super::CloseReason;
 
-/// How a connection ended, as its pool and its backend count it.
+/// The kind of end of a connection, as its pool and its backend count it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum CloseKind {
     /// Both sides finished.
     Fin,
-    /// The client reset it.
+    /// The client reset the connection.
     ClientReset,
-    /// The backend reset it.
+    /// The backend reset the connection.
     BackendReset,
     /// A side no longer answered, or took no byte for its stall timeout.
     Lost,
-    /// No byte moved for the idle timeout, or behind a half-close for its timeout.
+    /// No byte moved for the idle timeout, or after a half-close for its timeout.
     Timeout,
-    /// The backend refused it, or refused TLS.
+    /// The backend refused the connection, or refused TLS.
     Refused,
-    /// The backend could not be connected in time or at all, or did not open TLS.
+    /// The backend could not be connected in time or at all, or did not begin TLS.
     Unreachable,
     /// No backend was tried, or this host could not try one.
     Unavailable,
     /// The client left before a backend was connected.
     ClientGone,
-    /// It was closed here: at the end of a drain, as its backend went down, or by a fault.
+    /// This program closed the connection: at the end of a drain, because its backend went down, or by a fault.
     Closed,
 }
 
@@ -43,7 +43,7 @@ impl CloseKind {
         Self::Closed,
     ];
 
-    /// The value of the label `reason`.
+    /// Returns the value of the label `reason`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Fin => "fin",

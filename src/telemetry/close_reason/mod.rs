@@ -1,7 +1,7 @@
-//! Why connections end: the one list from which the metric label, the access-log word and the
-//! documentation come.
+//! The reasons for which connections end: the one list behind the metric label, the access-log word and the
+//! documentation.
 //!
-//! It only names what was decided elsewhere; it decides nothing.
+//! This module only names decisions that other modules take.
 
 mod kind;
 mod rows;
@@ -11,7 +11,7 @@ use std::fmt::{self, Write as _};
 use super::phase::{EndedBy, Phase};
 pub use kind::CloseKind;
 
-/// Why a connection ended. Every connection ends with exactly one.
+/// The reason for which a connection ended. Every connection ends with exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CloseReason {
@@ -35,59 +35,60 @@ pub enum CloseReason {
     IdleTimeout,
     /// One side had finished and the other sent nothing for the half-closed timeout.
     HalfClosedTimeout,
-    /// The address is denied.
+    /// The client's address is denied.
     Denied,
-    /// The address is not among those that are allowed.
+    /// The client's address is not in the list of allowed ones.
     NotAllowed,
     /// The client left without a byte where a hello was expected.
     NoData,
     /// The client left in the middle of its hello.
     HelloTruncated,
-    /// No first byte in time.
+    /// No first byte came in time.
     FirstByteTimeout,
-    /// A first byte, but no whole hello in time.
+    /// A first byte came, but no whole hello in time.
     HelloTimeout,
     /// The first bytes are not TLS.
     NotTls,
     /// The hello breaks the rules of TLS.
     HelloMalformed,
-    /// The hello is larger than allowed.
+    /// The hello is larger than the listener allows.
     HelloTooLarge,
     /// The server name is not a host name.
     BadName,
-    /// No server name, and the listener rejects such clients.
+    /// The hello has no server name, and the listener rejects such clients.
     NoSni,
-    /// No route for the server name, and the listener rejects such clients.
+    /// No route matches the server name, and the listener rejects such clients.
     UnmatchedSni,
-    /// A route that says `reject` took the connection.
+    /// A route with `action = "reject"` matched.
     RouteRejected,
-    /// A route that says `drop` took the connection.
+    /// A route with `action = "drop"` matched.
     RouteDropped,
-    /// The routes for the server name ask for a later version of TLS.
+    /// The routes for the server name require a later version of TLS.
     TlsTooOld,
-    /// The process holds as many bytes of unfinished hellos as it may.
+    /// The bytes of unfinished hellos have reached the limit of the process.
     HelloMemory,
-    /// The client wants a session without TLS, and the listener rejects that.
+    /// The client requested a session without TLS, and the listener rejects that.
     PlaintextRefused,
-    /// The client wants a query to be cancelled, and the listener has no pool for that, or the pool no backend.
+    /// The client requested the cancel of a query, and the listener has no pool for that, or the pool no backend.
     CancelRefused,
     /// The first bytes are those of a protocol for which the listener has no pool.
     UnknownProtocol,
-    /// The client sent something between its request for TLS and the answer.
+    /// The client sent bytes between its request for TLS and the answer.
     PipelinedBeforeTls,
     /// The first bytes break the rules of the listener's protocol, or a line is too long.
     OpeningMalformed,
-    /// The client spoke and had not come to TLS when the first-byte timeout ran out, or left a message unfinished for the hello timeout.
+    /// The client sent bytes and had not begun TLS when the first-byte timeout passed, or left a message unfinished
+    /// for the hello timeout.
     OpeningTimeout,
-    /// The client sent as many commands as it may, and STARTTLS was not among them.
+    /// The client sent the maximum of commands, and STARTTLS was not among them.
     TooManyCommands,
-    /// The client said goodbye or left before it asked for TLS.
+    /// The client quit or left before it requested TLS.
     LeftBeforeTls,
-    /// No PROXY header, and the listener requires one.
+    /// No PROXY header came, and the listener requires one.
     ProxyMissing,
-    /// The listener requires a PROXY header, and the peer is none of those whose header is believed.
+    /// The listener requires a PROXY header, and does not trust the peer.
     ProxyUntrusted,
-    /// A PROXY header from a peer whose header is not believed.
+    /// A PROXY header came from a peer that the listener does not trust.
     ProxyUnexpected,
     /// The PROXY header breaks the rules of its protocol.
     ProxyMalformed,
@@ -99,63 +100,63 @@ pub enum CloseReason {
     ProxyTimeout,
     /// The client left before a backend was connected.
     ClientGone,
-    /// The pool forwards by name, and the client's is none that it may.
+    /// The pool forwards by name, and the client's server name is not allowed.
     NameNotAllowed,
-    /// The pool forwards by name, and the client's leads to no host.
+    /// The pool forwards by name, and the client's server name has no address.
     NameNotResolved,
-    /// The pool forwards by name, and the client's leads only to addresses that may not be reached.
+    /// The pool forwards by name, and the client's server name has only addresses that are not allowed.
     AddressRefused,
     /// The connection was forwarded by name already, and has come in again.
     ForwardLoop,
     /// No backend of the pool is available.
     NoBackend,
-    /// Every backend has as many connections as it may, and no further connection may wait.
+    /// Every backend is at its limit of connections, and no further connection may wait.
     QueueFull,
-    /// Every backend had as many connections as it may for too long.
+    /// Every backend was at its limit of connections until the queue's timeout passed.
     QueueTimeout,
-    /// Every backend tried refused; the last word was a refusal.
+    /// No backend could be connected; the last one tried refused.
     ConnectRefused,
-    /// No backend tried answered in time; the last word was a timeout.
+    /// No backend could be connected; the last one tried did not answer in time.
     ConnectTimeout,
-    /// No backend could be connected, for another reason.
+    /// No backend could be connected; the last one tried failed for another reason.
     ConnectFailed,
-    /// Our own host had no descriptor, port or memory for a connection.
+    /// This host had no descriptor, port or memory for a connection.
     OutOfResources,
     /// No backend could be used; the last one tried does not offer TLS, or not now.
     BackendRefusedTls,
-    /// No backend could be used; the last one tried was connected and took too long to open TLS.
+    /// No backend could be used; the last one tried was connected and took too long to begin TLS.
     GreetingTimeout,
-    /// No backend could be used; the last one tried left or said something unexpected in place of opening TLS.
+    /// No backend could be used; the last one tried left or sent an unexpected answer instead of beginning TLS.
     GreetingFailed,
-    /// The backend went down, and its pool closes what is open then.
+    /// The backend went down, and its pool closes open connections then.
     BackendDown,
-    /// The listener has as many connections as it may.
+    /// The listener is at its limit of connections.
     ListenerFull,
-    /// The process has as many connections as it may.
+    /// The process is at its limit of connections.
     ProcessFull,
     /// The process is near its limit, and the source has far more connections than others.
     Overloaded,
-    /// New connections of the listener come too fast.
+    /// New connections exceed the rate limit of the listener.
     ListenerRate,
-    /// The source has as many connections as it may.
+    /// The source is at its limit of connections.
     SourceConnections,
-    /// New connections of the source come too fast.
+    /// New connections exceed the rate limit of the source.
     SourceRate,
-    /// The source has as many connections as it may that have not said what they want.
+    /// The source is at its limit of connections whose first bytes are not yet read.
     SourceHellos,
-    /// The table of sources has no room, and who finds none is refused.
+    /// The table of sources has no slot for the source, and connections without a slot are refused.
     SourceTableFull,
-    /// The route has as many connections as it may.
+    /// The route is at its limit of connections.
     RouteFull,
-    /// New connections of the route come too fast.
+    /// New connections exceed the rate limit of the route.
     RouteRate,
-    /// The pool has as many connections as it may.
+    /// The pool is at its limit of connections.
     PoolFull,
-    /// New connections of the pool come too fast.
+    /// New connections exceed the rate limit of the pool.
     PoolRate,
     /// The drain ended before the connection did.
     DrainDeadline,
-    /// A fault of ours.
+    /// A fault of pointsman itself.
     Internal,
 }
 
@@ -235,40 +236,41 @@ impl CloseReason {
         Self::Internal,
     ];
 
-    /// The word in metric labels, in the access log and in the documentation.
+    /// Returns the word in metric labels, in the access log and in the documentation.
     pub const fn word(self) -> &'static str {
         self.row().word
     }
 
-    /// Whose side it was.
+    /// Returns the side that ended the connection.
     pub const fn who(self) -> EndedBy {
         self.row().who
     }
 
-    /// How far the connection had come. [`DrainDeadline`](Self::DrainDeadline) and
-    /// [`Internal`](Self::Internal) may strike anywhere; they are filed under the relay, where
-    /// connections spend their lives.
+    /// Returns the phase in which the connection ended. [`DrainDeadline`](Self::DrainDeadline) and
+    /// [`Internal`](Self::Internal) can occur in any phase. They count as relay, the phase in which connections spend
+    /// most of their time.
     pub const fn phase(self) -> Phase {
         self.row().phase
     }
 
-    /// One sentence for an operator.
+    /// Returns the meaning for an operator, in one sentence.
     pub const fn meaning(self) -> &'static str {
         self.row().meaning
     }
 
-    /// Whether this program turned the connection away before any backend was asked.
+    /// Returns true if this program refused the connection before any backend was tried.
     pub const fn is_rejection(self) -> bool {
         self.row().rejection
     }
 
-    /// Whether a client that sends nothing and leaves can end in this way. A client that was refused is another case.
+    /// Returns true if a client that sends nothing and leaves can end in this way. A client that was refused is
+    /// another case.
     pub const fn is_of_a_client_that_left(self) -> bool {
         matches!(self, Self::NoData | Self::ClientGone | Self::ClientFin | Self::ClientReset)
     }
 
-    /// Whether strangers can cause it as often as they like without a backend being asked, so that the access
-    /// log bounds the lines of this reason: such clients are refused, or leave before a backend is connected.
+    /// Returns true if the access log bounds the lines of this reason, because any client can cause it as often as it
+    /// likes without a backend being tried: such clients are refused, or leave before a backend is connected.
     pub const fn is_sampled(self) -> bool {
         let has_left = matches!(self.who(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left
@@ -281,7 +283,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The reasons as a Markdown table, one row each, as docs/reference/close-reasons.md has it.
+/// Returns the reasons as a Markdown table, one row each, for docs/reference/close-reasons.md.
 pub fn markdown_table() -> String {
     let mut table = String::from(
         "| `close` | ended by | phase | rejected | sampled | meaning |\n|---|---|---|---|---|---|\n",

@@ -1,4 +1,4 @@
-//! The table of the close reasons: name, side, phase and meaning of each.
+//! The table of the close reasons: the word, side, phase and meaning of each.
 
 use super::CloseReason;
 use crate::telemetry::phase::{EndedBy, Phase};
@@ -13,7 +13,7 @@ pub(super) struct ReasonRow {
 }
 
 impl CloseReason {
-    /// The table itself: everything that is said of a reason stands in its row.
+    /// Returns the row of a reason, which holds all that is known of the reason.
     pub(super) const fn row(self) -> ReasonRow {
         use EndedBy::{Backend, Client, Pointsman};
         use Phase::{Accept, Dial, Hello, Relay};

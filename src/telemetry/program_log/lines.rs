@@ -1,7 +1,7 @@
-//! How an event of the program becomes a line of its log, and which events do.
+//! Formats an event of the program as a line of its log, and filters events by level.
 //!
-//! A reload changes the level and the form while the process runs. `POINTSMAN_LOG` sets the level for as long as the
-//! process lives. Lines to the journal begin with their priority, as sd-daemon(3) has it, and are one entry each.
+//! A reload changes the level and the form while the process runs. `POINTSMAN_LOG` sets the level until the process
+//! ends. Lines to the journal begin with their priority, as in sd-daemon(3), and are one entry each.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use super::ProgramLog;
 use super::text::OneLine;
 use crate::sys::standard_error;
 
-/// The variable that sets the level, whatever the configuration says.
+/// The variable that sets the level, whatever the configuration has.
 const VARIABLE: &str = "POINTSMAN_LOG";
 
-/// What it takes, as `log.level` in the file.
+/// The values of the variable, the same as of `log.level` in the file.
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The program's own log, on standard error.
@@ -34,23 +34,23 @@ pub struct LogSpec {
     pub format: LogFormat,
 }
 
-/// How important a line of the log is.
+/// The importance of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
-    /// What went wrong and needs someone.
+    /// A fault that an operator must repair.
     Error,
-    /// What looks wrong.
+    /// A sign of a fault.
     Warn,
-    /// What happens to the process as a whole.
+    /// An event of the process as a whole.
     Info,
-    /// What happens to single connections.
+    /// An event of a single connection.
     Debug,
-    /// Everything.
+    /// All events.
     Trace,
 }
 
 impl LogLevel {
-    /// The level as it is written in the file and as a log filter.
+    /// Returns the level as it is written in the file and in a log filter.
     pub fn word(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -65,13 +65,13 @@ impl LogLevel {
 /// The form of a line of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for a human reader.
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// POINTSMAN_LOG holds no level.
+/// The value of POINTSMAN_LOG is not a level.
 #[derive(Debug, thiserror::Error)]
 #[error("POINTSMAN_LOG is {0:?}; it takes one of {levels}", levels = LEVELS.join(", "))]
 pub struct LevelFault(String);
@@ -80,7 +80,7 @@ pub struct LevelFault(String);
 pub struct LogControl {
     set_level: Box<dyn Fn(LogLevel) + Send + Sync>,
     is_json: Arc<AtomicBool>,
-    /// The level that POINTSMAN_LOG set.
+    /// The level that POINTSMAN_LOG sets.
     fixed: Option<String>,
 }
 
@@ -109,11 +109,11 @@ impl LogControl {
 ///
 /// # Errors
 ///
-/// POINTSMAN_LOG holds no level.
+/// [`LevelFault`] if the value of POINTSMAN_LOG is not a level.
 pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFault> {
     let fixed = std::env::var(VARIABLE).ok();
     if let Some(level) = fixed.as_ref().filter(|level| !LEVELS.contains(&level.as_str())) {
-        // As a filter it would name a target, and silence everything else.
+        // As a filter the value would name a target, and silence all others.
         return Err(LevelFault(level.clone()));
     }
     let is_json = Arc::new(AtomicBool::new(spec.format == LogFormat::Json));
@@ -123,7 +123,8 @@ pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFa
     let text = Format::default().with_target(false);
     let format = LineFormat { is_json: Arc::clone(&is_json), is_journal, text };
     let builder = tracing_subscriber::fmt()
-        // Else it would report values that cannot be formatted straight to standard error, past the log's queue.
+        // Otherwise the library would report values that cannot be formatted to standard error directly, past the
+        // log's queue.
         .log_internal_errors(false)
         .with_ansi(colors)
         .event_format(format)
@@ -141,13 +142,13 @@ pub fn send_events(spec: LogSpec, log: ProgramLog) -> Result<LogControl, LevelFa
 }
 
 fn filter(level: &str) -> EnvFilter {
-    // The resolver's library tells of every odd line in /etc/hosts whenever it reads it; what matters of it is
-    // in our own lines.
+    // The resolver's library logs every invalid line of /etc/hosts each time it reads the file. Our own lines report
+    // what matters of that.
     let libraries = if level == "trace" { "" } else { ",hickory=error" };
     EnvFilter::new(format!("{level}{libraries}"))
 }
 
-/// The form of lines, which may change from one to the next.
+/// The form of lines, which may change from one line to the next.
 struct LineFormat {
     is_json: Arc<AtomicBool>,
     is_journal: bool,
@@ -172,14 +173,14 @@ where
             return write_json(&mut writer, SystemTime::now(), event);
         }
         match self.is_journal {
-            // The journal has the time of each entry.
+            // The journal stores the time of each entry.
             true => self.text.clone().without_time().format_event(ctx, writer, event),
             false => self.text.format_event(ctx, writer, event),
         }
     }
 }
 
-/// The priority of syslog(3).
+/// Returns the priority of syslog(3).
 fn priority(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -189,7 +190,7 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Writes an event as one JSON object; `time` is the word of the access log too.
+/// Writes an event as one JSON object. The key `time` is the same as in the access log.
 fn write_json(writer: &mut Writer<'_>, time: SystemTime, event: &Event<'_>) -> fmt::Result {
     let time = humantime::format_rfc3339_micros(time);
     write!(writer, "{{\"time\":\"{time}\",\"level\":\"{}\",\"fields\":{{", event.metadata().level())?;
@@ -259,7 +260,7 @@ mod tests {
         }
     }
 
-    /// What these events become.
+    /// Returns the log that these events produce.
     fn written(is_json: bool, is_journal: bool, events: impl FnOnce(&AtomicBool)) -> String {
         let lines = Lines::default();
         let to = lines.clone();
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_backend_said_is_escaped_once() {
+    fn bytes_of_a_backend_are_escaped_once() {
         let event =
             || tracing::warn!(reason = "a\\b", heard = Some("\x15\x03 \"a\" é"), open = 3, "backend down");
         let text = written(false, true, |_| event());

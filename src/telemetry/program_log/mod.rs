@@ -2,9 +2,9 @@
 //!
 //! A thread that logs never waits for the reader of standard error, which may be a full pipe, a stopped journal or a
 //! terminal whose output is paused. A line that finds the queue full is dropped and counted, and so is a line that
-//! cannot be written. When writes succeed again, the log reports how many lines are missing.
+//! cannot be written. When writes succeed again, the log reports the number of missing lines.
 //!
-//! Each line comes whole, with its line end; `lines` makes it of an event.
+//! Each line comes whole, with its line end; `lines` makes it from an event.
 
 mod lines;
 mod text;
@@ -25,17 +25,17 @@ pub use text::as_text;
 use super::Flushed;
 use crate::sys::standard_error::{self, StandardError};
 
-/// Bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, which is more than a
-/// burst has. A single line may be longer.
+/// The most bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, which is more
+/// than a burst has. A single line may be longer.
 const QUEUE_LIMIT: usize = 1 << 20;
 
 /// The bytes that a line takes in the queue besides its text.
 const LINE_COST: usize = 64;
 
-/// The lines that were dropped. It is one counter for the process, because a process has one log.
+/// The number of dropped lines. It is one counter for the process, because a process has one log.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Returns how many lines of the program's log were dropped since the start.
+/// Returns the number of lines of the program's log that were dropped since the start.
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
@@ -63,7 +63,7 @@ struct LineQueue {
     /// Dropped lines that the log has not yet reported.
     unreported: u64,
     thread: WriterState,
-    /// Whether the thread is to end once the queue is empty.
+    /// True if the thread is to end once the queue is empty.
     stopping: bool,
 }
 
@@ -103,8 +103,8 @@ impl ProgramLog {
         self.0.wake.notify_one();
     }
 
-    /// Queues a text that is no event: faults and warnings of a configuration. In the journal it is one entry with a
-    /// priority.
+    /// Queues a text that is not an event: faults and warnings of a configuration. In the journal it is one entry
+    /// with a priority.
     pub fn complain(&self, text: &str) {
         self.push(text::entry(text, standard_error::is_journal()).as_bytes());
     }
@@ -113,7 +113,7 @@ impl ProgramLog {
     ///
     /// # Errors
     ///
-    /// When there is no descriptor or no thread left.
+    /// Returned when there is no descriptor or no thread left.
     pub fn start(&self) -> io::Result<()> {
         self.start_on(StandardError::open()?, report)
     }
@@ -134,10 +134,10 @@ impl ProgramLog {
         }
     }
 
-    /// Writes what is queued and ends the thread. Waits at most `patience`: the reader of standard error may have
+    /// Writes the queued lines and ends the thread. Waits at most `max_wait`: the reader of standard error may have
     /// stopped. Blocks the calling thread.
-    pub fn finish(&self, patience: Duration) -> Flushed {
-        let deadline = Instant::now() + patience;
+    pub fn finish(&self, max_wait: Duration) -> Flushed {
+        let deadline = Instant::now() + max_wait;
         if self.0.lock().thread == WriterState::NotStarted && self.start().is_err() {
             return self.write_here();
         }
@@ -150,7 +150,7 @@ impl ProgramLog {
         if queue.thread == WriterState::Running { Flushed::Abandoned } else { Flushed::All }
     }
 
-    /// Writes the queued lines on this thread, for the case that no thread can be started: one of them reports that.
+    /// Writes the queued lines on this thread, if no other thread can be started: one of the lines reports that.
     fn write_here(&self) -> Flushed {
         let lines = std::mem::take(&mut self.0.lock().lines);
         for line in lines {
@@ -174,7 +174,7 @@ impl Write for ProgramLog {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, LineQueue> {
-        // No change can panic half way, so the value is whole even after a panic.
+        // No change can panic half-way, so the value is whole even after a panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -191,11 +191,11 @@ fn report(missing: u64) {
 struct Writer<W, R> {
     shared: Arc<Shared>,
     to: W,
-    /// Logs how many lines are missing.
+    /// Logs the number of missing lines.
     report: R,
-    /// A write failed after a part of a line, so the next line needs a line end before it.
+    /// True if a write failed after a part of a line, so that the next line needs a line end before it.
     is_torn: bool,
-    /// The last write succeeded.
+    /// True if the last write succeeded.
     is_flowing: bool,
 }
 
@@ -203,8 +203,8 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
     fn run(mut self) {
         let _end = EndOfThread(Arc::clone(&self.shared));
         while let Some((lines, missing)) = self.take() {
-            // Before the lines are written, because the queue is empty now: the report comes right after these lines,
-            // in the place of the missing lines.
+            // Reported before the lines are written, while the queue is empty: the report then comes right after
+            // these lines, in the position of the missing lines.
             if missing > 0 {
                 (self.report)(missing);
             }
@@ -215,7 +215,7 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
     }
 
     /// Waits for lines and takes all of them, with the number of dropped lines to report. Returns `None` at the end.
-    /// After a report that could not be written there is no other one until a line has been written.
+    /// After a report that could not be written there is no other report until a line has been written.
     fn take(&self) -> Option<(VecDeque<Box<[u8]>>, u64)> {
         let is_idle =
             |queue: &LineQueue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);
@@ -230,7 +230,7 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
         Some((std::mem::take(&mut queue.lines), missing))
     }
 
-    /// Writes one line, by one write if the destination takes it whole.
+    /// Writes one line, in one write if the destination takes all of it.
     fn write(&mut self, line: &[u8]) {
         if self.is_torn && self.to.write_all(b"\n").is_ok() {
             self.is_torn = false;
@@ -261,15 +261,15 @@ impl Drop for EndOfThread {
     }
 }
 
-/// Sends the messages of panics to the log. The standard library's own hook writes them to standard error on the thread
-/// that panics, under a lock. It would block a worker if standard error is not read.
+/// Sends the messages of panics to the log. The standard library's own hook writes them to standard error on the
+/// thread that panics, under a lock. It would block a worker if standard error is not read.
 pub fn log_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
         let thread = thread.name().unwrap_or("unnamed");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = message(panic.payload());
-        // As the standard library does, where RUST_BACKTRACE asks for it.
+        // As in the standard library, only RUST_BACKTRACE adds a backtrace.
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
             tracing::error!(thread, place, panic = message, %backtrace, "a thread panicked");

@@ -3,7 +3,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
 
-/// Long enough for a loaded machine; nothing here waits for it to pass.
+/// Long enough for a loaded machine; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A destination that passes each write to the test and returns the result that the test gives.
@@ -24,7 +24,7 @@ impl Write for Gate {
     }
 }
 
-/// Starts a log whose write results the test gives.
+/// A log whose write results the test chooses.
 struct Rig {
     log: ProgramLog,
     arrivals: Receiver<Vec<u8>>,
@@ -42,7 +42,7 @@ impl Rig {
         Self { log, arrivals, answer }
     }
 
-    /// Returns the next write, and gives it this result.
+    /// Checks the next write and returns this result to it.
     fn expect(&self, text: &str, answer: Result<usize, ErrorKind>) {
         let written = self.arrivals.recv_timeout(PATIENCE).unwrap();
         assert_eq!(String::from_utf8_lossy(&written), text);
@@ -71,7 +71,7 @@ fn each_line_is_one_write_also_of_before_the_start() {
 }
 
 #[test]
-fn a_full_queue_drops_lines_and_the_log_says_how_many_behind_those_that_it_kept() {
+fn a_full_queue_drops_lines_and_the_log_reports_their_number_after_the_kept_ones() {
     let rig = Rig::new();
     let before = dropped_lines();
     rig.log.push(b"first\n");

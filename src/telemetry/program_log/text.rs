@@ -1,12 +1,12 @@
-//! Text from elsewhere, made harmless for terminals and for the log's readers.
+//! Makes text of other programs harmless for terminals and for readers of the log.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Replaces what a terminal would obey or be fooled by: control characters but line ends, and marks that turn the
-/// direction of writing. They become `\u001b` and the like, which is the same string where the text is JSON: there
-/// they can stand in strings only.
+/// Replaces characters that a terminal would obey or show misleadingly: control characters except line ends, and
+/// marks that change the direction of writing. They become `\u001b` and the like, which is the same string where the
+/// text is JSON: there they can occur only in strings.
 pub fn as_text(text: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| (c.is_control() && c != '\n') || turns(c);
     if !text.contains(is_harmful) {
@@ -22,18 +22,19 @@ pub fn as_text(text: &str) -> Cow<'_, str> {
     harmless.into()
 }
 
-/// Marks, embeddings, overrides and isolates of direction, and the separators of lines and paragraphs.
+/// Returns true for marks, embeddings, overrides and isolates of direction, and for the separators of lines and
+/// paragraphs.
 fn turns(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes each event of the log so that nothing in it looks like another event or speaks to a terminal: further
-/// lines are indented, and what is harmful is spelt out. An event comes as one buffer with a line end behind it.
+/// Writes each event of the log so that no part of it looks like another event or controls a terminal: further lines
+/// are indented, and harmful characters are escaped. An event comes as one buffer that ends with a line end.
 pub(super) struct OneLine<W> {
     pub(super) to: W,
-    /// Whether the log's library writes colours. It spells out the escapes in messages and fields itself.
+    /// True if the log's library writes colours. It escapes the escape characters in messages and fields itself.
     pub(super) colors: bool,
-    /// Whether each line would be an entry of its own.
+    /// True if each line would be an entry of its own.
     pub(super) is_journal: bool,
 }
 
@@ -59,7 +60,7 @@ impl<W: Write> Write for OneLine<W> {
     }
 }
 
-/// A text that is no event as lines of the log, with the line end.
+/// Formats a text that is not an event as lines of the log, with the line end.
 pub(super) fn entry(text: &str, is_journal: bool) -> String {
     match is_journal {
         false => format!("{text}\n"),
@@ -68,7 +69,7 @@ pub(super) fn entry(text: &str, is_journal: bool) -> String {
     }
 }
 
-/// Several lines as one, without those that are empty.
+/// Joins several lines into one, without the empty ones.
 fn joined(text: &str) -> String {
     if !text.contains('\n') {
         return text.to_owned();
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn terminals_get_no_orders() {
+    fn terminals_get_no_control_sequences() {
         check("plain, é, 漢", "plain, é, 漢");
         check("two\nlines", "two\nlines");
         check("\x1b]0;title\x07", r"\u001b]0;title\u0007");
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one() {
+    fn an_event_is_one_entry() {
         check_event("time INFO serving\n", "time INFO serving\n");
         check_event("a\n2026 INFO forged\n", "a\n    2026 INFO forged\n");
         check_event("a\r2026\n", "a\\u000d2026\n");
