@@ -1,4 +1,4 @@
-//! What the admin listener counts.
+//! The metrics of the admin listener.
 
 use super::families::MetricKind::Counter;
 use super::families::{MetricDoc, doc};
@@ -11,23 +11,23 @@ pub(crate) const ADMIN_REFUSED: MetricDoc = doc(
      busy, too_large and timeout are connections over a bound.",
 );
 
-/// Why the admin listener refused a request.
+/// The reason for which the admin listener refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AdminRefusal {
-    /// The header Host has a name that is none of this listener's.
+    /// The name in the header Host is not one of this listener's.
     Host,
-    /// A web page of another site sent it.
+    /// A web page of another site sent the request.
     CrossSite,
-    /// It has no token where one is needed, or a wrong one.
+    /// The request has no token where one is required, or a wrong one.
     Token,
-    /// It changes something, and its content is of a kind that web pages can send.
+    /// The request is a change, and its content is of a kind that web pages can send.
     ContentType,
-    /// There are as many connections as may be at once.
+    /// The admin listener is at its limit of connections.
     Busy,
-    /// It is longer than may be.
+    /// The request is longer than allowed.
     TooLarge,
-    /// It, or the taking of its answer, took longer than may be.
+    /// The request, or the reading of its answer, took longer than allowed.
     Timeout,
 }
 
@@ -43,7 +43,7 @@ impl AdminRefusal {
         Self::Timeout,
     ];
 
-    /// The value of the label `reason`.
+    /// Returns the value of the label `reason`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Host => "host",

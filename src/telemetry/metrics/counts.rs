@@ -1,18 +1,19 @@
-//! What is counted for backends and routes: plain atomics, read at each scrape, as both come and go.
+//! Counts of backends and routes: plain atomics that are read at each scrape, because backends and routes come and
+//! go.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::telemetry::{CloseKind, Direction};
 
-/// What is counted of the connections of one backend. Shared by all workers; kept over reloads while the backend is the
+/// The counts of the connections of one backend. All workers share them. Reloads keep them while the backend is the
 /// same server.
 #[derive(Debug, Default)]
 pub struct BackendCounts {
     bytes: [AtomicU64; Direction::ALL.len()],
     closed: [AtomicU64; CloseKind::ALL.len()],
     waiting: AtomicU64,
-    /// How long the last check took, in microseconds and one more; 0 before the first.
+    /// The duration of the last check, in microseconds plus one; 0 before the first check.
     check: AtomicU64,
 }
 
@@ -22,7 +23,7 @@ impl BackendCounts {
         self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes relayed, those of open connections up to the last sweep.
+    /// Returns the bytes relayed, those of open connections up to the last sweep.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load(Ordering::Relaxed)
     }
@@ -32,39 +33,39 @@ impl BackendCounts {
         self.closed[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many ended in this way.
+    /// Returns the number of connections that ended in this way.
     pub fn closed(&self, kind: CloseKind) -> u64 {
         self.closed[kind as usize].load(Ordering::Relaxed)
     }
 
-    /// Keeps how long the last check took.
+    /// Records the duration of the last check.
     pub fn checked(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX - 1);
         self.check.store(micros.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// How long the last check took; `None` before the first.
+    /// Returns the duration of the last check, or `None` before the first.
     pub fn last_check(&self) -> Option<Duration> {
         self.check.load(Ordering::Relaxed).checked_sub(1).map(Duration::from_micros)
     }
 
-    /// A connection begins to wait for the first byte of the backend.
+    /// Counts a connection that begins to wait for the first byte of the backend.
     pub fn wait(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It waits no more. To be called once for each [`wait`](Self::wait).
+    /// Ends the wait of a connection. Must be called once for each [`wait`](Self::wait).
     pub fn waited(&self) {
         self.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Connections that wait for the first byte now.
+    /// Returns the number of connections that wait for the first byte now.
     pub fn waiting(&self) -> u64 {
         self.waiting.load(Ordering::Relaxed)
     }
 }
 
-/// What is counted of the connections that one named route took. Shared by all workers; kept over reloads while the
+/// The counts of the connections that matched one named route. All workers share them. Reloads keep them while the
 /// listener has a route of that name.
 #[derive(Debug, Default)]
 pub struct RouteCounts {
@@ -73,12 +74,12 @@ pub struct RouteCounts {
 }
 
 impl RouteCounts {
-    /// Counts a connection that the route took.
+    /// Counts a connection that matched the route.
     pub fn take(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Connections that it took.
+    /// Returns the number of connections that matched the route.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
@@ -88,7 +89,7 @@ impl RouteCounts {
         self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes relayed, those of open connections up to the last sweep.
+    /// Returns the bytes relayed, those of open connections up to the last sweep.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load(Ordering::Relaxed)
     }

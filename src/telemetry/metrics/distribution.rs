@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use super::{MetricDoc, MetricKind};
 
-/// Observed times in buckets. Shared by all workers and by scrapes.
+/// Observed times in buckets. All workers and scrapes share them.
 #[derive(Debug)]
 pub struct Distribution {
     /// The upper bounds in seconds, ascending.
     bounds: &'static [f64],
-    /// One for each bound, and one for what is above all.
+    /// The counts of the buckets: one for each bound, and one for times above all bounds.
     counts: Box<[AtomicU64]>,
     micros: AtomicU64,
 }
 
 impl Distribution {
-    /// An empty one with the bounds of a family of histograms.
+    /// Returns an empty distribution with the bounds of a family of histograms.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the family is not a histogram.
     pub(super) fn new(metric: &MetricDoc) -> Self {
         let MetricKind::Histogram(bounds) = metric.kind else { panic!("{} is no histogram", metric.name) };
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
@@ -32,8 +36,8 @@ impl Distribution {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// The upper bound of each bucket but the last, and how many observations it and those before it have; then how
-    /// many there are in all.
+    /// Returns the upper bound of each bucket but the last, with the number of observations up to this bound; then
+    /// the number of all observations.
     pub fn buckets(&self) -> (Vec<(f64, u64)>, u64) {
         let mut sum = 0;
         let mut below = |count: &AtomicU64| {
@@ -46,7 +50,7 @@ impl Distribution {
         (buckets, all)
     }
 
-    /// All observed times together, in seconds.
+    /// Returns the sum of all observed times, in seconds.
     pub fn seconds(&self) -> f64 {
         Duration::from_micros(self.micros.load(Ordering::Relaxed)).as_secs_f64()
     }

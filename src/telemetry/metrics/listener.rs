@@ -1,4 +1,4 @@
-//! What is counted for each listener.
+//! The metrics of each listener.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{LazySeries, MetricRegistry, families};
 use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
-/// What came of reading a ClientHello. "Could not be read" is never "has no name".
+/// The result of reading a ClientHello. A hello that could not be read never counts as one without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum HelloOutcome {
@@ -19,13 +19,13 @@ pub enum HelloOutcome {
     NoSni,
     /// The first bytes are not TLS.
     NotTls,
-    /// TLS, but against its rules.
+    /// The hello breaks the rules of TLS.
     Malformed,
-    /// Larger than allowed.
+    /// The hello is larger than the listener allows.
     TooLarge,
-    /// The client left before it was whole.
+    /// The client left before the hello was whole.
     Truncated,
-    /// Not whole in time.
+    /// The hello was not whole in time.
     Timeout,
     /// A whole hello whose server name is not a host name.
     BadName,
@@ -44,7 +44,7 @@ impl HelloOutcome {
         Self::BadName,
     ];
 
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Sni => "sni",
@@ -59,32 +59,32 @@ impl HelloOutcome {
     }
 }
 
-/// How a client began on a listener that knows more than one way.
+/// The kind of first bytes, on a listener that accepts more than one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ClientOpening {
     /// TLS from the first byte.
     Tls,
-    /// TLS behind the words of its protocol, such as STARTTLS.
+    /// TLS after an opening of its protocol, such as STARTTLS.
     Upgraded,
     /// A session of PostgreSQL without TLS.
     Plaintext,
     /// A request to cancel a query.
     Cancel,
-    /// SSH, on a listener that tells protocols apart; so are those that follow.
+    /// SSH, on a listener that detects protocols. The kinds below occur there too.
     Ssh,
     /// HTTP without TLS.
     Http,
     /// PostgreSQL.
     Postgres,
-    /// What is none of these.
+    /// A protocol that is none of these.
     Other,
-    /// Nothing: it waits for the server.
+    /// No bytes: the client waits for the server.
     Silent,
 }
 
 impl ClientOpening {
-    /// Every way, in the order of the declaration.
+    /// Every kind, in the order of the declaration.
     pub const ALL: [Self; 9] = [
         Self::Tls,
         Self::Upgraded,
@@ -97,7 +97,7 @@ impl ClientOpening {
         Self::Silent,
     ];
 
-    /// The value of the label `kind`.
+    /// Returns the value of the label `kind`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Tls => "tls",
@@ -113,7 +113,7 @@ impl ClientOpening {
     }
 }
 
-/// What stood where a PROXY header is read.
+/// The result of reading a PROXY header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ProxyOutcome {
@@ -123,19 +123,19 @@ pub enum ProxyOutcome {
     V2,
     /// A header of a connection whose client is the peer itself, or is not known.
     Local,
-    /// None, of a peer that is trusted.
+    /// No header came from a trusted peer.
     Missing,
-    /// The peer is not trusted, so nothing was read.
+    /// The peer is not trusted, so no header was read.
     Untrusted,
-    /// A header of a peer that is not trusted.
+    /// A header came from a peer that is not trusted.
     Unexpected,
-    /// A broken one.
+    /// The header breaks the rules of the protocol.
     Malformed,
-    /// One with a wrong checksum.
+    /// The checksum of the header is wrong.
     Checksum,
-    /// The peer left before it was whole.
+    /// The peer left before the header was whole.
     Truncated,
-    /// Not whole in time.
+    /// The header was not whole in time.
     Timeout,
 }
 
@@ -154,7 +154,7 @@ impl ProxyOutcome {
         Self::Timeout,
     ];
 
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::V1 => "v1",
@@ -171,39 +171,39 @@ impl ProxyOutcome {
     }
 }
 
-/// The metrics of one listener. Shared by all workers.
+/// The metrics of one listener. All workers share them.
 #[derive(Debug)]
 pub struct ListenerMetrics {
     /// The listener's name.
     pub name: Arc<str>,
-    /// Pauses in accepting because descriptors or memory had run out.
+    /// Pauses in accepting, because descriptors or memory had run out.
     pub accept_pauses: Counter,
-    /// Errors of accept, those that led to a pause included.
+    /// Errors of accept, including those that led to a pause.
     pub accept_errors: Counter,
-    /// Names and conditions that lead somewhere.
+    /// Names and conditions that lead to a pool or an action.
     pub routes: Gauge,
-    /// Times the file with routes was read well.
+    /// Reads of the file with routes that succeeded.
     pub routes_file_ok: LazySeries<Counter>,
-    /// Times the file with routes was broken or could not be read.
+    /// Reads of the file with routes that failed, or found it broken.
     pub routes_file_failed: LazySeries<Counter>,
     /// Bytes read that could not be delivered.
     pub bytes_dropped: Counter,
-    /// How many refusals a second get a line in the access log.
+    /// The rate limit of lines about refusals in the access log.
     pub refusal_lines: RateGate,
-    /// Refusals that got none.
+    /// Refusals that got no line.
     pub unlogged_refusals: Counter,
-    /// From the accept to the end of reading a ClientHello; record a `Duration`.
+    /// The time from the accept to the end of reading a ClientHello, recorded as a `Duration`.
     pub hello_seconds: LazySeries<Histogram>,
     connections: Counter,
     active: Gauge,
     closed: [LazySeries<Counter>; CloseReason::ALL.len()],
-    /// Those of reasons that are no rejection lead nowhere.
+    /// Counters of reasons that are not rejections have no effect.
     rejected: [LazySeries<Counter>; CloseReason::ALL.len()],
     connection_seconds: Histogram,
     hellos: [LazySeries<Counter>; HelloOutcome::ALL.len()],
     openings: [LazySeries<Counter>; ClientOpening::ALL.len()],
     proxy_headers: [LazySeries<Counter>; ProxyOutcome::ALL.len()],
-    /// Those that `require` would refuse as missing, and as untrusted.
+    /// Connections that `require` would refuse as missing, and as untrusted.
     proxy_shadowed: [LazySeries<Counter>; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
@@ -266,76 +266,76 @@ impl ListenerMetrics {
         }
     }
 
-    /// From now on connections may end for this reason.
+    /// Announces that connections may end for this reason.
     pub fn may_close(&self, reason: CloseReason) {
         LazyLock::force(&self.closed[reason as usize]);
         LazyLock::force(&self.rejected[reason as usize]);
     }
 
-    /// From now on hellos are read.
+    /// Announces that hellos are read.
     pub fn may_read_hellos(&self) {
         self.hellos.iter().for_each(|counter| _ = LazyLock::force(counter));
         LazyLock::force(&self.hello_seconds);
     }
 
-    /// From now on a client may begin in this way, of several.
+    /// Announces that a client may begin with this kind of first bytes, of several.
     pub fn may_open(&self, opening: ClientOpening) {
         LazyLock::force(&self.openings[opening as usize]);
     }
 
-    /// From now on PROXY headers are read.
+    /// Announces that PROXY headers are read.
     pub fn may_have_proxy_headers(&self) {
         self.proxy_headers.iter().for_each(|counter| _ = LazyLock::force(counter));
     }
 
-    /// From now on connections may be served that would be refused where headers are required.
+    /// Announces that connections may be served that would be refused if headers were required.
     pub fn may_shadow(&self) {
         self.proxy_shadowed.iter().for_each(|counter| _ = LazyLock::force(counter));
     }
 
-    /// From now on a file with routes is read.
+    /// Announces that a file with routes is read.
     pub fn may_read_routes(&self) {
         LazyLock::force(&self.routes_file_ok);
         LazyLock::force(&self.routes_file_failed);
     }
 
-    /// Counts an accepted connection, and as active for as long as what is returned lives.
+    /// Counts an accepted connection. It counts as active until the returned value is dropped.
     pub fn accepted(self: &Arc<Self>) -> ActiveConnection {
         self.connections.increment(1);
         self.active.increment(1.0);
         ActiveConnection(Arc::clone(self))
     }
 
-    /// Counts an ended connection: its reason, and as rejected if the reason is a rejection; `total` is its
-    /// time since the accept. To be called exactly once for each that was [`accepted`](Self::accepted).
+    /// Counts an ended connection by its reason, and as rejected if the reason is a rejection. `total` is the time
+    /// since the accept. Must be called exactly once for each connection that was [`accepted`](Self::accepted).
     pub fn closed(&self, reason: CloseReason, total: Duration) {
         self.closed[reason as usize].increment(1);
         self.rejected[reason as usize].increment(1);
         self.connection_seconds.record(total);
     }
 
-    /// Counts what came of reading a ClientHello.
+    /// Counts the result of reading a ClientHello.
     pub fn hello(&self, outcome: HelloOutcome) {
         self.hellos[outcome as usize].increment(1);
     }
 
-    /// Counts how a client began; on listeners that know one way alone nothing is counted.
+    /// Counts the kind of a client's first bytes. Listeners that accept only one kind do not count it.
     pub fn opening(&self, opening: ClientOpening) {
         self.openings[opening as usize].increment(1);
     }
 
-    /// Counts what stood where a PROXY header is read.
+    /// Counts the result of reading a PROXY header.
     pub fn proxy_header(&self, outcome: ProxyOutcome) {
         self.proxy_headers[outcome as usize].increment(1);
     }
 
-    /// Counts what is served and would be refused where headers are required: a missing one, or else one that
-    /// could not be believed.
+    /// Counts a connection that is served and would be refused if headers were required: for a missing header, or
+    /// else for one of an untrusted peer.
     pub fn proxy_shadowed(&self, is_missing: bool) {
         self.proxy_shadowed[usize::from(!is_missing)].increment(1);
     }
 
-    /// The counter of bytes moved one way by one engine.
+    /// Returns the counter of bytes that one engine moved in one direction.
     pub fn bytes(&self, direction: Direction, engine: Engine) -> &Counter {
         &self.bytes[direction as usize][engine as usize]
     }

@@ -1,4 +1,4 @@
-//! What is told of lists of addresses. Read at each scrape: see [`crate::telemetry::Exposition`].
+//! Families of address lists. They are read at each scrape: see [`crate::telemetry::Exposition`].
 
 use super::families::MetricKind::{Counter, Gauge};
 use super::families::{MetricDoc, doc};

@@ -1,13 +1,13 @@
-//! Every metric that is counted as it happens, with its handle.
+//! The metrics that are counted as events happen, with their handles.
 //!
-//! A series of a listener or a pool exists, at 0, from the moment its event can happen there: rates and alerts then
-//! see the first event. What cannot happen by the protocol and the settings has no series, and twenty listeners do not
-//! have a thousand series of 0. `server` announces what can happen (the methods `may_...`); an event that was
-//! not foreseen is counted all the same, and its series appears with it.
+//! A series of a listener or a pool exists, at 0, from the moment at which its event can happen there, so that rates
+//! and alerts include the first event. An event that cannot happen by the protocol and the settings has no series, so
+//! that twenty listeners do not have a thousand series of 0. `server` announces the events that can happen (the
+//! methods `may_...`). An event that was not announced is counted all the same, and its series appears with it.
 //!
-//! A handle is looked up once and kept; the code that counts holds the struct it is in. Series cannot be removed, so those of
-//! a listener or pool that a reload took away stay until the process ends, and what comes and goes (backends, routes) is
-//! not here: see [`super::exposition`].
+//! A handle is looked up once and kept; the counting code holds the struct that has it. Series cannot be removed, so
+//! those of a listener or pool that a reload removed stay until the process ends. Backends and routes come and go, so
+//! their series are not here: see [`super::exposition`].
 
 mod admin;
 mod counts;
@@ -37,23 +37,23 @@ pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, 
 pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
 pub use self::table::markdown_table;
 
-/// Where a metric is registered from; the recorder keeps it for filters, which we do not use.
+/// The origin of a registered metric. The recorder keeps it for filters, which are not used here.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);
 
-/// The metrics of a process. There is no global recorder: two of these, in two tests, share nothing.
+/// The metrics of a process. There is no global recorder: the metrics of two tests share no state.
 pub struct Metrics {
     registry: Arc<MetricRegistry>,
     handle: PrometheusHandle,
     process: ProcessMetrics,
-    /// By name. Locks, as a reload names listeners while a scrape renders; both are rare.
+    /// Listeners by name. It has a lock because a reload may name listeners while a scrape renders; both are rare.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     pools: Mutex<HashMap<Box<str>, Arc<PoolMetrics>>>,
-    /// Lines of refusals that each listener gets in the access log.
+    /// The rate limit of lines about refusals that each listener gets in the access log.
     refusal_lines: Mutex<Option<Rate>>,
 }
 
 impl Metrics {
-    /// The metrics of the process, at 0; no listener and no pool yet.
+    /// Returns the metrics of a process, at 0, without listeners and pools.
     pub fn new() -> Arc<Self> {
         let registry = Arc::new(MetricRegistry::new());
         let handle = registry.recorder.handle();
@@ -68,38 +68,38 @@ impl Metrics {
         })
     }
 
-    /// What belongs to no listener and no pool.
+    /// Returns the metrics that belong to no listener and no pool.
     pub fn process(&self) -> &ProcessMetrics {
         &self.process
     }
 
-    /// The metrics of a listener, the same for the same name. `name` must come from the configuration.
+    /// Returns the metrics of a listener, the same ones for the same name. `name` must come from the configuration.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         let lines = *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner);
         named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name, lines))
     }
 
-    /// Bounds the lines of refusals in the access log, for each listener; `None` is no bound.
+    /// Bounds the lines about refusals in the access log, for each listener. `None` is no limit.
     pub fn bound_refusal_lines(&self, lines: Option<Rate>) {
         *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner) = lines;
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.values().for_each(|listener| listener.refusal_lines.set(lines));
     }
 
-    /// The metrics of a pool, the same for the same name. `name` must come from the configuration.
+    /// Returns the metrics of a pool, the same ones for the same name. `name` must come from the configuration.
     pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
         named(&self.pools, name, || PoolMetrics::new(&self.registry, name))
     }
 
-    /// All of it in the text format of Prometheus; families of backends and of the kernel's figures are
-    /// appended with an [`Exposition`](super::Exposition). Costs milliseconds at ten thousand series: not
-    /// for a worker's thread.
+    /// Returns all metrics in the text format of Prometheus. Families of backends and of the kernel's figures are
+    /// appended with an [`Exposition`](super::Exposition). Costs milliseconds at ten thousand series, so it must not
+    /// run on a worker.
     pub fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Sorts the observations of histograms into their buckets. Until then each holds 16 bytes, so this
-    /// must be called every few seconds (5 is right), also where nobody scrapes.
+    /// Sorts the observations of histograms into their buckets. Until then each takes 16 bytes, so this must be
+    /// called every few seconds (5 is right), also where no scrape comes.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -116,7 +116,7 @@ fn named<T>(known: &Mutex<HashMap<Box<str>, Arc<T>>>, name: &str, new: impl FnOn
     Arc::clone(known.entry(name.into()).or_insert_with(|| Arc::new(new())))
 }
 
-/// Hands out handles of the families in [`METRICS`].
+/// Creates handles of the families in [`METRICS`].
 struct MetricRegistry {
     recorder: PrometheusRecorder,
 }
@@ -146,7 +146,7 @@ impl MetricRegistry {
         self.recorder.register_counter(&key(metric, labels), &METADATA)
     }
 
-    /// A counter whose series appears when it is first used or forced.
+    /// Returns a counter whose series appears when it is first used or forced.
     fn lazy_counter(
         self: &Arc<Self>,
         metric: &'static MetricDoc,
@@ -156,7 +156,7 @@ impl MetricRegistry {
         LazySeries::new(Box::new(move || registry.counter(metric, &borrowed(&labels))))
     }
 
-    /// A histogram whose series appear when it is first used or forced.
+    /// Returns a histogram whose series appear when it is first used or forced.
     fn lazy_histogram(
         self: &Arc<Self>,
         metric: &'static MetricDoc,
@@ -179,7 +179,7 @@ impl MetricRegistry {
     }
 }
 
-/// Labels that are kept as long as the series that will have them.
+/// Labels that are stored until the series that uses them exists.
 type OwnedLabels = Box<[(&'static str, Box<str>)]>;
 
 fn owned(labels: SeriesLabels<'_>) -> OwnedLabels {

@@ -1,4 +1,4 @@
-//! What is counted for each pool.
+//! The metrics of each pool.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,7 +7,7 @@ use metrics::{Counter, Histogram};
 use super::{Distribution, LazySeries, MetricRegistry, families};
 use crate::telemetry::{CloseKind, Direction};
 
-/// What came of one attempt to connect to a backend.
+/// The result of one attempt to connect to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ConnectOutcome {
@@ -15,17 +15,17 @@ pub enum ConnectOutcome {
     Ok,
     /// The backend's host refused (ECONNREFUSED, ECONNRESET).
     Refused,
-    /// No answer in time (ours or ETIMEDOUT).
+    /// No answer in time (by our timeout, or ETIMEDOUT).
     Timeout,
-    /// No way there (EHOSTUNREACH, ENETUNREACH, ENETDOWN, or no Unix socket at its path).
+    /// No way to the backend (EHOSTUNREACH, ENETUNREACH, ENETDOWN, or no Unix socket at its path).
     Unreachable,
-    /// This machine could not: no port, descriptor or memory left.
+    /// This host had no port, descriptor or memory left.
     Local,
-    /// The client left meanwhile.
+    /// The client left during the attempt.
     Aborted,
-    /// Connected, but not led to TLS in the way of its protocol.
+    /// Connected, but the opening did not lead to TLS.
     Greeting,
-    /// Anything else, such as a firewall's rule on this machine.
+    /// Another error, such as that of a firewall's rule on this host.
     Other,
 }
 
@@ -42,7 +42,7 @@ impl ConnectOutcome {
         Self::Other,
     ];
 
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -57,13 +57,13 @@ impl ConnectOutcome {
     }
 }
 
-/// What came of many clients in a row failing at a backend.
+/// The result of a failure report: many clients in a row failed at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EjectionOutcome {
     /// The backend was ejected.
     Ejected,
-    /// As many of the pool are ejected as may be.
+    /// As many backends of the pool are ejected as `max_ejected` allows.
     MaxEjected,
     /// No other backend was available.
     LastOne,
@@ -73,7 +73,7 @@ impl EjectionOutcome {
     /// Every outcome, in the order of the declaration.
     pub const ALL: [Self; 3] = [Self::Ejected, Self::MaxEjected, Self::LastOne];
 
-    /// The value of the label `outcome`.
+    /// Returns the value of the label `outcome`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ejected => "ejected",
@@ -83,34 +83,34 @@ impl EjectionOutcome {
     }
 }
 
-/// Why a health check did not pass.
+/// The fault of a health check that did not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum FailedCheck {
-    /// Nothing listened.
+    /// No process listened.
     Refused,
     /// No answer in time.
     Timeout,
-    /// No way there.
+    /// No way to the backend.
     Unreachable,
-    /// Closed or reset before the answer.
+    /// The backend closed or reset before its answer.
     Closed,
-    /// Another answer than one that shows that the backend works.
+    /// The answer is not one that shows that the backend works.
     Unexpected,
     /// A TLS alert.
     TlsAlert,
-    /// A certificate that is not accepted.
+    /// The certificate is not accepted.
     Certificate,
-    /// The host name where it is checked has no address.
+    /// The host name of the check has no address.
     Dns,
-    /// This machine could not: no port, descriptor or memory left.
+    /// This host had no port, descriptor or memory left.
     Local,
-    /// Anything else.
+    /// Another fault.
     Other,
 }
 
 impl FailedCheck {
-    /// Every kind, in the order of the declaration.
+    /// Every fault, in the order of the declaration.
     pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
@@ -124,7 +124,7 @@ impl FailedCheck {
         Self::Other,
     ];
 
-    /// The value of the label `fault`.
+    /// Returns the value of the label `fault`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
@@ -141,15 +141,15 @@ impl FailedCheck {
     }
 }
 
-/// What came of one question to an agent.
+/// The result of one query to an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AgentAnswer {
-    /// Words that were understood.
+    /// The answer had known words.
     Heard,
-    /// No connection, or no whole line in time.
+    /// No connection was made, or no whole line came in time.
     Silent,
-    /// A line without a known word.
+    /// The line had no known word.
     Nonsense,
 }
 
@@ -157,7 +157,7 @@ impl AgentAnswer {
     /// Every answer, in the order of the declaration.
     pub const ALL: [Self; 3] = [Self::Heard, Self::Silent, Self::Nonsense];
 
-    /// The value of the label `result`.
+    /// Returns the value of the label `result`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Heard => "heard",
@@ -167,26 +167,26 @@ impl AgentAnswer {
     }
 }
 
-/// The metrics of one pool. Shared by all workers.
+/// The metrics of one pool. All workers share them.
 #[derive(Debug)]
 pub struct PoolMetrics {
-    /// The time of a successful attempt; record a `Duration`.
+    /// The time of a successful attempt, recorded as a `Duration`.
     pub connect_seconds: Histogram,
     /// Connections that found no backend available.
     pub no_backend: Counter,
-    /// Connections that had to wait for a place at a backend.
+    /// Connections that waited for room at a backend.
     pub queued: LazySeries<Counter>,
-    /// Those of them that waited too long.
+    /// Waiting connections for which the queue's timeout passed.
     pub queue_timeouts: LazySeries<Counter>,
-    /// Connections that found every backend full and were not let into the queue.
+    /// Connections that found every backend full and could not enter the queue.
     pub queue_refused: LazySeries<Counter>,
-    /// The time of a wait that ended with a place; record a `Duration`.
+    /// The time of a wait that ended with room at a backend, recorded as a `Duration`.
     pub queue_seconds: LazySeries<Histogram>,
     /// The time from a connect to the first byte of the backend; read at each scrape.
     pub first_byte: Distribution,
     /// Connections that ended before their backend had sent a byte.
     pub silent: Counter,
-    /// The time of a check; record a `Duration`.
+    /// The time of a check, recorded as a `Duration`.
     pub check_seconds: LazySeries<Histogram>,
     bytes: [Counter; Direction::ALL.len()],
     closed: [Counter; CloseKind::ALL.len()],
@@ -235,12 +235,12 @@ impl PoolMetrics {
         }
     }
 
-    /// From now on an attempt to connect may end in this way.
+    /// Announces that an attempt to connect may end in this way.
     pub fn may_connect(&self, outcome: ConnectOutcome) {
         LazyLock::force(&self.attempts[outcome as usize]);
     }
 
-    /// From now on its backends may be full, so that connections are queued or refused.
+    /// Announces that backends of the pool may be full, so that connections are queued or refused.
     pub fn may_queue(&self) {
         for counter in [&self.queued, &self.queue_timeouts, &self.queue_refused] {
             LazyLock::force(counter);
@@ -248,18 +248,18 @@ impl PoolMetrics {
         LazyLock::force(&self.queue_seconds);
     }
 
-    /// From now on backends may be ejected.
+    /// Announces that backends may be ejected.
     pub fn may_eject(&self) {
         self.ejections.iter().for_each(|counter| _ = LazyLock::force(counter));
     }
 
-    /// From now on its backends are checked.
+    /// Announces that backends of the pool are checked.
     pub fn may_check(&self) {
         self.failed_checks.iter().for_each(|counter| _ = LazyLock::force(counter));
         LazyLock::force(&self.check_seconds);
     }
 
-    /// From now on agents are asked.
+    /// Announces that agents are queried.
     pub fn may_ask_agents(&self) {
         self.agents.iter().for_each(|counter| _ = LazyLock::force(counter));
     }
@@ -279,7 +279,7 @@ impl PoolMetrics {
         self.attempts[outcome as usize].increment(1);
     }
 
-    /// Counts what came of many clients in a row failing at a backend.
+    /// Counts the result of a failure report about a backend.
     pub fn ejection(&self, outcome: EjectionOutcome) {
         self.ejections[outcome as usize].increment(1);
     }
@@ -289,7 +289,7 @@ impl PoolMetrics {
         self.failed_checks[fault as usize].increment(1);
     }
 
-    /// Counts one question to an agent.
+    /// Counts one query to an agent.
     pub fn agent(&self, answer: AgentAnswer) {
         self.agents[answer as usize].increment(1);
     }

@@ -1,4 +1,4 @@
-//! What is counted for the process as a whole.
+//! The metrics of the process as a whole.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,19 +7,19 @@ use metrics::{Counter, Gauge, Histogram};
 use super::admin::{ADMIN_REFUSED, AdminRefusal};
 use super::{MetricRegistry, families};
 
-/// Why a relay copied where it would have spliced.
+/// The reason for which a relay copied instead of splicing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PipeFallback {
-    /// No descriptor for a pipe (EMFILE, ENFILE), or the pool's own bound.
+    /// There was no descriptor for a pipe (EMFILE, ENFILE), or the pipe pool was at its limit.
     Limit,
-    /// The kernel gave a smaller pipe than is worth having (`fs.pipe-user-pages-soft`).
+    /// The kernel granted a pipe that is too small (`fs.pipe-user-pages-soft`).
     Size,
     /// splice does not work on this pair of descriptors.
     Einval,
-    /// splice or a pipe is forbidden here (seccomp, a security module).
+    /// splice or a pipe is forbidden on this host (seccomp, a security module).
     Eperm,
-    /// Anything else.
+    /// Another error.
     Other,
 }
 
@@ -27,7 +27,7 @@ impl PipeFallback {
     /// Every reason, in the order of the declaration.
     pub const ALL: [Self; 5] = [Self::Limit, Self::Size, Self::Einval, Self::Eperm, Self::Other];
 
-    /// The value of the label `reason`.
+    /// Returns the value of the label `reason`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Limit => "limit",
@@ -39,21 +39,21 @@ impl PipeFallback {
     }
 }
 
-/// How a reload ended.
+/// The result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ReloadOutcome {
     /// The new configuration is in force.
     Ok,
-    /// It is not; the running one stayed.
+    /// The new configuration is not in force; the running one stays.
     Failed,
 }
 
 impl ReloadOutcome {
-    /// Both, in the order of the declaration.
+    /// Both results, in the order of the declaration.
     pub const ALL: [Self; 2] = [Self::Ok, Self::Failed];
 
-    /// The value of the label `result`.
+    /// Returns the value of the label `result`.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -65,41 +65,41 @@ impl ReloadOutcome {
 /// The metrics that belong to no listener and no pool.
 #[derive(Debug)]
 pub struct ProcessMetrics {
-    /// Threads that serve.
+    /// The number of workers.
     pub workers: Gauge,
-    /// Connections the process may have open at once.
+    /// The limit of open connections of the process.
     pub connections_limit: Gauge,
-    /// Bytes of memory held by hellos that are not yet whole.
+    /// Bytes of memory that unfinished hellos hold.
     pub hello_memory: Gauge,
     /// Sources with open connections.
     pub sources_open: Gauge,
-    /// Sources that are remembered.
+    /// Sources that have an entry in the table.
     pub sources_known: Gauge,
-    /// Sources that made room for others; read from their table.
+    /// Sources that were evicted for others; read from their table.
     pub source_evictions: Counter,
-    /// Connections whose source found no room; read from their table.
+    /// Connections whose source found no free slot; read from their table.
     pub sources_without_room: Counter,
-    /// Refused clients that are held now.
+    /// Refused clients that are in the tarpit now.
     pub tarpitted: Gauge,
-    /// Refused clients that were held.
+    /// Refused clients that entered the tarpit.
     pub tarpits_held: Counter,
-    /// Refused clients for which there was no room to be held.
+    /// Refused clients for which the tarpit was full.
     pub tarpits_full: Counter,
-    /// Kernel pipes open, in use or pooled.
+    /// Open kernel pipes, in use or pooled.
     pub pipes_open: Gauge,
     /// Lines of the access log that were written.
     pub access_log_written: Counter,
-    /// Records that became no line.
+    /// Access records that became no line.
     pub access_log_dropped: Counter,
     /// Lines of the program's own log that were dropped; read from the log.
     pub log_lines_dropped: Counter,
     /// Notifications that the service manager did not take.
     pub notify_failures: Counter,
-    /// New connections that another worker took over.
+    /// New connections that were moved to another worker.
     pub accepted_moved: Counter,
-    /// Running relays that another worker took over.
+    /// Running relays that were moved to another worker.
     pub streams_moved: Counter,
-    /// Checks that waited for others to end.
+    /// Checks that waited until others ended.
     pub checks_delayed: Counter,
     /// Connections ended by a panic.
     pub panics: Counter,
@@ -153,18 +153,18 @@ impl ProcessMetrics {
         self.admin_refusals[reason as usize].increment(1);
     }
 
-    /// Counts a relay that copied where it would have spliced.
+    /// Counts a relay that copied instead of splicing.
     pub fn pipe_fallback(&self, reason: PipeFallback) {
         self.pipe_fallbacks[reason as usize].increment(1);
     }
 
-    /// Notes the configuration of the start, which is no reload.
+    /// Records the configuration of the start, which is not a reload.
     pub fn started(&self, at: SystemTime) {
         self.last_reload_success.set(1.0);
         self.last_reload_timestamp.set(unix_seconds(at));
     }
 
-    /// Notes a reload that ended `at` this time and took so long.
+    /// Records a reload that ended at this time and took this long.
     pub fn reloaded(&self, outcome: ReloadOutcome, at: SystemTime, took: Duration) {
         self.reloads[outcome as usize].increment(1);
         self.reload_seconds.record(took);
@@ -173,7 +173,7 @@ impl ProcessMetrics {
     }
 }
 
-/// A clock before 1970 gives 0.
+/// Converts a time to seconds. A time before 1970 is 0.
 fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

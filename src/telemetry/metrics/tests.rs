@@ -7,7 +7,7 @@ use super::*;
 use crate::sys::process::Figures;
 use crate::telemetry::{CloseKind, CloseReason, Direction, Engine, Exposition};
 
-/// What a scrape gives with one listener, one pool and one backend.
+/// Returns the text of a scrape with one listener, one pool and one backend.
 fn whole(metrics: &Metrics) -> String {
     let mut text = Exposition::after(metrics.render());
     let backend = [("pool", "p"), ("backend", "b")];
@@ -58,7 +58,7 @@ fn whole(metrics: &Metrics) -> String {
     text.finish()
 }
 
-/// A listener and a pool where everything can happen.
+/// Returns metrics with a listener and a pool where every event can happen.
 fn fresh() -> Arc<Metrics> {
     let metrics = Metrics::new();
     let (listener, pool) = (metrics.listener("l"), metrics.pool("p"));
@@ -76,13 +76,13 @@ fn fresh() -> Arc<Metrics> {
     metrics
 }
 
-/// Name, with labels, to value.
+/// Returns the values of samples by name, labels included.
 fn samples(text: &str) -> BTreeMap<&str, f64> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(k, v)| (k, v.parse().unwrap())).collect()
 }
 
-/// The value of one sample.
+/// Checks the value of one sample.
 fn check(metrics: &Metrics, sample: &str, expected: f64) {
     let text = metrics.render();
     assert_eq!(samples(&text).get(sample), Some(&expected), "{sample} in\n{text}");
@@ -298,7 +298,7 @@ fn upkeep_keeps_what_was_observed() {
 
 #[test]
 #[ignore = "needs promtool"]
-fn promtool_finds_nothing_to_say() {
+fn promtool_finds_no_fault() {
     let metrics = fresh();
     metrics.listener("a \"quoted\" name\\");
     let mut promtool = Command::new("promtool")
@@ -310,6 +310,6 @@ fn promtool_finds_nothing_to_say() {
         .unwrap();
     promtool.stdin.take().unwrap().write_all(whole(&metrics).as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && printed.is_empty(), "{printed}");
 }

@@ -1,4 +1,5 @@
-//! Families of backends: rendered at each scrape from the pools' own numbers, as series of removed backends must go.
+//! Families of backends. They are rendered at each scrape from the pools' own numbers, because series of removed
+//! backends must disappear.
 
 use super::MetricKind::{Counter, Gauge, Histogram};
 use super::{MetricDoc, doc};
@@ -9,8 +10,8 @@ pub(crate) const POOL_INFO: MetricDoc = doc(
     &["pool", "balance"],
     "Always 1; the label says how the pool chooses among its backends.",
 );
-/// A check is a connect and perhaps a dialogue, and ends at its timeout (1 s by default). A few bounds are enough to see
-/// that checks come close to it.
+/// A check is a connect and perhaps a dialogue, and ends at its timeout (1 s by default). A few bounds are enough to
+/// see that checks come close to the timeout.
 const CHECK_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// A server answers at once, or does some work, or hangs.
 const FIRST_BYTE_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];

@@ -1,5 +1,5 @@
-//! Every metric there is: its name, kind, labels and meaning, once. Registration, `/metrics` and the
-//! table of docs/reference/metrics.md all come from here.
+//! Every metric family with its name, kind, labels and meaning. Registration, `/metrics` and the table of
+//! docs/reference/metrics.md are made from these.
 
 mod backends;
 
@@ -20,29 +20,29 @@ pub(crate) use backends::{
 pub struct MetricDoc {
     /// The name, by the rules of Prometheus: base units, `_total` for counters.
     pub name: &'static str,
-    /// What its numbers are.
+    /// The kind of its values.
     pub kind: MetricKind,
     /// The names of its labels, in the order in which they are written.
     pub labels: &'static [&'static str],
-    /// One line for an operator; also the HELP text.
+    /// The meaning for an operator in one line, which is also the HELP text.
     pub meaning: &'static str,
 }
 
-/// What the numbers of a family are.
+/// The kind of a family's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MetricKind {
-    /// Only grows, from 0 at the start of the process.
+    /// A value that only grows, from 0 at the start of the process.
     Counter,
-    /// Goes up and down.
+    /// A value that goes up and down.
     Gauge,
-    /// Observations sorted into buckets; these are their upper bounds, ascending, in the base unit.
-    /// Kept here because a histogram without them would be rendered as a summary, which cannot be added
-    /// up over machines.
+    /// Observations sorted into buckets, with the upper bounds of the buckets, ascending, in the base unit. The
+    /// bounds are here because a histogram without them would be rendered as a summary, which cannot be added up over
+    /// machines.
     Histogram(&'static [f64]),
 }
 
 impl MetricKind {
-    /// The word in a TYPE line.
+    /// Returns the word in a TYPE line.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -52,16 +52,16 @@ impl MetricKind {
     }
 }
 
-/// A hello comes within a round trip or two, or hits its timeouts (5 s and 60 s by default).
+/// A hello comes within one or two round trips, or hits its timeouts (5 s and 60 s by default).
 const HELLO_BOUNDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// A connect is a round trip: 0.1 ms in a rack, 1 s and 3 s where a SYN was lost, at most its timeout.
+/// A connect takes a round trip: 0.1 ms in a rack, 1 s and 3 s where a SYN was lost, at most its timeout.
 const CONNECT_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
-/// A place becomes free within a request or two, or the timeout (5 s by default) ends the wait.
+/// A backend has room within one or two requests, or the timeout (5 s by default) ends the wait.
 const QUEUE_BOUNDS: &[f64] =
     &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// From one request to connections that live for days.
+/// The bounds range from one request to connections that stay open for days.
 const CONNECTION_BOUNDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
 /// A reload reads a file and builds tables.
@@ -348,7 +348,7 @@ pub(crate) const QUEUE_SECONDS: MetricDoc = doc(
     "Time that queued connections waited for the place they got.",
 );
 
-// The pools and their backends: rendered at each scrape from the pools' own numbers.
+// The pools and their backends, rendered at each scrape from the pools' own numbers.
 
 pub(crate) const QUEUE_LENGTH: MetricDoc = doc(
     "pointsman_queue_length",
@@ -383,7 +383,7 @@ pub(crate) const EJECTIONS: MetricDoc = doc(
      last_one available.",
 );
 
-// The process as the kernel sees it, under the names that all Prometheus clients use.
+// The kernel's figures of the process, under the names that all Prometheus clients use.
 
 pub(crate) const CPU_SECONDS: MetricDoc =
     doc("process_cpu_seconds_total", Counter, &[], "Processor time used, user and system.");
@@ -517,7 +517,7 @@ mod tests {
             {
                 assert!(!name.contains(part), "{name}: {part}");
             }
-            // The first byte is an event and no unit.
+            // The first byte is an event, not a unit.
             if name.contains("byte") && !name.contains("first_byte") {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
