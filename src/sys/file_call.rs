@@ -10,7 +10,7 @@
 
 #![allow(
     clippy::disallowed_types,
-    reason = "a turn is held over a call that may never end, which std's lock is not for"
+    reason = "a turn is held during a call that may never end, and std's lock must be short"
 )]
 
 use std::collections::HashMap;
@@ -186,7 +186,7 @@ mod tests {
                 .collect();
             // With a thread for each call they would use up the threads of the runtime.
             let other = timeout(PATIENCE, call(near, || 7)).await;
-            assert_eq!(other.expect("another file is no matter of this one").unwrap(), 7);
+            assert_eq!(other.expect("a file that hangs delays no other file").unwrap(), 7);
             assert!(ends.try_recv().is_err(), "its turn had not come");
             assert!(FileTurn::try_take(far).is_none());
             drop(release);
