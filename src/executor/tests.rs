@@ -80,7 +80,7 @@ fn another_thread_wakes_a_sleeping_one() {
         wait.recv().unwrap();
         sender.send(Instant::now()).unwrap();
     });
-    let heard = run(async {
+    let received = run(async {
         let mut receiver = pin!(receiver);
         let mut polls = 0;
         poll_fn(|cx| {
@@ -91,7 +91,7 @@ fn another_thread_wakes_a_sleeping_one() {
         })
         .await
     });
-    assert!(heard.is_ok());
+    assert!(received.is_ok());
     other.join().unwrap();
 }
 
