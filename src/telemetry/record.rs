@@ -171,7 +171,7 @@ impl AccessRecord {
         line.seconds(key!("connect_seconds"), self.connect);
         line.seconds(key!("total_seconds"), Some(self.total));
         line.word(key!("close"), self.close.word());
-        line.word(key!("closed_by"), self.close.who().word());
+        line.word(key!("closed_by"), self.close.ended_by().word());
         line.word(key!("phase"), self.close.phase().word());
         line.end();
     }

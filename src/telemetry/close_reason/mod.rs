@@ -242,8 +242,8 @@ impl CloseReason {
     }
 
     /// Returns the side that ended the connection.
-    pub const fn who(self) -> EndedBy {
-        self.row().who
+    pub const fn ended_by(self) -> EndedBy {
+        self.row().ended_by
     }
 
     /// Returns the phase in which the connection ended. [`DrainDeadline`](Self::DrainDeadline) and
@@ -272,7 +272,7 @@ impl CloseReason {
     /// Returns true if the access log bounds the lines of this reason, because any client can cause it as often as it
     /// likes without a backend being tried: such clients are refused, or leave before a backend is connected.
     pub const fn is_sampled(self) -> bool {
-        let has_left = matches!(self.who(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
+        let has_left = matches!(self.ended_by(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left
     }
 }
@@ -291,8 +291,12 @@ pub fn markdown_table() -> String {
     for reason in CloseReason::ALL {
         let yes = |is_so| if is_so { "yes" } else { "" };
         let (rejected, sampled) = (yes(reason.is_rejection()), yes(reason.is_sampled()));
-        let (word, who, phase) = (reason.word(), reason.who().word(), reason.phase().word());
-        _ = writeln!(table, "| `{word}` | {who} | {phase} | {rejected} | {sampled} | {} |", reason.meaning());
+        let (word, ended_by, phase) = (reason.word(), reason.ended_by().word(), reason.phase().word());
+        _ = writeln!(
+            table,
+            "| `{word}` | {ended_by} | {phase} | {rejected} | {sampled} | {} |",
+            reason.meaning()
+        );
     }
     table
 }
@@ -341,7 +345,7 @@ mod tests {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
         assert_eq!(rejections.len(), 47);
         for reason in rejections {
-            assert_eq!(reason.who(), EndedBy::Pointsman, "{reason}");
+            assert_eq!(reason.ended_by(), EndedBy::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");
         }
     }
@@ -355,7 +359,7 @@ mod tests {
                 R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls | R::ClientGone
             );
             assert_eq!(reason.is_sampled(), reason.is_rejection() || left, "{reason}");
-            assert!(!reason.is_sampled() || reason.who() != EndedBy::Backend, "{reason}");
+            assert!(!reason.is_sampled() || reason.ended_by() != EndedBy::Backend, "{reason}");
         }
     }
 

@@ -6,7 +6,7 @@ use crate::telemetry::phase::{EndedBy, Phase};
 /// The facts of a close reason: one row of the table in [`CloseReason::row`].
 pub(super) struct ReasonRow {
     pub(super) word: &'static str,
-    pub(super) who: EndedBy,
+    pub(super) ended_by: EndedBy,
     pub(super) phase: Phase,
     pub(super) rejection: bool,
     pub(super) meaning: &'static str,
@@ -339,10 +339,10 @@ impl CloseReason {
     }
 }
 
-const fn row(word: &'static str, who: EndedBy, phase: Phase, meaning: &'static str) -> ReasonRow {
-    ReasonRow { word, who, phase, rejection: false, meaning }
+const fn row(word: &'static str, ended_by: EndedBy, phase: Phase, meaning: &'static str) -> ReasonRow {
+    ReasonRow { word, ended_by, phase, rejection: false, meaning }
 }
 
 const fn rejection(word: &'static str, phase: Phase, meaning: &'static str) -> ReasonRow {
-    ReasonRow { word, who: EndedBy::Pointsman, phase, rejection: true, meaning }
+    ReasonRow { word, ended_by: EndedBy::Pointsman, phase, rejection: true, meaning }
 }
