@@ -109,12 +109,12 @@ impl Address {
         }
     }
 
-    /// Returns whether the address is an IP address without a port, which is written as port 0.
+    /// Returns true if the address is an IP address without a port, which is stored as port 0.
     pub fn is_without_port(&self) -> bool {
         self.tcp().is_some_and(|tcp| tcp.port() == 0)
     }
 
-    /// Returns the text of the address; an IP address without a port has none in the text either.
+    /// Returns the text of the address. The text of an IP address without a port has no port.
     pub fn known_part(&self) -> String {
         match self.tcp() {
             Some(tcp) if tcp.port() == 0 => tcp.ip().to_string(),

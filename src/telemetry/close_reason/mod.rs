@@ -283,7 +283,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The reasons as a Markdown table, one row each, as docs/reference/close-reasons.md has it.
+/// Returns the reasons as a Markdown table, one row each, for docs/reference/close-reasons.md.
 pub fn markdown_table() -> String {
     let mut table = String::from(
         "| `close` | ended by | phase | rejected | sampled | meaning |\n|---|---|---|---|---|---|\n",

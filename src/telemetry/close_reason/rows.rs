@@ -20,23 +20,31 @@ impl CloseReason {
         match self {
             Self::ClientFin => row("client_fin", Client, Relay, "Both sides finished, the client first."),
             Self::BackendFin => row("backend_fin", Backend, Relay, "Both sides finished, the backend first."),
-            Self::ClientReset => {
-                row("client_reset", Client, Relay, "The client reset the connection; so was the backend's.")
-            }
-            Self::BackendReset => {
-                row("backend_reset", Backend, Relay, "The backend reset the connection; so was the client's.")
-            }
+            Self::ClientReset => row(
+                "client_reset",
+                Client,
+                Relay,
+                "The client reset the connection; the backend's connection was reset too.",
+            ),
+            Self::BackendReset => row(
+                "backend_reset",
+                Backend,
+                Relay,
+                "The backend reset the connection; the client's connection was reset too.",
+            ),
             Self::ClientVanished => row(
                 "client_vanished",
                 Client,
                 Relay,
-                "The client no longer answered: neither what was sent to it, for 60 s, nor keepalive probes; or its `user_timeout` passed.",
+                "The client no longer answered: it did not acknowledge bytes for 60 s, or did not answer keepalive \
+                 probes, or its `user_timeout` passed.",
             ),
             Self::BackendVanished => row(
                 "backend_vanished",
                 Backend,
                 Relay,
-                "The backend no longer answered: neither what was sent to it, for 60 s, nor keepalive probes; or its `user_timeout` passed.",
+                "The backend no longer answered: it did not acknowledge bytes for 60 s, or did not answer keepalive \
+                 probes, or its `user_timeout` passed.",
             ),
             Self::ClientStalled => row(
                 "client_stalled",
@@ -50,41 +58,50 @@ impl CloseReason {
                 Relay,
                 "The backend answered, but took no byte for the pool's `stall_timeout`; both sides were reset.",
             ),
-            Self::IdleTimeout => {
-                row("idle_timeout", Pointsman, Relay, "No byte moved either way for the idle timeout.")
-            }
+            Self::IdleTimeout => row(
+                "idle_timeout",
+                Pointsman,
+                Relay,
+                "No byte moved in either direction for the idle timeout.",
+            ),
             Self::HalfClosedTimeout => row(
                 "half_closed_timeout",
                 Pointsman,
                 Relay,
-                "One side had finished, and the other sent nothing for the half-closed timeout.",
+                "One side had finished, and the other sent no byte for the half-closed timeout.",
             ),
             Self::Denied => rejection(
                 "denied",
                 Accept,
-                "The address, or the one in the PROXY header, is in a list or network that `deny` names, or the hello's fingerprint in `deny_ja4`.",
+                "The client's address, or the one in its PROXY header, is in a list or network of `deny`, or the \
+                 fingerprint of its hello is in `deny_ja4`.",
             ),
             Self::NotAllowed => rejection(
                 "not_allowed",
                 Accept,
-                "The address, or the one in the PROXY header, is in nothing that `allow` names.",
+                "The client's address, or the one in its PROXY header, is in no list and no network of `allow`.",
             ),
-            Self::NoData => {
-                row("no_data", Client, Hello, "The client closed or reset without having sent a byte.")
-            }
+            Self::NoData => row(
+                "no_data",
+                Client,
+                Hello,
+                "The client closed or reset the connection before it sent a byte.",
+            ),
             Self::HelloTruncated => row(
                 "hello_truncated",
                 Client,
                 Hello,
-                "The client closed or reset in the middle of its hello.",
+                "The client closed or reset the connection in the middle of its hello.",
             ),
-            Self::FirstByteTimeout => {
-                rejection("first_byte_timeout", Hello, "The client sent nothing for the first-byte timeout.")
-            }
+            Self::FirstByteTimeout => rejection(
+                "first_byte_timeout",
+                Hello,
+                "The client sent no byte within the first-byte timeout.",
+            ),
             Self::HelloTimeout => rejection(
                 "hello_timeout",
                 Hello,
-                "The hello was not whole when the hello timeout, begun at its first byte, ran out.",
+                "The hello was not whole when the hello timeout passed, which begins at its first byte.",
             ),
             Self::NotTls => rejection("not_tls", Hello, "The first bytes are not TLS."),
             Self::HelloMalformed => rejection("hello_malformed", Hello, "The hello breaks the rules of TLS."),
@@ -100,11 +117,13 @@ impl CloseReason {
                 Hello,
                 "No route matches the server name, and the listener rejects that.",
             ),
-            Self::RouteRejected => {
-                rejection("route_rejected", Hello, "A route with `action = \"reject\"` took the connection.")
-            }
+            Self::RouteRejected => rejection(
+                "route_rejected",
+                Hello,
+                "A route with `action = \"reject\"` matched the connection.",
+            ),
             Self::RouteDropped => {
-                rejection("route_dropped", Hello, "A route with `action = \"drop\"` took the connection.")
+                rejection("route_dropped", Hello, "A route with `action = \"drop\"` matched the connection.")
             }
             Self::TlsTooOld => rejection(
                 "tls_too_old",
@@ -114,17 +133,18 @@ impl CloseReason {
             Self::HelloMemory => rejection(
                 "hello_memory",
                 Hello,
-                "The process held as many bytes of unfinished hellos as it may.",
+                "The bytes of unfinished hellos had reached the limit of the process.",
             ),
             Self::PlaintextRefused => rejection(
                 "plaintext_refused",
                 Hello,
-                "The client wants a session without TLS, and the listener rejects that.",
+                "The client requested a session without TLS, and the listener rejects that.",
             ),
             Self::CancelRefused => rejection(
                 "cancel_refused",
                 Hello,
-                "The client wants a query to be cancelled, and the listener has no pool for that, or the pool no backend.",
+                "The client requested the cancel of a query, and the listener has no pool for that, or the pool no \
+                 backend.",
             ),
             Self::UnknownProtocol => rejection(
                 "unknown_protocol",
@@ -134,7 +154,7 @@ impl CloseReason {
             Self::PipelinedBeforeTls => rejection(
                 "pipelined_before_tls",
                 Hello,
-                "The client sent something between its request for TLS and the answer.",
+                "The client sent bytes between its request for TLS and the answer.",
             ),
             Self::OpeningMalformed => rejection(
                 "opening_malformed",
@@ -144,19 +164,17 @@ impl CloseReason {
             Self::OpeningTimeout => rejection(
                 "opening_timeout",
                 Hello,
-                "The client spoke and had not come to TLS when the first-byte timeout ran out, or left a message unfinished for the hello timeout.",
+                "The client sent bytes and had not begun TLS when the first-byte timeout passed, or left a message \
+                 unfinished for the hello timeout.",
             ),
             Self::TooManyCommands => rejection(
                 "too_many_commands",
                 Hello,
-                "The client sent as many commands as it may, and STARTTLS was not among them.",
+                "The client sent the maximum of commands, and STARTTLS was not among them.",
             ),
-            Self::LeftBeforeTls => row(
-                "left_before_tls",
-                Client,
-                Hello,
-                "The client said goodbye or left before it asked for TLS.",
-            ),
+            Self::LeftBeforeTls => {
+                row("left_before_tls", Client, Hello, "The client quit or left before it requested TLS.")
+            }
             Self::ProxyMissing => rejection(
                 "proxy_missing",
                 Hello,
@@ -165,12 +183,12 @@ impl CloseReason {
             Self::ProxyUntrusted => rejection(
                 "proxy_untrusted",
                 Hello,
-                "The listener requires a PROXY header, and the peer is none of its `trusted`.",
+                "The listener requires a PROXY header, and the peer is not in its `trusted`.",
             ),
             Self::ProxyUnexpected => rejection(
                 "proxy_unexpected",
                 Hello,
-                "A PROXY header came from a peer whose header the listener does not believe.",
+                "A PROXY header came from a peer that the listener does not trust.",
             ),
             Self::ProxyMalformed => rejection(
                 "proxy_malformed",
@@ -184,49 +202,50 @@ impl CloseReason {
                 "proxy_truncated",
                 Client,
                 Hello,
-                "The peer closed or reset in the middle of its PROXY header.",
+                "The peer closed or reset the connection in the middle of its PROXY header.",
             ),
             Self::ProxyTimeout => rejection(
                 "proxy_timeout",
                 Hello,
-                "The PROXY header was not whole when the listener's timeout for it ran out.",
+                "The PROXY header was not whole when the listener's timeout for it passed.",
             ),
             Self::ClientGone => row(
                 "client_gone",
                 Client,
                 Dial,
-                "The client left before a backend was connected: it waited for a place or for the connect.",
+                "The client left before a backend was connected, while it waited in the queue or for the connect.",
             ),
             Self::NameNotAllowed => rejection(
                 "name_not_allowed",
                 Dial,
-                "The pool forwards by name, and its `allow` does not have the client's, or the client sent none.",
+                "The pool forwards by name, and the client's server name is not in its `allow`, or the client sent \
+                 none.",
             ),
             Self::NameNotResolved => rejection(
                 "name_not_resolved",
                 Dial,
-                "The pool forwards by name, and the DNS gave no address for the client's in time.",
+                "The pool forwards by name, and the DNS returned no address for the client's server name in time.",
             ),
             Self::AddressRefused => rejection(
                 "address_refused",
                 Dial,
-                "The pool forwards by name, and the client's leads only to addresses that may not be reached.",
+                "The pool forwards by name, and the client's server name has only addresses that are not allowed.",
             ),
             Self::ForwardLoop => rejection(
                 "forward_loop",
                 Dial,
-                "The connection was forwarded by its name already and came in again.",
+                "The connection was forwarded by name already, and came in again.",
             ),
             Self::NoBackend => rejection("no_backend", Dial, "No backend of the pool was available."),
             Self::QueueFull => rejection(
                 "queue_full",
                 Dial,
-                "Every backend had as many connections as it may, and the pool's queue was full or there is none.",
+                "Every backend was at its limit of connections, and the pool's queue was full, or the pool has none.",
             ),
             Self::QueueTimeout => rejection(
                 "queue_timeout",
                 Dial,
-                "Every backend had as many connections as it may, and none became free within the queue's timeout.",
+                "Every backend was at its limit of connections, and none had room within the queue's timeout.",
             ),
             Self::ConnectRefused => row(
                 "connect_refused",
@@ -261,67 +280,67 @@ impl CloseReason {
                 "greeting_timeout",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried was connected and took too long to open TLS.",
+                "No backend could be used; the last one tried was connected and took too long to begin TLS.",
             ),
             Self::GreetingFailed => row(
                 "greeting_failed",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried left or said something unexpected in place of opening TLS.",
+                "No backend could be used; the last one tried left, or sent an unexpected answer instead of \
+                 beginning TLS.",
             ),
             Self::BackendDown => row(
                 "backend_down",
                 Pointsman,
                 Relay,
-                "The backend went down, and its pool closes what is open then (`on_down`).",
+                "The backend went down, and its pool closes open connections then (`on_down`).",
             ),
             Self::ListenerFull => {
-                rejection("listener_full", Accept, "The listener had as many connections as it may.")
+                rejection("listener_full", Accept, "The listener was at its limit of connections.")
             }
             Self::ProcessFull => {
-                rejection("process_full", Accept, "The process had as many connections as it may.")
+                rejection("process_full", Accept, "The process was at its limit of connections.")
             }
             Self::Overloaded => rejection(
                 "overloaded",
                 Accept,
-                "The process was near its limit, and the source had more than twice what others have open.",
+                "The process was near its limit, and the source had more than twice as many open connections as \
+                 others.",
             ),
-            Self::ListenerRate => rejection(
-                "listener_rate",
-                Accept,
-                "New connections of the listener came faster than it allows.",
-            ),
+            Self::ListenerRate => {
+                rejection("listener_rate", Accept, "New connections exceeded the rate limit of the listener.")
+            }
             Self::SourceConnections => rejection(
                 "source_connections",
                 Accept,
-                "The source had as many connections open as the listener allows one.",
+                "The source was at the listener's limit of open connections for one source.",
             ),
             Self::SourceRate => rejection(
                 "source_rate",
                 Accept,
-                "New connections of the source came faster than the listener allows one.",
+                "New connections exceeded the listener's rate limit for one source.",
             ),
             Self::SourceHellos => rejection(
                 "source_hellos",
                 Accept,
-                "The source had as many connections as it may that had not yet said what they want.",
+                "The source was at its limit of connections whose first bytes were not yet read.",
             ),
             Self::SourceTableFull => rejection(
                 "source_table_full",
                 Accept,
                 "The table of sources had no room for the source, and `limits.when_full` refuses.",
             ),
-            Self::RouteFull => rejection("route_full", Hello, "The route had as many connections as it may."),
+            Self::RouteFull => rejection("route_full", Hello, "The route was at its limit of connections."),
             Self::RouteRate => {
-                rejection("route_rate", Hello, "New connections of the route came faster than it allows.")
+                rejection("route_rate", Hello, "New connections exceeded the rate limit of the route.")
             }
             Self::PoolFull => {
-                rejection("pool_full", Dial, "The pool had as many connections as its `limits` allow.")
+                rejection("pool_full", Dial, "The pool was at the limit of connections in its `limits`.")
             }
             Self::PoolRate => rejection(
                 "pool_rate",
                 Dial,
-                "New connections of the pool came faster than its `limits` allow.",
+                "New connections exceeded the rate limit in the pool's `limits`.",
             ),
             Self::DrainDeadline => row(
                 "drain_deadline",
@@ -333,7 +352,7 @@ impl CloseReason {
                 "internal",
                 Pointsman,
                 Relay,
-                "A fault of pointsman itself, in any phase; the log says more.",
+                "A fault of pointsman itself, in any phase; the log has the details.",
             ),
         }
     }

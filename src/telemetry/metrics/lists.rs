@@ -7,19 +7,20 @@ pub(crate) const LIST_ENTRIES: MetricDoc = doc(
     "pointsman_list_entries",
     Gauge,
     &["list", "part"],
-    "Entries of the list, by where they stand: `written` in the configuration, in its `file`, or `added` while the process runs.",
+    "Entries of the list: `written` in the configuration, in its `file`, or `added` while the process runs.",
 );
 pub(crate) const LIST_LOADS: MetricDoc = doc(
     "pointsman_list_loads_total",
     Counter,
     &["list", "result"],
-    "Times the file of the list was read, by how: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only `ok` changes the entries in force.",
+    "Reads of the list's file: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only `ok` \
+     changes the entries in force.",
 );
 pub(crate) const LIST_LAST_LOAD: MetricDoc = doc(
     "pointsman_list_last_load_timestamp_seconds",
     Gauge,
     &["list"],
-    "When the file of the list was last read well, in Unix time; 0 is never.",
+    "Unix time of the last good read of the list's file; 0 is never.",
 );
 pub(crate) const LIST_REFUSALS: MetricDoc = doc(
     "pointsman_list_refusals_total",

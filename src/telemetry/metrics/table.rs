@@ -1,10 +1,10 @@
-//! The metrics as a table for docs/reference/metrics.md.
+//! The metrics as the table of docs/reference/metrics.md.
 
 use std::fmt::Write as _;
 
 use super::families::{METRICS, MetricDoc};
 
-/// Returns the metrics as a Markdown table, one row each, for the documentation.
+/// Returns the metrics as a Markdown table, one row each, for docs/reference/metrics.md.
 pub fn markdown_table() -> String {
     let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
     for MetricDoc { name, kind, labels, meaning } in METRICS {

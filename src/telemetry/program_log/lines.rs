@@ -68,7 +68,7 @@ impl LogLevel {
         }
     }
 
-    /// The level as it is written in the file and as a log filter.
+    /// Returns the level as it is written in the file and in a log filter.
     pub fn word(self) -> &'static str {
         match self {
             Self::Error => "error",

@@ -4,12 +4,8 @@
 use super::MetricKind::{Counter, Gauge, Histogram};
 use super::{MetricDoc, doc};
 
-pub(crate) const POOL_INFO: MetricDoc = doc(
-    "pointsman_pool_info",
-    Gauge,
-    &["pool", "balance"],
-    "Always 1; the label says how the pool chooses among its backends.",
-);
+pub(crate) const POOL_INFO: MetricDoc =
+    doc("pointsman_pool_info", Gauge, &["pool", "balance"], "Always 1; the label has the pool's balancer.");
 /// A check is a connect and perhaps a dialogue, and ends at its timeout (1 s by default). A few bounds are enough to
 /// see that checks come close to the timeout.
 const CHECK_BOUNDS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -67,14 +63,14 @@ pub(crate) const BACKEND_CLOSED: MetricDoc = doc(
     Counter,
     &["pool", "backend", "reason"],
     "Connections that ended at the backend, and attempts to connect that failed there, by the reasons of \
-     pointsman_pool_connections_closed_total. backend_reset is there from the start, each other reason from its first \
-     time on.",
+     pointsman_pool_connections_closed_total. The series of backend_reset exists from the start, that of each other \
+     reason from its first event on.",
 );
 pub(crate) const BACKEND_WAITING: MetricDoc = doc(
     "pointsman_backend_connections_waiting",
     Gauge,
     &["pool", "backend"],
-    "Connections to the backend, open now, to which it has not sent a byte since they were connected.",
+    "Open connections to the backend on which it has not yet sent a byte.",
 );
 pub(crate) const BACKEND_UP: MetricDoc = doc(
     "pointsman_backend_up",
@@ -99,15 +95,15 @@ pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
     "pointsman_backend_state_changes_total",
     Counter,
     &["pool", "backend", "state"],
-    "Times the backend came into a state: up and down of pools with checks or agents, up and ejected with ejection, \
-     and any state that it was in.",
+    "Times that the backend entered a state. Series exist for up and down in pools with checks or agents, for up \
+     and ejected in pools with ejection, and for any state that it was in.",
 );
 pub(crate) const BACKEND_TROUBLES: MetricDoc = doc(
     "pointsman_backend_troubles_total",
     Counter,
     &["pool", "backend", "kind"],
-    "What clients met at the backend: connect (it failed by the backend's fault), early_reset (within 10 s and before \
-     the backend had sent a byte).",
+    "Failures of clients at the backend: connect (it failed by the backend's fault), early_reset (within 10 s and \
+     before the backend had sent a byte).",
 );
 pub(crate) const BACKEND_WEIGHT: MetricDoc =
     doc("pointsman_backend_weight", Gauge, &["pool", "backend"], "The configured weight of the backend.");
@@ -115,8 +111,8 @@ pub(crate) const BACKEND_SHARE: MetricDoc = doc(
     "pointsman_backend_share_ratio",
     Gauge,
     &["pool", "backend"],
-    "How much of its weight counts now: 1, or less while the backend starts slowly or its agent lets it have a part \
-     only; of pools with slow_start or agents.",
+    "Part of the backend's weight that counts now: 1, or less in slow start or by its agent; only of pools with \
+     slow_start or agents.",
 );
 pub(crate) const BACKEND_CONNECTIONS_ACTIVE: MetricDoc = doc(
     "pointsman_backend_connections_active",
@@ -141,26 +137,28 @@ pub(crate) const BACKEND_CHECKS: MetricDoc = doc(
     "pointsman_backend_checks_total",
     Counter,
     &["pool", "backend", "result"],
-    "Health checks of the backend: passed, failed, or not_made (no port or descriptor of ours left, or a Unix socket whose accept queue stayed full); of pools with checks.",
+    "Health checks of the backend: passed, failed, or not_made (this host had no port or descriptor left, or the \
+     accept queue of a Unix socket stayed full); only of pools with checks.",
 );
 pub(crate) const CHECK_FAILURES: MetricDoc = doc(
     "pointsman_check_failures_total",
     Counter,
     &["pool", "fault"],
-    "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
-     tls_alert, certificate (not accepted), dns (the host name of the check has no address), local (no port or descriptor of ours left), other.",
+    "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected \
+     (answer), tls_alert, certificate (not accepted), dns (the host name of the check has no address), local (this \
+     host had no port or descriptor left), other.",
 );
 pub(crate) const BACKEND_AGENT_SHARE: MetricDoc = doc(
     "pointsman_backend_agent_share_ratio",
     Gauge,
     &["pool", "backend"],
-    "Part of its weight that its agent lets the backend have, 0 to 1; only of pools that ask agents.",
+    "Part of its weight that the backend's agent allows, 0 to 1; only of pools with agents.",
 );
 pub(crate) const AGENT_CHECKS: MetricDoc = doc(
     "pointsman_agent_checks_total",
     Counter,
     &["pool", "result"],
-    "Questions to agents: heard, silent (no connection, or no line in time), nonsense (no known word).",
+    "Queries to agents: heard (a known word), silent (no connection, or no line in time), nonsense (no known word).",
 );
 pub(crate) const DISCOVERY_BACKENDS: MetricDoc = doc(
     "pointsman_discovery_backends",
@@ -172,7 +170,8 @@ pub(crate) const DISCOVERY_FAILURES: MetricDoc = doc(
     "pointsman_discovery_failures_total",
     Counter,
     &["pool"],
-    "Times a source or host name of the pool failed, wholly or in part; what it had last found was kept.",
+    "Times that a source or host name of the pool failed, wholly or in part; the backends that it last found were \
+     kept.",
 );
 pub(crate) const DISCOVERY_FAILING: MetricDoc = doc(
     "pointsman_discovery_failing",
@@ -184,20 +183,21 @@ pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
     "pointsman_discovery_last_success_timestamp_seconds",
     Gauge,
     &["pool"],
-    "When the pool's source was last found to be good, changed or not, in Unix time; 0 is never. Of several sources and host names, the one whose last success is the oldest.",
+    "Unix time of the last success of the pool's source, changed or not; 0 is never. Of several sources and host \
+     names, the oldest of their last successes.",
 );
 pub(crate) const FORWARD_LOOKUPS: MetricDoc = doc(
     "pointsman_forward_lookups_total",
     Counter,
     &["pool", "result"],
-    "Names that clients of a pool that forwards asked for: cached (known, or being asked for), resolved, no_name, \
-     no_address, timeout, failed (the resolvers), busy (too many at once).",
+    "Look-ups of names for clients of a forwarding pool: cached (known, or a look-up is under way), resolved, \
+     no_name, no_address, timeout, failed (the resolvers), busy (too many at once).",
 );
 pub(crate) const FORWARD_NAMES: MetricDoc = doc(
     "pointsman_forward_names",
     Gauge,
     &["pool"],
-    "Names that a pool that forwards remembers, those without an address included.",
+    "Names in the cache of a forwarding pool, those without an address included.",
 );
 pub(crate) const HASH_TABLE_INFO: MetricDoc = doc(
     "pointsman_hash_table_info",
@@ -215,5 +215,6 @@ pub(crate) const HASH_OVERFLOWS: MetricDoc = doc(
     "pointsman_hash_overflows_total",
     Counter,
     &["pool"],
-    "Connections that another backend got because that of their key had `max_load`; since the pool last changed.",
+    "Connections that went to another backend because the backend of their key was at `max_load`; since the last \
+     change of the pool.",
 );

@@ -1,4 +1,4 @@
-//! Every metric family with its name, kind, labels and meaning. Registration, `/metrics` and the table in
+//! Every metric family with its name, kind, labels and meaning. Registration, `/metrics` and the table of
 //! docs/reference/metrics.md are made from these.
 
 mod backends;
@@ -94,27 +94,27 @@ pub(crate) const SOURCES: MetricDoc = doc(
     "pointsman_sources",
     Gauge,
     &["state"],
-    "Sources in the table of those with limits: open (with open connections), known (all that are remembered).",
+    "Sources in the table of sources: open (with open connections), known (all).",
 );
 pub(crate) const SOURCE_EVICTIONS: MetricDoc = doc(
     "pointsman_source_evictions_total",
     Counter,
     &[],
-    "Sources without open connections and below their rate that made room for others.",
+    "Sources that were evicted from the table for others: without open connections and below their rate limit.",
 );
 pub(crate) const SOURCES_WITHOUT_ROOM: MetricDoc = doc(
     "pointsman_sources_without_room_total",
     Counter,
     &[],
-    "Connections whose source found no room in the table; they passed uncounted or were refused (limits.when_full).",
+    "Connections for whose source the table had no room; they were served uncounted or refused (limits.when_full).",
 );
 pub(crate) const TARPITTED: MetricDoc =
-    doc("pointsman_tarpitted", Gauge, &[], "Refused clients that are held unread now.");
+    doc("pointsman_tarpitted", Gauge, &[], "Refused connections in the tarpit now.");
 pub(crate) const TARPITS: MetricDoc = doc(
     "pointsman_tarpits_total",
     Counter,
     &["outcome"],
-    "Refused clients that were to be held unread: held, or reset as no more may be held (full).",
+    "Refused connections for the tarpit: held, or reset because the tarpit was full (full).",
 );
 pub(crate) const PIPES_OPEN: MetricDoc =
     doc("pointsman_pipes_open", Gauge, &[], "Kernel pipes open for splicing, in use or pooled.");
@@ -122,8 +122,8 @@ pub(crate) const PIPE_FALLBACKS: MetricDoc = doc(
     "pointsman_pipe_fallbacks_total",
     Counter,
     &["reason"],
-    "Times a relay wanted a pipe and copied instead: limit (descriptors), size (the kernel gave too small a pipe), \
-     einval or eperm (splice refused), other.",
+    "Times that a relay copied instead of splicing: limit (descriptors), size (the kernel granted too small a \
+     pipe), einval or eperm (splice refused), other.",
 );
 pub(crate) const ACCESS_LOG_WRITTEN: MetricDoc =
     doc("pointsman_access_log_written_total", Counter, &[], "Lines of the access log that were written.");
@@ -137,7 +137,7 @@ pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
     "pointsman_access_log_unlogged_refusals_total",
     Counter,
     &["listener"],
-    "Connections that got no line in the access log, as refused_per_second had as many already.",
+    "Connections without a line in the access log, because refused_per_second was reached.",
 );
 pub(crate) const LOG_LINES_DROPPED: MetricDoc = doc(
     "pointsman_log_lines_dropped_total",
@@ -167,20 +167,19 @@ pub(crate) const LAST_RELOAD_SUCCESS: MetricDoc = doc(
     "pointsman_config_last_reload_success",
     Gauge,
     &[],
-    "1 if the last start or reload took its configuration, 0 if it failed.",
+    "1 if the configuration of the last start or reload is in force, 0 if it failed.",
 );
 pub(crate) const LAST_RELOAD_TIMESTAMP: MetricDoc = doc(
     "pointsman_config_last_reload_timestamp_seconds",
     Gauge,
     &[],
-    "When the last start or reload ended, well or not, in Unix time.",
+    "Unix time at which the last start or reload ended, also if it failed.",
 );
 pub(crate) const CONNECTIONS_MOVED: MetricDoc = doc(
     "pointsman_connections_moved_total",
     Counter,
     &["what"],
-    "Connections that another worker took over because theirs had too much to do: accepted (new ones) or stream \
-     (running ones).",
+    "Connections that were moved from a loaded worker to another: accepted (new ones) or stream (running ones).",
 );
 pub(crate) const CHECKS_DELAYED: MetricDoc = doc(
     "pointsman_checks_delayed_total",
@@ -211,7 +210,7 @@ pub(crate) const CONNECTIONS_REJECTED: MetricDoc = doc(
     "pointsman_connections_rejected_total",
     Counter,
     &["listener", "reason"],
-    "Those of the closed connections that were turned away before a backend was asked.",
+    "Closed connections that were refused before a backend was tried, by close reason.",
 );
 pub(crate) const CONNECTION_SECONDS: MetricDoc = doc(
     "pointsman_connection_seconds",
@@ -229,8 +228,8 @@ pub(crate) const CLIENT_OPENINGS: MetricDoc = doc(
     "pointsman_client_openings_total",
     Counter,
     &["listener", "kind"],
-    "How clients began on listeners that know several ways: tls (at once), upgraded (by STARTTLS or SSLRequest), \
-     plaintext and cancel (PostgreSQL), ssh, http, postgres, other, silent.",
+    "First bytes of clients on listeners that accept several kinds: tls (at once), upgraded (by STARTTLS or \
+     SSLRequest), plaintext and cancel (PostgreSQL), ssh, http, postgres, other, silent.",
 );
 pub(crate) const CLIENT_HELLO_SECONDS: MetricDoc = doc(
     "pointsman_client_hello_seconds",
@@ -242,8 +241,8 @@ pub(crate) const PROXY_HEADERS: MetricDoc = doc(
     "pointsman_proxy_headers_total",
     Counter,
     &["listener", "outcome"],
-    "What stood where a PROXY header is read: v1, v2, local (a header without a client's address), missing, untrusted \
-     (the peer is not believed), unexpected (a header of such a peer), malformed, checksum, truncated, timeout.",
+    "Reads of a PROXY header: v1, v2, local (a header without a client's address), missing, untrusted (the peer is \
+     not trusted), unexpected (a header of such a peer), malformed, checksum, truncated, timeout.",
 );
 pub(crate) const PROXY_SHADOWED: MetricDoc = doc(
     "pointsman_proxy_shadowed_total",
@@ -261,7 +260,7 @@ pub(crate) const BYTES_DROPPED: MetricDoc = doc(
     "pointsman_bytes_dropped_total",
     Counter,
     &["listener"],
-    "Bytes read that could not be delivered, as the other side was gone.",
+    "Bytes read that could not be delivered, because the other side was gone.",
 );
 pub(crate) const ACCEPT_PAUSES: MetricDoc = doc(
     "pointsman_accept_pauses_total",
@@ -280,25 +279,25 @@ pub(crate) const ROUTES: MetricDoc = doc(
     "pointsman_routes",
     Gauge,
     &["listener"],
-    "Names and conditions that lead somewhere, those of a file with routes included.",
+    "Names and conditions that lead to a pool or an action, those of a file with routes included.",
 );
 pub(crate) const ROUTE_CONNECTIONS: MetricDoc = doc(
     "pointsman_route_connections_total",
     Counter,
     &["listener", "route"],
-    "Connections that a route with a `name` took, those that it rejects or drops included.",
+    "Connections that matched a route with a `name`, those that it rejects or drops included.",
 );
 pub(crate) const ROUTE_BYTES: MetricDoc = doc(
     "pointsman_route_bytes_total",
     Counter,
     &["listener", "route", "direction"],
-    "Bytes relayed of connections that a route with a `name` took; also of connections still open.",
+    "Bytes relayed of connections that matched a route with a `name`; also of connections still open.",
 );
 pub(crate) const ROUTES_FILE_READS: MetricDoc = doc(
     "pointsman_routes_file_reads_total",
     Counter,
     &["listener", "result"],
-    "Times the listener's file with routes was read: ok or failed; after a failure the routes stay what they were.",
+    "Reads of the listener's file with routes: ok or failed; a failure leaves the routes as they were.",
 );
 
 // The pools.
@@ -313,8 +312,8 @@ pub(crate) const CONNECT_ATTEMPTS: MetricDoc = doc(
     "pointsman_connect_attempts_total",
     Counter,
     &["pool", "outcome"],
-    "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (no port or descriptor of ours left), \
-     aborted (the client left), greeting (connected, but TLS was not opened), other.",
+    "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (this host had no port or \
+     descriptor left), aborted (the client left), greeting (connected, but TLS did not begin), other.",
 );
 pub(crate) const NO_BACKEND: MetricDoc = doc(
     "pointsman_no_backend_total",
@@ -333,19 +332,19 @@ pub(crate) const QUEUE_TIMEOUTS: MetricDoc = doc(
     "pointsman_queue_timeouts_total",
     Counter,
     &["pool"],
-    "Those of the queued connections that waited for the queue's timeout in vain.",
+    "Queued connections for which the queue's timeout passed.",
 );
 pub(crate) const QUEUE_REFUSED: MetricDoc = doc(
     "pointsman_queue_refused_total",
     Counter,
     &["pool"],
-    "Connections that found every backend full and the queue full too, or no queue.",
+    "Connections that found every backend full, and the queue full or absent.",
 );
 pub(crate) const QUEUE_SECONDS: MetricDoc = doc(
     "pointsman_queue_seconds",
     Histogram(QUEUE_BOUNDS),
     &["pool"],
-    "Time that queued connections waited for the place they got.",
+    "Time that queued connections waited until a backend had room.",
 );
 
 // The pools and their backends, rendered at each scrape from the pools' own numbers.
@@ -354,7 +353,7 @@ pub(crate) const QUEUE_LENGTH: MetricDoc = doc(
     "pointsman_queue_length",
     Gauge,
     &["pool"],
-    "Connections that wait now for a place at a backend of the pool.",
+    "Connections that wait now until a backend of the pool has room.",
 );
 pub(crate) const TIER_SHARE: MetricDoc = doc(
     "pointsman_tier_share_ratio",
@@ -373,14 +372,14 @@ pub(crate) const PANIC_PICKS: MetricDoc = doc(
     "pointsman_pool_panic_picks_total",
     Counter,
     &["pool"],
-    "Backends that were picked while the pool's health was disregarded.",
+    "Picks of backends in panic mode, which ignore health.",
 );
 pub(crate) const EJECTIONS: MetricDoc = doc(
     "pointsman_ejections_total",
     Counter,
     &["pool", "outcome"],
-    "Times that enough clients in a row failed at a backend: ejected, or withheld because of max_ejected or as the \
-     last_one available.",
+    "Times that enough clients in a row failed at a backend: ejected, or not ejected because of max_ejected or as \
+     the last_one available.",
 );
 
 // The kernel's figures of the process, under the names that all Prometheus clients use.
@@ -393,7 +392,7 @@ pub(crate) const OPEN_FDS: MetricDoc = doc("process_open_fds", Gauge, &[], "Desc
 pub(crate) const MAX_FDS: MetricDoc =
     doc("process_max_fds", Gauge, &[], "Descriptors that may be open (soft limit).");
 pub(crate) const START_TIME: MetricDoc =
-    doc("process_start_time_seconds", Gauge, &[], "When the process started, in Unix time.");
+    doc("process_start_time_seconds", Gauge, &[], "Unix time at which the process started.");
 pub(crate) const THREADS: MetricDoc = doc("process_threads", Gauge, &[], "Threads of the process.");
 
 /// Every metric, in the order of the table in docs/reference/metrics.md.
