@@ -183,7 +183,7 @@ async fn find(
     }
     match pool.pick(source, name, tried) {
         Ok(lease) => return Ok(lease),
-        Err(Unavailable::Nobody) => return Err(CloseReason::NoBackend),
+        Err(Unavailable::NoneUp) => return Err(CloseReason::NoBackend),
         Err(Unavailable::Full) => {}
     }
     if sniffed.is_gone(WaitStage::Queue) {

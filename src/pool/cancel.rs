@@ -22,7 +22,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// [`Unavailable::Nobody`] if the backend of the session is not known and no backend of several is up.
+    /// [`Unavailable::NoneUp`] if the backend of the session is not known and no backend of several is up.
     pub fn pick_for_cancel(
         &self,
         source: Option<SocketAddr>,
@@ -150,7 +150,7 @@ mod tests {
         let pool = |names| Pool::build(PoolSpec::new("p".into(), drained(names)), None, 0);
         assert!(pool("a").pick(client(1), None, &[]).is_err());
         assert!(pool("a").pick_for_cancel(client(1), None).is_ok());
-        assert_eq!(pool("a b").pick_for_cancel(client(1), None).err(), Some(Unavailable::Nobody));
+        assert_eq!(pool("a b").pick_for_cancel(client(1), None).err(), Some(Unavailable::NoneUp));
     }
 
     /// Any client may send a request, with more bytes after it, and servers reset such a connection.

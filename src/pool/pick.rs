@@ -64,9 +64,9 @@ impl Pool {
         let attempt = move || match pick() {
             Ok(lease) => QueueAttempt::Took(lease),
             Err(Unavailable::Full) => QueueAttempt::Full,
-            Err(Unavailable::Nobody) => QueueAttempt::Gone,
+            Err(Unavailable::NoneUp) => QueueAttempt::Gone,
         };
-        Ok(async move { turn.come(attempt).await.ok_or(Unavailable::Nobody) })
+        Ok(async move { turn.come(attempt).await.ok_or(Unavailable::NoneUp) })
     }
 
     /// Picks among the backends, without regard to the queue.
@@ -101,7 +101,7 @@ impl Pool {
                 return Err(Unavailable::Full);
             }
         }
-        Err(Unavailable::Nobody)
+        Err(Unavailable::NoneUp)
     }
 
     /// Picks a backend of one tier and holds it; `is_full` becomes true if a backend was refused because it is full.
@@ -143,14 +143,14 @@ impl Pool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
     /// No backend is up, has a weight and was not tried.
-    Nobody,
+    NoneUp,
     /// All of those have as many connections as they may.
     Full,
 }
 
 impl Unavailable {
     fn because(is_full: &Cell<bool>) -> Self {
-        if is_full.get() { Self::Full } else { Self::Nobody }
+        if is_full.get() { Self::Full } else { Self::NoneUp }
     }
 }
 

@@ -50,6 +50,7 @@ mod stuck;
 mod support;
 mod tidy;
 mod tidy_docs;
+mod tidy_source;
 mod tiers;
 mod tls;
 mod unix;

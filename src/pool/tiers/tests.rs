@@ -72,7 +72,7 @@ fn client(number: u32) -> Option<SocketAddr> {
 fn picked(pool: &Pool) -> Vec<String> {
     let pick = |number| match pool.pick(client(number), None, &[]) {
         Ok(lease) => lease.backend().name().to_string(),
-        Err(Unavailable::Nobody) => "-".to_owned(),
+        Err(Unavailable::NoneUp) => "-".to_owned(),
         Err(Unavailable::Full) => "full".to_owned(),
     };
     (0..CLIENTS).map(pick).collect()
@@ -137,7 +137,7 @@ fn a_client_that_found_all_primaries_dead_gets_a_backup() {
         assert_eq!(&**lease.backend().name(), expected);
         tried.push(Arc::clone(lease.backend()));
     }
-    assert_eq!(pool.pick(client(1), None, &tried).unwrap_err(), Unavailable::Nobody);
+    assert_eq!(pool.pick(client(1), None, &tried).unwrap_err(), Unavailable::NoneUp);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn who_is_full_is_passed_over() {
     assert_eq!((leases.len(), names.len()), (4, 2), "though all have one key");
     assert_eq!(pool.pick(None, None, &[]).unwrap_err(), Unavailable::Full);
     take_down(&pool, "one two");
-    assert_eq!(pool.pick(None, None, &[]).unwrap_err(), Unavailable::Nobody);
+    assert_eq!(pool.pick(None, None, &[]).unwrap_err(), Unavailable::NoneUp);
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn who_waits_hears_of_every_change() {
     let mut turn = Box::pin(next.wait(None, None, &[]).unwrap());
     assert!(poll(&mut turn).is_pending());
     take_down(&next, "one two");
-    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::Nobody))), "no backend is left");
+    assert!(matches!(poll(&mut turn), Poll::Ready(Err(Unavailable::NoneUp))), "no backend is left");
     drop(leases);
 }
 

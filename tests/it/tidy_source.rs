@@ -1,0 +1,115 @@
+//! Guards over the language of the source: names of types, and the words of comments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+/// The most files in which a type of one name may be.
+const HOMONYMS: usize = 2;
+
+/// Words at the start of a doc comment that make a clause of it, where a noun or a verb should be.
+const CLAUSES: [&str; 7] = ["What", "Whether", "Who", "Whom", "How", "Why", "When"];
+
+/// The number of doc comments that may begin so all the same.
+const CLAUSES_ALLOWED: usize = 49;
+
+/// Words that hide the subject of a sentence.
+const UNWANTED_WORDS: [&str; 6] = ["whom", "whoever", "somebody", "nobody", "anybody", "everybody"];
+
+/// The files of the source by their names, from `src/` on.
+fn sources() -> BTreeMap<String, String> {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut rest = vec![root.join("src")];
+    let mut sources = BTreeMap::new();
+    while let Some(path) = rest.pop() {
+        if path.is_dir() {
+            rest.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+            sources.insert(name, fs::read_to_string(&path).unwrap());
+        }
+    }
+    assert!(sources.len() > 250, "only {} files", sources.len());
+    sources
+}
+
+/// The name of the type that a line of code defines, if it defines one at the outermost level of its file.
+fn defined_type(line: &str) -> Option<&str> {
+    let mut line = line;
+    for visibility in ["pub(crate) ", "pub(super) ", "pub "] {
+        line = line.strip_prefix(visibility).unwrap_or(line);
+    }
+    let rest =
+        ["struct ", "enum ", "trait ", "type ", "union "].iter().find_map(|word| line.strip_prefix(word))?;
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    (end > 0).then(|| &rest[..end])
+}
+
+/// The text of a line that is a comment.
+fn comment(line: &str) -> Option<&str> {
+    line.trim_start().strip_prefix("//")
+}
+
+/// The words of a text.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'')
+}
+
+#[test]
+fn a_type_name_is_in_at_most_two_modules() {
+    let mut files: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (name, text) in sources() {
+        for defined in text.lines().filter_map(defined_type) {
+            files.entry(defined.to_owned()).or_default().insert(name.clone());
+        }
+    }
+    assert!(files.len() > 500, "only {} types seen", files.len());
+    let faults: Vec<_> = files.iter().filter(|(_, files)| files.len() > HOMONYMS).collect();
+    assert!(faults.is_empty(), "qualify these names by a noun of docs/glossary.md: {faults:#?}");
+}
+
+#[test]
+fn doc_comments_begin_with_a_noun_or_a_verb() {
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let Some(doc) = comment(line).and_then(|text| text.strip_prefix(['/', '!'])) else { continue };
+            seen += 1;
+            let first = doc.trim_start().split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            if CLAUSES.contains(&first) {
+                faults.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(seen > 3000, "only {seen} lines seen");
+    assert!(faults.len() <= CLAUSES_ALLOWED, "{} doc comments: {faults:#?}", faults.len());
+}
+
+#[test]
+fn comments_use_plain_words() {
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            let Some(text) = comment(line) else { continue };
+            seen += 1;
+            if words(text)
+                .any(|word| UNWANTED_WORDS.iter().any(|unwanted| word.eq_ignore_ascii_case(unwanted)))
+            {
+                faults.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(seen > 5000, "only {seen} lines seen");
+    assert!(faults.is_empty(), "{} comments use the words {UNWANTED_WORDS:?}: {faults:#?}", faults.len());
+}
+
+#[test]
+fn types_and_comments_are_found() {
+    assert_eq!(defined_type("pub(super) struct Waiter {"), Some("Waiter"));
+    assert_eq!(defined_type("enum FlowStage {"), Some("FlowStage"));
+    assert_eq!(defined_type("pub trait Words: Copy {"), Some("Words"));
+    assert_eq!(defined_type("    type Target = Pipe;"), None);
+    assert_eq!(defined_type("pub fn struct_of() {"), None);
+    assert_eq!(comment("    /// The waiters."), Some("/ The waiters."));
+    assert_eq!(comment("let url = 1;"), None);
+}
