@@ -22,7 +22,7 @@ use crate::config::{self, Config, Faults, Warnings};
 use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
-use crate::telemetry::{ProgramLog, program_log};
+use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin::{AdminArgs, ask, show_status};
 use list::ListCommand;
 use status::Extent;
@@ -42,7 +42,7 @@ const FAULTY: u8 = 2;
 
 /// A layer-4 TCP and TLS-passthrough load balancer: reads the server name, never decrypts.
 #[derive(Parser)]
-#[command(name = "pointsman", version, about, arg_required_else_help = true)]
+#[command(name = "pointsman", version = VERSION_AND_COMMIT, about, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -227,6 +227,7 @@ fn serve(args: &RunArgs) -> ExitCode {
         }
     };
     program_log::log_panics();
+    tracing::info!(version = VERSION, commit = COMMIT, "starting");
     // Threads inherit it, so it comes before the first thread, which is the log's.
     let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
     let prepared = prepared

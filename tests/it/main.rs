@@ -50,4 +50,5 @@ mod tidy;
 mod tiers;
 mod tls;
 mod unix;
+mod version;
 mod workers;
