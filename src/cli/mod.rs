@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::runtime::Builder;
 
 use crate::admin::AdminListener;
@@ -42,7 +43,7 @@ const FAULTY: u8 = 2;
 
 /// A layer-4 TCP and TLS-passthrough load balancer: reads the server name, never decrypts.
 #[derive(Parser)]
-#[command(name = "pointsman", version = VERSION_AND_COMMIT, about, arg_required_else_help = true)]
+#[command(name = "pointsman", version = VERSION_AND_COMMIT, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -88,6 +89,11 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file
     Schema,
+    /// Print a script that completes the commands and options of pointsman in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Args)]
@@ -124,7 +130,20 @@ pub fn run() -> ExitCode {
             Err(code) => code,
         },
         Command::Schema => answer(SCHEMA),
+        Command::Completions { shell } => answer(&completions(shell)),
     }
+}
+
+/// Returns the whole command line, for the manual page and the completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "pointsman", &mut script);
+    String::from_utf8(script).expect("the commands are text")
 }
 
 /// Adds the command that was probably meant to the fault of an unknown one: the library does not know two letters
@@ -134,7 +153,7 @@ fn with_suggestion(mut fault: clap::Error) -> clap::Error {
         Some(ContextValue::String(unknown)) => unknown.clone(),
         _ => return fault,
     };
-    let command = Cli::command();
+    let command = command();
     let names = || command.get_subcommands().map(clap::Command::get_name);
     if fault.get(ContextKind::SuggestedSubcommand).is_none()
         && let Some(meant) = config::did_you_mean(&unknown, names())

@@ -25,6 +25,7 @@ mod life;
 mod limits;
 mod lists;
 mod logs;
+mod manuals;
 mod messages;
 mod metrics;
 mod names;

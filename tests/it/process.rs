@@ -205,7 +205,7 @@ fn help_and_schema_are_printed() {
     check(
         &["--help"],
         0,
-        &["Usage: pointsman", "run", "check", "health", "status", "tproxy-rules", "schema"],
+        &["Usage: pointsman", "run", "check", "health", "status", "tproxy-rules", "schema", "completions"],
         &[],
     );
     check(&["run", "--help"], 0, &["SIGHUP", "--listen", "--backend"], &[]);
