@@ -29,6 +29,7 @@ mod manuals;
 mod messages;
 mod metrics;
 mod names;
+mod packages;
 mod ports;
 mod pressure;
 mod probes;
