@@ -1,6 +1,6 @@
 //! The PROXY protocol, versions 1 and 2: how a proxy tells the next one, or a server, who its client is.
 //!
-//! [`read`] is shown all bytes that have arrived so far and answers in one of three ways: not yet, what
+//! [`read()`] is shown all bytes that have arrived so far and answers in one of three ways: not yet, what
 //! was [`HeaderSearch`], or a [`HeaderFault`]. The answer depends on the bytes alone, never on how they were cut.
 //! [`OutgoingHeader`] writes a header.
 //!
