@@ -3,6 +3,9 @@
 //! The variable `POINTSMAN_COMMIT` comes first: packages are built from sources without a repository. Next come the
 //! repository beside this file and the note that `cargo package` leaves. Without all of them it is `unknown`.
 
+#![allow(clippy::disallowed_methods, reason = "a build may wait for files")]
+#![allow(clippy::print_stdout, reason = "cargo reads it")]
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
