@@ -15,6 +15,9 @@ ARG BUILDER=docker.io/library/rust:1.95-slim
 FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
+# For --version, as the context has no repository: --build-arg COMMIT="$(git rev-parse HEAD)".
+ARG COMMIT=
+ENV POINTSMAN_COMMIT=${COMMIT}
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 RUN cargo build --profile dist --locked --bin pointsman --target "$(uname -m)-unknown-linux-gnu" \
     && cp "target/$(uname -m)-unknown-linux-gnu/dist/pointsman" /pointsman \

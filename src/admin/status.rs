@@ -12,11 +12,14 @@ use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
 use crate::snapshot::{Policy, Protocol, ServedPool, Snapshot};
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
+use crate::telemetry::{COMMIT, VERSION};
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
 struct Status<'a> {
     version: &'static str,
+    /// `unknown` if the build had no repository.
+    commit: &'static str,
     /// RFC 3339, UTC.
     started: String,
     uptime_seconds: u64,
@@ -273,7 +276,8 @@ pub(super) fn json(view: &View) -> String {
     let now = Instant::now();
     let config = view.config();
     let status = Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
+        commit: COMMIT,
         started: time(view.started),
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use tokio::runtime::Builder;
 
 use crate::admin::AdminListener;
@@ -23,7 +24,7 @@ use crate::config::{self, Config, Faults, Warnings};
 use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
-use crate::telemetry::{ProgramLog, program_log};
+use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
@@ -43,7 +44,7 @@ const FAULTY: u8 = 2;
 
 /// A layer-4 TCP and TLS-passthrough load balancer: reads the server name, never decrypts.
 #[derive(Parser)]
-#[command(name = "pointsman", version, about, arg_required_else_help = true)]
+#[command(name = "pointsman", version = VERSION_AND_COMMIT, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -89,6 +90,11 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file
     Schema,
+    /// Print a script that completes the commands and options of pointsman in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 #[derive(Args)]
@@ -125,7 +131,21 @@ pub fn run() -> ExitCode {
             Err(code) => code,
         },
         Command::Schema => answer(SCHEMA),
+        Command::Completions { shell } => answer(&completions(shell)),
     }
+}
+
+/// Returns the whole command line, for the manual page and the completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Returns the completions for a shell.
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "pointsman", &mut script);
+    String::from_utf8(script).expect("the commands are text")
 }
 
 /// Returns the table that `pointsman status` prints for a page of `/api/v1/status`, or `None` if the page is no status.
@@ -139,7 +159,7 @@ fn with_suggestion(mut fault: clap::Error) -> clap::Error {
         Some(ContextValue::String(unknown)) => unknown.clone(),
         _ => return fault,
     };
-    let command = Cli::command();
+    let command = command();
     let names = || command.get_subcommands().map(clap::Command::get_name);
     if fault.get(ContextKind::SuggestedSubcommand).is_none()
         && let Some(meant) = config::did_you_mean(&unknown, names())
@@ -232,6 +252,7 @@ fn serve(args: &RunArgs) -> ExitCode {
         }
     };
     program_log::log_panics();
+    tracing::info!(version = VERSION, commit = COMMIT, "starting");
     // Threads inherit the confinement, so it comes before the first thread, which is the log's.
     let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
     let prepared = prepared

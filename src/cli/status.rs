@@ -39,8 +39,9 @@ fn head(status: &Value, out: &mut String) {
     let connections = &status["connections"];
     _ = writeln!(
         out,
-        "pointsman {}: {} for {}, {} workers, {} of {} connections",
+        "pointsman {}{}: {} for {}, {} workers, {} of {} connections",
         text(&status["version"]),
+        status["commit"].as_str().map_or_else(String::new, |_| format!(" ({})", text(&status["commit"]))),
         text(&status["life"]),
         duration(status["uptime_seconds"].as_u64().unwrap_or(0)),
         text(&status["workers"]),
@@ -305,7 +306,7 @@ mod tests {
 
     fn page(problems: &Value, backends: &[Value]) -> String {
         serde_json::json!({
-            "version": "1.2.3", "life": "serving", "uptime_seconds": 93_784, "workers": 2,
+            "version": "1.2.3", "commit": "3f2a91c", "life": "serving", "uptime_seconds": 93_784, "workers": 2,
             "connections": { "open": 7, "limit": 100 },
             "config": {
                 "file": "/etc/pointsman/config.toml", "loaded": "2026-01-02T03:04:05.678Z",
@@ -325,7 +326,7 @@ mod tests {
         let problem = serde_json::json!([{ "kind": "reload", "name": "", "text": "it failed:\nline" }]);
         let backends = [backend("b1", "up"), backend("b2", "down"), backend("b3", "maintenance")];
         let expected = "\
-pointsman 1.2.3: serving for 1d 2h, 2 workers, 7 of 100 connections
+pointsman 1.2.3 (3f2a91c): serving for 1d 2h, 2 workers, 7 of 100 connections
 configuration: /etc/pointsman/config.toml, in force since 2026-01-02 03:04:05
 last reload: failed at 2026-01-02 03:04:06: the reasons are below
 

@@ -12,6 +12,7 @@ mod phase;
 pub mod program_log;
 pub mod record;
 mod saturation;
+mod version;
 
 pub use access_log::{
     AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog,
@@ -28,6 +29,7 @@ pub use phase::{EndedBy, Phase};
 pub use program_log::{LogControl, LogFormat, LogLevel, LogSpec, ProgramLog};
 pub use record::{AccessRecord, ClientAddr};
 pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
+pub use version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 
 /// Handles of single series, which the counting code keeps: a look-up by name costs a hundred times an increment.
 pub use ::metrics::{Counter, Gauge, Histogram};

@@ -11,6 +11,7 @@ use pointsman::balance::Algorithm;
 use pointsman::config::{AdminSpec, Config};
 use pointsman::pool::{BackendState, HealthSpec};
 use pointsman::relay::EngineChoice;
+use pointsman::telemetry::COMMIT;
 use pointsman::telemetry::metrics::METRICS;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -156,6 +157,7 @@ fn status_tells_what_is_there() {
     assert_eq!(digest.as_str().unwrap().len(), 16, "{digest}");
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "started": null,
         "uptime_seconds": null,
         "life": "serving",

@@ -135,7 +135,10 @@ fn a_request_to_end_is_obeyed_in_the_wait_for_the_dns() {
 fn the_unit_checks_the_file_before_a_reload() {
     let unit = include_str!("../../dist/pointsman.service");
     let lines: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
-    assert_eq!(lines, ["/usr/bin/pointsman check /etc/pointsman/config.toml", "/bin/kill -HUP $MAINPID"]);
+    assert_eq!(
+        lines,
+        ["/usr/bin/pointsman check /etc/pointsman/config.toml", "/bin/sh -c 'kill -HUP $MAINPID'"]
+    );
     let (general, service) = unit.split_once("[Service]").unwrap();
     assert!(general.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=always\n"));
 }

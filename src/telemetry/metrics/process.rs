@@ -6,6 +6,7 @@ use metrics::{Counter, Gauge, Histogram};
 
 use super::admin::{ADMIN_REFUSED, AdminRefusal};
 use super::{MetricRegistry, families};
+use crate::telemetry::{COMMIT, VERSION};
 
 /// The reason for which a relay copied instead of splicing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,7 +114,7 @@ pub struct ProcessMetrics {
 
 impl ProcessMetrics {
     pub(super) fn new(registry: &MetricRegistry) -> Self {
-        registry.gauge(&families::BUILD_INFO, &[("version", env!("CARGO_PKG_VERSION"))]).set(1.0);
+        registry.gauge(&families::BUILD_INFO, &[("version", VERSION), ("commit", COMMIT)]).set(1.0);
         let fallback =
             |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);
         let refusal = |reason: AdminRefusal| registry.counter(&ADMIN_REFUSED, &[("reason", reason.word())]);

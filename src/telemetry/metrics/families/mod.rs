@@ -78,8 +78,12 @@ pub(super) const fn doc(
 
 // The process.
 
-pub(crate) const BUILD_INFO: MetricDoc =
-    doc("pointsman_build_info", Gauge, &["version"], "Always 1; the label says which version runs.");
+pub(crate) const BUILD_INFO: MetricDoc = doc(
+    "pointsman_build_info",
+    Gauge,
+    &["version", "commit"],
+    "Always 1; the labels name the version that runs and the commit it was built from.",
+);
 pub(crate) const WORKERS: MetricDoc =
     doc("pointsman_workers", Gauge, &[], "Threads that accept and serve connections.");
 pub(crate) const CONNECTIONS_LIMIT: MetricDoc =
