@@ -139,8 +139,10 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
 
     drop(listener);
     let change = next_change(&pool, &name, &mut received).await;
-    let reason = ChangeReason::ChecksFailed(CheckFault::Refused);
-    assert_eq!(change, StateChange { from: BackendState::Up, to: BackendState::Down, reason });
+    assert_eq!((change.from, change.to), (BackendState::Up, BackendState::Down));
+    // The check that is under way when the listener closes may get a reset; all later ones are refused.
+    let reasons = [CheckFault::Refused, CheckFault::Closed].map(ChangeReason::ChecksFailed);
+    assert!(reasons.contains(&change.reason), "{:?}", change.reason);
     let backend = pool.backend(&name).unwrap();
     assert!(!backend.is_available() && backend.checks_failed() > 0);
 
