@@ -50,9 +50,9 @@ tables! {
 
     /// Limits of each source of a listener.
     "the limits of a source" struct PerSource {
-        /// What a source is: "address" (default), a network of `limits.source_prefix`; "private-link", the private
-        /// link (AWS, Azure, Google Cloud) in the PROXY header of the connection, or the network if the header has
-        /// none.
+        /// The kind of source that is counted: "address" (default), a network of `limits.source_prefix`;
+        /// "private-link", the private link (AWS, Azure, Google Cloud) in the PROXY header of the connection, or the
+        /// network if the header has none.
         by: Keyword<SourceBy>,
         /// Open connections. Default: no limit.
         connections: Number<1, MOST_OF_A_SOURCE>,

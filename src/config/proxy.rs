@@ -49,8 +49,8 @@ tables! {
         /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, kinds from 0xE0 to 0xF7.
         /// Default: none.
         tlvs: NamedTables<Text>,
-        /// v2 only: the TLVs of the header that came with the connection that are passed on: true for all, or an
-        /// array of "alpn", "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
+        /// v2 only: the TLVs to pass on from the header that came with the connection: true for all, or an array of
+        /// "alpn", "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
         pass: PassWords,
     }
 }

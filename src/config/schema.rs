@@ -208,8 +208,9 @@ fn every_key_of_the_schema_is_described() {
         let description = schema["description"].as_str().unwrap_or_default();
         assert!(description.ends_with('.'), "{path}: {description:?}");
         let is_value = schema["properties"].is_null() && schema["additionalProperties"].is_null();
-        let is_told = ["Default", "(default)", "Required", "Needed"].iter().any(|word| description.contains(word));
-        assert!(!is_value || is_told, "{path} says no default: {description:?}");
+        let names_default =
+            ["Default", "(default)", "Required", "Needed"].iter().any(|word| description.contains(word));
+        assert!(!is_value || names_default, "{path} says no default: {description:?}");
         seen += 1;
     });
     assert!(seen > 40, "only {seen} keys");
