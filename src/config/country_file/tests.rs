@@ -245,7 +245,7 @@ proptest! {
         let reader = Reader::from_source(&bytes[..]).unwrap();
         let answer = |address: IpAddr| {
             let found = reader.lookup(address).unwrap();
-            found.decode_path::<&str>(PLACES[1]).unwrap().map(str::to_owned)
+            found.decode_path::<&str>(COUNTRY_PATHS[1]).unwrap().map(str::to_owned)
         };
         let v4 = (0..=u16::MAX).step_by(97).map(|bits| IpAddr::from(Ipv4Addr::from_bits(u32::from(bits) << 16)));
         let v6 = (0..=u16::MAX).step_by(97).map(|bits| {
