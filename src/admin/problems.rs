@@ -103,7 +103,7 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         let (since, open) = (backend.since().elapsed().as_secs(), backend.active());
         let reason = backend.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
         let heard = backend.check_failure().and_then(|failure| failure.heard);
-        let heard = heard.map(|words| format!(", it said \"{words}\"")).unwrap_or_default();
+        let heard = heard.map(|words| format!(": \"{words}\"")).unwrap_or_default();
         add("backend", &name, format!("{state} for {since} s, {open} connections open{reason}{heard}"));
     }
 }

@@ -299,6 +299,14 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
 
 /// Only pools that discover have these series, so that an alert on a source's age means something.
 fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
+    let mut found = exposition.family(&families::DISCOVERY_BACKENDS);
+    for (pool, served) in &snapshot.pools {
+        let spec = served.pool.spec();
+        if !served.discovery.is_empty() && !spec.discover.is_empty() {
+            let is_found = |spec: &&BackendSpec| spec.origin != NameOrigin::Configuration;
+            found.sample(&[("pool", pool)], spec.backends.iter().filter(is_found).count() as f64);
+        }
+    }
     let mut each = |metric: &'static MetricDoc, value: fn(&ServedPool) -> f64| {
         let mut family = exposition.family(metric);
         for (pool, served) in &snapshot.pools {
@@ -307,10 +315,6 @@ fn discoveries(snapshot: &Snapshot, exposition: &mut Exposition) {
             }
         }
     };
-    each(&families::DISCOVERY_BACKENDS, |served| {
-        let found = |spec: &&BackendSpec| spec.origin != NameOrigin::Configuration;
-        served.pool.spec().backends.iter().filter(found).count() as f64
-    });
     each(&families::DISCOVERY_FAILURES, |served| {
         served.discovery.iter().map(|source| source.failures()).sum::<u64>() as f64
     });

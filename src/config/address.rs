@@ -116,18 +116,19 @@ pub(super) enum BackendAddress {
     Host(HostName),
 }
 
-/// A host name with a port.
+/// A host name, with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostName {
     /// The name as written; with a final dot it is complete.
     pub(super) name: String,
-    /// From 1 on.
-    pub(super) port: u16,
+    /// The port, from 1 on, if it is written.
+    pub(super) port: Option<u16>,
 }
 
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.name, self.port)
+        f.write_str(&self.name)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 
@@ -143,7 +144,7 @@ impl Read for BackendAddress {
             }
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
             Err(_) => match without_port(text) {
-                // Whether that is enough is known once the listeners are.
+                // The need for a port is checked with the listeners, for host names too.
                 Some(ip) => {
                     let address = SocketAddr::new(ip.to_canonical(), 0).into();
                     let checked = destination::check_host(&address).map_err(|fault| fault.to_string());
@@ -248,8 +249,8 @@ fn without_port(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// A host name with a port, or a hint for any other text that stands for a backend.
-fn host_name(text: &str) -> Result<HostName, String> {
+/// Reads a host name, or returns a hint for any other text in the place of a host.
+pub(super) fn host_name(text: &str) -> Result<HostName, String> {
     // A name whose last label is a number is a misspelt address.
     let is_host = |name: &str| {
         let last = name.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
@@ -257,10 +258,10 @@ fn host_name(text: &str) -> Result<HostName, String> {
     };
     match text.rsplit_once(':') {
         Some((name, written)) if is_host(name) => match port(written) {
-            Some(port @ 1..) => Ok(HostName { name: name.to_owned(), port }),
+            Some(port @ 1..) => Ok(HostName { name: name.to_owned(), port: Some(port) }),
             _ => Err(format!("{written:?} is not a port from 1 to 65535")),
         },
-        None if is_host(text) => Err(format!("the port is missing, as in \"{text}:443\"")),
+        None if is_host(text) => Ok(HostName { name: text.to_owned(), port: None }),
         _ => Err(hint(text)),
     }
 }

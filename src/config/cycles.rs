@@ -36,6 +36,7 @@ struct CycleStep {
 impl fmt::Display for Cycle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for CycleStep { listener, pool, backend } in &self.steps {
+            let backend = backend.known_part();
             write!(f, "listener `{listener}` -> pool `{pool}` -> {backend} -> ")?;
         }
         write!(f, "listener `{}`", self.steps.first().map_or("", |step| &step.listener))

@@ -388,9 +388,10 @@ tables! {
         /// first, which grows evenly; "100ms" to "1h", or "off" (default): it gets its whole share at once.
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", "db1.internal:5432", or tables with name and weight. Each
-        /// address of a host name is a backend. Needed, unless they are discovered or the pool forwards.
+        /// address of a host name is a backend. Without a port, "10.0.0.1" or "db1", they get that of the listener's
+        /// range which the client reached. Needed, unless they are discovered or the pool forwards.
         backends: ArrayOf<BackendWords>,
-        /// How the host names in `backends` are resolved.
+        /// The resolution of the host names in `backends`, `health` and `agent`.
         resolve: Resolve,
         /// The zones that come after the zone of the node, in order of preference. Default: the `zones` of the node.
         zones: ArrayOf<Name>,
@@ -525,8 +526,9 @@ tables! {
         /// The most that is added at random to the time between two queries, in percent of this time; 0 to 100.
         /// Default 10.
         jitter: Number<0, 100>,
-        /// How long an address that an answer leaves out stays a backend, for servers that answer with a changing part of
-        /// the addresses; "0s" (off) to "7days". Default "30s".
+        /// The time for which an address stays a backend after an answer left it out, because some servers answer
+        /// with a changing part of the addresses; "0s" (off) to "7days". Checks and agents use the last answer only.
+        /// Default "30s".
         hold: Time<0, { 7 * DAY }>,
         /// The time that connections to an address get before they are closed, once the name no longer has the
         /// address; "0s" to "7days". Default: `shutdown.drain`.
@@ -590,8 +592,8 @@ tables! {
 
     /// The target of the checks or the agent of one backend, where it differs from the pool's.
     "a target" struct Target {
-        /// An address with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
-        /// Default: the pool's.
+        /// An address or a host name, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
+        /// `"unix:/run/check.sock"`. Default: the pool's.
         address: TargetAddress,
         /// The port. Default: the pool's.
         port: Number<1, 65535>,
@@ -604,8 +606,8 @@ tables! {
         /// "postgres", "mysql", "redis", "smtp", "mqtt", "ssh": the first messages of that protocol. "send-expect":
         /// your own `steps`. "off": no checks, backends count as up.
         check: Keyword<Check>,
-        /// check = "tls", and with `tls = true`: the server name to ask for. Default: the name in `host`; where that is
-        /// none, no name is sent.
+        /// check = "tls", and with `tls = true`: the server name that the check sends. Default: with `tls = true` the
+        /// name in `host`, else the name in `address`; if there is no name, none is sent.
         server_name: TlsName,
         /// http, redis, smtp, mqtt and send-expect only: true if the check uses TLS. Certificates are verified only
         /// with `ca_file`. Default false.
@@ -613,9 +615,10 @@ tables! {
         /// With `tls = true`: the protocols that the check offers by ALPN, such as "http/1.1". Default: ALPN is not
         /// used.
         alpn: OneOrMany<ProtocolName>,
-        /// With `tls = true`: a file with certificates in PEM, relative to this file's directory. The server's
-        /// certificate must come from one of them and have `server_name`, or without that the address that is checked.
-        /// Read at the start and at each reload. Default: certificates are not judged.
+        /// With `tls = true`: a file with certificates in PEM, relative to the directory of the configuration file.
+        /// The server's certificate must be issued by one of them, or be one of them, and must have `server_name`, or
+        /// without a name the checked address. The file is read at the start and at each reload. Default:
+        /// certificates are not verified.
         ca_file: FilePath,
         /// http only: the method, in capital letters. Default "GET".
         method: HttpMethod,
@@ -631,15 +634,16 @@ tables! {
         body_regex: AnswerPattern,
         /// http only: the path of the request. Default "/".
         path: HttpPath,
-        /// http only: the Host header. Default: the address that is checked.
+        /// http only: the Host header. Default: the address or host name that is checked.
         host: HttpHost,
         /// postgres, mysql only: the user that logs in, without a password. Default: none, the first answer of the
         /// server is enough.
         user: User,
         /// send-expect only: 1 to 32 steps, each with bytes to send or to expect, in this order. Required there.
         steps: ArrayOf<Step>,
-        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"unix:/run/check.sock"`.
-        /// Default: each backend's own address.
+        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
+        /// `"unix:/run/check.sock"`. A host name is followed as those in `backends`; of its addresses the first that
+        /// accepts is checked. Default: each backend's own address.
         address: TargetAddress,
         /// The port to check. Default: the port in `address`, else each backend's own port.
         port: Number<1, 65535>,
@@ -701,7 +705,7 @@ tables! {
     "an agent" struct Agent {
         /// The agents' port. Required here, in `address` or at each backend; there is no default.
         port: Number<1, 65535>,
-        /// Where the agents are, with or without port. Default: each backend's own address.
+        /// Where the agents are, an address or a host name, with or without port. Default: each backend's own address.
         address: TargetAddress,
         /// The time between the starts of two queries to one agent; "10ms" to "1day". Default "2s".
         interval: Time<10, DAY>,

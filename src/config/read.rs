@@ -315,7 +315,8 @@ pub(super) fn wrong_type(value: &Value<'_>, path: Path<'_>, expected: &str, foun
     found.add(type_fault(value, path, expected));
 }
 
-fn type_fault(value: &Value<'_>, path: Path<'_>, expected: &str) -> Diagnostic {
+/// Returns that fault.
+pub(super) fn type_fault(value: &Value<'_>, path: Path<'_>, expected: &str) -> Diagnostic {
     let message = format!("`{path}` takes {expected}, not {}", kind(value.get_ref()));
     let fault = Diagnostic::new(Code::WrongType, path, message);
     fault.label(value.span().into(), format!("expected {expected}"))

@@ -112,7 +112,7 @@ described! {
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+(-[0-9]+)?)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
-    impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+)$" });
+    impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+|[A-Za-z0-9_.-]+(:[0-9]+)?)$" });
     impl [] Text = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 4096 });
     impl [] Hex = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f ]+$" });
     impl [] CheckHeaderWord = |_made| json_schema!({ "enum": ["local", "proxy", true, false] });
@@ -130,7 +130,7 @@ described! {
     impl [] TlsName = |_made| json_schema!({ "type": "string", "minLength": 1 });
     impl [] User = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 63 });
     impl [] BackendAddress = |_made| json_schema!({
-        "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+|[0-9.]+|[0-9a-fA-F:.]+|\[[0-9a-fA-F:.]+\])$"
+        "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+|[0-9a-fA-F:.]+|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)$"
     });
 }
 

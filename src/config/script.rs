@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::address::{HostName, host_name};
 use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::Findings;
@@ -153,7 +154,7 @@ impl Read for User {
     }
 }
 
-/// Where checks or an agent are: an IP address, one with a port, or a Unix socket.
+/// Where checks or an agent are: an IP address or a host name, with or without a port, or a Unix socket.
 #[derive(Clone, Debug)]
 pub(super) struct TargetAddress(pub(super) CheckTarget);
 
@@ -166,7 +167,7 @@ impl Read for TargetAddress {
                 found.add(
                     Diagnostic::new(Code::BadAddress, path, message)
                         .label(value.span().into(), hint)
-                        .help("such as \"10.0.0.9\", \"10.0.0.9:8080\", \"[2001:db8::9]:8080\", \"unix:/run/check.sock\""),
+                        .help("such as \"10.0.0.9\", \"10.0.0.9:8080\", \"[2001:db8::9]:8080\", \"db1.internal:8080\", \"unix:/run/check.sock\""),
                 );
             })
             .map(Self)
@@ -176,7 +177,7 @@ impl Read for TargetAddress {
 
 /// Reads an address of checks or agents, or returns the text of its fault.
 fn target(text: &str) -> Result<CheckTarget, String> {
-    const FORM: &str = "an IP address, one with a port, or a Unix socket";
+    const FORM: &str = "an IP address or a host name, alone or with a port from 1 to 65535, or a Unix socket";
     if let Ok(Address::Unix(path)) = text.parse() {
         return Ok(CheckTarget { host: Some(TargetHost::Unix(path)), port: None });
     }
@@ -186,7 +187,11 @@ fn target(text: &str) -> Result<CheckTarget, String> {
             (address, port)
         }
         (_, Ok(ip)) => (SocketAddr::new(ip, 0).into(), None),
-        _ => return Err(FORM.to_owned()),
+        _ if text.starts_with("unix:") => return Err(FORM.to_owned()),
+        _ => {
+            let HostName { name, port } = host_name(text).map_err(|_| FORM.to_owned())?;
+            return Ok(CheckTarget { host: Some(TargetHost::Name(name.into())), port });
+        }
     };
     if port == Some(0) {
         return Err(FORM.to_owned());

@@ -9,7 +9,7 @@ use super::code::Code;
 use super::fault::Diagnostic;
 use super::findings::{Findings, did_you_mean};
 use super::foreign;
-use super::read::{Path, Read, Value, wrong_type};
+use super::read::{Path, Read, Value, type_fault, wrong_type};
 use crate::route::pattern::NamePattern;
 use crate::sys::Address;
 use crate::telemetry::AccessLogTarget;
@@ -338,6 +338,15 @@ pub(super) struct DnsName(pub(super) String);
 
 impl Read for DnsName {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        if let DeValue::Array(_) = value.get_ref()
+            && path.last_key() == "dns"
+        {
+            found.add(type_fault(value, path, "one DNS name").help(
+                "each name is a source of its own, with all its keys: \
+                 discover = [{ dns = \"a.internal\", port = 443 }, { dns = \"b.internal\", port = 443 }]",
+            ));
+            return None;
+        }
         let text = string(value, path, "a DNS name", found)?;
         let hint = if text.parse::<std::net::IpAddr>().is_ok() || text.parse::<Address>().is_ok() {
             "an address, not a name: write it in `backends`"

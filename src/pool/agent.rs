@@ -7,15 +7,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::pool_spec::{AgentSpec, CheckTargets};
-use super::probe::{CheckLimit, Shared, Watch, Watches, connect};
-use super::{AgentWord, Backend, Pool};
+use super::probe::{CheckEndpoint, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
+use super::{AgentWord, Backend, CheckNames, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
@@ -37,6 +36,9 @@ pub enum AgentFault {
     /// It could not be connected, or broke off.
     #[error("{0}")]
     Broken(Arc<io::Error>),
+    /// The host name where it is has no address.
+    #[error("{0}")]
+    NoAddress(#[source] Arc<ConnectFault>),
     /// It closed before its line ended.
     #[error("closed before its line ended")]
     Closed,
@@ -54,7 +56,9 @@ impl AgentReport {
         match self.heard {
             Ok(_) => AgentAnswer::Heard,
             Err(AgentFault::Nonsense(_)) => AgentAnswer::Nonsense,
-            Err(AgentFault::Broken(_) | AgentFault::Closed | AgentFault::Timeout) => AgentAnswer::Silent,
+            Err(
+                AgentFault::Broken(_) | AgentFault::NoAddress(_) | AgentFault::Closed | AgentFault::Timeout,
+            ) => AgentAnswer::Silent,
         }
     }
 }
@@ -139,15 +143,16 @@ impl Agents {
     pub fn follow(
         &mut self,
         pool: &Pool,
+        names: &CheckNames,
         reports: &mpsc::Sender<AgentReport>,
         limit: &Arc<CheckLimit>,
         randomness: u64,
     ) {
-        let shared = Shared { limit, reports, randomness };
-        let address = |spec: &AgentSpec, targets: &CheckTargets, backend: &Address| {
-            spec.target.address(&targets.agent, backend)
+        let shared = Shared { names, limit, reports, randomness };
+        let endpoint = |spec: &AgentSpec, targets: &CheckTargets, backend: &Address| {
+            spec.target.endpoint(&targets.agent, backend)
         };
-        self.0.follow(pool, pool.spec().agent.as_ref(), &shared, address, run);
+        self.0.follow(pool, pool.spec().agent.as_ref(), &shared, endpoint, run);
     }
 }
 
@@ -157,12 +162,12 @@ impl Agents {
 ///
 /// May be dropped at any moment: a question under way is given up and not reported.
 async fn run(watch: Watch<AgentSpec, AgentReport>) {
-    let Watch { backend, address, spec, limit, reports, mut schedule } = watch;
+    let Watch { backend, asked, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
     loop {
         let place = limit.enter().await;
         let started = Instant::now();
-        let heard = bounded_ask(&address, &spec).await;
+        let heard = bounded_ask(&asked, &spec).await;
         drop(place);
         let report = AgentReport { pool: Arc::clone(backend.pool()), backend: Arc::clone(&backend), heard };
         if reports.send(report).await.is_err() {
@@ -173,14 +178,21 @@ async fn run(watch: Watch<AgentSpec, AgentReport>) {
 }
 
 /// Asks once, within the time for it.
-async fn bounded_ask(address: &Address, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
-    let longest: Duration = spec.timeout;
-    timeout(longest, ask(address, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
+async fn bounded_ask(asked: &CheckEndpoint, spec: &AgentSpec) -> Result<Vec<AgentDirective>, AgentFault> {
+    let until = Instant::now() + spec.timeout;
+    timeout_at(until, ask(asked, until, spec.send.as_deref())).await.unwrap_or(Err(AgentFault::Timeout))
 }
 
 /// Connects, says what is to be said, and reads one line.
-async fn ask(address: &Address, send: Option<&[u8]>) -> Result<Vec<AgentDirective>, AgentFault> {
-    let mut stream = connect(address).await.map_err(broken)?;
+async fn ask(
+    asked: &CheckEndpoint,
+    until: Instant,
+    send: Option<&[u8]>,
+) -> Result<Vec<AgentDirective>, AgentFault> {
+    let mut stream = connect(asked, until).await.map_err(|fault| match fault {
+        ConnectFault::Connect(error) => broken(error),
+        ConnectFault::NoAddress { .. } => AgentFault::NoAddress(Arc::new(fault)),
+    })?;
     if let Some(words) = send {
         stream.write_all(words).await.map_err(broken)?;
     }
@@ -204,6 +216,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, SocketAddr, TcpListener};
     use std::thread;
+    use std::time::Duration;
 
     use super::*;
     use crate::pool::pool_spec::CheckTarget;

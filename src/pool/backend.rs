@@ -4,7 +4,8 @@
 //! connections still hold, by the leases of its connections, by its check, by admin and the metrics.
 //! It ends with the last of them.
 //!
-//! Its identity is the pair (pool name, backend name). A reload that changes only the weight makes a
+//! Its identity is the pair (pool name, backend name); a discovered backend whose name changes while its address stays
+//! goes on as the same. A reload that changes only the weight makes a
 //! new `Backend` that goes on with the same counts and the same health. With another *address* the
 //! name stands for another server: nothing that is known of the old one holds, so the new one starts
 //! with nothing known and zero counts, and connections to the old address keep counting on the old
@@ -76,6 +77,12 @@ impl Backend {
             old.traffic.go_on(&self.traffic);
             return Arc::clone(old);
         }
+        self.health_copy = Arc::clone(&old.health_copy);
+        self.succeed_in_counts(old)
+    }
+
+    /// This backend, going on with the health and the counts of an `old` self at the same address that had another name.
+    pub(super) fn succeed_by_address(mut self, old: &Arc<Backend>) -> Arc<Self> {
         self.health_copy = Arc::clone(&old.health_copy);
         self.succeed_in_counts(old)
     }

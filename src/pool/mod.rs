@@ -25,7 +25,7 @@ mod queue;
 mod slow_start;
 mod tiers;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
@@ -34,6 +34,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
 use crate::reclaim;
+use crate::sys::Address;
 use cancel::SessionTable;
 use queue::Queue;
 use tiers::{Tier, Tiers};
@@ -44,7 +45,7 @@ pub use backend::Backend;
 pub use cancel::SessionGuard;
 pub use changes::{EjectionRefusal, FailureReport};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
-pub use discover::{Discoveries, Discovery, DiscoveryReport};
+pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport};
 pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
 pub use health::{
@@ -60,7 +61,7 @@ pub use pool_spec::{
 };
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, TlsClient, read_certificates};
-pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks};
+pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks, ConnectFault};
 pub use tiers::TierView;
 
 /// A living pool. Shared by the snapshot's listeners; it ends with the last snapshot that names it,
@@ -94,9 +95,9 @@ impl Drop for Pool {
 
 impl Pool {
     /// Builds the pool of `pool_spec`, taking over what is unchanged from its `previous` self: backends by
-    /// name and address with health and counts, the balancer if nothing it was built from changed. A
-    /// `previous` pool of another name is passed over. What is new in the spec about the backends taken over
-    /// comes into force with [`Pool::settle`].
+    /// name and address with health and counts, discovered ones that are renamed by their address, the balancer
+    /// if nothing it was built from changed. A `previous` pool of another name is passed over. What is new in the
+    /// spec about the backends taken over comes into force with [`Pool::settle`].
     ///
     /// `start` is where round robin begins; pass a random number, so that not every process begins at
     /// the same backend.
@@ -105,6 +106,7 @@ impl Pool {
         let previous = previous.filter(|old| old.spec.name == spec.name);
         let queue = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.queue));
         let present = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.present));
+        let renamed = previous.map_or_else(HashMap::new, |pool| pool.without_name_in(&spec));
         let backends: Vec<_> = spec
             .backends
             .iter()
@@ -115,9 +117,12 @@ impl Pool {
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);
                 };
-                match pool.backend(&backend.name) {
-                    Some(old) => new.succeed(old),
-                    None => Arc::new(new.starting_slowly()),
+                match (pool.backend(&backend.name), renamed.get(&backend.address)) {
+                    (Some(old), _) => new.succeed(old),
+                    (None, Some(old)) if backend.origin == NameOrigin::Discovery => {
+                        new.succeed_by_address(old)
+                    }
+                    (None, _) => Arc::new(new.starting_slowly()),
                 }
             })
             .collect();
@@ -245,6 +250,19 @@ impl Pool {
             }
         }
         Some(entries)
+    }
+
+    /// The discovered backends whose names a new spec does not have, by their addresses: one of the spec at such an
+    /// address is the same server under another name.
+    fn without_name_in(&self, spec: &PoolSpec) -> HashMap<&Address, &Arc<Backend>> {
+        let is_discovered = |backend: &BackendSpec| backend.origin == NameOrigin::Discovery;
+        if !self.spec.backends.iter().any(is_discovered) {
+            return HashMap::new();
+        }
+        let names: HashSet<&str> = spec.backends.iter().map(|backend| &*backend.name).collect();
+        let both = self.spec.backends.iter().zip(&self.backends);
+        let gone = both.filter(|(spec, _)| is_discovered(spec) && !names.contains(&*spec.name));
+        gone.map(|(_, backend)| (backend.address(), backend)).collect()
     }
 
     /// The balancer of a tier that has the same members and picks among them in the same way.

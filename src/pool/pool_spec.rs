@@ -41,6 +41,8 @@ pub struct PoolSpec {
     pub backends: Vec<BackendSpec>,
     /// Where further backends come from: first the host names among the backends, as they are written, then others.
     pub discover: Vec<DiscoverSpec>,
+    /// The host names at which checks and agents ask, each name once. Their addresses are no backends.
+    pub check_names: Vec<DiscoverSpec>,
     /// Clients go to the hosts they name. The one backend of such a pool is [`Forward::stand_in`]; `None` is a
     /// pool with backends.
     ///
@@ -82,6 +84,7 @@ impl PoolSpec {
             slow_start: None,
             backends,
             discover: Vec::new(),
+            check_names: Vec::new(),
             forward: None,
             health: Some(HealthSpec::default()),
             agent: None,
@@ -104,6 +107,11 @@ impl PoolSpec {
     /// How many backends are written: addresses and host names.
     pub fn written(&self) -> usize {
         self.backends.len() + self.discover.iter().filter(|source| source.host.is_some()).count()
+    }
+
+    /// Whether a file or the DNS is followed for the pool.
+    pub fn has_sources(&self) -> bool {
+        !self.discover.is_empty() || !self.check_names.is_empty()
     }
 
     /// Failures in a row that are too many; 0: any number is borne.
@@ -221,23 +229,72 @@ pub struct CheckTarget {
 pub enum TargetHost {
     /// An IP address, with its scope if it is link-local. The port has no meaning.
     Address(Address),
+    /// One with this name, as it is written.
+    Name(Arc<str>),
     /// This one, by a socket's path.
     Unix(Arc<Path>),
 }
 
 impl CheckTarget {
-    /// The address to ask for a backend that listens at `backend` and whose `own` target goes before this one
-    /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for an IP address.
-    pub fn address(&self, own: &CheckTarget, backend: &Address) -> Option<Address> {
+    /// Returns the endpoint to ask for a backend that listens at `backend` and whose `own` target goes before this one
+    /// of its pool. `None` if a port is wanted of a Unix socket, or none is known for a host.
+    pub fn endpoint(&self, own: &CheckTarget, backend: &Address) -> Option<Endpoint> {
         let port = own.port.or(self.port);
-        match own.host.as_ref().or(self.host.as_ref()) {
-            Some(TargetHost::Unix(path)) => Some(Address::Unix(Arc::clone(path))),
-            // The port is that of the backend, if none is written.
-            Some(TargetHost::Address(host)) => host.with_port(port.or_else(|| Some(backend.tcp()?.port()))?),
+        // The port is that of the backend, if none is written.
+        let of_host = || port.or_else(|| Some(backend.tcp()?.port()));
+        let address = match own.host.as_ref().or(self.host.as_ref()) {
+            Some(TargetHost::Name(name)) => {
+                return Some(Endpoint::Name { name: Arc::clone(name), port: of_host()? });
+            }
+            Some(TargetHost::Unix(path)) => Address::Unix(Arc::clone(path)),
+            Some(TargetHost::Address(host)) => host.with_port(of_host()?)?,
             None => match port {
-                Some(port) => backend.with_port(port),
-                None => Some(backend.clone()),
+                Some(port) => backend.with_port(port)?,
+                None => backend.clone(),
             },
+        };
+        Some(Endpoint::Address(address))
+    }
+
+    /// Returns the host name, if the target has one.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match &self.host {
+            Some(TargetHost::Name(name)) => Some(name),
+            Some(TargetHost::Address(_) | TargetHost::Unix(_)) | None => None,
+        }
+    }
+}
+
+/// Where a check or an agent is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// At this address.
+    Address(Address),
+    /// At a host, by its name as it is written.
+    Name {
+        /// The name.
+        name: Arc<str>,
+        /// The port; 0 is none.
+        port: u16,
+    },
+}
+
+impl Endpoint {
+    /// Whether the port is missing.
+    pub fn is_without_port(&self) -> bool {
+        match self {
+            Self::Address(address) => address.is_without_port(),
+            Self::Name { port, .. } => *port == 0,
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            // A final dot says how the name is looked up, and is no part of it.
+            Self::Name { name, port } => write!(f, "{}:{port}", name.strip_suffix('.').unwrap_or(name)),
         }
     }
 }
@@ -546,14 +603,18 @@ mod tests {
         let (host, port) = text.split_once('#').unwrap_or((text, ""));
         let host = match host.strip_prefix("unix:") {
             Some(path) => Some(TargetHost::Unix(Path::new(path).into())),
-            None => host.parse().ok().map(|ip: IpAddr| TargetHost::Address(SocketAddr::new(ip, 0).into())),
+            None if host.is_empty() => None,
+            None => Some(match host.parse::<IpAddr>() {
+                Ok(ip) => TargetHost::Address(SocketAddr::new(ip, 0).into()),
+                Err(_) => TargetHost::Name(host.into()),
+            }),
         };
         CheckTarget { host, port: port.parse().ok() }
     }
 
     fn check(pool: &str, own: &str, backend: &str, expected: &str) {
-        let address = target(pool).address(&target(own), &backend.parse().unwrap());
-        let found = address.map(|address| address.to_string());
+        let endpoint = target(pool).endpoint(&target(own), &backend.parse().unwrap());
+        let found = endpoint.map(|endpoint| endpoint.to_string());
         assert_eq!(found.as_deref().unwrap_or("none"), expected, "{pool} {own} {backend}");
     }
 
@@ -573,6 +634,10 @@ mod tests {
         check("", "", "[fe80::1%2]:443", "[fe80::1%2]:443");
         check("#80", "", "[fe80::1%eth0]:443", "[fe80::1%eth0]:80");
         check("10.0.0.9#80", "unix:/x", "10.0.0.1:443", "unix:/x");
+        check("probe", "", "10.0.0.1:443", "probe:443");
+        check("probe.#80", "", "10.0.0.1:443", "probe:80");
+        check("10.0.0.9#80", "probe", "10.0.0.1:443", "probe:80");
+        check("probe#80", "10.0.0.8", "10.0.0.1:443", "10.0.0.8:80");
     }
 
     #[test]
@@ -583,5 +648,7 @@ mod tests {
         check("10.0.0.9", "", "unix:/b", "none");
         check("10.0.0.9", "#80", "unix:/b", "10.0.0.9:80");
         check("unix:/x", "", "unix:/b", "unix:/x");
+        check("probe", "", "unix:/b", "none");
+        check("probe#80", "", "unix:/b", "probe:80");
     }
 }

@@ -518,3 +518,32 @@ fn a_part_of_the_share_is_a_part_of_the_clients() {
         assert_eq!(part_of_a(algorithm, 10, &THREE[..1]), 1000);
     }
 }
+
+/// The target of an SRV record has other names with one address than with several.
+#[test]
+fn a_discovered_backend_that_is_renamed_goes_on_by_its_address() {
+    let spec = |backends: &[(&str, &str, u16)]| {
+        let mut spec = spec(Algorithm::Maglev, backends);
+        spec.backends.iter_mut().for_each(|backend| backend.origin = NameOrigin::Discovery);
+        spec
+    };
+    let one = [("t:1", "10.0.0.1:1", 1), THREE[1]];
+    let pool = Pool::build(spec(&one), None, 0);
+    take_down(&pool, "t:1");
+    let lease = pool.pick(None, None, &[]).unwrap();
+    assert_eq!(&**lease.backend().name(), "b");
+    let two = [("10.0.0.1:1", "10.0.0.1:1", 1), ("10.0.0.9:1", "10.0.0.9:1", 1), THREE[1]];
+    let renamed = Pool::build(spec(&two), Some(&pool), 0);
+    let (before, now) = (pool.backend("t:1").unwrap(), renamed.backend("10.0.0.1:1").unwrap());
+    assert!(now.is_same(before) && now.shares_health(before) && now.state() == BackendState::Down);
+    assert_eq!(renamed.backend("10.0.0.9:1").unwrap().state(), BackendState::Up);
+    let back = Pool::build(spec(&one), Some(&renamed), 0);
+    assert!(back.backend("t:1").unwrap().is_same(before));
+    // A name that has moved is another server, and the one that has its address now begins anew.
+    let moved = [("t:1", "10.0.0.7:1", 1), ("u:1", "10.0.0.1:1", 1), THREE[1]];
+    let moved = Pool::build(spec(&moved), Some(&pool), 0);
+    assert!(["t:1", "u:1"].iter().all(|name| !moved.backend(name).unwrap().is_same(before)));
+    // What is written is known by its name alone.
+    let written = Pool::build(self::spec(Algorithm::Maglev, &two), Some(&pool), 0);
+    assert!(!written.backend("10.0.0.1:1").unwrap().is_same(before));
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{View, build};
-use crate::pool::{AgentReport, Agents, Backend, CheckLimit, Pool};
+use crate::pool::{AgentReport, Agents, Backend, CheckLimit, CheckNames, Pool};
 use crate::snapshot::Snapshot;
 
 /// Reports that may wait; then the agents wait.
@@ -29,9 +29,9 @@ impl AgentFollower {
     }
 
     /// Asks the agents of what a pool holds, and no others.
-    pub(super) fn follow(&mut self, pool: &Pool, limit: &Arc<CheckLimit>) {
+    pub(super) fn follow(&mut self, pool: &Pool, names: &CheckNames, limit: &Arc<CheckLimit>) {
         let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
-        agents.follow(pool, &self.report_to, limit, build::random());
+        agents.follow(pool, names, &self.report_to, limit, build::random());
         if let Some(silent) = self.silent.get_mut(&pool.spec().name) {
             let numbers: HashSet<u64> = pool.backends().iter().map(|backend| backend.number()).collect();
             silent.retain(|number| numbers.contains(number));

@@ -156,7 +156,7 @@ fn written(config: &Config) -> Vec<PathBuf> {
 fn asks_the_dns(config: &Config) -> bool {
     config.pools.iter().any(|pool| {
         let is_dns = |discover: &DiscoverSpec| matches!(discover.source, DiscoverSource::Dns(_));
-        pool.forward.is_some() || pool.discover.iter().any(is_dns)
+        pool.forward.is_some() || pool.discover.iter().chain(&pool.check_names).any(is_dns)
     })
 }
 

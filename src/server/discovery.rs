@@ -11,7 +11,8 @@ use super::events::{EventKind, Severity};
 use super::run::Control;
 use super::{LifeStage, View, build};
 use crate::config::Config;
-use crate::pool::{Discoveries, DiscoveryReport, Pool};
+use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
+use crate::snapshot::ServedPool;
 
 /// How long a start waits for the backends of every pool, and a reload for a word of each new source. After
 /// that the others are served; a pool without backends turns its clients away until it has some.
@@ -25,8 +26,7 @@ impl Control {
     /// over. Returns `false` if the process is about to end; the event for that is the next one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
-        if self.server.config.pools.iter().any(|pool| !pool.discover.is_empty()) && !self.look_first().await?
-        {
+        if self.server.config.pools.iter().any(PoolSpec::has_sources) && !self.look_first().await? {
             return Ok(false);
         }
         let server = &mut self.server;
@@ -37,9 +37,8 @@ impl Control {
         Ok(true)
     }
 
-    /// Looks for the backends of the start. Returns `false` as [`Control::open`] does.
+    /// Waits for the backends of the start, which are looked for already. Returns `false` as [`Control::open`] does.
     async fn look_first(&mut self) -> io::Result<bool> {
-        self.discoveries.prepare(&self.server.config.pools);
         if !self.wait_for_discovery(Discoveries::are_found).await {
             return Ok(false);
         }
@@ -54,7 +53,8 @@ impl Control {
         };
         let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
         self.discoveries.commit();
-        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| !served.discovery.is_empty()) {
+        let has_found = |served: &ServedPool| !served.pool.spec().discover.is_empty();
+        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| has_found(served)) {
             match served.pool.backends().len() {
                 0 => {
                     tracing::warn!(%pool, "no backends were found; its clients are turned away until some are")

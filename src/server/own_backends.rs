@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::config::cycles::{Cycle, Graph};
 use crate::pool::{NameOrigin, PoolSpec};
+use crate::sys::Address;
 use crate::sys::address::of_this_host;
 
 /// A configuration with a certain cycle.
@@ -44,9 +45,9 @@ pub(super) fn leave_out_cycles(spec: &mut PoolSpec, config: &Config) {
     let host = host();
     let graph = Graph::new(&config.listeners, &config.pools, &host);
     let name = Arc::clone(&spec.name);
-    let is_good = |address: &_| match graph.cycle(&name, address).filter(|cycle| cycle.is_certain) {
+    let is_good = |address: &Address| match graph.cycle(&name, address).filter(|cycle| cycle.is_certain) {
         Some(cycle) => {
-            tracing::warn!(pool = %name, backend = %address, %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
+            tracing::warn!(pool = %name, backend = address.known_part(), %cycle, "a discovered backend leads back to its own pool and is left out; correct the source that names it");
             false
         }
         None => true,

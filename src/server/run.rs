@@ -200,6 +200,8 @@ impl Control {
             upkeep,
             watchdog,
         };
+        // The first checks wait for the host names at which they ask.
+        control.discoveries.prepare(&control.server.config.pools);
         control.follow_pools();
         control.route_files.follow(&control.server.config);
         control.list_files.follow(&control.server.config);
@@ -326,8 +328,9 @@ impl Control {
         let (pool, name) = (&served.pool, &served.pool.spec().name);
         self.follow_up.settle(&self.server, served);
         let checks = self.checks.entry(Arc::clone(name)).or_default();
-        checks.follow(pool, &self.report_to, &self.check_limit, build::random());
-        self.agents.follow(pool, &self.check_limit);
+        let names = self.discoveries.check_names(name);
+        checks.follow(pool, &names, &self.report_to, &self.check_limit, build::random());
+        self.agents.follow(pool, &names, &self.check_limit);
         if let Some(forward) = pool.forward() {
             forward.follow();
         }

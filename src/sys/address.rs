@@ -109,6 +109,19 @@ impl Address {
         }
     }
 
+    /// Returns whether the address is an IP address without a port, which is written as port 0.
+    pub fn is_without_port(&self) -> bool {
+        self.tcp().is_some_and(|tcp| tcp.port() == 0)
+    }
+
+    /// Returns the text of the address; an IP address without a port has none in the text either.
+    pub fn known_part(&self) -> String {
+        match self.tcp() {
+            Some(tcp) if tcp.port() == 0 => tcp.ip().to_string(),
+            _ => self.to_string(),
+        }
+    }
+
     /// Returns the address with an IPv4-mapped IPv6 address as IPv4: both lead to one socket.
     pub fn to_canonical(&self) -> Self {
         match self {
@@ -318,6 +331,18 @@ mod tests {
         let error = scoped("[fe80::1%nowhere]:443").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NetworkUnreachable);
         assert!(error.to_string().contains("no interface \"nowhere\""), "{error}");
+    }
+
+    #[test]
+    fn a_missing_port_is_not_in_the_text() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(text.parse::<Address>().unwrap().known_part(), expected);
+        };
+        check("10.0.0.1:0", "10.0.0.1");
+        check("[::1]:0", "::1");
+        check("10.0.0.1:443", "10.0.0.1:443");
+        check("[::1]:443", "[::1]:443");
+        check("unix:/run/a", "unix:/run/a");
     }
 
     #[test]

@@ -233,6 +233,31 @@ fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
+/// A target with one address has its own name, one with several the names of its addresses.
+#[test]
+fn a_target_that_gets_a_second_address_keeps_its_connections() {
+    let dns = Dns::new();
+    let all: [SocketAddr; 2] = named();
+    dns.say_addresses("one.test", &ips(&all[..1]));
+    dns.say("_app._tcp.test", Said::Services(vec![(1, 1, all[0].port(), "one.test")]));
+    let resolver = dns.address;
+    let proxy = Proxy::start(layout(&format!(
+        "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
+    )));
+    let mut open = meet(&proxy, 'a');
+    let before = Arc::clone(&served(&proxy).pool.backends()[0]);
+    assert_eq!(**before.name(), *format!("one.test:{}", all[0].port()));
+    for count in [2, 1, 2] {
+        dns.say_addresses("one.test", &ips(&all[..count]));
+        wait_for_backends(&proxy, &all[..count]);
+        let now = served(&proxy).pool.backends().to_vec();
+        let same = now.iter().find(|backend| backend.is_same(&before)).expect("it is the same server");
+        assert_eq!(same.name() == before.name(), count == 1);
+        assert_eq!((ask(&mut open), ask(&mut meet(&proxy, 'a'))), ('a', 'a'), "{count}");
+        wait_for("the other client's end", || same.active() == 1);
+    }
+}
+
 /// What is held of such a service gets nothing new either.
 #[test]
 fn what_is_held_of_a_service_that_is_not_there_takes_nothing_new() {

@@ -8,6 +8,7 @@
 mod accept;
 mod admin;
 mod balance;
+mod checks_by_name;
 mod child;
 mod conditions;
 mod confined;

@@ -72,6 +72,10 @@ fn with_listener(keys: &str) -> String {
     REST.replace("pool = \"db\"\n", &format!("pool = \"db\"\n{keys}\n"))
 }
 
+fn with_pool(keys: &str) -> String {
+    format!("{REST}{keys}\n")
+}
+
 fn with_backends(backends: &str) -> String {
     REST.replace("[\"10.0.0.1:5432\"]", backends)
 }
@@ -122,7 +126,24 @@ fn addresses() {
         "17_ipv6_without_brackets",
         &with_backends("[\"::1:5432\", \"fe80::1%eth0:5432\", \"[fe80::1]:5432\"]"),
     );
-    check("18_missing_port", &with_backends("[\"10.0.0.1\", \"::1\", \"[::2]\"]"));
+    check("18_missing_port", &with_backends("[\"10.0.0.1\", \"::1\", \"[::2]\", \"db1\"]"));
+    check_each(
+        "addresses_of_checks",
+        &["10.0.0.300:80", "db1:http"]
+            .map(|address| with_pool(&format!("health.address = \"{address}\"")))
+            .each_ref()
+            .map(String::as_str),
+    );
+    check(
+        "names_in_one_source",
+        &with_backends("[]").replace("backends = []", "discover = { dns = [\"a\", \"b\"], port = 443 }"),
+    );
+    check(
+        "backend_without_a_port_is_the_listener",
+        &with_pool("health.check = \"off\"")
+            .replace("\":5432\"", "\"127.0.0.1:30000-30009\"")
+            .replace("10.0.0.1:5432", "127.0.0.1"),
+    );
     check("19_ports", &with_backends("[\"10.0.0.1:0\", \"10.0.0.1:70000\", \"10.0.0.1:http\"]"));
     let binds = "[\"[::]\", \"::443\", \"0.0.0.0\", \"*:443\", \"443\", \"/run/x.sock\", \"unix:x.sock\", \"tcp://0.0.0.0:443\", \
                  \" 127.0.0.1:443 \", \"[2001:db8::1%eth0]:443\", \"10.0.0.1%eth0:443\", \"127.0.0.1:99999\"]";

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use crate::support::dns::Dns;
 use crate::support::{PATIENCE, Proxy, config, own_address, wait_for};
 
 /// How many ports the ranges of these tests have.
@@ -69,6 +70,44 @@ fn each_port_leads_to_the_same_port_of_the_backend() {
     proxy.remote.reload(config(&text(&range(first + 3), there, log.to_str().unwrap()))).unwrap();
     assert_eq!(answer(SocketAddr::new(here, first + 3)), (first + 3).to_string());
     assert_eq!(answer(SocketAddr::new(here, first)), first.to_string());
+}
+
+#[test]
+fn a_host_name_without_a_port_leads_to_the_same_port() {
+    let (here, there, first) = free_range();
+    let other = own_address().ip();
+    for ip in [there, other] {
+        (first..first + 3).for_each(|port| answer_with_port(SocketAddr::new(ip, port)));
+    }
+    let dns = Dns::new();
+    dns.say_addresses("db1.test", &[there]);
+    let range = format!("{here}:{first}-{}", first + 2);
+    let resolve =
+        format!("resolve = {{ resolvers = \"{}\", min_ttl = \"100ms\", hold = \"0s\" }}\n", dns.address);
+    let text = text(&range, there, "off").replace(&format!("[\"{there}\"]"), "[\"db1.test\"]") + &resolve;
+    let (proxy, admin) = Proxy::start_with_admin(config(&text));
+    let status = || -> serde_json::Value {
+        let (_, body) = pointsman::admin::ask(admin, "/api/v1/status", PATIENCE).unwrap();
+        serde_json::from_str(&body).unwrap()
+    };
+    for port in first..first + 3 {
+        assert_eq!(answer(SocketAddr::new(here, port)), port.to_string());
+    }
+    let one = status()["pools"][0]["backends"][0].clone();
+    assert_eq!(one["name"], format!("db1.test/{there}"));
+    assert_eq!((&one["address"], &one["origin"]), (&format!("{there}:*").into(), &"host_name".into()));
+    assert_eq!(status()["pools"][0]["discovery"][0]["source"], "dns db1.test");
+    // Another number of addresses renames nothing.
+    let backends = || proxy.remote.view().snapshot.load().pools["p"].pool.backends().to_vec();
+    let before = backends();
+    dns.say_addresses("db1.test", &[other, there]);
+    wait_for("the second address", || backends().len() == 2);
+    assert!(backends().iter().any(|backend| backend.is_same(&before[0])));
+    dns.say_addresses("db1.test", &[other]);
+    wait_for("the other address", || {
+        backends().iter().map(|one| one.name().to_string()).eq([format!("db1.test/{other}")])
+    });
+    assert_eq!(answer(SocketAddr::new(here, first + 1)), (first + 1).to_string());
 }
 
 #[test]

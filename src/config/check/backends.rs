@@ -29,9 +29,9 @@ pub(super) fn is_host(words: &BackendWords) -> bool {
     matches!(words.0.address.value(), Some(BackendAddress::Host(_)))
 }
 
-/// Stands for the addresses of a host, which are TCP addresses with this port.
-fn any_address(port: u16) -> Address {
-    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()
+/// Stands for the addresses of a host, which are TCP addresses with this port, or without one.
+fn any_address(port: Option<u16>) -> Address {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0))).into()
 }
 
 impl PoolChecker<'_> {
@@ -95,13 +95,7 @@ impl PoolChecker<'_> {
         }
         let at = address.entry().map_or(item.at, |address| address.at);
         let (written, address, host): (_, Address, _) = match address.value()? {
-            BackendAddress::Address(address) => {
-                let name = match address.tcp() {
-                    Some(tcp) if tcp.port() == 0 => tcp.ip().to_string(),
-                    _ => address.to_string(),
-                };
-                (name, address.clone(), None)
-            }
+            BackendAddress::Address(address) => (address.known_part(), address.clone(), None),
             BackendAddress::Host(host) => (host.to_string(), any_address(host.port), Some(host.clone())),
         };
         self.check_source(index, &address, at, found);

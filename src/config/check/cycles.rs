@@ -23,14 +23,15 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     for (pool, address) in own {
         let Some(cycle) = graph.cycle(pool, address) else { continue };
         let path = format!("pool.{pool}.backends");
+        let shown = address.known_part();
         let diagnostic = if cycle.is_certain {
-            let message = format!("backend {address} of pool `{pool}` leads back to the pool itself");
+            let message = format!("backend {shown} of pool `{pool}` leads back to the pool itself");
             Diagnostic::new(Code::BackendCycle, path, message).help(
                 "each client would take this way again and again until the process has no connection left: remove \
                  the backend, or write the address of the server that is meant",
             )
         } else {
-            let message = format!("backend {address} of pool `{pool}` may lead back to the pool itself");
+            let message = format!("backend {shown} of pool `{pool}` may lead back to the pool itself");
             Diagnostic::new(Code::PossibleCycle, path, message).help(
                 "a client that no route sends out of this cycle takes it again and again until the process has no \
                  connection left",

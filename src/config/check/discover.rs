@@ -1,5 +1,7 @@
 //! Where a pool's further backends come from.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::or;
@@ -17,15 +19,31 @@ use crate::pool::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 /// all addresses, and a deploy seldom takes less.
 const HOLD: Duration = Duration::from_secs(30);
 
+/// What is followed for a pool while the process runs.
+pub(super) struct Sources {
+    /// Where backends come from.
+    pub(super) discover: Vec<DiscoverSpec>,
+    /// The host names at which checks and agents ask.
+    pub(super) check_names: Vec<DiscoverSpec>,
+}
+
 impl PoolChecker<'_> {
-    /// Where further backends come from: the host names among the backends, and the sources of `discover`.
+    /// The sources of a pool: the host names among its backends, `discover`, and the `names` at which its checks and
+    /// agents ask.
     pub(super) fn sources(
         &self,
         hosts: Vec<(HostName, NamedHost)>,
+        names: BTreeSet<Arc<str>>,
         found: &mut Findings<'_>,
-    ) -> Vec<DiscoverSpec> {
-        let mut sources = self.hosts(hosts, found);
-        let Some(entry) = self.words.discover.entry() else { return sources };
+    ) -> Sources {
+        let mut sources = self.named(hosts, names, found);
+        self.listed(&mut sources.discover, found);
+        sources
+    }
+
+    /// Adds the sources of `discover`.
+    fn listed(&self, sources: &mut Vec<DiscoverSpec>, found: &mut Findings<'_>) {
+        let Some(entry) = self.words.discover.entry() else { return };
         let list = &entry.value.0;
         if list.items.is_empty() && list.complete {
             let fault = Diagnostic::new(Code::BadSource, self.key("discover"), "`discover` is empty");
@@ -50,39 +68,56 @@ impl PoolChecker<'_> {
             let hold = or(&item.value.hold, |time| time.0, default);
             sources.push(DiscoverSpec { source, host: None, hold, drain, max_connections });
         }
-        sources
     }
 
-    fn hosts(&self, hosts: Vec<(HostName, NamedHost)>, found: &mut Findings<'_>) -> Vec<DiscoverSpec> {
+    /// Host names, which are looked up as `resolve` says.
+    fn named(
+        &self,
+        hosts: Vec<(HostName, NamedHost)>,
+        names: BTreeSet<Arc<str>>,
+        found: &mut Findings<'_>,
+    ) -> Sources {
         let default = Resolve::default();
-        if let Some(entry) = self.words.resolve.entry().filter(|_| hosts.is_empty() && !found.has_faults()) {
+        let is_idle = hosts.is_empty() && names.is_empty() && !found.has_faults();
+        if let Some(entry) = self.words.resolve.entry().filter(|_| is_idle) {
             let message = format!("`resolve` of pool `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("resolve"), message);
-            found.add(warning.label(entry.key, "no backend has a host name"));
+            found.add(warning.label(entry.key, "no backend, check or agent has a host name"));
         }
         let Resolve { resolvers, min_ttl, max_ttl, jitter, hold, drain } =
             self.words.resolve.value().unwrap_or(&default);
         let path = self.key("resolve");
         let asking = Asking { path: &path, resolvers, min_ttl, max_ttl, jitter };
         let (resolvers, (min_ttl, max_ttl)) = (asking.resolvers(found), asking.bounds(found));
-        let source = |HostName { name, port }: HostName| {
+        let source = |name: Arc<str>, port: Option<u16>| {
             DiscoverSource::Dns(DnsSpec {
-                name: name.into(),
-                records: RecordKind::Addresses { port },
+                name,
+                records: RecordKind::Addresses { port: port.unwrap_or(0) },
                 resolvers: resolvers.clone(),
                 min_ttl,
                 max_ttl,
                 jitter: asking.jitter(),
             })
         };
-        let spec = |(name, host): (HostName, NamedHost)| DiscoverSpec {
-            source: source(name),
+        let of_host = |(HostName { name, port }, host): (HostName, NamedHost)| DiscoverSpec {
+            source: source(name.into(), port),
             host: Some(host),
             hold: or(hold, |time| time.0, HOLD),
             drain: drain.value().map(|time| time.0),
             max_connections: None,
         };
-        hosts.into_iter().map(spec).collect()
+        // A check uses the addresses of the last answer: an address that is held would answer for a host that has moved.
+        let of_name = |name: Arc<str>| DiscoverSpec {
+            source: source(name, None),
+            host: None,
+            hold: Duration::ZERO,
+            drain: None,
+            max_connections: None,
+        };
+        Sources {
+            discover: hosts.into_iter().map(of_host).collect(),
+            check_names: names.into_iter().map(of_name).collect(),
+        }
     }
 }
 

@@ -129,7 +129,7 @@ impl HealthChecker<'_> {
     /// Adds a fault for the first backend that cannot be checked where it is said.
     fn targets_reachable(&self, target: &CheckTarget, backends: &[BackendSpec], found: &mut Findings<'_>) {
         let unreachable =
-            |backend: &&BackendSpec| target.address(&backend.targets.health, &backend.address).is_none();
+            |backend: &&BackendSpec| target.endpoint(&backend.targets.health, &backend.address).is_none();
         let Some(backend) = backends.iter().find(unreachable) else { return };
         let message = format!("backend `{}` of pool `{}` cannot be checked there", backend.name, self.pool);
         let fault = Diagnostic::new(Code::BadAddress, self.key("health"), message);
@@ -326,7 +326,7 @@ fn is_unknown(target: &CheckTarget, backend: &BackendSpec) -> bool {
     let has_port = own.port.or(target.port).is_some();
     match host {
         Some(TargetHost::Unix(_)) => false,
-        Some(TargetHost::Address(_)) => !has_port,
+        Some(TargetHost::Address(_) | TargetHost::Name(_)) => !has_port,
         None => !has_port || backend.address.tcp().is_none(),
     }
 }

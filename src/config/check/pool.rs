@@ -1,8 +1,10 @@
 //! Checks pools: their backends, checks and timeouts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::backends::{WrittenBackends, is_host};
+use super::discover::Sources;
 use super::health::HealthChecker;
 use super::limits::Common;
 use super::peers::PeerWords;
@@ -17,9 +19,10 @@ use crate::config::findings::Findings;
 use crate::config::read::{Key, NamedTables, OneOrMany, TableEntry};
 use crate::config::words::{Keyword, name_fault};
 use crate::live::PeerTimeouts;
+use crate::pool::pool_spec::CheckTarget;
 use crate::pool::{
-    BackendSpec, DialSpec, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, HealthSpec, OnDown,
-    PoolSpec, SourcePrefix,
+    AgentSpec, BackendSpec, DialSpec, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, HealthSpec,
+    OnDown, PoolSpec, SourcePrefix,
 };
 
 /// The word that keys for a pool take instead of a name, for none.
@@ -95,6 +98,10 @@ impl PoolChecker<'_> {
         let dial = self.dial(&all, found);
         let asks = self.asks();
         let announced = self.checks_announce(found);
+        let health = asks.health(&all, found);
+        let agent = asks.agent(&all, found);
+        let names = names_of_targets(health.as_ref(), agent.as_ref(), &all);
+        let Sources { discover, check_names } = self.sources(hosts, names, found);
         let spec = PoolSpec {
             name: Arc::clone(self.name),
             algorithm: or(&words.balance, |choice| choice.0, Algorithm::Maglev),
@@ -103,10 +110,11 @@ impl PoolChecker<'_> {
             hash_key,
             max_load: words.max_load.value().map(|factor| MaxLoad::of_percent(factor.0)),
             slow_start: or(&words.slow_start, |time| time.0, None),
-            discover: self.sources(hosts, found),
+            discover,
+            check_names,
             forward: None,
-            health: asks.health(&all, found).map(|health| HealthSpec { proxy_protocol: announced, ..health }),
-            agent: asks.agent(&all, found),
+            health: health.map(|health| HealthSpec { proxy_protocol: announced, ..health }),
+            agent,
             ejection: self.ejection(found),
             on_down: self.on_down(found),
             backends,
@@ -357,6 +365,23 @@ impl PoolChecker<'_> {
     pub(super) fn key(&self, key: &str) -> String {
         format!("{}.{key}", self.path)
     }
+}
+
+/// The host names at which checks and agents ask, each once.
+fn names_of_targets(
+    health: Option<&HealthSpec>,
+    agent: Option<&AgentSpec>,
+    backends: &[BackendSpec],
+) -> BTreeSet<Arc<str>> {
+    let of_checks = health.into_iter().flat_map(|health| {
+        let own = backends.iter().map(|backend| &backend.targets.health);
+        own.chain([&health.target])
+    });
+    let of_agents = agent.into_iter().flat_map(|agent| {
+        let own = backends.iter().map(|backend| &backend.targets.agent);
+        own.chain([&agent.target])
+    });
+    of_checks.chain(of_agents).filter_map(CheckTarget::name).cloned().collect()
 }
 
 fn count(number: u64) -> u32 {

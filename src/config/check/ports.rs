@@ -8,8 +8,7 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{File, Listener};
 use crate::config::findings::Findings;
 use crate::listener::ListenerSpec;
-use crate::pool::PoolSpec;
-use crate::sys::Address;
+use crate::pool::{BackendSpec, PoolSpec};
 
 /// Adds a fault for each backend without a port that no range of ports leads to, that is checked at no port, or whose
 /// clients come to no port.
@@ -19,14 +18,15 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
         let mut is_told = false;
         for item in &list.items {
             let Some(entry) = item.value.0.address.entry() else { continue };
-            let BackendAddress::Address(address) = &entry.value else { continue };
-            if !is_without_port(address) {
-                continue;
-            }
+            let host = match &entry.value {
+                BackendAddress::Address(address) if address.is_without_port() => address.known_part(),
+                BackendAddress::Host(host) if host.port.is_none() => host.to_string(),
+                BackendAddress::Address(_) | BackendAddress::Host(_) => continue,
+            };
             let path = format!("pool.{}.backends", named.name);
             let leading: Vec<_> = leading(listeners, &named.name).collect();
             if !leading.iter().any(|listener| has_range(file, &listener.name)) {
-                found.add(missing(address, entry.at, path));
+                found.add(missing(&host, entry.at, path));
                 continue;
             }
             if let Some(unix) =
@@ -59,16 +59,12 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     }
 }
 
-/// Whether an address stands for the port that the client came to.
-fn is_without_port(address: &Address) -> bool {
-    address.tcp().is_some_and(|tcp| tcp.port() == 0)
-}
-
 fn is_checked_nowhere(spec: &PoolSpec) -> bool {
     let Some(health) = &spec.health else { return false };
-    let target =
-        |backend: &crate::pool::BackendSpec| health.target.address(&backend.targets.health, &backend.address);
-    spec.backends.iter().any(|backend| target(backend).is_some_and(|address| is_without_port(&address)))
+    let target = |backend: &BackendSpec| health.target.endpoint(&backend.targets.health, &backend.address);
+    let hosts = spec.discover.iter().filter_map(|source| Some(&source.host.as_ref()?.template));
+    let mut backends = spec.backends.iter().chain(hosts);
+    backends.any(|backend| target(backend).is_some_and(|endpoint| endpoint.is_without_port()))
 }
 
 /// The listeners that lead to a pool.
@@ -84,10 +80,9 @@ fn has_range(file: &File, listener: &str) -> bool {
     })
 }
 
-fn missing(address: &Address, at: Span, path: String) -> Diagnostic {
-    let ip = address.tcp().map(|tcp| tcp.ip().to_string()).unwrap_or_default();
-    let example = address.with_port(443).map(|address| address.to_string()).unwrap_or_default();
-    let message = format!("{ip:?} is not an address that `{path}` can use");
+fn missing(host: &str, at: Span, path: String) -> Diagnostic {
+    let example = if host.contains(':') { format!("[{host}]:443") } else { format!("{host}:443") };
+    let message = format!("{host:?} is not an address that `{path}` can use");
     Diagnostic::new(Code::BadAddress, path, message)
         .label(at, format!("the port is missing, as in \"{example}\""))
         .help("a backend without a port is for listeners with a range of ports: bind = \":30000-30100\"")

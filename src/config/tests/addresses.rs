@@ -111,6 +111,13 @@ fn backends_without_a_port_need_a_range_of_ports() {
     check(&ranged("':1-2'", "'10.0.0.1', { address = '10.0.0.2', weight = 2 }, '10.0.0.3:5'", off), &[]);
     // The port of checks cannot be the port of a client.
     check(&ranged("':1-2'", "'10.0.0.1', '10.0.0.2'", ""), &["C0105"]);
+    check(&ranged("':1'", "'db1'", off), &["C0204"]);
+    check(&ranged("':1-2'", "'db1', 'db2.internal.', { address = 'db3', weight = 2 }, 'db1:5'", off), &[]);
+    check(&ranged("':1-2'", "'db1', 'db2'", ""), &["C0105"]);
+    check(&ranged("':1-2'", "'db1'", "health = { port = 9 }"), &[]);
+    check(&ranged("':1-2'", "'db1'", "health = { address = 'probe' }"), &["C0105"]);
+    check(&ranged("':1-2'", "'db1'", "health = { address = 'probe:9' }"), &[]);
+    check(&ranged("':1-2'", "'10.0.0.300'", off), &["C0204"]);
     check(&ranged("':1-2'", "'10.0.0.1', '10.0.0.2'", "health = { port = 9 }"), &[]);
     check(&ranged("':1-2'", "{ address = '10.0.0.1', health = { port = 9 } }", ""), &[]);
     check(&ranged("':1-2'", "'10.0.0.1'", "health.check = 'off'\nagent = { interval = '1s' }"), &["C0105"]);

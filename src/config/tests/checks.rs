@@ -222,8 +222,53 @@ fn checks_and_agents_have_targets() {
 }
 
 #[test]
+fn checks_and_agents_ask_at_host_names() {
+    let pool = |keys: &str| good(&whole("", keys, "")).pools.remove(0);
+    let names = |keys: &str| {
+        let of = |source: &DiscoverSpec| match &source.source {
+            DiscoverSource::Dns(DnsSpec { name, records: RecordKind::Addresses { port: 0 }, .. }) => {
+                name.to_string()
+            }
+            other => panic!("{other}"),
+        };
+        pool(keys).check_names.iter().map(of).collect::<Vec<_>>().join(" ")
+    };
+    let target = |name: &str, port| CheckTarget { host: Some(TargetHost::Name(name.into())), port };
+    let spec = pool("health = { address = 'probe.test:80' }\nagent = { address = 'agents.', port = 9 }");
+    assert_eq!(spec.health.unwrap().target, target("probe.test", Some(80)));
+    assert_eq!(spec.agent.unwrap().target, target("agents.", Some(9)));
+    assert_eq!(pool("health = { address = 'probe' }").health.unwrap().target, target("probe", None));
+
+    assert_eq!(names("health = { address = 'b:80' }\nagent = { address = 'a:9' }"), "a b");
+    assert_eq!(
+        names("health = { address = 'a:80' }\nagent = { address = 'a:9' }"),
+        "a",
+        "one look-up for both"
+    );
+    assert_eq!(names("health = { check = 'off', address = 'b:80' }"), "", "nothing is asked");
+    assert_eq!(names("health = { address = '10.0.0.9:80' }"), "");
+    let own = "[listener.b]\nbind = ':1'\npool = 'b'\n[pool.b]\nbackends = [{ address = 'db1:1', \
+               health = { address = 'c' }, agent = { address = 'd:5' } }]\nhealth.address = 'a:2'";
+    let asked = good(&whole("", "", own)).pools.remove(0).check_names.len();
+    assert_eq!(asked, 2, "the pool's and the backend's; no agent is asked");
+    let resolve =
+        "health.address = 'a:80'\nresolve = { resolvers = '10.0.0.53', min_ttl = '1s', hold = '9s' }";
+    let spec = &pool(resolve).check_names[0];
+    let DiscoverSource::Dns(dns) = &spec.source else { panic!("{spec:?}") };
+    assert_eq!((dns.resolvers.len(), dns.min_ttl.as_secs(), spec.hold.as_secs()), (1, 1, 0));
+    check_pool(resolve, &[]);
+}
+
+#[test]
 fn misfit_targets_are_faults() {
-    check_pool("health = { address = 'db.example.com' }", &["C0204"]);
+    for address in
+        ["10.0.0.300:80", "db1:0", "db1:70000", "db1:x", "a b:80", "http://db1", "unix:80", "10.1:80", ""]
+    {
+        check_pool(&format!("health = {{ address = '{address}' }}"), &["C0204"]);
+        check_pool(&format!("agent = {{ port = 1, address = '{address}' }}"), &["C0204"]);
+    }
+    check_pool("health = { address = 'db1:1', port = 2 }", &["C0204"]);
+    check_pool("agent = { address = 'db1' }", &["C0105"]);
     check_pool("health = { address = '10.0.0.1:0' }", &["C0204"]);
     check_pool("health = { address = '10.0.0.1:1', port = 2 }", &["C0204"]);
     check_pool("health = { address = 'unix:/x', port = 2 }", &["C0204"]);
@@ -239,6 +284,8 @@ fn misfit_targets_are_faults() {
     };
     check(&unix("health.port = 1"), &["C0204"]);
     check(&unix("health.address = '10.0.0.1:1'"), &[]);
+    check(&unix("health.address = 'db1:1'"), &[]);
+    check(&unix("health.address = 'db1'"), &["C0204"]);
     check(&unix("agent.port = 1"), &["C0105"]);
     check(&unix("agent = { port = 1, address = '10.0.0.1' }"), &[]);
 }

@@ -27,11 +27,13 @@ fn a_command_line_is_a_configuration() {
       |                        |
       |                        and bound here
 
-    error[C0204]: "db" is not an address that `pool.main.backends[0]` can use
+    error[C0204]: "db" is not an address that `pool.main.backends` can use
      --> arguments:1:49
       |
     1 | --listen 5432 --listen :1 --listen :1 --backend db
       |                                                 ^^ the port is missing, as in "db:443"
+      |
+      = help: a backend without a port is for listeners with a range of ports: bind = ":30000-30100"
 
     arguments: 3 faults
     "#);

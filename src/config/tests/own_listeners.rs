@@ -105,6 +105,16 @@ fn the_addresses_of_a_host_decide_at_its_start() {
 }
 
 #[test]
+fn a_backend_without_a_port_has_none_in_its_cycle() {
+    let text = chain("a", "127.0.0.1:30000-30002", "'127.0.0.1'") + "health.check = 'off'\n";
+    let told = diagnostics(&text);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].message, "backend 127.0.0.1 of pool `a` leads back to the pool itself");
+    let way = "listener `a` -> pool `a` -> 127.0.0.1 -> listener `a`";
+    assert_eq!(told[0].labels[0].text, way);
+}
+
+#[test]
 fn the_command_line_has_cycles_too() {
     let faults = one_liner(&[":1".to_owned()], &["127.0.0.1:1".to_owned()]).unwrap_err();
     assert!(faults.to_string().contains("leads back"), "{faults}");

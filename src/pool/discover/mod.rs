@@ -6,6 +6,8 @@
 //! that was, and why, is in its [`Discovery`], which admin and the metrics read.
 
 mod answers;
+mod check_names;
+mod discovery;
 mod dns;
 mod document;
 mod file;
@@ -20,9 +22,8 @@ mod system;
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -34,6 +35,8 @@ use source::{DiscoverSource, DiscoverSpec};
 
 pub(super) use answers::Answer as DnsAnswer;
 pub(super) use answers::Heard;
+pub use check_names::CheckNames;
+pub use discovery::Discovery;
 pub use dns::DnsFault;
 pub(super) use dns::{Askers, Late, QuestionLimits};
 pub use document::DocumentFault;
@@ -95,74 +98,6 @@ pub struct DiscoveryReport {
     outcome: LookOutcome,
 }
 
-/// What is known of a source. Shared with admin and the metrics, which read it; it ends with the last
-/// snapshot that shows it.
-#[derive(Debug)]
-pub struct Discovery {
-    source: DiscoverSource,
-    failures: AtomicU64,
-    /// In milliseconds of Unix time; 0 is never.
-    succeeded: AtomicU64,
-    /// What is wrong now. A lock, as it is a text; written by one task and read by a scrape now and then.
-    fault: Mutex<Option<Arc<str>>>,
-}
-
-impl Discovery {
-    fn new(source: &DiscoverSource) -> Self {
-        Self {
-            source: source.clone(),
-            failures: AtomicU64::new(0),
-            succeeded: AtomicU64::new(0),
-            fault: Mutex::default(),
-        }
-    }
-
-    /// What is followed.
-    pub fn source(&self) -> &DiscoverSource {
-        &self.source
-    }
-
-    /// How often it failed.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-
-    /// When it was last found to be good, whether anything had changed or not.
-    pub fn succeeded(&self) -> Option<SystemTime> {
-        match self.succeeded.load(Ordering::Relaxed) {
-            0 => None,
-            millis => Some(UNIX_EPOCH + Duration::from_millis(millis)),
-        }
-    }
-
-    /// What is wrong with it now.
-    pub fn fault(&self) -> Option<Arc<str>> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Notes how a look ended, and answers whether that is news.
-    fn note(&self, outcome: &LookOutcome, now: SystemTime) -> bool {
-        if matches!(outcome, LookOutcome::Expired) {
-            return false;
-        }
-        if outcome.fault().is_some() {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        if !matches!(outcome, LookOutcome::Failed(_)) {
-            let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-            self.succeeded.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
-        }
-        if matches!(outcome, LookOutcome::Unfinished) {
-            return false;
-        }
-        let fault: Option<Arc<str>> = outcome.fault().map(|fault| fault.to_string().into());
-        let mut last = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *last != fault;
-        *last = fault;
-        is_news
-    }
-}
-
 /// The sources of all pools, and what they found. Their tasks end with it.
 ///
 /// A new configuration is first *prepared*: what it adds is followed beside what is in force, so that
@@ -204,6 +139,11 @@ enum PreparedState {
 }
 
 impl PreparedSource {
+    /// Whether backends come from it. Checks wait for the others themselves.
+    fn has_backends(&self) -> bool {
+        !matches!(self.slot, SourceSlot::CheckName(_))
+    }
+
     fn following(&self) -> Option<&SourceFollower> {
         match &self.state {
             PreparedState::Followed(_) => None,
@@ -226,17 +166,22 @@ enum SourceSlot {
     Host(Arc<str>),
     /// The place among the sources of its own.
     Listed(usize),
+    /// The host name at which checks or agents ask.
+    CheckName(Arc<str>),
 }
 
 impl SourceSlot {
-    /// Those of a pool's sources.
-    fn of(sources: &[DiscoverSpec]) -> Vec<Self> {
+    /// The sources of a pool with their slots: those of backends, then the names at which checks and agents ask.
+    fn of(pool: &PoolSpec) -> impl Iterator<Item = (&DiscoverSpec, Self)> {
         let mut listed = 0..;
-        let slot = |spec: &DiscoverSpec| match &spec.host {
+        let mut slot = move |spec: &DiscoverSpec| match &spec.host {
             Some(_) => Self::Host(spec.source.to_string().into()),
             None => Self::Listed(listed.next().unwrap_or_default()),
         };
-        sources.iter().map(slot).collect()
+        let of_backends = pool.discover.iter().map(move |spec| (spec, slot(spec)));
+        let asked =
+            pool.check_names.iter().map(|spec| (spec, Self::CheckName(spec.source.to_string().into())));
+        of_backends.chain(asked)
     }
 }
 
@@ -250,6 +195,13 @@ struct SourceFollower {
     found: Option<DiscoveredSet>,
     has_reported: bool,
     task: AbortHandle,
+}
+
+impl SourceFollower {
+    /// Whether backends come from it.
+    fn has_backends(&self) -> bool {
+        !matches!(self.slot, SourceSlot::CheckName(_))
+    }
 }
 
 impl Drop for SourceFollower {
@@ -275,7 +227,7 @@ impl Discoveries {
     /// Outside of a tokio runtime.
     pub fn prepare(&mut self, pools: &[PoolSpec]) {
         self.prepared.clear();
-        for pool in pools.iter().filter(|pool| !pool.discover.is_empty()) {
+        for pool in pools.iter().filter(|pool| pool.has_sources()) {
             let sources = self.prepare_pool(pool);
             let prepared = PreparedPool { has_written: !pool.backends.is_empty(), sources };
             self.prepared.insert(Arc::clone(&pool.name), prepared);
@@ -288,7 +240,7 @@ impl Discoveries {
             let old = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
             let is_it = |at: &usize| {
                 let old = &old[*at];
-                (&old.state.source, old.hold) == (&spec.source, spec.hold) && !followed.contains(at)
+                (old.state.source(), old.hold) == (&spec.source, spec.hold) && !followed.contains(at)
             };
             let state = match (0..old.len()).find(is_it) {
                 Some(at) => {
@@ -299,7 +251,7 @@ impl Discoveries {
             };
             PreparedSource { slot, state }
         };
-        pool.discover.iter().zip(SourceSlot::of(&pool.discover)).map(&mut prepare).collect()
+        SourceSlot::of(pool).map(&mut prepare).collect()
     }
 
     fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: SourceSlot) -> SourceFollower {
@@ -330,7 +282,7 @@ impl Discoveries {
     /// What the source in force had found that a changed one stands for, if it asks the same in another way.
     fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &SourceSlot) -> DiscoveredSet {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
-        let is_it = |old: &&SourceFollower| old.slot == *slot && old.state.source.asks_as(&spec.source);
+        let is_it = |old: &&SourceFollower| old.slot == *slot && old.state.source().asks_as(&spec.source);
         let before = in_force.iter().find(is_it);
         before.and_then(|old| old.found.clone()).unwrap_or_default()
     }
@@ -340,16 +292,18 @@ impl Discoveries {
         self.prepared.iter().all(|(pool, prepared)| {
             let found =
                 |source: &PreparedSource| self.found_of(pool, source).is_some_and(|found| !found.is_empty());
-            let has_others = prepared.has_written || prepared.sources.iter().any(found);
-            let mut new = prepared.sources.iter().filter_map(PreparedSource::following);
+            let of_backends = || prepared.sources.iter().filter(|source| source.has_backends());
+            let has_others = prepared.has_written || of_backends().any(found);
+            let mut new = of_backends().filter_map(PreparedSource::following);
             new.all(|source| source.found.is_some() || source.has_reported && has_others)
         })
     }
 
     /// Whether each prepared source has found its backends or failed to.
     pub fn have_reported(&self) -> bool {
-        let mut new =
-            self.prepared.values().flat_map(|pool| &pool.sources).filter_map(PreparedSource::following);
+        let of_backends =
+            self.prepared.values().flat_map(|pool| &pool.sources).filter(|one| one.has_backends());
+        let mut new = of_backends.filter_map(PreparedSource::following);
         new.all(|following| following.has_reported)
     }
 
@@ -358,7 +312,7 @@ impl Discoveries {
     pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let known =
             |source: &SourceFollower| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
-        let sources = self.in_force.get(&pool.name).filter(|_| !pool.discover.is_empty())?;
+        let sources = self.in_force.get(&pool.name).filter(|_| pool.has_sources())?;
         let (states, found): (Vec<_>, Vec<_>) = sources.iter().map(known).unzip();
         Some((states, join(pool, &found)))
     }
@@ -392,6 +346,24 @@ impl Discoveries {
         }
     }
 
+    /// Returns the host names at which the checks and agents of a pool ask: of the configuration in force, or at the
+    /// start of the one that is prepared.
+    pub fn check_names(&self, pool: &str) -> CheckNames {
+        let named = |following: &SourceFollower| match (&following.slot, following.state.source()) {
+            (SourceSlot::CheckName(_), DiscoverSource::Dns(dns)) => {
+                Some((Arc::clone(&dns.name), Arc::clone(&following.state)))
+            }
+            _ => None,
+        };
+        CheckNames(match self.in_force.get(pool) {
+            Some(sources) => sources.iter().filter_map(named).collect(),
+            None => {
+                let sources = self.prepared.get(pool).map_or(&[][..], |prepared| &prepared.sources);
+                sources.iter().filter_map(PreparedSource::following).filter_map(named).collect()
+            }
+        })
+    }
+
     /// Forgets what was prepared: that configuration does not come into force.
     pub fn abandon(&mut self) {
         self.prepared.clear();
@@ -413,6 +385,9 @@ impl Discoveries {
                 if source.found.is_none() {
                     let before = founds.iter().find(|(old, _)| *old == slot);
                     source.found = before.and_then(|(_, found)| found.clone());
+                    if source.found.is_some() {
+                        source.state.publish(&source.found);
+                    }
                 }
                 source.slot = slot;
                 Some(source)
@@ -442,8 +417,13 @@ impl Discoveries {
                 None => tracing::info!(%pool, %source, "discovery is well again"),
             }
         }
-        let found = found.filter(|found| following.found.as_ref() != Some(found))?;
-        following.found = Some(found);
+        let found = found.filter(|found| following.found.as_ref() != Some(found));
+        let has_changed = found.is_some();
+        following.found = found.or_else(|| following.found.take());
+        following.state.publish(&following.found);
+        if !has_changed || !following.has_backends() {
+            return None;
+        }
         let at = self.in_force.get(&pool)?.iter().position(|following| following.number == number)?;
         Some((pool, at))
     }

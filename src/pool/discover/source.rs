@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::pool::BackendSpec;
 
-/// Backends that are found while the process runs.
+/// Backends that are found while the process runs, or the addresses of a host at which checks and agents ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
     /// Who knows them.
@@ -66,7 +66,7 @@ pub struct DnsSpec {
 pub enum RecordKind {
     /// A and AAAA: every address, with this port.
     Addresses {
-        /// From 1 on.
+        /// From 1 on; 0 is none.
         port: u16,
     },
     /// SRV: targets with their ports, weights and priorities, and the addresses of the targets.
@@ -87,6 +87,9 @@ impl DiscoverSource {
 impl fmt::Display for DiscoverSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Dns(DnsSpec { name, records: RecordKind::Addresses { port: 0 }, .. }) => {
+                write!(f, "dns {name}")
+            }
             Self::Dns(DnsSpec { name, records: RecordKind::Addresses { port }, .. }) => {
                 write!(f, "dns {name} port {port}")
             }

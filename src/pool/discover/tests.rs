@@ -1,9 +1,13 @@
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use super::set::Discovered;
 use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
+use crate::pool::pool_spec::Endpoint;
+use crate::pool::probe::CheckEndpoint;
+use crate::sys::Address;
 
 /// A source that says nothing by itself: nobody is at that address, and the first retry is far away.
 fn silent(name: &str) -> DiscoverSource {
@@ -230,6 +234,51 @@ async fn a_name_that_is_not_found_leaves_the_others_alone() {
     assert_eq!(held(&discoveries, &spec), "a/10.0.0.1 b/10.0.0.2");
 }
 
+#[tokio::test]
+async fn the_names_of_checks_are_followed_and_have_no_backends() {
+    let (mut discoveries, _reports) = Discoveries::new();
+    let asked = |hold: u64| {
+        let mut spec = pool_of(&["a"], &["x"]);
+        spec.check_names = pool("p", Some(silent("probe"))).discover;
+        spec.check_names[0].hold = Duration::from_secs(hold);
+        spec
+    };
+    let old = asked(0);
+    discoveries.prepare(std::slice::from_ref(&old));
+    let name = || Endpoint::Name { name: "probe".into(), port: 9 };
+    let at_the_start = discoveries.check_names("p").asked(name());
+    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    assert!(discoveries.have_reported() && discoveries.are_found(), "checks wait for their names themselves");
+    discoveries.commit();
+    assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "its checks go on");
+    assert_eq!(discoveries.check_names("q").asked(name()), CheckEndpoint::new(name(), None));
+    let known = |discoveries: &Discoveries, spec: &PoolSpec| {
+        let (sources, joined) = discoveries.in_force(spec).unwrap();
+        assert_eq!(joined.backends.len(), 2, "{joined:?}");
+        let asked = discoveries.check_names("p").asked(name());
+        assert_eq!(asked, CheckEndpoint::new(name(), Some(Arc::clone(&sources[2]))));
+        Arc::clone(&sources[2])
+    };
+    let first = known(&discoveries, &old);
+    let addresses = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<Address>().unwrap()).collect::<Vec<_>>();
+    assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::NoName)), at(5)), None);
+    assert_eq!(first.addresses().await, [], "what is known is that there is none");
+    assert_eq!(discoveries.hear(report(3, Some(set(&["10.0.0.7:0"])), None), at(6)), None);
+    assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]));
+    assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::Timeout)), at(7)), None);
+    assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]), "a failure keeps what was found");
+
+    // A changed source begins with what the one before it had found.
+    let new = asked(1);
+    discoveries.prepare(std::slice::from_ref(&new));
+    discoveries.hear(report(4, None, Some(DnsFault::Timeout)), at(8));
+    discoveries.commit();
+    let second = known(&discoveries, &new);
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert_eq!(second.addresses().await, addresses(&["10.0.0.7:0"]));
+}
+
 #[test]
 fn a_source_tells_of_itself() {
     let state = Discovery::new(&DiscoverSource::File(Path::new("/run/mail.json").into()));
@@ -260,6 +309,7 @@ fn sources_have_words() {
     };
     assert_eq!(dns(RecordKind::Services).to_string(), "dns srv app.internal");
     assert_eq!(dns(RecordKind::Addresses { port: 443 }).to_string(), "dns app.internal port 443");
+    assert_eq!(dns(RecordKind::Addresses { port: 0 }).to_string(), "dns app.internal");
     assert_eq!(DiscoverSource::File(Path::new("/run/a").into()).to_string(), "file /run/a");
 }
 

@@ -124,6 +124,9 @@ pub enum CheckFault {
     /// It refused the handshake of a check with this alert.
     #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
     TlsAlert(u8),
+    /// The host name of the check has no address.
+    #[error("the host name of the check has no address")]
+    NoAddress,
     /// The certificate of a check over TLS is not one that `ca_file` vouches for.
     #[error("certificate not accepted")]
     Certificate,
@@ -147,6 +150,7 @@ impl CheckFault {
             Self::Unexpected => FailedCheck::Unexpected,
             Self::TlsAlert(_) => FailedCheck::TlsAlert,
             Self::Certificate => FailedCheck::Certificate,
+            Self::NoAddress => FailedCheck::Dns,
             Self::Local => FailedCheck::Local,
             Self::Other => FailedCheck::Other,
         }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::CheckFinding;
+use super::endpoint::{CheckConnection, CheckEndpoint, ConnectFault};
 #[cfg(feature = "tls-checks")]
 use super::tls::TlsSession;
-use crate::pool::pool_spec::CheckHeader;
+use crate::pool::pool_spec::{CheckHeader, Endpoint};
 use crate::pool::{CheckFailure, CheckFault, CheckKind, CheckOutcome, HealthSpec};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
@@ -27,19 +28,20 @@ const CHUNK: usize = 1024;
 /// segment, or in several right after each other.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Makes one check at `address`. What must look random in it follows from `random`.
+/// Makes one check where `asked` says. What must look random in it follows from `random`.
 ///
 /// # Cancel safety
 ///
 /// Dropping it closes the connection.
-pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
+pub(super) async fn check(asked: &CheckEndpoint, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
+    let until = Instant::now() + spec.timeout;
     let is_busy = AtomicBool::new(false);
     let mut dialogue = match &spec.check {
         CheckKind::Tcp => None,
-        CheckKind::Dialogue(script) => Some(dialogue(script, address, &random)),
+        CheckKind::Dialogue(script) => Some(dialogue(script, asked.endpoint(), &random)),
     };
-    let attempt = attempt(address, spec, dialogue.as_mut(), &is_busy);
-    let CheckFailure { fault, heard } = match timeout(spec.timeout, attempt).await {
+    let attempt = attempt(asked, until, spec, dialogue.as_mut(), &is_busy);
+    let CheckFailure { fault, heard } = match timeout_at(until, attempt).await {
         Ok(Ok(listened)) => return CheckFinding { listened, ..CheckOutcome::Passed.into() },
         Ok(Err(failure)) => failure,
         // The accept queue of the Unix socket was full for the whole time: the check counts as not made.
@@ -52,21 +54,21 @@ pub(super) async fn check(address: &Address, spec: &HealthSpec, random: [u8; 64]
 
 /// Connects and has the dialogue, if there is one; returns how long it only listened.
 async fn attempt(
-    address: &Address,
+    asked: &CheckEndpoint,
+    until: Instant,
     spec: &HealthSpec,
     dialogue: Option<&mut Dialogue>,
     is_busy: &AtomicBool,
 ) -> Result<Duration, CheckFailure> {
-    // A reset here came behind the handshake: it is a close, only an early one.
-    let socket = socket::connect(address, is_busy).await.map_err(|error| broken(&error))?;
+    let CheckConnection { socket, address } = asked.connect(until, is_busy).await.map_err(unconnected)?;
     let header = spec.proxy_protocol.map(|header| match header {
-        CheckHeader::Local(version) => proxy_protocol::local(version, ends(&socket, address)),
-        CheckHeader::Proxy(version) => proxy_protocol::own(version, ends(&socket, address)),
+        CheckHeader::Local(version) => proxy_protocol::local(version, ends(&socket, &address)),
+        CheckHeader::Proxy(version) => proxy_protocol::own(version, ends(&socket, &address)),
     });
     if dialogue.is_none() && header.is_none() {
         return Ok(Duration::ZERO);
     }
-    let mut stream = talking(socket, address).map_err(|error| fault(&error))?;
+    let mut stream = talking(socket, &address).map_err(|error| fault(&error))?;
     let header = header.unwrap_or_default();
     let Some(dialogue) = dialogue else {
         stream.write_all(&header).await.map_err(|error| broken(&error))?;
@@ -79,7 +81,7 @@ async fn attempt(
         Some(tls) => {
             // The header is for the first reader of the connection, and that is not the TLS of the server.
             stream.write_all(&header).await.map_err(|error| broken(&error))?;
-            let mut session = TlsSession::connect(stream, tls, address).await?;
+            let mut session = TlsSession::connect(stream, tls, asked.endpoint()).await?;
             let ended = talk(&mut session, Vec::new(), dialogue, silence).await;
             ended.map_err(|fault| session.failure().unwrap_or(fault.into()))
         }
@@ -93,13 +95,35 @@ pub(in crate::pool) trait Talking: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 
-/// Connects for a talk.
+/// Connects for a talk before `until`.
+///
+/// # Errors
+///
+/// Those of [`CheckEndpoint::connect`].
 ///
 /// # Cancel safety
 ///
 /// Dropping it gives the attempt up.
-pub(in crate::pool) async fn connect(address: &Address) -> io::Result<Box<dyn Talking>> {
-    talking(socket::connect(address, &AtomicBool::new(false)).await?, address)
+pub(in crate::pool) async fn connect(
+    asked: &CheckEndpoint,
+    until: Instant,
+) -> Result<Box<dyn Talking>, ConnectFault> {
+    let CheckConnection { socket, address } = asked.connect(until, &AtomicBool::new(false)).await?;
+    talking(socket, &address).map_err(ConnectFault::Connect)
+}
+
+/// Why a check has no connection.
+fn unconnected(fault: ConnectFault) -> CheckFailure {
+    match fault {
+        // A reset here came behind the handshake: it is a close, only an early one.
+        ConnectFault::Connect(error) => broken(&error).into(),
+        ConnectFault::NoAddress { .. } => {
+            /// Room for the longest name and a reason.
+            const SHOWN: usize = 400;
+            let told: String = fault.to_string().escape_default().take(SHOWN).collect();
+            CheckFailure { fault: CheckFault::NoAddress, heard: Some(told.into()) }
+        }
+    }
 }
 
 fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn Talking>> {
@@ -114,12 +138,15 @@ fn ends(socket: &OwnedFd, address: &Address) -> Option<(SocketAddr, SocketAddr)>
     socket::local_address(socket).ok().zip(address.tcp())
 }
 
-fn dialogue(script: &Script, address: &Address, random: &[u8; 64]) -> Dialogue {
-    match address.tcp() {
-        Some(tcp) => Dialogue::new(script, &tcp.to_string(), random),
-        // What HTTP clients send over such sockets.
-        None => Dialogue::new(script, "localhost", random),
-    }
+fn dialogue(script: &Script, endpoint: &Endpoint, random: &[u8; 64]) -> Dialogue {
+    let authority = match endpoint {
+        Endpoint::Name { .. } => endpoint.to_string(),
+        // What HTTP clients send over Unix sockets.
+        Endpoint::Address(address) => {
+            address.tcp().map_or_else(|| "localhost".to_owned(), |tcp| tcp.to_string())
+        }
+    };
+    Dialogue::new(script, &authority, random)
 }
 
 /// Has a dialogue to its end, behind a `header` of ours that goes with the first words if they are ours too. Returns how

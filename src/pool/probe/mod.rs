@@ -12,6 +12,7 @@
 //! A backend in maintenance is not asked: it may be taken apart, and its state is not up to checks.
 
 mod check;
+mod endpoint;
 mod limit;
 mod schedule;
 #[cfg(feature = "tls-checks")]
@@ -25,11 +26,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::pool_spec::CheckTargets;
-use super::{Backend, BackendState, CheckFault, CheckOutcome, HealthSpec, Pool};
+use super::{Backend, BackendState, CheckFault, CheckNames, CheckOutcome, HealthSpec, Pool};
 use crate::sys::Address;
 use check::check;
 
 pub(super) use check::connect;
+pub(super) use endpoint::CheckEndpoint;
+pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
 pub(super) use schedule::{Luck, Schedule};
 #[cfg(feature = "tls-checks")]
@@ -88,15 +91,16 @@ impl Checks {
     pub fn follow(
         &mut self,
         pool: &Pool,
+        names: &CheckNames,
         reports: &mpsc::Sender<CheckReport>,
         limit: &Arc<CheckLimit>,
         randomness: u64,
     ) {
-        let shared = Shared { limit, reports, randomness };
-        let address = |spec: &HealthSpec, targets: &CheckTargets, backend: &Address| {
-            spec.target.address(&targets.health, backend)
+        let shared = Shared { names, limit, reports, randomness };
+        let endpoint = |spec: &HealthSpec, targets: &CheckTargets, backend: &Address| {
+            spec.target.endpoint(&targets.health, backend)
         };
-        self.0.follow(pool, pool.spec().health.as_ref(), &shared, address, run);
+        self.0.follow(pool, pool.spec().health.as_ref(), &shared, endpoint, run);
     }
 }
 
@@ -106,7 +110,7 @@ impl Checks {
 ///
 /// May be dropped at any moment: a check under way is given up and not reported.
 async fn run(watch: Watch<HealthSpec, CheckReport>) {
-    let Watch { backend, address, spec, limit, reports, mut schedule } = watch;
+    let Watch { backend, asked, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
     let mut row = ResultRun::default();
     loop {
@@ -117,7 +121,7 @@ async fn run(watch: Watch<HealthSpec, CheckReport>) {
         }
         let place = limit.enter().await;
         let started = Instant::now();
-        let found = check(&address, &spec, schedule.bytes()).await;
+        let found = check(&asked, &spec, schedule.bytes()).await;
         drop(place);
         let outcome = found.outcome;
         if let CheckOutcome::Failed(fault) = outcome {

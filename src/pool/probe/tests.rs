@@ -4,7 +4,7 @@ use std::thread;
 
 use super::check::{fault, first_words};
 use super::*;
-use crate::pool::pool_spec::CheckTarget;
+use crate::pool::pool_spec::{CheckTarget, Endpoint};
 use crate::pool::{BackendSpec, ChangeReason, CheckKind, OperatorState, PoolSpec, StateChange};
 use crate::telemetry::Counter;
 use crate::wire::Script;
@@ -42,6 +42,10 @@ fn listen_on(host: &str) -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
+fn unix(path: &str) -> CheckEndpoint {
+    CheckEndpoint::new(Endpoint::Address(Address::Unix(std::path::Path::new(path).into())), None)
+}
+
 /// Applies reports until `name` changes its state.
 async fn next_change(pool: &Pool, name: &str, reports: &mut mpsc::Receiver<CheckReport>) -> StateChange {
     loop {
@@ -73,7 +77,7 @@ async fn a_closed_port_is_refused() {
 
 #[tokio::test]
 async fn a_missing_unix_socket_is_refused() {
-    let address = "unix:/nonexistent/pointsman.sock".parse().unwrap();
+    let address = unix("/nonexistent/pointsman.sock");
     assert_eq!(check(&address, &health(Duration::from_secs(1)), [0; 64]).await.outcome, REFUSED);
 }
 
@@ -127,7 +131,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     let pool = pool(&[address, other_address], Some(health(Duration::from_millis(5))), None);
     let (reports, mut received) = mpsc::channel(8);
     let mut checks = Checks::new();
-    checks.follow(&pool, &reports, &many(), 7);
+    checks.follow(&pool, &CheckNames::default(), &reports, &many(), 7);
 
     let first = received.recv().await.unwrap();
     assert_eq!((&*first.pool, first.found.outcome), ("p", CheckOutcome::Passed));
@@ -164,13 +168,13 @@ async fn a_backend_in_maintenance_is_not_asked() {
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
     let before = with(OperatorState::Maintenance, None);
-    checks.follow(&before, &reports, &many(), 1);
+    checks.follow(&before, &CheckNames::default(), &reports, &many(), 1);
     for _ in 0..20 {
         let report = received.recv().await.unwrap();
         assert_eq!(**report.backend.name(), *busy.to_string());
     }
     let after = with(OperatorState::Ready, Some(&before));
-    checks.follow(&after, &reports, &many(), 2);
+    checks.follow(&after, &CheckNames::default(), &reports, &many(), 2);
     while **received.recv().await.unwrap().backend.name() != *resting.to_string() {}
 }
 
@@ -189,7 +193,13 @@ async fn checks_end_when_dropped() {
     let (_listener, address) = listen();
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
-    checks.follow(&pool(&[address], Some(health(Duration::from_millis(1))), None), &reports, &many(), 1);
+    checks.follow(
+        &pool(&[address], Some(health(Duration::from_millis(1))), None),
+        &CheckNames::default(),
+        &reports,
+        &many(),
+        1,
+    );
     assert!(received.recv().await.is_some());
     ended(checks, reports, received).await;
 }
@@ -203,22 +213,22 @@ async fn a_reload_touches_only_what_changed() {
     let mut checks = Checks::new();
 
     let old = pool(&[a, b], hour.clone(), None);
-    checks.follow(&old, &reports, &many(), 1);
+    checks.follow(&old, &CheckNames::default(), &reports, &many(), 1);
     let task = |checks: &Checks, address: SocketAddr| checks.0.id(&address.to_string());
     let before = (task(&checks, a), task(&checks, b), task(&checks, c));
     assert!(before.0.is_some() && before.1.is_some() && before.2.is_none());
 
     let new = pool(&[b, c], hour, Some(&old));
-    checks.follow(&new, &reports, &many(), 2);
+    checks.follow(&new, &CheckNames::default(), &reports, &many(), 2);
     assert_eq!((task(&checks, a), task(&checks, b)), (None, before.1));
     let of_c = task(&checks, c);
     assert!(of_c.is_some());
 
     let newer = pool(&[b, c], Some(health(Duration::from_secs(7200))), Some(&new));
-    checks.follow(&newer, &reports, &many(), 3);
+    checks.follow(&newer, &CheckNames::default(), &reports, &many(), 3);
     assert!(task(&checks, c).is_some() && task(&checks, c) != of_c);
 
-    checks.follow(&pool(&[b, c], None, Some(&newer)), &reports, &many(), 4);
+    checks.follow(&pool(&[b, c], None, Some(&newer)), &CheckNames::default(), &reports, &many(), 4);
     assert!(checks.0.is_empty());
     ended(checks, reports, received).await;
 }
@@ -234,7 +244,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let (reports, mut received) = mpsc::channel(1);
     let mut checks = Checks::new();
     let old = pool(&[own], Some(spec), None);
-    checks.follow(&old, &reports, &many(), 1);
+    checks.follow(&old, &CheckNames::default(), &reports, &many(), 1);
     assert_eq!(received.recv().await.unwrap().found.outcome, CheckOutcome::Passed);
     elsewhere.accept().unwrap();
 
@@ -242,7 +252,7 @@ async fn a_backend_that_is_checked_elsewhere_gets_another_task() {
     let mut spec = old.spec().clone();
     spec.backends[0].targets.health.port = Some(own.port());
     let new = Pool::build(spec, Some(&old), 0);
-    checks.follow(&new, &reports, &many(), 2);
+    checks.follow(&new, &CheckNames::default(), &reports, &many(), 2);
     assert_ne!(checks.0.id(&own.to_string()), before);
     ended(checks, reports, received).await;
 }
@@ -254,7 +264,13 @@ async fn checks_wait_for_a_place() {
     let limit = CheckLimit::new(1, Counter::noop());
     let place = limit.enter().await;
     let mut checks = Checks::new();
-    checks.follow(&pool(&[address], Some(health(Duration::from_millis(1))), None), &reports, &limit, 1);
+    checks.follow(
+        &pool(&[address], Some(health(Duration::from_millis(1))), None),
+        &CheckNames::default(),
+        &reports,
+        &limit,
+        1,
+    );
     let early = tokio::time::timeout(Duration::from_millis(50), received.recv()).await;
     assert!(early.is_err(), "{early:?}");
     drop(place);
@@ -431,7 +447,7 @@ async fn a_unix_socket_is_talked_to() {
         stream.write_all(b"SSH-2.0-x\r\n").unwrap();
     });
     let spec = HealthSpec { check: CheckKind::Dialogue(Script::Ssh), ..health(Duration::from_secs(5)) };
-    let address = format!("unix:{}", path.display()).parse().unwrap();
+    let address = unix(path.to_str().unwrap());
     let outcome = check(&address, &spec, [0; 64]).await.outcome;
     std::fs::remove_file(path).unwrap();
     assert_eq!(outcome, CheckOutcome::Passed);

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::endpoint::CheckEndpoint;
 use super::{CheckLimit, Luck, Schedule};
-use crate::pool::pool_spec::CheckTargets;
-use crate::pool::{Backend, Pool};
+use crate::pool::pool_spec::{CheckTargets, Endpoint};
+use crate::pool::{Backend, CheckNames, Pool};
 use crate::sys::Address;
 
 /// The tasks by their backends' names, and the spec `S` by which they ask. They end when it is dropped.
@@ -21,8 +22,7 @@ pub(in crate::pool) struct Watches<S> {
 /// What the task of one backend knows. It sends reports `R`.
 pub(in crate::pool) struct Watch<S, R> {
     pub(in crate::pool) backend: Arc<Backend>,
-    /// Where it is asked.
-    pub(in crate::pool) address: Address,
+    pub(in crate::pool) asked: CheckEndpoint,
     pub(in crate::pool) spec: S,
     pub(in crate::pool) limit: Arc<CheckLimit>,
     pub(in crate::pool) reports: mpsc::Sender<R>,
@@ -31,6 +31,8 @@ pub(in crate::pool) struct Watch<S, R> {
 
 /// What all tasks of a pool share.
 pub(in crate::pool) struct Shared<'a, R> {
+    /// The host names at which they ask.
+    pub(in crate::pool) names: &'a CheckNames,
     pub(in crate::pool) limit: &'a Arc<CheckLimit>,
     pub(in crate::pool) reports: &'a mpsc::Sender<R>,
     /// Any random number.
@@ -45,7 +47,7 @@ impl<S> Default for Watches<S> {
 
 impl<S: Clone + PartialEq> Watches<S> {
     /// Starts a task for each backend that is new or is asked elsewhere than before, and ends those of
-    /// backends that are gone; all of them end where the spec has changed. `address_of` says where a backend
+    /// backends that are gone; all of them end where the spec has changed. `endpoint_of` says where a backend
     /// is asked; where it cannot say, which the configuration rules out, the backend itself is.
     ///
     /// # Panics
@@ -56,7 +58,7 @@ impl<S: Clone + PartialEq> Watches<S> {
         pool: &Pool,
         spec: Option<&S>,
         shared: &Shared<'_, R>,
-        address_of: impl Fn(&S, &CheckTargets, &Address) -> Option<Address>,
+        endpoint_of: impl Fn(&S, &CheckTargets, &Address) -> Option<Endpoint>,
         run: impl Fn(Watch<S, R>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
@@ -69,22 +71,23 @@ impl<S: Clone + PartialEq> Watches<S> {
         let Some(spec) = spec else { return };
         let mut randomness = Luck::new(shared.randomness);
         for (backend, of_backend) in pool.backends().iter().zip(&pool.spec().backends) {
-            let address = address_of(spec, &of_backend.targets, backend.address())
-                .unwrap_or_else(|| backend.address().clone());
+            let endpoint = endpoint_of(spec, &of_backend.targets, backend.address())
+                .unwrap_or_else(|| Endpoint::Address(backend.address().clone()));
+            let asked = shared.names.asked(endpoint);
             let kept = before
                 .remove(backend.name())
-                .filter(|task| task.address == address && backend.shares_health(&task.backend));
+                .filter(|task| task.asked == asked && backend.shares_health(&task.backend));
             let task = kept.unwrap_or_else(|| {
                 let watch = Watch {
                     backend: Arc::clone(backend),
-                    address: address.clone(),
+                    asked: asked.clone(),
                     spec: spec.clone(),
                     limit: Arc::clone(shared.limit),
                     reports: shared.reports.clone(),
                     schedule: Schedule::new(Luck::new(randomness.next())),
                 };
                 let handle = tokio::spawn(run(watch)).abort_handle();
-                CheckTask { backend: Arc::clone(backend), address, handle }
+                CheckTask { backend: Arc::clone(backend), asked, handle }
             });
             self.tasks.insert(Arc::clone(backend.name()), task);
         }
@@ -107,7 +110,7 @@ impl<S: Clone + PartialEq> Watches<S> {
 #[derive(Debug)]
 struct CheckTask {
     backend: Arc<Backend>,
-    address: Address,
+    asked: CheckEndpoint,
     handle: AbortHandle,
 }
 

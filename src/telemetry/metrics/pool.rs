@@ -101,6 +101,8 @@ pub enum FailedCheck {
     TlsAlert,
     /// A certificate that is not accepted.
     Certificate,
+    /// The host name where it is checked has no address.
+    Dns,
     /// This machine could not: no port, descriptor or memory left.
     Local,
     /// Anything else.
@@ -109,7 +111,7 @@ pub enum FailedCheck {
 
 impl FailedCheck {
     /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Refused,
         Self::Timeout,
         Self::Unreachable,
@@ -117,6 +119,7 @@ impl FailedCheck {
         Self::Unexpected,
         Self::TlsAlert,
         Self::Certificate,
+        Self::Dns,
         Self::Local,
         Self::Other,
     ];
@@ -131,6 +134,7 @@ impl FailedCheck {
             Self::Unexpected => "unexpected",
             Self::TlsAlert => "tls_alert",
             Self::Certificate => "certificate",
+            Self::Dns => "dns",
             Self::Local => "local",
             Self::Other => "other",
         }

@@ -135,7 +135,7 @@ fn what_can_happen_is_there_with_zero() {
     assert_eq!(count("pointsman_first_byte_seconds_bucket{"), 13);
     assert_eq!(count("pointsman_pool_connections_closed_total{"), CloseKind::ALL.len());
     assert_eq!(count("pointsman_ejections_total{"), 3);
-    assert_eq!(count("pointsman_check_failures_total{"), 9);
+    assert_eq!(count("pointsman_check_failures_total{"), 10);
     assert_eq!(count("pointsman_agent_checks_total{"), 3);
 }
 

@@ -1,19 +1,35 @@
 //! Names as the system resolves them: files of hosts and resolvers as containers, pods and plain machines have them.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::Value;
+
 use super::{Directory, Program};
 use crate::support::dns::Dns;
-use crate::support::{own_address, wait_for};
+use crate::support::{Backend, own_address, wait_for};
 
 /// A host with a directory `/etc` of its own, and a resolver at the port of the DNS.
 struct Host {
     program: Program,
     etc: PathBuf,
     dns: Dns,
+}
+
+/// A port for servers of checks.
+const GREETER: u16 = 2525;
+
+/// Starts a server that greets each client, and returns its address.
+fn greeter(greeting: &'static [u8]) -> IpAddr {
+    let ip = own_address().ip();
+    Backend::serve_on(&SocketAddr::new(ip, GREETER).to_string(), move |mut stream| {
+        let _ = stream.write_all(greeting);
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    ip
 }
 
 /// A resolver that knows no names.
@@ -121,6 +137,30 @@ fn a_change_of_the_files_is_followed_at_once() {
     other.say_addresses("app.test", &["127.0.7.4".parse().unwrap()]);
     host.replace("resolv.conf", &format!("nameserver {}\n", other.address.ip()));
     host.wait_for("p0", &["127.0.7.4:1"]);
+}
+
+/// A check resolves its name as backends do, and uses each change at the next check.
+#[test]
+#[ignore = "needs root and unshare"]
+fn a_check_asks_where_the_files_say() {
+    let (well, unwell) = (greeter(b"220 a\r\n"), greeter(b"421 a\r\n"));
+    let dns = resolver();
+    dns.hold(3600);
+    dns.say_addresses("probe.ns.test", &[well]);
+    let resolv_conf = format!("search ns.test\nnameserver {}\n", dns.address.ip());
+    let config = format!(
+        "[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:1\"]\n\
+         health = {{ check = \"smtp\", interval = \"50ms\", address = \"probe:{GREETER}\" }}\n"
+    );
+    let host = Host::start(dns, "", &resolv_conf, &config);
+    let state = || host.program.status()["pools"][0]["backends"][0].clone();
+    let passed = |one: &Value| one["checks"]["passed"].as_u64().unwrap();
+    wait_for("checks", || passed(&state()) > 1);
+    host.replace("hosts", &format!("{unwell} probe\n"));
+    wait_for("the file of hosts", || state()["state"] == "down");
+    assert_eq!(state()["checks"]["heard"], "421 a");
+    host.replace("hosts", "");
+    wait_for("the search list", || state()["state"] == "up");
 }
 
 #[test]

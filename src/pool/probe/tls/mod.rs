@@ -23,9 +23,9 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::check::{Talking, broken, first_words};
+use crate::pool::pool_spec::Endpoint;
 use crate::pool::pool_spec::{CaFile, TlsSpec};
 use crate::pool::{CheckFailure, CheckFault};
-use crate::sys::Address;
 
 /// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
 const CHUNK: usize = 4096;
@@ -48,7 +48,7 @@ pub(super) struct TlsSession {
 }
 
 impl TlsSession {
-    /// Shakes hands with the server at `address`.
+    /// Shakes hands with the server at `endpoint`.
     ///
     /// # Cancel safety
     ///
@@ -56,9 +56,9 @@ impl TlsSession {
     pub(super) async fn connect(
         stream: Box<dyn Talking>,
         spec: &TlsSpec,
-        address: &Address,
+        endpoint: &Endpoint,
     ) -> Result<Self, CheckFailure> {
-        let name = name(spec, address).ok_or(CheckFault::Other)?;
+        let name = name(spec, endpoint).ok_or(CheckFault::Other)?;
         let session = spec.client.config(spec).and_then(|config| ClientConnection::new(config, name));
         let mut tls = Self {
             stream,
@@ -286,12 +286,16 @@ fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
 }
 
 /// The name that the certificate must have, where it is judged.
-fn name(spec: &TlsSpec, address: &Address) -> Option<ServerName<'static>> {
-    match (&spec.server_name, address.tcp()) {
-        (Some(name), _) => ServerName::try_from(name.as_str().to_owned()).ok(),
-        (None, Some(address)) => Some(ServerName::from(address.ip())),
-        (None, None) => ServerName::try_from("localhost").ok(),
-    }
+fn name(spec: &TlsSpec, endpoint: &Endpoint) -> Option<ServerName<'static>> {
+    let name = match (&spec.server_name, endpoint) {
+        (Some(name), _) => name.as_str(),
+        (None, Endpoint::Name { name, .. }) => name.strip_suffix('.').unwrap_or(name),
+        (None, Endpoint::Address(address)) => match address.tcp() {
+            Some(address) => return Some(ServerName::from(address.ip())),
+            None => "localhost",
+        },
+    };
+    ServerName::try_from(name.to_owned()).ok()
 }
 
 fn roots(ca: &CaFile) -> RootCertStore {

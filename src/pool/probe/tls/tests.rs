@@ -10,7 +10,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::pool::probe::check::check;
-use crate::pool::{CheckFinding, CheckKind, CheckOutcome, HealthSpec};
+use crate::pool::probe::endpoint::CheckEndpoint;
+use crate::pool::{CheckFinding, CheckKind, CheckOutcome, Discovery, HealthSpec};
 use crate::wire::Script;
 
 const PASSED: CheckOutcome = CheckOutcome::Passed;
@@ -81,14 +82,14 @@ impl Server {
     }
 }
 
-async fn check_at(address: SocketAddr, tls: TlsSpec) -> CheckFinding {
+async fn check_at(asked: impl Into<CheckEndpoint>, tls: TlsSpec) -> CheckFinding {
     let spec = HealthSpec {
         check: CheckKind::Dialogue(Script::Http(Arc::default())),
         timeout: Duration::from_secs(20),
         tls: Some(tls),
         ..HealthSpec::default()
     };
-    check(&address.into(), &spec, [0; 64]).await
+    check(&asked.into(), &spec, [0; 64]).await
 }
 
 const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
@@ -96,6 +97,22 @@ const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &
 
 fn named(name: &str) -> TlsSpec {
     TlsSpec { server_name: Some(name.parse().unwrap()), ..TlsSpec::default() }
+}
+
+#[tokio::test]
+async fn a_certificate_must_have_the_host_name_of_the_check() {
+    let server = Server::start(&["a.example"], &BOTH, GOOD);
+    let check = async |name: &str, tls: TlsSpec| {
+        let endpoint = Endpoint::Name { name: name.into(), port: server.address.port() };
+        let host = Discovery::of_host(&[server.address.ip()]);
+        let tls = TlsSpec { ca: server.ca(), ..tls };
+        check_at(CheckEndpoint::new(endpoint, Some(Arc::new(host))), tls).await.outcome
+    };
+    let refused = CheckOutcome::Failed(CheckFault::Certificate);
+    assert_eq!(check("a.example", TlsSpec::default()).await, PASSED);
+    assert_eq!(check("a.example.", TlsSpec::default()).await, PASSED, "the final dot is no part of the name");
+    assert_eq!(check("b.example", TlsSpec::default()).await, refused);
+    assert_eq!(check("b.example", named("a.example")).await, PASSED);
 }
 
 #[tokio::test]

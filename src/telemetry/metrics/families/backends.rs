@@ -147,7 +147,7 @@ pub(crate) const CHECK_FAILURES: MetricDoc = doc(
     Counter,
     &["pool", "fault"],
     "Health checks that did not pass: refused, timeout, unreachable, closed (before an answer), unexpected (answer), \
-     tls_alert, certificate (not accepted), local (no port or descriptor of ours left), other.",
+     tls_alert, certificate (not accepted), dns (the host name of the check has no address), local (no port or descriptor of ours left), other.",
 );
 pub(crate) const BACKEND_AGENT_SHARE: MetricDoc = doc(
     "pointsman_backend_agent_share_ratio",
