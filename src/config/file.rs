@@ -186,7 +186,7 @@ tables! {
         /// tcp only: the pool of every connection that no route matches. Required there.
         pool: String,
         /// Rules from server names and other conditions to pools. The most specific name wins, and under it the most
-        /// specific conditions. On a tcp listener a route can have `source`, `destination` and `proxy_tlv` only.
+        /// specific conditions. On a tcp listener the only conditions are `source`, `destination` and `proxy_tlv`.
         /// Default: none.
         routes: ArrayOf<Route>,
         /// The path of a TOML file with further routes, relative to the directory of the configuration file. The file
@@ -483,8 +483,8 @@ tables! {
 
     /// A source of further backends while the process runs: `dns` or `file`.
     "a discovery" struct Discover {
-        /// The DNS name to query, again and again by the TTL of its answers. A name with a final dot is complete; to
-        /// a name without one the system's search list applies. Default: none. If an answer fails or is empty, the
+        /// The DNS name to query. It is queried again by the TTL of its answers. A name with a final dot is complete;
+        /// to a name without one the system's search list applies. Default: none. If an answer fails or is empty, the
         /// backends found last are kept.
         dns: DnsName,
         /// dns only: "address" (default), A and AAAA records, all with the same `port`; "srv", SRV records, which
