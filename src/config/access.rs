@@ -1,4 +1,4 @@
-//! The words of lists of addresses, and of who may come in by them.
+//! The tables and values of address lists, and of the rules that admit or refuse clients by them.
 
 use super::code::Code;
 use super::conditions::Network;
@@ -10,28 +10,28 @@ use super::words::{FilePath, name_fault, string};
 use crate::route::{Country, CountryFault, IpPrefix, PrefixFault};
 
 tables! {
-    /// A list of addresses, for `allow` and `deny`. Without entries and without a file it has what is added while
-    /// the process runs.
+    /// A list of addresses, for `allow` and `deny`. A list without entries and without a file has only the entries
+    /// that are added while the process runs.
     "a list" struct ListWords {
         /// Networks such as "10.0.0.0/8", or addresses, or an array. Default: none.
         entries: OneOrMany<Network>,
-        /// The path of a text file with further ones, one a line, with comments behind `#` or `;`; relative to this
-        /// file's directory. It is read again whenever it changes; while it is broken, what was last read stays.
-        /// Default: none.
+        /// The path of a text file with further entries, one a line, with comments after `#` or `;`; relative to the
+        /// directory of the configuration file. The file is read again whenever it changes. While it is broken, the
+        /// entries from its last good version stay. Default: none.
         file: FilePath,
         /// Countries by their two letters (ISO 3166-1 alpha-2) such as "DE", or an array. The file is then a database
-        /// in MaxMind's format (.mmdb), and the networks of these countries are taken out of it. Default: none, the
+        /// in MaxMind's format (.mmdb), and the list has the networks of these countries from it. Default: none, the
         /// file is text.
         countries: OneOrMany<CountryCode>,
-        /// Whether a file without entries empties the list. Default false: such a file changes nothing, because a
-        /// failed download often leaves an empty file; at the start and at a reload it is a fault. Without effect
-        /// beside `countries`.
+        /// True if a file without entries empties the list. Default false: such a file changes nothing, because a
+        /// failed download often leaves an empty file; at the start and at a reload it is a fault. No effect beside
+        /// `countries`.
         allow_empty: bool,
     }
 
-    /// What is in force for all listeners.
+    /// Rules that apply to all listeners.
     "the lists" struct ListsWords {
-        /// Lists by name, networks or addresses that no listener lets in, or an array. Default: none.
+        /// Names of lists, networks or addresses that every listener refuses, or an array. Default: none.
         deny: OneOrMany<AccessWord>,
     }
 }
@@ -52,7 +52,7 @@ impl Read for CountryCode {
     }
 }
 
-/// Whom `allow` or `deny` means.
+/// An item of `allow` or `deny`.
 #[derive(Clone, Debug)]
 pub(super) enum AccessWord {
     Network(IpPrefix),

@@ -1,4 +1,4 @@
-//! Addresses as operators write them: where to bind, where backends are.
+//! Addresses as operators write them: of listeners, backends, resolvers and networks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,14 +19,14 @@ use crate::sys::address::AddressFault;
 /// The most ports of one range.
 const MOST_PORTS: u16 = 1000;
 
-/// What `bind` takes; `:443` is both families, and `:30000-30100` a range of ports.
+/// An item of `bind`. `:443` is both address families, and `:30000-30100` a range of ports.
 #[derive(Clone, Debug)]
 pub(super) struct Bind {
-    /// All addresses of one family, then those of the other one.
+    /// All addresses of one family, then those of the other family.
     pub(super) addresses: Vec<Address>,
-    /// The ports, where no address is written.
+    /// The ports, if they are written without an address.
     pub(super) ports_of_any_family: Vec<u16>,
-    /// Whether a range of ports is written.
+    /// True if a range of ports is written.
     pub(super) is_range: bool,
 }
 
@@ -48,7 +48,7 @@ impl Bind {
     }
 }
 
-/// The host and the ports of `HOST:FIRST-LAST`; `None` for a text of another form.
+/// Returns the host and the ports of `HOST:FIRST-LAST`, or `None` for a text of another form.
 fn port_range(text: &str) -> Option<Result<(&str, RangeInclusive<u16>), String>> {
     let (host, ports) = text.rsplit_once(':')?;
     let (first, last) = ports.split_once('-')?;
@@ -89,7 +89,7 @@ impl Read for Bind {
     }
 }
 
-/// What `admin.listen` takes.
+/// An item of `admin.listen`.
 #[derive(Clone, Debug)]
 pub(super) struct AdminAddress(pub(super) Address);
 
@@ -107,10 +107,10 @@ impl Read for AdminAddress {
     }
 }
 
-/// What a backend's address is.
+/// The address of a backend.
 #[derive(Clone, Debug)]
 pub(super) enum BackendAddress {
-    /// It is where the backend listens.
+    /// The address on which the backend listens.
     Address(Address),
     /// A host name, each of whose addresses is a backend.
     Host(HostName),
@@ -119,9 +119,9 @@ pub(super) enum BackendAddress {
 /// A host name, with or without a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostName {
-    /// As written: with a final dot it is whole.
+    /// The name as written; with a final dot it is complete.
     pub(super) name: String,
-    /// From 1 on.
+    /// The port, from 1 on, if it is written.
     pub(super) port: Option<u16>,
 }
 
@@ -144,7 +144,7 @@ impl Read for BackendAddress {
             }
             Err(fault) if text.starts_with("unix:") => Err(fault.to_string()),
             Err(_) => match without_port(text) {
-                // Whether no port is enough is known once the listeners are, for host names too.
+                // The need for a port is checked with the listeners, for host names too.
                 Some(ip) => {
                     let address = SocketAddr::new(ip.to_canonical(), 0).into();
                     let checked = destination::check_host(&address).map_err(|fault| fault.to_string());
@@ -157,7 +157,7 @@ impl Read for BackendAddress {
     }
 }
 
-/// What `resolvers` takes; without a port it is 53.
+/// An item of `resolvers`; the default port is 53.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResolverAddress(pub(super) SocketAddr);
 
@@ -179,7 +179,7 @@ impl Read for ResolverAddress {
     }
 }
 
-/// A network that `allow_private` opens.
+/// An item of `allow_private`: a network that may be dialled.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OpenNetwork(pub(super) IpPrefix);
 
@@ -197,7 +197,7 @@ impl Read for OpenNetwork {
     }
 }
 
-/// What `source` takes.
+/// The value of `source`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SourceAddress(pub(super) DialSource);
 
@@ -221,14 +221,14 @@ fn bad_address(value: &Value<'_>, path: Path<'_>, text: &str, hint: &str) -> Dia
     Diagnostic::new(Code::BadAddress, path, message).label(value.span().into(), hint)
 }
 
-/// An address to bind, or a hint.
+/// Returns an address to bind, or a hint.
 fn one_address(text: &str) -> Result<Address, String> {
     let address: Address = text.parse().map_err(|_| hint(text))?;
     if let Some(tcp) = address.tcp()
         && let IpAddr::V6(ip) = tcp.ip()
         && let Some(ip) = ip.to_ipv4_mapped()
     {
-        // An IPv6 socket is v6-only here, so the kernel would refuse it.
+        // IPv6 sockets are v6-only here, so the kernel would refuse the address.
         return Err(format!("write \"{ip}:{}\"", tcp.port()));
     }
     match destination::check_host(&address) {
@@ -238,18 +238,18 @@ fn one_address(text: &str) -> Result<Address, String> {
     }
 }
 
-/// An IP address that is written without a port.
+/// Returns an IP address that is written without a port.
 fn without_port(text: &str) -> Option<IpAddr> {
     let inside = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     match inside {
         Some(inside) => inside.parse::<Ipv6Addr>().ok().map(Into::into),
-        // `::1:443` may be meant as an address with a port.
+        // `::1:443` may be intended as an address with a port.
         None if text.rsplit_once(':').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok()) => None,
         None => text.parse().ok(),
     }
 }
 
-/// Reads a host name, or returns a hint for any other text that stands for a host.
+/// Reads a host name, or returns a hint for any other text in the place of a host.
 pub(super) fn host_name(text: &str) -> Result<HostName, String> {
     // A name whose last label is a number is a misspelt address.
     let is_host = |name: &str| {
@@ -268,7 +268,7 @@ pub(super) fn host_name(text: &str) -> Result<HostName, String> {
 
 const HOST_NAME: &str = "a host name: write the IP address";
 
-/// What someone who wrote `text` probably needs to know.
+/// Returns a hint for a text that is no address, by the likely mistake in it.
 fn hint(text: &str) -> String {
     if let Some(hint) = hints::address(text) {
         return hint;

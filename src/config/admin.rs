@@ -5,40 +5,40 @@ use std::path::PathBuf;
 
 use crate::sys::Address;
 
-/// The admin listener: where it is, and who may ask what.
+/// One address of the admin listener, with the rules for requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSpec {
-    /// Where it listens: an IP address with a port, 0 is the kernel's choice, or a Unix socket.
+    /// The address: an IP address with a port, of which 0 is the kernel's choice, or a Unix socket.
     pub listen: Address,
-    /// The permissions of its Unix socket: who may write may ask. Default [`AdminSpec::MODE`].
+    /// The permissions of its Unix socket: users that may write to it may send requests. Default [`AdminSpec::MODE`].
     pub mode: u32,
-    /// The file that holds the token. Default `None`: nothing but changes needs one.
+    /// The file that holds the token. Default `None`: only changes need a token.
     pub token_file: Option<PathBuf>,
-    /// Which requests need the token. Default [`TokenFor::All`].
+    /// The requests that need the token. Default [`TokenFor::All`].
     pub token_for: TokenFor,
-    /// Whether changes need no token on a loopback address. Default `false`: they need a token or a Unix socket.
+    /// True if changes need no token on a loopback address. Default `false`: they need a token or a Unix socket.
     pub open_changes: bool,
-    /// Whether `/metrics`, `/healthz` and `/ready` may be read without the token. Default `false`.
+    /// True if `/metrics`, `/healthz` and `/ready` may be read without the token. Default `false`.
     pub open_metrics: bool,
     /// Names, in lower case, that the header Host may have beside IP addresses, `localhost` and the name of this
     /// machine. Default: none.
     pub hosts: Vec<String>,
 }
 
-/// Which requests need the token, where there is one.
+/// The requests that need the token, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFor {
     /// Every request.
     All,
-    /// Those that change something. Only where nobody from other machines comes.
+    /// Requests that change something. Only for addresses that other machines cannot reach.
     Changes,
 }
 
 impl AdminSpec {
-    /// The default of [`mode`](Self::mode): its user and group.
+    /// The default of [`mode`](Self::mode): read and write for the user and the group of the process.
     pub const MODE: u32 = 0o660;
 
-    /// An admin listener at this address, with the defaults.
+    /// Returns an admin listener at this address, with the defaults.
     pub fn new(listen: impl Into<Address>) -> Self {
         Self {
             listen: listen.into(),
@@ -51,12 +51,13 @@ impl AdminSpec {
         }
     }
 
-    /// Whether it listens on a Unix socket: the permissions of its file decide which users may connect.
+    /// Returns true if it listens on a Unix socket. The permissions of the socket's file decide which users may
+    /// connect.
     pub fn is_unix(&self) -> bool {
         matches!(self.listen, Address::Unix(_))
     }
 
-    /// Whether only this machine reaches it: a Unix socket, or a loopback address.
+    /// Returns true if only this machine can reach it: a Unix socket, or a loopback address.
     pub fn is_local(&self) -> bool {
         let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
         self.listen.tcp().is_none_or(is_loopback)

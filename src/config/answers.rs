@@ -1,4 +1,4 @@
-//! The words of HTTP checks and of patterns: methods, headers, statuses, expressions.
+//! The values of HTTP checks and of patterns: methods, headers, statuses, regular expressions.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::read::{Path, Read, Value, wrong_type};
 use super::words::string;
 use crate::wire::dialogue::{BytePattern, PatternFault};
 
-/// Far above what a check needs, far below what a server refuses.
+/// A bound far above any header that a check needs, and far below the limits of servers.
 const LONGEST_HEADER: usize = 4096;
 
-/// The longest method of any standard has 16 letters.
+/// The longest method; the longest one of any standard has 16 letters.
 const LONGEST_METHOD: usize = 16;
 
-/// Statuses that count as alive: one, or from one to another.
+/// Statuses with which a check passes: one, or a range.
 #[derive(Clone, Debug)]
 pub(super) struct Statuses(pub(super) RangeInclusive<u16>);
 
@@ -44,7 +44,7 @@ impl Read for Statuses {
     }
 }
 
-/// A final status: those below 200 announce another one.
+/// Returns a final status, or `None`: a status below 200 only announces another one.
 fn status(text: &str) -> Option<u16> {
     let text = text.trim();
     let is_status = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -60,7 +60,7 @@ impl Read for HttpMethod {
         let text = string(value, path, "a method such as \"GET\"", found)?;
         let is_word =
             (1..=LONGEST_METHOD).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_uppercase());
-        // Its answer would be followed by another protocol.
+        // After the answer to CONNECT another protocol follows.
         let is_good = is_word && text != "CONNECT";
         if !is_good {
             let fault =
@@ -93,7 +93,7 @@ impl Read for HeaderValue {
     }
 }
 
-/// An expression over an answer.
+/// A regular expression for an answer.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerPattern(pub(super) BytePattern);
 
@@ -103,7 +103,7 @@ impl Read for AnswerPattern {
         match BytePattern::new(text) {
             Ok(pattern) => Some(Self(pattern)),
             Err(fault) => {
-                // The parser draws the place in several lines; the last one says what is wrong.
+                // The parser draws the position in several lines; the last line has the reason.
                 let why = match &fault {
                     PatternFault::Syntax(why) => why.lines().last().unwrap_or_default().to_owned(),
                     PatternFault::TooLarge | PatternFault::Empty => fault.to_string(),

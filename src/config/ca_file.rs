@@ -1,4 +1,4 @@
-//! Files with certificates of authorities, which checks over TLS trust.
+//! Reads files with certificates of authorities, which checks over TLS trust.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use super::named_files::FileFindings;
 use crate::pool::{CaFile, PoolSpec, read_certificates};
 use crate::sys::file_call::FileTurn;
 
-/// What messages call such a file.
+/// The name of such a file in messages.
 const WHAT: &str = "the file with authorities of the checks";
 
-/// The file of a pool's checks.
+/// Returns the file of a pool's checks.
 pub(super) fn of_pool(pool: &mut PoolSpec) -> Option<&mut CaFile> {
     pool.health.as_mut()?.tls.as_mut()?.ca.as_mut()
 }
 
-/// Reads the files of all pools, and makes the TLS of their checks ready.
+/// Reads the files of all pools, and prepares the TLS of their checks.
 pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for pool in &mut config.pools {
         let name = Arc::clone(&pool.name);

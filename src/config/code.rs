@@ -1,25 +1,25 @@
-//! The rules of a configuration, each with its stable word.
+//! The rules of a configuration, each with its stable code.
 
 macro_rules! codes {
     ($( #[doc = $meaning:literal] $code:ident = $word:literal, )*) => {
-        /// Which rule was broken. The words (`C0102`) are stable: scripts and documentation may name them.
+        /// The rule that was broken. The codes (`C0102`) are stable: scripts and documentation may use them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
             $( #[doc = $meaning] $code, )*
         }
 
         impl Code {
-            /// Every rule, in the order of the words.
+            /// Every rule, in the order of the codes.
             pub const ALL: &[Self] = &[$( Self::$code ),*];
 
-            /// The stable word, such as `C0102`.
+            /// Returns the stable code, such as `C0102`.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $( Self::$code => $word, )*
                 }
             }
 
-            /// What the rule is about, as a sentence.
+            /// Returns the subject of the rule, as a sentence.
             pub fn meaning(self) -> &'static str {
                 match self {
                     $( Self::$code => $meaning.trim_ascii_start(), )*
@@ -38,11 +38,11 @@ codes! {
     UnknownKey = "C0102",
     /// A key or table that is written twice.
     DuplicateKey = "C0103",
-    /// A string where a number belongs, and the like.
+    /// A value of the wrong type, such as a string where a number is needed.
     WrongType = "C0104",
-    /// A key or table that must be there.
+    /// A required key or table that is missing.
     MissingKey = "C0105",
-    /// A string that is none of the words the key takes.
+    /// A string that is none of the words that the key takes.
     UnknownWord = "C0201",
     /// A string that is not a duration.
     BadDuration = "C0202",
@@ -52,25 +52,25 @@ codes! {
     BadAddress = "C0204",
     /// A string that is neither a host name nor a pattern of host names.
     BadServerName = "C0205",
-    /// A name of a listener, pool or backend with unfit characters or length.
+    /// A name of a listener, pool or backend with invalid characters or an invalid length.
     BadName = "C0206",
     /// A `hash_key` that is not 32 hexadecimal digits.
     BadHashKey = "C0207",
     /// A text, path, host or user of a check that cannot be sent.
     BadScript = "C0208",
-    /// A string that is no name the DNS can be asked for.
+    /// A string that is not a DNS name.
     BadDnsName = "C0230",
     /// A value that a condition of a route cannot have.
     BadCondition = "C0240",
-    /// A string that is no rate of connections.
+    /// A string that is not a rate of connections.
     BadRate = "C0250",
-    /// A line in the file of a list that is no network.
+    /// A line in the file of a list that is not a network.
     BadEntry = "C0260",
-    /// A string that is no code of a country.
+    /// A string that is not the code of a country.
     BadCountry = "C0261",
-    /// A file that does not tell countries, is broken, or has no network of one that a list asks for.
+    /// A file of a list that has no countries, is broken, or has no network of one of the listed countries.
     BadCountryFile = "C0262",
-    /// The file of a list that has no entries although `allow_empty` is not set.
+    /// The file of a list that has no entries, although `allow_empty` is not set.
     EmptyList = "C0263",
     /// A `ca_file` that holds no certificates of authorities.
     BadCaFile = "C0270",
@@ -80,7 +80,7 @@ codes! {
     UnknownPool = "C0301",
     /// Two routes of one listener that fit equally well.
     EqualRoutes = "C0302",
-    /// A pool hashes the server name, but a listener without server names uses it.
+    /// A pool that hashes the server name, used by a listener without server names.
     HashWithoutKey = "C0303",
     /// Every backend of a pool has weight 0.
     NoWeight = "C0304",
@@ -88,7 +88,7 @@ codes! {
     NoBackends = "C0305",
     /// Two backends of one pool with the same identity.
     DoubledBackend = "C0306",
-    /// One address bound twice.
+    /// An address that is bound twice.
     DoubledBind = "C0307",
     /// A key that belongs to listeners of the other protocol, or to other kinds of checks.
     MisplacedKey = "C0308",
@@ -96,25 +96,25 @@ codes! {
     RejectsAll = "C0309",
     /// A configuration without listeners.
     NoListener = "C0310",
-    /// A timeout that can never pass because another one ends first.
+    /// A timeout that can never expire, because another one expires first.
     TimeoutOrder = "C0311",
-    /// A health check whose steps show nothing, or cannot be made.
+    /// A health check whose steps prove nothing, or cannot be made.
     IdleScript = "C0312",
     /// A Unix socket in a pool whose connections come from the addresses of clients.
     SocketWithSource = "C0313",
     /// A backend that is a listener of the same process and leads back to its own pool.
     BackendCycle = "C0314",
-    /// A zone in which no backend stands.
+    /// A zone that has no backend.
     UnknownZone = "C0320",
     /// A zone that is listed twice.
     DoubledZone = "C0321",
-    /// A queue in which nobody ever waits, because no backend has a limit.
+    /// A queue in which no connection ever waits, because no backend has a limit.
     QueueWithoutLimit = "C0322",
     /// A `discover` table with not exactly one source, or with a key that its source does not take.
     BadSource = "C0330",
     /// A pool that forwards by name beside keys that are for pools with backends.
     BackendsOfForward = "C0340",
-    /// A pool that forwards by name, used where clients give no name.
+    /// A pool that forwards by name, used for clients that send no name.
     ForwardWithoutName = "C0341",
     /// A route with not exactly one of `pool`, `split` and `action`.
     RouteTarget = "C0350",
@@ -122,9 +122,9 @@ codes! {
     ManyAlternatives = "C0351",
     /// A route with both `sni` and `sni_regex`.
     NameAndRegex = "C0352",
-    /// An admin listener that others than this machine may reach, and that asks for no token.
+    /// An admin listener that other machines may reach, and that requires no token.
     OpenAdmin = "C0360",
-    /// A file that should hold the admin listener's token, and does not.
+    /// A file that should contain the admin listener's token, and does not.
     BadToken = "C0361",
     /// An access log that cannot be opened.
     BadAccessLog = "C0362",
@@ -132,7 +132,7 @@ codes! {
     UnknownList = "C0370",
     /// A pool that nothing uses.
     UnusedPool = "C0401",
-    /// A setting without effect beside the others.
+    /// A setting that has no effect beside the other settings.
     IdleSetting = "C0402",
     /// A timeout of peers that another timeout overrides, or leaves without effect.
     OverriddenTimeout = "C0403",
@@ -140,21 +140,21 @@ codes! {
     NothingReady = "C0410",
     /// A backend that is a listener of the same process and may lead back to its own pool.
     PossibleCycle = "C0411",
-    /// A listener that waits for a PROXY header where the server speaks first: the header may come too late.
+    /// A listener that waits for a PROXY header although its server sends first: the header may come too late.
     LateHeader = "C0421",
-    /// A listener that believes the PROXY header of whoever connects.
+    /// A listener that believes the PROXY header of every peer.
     TrustsEverybody = "C0420",
     /// A list that nothing uses.
     UnusedList = "C0440",
-    /// Requests to cancel a query that may miss their session's backend, or are refused though nobody wrote that.
+    /// Requests to cancel a query that may miss the session's backend, or are refused although no key demands it.
     LostCancel = "C0430",
-    /// A route that refuses hellos of whatever name, where clients come in without a hello too.
+    /// A route that refuses hellos of every name, on a listener that also serves clients without a hello.
     RefusesHellosOnly = "C0450",
     /// A route whose conditions leave a part of a name's connections to a route for a wider name, or to `unmatched`.
     LeftToWider = "C0451",
     /// A listener that denies every address of IPv4 or of IPv6.
     DeniesFamily = "C0452",
-    /// The admin listener's token may not be read by the user who checks.
+    /// The admin listener's token, in a file that the user that runs `check` may not read.
     UnseenToken = "C0460",
     /// A file that the user that runs `check` may not read, or not write.
     UnseenFile = "C0461",
@@ -165,7 +165,7 @@ codes! {
 }
 
 impl Code {
-    /// Whether it stops the start or only deserves a look.
+    /// Returns the level: a fault stops the start, a warning does not.
     pub fn level(self) -> Level {
         match self {
             Self::UnusedPool
@@ -188,8 +188,8 @@ impl Code {
         }
     }
 
-    /// Whether the written word itself is wrong, however the rest of the file reads. The other rules
-    /// judge what is missing or how words fit together, which a half-read file cannot tell.
+    /// Returns true if the written value itself is wrong, independently of the rest of the file. The other rules are
+    /// about missing keys or combinations of values, which cannot be checked if a part of the file could not be read.
     pub(super) fn is_about_a_word(self) -> bool {
         matches!(
             self,
@@ -212,11 +212,11 @@ impl Code {
     }
 }
 
-/// What a diagnostic means for the start.
+/// The meaning of a diagnostic for the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The configuration cannot be used.
     Fault,
-    /// It can be used, but this is hardly meant.
+    /// The configuration can be used, but this setting is hardly intended.
     Warning,
 }

@@ -1,4 +1,4 @@
-//! The words of a route's conditions.
+//! The values of a route's conditions.
 
 use std::fmt::Display;
 
@@ -18,19 +18,19 @@ const LONGEST_PROTOCOL: usize = 255;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Network(pub(super) IpPrefix);
 
-/// Where clients reached us.
+/// The address or port to which clients connected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reached(pub(super) Destination);
 
-/// A fingerprint or the beginning of one.
+/// A fingerprint, or the beginning of one.
 #[derive(Clone, Debug)]
 pub(super) struct Fingerprint(pub(super) Ja4Pattern);
 
-/// The name of a protocol inside TLS.
+/// The name of a protocol inside TLS (ALPN).
 #[derive(Clone, Debug)]
 pub(super) struct ProtocolName(pub(super) String);
 
-/// An expression for server names.
+/// A regular expression for server names.
 #[derive(Clone, Debug)]
 pub(super) struct SniRegex(pub(super) NameRegex);
 
@@ -76,7 +76,7 @@ impl Read for SniRegex {
         match NameRegex::new(text) {
             Ok(regex) => Some(Self(regex)),
             Err(fault) => {
-                // The parser draws the place in several lines; the last one says what is wrong.
+                // The parser draws the position in several lines; the last line has the reason.
                 let why = match &fault {
                     RegexFault::Syntax(why) => why.lines().last().unwrap_or_default().to_owned(),
                     RegexFault::TooLarge => fault.to_string(),

@@ -1,4 +1,4 @@
-//! Text to a TOML document with the place of every key and value, however broken the text is.
+//! Parses a text to a TOML document with the position of every key and value, however broken the text is.
 
 use toml::de::{DeTable, DeValue};
 
@@ -7,13 +7,13 @@ use super::fault::{Diagnostic, Span};
 use super::findings::Findings;
 use super::foreign::ForeignFormat;
 
-/// What the parser says of a key that is there already.
+/// The message of the parser for a key that exists already.
 const DUPLICATE: &str = "duplicate key";
 
-/// For how many doubled keys the first place is looked for: each look goes through the whole document.
+/// The most doubled keys whose first position is searched: each search goes through the whole document.
 const MOST_LOOKS: usize = 20;
 
-/// Parses what can be parsed and adds a fault for each place that cannot.
+/// Parses the text, and adds a fault for each part that cannot be parsed.
 pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> {
     let text = found.text();
     let (document, faults) = DeTable::parse_recoverable(text);
@@ -21,7 +21,7 @@ pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> 
         && let Some(form) = ForeignFormat::of(text)
     {
         found.add(foreign(text, form, first.span().map_or(Span::default(), Span::from)));
-        // What was understood of it by chance is of no use.
+        // Parts that are TOML by chance are of no use.
         return toml::Spanned::new(document.span(), DeValue::Table(DeTable::new()));
     }
     let mut looks = 0;
@@ -39,7 +39,7 @@ pub(super) fn parse<'t>(found: &mut Findings<'t>) -> toml::Spanned<DeValue<'t>> 
     toml::Spanned::new(span, DeValue::Table(document.into_inner()))
 }
 
-/// A whole text in the form of another program.
+/// Returns the fault of a text that is in the format of another program.
 fn foreign(text: &str, form: ForeignFormat, at: Span) -> Diagnostic {
     let start = text[..at.start.min(text.len())].rfind('\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
@@ -50,7 +50,8 @@ fn foreign(text: &str, form: ForeignFormat, at: Span) -> Diagnostic {
         .help("README.md has configurations to begin with, config.example.toml has every key")
 }
 
-/// The parser guesses what an unquoted word was meant to be; the likely slip is the missing quotes.
+/// Returns the fault of a syntax error. The parser guesses the type of an unquoted word; the likely mistake is the
+/// missing quotes.
 fn syntax(message: &str, span: Span) -> Diagnostic {
     let code = if message == DUPLICATE { Code::DuplicateKey } else { Code::Syntax };
     let fault = Diagnostic::new(code, "", message).label(span, "");
@@ -83,13 +84,13 @@ fn line_around(text: &str, at: usize) -> &str {
     text[start..].lines().next().unwrap_or_default()
 }
 
-/// `[pool.mail]` without what follows on its line.
+/// Returns the header of a line, such as `[pool.mail]`, without the rest of the line.
 fn header(line: &str) -> &str {
     let line = line.trim_start();
     line.find(']').map_or(line, |end| &line[..=end])
 }
 
-/// The parser forgets the first of two equal headers, so it is looked for in the text.
+/// Returns the first of two equal headers. The parser does not keep it, so it is searched in the text.
 fn first_header(text: &str, line: &str, before: usize) -> Option<Span> {
     let wanted = header(line);
     let mut at = 0;
@@ -103,15 +104,15 @@ fn first_header(text: &str, line: &str, before: usize) -> Option<Span> {
     None
 }
 
-/// The key of the same name in the table that holds the place `at`.
+/// Returns the first key of the same name in the table that contains the position `at`.
 fn first_key(text: &str, document: &DeTable<'_>, written: &str, at: usize) -> Option<Span> {
     let name = written.trim_matches(['"', '\'']);
     let (key, _) = innermost(text, document, at).get_key_value(name)?;
     Some(key.span().into()).filter(|first: &Span| first.start < at)
 }
 
-/// The table a key at `at` was written into: the smallest inline table around it, or else the table with
-/// the last header before it. Both are the last to start among those that hold the place.
+/// Returns the table that contains a key at `at`: the smallest inline table around it, else the table with the last
+/// header before it. Both are the last to start among the tables that contain the position.
 fn innermost<'d, 'i>(text: &str, document: &'d DeTable<'i>, at: usize) -> &'d DeTable<'i> {
     let mut best = (0, document);
     let mut values: Vec<&toml::Spanned<DeValue<'i>>> = document.values().collect();
@@ -122,7 +123,7 @@ fn innermost<'d, 'i>(text: &str, document: &'d DeTable<'i>, at: usize) -> &'d De
                 let holds = match text.as_bytes().get(span.start) {
                     Some(b'[') => span.end <= at,
                     Some(b'{') => span.contains(&at),
-                    // Tables made by dotted keys are only names on the way.
+                    // Tables that dotted keys make are only names on the path.
                     _ => false,
                 };
                 if holds && span.start >= best.0 {

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration: which rule, where, and how to mend it.
+//! Faults and warnings of a configuration: the rule, the position, and the fix.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use super::render;
 pub struct Span {
     /// The first byte.
     pub start: usize,
-    /// One behind the last byte.
+    /// The position after the last byte.
     pub end: usize,
 }
 
@@ -20,12 +20,12 @@ impl From<std::ops::Range<usize>> for Span {
     }
 }
 
-/// A place in the text and what to say about it.
+/// A position in the text with its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultLabel {
-    /// The place.
+    /// The position.
     pub span: Span,
-    /// A few words shown beside it; may be empty.
+    /// A few words that are shown beside it; may be empty.
     pub text: String,
 }
 
@@ -38,9 +38,9 @@ pub struct Diagnostic {
     pub path: String,
     /// One sentence without a full stop.
     pub message: String,
-    /// The places, the one to mend first. Empty when there is none to show.
+    /// The positions, first the one to fix. Empty if there is none to show.
     pub labels: Vec<FaultLabel>,
-    /// How to mend it, one sentence each.
+    /// Ways to fix it, one sentence each.
     pub help: Vec<String>,
 }
 
@@ -59,25 +59,25 @@ impl Diagnostic {
         self
     }
 
-    /// Where the first place starts; 0 without one.
+    /// Returns the start of the first position; 0 without one.
     pub(super) fn start(&self) -> usize {
         self.labels.first().map_or(0, |label| label.span.start)
     }
 }
 
-/// Everything that keeps a configuration from being used, and its warnings: a report for the configuration, and one for
-/// each broken file that it names.
+/// All faults that keep a configuration from being used, with its warnings: a report for the configuration, and one
+/// for each broken file that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub(super) Vec<Report>);
 
 impl Faults {
-    /// The faults and warnings, file by file, in the order of each text.
+    /// Returns the faults and warnings, file by file, in the order of each text.
     pub fn diagnostics(&self) -> Vec<&Diagnostic> {
         self.0.iter().flat_map(|report| &report.diagnostics).collect()
     }
 
-    /// The text for a person: of each file the diagnostics with file, line, caret and hint, then their number. Ends
-    /// with a newline. With `color` it holds ANSI escapes; what stems from the files holds none.
+    /// Returns the text for people: for each file the diagnostics with file, line, caret and hint, then their number.
+    /// It ends with a newline. With `color` it has ANSI escapes; text from the files has none.
     pub fn render(&self, color: bool) -> String {
         let reports = self.0.iter().map(|report| render::render(report, color));
         reports.collect::<Vec<_>>().join("\n")
@@ -92,46 +92,46 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
-/// What looks unintended in a configuration that can be used.
+/// The warnings of a configuration that can be used: settings that look unintended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Warnings(pub(super) Report);
 
 impl Warnings {
-    /// The warnings in the order of the text.
+    /// Returns the warnings in the order of the text.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.0.diagnostics
     }
 
-    /// Whether there is nothing to say.
+    /// Returns true if there are no warnings.
     pub fn is_empty(&self) -> bool {
         self.0.diagnostics.is_empty()
     }
 
-    /// As [`Faults::render`]; empty when there are no warnings.
+    /// Returns the text as [`Faults::render`] does; empty if there are no warnings.
     pub fn render(&self, color: bool) -> String {
         render::render(&self.0, color)
     }
 }
 
-/// Diagnostics and the text they point into.
+/// Diagnostics and the text that they point into.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
     /// The file's path as it was given.
     pub(super) source_name: String,
-    /// The whole text; empty when there are no diagnostics.
+    /// The whole text; empty if there are no diagnostics.
     pub(super) text: String,
-    /// Sorted by place.
+    /// The diagnostics, sorted by position.
     pub(super) diagnostics: Vec<Diagnostic>,
-    /// How many more there were.
-    pub(super) untold: usize,
+    /// The number of further diagnostics, which are not kept.
+    pub(super) omitted: usize,
 }
 
-/// A report of a single fault.
+/// Returns the report of a single fault.
 pub(super) fn about_text(source_name: &str, text: String, diagnostic: Diagnostic) -> Faults {
     Faults(vec![Report {
         source_name: source_name.to_owned(),
         text,
         diagnostics: vec![diagnostic],
-        untold: 0,
+        omitted: 0,
     }])
 }

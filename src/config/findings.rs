@@ -1,5 +1,5 @@
-//! Collects faults: they are never returned early. A reader or a check adds what it finds and goes on with
-//! what is left; at the end the findings become [`Faults`], or [`Warnings`] beside a configuration.
+//! Collects faults; they are never returned early. A reader or a check adds its faults and continues with the other
+//! values. At the end the findings become [`Faults`], or [`Warnings`] beside a configuration.
 
 use std::collections::HashSet;
 
@@ -7,26 +7,26 @@ use super::code::{Code, Level};
 use super::fault::{Diagnostic, Faults, Report, Warnings};
 use super::hints;
 
-/// How many diagnostics are kept; those beyond are only counted. A generated file with one mistake in
-/// every line must not cost memory and minutes to say so.
+/// The most diagnostics that are kept; further ones are only counted. A generated file with a mistake in every line
+/// must not cost memory and minutes.
 const MOST: usize = 200;
 
 /// Collects diagnostics while one text is read and checked.
 pub(super) struct Findings<'t> {
     text: &'t str,
     diagnostics: Vec<Diagnostic>,
-    untold: usize,
+    omitted: usize,
     faults: usize,
-    /// Paths of keys that an unknown key was probably meant to be: they are not missing, only misspelt.
+    /// Paths of keys that unknown keys probably stand for: these keys are not missing, only misspelt.
     misspelt: HashSet<String>,
 }
 
 impl<'t> Findings<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, diagnostics: Vec::new(), untold: 0, faults: 0, misspelt: HashSet::new() }
+        Self { text, diagnostics: Vec::new(), omitted: 0, faults: 0, misspelt: HashSet::new() }
     }
 
-    /// The text that is being read.
+    /// Returns the text that is being read.
     pub(super) fn text(&self) -> &'t str {
         self.text
     }
@@ -36,7 +36,7 @@ impl<'t> Findings<'t> {
             self.faults += 1;
         }
         if self.is_full() {
-            self.untold += 1;
+            self.omitted += 1;
         } else {
             if self.has_variable(&diagnostic) {
                 diagnostic.help.push(hints::VARIABLES.to_owned());
@@ -45,7 +45,7 @@ impl<'t> Findings<'t> {
         }
     }
 
-    /// Whether the value that a diagnostic points at has a variable of a shell.
+    /// Returns true if the value that a diagnostic points at has a variable of a shell.
     fn has_variable(&self, diagnostic: &Diagnostic) -> bool {
         let place =
             diagnostic.labels.first().and_then(|label| self.text.get(label.span.start..label.span.end));
@@ -54,12 +54,12 @@ impl<'t> Findings<'t> {
         })
     }
 
-    /// Remembers that `path` was written, though not as it should be.
+    /// Records that the key `path` is written, but misspelt.
     pub(super) fn misspelt(&mut self, path: String) {
         self.misspelt.insert(path);
     }
 
-    /// Whether a diagnostic added now would only be counted. Ask before composing a costly one.
+    /// Returns true if a further diagnostic would only be counted. Check this before composing a costly one.
     pub(super) fn is_full(&self) -> bool {
         self.diagnostics.len() >= MOST
     }
@@ -68,7 +68,7 @@ impl<'t> Findings<'t> {
         self.faults > 0
     }
 
-    /// Puts the findings in order and decides: warnings, or faults with the warnings among them.
+    /// Sorts the findings and returns the warnings, or the faults together with the warnings.
     pub(super) fn conclude(mut self, source_name: &str) -> Result<Warnings, Faults> {
         let has_faults = self.has_faults();
         self.drop_consequences();
@@ -78,13 +78,13 @@ impl<'t> Findings<'t> {
             source_name: source_name.to_owned(),
             text: text.to_owned(),
             diagnostics: self.diagnostics,
-            untold: self.untold,
+            omitted: self.omitted,
         };
         if has_faults { Err(Faults(vec![report])) } else { Ok(Warnings(report)) }
     }
 
-    /// Drops what only follows from another fault: a missing key that is there but misspelt, and, where
-    /// the text is not TOML, whatever a half-read file or a half-read line seems to say.
+    /// Drops diagnostics that only follow from another fault: those of a missing key that is written but misspelt,
+    /// and, if the text is not TOML, those of a file or a line of which a part could not be read.
     fn drop_consequences(&mut self) {
         let misspelt = std::mem::take(&mut self.misspelt);
         self.diagnostics.retain(|d| match d.code {
@@ -115,28 +115,29 @@ impl<'t> Findings<'t> {
     }
 }
 
-/// The candidate that `written` was probably meant to be.
+/// Returns the candidate that `written` is probably a misspelling of.
 pub(crate) fn did_you_mean<'c>(
     written: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {
-    /// Below this the two words only happen to share letters.
+    /// Below this value two words only have some letters in common.
     const ALIKE: f64 = 0.8;
-    /// More candidates than a person would have mixed up, and few enough to compare at once.
+    /// The most candidates that are compared: more than a person would confuse, and few enough to compare quickly.
     const COMPARED: usize = 2000;
 
     let written = written.to_ascii_lowercase();
     candidates
         .into_iter()
         .take(COMPARED)
-        .map(|candidate| (likeness(&written, candidate), candidate))
+        .map(|candidate| (similarity(&written, candidate), candidate))
         .filter(|(alike, _)| *alike > ALIKE)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
 }
 
-/// From 0 to 1. In short words two letters swapped are too much for Jaro-Winkler, but not for a person.
-fn likeness(written: &str, candidate: &str) -> f64 {
+/// Returns the similarity of two words, from 0 to 1. Jaro-Winkler rates two swapped letters in a short word too low,
+/// so such words get at least 0.9.
+fn similarity(written: &str, candidate: &str) -> f64 {
     let jaro_winkler = strsim::jaro_winkler(written, candidate);
     let is_one_slip = candidate.len() > 2 && strsim::osa_distance(written, candidate) == 1;
     if is_one_slip { jaro_winkler.max(0.9) } else { jaro_winkler }

@@ -1,6 +1,6 @@
-//! What operators bring along from other programs: keys, words and whole files of theirs, and what to write instead.
+//! Keys, values and file formats of other programs that operators may use by mistake, and what to write instead.
 
-/// Returns what to write instead of an unknown key of a table; `noun` is what messages call the table.
+/// Returns the hint for an unknown key of a table; `noun` is the name of the table in messages.
 pub(super) fn key(noun: &str, key: &str) -> Option<&'static str> {
     let key = key.to_ascii_lowercase().replace('-', "_");
     let is_meant = |(nouns, keys, _): &&ForeignKey| {
@@ -9,7 +9,7 @@ pub(super) fn key(noun: &str, key: &str) -> Option<&'static str> {
     KEYS.iter().find(is_meant).map(|(.., hint)| *hint)
 }
 
-/// The tables in which keys are meant, none for all; the keys; and what to write instead.
+/// The tables to which an item applies, none for all; the keys; and the hint.
 type ForeignKey = (&'static [&'static str], &'static [&'static str], &'static str);
 
 const FILE: &[&str] = &["a configuration"];
@@ -296,14 +296,14 @@ const KEYS: &[ForeignKey] = &[
     ),
 ];
 
-/// Returns what to write instead of a word that the key does not know.
+/// Returns the hint for a word that a key does not take.
 pub(super) fn word(key: &str, word: &str) -> Option<&'static str> {
     let word = word.to_ascii_lowercase().replace('_', "-");
     let is_meant = |(keys, words, _): &&ForeignKey| keys.contains(&key) && words.contains(&word.as_str());
     WORDS.iter().find(is_meant).map(|(.., hint)| *hint)
 }
 
-/// The keys; their words elsewhere, with `-` for `_`; and what to write instead.
+/// The keys; their words in other programs, with `-` for `_`; and the hint.
 const WORDS: &[ForeignKey] = &[
     (
         &["balance"],
@@ -367,7 +367,7 @@ const WORDS: &[ForeignKey] = &[
     (&["check"], &["ping"], "did you mean \"tcp\"?"),
 ];
 
-/// A form in which other programs have their configuration.
+/// A file format of other programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ForeignFormat {
     Yaml,
@@ -378,7 +378,7 @@ pub(super) enum ForeignFormat {
 }
 
 impl ForeignFormat {
-    /// What messages call it.
+    /// Returns its name in messages.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Yaml => "YAML",
@@ -389,9 +389,9 @@ impl ForeignFormat {
         }
     }
 
-    /// Tells the form of a text that is not TOML by its first lines.
+    /// Detects the format of a text that is not TOML by its first lines.
     pub(super) fn of(text: &str) -> Option<Self> {
-        /// Lines that are looked at.
+        /// The lines that are checked.
         const LINES: usize = 100;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let lines: Vec<&str> = lines.take(LINES).collect();
@@ -414,7 +414,7 @@ impl ForeignFormat {
     }
 }
 
-/// `key: value`, `key:` or `- item`.
+/// Returns true for `key: value`, `key:` or `- item`.
 fn is_yaml(line: &str) -> bool {
     let line = line.strip_prefix("- ").map_or(line, str::trim_start);
     let is_key = |key: &str| {

@@ -1,13 +1,13 @@
-//! Hints for addresses and networks as other programs write them: what to write here instead.
+//! Hints for addresses and networks in the notation of other programs: what to write here instead.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::route::IpPrefix;
 
-/// How many networks of a range a hint lists.
+/// The most networks of a range that a hint lists.
 const LISTED: usize = 8;
 
-/// What to do where a text has a variable of a shell or of a template.
+/// The help for a text with a variable of a shell or of a template.
 pub(super) const VARIABLES: &str =
     "the file has no variables: write the value, or make the file from a template, as `envsubst` does";
 
@@ -26,7 +26,7 @@ pub(super) fn variable(text: &str) -> Option<&str> {
     })
 }
 
-/// Returns the hint for a text that is no address of one port, if it is a known habit.
+/// Returns the hint for a text that is not one address with one port, if its notation is known.
 pub(super) fn address(text: &str) -> Option<String> {
     if let Some(variable) = variable(text) {
         return Some(format!("{variable} is not replaced"));
@@ -51,7 +51,7 @@ pub(super) fn address(text: &str) -> Option<String> {
     {
         return Some(format!("the port is missing, as in \"{text}:443\""));
     }
-    // `::1` is an address all the same.
+    // `::1` is still an address.
     let port = text.strip_prefix("::").and_then(|port| port.parse::<u16>().ok());
     if let Some(port) = port.filter(|port| *port > 1) {
         return Some(format!(
@@ -61,14 +61,14 @@ pub(super) fn address(text: &str) -> Option<String> {
     scope(text).or_else(|| several(text))
 }
 
-/// A backend with settings behind it, as HAProxy and nginx write it.
+/// Returns the hint for a backend with settings after its address, as in HAProxy and nginx.
 fn settings(address: &str, rest: &str) -> String {
     let weight = rest.split(' ').filter_map(|word| word.strip_prefix("weight")).next();
     let weight = weight.and_then(|rest| rest.trim_start_matches('=').parse::<u16>().ok()).unwrap_or(2);
     format!("settings stand in a table: {{ address = \"{address}\", weight = {weight} }}")
 }
 
-/// A scope behind an address that has none.
+/// Returns the hint for a scope after an address that cannot have one.
 fn scope(text: &str) -> Option<String> {
     let (before, behind) = text.split_once('%')?;
     let (scope, rest) = match behind.find([']', ':']) {
@@ -85,7 +85,7 @@ fn scope(text: &str) -> Option<String> {
     Some(format!("`%{scope}` is for link-local addresses (fe80::/10): write \"{before}{rest}\""))
 }
 
-/// More addresses or ports than one.
+/// Returns the hint for a text with more than one address or port.
 fn several(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     if let Some((first, last)) = port.split_once('-')
@@ -99,7 +99,7 @@ fn several(text: &str) -> Option<String> {
         .map(|network| format!("{network} is a network, and this is one address"))
 }
 
-/// Returns the hint for a text that is no network, if it is a known habit.
+/// Returns the hint for a text that is not a network, if its notation is known.
 pub(super) fn network(text: &str) -> Option<String> {
     if let Some(variable) = variable(text) {
         return Some(format!("{variable} is not replaced"));
@@ -120,7 +120,7 @@ pub(super) fn network(text: &str) -> Option<String> {
     netmask(text).or_else(|| starred(text)).or_else(|| out_of_range(text))
 }
 
-/// A range of addresses as networks.
+/// Returns a range of addresses as networks.
 fn range(first: Ipv4Addr, last: Ipv4Addr) -> String {
     let (mut at, end) = (u64::from(first.to_bits()), u64::from(last.to_bits()));
     if at > end {
@@ -141,7 +141,7 @@ fn range(first: Ipv4Addr, last: Ipv4Addr) -> String {
     format!("a range is written as networks: [{}{more}]", networks.join(", "))
 }
 
-/// `10.0.0.0/255.0.0.0`.
+/// Returns the hint for a network such as `10.0.0.0/255.0.0.0`.
 fn netmask(text: &str) -> Option<String> {
     let (ip, mask) = text.split_once('/')?;
     let (ip, mask) = (ip.parse::<Ipv4Addr>().ok()?, mask.parse::<Ipv4Addr>().ok()?.to_bits());
@@ -150,7 +150,7 @@ fn netmask(text: &str) -> Option<String> {
     (mask.count_ones() == length).then(|| format!("a network has the length of its mask: \"{network}\""))
 }
 
-/// `10.0.*`.
+/// Returns the hint for a network such as `10.0.*`.
 fn starred(text: &str) -> Option<String> {
     let front: Vec<u8> =
         text.split('.').take_while(|part| *part != "*").map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -163,7 +163,7 @@ fn starred(text: &str) -> Option<String> {
     Some(format!("a network has a length: \"{ip}/{}\"", front.len() * 8))
 }
 
-/// Four numbers that are no address.
+/// Returns the hint for four numbers that are not an address.
 fn out_of_range(text: &str) -> Option<String> {
     let ip = text.split('/').next().unwrap_or_default();
     let parts: Vec<&str> = ip.split('.').collect();

@@ -1,4 +1,4 @@
-//! The words of limits: how many connections, how fast, and what becomes of those above.
+//! The tables and values of limits: open connections, rates, and the treatment of connections above a limit.
 
 use super::code::Code;
 use super::fault::Diagnostic;
@@ -13,64 +13,67 @@ const HOUR: u64 = 3_600_000;
 /// As in [`super::file`].
 const MOST_CONNECTIONS: u64 = 100_000_000;
 
-/// Far above what one address brings. It fits the counters.
+/// A bound far above the connections of one address. It fits the counters.
 const MOST_OF_A_SOURCE: u64 = 1_000_000_000;
 
 tables! {
-    /// Limits of the process, and what stands behind the limits of listeners, routes and pools.
+    /// Limits of the process, and settings that the limits of listeners, routes and pools have in common.
     "the limits" struct Limits {
-        /// Sources that are remembered, 8 to 16777216; of each listener by itself. Each takes 56 bytes once a
-        /// listener has `per_source`. Default 65536. A change needs a restart.
+        /// Slots of the table of sources, 8 to 16777216; each listener uses slots of its own for its sources. A slot
+        /// takes 56 bytes of memory once a listener has `per_source`. Default 65536. A change needs a restart.
         sources: Number<8, 16_777_216>,
-        /// How many leading bits of an address make a source. Default { v4 = 32, v6 = 64 }.
+        /// The number of leading bits of an address that make a source. Default { v4 = 32, v6 = 64 }.
         source_prefix: SourcePrefix,
-        /// What becomes of a source for which there is no room, because all that it could displace have open
-        /// connections: "pass" (default), its connections are not limited by source; "refuse": they are reset.
+        /// The treatment of a new source if it finds no slot, because the sources that it could evict have open
+        /// connections: "pass" (default), its connections are not limited by source; "refuse", its connections are
+        /// reset.
         when_full: Keyword<WhenFull>,
-        /// Refused clients that are held unread at once, 0 to 1000000; more are reset. Each takes a descriptor,
-        /// which is not there for a connection. Default 1000.
+        /// Refused clients that are held unread at once, 0 to 1000000; further ones are reset. Each takes a file
+        /// descriptor, which is then missing for a connection. Default 1000.
         tarpit: Number<0, 1_000_000>,
-        /// How long one is held; "100ms" to "1h". Default "10s".
+        /// The time for which a refused client is held; "100ms" to "1h". Default "10s".
         tarpit_timeout: Time<100, HOUR>,
-        /// Bytes that hellos may take which did not come with the first read, those of all connections together;
-        /// 1048576 to 4294967296. A hello that needs more is refused. Default 67108864.
+        /// Bytes for hellos that did not come with the first read, of all connections together; 1048576 to
+        /// 4294967296. A hello that needs more is refused. Default 67108864.
         hello_memory: Number<{ 1 << 20 }, { 1 << 32 }>,
-        /// Connections that are refused near the limit of the process. "newest" (default): new ones while it is full.
-        /// "heaviest": from `overload_at` on also those of a source that has more than twice as many open as others.
+        /// The connections that are refused near the limit of the process. "newest" (default): new connections while
+        /// the process is full. "heaviest": from `overload_at` on also new connections of a source that has more than
+        /// twice as many connections open as the other sources have on average.
         overload: Keyword<OverloadWord>,
-        /// How much of the process's connections, or of `hello_memory`, must be in use for it to count as overloaded,
-        /// "1%" to "100%". It does too while descriptors run out. Default "90%".
+        /// The part of the process's connections, or of `hello_memory`, from which on the process counts as
+        /// overloaded, "1%" to "100%". It also counts as overloaded while file descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
-        /// Whether /ready answers 200 while the process is overloaded. Default true. With false, a router in front sends
-        /// new connections elsewhere until the overload is over.
+        /// True if /ready answers 200 while the process is overloaded. Default true. With false it answers 503, so
+        /// that a router in front sends new connections elsewhere until the overload ends.
         ready_when_overloaded: bool,
     }
 
-    /// What each source of a listener may have.
+    /// Limits of each source of a listener.
     "the limits of a source" struct PerSource {
-        /// What a source is: "address" (default), a network of `limits.source_prefix`; "private-link", the private link
-        /// (AWS, Azure, Google Cloud) that the PROXY header of the connection names, and the network where it names none.
+        /// The kind of source that is counted: "address" (default), a network of `limits.source_prefix`;
+        /// "private-link", the private link (AWS, Azure, Google Cloud) in the PROXY header of the connection, or the
+        /// network if the header has none.
         by: Keyword<SourceBy>,
         /// Open connections. Default: no limit.
         connections: Number<1, MOST_OF_A_SOURCE>,
-        /// New connections, such as "50/s" or "300/m". Default: no limit.
+        /// New connections for each second or minute, such as "50/s" or "300/m". Default: no limit.
         rate: RateWord,
-        /// How many may come at once, 1 to 1000000. Default: the number in `rate`.
+        /// New connections that may come at once, 1 to 1000000. Default: the number in `rate`.
         burst: Number<1, 1_000_000>,
-        /// Not tcp: connections whose first bytes are still being read. Default: no limit.
+        /// Not tcp: connections whose first bytes are not whole yet. Default: no limit.
         hellos: Number<1, MOST_OF_A_SOURCE>,
     }
 
-    /// What a route or a pool may have.
+    /// Limits of a route or a pool.
     "the limits of a route or pool" struct QuotaWords {
         /// Open connections. Default: no limit.
         connections: Number<1, MOST_CONNECTIONS>,
-        /// New connections, such as "50/s" or "300/m". Default: no limit.
+        /// New connections for each second or minute, such as "50/s" or "300/m". Default: no limit.
         rate: RateWord,
-        /// How many may come at once, 1 to 1000000. Default: the number in `rate`.
+        /// New connections that may come at once, 1 to 1000000. Default: the number in `rate`.
         burst: Number<1, 1_000_000>,
-        /// What becomes of those above: "reject" (default), in the words of their protocol, where these are known;
-        /// "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
+        /// The way to refuse connections above a limit: "reject" (default), in the form of their protocol if it is
+        /// known, else a reset; "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
         over: Keyword<OverWord>,
     }
 }
@@ -80,7 +83,7 @@ impl KeywordEnum for SourceBy {
         &[("address", Self::Address), ("private-link", Self::PrivateLink)];
 }
 
-/// Who is refused near the limit.
+/// The connections that are refused near the limit of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OverloadWord {
     Newest,
@@ -91,7 +94,7 @@ impl KeywordEnum for OverloadWord {
     const WORDS: &'static [(&'static str, Self)] = &[("newest", Self::Newest), ("heaviest", Self::Heaviest)];
 }
 
-/// What becomes of a connection above a limit.
+/// The treatment of a connection above a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OverWord {
     Reject,
@@ -112,7 +115,7 @@ impl KeywordEnum for WhenFull {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RateWord {
     pub(super) number: u32,
-    /// Seconds in which so many may come.
+    /// The seconds in which `number` connections may come.
     pub(super) seconds: u64,
 }
 

@@ -1,5 +1,5 @@
-//! Files with the entries of lists, in the form that such files have everywhere: a network or an address a line,
-//! with comments behind `#` or `;`. Those with countries have another one.
+//! Reads files with the entries of lists, in the usual form of such files: a network or an address a line, with
+//! comments after `#` or `;`. Files with countries have another form.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
 use crate::snapshot::access::{FileEntries, ListSource};
 use crate::sys::file_call::FileTurn;
 
-/// The most entries of one file: several times what is blocked anywhere, and some 160 MiB of IPv6 at the worst.
+/// The most entries of one file: several times as many as any known list, and at most some 160 MiB of IPv6.
 pub(super) const MOST_ENTRIES: usize = 5_000_000;
 
-/// What messages call such a file.
+/// The name of such a file in messages.
 const WHAT: &str = "the file of the list";
 
-/// Reads the file of one list, as often as is wanted.
+/// Reads the file of one list, any number of times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListReader {
     list: Arc<str>,
@@ -27,7 +27,7 @@ pub struct ListReader {
 }
 
 impl ListReader {
-    /// The readers of a configuration, sorted by the list's name.
+    /// Returns the readers of a configuration, sorted by the list's name.
     pub fn all(config: &Config) -> Vec<Self> {
         let readers = config.lists.iter().filter_map(|list| {
             Some(Self { list: Arc::clone(&list.name), source: list.file.as_ref()?.source.clone() })
@@ -35,22 +35,22 @@ impl ListReader {
         readers.collect()
     }
 
-    /// The list whose entries these are.
+    /// Returns the list of these entries.
     pub fn list(&self) -> &Arc<str> {
         &self.list
     }
 
-    /// The file, and what is taken out of it.
+    /// Returns the file, with the countries whose networks are used.
     pub fn source(&self) -> &ListSource {
         &self.source
     }
 
-    /// Reads and checks the file: a million entries in less than a second. It blocks.
+    /// Reads and checks the file; a million entries take less than a second. It blocks.
     ///
     /// # Errors
     ///
-    /// All faults of the file at once; one if it cannot be read, is larger than 256 MiB, has more than 5,000,000
-    /// entries, is UTF-16, has no entries although it needs some, or lacks the countries of the list.
+    /// All faults of the file at once; one fault if it cannot be read, is larger than 256 MiB, has more than
+    /// 5,000,000 entries, is UTF-16, has no entries although it needs some, or lacks the countries of the list.
     pub fn read(&self) -> Result<FileEntries, Faults> {
         let ListSource { path, countries, allow_empty } = &self.source;
         let name = path.display().to_string();
@@ -75,10 +75,10 @@ impl ListReader {
     }
 }
 
-/// The byte order marks of UTF-16, as some editors and shells of Windows write them.
+/// The byte order marks of UTF-16, which some editors and shells of Windows write.
 const UTF_16: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// Reads the text of a file; `source_name` stands for its path in messages. Comments may have any bytes.
+/// Reads the text of a file; messages use `source_name` as its path. Comments may have any bytes.
 fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
     if UTF_16.iter().any(|mark| bytes.starts_with(mark)) {
         return Err(not_utf8(source_name, WHAT, bytes));
@@ -86,7 +86,7 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
     let text = &*String::from_utf8_lossy(bytes);
     let mut found = Findings::new(text);
     let mut builder = PrefixSetBuilder::default();
-    // Some editors of another system begin a file so.
+    // Some editors of Windows begin a file with a byte order mark.
     let mut start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     for line in text[start..].split_inclusive('\n') {
         let entry = line.split(['#', ';']).next().unwrap_or_default();
@@ -103,7 +103,7 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
             break;
         }
         match word.parse() {
-            // What others write in their lists is theirs to decide, and no tool refuses it.
+            // Published lists have networks with host bits, and other tools accept them.
             Ok(prefix) | Err(PrefixFault::HostBits(prefix)) => builder.add(&prefix),
             Err(fault) => refuse(word, (at..at + word.len()).into(), fault, &mut found),
         }

@@ -1,4 +1,4 @@
-//! From a file, a text or a command line to a configuration.
+//! Loads a configuration from a file, a text or a command line.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -18,25 +18,27 @@ use crate::pool::DiscoverSource;
 use crate::sys;
 use crate::sys::landlock;
 
-/// The largest file that is read: room for more than a million routes, and an end for what is no file.
+/// The largest file that is read: it leaves room for more than a million routes, and ends the reading of endless
+/// devices.
 const LARGEST_FILE: u64 = 256 * 1024 * 1024;
 
-/// What messages call the file.
+/// The name of the file in messages.
 const CONFIGURATION: &str = "the configuration";
 
 /// Reads and checks a configuration file.
 ///
 /// # Errors
 ///
-/// All faults of the file at once; one if it cannot be read, is no regular file, is larger than 256 MiB or is not
-/// UTF-8. If it has none, all faults of all files that are read with it: those with routes, of lists, and of authorities
-/// that checks trust.
+/// All faults of the file at once; one fault if it cannot be read, is not a regular file, is larger than 256 MiB or
+/// is not UTF-8. If the file has no faults, all faults of all files that are read with it: files of routes, of lists,
+/// and of authorities that checks trust.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open, Files::Read)
 }
 
-/// The same for a file that a command line names, which may be `-`, `/dev/stdin` or a shell's `<(...)`. Those are read
-/// until their other end is closed, and paths in them are relative to the working directory.
+/// Loads a configuration as [`load`] does, from a file in a command line, which may be `-`, `/dev/stdin` or a shell's
+/// `<(...)`. Such a stream is read until its other end is closed, and paths in it are relative to the working
+/// directory.
 ///
 /// # Errors
 ///
@@ -50,17 +52,17 @@ pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// # Errors
 ///
-/// As [`load`], with those of all these files.
+/// As [`load`], with the faults of all these files.
 pub fn check_given(path: &Path) -> Result<(Config, Warnings), Faults> {
     load_given_with(path, Files::All)
 }
 
-/// Which of the files that a configuration names are checked.
+/// The files to check, of those that a configuration names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Files {
-    /// Those that are read with it.
+    /// Files that are read with it.
     Read,
-    /// Also those that the process reads or writes later.
+    /// Also files that the process reads or writes later.
     All,
 }
 
@@ -95,7 +97,7 @@ fn load_from(
     Ok((config, found.conclude()?))
 }
 
-/// Paths in a file are relative to its directory.
+/// Makes the paths in a file relative to its directory.
 fn place_files(config: &mut Config, directory: &Path) {
     for discover in config.pools.iter_mut().flat_map(|pool| &mut pool.discover) {
         if let DiscoverSource::File(file) = &mut discover.source {
@@ -117,8 +119,8 @@ fn place_files(config: &mut Config, directory: &Path) {
     }
 }
 
-/// Checks the text of a configuration; `source_name` stands for its path in messages. Relative paths in it
-/// are left as they are, and the files that it names are not read.
+/// Checks the text of a configuration; messages use `source_name` as its path. Relative paths in it are left
+/// unchanged, and the files that it names are not read.
 ///
 /// # Errors
 ///
@@ -129,12 +131,12 @@ pub fn parse(source_name: &str, text: &str) -> Result<(Config, Warnings), Faults
     settle(source_name, &document, found)
 }
 
-/// The configuration of a command line: one `tcp` listener `main` at all of `listen`, one pool `main` of
-/// all of `backends`, everything else as by default.
+/// Returns the configuration of a command line: one `tcp` listener `main` at all of `listen`, one pool `main` of all
+/// of `backends`, and the defaults for all other keys.
 ///
 /// # Errors
 ///
-/// All faults of the arguments at once, shown as the command line they came from.
+/// All faults of the arguments at once, shown in the text of the command line.
 pub fn one_liner(listen: &[String], backends: &[String]) -> Result<Config, Faults> {
     let mut line = CommandLine::default();
     let listen: Vec<_> = listen.iter().map(|argument| line.push("--listen", argument)).collect();
@@ -169,12 +171,12 @@ fn settle(
     Ok((config.expect("a document is a table, and a table without faults has a configuration"), warnings))
 }
 
-/// Reads a whole file; `what` is what messages call it.
+/// Reads a whole file; `what` is its name in messages.
 pub(super) fn read_text(path: &Path, what: &str) -> Result<String, Faults> {
     text(path, what, read_bytes(path, what)?)
 }
 
-/// The same of one that need not be text.
+/// Reads a whole file that need not be text; `what` is its name in messages.
 pub(super) fn read_bytes(path: &Path, what: &str) -> Result<Vec<u8>, Faults> {
     read_opened(path, what, sys::file::open(path))
 }
@@ -219,7 +221,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
     fault::about_text(name, String::new(), diagnostic)
 }
 
-/// Returns the text for messages of why a file cannot be read.
+/// Returns the reason, for messages, for which a file cannot be read.
 pub(super) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".to_owned(),
@@ -240,14 +242,14 @@ pub(super) fn not_utf8(name: &str, what: &str, bytes: &[u8]) -> Faults {
     fault::about_text(name, text, diagnostic)
 }
 
-/// Arguments joined to one line, so that faults have a text to point into.
+/// Arguments joined to one line, so that faults have a text with positions.
 #[derive(Default)]
 struct CommandLine {
     text: String,
 }
 
 impl CommandLine {
-    /// Adds an option and answers the place of its argument.
+    /// Adds an option and returns the position of its argument.
     fn push(&mut self, option: &str, argument: &str) -> Range<usize> {
         if !self.text.is_empty() {
             self.text.push(' ');
@@ -282,14 +284,14 @@ fn one_key<'i>(key: &'i str, table: DeTable<'i>, at: &Range<usize>) -> DeValue<'
 mod tests {
     use super::*;
 
-    /// As root nothing is denied, so no test of the program meets it.
+    /// Nothing is denied to root, so no test of the program covers this.
     #[test]
     fn a_file_that_may_not_be_read_is_told_with_the_user() {
         let denied =
             unreadable("/etc/pointsman/config.toml", CONFIGURATION, &io::ErrorKind::PermissionDenied.into());
         let user = format!("user {},", sys::process::user());
         let text = denied.to_string().replace(&user, "user UID,");
-        // As root the first line has a further sentence.
+        // For root the first line has a further sentence.
         let (first, rest) = text.split_once('\n').unwrap();
         let first = first.split(';').next().unwrap();
         insta::assert_snapshot!(format!("{first}\n{rest}"), @r"

@@ -1,9 +1,9 @@
-//! The words in the file to checked specs, all faults at once.
+//! Turns the configuration file into checked specs, and reports all faults at once.
 //!
-//! The text becomes a document (`document`), the document becomes written words (`file`, by way of `read`),
-//! the words become specs (`check`). Each step adds its faults and goes on with what is left. Nothing is
-//! bound, opened or resolved here: a configuration is right or wrong by its words alone. A new key is a
-//! line in `file`, its use in `check`, and a line in `config.example.toml`.
+//! The text becomes a document (`document`), the document becomes written tables (`file`, by means of `read`), and
+//! the tables become specs (`check`). Each step adds its faults and continues with the remaining values. Nothing is
+//! bound, opened or resolved here: only the text decides whether a configuration is valid. A new key is a line in
+//! `file`, its use in `check`, and a line in `config.example.toml`.
 
 mod access;
 mod address;
@@ -56,27 +56,27 @@ pub use load::{check_given, load, load_given, one_liner, parse};
 pub use routes_file::{RoutesReader, left_to_wider};
 pub use token::{TokenFault, read_given_token, read_token};
 
-/// The `hash_key` of a configuration without one: fixed, so that nodes agree out of the box.
+/// The `hash_key` of a configuration without one: fixed, so that nodes agree without any setting.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";
 
 /// A whole configuration, checked: every reference resolves, every value is in range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Threads that serve, at least 1 (0 in the file is one per core). A change needs a restart.
+    /// Worker threads, at least 1 (0 in the file is one for each core). A change needs a restart.
     pub workers: usize,
-    /// Open connections of the process; `None` is half of the descriptors left after a reserve.
+    /// Open connections of the process; `None` is half of the descriptors that are left after a reserve.
     pub max_connections: Option<u64>,
-    /// What stands behind the limits of listeners, routes and pools.
+    /// Limits of the process, and settings that the limits of listeners, routes and pools have in common.
     pub limits: LimitsSpec,
-    /// Health and agent checks under way at once, at least 1. Default 1000.
+    /// Health and agent checks in progress at once, at least 1. Default 1000.
     pub max_checks: usize,
-    /// The key by which splits of routes draw, and pools unless they say otherwise.
+    /// The key of the hashes in splits of routes and in pools, unless a pool has its own.
     pub hash_key: [u8; 16],
-    /// The admin listener at each of its addresses; empty when there is none.
+    /// The admin listener at each of its addresses; empty if there is none.
     pub admin: Vec<AdminSpec>,
-    /// An admin listener that the command line asks for besides; a file has none.
+    /// A further admin listener from the command line; a file has none.
     pub given_admin: Option<AdminSpec>,
-    /// Whether Landlock must confine the process, or must not; `None` is where it can without harm.
+    /// True if Landlock must confine the process, false if it must not; `None` if it does where it can without harm.
     pub landlock: Option<bool>,
     /// The access log.
     pub access_log: AccessLogSpec,
@@ -88,22 +88,23 @@ pub struct Config {
     pub pools: Vec<PoolSpec>,
     /// The lists of addresses, sorted by name.
     pub lists: Vec<ListSpec>,
-    /// How the process ends.
+    /// The end of the process.
     pub shutdown: ShutdownSpec,
 }
 
 impl Config {
-    /// The admin listeners of the file and of the command line.
+    /// Returns the admin listeners of the file and of the command line.
     pub fn admins(&self) -> impl Iterator<Item = &AdminSpec> {
         self.admin.iter().chain(&self.given_admin)
     }
 }
 
-/// How the process ends after SIGTERM.
+/// The end of the process after SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownSpec {
-    /// /ready answers 503 but connections are still accepted, so that routers can turn away. Default 0.
+    /// The time for which /ready answers 503 and connections are still accepted, so that routers can send new ones
+    /// elsewhere. Default 0.
     pub grace: Duration,
-    /// How long open connections may then go on. Default 30 s.
+    /// The time that open connections then get before they are closed. Default 30 s.
     pub drain: Duration,
 }

@@ -1,4 +1,5 @@
-//! The words of the PROXY protocol: whose headers a listener believes, and what a pool tells its backends.
+//! The tables and values of the PROXY protocol: the headers that a listener reads, and those that a pool sends to its
+//! backends.
 
 use toml::de::DeValue;
 
@@ -15,47 +16,46 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 const HOUR: u64 = 3_600_000;
 
 tables! {
-    /// PROXY headers that come with connections. What a peer that is not `trusted` says of its client is never
-    /// believed.
+    /// PROXY headers that are read from connections. A header from a peer that is not `trusted` is never believed.
     #[cfg_attr(test, schemars(extend("required" = ["trusted"])))]
     "the proxy_protocol of a listener" struct ProxyIn {
-        /// "require" (default): who is not trusted, and who sends no header, is refused; "accept": they are
-        /// clients themselves; "shadow": the same, and what "require" would refuse is counted.
+        /// "require" (default): a peer that is not trusted, or that sends no header, is refused; "accept": such a
+        /// peer is the client itself; "shadow": as "accept", and connections that "require" would refuse are counted.
         mode: Keyword<ProxyMode>,
-        /// Whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for all
-        /// clients of Unix sockets; or an array. Needed. These peers can claim any client address.
+        /// The peers whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for all clients
+        /// of Unix sockets; or an array. Required. These peers can claim any client address.
         trusted: OneOrMany<TrustedPeer>,
-        /// From the accept to the end of the header; "1ms" to "1h". Default "30s". A peer that need not send one
-        /// and sends nothing at all waits so long, which matters where the server speaks first.
+        /// The longest time from the accept to the end of the header; "1ms" to "1h". Default "30s". A peer that need
+        /// not send a header and sends nothing waits for this time, which matters if the server sends first.
         timeout: Time<1, HOUR>,
     }
 
-    /// The PROXY header that backends get first, before what the client says.
+    /// The PROXY header that is sent to backends before the client's bytes.
     #[cfg_attr(test, schemars(extend("required" = ["version"])))]
     "the proxy_protocol of a pool" struct ProxyOut {
-        /// "v1": a line with the addresses; "v2": bytes with the addresses and what follows here. Needed.
+        /// "v1": a line with the addresses; "v2": a binary header with the addresses and further values. Required.
         version: Keyword<HeaderVersion>,
-        /// v2 only: tell the server name that the client asked for, else the one that came with the connection.
-        /// Default false.
+        /// v2 only: send the server name in the client's hello, else the name in the header that came with the
+        /// connection. Default false.
         authority: bool,
-        /// v2 only: tell the protocol that the client offers by ALPN, where it offers one alone, else the one that
-        /// came with the connection. Default false.
+        /// v2 only: send the protocol that the client offers by ALPN, if it offers only one, else the protocol in the
+        /// header that came with the connection. Default false.
         alpn: bool,
-        /// v2 only: give each connection a name, which the access log has too; one that came with it is kept.
-        /// Default false.
+        /// v2 only: send an id of the connection, which the access log has too. An id that came with the connection
+        /// is kept. Default false.
         unique_id: bool,
         /// v2 only: add a checksum. Default false.
         crc32c: bool,
         /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, kinds from 0xE0 to 0xF7.
         /// Default: none.
         tlvs: NamedTables<Text>,
-        /// v2 only: which TLVs that came with the connection go on: true for all, or an array of "alpn",
-        /// "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
+        /// v2 only: the TLVs to pass on from the header that came with the connection: true for all, or an array of
+        /// "alpn", "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
         pass: PassWords,
     }
 }
 
-/// What a pool says of its header: a version alone, or a table.
+/// The `proxy_protocol` of a pool: a version alone, or a table.
 #[derive(Debug)]
 pub(super) struct ProxyOutWords(pub(super) ProxyOut);
 
@@ -139,7 +139,7 @@ impl Read for TrustedPeer {
     }
 }
 
-/// Which TLVs go on.
+/// The TLVs that are passed on.
 #[derive(Debug)]
 pub(super) enum PassWords {
     All(bool),
@@ -159,7 +159,7 @@ impl Read for PassWords {
     }
 }
 
-/// A kind of TLV by its word or its number.
+/// A kind of TLV, written as a word or as a number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TlvKind(pub(super) u8);
 
@@ -172,7 +172,7 @@ impl TlvKind {
         ("netns", Tlv::NETNS),
     ];
 
-    /// The kind of a number such as `0xE0`.
+    /// Returns the kind that is written as a number such as `0xE0`, or `None` for another text.
     pub(super) fn of_number(text: &str) -> Option<u8> {
         let digits = text.strip_prefix("0x").filter(|digits| digits.len() == 2)?;
         let is_hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());

@@ -1,5 +1,5 @@
-//! How the values of a document become written words: every value is read, every fault is added, and
-//! reading goes on with the next.
+//! Reads the values of a document into written tables: every value is read, every fault is added, and reading
+//! continues with the next value.
 
 use std::fmt;
 
@@ -10,21 +10,21 @@ use super::fault::{Diagnostic, Span};
 use super::findings::{Findings, did_you_mean};
 use super::foreign;
 
-/// A value with its place.
+/// A value with its position.
 pub(super) type Value<'i> = toml::Spanned<DeValue<'i>>;
 
-/// Something that can stand in the file.
+/// A type that can be read from a value of the file.
 pub(super) trait Read: Sized {
-    /// Reads a value, or adds at least one fault and answers `None`.
+    /// Reads a value, or adds at least one fault and returns `None`.
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self>;
 }
 
-/// Where a value stands, as a chain of steps through the tables that hold it.
+/// The path of a value, as a chain of steps through the tables that contain it.
 #[derive(Clone, Copy)]
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: PathStep<'a>,
-    /// The place of the key that led here; for items of an array, of the item.
+    /// The position of the last key; for an item of an array, that of the item.
     pub(super) key: Span,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Path<'a> {
         Self { parent: Some(self), step: PathStep::Key(name), key }
     }
 
-    /// The key that this leads to, or the one whose array it leads into.
+    /// Returns the last key of the path; for an item of an array, the key of the array.
     pub(super) fn last_key(&self) -> &'a str {
         match (self.step, self.parent) {
             (PathStep::Key(name), _) => name,
@@ -71,7 +71,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// A key of a table: not there, there but wrong (and the fault told), or there.
+/// A key of a table: absent, wrong (its fault is added), or good.
 #[derive(Debug, Default)]
 pub(super) enum Key<T> {
     #[default]
@@ -80,7 +80,7 @@ pub(super) enum Key<T> {
     Good(TableEntry<T>),
 }
 
-/// A key and its value with their places.
+/// A key and its value with their positions.
 #[derive(Debug)]
 pub(super) struct TableEntry<T> {
     pub(super) key: Span,
@@ -104,17 +104,18 @@ impl<T> Key<T> {
         matches!(self, Self::Absent)
     }
 
-    /// The place of the key, if it is there and right.
+    /// Returns the position of the key, if it is good.
     pub(super) fn place(&self) -> Option<Span> {
         self.entry().map(|entry| entry.key)
     }
 }
 
-/// An array of values, each with its place.
+/// An array of values, each with its position.
 #[derive(Debug)]
 pub(super) struct ArrayOf<T> {
     pub(super) items: Vec<ArrayItem<T>>,
-    /// Whether every item could be read. If not, what seems to be missing may be among the others.
+    /// True if every item could be read. If false, an item that seems to be missing may be one that could not be
+    /// read.
     pub(super) complete: bool,
 }
 
@@ -156,7 +157,7 @@ impl<T: Read> Read for OneOrMany<T> {
     }
 }
 
-/// Tables by a name of the operator's choice, such as `[pool.mail]`, sorted by name.
+/// Tables by a name that the operator chose, such as `[pool.mail]`, sorted by name.
 #[derive(Debug)]
 pub(super) struct NamedTables<T>(pub(super) Vec<NamedTable<T>>);
 
@@ -164,9 +165,9 @@ pub(super) struct NamedTables<T>(pub(super) Vec<NamedTable<T>>);
 #[derive(Debug)]
 pub(super) struct NamedTable<T> {
     pub(super) name: String,
-    /// The place to show for the table as a whole: its header, or its name.
+    /// The position that messages show for the whole table: its header, or its name.
     pub(super) place: Span,
-    /// `None` if it is not a table; what refers to it is right all the same.
+    /// `None` if it is not a table; references to it are still valid.
     pub(super) table: Option<T>,
 }
 
@@ -186,7 +187,7 @@ impl<T: Read> Read for NamedTables<T> {
     }
 }
 
-/// The header of a table that has one, else the key that holds it.
+/// Returns the position of a table's header, or of its key if it has no header.
 fn place_of(value: &Value<'_>, path: Path<'_>, found: &Findings<'_>) -> Span {
     let span = Span::from(value.span());
     match found.text().as_bytes().get(span.start) {
@@ -195,9 +196,9 @@ fn place_of(value: &Value<'_>, path: Path<'_>, found: &Findings<'_>) -> Span {
     }
 }
 
-/// Declares written tables. Each is a struct, the reader that fills it, and the schema that describes it,
-/// from one list of keys, so that the three cannot differ. The text before `struct` is what messages call
-/// it; doc comments become the descriptions in the schema.
+/// Declares written tables. Each table is a struct, the reader that fills it, and the schema that describes it, from
+/// one list of keys, so that the three cannot differ. The text before `struct` is its name in messages; doc comments
+/// become the descriptions in the schema.
 macro_rules! tables {
     ($(
         $(#[$meta:meta])*
@@ -230,7 +231,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// The word of a key whose identifier is a word of Rust too, such as `r#type`.
+/// Returns the word of a key, also if its identifier is a keyword of Rust, such as `r#type`.
 pub(super) const fn word_of(identifier: &'static str) -> &'static str {
     match identifier.as_bytes() {
         [b'r', b'#', ..] => identifier.split_at(2).1,
@@ -238,7 +239,7 @@ pub(super) const fn word_of(identifier: &'static str) -> &'static str {
     }
 }
 
-/// The table in a value; `noun` says what it should be, such as `a pool`.
+/// Returns the table in a value; `noun` is the name of the table in messages, such as `a pool`.
 pub(super) fn open_table<'v, 'i>(
     value: &'v Value<'i>,
     path: Path<'_>,

@@ -1,4 +1,4 @@
-//! Diagnostics to text, in the form of rustc's, by annotate-snippets.
+//! Renders diagnostics as text, in the form of rustc's, with annotate-snippets.
 
 use std::borrow::Cow;
 
@@ -8,17 +8,17 @@ use annotate_snippets::{AnnotationKind, Group, Level as Title, Origin, Renderer,
 use super::code::Level;
 use super::fault::{Diagnostic, FaultLabel, Report, Span};
 
-/// Places further apart than this are shown as two pieces instead of one with a gap: the renderer works
-/// through every line between.
+/// The largest distance in lines between two positions in one piece. Positions further apart are shown as two pieces,
+/// because the renderer processes every line between them.
 const GAP: usize = 500;
 
-/// Renders the whole report; the empty string when there is nothing to say.
+/// Renders the whole report; returns an empty string if there are no diagnostics.
 pub(super) fn render(report: &Report, color: bool) -> String {
-    if report.diagnostics.is_empty() && report.untold == 0 {
+    if report.diagnostics.is_empty() && report.omitted == 0 {
         return String::new();
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let text = spell_out(&report.text);
+    let text = mask_controls(&report.text);
     let page = Page::new(&report.source_name, &text);
     let mut out = String::new();
     for diagnostic in &report.diagnostics {
@@ -30,23 +30,23 @@ pub(super) fn render(report: &Report, color: bool) -> String {
     out
 }
 
-/// Puts a dot in the place of each control character from beyond ASCII, which some terminals obey and the renderer
-/// lets pass. It has as many bytes, so that every place stays what it is.
-fn spell_out(text: &str) -> Cow<'_, str> {
+/// Replaces each control character beyond ASCII with a dot: some terminals obey these characters, and the renderer
+/// does not remove them. The dot has as many bytes, so every position stays valid.
+fn mask_controls(text: &str) -> Cow<'_, str> {
     let is_control = |c: char| ('\u{80}'..='\u{9f}').contains(&c);
     if text.contains(is_control) { text.replace(is_control, "\u{b7}").into() } else { text.into() }
 }
 
-/// What is shown of a text that may hold anything.
-fn harmless(text: &str) -> String {
-    normalize_untrusted_str(&spell_out(text))
+/// Returns a text without control characters, for texts that come from outside.
+fn printable(text: &str) -> String {
+    normalize_untrusted_str(&mask_controls(text))
 }
 
-/// Such as `pointsman.toml: 3 faults, 1 warning`.
+/// Returns the last line, such as `pointsman.toml: 3 faults, 1 warning`.
 fn summary(report: &Report) -> String {
     let faults = report.diagnostics.iter().filter(|d| d.code.level() == Level::Fault).count();
     let warnings = report.diagnostics.len() - faults;
-    let counted = [(faults, "fault"), (warnings, "warning"), (report.untold, "more not shown")];
+    let counted = [(faults, "fault"), (warnings, "warning"), (report.omitted, "more not shown")];
     let parts: Vec<String> = counted
         .into_iter()
         .filter(|(count, _)| *count > 0)
@@ -55,14 +55,14 @@ fn summary(report: &Report) -> String {
             _ => format!("{count} {noun}s"),
         })
         .collect();
-    format!("{}: {}", harmless(&report.source_name), parts.join(", "))
+    format!("{}: {}", printable(&report.source_name), parts.join(", "))
 }
 
-/// A text with its lines counted once for all diagnostics.
+/// A text with the positions of its lines, computed once for all diagnostics.
 struct Page<'r> {
     name: String,
     text: &'r str,
-    /// Where each line starts.
+    /// The position at which each line starts.
     lines: Vec<usize>,
 }
 
@@ -70,7 +70,7 @@ impl<'r> Page<'r> {
     fn new(name: &str, text: &'r str) -> Self {
         let after_newlines =
             text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { name: harmless(name), text, lines: std::iter::once(0).chain(after_newlines).collect() }
+        Self { name: printable(name), text, lines: std::iter::once(0).chain(after_newlines).collect() }
     }
 
     fn group(&self, diagnostic: &Diagnostic) -> Group<'r> {
@@ -78,18 +78,18 @@ impl<'r> Page<'r> {
             Level::Fault => Title::ERROR,
             Level::Warning => Title::WARNING,
         };
-        let title = level.primary_title(harmless(&diagnostic.message)).id(diagnostic.code.as_str());
+        let title = level.primary_title(printable(&diagnostic.message)).id(diagnostic.code.as_str());
         let mut group = match diagnostic.labels.split_first() {
             Some((first, others)) => title.elements(self.snippets(first, others)),
             None => title.element(Origin::path(self.name.clone())),
         };
         for help in &diagnostic.help {
-            group = group.element(Title::HELP.message(harmless(help)));
+            group = group.element(Title::HELP.message(printable(help)));
         }
         group
     }
 
-    /// The lines around the labels, in one piece where they are close together.
+    /// Returns the lines around the labels, in one piece if the labels are close together.
     fn snippets(
         &self,
         first: &FaultLabel,
@@ -115,7 +115,7 @@ impl<'r> Page<'r> {
         let end = self.line_end(bottom);
         let annotations = marks.into_iter().map(|(label, kind)| {
             let span = self.on_one_line(label.span);
-            let text = (!label.text.is_empty()).then(|| harmless(&label.text));
+            let text = (!label.text.is_empty()).then(|| printable(&label.text));
             kind.span(span.start - start..span.end - start).label(text)
         });
         Snippet::source(&self.text[start..end])
@@ -128,13 +128,13 @@ impl<'r> Page<'r> {
         self.lines.partition_point(|start| *start <= at.min(self.text.len())) - 1
     }
 
-    /// Where the line's text ends, before its line break.
+    /// Returns the end of a line's text, before its line break.
     fn line_end(&self, line: usize) -> usize {
         let next = self.lines.get(line + 1).map_or(self.text.len(), |start| start - 1);
         if self.text[..next].ends_with('\r') && next > self.lines[line] { next - 1 } else { next }
     }
 
-    /// The part of a span on its first line, at the boundaries of characters.
+    /// Returns the part of a span on its first line, at the boundaries of characters.
     fn on_one_line(&self, span: Span) -> Span {
         let line = self.line_of(span.start);
         let limit = self.line_end(line);

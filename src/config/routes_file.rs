@@ -1,5 +1,5 @@
-//! Files with further routes of a listener: the same words as in the configuration, in a file that is read by
-//! itself and again whenever it changes.
+//! Reads files with further routes of a listener. They have the same keys as the configuration. Such a file is read
+//! apart from it, and again whenever the file changes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,8 +25,7 @@ use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec, TargetSpec};
 use crate::sys::file_call::FileTurn;
 
-/// Reads one listener's file with routes, as often as is wanted, and checks it against the configuration it
-/// belongs to.
+/// Reads the file of one listener's routes, any number of times, and checks it against its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoutesReader {
     path: Arc<Path>,
@@ -36,11 +35,11 @@ pub struct RoutesReader {
     hash_key: [u8; 16],
     tarpit_timeout: Duration,
     pools: Arc<[PoolTarget]>,
-    /// The routes that stand in the configuration itself.
+    /// The routes in the configuration itself.
     written: Arc<Deferred<Vec<RouteSpec>>>,
 }
 
-/// What routes need to know of a pool that they lead to.
+/// The properties of a pool that routes to it are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PoolTarget {
     name: Arc<str>,
@@ -61,17 +60,17 @@ impl PoolTarget {
         }
     }
 
-    /// The same for a check; its words stand in another file, so they have no place in this one.
+    /// Returns the pool for a check. It is written in another file, so it has no position in this one.
     fn known(&self) -> Known {
-        let nowhere = |is_so: bool| is_so.then(Span::default);
-        Known::new(Arc::clone(&self.name), Span::default(), nowhere(self.hashes_sni))
-            .forwarding(nowhere(self.forwards))
+        let without_position = |is_so: bool| is_so.then(Span::default);
+        Known::new(Arc::clone(&self.name), Span::default(), without_position(self.hashes_sni))
+            .forwarding(without_position(self.forwards))
             .hashing_authority(self.hashes_authority)
     }
 }
 
 impl RoutesReader {
-    /// The readers of a configuration, sorted by the listener's name.
+    /// Returns the readers of a configuration, sorted by the listener's name.
     pub fn all(config: &Config) -> Vec<Self> {
         let pools: Arc<[_]> = config.pools.iter().map(PoolTarget::new).collect();
         let readers = config.listeners.iter().filter_map(|listener| {
@@ -95,22 +94,22 @@ impl RoutesReader {
         readers.collect()
     }
 
-    /// The listener whose routes these are.
+    /// Returns the listener of these routes.
     pub fn listener(&self) -> &Arc<str> {
         &self.listener
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Arc<Path> {
         &self.path
     }
 
-    /// The routes that stand in the configuration itself.
+    /// The routes in the configuration itself.
     pub fn written(&self) -> &[RouteSpec] {
         &self.written
     }
 
-    /// Reads and checks the file; its routes without those of the configuration. It blocks.
+    /// Reads and checks the file, and returns its routes without those of the configuration. It blocks.
     ///
     /// # Errors
     ///
@@ -119,7 +118,7 @@ impl RoutesReader {
         self.parse(&read_text(&self.path, "the file with routes")?)
     }
 
-    /// Checks a text as if it stood in the file.
+    /// Checks a text as if it were the content of the file.
     ///
     /// # Errors
     ///
@@ -129,7 +128,7 @@ impl RoutesReader {
         let document = document::parse(&mut found);
         let words = RoutesFile::read(&document, read::Path::ROOT, &mut found);
         let routes = words.as_ref().map(|words| self.check(words, &mut found));
-        // Warnings there are none.
+        // There are no warnings.
         found.conclude(&self.path.display().to_string())?;
         Ok(routes.unwrap_or_default())
     }
@@ -154,7 +153,7 @@ impl RoutesReader {
             common: Common::of_routes(self.tarpit_timeout),
             others: &self.written,
             is_all: false,
-            // `read_all` warns of what is left to `unmatched`.
+            // `read_all` warns of connections that are left to `unmatched`.
             unmatched: (TargetSpec::Reject, None),
         };
         checker.check(list, &mut pools, found)

@@ -1,4 +1,4 @@
-//! The JSON Schema of the file, for editors. Made in tests only: the program never needs it.
+//! Makes the JSON Schema of the file, for editors. It is made in tests only: the program never needs it.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ use super::words::{
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
 const NAME: &str = r"^[A-Za-z0-9._-]{1,64}$";
 
-/// How a kind of word is described; the words stand inline, under the description of their key.
+/// Defines the schema of each type of value. It is placed inline, under the description of its key.
 macro_rules! described {
     ($( impl [$($generics:tt)*] $type:ty = |$generator:ident| $schema:expr; )*) => { $(
         impl<$($generics)*> JsonSchema for $type {
@@ -134,7 +134,7 @@ described! {
     });
 }
 
-/// The schema of draft 7, which editors' TOML plug-ins know, without references.
+/// Returns the schema in draft 7, which the TOML plug-ins of editors support, without references.
 fn schema() -> Value {
     schema_of::<File>()
 }
@@ -146,7 +146,7 @@ fn schema_of<T: JsonSchema>() -> Value {
     schema
 }
 
-/// Descriptions are broken into lines for the source only.
+/// Joins the lines of descriptions, which are broken for the source only.
 fn unwrap_lines(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
@@ -162,7 +162,7 @@ fn unwrap_lines(schema: &mut Value) {
     }
 }
 
-/// Calls `visit` with the path and the schema of every key; names of the operator's choice are `*`.
+/// Calls `visit` with the path and the schema of every key; names that the operator chooses are `*`.
 fn each_key(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     for (key, value) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -176,7 +176,7 @@ fn each_key(schema: &Value, path: &str, visit: &mut impl FnMut(&str, &Value)) {
     }
 }
 
-/// Every key the file can have, such as `listener.*.bind`.
+/// Returns every key that the file can have, such as `listener.*.bind`.
 pub(super) fn keys() -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     each_key(&schema(), "", &mut |path, _| {
@@ -208,8 +208,9 @@ fn every_key_of_the_schema_is_described() {
         let description = schema["description"].as_str().unwrap_or_default();
         assert!(description.ends_with('.'), "{path}: {description:?}");
         let is_value = schema["properties"].is_null() && schema["additionalProperties"].is_null();
-        let is_told = ["Default", "(default)", "Needed"].iter().any(|word| description.contains(word));
-        assert!(!is_value || is_told, "{path} says no default: {description:?}");
+        let names_default =
+            ["Default", "(default)", "Required", "Needed"].iter().any(|word| description.contains(word));
+        assert!(!is_value || names_default, "{path} says no default: {description:?}");
         seen += 1;
     });
     assert!(seen > 40, "only {seen} keys");

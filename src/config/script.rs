@@ -1,4 +1,4 @@
-//! The words of health and agent checks: what they send, what they expect, where they go.
+//! The values of health and agent checks: bytes to send, bytes to expect, targets.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::sys::Address;
 use crate::wire::ServerName;
 use crate::wire::dialogue::send_expect::LONGEST_STEP;
 
-/// Far above any path or host that a check needs, far below what a server refuses.
+/// A bound far above any path or host that a check needs, and far below the limits of servers.
 const LONGEST_HTTP: usize = 1024;
 
 /// The longest user name of PostgreSQL; those of MySQL are shorter.
@@ -74,7 +74,7 @@ fn bytes(bytes: Arc<[u8]>, value: &Value<'_>, path: Path<'_>, found: &mut Findin
     Some(bytes)
 }
 
-/// What a GET asks for.
+/// The path of a request.
 #[derive(Clone, Debug)]
 pub(super) struct HttpPath(pub(super) Arc<str>);
 
@@ -92,7 +92,7 @@ impl Read for HttpPath {
     }
 }
 
-/// What stands in a Host header: a name or an address, with or without a port.
+/// The value of a Host header: a name or an address, with or without a port.
 #[derive(Clone, Debug)]
 pub(super) struct HttpHost(pub(super) Arc<str>);
 
@@ -115,7 +115,7 @@ fn is_visible(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The server name that a check asks for.
+/// The server name that a check sends.
 #[derive(Clone, Debug)]
 pub(super) struct TlsName(pub(super) ServerName);
 
@@ -135,7 +135,7 @@ impl Read for TlsName {
     }
 }
 
-/// Who seems to log in.
+/// The user that a check logs in as.
 #[derive(Clone, Debug)]
 pub(super) struct User(pub(super) Arc<str>);
 

@@ -1,4 +1,4 @@
-//! The token of the admin listener, in a file of its own.
+//! Reads the token of the admin listener from its file.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -9,13 +9,13 @@ use super::fault::Diagnostic;
 use super::load::reason;
 use crate::sys::{file, landlock};
 
-/// The shortest token: with letters and digits 95 bits, which nobody guesses.
+/// The shortest token: with letters and digits it has 95 bits, which cannot be guessed.
 const SHORTEST: usize = 16;
 
-/// The longest one; it has to fit into a request's head.
+/// The longest token; it must fit into the head of a request.
 const LONGEST: usize = 1024;
 
-/// Why a token cannot be had.
+/// The reason for which no token was read.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFault {
     /// The file cannot be read.
@@ -23,11 +23,11 @@ pub enum TokenFault {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
-    /// What it holds is no token.
+    /// The content of the file is not a token.
     #[error(
         "{} holds no token: it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
          `openssl rand -hex 32`", path.display()
@@ -45,12 +45,13 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or holds something else: a token has 16 to 1024 visible ASCII characters.
+/// If the file cannot be read, or if its content is not a token: a token has 16 to 1024 visible ASCII characters.
 pub fn read_token(path: &Path) -> Result<String, TokenFault> {
     token_in(path, file::open(path))
 }
 
-/// The same for a file that a command line names, which may be `/dev/stdin` or a shell's `<(...)`.
+/// Reads a token as [`read_token`] does, from a file in a command line, which may be `/dev/stdin` or a shell's
+/// `<(...)`.
 ///
 /// # Errors
 ///
@@ -61,7 +62,7 @@ pub fn read_given_token(path: &Path) -> Result<String, TokenFault> {
 
 fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault> {
     let mut bytes = Vec::new();
-    // Some room for white space; whatever is longer is no token.
+    // This leaves room for white space; a longer text is not a token.
     let most = 2 * LONGEST as u64;
     opened
         .and_then(|file| file.take(most).read_to_end(&mut bytes))
@@ -77,7 +78,8 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
 /// Returns the fault of a token, as `check` reports it. Loading does not read the token: each request that needs it
 /// does, so that a new token needs no reload.
 ///
-/// If the user that runs `check` may not read the file, that is a warning: the user that runs the process may read it.
+/// If the user that runs `check` may not read the file, the fault is a warning: the user that runs the process may be
+/// allowed to read it.
 pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
     let fault = |code, message: &str| Diagnostic::new(code, "", message);
     match read {

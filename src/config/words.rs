@@ -1,4 +1,4 @@
-//! The kinds of words a configuration is made of: numbers, durations, names, choices.
+//! The kinds of values in a configuration: numbers, durations, names, choices.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::route::pattern::NamePattern;
 use crate::sys::Address;
 use crate::telemetry::AccessLogTarget;
 
-/// The longest name of a listener, pool or backend: names are metric labels and stand in every log line.
+/// The longest name of a listener, pool or backend: names are metric labels and are in every log line.
 const LONGEST_NAME: usize = 64;
 
-/// The string of a value; `expected` is what the key takes.
+/// Returns the string of a value, or adds a fault; `expected` describes the value that the key takes.
 pub(super) fn string<'v>(
     value: &'v Value<'_>,
     path: Path<'_>,
@@ -75,7 +75,7 @@ impl<const MIN: u32, const MAX: u32> Read for Factor<MIN, MAX> {
                 return None;
             }
         };
-        // Not a number and what is below zero become 0, what is endless the most there is.
+        // The cast saturates: NaN and negative values become 0, infinity becomes the largest value.
         let hundredths = factor.map(|factor| (factor * 100.0).round() as u32);
         let hundredths = hundredths.filter(|hundredths| (MIN..=MAX).contains(hundredths));
         if hundredths.is_none() {
@@ -87,7 +87,7 @@ impl<const MIN: u32, const MAX: u32> Read for Factor<MIN, MAX> {
     }
 }
 
-/// A part in percent, from `MIN` to `MAX`: `"50%"`, or the number alone.
+/// A percentage from `MIN` to `MAX`: `"50%"`, or the number alone.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Percent<const MIN: u64, const MAX: u64>(pub(super) u64);
 
@@ -150,7 +150,7 @@ impl<const MIN: u64, const MAX: u64> Read for TimeOrOff<MIN, MAX> {
     }
 }
 
-/// What a duration may be, in milliseconds, and what may stand in its stead.
+/// The bounds of a duration in milliseconds, and the text for messages of a word that the key takes too.
 struct DurationBounds {
     min: u64,
     max: u64,
@@ -212,7 +212,7 @@ pub(super) trait KeywordEnum: Copy + 'static {
     /// Every word with its value.
     const WORDS: &'static [(&'static str, Self)];
 
-    /// The word of a value.
+    /// Returns the word of a value.
     fn word(self) -> &'static str
     where
         Self: PartialEq,
@@ -257,7 +257,7 @@ fn quoted<'w>(words: impl Iterator<Item = &'w str>) -> String {
     words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// A name of a backend.
+/// A name, such as that of a backend.
 #[derive(Clone, Debug)]
 pub(super) struct Name(pub(super) String);
 
@@ -272,7 +272,7 @@ impl Read for Name {
     }
 }
 
-/// Why a text cannot name a listener, pool or backend, without its place.
+/// Returns the fault of a text that cannot name a listener, pool or backend, without its position.
 pub(super) fn name_fault(name: &str, path: impl std::fmt::Display) -> Option<Diagnostic> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && name.len() <= LONGEST_NAME && name.chars().all(fits) {
@@ -301,7 +301,7 @@ impl Read for HashKey {
     }
 }
 
-/// A host name, or `*.` and the name below which every name matches.
+/// A host name, or `*.` with the name below which every name matches.
 #[derive(Clone, Debug)]
 pub(super) struct SniPattern(pub(super) NamePattern);
 
@@ -332,8 +332,7 @@ impl Read for SniPattern {
     }
 }
 
-/// A name of the DNS, as a resolver is asked for it: labels of letters, digits, `-` and `_`, with a final dot
-/// or without.
+/// A DNS name as it is sent to a resolver: labels of letters, digits, `-` and `_`, with a final dot or without.
 #[derive(Clone, Debug)]
 pub(super) struct DnsName(pub(super) String);
 
@@ -369,7 +368,7 @@ pub(super) fn is_dns_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// A path of a file.
+/// The path of a file.
 #[derive(Clone, Debug)]
 pub(super) struct FilePath(pub(super) PathBuf);
 
@@ -405,7 +404,7 @@ impl Read for FileMode {
     }
 }
 
-/// Where the access log goes.
+/// The target of the access log.
 #[derive(Clone, Debug)]
 pub(super) struct LogTarget(pub(super) AccessLogTarget);
 
@@ -415,7 +414,7 @@ impl Read for LogTarget {
         match text {
             "stdout" => Some(Self(AccessLogTarget::Stdout)),
             "off" => Some(Self(AccessLogTarget::Off)),
-            // A slash is asked for so that a misspelt word does not become a file.
+            // The slash is required so that a misspelt word does not become a file.
             _ if text.contains('/') && !text.ends_with('/') && !text.contains('\0') => {
                 Some(Self(AccessLogTarget::File(text.into())))
             }

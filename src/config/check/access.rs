@@ -1,4 +1,4 @@
-//! Lists of addresses, and who may come in by them.
+//! Checks lists of addresses, and the rules of listeners that admit or refuse clients by them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use crate::route::prefix::AddressRange;
 use crate::snapshot::access::{AccessSpec, ClientRefusal, ListFileSpec, ListSource, ListSpec, RuleSpec};
 use crate::sys::Address;
 
-/// Every list by name, and what is in force for all listeners.
+/// Every list by name, and the rules for all listeners.
 pub(super) struct Lists {
     known: BTreeMap<Arc<str>, KnownLists>,
-    /// Denied by every listener.
+    /// The addresses that every listener refuses.
     everywhere: RuleSpec,
 }
 
@@ -30,7 +30,7 @@ struct KnownLists {
 }
 
 impl Lists {
-    /// The lists of a file, sorted by name, and what listeners need to refer to them.
+    /// Returns the lists of a file, sorted by name, and the names to which listeners may refer.
     pub(super) fn of(file: &File, found: &mut Findings<'_>) -> (Vec<ListSpec>, Self) {
         let named = file.list.value().map_or(&[][..], |lists| &lists.0);
         let mut specs = Vec::with_capacity(named.len());
@@ -90,8 +90,8 @@ impl Lists {
         fault.help(format!("lists in this file: {}", names().take(10).collect::<Vec<_>>().join(", ")))
     }
 
-    /// Warns of each list that nothing refers to. Beside faults it says nothing: the reference may be in what
-    /// could not be read.
+    /// Warns of each list that nothing refers to. If there are faults it adds no warning: the reference may be in a
+    /// part that could not be read.
     pub(super) fn warn_of_unused(&self, found: &mut Findings<'_>) {
         if found.has_faults() {
             return;
@@ -104,7 +104,7 @@ impl Lists {
     }
 }
 
-/// The file of a list, and the countries that are taken out of it.
+/// Returns the file of a list, with the countries whose networks it gives.
 fn list_file(
     words: &ListWords,
     table: &NamedTable<ListWords>,
@@ -148,7 +148,7 @@ fn list_file(
 }
 
 impl ListenerChecker<'_> {
-    /// Who may come in; `None` for everybody.
+    /// Returns the rules that admit or refuse clients; `None` if all are admitted.
     pub(super) fn access(
         &self,
         binds: &[Address],
@@ -180,14 +180,15 @@ impl ListenerChecker<'_> {
         let deny_ja4: Vec<_> = fingerprints.iter().map(|item| item.value.0.clone()).collect();
         let spec = AccessSpec { deny, deny_ja4, allow, refused };
         self.warn_of_idle_access(&spec, binds, found);
-        self.refuse_everybody(&spec, binds, found);
+        self.check_denied_families(&spec, binds, found);
         let is_open = spec.allow.is_none() && spec.deny == RuleSpec::default() && spec.deny_ja4.is_empty();
         (!is_open).then_some(spec)
     }
 
-    /// A network that has every address of a family is hardly meant. Behind a PROXY header clients have other families
-    /// than the sockets.
-    fn refuse_everybody(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
+    /// Adds a fault or a warning if a denied network contains every address of a family, which is hardly intended.
+    /// Clients in a PROXY header may have other families than the sockets, so listeners that read headers are left
+    /// out.
+    fn check_denied_families(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
         let denies = |tcp: SocketAddr| {
             let is_of_family = |network: &&IpPrefix| {
                 network.is_everybody() && matches!(network.range(), AddressRange::V4(..)) == tcp.is_ipv4()
@@ -220,14 +221,14 @@ impl ListenerChecker<'_> {
 
     fn warn_of_idle_access(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
         let words = self.words;
-        let names_nobody = words.allow.is_absent() && words.deny.is_absent() && words.deny_ja4.is_absent();
+        let has_no_rule = words.allow.is_absent() && words.deny.is_absent() && words.deny_ja4.is_absent();
         let mut warn = |key: &str, place: Span, why: &str| {
             let message = format!("`{key}` of listener `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
             found.add(warning.label(place, why));
         };
         if let Some(place) = words.refused.place()
-            && names_nobody
+            && has_no_rule
             && spec.deny == RuleSpec::default()
         {
             warn("refused", place, "there is neither `allow` nor `deny` nor `deny_ja4`");

@@ -1,4 +1,4 @@
-//! The admin listener: where it is, and who may ask.
+//! Checks the admin listener: its addresses, and the rules for requests.
 
 use super::super::code::Code;
 use super::super::fault::{Diagnostic, Span};
@@ -26,7 +26,7 @@ pub(super) fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) ->
     specs
 }
 
-/// The admin listener at one of its addresses.
+/// Returns the admin listener at one of its addresses.
 fn of_address(address: Address, words: &Admin) -> AdminSpec {
     let mut spec = AdminSpec::new(address);
     if let Some(mode) = words.mode.value() {
@@ -45,7 +45,7 @@ fn of_address(address: Address, words: &Admin) -> AdminSpec {
     spec
 }
 
-/// Whoever reaches the address may ask, so it must be known who.
+/// Adds a fault if other machines can send requests without a token, and no key allows this.
 fn check_open(spec: &AdminSpec, words: &Admin, at: Span, found: &mut Findings<'_>) {
     if words.token_file.is_absent() && !spec.open_metrics {
         let message = "the admin listener may be reached from other machines, and asks nobody for a token";

@@ -1,9 +1,10 @@
-//! Routes whose conditions leave a part of a name's connections to a route for a wider name.
+//! Finds routes whose conditions leave a part of a name's connections to a route for a wider name.
 //!
-//! `{ sni = "admin.example.com", source = "10.0.0.0/8" }` beside a route for `*.example.com` protects nothing: clients
-//! from elsewhere reach the pool of the wider route. So `check` warns of it, unless another route for the narrow name
-//! takes or refuses the other connections. The same holds for a pool in `unmatched`, but only beside conditions on the
-//! client (`source`, `proxy_tlv`): beside others `unmatched` is the place where the rest is meant to go.
+//! `{ sni = "admin.example.com", source = "10.0.0.0/8" }` beside a route for `*.example.com` protects nothing:
+//! clients from other networks reach the pool of the wider route. So `check` warns of it, unless another route for
+//! the narrow name matches the other connections. The same applies to a pool in `unmatched`, but only beside
+//! conditions on the client (`source`, `proxy_tlv`): beside other conditions `unmatched` is the intended target of
+//! the rest.
 
 use std::collections::HashMap;
 
@@ -15,16 +16,17 @@ use crate::snapshot::{ActionSpec, RouteSpec, TargetSpec};
 /// A name of a route: the positions of the route and of the name in it.
 pub(in crate::config) type At = (usize, usize);
 
-/// One route whose conditions leave connections to another one.
+/// A route whose conditions leave connections to another route.
 #[derive(Debug)]
 pub(in crate::config) struct Leak {
     /// The route with the conditions.
     pub(in crate::config) narrow: At,
-    /// A route that takes what does not fit them; `None` is the pool of `unmatched`.
+    /// The route for the connections that do not match them; `None` is the pool of `unmatched`.
     pub(in crate::config) wider: Option<At>,
 }
 
-/// Returns for each route the first of its names that is left to a wider one, or to a pool in `unmatched`.
+/// Returns, for each route, the first of its names that leaves connections to a wider name, or to a pool in
+/// `unmatched`.
 pub(in crate::config) fn leaks(routes: &[RouteSpec], unmatched: &TargetSpec) -> Vec<Leak> {
     if routes.iter().all(|route| route.conditions.is_none()) {
         return Vec::new();
@@ -42,7 +44,7 @@ pub(in crate::config) fn leaks(routes: &[RouteSpec], unmatched: &TargetSpec) -> 
     leaks
 }
 
-/// Returns the warning of a leak; `place` says where a route stands in the text that is checked.
+/// Returns the warning of a leak; `place` returns the position of a route in the text that is checked.
 pub(in crate::config) fn warning(
     routes: &[RouteSpec],
     leak: &Leak,
@@ -51,15 +53,16 @@ pub(in crate::config) fn warning(
 ) -> Diagnostic {
     let name = |(route, key): At| routes[route].keys[key].to_string();
     let (narrow, wider) = (name(leak.narrow), leak.wider.map(name));
-    let asked = routes[leak.narrow.0].conditions.iter().flat_map(|conditions| conditions.keys());
-    let asked = asked.filter(|key| *key != "tls_min").map(|key| format!("`{key}`")).collect::<Vec<_>>();
+    let conditions = routes[leak.narrow.0].conditions.iter().flat_map(|conditions| conditions.keys());
+    let conditions =
+        conditions.filter(|key| *key != "tls_min").map(|key| format!("`{key}`")).collect::<Vec<_>>();
     let wider = match wider.as_deref() {
         None => "the pool of `unmatched`".to_owned(),
         Some("*") => "the route without a name".to_owned(),
         Some(wider) => format!("`{wider}`"),
     };
-    let asked = asked.join(" and ");
-    let message = format!("connections for `{narrow}` that do not fit {asked} go to {wider}");
+    let conditions = conditions.join(" and ");
+    let message = format!("connections for `{narrow}` that do not fit {conditions} go to {wider}");
     let warning = Diagnostic::new(Code::LeftToWider, path, message);
     let warning = match place(Some(leak.narrow)) {
         Some(at) => warning.label(at, "its conditions take a part of the connections"),
@@ -74,7 +77,7 @@ pub(in crate::config) fn warning(
     ))
 }
 
-/// The routes of a listener by the name that they are for.
+/// The routes of a listener, grouped by name.
 struct RoutesByName<'r> {
     routes: &'r [RouteSpec],
     groups: HashMap<&'r NamePattern, Vec<At>>,
@@ -102,7 +105,7 @@ impl<'r> RoutesByName<'r> {
         self.routes[route].conditions.as_deref()
     }
 
-    /// The first leak of a group, in the order in which the wider ones are asked.
+    /// Returns the first leak of a group, in the order in which routing checks the wider groups.
     fn first_leak(&self, pattern: &NamePattern, group: &[At], unmatched: &TargetSpec) -> Option<Leak> {
         for wider in self.wider(pattern) {
             if let Some(leak) = self.leak(group, &wider) {
@@ -121,12 +124,12 @@ impl<'r> RoutesByName<'r> {
         (serves && is_of_client).then_some(Leak { narrow, wider: None })
     }
 
-    /// Whether a route leads to a pool.
+    /// Returns true if a route leads to a pool.
     fn serves(&self, (route, _): &At) -> bool {
         !matches!(self.routes[*route].action, ActionSpec::Reject | ActionSpec::Drop)
     }
 
-    /// Whether a group leaves nothing to wider names.
+    /// Returns true if a group leaves no connections to wider names.
     fn is_closed(&self, group: &[At]) -> bool {
         let of_ech = |wanted: bool| Conditions { ech: Some(wanted), ..Conditions::default() };
         let has = |wanted: &Conditions| group.iter().any(|at| self.conditions(*at) == Some(wanted));
@@ -134,7 +137,7 @@ impl<'r> RoutesByName<'r> {
             || (has(&of_ech(true)) && has(&of_ech(false)))
     }
 
-    /// The groups that are asked after that of a name, in their order.
+    /// Returns the groups that routing checks after the group of a name, in their order.
     fn wider<'n>(&'n self, pattern: &'n NamePattern) -> impl Iterator<Item = Vec<At>> + 'n {
         let (text, has_child) = match pattern {
             NamePattern::Exact(name) => (name.as_str(), true),
@@ -157,7 +160,7 @@ impl<'r> RoutesByName<'r> {
             .chain([self.any.clone()])
     }
 
-    /// The leak from one group to a wider one, if there is one.
+    /// Returns the leak from one group to a wider one, if there is one.
     fn leak(&self, group: &[At], wider: &[At]) -> Option<Leak> {
         let is_known = |at: &At| {
             let own = self.conditions(*at).cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Pools that forward by name.
+//! Checks pools that forward by name.
 
 use super::or;
 use super::pool::PoolChecker;
@@ -13,7 +13,7 @@ use crate::pool::ForwardSpec;
 const TLS: u16 = 443;
 
 impl PoolChecker<'_> {
-    /// The spec of a pool's `forward`, if it has one.
+    /// Returns the spec of a pool's `forward`, if it has one.
     pub(super) fn forward(&self, found: &mut Findings<'_>) -> Option<ForwardSpec> {
         let entry = self.words.forward.entry()?;
         self.refuse_backends(entry, found);
@@ -33,7 +33,7 @@ impl PoolChecker<'_> {
         })
     }
 
-    /// Without a list it would be an open proxy.
+    /// Adds a fault if `allow` is missing or empty. Without it the pool would be an open proxy.
     fn check_allow(&self, entry: &TableEntry<Forward>, found: &mut Findings<'_>) {
         let allow = &entry.value.allow;
         let place = if allow.is_absent() { Some(entry.key) } else { empty(allow) };
@@ -46,7 +46,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// Adds a fault for each key that is for pools with backends.
+    /// Adds a fault for each key that only applies to pools with backends.
     fn refuse_backends(&self, entry: &TableEntry<Forward>, found: &mut Findings<'_>) {
         let words = self.words;
         let keys = [
@@ -81,7 +81,7 @@ impl PoolChecker<'_> {
     }
 }
 
-/// Where a list is written that holds nothing.
+/// Returns the position of a list that is written and empty.
 fn empty<T>(key: &Key<OneOrMany<T>>) -> Option<Span> {
     let entry = key.entry()?;
     let list = &entry.value.0;

@@ -1,4 +1,4 @@
-//! What only checks over HTTP and over TLS have.
+//! Checks the keys of health checks over HTTP and over TLS.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -12,20 +12,20 @@ use crate::pool::{CaFile, TlsSpec};
 use crate::wire::ServerName;
 use crate::wire::dialogue::{BodyMatch, HttpScript};
 
-/// Headers that say how long the request is and where it ends, or that have a key of their own.
+/// Headers that set the length and the end of the request, or that have a key of their own.
 const RESERVED: [&str; 5] = ["host", "connection", "content-length", "transfer-encoding", "upgrade"];
 
-/// HTTP/2, which checks do not speak.
+/// The ALPN name of HTTP/2, which checks do not support.
 const HTTP_2: &str = "h2";
 
-/// The name in a Host header, which clients send as SNI too; `None` if it is an address.
+/// Returns the name in a Host header, which clients send as SNI too, or `None` if it is an address.
 fn name_of_host(host: &str) -> Option<ServerName> {
     let name = host.split_once(':').map_or(host, |(name, _)| name);
     name.parse().ok()
 }
 
 impl HealthChecker<'_> {
-    /// The request of a check, and what must be answered.
+    /// Returns the request of a check and the answer that it expects.
     pub(super) fn http(&self, words: &Health, found: &mut Findings<'_>) -> HttpScript {
         let usual = HttpScript::default();
         HttpScript {
@@ -85,7 +85,7 @@ impl HealthChecker<'_> {
         text.or_else(|| words.body_regex.value().map(|pattern| BodyMatch::Matches(pattern.0.clone())))
     }
 
-    /// The TLS that checks go through, if they do.
+    /// Returns the TLS settings of checks, if they use TLS.
     pub(super) fn tls(&self, words: &Health, found: &mut Findings<'_>) -> Option<TlsSpec> {
         let entry = words.tls.entry().filter(|entry| entry.value)?;
         if !cfg!(feature = "tls-checks") {

@@ -1,4 +1,4 @@
-//! Limits: of the process, of sources, of routes and of pools.
+//! Checks limits: of the process, of sources, of routes and of pools.
 
 use std::time::Duration;
 
@@ -15,24 +15,24 @@ use crate::limit::{
 };
 use crate::snapshot::AdmissionSpec;
 
-/// What to write where something needs PROXY headers.
+/// The help for a key that needs PROXY headers.
 pub(super) const READ_HEADERS: &str =
     "to read headers write on the listener: proxy_protocol = { trusted = [\"10.0.0.0/8\"] }";
 
-/// What the checks of listeners, routes and pools must know of the limits of the process.
+/// Limits of the process that the checks of listeners, routes and pools use.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct Common {
-    /// How long refused clients are held.
+    /// The time for which refused clients are held.
     tarpit_timeout: Duration,
-    /// Whether none are held at all.
-    holds_nobody: bool,
+    /// True if no clients are held.
+    holds_none: bool,
     prefix: PrefixLengths,
-    /// Whether every source must be counted.
+    /// True if every source must be counted.
     counts_all: bool,
 }
 
 impl Common {
-    /// What a file says.
+    /// Returns the values of a file.
     pub(super) fn of(file: &File) -> Self {
         let words = file.limits.value();
         let default = PrefixLengths::default();
@@ -45,20 +45,20 @@ impl Common {
         let limits = limits(file);
         Self {
             tarpit_timeout: limits.tarpit_timeout,
-            holds_nobody: limits.tarpit == 0,
+            holds_none: limits.tarpit == 0,
             prefix,
             counts_all: words.is_some_and(sheds_heaviest),
         }
     }
 
-    /// What a file with routes needs to know.
+    /// Returns the values for a file of routes, which uses the tarpit's timeout only.
     pub(in crate::config) fn of_routes(tarpit_timeout: Duration) -> Self {
-        Self { tarpit_timeout, holds_nobody: false, prefix: PrefixLengths::default(), counts_all: false }
+        Self { tarpit_timeout, holds_none: false, prefix: PrefixLengths::default(), counts_all: false }
     }
 
     fn over(&self, written: &Key<Keyword<OverWord>>, path: &str, found: &mut Findings<'_>) -> OverLimit {
         let is_tarpit = written.value().is_some_and(|choice| choice.0 == OverWord::Tarpit);
-        if let (Some(over), true) = (written.place(), is_tarpit && self.holds_nobody) {
+        if let (Some(over), true) = (written.place(), is_tarpit && self.holds_none) {
             let message = "`over = \"tarpit\"` holds nobody, as `limits.tarpit` is 0";
             let fault = Diagnostic::new(Code::IdleSetting, format!("{path}.over"), message);
             found.add(fault.label(over, "").help("they are reset, as with \"drop\""));
@@ -70,7 +70,7 @@ impl Common {
         }
     }
 
-    /// What a listener asks of who comes; `None` if it asks nothing.
+    /// Returns the admission limits of a listener; `None` if it has none.
     pub(super) fn listener(
         &self,
         words: &Listener,
@@ -105,7 +105,7 @@ impl Common {
         })
     }
 
-    /// What a route or a pool may have; `None` if it says nothing.
+    /// Returns the limits of a route or a pool; `None` if it has none.
     pub(in crate::config) fn quota(
         &self,
         written: &Key<QuotaWords>,
@@ -132,7 +132,7 @@ impl Common {
     }
 }
 
-/// The limits of the process.
+/// Returns the limits of the process.
 pub(super) fn limits(file: &File) -> LimitsSpec {
     let default = LimitsSpec::default();
     let Some(words) = file.limits.value() else { return default };

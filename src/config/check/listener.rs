@@ -1,4 +1,4 @@
-//! Listeners: where they bind, and where their connections go.
+//! Checks listeners: their addresses, and where their connections go.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::snapshot::{
 };
 use crate::sys::Address;
 
-/// Connections the kernel may hold before they are accepted.
+/// The default of `backlog`: connections that the kernel may hold until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// What listeners refer to by name.
+/// The pools and lists that listeners refer to by name.
 pub(super) struct Referred<'a> {
     pub(super) pools: &'a mut Pools,
     pub(super) lists: &'a mut Lists,
 }
 
-/// The listeners, sorted by name.
+/// Returns the listeners, sorted by name.
 pub(super) fn listeners(
     written: &Key<NamedTables<Listener>>,
     hash_key: [u8; 16],
@@ -63,7 +63,7 @@ pub(super) fn listeners(
     specs
 }
 
-/// One written listener with what messages need to name it.
+/// A written listener, with the name and position that messages show.
 pub(super) struct ListenerChecker<'a> {
     pub(super) name: &'a str,
     pub(super) place: Span,
@@ -161,10 +161,10 @@ impl ListenerChecker<'_> {
         }
     }
 
-    /// Resolves every reference whatever the protocol is, so that all of them are told at once.
+    /// Returns the protocol. Every reference is resolved for any protocol, so that all faults are reported at once.
     fn protocol(&self, pools: &mut Pools, found: &mut Findings<'_>) -> ProtocolSpec {
         let words = self.words;
-        // With names to route by but no protocol the protocol is what is missing, and was asked for.
+        // If there are routes and neither `pool` nor `protocol`, the missing key is `protocol`.
         let is_meant_as_tls =
             words.protocol.is_absent() && words.pool.is_absent() && !words.routes.is_absent();
         let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
@@ -195,11 +195,11 @@ impl ListenerChecker<'_> {
         }
     }
 
-    /// Clients of PostgreSQL that connect by an address send no name. Where every name leads to the same pool, these
-    /// clients go there by default; else they are refused.
+    /// Returns the default of `no_sni`. Clients of PostgreSQL that connect by an address send no name. If every name
+    /// leads to the same pool, these clients go there by default; else they are refused.
     fn only_pool(&self, routes: &[RouteSpec], unmatched: &TargetSpec, pools: &Pools) -> TargetSpec {
         let is_postgres = self.words.protocol.value().is_some_and(|choice| choice.0 == Protocol::Postgres);
-        // A file may lead to further pools, today or tomorrow.
+        // A file may lead to further pools, now or later.
         if !is_postgres || !self.words.routes_file.is_absent() {
             return TargetSpec::Reject;
         }
@@ -268,7 +268,7 @@ impl ListenerChecker<'_> {
     ) -> TargetSpec {
         let written = written.entry().filter(|written| written.value != REJECT);
         let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
-        // Of all these only clients of `unmatched` have sent a name.
+        // Of all these keys only `unmatched` is for clients that have sent a name.
         if let (Some(written), Some(forward), true) =
             (written, pool.and_then(|pool| pool.forwards), key != "unmatched")
         {
@@ -309,7 +309,8 @@ impl ListenerChecker<'_> {
         }
     }
 
-    /// Routes take hellos, so who is refused by one without a name may come in by other words.
+    /// Warns of routes that refuse addresses. A route only sees clients that send a hello, so a client that it
+    /// refuses may still connect with another protocol.
     fn warn_of_hello_routes(&self, found: &mut Findings<'_>) {
         let words = self.words;
         if !self.serves_without_tls() {
@@ -388,7 +389,7 @@ impl ListenerChecker<'_> {
             client: default.client,
         };
         let peers = PeerWords {
-            whose: format!("listener `{}`", self.name),
+            owner: format!("listener `{}`", self.name),
             path: self.path,
             has_only_unix,
             keepalive: &words.keepalive,
@@ -416,7 +417,8 @@ impl ListenerChecker<'_> {
     }
 }
 
-/// The name of the pool that a key refers to, which must not hash names where none are read; empty after a fault.
+/// Returns the name of the pool that a key refers to, or an empty name after a fault. The pool must not hash names if
+/// the listener reads none.
 pub(super) fn refer(
     written: &TableEntry<String>,
     hashing: Hashing,
@@ -426,13 +428,13 @@ pub(super) fn refer(
     found: &mut Findings<'_>,
 ) -> Arc<str> {
     let Some(pool) = pools.refer(written, || path.to_owned(), found) else { return "".into() };
-    let is_told = pool.hashes_authority && matches!(hashing, Hashing::Authorities);
+    let has_authority = pool.hashes_authority && matches!(hashing, Hashing::Authorities);
     let is_tcp = !matches!(hashing, Hashing::Any);
-    if let (true, false, Some(hash_on)) = (is_tcp, is_told, pool.hashes_sni) {
+    if let (true, false, Some(hash_on)) = (is_tcp, has_authority, pool.hashes_sni) {
         let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
         let fault = Diagnostic::new(Code::HashWithoutKey, path, message)
             .label(written.at, format!("used by the tcp listener `{listener}`"));
-        // In a file of its own there is no such place.
+        // A pool that a file of routes refers to has no position in that file.
         let fault = if hash_on == Span::default() { fault } else { fault.label(hash_on, "hashed here") };
         found.add(fault.help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"));
     }
@@ -443,20 +445,21 @@ pub(super) fn refer(
     Arc::clone(&pool.name)
 }
 
-/// Whether a route refuses whoever comes from, or to, an address, and asks nothing that only a hello tells.
+/// Returns true if a route refuses connections by their source or destination, and has no condition that needs a
+/// hello.
 fn refuses_addresses(route: &Route) -> bool {
     let Route { sni, sni_regex, alpn, ja4, ech, tls_min, source, destination, action, .. } = route;
-    let asks_the_hello = !(sni.is_absent()
+    let needs_hello = !(sni.is_absent()
         && sni_regex.is_absent()
         && alpn.is_absent()
         && ja4.is_absent()
         && ech.is_absent()
         && tls_min.is_absent());
-    let asks_addresses = !(source.is_absent() && destination.is_absent());
-    action.value().is_some() && asks_addresses && !asks_the_hello
+    let needs_address = !(source.is_absent() && destination.is_absent());
+    action.value().is_some() && needs_address && !needs_hello
 }
 
-/// Adds a fault for a pool that forwards by name where there is none.
+/// Adds a fault for a pool that forwards by name, used for clients that send no name.
 pub(super) fn forwards_nothing(
     (written, used): (&TableEntry<String>, String),
     forward: Span,
@@ -465,7 +468,7 @@ pub(super) fn forwards_nothing(
 ) {
     let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
     let fault = Diagnostic::new(Code::ForwardWithoutName, path, message).label(written.at, used);
-    // In a file of its own there is no such place.
+    // A pool that a file of routes refers to has no position in that file.
     let fault = if forward == Span::default() {
         fault
     } else {
@@ -474,13 +477,13 @@ pub(super) fn forwards_nothing(
     found.add(fault.help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""));
 }
 
-/// Whether the listener gives a pool server names to hash.
+/// The names that a listener gives a pool to hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Hashing {
-    /// With those of hellos.
+    /// Server names of hellos.
     Any,
-    /// Only with PROXY headers, which may tell a host name.
+    /// Host names of PROXY headers only.
     Authorities,
-    /// With none.
+    /// None.
     NoNames,
 }

@@ -1,7 +1,6 @@
-//! Written words to checked specs: applies the defaults and judges how the words fit together.
+//! Turns the written tables into checked specs: applies the defaults, and checks the values against each other.
 //!
-//! Every check goes on after a fault with what is left, so the specs made here are right only if no fault
-//! was found.
+//! After a fault every check continues with the other values, so the specs are valid only if no fault was found.
 
 mod access;
 mod admin;
@@ -37,7 +36,7 @@ use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{AccessLogSpec, AccessLogTarget, LogFormat, LogLevel, LogSpec};
 
-/// Fills a configuration from a file.
+/// Returns the configuration of a file; it is valid only if no fault was added.
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let hash_key = file.hash_key.value().map_or(DEFAULT_HASH_KEY, |key| key.0);
     let node = tiers::NodeDefaults::of(file, found);
@@ -50,12 +49,12 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
     tiers::NodeDefaults::check(file, &pools, found);
-    opening::note_cancels(&listeners, &mut pools);
+    opening::mark_cancel_pools(&listeners, &mut pools);
     opening::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
     ports::check(file, &listeners, &pools, found);
     proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);
-    // What only a file with routes refers to is known when that is read.
+    // A `routes_file` may refer to further pools, so unused pools are known only after it is read.
     if listeners.iter().all(|listener| listener.policy.routes_file.is_none()) {
         known.warn_of_unused(found);
     }
@@ -84,15 +83,15 @@ fn workers(file: &File) -> usize {
     }
 }
 
-/// Enough for ten thousand backends every two seconds if not many of them hang, and far fewer than the
-/// descriptors that a process may have.
+/// Returns `max_checks`. The default is enough for ten thousand backends every two seconds if few of them hang, and
+/// is far below the descriptors that a process may have.
 fn max_checks(file: &File) -> usize {
     const DEFAULT: usize = 1000;
     or(&file.max_checks, |number| usize::try_from(number.0).unwrap_or(DEFAULT), DEFAULT)
 }
 
 fn access_log(file: &File) -> AccessLogSpec {
-    /// More than anybody reads, and what programs that ban addresses get along with.
+    /// More lines than people read, and enough for programs that ban addresses.
     const REFUSED: u32 = 100;
     let words = file.access_log.value();
     AccessLogSpec {
@@ -123,19 +122,19 @@ fn shutdown(file: &File) -> ShutdownSpec {
     }
 }
 
-/// Every address that is bound, with its place, to find those bound twice.
+/// Every address that is bound, with its position, to find addresses that are bound twice.
 #[derive(Default)]
 struct Binds(HashMap<Address, Span>);
 
 impl Binds {
-    /// Adds the addresses of one written word; at most one fault for them.
+    /// Adds the addresses of one written value, and at most one fault for them.
     fn add(&mut self, addresses: &[Address], at: Span, path: &str, found: &mut Findings<'_>) {
-        let mut is_told = false;
+        let mut is_reported = false;
         let is_fixed = |address: &&Address| address.tcp().is_none_or(|address| address.port() != 0);
         for address in addresses.iter().filter(is_fixed) {
             match self.0.insert(address.clone(), at) {
-                Some(first) if !is_told => {
-                    is_told = true;
+                Some(first) if !is_reported => {
+                    is_reported = true;
                     let message = format!("{address} is bound twice");
                     let fault = Diagnostic::new(Code::DoubledBind, path, message);
                     found.add(fault.label(at, "bound here").label(first, "and bound here"));
@@ -146,12 +145,12 @@ impl Binds {
     }
 }
 
-/// The written value or the default.
+/// Returns the written value or the default.
 fn or<T, U: Copy>(key: &Key<T>, value: impl Fn(&T) -> U, default: U) -> U {
     key.value().map_or(default, value)
 }
 
-/// What the kernel may hold of a side's connections.
+/// Returns the bounds of the kernel's buffers for one side's connections.
 fn kernel_buffers<const LEAST: u64, const MOST: u64>(
     max_unsent: &Key<Number<LEAST, MOST>>,
     max_unread: &Key<Number<LEAST, MOST>>,

@@ -1,4 +1,4 @@
-//! What comes before a hello: PostgreSQL, STARTTLS, and several protocols on one port.
+//! Checks the openings before a hello: PostgreSQL, STARTTLS, and several protocols on one port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::snapshot::{ActionSpec, DetectSpec, OpeningSpec, PolicySpec, ProtocolS
 use crate::sys::process::host_name;
 use crate::wire::Starttls;
 
-/// Some mail servers hold their greeting back for six seconds, to see who cannot wait.
+/// Some mail servers delay their greeting for six seconds, to detect clients that do not wait for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that speaks first has done so by then, on any link but the worst.
+/// A client that sends first has sent by then, on all but the worst links.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
-    /// The front of a listener that reads hellos; `tls` is where it routes them.
+    /// Returns the opening of a listener that reads hellos; `tls` is how it routes them.
     pub(super) fn front(
         &self,
         tls: &ProtocolSpec,
@@ -39,7 +39,7 @@ impl ListenerChecker<'_> {
         let protocol = words.protocol.value().map_or(Protocol::Tcp, |choice| choice.0);
         self.refuse_front_keys(protocol, found);
         let greeting_timeout = or(&words.greeting_timeout, |time| time.0, GREETING_TIMEOUT);
-        // Every reference is resolved whatever the protocol is, so that all of them are told at once.
+        // Every reference is resolved for any protocol, so that all faults are reported at once.
         let plaintext = self.target("plaintext", &words.plaintext, pools, found);
         let cancel = self.target("cancel", &words.cancel, pools, found);
         let databases = self.named("databases", &words.databases, pools, found);
@@ -54,7 +54,7 @@ impl ListenerChecker<'_> {
             Protocol::Tcp | Protocol::Tls => OpeningSpec::Straight,
             Protocol::Postgres => {
                 let cancel = match &words.cancel {
-                    // A file may lead to further pools, today or tomorrow, whose servers must not get the secret.
+                    // A file may lead to further pools, now or later, whose servers must not get the secret.
                     Key::Absent if words.routes_file.is_absent() => {
                         only(pools_of_sessions(tls, &plaintext, &databases, &users))
                     }
@@ -83,7 +83,7 @@ impl ListenerChecker<'_> {
         }
     }
 
-    /// Names of the operator's choice and their pools.
+    /// Returns the names that the operator chose, with their pools.
     fn named(
         &self,
         key: &str,
@@ -106,7 +106,7 @@ impl ListenerChecker<'_> {
         resolved.collect()
     }
 
-    /// Whether a pool is written, right or wrong, for clients that send no hello.
+    /// Returns true if a pool is written, right or wrong, for clients that send no hello.
     pub(super) fn serves_without_tls(&self) -> bool {
         let words = self.words;
         let is_pool = |target: &Key<String>| match target {
@@ -155,8 +155,8 @@ impl ListenerChecker<'_> {
     }
 }
 
-/// Tells the pools to which requests to cancel come.
-pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
+/// Marks the pools that get requests to cancel a query.
+pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
     for listener in listeners {
         if let OpeningSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
             && let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name)
@@ -166,8 +166,8 @@ pub(super) fn note_cancels(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
     }
 }
 
-/// Warns of each listener whose requests to cancel are refused though nobody wrote so, or go to a pool that may
-/// lead them astray.
+/// Warns of each listener whose requests to cancel are refused although no key demands it, or go to a pool that may
+/// pick another backend than that of the session.
 pub(super) fn warn_of_lost_cancels(
     written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],
@@ -209,7 +209,7 @@ pub(super) fn warn_of_lost_cancels(
     }
 }
 
-/// Whether all connections of a client's address come to one backend.
+/// Returns true if all connections of a client's address go to one backend.
 fn leads_back(pool: &PoolSpec) -> bool {
     match pool.algorithm {
         Algorithm::Failover => true,
@@ -220,7 +220,8 @@ fn leads_back(pool: &PoolSpec) -> bool {
     }
 }
 
-/// The pools that sessions may go to, as far as the configuration itself says; some perhaps several times.
+/// Returns the pools that sessions may go to by the configuration itself, without files; a pool may come several
+/// times.
 fn pools_of_sessions<'s>(
     tls: &'s ProtocolSpec,
     plaintext: &'s TargetSpec,
@@ -244,7 +245,7 @@ fn pools_of_sessions<'s>(
     routed.chain(fallbacks).chain(named)
 }
 
-/// The pool that all of these are, if they are one.
+/// Returns the pool if all of these are the same one, else `Reject`.
 fn only<'s>(mut pools: impl Iterator<Item = &'s Arc<str>>) -> TargetSpec {
     match pools.next() {
         Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),

@@ -1,4 +1,4 @@
-//! The timeouts of peers, written alike at listeners and at pools.
+//! Checks the timeouts of peers. Listeners and pools have the same keys for them.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::sys::tcp::Keepalive;
 /// The written keys of one listener or pool.
 pub(super) struct PeerWords<'a, const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> {
     /// The listener or pool, as messages name it.
-    pub(super) whose: String,
+    pub(super) owner: String,
     pub(super) path: &'a str,
-    /// Whether all its sockets are Unix sockets, which have neither keepalive nor a user timeout.
+    /// True if all its sockets are Unix sockets, which have neither keepalive nor a user timeout.
     pub(super) has_only_unix: bool,
     pub(super) keepalive: &'a Key<TimeOrOff<I, J>>,
     pub(super) keepalive_interval: &'a Key<Time<K, J>>,
@@ -26,7 +26,8 @@ pub(super) struct PeerWords<'a, const I: u64, const J: u64, const K: u64, const 
 }
 
 impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerWords<'_, I, J, K, L, U> {
-    /// Returns the timeouts, and warns if one overrides another. `idle` is the idle timeout, if known, and its place.
+    /// Returns the timeouts, and warns if one overrides another. `idle` is the idle timeout, if known, and its
+    /// position.
     pub(super) fn check(
         &self,
         idle: Option<(Duration, Option<Span>)>,
@@ -65,7 +66,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
             ("user_timeout", self.user_timeout.place()),
         ];
         for (key, place) in keys.into_iter().filter_map(|(key, place)| Some((key, place?))) {
-            let message = format!("`{key}` of {} has no effect", self.whose);
+            let message = format!("`{key}` of {} has no effect", self.owner);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
             found.add(warning.label(place, "it is for TCP, and all addresses are Unix sockets"));
         }
@@ -77,7 +78,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
             ("keepalive_count", self.keepalive_count.place()),
         ];
         for (key, place) in others.into_iter().filter_map(|(key, place)| Some((key, place?))) {
-            let message = format!("`{key}` of {} has no effect", self.whose);
+            let message = format!("`{key}` of {} has no effect", self.owner);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message).label(place, "");
             found.add(match self.keepalive.place() {
                 Some(off) => warning.label(off, "no probes are sent"),
@@ -86,13 +87,14 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
         }
     }
 
-    /// tcp(7): with a user timeout the kernel does not count probes.
+    /// Warns if the user timeout overrides the count of probes. tcp(7): with a user timeout the kernel does not count
+    /// probes.
     fn warn_of_user_timeout(&self, timeouts: &PeerTimeouts, keepalive: Keepalive, found: &mut Findings<'_>) {
         let (Some(limit), Some(place)) = (timeouts.user_timeout, self.user_timeout.place()) else { return };
-        let whose = &self.whose;
+        let owner = &self.owner;
         let time = humantime::format_duration;
         if limit < keepalive.longest() {
-            let message = format!("`user_timeout` of {whose} overrides the count of keepalive probes");
+            let message = format!("`user_timeout` of {owner} overrides the count of keepalive probes");
             let warning = Diagnostic::new(Code::OverriddenTimeout, self.key("user_timeout"), message);
             let label = format!("an idle connection is closed after {} without an answer", time(limit));
             let label = if limit <= keepalive.idle + keepalive.interval {
@@ -107,7 +109,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
             );
             found.add(warning.label(place, label).help(help));
         } else if let Some(count) = self.keepalive_count.place() {
-            let message = format!("`keepalive_count` of {whose} has no effect");
+            let message = format!("`keepalive_count` of {owner} has no effect");
             let warning = Diagnostic::new(Code::IdleSetting, self.key("keepalive_count"), message);
             let label = format!("this timeout closes idle connections, after {}", time(limit));
             found.add(warning.label(count, "").label(place, label));
@@ -121,7 +123,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
         found: &mut Findings<'_>,
     ) {
         let (Some(limit), Some(place)) = (timeouts.stall_timeout, self.stall_timeout.place()) else { return };
-        let message = format!("`stall_timeout` of {} has no effect", self.whose);
+        let message = format!("`stall_timeout` of {} has no effect", self.owner);
         let warning = Diagnostic::new(Code::IdleSetting, self.key("stall_timeout"), message).label(place, "");
         let time = humantime::format_duration;
         if let Some(user) = timeouts.user_timeout

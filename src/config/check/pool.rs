@@ -1,4 +1,4 @@
-//! Pools: their backends, checks and timeouts.
+//! Checks pools: their backends, checks and timeouts.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::pool::{
     OnDown, PoolSpec, SourcePrefix,
 };
 
-/// The word that stands where a pool may stand and means none.
+/// The word that keys for a pool take instead of a name, for none.
 pub(super) const REJECT: &str = "reject";
 
-/// The pools, and what references need to know of them.
+/// Returns the pools, and the names to which listeners and routes may refer.
 pub(super) fn pools(
     written: &Key<NamedTables<Pool>>,
     hash_key: [u8; 16],
@@ -75,7 +75,7 @@ fn check_name(name: &str, place: Span, path: &str, found: &mut Findings<'_>) {
     }
 }
 
-/// One written pool with what messages need to name it.
+/// A written pool, with the name and position that messages show.
 pub(super) struct PoolChecker<'a> {
     pub(super) name: &'a Arc<str>,
     pub(super) place: Span,
@@ -91,7 +91,7 @@ impl PoolChecker<'_> {
         }
         self.warn_of_idle(found);
         let WrittenBackends { backends, hosts } = self.backends(found);
-        // What is said of host names is said of each of their addresses.
+        // The settings of a host name apply to each of its addresses.
         let all: Vec<BackendSpec> =
             backends.iter().chain(hosts.iter().map(|(_, host)| &host.template)).cloned().collect();
         let tiers = self.tiers(node, &all, found);
@@ -129,7 +129,7 @@ impl PoolChecker<'_> {
         spec
     }
 
-    /// Whether a backend is down is for checks and agents to say.
+    /// Warns of settings that have no effect, because only checks and agents take a backend down.
     fn warn_of_unseen(&self, spec: &PoolSpec, found: &mut Findings<'_>) {
         if spec.health.is_some() || spec.agent.is_some() || found.has_faults() {
             return;
@@ -144,13 +144,14 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// A pool that forwards by name: one backend that stands for every host, without checks.
+    /// Returns the spec of a pool that forwards by name: it has one backend that represents every host, without
+    /// checks.
     fn forwarding(&self, forward: ForwardSpec, hash_key: [u8; 16], found: &mut Findings<'_>) -> PoolSpec {
         let limit = self.words.max_connections.value().map(|number| number.0);
         let backend = Forward::stand_in(forward.port, limit);
         PoolSpec {
             hash_key,
-            // A table of hashes would be of no use.
+            // The one backend needs no hash table.
             algorithm: Algorithm::RoundRobin,
             health: None,
             dial: self.dial(&[], found),
@@ -238,7 +239,7 @@ impl PoolChecker<'_> {
     }
 
     fn on_down(&self, found: &mut Findings<'_>) -> OnDown {
-        /// Reconnects a second that hardly any server is hurt by.
+        /// Connections a second that hardly any server is overloaded by.
         const RATE: u32 = 100;
 
         let words = self.words;
@@ -294,7 +295,7 @@ impl PoolChecker<'_> {
     fn peer_timeouts(&self, backends: &[BackendSpec], found: &mut Findings<'_>) -> PeerTimeouts {
         let words = self.words;
         let peers = PeerWords {
-            whose: format!("pool `{}`", self.name),
+            owner: format!("pool `{}`", self.name),
             path: self.path,
             has_only_unix: !backends.is_empty()
                 && words.discover.is_absent()
@@ -305,7 +306,7 @@ impl PoolChecker<'_> {
             user_timeout: &words.user_timeout,
             stall_timeout: &words.stall_timeout,
         };
-        // Listeners with several idle timeouts may use the pool.
+        // The idle timeout is unknown: listeners with different idle timeouts may use the pool.
         peers.check(None, found)
     }
 
@@ -338,7 +339,7 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// Failover asks only whether there is a weight.
+    /// Warns of weights above 1: failover only uses whether a weight is 0.
     fn warn_of_weights(&self, balance: Span, found: &mut Findings<'_>) {
         let items = self.words.backends.value().map_or(&[][..], |list| &list.items);
         let heavier = items.iter().filter_map(|item| item.value.0.weight.entry());
@@ -353,7 +354,7 @@ impl PoolChecker<'_> {
         found.add(warning.label(place, "").label(cause, why));
     }
 
-    /// Shows the other of two settings that do not fit, if it is written.
+    /// Adds the position of the other of two contradicting settings to a fault, if that setting is written.
     pub(super) fn with_other<T>(&self, fault: Diagnostic, other: &Key<T>) -> Diagnostic {
         match other.entry() {
             Some(other) => fault.label(other.at, ""),

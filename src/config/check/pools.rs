@@ -8,25 +8,25 @@ use crate::config::fault::{Diagnostic, Span};
 use crate::config::findings::{Findings, did_you_mean};
 use crate::config::read::TableEntry;
 
-/// How many names a hint lists.
+/// The most names that a hint lists.
 const LISTED: usize = 10;
 
-/// Every pool by name, sorted, whether its own words are right or not.
+/// Every pool by name, sorted, including pools with faults.
 pub(in crate::config) struct Pools {
     sorted: Vec<Known>,
     by_name: HashMap<Arc<str>, usize>,
 }
 
-/// What a reference needs to know of a pool.
+/// The properties of a pool that a reference to it is checked against.
 pub(in crate::config) struct Known {
     pub(super) name: Arc<str>,
-    /// Its header.
+    /// The position of its header.
     pub(super) place: Span,
-    /// The `hash_on` of a pool that hashes the server name.
+    /// The position of its `hash_on`, if it hashes the server name.
     pub(super) hashes_sni: Option<Span>,
-    /// The `forward` of a pool that needs the client's name.
+    /// The position of its `forward`, if it forwards by server name.
     pub(super) forwards: Option<Span>,
-    /// Whether the name may also be that of a PROXY header.
+    /// True if the hashed name may also come from a PROXY header.
     pub(super) hashes_authority: bool,
     is_used: bool,
 }
@@ -36,12 +36,12 @@ impl Known {
         Self { name, place, hashes_sni, hashes_authority: false, forwards: None, is_used: false }
     }
 
-    /// Where it forwards by name, if it does.
+    /// Sets the position of `forward`, for a pool that forwards by name.
     pub(in crate::config) fn forwarding(self, forwards: Option<Span>) -> Self {
         Self { forwards, ..self }
     }
 
-    /// The same, whose name may also be that of a PROXY header.
+    /// Sets whether the hashed name may also come from a PROXY header.
     pub(in crate::config) fn hashing_authority(self, hashes_authority: bool) -> Self {
         Self { hashes_authority, ..self }
     }
@@ -53,7 +53,7 @@ impl Pools {
         Self { sorted, by_name }
     }
 
-    /// The pool that a key names, or a fault.
+    /// Returns the pool that a key names and marks it as used, or adds a fault.
     pub(in crate::config) fn refer(
         &mut self,
         written: &TableEntry<String>,
@@ -69,7 +69,7 @@ impl Pools {
         Some(pool)
     }
 
-    /// Returns whether a pool forwards by name; one that does not exist does not.
+    /// Returns true if a pool of this name exists and forwards by name.
     pub(super) fn forwards(&self, name: &str) -> bool {
         self.by_name.get(name).is_some_and(|at| self.sorted[*at].forwards.is_some())
     }
@@ -97,8 +97,8 @@ impl Pools {
         fault.help(format!("pools in this file: {listed}{more}"))
     }
 
-    /// Warns of each pool that nothing refers to. Beside faults it says nothing: the reference may be in
-    /// what could not be read.
+    /// Warns of each pool that nothing refers to. If there are faults it adds no warning: the reference may be in a
+    /// part that could not be read.
     pub(in crate::config) fn warn_of_unused(&self, found: &mut Findings<'_>) {
         if found.has_faults() {
             return;

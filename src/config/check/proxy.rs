@@ -1,4 +1,4 @@
-//! The PROXY protocol, in and out.
+//! Checks the PROXY protocol, of listeners and of pools.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use crate::pool::{AnnounceSpec, CheckHeader, Passed};
 use crate::snapshot::{ProxyMode, ProxySpec, TrustedPeers};
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 
-/// Balancers send the header with the connection, or with its first bytes.
+/// The default of `timeout`. Balancers send the header right after the connect, or with the client's first bytes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Bytes that the values of `tlvs` may have together: with the rest of the header they stay well below what
-/// the next one reads, and below one segment where that matters.
+/// The most bytes of all values of `tlvs` together: with the rest of the header they stay well below the longest
+/// header that servers read, and below one segment where that matters.
 const MOST_TLVS: usize = 1024;
 
-/// What a listener makes of headers. `path` is that of the key.
+/// Returns the spec of the headers that a listener reads. `path` is that of the key.
 pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Findings<'_>) -> ProxySpec {
     let ProxyIn { mode, trusted, timeout } = &words.value;
     let items = trusted.value().map_or(&[][..], |list| &list.0.items);
@@ -64,8 +64,9 @@ pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Find
     }
 }
 
-/// Warns of each listener with PROXY headers whose server speaks first. A balancer that sends the header with the client's
-/// first bytes never sends it there. A written `timeout` says that the operator knows when the header comes.
+/// Warns of each listener with PROXY headers whose server sends first. If a balancer sends the header with the
+/// client's first bytes, that header never comes there. A written `timeout` shows that the operator has considered
+/// it, so there is no warning.
 pub(super) fn warn_of_late_headers(
     listeners: &Key<NamedTables<Listener>>,
     pools: &Key<NamedTables<Pool>>,
@@ -94,7 +95,7 @@ pub(super) fn warn_of_late_headers(
     }
 }
 
-/// Where a listener says that its server speaks before the client, as far as that can be known.
+/// Returns the position that shows that the server of a listener sends before the client, if a key shows it.
 fn first_speaker(words: &Listener, pools: &Key<NamedTables<Pool>>) -> Option<Span> {
     let protocol = words.protocol.entry();
     match protocol.map_or(Protocol::Tcp, |entry| entry.value.0) {
@@ -110,7 +111,7 @@ fn first_speaker(words: &Listener, pools: &Key<NamedTables<Pool>>) -> Option<Spa
 }
 
 impl PoolChecker<'_> {
-    /// What backends are told of their clients.
+    /// Returns the spec of the header that backends get.
     pub(super) fn proxy_protocol(&self, found: &mut Findings<'_>) -> Option<AnnounceSpec> {
         let entry = self.words.proxy_protocol.entry()?;
         let words = &entry.value.0;
@@ -134,7 +135,7 @@ impl PoolChecker<'_> {
         })
     }
 
-    /// The header that checks send.
+    /// Returns the header that checks send.
     pub(super) fn checks_announce(&self, found: &mut Findings<'_>) -> Option<CheckHeader> {
         let version = self.words.proxy_protocol.value().and_then(|words| words.0.version.value());
         let own = self.words.health.value().and_then(|health| health.proxy_protocol.entry());

@@ -1,4 +1,4 @@
-//! What makes the tiers of a pool, and the queue before them: zones, backups, limits.
+//! Checks the tiers of a pool and its queue: zones, backups, limits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use crate::config::read::{ArrayItem, ArrayOf, Key};
 use crate::config::words::Name;
 use crate::pool::{BackendSpec, PoolSpec, QueueSpec, TierSpec};
 
-/// How many zones a hint lists.
+/// The most zones that a hint lists.
 const LISTED: usize = 10;
 
-/// What the node says for all pools.
+/// Settings of the node for all pools.
 pub(super) struct NodeDefaults {
     zone: Option<Arc<str>>,
     zones: Vec<Arc<str>>,
-    /// Whether it says nothing of zones, right or wrong.
+    /// True if neither `zone` nor `zones` is written.
     is_silent: bool,
 }
 
@@ -32,10 +32,10 @@ impl NodeDefaults {
         Self { zone, zones: listed(&file.zones, "zones", found), is_silent }
     }
 
-    /// Adds a fault for each zone of the node in which no backend of any pool stands. Beside other faults it
-    /// says nothing: the zone may stand in what could not be read.
+    /// Adds a fault for each zone of the node that has no backend of any pool. If there are other faults it adds
+    /// none: the zone may be in a part that could not be read.
     pub(super) fn check(file: &File, pools: &[PoolSpec], found: &mut Findings<'_>) {
-        // Where backends are discovered, nobody knows yet where they will stand.
+        // The zones of discovered backends are not known yet.
         if found.has_faults()
             || pools.iter().any(|pool| pool.discover.iter().any(|source| source.host.is_none()))
         {
@@ -53,7 +53,7 @@ impl NodeDefaults {
     }
 }
 
-/// The zones in which some backends stand.
+/// The zones that have backends.
 struct Zones(BTreeSet<Arc<str>>);
 
 impl Zones {
@@ -86,7 +86,7 @@ impl Zones {
 }
 
 impl PoolChecker<'_> {
-    /// Which backends come first; `backends` are those that could be read.
+    /// Returns the order of the backends; `backends` are those that could be read.
     pub(super) fn tiers(
         &self,
         node: &NodeDefaults,
@@ -139,14 +139,14 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// The most connections of a backend: its own word, else the pool's.
+    /// Returns the most connections of a backend: its own limit, else the pool's.
     pub(super) fn limit(&self, backend: &Backend) -> Option<u64> {
         let own = backend.max_connections.value();
         own.or(self.words.max_connections.value()).map(|number| number.0)
     }
 
     pub(super) fn queue(&self, found: &mut Findings<'_>) -> Option<QueueSpec> {
-        /// As long as a connect may take.
+        /// The same as the default of `connect_timeout`.
         const TIMEOUT: Duration = Duration::from_secs(5);
 
         let queue = self.words.queue.entry()?;
@@ -185,7 +185,7 @@ impl PoolChecker<'_> {
     }
 }
 
-/// The zones in a list, each once.
+/// Returns the zones in a list, and adds a fault for each one that is listed twice.
 fn listed(written: &Key<ArrayOf<Name>>, path: &str, found: &mut Findings<'_>) -> Vec<Arc<str>> {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     let mut zones = Vec::new();

@@ -1,5 +1,5 @@
-//! Files that tell the country of each network, in MaxMind's format (`.mmdb`), of which a list takes the networks of
-//! some countries.
+//! Reads files with the country of each network, in MaxMind's format (`.mmdb`). A list uses the networks of some
+//! countries from such a file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,23 +12,23 @@ use super::list_file::MOST_ENTRIES;
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
 use crate::snapshot::access::FileEntries;
 
-/// How many networks a walk may meet for each node of the tree. Those of a sound tree are no more than its nodes, and
-/// the networks of IPv4 are met again at each place of IPv6 that leads to them, of which writers know three. A broken
-/// or evil one has ways without number.
+/// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes,
+/// and a walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, of which writers use three. A broken
+/// or malicious tree can have any number of paths.
 const MOST_WAYS: usize = 16;
 
-/// Records whose country is remembered. Files have some hundred, or hundreds of thousands with cities.
+/// The most records whose country is cached. Files have some hundred records, or hundreds of thousands with cities.
 const MOST_RECORDS: usize = 1 << 20;
 
-/// How much of a message is shown that may have pieces of the file in it.
+/// The longest part of a message that is shown, because the message may contain pieces of the file.
 const LONGEST_MESSAGE: usize = 200;
 
-/// Where a record has its country: in files like IPinfo's beside the rest, in those of MaxMind and DB-IP within a
-/// part of its own. The first must be asked for first, as `country` is a name there.
-const PLACES: [&[PathElement<'static>]; 2] =
+/// The paths of the country in a record: in files like IPinfo's at the top, in those of MaxMind and DB-IP within
+/// `country`. The first path must be tried first, because in such files `country` is a name.
+const COUNTRY_PATHS: [&[PathElement<'static>]; 2] =
     [&[PathElement::Key("country_code")], &[PathElement::Key("country"), PathElement::Key("iso_code")]];
 
-/// Why a file has no entries for a list.
+/// The reason for which a file has no entries for a list.
 #[derive(Debug, thiserror::Error)]
 enum CountryFileFault {
     #[error("the file of the list is not in MaxMind's format, or not whole: {0}")]
@@ -45,12 +45,11 @@ enum CountryFileFault {
     TooMany,
 }
 
-/// Takes the networks of these countries, which are sorted, out of a file; `source_name` stands for its path in
-/// messages.
+/// Returns the networks of these countries, which are sorted, from a file; messages use `source_name` as its path.
 ///
 /// # Errors
 ///
-/// One fault: the file is none of this kind, or broken, or has no network of one of the countries.
+/// One fault: the file is not of this format, or is broken, or has no network of one of the countries.
 pub(super) fn parse(source_name: &str, bytes: &[u8], countries: &[Country]) -> Result<FileEntries, Faults> {
     entries(bytes, countries).map_err(|fault| {
         let message: String = fault.to_string().chars().take(LONGEST_MESSAGE).collect();
@@ -65,8 +64,8 @@ pub(super) fn parse(source_name: &str, bytes: &[u8], countries: &[Country]) -> R
 fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFileFault> {
     let reader = Reader::from_source(bytes).map_err(CountryFileFault::Format)?;
     refuse_tangles(&reader)?;
-    // The reader takes for aliases of IPv4 whatever leads to where IPv4 begins. Where that is no part of the tree but
-    // a record of its own, others that share the record are none.
+    // The reader treats every path to the start of IPv4 as an alias of IPv4. If that start is a record and not a
+    // subtree, other paths to the same record are not aliases.
     let start = reader.lookup(Ipv4Addr::UNSPECIFIED.into())?.network()?;
     let options = WithinOptions::default();
     let has_v4_tree = start.is_ipv4();
@@ -94,7 +93,7 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
         let Some(country) = country.filter(|country| countries.contains(country)) else { continue };
         let network = network.network()?;
         let (address, length) = (network.ip(), network.prefix());
-        // A reader looks for IPv4 where IPv6 begins, never here.
+        // Readers search IPv4 at the start of IPv6, never here.
         if matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
             continue;
         }
@@ -103,7 +102,7 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
             return Err(CountryFileFault::TooMany);
         }
         builder.add(&IpPrefix::around(address, length));
-        // All of IPv4 is in what begins where it does.
+        // A network of IPv6 that starts where IPv4 starts contains all of IPv4.
         if network.is_ipv6() && address.is_unspecified() && length <= 96 {
             builder.add(&IpPrefix::around(Ipv4Addr::UNSPECIFIED.into(), 0));
         }
@@ -118,8 +117,8 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
     Ok(FileEntries { set: builder.build(), count })
 }
 
-/// Counts the ways through the tree: a walk does not know where it was before, and passes over aliases and what has
-/// no record without end if there is no end of them.
+/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. So it
+/// would pass over aliases and nodes without a record for ever, if a cycle leads to them.
 fn refuse_tangles(reader: &Reader<&[u8]>) -> Result<(), CountryFileFault> {
     let every_way = WithinOptions::default().include_aliased_networks().include_networks_without_data();
     let most = (reader.metadata().node_count as usize + 1).saturating_mul(MOST_WAYS);
@@ -127,11 +126,11 @@ fn refuse_tangles(reader: &Reader<&[u8]>) -> Result<(), CountryFileFault> {
     if ways > most { Err(CountryFileFault::Tangled) } else { Ok(()) }
 }
 
-/// The country of a record, by what it has at a place.
+/// Returns the country of a record, by its values at [`COUNTRY_PATHS`].
 fn country<'r>(
     at: impl Fn(&'static [PathElement<'static>]) -> Result<Option<&'r str>, MaxMindDbError>,
 ) -> Result<Option<Country>, MaxMindDbError> {
-    for place in PLACES {
+    for place in COUNTRY_PATHS {
         if let Some(text) = at(place)? {
             return Ok(text.parse().ok());
         }

@@ -60,7 +60,7 @@ fn the_networks_of_countries_are_taken() {
     };
     for file in [24, 28, 32].map(of) {
         check(&file, "AT", 2, "192.0.2.128 192.0.2.255 2001:db8:1::9", "192.0.2.127 2001:db8::1 203.0.113.1");
-        // Around the longer network of IPv6 there are sixteen pieces of the shorter one.
+        // Sixteen pieces of the shorter network of IPv6 surround the longer one.
         check(&file, "DE", 17, "192.0.2.0 192.0.2.127 2001:db8::1", "192.0.2.128 2001:db8:1:: 10.0.0.1");
         check(&file, "DE AT CH", 20, "192.0.2.200 198.51.100.1 ::ffff:192.0.2.1", "203.0.113.1 198.51.101.0");
     }
@@ -81,14 +81,15 @@ fn ipv4_is_counted_once_and_is_no_ipv6() {
     let elsewhere = "::c000:201 2002:c000:201::1 2001:0:c000:201::1 64:ff9b::c000:201";
     check(&file, "DE", 2, "192.0.2.1 ::ffff:192.0.2.1 2001:db8::1", elsewhere);
 
-    // All of IPv4 is one record, which has no tree that aliases could lead to; others have the same record.
+    // All of IPv4 is one record, so there is no subtree for aliases; other networks have the same record.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
     let record = file.record(&by_code("DE"));
     file.put("::/96", record);
     file.put("2001:db8::/32", record);
     check(&file.bytes(), "DE", 3, "192.0.2.1 2001:db8::1", "2001:db9::1 ::1:0:0");
 
-    // What only looks like an alias is one: readers never look for IPv4 there.
+    // Without aliases a network of 2002::/16 is a network of IPv6. A network of ::ffff:0:0/96 is ignored, because
+    // readers never search IPv4 there.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
     let record = file.record(&by_code("DE"));
     file.put("::ffff:192.0.2.0/120", record);
@@ -145,7 +146,7 @@ fn faults_tell_what_to_do() {
 
 #[test]
 fn trees_that_are_none_are_refused() {
-    // Each node leads to the next one on both sides: as many ways as there are addresses.
+    // Each node leads to the next one on both sides: there are as many paths as addresses.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
     let record = file.record(&by_code("DE"));
     file.put("2001:db8::/128", record);
@@ -155,7 +156,7 @@ fn trees_that_are_none_are_refused() {
     }
     check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
 
-    // The same, and what it leads to is where IPv4 begins, so that a walk would pass over all of it.
+    // The same tree, whose end leads to the start of IPv4, so that a walk would pass over all of its paths.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
     let record = file.record(&by_code("DE"));
     file.put("192.0.2.0/24", record);
@@ -166,13 +167,13 @@ fn trees_that_are_none_are_refused() {
     }
     check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
 
-    // Back to the root.
+    // A node leads back to the root.
     let mut file = CountryFile::of(SOME);
     file[..3].fill(0);
     assert!(parse("bad.mmdb", &file, &countries("DE")).is_err());
 }
 
-/// Whatever a file has, it is read or refused, and what is read is asked without harm.
+/// Returns true if a file is read, false if it is refused. Neither this nor a query of its entries may panic.
 fn survives(bytes: &[u8]) -> bool {
     let read = parse("bad.mmdb", bytes, &countries("AT DE"));
     if let Ok(entries) = &read {
@@ -216,7 +217,7 @@ proptest! {
             file[at] = byte;
         }
         survives(&file);
-        // Without the middle, which takes the tree and the records apart.
+        // The file without its middle, so that the records no longer fit the tree.
         let at = cut.index(file.len());
         file.drain(at..file.len().min(at + 64));
         survives(&file);
@@ -236,7 +237,7 @@ proptest! {
         let mut file = CountryFile { record_size, has_aliases, ..CountryFile::new() };
         let records = ["DE", "AT", "CH", ""].map(|code| file.record(&by_code(code)));
         for (bits, length, record, is_v4) in networks {
-            // IPv6 apart from its aliases of IPv4.
+            // IPv6 without its aliases of IPv4.
             let (start, skipped) = if is_v4 { (0, 96) } else { (3 << 126, 2) };
             let bits = start | u128::from(bits) << (128 - skipped - 8);
             file.put_bits(bits, skipped + length, records[usize::from(record)]);
@@ -245,7 +246,7 @@ proptest! {
         let reader = Reader::from_source(&bytes[..]).unwrap();
         let answer = |address: IpAddr| {
             let found = reader.lookup(address).unwrap();
-            found.decode_path::<&str>(PLACES[1]).unwrap().map(str::to_owned)
+            found.decode_path::<&str>(COUNTRY_PATHS[1]).unwrap().map(str::to_owned)
         };
         let v4 = (0..=u16::MAX).step_by(97).map(|bits| IpAddr::from(Ipv4Addr::from_bits(u32::from(bits) << 16)));
         let v6 = (0..=u16::MAX).step_by(97).map(|bits| {

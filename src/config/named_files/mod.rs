@@ -1,5 +1,5 @@
-//! Gathers the faults of all files that a configuration names, each with the place of the key that names the file, and
-//! checks those that loading does not read.
+//! Collects the faults of all files that a configuration names, each with the position of the key that names the
+//! file, and checks the files that loading does not read.
 
 use std::io;
 use std::path::Path;
@@ -26,25 +26,26 @@ pub(super) struct Naming<'t> {
     pub(super) text: &'t str,
 }
 
-/// What was found in the files that a configuration names, so that all faults of all files are told at once.
+/// The findings in the files that a configuration names, so that all faults of all files are reported at once.
 pub(super) struct FileFindings<'t> {
     naming: Naming<'t>,
-    /// What is shown in the configuration: its warnings, and faults of files without a place of their own.
+    /// The diagnostics that are shown in the configuration: its warnings, and faults of files without a position of
+    /// their own.
     found: Findings<'t>,
-    /// The files with faults that have a place in them.
+    /// The reports of files whose faults have a position in them.
     broken: Vec<Report>,
 }
 
 impl<'t> FileFindings<'t> {
-    /// Begins with the warnings of the configuration.
+    /// Returns findings with the warnings of the configuration.
     pub(super) fn new(naming: Naming<'t>, warnings: Warnings) -> Self {
         let mut found = Findings::new(naming.text);
         warnings.0.diagnostics.into_iter().for_each(|warning| found.add(warning));
         Self { naming, found, broken: Vec::new() }
     }
 
-    /// Adds the faults of a file, with the place of the key that names it. Faults without a place of their own are shown
-    /// at that key.
+    /// Adds the faults of a file, with the position of the key that names it. Faults without a position of their own
+    /// are shown at that key.
     pub(super) fn add(&mut self, Faults(reports): Faults, keys: &[&str]) {
         let Naming { source_name, text } = self.naming;
         let place = place(text, keys);
@@ -86,7 +87,7 @@ impl<'t> FileFindings<'t> {
         check(config, &mut self.found);
     }
 
-    /// Decides: warnings, or the faults of all files, those in the configuration first.
+    /// Returns the warnings, or the faults of all files, those in the configuration first.
     pub(super) fn conclude(self) -> Result<Warnings, Faults> {
         let own = match self.found.conclude(self.naming.source_name) {
             Ok(warnings) if self.broken.is_empty() => return Ok(warnings),
@@ -98,8 +99,8 @@ impl<'t> FileFindings<'t> {
     }
 }
 
-/// Returns the place of a key's value in the text of a configuration without faults. A key in an array is a number; an
-/// array of one value may be passed over.
+/// Returns the position of a key's value in the text of a configuration without faults. A key in an array is a
+/// number; the key of an array of one value may be left out.
 fn place(text: &str, keys: &[&str]) -> Option<Span> {
     let (document, _) = DeTable::parse_recoverable(text);
     let (first, keys) = keys.split_first()?;

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{check_given, load};
 use crate::sys::file::make_fifo;
 
-/// A folder with a configuration and the files that it names, all good.
+/// A folder with a configuration and the files that it names, all without faults.
 struct Folder(PathBuf);
 
 const CONFIG: &str = "\
@@ -124,7 +124,7 @@ fn all_files_that_loading_leaves_alone_are_told_of_at_once() {
         "DIR/c.toml:12:21",
         "2 faults",
     ]);
-    // A process that starts reads the last two later, and goes on without them.
+    // A process that starts reads the last two files later, and continues without them.
     load(&folder.at("c.toml")).unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A pool with these backends.
+/// Checks a pool with these backends.
 #[track_caller]
 fn check_backends(backends: &str, expected: &[&str]) {
     check(
@@ -77,7 +77,7 @@ fn the_command_line_takes_the_same() {
     assert!(with(":1", "0.0.0.0:2").is_err());
 }
 
-/// A listener with this `bind`, and a pool with these backends and keys.
+/// Returns a listener with this `bind`, and a pool with these backends and keys.
 fn ranged(bind: &str, backends: &str, keys: &str) -> String {
     format!("[listener.db]\nbind = {bind}\npool = 'db'\n[pool.db]\nbackends = [{backends}]\n{keys}\n")
 }
@@ -109,7 +109,7 @@ fn backends_without_a_port_need_a_range_of_ports() {
     check(&ranged("':1'", "'10.0.0.1'", off), &["C0204"]);
     check(&ranged("':1-2'", "'10.0.0.1'", off), &[]);
     check(&ranged("':1-2'", "'10.0.0.1', { address = '10.0.0.2', weight = 2 }, '10.0.0.3:5'", off), &[]);
-    // The port of checks cannot be that of a client.
+    // The port of checks cannot be the port of a client.
     check(&ranged("':1-2'", "'10.0.0.1', '10.0.0.2'", ""), &["C0105"]);
     check(&ranged("':1'", "'db1'", off), &["C0204"]);
     check(&ranged("':1-2'", "'db1', 'db2.internal.', { address = 'db3', weight = 2 }, 'db1:5'", off), &[]);
@@ -126,7 +126,7 @@ fn backends_without_a_port_need_a_range_of_ports() {
     for address in ["2001:db8::1:8", "0.0.0.0", "::", "224.0.0.1", "fe80::1", "[::1", "10.0.0"] {
         check(&ranged("':1-2'", &format!("'{address}'"), off), &["C0204"]);
     }
-    // It would be the listener itself.
+    // The backend would be the listener itself.
     check(&ranged("':1-2'", "'127.0.0.1'", off), &["C0314"]);
     check(&ranged("'10.0.0.9:1-2'", "'10.0.0.9'", off), &["C0314"]);
     check(&ranged("'10.0.0.9:1-2'", "'127.0.0.1'", off), &[]);

@@ -1,4 +1,4 @@
-//! Checks of backends, and their agents.
+//! Tests of health checks and agents.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use crate::pool::{CheckHeader, TlsSpec};
 use crate::wire::dialogue::{BodyMatch, BytePattern, HttpScript};
 use crate::wire::proxy_protocol::HeaderVersion;
 
-/// The health of a pool with these keys in its `health`.
+/// Returns the health spec of a pool with these keys in its `health`.
 fn health(keys: &str) -> HealthSpec {
     good(&whole("", &format!("health = {{ {keys} }}"), "")).pools.remove(0).health.unwrap()
 }

@@ -1,11 +1,11 @@
-//! What is shown to users: the recipes of the documentation, and the example.
+//! Tests of the recipes in the documentation, and of the example.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::sys::socket::KernelBuffers;
 
-/// The front page and the pages of the book, by their paths.
+/// Returns the front page and the pages of the book, by their paths.
 fn pages() -> BTreeMap<PathBuf, String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut rest = vec![root.join("README.md"), root.join("docs")];
@@ -20,12 +20,12 @@ fn pages() -> BTreeMap<PathBuf, String> {
     pages
 }
 
-/// The recipes of the documentation, its blocks of TOML that are whole, are right; those of a protocol have at
-/// most ten lines.
+/// The recipes of the documentation are valid: its blocks of TOML that are whole configurations. Recipes of a
+/// protocol have at most ten lines.
 #[test]
 fn the_recipes_are_right() {
     let pages = pages();
-    /// Protocols that have a recipe of so few lines in docs/start/recipes.md.
+    /// Protocols that have a recipe of at most ten lines in docs/start/recipes.md.
     const SHORT: [&str; 6] = ["tls", "postgres", "smtp", "imap", "pop3", "auto"];
     let is_short = |block: &str| block.lines().filter(|line| !line.trim().is_empty()).count() <= 10;
     let mut seen = 0;
@@ -55,7 +55,7 @@ fn the_recipes_are_right() {
 fn the_example_is_right_and_its_comments_are_the_defaults() {
     let config = good(EXAMPLE);
     let mut full = good(&example_with_every_key());
-    // These have no fixed default; the example shows a value.
+    // These keys have no fixed default; the example shows a value.
     assert_eq!(full.max_connections.take(), Some(100_000));
     let shown = full.admin.remove(0);
     assert_eq!(shown.listen, "unix:/run/pointsman/admin.sock".parse().unwrap());
@@ -114,7 +114,7 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
             assert_eq!(backend.zone.take().is_some(), &*pool.name == "apps");
         }
     }
-    // The table alone switches it on; its keys are the defaults.
+    // The table alone turns ejection on; its keys are the defaults.
     let ejections: Vec<_> = full.pools.iter_mut().filter_map(|pool| pool.ejection.take()).collect();
     assert_eq!(ejections, [EjectionSpec::default()]);
     let sources = full.pools.iter_mut().flat_map(|pool| &mut pool.discover);

@@ -1,4 +1,4 @@
-//! Where clients and operators come in, and which of them may.
+//! Tests of listeners and admin: addresses, limits, lists and openings.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn unix_sockets_are_bound() {
     assert_eq!(config.listeners[0].binds[0], "unix:/run/a.sock".parse().unwrap());
     assert_eq!((config.listeners[0].binds.len(), config.listeners[0].mode), (3, Some(0o660)));
     assert!(!config.listeners[0].free_bind);
-    // Only what was written as `:PORT` may lack a family.
+    // Only an address that is written as `:PORT` may lack a family.
     let may_leave_out = |address: &str| config.listeners[0].may_leave_out(&address.parse().unwrap());
     assert!(may_leave_out("[::]:5432") && may_leave_out("0.0.0.0:5432"));
     assert!(
@@ -171,7 +171,7 @@ fn countries_are_taken_out_of_a_file() {
     );
 }
 
-/// A tcp listener and a tls one with these keys, in front of a pool with those.
+/// Returns a tcp listener and a tls listener with these keys, and a pool with `pool` as its keys.
 fn limited(listener: &str, tls: &str, pool: &str) -> String {
     format!(
         "listener.a = {{ bind = \":1\", pool = \"p\", {listener} }}\n\
@@ -234,7 +234,7 @@ fn the_heaviest_are_known_where_every_source_is_counted() {
     assert!(good(&limited("", "", "")).listeners.iter().all(|listener| listener.policy.admission.is_none()));
 }
 
-/// The pool of requests to cancel at a listener with these keys, and the warnings.
+/// Checks the pool for requests to cancel of a listener with these keys, and the warnings.
 fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
     let pools = ["a", "b"].map(|name| format!("[pool.{name}]\nbackends = ['10.0.0.1:1', '10.0.0.2:1']\n"));
     let others = "[listener.other]\nbind = ':2'\nprotocol = 'tls'\nno_sni = 'a'\nunmatched = 'b'";
@@ -246,7 +246,7 @@ fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
     assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
 }
 
-/// A request names no pool, and the servers of another one than its session's must not get its secret.
+/// A request has no name of a pool, and the servers of another pool than its session's must not get its secret.
 #[test]
 fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
     let one = |keys: &str| check_cancel(keys, Some("a"), &[]);
@@ -267,7 +267,7 @@ fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
     several("routes = [{ sni = 'a.example', split = [{ pool = 'a' }, { pool = 'b' }] }]");
 }
 
-/// Routes take hellos only, so one without a name refuses nobody who speaks otherwise.
+/// Routes see hellos only, so a route without a name refuses no client that sends none.
 #[test]
 fn routes_that_refuse_sources_refuse_hellos_only() {
     let check_front = |keys: &str, route: &str, expected: &[&str]| {

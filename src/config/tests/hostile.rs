@@ -1,4 +1,4 @@
-//! No text makes the reader panic, and every fault has its place in the text.
+//! Tests that no text makes the reader panic, and that every fault has its position in the text.
 
 use proptest::prelude::*;
 
@@ -46,7 +46,7 @@ fn fragment() -> impl Strategy<Value = String> {
     token.prop_map(str::to_owned)
 }
 
-/// Cuts a piece out of a text and puts a fragment in its place.
+/// Replaces a piece of a text with a fragment.
 fn mutate(text: &mut String, at: usize, cut: usize, fragment: &str) {
     let boundary = |mut at: usize| {
         while !text.is_char_boundary(at) {
@@ -99,6 +99,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
+    /// For any text, reading and rendering end without a panic, and every position is in the text.
     #[test]
     #[ignore = "takes long in a debug build"]
     fn no_text_panics((is_full, changes) in changes()) {

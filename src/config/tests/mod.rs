@@ -59,7 +59,7 @@ fn check(text: &str, expected: &[&str]) {
     assert_eq!(found, expected, "{text}");
 }
 
-/// A whole configuration around keys of its `tcp` listener, its pool, and other tables.
+/// Returns a whole configuration with these keys of its `tcp` listener and of its pool, and these other tables.
 fn whole(listener: &str, pool: &str, others: &str) -> String {
     format!(
         "[listener.db]\nbind = ':5432'\npool = 'db'\n{listener}\n\
@@ -83,7 +83,7 @@ fn admin(listen: &str) -> AdminSpec {
     AdminSpec::new(listen.parse::<crate::sys::Address>().unwrap())
 }
 
-/// A `tls` listener with these keys, and pools `a` and `b`.
+/// Checks a `tls` listener with these keys, and pools `a` and `b`.
 fn check_tls(keys: &str, expected: &[&str]) {
     check(
         &format!(
@@ -94,7 +94,7 @@ fn check_tls(keys: &str, expected: &[&str]) {
     );
 }
 
-/// The example with every commented key written out: `#key = ...` and `#[table]`.
+/// Returns the example with every commented key written out: `#key = ...` and `#[table]`.
 fn example_with_every_key() -> String {
     let is_key = |line: &str| {
         line.strip_prefix('#')
@@ -104,7 +104,7 @@ fn example_with_every_key() -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// A message is an interface: each fixture's rendering stands beside it. After a wanted change run
+/// A message is an interface: the rendering of each fixture is in a file beside it. After an intended change run
 /// `INSTA_UPDATE=always cargo test --lib config::` and read the difference.
 #[test]
 fn every_fixture_is_told_as_its_snapshot_says() {

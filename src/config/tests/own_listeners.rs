@@ -2,12 +2,12 @@
 
 use super::*;
 
-/// A `tcp` listener and its pool.
+/// Returns a `tcp` listener and its pool.
 fn chain(name: &str, bind: &str, backends: &str) -> String {
     format!("[listener.{name}]\nbind = '{bind}'\npool = '{name}'\n[pool.{name}]\nbackends = [{backends}]\n")
 }
 
-/// A `tls` listener with these routes and other targets, without pools.
+/// Returns a `tls` listener with these routes and other targets, without pools.
 fn tls(name: &str, bind: &str, keys: &str) -> String {
     format!("[listener.{name}]\nbind = '{bind}'\nprotocol = 'tls'\n{keys}\n")
 }
@@ -25,7 +25,7 @@ fn a_listener_as_its_own_backend_is_a_fault() {
     check(&chain("a", ":1", "'[::1]:1'"), &["C0314"]);
     check(&chain("a", "unix:/a", "'unix:/a'"), &["C0314"]);
     check(&chain("a", "[fe80::1%eth0]:1", "'[fe80::1%eth0]:1'"), &["C0314"]);
-    // Of another family, port, path, address or link.
+    // The backend has another family, port, path, address or link.
     check(&chain("a", "0.0.0.0:1", "'[::1]:1'"), &[]);
     check(&chain("a", ":1", "'127.0.0.1:2'"), &[]);
     check(&chain("a", "unix:/a", "'unix:/b'"), &[]);
@@ -54,7 +54,7 @@ fn a_chain_is_not_a_cycle() {
         "listener `b` -> pool `b` -> 127.0.0.1:3 -> listener `c` -> pool `c` -> [::1]:1 -> listener `a` -> pool `a` -> \
          127.0.0.1:2 -> listener `b`"
     );
-    // A way that only leads into a cycle is no cycle.
+    // A path that only leads into a cycle is not a cycle.
     let tail = chain("z", ":9", "'127.0.0.1:1'") + &two("'10.0.0.1:1'");
     check(&tail, &[]);
 }
@@ -62,11 +62,11 @@ fn a_chain_is_not_a_cycle() {
 #[test]
 fn names_decide_whether_a_cycle_is_certain() {
     let route = |name: &str, pool: &str| format!("{{ sni = '{name}', pool = '{pool}' }}");
-    // The same hello takes the same route again.
+    // The same hello matches the same route again.
     let own = |keys: &str| tls("a", ":1", keys) + &pool("p", "'127.0.0.1:1'");
     check(&own(&format!("routes = [{}]", route("x.test", "p"))), &["C0314"]);
     check(&own("unmatched = 'p'"), &["C0314"]);
-    // The other pool of a split may take the second turn.
+    // The split may choose the other pool at the second pass.
     let split = "routes = [{ sni = 'x.test', split = [{ pool = 'p' }, { pool = 'q' }] }]";
     check(&(own(split) + &pool("q", "'10.0.0.1:1'")), &["C0411"]);
     check(&own("no_sni = 'p'"), &["C0314"]);
@@ -82,7 +82,7 @@ fn names_decide_whether_a_cycle_is_certain() {
     check(&two(&routes("x.test", "p"), &routes("y.test", "q")), &["C0411", "C0411"]);
     check(&two(&routes("x.test", "p"), "unmatched = 'q'"), &["C0411", "C0411"]);
     check(&two("unmatched = 'p'", "unmatched = 'q'"), &["C0314", "C0314"]);
-    // Through a `tcp` listener.
+    // A cycle through a `tcp` listener.
     let by_tcp = tls("a", ":1", &routes("x.test", "p"))
         + &pool("p", "'127.0.0.1:2'")
         + &chain("b", ":2", "'127.0.0.1:1'");

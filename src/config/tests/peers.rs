@@ -52,7 +52,7 @@ fn neither_a_user_timeout_nor_a_stall_timeout_is_set_by_default() {
 fn contradictions_are_told() {
     check_both("keepalive = 'off'\nkeepalive_interval = '5s'\nkeepalive_count = 3", &["C0402", "C0402"]);
     check_both("keepalive = 'off'\nuser_timeout = '5s'", &[]);
-    // 60 s and four times 15 s.
+    // The limit is 60 s plus four times 15 s.
     check_both("user_timeout = '119s'", &["C0403"]);
     check_both("user_timeout = '60s'", &["C0403"]);
     check_both("user_timeout = '120s'", &[]);

@@ -1,9 +1,9 @@
-//! Pools: their backends, where these come from, and how they are reached.
+//! Tests of pools: their backends, discovery, zones and forwarding.
 
 use super::*;
 use crate::pool::CheckHeader;
 
-/// A pool of two backends, of which these are the tables.
+/// Checks a pool of two backends with these tables.
 fn check_two(backends: &str, keys: &str, expected: &[&str]) {
     check_others(
         &format!("[pool.x]\nbackends = [{backends}]\n{keys}\n[listener.x]\nbind = ':1'\npool = 'x'"),
@@ -50,7 +50,7 @@ fn states_of_backends() {
 
 #[test]
 fn tiers_and_queues() {
-    /// A whole configuration of a node with these keys, and two backends: one in zone `a`, one in `b`.
+    /// Checks a whole configuration of a node with these keys, and two backends: one in zone `a`, one in `b`.
     fn check_zones(node: &str, pool: &str, expected: &[&str]) {
         let backends = "[{ address = '10.0.0.1:1', zone = 'a' }, { address = '10.0.0.2:1', zone = 'b' }]";
         let text =
@@ -146,7 +146,7 @@ fn sources_of_backends() {
     check(&whole("", "discover = { file = 'a' }", "").replace("'10.0.0.1:5432'", idle), &[]);
 }
 
-/// A pool that forwards by these keys, for the names of a `tls` listener.
+/// Checks a pool that forwards with these keys, for the names of a `tls` listener.
 fn check_forward(keys: &str, pool: &str, expected: &[&str]) {
     check(
         &format!(

@@ -1,4 +1,4 @@
-//! Routes: what each asks for, where it leads, and which of them contradict each other.
+//! Checks routes: their conditions, their targets, and contradictions between them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::route::condition::TlvPattern;
 use crate::route::{Conditions, NamePattern, RouteEntry, RouteId, RouteKey, RouteTable, Split};
 use crate::snapshot::{ActionSpec, RouteSpec, TargetSpec};
 
-/// Routes with conditions under one name: they are compared one by one for each connection.
+/// The most routes with conditions for one name: they are compared one by one for each connection.
 const MOST_ALTERNATIVES: usize = 1000;
 
-/// Expressions of one listener: they are asked one by one for each name that nothing else takes.
+/// The most regular expressions of one listener: they are matched one by one for each name that nothing else matches.
 const MOST_REGEXES: usize = 100;
 
 /// Checks the routes of one list.
@@ -30,24 +30,24 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) listener: &'a str,
     /// The path of the list, such as `listener.tls.routes`.
     pub(in crate::config) path: &'a str,
-    /// Whether a hello is read.
+    /// The names that the listener reads.
     pub(in crate::config) hashing: Hashing,
-    /// Whether the listener reads PROXY headers.
+    /// True if the listener reads PROXY headers.
     pub(in crate::config) reads_headers: bool,
     /// The key of splits.
     pub(in crate::config) hash_key: [u8; 16],
-    /// What stands behind limits.
+    /// Limits of the process that limits of routes use.
     pub(in crate::config) common: Common,
-    /// Routes of the same listener from elsewhere.
+    /// Routes of the same listener that are written elsewhere: for a file, those of the configuration.
     pub(in crate::config) others: &'a [RouteSpec],
-    /// Whether `list` and `others` are all routes of the listener.
+    /// True if the checked list and `others` are all routes of the listener.
     pub(in crate::config) is_all: bool,
-    /// Where `unmatched` leads, and its place.
+    /// The target of `unmatched`, and its position.
     pub(in crate::config) unmatched: (TargetSpec, Option<Span>),
 }
 
 impl RoutesChecker<'_> {
-    /// The routes of a list, in written order.
+    /// Returns the routes of a list, in written order.
     pub(in crate::config) fn check(
         &self,
         list: &ArrayOf<Route>,
@@ -69,7 +69,8 @@ impl RoutesChecker<'_> {
                 limits: self.limits(index, &item.value, found),
             });
         }
-        // What lost a condition to a fault would tie with what it was told apart from.
+        // Ties are not reported for routes that lost a condition to a fault, because that condition may be the
+        // difference.
         let is_whole = |index: &usize| is_whole(&list.items[*index].value);
         let whole: Vec<usize> = (0..routes.len()).filter(is_whole).collect();
         self.find_ties(&routes, &spans, &whole, found);
@@ -79,7 +80,7 @@ impl RoutesChecker<'_> {
         routes
     }
 
-    /// What a route says of the name, each with its place.
+    /// Returns the names and expressions of a route, each with its position.
     fn keys(&self, index: usize, item: &ArrayItem<Route>, found: &mut Findings<'_>) -> Vec<(RouteKey, Span)> {
         let route = &item.value;
         let names = listed(&route.sni);
@@ -89,7 +90,7 @@ impl RoutesChecker<'_> {
         self.check_depth(index, route, found);
         self.check_empty(index, route, found);
         self.check_either(index, route, found);
-        let is_anything = asks_nothing(route) || names.is_some_and(is_empty);
+        let is_anything = has_no_condition(route) || names.is_some_and(is_empty);
         if is_anything {
             let (path, help) = match self.hashing {
                 Hashing::Any => (
@@ -121,7 +122,8 @@ impl RoutesChecker<'_> {
         keys
     }
 
-    /// A list that a program made and that came out empty must not mean "any".
+    /// Adds a fault for each empty list. A program may have written the list, and an empty one must not match
+    /// everything.
     fn check_empty(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         let keys = [
             ("sni_regex", listed(&route.sni_regex).is_some_and(is_empty), route.sni_regex.place()),
@@ -165,7 +167,8 @@ impl RoutesChecker<'_> {
         patterns
     }
 
-    /// All conditions of a route must fit, and these two would be either.
+    /// Adds a fault for a route with names and expressions. All conditions of a route must match, and these two would
+    /// be alternatives.
     fn check_either(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         let (Some(names), Some(regexes)) = (route.sni.place(), route.sni_regex.place()) else { return };
         let message = "a route has `sni` or `sni_regex`, not both";
@@ -198,7 +201,7 @@ impl RoutesChecker<'_> {
         }
     }
 
-    /// A tcp listener reads no hello.
+    /// Adds a fault for each condition that needs a hello, if the listener is a tcp listener, which reads none.
     fn check_hello_keys(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         if matches!(self.hashing, Hashing::Any) {
             return;
@@ -220,7 +223,8 @@ impl RoutesChecker<'_> {
         }
     }
 
-    /// Without `proxy_protocol` a listener reads no header, and no connection would fit.
+    /// Adds a fault for `proxy_tlv` on a listener without `proxy_protocol`: it reads no header, and no connection
+    /// would match.
     fn check_header_key(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         let Some(place) = route.proxy_tlv.place().filter(|_| !self.reads_headers) else { return };
         let message =
@@ -314,7 +318,7 @@ impl RoutesChecker<'_> {
         refer(written, self.hashing, self.listener, path, pools, found)
     }
 
-    /// Tells of each route that could fit a connection as well as an earlier one.
+    /// Adds a fault for each route that could match a connection equally well as an earlier route.
     fn find_ties(
         &self,
         routes: &[RouteSpec],
@@ -384,7 +388,7 @@ impl RoutesChecker<'_> {
         }
     }
 
-    /// Which of the other routes has the name of that number.
+    /// Returns the position in `others` of the route that has the name with this number.
     fn other(&self, RouteId(id): RouteId) -> usize {
         let ends = self.others.iter().scan(0, |end, route| {
             *end += route.keys.len();
@@ -398,7 +402,7 @@ impl RoutesChecker<'_> {
     }
 }
 
-/// All names of routes, numbered in their order.
+/// Returns all names of routes, numbered in their order.
 pub(in crate::config) fn entries<'r>(
     routes: impl Iterator<Item = &'r RouteSpec>,
 ) -> impl Iterator<Item = RouteEntry> {
@@ -410,7 +414,7 @@ pub(in crate::config) fn entries<'r>(
     })
 }
 
-/// A name with more routes with conditions than are compared.
+/// Returns a name that has more than [`MOST_ALTERNATIVES`] routes with conditions, and their number.
 fn crowded<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, usize)> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for route in routes.filter(|route| route.conditions.is_some()) {
@@ -421,7 +425,7 @@ fn crowded<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, u
     counts.into_iter().find(|(_, count)| *count > MOST_ALTERNATIVES)
 }
 
-fn asks_nothing(route: &Route) -> bool {
+fn has_no_condition(route: &Route) -> bool {
     route.sni.is_absent()
         && route.sni_regex.is_absent()
         && route.proxy_tlv.is_absent()
@@ -433,7 +437,7 @@ fn asks_nothing(route: &Route) -> bool {
         && route.tls_min.is_absent()
 }
 
-/// Whether each condition that is written could be read.
+/// Returns true if each written condition could be read.
 fn is_whole(route: &Route) -> bool {
     fn is_read<T>(key: &Key<OneOrMany<T>>) -> bool {
         key.is_absent() || listed(key).is_some_and(|list| list.complete)

@@ -5,7 +5,7 @@ use crate::config::{Config, RoutesReader, load, parse};
 use crate::route::{NamePattern, RouteKey};
 use crate::snapshot::{ActionSpec, OpeningSpec, TargetSpec};
 
-/// A tls listener with these routes, and pools `a`, `b` and `c`, the last of which hashes names.
+/// Returns a tls listener with these routes, and pools `a`, `b` and `c`, of which `c` hashes names.
 fn tls(routes: &str) -> String {
     format!(
         "[listener.x]\nbind = ':1'\nprotocol = 'tls'\nno_sni = 'a'\nunmatched = 'b'\nroutes = [{routes}]\n{}",
@@ -13,7 +13,7 @@ fn tls(routes: &str) -> String {
     )
 }
 
-/// A tcp listener with these routes and those pools.
+/// Returns a tcp listener with these routes, and the same pools.
 fn tcp(routes: &str) -> String {
     format!(
         "[listener.x]\nbind = ':1'\npool = 'a'\nroutes = [{routes}]\n[listener.y]\nbind = ':2'\nprotocol = 'tls'\nno_sni = 'b'\nunmatched = 'c'\n{}",
@@ -31,7 +31,7 @@ fn check(text: &str, expected: &[&str]) {
         Ok((_, warnings)) => warnings.diagnostics().iter().map(|one| one.code.as_str()).collect(),
         Err(faults) => faults.diagnostics().iter().map(|one| one.code.as_str()).collect(),
     };
-    // `c` is of no use in most of them.
+    // Most of the tests do not use `c`.
     let told: Vec<_> = codes.into_iter().filter(|code| *code != "C0401").collect();
     assert_eq!(told, expected, "{text}");
 }
@@ -87,7 +87,7 @@ fn bad_values_are_told() {
     regex("[]");
 }
 
-/// All conditions must fit, and a name and an expression beside it would be either.
+/// All conditions of a route must match, and a name and an expression would be alternatives.
 #[test]
 fn a_name_and_an_expression_need_two_routes() {
     check(&tls("{ sni = 'x.example', sni_regex = 'y', pool = 'a' }"), &["C0352"]);
@@ -151,7 +151,7 @@ fn directory(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("pointsman-routes-{name}-{}", std::process::id()))
 }
 
-/// A configuration with a file of routes, in a directory of its own.
+/// Loads a configuration with a file of routes, in a directory of its own.
 fn with_file(name: &str, protocol: &str, file: &str) -> Result<Config, String> {
     let directory = directory(name);
     fs::create_dir_all(&directory).unwrap();
@@ -204,7 +204,7 @@ fn tlvs_need_headers() {
     check(&without, &["C0308"]);
     check(&tcp("{ proxy_tlv = { '0xEA' = 'vpce-1' }, pool = 'a' }"), &["C0308"]);
     check(&without.replacen("[pool.a]", reads, 1), &[]);
-    // Wherever else the key is wrong, it is there.
+    // A wrong key is still present.
     check(&without.replacen("[pool.a]", "proxy_protocol = 1\n[pool.a]", 1), &["C0104"]);
     let file = format!("routes = [{route}]");
     let keys = "protocol = 'tls'\nunmatched = 'b'";
@@ -216,7 +216,7 @@ fn tlvs_need_headers() {
     with_file("tlv", &format!("{keys}\nproxy_protocol = {{ trusted = '10.0.0.0/8' }}"), &file).unwrap();
 }
 
-/// A pool is judged for a route in a file as for one in the configuration.
+/// A pool is checked for a route in a file as for one in the configuration.
 #[test]
 fn a_file_leads_where_its_listener_may() {
     let check = |name: &str, keys: &str, pool: &str, expected: &str| {
@@ -234,7 +234,7 @@ fn a_file_leads_where_its_listener_may() {
     check("egress", "", "egress", "error[C0341]");
 }
 
-/// What a file leads to may change while nobody looks at the rest.
+/// The pools to which a file leads may change later, without a check of the configuration.
 #[test]
 fn requests_to_cancel_do_not_follow_a_file() {
     let check = |name: &str, keys: &str, expected: TargetSpec| {
@@ -286,7 +286,7 @@ fn routes_that_leave_names_to_wider_ones_are_told() {
     leaks(&format!(
         "{{ sni = 'a.x.example', source = '10.1.0.0/16', pool = 'b' }}, {{ sni = '*.x.example', {INSIDE} }}"
     ));
-    // A pool in `unmatched` serves them too, which matters beside conditions on the client.
+    // A pool in `unmatched` serves the other connections too, which is a warning beside conditions on the client.
     check(&tls(&format!("{{ sni = 'a.example', {INSIDE} }}")), &["C0451"]);
     check(&tls("{ sni = 'a.example', alpn = 'h2', pool = 'a' }"), &[]);
     check(&tls("{ sni = 'a.example', source = '10.0.0.0/8', action = 'drop' }"), &[]);
@@ -294,7 +294,7 @@ fn routes_that_leave_names_to_wider_ones_are_told() {
         &tls(&format!("{{ sni = 'a.example', {INSIDE} }}, {{ sni = 'a.example', action = 'reject' }}")),
         &[],
     );
-    // Another route takes or refuses the others, or no wider route serves them.
+    // Another route serves or refuses the other connections, or no wider route serves them.
     holds(&format!(
         "{{ sni = 'a.x.example', {INSIDE} }}, {{ sni = 'a.x.example', action = 'reject' }}, {ALL}"
     ));
