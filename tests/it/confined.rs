@@ -156,7 +156,7 @@ fn landlock_is_off_where_it_may_break_something() {
     let file = folder.write("late.toml", &configured(&folder, backend, ""));
     let mut program = Program::serve(&file);
     let line = program.stderr.wait_for("confined");
-    assert!(line.contains("off: ") && line.contains("not there yet"), "{line}");
+    assert!(line.contains("off: ") && line.contains("does not exist yet"), "{line}");
     assert!(elsewhere.path("late.log").exists());
     program.expect_end_by("TERM");
     fs::remove_file(log).unwrap();

@@ -52,12 +52,12 @@ impl Rig {
 }
 
 /// Reports each write, and takes its bytes when the test permits it.
-struct Gate {
+struct BlockingWriter {
     arrived: Sender<Vec<u8>>,
     pass: Receiver<()>,
 }
 
-impl Gate {
+impl BlockingWriter {
     fn new() -> (Self, Receiver<Vec<u8>>, Sender<()>) {
         let (arrived, arrivals) = channel();
         let (key, pass) = channel();
@@ -65,7 +65,7 @@ impl Gate {
     }
 }
 
-impl Write for Gate {
+impl Write for BlockingWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         _ = self.arrived.send(bytes.to_vec());
         // A dropped sender opens the gate for good.
@@ -166,7 +166,7 @@ fn an_absent_log_has_no_records_and_no_counts() {
 
 #[test]
 fn records_become_lines_in_their_order_and_in_batches() {
-    let (gate, arrivals, key) = Gate::new();
+    let (gate, arrivals, key) = BlockingWriter::new();
     let rig = Rig::with(gate, 100);
     rig.push(0..1);
     let first = arrivals.recv().unwrap();
@@ -180,7 +180,7 @@ fn records_become_lines_in_their_order_and_in_batches() {
 
 #[test]
 fn a_full_queue_drops_and_counts() {
-    let (gate, arrivals, key) = Gate::new();
+    let (gate, arrivals, key) = BlockingWriter::new();
     let rig = Rig::with(gate, 4);
     rig.push(0..1);
     let first = arrivals.recv().unwrap();
@@ -194,7 +194,7 @@ fn a_full_queue_drops_and_counts() {
 
 #[test]
 fn a_stuck_destination_does_not_hold_up_the_end() {
-    let (gate, arrivals, key) = Gate::new();
+    let (gate, arrivals, key) = BlockingWriter::new();
     let rig = Rig::with(gate, 4);
     rig.push(0..1);
     arrivals.recv().unwrap();
@@ -211,7 +211,7 @@ fn a_stuck_destination_does_not_hold_up_the_end() {
 /// A reload may come shortly before the end.
 #[test]
 fn the_end_waits_for_a_destination_that_is_no_longer_in_use() {
-    let (gate, arrivals, key) = Gate::new();
+    let (gate, arrivals, key) = BlockingWriter::new();
     let rig = Rig::with(gate, 8);
     rig.push(0..1);
     arrivals.recv().unwrap();
@@ -284,7 +284,7 @@ fn a_log_that_loses_lines_has_a_fault() {
     wait_for_fault(&rig.log, Some("lines are lost: no storage space"));
     rig.push(1..2);
     wait_for_fault(&rig.log, None);
-    let (gate, arrivals, key) = Gate::new();
+    let (gate, arrivals, key) = BlockingWriter::new();
     let rig = Rig::with(gate, 4);
     rig.push(0..1);
     arrivals.recv().unwrap();

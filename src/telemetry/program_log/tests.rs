@@ -7,12 +7,12 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A destination that passes each write to the test and returns the result that the test gives.
-struct Gate {
+struct BlockingWriter {
     arrived: Sender<Vec<u8>>,
     answers: Receiver<Result<usize, ErrorKind>>,
 }
 
-impl Write for Gate {
+impl Write for BlockingWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let _ = self.arrived.send(bytes.to_vec());
         let answer = self.answers.recv().map_err(|_| ErrorKind::BrokenPipe)?;
@@ -38,7 +38,7 @@ impl Rig {
         let log = ProgramLog::new();
         let reported = log.clone();
         let report = move |missing: u64| reported.push(format!("{missing} missing\n").as_bytes());
-        log.start_on(Gate { arrived, answers }, report).unwrap();
+        log.start_on(BlockingWriter { arrived, answers }, report).unwrap();
         Self { log, arrivals, answer }
     }
 
@@ -61,7 +61,7 @@ fn each_line_is_one_write_also_of_before_the_start() {
     let log = ProgramLog::new();
     log.push(b"one\n");
     log.push(b"two\n");
-    log.start_on(Gate { arrived, answers }, |_| {}).unwrap();
+    log.start_on(BlockingWriter { arrived, answers }, |_| {}).unwrap();
     let rig = Rig { log, arrivals, answer };
     rig.expect_whole("one\n");
     rig.expect_whole("two\n");
