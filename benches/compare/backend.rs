@@ -86,7 +86,7 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-enum Duty {
+enum BackendTask {
     /// What has come of the hello.
     Hear(Vec<u8>),
     /// What could not be sent back yet.
@@ -101,7 +101,7 @@ enum Duty {
 
 struct Guest {
     socket: TcpStream,
-    operator_state: Duty,
+    task: BackendTask,
     interest: Interest,
 }
 
@@ -125,7 +125,7 @@ impl Hall {
             // A failure is temporary or the client's; the listener stays ready if more are waiting.
             let Ok((socket, _)) = listener.accept() else { return };
             let mut guest =
-                Guest { socket, operator_state: Duty::Hear(Vec::new()), interest: Interest::Read };
+                Guest { socket, task: BackendTask::Hear(Vec::new()), interest: Interest::Read };
             // The hello has usually arrived with the connection.
             let Ok(Some(interest)) = guest.serve(&mut self.desk) else { continue };
             guest.interest = interest;
@@ -162,17 +162,17 @@ impl Hall {
 impl Guest {
     /// Goes on with the duty, and tells what to wait for, or `None` at its end.
     fn serve(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        match &mut self.operator_state {
-            Duty::Hear(_) => self.receive(desk),
-            Duty::Echo(owed) if owed.is_empty() => self.echo(desk),
-            Duty::Echo(owed) => {
+        match &mut self.task {
+            BackendTask::Hear(_) => self.receive(desk),
+            BackendTask::Echo(owed) if owed.is_empty() => self.echo(desk),
+            BackendTask::Echo(owed) => {
                 let sent = give(&self.socket, owed)?;
                 owed.drain(..sent);
                 Ok(Some(if owed.is_empty() { Interest::Read } else { Interest::Write }))
             }
-            Duty::Send { .. } => self.send(&desk.source),
-            Duty::Count(_) => self.count(desk),
-            Duty::AwaitEnd => match discard(&self.socket, &mut desk.room)? {
+            BackendTask::Send { .. } => self.send(&desk.source),
+            BackendTask::Count(_) => self.count(desk),
+            BackendTask::AwaitEnd => match discard(&self.socket, &mut desk.room)? {
                 Moved::End => Ok(None),
                 Moved::Bytes(_) | Moved::Blocked => Ok(Some(Interest::Read)),
             },
@@ -180,7 +180,7 @@ impl Guest {
     }
 
     fn receive(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let Duty::Hear(heard) = &mut self.operator_state else { return Ok(None) };
+        let BackendTask::Hear(heard) = &mut self.task else { return Ok(None) };
         match take(&self.socket, &mut desk.room)? {
             Moved::Bytes(count) => heard.extend_from_slice(&desk.room[..count]),
             Moved::Blocked => return Ok(Some(Interest::Read)),
@@ -192,15 +192,15 @@ impl Guest {
             Greeting::Foreign => return Ok(None),
         };
         let early = heard.split_off(length);
-        self.operator_state = match command {
-            Command::Echo => Duty::Echo(early),
-            Command::Reply(left) => Duty::Send { left, finish: false },
-            Command::Stream(left) => Duty::Send { left, finish: true },
-            Command::Count => Duty::Count(early.len() as u64),
+        self.task = match command {
+            Command::Echo => BackendTask::Echo(early),
+            Command::Reply(left) => BackendTask::Send { left, finish: false },
+            Command::Stream(left) => BackendTask::Send { left, finish: true },
+            Command::Count => BackendTask::Count(early.len() as u64),
         };
-        match &self.operator_state {
-            Duty::Echo(owed) if !owed.is_empty() => Ok(Some(Interest::Write)),
-            Duty::Send { .. } => self.send(&desk.source),
+        match &self.task {
+            BackendTask::Echo(owed) if !owed.is_empty() => Ok(Some(Interest::Write)),
+            BackendTask::Send { .. } => self.send(&desk.source),
             _ => Ok(Some(Interest::Read)),
         }
     }
@@ -215,12 +215,12 @@ impl Guest {
         if sent == count {
             return Ok(Some(Interest::Read));
         }
-        self.operator_state = Duty::Echo(desk.room[sent..count].to_vec());
+        self.task = BackendTask::Echo(desk.room[sent..count].to_vec());
         Ok(Some(Interest::Write))
     }
 
     fn send(&mut self, source: &[u8]) -> io::Result<Option<Interest>> {
-        let Duty::Send { left, finish } = &mut self.operator_state else { return Ok(None) };
+        let BackendTask::Send { left, finish } = &mut self.task else { return Ok(None) };
         let most = usize::try_from(*left).unwrap_or(usize::MAX).min(source.len());
         *left -= give(&self.socket, &source[..most])? as u64;
         if *left > 0 {
@@ -229,12 +229,12 @@ impl Guest {
         if *finish {
             self.socket.shutdown(Shutdown::Write)?;
         }
-        self.operator_state = Duty::AwaitEnd;
+        self.task = BackendTask::AwaitEnd;
         Ok(Some(Interest::Read))
     }
 
     fn count(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let Duty::Count(seen) = &mut self.operator_state else { return Ok(None) };
+        let BackendTask::Count(seen) = &mut self.task else { return Ok(None) };
         match discard(&self.socket, &mut desk.room)? {
             Moved::Bytes(count) => *seen += count as u64,
             Moved::Blocked => {}

@@ -108,12 +108,12 @@ impl Lines {
         }
         for (number, (_, points)) in self.series.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
-            let pool_slots: Vec<String> =
+            let corners: Vec<String> =
                 points.iter().map(|(size, value)| format!("{:.1},{:.1}", x(*size), y(*value))).collect();
             let _ = writeln!(
                 body,
                 r#"<polyline points="{}" fill="none" stroke="{colour}" stroke-width="2"/>"#,
-                pool_slots.join(" ")
+                corners.join(" ")
             );
             for (size, value) in points {
                 let _ = writeln!(

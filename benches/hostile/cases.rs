@@ -200,8 +200,8 @@ const fn flood(words: Words, then: Then) -> Foes {
 
 /// The library that moves a program's clock, if it is installed.
 fn faketime() -> Option<PathBuf> {
-    let pool_slots = ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
-    pool_slots
+    let folders = ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+    folders
         .iter()
         .map(|place| PathBuf::from(place).join("faketime/libfaketime.so.1"))
         .find(|file| file.exists())

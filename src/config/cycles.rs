@@ -234,7 +234,7 @@ fn targets(listener: &ListenerSpec) -> Vec<(EdgeLabel, &Arc<str>)> {
             targets.extend(by_keys([("no_sni", no_sni), ("unmatched", unmatched)]));
         }
     }
-    match &policy.front {
+    match &policy.opening {
         OpeningSpec::Straight | OpeningSpec::Starttls { .. } => {}
         OpeningSpec::Postgres { plaintext, databases, users, cancel, .. } => {
             targets.extend(by_keys([("plaintext", plaintext), ("cancel", cancel)]));

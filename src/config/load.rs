@@ -144,9 +144,9 @@ pub fn one_liner(listen: &[String], backends: &[String]) -> Result<Config, Fault
     let all = 0..line.text.len();
 
     let string = |at: &Range<usize>| Spanned::new(at.clone(), text_value(&line.text[at.clone()]));
-    let array = |pool_slots: &[Range<usize>]| {
+    let array = |ranges: &[Range<usize>]| {
         let mut items = DeArray::new();
-        pool_slots.iter().for_each(|at| items.push(string(at)));
+        ranges.iter().for_each(|at| items.push(string(at)));
         DeValue::Array(items)
     };
     let main = |table| one_key("main", table, &all);

@@ -60,6 +60,6 @@ fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), Clo
 /// Returns true if a refused client gets a TLS alert: it understands one, and the listener sends one.
 fn sends_alerts(policy: &Policy) -> bool {
     matches!(policy.protocol, Protocol::Tls(_))
-        && matches!(policy.front, OpeningPolicy::Straight)
+        && matches!(policy.opening, OpeningPolicy::Straight)
         && policy.access.as_ref().is_some_and(|access| access.refused == ClientRefusal::Reject)
 }

@@ -291,7 +291,7 @@ async fn prepare(
         Protocol::Tcp(_) => SniffedClient::nothing(client, bytes)?,
         Protocol::Tls(tls) => {
             let sniffed =
-                sniff::first_bytes(client, bytes, &policy.front, &tls.hello, record, context).await?;
+                sniff::first_bytes(client, bytes, &policy.opening, &tls.hello, record, context).await?;
             record.was_read();
             refresh(&mut policy, through, context);
             sniffed

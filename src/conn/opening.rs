@@ -39,26 +39,26 @@ pub(super) enum Intent {
 
 /// Returns the target of a client without a hello; `None` if the hello decides.
 pub(super) fn target<'f>(
-    front: &'f OpeningPolicy,
+    policy: &'f OpeningPolicy,
     intent: &Intent,
 ) -> Option<Result<&'f RouteTarget, CloseReason>> {
     // A reload may have changed the listener since the client connected. An intent that it no longer serves
     // is refused.
-    let (target, or) = match (front, intent) {
+    let (target, or) = match (policy, intent) {
         (_, Intent::Name) => return None,
-        (OpeningPolicy::Postgres(front), Intent::Plaintext(startup)) => {
-            (front.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
+        (OpeningPolicy::Postgres(policy), Intent::Plaintext(startup)) => {
+            (policy.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
         }
         (_, Intent::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
-        (OpeningPolicy::Postgres(front), Intent::Cancel) => {
-            (front.cancel.as_ref(), CloseReason::CancelRefused)
+        (OpeningPolicy::Postgres(policy), Intent::Cancel) => {
+            (policy.cancel.as_ref(), CloseReason::CancelRefused)
         }
         (_, Intent::Cancel) => (None, CloseReason::CancelRefused),
-        (OpeningPolicy::Detect(front), Intent::Spoken(spoken)) => {
-            (front.target(*spoken), CloseReason::UnknownProtocol)
+        (OpeningPolicy::Detect(policy), Intent::Spoken(spoken)) => {
+            (policy.target(*spoken), CloseReason::UnknownProtocol)
         }
-        (OpeningPolicy::Detect(front), Intent::Silent) => {
-            (front.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
+        (OpeningPolicy::Detect(policy), Intent::Silent) => {
+            (policy.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
         }
         (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
         (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),

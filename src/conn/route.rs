@@ -48,7 +48,7 @@ pub(super) fn route(
             Some(target) => target,
             None => return enter(tcp.pool.served(), record),
         },
-        Protocol::Tls(tls) => match opening::target(&policy.front, &sniffed.intent) {
+        Protocol::Tls(tls) => match opening::target(&policy.opening, &sniffed.intent) {
             Some(target) => target?,
             None => tls.target(sniffed.facts.server_name.as_ref(), &facts).map_err(|fault| match fault {
                 NoRoute::NoSni => CloseReason::NoSni,

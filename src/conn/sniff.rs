@@ -103,12 +103,12 @@ impl SniffedClient {
 pub(super) async fn first_bytes(
     client: OwnedFd,
     bytes: Vec<u8>,
-    front: &OpeningPolicy,
+    opening: &OpeningPolicy,
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<SniffedClient, CloseReason> {
-    match front {
+    match opening {
         OpeningPolicy::Straight => client_hello(client, bytes, spec, record, context).await,
         // Boxed, as these are rarer than a hello and their futures larger.
         OpeningPolicy::Postgres(postgres) => {

@@ -128,16 +128,16 @@ impl Backend {
 
     /// The most leases at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
     pub fn limit_in_force(&self) -> Option<u64> {
-        Some(self.pool_slots()).filter(|&limit| limit != UNLIMITED)
+        Some(self.connection_limit()).filter(|&limit| limit != UNLIMITED)
     }
 
     /// Returns true if no further lease is possible now.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.pool_slots()
+        self.active() >= self.connection_limit()
     }
 
     /// The most leases at once, by its configuration and its agent.
-    fn pool_slots(&self) -> u64 {
+    fn connection_limit(&self) -> u64 {
         self.traffic.limit().min(self.health_copy.allowance.connections())
     }
 
@@ -338,7 +338,7 @@ impl Backend {
 
     /// Takes one more lease, unless the backend is full. Returns true if it took one.
     pub(super) fn hold(&self) -> bool {
-        self.traffic.hold(self.pool_slots())
+        self.traffic.hold(self.connection_limit())
     }
 
     /// Takes one more lease, even if the backend is full.
@@ -349,7 +349,7 @@ impl Backend {
     /// Returns a lease, and reports it to the queue only then: see [`Queue`].
     pub(super) fn release(&self) {
         self.traffic.active.fetch_sub(1, Ordering::SeqCst);
-        if self.pool_slots() != UNLIMITED {
+        if self.connection_limit() != UNLIMITED {
             self.traffic.queue.load().freed();
         }
     }
@@ -463,13 +463,13 @@ impl BackendTraffic {
         self.limit.load(Ordering::SeqCst)
     }
 
-    /// Takes one more lease, unless there are `pool_slots` already. Returns true if it took one.
-    fn hold(&self, pool_slots: u64) -> bool {
-        if pool_slots == UNLIMITED {
+    /// Takes one more lease, unless there are `limit` already. Returns true if it took one.
+    fn hold(&self, limit: u64) -> bool {
+        if limit == UNLIMITED {
             self.active.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        let one_more = |active| (active < pool_slots).then_some(active + 1);
+        let one_more = |active| (active < limit).then_some(active + 1);
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
@@ -748,7 +748,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_one_begins_by_its_duty() {
+    fn a_new_backend_begins_in_its_operator_state() {
         for (operator_state, state) in [
             (OperatorState::Drain, BackendState::Draining),
             (OperatorState::Maintenance, BackendState::Maintenance),
@@ -768,8 +768,8 @@ mod tests {
         }
         let on = |event| backend.on(event, HealthRules::default(), now);
         assert!(
-            on(HealthEvent::Duty(OperatorState::Drain)).is_some()
-                && on(HealthEvent::Duty(OperatorState::Drain)).is_none()
+            on(HealthEvent::Operator(OperatorState::Drain)).is_some()
+                && on(HealthEvent::Operator(OperatorState::Drain)).is_none()
         );
         assert_eq!(BackendState::ALL.map(|state| backend.entered(state)), [1, 1, 1, 0, 0]);
     }

@@ -105,7 +105,7 @@ impl Pool {
             if agent_off.is_some() {
                 backend.allow_all();
             }
-            for event in [Some(HealthEvent::Duty(spec.operator_state)), checks_off, agent_off, ejection_off]
+            for event in [Some(HealthEvent::Operator(spec.operator_state)), checks_off, agent_off, ejection_off]
                 .into_iter()
                 .flatten()
             {

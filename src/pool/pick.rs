@@ -224,7 +224,7 @@ fn randomness() -> u64 {
     /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     thread_local! {
-        static LUCK: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+        static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
     }
-    LUCK.with(|randomness| randomness.replace(randomness.get().wrapping_add(STEP)))
+    NEXT.with(|next| next.replace(next.get().wrapping_add(STEP)))
 }

@@ -265,7 +265,7 @@ fn the_operators_word_comes_into_force_with_its_pool() {
     let maintenance = say(OperatorState::Maintenance, &drain);
     assert_eq!(
         maintenance.settle(Instant::now())[0].1.reason,
-        ChangeReason::Duty(OperatorState::Maintenance)
+        ChangeReason::Operator(OperatorState::Maintenance)
     );
     let failed = report(&maintenance, "a", CheckOutcome::Failed(CheckFault::Refused));
     assert_eq!(maintenance.apply(&failed, Instant::now()), None);

@@ -258,14 +258,14 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let front = opening::front(&spec.policy.front, |name| pool_slot(pool_slots, name))?;
+    let opening = opening::build(&spec.policy.opening, |name| pool_slot(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =
         spec.policy.access.as_ref().map(|spec| AccessRules::build(spec, |name| lists.get(name).cloned()));
     let access = access.transpose().map_err(BuildFault::List)?.map(Box::new);
     let listener = Arc::clone(&spec.name);
-    Ok(Policy { listener, number, access, admission, proxy, protocol, front, relay, gate, metrics })
+    Ok(Policy { listener, number, access, admission, proxy, protocol, opening, relay, gate, metrics })
 }
 
 fn protocol(

@@ -153,12 +153,12 @@ impl Server {
             .suffice(&config)
             .map_err(|least| StartFault::FewDescriptors { limit: descriptors.limit(), least })?;
         let connections = descriptors.connections(&config);
-        let pool_slots = Gate::new(connections);
+        let connection_slots = Gate::new(connections);
         let hello_memory = Gate::new(config.limits.hello_memory);
         let bounds = Arc::new(ProcessBounds {
-            overload: Overload::new(&pool_slots, &hello_memory),
+            overload: Overload::new(&connection_slots, &hello_memory),
             saturation: SaturationLog::default(),
-            connections: pool_slots,
+            connections: connection_slots,
             sources: SourceTable::new(
                 config.limits.sources,
                 [build::random(), build::random()],

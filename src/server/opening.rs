@@ -9,7 +9,7 @@ use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
 /// Builds the policy of an opening. `pool_slot` returns the slot of a pool.
-pub(super) fn front(
+pub(super) fn build(
     spec: &OpeningSpec,
     pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
 ) -> Result<OpeningPolicy, BuildFault> {

@@ -139,7 +139,7 @@ fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
             metrics.may_close(reason);
         }
     }
-    let (openings, further): (&[Opening], &[Reason]) = match &policy.front {
+    let (openings, further): (&[Opening], &[Reason]) = match &policy.opening {
         OpeningSpec::Straight => return,
         OpeningSpec::Postgres { .. } => (
             &[Opening::Tls, Opening::Upgraded, Opening::Plaintext, Opening::Cancel],
@@ -153,7 +153,7 @@ fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
     };
     openings.iter().for_each(|&opening| metrics.may_open(opening));
     further.iter().for_each(|&reason| metrics.may_close(reason));
-    if !matches!(policy.front, OpeningSpec::Detect(_)) {
+    if !matches!(policy.opening, OpeningSpec::Detect(_)) {
         OPENINGS.iter().for_each(|&reason| metrics.may_close(reason));
     }
 }

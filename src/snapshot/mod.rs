@@ -144,7 +144,7 @@ pub struct Policy {
     /// The reading of the first bytes, and the routes.
     pub protocol: Protocol,
     /// The opening before the hello, if the listener reads a hello.
-    pub front: OpeningPolicy,
+    pub opening: OpeningPolicy,
     /// The options of the relay.
     pub relay: Arc<RelayOptions>,
     /// The open connections of the listener and their limit; kept over reloads.

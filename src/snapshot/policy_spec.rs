@@ -21,7 +21,7 @@ pub struct PolicySpec {
     /// The reading of the first bytes, and the routes.
     pub protocol: ProtocolSpec,
     /// The opening before the hello, if the listener reads a hello.
-    pub front: OpeningSpec,
+    pub opening: OpeningSpec,
     /// The options of the relay.
     pub relay: RelayOptions,
     /// Open connections at once. Default: the process's own limit.

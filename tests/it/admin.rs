@@ -215,10 +215,10 @@ fn status_tells_what_is_there() {
         "pools",
         "events",
     ];
-    let pool_slots: Vec<_> = keys
+    let positions: Vec<_> = keys
         .map(|key| text.find(&format!("\n  \"{key}\":")).unwrap_or_else(|| panic!("no {key} in {text}")))
         .into();
-    assert!(pool_slots.is_sorted(), "the keys have one order: {text}");
+    assert!(positions.is_sorted(), "the keys have one order: {text}");
     drop(client);
 }
 

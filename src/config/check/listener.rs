@@ -83,7 +83,7 @@ impl ListenerChecker<'_> {
         let Referred { pools, lists } = referred;
         let words = self.words;
         let protocol = self.protocol(pools, found);
-        let front = self.front(&protocol, pools, found);
+        let opening = self.opening(&protocol, pools, found);
         if let ProtocolSpec::Tls { .. } = protocol {
             self.check_tls(found);
             self.warn_of_hello_routes(found);
@@ -107,7 +107,7 @@ impl ListenerChecker<'_> {
                 access,
                 proxy: self.proxy(found),
                 protocol,
-                front,
+                opening,
                 relay: self.relay(has_only_unix, found),
                 max_connections: words.max_connections.value().map(|number| number.0),
                 admission: self.common.listener(words, self.path, found),

@@ -29,7 +29,7 @@ const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
     /// Returns the opening of a listener that reads hellos; `tls` is how it routes them.
-    pub(super) fn front(
+    pub(super) fn opening(
         &self,
         tls: &ProtocolSpec,
         pools: &mut Pools,
@@ -158,7 +158,7 @@ impl ListenerChecker<'_> {
 /// Marks the pools that get requests to cancel a query.
 pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpec]) {
     for listener in listeners {
-        if let OpeningSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.front
+        if let OpeningSpec::Postgres { cancel: TargetSpec::Pool(name), .. } = &listener.policy.opening
             && let Some(pool) = pools.iter_mut().find(|pool| pool.name == *name)
         {
             pool.gets_cancels = true;
@@ -176,11 +176,11 @@ pub(super) fn warn_of_lost_cancels(
 ) {
     for NamedTable { name, place, table } in written.value().map_or(&[][..], |named| &named.0) {
         let spec = listeners.iter().find(|listener| *listener.name == **name);
-        let (Some(words), Some(PolicySpec { protocol, front, .. })) = (table, spec.map(|spec| &spec.policy))
+        let (Some(words), Some(PolicySpec { protocol, opening, .. })) = (table, spec.map(|spec| &spec.policy))
         else {
             continue;
         };
-        let OpeningSpec::Postgres { plaintext, databases, users, cancel, .. } = front else { continue };
+        let OpeningSpec::Postgres { plaintext, databases, users, cancel, .. } = opening else { continue };
         let (message, help) = match cancel {
             TargetSpec::Pool(name) => {
                 if pools.iter().find(|pool| pool.name == *name).is_none_or(leads_back) {

@@ -242,7 +242,7 @@ fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
         format!("[listener.db]\nbind = ':1'\nprotocol = 'postgres'\n{keys}\n{others}\n{}", pools.concat());
     check(&text, warnings);
     let (config, _) = parse("test.toml", &text).unwrap();
-    let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else { panic!("{keys}") };
+    let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.opening else { panic!("{keys}") };
     assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
 }
 

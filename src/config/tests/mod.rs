@@ -263,7 +263,7 @@ fn every_key_reaches_its_spec() {
         TierSpec { zone: Some("a".into()), zones: vec!["c".into(), "b".into()], panic_threshold: Some(50) };
     assert_eq!(pool.tiers, tiers);
     assert_eq!(pool.queue, Some(QueueSpec { length: 6, timeout: millis(7000) }));
-    let pool_slots: Vec<_> =
+    let found: Vec<_> =
         pool.backends.iter().map(|b| (b.zone.as_deref(), b.backup, b.max_connections)).collect();
     let expected = [
         (Some("a"), true, Some(5)),
@@ -271,7 +271,7 @@ fn every_key_reaches_its_spec() {
         (Some("b"), false, Some(9)),
         (Some("c"), false, Some(5)),
     ];
-    assert_eq!(pool_slots, expected);
+    assert_eq!(found, expected);
 }
 
 #[test]

@@ -246,7 +246,7 @@ pub enum ChangeReason {
     EjectionOff,
     /// The operator demands this state.
     #[error("the configuration says {}", .0.word())]
-    Duty(OperatorState),
+    Operator(OperatorState),
     /// The agent demands this state.
     #[error("its agent says {}", .0.word())]
     Agent(AgentWord),
@@ -265,7 +265,7 @@ pub(super) enum HealthEvent {
     /// Time has passed: an ejection may be over.
     Time,
     /// The state that the operator demands, repeated at each reload.
-    Duty(OperatorState),
+    Operator(OperatorState),
     /// The state that the agent demands.
     Agent(AgentWord),
     /// There are no checks.
@@ -292,7 +292,7 @@ pub(super) struct Health {
     since: Instant,
     operator_state: OperatorState,
     /// The state that the agent demands.
-    agent_duty: OperatorState,
+    agent_demand: OperatorState,
     agent_down: bool,
     checked: Checked,
     ejections: Ejections,
@@ -305,7 +305,7 @@ impl Health {
             state: BackendState::Up,
             since: now,
             operator_state,
-            agent_duty: OperatorState::Ready,
+            agent_demand: OperatorState::Ready,
             agent_down: false,
             checked: Checked::UNKNOWN,
             ejections: Ejections::default(),
@@ -321,22 +321,22 @@ impl Health {
 
     /// Returns true if neither the operator nor the agent demands drain or maintenance, whatever its health is.
     pub(super) fn is_wanted(&self) -> bool {
-        (self.operator_state, self.agent_duty) == (OperatorState::Ready, OperatorState::Ready)
+        (self.operator_state, self.agent_demand) == (OperatorState::Ready, OperatorState::Ready)
     }
 
     /// The reason for its state: the present demand of the strongest cause. `None` while it is up.
     pub(super) fn reason(&self) -> Option<ChangeReason> {
-        let of_duty = |wanted: OperatorState, word: AgentWord| {
+        let of_demand = |wanted: OperatorState, word: AgentWord| {
             Some(if self.operator_state == wanted {
-                ChangeReason::Duty(wanted)
+                ChangeReason::Operator(wanted)
             } else {
                 ChangeReason::Agent(word)
             })
         };
         match self.state {
             BackendState::Up => None,
-            BackendState::Maintenance => of_duty(OperatorState::Maintenance, AgentWord::Maintenance),
-            BackendState::Draining => of_duty(OperatorState::Drain, AgentWord::Drain),
+            BackendState::Maintenance => of_demand(OperatorState::Maintenance, AgentWord::Maintenance),
+            BackendState::Draining => of_demand(OperatorState::Drain, AgentWord::Drain),
             BackendState::Down => match self.checked.failure().filter(|_| !self.checked.is_up()) {
                 Some(failure) => Some(ChangeReason::ChecksFailed(failure.fault)),
                 None => Some(ChangeReason::Agent(AgentWord::Down)),
@@ -401,15 +401,15 @@ impl Health {
             }
             HealthEvent::Failures(_) => None,
             HealthEvent::Time => self.ejections.expire(now).then_some(ChangeReason::EjectionOver),
-            HealthEvent::Duty(operator_state) => {
+            HealthEvent::Operator(operator_state) => {
                 self.operator_state = operator_state;
-                Some(ChangeReason::Duty(operator_state))
+                Some(ChangeReason::Operator(operator_state))
             }
             HealthEvent::Agent(word) => {
                 match word {
-                    AgentWord::Ready => self.agent_duty = OperatorState::Ready,
-                    AgentWord::Drain => self.agent_duty = OperatorState::Drain,
-                    AgentWord::Maintenance => self.agent_duty = OperatorState::Maintenance,
+                    AgentWord::Ready => self.agent_demand = OperatorState::Ready,
+                    AgentWord::Drain => self.agent_demand = OperatorState::Drain,
+                    AgentWord::Maintenance => self.agent_demand = OperatorState::Maintenance,
                     AgentWord::Up => self.agent_down = false,
                     AgentWord::Down => self.agent_down = true,
                 }
@@ -420,7 +420,7 @@ impl Health {
                 Some(ChangeReason::ChecksOff)
             }
             HealthEvent::AgentOff => {
-                (self.agent_duty, self.agent_down) = (OperatorState::Ready, false);
+                (self.agent_demand, self.agent_down) = (OperatorState::Ready, false);
                 Some(ChangeReason::AgentOff)
             }
             HealthEvent::EjectionOff => {
@@ -446,12 +446,12 @@ impl Health {
 
     /// The state of the strongest cause, see the table at the top of this file.
     fn strongest(&self) -> BackendState {
-        let duties = [self.operator_state, self.agent_duty];
-        if duties.contains(&OperatorState::Maintenance) {
+        let demands = [self.operator_state, self.agent_demand];
+        if demands.contains(&OperatorState::Maintenance) {
             BackendState::Maintenance
         } else if self.agent_down || !self.checked.is_up() {
             BackendState::Down
-        } else if duties.contains(&OperatorState::Drain) {
+        } else if demands.contains(&OperatorState::Drain) {
             BackendState::Draining
         } else if self.ejections.present().is_some() {
             BackendState::Ejected

@@ -25,9 +25,9 @@ fn event(letter: char) -> HealthEvent {
         'l' => HealthEvent::Check(CheckOutcome::Failed(CheckFault::Local)),
         'c' => HealthEvent::Failures(Trouble::Connect),
         'r' => HealthEvent::Failures(Trouble::EarlyReset),
-        'R' => HealthEvent::Duty(OperatorState::Ready),
-        'D' => HealthEvent::Duty(OperatorState::Drain),
-        'M' => HealthEvent::Duty(OperatorState::Maintenance),
+        'R' => HealthEvent::Operator(OperatorState::Ready),
+        'D' => HealthEvent::Operator(OperatorState::Drain),
+        'M' => HealthEvent::Operator(OperatorState::Maintenance),
         '1' => HealthEvent::Agent(AgentWord::Ready),
         '2' => HealthEvent::Agent(AgentWord::Up),
         '3' => HealthEvent::Agent(AgentWord::Down),
@@ -344,7 +344,7 @@ proptest! {
         let mut life = Life::new(rise, fall);
         for event in events.chars() {
             life.live(event);
-            let Health { operator_state, agent_duty, agent_down, checked, .. } = &life.health;
+            let Health { operator_state, agent_demand, agent_down, checked, .. } = &life.health;
             let wanted = |operator_state: &OperatorState| match operator_state {
                 OperatorState::Ready => BackendState::Up,
                 OperatorState::Drain => BackendState::Draining,
@@ -353,7 +353,7 @@ proptest! {
             let is = |is: bool, state| if is { state } else { BackendState::Up };
             let causes = [
                 wanted(operator_state),
-                wanted(agent_duty),
+                wanted(agent_demand),
                 is(*agent_down, BackendState::Down),
                 is(!checked.is_up(), BackendState::Down),
                 is(life.health.ejection().is_some(), BackendState::Ejected),

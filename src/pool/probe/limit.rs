@@ -11,7 +11,7 @@ use crate::telemetry::Counter;
 /// The slots for checks of the whole process. Shared by all checks; ends with the last.
 #[derive(Debug)]
 pub struct CheckLimit {
-    pool_slots: Semaphore,
+    slots: Semaphore,
     /// Slots to remove as soon as they are free, because the limit fell while they were in use.
     surplus: AtomicUsize,
     limit: AtomicUsize,
@@ -24,7 +24,7 @@ impl CheckLimit {
     pub fn new(limit: usize, delayed: Counter) -> Arc<Self> {
         let limit = bounded(limit);
         Arc::new(Self {
-            pool_slots: Semaphore::new(limit),
+            slots: Semaphore::new(limit),
             surplus: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             delayed,
@@ -39,10 +39,10 @@ impl CheckLimit {
             let more = limit - before;
             let kept = self.surplus.load(Ordering::Relaxed).min(more);
             self.surplus.fetch_sub(kept, Ordering::Relaxed);
-            self.pool_slots.add_permits(more - kept);
+            self.slots.add_permits(more - kept);
         } else {
             let fewer = before - limit;
-            let taken = self.pool_slots.forget_permits(fewer);
+            let taken = self.slots.forget_permits(fewer);
             self.surplus.fetch_add(fewer - taken, Ordering::Relaxed);
         }
     }
@@ -53,28 +53,28 @@ impl CheckLimit {
     ///
     /// May be dropped while it waits: no slot is lost.
     pub(in crate::pool) async fn enter(&self) -> SemaphorePermit<'_> {
-        if let Ok(place) = self.pool_slots.try_acquire()
-            && let Some(place) = self.keep(place)
+        if let Ok(slot) = self.slots.try_acquire()
+            && let Some(slot) = self.keep(slot)
         {
-            return place;
+            return slot;
         }
         self.delayed.increment(1);
         loop {
-            let place = self.pool_slots.acquire().await.expect("it is never closed");
-            if let Some(place) = self.keep(place) {
-                return place;
+            let slot = self.slots.acquire().await.expect("it is never closed");
+            if let Some(slot) = self.keep(slot) {
+                return slot;
             }
         }
     }
 
     /// Returns the slot, unless it is to be removed.
-    fn keep<'a>(&self, place: SemaphorePermit<'a>) -> Option<SemaphorePermit<'a>> {
+    fn keep<'a>(&self, slot: SemaphorePermit<'a>) -> Option<SemaphorePermit<'a>> {
         let too_many =
             self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |surplus| surplus.checked_sub(1));
         if too_many.is_err() {
-            return Some(place);
+            return Some(slot);
         }
-        place.forget();
+        slot.forget();
         None
     }
 }
@@ -94,7 +94,7 @@ mod tests {
     /// Takes a slot, if one is free now.
     fn enter(limit: &CheckLimit) -> Option<SemaphorePermit<'_>> {
         match pin!(limit.enter()).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(place) => Some(place),
+            Poll::Ready(slot) => Some(slot),
             Poll::Pending => None,
         }
     }

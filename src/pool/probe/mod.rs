@@ -34,7 +34,7 @@ pub(super) use check::connect;
 pub(super) use endpoint::CheckEndpoint;
 pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
-pub(super) use schedule::{Luck, Schedule};
+pub(super) use schedule::{RandomNumbers, Schedule};
 #[cfg(feature = "tls-checks")]
 pub use tls::{CaFault, TlsClient, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};

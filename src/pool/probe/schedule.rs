@@ -13,11 +13,11 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The times of one backend's checks.
 #[derive(Debug)]
 pub(in crate::pool) struct Schedule {
-    randomness: Luck,
+    randomness: RandomNumbers,
 }
 
 impl Schedule {
-    pub(in crate::pool) fn new(randomness: Luck) -> Self {
+    pub(in crate::pool) fn new(randomness: RandomNumbers) -> Self {
         Self { randomness }
     }
 
@@ -47,12 +47,12 @@ fn bounded(interval: Duration) -> Duration {
 
 /// A sequence of numbers that is determined by its start: SipHash of a counter, keyed by that start.
 #[derive(Debug)]
-pub(in crate::pool) struct Luck {
+pub(in crate::pool) struct RandomNumbers {
     start: u64,
     drawn: u64,
 }
 
-impl Luck {
+impl RandomNumbers {
     pub(in crate::pool) fn new(start: u64) -> Self {
         Self { start, drawn: 0 }
     }
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn the_schedule_spreads() {
         let interval = Duration::from_secs(2);
-        let mut schedule = Schedule::new(Luck::new(5));
+        let mut schedule = Schedule::new(RandomNumbers::new(5));
         let (mut early, mut late, mut short, mut long) = (0, 0, 0, 0);
         for _ in 0..1000 {
             let first = schedule.first(interval);
@@ -92,11 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn the_schedule_follows_from_its_luck() {
-        let first = |randomness| Schedule::new(Luck::new(randomness)).first(Duration::from_secs(2));
+    fn the_schedule_follows_from_its_random_numbers() {
+        let first = |randomness| Schedule::new(RandomNumbers::new(randomness)).first(Duration::from_secs(2));
         assert_eq!(first(3), first(3));
         assert_ne!(first(3), first(4));
-        let bytes = |randomness| Schedule::new(Luck::new(randomness)).bytes();
+        let bytes = |randomness| Schedule::new(RandomNumbers::new(randomness)).bytes();
         assert_eq!(bytes(3), bytes(3));
         assert_ne!(bytes(3), bytes(4));
         assert_ne!(bytes(3)[..32], bytes(3)[32..]);
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn no_interval_panics_or_spins() {
         for interval in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-            let period = Schedule::new(Luck::new(1)).period(interval);
+            let period = Schedule::new(RandomNumbers::new(1)).period(interval);
             assert!(period >= SHORTEST / 10 * 9 && period <= LONGEST * 2, "{period:?}");
             assert!(std::time::Instant::now().checked_add(period).is_some());
         }

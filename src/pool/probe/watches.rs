@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::endpoint::CheckEndpoint;
-use super::{CheckLimit, Luck, Schedule};
+use super::{CheckLimit, RandomNumbers, Schedule};
 use crate::pool::pool_spec::{CheckTargets, Endpoint};
 use crate::pool::{Backend, CheckNames, Pool};
 use crate::sys::Address;
@@ -69,7 +69,7 @@ impl<S: Clone + PartialEq> Watches<S> {
             self.spec = spec.cloned();
         }
         let Some(spec) = spec else { return };
-        let mut randomness = Luck::new(shared.randomness);
+        let mut randomness = RandomNumbers::new(shared.randomness);
         for (backend, of_backend) in pool.backends().iter().zip(&pool.spec().backends) {
             let endpoint = endpoint_of(spec, &of_backend.targets, backend.address())
                 .unwrap_or_else(|| Endpoint::Address(backend.address().clone()));
@@ -84,7 +84,7 @@ impl<S: Clone + PartialEq> Watches<S> {
                     spec: spec.clone(),
                     limit: Arc::clone(shared.limit),
                     reports: shared.reports.clone(),
-                    schedule: Schedule::new(Luck::new(randomness.next())),
+                    schedule: Schedule::new(RandomNumbers::new(randomness.next())),
                 };
                 let handle = tokio::spawn(run(watch)).abort_handle();
                 CheckTask { backend: Arc::clone(backend), asked, handle }

@@ -241,8 +241,8 @@ impl RoutesChecker<'_> {
         found: &mut Findings<'_>,
     ) -> ActionSpec {
         let route = &item.value;
-        let pool_slots = [route.pool.place(), route.split.place(), route.action.place()];
-        let written: Vec<Span> = pool_slots.into_iter().flatten().collect();
+        let spans = [route.pool.place(), route.split.place(), route.action.place()];
+        let written: Vec<Span> = spans.into_iter().flatten().collect();
         let is_any_wrong = [&route.pool].iter().any(|key| matches!(key, Key::Wrong))
             || matches!(route.split, Key::Wrong)
             || matches!(route.action, Key::Wrong);
@@ -327,15 +327,15 @@ impl RoutesChecker<'_> {
         found: &mut Findings<'_>,
     ) {
         let elsewhere: usize = self.others.iter().map(|route| route.keys.len()).sum();
-        let pool_slots: Vec<(usize, Span)> =
+        let whole_spans: Vec<(usize, Span)> =
             whole.iter().flat_map(|&index| spans[index].iter().map(move |span| (index, *span))).collect();
-        let place = |RouteId(id): RouteId| pool_slots.get((id as usize).checked_sub(elsewhere)?);
+        let place = |RouteId(id): RouteId| whole_spans.get((id as usize).checked_sub(elsewhere)?);
         let all = || self.others.iter().chain(whole.iter().map(|&index| &routes[index]));
         if let Some((key, _)) = crowded(all()) {
             let message =
                 format!("listener `{}` has too many routes with conditions for `{key}`", self.listener);
             let fault = Diagnostic::new(Code::ManyAlternatives, self.path, message);
-            let first = pool_slots.first().map_or(Span::default(), |(_, span)| *span);
+            let first = whole_spans.first().map_or(Span::default(), |(_, span)| *span);
             found.add(fault.label(first, format!("at most {MOST_ALTERNATIVES} for one name")));
             return;
         }
@@ -344,7 +344,7 @@ impl RoutesChecker<'_> {
         if regexes > MOST_REGEXES {
             let message = format!("listener `{}` has {regexes} regular expressions", self.listener);
             let fault = Diagnostic::new(Code::ManyAlternatives, self.path, message);
-            let first = pool_slots.first().map_or(Span::default(), |(_, span)| *span);
+            let first = whole_spans.first().map_or(Span::default(), |(_, span)| *span);
             found.add(fault.label(first, format!("at most {MOST_REGEXES}")));
             return;
         }

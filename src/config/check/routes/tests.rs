@@ -241,7 +241,7 @@ fn requests_to_cancel_do_not_follow_a_file() {
         let protocol =
             format!("protocol = 'postgres'\nroutes = [{{ sni = 'a.example', pool = 'a' }}]\n{keys}");
         let config = with_file(name, &protocol, "routes = [{ sni = 'b.example', pool = 'b' }]").unwrap();
-        let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.front else {
+        let OpeningSpec::Postgres { cancel, .. } = &config.listeners[0].policy.opening else {
             panic!("{name}")
         };
         assert_eq!(*cancel, expected, "{keys}");
