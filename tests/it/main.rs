@@ -18,7 +18,7 @@ mod down;
 mod ends;
 mod files;
 mod forward;
-mod fronts;
+mod openings;
 mod gone;
 mod guarded;
 mod injection;

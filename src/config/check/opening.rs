@@ -37,7 +37,7 @@ impl ListenerChecker<'_> {
     ) -> OpeningSpec {
         let words = self.words;
         let protocol = words.protocol.value().map_or(Protocol::Tcp, |choice| choice.0);
-        self.refuse_front_keys(protocol, found);
+        self.refuse_opening_keys(protocol, found);
         let greeting_timeout = or(&words.greeting_timeout, |time| time.0, GREETING_TIMEOUT);
         // Every reference is resolved for any protocol, so that all faults are reported at once.
         let plaintext = self.target("plaintext", &words.plaintext, pools, found);
@@ -125,7 +125,7 @@ impl ListenerChecker<'_> {
             || matches!(words.detect, Key::Wrong)
     }
 
-    fn refuse_front_keys(&self, protocol: Protocol, found: &mut Findings<'_>) {
+    fn refuse_opening_keys(&self, protocol: Protocol, found: &mut Findings<'_>) {
         use Protocol::{Auto, Imap, Pop3, Postgres, Smtp};
         let words = self.words;
         let keys: [(&str, Option<Span>, &[Protocol], &str); 7] = [

@@ -270,7 +270,7 @@ fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
 /// Routes see hellos only, so a route without a name refuses no client that sends none.
 #[test]
 fn routes_that_refuse_sources_refuse_hellos_only() {
-    let check_front = |keys: &str, route: &str, expected: &[&str]| {
+    let check_opening = |keys: &str, route: &str, expected: &[&str]| {
         let text = format!(
             "[listener.x]\nbind = ':1'\nunmatched = 'a'\nroutes = [{route}]\n{keys}\n\
              [pool.a]\nbackends = ['10.0.0.1:1']"
@@ -284,16 +284,16 @@ fn routes_that_refuse_sources_refuse_hellos_only() {
         "protocol = 'postgres'\nplaintext = 'a'",
         "protocol = 'postgres'\ncancel = 'a'\nusers = { x = 'a' }",
     ] {
-        check_front(keys, dropped, &["C0450"]);
-        check_front(keys, "{ destination = ':1', action = 'reject' }", &["C0450"]);
-        check_front(keys, "{ sni = 'x.example', source = '::1', action = 'drop' }", &[]);
-        check_front(keys, "{ source = '::1', alpn = 'h2', action = 'drop' }", &[]);
-        check_front(keys, "{ source = '::1', pool = 'a' }", &[]);
+        check_opening(keys, dropped, &["C0450"]);
+        check_opening(keys, "{ destination = ':1', action = 'reject' }", &["C0450"]);
+        check_opening(keys, "{ sni = 'x.example', source = '::1', action = 'drop' }", &[]);
+        check_opening(keys, "{ source = '::1', alpn = 'h2', action = 'drop' }", &[]);
+        check_opening(keys, "{ source = '::1', pool = 'a' }", &[]);
     }
-    check_front("protocol = 'tls'", dropped, &[]);
-    check_front("protocol = 'auto'\ndetect.ssh = 'reject'", dropped, &[]);
-    check_front("protocol = 'postgres'", dropped, &[]);
-    check_front("protocol = 'smtp'", dropped, &[]);
+    check_opening("protocol = 'tls'", dropped, &[]);
+    check_opening("protocol = 'auto'\ndetect.ssh = 'reject'", dropped, &[]);
+    check_opening("protocol = 'postgres'", dropped, &[]);
+    check_opening("protocol = 'smtp'", dropped, &[]);
 }
 
 #[test]
