@@ -402,7 +402,7 @@ impl WorkerState {
         // Another worker may take a seat between that check and the end. Once the channel is closed that
         // worker keeps its connection; connections that were sent before are served.
         loop {
-            while registry.seats_taken() {
+            while registry.worker_slots_taken() {
                 tokio::select! {
                     () = registry.emptied() => {}
                     Some(command) = inbox.commands.recv() => {

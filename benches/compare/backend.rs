@@ -124,8 +124,7 @@ impl Hall {
         for _ in 0..ACCEPTS {
             // A failure is temporary or the client's; the listener stays ready if more are waiting.
             let Ok((socket, _)) = listener.accept() else { return };
-            let mut guest =
-                Guest { socket, task: BackendTask::Hear(Vec::new()), interest: Interest::Read };
+            let mut guest = Guest { socket, task: BackendTask::Hear(Vec::new()), interest: Interest::Read };
             // The hello has usually arrived with the connection.
             let Ok(Some(interest)) = guest.serve(&mut self.desk) else { continue };
             guest.interest = interest;

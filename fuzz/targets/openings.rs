@@ -22,9 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
     for protocol in MAIL {
         check(bytes, || Opening::starttls_host(protocol, "mx.test".into()), are_lines);
         let greeting = BackendGreeting::Starttls { protocol, name: "mx.test".into() };
-        check(bytes, || Opening::guest(&greeting), are_lines);
+        check(bytes, || Opening::client_role(&greeting), are_lines);
     }
-    check(bytes, || Opening::guest(&BackendGreeting::Postgres), |sent| sent == [0, 0, 0, 8, 4, 210, 22, 47]);
+    check(bytes, || Opening::client_role(&BackendGreeting::Postgres), |sent| sent == [0, 0, 0, 8, 4, 210, 22, 47]);
 
     // Endless input takes longer than the rest, so it is tried with one role only.
     if let Some(first) = bytes.first() {
@@ -92,24 +92,24 @@ fn run<'a>(mut opening: Opening, pieces: impl IntoIterator<Item = &'a [u8]>) -> 
                 break End::Failed(fault);
             }
         }
-        assert!(opening.heard().len() <= opening.most());
+        assert!(opening.received().len() <= opening.most());
     };
     (sent, end)
 }
 
 fn check_end(opening: &Opening, opened: &OpeningOutcome) {
     match opened {
-        OpeningOutcome::Tls => assert_eq!(opening.heard(), b"", "nothing is carried into TLS"),
+        OpeningOutcome::Tls => assert_eq!(opening.received(), b"", "nothing is carried into TLS"),
         OpeningOutcome::DirectTls => {
-            assert_eq!(opening.heard()[0], 22);
-            let answer = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&opening.heard()[..1]);
+            assert_eq!(opening.received()[0], 22);
+            let answer = HelloReader::new(HelloReader::DEFAULT_MAX_SIZE).read(&opening.received()[..1]);
             assert_ne!(answer, Err(HelloFault::NotTls));
         }
         OpeningOutcome::Plaintext(startup) => {
             assert!(!startup.user.is_empty() && !startup.database.is_empty());
             assert!(!startup.user.contains(&0) && !startup.database.contains(&0));
         }
-        OpeningOutcome::Cancel => assert!(opening.heard().len() >= 16),
+        OpeningOutcome::Cancel => assert!(opening.received().len() >= 16),
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin::{AdminArgs, change, show_page};
+use super::admin_client::{AdminArgs, change, show_page};
 
 /// The commands for lists.
 #[derive(Subcommand)]

@@ -3,7 +3,7 @@
 //!
 //! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
 
-mod admin;
+mod admin_client;
 mod list;
 mod status;
 
@@ -25,7 +25,7 @@ use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
-use admin::{AdminArgs, show_page, show_status};
+use admin_client::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
 
@@ -238,7 +238,7 @@ fn serve(args: &RunArgs) -> ExitCode {
         Err(code) => return code,
     };
     if let Some(address) = &args.admin
-        && let Err(fault) = admin::give(&mut config, address)
+        && let Err(fault) = admin_client::give(&mut config, address)
     {
         complain(&fault);
         return ExitCode::from(FAULTY);

@@ -187,7 +187,7 @@ impl Read for OpenNetwork {
     fn read(value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
         let text = string(value, path, "a network such as \"10.1.0.0/16\"", found)?;
         let network = match text.parse::<IpPrefix>() {
-            Ok(prefix) if prefix.is_everybody() => {
+            Ok(prefix) if prefix.is_all() => {
                 Err("every address: name the networks that are to be reached".to_owned())
             }
             Ok(prefix) => Ok(prefix),

@@ -4,12 +4,12 @@
 //! the descriptions in the JSON schema; each has the unit, the default and, where there is one, the danger.
 
 use super::TokenFor;
-use super::access::{AccessWord, ListWords, ListsWords};
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
 use super::limits::{Limits, OverWord, PerSource, QuotaWords, RateWord};
+use super::list_keys::{AccessWord, ListWords, ListsWords};
 use super::proxy::{CheckHeaderWord, ProxyIn, ProxyOutWords};
 use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};

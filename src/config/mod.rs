@@ -5,9 +5,8 @@
 //! bound, opened or resolved here: only the text decides whether a configuration is valid. A new key is a line in
 //! `file`, its use in `check`, and a line in `config.example.toml`.
 
-mod access;
 mod address;
-mod admin;
+mod admin_keys;
 mod answers;
 #[cfg(feature = "tls-checks")]
 mod ca_file;
@@ -24,6 +23,7 @@ mod foreign;
 mod hints;
 mod limits;
 mod list_file;
+mod list_keys;
 mod load;
 mod named_files;
 mod proxy;
@@ -47,7 +47,7 @@ use crate::pool::PoolSpec;
 use crate::snapshot::ListSpec;
 use crate::telemetry::{AccessLogSpec, LogSpec};
 
-pub use admin::{AdminSpec, TokenFor};
+pub use admin_keys::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;

@@ -7,12 +7,12 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::Value;
 
-use super::access::{AccessWord, CountryCode};
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::limits::RateWord;
+use super::list_keys::{AccessWord, CountryCode};
 use super::proxy::{CheckHeaderWord, PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{ArrayOf, Key, NamedTables, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};

@@ -80,7 +80,7 @@ pub(super) fn source(
             Ok(proxied)
         }
         Err(reason) => {
-            turn_away(proxied.client, reason, policy, context);
+            refuse_early(proxied.client, reason, policy, context);
             Err(reason)
         }
     }
@@ -181,7 +181,7 @@ fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<G
 }
 
 /// Closes a client of which nothing was read, in the way that its listener demands.
-pub(super) fn turn_away(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
+pub(super) fn refuse_early(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
     let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);
     match over {

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::announce::BackendPreface;
-use super::opening::{self, NotReady};
+use super::exchange::{self, NotReady};
 use super::sniff::SniffedClient;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
-use crate::snapshot::opening::GreetingPolicy;
+use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
 use crate::sys::{Address, Stream, self_connect};
@@ -71,7 +71,7 @@ pub(super) async fn ready(
     let (own, clients) = preface.split();
     let ConnectedBackend { backend, .. } = connect(&own).await?;
     let deadline = deadline.min(Instant::now() + greet.timeout);
-    match timeout_at(deadline, Box::pin(opening::greet(&backend, greet))).await {
+    match timeout_at(deadline, Box::pin(exchange::greet(&backend, greet))).await {
         Ok(Ok(())) => {}
         Ok(Err(not_ready)) => return Err(AttemptFailure::greeting(&not_ready)),
         Err(_) => return Err(AttemptFailure::GREETING_TIMEOUT),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
 use super::attempt::{ConnectedBackend, DialTarget, ready};
+use super::exchange::Intent;
 use super::gone::WaitStage;
-use super::opening::Intent;
 use super::record::ConnectionRecord;
 use super::sniff::SniffedClient;
 use crate::executor::timeout_at;

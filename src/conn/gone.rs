@@ -12,7 +12,7 @@
 //!
 //! No system call is made before the reactor has reported the end of the client.
 
-use super::opening::Intent;
+use super::exchange::Intent;
 use super::sniff::SniffedClient;
 
 /// The thing that a client without a backend waits for.

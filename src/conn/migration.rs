@@ -8,14 +8,14 @@ use tokio::sync::mpsc;
 
 use super::record::{ConnectionRecord, MigratingRecord};
 use super::{AdmittedConnection, WorkerContext, reading};
-use crate::live::Seat;
+use crate::live::WorkerSlot;
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
 /// A connection that another worker is to serve, with its place in that worker's registry.
 pub struct Migration {
-    pub(super) seat: Seat,
+    pub(super) worker_slot: WorkerSlot,
     pub(super) content: MigrationContent,
 }
 
@@ -73,8 +73,12 @@ impl StoppedRelay {
 
     /// Registers the connection in this worker. Returns `None`, after the connection was closed, if that
     /// fails.
-    pub(super) fn attach(self, seat: Seat, context: &Rc<WorkerContext>) -> Option<(Relay, ConnectionRecord)> {
-        let record = ConnectionRecord::attach(self.record, seat, context);
+    pub(super) fn attach(
+        self,
+        worker_slot: WorkerSlot,
+        context: &Rc<WorkerContext>,
+    ) -> Option<(Relay, ConnectionRecord)> {
+        let record = ConnectionRecord::attach(self.record, worker_slot, context);
         let (client, backend) = match (Stream::register(self.client), Stream::register(self.backend)) {
             (Ok(client), Ok(backend)) => (client, backend),
             (client, backend) => {

@@ -7,14 +7,14 @@
 //! The journey has two stages. The first reads and dials. The second, the relay, replaces it and its memory:
 //! a connection that is idle for days keeps nothing of the first stage.
 
-mod access;
 mod admission;
 mod announce;
 mod attempt;
 mod dial;
+mod exchange;
 mod gone;
+mod list_access;
 mod migration;
-mod opening;
 mod proxied;
 mod reading;
 mod record;
@@ -35,15 +35,15 @@ use tokio::sync::mpsc;
 
 use crate::executor::{self, TaskNext};
 use crate::limit::{Gate, Overload, Permit, SourceTable};
-use crate::live::{ConnectionRegistry, Seat};
+use crate::live::{ConnectionRegistry, WorkerSlot};
 use crate::pool::FailureReport;
 use crate::relay::{Engines, Relay, RelayEnd, RelayOptions, RelaySettings, Side};
 use crate::snapshot::{Policy, Protocol, Snapshot, SocketId};
 use crate::sys::listen::Accepted;
 use crate::telemetry::{AccessLog, CloseReason, Metrics, SaturationLog};
+use exchange::Intent;
 pub use migration::{Migration, MigrationSenders};
 use migration::{MigrationContent, StoppedRelay};
-use opening::Intent;
 use proxied::ProxiedClient;
 use record::ConnectionRecord;
 use sniff::SniffedClient;
@@ -113,15 +113,15 @@ struct AdmittedConnection {
 /// Admits a connection and starts it in this worker, or in a worker that has far fewer connections.
 pub fn receive(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
     let Some(admitted) = admit(arrival, context) else { return };
-    let Some((worker, seat)) = context.registry.seat_elsewhere() else {
-        return begin(admitted, context.registry.seat(), context);
+    let Some((worker, worker_slot)) = context.registry.worker_slot_elsewhere() else {
+        return begin(admitted, context.registry.worker_slot(), context);
     };
     match context
         .migration_senders
-        .send(worker, Migration { seat, content: MigrationContent::Admitted(Box::new(admitted)) })
+        .send(worker, Migration { worker_slot, content: MigrationContent::Admitted(Box::new(admitted)) })
     {
         Err(Migration { content: MigrationContent::Admitted(admitted), .. }) => {
-            begin(*admitted, context.registry.seat(), context);
+            begin(*admitted, context.registry.worker_slot(), context);
         }
         _ => context.metrics.process().accepted_moved.increment(1),
     }
@@ -130,16 +130,16 @@ pub fn receive(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
 /// Admits a connection and starts it in this worker.
 pub fn receive_here(arrival: AcceptedConnection, context: &Rc<WorkerContext>) {
     if let Some(admitted) = admit(arrival, context) {
-        begin(admitted, context.registry.seat(), context);
+        begin(admitted, context.registry.worker_slot(), context);
     }
 }
 
 /// Continues a connection that another worker sent.
 pub fn take_over(migration: Migration, context: &Rc<WorkerContext>) {
     match migration.content {
-        MigrationContent::Admitted(admitted) => begin(*admitted, migration.seat, context),
+        MigrationContent::Admitted(admitted) => begin(*admitted, migration.worker_slot, context),
         MigrationContent::Relay(stopped_relay) => {
-            if let Some((relay, record)) = stopped_relay.attach(migration.seat, context) {
+            if let Some((relay, record)) = stopped_relay.attach(migration.worker_slot, context) {
                 executor::spawn(carry(relay, record));
             }
         }
@@ -150,15 +150,15 @@ pub fn take_over(migration: Migration, context: &Rc<WorkerContext>) {
 fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<AdmittedConnection> {
     let AcceptedConnection { accepted, policy, .. } = &arrival;
     let id = context.bounds.next_id.fetch_add(1, Ordering::Relaxed);
-    let listed = access::peer(&accepted.peer, policy);
+    let listed = list_access::peer(&accepted.peer, policy);
     match listed.and_then(|()| admission::peer(&accepted.peer, policy, context)) {
         Ok(permit) => Some(AdmittedConnection { arrival, id, permit }),
         Err(reason) => {
             let AcceptedConnection { accepted, policy, .. } = arrival;
             record::refused(id, accepted.peer, reason, &policy, context);
             match listed {
-                Ok(()) => admission::turn_away(accepted.socket, reason, &policy, context),
-                Err(_) => access::turn_away(&accepted.socket, &policy),
+                Ok(()) => admission::refuse_early(accepted.socket, reason, &policy, context),
+                Err(_) => list_access::refuse_early(&accepted.socket, &policy),
             }
             None
         }
@@ -166,10 +166,10 @@ fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<Admitte
 }
 
 /// Starts the task of a connection.
-fn begin(admitted: AdmittedConnection, seat: Seat, context: &Rc<WorkerContext>) {
+fn begin(admitted: AdmittedConnection, worker_slot: WorkerSlot, context: &Rc<WorkerContext>) {
     let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
         admitted;
-    let entry = context.registry.register(id, policy.number, seat, Arc::clone(&policy.metrics));
+    let entry = context.registry.register(id, policy.number, worker_slot, Arc::clone(&policy.metrics));
     entry.set_client(&accepted.peer);
     entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
@@ -240,11 +240,13 @@ fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = Tas
 fn send(worker: usize, relay: Relay, record: ConnectionRecord) {
     let context = record.context();
     let Some(stopped_relay) = StoppedRelay::detach(relay, record) else { return };
-    let migration =
-        Migration { seat: context.registry.seat_at(worker), content: MigrationContent::Relay(stopped_relay) };
+    let migration = Migration {
+        worker_slot: context.registry.worker_slot_at(worker),
+        content: MigrationContent::Relay(stopped_relay),
+    };
     match context.migration_senders.send(worker, migration) {
         Err(Migration { content, .. }) => {
-            take_over(Migration { seat: context.registry.seat(), content }, &context)
+            take_over(Migration { worker_slot: context.registry.worker_slot(), content }, &context)
         }
         Ok(()) => context.metrics.process().streams_moved.increment(1),
     }
@@ -282,7 +284,7 @@ async fn prepare(
             // Boxed, as most listeners read no header and need no memory for it.
             let proxied = Box::pin(proxied::open(client, proxy, record, context)).await?;
             refresh(&mut policy, through, context);
-            let proxied = access::client(proxied, &policy, record).await?;
+            let proxied = list_access::client(proxied, &policy, record).await?;
             admission::source(proxied, &policy, record, context)?
         }
     };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WorkerContext;
 use crate::limit::{GatePass, Link, Moment, Permit, SourceName, SourcePass};
-use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, Seat};
+use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, WorkerSlot};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, FailureReport, Lease, SessionGuard, Trouble};
 use crate::snapshot::Policy;
@@ -141,8 +141,12 @@ impl ConnectionRecord {
     }
 
     /// Continues the record in this worker.
-    pub(super) fn attach(migrating: MigratingRecord, seat: Seat, context: &Rc<WorkerContext>) -> Self {
-        let entry = context.registry.readmit(migrating.entry, seat);
+    pub(super) fn attach(
+        migrating: MigratingRecord,
+        worker_slot: WorkerSlot,
+        context: &Rc<WorkerContext>,
+    ) -> Self {
+        let entry = context.registry.readmit(migrating.entry, worker_slot);
         Self { open: Some(OpenRecord { entry, state: migrating.state }), context: Rc::clone(context) }
     }
 

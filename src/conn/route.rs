@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::admission::{self, Rejection};
 use super::announce;
-use super::opening::{self, Intent};
+use super::exchange::{self, Intent};
 use super::record::ConnectionRecord;
 use super::sniff::SniffedClient;
 use crate::route::ConnectionFacts;
@@ -48,7 +48,7 @@ pub(super) fn route(
             Some(target) => target,
             None => return enter(tcp.pool.served(), record),
         },
-        Protocol::Tls(tls) => match opening::target(&policy.opening, &sniffed.intent) {
+        Protocol::Tls(tls) => match exchange::target(&policy.opening, &sniffed.intent) {
             Some(target) => target?,
             None => tls.target(sniffed.facts.server_name.as_ref(), &facts).map_err(|fault| match fault {
                 NoRoute::NoSni => CloseReason::NoSni,

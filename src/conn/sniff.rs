@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::opening::{self, Intent};
+use super::exchange::{self, Intent};
 use super::record::ConnectionRecord;
 use super::refusal::{RefusalProtocol, dismiss, unexpected_header};
 use super::{WorkerContext, reading};
@@ -16,7 +16,7 @@ use crate::executor::{timeout, timeout_at};
 use crate::limit::GateShare;
 use crate::route::HelloFacts;
 use crate::snapshot::HelloSpec;
-use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy};
+use crate::snapshot::opening_policy::{DetectPolicy, GreetingPolicy, OpeningPolicy};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
 use crate::wire::{
@@ -113,14 +113,14 @@ pub(super) async fn first_bytes(
         // Boxed, as these are rarer than a hello and their futures larger.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
-            Box::pin(opening::open(client, bytes, opening, &postgres.greet, spec, record, context)).await
+            Box::pin(exchange::open(client, bytes, opening, &postgres.greet, spec, record, context)).await
         }
         OpeningPolicy::Starttls(greet) => {
             let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal);
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
-            Box::pin(opening::open(client, bytes, opening, greet, spec, record, context)).await
+            Box::pin(exchange::open(client, bytes, opening, greet, spec, record, context)).await
         }
         OpeningPolicy::Detect(detect) => {
             Box::pin(detected(client, bytes, detect, spec, record, context)).await

@@ -45,7 +45,7 @@ impl Loads {
     ///
     /// It is another one if `from` has `CROWDED` (32) and a quarter more connections than the worker with the
     /// fewest.
-    pub fn less_crowded(&self, from: usize) -> Option<usize> {
+    pub fn less_loaded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {
             return None;
@@ -82,12 +82,12 @@ impl Loads {
 
 /// The slot of a connection at a worker; returned on drop.
 #[derive(Debug)]
-pub struct Seat {
+pub struct WorkerSlot {
     loads: Arc<Loads>,
     worker: usize,
 }
 
-impl Seat {
+impl WorkerSlot {
     /// Takes a slot at a worker.
     pub fn take(loads: &Arc<Loads>, worker: usize) -> Self {
         loads.arrive(worker);
@@ -95,7 +95,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for WorkerSlot {
     fn drop(&mut self) {
         self.loads.leave(self.worker);
     }
@@ -111,9 +111,9 @@ mod tests {
             let loads = Loads::new(3);
             let seats: Vec<_> = (0..3)
                 .flat_map(|at| (0..counts[at]).map(move |_| at))
-                .map(|at| Seat::take(&loads, at))
+                .map(|at| WorkerSlot::take(&loads, at))
                 .collect();
-            assert_eq!(loads.less_crowded(0), expected, "{counts:?}");
+            assert_eq!(loads.less_loaded(0), expected, "{counts:?}");
             drop(seats);
             assert_eq!(loads.connections(0), 0);
         };

@@ -27,7 +27,7 @@ use crate::sys::Address;
 use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
 use closing::CloseQueue;
 pub use closing::{CloseNotice, ClosePace};
-pub use loads::{Loads, Seat};
+pub use loads::{Loads, WorkerSlot};
 pub use peer_timeouts::PeerTimeouts;
 pub use tallies::ConnectionTallies;
 
@@ -379,19 +379,19 @@ impl ConnectionRegistry {
     }
 
     /// Takes a seat at this worker.
-    pub fn seat(&self) -> Seat {
-        Seat::take(&self.loads, self.worker)
+    pub fn worker_slot(&self) -> WorkerSlot {
+        WorkerSlot::take(&self.loads, self.worker)
     }
 
     /// Takes a seat at another worker, if this one has too many connections.
-    pub fn seat_elsewhere(&self) -> Option<(usize, Seat)> {
-        let worker = self.loads.less_crowded(self.worker)?;
-        Some((worker, self.seat_at(worker)))
+    pub fn worker_slot_elsewhere(&self) -> Option<(usize, WorkerSlot)> {
+        let worker = self.loads.less_loaded(self.worker)?;
+        Some((worker, self.worker_slot_at(worker)))
     }
 
     /// Takes a seat at the worker with this number.
-    pub fn seat_at(&self, worker: usize) -> Seat {
-        Seat::take(&self.loads, worker)
+    pub fn worker_slot_at(&self, worker: usize) -> WorkerSlot {
+        WorkerSlot::take(&self.loads, worker)
     }
 
     /// Adds a connection of the listener with the number `group`. It is removed when the guard is dropped.
@@ -399,14 +399,14 @@ impl ConnectionRegistry {
         self: &Rc<Self>,
         id: u64,
         group: u64,
-        seat: Seat,
+        worker_slot: WorkerSlot,
         metrics: Arc<ListenerMetrics>,
     ) -> RegistryGuard {
-        self.enter(ConnectionEntry::new(id, group, metrics, ConnectionTallies::default()), seat)
+        self.enter(ConnectionEntry::new(id, group, metrics, ConnectionTallies::default()), worker_slot)
     }
 
     /// Adds a connection that comes from another worker.
-    pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, seat: Seat) -> RegistryGuard {
+    pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, worker_slot: WorkerSlot) -> RegistryGuard {
         let entry = ConnectionEntry::new(migrating.id, 0, migrating.metrics, migrating.tallies);
         entry.groups.set(migrating.groups);
         entry.client.set(migrating.client);
@@ -418,17 +418,17 @@ impl ConnectionRegistry {
         // Only connected connections migrate, and the other worker has reported the first byte.
         entry.establish();
         entry.take_first_byte();
-        self.enter(entry, seat)
+        self.enter(entry, worker_slot)
     }
 
-    fn enter(self: &Rc<Self>, entry: ConnectionEntry, seat: Seat) -> RegistryGuard {
+    fn enter(self: &Rc<Self>, entry: ConnectionEntry, worker_slot: WorkerSlot) -> RegistryGuard {
         let entry = Rc::new(entry);
         let mut entries = self.entries.borrow_mut();
         entry.slot.set(entries.len());
         entries.push(Rc::clone(&entry));
         // From now on the guard counts the connection.
         self.loads.arrive(self.worker);
-        drop(seat);
+        drop(worker_slot);
         RegistryGuard { registry: Rc::clone(self), entry }
     }
 
@@ -546,7 +546,7 @@ impl ConnectionRegistry {
     }
 
     /// Returns true if a connection is at this worker or on its way to it.
-    pub fn seats_taken(&self) -> bool {
+    pub fn worker_slots_taken(&self) -> bool {
         self.loads.connections(self.worker) > 0
     }
 
@@ -648,7 +648,7 @@ mod tests {
 
     fn one() -> (Rc<ConnectionRegistry>, RegistryGuard) {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
         (registry, entry)
     }
 
@@ -672,7 +672,7 @@ mod tests {
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
         for ticks in 1..4 {
             entry.expire_after(TICK * ticks);
             for _ in 0..ticks {
@@ -689,7 +689,7 @@ mod tests {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let mut all: Vec<_> =
-            (0..5).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
+            (0..5).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
         for victim in [0, 2, 0, 1, 0] {
             drop(all.remove(victim));
             registry.close_all();
@@ -773,7 +773,7 @@ mod tests {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(2), 0);
         let streams: Vec<_> =
-            (0..4).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
+            (0..4).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
         for _ in 0..2 {
             for stream in &streams {
                 stream.needs_tick(true);
@@ -797,8 +797,8 @@ mod tests {
         let loads = Loads::new(2);
         let registry = ConnectionRegistry::new(Arc::clone(&loads), 0);
         let streams: Vec<_> =
-            (0..8).map(|id| registry.register(id, 1, registry.seat(), Arc::clone(&metrics))).collect();
-        let idle = registry.register(9, 1, registry.seat(), metrics);
+            (0..8).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
+        let idle = registry.register(9, 1, registry.worker_slot(), metrics);
         for stream in &streams {
             stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
         }
@@ -816,7 +816,7 @@ mod tests {
     fn the_only_stream_stays() {
         let loads = Loads::new(2);
         let registry = ConnectionRegistry::new(loads, 0);
-        let entry = registry.register(1, 1, registry.seat(), Metrics::new().listener("l"));
+        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
         entry.moved(Direction::FromClient, Engine::Spliced, 100 * loads::BUSY);
         registry.sweep();
         registry.give_streams_away();
@@ -829,15 +829,15 @@ mod tests {
         let (here, there) =
             (ConnectionRegistry::new(Arc::clone(&loads), 0), ConnectionRegistry::new(Arc::clone(&loads), 1));
         let metrics = Metrics::new();
-        let entry = here.register(7, 3, here.seat(), metrics.listener("l"));
+        let entry = here.register(7, 3, here.worker_slot(), metrics.listener("l"));
         let backend = Arc::default();
         entry.tallies().connect(&backend);
         entry.tallies().ask(&metrics.pool("p"));
         entry.join(4);
         entry.moved(Direction::FromClient, Engine::Copied, 10);
         entry.dropped(2);
-        let seat = here.seat_at(1);
-        let entry = there.readmit(entry.leave(), seat);
+        let worker_slot = here.worker_slot_at(1);
+        let entry = there.readmit(entry.leave(), worker_slot);
         assert_eq!((here.len(), there.len()), (0, 1));
         assert_eq!((loads.connections(0), loads.connections(1)), (0, 1));
         assert_eq!((entry.id(), entry.total(Direction::FromClient), entry.total_dropped()), (7, 10, 2));
@@ -862,8 +862,8 @@ mod tests {
         assert!(!entry.take_first_byte());
         entry.moved(Direction::FromBackend, Engine::Copied, 1);
         assert!(entry.take_first_byte() && !entry.take_first_byte());
-        let seat = registry.seat();
-        let entry = registry.readmit(entry.leave(), seat);
+        let worker_slot = registry.worker_slot();
+        let entry = registry.readmit(entry.leave(), worker_slot);
         assert!(!entry.take_first_byte(), "the other worker reported it");
     }
 
@@ -874,7 +874,7 @@ mod tests {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
         let connect = |(id, backend): (usize, &u64)| {
-            let entry = registry.register(id as u64, 1, registry.seat(), Arc::clone(&metrics));
+            let entry = registry.register(id as u64, 1, registry.worker_slot(), Arc::clone(&metrics));
             entry.join(*backend);
             entry.establish();
             entry
@@ -923,7 +923,7 @@ mod tests {
         run(async {
             let (registry, mut entries) = connected_to(&[8]);
             registry.close_in_turn(notice(7, 1000));
-            let dialling = registry.register(9, 1, registry.seat(), Metrics::new().listener("l"));
+            let dialling = registry.register(9, 1, registry.worker_slot(), Metrics::new().listener("l"));
             dialling.join(7);
             registry.sweep();
             assert!(!dialling.under_notice.get(), "it may still turn to another backend");

@@ -311,8 +311,8 @@ impl Backend {
     }
 
     /// Sets the number of failures in a row that make a failure report; 0 is never.
-    pub(super) fn bear(&self, failures: u32) {
-        self.traffic.borne.store(failures, Ordering::Relaxed);
+    pub(super) fn tolerate(&self, failures: u32) {
+        self.traffic.tolerated.store(failures, Ordering::Relaxed);
     }
 
     /// Applies a directive of its agent about its load.
@@ -368,8 +368,8 @@ impl Backend {
 
     /// Counts a trouble that a client met. Returns true if that makes too many in a row; the row then begins again.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
-        let BackendTraffic { troubles, borne, .. } = &*self.traffic;
-        troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
+        let BackendTraffic { troubles, tolerated, .. } = &*self.traffic;
+        troubles[trouble as usize].meet(tolerated.load(Ordering::Relaxed))
     }
 
     /// Ends the row of a trouble: a client did not meet it.
@@ -404,7 +404,7 @@ struct BackendTraffic {
     /// By [`Trouble`].
     troubles: [TroubleCount; Trouble::ALL.len()],
     /// The number of failures in a row that make a failure report; 0 is never.
-    borne: AtomicU32,
+    tolerated: AtomicU32,
 }
 
 /// The counts of one trouble that clients met.
@@ -415,14 +415,14 @@ struct TroubleCount {
 }
 
 impl TroubleCount {
-    /// Counts one trouble. Returns true if there are `borne` in a row. Two threads at once may both get true; only
+    /// Counts one trouble. Returns true if there are `tolerated` in a row. Two threads at once may both get true; only
     /// the first report causes an ejection.
-    fn meet(&self, borne: u32) -> bool {
+    fn meet(&self, tolerated: u32) -> bool {
         self.total.fetch_add(1, Ordering::Relaxed);
-        if borne == 0 {
+        if tolerated == 0 {
             return false;
         }
-        let is_full = self.row.fetch_add(1, Ordering::Relaxed) + 1 >= borne;
+        let is_full = self.row.fetch_add(1, Ordering::Relaxed) + 1 >= tolerated;
         if is_full {
             self.row.store(0, Ordering::Relaxed);
         }
@@ -455,7 +455,7 @@ impl BackendTraffic {
             born: now,
             queue: ArcSwap::new(queue),
             troubles: Default::default(),
-            borne: AtomicU32::new(0),
+            tolerated: AtomicU32::new(0),
         }
     }
 
@@ -778,7 +778,7 @@ mod tests {
     /// (`s`).
     fn check_rows(happens: &str, expected: &str) {
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), Instant::now(), &Arc::default());
-        backend.bear(3);
+        backend.tolerate(3);
         let meet = |letter| match letter {
             'c' => backend.met(Trouble::Connect),
             'r' => backend.met(Trouble::EarlyReset),
@@ -820,7 +820,7 @@ mod tests {
     fn an_ejection_begins_and_ends_without_a_row() {
         let now = Instant::now();
         let backend = Backend::new(&"p".into(), &spec("10.0.0.1:1", 1), now, &Arc::default());
-        backend.bear(2);
+        backend.tolerate(2);
         let rules = HealthRules { health: None, ejection: Some(&EjectionSpec::default()) };
         assert!(!backend.met(Trouble::EarlyReset));
         assert!(backend.on(HealthEvent::Failures(Trouble::Connect), rules, now).is_some());

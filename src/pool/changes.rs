@@ -43,7 +43,7 @@ impl Pool {
     /// Applies the directives of a backend's agent, one after the other.
     ///
     /// Ignored while the pool has no agents.
-    pub fn hear_agent(&self, report: &AgentReport, now: Instant) -> Vec<StateChange> {
+    pub fn apply_agent_report(&self, report: &AgentReport, now: Instant) -> Vec<StateChange> {
         let (Some(_), Ok(words), Some(backend)) =
             (&self.spec.agent, &report.heard, self.mine(&report.backend))
         else {
@@ -98,16 +98,17 @@ impl Pool {
         let checks_off = self.spec.health.is_none().then_some(HealthEvent::ChecksOff);
         let agent_off = self.spec.agent.is_none().then_some(HealthEvent::AgentOff);
         let ejection_off = self.spec.ejection.is_none().then_some(HealthEvent::EjectionOff);
-        let borne = self.spec.borne();
+        let tolerated = self.spec.tolerated();
         let mut changes = Vec::new();
         for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
-            backend.bear(borne);
+            backend.tolerate(tolerated);
             if agent_off.is_some() {
                 backend.allow_all();
             }
-            for event in [Some(HealthEvent::Operator(spec.operator_state)), checks_off, agent_off, ejection_off]
-                .into_iter()
-                .flatten()
+            for event in
+                [Some(HealthEvent::Operator(spec.operator_state)), checks_off, agent_off, ejection_off]
+                    .into_iter()
+                    .flatten()
             {
                 let change = backend.on(event, self.rules(), now);
                 changes.extend(change.map(|change| (Arc::clone(backend), change)));

@@ -16,7 +16,7 @@ use super::{Backend, FailureReport, Trouble};
 pub struct Lease {
     backend: Arc<Backend>,
     /// True if failures of the connection count for the backend, because it is the connection of a client.
-    is_telling: bool,
+    reports_troubles: bool,
     /// True if it is connected, and the backend has not sent a byte.
     is_waiting: Cell<bool>,
 }
@@ -34,8 +34,8 @@ impl Lease {
         Self::new(backend, false)
     }
 
-    fn new(backend: &Arc<Backend>, is_telling: bool) -> Self {
-        Self { backend: Arc::clone(backend), is_telling, is_waiting: Cell::new(false) }
+    fn new(backend: &Arc<Backend>, reports_troubles: bool) -> Self {
+        Self { backend: Arc::clone(backend), reports_troubles, is_waiting: Cell::new(false) }
     }
 
     /// The backend of the lease.
@@ -47,7 +47,7 @@ impl Lease {
     /// called once, when the connect has succeeded: failed attempts are no connections.
     pub fn connected(&self, took: Duration) {
         self.backend.connected(took);
-        if self.is_telling && !self.is_waiting.replace(true) {
+        if self.reports_troubles && !self.is_waiting.replace(true) {
             self.backend.counts().wait();
         }
     }
@@ -79,7 +79,7 @@ impl Lease {
 
     /// Records a trouble that the connection met by the backend's fault.
     pub fn met(&self, trouble: Trouble) -> Option<FailureReport> {
-        (self.is_telling && self.backend.met(trouble))
+        (self.reports_troubles && self.backend.met(trouble))
             .then(|| FailureReport { backend: Arc::clone(&self.backend), trouble })
     }
 }

@@ -113,7 +113,7 @@ impl Pool {
             .iter()
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &queue);
-                new.bear(spec.borne());
+                new.tolerate(spec.tolerated());
                 // A backend that is new beside warm ones begins slowly; if all are new, none does.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);

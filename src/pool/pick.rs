@@ -86,11 +86,13 @@ impl Pool {
             return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
         }
         let known = self.tiers.known(&self.spec.name, &self.backends);
-        for course in self.tiers.courses(&known, key, |tier| self.owner(tier, key)).into_iter().flatten() {
+        for tier_order in
+            self.tiers.tier_orders(&known, key, |tier| self.owner(tier, key)).into_iter().flatten()
+        {
             let is_full = Cell::new(false);
-            for tier in course.tiers() {
-                if let Some(lease) = self.pick_in(tier, &draw, course.is_panic, &is_full) {
-                    if course.is_panic {
+            for tier in tier_order.tiers() {
+                if let Some(lease) = self.pick_in(tier, &draw, tier_order.is_panic, &is_full) {
+                    if tier_order.is_panic {
                         self.tiers.picked_in_panic();
                     }
                     return Ok(lease);

@@ -116,7 +116,7 @@ impl PoolSpec {
     }
 
     /// The number of failures in a row that make a failure report; 0 is never.
-    pub(super) fn borne(&self) -> u32 {
+    pub(super) fn tolerated(&self) -> u32 {
         self.ejection.as_ref().map_or(0, |spec| spec.consecutive_failures)
     }
 }

@@ -454,13 +454,13 @@ fn the_agents_word_is_remembered_by_the_pool() {
     let pool = Pool::build(with_agent(Algorithm::Maglev, &THREE), None, 0);
     let said = agent_report(&pool, "b", &[AgentDirective::Drain, AgentDirective::Share(20)]);
     let now = Instant::now();
-    assert_eq!(pool.hear_agent(&said, now).len(), 1);
+    assert_eq!(pool.apply_agent_report(&said, now).len(), 1);
     let again = Arc::new(Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0));
     assert!(again.settle(now).is_empty());
     assert_eq!(picked(&again, &[]), "c");
     assert_eq!(again.backend("b").unwrap().agent_share(), 20);
     let without = Pool::build(with_agent(Algorithm::Maglev, &THREE[..1]), Some(&pool), 0);
-    assert_eq!(without.hear_agent(&said, now), []);
+    assert_eq!(without.apply_agent_report(&said, now), []);
 }
 
 /// Checks the states of `a` after these directives, and the backends that are picked then.
@@ -468,7 +468,7 @@ fn check_agent(words: &[AgentDirective], states: &[BackendState], expected: &str
     for algorithm in [Algorithm::Maglev, Algorithm::RoundRobin] {
         let pool = Pool::build(with_agent(algorithm, &THREE), None, 0);
         let now = Instant::now();
-        let changes = pool.hear_agent(&agent_report(&pool, "a", words), now);
+        let changes = pool.apply_agent_report(&agent_report(&pool, "a", words), now);
         assert_eq!(changes.iter().map(|change| change.to).collect::<Vec<_>>(), states, "{words:?}");
         assert_eq!(picked(&pool, &[]), expected, "{words:?}");
 
@@ -476,7 +476,7 @@ fn check_agent(words: &[AgentDirective], states: &[BackendState], expected: &str
         let without = Arc::new(Pool::build(spec(algorithm, &THREE), Some(&pool), 0));
         without.settle(now);
         assert_eq!(picked(&without, &[]), "abc", "{words:?}");
-        assert_eq!(without.hear_agent(&agent_report(&without, "a", words), now), []);
+        assert_eq!(without.apply_agent_report(&agent_report(&without, "a", words), now), []);
         assert_eq!(picked(&without, &[]), "abc", "{words:?}");
     }
 }

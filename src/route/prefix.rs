@@ -84,7 +84,7 @@ impl IpPrefix {
     }
 
     /// Returns true if the network contains every address of its family.
-    pub fn is_everybody(&self) -> bool {
+    pub fn is_all(&self) -> bool {
         self.length == 0 || (self.length == MAPPED && self.bits == mapped(Ipv4Addr::UNSPECIFIED.into()))
     }
 }
@@ -219,9 +219,9 @@ mod tests {
         let is_wide = |network: &str| network.parse::<IpPrefix>().unwrap().is_wide();
         assert!(["0.0.0.0/0", "10.0.0.0/7", "::/0", "2000::/3", "2000::/15"].into_iter().all(is_wide));
         assert!(!["10.0.0.0/8", "10.0.0.1", "2001::/16", "::1"].into_iter().any(is_wide));
-        let is_everybody = |network: &str| network.parse::<IpPrefix>().unwrap().is_everybody();
-        assert!(is_everybody("0.0.0.0/0") && is_everybody("::/0"));
-        assert!(!is_everybody("0.0.0.0/1") && !is_everybody("::/96"));
+        let is_all = |network: &str| network.parse::<IpPrefix>().unwrap().is_all();
+        assert!(is_all("0.0.0.0/0") && is_all("::/0"));
+        assert!(!is_all("0.0.0.0/1") && !is_all("::/96"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::own_backends::leave_out_cycles;
-use super::{draining::DrainingSet, opening, series};
+use super::{draining::DrainingSet, opening_build, series};
 use crate::config::Config;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
@@ -258,7 +258,7 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let opening = opening::build(&spec.policy.opening, |name| pool_slot(pool_slots, name))?;
+    let opening = opening_build::build(&spec.policy.opening, |name| pool_slot(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =

@@ -91,7 +91,7 @@ impl Control {
 
     /// Applies a report. A pool that has other backends now is replaced alone.
     pub(super) fn discovered(&mut self, report: DiscoveryReport) {
-        let Some((name, source)) = self.discoveries.hear(report, SystemTime::now()) else { return };
+        let Some((name, source)) = self.discoveries.apply_report(report, SystemTime::now()) else { return };
         let server = &self.server;
         let Some(written) = server.config.pools.iter().find(|pool| pool.name == name) else { return };
         let snapshot = server.view.snapshot.load_full();

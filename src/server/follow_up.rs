@@ -58,7 +58,7 @@ impl FollowUp {
     pub(super) fn apply_agent(&mut self, server: &Server, report: &AgentReport) {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
-        for change in served.pool.hear_agent(report, Instant::now()) {
+        for change in served.pool.apply_agent_report(report, Instant::now()) {
             self.follow(server, served, &report.backend, change);
         }
         // The answer may have changed only the weight, which is no change of state.

@@ -19,7 +19,7 @@ mod events;
 mod follow_up;
 mod list_files;
 mod notify;
-mod opening;
+mod opening_build;
 mod own_backends;
 mod read_file;
 mod reload;

@@ -11,7 +11,7 @@
 pub mod access;
 pub mod additions;
 mod admission;
-pub mod opening;
+pub mod opening_policy;
 pub mod policy_spec;
 mod proxy;
 mod routes;
@@ -31,7 +31,7 @@ use crate::telemetry::{ListenerMetrics, PoolMetrics};
 pub use access::{AccessRules, AccessSpec, ClientRefusal, List, ListSpec};
 pub use additions::Additions;
 pub use admission::{Admission, UsageLimit};
-pub use opening::{DetectSpec, OpeningPolicy, OpeningSpec};
+pub use opening_policy::{DetectSpec, OpeningPolicy, OpeningSpec};
 pub use policy_spec::{
     ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
 };

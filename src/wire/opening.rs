@@ -29,11 +29,11 @@ pub enum OpeningStep {
 pub enum OpeningOutcome {
     /// TLS. None of the received bytes belongs to it.
     Tls,
-    /// TLS that began without a request; [`Opening::heard`] has its first bytes.
+    /// TLS that began without a request; [`Opening::received`] has its first bytes.
     DirectTls,
-    /// A session without TLS; [`Opening::heard`] has its first bytes.
+    /// A session without TLS; [`Opening::received`] has its first bytes.
     Plaintext(postgres::Startup),
-    /// Nothing: the peer sent only the request to cancel a query, which [`Opening::heard`] has.
+    /// Nothing: the peer sent only the request to cancel a query, which [`Opening::received`] has.
     Cancel,
 }
 
@@ -144,7 +144,7 @@ impl Opening {
     }
 
     /// Creates the opening of a backend's client.
-    pub fn guest(greeting: &BackendGreeting) -> Self {
+    pub fn client_role(greeting: &BackendGreeting) -> Self {
         match greeting {
             BackendGreeting::Postgres => {
                 Self::new(OpeningState::PostgresClient, Cow::Borrowed(postgres::SSL_REQUEST))
@@ -227,12 +227,12 @@ impl Opening {
     }
 
     /// Returns the received bytes that are not consumed.
-    pub fn heard(&self) -> &[u8] {
+    pub fn received(&self) -> &[u8] {
         &self.received
     }
 
     /// Returns the received bytes that are not consumed, as an owned value.
-    pub fn into_heard(self) -> Vec<u8> {
+    pub fn into_received(self) -> Vec<u8> {
         self.received
     }
 
@@ -261,7 +261,7 @@ impl OpeningState {
             Self::PostgresServer(host) => host.receive(received),
             Self::PostgresClient => postgres::read_answer(received),
             Self::StarttlsServer(host) => host.receive(received),
-            Self::StarttlsClient(guest) => guest.receive(received),
+            Self::StarttlsClient(client_role) => client_role.receive(received),
         }
     }
 }
@@ -297,7 +297,7 @@ pub(super) mod testing {
                         "the end stays the end"
                     );
                     if opened == OpeningOutcome::Tls {
-                        assert_eq!(opening.heard(), b"", "nothing is carried into TLS");
+                        assert_eq!(opening.received(), b"", "nothing is carried into TLS");
                     }
                     break format!("{opened:?}");
                 }
@@ -306,7 +306,7 @@ pub(super) mod testing {
                     break format!("{fault:?}");
                 }
             }
-            assert!(opening.heard().len() <= opening.most());
+            assert!(opening.received().len() <= opening.most());
         };
         (String::from_utf8_lossy(&sent).into_owned(), end)
     }

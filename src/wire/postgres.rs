@@ -348,14 +348,14 @@ mod tests {
                 prop_assert!(end == "Tls" || end == "Pipelined");
             }
             run(Opening::postgres_host(), &bytes, piece);
-            run(Opening::guest(&BackendGreeting::Postgres), &bytes, piece);
+            run(Opening::client_role(&BackendGreeting::Postgres), &bytes, piece);
         }
     }
 
     #[test]
     fn a_backend_agrees_with_s() {
         let check = |answer: &[u8], end: &str| {
-            let (sent, found) = run(Opening::guest(&BackendGreeting::Postgres), answer, usize::MAX);
+            let (sent, found) = run(Opening::client_role(&BackendGreeting::Postgres), answer, usize::MAX);
             assert_eq!((sent.len() >= 8, found.as_str()), (true, end), "{answer:?}");
         };
         check(b"", "more");

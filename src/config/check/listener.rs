@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::access::Lists;
 use super::limits::Common;
+use super::list_rules::Lists;
 use super::peers::PeerWords;
 use super::pool::REJECT;
 use super::pools::Pools;

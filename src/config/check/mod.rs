@@ -2,8 +2,7 @@
 //!
 //! After a fault every check continues with the other values, so the specs are valid only if no fault was found.
 
-mod access;
-mod admin;
+mod admin_listener;
 mod backends;
 mod cycles;
 mod discover;
@@ -12,8 +11,9 @@ mod forward;
 mod health;
 mod http_check;
 pub(super) mod limits;
+mod list_rules;
 pub(super) mod listener;
-mod opening;
+mod opening_keys;
 mod peers;
 mod pool;
 pub(super) mod pools;
@@ -43,14 +43,14 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let common = limits::Common::of(file);
     let (mut pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
     let mut binds = Binds::default();
-    let admin = admin::admin(file, &mut binds, found);
-    let (lists, mut known_lists) = access::Lists::of(file, found);
+    let admin = admin_listener::admin(file, &mut binds, found);
+    let (lists, mut known_lists) = list_rules::Lists::of(file, found);
     let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
     tiers::NodeDefaults::check(file, &pools, found);
-    opening::mark_cancel_pools(&listeners, &mut pools);
-    opening::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    opening_keys::mark_cancel_pools(&listeners, &mut pools);
+    opening_keys::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
     ports::check(file, &listeners, &pools, found);
     proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);

@@ -15,7 +15,7 @@ use crate::pool::{BackendSpec, PoolSpec};
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
     for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
         let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };
-        let mut is_told = false;
+        let mut is_reported = false;
         for item in &list.items {
             let Some(entry) = item.value.0.address.entry() else { continue };
             let host = match &entry.value {
@@ -46,8 +46,8 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
                 );
             }
             let spec = pools.iter().find(|pool| *pool.name == *named.name);
-            if !is_told && spec.is_some_and(is_checked_nowhere) {
-                is_told = true;
+            if !is_reported && spec.is_some_and(is_checked_nowhere) {
+                is_reported = true;
                 let message = format!("the health checks of pool `{}` have no port", named.name);
                 let path = format!("pool.{}.health.port", named.name);
                 let fault = Diagnostic::new(Code::MissingKey, path, message)

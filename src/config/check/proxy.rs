@@ -43,7 +43,7 @@ pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Find
     }
     for item in items {
         let TrustedPeer::Network(network) = item.value else { continue };
-        if network.is_everybody() {
+        if network.is_all() {
             let message = "whoever connects can say that it is anybody";
             let warning = Diagnostic::new(Code::TrustsEverybody, format!("{path}.trusted"), message);
             let help = "name the addresses of what stands in front";

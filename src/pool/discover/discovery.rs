@@ -108,7 +108,7 @@ impl Discovery {
 #[cfg(test)]
 impl Discovery {
     /// Returns the state of a name before its first answer.
-    pub(in crate::pool) fn unheard() -> Self {
+    pub(in crate::pool) fn unanswered() -> Self {
         use super::source::{DnsSpec, RecordKind};
         let (min_ttl, max_ttl) = (Duration::from_secs(5), Duration::from_secs(300));
         Self::new(&DiscoverSource::Dns(DnsSpec {
@@ -123,7 +123,7 @@ impl Discovery {
 
     /// Returns the state of a host with these addresses, or without addresses of a host that does not exist.
     pub(in crate::pool) fn of_host(ips: &[std::net::IpAddr]) -> Self {
-        let known = Self::unheard();
+        let known = Self::unanswered();
         let found = ips.iter().map(|ip| super::set::Discovered {
             name: ip.to_string().into(),
             address: std::net::SocketAddr::new(*ip, 0).into(),

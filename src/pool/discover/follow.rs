@@ -84,7 +84,7 @@ impl Follower {
         };
         let told = match &mut self.known {
             SourceAnswers::Addresses { .. } => RoundResult::default(),
-            SourceAnswers::Services(services) => services.hear(asker.services(&self.spec.name).await),
+            SourceAnswers::Services(services) => services.take_answer(asker.services(&self.spec.name).await),
         };
         self.has_failed = told.fault.is_some();
         for name in self.known.names(&self.spec) {

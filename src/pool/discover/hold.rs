@@ -39,7 +39,7 @@ impl Hold {
     }
 
     /// Takes in the backends of an answer, and returns them with the held ones. After a look that failed, no hold ends.
-    pub(super) fn hear(&mut self, found: DiscoveredSet, is_good: bool, now: Instant) -> DiscoveredSet {
+    pub(super) fn note_answer(&mut self, found: DiscoveredSet, is_good: bool, now: Instant) -> DiscoveredSet {
         if self.time.is_zero() {
             return found;
         }
@@ -124,7 +124,7 @@ mod tests {
         for (at, answer, expected) in answers {
             let now = start + Duration::from_secs(*at);
             let (answer, is_good) = answer.strip_prefix('!').map_or((*answer, true), |rest| (rest, false));
-            assert_eq!(names(&hold.hear(set(answer), is_good, now)), *expected, "{at} {answers:?}");
+            assert_eq!(names(&hold.note_answer(set(answer), is_good, now)), *expected, "{at} {answers:?}");
         }
     }
 
@@ -154,13 +154,13 @@ mod tests {
         check(&[(0, "1 2", "1 2"), (1, "1", "1 2"), (40, "!1", "1 2"), (41, "1", "1")]);
         let (mut hold, start) =
             (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
-        hold.hear(set("1 2"), true, start);
+        hold.note_answer(set("1 2"), true, start);
         assert_eq!(hold.next(), None);
-        hold.hear(set("1"), true, start);
+        hold.note_answer(set("1"), true, start);
         assert_eq!(hold.next(), Some(start + Duration::from_secs(30)));
-        hold.hear(set("1"), false, start);
+        hold.note_answer(set("1"), false, start);
         assert_eq!(hold.next(), None);
-        hold.hear(set("1"), true, start);
+        hold.note_answer(set("1"), true, start);
         assert_eq!(names(&hold.expire(start + Duration::from_secs(30))), "1");
         assert_eq!(hold.next(), None);
     }
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn a_changed_source_holds_what_was_found_before() {
         let (mut hold, now) = (Hold::new(Duration::from_secs(30), set("1 2")), Instant::now());
-        assert_eq!(names(&hold.hear(set("2"), true, now)), "1 2");
+        assert_eq!(names(&hold.note_answer(set("2"), true, now)), "1 2");
         assert_eq!(names(&hold.expire(now + Duration::from_secs(30))), "2");
     }
 
@@ -176,16 +176,16 @@ mod tests {
     fn what_is_held_rests_with_its_service() {
         let (mut hold, now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
         let weights = |set: DiscoveredSet| set.iter().map(|one| one.weight).collect::<Vec<_>>();
-        hold.hear(set("1 2"), true, now);
-        hold.hear(set("2"), true, now);
+        hold.note_answer(set("1 2"), true, now);
+        hold.note_answer(set("2"), true, now);
         hold.rest(true);
         assert_eq!(
-            weights(hold.hear(set("2"), true, now)),
+            weights(hold.note_answer(set("2"), true, now)),
             [0, 1],
             "a backend of the answer keeps its weight"
         );
         hold.rest(false);
-        assert_eq!(weights(hold.hear(set("2"), true, now)), [1, 1]);
+        assert_eq!(weights(hold.note_answer(set("2"), true, now)), [1, 1]);
     }
 
     #[test]
@@ -201,15 +201,15 @@ mod tests {
             DiscoveredSet::new((from..from + MOST_BACKENDS - 10).map(one).collect())
         };
         let (mut hold, now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());
-        hold.hear(many(0), true, now);
-        assert_eq!(hold.hear(many(MOST_BACKENDS), true, now).len(), MOST_BACKENDS);
+        hold.note_answer(many(0), true, now);
+        assert_eq!(hold.note_answer(many(MOST_BACKENDS), true, now).len(), MOST_BACKENDS);
     }
 
     #[test]
     fn without_a_time_nothing_is_held() {
         let mut hold = Hold::new(Duration::ZERO, DiscoveredSet::default());
-        hold.hear(set("1 2"), true, Instant::now());
-        assert_eq!(names(&hold.hear(set("2"), true, Instant::now())), "2");
+        hold.note_answer(set("1 2"), true, Instant::now());
+        assert_eq!(names(&hold.note_answer(set("2"), true, Instant::now())), "2");
     }
 
     proptest! {
@@ -220,7 +220,7 @@ mod tests {
                 now += Duration::from_secs(wait);
                 let text = addresses.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
                 let found = set(&text);
-                let all = hold.hear(found.clone(), true, now);
+                let all = hold.note_answer(found.clone(), true, now);
                 prop_assert!(found.iter().all(|one| all.iter().any(|other| one == other)));
                 prop_assert!(hold.next().is_none_or(|next| next > now));
             }

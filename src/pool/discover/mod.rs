@@ -404,7 +404,7 @@ impl Discoveries {
 
     /// Takes in a report. Returns the pool and the index of the source if the source is in force and its backends have
     /// changed. Logs a change of the source's fault: a fault that repeats is logged once.
-    pub fn hear(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
+    pub fn apply_report(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
         let DiscoveryReport { pool, number, found, outcome } = report;
         let in_force = self.in_force.get_mut(&pool).into_iter().flatten();
         let prepared = self.prepared.get_mut(&pool).into_iter().flat_map(|pool| &mut pool.sources);
@@ -450,7 +450,7 @@ impl ReportSender {
     /// Reports the outcome of a look. Returns `false` if the receiver is gone.
     async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
         let is_good = !matches!(outcome, LookOutcome::Failed(_));
-        let found = found.map(|found| self.hold.hear(found, is_good, Instant::now()));
+        let found = found.map(|found| self.hold.note_answer(found, is_good, Instant::now()));
         self.send(found, outcome).await
     }
 

@@ -78,13 +78,13 @@ async fn what_is_found_holds_until_something_else_is() {
     discoveries.prepare(std::slice::from_ref(&spec));
     assert!(!discoveries.have_reported() && !discoveries.are_found());
     // A report of a prepared source changes no pool.
-    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
+    assert_eq!(discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5)), None);
     assert!(discoveries.have_reported() && discoveries.are_found());
     assert_eq!(held(&discoveries, &spec), "10.0.0.1:1");
     discoveries.commit();
 
     let mut check = |report: DiscoveryReport, changes: bool, expected: &str| {
-        assert_eq!(discoveries.hear(report, at(7)).is_some(), changes, "{expected}");
+        assert_eq!(discoveries.apply_report(report, at(7)).is_some(), changes, "{expected}");
         assert_eq!(held(&discoveries, &spec), expected);
     };
     check(report(1, Some(set(&["10.0.0.1:1"])), None), false, "10.0.0.1:1");
@@ -101,25 +101,25 @@ async fn a_reload_keeps_what_was_found() {
     let (mut discoveries, _reports) = Discoveries::new();
     let old = pool("p", Some(silent("a")));
     discoveries.prepare(std::slice::from_ref(&old));
-    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
     discoveries.commit();
 
     // The same source goes on.
     discoveries.prepare(std::slice::from_ref(&old));
     assert!(discoveries.have_reported());
     discoveries.commit();
-    assert!(discoveries.hear(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
+    assert!(discoveries.apply_report(report(1, Some(set(&["10.0.0.2:1"])), None), at(6)).is_some());
 
     // Another source begins with the backends of the old one. A source that is never committed changes nothing.
     let new = pool("p", Some(silent("b")));
     discoveries.prepare(std::slice::from_ref(&new));
     assert_eq!(held(&discoveries, &new), "10.0.0.2:1");
     discoveries.prepare(std::slice::from_ref(&new));
-    assert!(discoveries.hear(report(1, Some(set(&["10.0.0.3:1"])), None), at(7)).is_some());
+    assert!(discoveries.apply_report(report(1, Some(set(&["10.0.0.3:1"])), None), at(7)).is_some());
     discoveries.commit();
     assert_eq!(held(&discoveries, &new), "10.0.0.3:1");
-    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.4:1"])), None), at(8)), None);
-    assert!(discoveries.hear(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
+    assert_eq!(discoveries.apply_report(report(1, Some(set(&["10.0.0.4:1"])), None), at(8)), None);
+    assert!(discoveries.apply_report(report(3, Some(set(&["10.0.0.5:1"])), None), at(8)).is_some());
     assert_eq!(held(&discoveries, &new), "10.0.0.5:1");
 
     // The pool has no source any more.
@@ -156,7 +156,7 @@ async fn each_source_keeps_what_it_found() {
     discoveries.prepare(std::slice::from_ref(&old));
     for (number, address) in (1..).zip(["10.0.0.1:1", "10.0.0.2:1", "10.0.0.3:1", "10.0.0.4:1"]) {
         assert!(!discoveries.have_reported());
-        discoveries.hear(report(number, Some(set(&[address])), None), at(5));
+        discoveries.apply_report(report(number, Some(set(&[address])), None), at(5));
     }
     assert!(discoveries.have_reported() && discoveries.are_found());
     discoveries.commit();
@@ -168,7 +168,7 @@ async fn each_source_keeps_what_it_found() {
     assert!(discoveries.have_reported());
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.1 10.0.0.4:1");
     discoveries.commit();
-    let heard = discoveries.hear(report(1, Some(set(&["10.0.0.9:1"])), None), at(6));
+    let heard = discoveries.apply_report(report(1, Some(set(&["10.0.0.9:1"])), None), at(6));
     assert_eq!(heard, Some(("p".into(), 1)), "the source is the second one now");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9 10.0.0.4:1");
 
@@ -179,7 +179,7 @@ async fn each_source_keeps_what_it_found() {
     discoveries.commit();
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");
     assert_eq!(
-        discoveries.hear(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)),
+        discoveries.apply_report(report(2, Some(set(&["10.0.0.7:1"])), None), at(7)),
         None,
         "the source is gone"
     );
@@ -190,12 +190,15 @@ async fn what_is_prepared_changes_nothing_that_is_in_force() {
     let (mut discoveries, _reports) = Discoveries::new();
     let old = pool_of(&["a", "b"], &[]);
     discoveries.prepare(std::slice::from_ref(&old));
-    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
-    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     discoveries.commit();
     let turned = pool_of(&["c", "b", "a"], &[]);
     discoveries.prepare(std::slice::from_ref(&turned));
-    assert_eq!(discoveries.hear(report(1, Some(set(&["10.0.0.9:1"])), None), at(6)), Some(("p".into(), 0)));
+    assert_eq!(
+        discoveries.apply_report(report(1, Some(set(&["10.0.0.9:1"])), None), at(6)),
+        Some(("p".into(), 0))
+    );
     assert_eq!(held_in_force(&discoveries, &old), "a/10.0.0.9 b/10.0.0.2");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9");
     discoveries.abandon();
@@ -208,8 +211,8 @@ async fn a_source_that_asks_in_another_way_knows_what_was_found() {
     let (mut discoveries, _reports) = Discoveries::new();
     let old = pool_of(&["a"], &["x"]);
     discoveries.prepare(std::slice::from_ref(&old));
-    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
-    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     discoveries.commit();
     let before = |name: &str, slot: SourceSlot| {
         let spec = &pool_of(&[], &[name]).discover[0];
@@ -228,13 +231,16 @@ async fn a_name_that_is_not_found_leaves_the_others_alone() {
     let (mut discoveries, _reports) = Discoveries::new();
     let spec = pool_of(&["a", "b"], &[]);
     discoveries.prepare(std::slice::from_ref(&spec));
-    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
     assert!(!discoveries.are_found(), "the other name may still be found");
-    discoveries.hear(report(2, None, Some(DnsFault::NoName)), at(5));
+    discoveries.apply_report(report(2, None, Some(DnsFault::NoName)), at(5));
     assert!(discoveries.are_found(), "the failed name is not awaited");
     discoveries.commit();
     assert_eq!(held(&discoveries, &spec), "a/10.0.0.1");
-    assert_eq!(discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(6)), Some(("p".into(), 1)));
+    assert_eq!(
+        discoveries.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(6)),
+        Some(("p".into(), 1))
+    );
     assert_eq!(held(&discoveries, &spec), "a/10.0.0.1 b/10.0.0.2");
 }
 
@@ -251,8 +257,8 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     discoveries.prepare(std::slice::from_ref(&old));
     let name = || Endpoint::Name { name: "probe".into(), port: 9 };
     let at_the_start = discoveries.check_names("p").asked(name());
-    discoveries.hear(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
-    discoveries.hear(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
+    discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
+    discoveries.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     assert!(discoveries.have_reported() && discoveries.are_found(), "checks wait for their names themselves");
     discoveries.commit();
     assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "the checks of the pool go on");
@@ -266,17 +272,17 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     };
     let first = known(&discoveries, &old);
     let addresses = |ips: &[&str]| ips.iter().map(|ip| ip.parse::<Address>().unwrap()).collect::<Vec<_>>();
-    assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::NoName)), at(5)), None);
+    assert_eq!(discoveries.apply_report(report(3, None, Some(DnsFault::NoName)), at(5)), None);
     assert_eq!(first.addresses().await, [], "a failure without earlier addresses gives none");
-    assert_eq!(discoveries.hear(report(3, Some(set(&["10.0.0.7:0"])), None), at(6)), None);
+    assert_eq!(discoveries.apply_report(report(3, Some(set(&["10.0.0.7:0"])), None), at(6)), None);
     assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]));
-    assert_eq!(discoveries.hear(report(3, None, Some(DnsFault::Timeout)), at(7)), None);
+    assert_eq!(discoveries.apply_report(report(3, None, Some(DnsFault::Timeout)), at(7)), None);
     assert_eq!(first.addresses().await, addresses(&["10.0.0.7:0"]), "a failure keeps the addresses");
 
     // A changed source begins with the backends of the one before it.
     let new = asked(1);
     discoveries.prepare(std::slice::from_ref(&new));
-    discoveries.hear(report(4, None, Some(DnsFault::Timeout)), at(8));
+    discoveries.apply_report(report(4, None, Some(DnsFault::Timeout)), at(8));
     discoveries.commit();
     let second = known(&discoveries, &new);
     assert!(!Arc::ptr_eq(&first, &second));

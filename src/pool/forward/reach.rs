@@ -16,7 +16,7 @@ use crate::route::IpPrefix;
 /// Returns true if clients may be forwarded to this address. `open` has the networks that the operator opens.
 pub(super) fn may_reach(ip: IpAddr, open: &[IpPrefix]) -> bool {
     let ip = ip.to_canonical();
-    is_public(ip) || (!is_nobody(ip) && is_open(ip, open))
+    is_public(ip) || (!is_no_host(ip) && is_open(ip, open))
 }
 
 /// Returns true if the operator opens this address.
@@ -26,7 +26,7 @@ pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
 
 /// Returns true for an address that no configuration can allow: no host has it, or it needs an interface, which the DNS
 /// does not give.
-fn is_nobody(ip: IpAddr) -> bool {
+fn is_no_host(ip: IpAddr) -> bool {
     !destination::is_host(ip)
 }
 

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(failed, "probe.test has no address: there is no such name (NXDOMAIN)");
         let late = Err("probe.test has no address: its look-up has no answer yet".to_owned());
         assert_eq!(connect(None, 1, 20_000).await, late);
-        let unheard = Discovery::unheard();
-        assert_eq!(connect(Some(Arc::new(unheard)), 1, 1).await, late);
+        let unanswered = Discovery::unanswered();
+        assert_eq!(connect(Some(Arc::new(unanswered)), 1, 1).await, late);
     }
 }

@@ -63,12 +63,12 @@ struct WaiterList {
     /// The number of waiters that can use any slot.
     for_any: usize,
     /// The number of reports so far.
-    news: u64,
+    reports: u64,
     /// Returned slots that a waiter for any slot may use and that none of them took yet; perhaps too many, never too
     /// few.
     freed: usize,
     /// True if slots may be free that were not reported one by one.
-    plenty: bool,
+    has_unreported: bool,
     /// The number of waiters that are called and have not made their attempt.
     called: usize,
 }
@@ -103,7 +103,12 @@ impl Queue {
         }
         if list.waiters.is_empty() {
             // Slots that were free before it arrived were not reported.
-            *list = WaiterList { next: list.next, news: list.news, plenty: true, ..WaiterList::default() };
+            *list = WaiterList {
+                next: list.next,
+                reports: list.reports,
+                has_unreported: true,
+                ..WaiterList::default()
+            };
         }
         let number = list.next;
         list.next += 1;
@@ -117,7 +122,7 @@ impl Queue {
     pub(super) fn freed(&self) {
         if self.waiting() > 0 {
             let mut list = self.lock();
-            list.news += 1;
+            list.reports += 1;
             list.freed += 1;
             self.call(list);
         }
@@ -128,8 +133,8 @@ impl Queue {
     pub(super) fn changed(&self) {
         if self.waiting() > 0 {
             let mut list = self.lock();
-            list.news += 1;
-            list.plenty = true;
+            list.reports += 1;
+            list.has_unreported = true;
             self.call(list);
         }
     }
@@ -153,36 +158,37 @@ impl Queue {
 impl WaiterList {
     /// Calls the next waiter whose turn it is, if there is one.
     fn call_next(&mut self) -> Option<Option<Waker>> {
-        let wanted = if self.plenty { self.freed.max(1) } else { self.freed };
-        let news = self.news;
+        let wanted = if self.has_unreported { self.freed.max(1) } else { self.freed };
+        let reports = self.reports;
         let next = if self.called < wanted {
-            self.waiters.values_mut().find(|place| place.may_succeed(news))
+            self.waiters.values_mut().find(|waiter| waiter.may_succeed(reports))
         } else if self.called == 0 {
             // No slot is free for waiters that can use any. A waiter of the other kind may still use a free slot: it
             // has tried all the backends that they may take, so it may take others, such as backups.
-            let is_other = |place: &&mut Waiter| place.needs == WaiterNeeds::Some && place.may_succeed(news);
+            let is_other =
+                |waiter: &&mut Waiter| waiter.needs == WaiterNeeds::Some && waiter.may_succeed(reports);
             self.waiters.values_mut().find(is_other)
         } else {
             None
         };
-        let place = next?;
-        place.is_called = true;
+        let waiter = next?;
+        waiter.is_called = true;
         self.called += 1;
-        Some(place.waker.take())
+        Some(waiter.waker.take())
     }
 
     /// Removes a waiter. Returns false if it was removed before.
     fn remove(&mut self, number: u64) -> bool {
-        let Some(place) = self.waiters.remove(&number) else { return false };
-        self.called -= usize::from(place.is_called);
-        self.for_any -= usize::from(place.needs == WaiterNeeds::Any);
+        let Some(waiter) = self.waiters.remove(&number) else { return false };
+        self.called -= usize::from(waiter.is_called);
+        self.for_any -= usize::from(waiter.needs == WaiterNeeds::Any);
         true
     }
 }
 
 impl Waiter {
-    fn may_succeed(&self, news: u64) -> bool {
-        !self.is_called && (self.needs == WaiterNeeds::Any || self.tried_at != Some(news))
+    fn may_succeed(&self, reports: u64) -> bool {
+        !self.is_called && (self.needs == WaiterNeeds::Any || self.tried_at != Some(reports))
     }
 }
 
@@ -212,10 +218,10 @@ impl WaiterTurn<'_> {
         attempt: &mut impl FnMut() -> QueueAttempt<T>,
     ) -> Poll<Option<T>> {
         let mut list = self.queue.lock();
-        let news = list.news;
-        let Some(place) = list.waiters.get_mut(&self.number) else { return Poll::Ready(None) };
-        if !place.is_called {
-            match &mut place.waker {
+        let reports = list.reports;
+        let Some(waiter) = list.waiters.get_mut(&self.number) else { return Poll::Ready(None) };
+        if !waiter.is_called {
+            match &mut waiter.waker {
                 Some(waker) => waker.clone_from(cx.waker()),
                 waker => *waker = Some(cx.waker().clone()),
             }
@@ -226,11 +232,11 @@ impl WaiterTurn<'_> {
         fence(Ordering::SeqCst);
         let result = match attempt() {
             QueueAttempt::Full => {
-                place.is_called = false;
-                place.tried_at = Some(news);
-                place.waker = Some(cx.waker().clone());
-                if place.needs == WaiterNeeds::Any {
-                    (list.freed, list.plenty) = (0, false);
+                waiter.is_called = false;
+                waiter.tried_at = Some(reports);
+                waiter.waker = Some(cx.waker().clone());
+                if waiter.needs == WaiterNeeds::Any {
+                    (list.freed, list.has_unreported) = (0, false);
                 }
                 list.called -= 1;
                 self.queue.call(list);
@@ -238,7 +244,7 @@ impl WaiterTurn<'_> {
             }
             QueueAttempt::Took(taken) => {
                 // For the other kind, it is not known if the slot was one of those counted.
-                if place.needs == WaiterNeeds::Any {
+                if waiter.needs == WaiterNeeds::Any {
                     list.freed = list.freed.saturating_sub(1);
                 }
                 Some(taken)

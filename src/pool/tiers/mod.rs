@@ -62,7 +62,7 @@ pub(super) struct TierPlan {
 #[derive(Debug, Default)]
 pub(super) struct PanicState {
     /// True if the log says that panic mode is on.
-    is_told: AtomicBool,
+    is_reported: AtomicBool,
     /// The number of backends picked in panic mode.
     picks: AtomicU64,
 }
@@ -223,7 +223,7 @@ impl Tiers {
 
     /// The order in which a connection with this key tries the tiers of the primaries, and then that of the backups;
     /// `None` for a kind that is of no use. `owner` returns the state of the key's owner in a tier.
-    pub(super) fn courses<'a>(
+    pub(super) fn tier_orders<'a>(
         &'a self,
         known: &TierHealth,
         key: u64,
@@ -285,7 +285,7 @@ impl TierHealth {
 impl PanicState {
     fn tell(&self, pool: &str, known: &TierHealth) {
         let is_panic = known.is_panic();
-        if self.is_told.swap(is_panic, Ordering::Relaxed) == is_panic {
+        if self.is_reported.swap(is_panic, Ordering::Relaxed) == is_panic {
             return;
         }
         let decisive = if known.primaries.is_in_use { &known.primaries } else { &known.backups };

@@ -232,7 +232,7 @@ fn a_word_that_a_stronger_state_hides_counts_at_once() {
     assert!(pool.is_in_panic());
     let backend = Arc::clone(pool.backend("one").unwrap());
     let report = AgentReport { pool: "p".into(), backend, heard: Ok(vec![AgentDirective::Drain]) };
-    assert_eq!(pool.hear_agent(&report, Instant::now()), [], "it stays down");
+    assert_eq!(pool.apply_agent_report(&report, Instant::now()), [], "it stays down");
     assert!(!pool.is_in_panic());
 }
 

@@ -86,7 +86,7 @@ impl Scene {
     fn with(settings: RelaySettings, kind: Kind, pipes: usize) -> (Self, Relay) {
         let metrics = Metrics::new();
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.seat(), metrics.listener("l"));
+        let entry = registry.register(1, 1, registry.worker_slot(), metrics.listener("l"));
         let engines = Rc::new(Engines::new(PipePool::new(pipes, Arc::clone(&metrics))));
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);

@@ -12,8 +12,8 @@ fn host(protocol: Starttls) -> Opening {
     Opening::starttls_host(protocol, "mx.test".into())
 }
 
-fn guest(protocol: Starttls) -> Opening {
-    Opening::guest(&BackendGreeting::Starttls { protocol, name: "mx.test".into() })
+fn client_role(protocol: Starttls) -> Opening {
+    Opening::client_role(&BackendGreeting::Starttls { protocol, name: "mx.test".into() })
 }
 
 /// `sent` is the text after the greeting.
@@ -30,7 +30,7 @@ fn check_host(protocol: Starttls, bytes: impl AsRef<[u8]>, sent: &str, end: &str
 #[track_caller]
 fn check_guest(protocol: Starttls, bytes: impl AsRef<[u8]>, sent: &str, end: &str) {
     for piece in [usize::MAX, 7, 1] {
-        let (received, found) = run(guest(protocol), bytes.as_ref(), piece);
+        let (received, found) = run(client_role(protocol), bytes.as_ref(), piece);
         assert_eq!((received.as_str(), found.as_str()), (sent, end), "pieces of {piece}");
     }
 }
@@ -206,14 +206,14 @@ fn pop3_backends_are_led_to_tls() {
 #[test]
 fn backends_carry_nothing_into_tls_and_are_bounded() {
     let check = |protocol, bytes: &str| {
-        assert_eq!(run(guest(protocol), bytes.as_bytes(), usize::MAX).1, "Pipelined");
+        assert_eq!(run(client_role(protocol), bytes.as_bytes(), usize::MAX).1, "Pipelined");
     };
     check(Starttls::Smtp, "220 a\r\n250 STARTTLS\r\n220 go\r\nx");
     check(Starttls::Imap, "* OK\r\np1 OK\r\n* OK\r\n");
     check(Starttls::Pop3, "+OK\r\n+OK\r\n+");
     for (protocol, begin) in [(Starttls::Smtp, "220 "), (Starttls::Imap, "* "), (Starttls::Pop3, "+OK ")] {
         let endless = begin.to_owned() + &"x".repeat(LONGEST_ANSWER);
-        assert_eq!(run(guest(protocol), endless.as_bytes(), 1000).1, "TooLong");
+        assert_eq!(run(client_role(protocol), endless.as_bytes(), 1000).1, "TooLong");
     }
 }
 
@@ -223,7 +223,7 @@ proptest! {
         for protocol in ALL {
             let (sent, _) = run(host(protocol), text.as_bytes(), piece);
             prop_assert!(sent.len() < 4096);
-            let (whole, pieces) = (run(guest(protocol), text.as_bytes(), usize::MAX), run(guest(protocol), text.as_bytes(), piece));
+            let (whole, pieces) = (run(client_role(protocol), text.as_bytes(), usize::MAX), run(client_role(protocol), text.as_bytes(), piece));
             // Bytes of a backend after its go-ahead are refused only if they come together with it.
             prop_assert!(whole == pieces || whole.1 == "Pipelined", "{whole:?} {pieces:?}");
         }
@@ -233,7 +233,7 @@ proptest! {
     fn any_binary_in_any_pieces(bytes: Vec<u8>, piece in 1..50_usize) {
         for protocol in ALL {
             run(host(protocol), &bytes, piece);
-            run(guest(protocol), &bytes, piece);
+            run(client_role(protocol), &bytes, piece);
         }
     }
 }

@@ -331,7 +331,7 @@ impl RoutesChecker<'_> {
             whole.iter().flat_map(|&index| spans[index].iter().map(move |span| (index, *span))).collect();
         let place = |RouteId(id): RouteId| whole_spans.get((id as usize).checked_sub(elsewhere)?);
         let all = || self.others.iter().chain(whole.iter().map(|&index| &routes[index]));
-        if let Some((key, _)) = crowded(all()) {
+        if let Some((key, _)) = overfull_name(all()) {
             let message =
                 format!("listener `{}` has too many routes with conditions for `{key}`", self.listener);
             let fault = Diagnostic::new(Code::ManyAlternatives, self.path, message);
@@ -415,7 +415,7 @@ pub(in crate::config) fn entries<'r>(
 }
 
 /// Returns a name that has more than [`MOST_ALTERNATIVES`] routes with conditions, and their number.
-fn crowded<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, usize)> {
+fn overfull_name<'r>(routes: impl Iterator<Item = &'r RouteSpec>) -> Option<(String, usize)> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for route in routes.filter(|route| route.conditions.is_some()) {
         for key in &route.keys {

@@ -74,11 +74,11 @@ impl HostAnswers {
     /// Takes in the first answers of a round, or a late one. Returns `None` for a late answer of a name that no longer
     /// counts.
     pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<RoundResult> {
-        if is_late { self.hear_late(part) } else { Some(self.hear(part)) }
+        if is_late { self.take_late_answer(part) } else { Some(self.take_answer(part)) }
     }
 
     /// Takes in the first answers of a round: of both families, or of one.
-    fn hear(&mut self, part: Part) -> RoundResult {
+    fn take_answer(&mut self, part: Part) -> RoundResult {
         if !part.has_addresses() {
             let faults = [part.v4, part.v6].into_iter().flatten().filter_map(Result::err);
             return RoundResult::bad(faults.into_iter().next().unwrap_or(DnsFault::Empty));
@@ -91,7 +91,7 @@ impl HostAnswers {
         RoundResult { is_unfinished, ..self.keep(part) }
     }
 
-    fn hear_late(&mut self, part: Part) -> Option<RoundResult> {
+    fn take_late_answer(&mut self, part: Part) -> Option<RoundResult> {
         (self.name.as_ref() == Some(&part.name)).then(|| self.keep(part))
     }
 
@@ -185,7 +185,7 @@ pub(super) struct SrvAnswers {
 
 impl SrvAnswers {
     /// Takes in the answer to the question for SRV records.
-    pub(super) fn hear(&mut self, heard: Heard<SrvRecord>) -> RoundResult {
+    pub(super) fn take_answer(&mut self, heard: Heard<SrvRecord>) -> RoundResult {
         let Answer { mut records, ttl } = match heard {
             Ok(answer) => answer,
             Err(fault) => return RoundResult::bad(fault),

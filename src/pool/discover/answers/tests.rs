@@ -29,7 +29,7 @@ fn check(rounds: &[(&str, &str)], backends: &str, fault: Option<&str>) {
     let mut host = HostAnswers::default();
     let mut told = RoundResult::default();
     for (v4, v6) in rounds {
-        told = host.hear(whole(heard(v4), heard(v6)));
+        told = host.take_answer(whole(heard(v4), heard(v6)));
     }
     let found = set(host.backends(1)).unwrap_or_default();
     let names: Vec<_> =
@@ -148,10 +148,10 @@ fn records(list: &[(u16, u16, u16, &str)]) -> Heard<SrvRecord> {
 /// Checks the backends of SRV records whose targets have these addresses.
 fn check_services(list: &[(u16, u16, u16, &str)], hosts: &[(&str, &str, &str)], expected: &str) {
     let mut services = SrvAnswers::default();
-    let told = services.hear(records(list));
+    let told = services.take_answer(records(list));
     assert_eq!(told.ttl, Some(seconds(30)), "{list:?}");
     for (target, v4, v6) in hosts {
-        services.host(target).unwrap().hear(whole(heard(v4), heard(v6)));
+        services.host(target).unwrap().take_answer(whole(heard(v4), heard(v6)));
     }
     assert_eq!(set(services.backends()).unwrap_or_default().to_string(), expected, "{list:?}");
 }
@@ -204,8 +204,8 @@ fn a_higher_number_is_a_backup() {
 fn srv_answers_that_are_none() {
     let check = |list: &[(u16, u16, u16, &str)], expected: Option<&str>| {
         let mut services = SrvAnswers::default();
-        services.hear(records(&[(1, 1, 1, "last")]));
-        let told = services.hear(records(list));
+        services.take_answer(records(&[(1, 1, 1, "last")]));
+        let told = services.take_answer(records(list));
         assert_eq!(told.fault.map(|fault| fault.to_string()).as_deref(), expected, "{list:?}");
         let kept = services.targets();
         assert_eq!(kept.iter().any(|target| **target == *"last"), expected.is_some(), "{kept:?}");
@@ -223,33 +223,33 @@ fn srv_answers_that_are_none() {
 fn a_service_that_is_not_there_takes_nothing_new() {
     let gone = || records(&[(0, 0, 0, "")]);
     let mut services = SrvAnswers::default();
-    assert!(services.hear(gone()).fault.is_none());
+    assert!(services.take_answer(gone()).fault.is_none());
     assert_eq!(services.set().unwrap().to_string(), "", "an empty set is an answer");
-    services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
+    services.take_answer(records(&[(1, 1, 1, "a"), (2, 1, 1, "b")]));
     for (target, address) in [("a", "10.0.0.1"), ("b", "10.0.0.2")] {
-        services.host(target).unwrap().hear(whole(heard(address), heard("-")));
+        services.host(target).unwrap().take_answer(whole(heard(address), heard("-")));
     }
     let open = "a:1 10.0.0.1:1 1, b:1 10.0.0.2:1 1 backup";
     assert_eq!(services.set().unwrap().to_string(), open);
-    let told = services.hear(gone());
+    let told = services.take_answer(gone());
     assert_eq!((told.ttl, told.fault.is_none()), (Some(seconds(30)), true));
     assert!(services.targets().is_empty(), "no target is asked for");
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
-    services.hear(Err(DnsFault::Timeout));
+    services.take_answer(Err(DnsFault::Timeout));
     assert_eq!(services.set().unwrap().to_string(), "a:1 10.0.0.1:1 0, b:1 10.0.0.2:1 0 backup");
-    services.hear(records(&[(1, 1, 1, "a"), (2, 1, 1, "b"), (0, 0, 0, "")]));
+    services.take_answer(records(&[(1, 1, 1, "a"), (2, 1, 1, "b"), (0, 0, 0, "")]));
     assert_eq!(services.set().unwrap().to_string(), open);
 }
 
 #[test]
 fn a_target_that_is_gone_is_forgotten() {
     let mut services = SrvAnswers::default();
-    services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
+    services.take_answer(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
     for target in services.targets() {
-        services.host(&target).unwrap().hear(whole(heard("10.0.0.1"), heard("-")));
+        services.host(&target).unwrap().take_answer(whole(heard("10.0.0.1"), heard("-")));
     }
-    services.hear(records(&[(1, 1, 1, "b")]));
-    services.hear(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
+    services.take_answer(records(&[(1, 1, 1, "b")]));
+    services.take_answer(records(&[(1, 1, 1, "a"), (1, 1, 1, "b")]));
     let names: Vec<_> = services.backends().iter().map(|found| found.name.to_string()).collect();
     assert_eq!(names, ["b:1"]);
 }
@@ -267,8 +267,8 @@ proptest! {
         turned.rotate_left(turn % list.len());
         turned.reverse();
         let (mut one, mut two) = (HostAnswers::default(), HostAnswers::default());
-        one.hear(whole(answer(list), none()));
-        two.hear(whole(answer(turned), none()));
+        one.take_answer(whole(answer(list), none()));
+        two.take_answer(whole(answer(turned), none()));
         prop_assert_eq!(set(one.backends(1)).unwrap(), set(two.backends(1)).unwrap());
     }
 
@@ -282,11 +282,11 @@ proptest! {
             let records = list
                 .iter()
                 .map(|&(priority, weight, port, target)| service(priority, weight, port, &format!("t{target}")));
-            services.hear(Ok(Answer { records: records.collect(), ttl: seconds(1) }));
+            services.take_answer(Ok(Answer { records: records.collect(), ttl: seconds(1) }));
             for target in services.targets() {
                 // The targets t0 and t3 share an address.
                 let low = target.as_bytes()[1] % 3;
-                services.host(&target).unwrap().hear(whole(heard(&format!("10.0.0.{low}")), heard("-")));
+                services.host(&target).unwrap().take_answer(whole(heard(&format!("10.0.0.{low}")), heard("-")));
             }
             set(services.backends()).unwrap()
         };
@@ -301,9 +301,9 @@ proptest! {
     fn no_failure_ever_empties(rounds in prop::collection::vec((0_usize..5, 0_usize..5), 1..30)) {
         const WORDS: [&str; 5] = ["10.0.0.1", "10.0.0.1 10.0.0.2", "-", "nx", "timeout"];
         let mut host = HostAnswers::default();
-        host.hear(whole(heard("10.0.0.9"), heard("-")));
+        host.take_answer(whole(heard("10.0.0.9"), heard("-")));
         for (v4, v6) in rounds {
-            let told = host.hear(whole(heard(WORDS[v4]), heard(WORDS[v6])));
+            let told = host.take_answer(whole(heard(WORDS[v4]), heard(WORDS[v6])));
             prop_assert!(!host.backends(1).is_empty());
             prop_assert!(told.fault.is_some() || told.ttl.is_some());
         }

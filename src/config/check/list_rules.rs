@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listener::ListenerChecker;
-use crate::config::access::{AccessWord, ListWords};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
 use crate::config::file::{File, RefusalWord};
 use crate::config::findings::{Findings, did_you_mean};
+use crate::config::list_keys::{AccessWord, ListWords};
 use crate::config::read::{NamedTable, OneOrMany, TableEntry};
 use crate::config::words::name_fault;
 use crate::route::IpPrefix;
@@ -191,7 +191,7 @@ impl ListenerChecker<'_> {
     fn check_denied_families(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
         let denies = |tcp: SocketAddr| {
             let is_of_family = |network: &&IpPrefix| {
-                network.is_everybody() && matches!(network.range(), AddressRange::V4(..)) == tcp.is_ipv4()
+                network.is_all() && matches!(network.range(), AddressRange::V4(..)) == tcp.is_ipv4()
             };
             spec.deny.prefixes.iter().any(|network| is_of_family(&network))
         };

@@ -14,7 +14,7 @@ use super::sniff::{self, SniffedClient};
 use super::{WorkerContext, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
-use crate::snapshot::opening::{GreetingPolicy, OpeningPolicy};
+use crate::snapshot::opening_policy::{GreetingPolicy, OpeningPolicy};
 use crate::snapshot::{HelloSpec, RouteTarget};
 use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
@@ -110,15 +110,15 @@ pub(super) async fn open(
         }
         // The reading of a hello takes a share of its own.
         OpeningOutcome::DirectTls => {
-            sniff::hello_behind(client, opening.into_heard(), spec, record, context).await
+            sniff::hello_behind(client, opening.into_received(), spec, record, context).await
         }
         OpeningOutcome::Plaintext(startup) => {
             let intent = Intent::Plaintext(startup);
-            Ok(SniffedClient::other(client, opening.into_heard(), intent, RefusalProtocol::Postgres)
+            Ok(SniffedClient::other(client, opening.into_received(), intent, RefusalProtocol::Postgres)
                 .holding(memory))
         }
         OpeningOutcome::Cancel => {
-            let bytes = opening.into_heard();
+            let bytes = opening.into_received();
             Ok(SniffedClient::other(client, bytes, Intent::Cancel, RefusalProtocol::Nothing).holding(memory))
         }
     }
@@ -161,7 +161,7 @@ impl OpeningExchange<'_> {
                     send_all(self.client, &message).await.map_err(|_| OpeningStop::Gone)?;
                 }
                 OpeningStep::Over(opened) => return Ok(opened),
-                OpeningStep::Read if self.opening.heard().is_empty() => {
+                OpeningStep::Read if self.opening.received().is_empty() => {
                     begun = None;
                     self.memory = None;
                     self.read().await?;
@@ -177,7 +177,7 @@ impl OpeningExchange<'_> {
 
     /// Takes a share of the hello memory for a message that has begun.
     fn account(&mut self) -> Result<(), OpeningStop> {
-        let held = self.opening.heard().len();
+        let held = self.opening.received().len();
         let wanted = if held <= FIRST_SHARE { FIRST_SHARE } else { self.opening.most() } as u64;
         let granted = match &mut self.memory {
             Some((_, granted)) if *granted >= wanted => return Ok(()),
@@ -200,7 +200,7 @@ impl OpeningExchange<'_> {
         if !matches!(read.await, Ok(1..)) {
             return Err(OpeningStop::Gone);
         }
-        if !self.has_received && begins_like_one(self.opening.heard()) {
+        if !self.has_received && begins_like_one(self.opening.received()) {
             return Err(OpeningStop::Header);
         }
         self.has_received = true;
@@ -258,7 +258,7 @@ pub(super) enum NotReady {
 pub(super) async fn greet(backend: &Stream, greet: &GreetingPolicy) -> Result<(), NotReady> {
     /// The buffer for an answer. Answers have some hundred bytes.
     const PIECE: usize = 1024;
-    let mut opening = Opening::guest(&greet.greeting);
+    let mut opening = Opening::client_role(&greet.greeting);
     loop {
         match opening.go_on().map_err(NotReady::Fault)? {
             OpeningStep::Say(message) => send_all(backend, &message).await?,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::build::BuildFault;
-use crate::snapshot::opening::{DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy};
+use crate::snapshot::opening_policy::{
+    DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy,
+};
 use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 

@@ -176,7 +176,8 @@ pub(super) fn warn_of_lost_cancels(
 ) {
     for NamedTable { name, place, table } in written.value().map_or(&[][..], |named| &named.0) {
         let spec = listeners.iter().find(|listener| *listener.name == **name);
-        let (Some(words), Some(PolicySpec { protocol, opening, .. })) = (table, spec.map(|spec| &spec.policy))
+        let (Some(words), Some(PolicySpec { protocol, opening, .. })) =
+            (table, spec.map(|spec| &spec.policy))
         else {
             continue;
         };

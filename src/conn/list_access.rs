@@ -22,7 +22,7 @@ pub(super) fn peer(peer: &Address, policy: &Policy) -> Result<(), CloseReason> {
 }
 
 /// Closes a peer that was refused at its accept.
-pub(super) fn turn_away(socket: &OwnedFd, policy: &Policy) {
+pub(super) fn refuse_early(socket: &OwnedFd, policy: &Policy) {
     if sends_alerts(policy) {
         // The client gets the alert first. The kernel answers its later bytes with a reset.
         let _ = socket::send(socket, &Alert::AccessDenied.record());
