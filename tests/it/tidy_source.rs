@@ -7,6 +7,9 @@ use std::path::PathBuf;
 /// The most files in which a type of one name may be.
 const HOMONYMS: usize = 2;
 
+/// The most folders in which a file of one name may be; `mod.rs` and `tests.rs` are in each.
+const NAMESAKES: usize = 3;
+
 /// Words at the start of a doc comment that make a clause of it, where a noun or a verb should be.
 const CLAUSES: [&str; 7] = ["What", "Whether", "Who", "Whom", "How", "Why", "When"];
 
@@ -66,6 +69,30 @@ fn a_type_name_is_in_at_most_two_modules() {
     assert!(files.len() > 500, "only {} types seen", files.len());
     let faults: Vec<_> = files.iter().filter(|(_, files)| files.len() > HOMONYMS).collect();
     assert!(faults.is_empty(), "qualify these names by a noun of docs/glossary.md: {faults:#?}");
+}
+
+#[test]
+fn a_file_name_is_in_at_most_three_folders() {
+    let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for name in sources().into_keys() {
+        let (folder, file) = name.rsplit_once('/').unwrap();
+        if !["mod.rs", "tests.rs"].contains(&file) {
+            folders.entry(file.to_owned()).or_default().insert(folder.to_owned());
+        }
+    }
+    assert!(folders.len() > 150, "only {} names seen", folders.len());
+    let faults: Vec<_> = folders.iter().filter(|(_, folders)| folders.len() > NAMESAKES).collect();
+    assert!(faults.is_empty(), "name these files by what they hold: {faults:#?}");
+}
+
+#[test]
+fn a_module_with_a_folder_has_its_head_there() {
+    let sources = sources();
+    let folders: BTreeSet<_> = sources.keys().filter_map(|name| Some(name.rsplit_once('/')?.0)).collect();
+    let faults: Vec<_> =
+        sources.keys().filter(|name| folders.contains(name.trim_end_matches(".rs"))).collect();
+    assert!(folders.len() > 20, "{folders:?}");
+    assert!(faults.is_empty(), "the head of a folder is its mod.rs: {faults:#?}");
 }
 
 #[test]
