@@ -486,23 +486,22 @@ impl BackendTraffic {
 /// The health of a backend: read by each pick, written a few times per check interval at the most.
 #[derive(Debug)]
 struct BackendHealth {
-    /// The [`BackendState`], a copy of that in `health` that is read without its lock.
+    /// The [`BackendState`]: a copy of the state in `health`, to be read without the lock.
     state: AtomicU8,
     /// The time at which the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
     /// True if others were up before `since`. Written before the state it belongs to.
     starts_slowly: AtomicBool,
-    /// True if neither operator nor agent drains it or keeps it in maintenance, a copy of that in `health`.
+    /// True if neither the operator nor the agent demands drain or maintenance: a copy of the value in `health`.
     is_wanted: AtomicBool,
     /// The number of times that each state was entered, by [`BackendState`].
     entered: [AtomicU64; BackendState::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
-    /// Only the one task of the process that applies changes takes this lock, and on its thread also requests for an
-    /// ejection, so it is never contended. It exists because a `Backend` is shared and the state machine requires
-    /// `&mut`.
+    /// Only the task that applies changes takes this lock. Requests for an ejection take it on the same thread. So
+    /// it is never contended. It exists because a `Backend` is shared and the state machine requires `&mut`.
     health: Mutex<Health>,
     /// The load that its agent allows.
     allowance: Allowance,

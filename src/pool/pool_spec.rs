@@ -26,7 +26,7 @@ pub struct PoolSpec {
     pub name: Arc<str>,
     /// The algorithm that picks a backend.
     pub algorithm: Algorithm,
-    /// The parts of a connection that the hash balancers hash. Kept, and unused, for the others.
+    /// The parts of a connection that the hash balancers hash. Other balancers ignore them.
     pub hash_on: HashParts,
     /// The leading bits of a source address that are hashed.
     pub source_prefix: SourcePrefix,
@@ -511,8 +511,8 @@ pub struct AgentSpec {
     pub send: Option<Arc<[u8]>>,
 }
 
-/// Ejection: a backend that fails one client after the other gets none for a while, even if its checks pass. Names
-/// and defaults are those of Envoy's outlier detection.
+/// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
+/// pass. Names and defaults are those of Envoy's outlier detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionSpec {
     /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.

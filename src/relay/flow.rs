@@ -22,10 +22,11 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// bytes if its sink is blocked.
 const FIRST_CHUNK: usize = 16 * 1024;
 
-/// A direction streams from this many bytes on. Measured: splice is cheaper above about 16 KiB per read.
+/// A direction whose `streak` reaches this many bytes streams. Measured: splice is cheaper above about 16 KiB per
+/// read.
 const STREAMS: u32 = 48 * 1024;
 
-/// A direction that spliced copies again below this.
+/// A direction that splices copies again when its `streak` is below this.
 const TRICKLES: u32 = 16 * 1024;
 
 /// A direction that has moved this many bytes yields to the other connections of its worker. More bytes

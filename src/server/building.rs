@@ -36,7 +36,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// The fault of the snapshot; `Stopping` if the process is to end. The event for that is then the next one.
+    /// The fault of the snapshot; `Stopping` if the process is to end. The event that ends the process is then the
+    /// next one.
     pub(super) async fn build(&mut self, mut config: Deferred<Config>) -> Result<Built, ReloadFault> {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();

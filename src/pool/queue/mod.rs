@@ -64,10 +64,10 @@ struct WaiterList {
     for_any: usize,
     /// The number of reports so far.
     news: u64,
-    /// Returned slots that a waiter for any slot may use and that none of them took yet; perhaps too many, never too
-    /// few.
+    /// The returned slots that no waiter has taken yet and that a waiter for any slot may use. The number may be
+    /// too high, never too low.
     freed: usize,
-    /// True if slots may be free that were not reported one by one.
+    /// True if there may be free slots that were not reported one by one.
     plenty: bool,
     /// The number of waiters that are called and have not made their attempt.
     called: usize,
@@ -158,8 +158,8 @@ impl WaiterList {
         let next = if self.called < wanted {
             self.waiters.values_mut().find(|place| place.may_succeed(news))
         } else if self.called == 0 {
-            // No slot is free for waiters that can use any. A waiter of the other kind may still use a free slot: it
-            // has tried all the backends that they may take, so it may take others, such as backups.
+            // No slot is free for the waiters that can use any slot. A waiter whose connection has tried some
+            // backends may still find one: if it has tried all primaries, it may use a backup.
             let is_other = |place: &&mut Waiter| place.needs == WaiterNeeds::Some && place.may_succeed(news);
             self.waiters.values_mut().find(is_other)
         } else {
@@ -237,7 +237,7 @@ impl WaiterTurn<'_> {
                 return Poll::Pending;
             }
             QueueAttempt::Took(taken) => {
-                // For the other kind, it is not known if the slot was one of those counted.
+                // A waiter that can use only some slots may have taken a slot that `freed` does not count.
                 if place.needs == WaiterNeeds::Any {
                     list.freed = list.freed.saturating_sub(1);
                 }
