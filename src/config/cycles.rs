@@ -130,8 +130,8 @@ impl<'a> Graph<'a> {
         self.wild.get(&(tcp.port(), tcp.is_ipv4())).copied().filter(|_| is_here)
     }
 
-    /// Returns the listener that a backend without a port is, because it has the address that clients come to: such a
-    /// backend gets the port of its client.
+    /// Returns the listener that is the same as a backend without a port at `ip`. Such a backend gets the port of
+    /// its client, so only the address must match.
     fn listener_with_range(&self, ip: IpAddr, is_here: bool) -> Option<usize> {
         let reaches = |bind: &Address| {
             bind.tcp().is_some_and(|tcp| match tcp.ip().is_unspecified() {

@@ -213,7 +213,7 @@ impl ConnectionRecord {
         self.state().listener.proxy_header(outcome);
     }
 
-    /// Counts a connection that is served, and would not be if headers were required.
+    /// Counts a connection that is served and that would be refused if headers were required.
     pub(super) fn shadowed(&self, reason: CloseReason) {
         self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
         tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");

@@ -75,7 +75,7 @@ impl Rate {
         if arrival > latest.saturating_add(CLOCK_DELAY) { latest } else { arrival }
     }
 
-    /// Returns the moment from which on the next event is admitted.
+    /// Returns the moment from which the next event is admitted.
     pub fn open_from(self, arrival: u64) -> u64 {
         arrival.saturating_sub(self.tolerance)
     }

@@ -667,8 +667,8 @@ mod tests {
         assert_eq!(entry.total(Direction::FromClient), 1);
     }
 
-    /// A sweep may come right after the start of a wait. The time that this sweep ends was shorter than a
-    /// tick.
+    /// A sweep may come right after the start of a wait. The time from the start of the wait to this sweep was then
+    /// shorter than a tick.
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);

@@ -366,13 +366,14 @@ impl Backend {
         self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
 
-    /// Counts a trouble that a client met. Returns true if that makes too many in a row; the row then begins again.
+    /// Counts a trouble that a client met. Returns true if there are too many in a row; the count then begins again
+    /// at 0.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
         let BackendTraffic { troubles, borne, .. } = &*self.traffic;
         troubles[trouble as usize].meet(borne.load(Ordering::Relaxed))
     }
 
-    /// Ends the row of a trouble: a client did not meet it.
+    /// Resets the count of a trouble in a row: a client did not meet the trouble.
     pub(super) fn went_well(&self, trouble: Trouble) {
         self.traffic.troubles[trouble as usize].break_row();
     }
@@ -429,7 +430,7 @@ impl TroubleCount {
         is_full
     }
 
-    /// Ends the row. Nearly always there is no row, and then nothing is written.
+    /// Resets the count in a row. Nearly always it is 0, and then nothing is written.
     fn break_row(&self) {
         if self.row.load(Ordering::Relaxed) != 0 {
             self.row.store(0, Ordering::Relaxed);

@@ -328,7 +328,7 @@ pub enum HashOn {
     SourceIp,
     /// The client's whole address and port.
     SourceIpPort,
-    /// The server name. As the only part: the source address if a client sends no name.
+    /// The server name. If it is the only part and a client sends no name, the source address is hashed.
     Sni,
     /// The host name in a PROXY header; if there is none, the server name.
     ProxyAuthority,
@@ -336,7 +336,8 @@ pub enum HashOn {
 
 /// The parts that a hash balancer hashes: one, or several together.
 ///
-/// The order in which they were given does not count, nor does a source address beside its port.
+/// The order in which they were given does not count. A source address adds nothing to a source address with its
+/// port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashParts(u8);
 

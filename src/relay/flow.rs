@@ -34,8 +34,8 @@ const TRICKLES: u32 = 16 * 1024;
 /// 15 % less of the machine's CPU than with turns of 512 KiB.
 const TURN: usize = 64 * 1024;
 
-/// The least number of bytes that a read counts for in a turn. Without it a source that brings one small
-/// packet for each splice could occupy the worker for seconds.
+/// A read of fewer bytes counts as this many bytes of a turn. Without it a source that brings one small packet for
+/// each splice could occupy the worker for seconds.
 const LEAST: usize = TURN / 128;
 
 /// The buffer and the pipes that the directions of one worker share.
