@@ -541,8 +541,8 @@ fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
-/// Returns true if the access log gets a record. Reasons that a flood can cause have a limit of records a
-/// second.
+/// Returns true if the access log gets a record. The access log has a limit of records a second for the reasons
+/// that a flood can cause.
 fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
     if !context.access_log.is_on() {
         return false;

@@ -456,7 +456,7 @@ impl Default for HealthSpec {
 /// The PROXY header of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckHeader {
-    /// A header for a connection of the sender itself. Version 2 has LOCAL for it, version 1 the two ends of the
+    /// A header for a connection of the sender itself. Version 2 sends LOCAL for it, version 1 the two ends of the
     /// connection.
     Local(HeaderVersion),
     /// A header with the two ends of the connection, as for a client's. For servers that close on LOCAL.

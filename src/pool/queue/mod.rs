@@ -79,7 +79,7 @@ struct Waiter {
     /// True if it is its turn to make an attempt.
     is_called: bool,
     needs: WaiterNeeds,
-    /// The number of reports at its last attempt that failed.
+    /// The number of reports at the time of its last failed attempt.
     tried_at: Option<u64>,
 }
 
