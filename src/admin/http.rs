@@ -97,7 +97,8 @@ async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response 
     let takes_gzip = gzip::is_accepted(&headers);
     let write = move || {
         let text = scrape::text(&view);
-        // A cache between must not give the compressed form to a scraper that does not accept it.
+        // A cache between this listener and scrapers must not give the compressed form to a scraper that does not
+        // accept it.
         let kind = [(header::CONTENT_TYPE, METRICS_TYPE), (header::VARY, "accept-encoding")];
         match takes_gzip.then(|| gzip::compress(text.as_bytes())).flatten() {
             Some(bytes) => (kind, [(header::CONTENT_ENCODING, "gzip")], bytes).into_response(),

@@ -31,7 +31,7 @@ impl RandomSequence {
     }
 }
 
-/// Returns true if this pick is in the part of the picks that a member with such a share takes.
+/// Returns true if a member with this share takes this pick.
 pub(super) fn takes_pick(member: usize, share: u32, randomness: u64) -> bool {
     share >= FULL_SHARE || is_below(mix(randomness ^ mix(member as u64)), share)
 }

@@ -70,8 +70,8 @@ impl RandomTwo {
         first.or_else(|| self.any_other(&tried[..count], &mut randomness, candidates))
     }
 
-    /// Returns the less loaded of two members. Of equally loaded ones it is the first, which was drawn by weight. If
-    /// the first has the smaller share, it is chosen with the probability of its share divided by the other's.
+    /// Returns the less loaded of two members, or the first, which was drawn by weight, if both have the same load.
+    /// If the first has the smaller share, its chance is its share divided by that of the second.
     fn better(
         &self,
         first: usize,

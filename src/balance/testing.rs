@@ -8,7 +8,7 @@ use super::{Candidates, FULL_SHARE};
 /// Candidates without connections and with their full share; a closure decides which of them accept.
 pub(super) struct Accepting<F>(RefCell<F>);
 
-/// Creates candidates of which those accept for which `accept` returns true.
+/// Creates candidates. A candidate accepts if `accept` returns true for it.
 pub(super) fn accepting<F: FnMut(usize) -> bool>(accept: F) -> Accepting<F> {
     Accepting(RefCell::new(accept))
 }

@@ -12,9 +12,9 @@
 //!
 //! # The contract
 //!
-//! Nodes that see the same tiers in the same order with the same backends up choose the same tier for a key.
-//! Nodes in different zones have their tiers in different orders, so their choices differ; this is the purpose of
-//! zones. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
+//! Nodes choose the same tier for a key if they have the same tiers in the same order, and see the same backends
+//! up. Nodes in different zones have their tiers in different orders, so their choices differ; this is the purpose
+//! of zones. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
 //! `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. A change of this formula
 //! would move connections in every fleet during its upgrade; golden vectors in the tests detect such a change.
 

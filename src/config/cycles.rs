@@ -1,11 +1,11 @@
 //! Finds cycles: backends that are listeners of the same process and lead back to their own pools.
 //!
-//! A backend may be another listener on purpose. A way that leads back to the backend's own pool is a cycle: each
-//! client, and each check, takes it again and again until the process has no connection left.
+//! A backend may be another listener on purpose. A path that leads back to the backend's own pool is a cycle: each
+//! client, and each check, follows it again and again until the process has no connection left.
 //!
-//! A cycle is *certain* if the same connection takes it again and again: no route on the way has a condition besides
-//! the server name, and all routes on the way are for the same written name. A certain cycle is a fault. Another cycle
-//! may end, for example by a route for the address that the second turn comes from; it is a warning.
+//! A cycle is *certain* if the same connection follows it again and again: no route on the path has a condition
+//! besides the server name, and all routes on the path are for the same written name. A certain cycle is a fault.
+//! Another cycle may end, for example by a route for the address that the second turn comes from; it is a warning.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -17,12 +17,12 @@ use crate::pool::PoolSpec;
 use crate::snapshot::{ActionSpec, OpeningSpec, ProtocolSpec, TargetSpec};
 use crate::sys::Address;
 
-/// A way from a backend back to the pool that it is in.
+/// A path from a backend back to the pool that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
-    /// Each listener on the way, with the pool that it leads to and the backend that is the next listener.
+    /// Each listener on the path, with the pool that it leads to and the backend that is the next listener.
     steps: Vec<CycleStep>,
-    /// True if the same connection takes the way again and again.
+    /// True if one connection follows the path again and again without an end.
     pub is_certain: bool,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Cycle {
     }
 }
 
-/// The connections that take a way out of a listener.
+/// The connections that follow a path out of a listener.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum EdgeLabel {
     /// All connections.
@@ -55,7 +55,7 @@ enum EdgeLabel {
 }
 
 impl EdgeLabel {
-    /// Returns the label of the connections that take both ways, or `None` if no connection certainly does.
+    /// Returns the label of the connections that follow both paths, or `None` if no connection certainly does.
     fn and(&self, other: &Self) -> Option<Self> {
         match (self, other) {
             (Self::Uncertain, _) | (_, Self::Uncertain) => None,
@@ -130,8 +130,8 @@ impl<'a> Graph<'a> {
         self.wild.get(&(tcp.port(), tcp.is_ipv4())).copied().filter(|_| is_here)
     }
 
-    /// Returns the listener that a backend without a port is, because it has the address that clients come to: such a
-    /// backend gets the port of its client.
+    /// Returns the listener that is the same as a backend without a port at `ip`. Such a backend gets the port of
+    /// its client, so only the address must match.
     fn listener_with_range(&self, ip: IpAddr, is_here: bool) -> Option<usize> {
         let reaches = |bind: &Address| {
             bind.tcp().is_some_and(|tcp| match tcp.ip().is_unspecified() {
@@ -144,8 +144,8 @@ impl<'a> Graph<'a> {
         reached.max_by_key(|(_, listener)| listener.binds.len()).map(|(at, _)| at)
     }
 
-    /// Returns the way on which connections to a backend at `address` come back to its `pool`, or `None`. A certain
-    /// cycle is preferred.
+    /// Returns the path by which connections to a backend at `address` come back to its `pool`, or `None`. A
+    /// certain cycle is preferred.
     pub fn cycle(&self, pool: &str, address: &Address) -> Option<Cycle> {
         let first = self.listener_at(address)?;
         let mut search =
@@ -162,18 +162,18 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A search for a way to a pool.
+/// A search for a path to a pool.
 struct Search<'g, 'a> {
     graph: &'g Graph<'a>,
     pool: &'g str,
     seen: HashSet<(usize, EdgeLabel)>,
     steps: Vec<CycleStep>,
-    /// True if only certain ways are followed.
+    /// True if only certain paths are followed.
     is_certain: bool,
 }
 
 impl Search<'_, '_> {
-    /// Searches the pool after a listener, and leaves the way to it in `steps`.
+    /// Searches the pool after a listener, and leaves the path to it in `steps`.
     fn find(&mut self, at: usize, label: &EdgeLabel) -> bool {
         if !self.seen.insert((at, label.clone())) {
             return false;

@@ -76,7 +76,8 @@ pub struct Config {
     pub admin: Vec<AdminSpec>,
     /// A further admin listener from the command line; a file has none.
     pub given_admin: Option<AdminSpec>,
-    /// True if Landlock must confine the process, false if it must not; `None` if it does where it can without harm.
+    /// True if Landlock must confine the process, false if it must not; `None` confines the process if that breaks
+    /// nothing.
     pub landlock: Option<bool>,
     /// The access log.
     pub access_log: AccessLogSpec,

@@ -220,7 +220,7 @@ impl AttemptFailure {
             // No free port. EAGAIN from a TCP connect means a full routing table.
             Kind::AddrNotAvailable | Kind::WouldBlock => Self::out_of(Saturation::Ports),
             _ if is_out_of_resources(error) => Self::out_of(Saturation::DialDescriptors),
-            // From `source`: the client has no address that this backend could be shown.
+            // The pool has `source = "client"`, and the client has no address of the backend's family.
             Kind::Unsupported => Self::local(CloseReason::ConnectFailed),
             _ => failed(ConnectOutcome::Other),
         }

@@ -217,7 +217,7 @@ impl ConnectionRecord {
         self.state().listener.proxy_header(outcome);
     }
 
-    /// Counts a connection that is served, and would not be if headers were required.
+    /// Counts a connection that is served and that would be refused if headers were required.
     pub(super) fn shadowed(&self, reason: CloseReason) {
         self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
         tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
@@ -545,8 +545,8 @@ fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
-/// Returns true if the access log gets a record. Reasons that a flood can cause have a limit of records a
-/// second.
+/// Returns true if the access log gets a record. The access log has a limit of records a second for the reasons
+/// that a flood can cause.
 fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
     if !context.access_log.is_on() {
         return false;

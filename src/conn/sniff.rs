@@ -93,7 +93,7 @@ impl SniffedClient {
         Self { _memory: memory, ..self }
     }
 
-    /// Closes a client that cannot be served, with a message in its protocol if that has one.
+    /// Closes a client that cannot be served, with a message if its protocol has a form for it.
     pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
         self.protocol.refuse(&self.client, reason).await
     }
@@ -340,8 +340,8 @@ struct HelloReading<'a> {
     /// The number of reads that returned bytes.
     segments: u32,
     context: &'a WorkerContext,
-    /// The share of the hello memory that the bytes hold. A hello that comes whole with the first read needs
-    /// none, so clients that fill this memory slowly do not stop it.
+    /// The share of the hello memory that the bytes hold. A hello that is whole after the first read needs no
+    /// share, so it is served even if slow clients have filled this memory.
     memory: Option<GateShare>,
 }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 /// kernel, which costs about a hundredth of this time.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// Turns in a row that a long task must not use up to become a short one. A stream whose source is empty for a moment
-/// stays long.
+/// A long task becomes a short one after this number of turns in a row that it did not use up. A stream whose
+/// source is empty for a moment stays long.
 const SHORT_AGAIN: u8 = 2;
 
 /// The length of a task's last turns: long or short.

@@ -26,7 +26,7 @@ impl Default for OverloadSpec {
 }
 
 impl OverloadSpec {
-    /// Returns the use of `limit` from which on the process is overloaded.
+    /// Returns the use of `limit` at which the process becomes overloaded.
     pub fn threshold(&self, limit: u64) -> u64 {
         (u128::from(limit) * u128::from(self.at)).div_ceil(100) as u64
     }

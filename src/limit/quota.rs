@@ -11,7 +11,7 @@ use super::rate::{Moment, Rate, RateGate};
 /// The treatment of a connection above a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverLimit {
-    /// It is refused in its protocol if the client has sent bytes of one; otherwise it is reset.
+    /// It is refused in the form of its protocol if the client has sent bytes, otherwise by a reset.
     #[default]
     Reject,
     /// It is reset without a message.

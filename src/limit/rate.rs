@@ -75,7 +75,7 @@ impl Rate {
         if arrival > latest.saturating_add(CLOCK_DELAY) { latest } else { arrival }
     }
 
-    /// Returns the moment from which on the next event is admitted.
+    /// Returns the moment from which the next event is admitted.
     pub fn open_from(self, arrival: u64) -> u64 {
         arrival.saturating_sub(self.tolerance)
     }
@@ -160,7 +160,8 @@ mod tests {
         check(rate(10, 1, 5), [SECOND; 50], 5);
         check(rate(10, 1, 1), (0..=10).map(|n| SECOND + n * SECOND / 10), 11);
         check(rate(10, 1, 1), (0..=20).map(|n| SECOND + n * SECOND / 20), 11);
-        // A minute of a flood: the burst, and one for each interval.
+        // A minute with an event each millisecond: the burst is admitted, then one event after each interval of
+        // 30 s.
         check(rate(2, 60, 3), (0..60_000).map(|n| SECOND + n * SECOND / 1000), 3 + 1);
         check(rate(1, 1, 100), [u64::MAX; 3], 3);
     }

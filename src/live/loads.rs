@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A new connection goes to another worker if its own has more than this many connections more.
+/// A worker gives a new connection away if it has more than this number, plus a quarter, more connections than the
+/// worker with the fewest.
 ///
 /// Below this difference it is cheaper to serve a connection where it was accepted than to move it.
 const CROWDED: u64 = 32;
@@ -43,8 +44,8 @@ impl Loads {
 
     /// Returns the worker that a new connection of `from` should go to, if that is another one.
     ///
-    /// It is another one if `from` has `CROWDED` (32) and a quarter more connections than the worker with the
-    /// fewest.
+    /// That is the worker with the fewest connections, if `from` has over `CROWDED` (32) plus a quarter more than
+    /// it.
     pub fn less_loaded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {

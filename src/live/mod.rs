@@ -38,8 +38,8 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// A connection that moves this many bytes in a tick is worth moving to another worker: about 0.5 MiB/s.
 const STREAM: u64 = 256 * 1024;
 
-/// A wait that no sweep has counted yet. The first sweep makes it 0, as after a byte: that sweep may come at
-/// once, and a wait must not end before its time.
+/// A wait that no sweep has counted yet. The first sweep sets it to 0, as if a byte had moved: the sweep may come
+/// at once, and a wait must not end too early.
 const FRESH: u32 = u32::MAX;
 
 /// Sweeps from the first byte that moves until the relay checks whether the peers have acknowledged it: 5 s.
@@ -667,8 +667,8 @@ mod tests {
         assert_eq!(entry.total(Direction::FromClient), 1);
     }
 
-    /// A sweep may come right after the start of a wait. The time that this sweep ends was shorter than a
-    /// tick.
+    /// A sweep may come right after the start of a wait. The time from the start of the wait to this sweep was then
+    /// shorter than a tick.
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
@@ -962,7 +962,8 @@ mod tests {
                 yield_now().await;
             }
             assert!(entries.iter().all(|entry| command(entry).is_none()));
-            // They can be given notice again. The first did not obey the command, so it gets another one.
+            // The connections can be given notice again. The first one did not obey its command, so it gets another
+            // command.
             registry.close_in_turn(notice(7, 1000));
             let mut again = Vec::new();
             for _ in 0..4 {

@@ -9,7 +9,8 @@ pub struct AnnounceSpec {
     pub version: HeaderVersion,
     /// True if the server name that the client asked for is sent. Default: no.
     pub authority: bool,
-    /// True if the protocol that the client offers by ALPN is sent, if it offers only one. Default: no.
+    /// True if the ALPN protocol of the client is sent; it is sent only if the client offers exactly one. Default:
+    /// no.
     pub alpn: bool,
     /// True if the connection gets an id: the one that came with it, else a fresh one. Default: no.
     pub unique_id: bool,

@@ -366,13 +366,14 @@ impl Backend {
         self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
 
-    /// Counts a trouble that a client met. Returns true if that makes too many in a row; the row then begins again.
+    /// Counts a trouble that a client met. Returns true if there are too many in a row; the count then begins again
+    /// at 0.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
         let BackendTraffic { troubles, tolerated, .. } = &*self.traffic;
         troubles[trouble as usize].meet(tolerated.load(Ordering::Relaxed))
     }
 
-    /// Ends the row of a trouble: a client did not meet it.
+    /// Resets the count of a trouble in a row: a client did not meet the trouble.
     pub(super) fn went_well(&self, trouble: Trouble) {
         self.traffic.troubles[trouble as usize].break_row();
     }
@@ -429,7 +430,7 @@ impl TroubleCount {
         is_full
     }
 
-    /// Ends the row. Nearly always there is no row, and then nothing is written.
+    /// Resets the count in a row. Nearly always it is 0, and then nothing is written.
     fn break_row(&self) {
         if self.row.load(Ordering::Relaxed) != 0 {
             self.row.store(0, Ordering::Relaxed);
@@ -486,23 +487,22 @@ impl BackendTraffic {
 /// The health of a backend: read by each pick, written a few times per check interval at the most.
 #[derive(Debug)]
 struct BackendHealth {
-    /// The [`BackendState`], a copy of that in `health` that is read without its lock.
+    /// The [`BackendState`]: a copy of the state in `health`, to be read without the lock.
     state: AtomicU8,
     /// The time at which the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
     /// True if others were up before `since`. Written before the state it belongs to.
     starts_slowly: AtomicBool,
-    /// True if neither operator nor agent drains it or keeps it in maintenance, a copy of that in `health`.
+    /// True if neither the operator nor the agent demands drain or maintenance: a copy of the value in `health`.
     is_wanted: AtomicBool,
     /// The number of times that each state was entered, by [`BackendState`].
     entered: [AtomicU64; BackendState::ALL.len()],
     passed: AtomicU64,
     failed: AtomicU64,
     not_made: AtomicU64,
-    /// Only the one task of the process that applies changes takes this lock, and on its thread also requests for an
-    /// ejection, so it is never contended. It exists because a `Backend` is shared and the state machine requires
-    /// `&mut`.
+    /// Only the task that applies changes takes this lock. Requests for an ejection take it on the same thread. So
+    /// it is never contended. It exists because a `Backend` is shared and the state machine requires `&mut`.
     health: Mutex<Health>,
     /// The load that its agent allows.
     allowance: Allowance,

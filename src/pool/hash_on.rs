@@ -39,9 +39,9 @@ const MAPPED_BITS: u8 = 96;
 
 /// The key of a connection in `pool`.
 ///
-/// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. The name is
-/// that of [`HashOn::ProxyAuthority`] if that is hashed and present ([`Pool::authority`]). A key of the name alone is
-/// that of the source's network if the client sent no name.
+/// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. The name
+/// is that of [`HashOn::ProxyAuthority`] if that is hashed and present ([`Pool::authority`]). If only the name is
+/// hashed and the client sent none, the key is that of the source's network.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
     let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {

@@ -52,8 +52,8 @@ impl Lease {
         }
     }
 
-    /// Records the time after which a connect failed. A backend at which connects hang counts as slow; one that
-    /// refuses at once does not count as fast.
+    /// Records the time after which a connect failed. A backend at which connects hang counts as slow, but a
+    /// backend that refuses connects at once does not count as fast.
     pub fn failed(&self, took: Duration) {
         self.backend.failed(took);
     }

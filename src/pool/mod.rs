@@ -146,9 +146,9 @@ impl Pool {
         Pool { spec, tiers, queue, present, backends, by_name, forward, sessions }
     }
 
-    /// Gives the number and the counts of a backend that had left the pool to the backend of that name, if both are
-    /// the same server: the connections that are still open to it are its own. The results of checks are not taken
-    /// over, because nothing checked the backend meanwhile.
+    /// Restores the number and the counts of a backend that had left the pool and is back. The backend of the same
+    /// name gets them if both are the same server, so it counts the connections that are still open to it. The
+    /// results of checks are not taken over, because nothing checked the backend meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
@@ -219,8 +219,8 @@ impl Pool {
         f64::from(share) / f64::from(FULL_SHARE)
     }
 
-    /// The number of connections that went to another backend than the one of their key, because that one was at
-    /// `max_load`; `None` without that bound.
+    /// The number of connections that did not go to the backend of their key because it was at `max_load`; `None`
+    /// without that bound.
     pub fn overflows(&self) -> Option<u64> {
         self.tiers.list().iter().map(|tier| tier.maglev()?.overflows()).sum()
     }

@@ -26,7 +26,7 @@ pub struct PoolSpec {
     pub name: Arc<str>,
     /// The algorithm that picks a backend.
     pub algorithm: Algorithm,
-    /// The parts of a connection that the hash balancers hash. Kept, and unused, for the others.
+    /// The parts of a connection that the hash balancers hash. Other balancers ignore them.
     pub hash_on: HashParts,
     /// The leading bits of a source address that are hashed.
     pub source_prefix: SourcePrefix,
@@ -328,7 +328,7 @@ pub enum HashOn {
     SourceIp,
     /// The client's whole address and port.
     SourceIpPort,
-    /// The server name. As the only part: the source address if a client sends no name.
+    /// The server name. If it is the only part and a client sends no name, the source address is hashed.
     Sni,
     /// The host name in a PROXY header; if there is none, the server name.
     ProxyAuthority,
@@ -336,7 +336,8 @@ pub enum HashOn {
 
 /// The parts that a hash balancer hashes: one, or several together.
 ///
-/// The order in which they were given does not count, nor does a source address beside its port.
+/// The order in which they were given does not count. A source address adds nothing to a source address with its
+/// port.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HashParts(u8);
 
@@ -455,7 +456,7 @@ impl Default for HealthSpec {
 /// The PROXY header of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckHeader {
-    /// A header for a connection of the sender itself. Version 2 has LOCAL for it, version 1 the two ends of the
+    /// A header for a connection of the sender itself. Version 2 sends LOCAL for it, version 1 the two ends of the
     /// connection.
     Local(HeaderVersion),
     /// A header with the two ends of the connection, as for a client's. For servers that close on LOCAL.
@@ -511,8 +512,8 @@ pub struct AgentSpec {
     pub send: Option<Arc<[u8]>>,
 }
 
-/// Ejection: a backend that fails one client after the other gets none for a while, even if its checks pass. Names
-/// and defaults are those of Envoy's outlier detection.
+/// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
+/// pass. Names and defaults are those of Envoy's outlier detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionSpec {
     /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.

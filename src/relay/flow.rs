@@ -22,10 +22,11 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// bytes if its sink is blocked.
 const FIRST_CHUNK: usize = 16 * 1024;
 
-/// A direction streams from this many bytes on. Measured: splice is cheaper above about 16 KiB per read.
+/// A direction whose `streak` reaches this many bytes streams. Measured: splice is cheaper above about 16 KiB per
+/// read.
 const STREAMS: u32 = 48 * 1024;
 
-/// A direction that spliced copies again below this.
+/// A direction that splices copies again when its `streak` is below this.
 const TRICKLES: u32 = 16 * 1024;
 
 /// A direction that has moved this many bytes yields to the other connections of its worker. More bytes
@@ -33,8 +34,8 @@ const TRICKLES: u32 = 16 * 1024;
 /// 15 % less of the machine's CPU than with turns of 512 KiB.
 const TURN: usize = 64 * 1024;
 
-/// The least number of bytes that a read counts for in a turn. Without it a source that brings one small
-/// packet for each splice could occupy the worker for seconds.
+/// A read of fewer bytes counts as this many bytes of a turn. Without it a source that brings one small packet for
+/// each splice could occupy the worker for seconds.
 const LEAST: usize = TURN / 128;
 
 /// The buffer and the pipes that the directions of one worker share.

@@ -1,10 +1,10 @@
 //! Sets the late socket options of a relay's backend, and detects a peer that is gone or stalled.
 //!
-//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds.
-//! It does not query it about other connections until bytes move again ([`ConnectionEntry::look_again`]). The
-//! time between two questions of the kernel to a peer is bounded only while the peer acknowledges nothing.
-//! Before a socket is closed, it gets the kernel's own bound back, because the kernel also uses the bound to
-//! give up the last bytes of a closed socket.
+//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It
+//! does not query the kernel about other connections until bytes move on them again
+//! ([`ConnectionEntry::look_again`]). The time between two questions of the kernel to a peer is bounded only while
+//! the peer acknowledges nothing. Before a socket is closed, it gets the kernel's own bound back, because the
+//! kernel also uses the bound to give up the last bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 
@@ -155,8 +155,8 @@ impl Relay {
         for side in Side::BOTH {
             let waited = self.peers.as_mut().is_some_and(|peers| peers.peer(side).watch.is_waiting());
             let progress = self.look_at(side, entry, now);
-            // If the limit is shorter than the time to the first check, this check is the first. The next one
-            // shows whether the bytes that it found move.
+            // If the limit is shorter than the time to the first check, this check is the first. The next check
+            // shows whether the bytes that this check found move.
             let is_first = !waited && progress == Progress::Moved;
             if is_first {
                 entry.expire_after(self.silence_limit());

@@ -127,7 +127,7 @@ struct PooledPipe {
     pool: Option<Rc<PipePool>>,
 }
 
-/// A lent pipe. When dropped it goes back to its pool if it is empty; a pipe that holds bytes is closed.
+/// A lent pipe. When dropped, an empty pipe returns to its pool, and a pipe that holds bytes is closed.
 ///
 /// Always `Some`; an option so that `drop` can move the pipe out.
 pub struct LentPipe(Option<Box<PooledPipe>>);

@@ -36,7 +36,8 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// The fault of the snapshot; `Stopping` if the process is to end. The event for that is then the next one.
+    /// The fault of the snapshot; `Stopping` if the process is to end. The event that ends the process is then the
+    /// next one.
     pub(super) async fn build(&mut self, mut config: Deferred<Config>) -> Result<Built, ReloadFault> {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();
@@ -68,8 +69,8 @@ impl Control {
         Ok(built?)
     }
 
-    /// Runs `work` on a thread that may block. Returns `None` if the process is to end meanwhile. The event for that is
-    /// then the next one, the thread finishes its work, and the result is dropped there.
+    /// Runs `work` on a thread that may block. Returns `None` if the process is to end meanwhile. The event that
+    /// ends the process is then the next one, the thread finishes its work, and the result is dropped there.
     ///
     /// # Panics
     ///
@@ -112,8 +113,8 @@ mod tests {
     const CONFIG: &str = "[listener.a]\nbind = \"127.0.0.1:0\"\npool = \"a\"\n\
                           [pool.a]\nbackends = [\"127.0.0.1:1\"]\nhealth.check = \"off\"\n";
 
-    /// Runs work beside a control loop that has a request to stop if `stops`. Without one the work ends at once; with
-    /// one it ends only after the control loop has abandoned it.
+    /// Runs work beside a control loop, which has a request to stop if `stops` is true. Without the request the
+    /// work ends at once; with it the work ends only after the control loop has abandoned it.
     fn check(stops: bool) {
         let (config, _) = config::parse("test", CONFIG).unwrap();
         let server = Server::start(config).unwrap();

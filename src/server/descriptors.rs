@@ -84,8 +84,8 @@ impl Descriptors {
         self.reserved() / 4
     }
 
-    /// Returns the number of the last descriptors that connections leave to others, even if `max_connections` is too
-    /// high: those of checks and look-ups, and for admin and files as many as checks have of the reserve.
+    /// Returns the number of descriptors that connections leave free even if `max_connections` is too high: those
+    /// of checks and look-ups, and a share for admin and files as large as the share of checks in the reserve.
     fn kept(self, config: &Config) -> u64 {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }

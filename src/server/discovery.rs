@@ -22,8 +22,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 const NAMED: usize = 10;
 
 impl Control {
-    /// Lets clients in. If backends are to be discovered, it first waits until they are found or [`FIRST_ANSWER`] is
-    /// over. Returns `false` if the process is about to end. The event for that is then the next one.
+    /// Lets clients in. If backends are to be discovered, it first waits until they are found or [`FIRST_ANSWER`]
+    /// is over. Returns `false` if the process is about to end. The event that ends the process is then the next
+    /// one.
     pub(super) async fn open(&mut self) -> io::Result<bool> {
         let Some(plan) = self.server.held.take() else { return Ok(true) };
         if self.server.config.pools.iter().any(PoolSpec::has_sources) && !self.discover_first().await? {

@@ -94,8 +94,8 @@ struct DrainingListener {
 }
 
 impl DrainingSet {
-    /// Adds the listeners and backends that `old` has and `new` has not, to be closed after `drain`. Removes those that
-    /// are back.
+    /// Adds the listeners and backends that are in `old` and not in `new`, to be closed after `drain`. Removes the
+    /// listeners and backends that are in `new` again.
     pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = numbers(new);
         let mut listeners: Vec<_> = old

@@ -121,7 +121,7 @@ impl FollowUp {
         self.log_availability(server, served);
     }
 
-    /// Logs once that a pool has no backend for new connections, and once that it has one again.
+    /// Logs that a pool has no backend for new connections, and later that it has one again, each once.
     fn log_availability(&mut self, server: &Server, served: &ServedPool) {
         if is_undiscovered(served) {
             return;

@@ -24,7 +24,8 @@ pub(super) struct ListReport {
     read: Result<Arc<FileEntries>, Faults>,
 }
 
-/// The followed files of all lists. Their tasks end when it is dropped. They only send; control alone applies.
+/// The followed files of all lists. Their tasks end when it is dropped. The tasks only send reports; control alone
+/// applies the entries.
 pub(super) struct ListFiles {
     followed: BTreeMap<Arc<str>, ListFollower>,
     reports: mpsc::Receiver<ListReport>,

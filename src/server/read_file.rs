@@ -52,7 +52,7 @@ impl Control {
     /// # Errors
     ///
     /// The fault of an address that cannot be bound; `NoAnswer` if a file system does not answer; `Stopping` if the
-    /// process is to end. The event for that is then the next one.
+    /// process is to end. The event that ends the process is then the next one.
     pub(super) async fn bind(&mut self, config: &Config) -> Result<SocketPlan, ReloadFault> {
         let missing = self.server.sockets.missing(config);
         let mut fresh = NewSockets::new();
@@ -79,7 +79,7 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// `NoAnswer`, or `Stopping` if the process is to end. The event for that is then the next one.
+    /// `NoAnswer`, or `Stopping` if the process is to end. The event that ends the process is then the next one.
     async fn wait_for<T>(&mut self, work: impl Future<Output = T>) -> Result<T, ReloadFault> {
         let mut work = pin!(work);
         let deadline = Instant::now() + FILE_SYSTEM_TIMEOUT;
@@ -96,8 +96,8 @@ impl Control {
         }
     }
 
-    /// Handles an event that arrives while the control loop waits: at once if possible, or else later. Returns `true`
-    /// if the process is about to end. The event for that is then the next one.
+    /// Handles an event that arrives while the control loop waits: at once if possible, or else later. Returns
+    /// `true` if the process is about to end. The event that ends the process is then the next one.
     pub(super) fn handle_while_waiting(&mut self, event: ControlEvent) -> bool {
         match event {
             ControlEvent::Signal(kind) if kind == SignalKind::hangup() => self.reload_again(),

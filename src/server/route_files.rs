@@ -28,7 +28,8 @@ pub(super) struct RoutesReport {
     read: Result<Deferred<Vec<RouteSpec>>, Faults>,
 }
 
-/// The followed files of all listeners. Their tasks end when it is dropped. They only send; control alone applies.
+/// The followed files of all listeners. Their tasks end when it is dropped. The tasks only send reports; control
+/// alone applies the routes.
 pub(super) struct RouteFiles {
     followed: BTreeMap<Arc<str>, RoutesFollower>,
     next: u64,

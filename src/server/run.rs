@@ -430,7 +430,7 @@ impl Control {
         Ok(changes)
     }
 
-    /// Closes the connections that are still open of removed listeners and backends, once their drain time is over.
+    /// Closes the open connections of removed listeners and backends whose drain time is over.
     fn close_overdue(&mut self) {
         let ExpiredDrains { numbers: gone, ends } = self.draining.overdue(Instant::now());
         self.report_drains(&ends);

@@ -241,8 +241,8 @@ mod tests {
     }
 
     proptest! {
-        /// The search finds the first entry around an address that has not ended, as a search of all entries
-        /// does.
+        /// The search returns the first entry that contains an address and has not ended, as a search of all
+        /// entries does.
         #[test]
         fn the_first_entry_around_an_address_is_found(
             entries in prop::collection::btree_map((0_u8..4, 24_u8..=32, any::<bool>()), prop::option::of(1_u64..20), 0..30),

@@ -15,7 +15,7 @@ pub enum OpeningSpec {
     Straight,
     /// PostgreSQL.
     Postgres {
-        /// The target of sessions without TLS that no name below leads elsewhere.
+        /// The target of sessions without TLS whose database and user are not listed below.
         plaintext: TargetSpec,
         /// Databases, each with the pool of its sessions without TLS.
         databases: Vec<(Arc<str>, Arc<str>)>,

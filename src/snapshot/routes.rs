@@ -45,7 +45,7 @@ impl Routes {
 
 /// The targets of connections of which nothing is read.
 pub struct TcpPolicy {
-    /// Routes by the facts that are known without reading.
+    /// The routes. Their conditions need only facts that are known before a byte is read.
     pub routes: Deferred<Routes>,
     /// The pool of connections that match no route.
     pub pool: Arc<PoolSlot>,

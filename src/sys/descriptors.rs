@@ -11,8 +11,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::fault::out_of_descriptors;
 
-/// The distance to the bound from which the lowest free number is looked up before each connection. Until then the
-/// check costs no system call.
+/// Once a connection has a number within this distance of the bound, the lowest free number is looked up before
+/// each connection. Until then the check costs no system call.
 const NEAR: i32 = 64;
 
 /// The first number that connections of this process leave free.

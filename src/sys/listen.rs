@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn an_address_that_comes_later_can_be_bound() {
-        // No host has addresses of TEST-NET-3 and of the documentation network.
+        // 203.0.113.0/24 (TEST-NET-3) and 2001:db8::/32 are for documentation: no host has these addresses.
         for address in ["203.0.113.7:0", "[2001:db8::7]:0"] {
             let address: SocketAddr = address.parse().unwrap();
             if Socket::new(Domain::for_address(address), Type::STREAM, None).is_err() {

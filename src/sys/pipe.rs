@@ -1,8 +1,8 @@
 //! A kernel pipe that carries spliced bytes from one socket to another.
 //!
-//! A pipe has a number of slots, not of bytes: with small packets all slots are used long before the bytes reach its
-//! capacity. So a pipe is filled only when it is empty, and emptied before it is filled again. Then a splice that
-//! would block can only mean the socket.
+//! A pipe has a number of slots, not of bytes: with small packets all slots are used long before the bytes reach
+//! its capacity. So a pipe is filled only when it is empty, and emptied before it is filled again. Then a splice
+//! can block only because of the socket.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

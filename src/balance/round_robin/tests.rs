@@ -105,7 +105,8 @@ fn a_partial_share_is_that_part_of_the_turns() {
         let candidates = TestCandidates::new([0; 3]).sharing([FULL_SHARE, share, FULL_SHARE]);
         let taken =
             counts(3, (0..30_000).map(|randomness| balancer.pick(randomness, candidates.anew()).unwrap()));
-        // The others use up the turns that it skips, so its picks are that part of another member's picks.
+        // The other members use the turns that it skips. So its picks, divided by those of another member, are its
+        // share.
         let others = f64::from(taken[0] + taken[2]) / 2.0;
         let part = f64::from(taken[1]) / others * 10_000.0;
         assert!((part - f64::from(expected)).abs() < 250.0, "{share}: {taken:?}");

@@ -29,7 +29,7 @@ pub(super) fn is_host(words: &BackendWords) -> bool {
     matches!(words.0.address.value(), Some(BackendAddress::Host(_)))
 }
 
-/// Returns an address that stands for those of a host, which are TCP addresses with this port, or without one.
+/// Returns a placeholder for the addresses of a host: a TCP address with this port, or without a port.
 fn any_address(port: Option<u16>) -> Address {
     SocketAddr::from((Ipv4Addr::UNSPECIFIED, port.unwrap_or(0))).into()
 }

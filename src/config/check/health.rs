@@ -126,7 +126,7 @@ impl HealthChecker<'_> {
         target(address, port, &self.key(table), found)
     }
 
-    /// Adds a fault for the first backend at a Unix socket whose checks have a port, which no Unix socket has.
+    /// Adds a fault for the first backend at a Unix socket whose checks have a port: a Unix socket has no port.
     fn targets_reachable(&self, target: &CheckTarget, backends: &[BackendSpec], found: &mut Findings<'_>) {
         let unreachable =
             |backend: &&BackendSpec| target.endpoint(&backend.targets.health, &backend.address).is_none();
@@ -340,7 +340,8 @@ fn count(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Adds the other of two settings that do not fit to a fault, if it is written.
+/// Adds a label to the fault about two contradicting settings: the position of the other setting, if that is
+/// written.
 pub(super) fn with_other<T>(fault: Diagnostic, other: &Key<T>) -> Diagnostic {
     match other.entry() {
         Some(other) => fault.label(other.at, ""),

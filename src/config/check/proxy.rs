@@ -65,8 +65,8 @@ pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Find
 }
 
 /// Warns of each listener with PROXY headers whose server sends first. If a balancer sends the header with the
-/// client's first bytes, that header never comes there. A written `timeout` shows that the operator has considered
-/// it, so there is no warning.
+/// client's first bytes, the header never comes to such a listener. A written `timeout` shows that the operator has
+/// considered it, so there is no warning.
 pub(super) fn warn_of_late_headers(
     listeners: &Key<NamedTables<Listener>>,
     pools: &Key<NamedTables<Pool>>,

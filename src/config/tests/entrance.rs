@@ -246,7 +246,8 @@ fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
     assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
 }
 
-/// A request has no name of a pool, and the servers of another pool than its session's must not get its secret.
+/// A request to cancel does not name a pool, and its secret must not reach the servers of any pool but that of its
+/// session.
 #[test]
 fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
     let one = |keys: &str| check_cancel(keys, Some("a"), &[]);

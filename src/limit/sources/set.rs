@@ -62,9 +62,9 @@ impl SourceEntry {
         Ok(())
     }
 
-    /// Returns the rank for eviction; the smallest is evicted first. A source whose rate has recovered has
-    /// the lowest rank. Then comes the source furthest below its limit, and last a source over its rate, the
-    /// one that is admitted again soonest.
+    /// Returns the rank for eviction; the smallest is evicted first. Sources whose rate has recovered have the
+    /// lowest ranks, then comes the source furthest below its limit. Sources over their rate have the highest
+    /// ranks, in the order in which they are admitted again.
     fn eviction_rank(&self, now: Moment) -> (u8, u64) {
         if self.arrival <= now.nanos() {
             (0, self.arrival)

@@ -98,8 +98,8 @@ fn pinned_sources_stay() {
     assert_eq!((table.evictions(), table.known()), (1, 8));
 }
 
-/// Sources that come as often as their rate allows, and leave, hold no slots against others. Of the sources
-/// over their rate, the one that is admitted again soonest is evicted first, and all other sources before it.
+/// A source that comes as often as its rate allows, and leaves, gives its slot to a new source. Sources over their
+/// rate are evicted after all others, beginning with the one that is admitted again soonest.
 #[test]
 fn sources_over_their_rate_are_evicted_last() {
     let table = table(8);

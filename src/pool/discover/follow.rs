@@ -130,7 +130,7 @@ impl Follower {
             };
         }
         let mut told = told?;
-        // A question that failed in this round still counts as failed after another answer.
+        // If a question failed in this round, a later answer to another question does not clear the failure.
         told.is_unfinished |= self.questions.are_open() || self.has_failed;
         Some(told)
     }

@@ -21,7 +21,7 @@ pub(super) struct Hold {
     last: DiscoveredSet,
     /// The held backends by name, each with the end of its hold.
     held: BTreeMap<Arc<str>, (Discovered, Instant)>,
-    /// True if the last look was good. While looks fail, no hold ends.
+    /// True if the last query of the source succeeded. While queries fail, no hold ends.
     is_good: bool,
     /// True if the held backends take no new connections.
     rests: bool,

@@ -29,7 +29,8 @@ pub struct DiscoverSpec {
 /// A host name among the backends of a pool. Each of its addresses is a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedHost {
-    /// The number of backends with an address that are written before it. Its own backends come after those.
+    /// The number of backends with an address that are written before this host. The backends of this host come
+    /// after them.
     pub place: usize,
     /// The settings of each of its backends. The name is the first part of a backend's name, and the second part is the
     /// IP address: no backend is renamed when the number of addresses changes. The address is not used.

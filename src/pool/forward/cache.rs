@@ -23,10 +23,10 @@ const LEAST_HOLD: Duration = Duration::from_secs(1);
 /// The longest time for which an answer is kept, even if the TTL is longer.
 const MOST_HOLD: Duration = Duration::from_secs(3600);
 
-/// The time for which the cache keeps that a name does not exist or has no address.
+/// The time for which the cache keeps an answer that says that a name does not exist or has no address.
 const NONE_HOLD: Duration = Duration::from_secs(5);
 
-/// The time for which the cache keeps that a question failed.
+/// The time for which the cache keeps the failure of a question.
 const FAILED_HOLD: Duration = Duration::from_secs(1);
 
 /// The addresses of a name in the order of the attempts, at least one, or the fault of the look-up.

@@ -24,7 +24,7 @@ pub struct Ejection {
     pub time: Duration,
     /// The time at which it ends.
     pub until: Instant,
-    /// Its number in the row, from 1.
+    /// Its number among the ejections in a row, from 1.
     pub in_a_row: u32,
     /// The number of clients in a row that met the trouble.
     pub failures: u32,
@@ -37,8 +37,8 @@ impl Ejections {
         self.present
     }
 
-    /// Begins an ejection. Its duration grows with the number of ejections in a row. For each base time since the end
-    /// of the last ejection, the row is one shorter.
+    /// Begins an ejection. Its duration grows with the number of ejections in a row. Each base time that has passed
+    /// since the end of the last ejection takes one from that number.
     pub(super) fn begin(&mut self, trouble: Trouble, spec: &EjectionSpec, now: Instant) {
         let back = self.ended.map_or(Duration::ZERO, |ended| now.saturating_duration_since(ended));
         let forgotten = back.as_nanos() / spec.base_time.as_nanos().max(1);
@@ -69,7 +69,7 @@ impl Ejections {
         self.present.is_some_and(|present| present.until <= now) && self.end(now)
     }
 
-    /// Ends an ejection, which still counts in the row. Returns true if there was one.
+    /// Ends an ejection. It still counts for the duration of the next one. Returns true if there was one.
     pub(super) fn end(&mut self, now: Instant) -> bool {
         let ended = self.present.take().is_some();
         if ended {

@@ -166,7 +166,7 @@ fn ejections_far_apart_are_not_in_a_row() {
     // A second ejection less than the base time of 3 s after the first lasts 6 s; a later one 3 s again.
     check(2, 3, "c.....c...", "eeeUUUeeee");
     check(2, 3, "c......c...", "eeeUUUUeeeU");
-    // The row is one shorter for each base time.
+    // Each base time takes one from the number of ejections in a row.
     check(2, 3, "c...c.........c.....", "eeeUeeeeeeUUUUeeeeee");
     check(2, 3, "c...c.........c......", "eeeUeeeeeeUUUUeeeeeeU");
 }

@@ -217,9 +217,9 @@ pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
 
 /// Returns the fault of a failed connect.
 ///
-/// Only errors that end by themselves and concern any address alike are faults of this process
-/// ([`CheckFault::Local`]). A connect that the rules of this host forbid is not one: clients could not be connected
-/// either.
+/// An error is a fault of this process ([`CheckFault::Local`]) only if it ends by itself and concerns all
+/// addresses. A connect that a rule of this host's firewall forbids counts as a failed check, because clients
+/// cannot be connected either.
 pub(super) fn fault(error: &io::Error) -> CheckFault {
     use io::ErrorKind as Kind;
     match error.kind() {

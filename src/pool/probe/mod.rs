@@ -59,7 +59,8 @@ pub struct CheckFinding {
     pub outcome: CheckOutcome,
     /// The first words of an answer that was not accepted, cut; `None` if there were none.
     pub heard: Option<Arc<str>>,
-    /// The part of its duration for which it only waited for further bytes, after the answer that it needed.
+    /// The part of its duration after the answer was complete, in which it only waited for bytes that would make
+    /// the answer wrong.
     pub listened: Duration,
 }
 

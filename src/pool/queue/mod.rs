@@ -64,10 +64,10 @@ struct WaiterList {
     for_any: usize,
     /// The number of reports so far.
     reports: u64,
-    /// Returned slots that a waiter for any slot may use and that none of them took yet; perhaps too many, never too
-    /// few.
+    /// The returned slots that no waiter has taken yet and that a waiter for any slot may use. The number may be
+    /// too high, never too low.
     freed: usize,
-    /// True if slots may be free that were not reported one by one.
+    /// True if there may be free slots that were not reported one by one.
     has_unreported: bool,
     /// The number of waiters that are called and have not made their attempt.
     called: usize,
@@ -79,7 +79,7 @@ struct Waiter {
     /// True if it is its turn to make an attempt.
     is_called: bool,
     needs: WaiterNeeds,
-    /// The number of reports at its last attempt that failed.
+    /// The number of reports at the time of its last failed attempt.
     tried_at: Option<u64>,
 }
 
@@ -163,8 +163,8 @@ impl WaiterList {
         let next = if self.called < wanted {
             self.waiters.values_mut().find(|waiter| waiter.may_succeed(reports))
         } else if self.called == 0 {
-            // No slot is free for waiters that can use any. A waiter of the other kind may still use a free slot: it
-            // has tried all the backends that they may take, so it may take others, such as backups.
+            // No slot is free for the waiters that can use any slot. A waiter whose connection has tried some
+            // backends may still find one: if it has tried all primaries, it may use a backup.
             let is_other =
                 |waiter: &&mut Waiter| waiter.needs == WaiterNeeds::Some && waiter.may_succeed(reports);
             self.waiters.values_mut().find(is_other)
@@ -243,7 +243,7 @@ impl WaiterTurn<'_> {
                 return Poll::Pending;
             }
             QueueAttempt::Took(taken) => {
-                // For the other kind, it is not known if the slot was one of those counted.
+                // A waiter that can use only some slots may have taken a slot that `freed` does not count.
                 if waiter.needs == WaiterNeeds::Any {
                     list.freed = list.freed.saturating_sub(1);
                 }

@@ -22,7 +22,7 @@ struct World {
     served: RefCell<Vec<usize>>,
 }
 
-/// The backends that a client can use, which tried no primary, one of them, or (2) both.
+/// The backends that a client can use. It has tried no primary (`None`), one of them (0, 1), or both (2).
 fn of_use(tried: Option<usize>) -> &'static [usize] {
     match tried {
         None => &[0, 1],

@@ -190,7 +190,7 @@ fn directory(path: &Path) -> &Path {
     }
 }
 
-/// The decision of a look.
+/// The decision after a look at the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LookDecision {
     Same,

@@ -16,7 +16,7 @@ use crate::sys::landlock;
 /// soon.
 const BATCH_LIMIT: usize = 64 * 1024;
 
-/// The state of the thread. The request of the fields matters: the queue is dropped before the end is signalled, so
+/// The state of the thread. The order of the fields matters: the queue is dropped before the end is signalled, so
 /// that by then every record in it has been counted.
 pub(super) struct Writer {
     requests: Receiver<WriterRequest>,
