@@ -194,8 +194,9 @@ tables! {
         /// Default: none.
         routes_file: FilePath,
         /// Not tcp: "reject" or a pool, for clients that send no server name, or an IP address in its place. Default:
-        /// "reject"; on postgres the pool to which all routes and `unmatched` lead, if this is one pool, no route has
-        /// another condition, `limits`, `split` or `action`, and there is no `routes_file`.
+        /// "reject". On postgres the default is the pool of the routes if all routes and `unmatched` lead to one pool.
+        /// It stays "reject" if a route has another condition, `limits`, `split` or `action`, or if there is a
+        /// `routes_file`.
         no_sni: String,
         /// Not tcp: "reject" (default) or a pool, for clients whose server name no route matches.
         unmatched: String,
@@ -388,8 +389,8 @@ tables! {
         /// first, which grows evenly; "100ms" to "1h", or "off" (default): it gets its whole share at once.
         slow_start: TimeOrOff<100, HOUR>,
         /// The backends: "10.0.0.1:443", "unix:/run/app.sock", "db1.internal:5432", or tables with name and weight. Each
-        /// address of a host name is a backend. Without a port, "10.0.0.1" or "db1", they get that of the listener's
-        /// range which the client reached. Needed, unless they are discovered or the pool forwards.
+        /// address of a host name is a backend. A backend without a port, "10.0.0.1" or "db1", is dialled at the port of the
+        /// listener's range that the client reached. Required, unless backends are discovered or the pool forwards.
         backends: ArrayOf<BackendWords>,
         /// The resolution of the host names in `backends`, `health` and `agent`.
         resolve: Resolve,
@@ -499,8 +500,8 @@ tables! {
         min_ttl: Ttl,
         /// dns only: the longest time between two queries; "100ms" to "1day". Default "5m".
         max_ttl: Ttl,
-        /// dns only: the most that is added at random to the time between two queries, in percent of this time, so
-        /// that many nodes do not query at once; 0 to 100. Default 10.
+        /// dns only: the random part of the time between two queries, in percent. A time of 10 s with 10 becomes 10 s
+        /// to 11 s. So many nodes do not query at once; 0 to 100. Default 10.
         jitter: Number<0, 100>,
         /// The path of a JSON file that another program writes, relative to the directory of the configuration file.
         /// The file is read again whenever it changes. Default: none. While the file is broken, the backends found
@@ -523,8 +524,8 @@ tables! {
         min_ttl: Ttl,
         /// The longest time between two queries for a name; "100ms" to "1day". Default "5m".
         max_ttl: Ttl,
-        /// The most that is added at random to the time between two queries, in percent of this time; 0 to 100.
-        /// Default 10.
+        /// The random part of the time between two queries, in percent: with 10, a time of 10 s becomes 10 s to 11 s;
+        /// 0 to 100. Default 10.
         jitter: Number<0, 100>,
         /// The time for which an address stays a backend after an answer left it out, because some servers answer
         /// with a changing part of the addresses; "0s" (off) to "7days". Checks and agents use the last answer only.
@@ -641,9 +642,9 @@ tables! {
         user: User,
         /// send-expect only: 1 to 32 steps, each with bytes to send or to expect, in this order. Required there.
         steps: ArrayOf<Step>,
-        /// Where to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
-        /// `"unix:/run/check.sock"`. A host name is followed as those in `backends`; of its addresses the first that
-        /// accepts is checked. Default: each backend's own address.
+        /// The address to check, with or without port: `"10.0.0.9"`, `"10.0.0.9:8080"`, `"probe.internal:8080"`,
+        /// `"unix:/run/check.sock"`. A host name is followed like those in `backends`. If it has several addresses,
+        /// the first that accepts a connection is checked. Default: each backend's own address.
         address: TargetAddress,
         /// The port to check. Default: the port in `address`, else each backend's own port.
         port: Number<1, 65535>,

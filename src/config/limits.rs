@@ -24,9 +24,9 @@ tables! {
         sources: Number<8, 16_777_216>,
         /// The number of leading bits of an address that make a source. Default { v4 = 32, v6 = 64 }.
         source_prefix: SourcePrefix,
-        /// The treatment of a new source if it finds no slot, because the sources that it could evict have open
-        /// connections: "pass" (default), its connections are not limited by source; "refuse", its connections are
-        /// reset.
+        /// The treatment of a new source for which the table has no slot. A source with open connections is never
+        /// evicted, so the table may be full. "pass" (default): its connections are not limited by source. "refuse":
+        /// its connections are reset.
         when_full: Keyword<WhenFull>,
         /// Refused clients that are held unread at once, 0 to 1000000; further ones are reset. Each takes a file
         /// descriptor, which is then missing for a connection. Default 1000.
@@ -40,8 +40,8 @@ tables! {
         /// the process is full. "heaviest": from `overload_at` on also new connections of a source that has more than
         /// twice as many connections open as the other sources have on average.
         overload: Keyword<OverloadWord>,
-        /// The part of the process's connections, or of `hello_memory`, from which on the process counts as
-        /// overloaded, "1%" to "100%". It also counts as overloaded while file descriptors run out. Default "90%".
+        /// The process counts as overloaded if it uses at least this part of its connections, or of `hello_memory`;
+        /// "1%" to "100%". It also counts as overloaded while file descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
         /// True if /ready answers 200 while the process is overloaded. Default true. With false it answers 503, so
         /// that a router in front sends new connections elsewhere until the overload ends.

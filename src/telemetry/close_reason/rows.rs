@@ -101,7 +101,7 @@ impl CloseReason {
             Self::HelloTimeout => rejection(
                 "hello_timeout",
                 Hello,
-                "The hello was not whole when the hello timeout passed, which begins at its first byte.",
+                "The hello was not whole when the hello timeout passed. The timeout begins at the first byte.",
             ),
             Self::NotTls => rejection("not_tls", Hello, "The first bytes are not TLS."),
             Self::HelloMalformed => rejection("hello_malformed", Hello, "The hello breaks the rules of TLS."),
@@ -143,7 +143,7 @@ impl CloseReason {
             Self::CancelRefused => rejection(
                 "cancel_refused",
                 Hello,
-                "The client requested the cancel of a query, and the listener has no pool for that, or the pool no \
+                "The client requested the cancel of a query. The listener has no pool for that, or the pool has no \
                  backend.",
             ),
             Self::UnknownProtocol => rejection(
@@ -274,7 +274,7 @@ impl CloseReason {
                 "backend_refused_tls",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried does not offer TLS, or not now.",
+                "No backend could be used; the last one tried refused TLS.",
             ),
             Self::GreetingTimeout => row(
                 "greeting_timeout",

@@ -30,8 +30,8 @@ pub(crate) const FIRST_BYTE_SECONDS: MetricDoc = doc(
     "pointsman_first_byte_seconds",
     Histogram(FIRST_BYTE_BOUNDS),
     &["pool"],
-    "Time from the connect to the first byte that the backend sent to the client. Where the client speaks first without \
-     TLS, the time until it does is part of it.",
+    "Time from the connect to the first byte that the backend sent to the client. It includes the time until the client \
+     sends, in protocols without TLS in which the client sends first.",
 );
 pub(crate) const SILENT: MetricDoc = doc(
     "pointsman_silent_connections_total",
@@ -89,7 +89,7 @@ pub(crate) const BACKEND_FAULT: MetricDoc = doc(
     Gauge,
     &["pool", "backend", "fault"],
     "1 for each backend that is down, with its fault: that of its last failed check, as in \
-     `pointsman_check_failures_total`, or agent. Absent for all others.",
+     `pointsman_check_failures_total`, or agent. Backends that are not down have no series.",
 );
 pub(crate) const BACKEND_STATE_CHANGES: MetricDoc = doc(
     "pointsman_backend_state_changes_total",
@@ -183,8 +183,8 @@ pub(crate) const DISCOVERY_LAST_SUCCESS: MetricDoc = doc(
     "pointsman_discovery_last_success_timestamp_seconds",
     Gauge,
     &["pool"],
-    "Unix time of the last success of the pool's source, changed or not; 0 is never. Of several sources and host \
-     names, the oldest of their last successes.",
+    "Unix time of the last success of the pool's source, changed or not; 0 is never. A pool with several sources or host \
+     names has the time of the source whose last success is the oldest.",
 );
 pub(crate) const FORWARD_LOOKUPS: MetricDoc = doc(
     "pointsman_forward_lookups_total",

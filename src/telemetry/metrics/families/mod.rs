@@ -370,7 +370,7 @@ pub(crate) const POOL_PANIC: MetricDoc = doc(
     "pointsman_pool_panic",
     Gauge,
     &["pool"],
-    "1 while less of the pool is up than its panic threshold, so that health is disregarded, else 0.",
+    "1 while less of the pool is up than its panic threshold, so that picks ignore health, else 0.",
 );
 pub(crate) const PANIC_PICKS: MetricDoc = doc(
     "pointsman_pool_panic_picks_total",
