@@ -262,7 +262,7 @@ const KEYS: &[ForeignKey] = &[
     (
         HEALTH,
         &["verify", "ca", "cafile", "insecure", "skip_verify"],
-        "write ca_file; without it certificates are not judged",
+        "write ca_file; without it certificates are not verified",
     ),
     (
         HEALTH,

@@ -58,7 +58,7 @@ impl Control {
         for (pool, served) in snapshot.pools.iter().filter(|(_, served)| has_found(served)) {
             match served.pool.backends().len() {
                 0 => {
-                    tracing::warn!(%pool, "no backends were found; its clients are turned away until some are")
+                    tracing::warn!(%pool, "no backends were found; its clients are refused until one is found")
                 }
                 backends => tracing::info!(%pool, backends, "backends were found"),
             }
