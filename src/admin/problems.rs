@@ -97,7 +97,11 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
         for discovery in &served.discovery {
             if let Some(fault) = discovery.fault() {
                 let source = discovery.source();
-                add("discovery", name, format!("{source}: the last answer stays in force: {fault}"));
+                let kept = match discovery.succeeded() {
+                    Some(_) => "the last answer stays in force",
+                    None => "no answer yet",
+                };
+                add("discovery", name, format!("{source}: {kept}: {fault}"));
             }
         }
     }

@@ -18,6 +18,10 @@ use crate::snapshot::ServedPool;
 /// After that the other pools are served. A pool without backends refuses its clients until it has some.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
+/// The time after which a source without an answer no longer delays a start or a reload if its pool has other backends.
+/// A resolver that serves answers well within this time.
+const LATE_ANSWER: Duration = Duration::from_millis(500);
+
 /// The number of backends that a line of the log names.
 const NAMED: usize = 10;
 
@@ -40,7 +44,7 @@ impl Control {
 
     /// Waits for the backends of the start; the look-ups run already. Returns `false` as [`Control::open`] does.
     async fn discover_first(&mut self) -> io::Result<bool> {
-        if !self.wait_for_discovery(Discoveries::are_found).await {
+        if !self.wait_for_discovery(Discoveries::are_found, Discoveries::have_backends).await {
             return Ok(false);
         }
         let server = &mut self.server;
@@ -71,20 +75,30 @@ impl Control {
     /// changes from written to discovered backends has some from the start. Returns `false` as [`Control::open`] does.
     pub(super) async fn prepare_discovery(&mut self, config: &Config) -> bool {
         self.discoveries.prepare(&config.pools);
-        self.wait_for_discovery(Discoveries::have_reported).await
+        self.wait_for_discovery(Discoveries::have_reported, Discoveries::have_backends_or_reports).await
     }
 
-    /// Waits until the prepared sources have reported enough, or the time is over. Handles urgent events meanwhile.
-    /// Returns `false` as [`Control::open`] does.
-    async fn wait_for_discovery(&mut self, is_enough: fn(&Discoveries) -> bool) -> bool {
-        let until = Instant::now() + FIRST_ANSWER;
-        while !is_enough(&self.discoveries) {
-            let event = tokio::select! {
-                event = self.receive() => event,
-                () = sleep_until(until) => return true,
-            };
-            if self.handle_while_waiting(event) {
-                return false;
+    /// Waits until `is_enough` is true of the prepared sources. After [`LATE_ANSWER`] `is_enough_then` is enough, and the
+    /// wait ends after [`FIRST_ANSWER`] in any case. Handles urgent events meanwhile. Returns `false` as
+    /// [`Control::open`] does.
+    async fn wait_for_discovery(
+        &mut self,
+        is_enough: fn(&Discoveries) -> bool,
+        is_enough_then: fn(&Discoveries) -> bool,
+    ) -> bool {
+        let began = Instant::now();
+        for (until, is_enough) in [(LATE_ANSWER, is_enough), (FIRST_ANSWER, is_enough_then)] {
+            loop {
+                if is_enough(&self.discoveries) {
+                    return true;
+                }
+                let event = tokio::select! {
+                    event = self.receive() => event,
+                    () = sleep_until(began + until) => break,
+                };
+                if self.handle_while_waiting(event) {
+                    return false;
+                }
             }
         }
         true

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pointsman::config::{self, Config};
 use pointsman::pool::Backend as PoolBackend;
@@ -167,6 +168,26 @@ fn a_name_that_does_not_resolve_leaves_the_others_alone() {
     dns.say("db1.test", Said::Code(3));
     wait_for("its fault", || discovery[0].fault().is_some());
     wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
+}
+
+/// A start and a reload wait five seconds for the first backends of a pool, but not for a silent name beside others.
+#[test]
+fn a_silent_resolver_delays_no_pool_with_other_backends() {
+    const LONGEST_WAIT: Duration = Duration::from_secs(5);
+    let dns = Dns::new();
+    let [a, b] = lettered();
+    dns.say("db1.test", Said::Silence);
+    dns.say("db2.test", Said::Silence);
+    let began = Instant::now();
+    let proxy = Proxy::start(layout(&dns, &format!("'{a}', 'db1.test:{}'", b.port()), ""));
+    assert_eq!(ask(&mut proxy.connect()), 'a');
+    assert!(began.elapsed() < LONGEST_WAIT, "the start waited {:?}", began.elapsed());
+    let began = Instant::now();
+    let more = format!("'{a}', 'db1.test:{0}', 'db2.test:{0}'", b.port());
+    proxy.remote.reload(layout(&dns, &more, "")).unwrap();
+    assert!(began.elapsed() < LONGEST_WAIT, "the reload waited {:?}", began.elapsed());
+    dns.say_addresses("db2.test", &[b.ip()]);
+    wait_for_names(&proxy, &[&a.to_string(), &name("db2.test", b)]);
 }
 
 #[test]

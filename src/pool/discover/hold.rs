@@ -33,9 +33,10 @@ impl Hold {
         Self { time, last: before, held: BTreeMap::new(), is_good: false, rests: false }
     }
 
-    /// Sets that the held backends take no new connections (`rests`), or that they take them again.
-    pub(super) fn rest(&mut self, rests: bool) {
-        self.rests = rests;
+    /// Sets that the held backends take no new connections (`rests`), or that they take them again. Returns true if this
+    /// is a change.
+    pub(super) fn rest(&mut self, rests: bool) -> bool {
+        std::mem::replace(&mut self.rests, rests) != rests
     }
 
     /// Takes in the backends of an answer, and returns them with the held ones. After a look that failed, no hold ends.
@@ -178,13 +179,13 @@ mod tests {
         let weights = |set: DiscoveredSet| set.iter().map(|one| one.weight).collect::<Vec<_>>();
         hold.note_answer(set("1 2"), true, now);
         hold.note_answer(set("2"), true, now);
-        hold.rest(true);
+        assert!(hold.rest(true) && !hold.rest(true), "a change is one once");
         assert_eq!(
             weights(hold.note_answer(set("2"), true, now)),
             [0, 1],
             "a backend of the answer keeps its weight"
         );
-        hold.rest(false);
+        assert!(hold.rest(false));
         assert_eq!(weights(hold.note_answer(set("2"), true, now)), [1, 1]);
     }
 

@@ -123,6 +123,22 @@ struct PreparedPool {
     sources: Vec<PreparedSource>,
 }
 
+impl PreparedPool {
+    /// The sources that list backends.
+    fn of_backends(&self) -> impl Iterator<Item = &PreparedSource> {
+        self.sources.iter().filter(|source| source.has_backends())
+    }
+
+    /// Those of them that are not in force yet.
+    fn new_sources(&self) -> impl Iterator<Item = &SourceFollower> {
+        self.of_backends().filter_map(PreparedSource::following)
+    }
+
+    fn has_reported(&self) -> bool {
+        self.new_sources().all(|source| source.has_reported)
+    }
+}
+
 /// A source of a pool that is not yet in force.
 #[derive(Debug)]
 struct PreparedSource {
@@ -293,22 +309,31 @@ impl Discoveries {
     /// Returns true if each prepared source has found backends. A source that has failed does not count if its pool has
     /// other backends.
     pub fn are_found(&self) -> bool {
-        self.prepared.iter().all(|(pool, prepared)| {
-            let found =
-                |source: &PreparedSource| self.found_of(pool, source).is_some_and(|found| !found.is_empty());
-            let of_backends = || prepared.sources.iter().filter(|source| source.has_backends());
-            let has_others = prepared.has_written || of_backends().any(found);
-            let mut new = of_backends().filter_map(PreparedSource::following);
-            new.all(|source| source.found.is_some() || source.has_reported && has_others)
+        self.prepared.iter().all(|(name, pool)| {
+            let has_others = self.has_backends(name, pool);
+            pool.new_sources().all(|source| source.found.is_some() || source.has_reported && has_others)
         })
+    }
+
+    /// Returns true if each prepared pool has a backend, written or found. Sources that have not reported do not count.
+    pub fn have_backends(&self) -> bool {
+        self.prepared.iter().all(|(name, pool)| self.has_backends(name, pool))
     }
 
     /// Returns true if each prepared source has reported: backends or a fault.
     pub fn have_reported(&self) -> bool {
-        let of_backends =
-            self.prepared.values().flat_map(|pool| &pool.sources).filter(|one| one.has_backends());
-        let mut new = of_backends.filter_map(PreparedSource::following);
-        new.all(|following| following.has_reported)
+        self.prepared.values().all(PreparedPool::has_reported)
+    }
+
+    /// Returns true if each prepared pool has a backend, or a report of each of its sources.
+    pub fn have_backends_or_reports(&self) -> bool {
+        self.prepared.iter().all(|(name, pool)| self.has_backends(name, pool) || pool.has_reported())
+    }
+
+    fn has_backends(&self, name: &str, pool: &PreparedPool) -> bool {
+        let has_found =
+            |source: &PreparedSource| self.found_of(name, source).is_some_and(|found| !found.is_empty());
+        pool.has_written || pool.of_backends().any(has_found)
     }
 
     /// Returns the state of each source of a pool that is in force, and the spec of the pool with the backends that
@@ -416,7 +441,10 @@ impl Discoveries {
             match outcome.fault() {
                 Some(fault) => {
                     let kept = found.as_ref().or(following.found.as_ref()).map_or(0, DiscoveredSet::len);
-                    tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; the backends found last are kept");
+                    match kept {
+                        0 => tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; no backend is known yet"),
+                        _ => tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; the backends found last are kept"),
+                    }
                 }
                 None => tracing::info!(%pool, %source, "discovery works again"),
             }
@@ -444,7 +472,15 @@ struct ReportSender {
 impl ReportSender {
     /// Sets that held backends take new connections, or that they take none (`rests`).
     fn rest(&mut self, rests: bool) {
-        self.hold.rest(rests);
+        let pool = &*self.pool;
+        match (self.hold.rest(rests), rests) {
+            (false, _) => {}
+            (true, true) => tracing::warn!(
+                pool,
+                "the DNS says that a service is not available (SRV target \".\"); its backends get no new connections"
+            ),
+            (true, false) => tracing::info!(pool, "the DNS says that a service is available again"),
+        }
     }
 
     /// Reports the outcome of a look. Returns `false` if the receiver is gone.
