@@ -15,7 +15,8 @@ ARG BUILDER=docker.io/library/rust:1.95-slim
 FROM ${BUILDER} AS build
 WORKDIR /src
 COPY . .
-# For --version, as the context has no repository: --build-arg COMMIT="$(git rev-parse HEAD)".
+# --version names the commit that is checked out: .dockerignore lets these files of the repository through. In place of
+# it, or where there is no repository: --build-arg COMMIT="$(git rev-parse HEAD)".
 ARG COMMIT=
 ENV POINTSMAN_COMMIT=${COMMIT}
 ENV RUSTFLAGS="-C target-feature=+crt-static"

@@ -5,6 +5,7 @@
 use std::{env, fs};
 
 use clap::Command;
+use pointsman::telemetry::VERSION;
 use roff::{Inline, Roff, bold, italic, roman};
 use serde_json::{Map, Value};
 
@@ -70,9 +71,18 @@ fn entry(roff: &mut Roff, head: Vec<Inline>, text: &str) {
     roff.control("TP", []).text(head).text(inlines(text));
 }
 
-fn start(title: &str, section: &str, about: &str) -> Roff {
+/// Returns the day of this version, which its heading in CHANGELOG.md has.
+fn day_of_version() -> String {
+    let changelog = fs::read_to_string(repository("CHANGELOG.md")).unwrap();
+    let heading = format!("## {VERSION} - ");
+    let day = changelog.lines().find_map(|line| line.strip_prefix(&heading));
+    day.unwrap_or_else(|| panic!("CHANGELOG.md has no heading `{heading}DAY`")).to_owned()
+}
+
+fn start(title: &str, section: &str, manual: &str, about: &str) -> Roff {
     let mut roff = Roff::new();
-    roff.control("TH", [title, section, "", "pointsman", "pointsman"]);
+    let (day, source) = (day_of_version(), format!("pointsman {VERSION}"));
+    roff.control("TH", [title.to_uppercase().as_str(), section, day.as_str(), source.as_str(), manual]);
     roff.control("SH", ["NAME"]).text([roman(format!("{title} - {about}"))]);
     roff
 }
@@ -91,7 +101,8 @@ fn program_page() -> String {
     let mut command = pointsman::cli::command();
     command.build();
     let about = command.get_about().unwrap().to_string();
-    let mut roff = start("pointsman", "8", "layer-4 TCP and TLS-passthrough load balancer");
+    let mut roff =
+        start("pointsman", "8", "System Administration", "layer-4 TCP and TLS-passthrough load balancer");
     roff.control("SH", ["SYNOPSIS"]).text([
         bold("pointsman"),
         roman(" "),
@@ -178,7 +189,7 @@ fn write_command(roff: &mut Roff, command: &Command) {
 /// The page of the configuration file: every key of the schema.
 fn config_page() -> String {
     let schema: Value = serde_json::from_slice(&fs::read(repository("config.schema.json")).unwrap()).unwrap();
-    let mut roff = start("pointsman.toml", "5", "configuration file of pointsman");
+    let mut roff = start("pointsman.toml", "5", "File Formats", "configuration file of pointsman");
     roff.control("SH", ["DESCRIPTION"]).text(inlines(schema["description"].as_str().unwrap()));
     roff.control("PP", []).text(inlines(
         "The file is TOML. The systemd unit uses `/etc/pointsman/config.toml`. `pointsman check FILE` reports all \

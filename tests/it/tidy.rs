@@ -403,3 +403,22 @@ fn the_first_command_builds_few_crates() {
         crates.len()
     );
 }
+
+/// Benches measure the code that is installed: the two profiles differ in symbols alone.
+#[test]
+fn benches_measure_the_program_that_is_installed() {
+    let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let profile = |name: &str| {
+        let profile = manifest["profile"][name].as_table();
+        profile.unwrap_or_else(|| panic!("Cargo.toml has no [profile.{name}]")).clone()
+    };
+    let (mut installed, mut measured) = (profile("dist"), profile("bench"));
+    assert_eq!(installed["lto"].as_str(), Some("fat"), "{installed:?}");
+    // Without this key, `bench` takes what it does not set from the same profile.
+    assert_eq!(installed.remove("inherits").as_ref().and_then(toml::Value::as_str), Some("release"));
+    for of_symbols in ["strip", "debug"] {
+        installed.remove(of_symbols);
+        measured.remove(of_symbols);
+    }
+    assert_eq!(measured, installed, "[profile.bench] and [profile.dist] of Cargo.toml");
+}
