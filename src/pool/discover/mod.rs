@@ -442,8 +442,12 @@ impl Discoveries {
                 Some(fault) => {
                     let kept = found.as_ref().or(following.found.as_ref()).map_or(0, DiscoveredSet::len);
                     match kept {
-                        0 => tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; no backend is known yet"),
-                        _ => tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; the backends found last are kept"),
+                        0 => {
+                            tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; no backend is known yet")
+                        }
+                        _ => {
+                            tracing::warn!(%pool, %source, reason = %fault, kept, "discovery failed; the backends found last are kept")
+                        }
                     }
                 }
                 None => tracing::info!(%pool, %source, "discovery works again"),
