@@ -21,8 +21,8 @@ const UNWANTED_WORDS: [&str; 6] = ["whom", "whoever", "somebody", "nobody", "any
 const PLAIN: [&str; 7] =
     ["README.md", "docs", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "dist", "examples"];
 
-/// Texts in them that are not the project's own words: of a license, and an option of systemctl.
-const QUOTED: [&str; 2] = ["persons to whom the Software is", "--kill-whom=main"];
+/// Texts in them that are not the project's own words: those of a license.
+const QUOTED: [&str; 1] = ["persons to whom the Software is"];
 
 /// Files and folders whose mentions of `docs/...` must be there.
 const MENTIONING: [&str; 15] = [
