@@ -186,6 +186,15 @@ fn references() {
             "\n  { sni = \"admin.example.com\", source = \"10.0.0.0/8\", pool = \"web\" },\n  { sni = \"*.example.com\", pool = \"web\" },\n",
         ),
     );
+    let admin = r#"{ sni_regex = "admin\\..*", source = "10.0.0.0/8", pool = "web" }"#;
+    check(
+        "A2_left_to_an_expression",
+        &tls(&format!("\n  {admin},\n  {{ sni_regex = \".*\", pool = \"web\" }},\n")),
+    );
+    check(
+        "A2_wildcard_before_an_expression",
+        &tls(&format!("\n  {admin},\n  {{ sni = \"*.example.com\", pool = \"web\" }},\n")),
+    );
 }
 
 #[test]

@@ -379,7 +379,9 @@ impl RoutesChecker<'_> {
     fn warn_of_leaks(&self, routes: &[RouteSpec], spans: &[Vec<Span>], found: &mut Findings<'_>) {
         let (unmatched, key) = &self.unmatched;
         for leak in fall_through::leaks(routes, unmatched) {
-            let path = self.key(leak.narrow.0, "sni");
+            let (route, key_of_route) = leak.narrow;
+            let is_regex = matches!(routes[route].keys[key_of_route], RouteKey::Regex(_));
+            let path = self.key(route, if is_regex { "sni_regex" } else { "sni" });
             let place = |at: Option<At>| match at {
                 Some((route, key)) => spans.get(route)?.get(key).copied(),
                 None => *key,

@@ -317,6 +317,52 @@ fn routes_that_leave_names_to_wider_ones_are_told() {
 }
 
 #[test]
+fn routes_that_leave_expressions_to_wider_routes_are_told() {
+    let closed = |routes: &str| {
+        let unmatched = "unmatched = 'reject'";
+        tls(routes).replace("unmatched = 'b'", unmatched) + "\n[listener.y]\nbind = ':2'\npool = 'b'\n"
+    };
+    let leaks = |routes: &str| check(&closed(routes), &["C0451"]);
+    let holds = |routes: &str| check(&closed(routes), &[]);
+    const ADMIN: &str = r"{ sni_regex = 'admin\..*', source = '10.0.0.0/8', pool = 'a' }";
+    const BELOW: &str = "{ sni = '*.admin.example.com', source = '10.0.0.0/8', pool = 'a' }";
+    const EVERY: &str = "{ sni_regex = '.*', pool = 'b' }";
+    leaks(&format!("{ADMIN}, {EVERY}"));
+    leaks(&format!("{ADMIN}, {{ sni_regex = '[^.]+(\\..+)?', pool = 'b' }}"));
+    leaks(&format!("{ADMIN}, {{ sni_regex = '.*\\.example\\.com', pool = 'b' }}"));
+    leaks(&format!("{ADMIN}, {{ pool = 'b', alpn = 'h2' }}"));
+    leaks(&format!("{ADMIN}, {{ sni = '*.example.com', pool = 'b' }}"));
+    leaks(&format!("{ADMIN}, {{ sni = '*.example.com', depth = 1, pool = 'b' }}"));
+    leaks(&format!("{}, {EVERY}", ADMIN.replace("admin", "q{3}w{2}")));
+    leaks(&format!("{BELOW}, {EVERY}"));
+    leaks(&format!("{BELOW}, {{ sni_regex = '.*\\.example\\.com', pool = 'b' }}"));
+    leaks(
+        r"{ sni_regex = 'node-\d+\.x\.org', source = '10.0.0.0/8', pool = 'a' }, { sni = '*.x.org', pool = 'b' }",
+    );
+    check(&tls(ADMIN), &["C0451"]);
+    check(&tls(&ADMIN.replace("source = '10.0.0.0/8'", "alpn = 'h2'")), &[]);
+    // Another route takes the other connections, or the two names have nothing in common.
+    holds(ADMIN);
+    holds(&format!("{ADMIN}, {{ sni_regex = 'admin\\..*', action = 'reject' }}, {EVERY}"));
+    holds(&format!(
+        "{ADMIN}, {{ sni_regex = 'admin\\..*', action = 'reject' }}, {{ pool = 'b', alpn = 'h2' }}"
+    ));
+    holds(&format!("{ADMIN}, {{ sni_regex = '.*', action = 'reject' }}, {{ pool = 'b', alpn = 'h2' }}"));
+    holds(&format!("{ADMIN}, {{ sni_regex = 'shop\\..*', pool = 'b' }}"));
+    holds(&format!("{ADMIN}, {{ sni = '*.example.com', action = 'reject' }}"));
+    holds(&format!("{BELOW}, {{ sni_regex = 'shop\\..*', pool = 'b' }}"));
+    holds(&format!("{BELOW}, {{ sni = '*.admin.example.com', action = 'reject' }}, {EVERY}"));
+    // A name or a wildcard within the expression is narrower, so it is an exception on purpose.
+    holds(&format!("{ADMIN}, {{ sni = 'admin.example.com', pool = 'b' }}"));
+    holds(&format!("{}, {{ sni = '*.example.com', pool = 'b' }}", ADMIN.replace("admin\\.", "")));
+    // The wildcard takes all names of the expression.
+    holds(&format!(
+        "{}, {{ sni = '*.example.com', action = 'reject' }}, {EVERY}",
+        ADMIN.replace(".*", "example\\.com")
+    ));
+}
+
+#[test]
 fn a_file_with_routes_may_leave_names_or_hold_them() {
     let folder = std::env::temp_dir().join(format!("pointsman-leaks-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
