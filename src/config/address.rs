@@ -262,7 +262,7 @@ pub(super) fn host_name(text: &str) -> Result<HostName, String> {
             _ => Err(format!("{written:?} is not a port from 1 to 65535")),
         },
         None if is_host(text) => Ok(HostName { name: text.to_owned(), port: None }),
-        _ => Err(hint(text)),
+        _ => Err(hints::address(text).or_else(|| hints::host_name(text)).unwrap_or_else(|| hint(text))),
     }
 }
 
@@ -299,7 +299,7 @@ fn hint(text: &str) -> String {
     if host == "localhost" {
         return format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"");
     }
-    if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains([':', '[', '/']) {
+    if host.contains(char::is_alphabetic) && !host.contains([':', '[', '/']) {
         return HOST_NAME.to_owned();
     }
     format!("{host:?} is not an IP address")
