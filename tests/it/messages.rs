@@ -254,6 +254,15 @@ fn configurations_of_others() {
     let nginx = "stream {\n    upstream db {\n        server 10.0.0.1:5432;\n    }\n    server {\n        listen 5432;\n        proxy_pass db;\n    }\n}\n";
     let haproxy = "frontend web\n    bind :443\n    mode tcp\n    default_backend app\nbackend app\n    balance leastconn\n    server a 10.0.0.1:443 check\n";
     check_each("27_yaml_nginx_haproxy_json", &[yaml, nginx, haproxy, "{ \"listener\": { \"db\": {} } }\n"]);
+    check_each(
+        "short_forms_of_others",
+        &[
+            "stream {\n  upstream db { server 10.0.0.1:5432; }\n  server { listen 5432; proxy_pass db; }\n}\n",
+            "stream { upstream db { server 10.0.0.1:5432; } server { listen 5432; proxy_pass db; } }\n",
+            "listener:\n  db:\n    bind:\n      - \":5432\"\n      - \":5433\"\n      - \":5434\"\n",
+            "# c\nlistener:\n- a\n",
+        ],
+    );
     check(
         "29_words_of_others",
         "include = \"conf.d/*.toml\"\ndaemon = true\ntimeout = \"5s\"\n\
