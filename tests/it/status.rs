@@ -109,6 +109,13 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
         .replace("deny =", "routes_file = 'routes.toml'\ndeny =");
     fixture.reload(&with_files.replace("workers = 1", "workers = 2"));
     fixture.wait_for("problems", "restart", "a restart is needed for workers; until then");
+    let severity = |part: &str| {
+        let status = fixture.status();
+        let events = status["events"].as_array().unwrap();
+        let event = events.iter().find(|event| event["text"].as_str().unwrap().contains(part));
+        event.unwrap()["severity"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(severity("a restart is needed for workers"), "warning");
     fixture.folder.write("bans.txt", "nonsense\n");
     fixture.wait_for("problems", "list", "the entries of the list stay as they are: error[C");
     fixture.folder.write("routes.toml", "routes = 1\n");
@@ -121,6 +128,7 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
     wait_for("the routes are good", || is_over("routes"));
     fixture.reload(&with_files);
     wait_for("all is well", || fixture.listed("problems").is_empty());
+    assert_eq!(severity("reloaded: "), "info", "the newest");
     // A list without a file has no broken file.
     fixture.folder.write("bans.txt", "");
     fixture.wait_for("problems", "list", "the file of list bans has no entries");
