@@ -269,3 +269,32 @@ fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
     wait_for("the warning again", || told().len() == 3);
     assert!(told()[2].contains("`a.example`"), "{:?}", told());
 }
+
+#[test]
+fn a_listener_is_shown_with_the_protocol_of_its_configuration() {
+    let backend = Backend::echo();
+    let words = ["auto", "imap", "pop3", "postgres", "smtp", "tcp", "tls"];
+    let listener = |word: &str| {
+        let target = match word {
+            "tcp" => "pool",
+            "postgres" => "cancel = 'reject'\nunmatched",
+            _ => "unmatched",
+        };
+        format!("[listener.{word}]\nbind = '127.0.0.1:0'\nprotocol = '{word}'\n{target} = 'app'\n")
+    };
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-protocols", &one);
+    fixture.reload(&(text(&one) + &words.map(listener).concat()));
+    fixture.wait_for("events", "reload", "reloaded");
+    let status = fixture.status();
+    let listeners = status["listeners"].as_array().unwrap().iter();
+    let shown: Vec<_> = listeners.map(|one| (one["name"].as_str(), one["protocol"].as_str())).collect();
+    let mut expected: Vec<_> = words.iter().map(|word| (Some(*word), Some(*word))).collect();
+    expected.insert(2, (Some("main"), Some("tcp")));
+    assert_eq!(shown, expected);
+    let table = fixture.shown(&[]);
+    for word in words {
+        let is_row = |line: &&str| line.split_whitespace().filter(|cell| *cell == word).count() == 2;
+        assert!(table.lines().any(|line| is_row(&line)), "{word}: {table}");
+    }
+}
