@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::problems::{Problem, problems};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
-use crate::snapshot::{Policy, Protocol, ServedPool, Snapshot};
+use crate::snapshot::{OpeningPolicy, Policy, Protocol, ServedPool, Snapshot};
 use crate::sys::Address;
 use crate::sys::address::as_ranges;
 use crate::telemetry::{COMMIT, VERSION};
+use crate::wire::{BackendGreeting, Starttls};
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
@@ -315,15 +316,28 @@ fn listeners<'a>(
         .map(|(name, policy)| ListenerStatus {
             name,
             addresses: addresses.get(name).map(|own| as_ranges(own)).unwrap_or_default(),
-            protocol: match policy.protocol {
-                Protocol::Tcp(_) => "tcp",
-                Protocol::Tls(_) => "tls",
-            },
+            protocol: protocol(policy),
             routes: policy.protocol.routes().len(),
             proxy_protocol: policy.proxy.as_ref().map(|proxy| proxy.mode.word()),
             connections: ListenerConnections { open: policy.gate.inside() },
         })
         .collect()
+}
+
+/// Returns the protocol of a listener, as its configuration names it.
+fn protocol(policy: &Policy) -> &'static str {
+    match (&policy.protocol, &policy.opening) {
+        (Protocol::Tcp(_), _) => "tcp",
+        (Protocol::Tls(_), OpeningPolicy::Straight) => "tls",
+        (Protocol::Tls(_), OpeningPolicy::Postgres(_)) => "postgres",
+        (Protocol::Tls(_), OpeningPolicy::Detect(_)) => "auto",
+        (Protocol::Tls(_), OpeningPolicy::Starttls(mail)) => match mail.greeting {
+            BackendGreeting::Starttls { protocol: Starttls::Smtp, .. } => "smtp",
+            BackendGreeting::Starttls { protocol: Starttls::Imap, .. } => "imap",
+            BackendGreeting::Starttls { protocol: Starttls::Pop3, .. } => "pop3",
+            BackendGreeting::Postgres => "postgres",
+        },
+    }
 }
 
 fn pool<'a>(name: &'a str, served: &'a ServedPool, now: Instant) -> PoolStatus<'a> {

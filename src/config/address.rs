@@ -22,7 +22,7 @@ const MOST_PORTS: u16 = 1000;
 /// An item of `bind`. `:443` is both address families, and `:30000-30100` a range of ports.
 #[derive(Clone, Debug)]
 pub(super) struct Bind {
-    /// All addresses of one family, then those of the other family.
+    /// All addresses of one family, then those of the other family. Empty for a range that is not valid.
     pub(super) addresses: Vec<Address>,
     /// The ports, if they are written without an address.
     pub(super) ports_of_any_family: Vec<u16>,
@@ -31,6 +31,10 @@ pub(super) struct Bind {
 }
 
 impl Bind {
+    /// A range whose ports or address are not valid.
+    const BROKEN_RANGE: Self =
+        Self { addresses: Vec::new(), ports_of_any_family: Vec::new(), is_range: true };
+
     fn at(host: &str, ports: RangeInclusive<u16>) -> Result<Self, String> {
         let is_range = ports.start() != ports.end();
         if host.is_empty() {
@@ -85,7 +89,12 @@ impl Read for Bind {
                 None => one_address(text).map(Self::one),
             },
         };
-        bind.map_err(|hint| found.add(bad_address(value, path, text, &hint))).ok()
+        bind.or_else(|hint| {
+            found.add(bad_address(value, path, text, &hint));
+            // A broken range is still one: backends without a port are no second fault.
+            port_range(text).map(|_| Self::BROKEN_RANGE).ok_or(())
+        })
+        .ok()
     }
 }
 
@@ -262,7 +271,7 @@ pub(super) fn host_name(text: &str) -> Result<HostName, String> {
             _ => Err(format!("{written:?} is not a port from 1 to 65535")),
         },
         None if is_host(text) => Ok(HostName { name: text.to_owned(), port: None }),
-        _ => Err(hint(text)),
+        _ => Err(hints::address(text).or_else(|| hints::host_name(text)).unwrap_or_else(|| hint(text))),
     }
 }
 
@@ -299,7 +308,7 @@ fn hint(text: &str) -> String {
     if host == "localhost" {
         return format!("write \"127.0.0.1:{port}\" or \"[::1]:{port}\"");
     }
-    if host.contains(|c: char| c.is_ascii_alphabetic()) && !host.contains([':', '[', '/']) {
+    if host.contains(char::is_alphabetic) && !host.contains([':', '[', '/']) {
         return HOST_NAME.to_owned();
     }
     format!("{host:?} is not an IP address")

@@ -19,11 +19,30 @@ pub(super) struct Findings<'t> {
     faults: usize,
     /// Paths of keys that unknown keys probably stand for: these keys are not missing, only misspelt.
     misspelt: HashSet<String>,
+    /// True if the text is a command line, which has only a few of the keys.
+    is_command_line: bool,
 }
 
 impl<'t> Findings<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Self { text, diagnostics: Vec::new(), omitted: 0, faults: 0, misspelt: HashSet::new() }
+        Self {
+            text,
+            diagnostics: Vec::new(),
+            omitted: 0,
+            faults: 0,
+            misspelt: HashSet::new(),
+            is_command_line: false,
+        }
+    }
+
+    /// Creates the findings of a command line.
+    pub(super) fn of_command_line(text: &'t str) -> Self {
+        Self { is_command_line: true, ..Self::new(text) }
+    }
+
+    /// Returns true if the text is a command line.
+    pub(super) fn is_of_command_line(&self) -> bool {
+        self.is_command_line
     }
 
     /// Returns the text that is being read.

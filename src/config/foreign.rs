@@ -404,18 +404,42 @@ impl ForeignFormat {
         }
         let most =
             |is_so: fn(&str) -> bool| lines.iter().filter(|line| is_so(line)).count() * 2 > lines.len();
-        if most(|line| line.ends_with(['{', ';']) || line == "}") {
+        if most(is_nginx) {
             return Some(Self::Nginx);
         }
-        if most(is_yaml) {
+        let is_list = |line: &str| is_yaml(line) || line == "-" || line.starts_with("- ");
+        if most(is_yaml) || (most(is_list) && !lines.iter().any(|line| is_toml(line))) {
             return Some(Self::Yaml);
         }
         most(is_haproxy).then_some(Self::HaProxy)
     }
 }
 
-/// Returns true for `key: value`, `key:` or `- item`.
+/// Returns the line without a comment at its end.
+fn without_comment(line: &str) -> &str {
+    line.split(" #").next().unwrap_or_default().trim_end()
+}
+
+/// Returns true for a line that TOML may have and other forms do not: the header of a table, or a key with its value.
+fn is_toml(line: &str) -> bool {
+    let mut words = line.split_ascii_whitespace();
+    let is_assigned = |word: &str| word.contains('=');
+    line.starts_with('[')
+        || words.next().is_some_and(is_assigned)
+        || words.next().is_some_and(|word| word.starts_with('='))
+}
+
+/// Returns true for a directive of nginx, for the beginning or the end of a block, and for a whole block.
+fn is_nginx(line: &str) -> bool {
+    let line = without_comment(line);
+    let inside = line.trim_end_matches(|c: char| c == '}' || c.is_whitespace());
+    let is_block = line.ends_with('}') && (inside.is_empty() || inside.ends_with(['{', ';']));
+    (is_block || line.ends_with(['{', ';'])) && !is_toml(line)
+}
+
+/// Returns true for `key: value`, `key:` or `- key: value`.
 fn is_yaml(line: &str) -> bool {
+    let line = without_comment(line);
     let line = line.strip_prefix("- ").map_or(line, str::trim_start);
     let is_key = |key: &str| {
         !key.is_empty()
@@ -484,6 +508,30 @@ mod tests {
         check("", None);
         check("[listener.a]\nbind = ':1\npool = 'p'\n", None);
         check("bind = x\nmode = y\nserver = z\n", None);
+        check(
+            "stream {\n  upstream db { server a:1; }\n  server { listen 1; }\n}\n",
+            Some(ForeignFormat::Nginx),
+        );
+        check("stream { server { listen 1; proxy_pass db; } }", Some(ForeignFormat::Nginx));
+        check("worker_processes 4; # all\nevents {} # none\n", Some(ForeignFormat::Nginx));
+        check("listener:\n- a\n", Some(ForeignFormat::Yaml));
+        check("bind: # all\n  - ':1'\n  - ':2'\n", Some(ForeignFormat::Yaml));
+        check("- a\n- b\n", Some(ForeignFormat::Yaml));
+    }
+
+    #[test]
+    fn broken_toml_is_no_foreign_form() {
+        for text in [
+            "bind = ':1';\npool = 'p';\n",
+            "bind=':1';\npool='p';\n",
+            "health = {\ncheck = 'tcp'\n}\n",
+            "health = { a = { b = 1 } }\nagent = { a = { b = ';' } }\nx",
+            "listener.a = {bind=':1'}\nlistener.b = {bind=':2'}\nx",
+            "backends = [\n- 'a'\n- 'b'\n- 'c'\n]\n",
+            "[pool.a]\n- 'a'\n- 'b'\n",
+        ] {
+            assert_eq!(ForeignFormat::of(text), None, "{text}");
+        }
     }
 
     #[test]

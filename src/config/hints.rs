@@ -61,6 +61,35 @@ pub(super) fn address(text: &str) -> Option<String> {
     scope(text).or_else(|| several(text))
 }
 
+/// Returns the hint for a text that is a broken host name with or without a port: the fault in the name.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    let name = text.rsplit_once(':').map_or(text, |(name, _)| name);
+    if !name.contains(char::is_alphabetic) || name.contains([':', '[', ']', '/']) {
+        return None;
+    }
+    if !name.is_ascii() {
+        return Some("the name is not ASCII; write an international name in its `xn--` form".to_owned());
+    }
+    let other = |c: &char| !c.is_ascii_alphanumeric() && !matches!(c, '-' | '_' | '.');
+    if let Some(other) = name.chars().find(other) {
+        return Some(format!("a host name has letters, digits, `-`, `_` and dots, and no {other:?}"));
+    }
+    let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
+    if labels.clone().any(str::is_empty) {
+        return Some(format!("the host name {name:?} has a dot at its beginning, or two dots in a row"));
+    }
+    if labels.clone().any(|label| label.len() > 63) {
+        return Some("the part of a host name between two dots has at most 63 characters".to_owned());
+    }
+    let last = labels.next_back().unwrap_or_default();
+    if last.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(format!(
+            "{name:?} is not an IP address, and the last part of a host name is not a number"
+        ));
+    }
+    (name.len() > 253).then(|| "a host name has at most 253 characters".to_owned())
+}
+
 /// Returns the hint for a backend with settings after its address, as in HAProxy and nginx.
 fn settings(address: &str, rest: &str) -> String {
     let weight = rest.split(' ').filter_map(|word| word.strip_prefix("weight")).next();

@@ -157,7 +157,7 @@ pub fn one_liner(listen: &[String], backends: &[String]) -> Result<Config, Fault
     document.insert(spanned("pool".into(), &all), spanned(main(pool), &all));
 
     let document = spanned(DeValue::Table(document), &all);
-    settle("arguments", &document, Findings::new(&line.text)).map(|(config, _)| config)
+    settle("arguments", &document, Findings::of_command_line(&line.text)).map(|(config, _)| config)
 }
 
 fn settle(

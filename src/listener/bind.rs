@@ -1,6 +1,7 @@
 //! Opens the sockets of a listener, one for each worker.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -24,8 +25,10 @@ pub struct BoundSockets {
 
 /// The fault of an address that could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{hint}")]
+#[error("{}cannot listen on {address}: {source}{hint}", Subject(.listener.as_deref()))]
 pub struct BindFault {
+    /// The listener; `None` for the address of admin.
+    listener: Option<Arc<str>>,
     /// The address.
     pub address: Address,
     /// The error of the kernel.
@@ -35,11 +38,25 @@ pub struct BindFault {
     hint: Cow<'static, str>,
 }
 
+/// The listener as the subject of a message; empty if there is none.
+struct Subject<'a>(Option<&'a str>);
+
+impl fmt::Display for Subject<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |name| write!(f, "listener `{name}` "))
+    }
+}
+
 impl BindFault {
     /// Creates the fault of a listener's address.
     pub fn new(address: Address, source: io::Error) -> Self {
         let hint = hint(&address, &source);
-        Self { address, source, hint }
+        Self { listener: None, address, source, hint }
+    }
+
+    /// Returns the fault with the name of the listener that has the address.
+    pub fn of_listener(self, name: &Arc<str>) -> Self {
+        Self { listener: Some(Arc::clone(name)), ..self }
     }
 
     /// Creates the fault of another address, whose hint names no keys of listeners.

@@ -360,7 +360,9 @@ impl Control {
                     );
                 }
                 view.standing.set_restart(&changes.needs_restart);
-                view.events.note(EventKind::Reload, Severity::Info, format!("reloaded: {changes}"));
+                let severity =
+                    if changes.needs_restart.is_empty() { Severity::Info } else { Severity::Warning };
+                view.events.note(EventKind::Reload, severity, format!("reloaded: {changes}"));
                 view.config_state().reloaded(Ok(changes.to_string()));
                 ReloadOutcome::Ok
             }

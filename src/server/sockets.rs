@@ -55,6 +55,8 @@ pub(super) struct SocketPlan {
 /// An address that is to be bound.
 pub(super) struct MissingSocket {
     id: SocketId,
+    /// The name of its listener.
+    name: Arc<str>,
     address: Address,
     mode: Option<u32>,
     to: BindTo,
@@ -77,9 +79,10 @@ pub(super) fn bind_missing(
     workers: usize,
 ) -> Result<NewSockets, BindFault> {
     let mut fresh = NewSockets::new();
-    for MissingSocket { id, address, mode, to, options, may_leave_out } in missing {
+    for MissingSocket { id, name, address, mode, to, options, may_leave_out } in missing {
         let request = BindRequest { address: &address, mode, to, options: &options };
-        let bound = match listener::bind(request, &ours, workers) {
+        let bound = listener::bind(request, &ours, workers);
+        let bound = match bound.map_err(|fault| fault.of_listener(&name)) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
             bound => {
                 let bound = bound?;
@@ -102,6 +105,7 @@ impl Sockets {
                 if !self.open.contains_key(&id) {
                     missing.push(MissingSocket {
                         id,
+                        name: Arc::clone(&spec.name),
                         address: bind.clone(),
                         mode: spec.mode,
                         to: spec.bind_to(),

@@ -144,6 +144,17 @@ fn addresses() {
             .replace("\":5432\"", "\"127.0.0.1:30000-30009\"")
             .replace("10.0.0.1:5432", "127.0.0.1"),
     );
+    check(
+        "broken_host_names",
+        &with_backends("[\"a..b:80\", \".a:80\", \"дб:80\", \"дб\", \"a b:80\", \"db.1:80\", \"a,b\"]"),
+    );
+    check(
+        "broken_range",
+        &REST
+            .replace("\":5432\"", "\":30100-30000\"")
+            .replace("\"10.0.0.1:5432\"", "\"10.0.0.1\"")
+            .replace("[pool.db]", "[pool.db]\nhealth.check = \"off\""),
+    );
     check("19_ports", &with_backends("[\"10.0.0.1:0\", \"10.0.0.1:70000\", \"10.0.0.1:http\"]"));
     let binds = "[\"[::]\", \"::443\", \"0.0.0.0\", \"*:443\", \"443\", \"/run/x.sock\", \"unix:x.sock\", \"tcp://0.0.0.0:443\", \
                  \" 127.0.0.1:443 \", \"[2001:db8::1%eth0]:443\", \"10.0.0.1%eth0:443\", \"127.0.0.1:99999\"]";
@@ -252,6 +263,15 @@ fn configurations_of_others() {
     let nginx = "stream {\n    upstream db {\n        server 10.0.0.1:5432;\n    }\n    server {\n        listen 5432;\n        proxy_pass db;\n    }\n}\n";
     let haproxy = "frontend web\n    bind :443\n    mode tcp\n    default_backend app\nbackend app\n    balance leastconn\n    server a 10.0.0.1:443 check\n";
     check_each("27_yaml_nginx_haproxy_json", &[yaml, nginx, haproxy, "{ \"listener\": { \"db\": {} } }\n"]);
+    check_each(
+        "short_forms_of_others",
+        &[
+            "stream {\n  upstream db { server 10.0.0.1:5432; }\n  server { listen 5432; proxy_pass db; }\n}\n",
+            "stream { upstream db { server 10.0.0.1:5432; } server { listen 5432; proxy_pass db; } }\n",
+            "listener:\n  db:\n    bind:\n      - \":5432\"\n      - \":5433\"\n      - \":5434\"\n",
+            "# c\nlistener:\n- a\n",
+        ],
+    );
     check(
         "29_words_of_others",
         "include = \"conf.d/*.toml\"\ndaemon = true\ntimeout = \"5s\"\n\

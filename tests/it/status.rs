@@ -109,6 +109,13 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
         .replace("deny =", "routes_file = 'routes.toml'\ndeny =");
     fixture.reload(&with_files.replace("workers = 1", "workers = 2"));
     fixture.wait_for("problems", "restart", "a restart is needed for workers; until then");
+    let severity = |part: &str| {
+        let status = fixture.status();
+        let events = status["events"].as_array().unwrap();
+        let event = events.iter().find(|event| event["text"].as_str().unwrap().contains(part));
+        event.unwrap()["severity"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(severity("a restart is needed for workers"), "warning");
     fixture.folder.write("bans.txt", "nonsense\n");
     fixture.wait_for("problems", "list", "the entries of the list stay as they are: error[C");
     fixture.folder.write("routes.toml", "routes = 1\n");
@@ -121,6 +128,7 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
     wait_for("the routes are good", || is_over("routes"));
     fixture.reload(&with_files);
     wait_for("all is well", || fixture.listed("problems").is_empty());
+    assert_eq!(severity("reloaded: "), "info", "the newest");
     // A list without a file has no broken file.
     fixture.folder.write("bans.txt", "");
     fixture.wait_for("problems", "list", "the file of list bans has no entries");
@@ -260,4 +268,33 @@ fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
     read(5);
     wait_for("the warning again", || told().len() == 3);
     assert!(told()[2].contains("`a.example`"), "{:?}", told());
+}
+
+#[test]
+fn a_listener_is_shown_with_the_protocol_of_its_configuration() {
+    let backend = Backend::echo();
+    let words = ["auto", "imap", "pop3", "postgres", "smtp", "tcp", "tls"];
+    let listener = |word: &str| {
+        let target = match word {
+            "tcp" => "pool",
+            "postgres" => "cancel = 'reject'\nunmatched",
+            _ => "unmatched",
+        };
+        format!("[listener.{word}]\nbind = '127.0.0.1:0'\nprotocol = '{word}'\n{target} = 'app'\n")
+    };
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-protocols", &one);
+    fixture.reload(&(text(&one) + &words.map(listener).concat()));
+    fixture.wait_for("events", "reload", "reloaded");
+    let status = fixture.status();
+    let listeners = status["listeners"].as_array().unwrap().iter();
+    let shown: Vec<_> = listeners.map(|one| (one["name"].as_str(), one["protocol"].as_str())).collect();
+    let mut expected: Vec<_> = words.iter().map(|word| (Some(*word), Some(*word))).collect();
+    expected.insert(2, (Some("main"), Some("tcp")));
+    assert_eq!(shown, expected);
+    let table = fixture.shown(&[]);
+    for word in words {
+        let is_row = |line: &&str| line.split_whitespace().filter(|cell| *cell == word).count() == 2;
+        assert!(table.lines().any(|line| is_row(&line)), "{word}: {table}");
+    }
 }

@@ -185,21 +185,18 @@ impl ListenerChecker<'_> {
         (!is_open).then_some(spec)
     }
 
-    /// Adds a fault or a warning if a denied network contains every address of a family, which is hardly intended.
+    /// Adds a fault or a warning if the denied networks contain every address of a family, which is hardly intended.
     /// Clients in a PROXY header may have other families than the sockets, so listeners that read headers are left
     /// out.
     fn check_denied_families(&self, spec: &AccessSpec, binds: &[Address], found: &mut Findings<'_>) {
-        let denies = |tcp: SocketAddr| {
-            let is_of_family = |network: &&IpPrefix| {
-                network.is_all() && matches!(network.range(), AddressRange::V4(..)) == tcp.is_ipv4()
-            };
-            spec.deny.prefixes.iter().any(|network| is_of_family(&network))
-        };
         let mut families = binds.iter().filter_map(Address::tcp).peekable();
         if families.peek().is_none() || !self.words.proxy_protocol.is_absent() {
             return;
         }
-        let denied: Vec<_> = families.map(|tcp| (tcp.is_ipv4(), denies(tcp))).collect();
+        let [denies_v6, denies_v4] =
+            [false, true].map(|is_ipv4| are_whole_family(&spec.deny.prefixes, is_ipv4));
+        let is_denied = |tcp: SocketAddr| if tcp.is_ipv4() { denies_v4 } else { denies_v6 };
+        let denied: Vec<_> = families.map(|tcp| (tcp.is_ipv4(), is_denied(tcp))).collect();
         let has_unix = denied.len() < binds.len();
         let place = self.words.deny.entry().map_or(self.place, |deny| deny.at);
         let diagnostic = if denied.iter().all(|(_, is_denied)| *is_denied) && !has_unix {
@@ -241,4 +238,28 @@ impl ListenerChecker<'_> {
             }
         }
     }
+}
+
+/// Returns true if the networks together contain every address of a family.
+fn are_whole_family(networks: &[IpPrefix], is_ipv4: bool) -> bool {
+    let range = |network: &IpPrefix| match network.range() {
+        AddressRange::V4(first, last) if is_ipv4 => Some((u128::from(first), u128::from(last))),
+        AddressRange::V6(first, last) if !is_ipv4 => Some((first, last)),
+        AddressRange::V4(..) | AddressRange::V6(..) => None,
+    };
+    let mut ranges: Vec<_> = networks.iter().filter_map(range).collect();
+    ranges.sort_unstable();
+    let most = if is_ipv4 { u32::MAX.into() } else { u128::MAX };
+    // The first address that may be missing.
+    let mut next = 0;
+    for (first, last) in ranges {
+        if first > next {
+            return false;
+        }
+        if last == most {
+            return true;
+        }
+        next = next.max(last + 1);
+    }
+    false
 }

@@ -134,9 +134,10 @@ impl ListenerChecker<'_> {
         }
         let addresses: Vec<_> =
             list.items.iter().flat_map(|item| item.value.addresses.iter().cloned()).collect();
-        self.warn_of_free_bind(&addresses, list.complete, found);
+        let is_complete = list.complete && list.items.iter().all(|item| !item.value.addresses.is_empty());
+        self.warn_of_free_bind(&addresses, is_complete, found);
         if let Some(mode) = self.words.mode.place()
-            && list.complete
+            && is_complete
             && addresses.iter().all(|address| address.tcp().is_some())
         {
             let message = format!("`mode` of listener `{}` has no effect", self.name);

@@ -52,11 +52,17 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
                 let path = format!("pool.{}.health.port", named.name);
                 let fault = Diagnostic::new(Code::MissingKey, path, message)
                     .label(entry.at, "it has no port of its own");
-                found.add(fault.help("write the port that shows whether it is up: health = { port = 30000 }, or check = \"off\""));
+                let help = if found.is_of_command_line() { HELP_OF_COMMAND_LINE } else { HELP };
+                found.add(fault.help(help));
             }
         }
     }
 }
+
+const HELP: &str =
+    "write the port that shows whether it is up: health = { port = 30000 }, or check = \"off\"";
+const HELP_OF_COMMAND_LINE: &str = "the command line has no option for the checks: write a configuration file, in whose \
+                                    pool health.port names the port, or health.check = \"off\"";
 
 fn is_checked_nowhere(spec: &PoolSpec) -> bool {
     let Some(health) = &spec.health else { return false };

@@ -39,3 +39,13 @@ fn a_command_line_is_a_configuration() {
     "#);
     assert_eq!(one_liner(&[], &[]).unwrap_err().diagnostics().len(), 2);
 }
+
+/// The arguments have no key for the port of the checks.
+#[test]
+fn a_backend_without_a_port_for_its_checks_needs_a_file() {
+    let faults = one_liner(&[":30000-30009".to_owned()], &["db.example".to_owned()]).unwrap_err();
+    let told = faults.render(false);
+    assert!(told.contains("the health checks of pool `main` have no port"), "{told}");
+    assert!(!told.contains("health = {"), "{told}");
+    assert!(told.contains("write a configuration file"), "{told}");
+}
