@@ -24,7 +24,11 @@ fuzz_target!(|bytes: &[u8]| {
         let greeting = BackendGreeting::Starttls { protocol, name: "mx.test".into() };
         check(bytes, || Opening::client_role(&greeting), are_lines);
     }
-    check(bytes, || Opening::client_role(&BackendGreeting::Postgres), |sent| sent == [0, 0, 0, 8, 4, 210, 22, 47]);
+    check(
+        bytes,
+        || Opening::client_role(&BackendGreeting::Postgres),
+        |sent| sent == [0, 0, 0, 8, 4, 210, 22, 47],
+    );
 
     // Endless input takes longer than the rest, so it is tried with one role only.
     if let Some(first) = bytes.first() {
