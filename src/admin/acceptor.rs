@@ -1,9 +1,9 @@
 //! Accepts admin connections and bounds each one: the number of connections, the bytes of a request, and the
 //! time for the request and for the answer.
 //!
-//! The bounds are in the socket that the HTTP library uses: a read or a write after the deadline fails, and
-//! the library then closes the connection. So they hold for any bytes that the client sends or leaves unread.
-//! Each refusal is counted, and answered if an answer is still possible.
+//! The bounds are in the socket that the HTTP library uses: a read or a write after the deadline fails, and the library
+//! then closes the connection. So the bounds hold for any bytes that the client sends or leaves unread. Each refusal is
+//! counted, and answered if an answer is still possible.
 
 use std::fmt;
 use std::io;

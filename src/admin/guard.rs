@@ -1,11 +1,10 @@
 //! Decides whether a request may be answered, in one place for every path.
 //!
-//! It keeps out three kinds of requests. Other machines must have the token. Web pages that use their
-//! reader's browser to reach this machine are detected by the header Host, because a page whose own name
-//! resolves to this host (DNS rebinding) sends that name, and by the headers with which browsers mark
-//! requests across sites. For pages in old browsers without these headers, a request for a change must not
-//! have content of the types that a form can send. A request without any of these headers is not from a
-//! browser.
+//! It keeps out three kinds of requests. Other machines must have the token. Web pages may use their reader's browser
+//! to reach this machine. A page whose own name resolves to this host (DNS rebinding) is detected by the header Host,
+//! because it sends that name there. Other pages are detected by the headers with which browsers mark requests across
+//! sites. For pages in old browsers without these headers, a request for a change must not have content of the types
+//! that a form can send. A request without any of these headers is not from a browser.
 
 use std::fmt;
 use std::io;

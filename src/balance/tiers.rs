@@ -6,8 +6,8 @@
 //! rest spills over to the next tier by the same rule. If all tiers together cannot carry all keys, the keys
 //! are divided among them in proportion.
 //!
-//! Only keys whose owner in the tier is down leave the tier. There are always enough of them: of the keys of a
-//! tier, `1 - up / total` have an owner that is down, and at most that many must leave. So a key whose owner is up
+//! Only keys whose owner in the tier is down leave the tier. There are always enough of these keys: `1 - up / total` of
+//! a tier's keys have an owner that is down, and at most this part of the keys must leave. So a key whose owner is up
 //! never moves because of another tier.
 //!
 //! # The contract

@@ -133,7 +133,7 @@ fn shortened(text: &str) -> &str {
 }
 
 /// Adds the admin listener of `run --admin` to those of the file. On a Unix socket it requires no token: the
-/// permissions of the file decide. Elsewhere it has the settings of the first listener in the file.
+/// permissions of the file decide. On any other address it has the settings of the first listener in the file.
 ///
 /// # Errors
 ///

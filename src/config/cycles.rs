@@ -3,9 +3,9 @@
 //! A backend may be another listener on purpose. A path that leads back to the backend's own pool is a cycle: each
 //! client, and each check, follows it again and again until the process has no connection left.
 //!
-//! A cycle is *certain* if the same connection follows it again and again: no route on the path has a condition
-//! besides the server name, and all routes on the path are for the same written name. A certain cycle is a fault.
-//! Another cycle may end, for example by a route for the address that the second turn comes from; it is a warning.
+//! A cycle is *certain* if the same connection follows it again and again: no route on the path has a condition besides
+//! the server name, and all routes on the path are for the same written name. A certain cycle is a fault. Any other
+//! cycle is a warning: it may end, for example by a route for the address from which the second turn comes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

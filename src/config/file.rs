@@ -1,7 +1,8 @@
 //! The tables and keys of the configuration file, as an operator writes them.
 //!
 //! The checks apply the defaults, not this module: a key that is not written is absent. The doc comments of keys are
-//! the descriptions in the JSON schema; each has the unit, the default and, where there is one, the danger.
+//! the descriptions in the JSON schema; each comment has the unit, the default and, if the key has a danger, the
+//! danger.
 
 use super::TokenFor;
 use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAddress, SourceAddress};

@@ -150,7 +150,7 @@ impl<const MIN: u64, const MAX: u64> Read for TimeOrOff<MIN, MAX> {
     }
 }
 
-/// The bounds of a duration in milliseconds, and the text for messages of a word that the key takes too.
+/// The bounds of a duration in milliseconds. If the key also takes a word, `or` names this word in messages.
 struct DurationBounds {
     min: u64,
     max: u64,

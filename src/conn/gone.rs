@@ -5,8 +5,8 @@
 //! sent.
 //!
 //! - TLS, also after STARTTLS or an SSLRequest, and sessions of PostgreSQL: the client has to answer the server before
-//!   anything useful happens, so it is gone.
-//! - A request of PostgreSQL to cancel a query is whole, and is served.
+//!   anything useful happens, so a client that sent a FIN is gone.
+//! - A request of PostgreSQL to cancel a query is whole, and the client is served.
 //! - Other protocols: a client that has sent bytes may have sent its whole request. It keeps its slot in the queue, or
 //!   is served. A client that has sent nothing may wait for a banner. It is served if a backend is free, and does not
 //!   wait in a queue.

@@ -53,8 +53,8 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// Returns a rate of `number` events, at least 1, in each `per`, of which `burst`, at least 1, may come
-    /// at once.
+    /// Returns a rate of `number` events in each `per`. Up to `burst` events may come at once. Both numbers are at
+    /// least 1.
     pub fn new(number: u32, per: Duration, burst: u32) -> Self {
         let per = u64::try_from(per.as_nanos()).unwrap_or(u64::MAX);
         let interval = (per / u64::from(number.max(1))).max(1);

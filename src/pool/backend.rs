@@ -158,7 +158,7 @@ impl Backend {
         self.health_copy.entered[state as usize].load(Ordering::Relaxed)
     }
 
-    /// Its ejection, even if a stronger cause gives it another state.
+    /// Returns the ejection of the backend, even if a stronger cause gives the backend another state.
     pub fn ejection(&self) -> Option<Ejection> {
         self.health_copy.health().ejection()
     }

@@ -1,9 +1,9 @@
 //! The pick for a request to cancel a query: it goes to the server of its session, which the request does not name.
 //!
-//! The request is a connection of its own, from the address of the session, with a secret that only that one server
-//! can check. So pools that get such requests store the backends at which each source has connections. If all are at
-//! one backend, the request goes there, in any state, at any limit, and even if the backend has left the pool. Else
-//! it goes where a new session would go if no backend were full. It goes to one backend only.
+//! The request is a connection of its own, from the address of the session, with a secret that only that one server can
+//! check. So pools that get such requests store the backends at which each source has connections. If all are at one
+//! backend, the request goes there, in any state, at any limit, and even if the backend has left the pool. Otherwise
+//! the request goes where a new session would go if no backend were full. It goes to one backend only.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -12,7 +12,7 @@
 //! | several parts  | `0x15`, then the source as above, then the name's part                  |
 //! | a name's part  | `0x13`, then the length of the name in two bytes, big-endian, then the name as above; `0x16` where there is none |
 //!
-//! A key of several parts has only the configured ones.
+//! A key of several parts has only the configured parts.
 //!
 //! The high half of the first byte is the version of the layout, the low half distinguishes the kinds. An IPv4
 //! address is written IPv4-mapped (`::ffff:a.b.c.d`), so a client that connects over a dual-stack socket keeps its
@@ -39,9 +39,9 @@ const MAPPED_BITS: u8 = 96;
 
 /// The key of a connection in `pool`.
 ///
-/// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. The name
-/// is that of [`HashOn::ProxyAuthority`] if that is hashed and present ([`Pool::authority`]). If only the name is
-/// hashed and the client sent none, the key is that of the source's network.
+/// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. If
+/// [`HashOn::ProxyAuthority`] is hashed and the PROXY header has a host name ([`Pool::authority`]), `server_name` is
+/// this host name. If only the name is hashed and the client sent none, the key is that of the source's network.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
     let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {

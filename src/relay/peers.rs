@@ -1,10 +1,10 @@
 //! Sets the late socket options of a relay's backend, and detects a peer that is gone or stalled.
 //!
-//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It
-//! does not query the kernel about other connections until bytes move on them again
-//! ([`ConnectionEntry::look_again`]). The time between two questions of the kernel to a peer is bounded only while
-//! the peer acknowledges nothing. Before a socket is closed, it gets the kernel's own bound back, because the
-//! kernel also uses the bound to give up the last bytes of a closed socket.
+//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It does
+//! not query the kernel about other connections until bytes move on them again ([`ConnectionEntry::look_again`]). The
+//! time between two questions of the kernel to a peer is bounded only while the peer acknowledges nothing. Before a
+//! socket is closed, the kernel's own bound is set again, because the kernel also uses this bound to give up the last
+//! bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 

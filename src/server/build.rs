@@ -22,8 +22,8 @@ use crate::telemetry::{Metrics, RouteCounts};
 /// The number of the next listener. The numbers of backends begin elsewhere; see [`first_number`].
 static NEXT_LISTENER: AtomicU64 = AtomicU64::new(first_number());
 
-/// Returns the first number of a listener. Listeners and backends share one list in which their numbers must differ, so
-/// the two ranges are far apart.
+/// Returns the number of the first listener. Listeners and backends share one list in which their numbers must differ,
+/// so the two ranges are far apart.
 const fn first_number() -> u64 {
     1 << 63
 }

@@ -1,8 +1,8 @@
 //! The listeners and backends that reloads and discovery removed, while their connections may still go on.
 //!
 //!
-//! A listener that comes back in that time, by its name, is the same listener; a backend is known by its pool, name and
-//! address. It keeps its number and counts, and its connections are no longer to be closed.
+//! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
+//! is the same backend. Both keep their number and counts, and their connections are no longer to be closed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Landlock: the kernel lets this process access the files that it needs, and no others.
 //!
-//! The kernel keeps it for each thread, like [`privileges`], and it cannot be undone. A grant holds for the file or
-//! directory that exists at the start: a directory that replaces it later is not granted.
+//! The kernel stores the restriction for each thread, like [`privileges`], and the restriction cannot be undone. A
+//! grant holds for the file or directory that exists at the start: a directory that replaces it later is not granted.
 
 #![allow(clippy::disallowed_methods, reason = "before the first thread")]
 

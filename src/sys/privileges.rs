@@ -1,7 +1,7 @@
 //! The privileges of this process: its capabilities, and the permission to gain more.
 //!
-//! The kernel keeps both for each thread, and a new thread inherits those of the thread that started it. So the first
-//! thread gives them up before it starts another.
+//! The kernel stores both for each thread, and a new thread inherits both from the thread that started it. So the first
+//! thread gives up the privileges before it starts another thread.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
-//! Writes the text format of Prometheus, for numbers that other modules keep and that are read at each scrape: those
-//! of backends, which come and go, and the kernel's figures of the process. The families are in
+//! Writes the text format of Prometheus, for numbers that other modules keep and that are read at each scrape: the
+//! numbers of backends, which come and go, and the kernel's figures of the process. The families are in
 //! [`metrics::families`](super::metrics::families) like all others.
 
 use std::fmt::Write as _;
@@ -14,7 +14,8 @@ pub struct Exposition {
 }
 
 impl Exposition {
-    /// Continues a text that ends with a whole line, such as that of [`Metrics::render`](super::Metrics::render).
+    /// Continues a text, such as the text of [`Metrics::render`](super::Metrics::render). The text ends with a whole
+    /// line.
     pub fn after(text: String) -> Self {
         Self { text }
     }

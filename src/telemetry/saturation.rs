@@ -5,7 +5,7 @@
 //! [`SaturationLog::note`] only counts. Control takes the episodes that began and those that are over, and logs them.
 //!
 //!
-//! Names come from the configuration, so it bounds the table.
+//! Names come from the configuration, so the configuration bounds the table.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -340,7 +340,7 @@ type EpisodeTable = [HashMap<Arc<str>, RunningEpisode>; Saturation::ALL.len()];
 /// The episodes of the process. All workers share it.
 #[derive(Debug, Default)]
 pub struct SaturationLog {
-    /// A lock, because any worker may refuse. It is taken only at refusals, and held for one look-up.
+    /// A lock, because any worker may refuse. The lock is taken only at refusals, and held for one look-up.
     running: Mutex<EpisodeTable>,
     begun: Notify,
     /// The lengths of [`SaturationLog::prefix`], in a byte each; 0 until they are set.

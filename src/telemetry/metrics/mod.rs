@@ -6,8 +6,8 @@
 //! methods `may_...`). An event that was not announced is counted all the same, and its series appears with it.
 //!
 //! A handle is looked up once and kept; the counting code holds the struct that has it. Series cannot be removed, so
-//! those of a listener or pool that a reload removed stay until the process ends. Backends and routes come and go, so
-//! their series are not here: see [`super::exposition`].
+//! the series of a listener or pool that a reload removed stay until the process ends. Backends and routes come and go,
+//! so their series are not here: see [`super::exposition`].
 
 mod admin;
 mod counts;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use super::opening::{Farewell, NOTHING, OpeningFault, ParsedMessage};
 
-/// The longest command of a client in bytes. SMTP requires 512; IMAP requires more only for commands that are refused
-/// here.
+/// The longest command of a client in bytes. SMTP requires 512. IMAP requires more, but only for commands that are
+/// refused here.
 pub(super) const LONGEST_COMMAND: usize = 2048;
 
 /// The longest answer of a backend to one command in bytes.
