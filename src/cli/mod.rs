@@ -1,6 +1,5 @@
 //! The command line: arguments to calls, results to exit codes.
 //!
-//!
 //! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
 
 mod admin_client;

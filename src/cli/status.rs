@@ -1,6 +1,5 @@
 //! `pointsman status`: the status of a running pointsman as a table. Problems come first.
 //!
-//!
 //! It reads the JSON of /api/v1/status and requires none of its keys, so it can query a version that has others.
 
 use std::fmt::Write as _;

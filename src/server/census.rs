@@ -1,6 +1,5 @@
 //! Counts open connections by source, at every listener, with or without limits by source.
 //!
-//!
 //! Each worker lists its connections in its sweep, which visits all of them anyway. The lists are counted on a thread
 //! that may block. Nothing is kept between two counts.
 

@@ -1,6 +1,5 @@
 //! Gives up the rights that the process does not need, before it accepts connections.
 //!
-//!
 //! The configuration decides which capabilities and files are kept. A reload can add only what these rights allow.
 //! Otherwise its error says that a restart is needed.
 

@@ -1,6 +1,5 @@
 //! Divides the descriptors that the process may open.
 //!
-//!
 //! Connections get the descriptors that are left after all other shares. If the limit is small, the other shares shrink
 //! with it, so that the process can still serve some clients.
 

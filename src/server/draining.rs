@@ -1,6 +1,5 @@
 //! The listeners and backends that reloads and discovery removed, while their connections may still go on.
 //!
-//!
 //! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
 //! is the same backend. Both keep their number and counts, and their connections are no longer to be closed.
 

@@ -1,6 +1,5 @@
 //! The last events, and the configuration in force, for the status.
 //!
-//!
 //! The log has the same lines and more. These events are for operators without access to the log.
 
 use std::collections::VecDeque;

@@ -1,6 +1,5 @@
 //! Sends notifications to the service manager (systemd): ready, reloading, stopping, and that every worker is alive.
 //!
-//!
 //! A send never waits: the manager may be busy, with the queue of its socket full. A stage that could not be sent is
 //! sent again until the manager takes it or a later stage replaces it. The watchdog is fed again at its next beat.
 

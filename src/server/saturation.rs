@@ -1,7 +1,6 @@
 //! Logs episodes of saturation. A limit that begins to refuse is a warning, with numbers and the heaviest sources; the
 //! end of the episode is a line.
 //!
-//!
 //! At the start of an episode a task counts the open connections by source, once. Episodes that begin meanwhile are
 //! reported together after that, so that at most one count runs.
 

@@ -1,6 +1,5 @@
 //! The series that a listener and a pool have from the start, by protocol and settings.
 //!
-//!
 //! An event that is missing here is still counted: its series appears with it. So this module may leave out an event,
 //! and its answers do not prove that an event cannot happen.
 

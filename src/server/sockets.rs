@@ -1,6 +1,5 @@
 //! The listening sockets of the process. A new configuration changes all of them or none.
 //!
-//!
 //! A bind of a Unix socket, and the removal of its file, may wait for a file system. So a reload does both on blocking
 //! threads: it binds the addresses that [`Sockets::missing`] returns and makes the [`FileChanges`] there.
 

@@ -1,9 +1,7 @@
 //! Episodes of saturation: a limit that refuses connections now, its listener or pool, and the number of refusals.
 //!
-//!
 //! An episode begins with the first refusal by a limit. It is over when the limit has refused nothing for [`QUIET`].
 //! [`SaturationLog::note`] only counts. Control takes the episodes that began and those that are over, and logs them.
-//!
 //!
 //! Names come from the configuration, so the configuration bounds the table.
 
