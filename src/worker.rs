@@ -98,7 +98,7 @@ pub struct Worker {
     number: usize,
     inbox: mpsc::UnboundedSender<WorkerCommand>,
     beats: Arc<AtomicU64>,
-    /// The result of the worker; an error of the channel itself means that it panicked.
+    /// The result of the worker. If the channel itself has an error, the worker panicked.
     ended: oneshot::Receiver<io::Result<()>>,
 }
 
@@ -223,8 +223,8 @@ struct AcceptingSocket {
     /// Dropping it stops the accept loop.
     _stop: oneshot::Sender<()>,
     accepting: TaskEnd,
-    /// Shared with the accept loop, to set options. It is no descriptor of its own, because making one could
-    /// fail.
+    /// Shared with the accept loop, to set options. It is not a duplicate of the descriptor, because a duplication
+    /// could fail.
     listening: Rc<Listening>,
     policy: Rc<CurrentPolicy>,
 }

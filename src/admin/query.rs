@@ -14,7 +14,7 @@ pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, Q
     values(query, [word]).map(|[value]| value)
 }
 
-/// Returns the values of the parameters that a query may have, each once, with their escapes decoded: `%3A`,
+/// Returns the values of the parameters. A query may have each parameter once. Escapes in values are decoded: `%3A`,
 /// and `%20` or `+` for a space.
 pub(super) fn values<const COUNT: usize>(
     query: Option<&str>,

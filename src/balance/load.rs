@@ -38,7 +38,7 @@ impl Load {
         self.times(other.weight) < other.times(self.weight)
     }
 
-    /// Returns the present weight, by which equally loaded members are chosen.
+    /// Returns the present weight. Equally loaded members are chosen by this weight.
     pub(super) fn weight(self) -> u64 {
         self.weight
     }

@@ -1,8 +1,8 @@
 //! Admits connections within their limits: the peer at its accept, before anything is held for it, and the
 //! client that a PROXY header names; later also the limits of its route and pool.
 //!
-//! A peer whose headers are trusted is no source: only the clients that it names are counted. A connection
-//! keeps what it got until its record ends.
+//! A peer whose headers are trusted is no source: only the clients that it names are counted. A connection keeps its
+//! slots until its record ends.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -180,7 +180,7 @@ fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<G
     })
 }
 
-/// Closes a client of which nothing was read, in the way that its listener demands.
+/// Closes a client in the way that its listener demands. Nothing was read from the client.
 pub(super) fn refuse_early(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
     let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);

@@ -1,9 +1,9 @@
 //! Picks a backend and connects to it. If the connect fails, tries another backend, until the attempts or the time are
 //! used up.
 //!
-//! The client's first bytes are sent with the connect. Another backend is tried only before a connection
-//! exists: bytes that one backend has received must not go to a second one. No backend is dialled for a
-//! client that is known to be gone.
+//! The client's first bytes are sent with the connect. Another backend is tried only before a connection exists: bytes
+//! that a backend has received must not go to a second backend. No backend is dialled for a client that is known to be
+//! gone.
 //!
 //! If every backend is full, the connection waits in the pool's queue, if the pool has one. The wait has a bound of its
 //! own and does not count against the deadline of the dial.

@@ -16,7 +16,7 @@
 use super::exchange::Intent;
 use super::sniff::SniffedClient;
 
-/// The thing that a client without a backend waits for.
+/// The stage in which a client waits for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitStage {
     /// A slot of a backend.

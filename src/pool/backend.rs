@@ -126,7 +126,8 @@ impl Backend {
         Some(self.traffic.limit()).filter(|&limit| limit != UNLIMITED)
     }
 
-    /// The most leases at once, by its configuration or by its agent if that allows fewer; `None` is no limit.
+    /// The most leases at once: the limit of its configuration, or the limit of its agent if the agent allows fewer.
+    /// `None` is no limit.
     pub fn limit_in_force(&self) -> Option<u64> {
         Some(self.connection_limit()).filter(|&limit| limit != UNLIMITED)
     }

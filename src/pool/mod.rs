@@ -95,10 +95,10 @@ impl Drop for Pool {
 }
 
 impl Pool {
-    /// Builds the pool of `spec` and takes over the unchanged parts of its `previous` self: backends by name and
-    /// address with health and counts, discovered backends with a new name by their address, and the balancer if
-    /// nothing that it was built from changed. A `previous` pool of another name is ignored. New settings of the
-    /// backends taken over come into force with [`Pool::settle`].
+    /// Builds the pool of `spec`, and takes over the unchanged parts of the `previous` pool. Backends with the same
+    /// name and address keep health and counts. A discovered backend with a new name is found by its address. The
+    /// balancer is taken over if nothing from which it was built has changed. A `previous` pool of another name is
+    /// ignored. New settings of the backends taken over come into force with [`Pool::settle`].
     ///
     /// `start` is the position at which round robin begins. Pass a random number, so that not every process begins at
     /// the same backend.
@@ -253,8 +253,8 @@ impl Pool {
         Some(entries)
     }
 
-    /// The discovered backends whose names are not in a new spec, by their addresses. A backend of the new spec at
-    /// such an address is the same server under another name.
+    /// Returns the discovered backends whose names are not in a new spec, with their addresses as keys. A backend of
+    /// the new spec at such an address is the same server under another name.
     fn without_name_in(&self, spec: &PoolSpec) -> HashMap<&Address, &Arc<Backend>> {
         let is_discovered = |backend: &BackendSpec| backend.origin == NameOrigin::Discovery;
         if !self.spec.backends.iter().any(is_discovered) {

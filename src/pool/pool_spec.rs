@@ -459,7 +459,8 @@ pub enum CheckHeader {
     /// A header for a connection of the sender itself. Version 2 sends LOCAL for it, version 1 the two ends of the
     /// connection.
     Local(HeaderVersion),
-    /// A header with the two ends of the connection, as for a client's. For servers that close on LOCAL.
+    /// A header with the two ends of the connection, in the form of a header for a client. For servers that close on
+    /// LOCAL.
     Proxy(HeaderVersion),
 }
 

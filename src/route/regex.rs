@@ -21,7 +21,7 @@ pub struct NameRegex {
 /// The fault of a text that cannot be used as an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegexFault {
-    /// The text is not an expression; the message of the parser, in several lines.
+    /// The text is not an expression. The value is the parser's message, in several lines.
     #[error("{0}")]
     Syntax(Box<str>),
     /// The compiled expression is too large.

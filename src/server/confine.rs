@@ -30,7 +30,8 @@ const KERNEL_FILES: [&str; 6] = [
 /// The files that a resolver of names reads.
 const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
 
-/// The directories to which `/etc/resolv.conf` leads on most systems, or will once another program manages the network.
+/// The directories to which `/etc/resolv.conf` leads on most systems. Elsewhere it leads to one of them once another
+/// program manages the network.
 const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"];
 
 /// The reason why a process could not be confined as its configuration demands.
@@ -79,7 +80,7 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
 }
 
 /// Returns the capabilities that must stay: low ports for reloads, and foreign source addresses if a pool uses them.
-/// Two capabilities allow the latter; the one that can do less harm is kept.
+/// Two capabilities allow this use of a foreign source address; the capability that can do less harm is kept.
 fn needed(config: &Config, held: Capabilities) -> Capabilities {
     let is_transparent = config.pools.iter().any(|pool| pool.dial.source == DialSource::Client);
     let transparent = match held.and(Capabilities::NET_RAW).is_empty() {

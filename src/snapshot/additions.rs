@@ -9,8 +9,8 @@ use arc_swap::ArcSwap;
 
 use crate::route::{IpPrefix, PrefixSet};
 
-/// The most entries that a list may have besides those of its file: far more than a banning program keeps,
-/// and few enough that each change may build the set again.
+/// The most entries that a list may have besides the entries of its file. A banning program keeps far fewer, and a set
+/// of this size can be built again at each change.
 pub const MOST_ADDITIONS: usize = 10_000;
 
 /// The entries that were added to a list. They are kept over reloads and lost when the process ends.

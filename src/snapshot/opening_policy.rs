@@ -111,8 +111,8 @@ pub struct DetectPolicy {
 }
 
 impl PostgresPolicy {
-    /// Returns the target of a session without TLS: that of its database, else that of its user, else the
-    /// common one.
+    /// Returns the target of a session without TLS: the target of its database, else the target of its user, else the
+    /// common target.
     pub fn plaintext(&self, user: &[u8], database: &[u8]) -> Option<&RouteTarget> {
         self.databases.get(database).or_else(|| self.users.get(user)).or(self.plaintext.as_ref())
     }

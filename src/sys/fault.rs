@@ -22,8 +22,8 @@ pub(crate) fn out_of_descriptors() -> io::Error {
 
 /// Returns true if a failed accept concerns only the connection that it was about to return.
 ///
-/// accept(2) returns errors that the network reported for that connection, and the next accept may succeed. Any error
-/// that is not known to be of this kind does not count as one, because an immediate retry of it would spin.
+/// accept(2) returns errors that the network reported for that connection, and the next accept may succeed. An error of
+/// an unknown kind returns false, because an immediate retry after such an error would spin.
 pub fn is_of_one_client(error: &io::Error) -> bool {
     is_one_of(
         error,

@@ -41,10 +41,11 @@ const ATTEMPTS: u32 = 10;
 
 /// Binds and listens at an address where no other socket listens. Sockets that [`listen`] opens later share its port.
 ///
-/// The kernel decides which process gets the port. listen(2) is called without SO_REUSEPORT, so of several processes
-/// that call it at the same time at most one succeeds, and the option is set afterwards. bind(2) alone does not
-/// decide: with SO_REUSEADDR, without which no server can restart, it succeeds beside a socket that does not listen
-/// yet. Two processes can both be refused if their calls of listen(2) overlap, so the attempt is repeated.
+/// The kernel decides which process gets the port. listen(2) is called without SO_REUSEPORT, and the option is set
+/// afterwards. So if several processes call listen(2) at the same time, at most one succeeds. bind(2) alone does not
+/// decide. It needs SO_REUSEADDR, because no server can restart without this option. With SO_REUSEADDR, bind(2)
+/// succeeds beside a socket that does not listen yet. Two processes can both be refused if their calls of listen(2)
+/// overlap, so the attempt is repeated.
 ///
 /// # Errors
 ///

@@ -103,8 +103,8 @@ pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-/// The source of a connection is not an address of this host, or no longer one. Its kind is `AddrNotAvailable`, like
-/// that of a connect that finds no free port.
+/// The source of a connection is not, or is no longer, an address of this host. The kind of this error is
+/// `AddrNotAvailable`, and a connect that finds no free port has the same kind.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} is no address of this host")]
 struct SourceMissing(IpAddr);

@@ -12,9 +12,9 @@ use super::list_file::MOST_ENTRIES;
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
 use crate::snapshot::access::FileEntries;
 
-/// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes,
-/// and a walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, of which writers use three. A broken
-/// or malicious tree can have any number of paths.
+/// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes. A
+/// walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, and writers use three aliases. A broken or
+/// malicious tree can have any number of paths.
 const MOST_WAYS: usize = 16;
 
 /// The most records whose country is cached. Files have some hundred records, or hundreds of thousands with cities.

@@ -9,8 +9,8 @@ use super::{PrefixLengths, SourceKey};
 /// A private link, by the kind of its TLV and its id.
 ///
 /// It is written as `link:0xEA:vpce-08d2bf15fac5001c9`, which is no address. The id comes from a peer and may have
-/// characters that mean something in a log, so all but letters, digits, `-`, `_` and `.` are written as `%` and two
-/// hexadecimal digits, and a long one is cut.
+/// characters that have a meaning in a log. So all characters but letters, digits, `-`, `_` and `.` are written as `%`
+/// and two hexadecimal digits. A long id is cut.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
     kind: u8,

@@ -25,8 +25,8 @@ pub(super) struct Discovered {
     pub(super) backup: bool,
 }
 
-/// The backends of one source. Names and addresses are unique. The order is that of the names, so that two sets are
-/// equal if the answers had the same backends in different orders.
+/// The backends of one source. Names and addresses are unique. The backends are in the order of their names. So two
+/// sets are equal if the answers had the same backends in different orders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiscoveredSet(Arc<[Discovered]>);
 

@@ -1,7 +1,7 @@
 //! The endpoints of checks and agents: an address, or a host by its name.
 //!
-//! The name is followed as those of backends are, by [`Discovery`]; this module only reads its addresses. Each
-//! attempt reads them again, so the next check uses a change of the addresses.
+//! [`Discovery`] follows the name in the same way as the names of backends. This module only reads the addresses of the
+//! name. Each attempt reads them again, so the next check uses a change of the addresses.
 
 use std::io;
 use std::os::fd::OwnedFd;

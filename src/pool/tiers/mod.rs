@@ -43,8 +43,8 @@ pub(super) struct Tiers {
 pub(super) struct Tier {
     plan: TierPlan,
     /// Picks a position in the plan's members. Shared with the pool of the previous snapshot if members, weights and
-    /// key are equal: a table costs milliseconds to build, and round robin continues from its position, so that not
-    /// every reload sends its first connections to one backend.
+    /// key are equal. There are two reasons. A table costs milliseconds to build. And round robin continues from its
+    /// position, so that not every reload sends its first connections to one backend.
     pub(super) balancer: Arc<Balancer>,
 }
 
@@ -221,8 +221,8 @@ impl Tiers {
         KindHealth { spread, up, wanted, is_in_use, is_panic }
     }
 
-    /// The order in which a connection with this key tries the tiers of the primaries, and then that of the backups;
-    /// `None` for a kind that is of no use. `owner` returns the state of the key's owner in a tier.
+    /// Returns two orders in which a connection with this key tries the tiers: of the primaries, and then of the
+    /// backups. `None` stands for a kind that is of no use. `owner` returns the state of the key's owner in a tier.
     pub(super) fn tier_orders<'a>(
         &'a self,
         known: &TierHealth,

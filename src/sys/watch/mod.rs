@@ -25,10 +25,10 @@ const MOST_QUIETS: usize = 10;
 
 /// Follows a file that another program writes, and reads it when it has changed and is whole.
 ///
-/// Its directory is watched. The file is whole, and is read at once, when it is closed after writing, when another
-/// file is renamed over it, or when the link changes by which a mounted volume replaces all its files at once. On a
-/// network file system, or behind further links, a watch does not report changes; a look every few seconds finds
-/// them. Such a file may be half written, so it is read only if two looks find it the same.
+/// Its directory is watched. The file is whole in three cases, and is then read at once: it is closed after writing,
+/// another file is renamed over it, or a link changes. By this link a mounted volume replaces all its files at once. On
+/// a network file system, or behind further links, a watch does not report changes; a look every few seconds finds
+/// them. Such a file may be half written, so it is read only if two looks in a row find it unchanged.
 ///
 /// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not
 /// answer delays only this file.

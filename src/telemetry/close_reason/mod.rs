@@ -269,8 +269,8 @@ impl CloseReason {
         matches!(self, Self::NoData | Self::ClientGone | Self::ClientFin | Self::ClientReset)
     }
 
-    /// Returns true if the access log bounds the lines of this reason, because any client can cause it as often as it
-    /// likes without a backend being tried: such clients are refused, or leave before a backend is connected.
+    /// Returns true if the access log bounds the lines of this reason. Any client can cause such a reason at any rate
+    /// without an attempt at a backend: the client is refused, or leaves before a backend is connected.
     pub const fn is_sampled(self) -> bool {
         let has_left = matches!(self.ended_by(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left

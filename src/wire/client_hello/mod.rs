@@ -284,8 +284,8 @@ fn body(message: &[u8]) -> &[u8] {
 impl HelloFault {
     /// Returns the alert for the client; `None` for a peer that does not use TLS and so cannot read an alert.
     ///
-    /// If RFC 8446 defines the alert (sections 5 and 5.1), it is that one. For a hello that is too large it is the
-    /// alert that rustls sends, and for a bad name the alert that OpenSSL sends.
+    /// If RFC 8446 defines the alert (sections 5 and 5.1), this alert is returned. For a hello that is too large it is
+    /// the alert that rustls sends, and for a bad name the alert that OpenSSL sends.
     pub fn alert(self) -> Option<Alert> {
         match self {
             HelloFault::NotTls => None,

@@ -99,8 +99,8 @@ impl<'a> Offer<'a> {
         numbers(list.unwrap_or_default()).chain(alone).filter(|&version| !is_grease(version)).map(TlsVersion)
     }
 
-    /// Returns true if the client offers this version of TLS or a later one. A number with another first byte than
-    /// TLS, such as that of a draft, does not count.
+    /// Returns true if the client offers this version of TLS or a later one. A version number whose first byte is not
+    /// the byte of TLS does not count, such as the number of a draft.
     pub fn reaches(&self, least: TlsVersion) -> bool {
         self.versions().any(|version| version.0 >> 8 == 3 && version >= least)
     }
