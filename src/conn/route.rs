@@ -75,7 +75,8 @@ fn follow(
         admission::route(limited, record)?;
     }
     if matches!(intent, Intent::Cancel) {
-        // It is short. It must not be refused because the sessions that it may end fill the pool.
+        // A request to cancel is short. A full pool must admit it, because the request may end a session that fills the
+        // pool.
         let served = slot.served();
         record.belongs_to(&served.metrics);
         return Ok(served);

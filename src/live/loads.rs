@@ -44,8 +44,8 @@ impl Loads {
 
     /// Returns the worker that a new connection of `from` should go to, if that is another one.
     ///
-    /// That is the worker with the fewest connections, if `from` has over `CROWDED` (32) plus a quarter more than
-    /// it.
+    /// It is the worker with the fewest connections, if `from` has over `CROWDED` (32) plus a quarter more connections
+    /// than that worker.
     pub fn less_loaded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {

@@ -42,7 +42,7 @@ impl Control {
         let running = Arc::clone(&self.server.config);
         let old = self.server.view.snapshot.load_full();
         let metrics = Arc::clone(&self.server.view.metrics);
-        // They are moved to the thread and come back with its result. Nothing uses them here meanwhile.
+        // These values are moved to the thread and come back with its result. Nothing else uses them meanwhile.
         let draining = std::mem::take(&mut self.draining);
         let (nothing, _) = Discoveries::new();
         let discoveries = std::mem::replace(&mut self.discoveries, nothing);

@@ -28,8 +28,8 @@ pub(super) struct RoutesReport {
     read: Result<Deferred<Vec<RouteSpec>>, Faults>,
 }
 
-/// The followed files of all listeners. Their tasks end when it is dropped. The tasks only send reports; control
-/// alone applies the routes.
+/// The followed files of all listeners. The tasks that follow these files end when this value is dropped. The tasks
+/// only send reports; control alone applies the routes.
 pub(super) struct RouteFiles {
     followed: BTreeMap<Arc<str>, RoutesFollower>,
     next: u64,

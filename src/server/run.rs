@@ -51,8 +51,8 @@ const REPORTS: usize = 1024;
 /// The time that connections may take to close after the workers got the order to close them.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// The time that the workers may take to close the sockets that a reload removed. They close them after the work that
-/// they are at.
+/// The time that the workers may take to close the sockets that a reload removed. A worker first finishes its present
+/// work, and then closes these sockets.
 const SOCKETS_CLOSING: Duration = Duration::from_secs(1);
 
 /// The time that the blocking threads of the runtime may take to end with it. Such a thread reads a file, perhaps on a

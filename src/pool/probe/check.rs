@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_millis(100);
 ///
 /// # Cancel safety
 ///
-/// Dropping it closes the connection.
+/// If the future is dropped, the connection is closed.
 pub(super) async fn check(asked: &CheckEndpoint, spec: &HealthSpec, random: [u8; 64]) -> CheckFinding {
     let until = Instant::now() + spec.timeout;
     let is_busy = AtomicBool::new(false);
@@ -103,7 +103,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Talking for S {}
 ///
 /// # Cancel safety
 ///
-/// Dropping it gives the attempt up.
+/// If the future is dropped, the attempt is given up.
 pub(in crate::pool) async fn connect(
     asked: &CheckEndpoint,
     until: Instant,

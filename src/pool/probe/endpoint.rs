@@ -75,7 +75,7 @@ impl CheckEndpoint {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it gives the attempt up.
+    /// If the future is dropped, the attempt is given up.
     pub(in crate::pool) async fn connect(
         &self,
         until: Instant,

@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The quiet time after a change before the file is read, so that a burst of changes causes one look.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// The most waits for a quiet time. If the changes do not end, a look is taken all the same.
+/// The most waits for a quiet time. After so many waits the file is looked at even if the changes do not end.
 const MOST_QUIETS: usize = 10;
 
 /// Follows a file that another program writes, and reads it when it has changed and is whole.

@@ -214,8 +214,8 @@ impl<W: Write, R: Fn(u64)> Writer<W, R> {
         }
     }
 
-    /// Waits for lines and takes all of them, with the number of dropped lines to report. Returns `None` at the end.
-    /// After a report that could not be written there is no other report until a line has been written.
+    /// Waits for lines and takes all of them, with the number of dropped lines to report. Returns `None` at the end. If
+    /// a report could not be written, the next report comes only after a line has been written.
     fn take(&self) -> Option<(VecDeque<Box<[u8]>>, u64)> {
         let is_idle =
             |queue: &LineQueue| queue.lines.is_empty() && !(self.is_flowing && queue.unreported > 0);

@@ -53,7 +53,7 @@ impl TlsSession {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it closes the connection.
+    /// If the future is dropped, the connection is closed.
     pub(super) async fn connect(
         stream: Box<dyn Talking>,
         spec: &TlsSpec,
