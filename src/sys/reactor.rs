@@ -185,8 +185,8 @@ impl Wakeup {
     }
 }
 
-/// The registration of a socket with the reactor of its thread. It must be dropped after the socket was closed, which
-/// removes the socket from epoll.
+/// The registration of a socket with the reactor of its thread. The close of a socket removes it from epoll. So the
+/// registration must be dropped after the close.
 pub(super) struct SocketRegistration {
     reactor: Rc<Reactor>,
     key: u32,

@@ -36,7 +36,7 @@ pub(super) struct Sink {
 pub(super) struct BatchOutcome {
     /// The number of lines taken whole, with their line ends.
     pub(super) lines: u64,
-    /// The error for which the rest was not taken.
+    /// The error that kept the destination from taking the rest of the lines.
     pub(super) fault: Option<io::Error>,
 }
 

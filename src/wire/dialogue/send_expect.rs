@@ -24,8 +24,8 @@ pub const MOST_STEPS: usize = 32;
 pub const LONGEST_STEP: usize = 4096;
 const _: () = assert!(LONGEST_STEP < MOST_HEARD);
 
-/// The number of bytes in which the patterns of one dialogue are searched at each read: four times the bound of its
-/// input. It suffices for any server that sends whole lines.
+/// The bytes that one dialogue may search for its patterns before further searches wait. The number is four times the
+/// bound of the input. It suffices for any server that sends whole lines.
 const MOST_SEARCHED: usize = 4 * MOST_HEARD;
 
 /// One step of a script, never empty.

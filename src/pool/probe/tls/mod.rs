@@ -41,7 +41,7 @@ pub(super) struct TlsSession {
     chunk: Box<[u8]>,
     /// The part of the chunk that was read and that the session has not yet taken.
     unread: Range<usize>,
-    /// The bytes to be sent, and the number of them that are sent.
+    /// The bytes to be sent; the first `sent` of them are sent already.
     unsent: Vec<u8>,
     sent: usize,
     first: Vec<u8>,
