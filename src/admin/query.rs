@@ -14,8 +14,8 @@ pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, Q
     values(query, [word]).map(|[value]| value)
 }
 
-/// Returns the values of the parameters. A query may have each parameter once. Escapes in values are decoded: `%3A`,
-/// and `%20` or `+` for a space.
+/// Returns the values of the parameters `words`. A query may have each of them once, and no others. Escapes are
+/// decoded: `%3A`, and `%20` or `+` for a space.
 pub(super) fn values<const COUNT: usize>(
     query: Option<&str>,
     words: [&str; COUNT],
