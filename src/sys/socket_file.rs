@@ -138,9 +138,9 @@ mod tests {
     use super::*;
 
     /// A folder for one test, removed at the end.
-    struct Folder(PathBuf);
+    struct SocketFolder(PathBuf);
 
-    impl Folder {
+    impl SocketFolder {
         fn new() -> Self {
             static NEXT: AtomicU64 = AtomicU64::new(0);
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for SocketFolder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -163,7 +163,7 @@ mod tests {
 
     /// Checks the result of listening after `before`, and that an existing file is kept after a failure.
     fn check<T>(before: impl FnOnce(&Path) -> T, expected: Result<(), io::ErrorKind>) {
-        let folder = Folder::new();
+        let folder = SocketFolder::new();
         let path = folder.path();
         let kept = before(&path);
         let inode = fs::symlink_metadata(&path).map(|found| found.ino()).ok();
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_file_has_its_mode() {
-        let folder = Folder::new();
+        let folder = SocketFolder::new();
         let mode = || fs::metadata(folder.path()).unwrap().permissions().mode() & 0o777;
         let (_socket, file) = SocketFile::listen(&folder.path(), Some(0o666), 8).unwrap();
         assert_eq!(mode(), 0o666, "whatever the umask");
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_file_of_another_stays() {
-        let folder = Folder::new();
+        let folder = SocketFolder::new();
         let (_socket, file) = SocketFile::listen(&folder.path(), None, 8).unwrap();
         fs::remove_file(folder.path()).unwrap();
         let _other = UnixListener::bind(folder.path()).unwrap();

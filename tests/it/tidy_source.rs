@@ -33,14 +33,17 @@ fn sources() -> BTreeMap<String, String> {
     sources
 }
 
-/// The name of the type that a line of code defines, if it defines one at the outermost level of its file.
+/// Returns the name of the type that a line of code defines. Types inside inline modules count. A `type` inside a block
+/// is the associated type of a trait, and does not count.
 fn defined_type(line: &str) -> Option<&str> {
-    let mut line = line;
+    let is_outermost = !line.starts_with(' ');
+    let mut line = line.trim_start();
     for visibility in ["pub(crate) ", "pub(super) ", "pub "] {
         line = line.strip_prefix(visibility).unwrap_or(line);
     }
-    let rest =
-        ["struct ", "enum ", "trait ", "type ", "union "].iter().find_map(|word| line.strip_prefix(word))?;
+    let words = ["struct ", "enum ", "trait ", "union ", "type "];
+    let words = if is_outermost { &words[..] } else { &words[..4] };
+    let rest = words.iter().find_map(|word| line.strip_prefix(word))?;
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
     (end > 0).then(|| &rest[..end])
 }
@@ -133,6 +136,7 @@ fn types_and_comments_are_found() {
     assert_eq!(defined_type("enum FlowStage {"), Some("FlowStage"));
     assert_eq!(defined_type("pub trait Words: Copy {"), Some("Words"));
     assert_eq!(defined_type("    type Target = Pipe;"), None);
+    assert_eq!(defined_type("    struct SocketFolder(PathBuf);"), Some("SocketFolder"));
     assert_eq!(defined_type("pub fn struct_of() {"), None);
     assert_eq!(comment("    /// The waiters."), Some("/ The waiters."));
     assert_eq!(comment("let url = 1;"), None);

@@ -7,7 +7,7 @@ use crate::config::{check_given, load};
 use crate::sys::file::make_fifo;
 
 /// A folder with a configuration and the files that it names, all without faults.
-struct Folder(PathBuf);
+struct ConfigFolder(PathBuf);
 
 const CONFIG: &str = "\
 access_log.to = 'LOG'
@@ -31,7 +31,7 @@ const GOOD: [(&str, &str); 4] = [
     ("b.json", "{\"version\": 1, \"backends\": []}\n"),
 ];
 
-impl Folder {
+impl ConfigFolder {
     fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -73,7 +73,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ConfigFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -81,7 +81,7 @@ impl Drop for Folder {
 
 #[test]
 fn good_files_are_good_with_a_byte_order_mark_too() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     folder.check(&[]);
     for (name, text) in GOOD {
         folder.write(name, &[b"\xef\xbb\xbf", text.replace('\n', "\r\n").as_bytes()].concat());
@@ -94,7 +94,7 @@ fn good_files_are_good_with_a_byte_order_mark_too() {
 
 #[test]
 fn a_fault_has_the_line_that_names_the_file() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     folder.write("drop.txt", b"# only a remark\n");
     folder.check(&["error[C0263]", "DIR/c.toml:4:8", "DIR/drop.txt", "allow_empty = true in [list.drop]"]);
     fs::remove_file(folder.at("drop.txt")).unwrap();
@@ -111,7 +111,7 @@ fn a_fault_has_the_line_that_names_the_file() {
 
 #[test]
 fn all_files_that_loading_leaves_alone_are_told_of_at_once() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     folder.configure(&folder.at("nowhere/access.log"));
     folder.write("token", b"short");
     folder.write("b.json", b"rubbish");
@@ -130,7 +130,7 @@ fn all_files_that_loading_leaves_alone_are_told_of_at_once() {
 
 #[test]
 fn discovery_may_come_later() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     fs::remove_file(folder.at("b.json")).unwrap();
     folder.check(&["warning[C0462]", "is not there yet", "DIR/c.toml:12:21", "1 warning"]);
     fs::create_dir(folder.at("b.json")).unwrap();
@@ -139,7 +139,7 @@ fn discovery_may_come_later() {
 
 #[test]
 fn the_access_log_is_not_opened() {
-    let folder = Folder::new();
+    let folder = ConfigFolder::new();
     folder.check(&[]);
     assert!(!folder.at("log/access.log").exists(), "a check creates nothing");
     make_fifo(&folder.at("fifo"));

@@ -14,9 +14,9 @@ const PERIOD: Duration = Duration::from_millis(150);
 /// Long enough for a loaded machine; no test waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Folder(PathBuf);
+struct WatchedFolder(PathBuf);
 
-impl Folder {
+impl WatchedFolder {
     fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for WatchedFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -104,7 +104,7 @@ fn what_is_read_and_what_is_not() {
 /// The period is so long that no look without a reason falls into a test.
 #[test]
 fn a_whole_file_is_read_at_once() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     let mut watch = folder.watch("a.txt", PATIENCE * 10);
     block_on(async {
         assert_eq!(next(&mut watch).await, "entity not found");
@@ -127,9 +127,9 @@ fn a_whole_file_is_read_at_once() {
 /// A program removes the file and writes it again, which takes longer than a burst of changes.
 #[test]
 fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     let mut watch = folder.watch("a.txt", PATIENCE * 10);
-    let begin: [fn(&Folder); 2] =
+    let begin: [fn(&WatchedFolder); 2] =
         [|folder| fs::remove_file(folder.at("a.txt")).unwrap(), |folder| folder.rename("a.txt", "a.old")];
     block_on(async {
         folder.write("a.txt", "old");
@@ -149,7 +149,7 @@ fn a_file_that_is_removed_and_written_anew_is_read_when_it_is_whole() {
 
 #[test]
 fn a_volume_that_is_turned_is_read_at_once() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     for version in ["1", "2"] {
         fs::create_dir(folder.at(version)).unwrap();
         folder.write(&format!("{version}/a.txt"), version);
@@ -168,7 +168,7 @@ fn a_volume_that_is_turned_is_read_at_once() {
 /// The file grows before each look, so no two looks find it the same.
 #[test]
 fn a_file_that_is_being_written_is_not_read_until_it_is_closed() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     folder.write("a.txt", "whole");
     let mut watch = folder.watch("a.txt", PERIOD);
     block_on(async {
@@ -186,7 +186,7 @@ fn a_file_that_is_being_written_is_not_read_until_it_is_closed() {
 /// On a network file system no watch reports a write of another machine.
 #[test]
 fn a_file_without_reports_is_read_when_it_stands_still() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     folder.write("a.txt", "one");
     // A link into another directory is not watched.
     fs::create_dir(folder.at("links")).unwrap();
@@ -205,7 +205,7 @@ fn a_file_without_reports_is_read_when_it_stands_still() {
 
 #[test]
 fn a_file_that_was_read_a_moment_ago_is_not_trusted_at_the_first_look() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     folder.write("a.txt", "half");
     let mut watch = FileWatch::with_period(folder.at("a.txt").into(), LookReason::Unknown, PATIENCE * 10);
     block_on(async {
@@ -217,7 +217,7 @@ fn a_file_that_was_read_a_moment_ago_is_not_trusted_at_the_first_look() {
 
 #[test]
 fn changes_of_other_files_are_no_reason() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     folder.write("a.txt", "whole");
     let mut watch = folder.watch("a.txt", PERIOD);
     block_on(async {
@@ -234,7 +234,7 @@ fn changes_of_other_files_are_no_reason() {
 
 #[test]
 fn a_directory_that_comes_and_goes_is_watched_again() {
-    let folder = Folder::new();
+    let folder = WatchedFolder::new();
     let mut watch = folder.watch("d/a.txt", PERIOD);
     block_on(async {
         assert_eq!(next(&mut watch).await, "entity not found");
