@@ -481,9 +481,9 @@ impl ReportSender {
             (false, _) => {}
             (true, true) => tracing::warn!(
                 pool,
-                "the DNS says that a service is not available (SRV target \".\"); its backends get no new connections"
+                "a service is not available by its DNS answer (SRV target \".\"); its backends get no new connections"
             ),
-            (true, false) => tracing::info!(pool, "the DNS says that a service is available again"),
+            (true, false) => tracing::info!(pool, "a service is available again by its DNS answer"),
         }
     }
 
