@@ -101,8 +101,8 @@ fn text(samples: &[Sample], extent: Extent, workers: usize) -> String {
     }
     format!(
         "\n### Busy workers: 8 streams among {} idle connections, {workers} workers\n\n{}\nNothing is pinned, and \
-         load and backend take CPUs too. Measured {:.1} s after the streams began; even would be {:.0} % for the \
-         busiest.",
+         load and backend take CPUs too. The workers were measured {:.1} s after the streams began. With an even \
+         load the busiest worker has {:.0} %.",
         extent.idle,
         markdown(&heads, &rows),
         extent.settle.as_secs_f64(),

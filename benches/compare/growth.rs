@@ -104,8 +104,8 @@ pub(crate) fn run(
     }
     let errors = report.samples.iter().map(|sample| sample.errors).sum();
     let text = format!(
-        "\n### What grows: pointsman alone\n\n{}\nRatios are to the smallest size, made within each round. \\* \
-         At the run's median pace ({pace:.2} µs for the calibration's messages).",
+        "\n### What grows: pointsman alone\n\n{}\nRatios are to the smallest size and are made within each \
+         round. \\* At the run's median pace ({pace:.2} µs for a message of the calibration).",
         report.table()
     );
     Ok((text, errors))

@@ -102,20 +102,20 @@ pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
         }
     }
     text.push_str(
-        "\nMedian [lowest-highest] of the rounds; a ratio is made within each round, and the median is that of \
-         the ratios.\n",
+        "\nEach figure is the median of the rounds, with the lowest and the highest in brackets. A ratio is made \
+         within each round, and the table has the median of these ratios.\n",
     );
     if let Some(pace) = results.pace() {
         let _ = writeln!(
             text,
-            "\\* CPU time of the proxy's processes at the run's median pace ({pace:.2} µs for the calibration's \
-             messages)."
+            "\\* CPU time of the proxy's processes, at the run's median pace ({pace:.2} µs for a message of the \
+             calibration)."
         );
     }
     if results.subjects().iter().any(|subject| subject.test == Test::Idle) {
         text.push_str(
-            "† Growth of the kernel's slabs, whole machine: the proxy's part is what exceeds `direct`. Other \
-             tests before it leave sockets that vanish meanwhile: believe it only with `--tests idle`.\n",
+            "† Growth of the kernel's slabs on the whole machine. The proxy's part is what exceeds `direct`. \
+             Sockets of earlier tests vanish meanwhile, so the growth is right only with `--tests idle`.\n",
         );
     }
     text

@@ -172,7 +172,8 @@ fn text(pairs: &[(Sample, Sample)]) -> String {
     let spread = |value: fn(&Scrape) -> f64, decimals| show(Spread::of(scrapes().map(value)), decimals);
     format!(
         "\n### Metrics scraped every {} ms: ping-pong of 64 bytes on 64 connections\n\n{}\n{} scrapes of {} series \
-         in {} KiB, each {} ms. They are rendered by a thread that shares the proxy's CPU, where that is pinned.",
+         in {} KiB, each {} ms. If the proxy is pinned, the thread that renders them shares the CPU of the \
+         proxy.",
         EVERY.as_millis(),
         markdown(&heads, &rows),
         scrapes().count(),
