@@ -1,7 +1,7 @@
-//! The backend of every test: it does what the hello of each connection asks for.
+//! The backend of every test. It does the work that the hello of each connection names.
 //!
-//! It runs as a process of its own, prints the port it has on all its addresses, and ends when its
-//! standard input does, so it never outlives the run that started it.
+//! The backend runs as a process of its own. It prints its port, which is the same on all its addresses. It
+//! ends when its standard input ends, so it never outlives the run.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -20,19 +20,19 @@ pub(crate) const ADDRESSES: [Ipv4Addr; 4] = [
     Ipv4Addr::new(127, 0, 0, 14),
 ];
 
-/// Accepted in one go, so that a burst of connections cannot starve those that are open.
+/// The most connections accepted in a row. A burst of new connections must not delay the open connections.
 const ACCEPTS: usize = 64;
 
-/// Ports tried until one is free on every address.
+/// The number of ports that are tried until one is free on every address.
 const PORTS_TRIED: usize = 20;
 
 const STDIN: u64 = u64::MAX;
 
-/// Serves until standard input ends. Its sockets hold at most `unsent` bytes that are not yet on their way; 0 is as many
-/// as the kernel likes.
+/// Serves until standard input ends. `unsent` bounds the bytes that a socket holds and has not sent yet; with
+/// 0 the kernel decides.
 ///
 /// # Errors
-/// When it cannot bind, or epoll fails.
+/// Returns an error if a bind or epoll fails.
 pub(crate) fn run(unsent: u32) -> io::Result<()> {
     let listeners = bind()?;
     for listener in &listeners {
@@ -79,7 +79,7 @@ fn bind() -> io::Result<Vec<TcpListener>> {
 fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it: an answer must not wait for an acknowledgement.
+    // Accepted sockets inherit this option. An answer must not wait for an acknowledgement.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&std::net::SocketAddr::from((address, port)).into())?;
     socket.listen(8192)?;
@@ -87,9 +87,9 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
 }
 
 enum BackendTask {
-    /// What has come of the hello.
+    /// The hello is read; these are its bytes so far.
     Hear(Vec<u8>),
-    /// What could not be sent back yet.
+    /// Bytes are sent back; these could not be sent yet.
     Echo(Vec<u8>),
     Send {
         left: u64,
@@ -107,9 +107,9 @@ struct Guest {
 
 /// The buffers that all connections share.
 struct Desk {
-    /// What is sent.
+    /// The bytes that are sent.
     source: Vec<u8>,
-    /// What is read into.
+    /// The buffer that reads fill.
     room: Vec<u8>,
 }
 
@@ -122,7 +122,8 @@ struct Hall {
 impl Hall {
     fn accept(&mut self, listener: &TcpListener, poller: &Poller) {
         for _ in 0..ACCEPTS {
-            // A failure is temporary or the client's; the listener stays ready if more are waiting.
+            // The failure is temporary, or the client caused it. The listener stays ready if more connections
+            // wait.
             let Ok((socket, _)) = listener.accept() else { return };
             let mut guest = Guest { socket, task: BackendTask::Hear(Vec::new()), interest: Interest::Read };
             // The hello has usually arrived with the connection.
@@ -159,7 +160,7 @@ impl Hall {
 }
 
 impl Guest {
-    /// Goes on with the duty, and tells what to wait for, or `None` at its end.
+    /// Continues the task and returns the event to wait for, or `None` at the end of the task.
     fn serve(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
         match &mut self.task {
             BackendTask::Hear(_) => self.receive(desk),
@@ -238,7 +239,7 @@ impl Guest {
             Moved::Bytes(count) => *seen += count as u64,
             Moved::Blocked => {}
             Moved::End => {
-                // Eight bytes on an unused sending half always fit.
+                // The socket has sent nothing yet, so eight bytes always fit.
                 give(&self.socket, &seen.to_be_bytes())?;
                 return Ok(None);
             }

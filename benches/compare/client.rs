@@ -1,4 +1,4 @@
-//! One connection of the load: from connect through hello to its work.
+//! One connection of the load: the connect, the hello and the work after it.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -12,11 +12,11 @@ use crate::hello::{self, Command, REPLY_SIZE};
 use crate::order::{Order, Work};
 use crate::poller::{CHUNK, Interest, Moved, discard, give, take};
 
-/// Clients come from 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports, and
-/// hashing by source spreads them over the backends.
+/// The number of source addresses: clients connect from 127.0.1.1 to 127.0.1.8. Short connections do not run
+/// out of ports then, and the hash of the source spreads them over the backends.
 const SOURCES: usize = 8;
 
-/// What all connections share.
+/// The values and buffers that all connections share.
 pub(crate) struct Kit {
     work: Work,
     to: SocketAddr,
@@ -43,40 +43,40 @@ impl Kit {
     }
 }
 
-/// Where a connection is.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
-    /// The hello is sent from this byte on.
+    /// The hello is sent; the number is the next byte to send.
     Greeting(usize),
-    /// The message is sent from this byte on.
+    /// The message is sent; the number is the next byte to send.
     Asking(usize),
-    /// So many bytes of the answer have come.
+    /// The answer is read; the number counts the bytes read.
     Answer(usize),
     Streaming,
-    /// The sending half is finished; so many bytes of the count have come.
+    /// The sending half is finished, and the byte count is read; the number counts the bytes read.
     Counted(usize),
     Resting,
 }
 
-/// What an event led to.
+/// The result of an event.
 pub(crate) enum Step {
     Wait,
-    /// So many bytes of a stream.
+    /// This many bytes of a stream were moved.
     Moved(u64),
-    /// One operation; the connection goes on.
+    /// One operation is done, and the connection goes on.
     Done(Duration),
-    /// One operation; the connection is closed.
+    /// One operation is done, and the connection is closed.
     Closed(Duration),
 }
 
-/// One connection, or the place of one.
+/// A place for one connection, which is open or closed.
 pub(crate) struct Client {
     place: usize,
     socket: Option<TcpStream>,
     phase: Phase,
     interest: Interest,
-    /// When the operation in progress began, or the last bytes moved.
+    /// The time at which the present operation began, or the last bytes moved.
     since: Instant,
     sent: u64,
     count: [u8; 8],
@@ -103,7 +103,8 @@ impl Client {
         self.interest
     }
 
-    /// Whether it is not yet through its hello; one that shall rest also awaits its reply.
+    /// Returns `true` if the hello is not sent whole yet. A connection that shall stay idle also waits for
+    /// its reply.
     pub(crate) fn is_opening(&self, kit: &Kit) -> bool {
         match self.phase {
             Phase::Greeting(_) => true,
@@ -117,12 +118,12 @@ impl Client {
         self.phase = Phase::Closed;
     }
 
-    /// Whether it has not moved anything since then, and should have.
+    /// Returns `true` if the connection has moved nothing since `then`, although it should have.
     pub(crate) fn stands_since(&self, then: Instant) -> bool {
         self.socket.is_some() && self.phase != Phase::Resting && self.since < then
     }
 
-    /// Begins a new connection, and tells what it waits for.
+    /// Begins a new connection and returns the event to wait for.
     pub(crate) fn open(&mut self, kit: &mut Kit) -> io::Result<Interest> {
         self.since = Instant::now();
         let (socket, connected) = connect(kit.to, self.place)?;
@@ -132,14 +133,14 @@ impl Client {
         self.socket = Some(socket);
         self.phase = Phase::Greeting(0);
         self.interest = Interest::Write;
-        // Loopback has usually connected already.
+        // On loopback the socket has usually connected already.
         if connected {
             self.greet(kit)?;
         }
         Ok(self.interest)
     }
 
-    /// Goes on after an event.
+    /// Continues after an event.
     pub(crate) fn advance(&mut self, kit: &mut Kit) -> io::Result<Step> {
         match (self.phase, kit.work) {
             (Phase::Closed, _) => Ok(Step::Wait),
@@ -209,7 +210,8 @@ impl Client {
             Moved::Blocked => return Ok(Step::Wait),
             Moved::End => return Err(ended()),
         };
-        // Another connection's bytes would differ: each begins its message elsewhere.
+        // Bytes of another connection would differ, because each connection begins its message at another
+        // byte.
         if message(kit, self.place, size).get(got..got + count) != Some(&kit.room[..count]) {
             return Err(io::Error::other("the echo differs from what was sent"));
         }
@@ -292,10 +294,11 @@ fn ended() -> io::Error {
     io::Error::other("the connection ended early")
 }
 
-/// A new socket, and whether it is connected already.
+/// Returns a new socket, and `true` if it is connected already.
 fn connect(to: SocketAddr, place: usize) -> io::Result<(TcpStream, bool)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    // The port is chosen by connect, which may then take one that is in use towards other addresses.
+    // The kernel chooses the port at the connect. It may take a port that another connection with another
+    // destination uses.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     let source = Ipv4Addr::new(127, 0, 1, 1 + (place % SOURCES) as u8);
     socket.bind(&SocketAddr::from((source, 0)).into())?;

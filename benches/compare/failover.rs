@@ -1,8 +1,11 @@
-//! What clients notice when one of three backends dies under load, and how long it takes to be left alone
-//! and to be taken back.
+//! Measures a failover: one of three backends fails under load.
 //!
-//! It dies in two ways: its process is killed, so that its port refuses; or its machine falls silent, which
-//! takes a network namespace and so root.
+//! The table shows what clients notice, the time until the backend gets no more connections, and the time
+//! until it gets connections again. The backend fails in two ways:
+//!
+//! - Its process is killed, so that its port refuses.
+//!
+//! - Its host drops all packets, which needs a network namespace and so root.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,20 +23,21 @@ use crate::scrape;
 use crate::site::{Site, Stand};
 use crate::visitors::{Visit, Visitors};
 
-/// From one look at the metrics to the next; no time below is exacter.
+/// The time from one scrape of the metrics to the next; no time in the table is more exact.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// What has not happened by then will not happen.
+/// The longest wait for a change of the metrics.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client that waited longer has noticed something.
+/// A client is late if it waited longer than this.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Where those that live stand, and then the one that is to die, unless it has a machine of its own.
+/// The addresses of the two backends that stay up, and of the backend that fails. A backend on a host of its
+/// own does not use the last address.
 const ADDRESSES: [Ipv4Addr; 3] =
     [Ipv4Addr::new(127, 0, 0, 21), Ipv4Addr::new(127, 0, 0, 22), Ipv4Addr::new(127, 0, 0, 23)];
 
-/// Lines of the pool, and what they are called in the table.
+/// Settings of the pool, and their name in the table.
 struct Setting {
     name: &'static str,
     lines: &'static str,
@@ -55,40 +59,41 @@ const SETTINGS: [Setting; 4] = [
     },
 ];
 
-/// Soon over; the two that live have the time that a busy machine needs.
+/// Settings of a short run. The two backends that stay up have the time that a busy machine needs.
 const BRIEF: [Setting; 1] = [Setting {
     name: "for a brief look",
     lines: "health = { interval = \"1s\", fast_interval = \"100ms\" }\nejection = {}\nconnect_timeout = \"500ms\"",
 }];
 
-/// How much is done.
+/// The size of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
     settings: &'static [Setting],
-    /// From one client to the next.
+    /// The time from one client to the next.
     every: Duration,
-    /// How long the dead backend stays away once it is left alone.
+    /// The time for which the failed backend stays away after its last connection.
     away: Duration,
-    /// From the first checks to the death: grows by this with each round, so that deaths meet the checks at
-    /// different moments.
+    /// The time from the first checks to the failure. It grows by this with each round, so that failures
+    /// happen at different moments of the check interval.
     phase: Duration,
 }
 
 impl Extent {
-    /// What is measured in earnest.
+    /// The size of a full measurement.
     pub(crate) fn full(rounds: usize) -> Self {
         Self {
             rounds,
             settings: &SETTINGS,
             every: Duration::from_millis(5),
-            // Longer than any attempt to connect, so that all who wait for it are seen to go elsewhere.
+            // This is longer than any attempt to connect. So all clients that wait for the backend are seen
+            // to go elsewhere.
             away: Duration::from_secs(6),
             phase: Duration::from_secs(2) / u32::try_from(rounds).unwrap_or(u32::MAX),
         }
     }
 
-    /// Only to see that it works.
+    /// The smallest size that shows that everything works.
     pub(crate) fn brief() -> Self {
         Self {
             rounds: 1,
@@ -115,33 +120,34 @@ impl Death {
     }
 }
 
-/// What one death was like.
+/// The result of one failure.
 struct Sample {
     setting: &'static str,
     death: Death,
-    /// Clients that came after it.
+    /// The clients that came after the failure.
     came: usize,
-    /// Those of them that were not served.
+    /// The clients among them that were not served.
     failed: usize,
-    /// Clients that had come before it and were not served: it had them, or was about to.
+    /// The clients that had come before the failure and were not served: the backend had them, or would have
+    /// got them.
     lost: usize,
-    /// Clients that came after it and were served late.
+    /// The clients that came after the failure and were served late.
     late: usize,
-    /// The longest that one of those waited, in seconds.
+    /// The longest wait of a client that came after the failure, in seconds.
     longest: f64,
-    /// Attempts to connect that failed there.
+    /// The attempts to connect to the backend that failed.
     attempts: f64,
-    /// Seconds from the death until the backend was left alone.
+    /// Seconds from the failure until the backend got no more connections.
     left_alone: f64,
-    /// Seconds from its return until it could be chosen, and until it had a client.
+    /// Seconds from the return of the backend until it could be picked, and until it had a client.
     back: f64,
     first_client: f64,
 }
 
-/// Gives the table and how many clients failed though a killed backend refused them at once.
+/// Returns the table, and the number of clients that failed although the killed backend refused them at once.
 ///
 /// # Errors
-/// When pointsman does not start or does not notice what happens.
+/// Returns an error if pointsman does not start or does not notice the changes.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
     let why_not = link::why_not();
     let mut samples = Vec::new();
@@ -172,7 +178,8 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// In a network of its own, with all that it starts; only this thread leaves ours.
+    /// Runs the case in a network namespace, with all processes that it starts. Only this thread leaves the
+    /// namespace of the run.
     fn run_apart(&self, death: Death) -> io::Result<Sample> {
         let apart = || link::leave().and_then(|()| self.run(death));
         thread::scope(|scope| scope.spawn(apart).join())
@@ -204,7 +211,8 @@ impl Case<'_> {
         let visits = visitors.finish()?;
         let attempts = watch.look()?.attempts;
 
-        // Who came while it died may have been in its hands: only the kernel knows.
+        // The failed backend may have had the clients that came during the failure; only the kernel could
+        // count them.
         let (before, after): (Vec<Visit>, Vec<Visit>) = visits.iter().partition(|visit| visit.begun < died);
         let served = || after.iter().filter(|visit| visit.served);
         Ok(Sample {
@@ -227,7 +235,7 @@ fn here(address: Ipv4Addr, port: u16) -> Stand {
     Stand::Here(SocketAddr::from((address, port)))
 }
 
-/// The clients of this bench have one address, so what is hashed is their ports too.
+/// The clients of this bench have one address, so the hash takes their ports too.
 fn configuration(addresses: [SocketAddr; 3], setting: &Setting) -> String {
     let [first, second, third] = addresses;
     format!(
@@ -252,7 +260,7 @@ backends = [
     )
 }
 
-/// The backend that dies and comes back where it was.
+/// The backend that fails and returns at the same address.
 struct Mortal {
     death: Death,
     site: Option<Site>,
@@ -291,14 +299,14 @@ impl Mortal {
     }
 }
 
-/// What pointsman says of the mortal backend.
+/// The state of the failing backend in the metrics.
 struct Sight {
     up: bool,
-    /// Established with it.
+    /// The connections that were established with the backend.
     connections: f64,
-    /// Failed there.
+    /// The attempts that failed there.
     attempts: f64,
-    /// Whether every backend has passed a check.
+    /// True if every backend has passed a check.
     checked: bool,
 }
 
@@ -323,7 +331,7 @@ impl Watch {
         })
     }
 
-    /// Looks until it is so, and tells when that was.
+    /// Scrapes until the condition is met, and returns the time of that scrape.
     fn until(&self, what: &str, is_so: impl Fn(&Sight) -> bool) -> io::Result<Instant> {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -1,9 +1,9 @@
-//! Points to numbers: medians, ranges, and ratios that are made round by round.
+//! Numbers from points: medians, ranges, and ratios within a round.
 
 use crate::peers::Peer;
 use crate::points::{Against, Entrant, Figures, Flow, Point, Rest, TellWorkers, Test};
 
-/// The middle of some values, and how far they reach.
+/// The median of some values, and their range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// `None` without a value.
+    /// Returns `None` if there is no value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -23,7 +23,7 @@ impl Spread {
         Some(Self { median, low, high })
     }
 
-    /// As a cell of a table; without a range where it would not be seen.
+    /// Returns the text of a table cell; without a range if low and high have the same text.
     pub(crate) fn show(self, decimals: usize) -> String {
         let [median, low, high] =
             [self.median, self.low, self.high].map(|value| format!("{value:.decimals$}"));
@@ -31,7 +31,7 @@ impl Spread {
     }
 }
 
-/// What a test is about: idle connections are told apart by their number.
+/// A row of results: a test, and for idle connections their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subject {
     pub(crate) test: Test,
@@ -51,12 +51,12 @@ impl Subject {
 /// All points of a run.
 pub(crate) struct Results {
     points: Vec<Point>,
-    /// The median pace of the run: calibrated times are those of a machine that is always like this. `None`
-    /// where nothing moved.
+    /// The median pace of the run. Calibrated times are those of a machine with this pace. `None` if no test
+    /// moved bytes.
     pace: Option<f64>,
 }
 
-/// One number of a point.
+/// A function that takes one number from a point.
 pub(crate) type Figure = fn(&Results, &Point) -> Option<f64>;
 
 impl Results {
@@ -66,7 +66,7 @@ impl Results {
         Self { points, pace }
     }
 
-    /// The errors of one peer in all tests; `None` if it was in none.
+    /// Returns the errors of one peer in all tests, or `None` if the peer was in none.
     pub(crate) fn errors(&self, peer: Peer) -> Option<u64> {
         let mut own = self.points.iter().filter(|point| point.entrant.peer == peer).peekable();
         own.peek()?;
@@ -77,7 +77,7 @@ impl Results {
         self.pace
     }
 
-    /// What was tested, in order.
+    /// Returns the tests that were run, in order.
     pub(crate) fn subjects(&self) -> Vec<Subject> {
         let mut subjects: Vec<Subject> = self.points.iter().map(Subject::of).collect();
         subjects.sort_unstable();
@@ -85,7 +85,7 @@ impl Results {
         subjects
     }
 
-    /// Who was, in order.
+    /// Returns the proxies that were tested, in order.
     pub(crate) fn entrants(&self) -> Vec<Entrant> {
         let mut entrants: Vec<Entrant> = self.points.iter().map(|point| point.entrant).collect();
         entrants.sort_unstable();
@@ -93,7 +93,7 @@ impl Results {
         entrants
     }
 
-    /// Whether names must tell the workers.
+    /// Returns `Yes` if the tables must show the number of workers in names.
     pub(crate) fn tell_workers(&self) -> TellWorkers {
         let first = self.points.first().map(|point| point.entrant.workers);
         let same = self.points.iter().all(|point| Some(point.entrant.workers) == first);
@@ -108,7 +108,7 @@ impl Results {
         Spread::of(self.of(subject, entrant).filter_map(|point| figure(self, point)))
     }
 
-    /// Against the one of the same round, whose machine was most alike.
+    /// Returns the ratio to the reference in the same round, when the state of the machine was most alike.
     pub(crate) fn ratio(
         &self,
         subject: Subject,
@@ -139,7 +139,7 @@ pub(crate) fn rest(point: &Point) -> Option<&Rest> {
     }
 }
 
-/// Calibrated CPU seconds for one operation.
+/// Returns the calibrated CPU seconds for one operation.
 pub(crate) fn cpu(results: &Results, point: &Point) -> Option<f64> {
     let flow = flow(point)?;
     Some(flow.cpu? / flow.pace * results.pace?)

@@ -1,7 +1,6 @@
-//! What pointsman wants to reach, beside what a run gave.
+//! The performance goals of pointsman, beside the results of a run.
 //!
-//! The table judges nothing that a build could fail by: below a tenth of difference the machine's noise
-//! decides.
+//! The table cannot fail a build: noise of the machine hides differences below a tenth.
 
 use crate::figures::{self, Figure, Results, Spread, Subject};
 use crate::peers::Peer;
@@ -11,18 +10,18 @@ use crate::report::{markdown, show};
 /// The kind of run that can show a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ground {
-    /// One worker on its own CPU, large packets.
+    /// One worker on its own CPU, with large packets.
     Loopback,
-    /// The same with packets of 1500 bytes.
+    /// One worker on its own CPU, with packets of 1500 bytes.
     Packets,
-    /// Different numbers of workers, not pinned.
+    /// Different numbers of workers, which are not pinned.
     Workers,
-    /// System calls counted.
+    /// A run that counts system calls.
     Calls,
 }
 
 impl Ground {
-    /// What to add to the command.
+    /// Returns the options of the command for this kind of run.
     fn options(self) -> &'static str {
         match self {
             Self::Loopback => "no mode",
@@ -33,11 +32,11 @@ impl Ground {
     }
 }
 
-/// What a goal is about.
+/// The number that a goal bounds.
 #[derive(Clone, Copy)]
 enum What {
     Ratio(Test, Figure, Against),
-    /// Of so many idle connections.
+    /// A figure of this many idle connections.
     Idle(usize, Figure),
     Errors,
     Calls(Test),
@@ -130,10 +129,10 @@ const GOALS: &[Goal] = &[
     ERRORS,
 ];
 
-/// What there is to compare with the goals.
+/// The results that are compared with the goals.
 pub(crate) enum Given<'a> {
     Results(&'a Results),
-    /// pointsman's system calls for one operation.
+    /// The system calls of pointsman for one operation.
     Calls(&'a [(Test, f64)]),
 }
 
@@ -162,7 +161,7 @@ fn pointsman(workers: usize) -> Entrant {
     Entrant { peer: Peer::Pointsman, workers }
 }
 
-/// The table of every goal; those of another ground say which options show them.
+/// Returns the table of all goals. A goal that needs another kind of run shows the options of that run.
 pub(crate) fn table(given: &Given<'_>, ground: Ground) -> String {
     let heads = ["work", "against", "must", "reach", "pointsman", ""].map(str::to_owned);
     let rows: Vec<Vec<String>> = GOALS.iter().map(|goal| row(goal, given, ground)).collect();
@@ -176,7 +175,7 @@ fn row(goal: &Goal, given: &Given<'_>, ground: Ground) -> Vec<String> {
         What::Errors => ("-".to_owned(), 0),
         What::Calls(_) => ("-".to_owned(), 1),
     };
-    // Errors count wherever something runs.
+    // Errors count in every kind of run.
     let here = goal.ground == ground || matches!(goal.what, What::Errors);
     let value = if here { given.value(goal.what) } else { None };
     let word = match value {
@@ -195,7 +194,7 @@ fn row(goal: &Goal, given: &Given<'_>, ground: Ground) -> Vec<String> {
     ]
 }
 
-/// Where the median stands, as exactly as it is shown.
+/// Returns the bound that the median meets, at the precision of the table.
 fn place(median: f64, goal: &Goal, decimals: usize) -> &'static str {
     let half = 0.5 / 10_f64.powi(decimals as i32);
     if median < goal.reach + half {

@@ -1,7 +1,7 @@
-//! The load: one process, one thread, many connections of one kind of work.
+//! The load: one process with one thread and many connections of one kind of work.
 //!
-//! It prints an [`Outcome`] as JSON, and stops by itself whatever the proxy does: a connection that stands
-//! still after the measured time becomes an error, not a wait.
+//! The load prints an [`Outcome`] as JSON. It ends by itself, whatever the proxy does: a connection that
+//! makes no progress after the measured time becomes an error.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -11,34 +11,34 @@ use crate::order::{Order, Outcome, RESTING, Work};
 use crate::poller::{Interest, Poller};
 use crate::proc::{self, Spent};
 
-/// Connections that are being opened at the same time.
+/// The number of connections that are opened at the same time.
 const OPENING: usize = 64;
 
-/// From the start until every connection is open.
+/// The longest time from the start until every connection is open.
 const OPENING_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that does nothing for so long after the measured time has failed. A machine that is busy
-/// with other things may well stop for a second.
+/// A connection that makes no progress for this time after the measured time has failed. A busy machine may
+/// pause for a second.
 const STILL: Duration = Duration::from_secs(10);
 
-/// How long uploads have to drain and to be counted.
+/// The time that uploads have to drain and to be counted.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The parent needs some seconds to look at idle connections.
+/// The time for which idle connections stay open: the parent needs some seconds to measure them.
 const HOLD: Duration = Duration::from_secs(120);
 
-/// Latencies kept: some seconds at any rate that one core can serve.
+/// The number of latencies that are kept: some seconds at any rate that one core can serve.
 const LATENCIES: usize = 4_000_000;
 
-/// After so many errors there is nothing left to measure.
+/// After more errors than this the run ends.
 const ERRORS: u64 = 1000;
 
 const STDIN: u64 = u64::MAX;
 
-/// Does what the order says.
+/// Runs the order.
 ///
 /// # Errors
-/// When epoll or standard output fails; faults of connections are counted instead.
+/// Returns an error if epoll or standard output fails. Faults of connections are counted instead.
 pub(crate) fn run(order: Order) -> io::Result<()> {
     let mut load = Load::new(order)?;
     load.open_all()?;
@@ -77,7 +77,7 @@ impl Load {
         })
     }
 
-    /// Opens the connections a batch at a time, while those that are open already work.
+    /// Opens the connections in batches. The open connections work meanwhile.
     fn open_all(&mut self) -> io::Result<()> {
         let until = Instant::now() + OPENING_PATIENCE;
         loop {
@@ -110,7 +110,7 @@ impl Load {
         }
     }
 
-    /// Waits once and serves what is ready; tells whether standard input was.
+    /// Waits once and serves the ready sockets. Returns `true` if standard input was ready.
     fn turn(&mut self, patience: Duration) -> io::Result<bool> {
         let mut tokens = std::mem::take(&mut self.tokens);
         self.poller.wait(patience, &mut tokens)?;
@@ -171,7 +171,7 @@ impl Load {
         self.outcome.fault.get_or_insert_with(|| why.to_owned());
     }
 
-    /// A failed connection is an error; short ones are made anew, the others stay away.
+    /// Counts a failed connection as an error. A short connection is then opened anew; others stay closed.
     fn lose(&mut self, place: usize, why: &str) {
         self.fail(why);
         self.clients[place].close();
@@ -181,7 +181,7 @@ impl Load {
     }
 
     fn measure(&mut self) -> io::Result<Outcome> {
-        // Listed before: to look through all processes takes time.
+        // The list is made before the measured time, because a pass over all processes takes time.
         let mut watched = self.order.watch.map(proc::tree).unwrap_or_default();
         watched.extend(self.order.own_cpu.and_then(proc::softirq_thread));
         self.go(self.order.warm)?;
@@ -204,7 +204,8 @@ impl Load {
         Ok(self.outcome.clone())
     }
 
-    /// Goes on until every connection has done something since now; those that do not are errors.
+    /// Continues until every connection has made progress since now. Each connection without progress is an
+    /// error.
     fn see_all_move(&mut self) -> io::Result<()> {
         let now = Instant::now();
         let still = |clients: &[Client]| clients.iter().filter(|client| client.stands_since(now)).count();
@@ -245,7 +246,7 @@ impl Load {
         self.latencies.get(place).copied().unwrap_or(0)
     }
 
-    /// Keeps everything open until standard input ends.
+    /// Keeps all connections open until standard input ends.
     fn hold(&mut self) -> io::Result<Outcome> {
         self.poller.add(io::stdin(), STDIN, Interest::Read)?;
         say(RESTING)?;

@@ -1,4 +1,5 @@
-//! pointsman with a configuration of its own, where the peers' common one says too little.
+//! pointsman with a configuration of its own, for runs that the common configuration of the peers does not
+//! fit.
 
 use std::fs;
 use std::io;
@@ -15,20 +16,20 @@ use crate::{programs, scrape};
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
 
-/// It runs until it is dropped.
+/// A running pointsman, which is stopped when dropped.
 pub(crate) struct Lone {
     program: Program,
-    /// Where its only listener is.
+    /// The address of its only listener.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
 impl Lone {
-    /// Starts it with this text as its file, in this directory, and waits until it serves. The text has one
-    /// listener, and an admin listener, both at addresses of the kernel's choice.
+    /// Starts pointsman in this directory with `text` as its file, and waits until it serves. The text has
+    /// one listener and an admin listener. The kernel chooses both ports.
     ///
     /// # Errors
-    /// With its log when it does not serve in time.
+    /// Returns an error with the log if pointsman does not serve in time.
     pub(crate) fn start(directory: &Path, text: &str, place: Place) -> io::Result<Self> {
         let (file, log) = (directory.join("lone.toml"), directory.join("lone.log"));
         fs::write(&file, text)?;
@@ -59,7 +60,7 @@ impl Lone {
     }
 }
 
-/// The first address in the line that says it serves.
+/// Returns the first address in the log line that reports the listener.
 pub(crate) fn served(log: &str) -> Option<SocketAddr> {
     let (_, line) = log.lines().find_map(|line| line.split_once(" serving "))?;
     line.split_once('[')?.1.split(['[', ']', ',']).find_map(|word| word.trim().parse().ok())

@@ -1,4 +1,4 @@
-//! Which plots a run gives.
+//! The plots of a run.
 
 use std::fs;
 use std::io;
@@ -72,10 +72,10 @@ fn word(subject: Subject) -> String {
     }
 }
 
-/// Writes the plots of what was tested.
+/// Writes the plots of the tests that were run.
 ///
 /// # Errors
-/// When the directory cannot be made or a file not be written.
+/// Returns an error if the directory cannot be made, or a file cannot be written.
 pub(crate) fn write(results: &Results, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for plot in PLOTS {

@@ -13,11 +13,11 @@ struct Column {
     compared: Compared,
 }
 
-/// With whom a figure is compared, and what it is called there.
+/// The references that a figure is compared with, and the name of the ratio in the table.
 #[derive(Clone, Copy)]
 enum Compared {
     Never,
-    /// Only with the first reference: a table has room for so many columns.
+    /// Only the first reference: the table has no room for more columns.
     WithFirst(&'static str),
     WithEach(&'static str),
 }
@@ -35,7 +35,7 @@ const CONNECTIONS: &[Column] = &[
     column("errors", figures::errors, 0, Never),
 ];
 
-/// The streams' rate and cost, and the latencies of the small requests beside them.
+/// The rate and the cost of the streams, and the latencies of the small requests beside them.
 const BESIDE: &[Column] = &[
     column("Gbit/s", figures::gigabits, 1, WithFirst("Gbit/s")),
     column("CPU s/GiB*", figures::cpu_per_gib, 3, Never),
@@ -91,7 +91,8 @@ fn title(subject: Subject) -> String {
     }
 }
 
-/// All tables of a run: for each test the figures, and their ratios to those of the references that took part.
+/// Returns all tables of a run. Each test has a table of figures and a table of ratios to the references in
+/// the run.
 pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
     let mut text = String::new();
     for subject in results.subjects() {
@@ -132,7 +133,7 @@ fn values(results: &Results, subject: Subject) -> String {
     markdown(&heads, &rows)
 }
 
-/// `None` where no reference took part.
+/// Returns `None` if no reference took part.
 fn ratios(results: &Results, subject: Subject, references: &[Against]) -> Option<String> {
     let mut heads: Vec<String> = vec!["proxy".to_owned()];
     let mut compared = Vec::new();
@@ -159,7 +160,7 @@ fn ratios(results: &Results, subject: Subject, references: &[Against]) -> Option
     (!rows.is_empty()).then(|| markdown(&heads, &rows))
 }
 
-/// A row for each entrant that has anything to show.
+/// Returns a row for each entrant that has a value.
 fn rows(results: &Results, cells: impl Fn(Entrant) -> Vec<String>) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for entrant in results.entrants() {

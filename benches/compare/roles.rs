@@ -1,4 +1,4 @@
-//! The roles of child processes: this program again, with a role as its first argument.
+//! The roles of child processes: this program, with a role as its first argument.
 
 use std::io;
 
@@ -10,7 +10,7 @@ pub(crate) const CALIBRATE: &str = "role-calibrate";
 pub(crate) const SITE: &str = "role-site";
 pub(crate) const TOKIO_COPY: &str = "role-tokio-copy";
 
-/// Runs the role that the arguments name, if they do.
+/// Runs the role that the arguments name, or returns `None` if they name none.
 pub(crate) fn run() -> Option<io::Result<()>> {
     let mut arguments = std::env::args().skip(1);
     let (role, mut argument) = (arguments.next()?, || arguments.next().unwrap_or_default());

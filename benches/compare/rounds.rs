@@ -1,4 +1,4 @@
-//! The comparison: every entrant takes its turn in every round.
+//! The comparison: in every round all entrants are measured one after the other.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use crate::points::{Entrant, Point, Test, count};
 use crate::programs::{program, version};
 use crate::report;
 
-/// Measures, prints all tables, and gives the number of pointsman's errors.
+/// Measures, prints all tables, and returns the number of errors of pointsman.
 ///
 /// # Errors
-/// When a plot cannot be written; a peer that fails is told about and left out.
+/// Returns an error if a plot cannot be written. A peer that fails is reported and left out.
 pub(crate) fn run(bench: &Bench<'_>, options: &Options, peers: &[Peer]) -> io::Result<u64> {
     let workers = options.workers();
     let (points, lost) = measure(bench, options, &entrants(peers, &workers));
@@ -42,7 +42,7 @@ pub(crate) fn run(bench: &Bench<'_>, options: &Options, peers: &[Peer]) -> io::R
     Ok(results.errors(Peer::Pointsman).unwrap_or(0) + lost)
 }
 
-/// Who is installed; tells about everyone.
+/// Returns the installed peers, and prints a line for each peer.
 pub(crate) fn installed(peers: &[Peer]) -> Vec<Peer> {
     let mut found = Vec::new();
     for peer in peers {
@@ -56,7 +56,7 @@ pub(crate) fn installed(peers: &[Peer]) -> Vec<Peer> {
     found
 }
 
-/// Each peer with each number of workers; without a proxy there is but one.
+/// Returns each peer with each number of workers. Without a proxy there is only one number.
 fn entrants(peers: &[Peer], workers: &[usize]) -> Vec<Entrant> {
     let mut entrants = Vec::new();
     for peer in peers {
@@ -70,14 +70,14 @@ fn entrants(peers: &[Peer], workers: &[usize]) -> Vec<Entrant> {
     entrants
 }
 
-/// All points, and how often pointsman failed as a whole.
+/// Returns all points, and the number of runs of pointsman that failed as a whole.
 fn measure(bench: &Bench<'_>, options: &Options, entrants: &[Entrant]) -> (Vec<Point>, u64) {
-    // First what looks at memory: a proxy that has worked keeps some for later.
+    // The tests of memory come first, because a proxy that has worked keeps memory for later.
     let mut tests = options.tests.clone();
     tests.sort_by_key(|test| *test != Test::Idle);
     let (mut points, mut lost) = (Vec::new(), 0);
     for round in 0..usize::from(options.rounds) {
-        // Back and forth, so that nobody always follows the same one.
+        // The order is reversed in every other round, so that no proxy always follows the same one.
         let mut order = entrants.to_vec();
         if round % 2 == 1 {
             order.reverse();
@@ -97,10 +97,10 @@ fn measure(bench: &Bench<'_>, options: &Options, entrants: &[Entrant]) -> (Vec<P
     (points, lost)
 }
 
-/// All tests of one entrant in one round.
+/// Runs all tests of one entrant in one round.
 ///
 /// # Errors
-/// When the proxy does not start, or a load does not answer.
+/// Returns an error if the proxy does not start, or a load does not answer.
 pub(crate) fn turn(
     bench: &Bench<'_>,
     entrant: Entrant,

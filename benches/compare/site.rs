@@ -1,6 +1,7 @@
-//! A backend with a process of its own, so that it can die alone: it greets whoever comes, and closes.
+//! A backend in a process of its own, which can fail alone. It sends a greeting to each client and closes.
 //!
-//! It says where it listens, obeys the lines of its standard input, and ends with that.
+//! The process prints its address and runs the commands on its standard input. It ends when its standard
+//! input ends.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -13,41 +14,42 @@ use crate::child::Role;
 use crate::cpus::Place;
 use crate::{link, roles};
 
-/// The one byte that it says to everyone.
+/// The one byte that the backend sends to each client.
 pub(crate) const GREETING: u8 = b'!';
 
-/// Where it stands, and what it does.
+/// The place of the backend, and the way in which it accepts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Stand {
-    /// In this network, at this address.
+    /// At this address, in the network of the run.
     Here(SocketAddr),
-    /// At every loopback address, on a port of the kernel's choice.
+    /// At every loopback address, on a port that the kernel chooses.
     Everywhere,
-    /// The same, but it accepts nobody: when its queue of a connection or two is full, connects hang.
+    /// At every loopback address, but it accepts no connections. When its queue of one or two connections is
+    /// full, connects get no answer.
     Deaf,
     /// In a network of its own, at [`link::FAR`].
     Apart,
 }
 
-/// Printed when it is in its own network, and heard when a link to that is laid.
+/// Printed when the backend is in its own network; answered when the link to this network is made.
 const APART: &str = "apart";
 const LINKED: &str = "linked";
 
-/// What a site in its own network obeys; it repeats the word when it is done.
+/// The commands for a backend in its own network. It repeats the command when it is done.
 const SILENCE: &str = "silence";
 const SPEAK: &str = "speak";
 
-/// A running site; dropped, it is killed.
+/// A running backend; it is killed when dropped.
 pub(crate) struct Site {
     role: Role,
     pub(crate) address: SocketAddr,
 }
 
 impl Site {
-    /// Starts it and waits until it listens.
+    /// Starts the backend and waits until it listens.
     ///
     /// # Errors
-    /// When it cannot listen, or there can be no link to it.
+    /// Returns an error if the backend cannot listen, or no link to it can be made.
     pub(crate) fn start(stand: Stand, place: Place) -> io::Result<Self> {
         let mut role = Role::start(roles::SITE, &serde_json::to_string(&stand)?, place)?;
         if matches!(stand, Stand::Apart) {
@@ -59,13 +61,13 @@ impl Site {
         Ok(Self { role, address })
     }
 
-    /// Nothing that is sent to it is answered any more. Only for one that stands apart.
+    /// Drops all packets to the backend from now on. Only a backend in its own network can do so.
     pub(crate) fn silence(&mut self) -> io::Result<()> {
         self.role.say(SILENCE)?;
         self.role.expect(SILENCE)
     }
 
-    /// The end of its silence.
+    /// Answers packets again.
     pub(crate) fn speak(&mut self) -> io::Result<()> {
         self.role.say(SPEAK)?;
         self.role.expect(SPEAK)
@@ -75,11 +77,11 @@ impl Site {
 /// Serves until standard input ends.
 ///
 /// # Errors
-/// When it cannot listen, or its network cannot be made.
+/// Returns an error if the backend cannot listen, or its network cannot be made.
 pub(crate) fn run(stand: Stand) -> io::Result<()> {
     let mut lines = io::stdin().lines();
     if matches!(stand, Stand::Apart) {
-        // Before the first thread: each has its own network.
+        // This comes before the first thread, because each thread has its own network.
         link::leave()?;
         say(APART)?;
         lines.next().transpose()?;
@@ -89,7 +91,7 @@ pub(crate) fn run(stand: Stand) -> io::Result<()> {
     say(&serde_json::to_string(&listener.local_addr()?)?)?;
     if !matches!(stand, Stand::Deaf) {
         let listener = listener.try_clone()?;
-        // It ends with the process.
+        // The thread ends with the process.
         thread::spawn(move || serve(&listener));
     }
     for line in lines {
@@ -117,7 +119,7 @@ fn listen(stand: Stand) -> io::Result<TcpListener> {
         Stand::Here(address) => address,
         Stand::Apart => (link::FAR, 0).into(),
         Stand::Everywhere | Stand::Deaf => {
-            // All of 127.0.0.0/8, and nothing that comes from outside.
+            // The listener accepts on all of 127.0.0.0/8, and no connections from outside.
             socket.bind_device(Some(b"lo"))?;
             (Ipv4Addr::UNSPECIFIED, 0).into()
         }
@@ -127,12 +129,12 @@ fn listen(stand: Stand) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Nobody says anything first, so nothing is left unread and the close is orderly.
+/// Accepts and greets. Clients send nothing, so no bytes are left unread and the close is orderly.
 fn serve(listener: &TcpListener) {
     loop {
-        // A failure is the client's, or passes.
+        // The failure is temporary, or the client caused it.
         let Ok((mut client, _)) = listener.accept() else { continue };
-        // A check may be gone already.
+        // The connection of a check may be closed already.
         let _ = client.write_all(&[GREETING]);
     }
 }

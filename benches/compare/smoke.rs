@@ -1,4 +1,4 @@
-//! What a run without options does: each mode for a moment, to see that everything works.
+//! A run without options: each mode runs briefly, to show that everything works.
 
 use std::io;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use crate::report;
 use crate::rounds;
 use crate::scrape;
 
-/// Every test and mode that needs no other program and no privilege; gives the number of pointsman's errors.
+/// Runs every test and mode that needs no other program and no privilege. Returns the number of errors of
+/// pointsman.
 ///
 /// # Errors
-/// When pointsman does not start or a load does not answer.
+/// Returns an error if pointsman does not start, or a load does not answer.
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
     (bench.warm, bench.time, bench.idle) = (Duration::from_millis(50), Duration::from_millis(200), vec![50]);
     let tests = [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up, Test::Beside];

@@ -1,4 +1,5 @@
-//! Tests of what needs no process: the bench itself has no test harness, so they are a program of their own.
+//! Tests of the parts that need no process. The bench has no test harness, so these tests are a program of
+//! their own.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(dead_code, clippy::print_stdout, clippy::print_stderr)]
@@ -58,7 +59,8 @@ fn resting(connections: usize, pss: f64) -> Point {
     Point { entrant, round: 0, test: Test::Idle, errors: 0, figures }
 }
 
-/// Three rounds, the machine three times slower in the second one; pointsman costs 0.8, 0.9 and 0.7 of haproxy.
+/// Three rounds; the machine is three times slower in the second. pointsman costs 0.8, 0.9 and 0.7 of
+/// haproxy.
 fn three_rounds() -> Results {
     let pairs = [(0.8, 1.0), (2.7, 3.0), (0.7, 1.0)];
     let points = pairs.iter().enumerate().flat_map(|(round, (own, theirs))| {

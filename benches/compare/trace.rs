@@ -1,6 +1,6 @@
 //! System calls for one operation, as strace counts them.
 //!
-//! A traced proxy is slow, so it finds more to do at each wake-up than it would otherwise: the numbers
+//! A traced proxy is slow, so it finds more work at each wake-up than it would without strace. The numbers
 //! are a lower bound.
 
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::markdown;
 
-/// How long strace has to attach, and to write its table.
+/// The time that strace has to attach, and to write its table.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is traced, what one operation of it is called, and how many of ours make one.
+/// The traced tests, the name of one operation of each, and the number of our operations that make one.
 const TRACED: [(Test, &str, f64); 4] = [
     (Test::Conn, "connection", 1.0),
     (Test::Pp64, "round trip of 64 B", 1.0),
@@ -33,13 +33,13 @@ const TRACED: [(Test, &str, f64); 4] = [
     (Test::Up, "MiB up", 1_048_576.0),
 ];
 
-/// Calls that are rarer than this, for one operation, are left out of the list.
+/// The list leaves out calls that are rarer than this for one operation.
 const RARE: f64 = 0.05;
 
-/// Traces each peer, and gives its table and that of the goals.
+/// Traces each peer. Returns the table of calls and that of the goals.
 ///
 /// # Errors
-/// When a proxy does not start, or strace may not attach.
+/// Returns an error if a proxy does not start, or strace may not attach.
 pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
     let (mut rows, mut own) = (Vec::new(), Vec::new());
     let traceable = |peer: &&Peer| **peer != Peer::Direct && peer.can_use(bench.workers);
@@ -94,7 +94,7 @@ fn trace(bench: &Bench<'_>, proxy: &Proxy, test: Test) -> io::Result<(Outcome, B
     Ok((outcome, parse(&fs::read_to_string(table)?)))
 }
 
-/// Lines of `% seconds µs/call calls [errors] name`.
+/// Parses lines of `% seconds µs/call calls [errors] name`.
 pub(crate) fn parse(table: &str) -> BTreeMap<String, u64> {
     let line = |line: &str| -> Option<(String, u64)> {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -1,4 +1,5 @@
-//! Clients that come all the time, whatever becomes of those before them: connect, be greeted, see the end.
+//! Clients that come at a fixed rate, whatever happens to the clients before them. Each connects, reads the
+//! greeting and waits for the end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,32 +15,32 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::site::GREETING;
 
-/// More than the proxy takes for its attempts: whoever waits longer was forgotten.
+/// The longest time of a client. It is longer than all attempts of the proxy together.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// At once: when more are waiting none comes.
+/// The most clients at once; while so many are open, no further client comes.
 const INSIDE: usize = 4000;
 
-/// Altogether; who has not been told that it is enough by then, has lost the one who would tell.
+/// The most clients of a run, in case the process that ends the run is lost.
 const ALTOGETHER: usize = 100_000;
 
-/// How one client fared.
+/// The result of one client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Visit {
     pub(crate) begun: Instant,
     pub(crate) took: Duration,
-    /// Greeted, with nothing before or behind it but the end.
+    /// True if the client read the greeting, and no other bytes before the end.
     pub(crate) served: bool,
 }
 
-/// Clients under way, in a thread of their own.
+/// The clients, in a thread of their own.
 pub(crate) struct Visitors {
     enough: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<Vec<Visit>>>>,
 }
 
 impl Visitors {
-    /// One comes each `every`.
+    /// Starts one client in each `every`.
     pub(crate) fn start(to: SocketAddr, every: Duration) -> Self {
         let enough = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&enough);
@@ -50,7 +51,7 @@ impl Visitors {
         Self { enough, thread: Some(thread) }
     }
 
-    /// No more come; waits for those who are there.
+    /// Starts no more clients, and waits for the clients that are open.
     pub(crate) fn finish(mut self) -> io::Result<Vec<Visit>> {
         self.enough.store(true, Ordering::Relaxed);
         let thread = self.thread.take().ok_or(io::ErrorKind::NotFound)?;
