@@ -1,7 +1,7 @@
-//! The attackers: one process, one thread, many connections that all do the same.
+//! The attackers: one process with one thread and many connections that all do the same.
 //!
-//! It says `ready` once all are there, answers each line with what became of them until then, and is killed
-//! in the end.
+//! The process prints `ready` when the attack has its full strength. It answers each line with its counts
+//! until then. In the end it is killed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,36 +20,36 @@ use socket2::{Domain, Socket, Type};
 use crate::poller::{Moved, discard, give, take};
 use crate::words::{Words, source};
 
-/// Printed when the attack has reached its strength.
+/// Printed when the attack has its full strength.
 pub(crate) const READY: &str = "ready";
 
-/// A slow attacker does something this often.
+/// The time between two actions of a slow attacker.
 const SLOWNESS: Duration = Duration::from_secs(1);
 
-/// The attack is ready even if not all could come.
+/// The attack is ready after this time, even if not all attackers could connect.
 const RAMP: Duration = Duration::from_secs(15);
 
-/// No attacker lives longer, whatever becomes of the run.
+/// The longest time of an attack, in case the run does not end it.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How often it is looked who may come or act. Short, so that what is done at once is little: those who are measured
-/// have the same CPUs.
+/// The time between two passes over the attackers. It is short, so that each pass does little: the measured
+/// processes use the same CPUs.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What happens after the words.
+/// The action of an attacker after its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Then {
-    /// Ends in order at once.
+    /// Closes in order at once.
     Close,
     /// Resets at once.
     Reset,
-    /// Waits until the server ends.
+    /// Waits until the server closes.
     Await,
-    /// Stays and never reads.
+    /// Stays open and never reads.
     Stay,
-    /// Stays and reads a byte each second.
+    /// Stays open and reads a byte each second.
     Sip,
-    /// Does not say its words at once, but a byte each second.
+    /// Sends its payload slowly, a byte each second.
     Trickle,
 }
 
@@ -57,33 +57,33 @@ pub(crate) enum Then {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Attack {
     pub(crate) to: SocketAddr,
-    /// Open at once.
+    /// The number of connections that are open at once.
     pub(crate) connections: usize,
-    /// New ones a second at most.
+    /// The most new connections in a second.
     pub(crate) rate: u32,
     pub(crate) words: Words,
     pub(crate) then: Then,
-    /// Addresses they come from.
+    /// The number of addresses that the attackers connect from.
     pub(crate) sources: usize,
 }
 
-/// What became of them.
+/// The counts of an attack.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// Connections begun.
+    /// Connections that were begun.
     pub(crate) begun: u64,
-    /// Those that the server, or its host, ended or refused.
+    /// Connections that the server, or its host, closed or refused.
     pub(crate) ended: u64,
-    /// Those that could not even be begun.
+    /// Connections that could not be begun.
     pub(crate) failed: u64,
-    /// Open now.
+    /// Connections that are open now.
     pub(crate) open: u64,
 }
 
 struct Foe {
     socket: TcpStream,
     number: usize,
-    /// Bytes of the words that are said.
+    /// The number of bytes of the payload that are sent.
     said: usize,
 }
 
@@ -92,17 +92,18 @@ struct Swarm {
     epoll: Epoll,
     foes: Vec<Option<Foe>>,
     free: Vec<usize>,
-    /// Who acts next, and its number: another may have taken the place since.
+    /// The time of each next action, with the place and the number of its attacker. The place may have
+    /// another attacker by then.
     due: BinaryHeap<Reverse<(Instant, usize, usize)>>,
-    /// The two kinds of words that connections take turns in.
+    /// The payloads of connections with even and with odd numbers.
     words: [Vec<u8>; 2],
     tally: Tally,
 }
 
-/// Attacks until it is killed, or standard input ends.
+/// Attacks until the process is killed, or standard input ends.
 ///
 /// # Errors
-/// When epoll or standard output fails.
+/// Returns an error if epoll or standard output fails.
 pub(crate) fn run(attack: Attack) -> io::Result<()> {
     let mut swarm = Swarm {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
@@ -137,7 +138,7 @@ pub(crate) fn run(attack: Attack) -> io::Result<()> {
     Ok(())
 }
 
-/// A word for each line of standard input; ends with it.
+/// Returns a channel that gets a message for each line of standard input, and ends with it.
 pub(crate) fn questions() -> Receiver<()> {
     let (ask, questions) = channel();
     thread::spawn(move || {
@@ -156,17 +157,17 @@ fn say(line: &str) -> io::Result<()> {
 }
 
 impl Swarm {
-    /// Lets as many come as there is room and pace for.
+    /// Begins new connections, as far as the places and the rate allow.
     fn admit(&mut self, began: Instant) {
         let paced = (began.elapsed().as_secs_f64() * f64::from(self.attack.rate)) as u64;
-        // What was missed while the machine was busy is not made up for.
+        // Connections that a busy machine delayed too long are skipped.
         let most = (f64::from(self.attack.rate) * 0.05) as u64 + 1;
         let count = paced.saturating_sub(self.tally.begun + self.tally.failed);
         let skipped = count.saturating_sub(most);
         self.tally.failed += skipped;
         for _ in 0..count - skipped {
             let Some(place) = self.free.pop() else {
-                // They wait for room; that too is not made up for.
+                // The other connections wait for a free place; they are not begun later either.
                 return;
             };
             self.tally.begun += 1;
@@ -191,7 +192,8 @@ impl Swarm {
         self.free.push(place);
     }
 
-    /// What slow ones do, each at a pace of its own: they came one after the other, and so they act.
+    /// Does the due actions of slow attackers. Each attacker has a time of its own, because the attackers
+    /// began one after the other.
     fn act(&mut self) {
         let now = Instant::now();
         while let Some(&Reverse((when, place, number))) = self.due.peek()
@@ -223,7 +225,7 @@ impl Swarm {
         self.leave(place);
     }
 
-    /// Waits a moment and serves what is ready.
+    /// Waits for at most [`TICK`] and serves the ready sockets.
     fn turn(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 256];
         let patience = u16::try_from(TICK.as_millis()).unwrap_or(1);
@@ -282,7 +284,8 @@ impl Swarm {
 
 fn connect(to: SocketAddr, from: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    // The port is chosen by connect, which may then take one that is in use towards other addresses.
+    // The kernel chooses the port at the connect. It may take a port that another connection with another
+    // destination uses.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&SocketAddr::from((source(from), 0)).into())?;

@@ -1,4 +1,4 @@
-//! What is done to the server.
+//! The cases: attacks on the server, and shortages.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,13 @@ use crate::round::Extent;
 use crate::stand::{Means, Stand};
 use crate::words::Words;
 
-/// What honest clients have to bear meanwhile, beyond waiting.
+/// The errors that honest clients may get meanwhile; in every case they may wait longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bears {
-    /// Nothing.
+    /// None.
     Nothing,
-    /// New ones may be refused: what they need is used up. Those that are open may not.
+    /// New connections may be refused, because a resource that they need is exhausted. Open connections must
+    /// not fail.
     Refusals,
 }
 
@@ -26,23 +27,23 @@ pub(crate) struct Foes {
     then: Then,
 }
 
-/// One kind of trouble.
+/// An attack or a shortage.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// What happens, as the table has it.
+    /// The description in the table.
     pub(crate) what: &'static str,
     pub(crate) means: Means,
     pub(crate) foes: Vec<Foes>,
     pub(crate) bears: Bears,
-    /// Whether the server's wall clock goes an hour forth and back, twice a second.
+    /// True if the server's wall clock goes an hour forth and back, twice a second.
     pub(crate) steps_clock: bool,
-    /// Whether admin is what is attacked, so that its metrics may not be had meanwhile.
+    /// True if the attack is on admin, so that its metrics may be unavailable meanwhile.
     pub(crate) is_at_admin: bool,
 }
 
 impl Foes {
-    /// An order for a process; a brief look has a tenth of the connections and of the pace.
+    /// Returns the order for a process. A brief run has a tenth of the connections and of the rate.
     pub(crate) fn attack(self, stand: &Stand, extent: Extent) -> Attack {
         let part = if extent.is_brief { 10 } else { 1 };
         Attack {
@@ -72,16 +73,17 @@ fn case(name: &'static str, what: &'static str, foes: &[Foes]) -> Case {
     }
 }
 
-/// All of them, in the order of the table.
+/// Returns all cases, in the order of the table.
 pub(crate) fn all() -> Vec<Case> {
     vec![
         Case {
-            // Half-open ones have no backend, and so one descriptor where the default counts with two.
+            // Half-open connections have no backend, and so one descriptor each. The default limit counts
+            // with two.
             means: Means { lines: "max_connections = 15000", ..Means::default() },
             ..case(
                 "half-open",
                 "10,000 half-open hellos, a byte a second each",
-                // So many a second come anew when each is ended after five seconds.
+                // Each connection is closed after five seconds, so this many come anew in each second.
                 &[foes("tls", 10_000, 2000, Words::Hello, Then::Trickle)],
             )
         },
@@ -198,7 +200,7 @@ const fn flood(words: Words, then: Then) -> Foes {
     foes("tls", 500, 5000, words, then)
 }
 
-/// The library that moves a program's clock, if it is installed.
+/// Returns the library that moves the clock of a program, if it is installed.
 fn faketime() -> Option<PathBuf> {
     let folders = ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
     folders

@@ -1,6 +1,7 @@
-//! Those who only want to be served: new connections all the time, and some that stay open and talk.
+//! The honest clients: new connections at a fixed rate, and some connections that stay open and exchange
+//! bytes.
 //!
-//! They are one process, which answers each line with the figures since the line before.
+//! The clients are one process. It answers each line with the figures since the line before.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -16,42 +17,42 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::attack::questions;
 use crate::hello::{self, Command, REPLY_SIZE};
 
-/// From one new client to the next.
+/// The time from one new client to the next.
 const EVERY: Duration = Duration::from_millis(4);
 
-/// Connections that stay open, and how often each talks.
+/// The connections that stay open, and the time between two exchanges of each.
 const OPEN: usize = 16;
 const TALK: Duration = Duration::from_millis(20);
 
-/// Who waits longer has not been served.
+/// A client that waits longer has not been served.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// New clients at once; when so many wait no more come.
+/// The most new clients at once; while so many wait, no further client comes.
 const INSIDE: usize = 1500;
 
-/// A lost connection is made anew after this.
+/// The time after which a lost connection is made anew.
 const REST: Duration = Duration::from_millis(200);
 
-/// How some clients fared.
+/// The figures of one kind of clients.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Fare {
-    /// Served.
+    /// The clients or exchanges that were served.
     pub(crate) served: u64,
     /// Microseconds.
     pub(crate) p50: u32,
     pub(crate) p99: u32,
     pub(crate) longest: u32,
     pub(crate) errors: u64,
-    /// The first error, in words.
+    /// The text of the first error.
     pub(crate) fault: Option<String>,
 }
 
-/// How all fared since they were last asked.
+/// The figures of both kinds of clients since the last question.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Fares {
-    /// Connect, hello, 64 bytes from the backend, close.
+    /// New clients: connect, hello, 64 bytes from the backend, close.
     pub(crate) new: Fare,
-    /// 64 bytes there and back on a connection that stays.
+    /// Open connections: 64 bytes there and back.
     pub(crate) open: Fare,
 }
 
@@ -88,14 +89,14 @@ impl Log {
 struct Logs {
     new: RefCell<Log>,
     open: RefCell<Log>,
-    /// New clients that are not done.
+    /// The new clients that are not done.
     inside: RefCell<usize>,
 }
 
-/// Comes to this address until standard input ends.
+/// Runs the clients of this address until standard input ends.
 ///
 /// # Errors
-/// When there is no runtime to be had or standard output is closed.
+/// Returns an error if no runtime can be made, or standard output is closed.
 pub(crate) fn run(to: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
@@ -186,7 +187,7 @@ async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
     timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::Error::other("not served in time")))
 }
 
-/// From 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports.
+/// Connects from 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports.
 async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 1, 1 + (number % 8) as u8), 0).into())?;

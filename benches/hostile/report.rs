@@ -7,14 +7,14 @@ use crate::cases::Case;
 use crate::clients::Fare;
 use crate::round::{Report, Span, Turn};
 
-/// A case and what came of it, under a name for what was set.
+/// A case and its report, under a name for its settings.
 pub(crate) struct Row<'a> {
     pub(crate) case: &'a Case,
     pub(crate) setting: &'a str,
     pub(crate) report: Report,
 }
 
-/// Both tables.
+/// Returns both tables.
 pub(crate) fn tables(rows: &[Row<'_>]) -> String {
     let seen: Vec<Vec<String>> = rows.iter().map(seen).collect();
     let cost: Vec<Vec<String>> = rows.iter().map(cost).collect();
@@ -143,7 +143,7 @@ fn of_open(span: &Span) -> &Fare {
     &span.fares.open
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// Returns the value in the middle, or the mean of the two in the middle.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! One case: quiet and attacked times by turns, and what was seen.
+//! One case: its quiet and its attacked times by turns, and the figures of both.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,82 +15,84 @@ use crate::metrics::Metrics;
 use crate::roles;
 use crate::stand::{Place, Stand};
 
-/// Until an honest client has been served after the start.
+/// The time in which an honest client is served after the start.
 const WARM: Duration = Duration::from_millis(500);
 
-/// After an attack everything must be as before within this time: attackers' connections end by the timeouts of
-/// hellos, and pipes are closed by and by.
+/// The time after an attack in which the server must be as before. The connections of attackers end by the
+/// timeouts of their hellos, and unused pipes are closed step by step.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Descriptors that may differ before and after: honest clients come and go, and pools of pipes shrink.
+/// The most descriptors by which the count after an attack may differ: honest clients come and go, and pipe
+/// pools shrink.
 const SLACK: usize = 24;
 
-/// After an attack all are served for so long, and none waits as long as this many microseconds.
+/// The length of a calm time after an attack. All clients must be served in it, and none may wait this many
+/// microseconds.
 const CALM: Duration = Duration::from_millis(300);
 const LATE: u32 = 500_000;
 
-/// What docs/measured/hostile.md promises of the server's own memory, in KiB: all unfinished hellos, and for each
-/// descriptor what its connection takes beside its hello.
+/// The bounds of the server's own memory in docs/measured/hostile.md, in KiB: for all unfinished hellos
+/// together, and for the connection of each descriptor without its hello.
 const HELLOS: u64 = 64 * 1024;
 const EACH: u64 = 4;
 
-/// How often the server is looked at.
+/// The time between two measurements of the server.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Until admin answers after it was attacked.
+/// The time in which admin must answer after an attack on it.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(45);
 
-/// What was seen of one time, quiet or not.
+/// The figures of one time, quiet or attacked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Span {
     pub(crate) fares: Fares,
-    /// Of one CPU.
+    /// The part of one CPU that the server used.
     pub(crate) cpu: f64,
-    /// The same of the time that its threads waited for one.
+    /// The part of the time that the threads of the server waited for a CPU.
     pub(crate) waited: f64,
-    /// The most, in KiB.
+    /// The most memory, in KiB.
     pub(crate) memory: u64,
-    /// The most that all TCP sockets of this host hold, in KiB.
+    /// The most memory of all TCP sockets of this host, in KiB.
     pub(crate) tcp: u64,
-    /// The most.
+    /// The most descriptors.
     pub(crate) descriptors: usize,
     pub(crate) seconds: f64,
 }
 
-/// A quiet time and the attacked one after it.
+/// A quiet time and the attacked time after it.
 #[derive(Clone, Debug)]
 pub(crate) struct Turn {
     pub(crate) quiet: Span,
     pub(crate) attacked: Span,
-    /// Why connections ended in the attacked time, honest ones left out.
+    /// The close reasons of the attacked time with their counts, without those of honest clients.
     pub(crate) reasons: BTreeMap<String, f64>,
-    /// Other things that were counted.
+    /// Other counters that grew.
     pub(crate) counted: BTreeMap<String, f64>,
     pub(crate) tally: Tally,
 }
 
-/// What came of a case.
+/// The results of a case.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) turns: Vec<Turn>,
-    /// What must not be.
+    /// The faults, such as a panic or a failed client.
     pub(crate) faults: Vec<String>,
 }
 
-/// How much is done.
+/// The size of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
     pub(crate) time: Duration,
     pub(crate) is_brief: bool,
-    /// Addresses that attackers come from.
+    /// The number of addresses that attackers connect from.
     pub(crate) sources: usize,
 }
 
 /// Runs a case.
 ///
 /// # Errors
-/// When the server does not start, or ends, or a child process does not answer.
+/// Returns an error if the server does not start, or ends early, or a child process does not answer.
 pub(crate) fn run(case: &Case, place: Place<'_>, extent: Extent) -> io::Result<Report> {
     let mut stand = Stand::start(&case.means, place)?;
     let to = serde_json::to_string(&stand.address("tls"))?;
@@ -113,7 +115,8 @@ pub(crate) fn run(case: &Case, place: Place<'_>, extent: Extent) -> io::Result<R
         }
         let left = settle(&stand, &mut clients, before, &mut report.faults)?;
         stand.check_alive()?;
-        // New ones may still have met what was used up; those that were open have lived through all of it.
+        // The shortage may have ended new clients. Clients that were open must have lasted through all of the
+        // attack.
         check(&left, Bears::Refusals, "after the attack", &mut report.faults);
     }
     drop(clients);
@@ -133,7 +136,8 @@ fn attacked(case: &Case, stand: &Stand, clients: &mut Role, extent: Extent, quie
     for foe in &foes {
         foe.expect(READY)?;
     }
-    // What happened while they came is not measured: it is a matter of the machine's mood.
+    // The time in which attackers connect is not measured, because its length depends on the state of the
+    // machine.
     let ramp: Fares = ask(clients)?;
     let stop = AtomicBool::new(false);
     let attacked = thread::scope(|scope| {
@@ -203,7 +207,7 @@ fn ask<T: serde::de::DeserializeOwned>(role: &mut Role) -> io::Result<T> {
     role.answer()
 }
 
-/// Looks at the server for so long.
+/// Measures the server for this time.
 fn span(stand: &Stand, clients: &mut Role, time: Duration) -> io::Result<Span> {
     let (began, cpu, waited) = (Instant::now(), stand.cpu(), stand.waited());
     let mut span = Span::default();
@@ -220,9 +224,9 @@ fn span(stand: &Stand, clients: &mut Role, time: Duration) -> io::Result<Span> {
     Ok(span)
 }
 
-/// What the TCP sockets of this host hold, in KiB; only whole hosts are counted.
+/// Returns the memory of all TCP sockets of this host in KiB; the kernel has no count for one process.
 fn tcp_memory() -> u64 {
-    // Pages of 4 KiB, behind the word `mem`.
+    // The number counts pages of 4 KiB and stands behind the word `mem`.
     let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"));
     let pages = line.and_then(|line| line.split_once(" mem ")?.1.trim().parse::<u64>().ok());
@@ -242,8 +246,8 @@ fn check(fares: &Fares, bears: Bears, when: &str, faults: &mut Vec<String>) {
     }
 }
 
-/// Waits until the server has given back what the attackers took, and new clients are served as before; tells
-/// how those fared that were open.
+/// Waits until the server has released the resources of the attackers and serves new clients as before.
+/// Returns the figures of the clients that were open meanwhile.
 fn settle(stand: &Stand, clients: &mut Role, before: usize, faults: &mut Vec<String>) -> io::Result<Fares> {
     let until = Instant::now() + SETTLE;
     let mut all = Fares::default();

@@ -1,4 +1,4 @@
-//! The server that is attacked: started here, with what a case wants, and looked at from outside.
+//! The attacked server: it is started with the settings of a case and measured from outside.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,10 +19,10 @@ use crate::proc;
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
 
-/// From SIGTERM to the end, its drain of a second included.
+/// The longest time from SIGTERM to the end, with the drain of one second.
 const END: Duration = Duration::from_secs(20);
 
-/// Who owns nothing.
+/// The user id of a user without files of its own.
 const NOBODY: &str = "65534";
 
 /// Listeners and their lines; all route to the same backends.
@@ -33,7 +33,7 @@ const LISTENERS: [(&str, &str); 4] = [
     ("smtp", "protocol = \"smtp\"\nhostname = \"mx.bench.test\""),
 ];
 
-/// What is special about the server of a case.
+/// The settings of the server that are special to a case.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Means {
     /// Lines before all tables.
@@ -42,17 +42,17 @@ pub(crate) struct Means {
     pub(crate) listeners: &'static str,
     /// Lines of the pool.
     pub(crate) pool: &'static str,
-    /// The most descriptors it may have.
+    /// The most descriptors of the server.
     pub(crate) descriptors: Option<u32>,
-    /// An ordinary user without any capability.
+    /// True if the server runs as an ordinary user without capabilities.
     pub(crate) is_ordinary: bool,
-    /// The access log is written to a disk of 256 KiB, or to /dev/full where none can be made.
+    /// True if the access log is on a disk of 256 KiB, or is /dev/full if no disk can be mounted.
     pub(crate) is_disk_small: bool,
-    /// The library by which its wall clock can be moved.
+    /// The library that moves the wall clock of the server.
     pub(crate) clock: Option<PathBuf>,
 }
 
-/// Where things are.
+/// The directory and the addresses that all cases of a run use.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) directory: &'a Path,
@@ -61,7 +61,7 @@ pub(crate) struct Place<'a> {
     pub(crate) further: &'a str,
 }
 
-/// It runs until it is dropped.
+/// A running server; it is stopped when dropped.
 pub(crate) struct Stand {
     program: Program,
     log: PathBuf,
@@ -71,10 +71,10 @@ pub(crate) struct Stand {
 }
 
 impl Stand {
-    /// Starts it and waits until it serves.
+    /// Starts the server and waits until it serves.
     ///
     /// # Errors
-    /// With its log when it does not.
+    /// Returns an error with the log if the server does not serve in time.
     pub(crate) fn start(means: &Means, place: Place<'_>) -> io::Result<Self> {
         let directory = place.directory;
         let (file, log) = (directory.join("hostile.toml"), directory.join("hostile.log"));
@@ -88,7 +88,7 @@ impl Stand {
             (true, true) => disk.join("access.log"),
         };
         fs::write(&file, configuration(means, place, &access_log))?;
-        // In a directory that everyone may look into.
+        // The program is in a directory that every user may list.
         let binary = directory.join("pointsman");
         if !binary.exists() {
             let named = std::env::var_os("POINTSMAN").unwrap_or(env!("CARGO_BIN_EXE_pointsman").into());
@@ -120,29 +120,30 @@ impl Stand {
         Ok(Self { program, log, clock, addresses, admin })
     }
 
-    /// Where a listener is.
+    /// Returns the address of a listener.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         if listener == "admin" { self.admin } else { self.addresses[listener] }
     }
 
-    /// How many descriptors it has.
+    /// Returns the number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         proc::own_descriptors(self.program.pid())
     }
 
-    /// How much memory is in use by it, in KiB.
+    /// Returns the resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
 
-    /// The CPU time it has had, in seconds.
+    /// Returns the CPU time since the start, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
         proc::Spent::by(&[self.program.pid()]).seconds()
     }
 
-    /// How long its threads could have run and had no CPU, in seconds: the mood of the machine.
+    /// Returns the time for which threads were ready and had no CPU, in seconds. It shows the load of the
+    /// machine.
     pub(crate) fn waited(&self) -> f64 {
         let tasks =
             fs::read_dir(format!("/proc/{}/task", self.program.pid())).into_iter().flatten().flatten();
@@ -153,12 +154,12 @@ impl Stand {
         tasks.filter_map(waited).sum::<u64>() as f64 / 1e9
     }
 
-    /// Moves its wall clock, if it was started so.
+    /// Moves the wall clock, if the server was started with such a clock.
     pub(crate) fn step_clock(&self, seconds: i64) -> io::Result<()> {
         step_clock(&self.clock, seconds)
     }
 
-    /// What it counts; where admin is under attack, that may take several attempts.
+    /// Scrapes the metrics. If admin is under attack, several attempts may be needed.
     pub(crate) fn metrics(&self, patience: Duration) -> io::Result<Metrics> {
         let until = Instant::now() + patience;
         loop {
@@ -169,7 +170,7 @@ impl Stand {
         }
     }
 
-    /// Fails if it has ended.
+    /// Returns an error if the server has ended.
     pub(crate) fn check_alive(&mut self) -> io::Result<()> {
         match self.program.ended() {
             Some(status) => Err(io::Error::other(format!("the server ended, {status}: {}", end(&self.log)))),
@@ -177,7 +178,7 @@ impl Stand {
         }
     }
 
-    /// Ends it, which has to work.
+    /// Stops the server, and returns an error if it does not stop cleanly.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.check_alive()?;
         self.program.signal(Signal::SIGTERM);
@@ -201,7 +202,7 @@ fn unshare() -> &'static [&'static str] {
     if geteuid().is_root() { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] }
 }
 
-/// Whether a file system can be mounted that nobody else sees.
+/// Returns `true` if a private file system can be mounted.
 fn can_mount() -> bool {
     let words = unshare();
     let mut command = Command::new(words[0]);
@@ -210,7 +211,7 @@ fn can_mount() -> bool {
 }
 
 fn step_clock(file: &Path, seconds: i64) -> io::Result<()> {
-    // Renamed, so that no reader meets half of it.
+    // The file is renamed, so that no reader sees a half-written file.
     let next = file.with_extension("next");
     fs::write(&next, format!("{seconds:+}s\n"))?;
     fs::rename(next, file)
@@ -223,7 +224,7 @@ fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
         access_log.display()
     );
     if means.is_disk_small {
-        // Or there would be too few lines to fill it.
+        // Without this setting there would be too few lines to fill the disk.
         text = text.replace("[access_log]\n", "[access_log]\nrefused_per_second = 1000000\n");
     }
     for (name, lines) in LISTENERS {
@@ -255,7 +256,7 @@ fn serving(program: &mut Program, log: &Path) -> io::Result<(BTreeMap<String, So
     }
 }
 
-/// The listeners in the line that says it serves: `"tls": [127.0.0.1:1], "smtp": [127.0.0.1:2]`.
+/// Returns the listeners of the log line that reports them: `"tls": [127.0.0.1:1], "smtp": [127.0.0.1:2]`.
 fn served(log: &str) -> Option<BTreeMap<String, SocketAddr>> {
     let (_, line) = log.lines().find_map(|line| line.split_once(" serving "))?;
     let quoted: Vec<&str> = line.split('"').collect();
@@ -265,7 +266,7 @@ fn served(log: &str) -> Option<BTreeMap<String, SocketAddr>> {
     Some(pairs.filter_map(|(name, text)| Some((name.to_owned(), address(text)?))).collect())
 }
 
-/// The last lines of a log.
+/// Returns the last lines of a log.
 fn end(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
