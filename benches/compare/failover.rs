@@ -4,7 +4,6 @@
 //! until it gets connections again. The backend fails in two ways:
 //!
 //! - Its process is killed, so that its port refuses.
-//!
 //! - Its host drops all packets, which needs a network namespace and so root.
 
 use std::io;
@@ -72,7 +71,7 @@ pub(crate) struct Extent {
     settings: &'static [Setting],
     /// The time from one client to the next.
     every: Duration,
-    /// The time for which the failed backend stays away after its last connection.
+    /// The time for which the failed backend stays away after the pool stops picking it.
     away: Duration,
     /// The time from the first checks to the failure. It grows by this with each round, so that failures
     /// happen at different moments of the check interval.

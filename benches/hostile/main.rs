@@ -16,11 +16,8 @@
 //! These errors make the bench fail; no time does:
 //!
 //! - the server ends or panics,
-//!
 //! - honest clients fail in a case that does not allow it,
-//!
 //! - descriptors stay open after the attack.
-//! descriptors that are not given back.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
