@@ -1,4 +1,5 @@
-//! Checks and agents that ask at a host name: its addresses are followed, and each check uses those of the last answer.
+//! Checks and agents at a host name: its addresses are followed, and each check uses those of the last
+//! answer.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +13,7 @@ use pointsman::server::LifeStage;
 use crate::support::dns::{Dns, Said};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// Servers of checks at one port of addresses of their own.
+/// Servers of checks, at one port and several addresses.
 struct Servers {
     port: u16,
     ips: Vec<IpAddr>,
@@ -52,7 +53,7 @@ impl Servers {
     }
 }
 
-/// A pool of these backends with these keys, whose host names `dns` knows.
+/// Returns a pool of these backends with these keys; `dns` resolves their host names.
 fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
     config(&format!(
         "workers = 1\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
@@ -107,14 +108,14 @@ fn a_check_asks_at_a_host_name() {
     dns.say_addresses("probe.test", &servers.ips[..1]);
     wait_for_state(&proxy, 0, BackendState::Up);
     assert_eq!(servers.asked(1), 0);
-    // Another address, without a reload. The old one would still answer.
+    // The name gets another address, without a reload. The server at the old address still answers.
     servers.is_well(1, false);
     dns.say_addresses("probe.test", &servers.ips[1..]);
     wait_for_state(&proxy, 0, BackendState::Down);
     assert_eq!(backend(&proxy, 0).check_failure().unwrap().fault.failed_check().word(), "unexpected");
     servers.is_well(1, true);
     wait_for_state(&proxy, 0, BackendState::Up);
-    // While look-ups fail, the last answer counts.
+    // While look-ups fail, the last answer is used.
     let failures = proxy.remote.view().snapshot.load().pools["main"].discovery[0].failures();
     dns.say("probe.test", Said::Code(2));
     let discovery = Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].discovery[0]);
@@ -126,7 +127,7 @@ fn a_check_asks_at_a_host_name() {
 
 #[test]
 fn of_several_addresses_the_first_that_accepts_is_checked() {
-    // At the first address nothing listens.
+    // No server listens at the first address.
     let mut all = vec![own_address().ip()];
     let (dns, servers) = (Dns::new(), Servers::new(2));
     all.extend(&servers.ips);
@@ -140,7 +141,7 @@ fn of_several_addresses_the_first_that_accepts_is_checked() {
     assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (BackendState::Up, 0));
 }
 
-/// The table of a backend replaces the address of its pool, by a name and of a name.
+/// The table of a backend replaces the address of its pool; either may have a name.
 #[test]
 fn a_backend_has_a_name_of_its_own() {
     let (dns, servers) = (Dns::new(), Servers::new(3));
@@ -169,7 +170,7 @@ fn a_backend_has_a_name_of_its_own() {
     );
 }
 
-/// The first look-up belongs to the check that waits for it. Nothing else waits.
+/// The first look-up of a name delays only the check that needs it.
 #[test]
 fn a_name_server_that_is_silent_holds_up_its_own_checks_only() {
     let (dns, servers) = (Dns::new(), Servers::new(1));
@@ -190,7 +191,7 @@ fn a_name_server_that_is_silent_holds_up_its_own_checks_only() {
     assert_eq!(&greeting, b"220");
 }
 
-/// The start waits for the backends of another pool, and checks are made meanwhile.
+/// The start waits for the backends of another pool; checks are made meanwhile.
 #[test]
 fn checks_before_the_end_of_the_start_know_their_names() {
     let (dns, servers) = (Dns::new(), Servers::new(1));
@@ -269,7 +270,8 @@ fn a_reload_changes_the_name_and_keeps_what_is_known() {
     wait_for("checks", || servers.asked(0) > 1);
     proxy.remote.reload(of("two")).unwrap();
     wait_for("checks", || servers.asked(1) > 1);
-    // The same name is asked for in another way, and has no answer: what was found holds.
+    // Now the same name is looked up in another way, and gets no answer. The addresses of the last answer
+    // stay.
     dns.say("two.test", Said::Silence);
     let mut other = of("two");
     let pool::DiscoverSource::Dns(spec) = &mut other.pools[0].check_names[0].source else { panic!("a name") };

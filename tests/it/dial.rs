@@ -36,7 +36,7 @@ fn a_fixed_source_is_what_the_backend_sees() {
         let mut seen = String::new();
         proxy.connect().read_to_string(&mut seen).unwrap();
         assert_eq!(seen, source(7).to_string());
-        // One that is nobody's here: the start fails, and a reload changes nothing.
+        // No host here has this address: the start fails, and a reload changes nothing.
         config.pools[0].dial.source = DialSource::Address(Ipv4Addr::new(192, 0, 2, 1).into());
         let told = proxy.remote.reload(config.clone()).unwrap_err().to_string();
         assert!(told.contains("it must be an address of this machine"), "{told}");
@@ -118,7 +118,7 @@ fn a_client_is_reset_when_the_only_backend_refuses() {
     });
 }
 
-/// A backend that is gone and comes back at the same address.
+/// A backend goes away and comes back at the same address.
 #[test]
 fn a_backend_that_returns_is_used_again() {
     let address = own_address();
@@ -140,12 +140,13 @@ fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
     let clients: Vec<_> = (0..30).map(|_| child.connect()).collect();
     wait_for("thirty sockets towards the backend", || child.descriptors() >= before + 60);
     clients.into_iter().for_each(reset);
-    // The connect timeout is 5 s; this comes at once.
+    // The connect timeout is 5 s; the close comes at once.
     child.wait_for_metric(&closed("client_gone"), gone + 30.0);
     wait_for("the descriptors", || child.descriptors() == before);
 }
 
-/// The start knows the addresses of this host, and refuses a cycle that `check` cannot find.
+/// The start compares the backends with the addresses of this host, and refuses a cycle that `check` cannot
+/// find.
 #[test]
 fn a_backend_that_is_its_own_listener_stops_the_start_and_a_reload() {
     let own = own_address();

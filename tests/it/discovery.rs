@@ -1,4 +1,4 @@
-//! Backends that come from the DNS or from a file, and go again.
+//! Backends from the DNS or from a file, which are added and removed.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 const NAME: &str = "app.test";
 
-/// A backend that answers each byte with its name.
+/// Starts a backend that answers each byte with its name.
 fn named_on(address: SocketAddr, name: u8) -> SocketAddr {
     Backend::serve_on(&address.to_string(), move |mut stream| {
         let mut buffer = [0; 64];
@@ -31,7 +31,7 @@ fn named_on(address: SocketAddr, name: u8) -> SocketAddr {
     .address
 }
 
-/// `N` of them, named from `a` on, at one port of addresses of their own.
+/// Starts `N` of these backends, named from `a` on, at one port and several addresses.
 fn named<const N: usize>() -> [SocketAddr; N] {
     let first = own_address();
     let mut name = b'a'..;
@@ -45,7 +45,7 @@ fn ips(addresses: &[SocketAddr]) -> Vec<IpAddr> {
     addresses.iter().map(SocketAddr::ip).collect()
 }
 
-/// A configuration of one `tcp` listener `main`, whose pool has these keys.
+/// Returns a configuration of one `tcp` listener `main`, whose pool has these keys.
 fn layout(pool: &str) -> Config {
     config(&text(pool))
 }
@@ -68,7 +68,7 @@ fn served(proxy: &Proxy) -> Arc<ServedPool> {
     Arc::clone(&proxy.remote.view().snapshot.load().pools["main"])
 }
 
-/// The addresses of the pool's backends, in order.
+/// Returns the addresses of the pool's backends, in order.
 fn backends(proxy: &Proxy) -> Vec<String> {
     let mut addresses: Vec<_> =
         served(proxy).pool.backends().iter().map(|backend| backend.address().to_string()).collect();
@@ -82,7 +82,7 @@ fn wait_for_backends(proxy: &Proxy, expected: &[SocketAddr]) {
     wait_for(&format!("{expected:?}"), || backends(proxy) == expected);
 }
 
-/// Does something that makes the source fail, and waits until it has.
+/// Does something that makes the source fail, and waits until it has failed.
 fn fail(proxy: &Proxy, reason: &str, how: impl FnOnce()) {
     let discovery = served(proxy).discovery[0].clone();
     let before = discovery.failures();
@@ -103,7 +103,7 @@ fn ask(stream: &mut TcpStream) -> char {
     try_ask(stream).expect("the connection is open")
 }
 
-/// A connection to the backend of that name.
+/// Returns a connection to the backend of that name.
 fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
     for _ in 0..1000 {
         let mut stream = proxy.connect();
@@ -114,7 +114,7 @@ fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
     panic!("{wanted} is never met");
 }
 
-/// Who is met by a few clients, each once.
+/// Returns the names of the backends that a few clients reach, each once.
 fn met(proxy: &Proxy) -> String {
     let mut names: Vec<char> = (0..20).map(|_| ask(&mut proxy.connect())).collect();
     names.sort();
@@ -128,7 +128,7 @@ fn addresses_come_and_go_with_the_answers() {
     let all: [SocketAddr; 3] = named();
     dns.say_addresses(NAME, &ips(&all[..1]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
-    // The start has waited for them.
+    // The start has waited for these backends.
     assert_eq!(met(&proxy), "a");
     dns.say_addresses(NAME, &ips(&all));
     wait_for_backends(&proxy, &all);
@@ -138,7 +138,7 @@ fn addresses_come_and_go_with_the_answers() {
     assert_eq!(met(&proxy), "bc");
 }
 
-/// Some servers never answer a question for AAAA: IPv4 is served and followed all the same.
+/// Some servers never answer a question for AAAA. The addresses of IPv4 are used and followed all the same.
 #[test]
 fn a_family_that_is_never_answered_holds_up_nothing() {
     let dns = Dns::new();
@@ -171,18 +171,18 @@ fn a_family_that_is_late_joins() {
     let dns = Dns::new();
     let [v4] = named();
     let v6 = SocketAddr::new("::1".parse().unwrap(), v4.port());
-    // The second round is minutes away.
+    // The second round is minutes later.
     dns.hold(3600);
     let IpAddr::V4(ip) = v4.ip() else { unreachable!("the backend is on IPv4") };
     dns.say(NAME, Said::OnlyV4(ip));
     let proxy = Proxy::start(by_dns(&dns, v4.port()));
     wait_for_backends(&proxy, &[v4]);
-    // The library asks again, and that question is answered.
+    // The resolver library asks again, and this question is answered.
     dns.say_addresses(NAME, &[v4.ip(), v6.ip()]);
     wait_for_backends(&proxy, &[v4, v6]);
 }
 
-/// Some servers answer with a changing part of all addresses: what an answer leaves out is held.
+/// Some servers answer with a changing part of all addresses. An address that an answer lacks is held.
 #[test]
 fn what_an_answer_leaves_out_is_held() {
     let dns = Dns::new();
@@ -209,7 +209,7 @@ fn what_an_answer_leaves_out_is_held() {
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "its time is over");
 }
 
-/// RFC 2782: the service is decidedly not there.
+/// RFC 2782: the service is decidedly not available.
 #[test]
 fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     let dns = Dns::new();
@@ -233,7 +233,7 @@ fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
-/// A target with one address has its own name, one with several the names of its addresses.
+/// A target with one address has its own name; a target with several has the names of its addresses.
 #[test]
 fn a_target_that_gets_a_second_address_keeps_its_connections() {
     let dns = Dns::new();
@@ -258,7 +258,7 @@ fn a_target_that_gets_a_second_address_keeps_its_connections() {
     }
 }
 
-/// What is held of such a service gets nothing new either.
+/// A held backend of such a service gets no new connections either.
 #[test]
 fn what_is_held_of_a_service_that_is_not_there_takes_nothing_new() {
     let dns = Dns::new();
@@ -294,7 +294,7 @@ fn another_order_changes_nothing() {
         order.rotate_left(1);
         dns.say_addresses(NAME, &order);
         let asked = dns.questions();
-        // Two for a round, one of them perhaps from before.
+        // A round has two questions, and one of them may belong to the round before.
         wait_for("two more rounds", || dns.questions() >= asked + 5);
     }
     assert!(Arc::ptr_eq(&before, &served(&proxy)), "the pool is the same value");
@@ -353,10 +353,10 @@ fn services_have_ports_weights_and_targets() {
     assert_eq!(names.iter().filter(|name| **name == 'b').count(), 30, "{names:?}");
     dns.say("_app._tcp.test", services((2, 1)));
     wait_for("other weights", || described() == expected((2, 1)));
-    // A target that cannot be resolved keeps its last address.
+    // If a target cannot be resolved, it keeps its last address.
     fail(&proxy, "NXDOMAIN", || dns.say("two.test", Said::Code(3)));
     assert_eq!(described(), expected((2, 1)));
-    // A target that moves is the same backend by its name at another address.
+    // If a target gets another address, it is the same backend by its name.
     let moved = own_address().ip();
     named_on(SocketAddr::new(moved, two.port()), b'c');
     dns.say_addresses("two.test", &[moved]);
@@ -408,7 +408,7 @@ fn status(admin: SocketAddr) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// A directory of a test, removed when it is dropped.
+/// A directory of a test, removed when dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -502,7 +502,8 @@ fn a_broken_file_keeps_what_was_found() {
     wait_for("no fault", || discovery.fault().is_none());
 }
 
-/// As a mounted volume does it: the file is a link by way of a link that is turned.
+/// A mounted volume replaces files in this way: the file is a link, and its path has another link, which is
+/// replaced.
 #[test]
 fn a_turned_link_is_seen() {
     let directory = Directory::new();
@@ -549,7 +550,7 @@ fn what_vanishes_drains() {
     directory.replace_by(&all[1..]);
     wait_for_backends(&proxy, &all[1..]);
     assert_eq!(met(&proxy), "b");
-    // It was open when its backend vanished; it goes on until the deadline, and no longer.
+    // This connection was open when its backend was removed. It continues until the deadline, and no longer.
     assert_eq!(ask(&mut leaving), 'a');
     let end = leaving.read(&mut [0]);
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
@@ -595,7 +596,7 @@ fn a_reload_keeps_what_was_found() {
     assert_eq!(served(&proxy).pool.spec().dial.attempts, 2);
     wait_for_backends(&proxy, &all);
 
-    // A source that says nothing good takes over what the other had found.
+    // A source without a good answer keeps the backends of the source before it.
     config.pools[0].discover = directory.config("").pools[0].discover.clone();
     proxy.remote.reload(config.clone()).unwrap();
     wait_for_backends(&proxy, &all);
@@ -611,7 +612,7 @@ fn a_reload_keeps_what_was_found() {
     assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
-/// The file lies beside the configuration that names it.
+/// The file is beside the configuration that names it.
 #[test]
 fn a_path_is_relative_to_the_configuration() {
     let directory = Directory::new();
@@ -640,7 +641,7 @@ fn clients_of_the_start_wait_for_the_first_backends() {
     assert_eq!((name, ready()), (*b"a", (200, "ready\n".to_owned())));
 }
 
-/// It waits for the backends, but not for ever.
+/// The start waits for the backends, but not without end.
 #[test]
 fn a_start_without_backends_turns_clients_away() {
     let dns = Dns::new();
@@ -655,7 +656,8 @@ fn a_start_without_backends_turns_clients_away() {
     assert_eq!(met(&proxy), "a");
 }
 
-/// A discovered backend that is our own listener is left out: it would send each client back to the same pool.
+/// A discovered backend that is our own listener is left out, because it would send each client back to the
+/// same pool.
 #[test]
 fn a_discovered_backend_that_leads_back_is_left_out() {
     let (directory, own, [a]) = (Directory::new(), own_address(), named::<1>());
@@ -669,7 +671,7 @@ fn a_discovered_backend_that_leads_back_is_left_out() {
     let proxy = Proxy::start(config(&directory.file().display().to_string()));
     wait_for_backends(&proxy, &[a]);
     assert_eq!(met(&proxy), "a");
-    // Found later, it is left out too.
+    // It is left out as well if it is discovered later.
     let b = named_on(own_address(), b'b');
     directory.replace(&document(&[b, own]));
     wait_for_backends(&proxy, &[b]);

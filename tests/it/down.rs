@@ -1,4 +1,4 @@
-//! Why a backend is down, as the log, `status` and the metrics tell it.
+//! The reasons why a backend is down, in the log, in `status` and in the metrics.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::process::{Folder, Program, command, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
-/// A server that gives each request the same answer, and closes.
+/// A server that answers each request in the same way, and closes.
 struct Web {
     backend: Backend,
     answer: Arc<Mutex<&'static str>>,
@@ -127,7 +127,7 @@ fn the_fault_is_that_of_the_last_check() {
     let web = Web::start(BAD);
     let (program, admin) = start(&folder, &web.written("b1"));
     program.stderr.wait_for("heard=\"HTTP/1.0 503 Service Unavailable\"");
-    // It closes without an answer.
+    // The server closes without an answer.
     web.answer("");
     wait_for("another fault", || {
         let status = backend(admin, 0);
@@ -157,7 +157,7 @@ fn a_pool_that_discovers_its_backends_is_not_lost_at_the_start() {
     program.stderr.wait_for("pool has no backend left: new connections are refused pool=app left=0 of 0");
 }
 
-/// The words of a backend are escaped once by each form that shows them: a value of JSON is what the backend sent.
+/// Each form escapes the words of a backend once. A value in JSON has exactly the bytes of the backend.
 #[test]
 fn words_of_a_backend_are_escaped_once() {
     const WORDS: &str = "HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t";

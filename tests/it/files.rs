@@ -1,4 +1,4 @@
-//! Files that are none: nothing that stands where a file should be makes the process wait for it.
+//! Paths that are not regular files: no such path makes the process wait.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -21,7 +21,7 @@ use crate::support::{Backend, PATIENCE, own_address, tcp, wait_for};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A configuration with a file of each kind.
+/// Returns a configuration with a file of each kind.
 fn configured(admin: SocketAddr, backend: SocketAddr) -> String {
     format!(
         r#"
@@ -48,25 +48,25 @@ const FILES: [(&str, &str); 3] =
 
 fn write_all(folder: &Folder, admin: SocketAddr) {
     for (name, text) in FILES {
-        // Who writes to a FIFO waits as well.
+        // A writer of a FIFO waits as well.
         let _ = fs::remove_file(folder.path(name));
         folder.write(name, text);
     }
     folder.write("config.toml", &configured(admin, Backend::echo().address));
 }
 
-/// Puts a FIFO, which nobody writes, in the place of a file.
+/// Puts a FIFO without a writer in the place of a file.
 fn put_fifo(path: &Path) {
     let new = path.with_extension("new");
     mkfifo(&new, Mode::S_IRWXU).unwrap();
     fs::rename(new, path).unwrap();
 }
 
-/// What a program says until it ends, and how it ends.
+/// Returns the exit code and the output of a program that ends.
 fn told(command: &mut Command) -> (Option<i32>, String) {
     let mut program = Program::start(command);
     let status = program.end();
-    // Both are read by threads, which may be a little behind.
+    // Threads read both outputs, and may be a little late.
     let all = || [program.stdout.all(), program.stderr.all()].concat().join("\n");
     wait_for("its last words", || !all().is_empty());
     (status.code(), all())
@@ -98,7 +98,7 @@ fn a_fifo_in_a_files_place_is_a_fault() {
 
 #[test]
 fn a_configuration_comes_through_a_pipe() {
-    // What it names is sought where the program was started.
+    // The files that the configuration names are relative to the directory of the start.
     let folder = Folder::new("piped");
     folder.write("bad.txt", "203.0.113.1\n");
     let text = "[list.bad]\nfile = 'bad.txt'\n[listener.l]\nbind = ':1'\npool = 'p'\ndeny = 'bad'\n\
@@ -142,7 +142,7 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     assert!(answer.starts_with("HTTP/1.0 500"), "{answer}");
     program.stderr.wait_for("admin refuses all requests that need the token");
 
-    // They are watched on.
+    // The files are still watched.
     fs::remove_file(folder.path("bad.txt")).unwrap();
     folder.write("bad.txt", "203.0.113.1\n203.0.113.2\n");
     program.stderr.wait_for("the list was read again");
@@ -200,7 +200,7 @@ fn who_asks_does_not_wait_for_a_reload() {
     let file = folder.path("config.toml");
     let mut program = Program::start(command(&["run"]).arg(file).env("NOTIFY_SOCKET", &manager.path));
     assert_eq!(manager.receive(), ["READY=1"]);
-    // On a busy machine the file may be read before the question was asked, but hardly each time.
+    // On a busy machine the file may be read before the request is sent, but hardly each time.
     let is_first = (0..5).any(|_| {
         program.signal("HUP");
         assert_eq!(manager.receive()[0], "RELOADING=1");
@@ -226,7 +226,7 @@ fn the_end_waits_for_no_file_for_ever() {
         let also = async move {
             let read = tokio::task::spawn_blocking(move || {
                 let _ = tell.send(());
-                // As the open of a file on a server that is gone.
+                // This blocks like the open of a file on a server that is gone.
                 let _ = blocked.recv();
             });
             let _ = read.await;

@@ -1,4 +1,4 @@
-//! Pools that forward by name: whom they reach, and whom never.
+//! Forwarding pools: the hosts that they reach, and the hosts that they never reach.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ const UNRECOGNIZED_NAME: u8 = 112;
 
 const LOOPBACK: &str = "allow_private = '127.0.0.0/8'";
 
-/// A configuration of one `tls` listener, whose every client goes to the pool `egress`.
+/// Returns a configuration of one `tls` listener, whose clients all go to the pool `egress`.
 fn layout(dns: &Dns, port: u16, forward: &str, others: &str) -> Config {
     config(&text(dns, port, "127.0.0.1:0", forward, others))
 }
@@ -43,11 +43,11 @@ fn start(dns: &Dns, port: u16, forward: &str, others: &str) -> Proxy {
     Proxy::start(layout(dns, port, forward, others))
 }
 
-/// A hello for a name, with random bytes that no other has.
+/// Returns a hello for a name, with random bytes that no other hello has.
 fn fresh(name: &str) -> Vec<u8> {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     let mut hello = hello(name.as_bytes());
-    // Behind the headers of the record and of the message, and the version.
+    // The random bytes are behind the headers of the record and of the message, and the version.
     hello[11] = NEXT.fetch_add(1, Ordering::Relaxed);
     hello
 }
@@ -60,7 +60,7 @@ fn forward(view: &View) -> usize {
     view.snapshot.load().pools["egress"].pool.forward().expect("it forwards").known()
 }
 
-/// A client that asks for `name` is told `code`, and its connection ends for `reason`.
+/// Checks that a client that requests `name` gets the alert `code`, and its connection ends for `reason`.
 #[track_caller]
 fn refused(proxy: &Proxy, hello: &[u8], code: u8, reason: &str) {
     assert_eq!(ask(proxy, hello), alert(code), "{reason}");
@@ -112,7 +112,7 @@ fn a_name_that_leads_nowhere_is_told() {
     proxy.wait_for_metric(&closed("name_not_resolved"), 4.0);
 }
 
-/// Two tries at a resolver that says nothing take longer than this dial may.
+/// Two questions to a resolver that does not answer take longer than the bound of this dial.
 #[test]
 fn a_family_that_is_never_answered_holds_nobody_up() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
@@ -128,7 +128,7 @@ fn a_resolver_that_is_silent_costs_no_more_than_the_dial() {
     let times = "connect_timeout = '200ms'\ndial_timeout = '200ms'";
     let proxy = start(&dns, host.address.port(), LOOPBACK, times);
     refused(&proxy, &fresh(NAME), INTERNAL_ERROR, "name_not_resolved");
-    // The worker goes on meanwhile.
+    // The worker serves others meanwhile.
     dns.say_addresses("b.example.test", &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "");
     let mut waiting = proxy.connect();
@@ -210,7 +210,7 @@ fn what_comes_back_by_a_way_around_is_a_loop() {
 #[test]
 fn the_addresses_of_a_name_are_tried_in_order() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    // Nobody listens at that port of the first two.
+    // No socket listens at that port of the first two addresses.
     let silent = [own_address().ip(), own_address().ip()];
     dns.say_addresses(NAME, &[silent[0], silent[1], host.address.ip()]);
     let log = Log::new();
@@ -257,7 +257,7 @@ fn a_reload_keeps_what_is_known() {
     proxy.remote.reload(layout(&dns, host.address.port(), LOOPBACK, "attempts = 1")).unwrap();
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
     assert_eq!(dns.questions(), asked);
-    // Other resolvers may know other addresses.
+    // Other resolvers may have other addresses.
     let other = Dns::new();
     other.say_addresses(NAME, &[host.address.ip()]);
     proxy.remote.reload(layout(&other, host.address.port(), LOOPBACK, "")).unwrap();
@@ -308,7 +308,7 @@ fn look_ups_are_counted_and_shown() {
     assert_eq!(pool["backends"][0]["address"], format!("*:{}", host.address.port()));
 }
 
-/// A page of the admin listener.
+/// Returns a page of the admin listener.
 fn page(admin: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(admin).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
@@ -317,7 +317,7 @@ fn page(admin: SocketAddr, path: &str) -> String {
     answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
 }
 
-/// A file for the access log; removed at the end.
+/// A file for the access log; it is removed when dropped.
 struct Log(PathBuf);
 
 impl Log {
@@ -328,7 +328,7 @@ impl Log {
         Self(std::env::temp_dir().join(name))
     }
 
-    /// The record of the only connection.
+    /// Returns the record of the only connection.
     fn record(&self) -> Value {
         let read = || fs::read_to_string(&self.0).unwrap_or_default();
         wait_for("the record", || read().ends_with('\n'));

@@ -1,4 +1,4 @@
-//! Reload, drain, stop, and health, on a server that is in use.
+//! Reloads, drains, stops and health, on a server that is in use.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::pair::expect_reset;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// A backend that answers each byte with its name.
+/// Starts a backend that answers each byte with its name.
 pub(crate) fn named(name: u8) -> Backend {
     Backend::serve(move |stream| answer_by_name(&stream, name))
 }
@@ -30,7 +30,7 @@ fn answer_by_name(mut stream: &TcpStream, name: u8) {
     }
 }
 
-/// A named backend whose server can be stopped, and started again at its address.
+/// A backend with a name. Its server can be stopped, and started again at its address.
 pub(crate) struct Unsteady {
     pub(crate) address: SocketAddr,
     name: u8,
@@ -60,11 +60,11 @@ impl Unsteady {
         self.running = Some((stop, thread));
     }
 
-    /// Closes the listening socket; connections go on.
+    /// Closes the listening socket; open connections continue.
     pub(crate) fn stop(&mut self) {
         let Some((stop, thread)) = self.running.take() else { return };
         stop.store(true, Ordering::Relaxed);
-        // Its accept is to look at the word.
+        // A connection wakes the accept, so that it sees the flag.
         drop(TcpStream::connect(self.address));
         thread.join().unwrap();
     }
@@ -87,7 +87,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     try_connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
-/// Who answers at the other end.
+/// Returns the name of the backend at the other end.
 fn try_ask(stream: &mut TcpStream) -> io::Result<char> {
     stream.write_all(b"?")?;
     let mut name = [0];
@@ -99,14 +99,14 @@ pub(crate) fn ask(stream: &mut TcpStream) -> char {
     try_ask(stream).expect("the connection is open")
 }
 
-/// A connection through the proxy to its end, and who is there.
+/// Connects through the proxy; returns the connection and the name of its backend.
 pub(crate) fn meet(address: SocketAddr) -> (TcpStream, char) {
     let mut stream = connect(address);
     let name = ask(&mut stream);
     (stream, name)
 }
 
-/// A connection to the backend of that name.
+/// Returns a connection to the backend of that name.
 pub(crate) fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
     for _ in 0..1000 {
         let (stream, name) = meet(address);
@@ -121,8 +121,8 @@ fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// A configuration of `tcp` listeners: (name, bind, pool), and pools: (name, backends). `process` is what
-/// stands before the tables.
+/// Returns a configuration of `tcp` listeners (name, bind, pool) and pools (name, backends). `process` is the
+/// text before the tables.
 fn layout(process: &str, listeners: &[(&str, String, &str)], pools: &[(&str, &[SocketAddr])]) -> Config {
     use std::fmt::Write as _;
     let mut text = format!("workers = 2\naccess_log.to = \"off\"\n{process}\n");
@@ -139,7 +139,7 @@ fn layout(process: &str, listeners: &[(&str, String, &str)], pools: &[(&str, &[S
     config(&text)
 }
 
-/// One listener `main` on a port of the kernel's choice, and one pool.
+/// Returns a configuration with one listener `main`, on a port that the kernel chooses, and one pool.
 fn simple(process: &str, backends: &[SocketAddr]) -> Config {
     layout(process, &[("main", any(), "p")], &[("p", backends)])
 }
@@ -161,7 +161,7 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
-// Reload: what stays.
+// Reloads: the state that stays.
 
 #[test]
 fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
@@ -255,7 +255,7 @@ fn a_changed_limit_of_the_process_is_in_force_at_once() {
     let changes = reload(&proxy, simple("max_connections = 1", &[a.address]));
     assert_eq!(changes.changed, ["max_connections"]);
     assert_eq!(proxy.metric("pointsman_connections_limit"), 1.0);
-    // What comes now is one too many: it is reset, at the latest when it asks.
+    // This connection is one too many. It is reset, at the latest when it sends.
     try_ask(&mut connect(proxy.address("main"))).expect_err("the process is full");
     assert_eq!(ask(&mut open), 'a');
     reload(&proxy, simple("max_connections = 2", &[a.address]));
@@ -276,7 +276,7 @@ fn what_needs_a_restart_is_said_until_it_happens() {
     assert!(reload(&proxy, simple("", &[a.address])).is_empty());
 }
 
-// Reload: what comes and goes.
+// Reloads: listeners and backends that are added and removed.
 
 #[test]
 fn an_added_listener_accepts_and_a_removed_one_refuses() {
@@ -341,7 +341,7 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
         &[("main", any(), "p"), ("extra", any(), "q")],
         &[("p", &[a.address]), ("q", &[a.address, b.address])],
     );
-    // The listener `extra` goes, and of the pool behind `main` the backend `a`.
+    // The listener `extra` is removed, and the backend `a` is removed from the pool behind `main`.
     let after = layout(drain, &[("main", any(), "p")], &[("p", &[b.address])]);
     let proxy = Proxy::start(before);
     let (on_extra, _) = meet(proxy.address("extra"));
@@ -351,7 +351,7 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
     reload(&proxy, after);
     let (mut stays, name) = meet(proxy.address("main"));
     assert_eq!(name, 'b');
-    // As long as there is time, it goes on.
+    // The connection continues until the deadline.
     if let Err(error) = try_ask(&mut on_a) {
         assert!(began.elapsed() >= Duration::from_millis(300), "too early: {error}");
     }
@@ -384,20 +384,20 @@ fn what_comes_back_in_time_is_not_reset() {
     let number = backend(&proxy, "p", a.address).number();
     reload(&proxy, without());
     reload(&proxy, with());
-    // It is the same again, not another of that name.
+    // This is the same backend again, and not another with its name.
     let back = backend(&proxy, "p", a.address);
     assert_eq!((back.number(), back.active()), (number, 1));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(700) {
         assert_eq!((ask(&mut on_a), ask(&mut on_extra)), ('a', 'b'));
     }
-    // Gone again, and now for good.
+    // The backend is removed again, and not added any more.
     reload(&proxy, without());
     expect_reset(on_a);
     expect_reset(on_extra);
 }
 
-/// A backend whose accept queue is full, so that connecting to it takes for ever.
+/// A backend whose accept queue is full, so that a connect to it gets no answer.
 struct Full {
     address: SocketAddr,
     _listener: Socket,
@@ -451,7 +451,7 @@ fn a_client_that_turns_to_a_removed_backend_late_is_let_go_too() {
     };
     let stays = format!(r#"{{ address = "{}", weight = 2 }}"#, full.address);
     let proxy = Proxy::start(with(&format!(r#"{stays}, "{}""#, a.address)));
-    // Of two that come in turn at least one waits for the backend that is full.
+    // The two connections alternate, so at least one waits for the full backend.
     let mut clients = [(); 2].map(|()| connect(proxy.address("main")));
     let waited_for = backend(&proxy, "p", full.address);
     wait_for("the dial", || waited_for.active() > 0);
@@ -479,7 +479,7 @@ fn an_address_that_moves_to_another_listener_keeps_its_socket() {
     let proxy = Proxy::start(owned_by("old", "p"));
     let (mut before, name) = meet(address);
     assert_eq!(name, 'a');
-    // Clients that come all the time notice a socket that is closed for a moment.
+    // New clients come all the time, so a socket that is closed for a moment would be noticed.
     let clients = Clients::start(2, move || meet(address).1);
     for _ in 0..10 {
         reload(&proxy, owned_by("new", "q"));
@@ -516,9 +516,9 @@ fn an_address_in_use_fails_the_whole_reload() {
     assert_eq!(proxy.metric("pointsman_config_last_reload_success"), 1.0);
 }
 
-// Under load.
+// Reloads under load.
 
-/// Threads that do something again and again; the first that panics is noticed by `stop`.
+/// Threads that repeat an action; `stop` reports the first panic.
 struct Clients {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -547,7 +547,7 @@ impl Clients {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Ends them, and says how often it was done.
+    /// Stops the threads, and returns the number of actions.
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -604,7 +604,7 @@ fn no_connection_fails_while_reload_follows_reload() {
     });
 }
 
-// The end.
+// Stops of the process.
 
 #[test]
 fn a_drain_lets_open_connections_finish() {
@@ -695,7 +695,7 @@ fn a_grace_goes_on_accepting() {
     wait_for("the end of readiness", || proxy.remote.view().life() == LifeStage::Draining);
     let mut accepted = 0;
     while !is_refused(address) {
-        // At the border a connection may be made and yet turned away.
+        // At this moment a connection may be made and then refused.
         let asked = try_connect(address).and_then(|mut stream| try_ask(&mut stream));
         if began.elapsed() < Duration::from_millis(200) {
             assert_eq!(asked.unwrap(), 'a');
@@ -716,8 +716,8 @@ fn a_second_word_cuts_the_grace_short() {
     proxy.end().unwrap();
 }
 
-/// The clients' connects have returned before the server hears of the stop, so each of them is served,
-/// accepted or still in the kernel's queue.
+/// All connects have returned before the server gets the stop. So each client is served, whether it is
+/// accepted already or still in the queue of the kernel.
 #[test]
 fn what_waits_in_the_accept_queue_at_the_stop_is_served() {
     let a = named(b'a');
@@ -734,8 +734,8 @@ fn what_waits_in_the_accept_queue_at_the_stop_is_served() {
     }
 }
 
-/// A connection that was made before the stop is served to its end. One that is made while the sockets
-/// close may be turned away, but never after it was answered.
+/// A connection that was made before the stop is served to its end. A connection that is made while the
+/// sockets close may be refused, but never after an answer.
 #[test]
 fn a_drain_under_load_fails_nobody() {
     let a = named(b'a');
@@ -782,7 +782,7 @@ fn checked(backends: &[SocketAddr], algorithm: &str) -> Config {
     ))
 }
 
-/// How often each backend answers.
+/// Counts the answers of each backend.
 fn answers(address: SocketAddr, connections: usize) -> BTreeMap<char, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..connections {
@@ -803,14 +803,14 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
         let state = |address| backend(&proxy, "p", address).state();
         let mut open = meet_one(address, 'a');
         a.stop();
-        // Before the checks know it, another attempt serves.
+        // Before a check fails, another attempt serves the client.
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         wait_for("down", || state(a.address) == BackendState::Down);
         let attempts = backend(&proxy, "p", a.address).connections_total();
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         assert_eq!(ask(&mut open), 'a', "what is open to it stays");
 
-        // It stays down over a reload that changes something else.
+        // The backend stays down in a reload that changes something else.
         changed.pools[0].dial.attempts = 2;
         assert_eq!(reload(&proxy, changed).changed, ["pool p"]);
         assert_eq!(state(a.address), BackendState::Down);
@@ -839,7 +839,7 @@ fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
     assert_eq!(meet(proxy.address("main")).1, 'a');
 }
 
-/// An accept loop keeps the policy of its last accept, and with it a whole table of routes.
+/// An accept loop keeps the policy of its last accept, and with it all routes of that policy.
 #[test]
 fn a_policy_that_was_replaced_ends_where_nobody_connects() {
     let (a, b) = (named(b'a'), named(b'b'));

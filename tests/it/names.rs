@@ -12,7 +12,7 @@ use crate::support::dns::{Dns, Said};
 use crate::support::pair::connect_from;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// `N` backends that answer each byte with their letter, at one port of addresses of their own.
+/// Starts `N` backends that answer each byte with their letter, at one port and several addresses.
 fn lettered<const N: usize>() -> [SocketAddr; N] {
     let first = own_address();
     let mut letter = b'a'..;
@@ -41,7 +41,7 @@ fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
     ))
 }
 
-/// The backends of the pool, in order.
+/// Returns the backends of the pool, in order.
 fn backends(proxy: &Proxy) -> Vec<Arc<PoolBackend>> {
     proxy.remote.view().snapshot.load().pools["main"].pool.backends().to_vec()
 }
@@ -117,7 +117,8 @@ fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
     }
 }
 
-/// Clients keep their backends by their hashes. The bound on others that move is that of Maglev itself.
+/// Clients keep their backends by their hashes. The bound on other clients that move is that of Maglev
+/// itself.
 #[test]
 fn clients_keep_their_backends_when_an_address_goes_and_returns() {
     const CLIENTS: u8 = 100;
@@ -170,7 +171,8 @@ fn a_name_that_does_not_resolve_leaves_the_others_alone() {
     wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
 }
 
-/// A start and a reload wait five seconds for the first backends of a pool, but not for a silent name beside others.
+/// A start and a reload wait five seconds for the first backends of a pool. They do not wait for an
+/// unanswered name beside others.
 #[test]
 fn a_silent_resolver_delays_no_pool_with_other_backends() {
     const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -11,13 +11,13 @@ use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
 const SSL: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
 const GSS: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x30];
 
-/// A server that does these steps, then answers everything by its name; what came behind the steps is kept.
+/// A server that does these steps, then answers all bytes with its name. It keeps the bytes behind the steps.
 struct Scripted {
     backend: Backend,
     received: Mutex<mpsc::Receiver<Vec<u8>>>,
 }
 
-/// Words of the server, and what must come for them.
+/// The texts that the server sends, each with the text that it expects as the answer.
 type Steps = &'static [(&'static [u8], &'static [u8])];
 
 const POSTGRES: Steps = &[(b"", SSL), (b"S", b"")];
@@ -62,7 +62,7 @@ impl Scripted {
     }
 }
 
-/// A listener named `main` with these keys and pools; `p` is `backends`.
+/// Starts a listener named `main` with these keys and pools; `p` is `backends`.
 fn proxy(keys: &str, backends: &[&Scripted]) -> Proxy {
     let backends: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
     Proxy::start(config(&format!(
@@ -85,13 +85,13 @@ fn login(user: &str, database: &str) -> Vec<u8> {
     message(3 << 16, format!("user\0{user}\0database\0{database}\0\0").as_bytes())
 }
 
-/// Sends and compares what comes back.
+/// Sends bytes and compares the answer.
 fn exchange(client: &mut TcpStream, send: &[u8], expected: &[u8]) {
     client.write_all(send).unwrap();
     expect_bytes(client, expected);
 }
 
-/// All that comes until the end.
+/// Returns all bytes until the end.
 fn rest(client: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).expect("an end in order");
@@ -101,7 +101,7 @@ fn rest(client: &mut TcpStream) -> Vec<u8> {
 const UNRECOGNIZED: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const INTERNAL_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
-/// A client that sends this hears the end of that, and the connection is closed for the reason.
+/// Checks that a client that sends this gets the given end, and its connection is closed for the reason.
 #[track_caller]
 fn check_refused(proxy: &Proxy, sends: &[&[u8]], ending: &[u8], reason: &str) {
     let before = proxy.metric(&closed(reason));
@@ -135,7 +135,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
         exchange(&mut client, &hello, b"one");
         assert!(backend.received() == hello);
     }
-    // In pieces it is the same.
+    // The same holds for bytes in pieces.
     let mut client = patient(proxy.connect());
     for byte in SSL {
         client.write_all(&[*byte]).unwrap();
@@ -152,7 +152,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
         UNRECOGNIZED,
         "unmatched_sni",
     );
-    // A client that connects by address goes to the only pool, unless that is refused in so many words.
+    // A client that connects by address goes to the only pool, unless the configuration refuses this by name.
     let mut client = proxy.connect();
     exchange(&mut client, SSL, b"S");
     exchange(&mut client, &nameless(), b"one");
@@ -177,10 +177,10 @@ fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
     exchange(&mut client, &long[5000..], b"one");
     assert!(long.starts_with(&backend.received()));
     assert_eq!(held(), 0);
-    // Where there is none left it is told so.
+    // If no memory is left, the client gets an error that says so.
     proxy.remote.view().bounds.hello_memory.set_limit(100);
     check_refused(&proxy, &[&long[..50]], b"\0C53300\0", "hello_memory");
-    // Who sends his hello at once needs none, also behind an SSLRequest.
+    // A client that sends its hello at once needs no memory of hellos, also behind an SSLRequest.
     let backend = Scripted::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     proxy.remote.view().bounds.hello_memory.set_limit(100);
@@ -256,7 +256,7 @@ fn nothing_before_tls_is_carried_into_it() {
 #[test]
 fn a_request_to_cancel_finds_the_backend_of_its_session() {
     let names = ["b0", "b1", "b2", "b3", "b4"];
-    // Each says its name to a session and to a request alike.
+    // Each backend answers a session and a request with its name.
     let backends = names.map(|name| Scripted::start(name, &[]));
     let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
     let proxy = Proxy::start(config(&format!(
@@ -281,13 +281,13 @@ fn a_request_to_cancel_finds_the_backend_of_its_session() {
     assert_eq!(seen.len(), names.len());
     let refusing = postgres(&[&backends[0]]);
     let cancel = message(80_877_102, &[1; 8]);
-    // It has a pool even here: the only one there is.
+    // The request has a pool even here: the only one.
     exchange(&mut refusing.connect(), &cancel, b"b0");
     let keys = "protocol = \"postgres\"\nunmatched = \"p\"\ncancel = \"reject\"";
     check_refused(&self::proxy(keys, &[&backends[0]]), &[&cancel], b"", "cancel_refused");
 }
 
-/// A listener of PostgreSQL without TLS, with these backends as `p`, which has these keys.
+/// Returns a PostgreSQL listener without TLS, with these backends as `p`, which has these keys.
 fn sessions(keys: &str, backends: &[String]) -> pointsman::config::Config {
     config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
@@ -296,7 +296,7 @@ fn sessions(keys: &str, backends: &[String]) -> pointsman::config::Config {
     ))
 }
 
-/// A client that says this, and the name of the backend it came to.
+/// Sends these bytes as a client; returns the connection and the name of its backend.
 fn ask(proxy: &Proxy, bytes: &[u8]) -> (TcpStream, String) {
     let mut client = patient(proxy.connect());
     client.write_all(bytes).unwrap();
@@ -325,7 +325,7 @@ fn a_request_to_cancel_comes_past_what_is_full() {
     check("balance = \"round-robin\"", &listed);
 }
 
-/// It passes limits by, so it must not keep what it took.
+/// The request is exempt from limits, so it must not keep the slots that it took.
 #[test]
 fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
     let backend = Backend::serve(|mut stream| {
@@ -339,7 +339,7 @@ fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
     drop(client);
 }
 
-/// What drains, and what is there no more, keeps its sessions.
+/// A backend that drains or was removed keeps its sessions.
 #[test]
 fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
     let backends = ["b0", "b1"].map(|name| Scripted::start(name, &[]));
@@ -358,7 +358,7 @@ fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
         assert_eq!(ask(&proxy, &cancel).1, "b0");
     }
     drop(session);
-    // The end of the session is seen a little later.
+    // The end of the session is noticed a little later.
     wait_for("a request that goes elsewhere", || ask(&proxy, &cancel).1 == "b1");
 }
 
@@ -397,7 +397,7 @@ fn every_wait_has_an_end() {
     check_refused(&proxy(keys, &[&silent]), &[GSS], b"\0C08006\0", "opening_timeout");
 }
 
-/// A mail listener, and a client that has read its greeting.
+/// Starts a mail listener, and a client that has read its greeting.
 fn mail(protocol: &str, steps: Steps) -> (Proxy, Arc<Scripted>) {
     let backend = Scripted::start("one", steps);
     let keys = format!(
@@ -500,7 +500,7 @@ fn a_mail_backend_that_is_not_ready_is_passed_over() {
     check_refused(&proxy, &[b"", b"STARTTLS\r\n", &hello], INTERNAL_ERROR, "backend_refused_tls");
 }
 
-/// A listener that tells protocols apart, and the servers of each.
+/// Starts a listener that detects protocols, and the servers of each.
 fn auto(keys: &str) -> (Proxy, [Scripted; 5]) {
     let names = ["tls", "ssh", "http", "postgres", "other"];
     let backends = names.map(|name| Scripted::start(name, &[]));
@@ -543,7 +543,7 @@ fn who_waits_for_the_server_gets_one() {
         "detect = { on_timeout = \"ssh\", timeout = \"50ms\", postgres = \"postgres\" }\nunmatched = \"tls\"",
     );
     let mut client = proxy.connect();
-    // It is connected while the client is silent; what comes then is relayed.
+    // The backend is connected while the client is silent. Later bytes are relayed.
     proxy.wait_for_metric(r#"pointsman_connect_attempts_total{pool="ssh",outcome="ok"}"#, 1.0);
     exchange(&mut client, b"late", b"ssh");
     assert_eq!(ssh.received(), b"late");
@@ -575,7 +575,7 @@ fn protocols_without_a_pool_are_refused_in_their_words() {
     check_http_length(&proxy);
 }
 
-/// The refusal of a plain request is as long as it says.
+/// The refusal of a plain request has the length that its header says.
 #[track_caller]
 fn check_http_length(proxy: &Proxy) {
     let mut client = proxy.connect();
@@ -585,7 +585,7 @@ fn check_http_length(proxy: &Proxy) {
     assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{answer}");
 }
 
-/// A client of a listener that believes PROXY headers, with this header sent.
+/// Returns a client of a listener that trusts PROXY headers, after it has sent this header.
 fn announced(proxy: &Proxy, header: &[u8]) -> TcpStream {
     let mut client = proxy.connect();
     client.write_all(header).unwrap();
@@ -601,7 +601,7 @@ fn the_wait_for_a_silent_client_begins_behind_its_header() {
     );
     let mut late = proxy.connect();
     let silent = announced(&proxy, header);
-    // By then the first one is older than that as well, and nothing of it has been read.
+    // By then the first client has waited as long too, and none of its bytes have been read.
     proxy.wait_for_metric(r#"pointsman_connect_attempts_total{pool="ssh",outcome="ok"}"#, 1.0);
     late.write_all(header).unwrap();
     proxy.wait_for_metric(r#"pointsman_proxy_headers_total{listener="main",outcome="v1"}"#, 2.0);
@@ -625,7 +625,7 @@ fn a_header_that_nobody_believes_is_told_in_every_protocol() {
         let counted = r#"pointsman_proxy_headers_total{listener="main",outcome="unexpected"}"#;
         assert_eq!(proxy.metric(counted), 2.0, "{protocol}");
     }
-    // One behind a header that is believed is none either.
+    // A second header, behind a trusted one, is unexpected too.
     let proxy = self::proxy(
         "protocol = \"smtp\"\nunmatched = \"p\"\nproxy_protocol = { trusted = \"127.0.0.0/8\" }",
         &[&backend],

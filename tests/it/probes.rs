@@ -1,5 +1,5 @@
-//! What asks about backends: each kind of check against servers that work and servers that do not, where
-//! checks go, how many at once, and agents.
+//! Checks of each kind against servers that work and servers that do not; the addresses of checks, their
+//! number at once, and agents.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,7 +12,8 @@ use pointsman::pool::{self, BackendState};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// A `tcp` listener named `main` in front of these backends, with these keys of its pool.
+/// Returns a configuration: a `tcp` listener named `main` in front of these backends, with these keys of its
+/// pool.
 fn checked(backends: &str, keys: &str) -> Config {
     config(&format!(
         r#"
@@ -38,14 +39,14 @@ fn wait_for_state(proxy: &Proxy, at: usize, state: BackendState) {
     wait_for(&format!("{state:?}"), || backend(proxy, at).state() == state);
 }
 
-/// A server that answers what a check says by one thing while it is well, and by another while it is not.
+/// A server that sends one answer to checks while it is well, and another while it is not.
 struct Moody {
     backend: Backend,
     is_well: Arc<AtomicBool>,
 }
 
 impl Moody {
-    /// It waits for bytes that contain `wants` before it answers.
+    /// Starts the server. It waits for bytes that contain `wants` before it answers.
     fn serve(wants: &'static [u8], well: &'static [u8], unwell: &'static [u8]) -> Self {
         let is_well = Arc::new(AtomicBool::new(true));
         let well_now = Arc::clone(&is_well);
@@ -55,7 +56,7 @@ impl Moody {
             }
             let is_well = well_now.load(Ordering::SeqCst);
             let _ = stream.write_all(if is_well { well } else { unwell });
-            // A server that is well waits for the client to go on.
+            // A server that is well waits for the next bytes of the client.
             if !is_well {
                 let _ = stream.shutdown(Shutdown::Write);
             }
@@ -73,7 +74,7 @@ impl Moody {
     }
 }
 
-/// Reads until these bytes came; false if the end came first.
+/// Reads until these bytes came. Returns false if the end came first.
 fn hears(stream: &mut TcpStream, wants: &[u8]) -> bool {
     let mut heard = Vec::new();
     let mut chunk = [0; 1024];
@@ -86,7 +87,7 @@ fn hears(stream: &mut TcpStream, wants: &[u8]) -> bool {
     true
 }
 
-/// Takes a backend down and brings it up again by what it says to this check.
+/// Checks that the two answers of the server to this check take its backend down and bring it up again.
 fn check(words: &str, server: &Moody, fault: &str) {
     let intervals = "interval = '200ms', fast_interval = '20ms', down_interval = '20ms'";
     let keys = format!("health = {{ {intervals}, rise = 2, fall = 2, {words} }}");
@@ -108,7 +109,8 @@ fn check(words: &str, server: &Moody, fault: &str) {
 #[test]
 fn each_kind_of_check_takes_down_and_brings_up() {
     type Case = (&'static str, &'static [u8], &'static [u8], &'static [u8], &'static str);
-    // What is in the file, what the server waits for, what it says while it is well and while not, the fault.
+    // The keys of the check, the bytes that the server waits for, its answers while well and while not, and
+    // the fault.
     let cases: [Case; 16] = [
         (
             "check = 'tls', server_name = 'a.example.com'",
@@ -204,7 +206,7 @@ fn a_mysql_user_logs_in_and_out() {
 
 #[test]
 fn checks_go_where_they_are_told() {
-    // Nobody listens where the backends themselves are.
+    // No server listens at the addresses of the backends.
     let (first, second) = (own_address(), own_address());
     let (of_pool, of_one) =
         (Moody::serve(b"", b"220\r\n", b"421\r\n"), Moody::serve(b"", b"220\r\n", b"421\r\n"));
@@ -221,7 +223,7 @@ fn checks_go_where_they_are_told() {
     wait_for_state(&proxy, 0, BackendState::Down);
 }
 
-/// Backends that hang take every place there is; the others are checked all the same, only later.
+/// Checks of backends that hang take all slots. The other backends are checked all the same, only later.
 #[test]
 fn no_more_checks_are_under_way_than_may_be() {
     const MOST: usize = 3;
@@ -273,14 +275,14 @@ impl Agent {
     }
 }
 
-/// Serves a letter.
+/// Starts a backend that sends a letter.
 fn letter(letter: u8) -> Backend {
     Backend::serve(move |mut stream| {
         let _ = stream.write_all(&[letter]);
     })
 }
 
-/// How many of so many clients the letter served.
+/// Returns the number of clients that the backend with this letter served.
 fn served(proxy: &Proxy, letter: u8, clients: usize) -> usize {
     let count = (0..clients).filter(|_| {
         let mut answer = [0];
@@ -290,7 +292,7 @@ fn served(proxy: &Proxy, letter: u8, clients: usize) -> usize {
     count.count()
 }
 
-/// Two backends `a` and `b`; `a` has an agent.
+/// Returns a configuration with two backends `a` and `b`; `a` has an agent.
 fn with_agent(a: &Backend, b: &Backend, agent: &Agent, words: &str) -> Config {
     let backends = format!(
         "{{ name = 'a', address = '{}' }}, {{ name = 'b', address = '{}', agent = {{ port = 1 }} }}",
@@ -316,7 +318,7 @@ fn an_agent_is_obeyed() {
         agent.say(line);
         wait_for_state(&proxy, 0, state);
         assert_eq!(served(&proxy, b'a', 10), 0, "{line}");
-        // It stays while the agent is silent or says nothing new.
+        // The state stays while the agent is silent or repeats itself.
         agent.say("#\n");
         let before = proxy.metric(&heard("nonsense"));
         wait_for("nonsense", || proxy.metric(&heard("nonsense")) > before + 2.0);
@@ -325,7 +327,7 @@ fn an_agent_is_obeyed() {
     agent.say("ready\n");
     wait_for_state(&proxy, 0, BackendState::Up);
     assert!(served(&proxy, b'a', 20) > 5);
-    // The other's agent is not there, and that changes nothing.
+    // The agent of the other backend is not there, which changes nothing.
     assert!(proxy.metric(&heard("silent")) > 1.0);
     assert_eq!(backend(&proxy, 1).state(), BackendState::Up);
 }
@@ -369,7 +371,7 @@ fn an_agent_that_is_no_longer_asked_is_forgotten() {
     assert!(served(&proxy, b'a', 20) > 5);
 }
 
-/// A server that takes clients' headers only, as some do.
+/// A server that accepts only headers of clients, as some do.
 #[test]
 fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
     let server = Backend::serve(|mut stream| {
@@ -379,7 +381,7 @@ fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
             return;
         }
         stream.read_exact(&mut header[16..]).unwrap();
-        // The two ends of the check's own connection.
+        // The two ends of the connection of the check.
         let SocketAddr::V4(from) = from else { panic!("it is IPv4") };
         let (source, port) = (from.ip().octets(), from.port().to_be_bytes());
         if (&header[16..20], &header[24..26]) == (&source[..], &port[..]) {

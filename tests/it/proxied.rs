@@ -16,11 +16,11 @@ use crate::support::pair::patient;
 use crate::support::recorder::{Recorder, ask, ask_on, finish, list};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// Who seems to connect, and to what.
+/// The source that headers name.
 const CLIENT: &str = "198.51.100.7:4711";
 const FRONT: &str = "203.0.113.1:443";
 
-/// A listener named `main` with these keys in front of a pool `p` with those keys.
+/// Starts a listener named `main` with these keys in front of a pool `p` with those keys.
 fn proxy(listener: &str, backends: &str, pool: &str) -> Proxy {
     logging("off", listener, backends, pool)
 }
@@ -44,13 +44,13 @@ fn logging(log: &str, listener: &str, backends: &str, pool: &str) -> Proxy {
 const TCP: &str = "pool = \"p\"";
 const TLS: &str = "protocol = \"tls\"\nunmatched = \"p\"\nno_sni = \"p\"";
 
-/// A listener that believes the test.
+/// Starts a listener that trusts the address of the test.
 fn believing(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys = format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = \"127.0.0.0/8\" }}");
     proxy(&keys, &list([backend]), "")
 }
 
-/// A listener that believes others.
+/// Starts a listener that trusts only other addresses.
 fn wary(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys =
         format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = [\"10.0.0.0/8\", \"::/0\"] }}");
@@ -62,7 +62,7 @@ fn header(version: HeaderVersion, source: &str, tlvs: &[(u8, &[u8])], crc32c: bo
     OutgoingHeader { version, endpoints, tlvs: tlvs.to_vec(), crc32c }.write()
 }
 
-/// Headers of all kinds, with the outcome they are counted by.
+/// Returns headers of all kinds, with the outcome that counts each.
 fn headers() -> Vec<(Vec<u8>, &'static str)> {
     let tlvs: &[(u8, &[u8])] = &[(Tlv::AUTHORITY, b"a.example"), (0xea, &[7; 300])];
     vec![
@@ -76,7 +76,7 @@ fn headers() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
+/// Returns LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
 fn local_of_unknown_family() -> Vec<u8> {
     let mut header = local(HeaderVersion::V2, None);
     header.truncate(13);
@@ -96,7 +96,7 @@ fn closed(proxy: &Proxy, reason: &str) -> f64 {
     proxy.metric(&format!(r#"pointsman_connections_closed_total{{listener="main",reason="{reason}"}}"#))
 }
 
-/// Bytes from clients, by either engine.
+/// Returns the bytes from clients, by both engines.
 fn from_clients(proxy: &Proxy) -> f64 {
     let of = |engine: &str| {
         let labels = format!(r#"listener="main",direction="from_client",engine="{engine}""#);
@@ -105,7 +105,7 @@ fn from_clients(proxy: &Proxy) -> f64 {
     of("copied") + of("spliced")
 }
 
-/// Sends bytes one by one, each on its own as far as the kernel lets them.
+/// Sends bytes one by one, each in a packet of its own as far as the kernel allows it.
 fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_nodelay(true).unwrap();
     for byte in bytes {
@@ -113,7 +113,8 @@ fn drip(stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-/// What a client says behind a header reaches the backend, and nothing else does, however it is cut.
+/// Checks that the bytes of a client behind a header reach the backend, and no other bytes, however they are
+/// cut.
 fn check_headers(protocol: &str, words: &[u8]) {
     let backend = Recorder::start("b");
     let proxy = believing(protocol, "require", &backend);
@@ -156,7 +157,7 @@ fn a_server_that_speaks_first_is_heard_behind_a_header() {
     assert_eq!(backend.received(), b"");
 }
 
-/// A client is refused by a reset, without having reached a backend.
+/// Checks that a client is refused by a reset and no backend is reached.
 #[track_caller]
 fn check_refused(proxy: &Proxy, words: &[u8], outcome: &str, reason: &str) {
     let before = (closed(proxy, reason), count(proxy, outcome));
@@ -207,10 +208,10 @@ fn a_header_that_nobody_believes_is_named() {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
             check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
         }
-        // In the mode that serves and counts, only who is served is counted.
+        // In the mode that serves and counts, only served clients are counted.
         assert_eq!(shadowed(&proxy, "proxy_untrusted"), 0.0);
     }
-    // One header is believed, not two.
+    // One header is accepted, not two.
     let proxy = believing(TLS, "require", &backend);
     let words =
         [header(HeaderVersion::V1, CLIENT, &[], false), header(HeaderVersion::V1, CLIENT, &[], false)]
@@ -243,7 +244,7 @@ fn a_peer_may_come_without_where_none_is_required() {
     }
 }
 
-/// A listener with little patience for headers.
+/// Starts a listener with a short timeout for headers.
 fn impatient(mode: &str, backend: &Recorder) -> Proxy {
     let keys = format!(
         "{TCP}\nproxy_protocol = {{ mode = \"{mode}\", trusted = \"127.0.0.1\", timeout = \"50ms\" }}"
@@ -258,7 +259,7 @@ fn a_header_comes_in_time_or_not_at_all() {
     check_refused(&proxy, b"", "timeout", "proxy_timeout");
     check_refused(&proxy, b"PROXY ", "timeout", "proxy_timeout");
     assert_eq!(backend.connections(), 0);
-    // Nothing at all may mean that the server is to speak; half a header means nothing good.
+    // A client without bytes may wait for the server. A client with half a header is refused.
     for mode in ["accept", "shadow"] {
         let proxy = impatient(mode, &backend);
         check_refused(&proxy, b"\r\n\r\n", "timeout", "proxy_timeout");
@@ -310,7 +311,8 @@ fn an_authority_is_hashed_before_the_name_and_the_source() {
         let name = format!("host-{number}.example");
         let by_authority = asked("198.51.100.1:1", &name, "a.example");
         assert_eq!(by_authority, asked("198.51.100.2:1", &name.to_uppercase(), "b.example"));
-        // The same name leads to the same backend, whoever tells it; what is no name tells none.
+        // The same name leads to the same backend, whether a header or a hello has it. A text that is not a
+        // name is not used.
         assert_eq!(by_authority, asked("198.51.100.3:1", "", &name));
         assert_eq!(by_authority, asked("198.51.100.3:1", "no name", &name));
         seen.insert(by_authority);
@@ -351,7 +353,7 @@ fn the_access_log_has_client_and_peer() {
     assert!(record["proxy_alpn"].is_null());
 }
 
-/// Takes apart what a backend received.
+/// Parses the bytes that a backend received.
 #[track_caller]
 fn take_apart(received: &[u8]) -> (ProxyHeader, &[u8]) {
     match read(received) {
@@ -360,7 +362,7 @@ fn take_apart(received: &[u8]) -> (ProxyHeader, &[u8]) {
     }
 }
 
-/// What the backends of a pool with this header receive when a client says this.
+/// Returns what the backend of a pool with this header receives when a client sends these bytes.
 fn announced(listener: &str, pool: &str, words: &[u8]) -> (ProxyHeader, Vec<u8>, SocketAddr, Proxy) {
     let backend = Recorder::start("b");
     let proxy = proxy(listener, &list([&backend]), &format!("proxy_protocol = {pool}"));
@@ -475,7 +477,7 @@ fn another_backend_is_told_as_well() {
     }
 }
 
-/// One of these behind another: the last backend learns of the first client.
+/// With one proxy behind another, the last backend gets the address of the first client.
 #[test]
 fn a_row_of_proxies_tells_the_first_client() {
     let backend = Recorder::start("b");
@@ -498,7 +500,7 @@ fn a_row_of_proxies_tells_the_first_client() {
     }
 }
 
-/// What servers are first told by checks.
+/// Returns the first bytes that a server gets from a check.
 fn checked(pool: &str, greeting: &'static [u8], enough: usize) -> Vec<u8> {
     let (heard, words) = mpsc::channel();
     let heard = Mutex::new(heard);
@@ -563,7 +565,7 @@ fn checks_begin_with_a_header() {
     assert_eq!(heard, b"*1\r\n$4\r\nPING\r\n");
 }
 
-/// A backend that wants the header before it greets, as a server-first service behind it does.
+/// A backend that waits for the header before it greets, as a server-first service behind a proxy does.
 #[test]
 fn a_backend_that_waits_for_its_header_greets() {
     let backend = Backend::serve(|stream| {
@@ -579,14 +581,14 @@ fn a_backend_that_waits_for_its_header_greets() {
     assert_eq!(answer, "220 ready\n");
 }
 
-/// Ids of private links: AWS, Azure, Google Cloud, as their headers have them and as they are written.
+/// Ids of private links of AWS, Azure and Google Cloud, as their headers have them and as they are written.
 const LINKS: [(u8, &[u8], &str); 3] = [
     (0xea, b"\x01vpce-08d2bf15fac5001c9", "vpce-08d2bf15fac5001c9"),
     (0xee, b"\x01\x78\x56\x34\x12", "305419896"),
     (0xe0, b"\0\0\0\0\0\x01\x02\x03", "66051"),
 ];
 
-/// Which backend greets behind a header with this TLV.
+/// Returns the name of the backend that greets a client behind a header with this TLV.
 fn ask_behind(proxy: &Proxy, tlvs: &[(u8, &[u8])]) -> Result<String, Vec<u8>> {
     let mut stream = proxy.connect();
     stream.write_all(&header(HeaderVersion::V2, CLIENT, tlvs, false)).unwrap();
@@ -621,7 +623,7 @@ fn private_links_are_logged_and_routed() {
     assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce-2"), (0xe5, b"red")]).unwrap(), "b4");
     assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce \n"), (0xe0, b"edge-001")]).unwrap(), "b4");
     let mut records = log.records(6);
-    // A connection is logged when it ends, and two may end in either order.
+    // A connection is logged when it ends, and two connections may end in either order.
     records.sort_by_key(|record| record["id"].as_u64());
     let links: Vec<_> = records.iter().map(|record| record["private_link"].clone()).collect();
     let mut expected: Vec<_> = LINKS.iter().map(|(_, _, id)| serde_json::json!(id)).collect();
@@ -630,7 +632,8 @@ fn private_links_are_logged_and_routed() {
     assert_eq!(records[0]["route"], "*+proxy_tlv");
 }
 
-/// All clients of a link share an address, and are one source; other links of the same address are others.
+/// All clients of a link share an address, and are one source. Other links of the same address are other
+/// sources.
 #[test]
 fn sources_may_be_private_links() {
     let backend = Recorder::start("b");
@@ -656,7 +659,7 @@ fn sources_may_be_private_links() {
     proxy.wait_for_metric(refused, 2.0);
 }
 
-/// A limit that counts by link names links, in a form that is no address.
+/// If a limit counts by link, its log names the link, in a form that is not an address.
 #[test]
 fn saturation_names_private_links() {
     let backend = Recorder::start("b");
